@@ -36,7 +36,6 @@ SHARED = {
     "engineio": "realtime.socket",
     "websocket": "realtime.websocket",
     "rich": "render.live",
-    "tenacity": "core.retry transfer",
     "pathspec": "selection.filters",
     "typer": "cli",
     "uploader_server": "cli.serve cli.demo testing",
@@ -45,9 +44,7 @@ SHARED = {
 """A dependency, and who may import it."""
 
 CYCLES_FOR_TYPES = {
-    "core.metrics": "core.events",
     "transfer.sessions": "transfer.job",
-    "transfer.tus_upload": "transfer.tus_job",
     "run.analysis": "run.upload",
     "run.analysis_file": "run.analysis",
 }
@@ -110,8 +107,7 @@ def test_core_is_pure() -> None:
         if within(name, "core"):
             foreign = {item for item in used if not within(item, OURS)}
             assert not {item for item in foreign if within(item, IMPURE)}, name
-            others = {item for item in foreign if item.split(".")[0] not in sys.stdlib_module_names}
-            assert all(within(item, "tenacity") for item in others), name
+            assert {item for item in foreign if item.split(".")[0] not in sys.stdlib_module_names} == set(), name
 
 
 @pytest.mark.parametrize("library", SHARED)

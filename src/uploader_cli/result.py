@@ -10,9 +10,8 @@ from uploader_cli.core.events import Phase
 from uploader_cli.core.observer import Observer
 
 if TYPE_CHECKING:
-    from uploader_cli.core.events import Event, FailureCode
+    from uploader_cli.core.events import Event, FailureCode, Metrics
     from uploader_cli.core.incidents import Incident
-    from uploader_cli.core.metrics import Metrics
     from uploader_cli.core.state import Analysed, ProgressState
 
 

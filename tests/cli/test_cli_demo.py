@@ -199,4 +199,4 @@ def test_demo_without_the_extra_shows_the_pip_command(
 ) -> None:
     monkeypatch.setattr("uploader_cli.cli.server_extra.find_spec", lambda name: None if name == "granian" else object())
     assert main(["demo"]) == 2
-    assert "pip install 'uploader-cli[server]'" in capsys.readouterr().err
+    assert "hint: pip install 'granian" in capsys.readouterr().err

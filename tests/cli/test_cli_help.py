@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import distribution
 from typing import Any
 
 import pytest
@@ -132,7 +133,9 @@ def test_help_names_the_variable_of_each_setting(command: str) -> None:
             assert OPTIONS[param.name].variable in param.help
 
 
-def test_completion_can_be_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
-    assert main(["--show-completion", "bash"]) == 0
-    assert "_UPLOADER_COMPLETE" in capsys.readouterr().out
+def test_command_has_the_name_of_the_package_as_well() -> None:
+    """`uvx uploader-cli` runs the script of that name."""
+    scripts = {
+        entry.name: entry.value for entry in distribution("uploader-cli").entry_points.select(group="console_scripts")
+    }
+    assert scripts["uploader-cli"] == scripts["uploader"]

@@ -14,7 +14,6 @@ from typer.main import get_command
 
 from uploader_cli.cli.app import app
 from uploader_cli.core import events
-from uploader_cli.core.metrics import Metrics
 from uploader_cli.exit_status import Exit, worst
 from uploader_cli.settings import OPTIONS
 
@@ -69,7 +68,7 @@ def test_option_tables_are_current() -> None:
 
 def test_the_options_of_the_program_are_named() -> None:
     root = {param.opts[0] for param in get_command(app).params}
-    assert root == {"--version", "--install-completion", "--show-completion"}
+    assert root == {"--version"}
     for flag in root:
         assert flag in section("## Commands").partition("\n### ")[0]
 
@@ -148,7 +147,7 @@ def test_the_channel_s_numbers_are_named() -> None:
 
 def test_the_metrics_are_named() -> None:
     line = next(line for line in PAGE.splitlines() if line.startswith("`metrics` in `run.finished` holds"))
-    assert codes(line)[2:] == [field.name for field in dataclasses.fields(Metrics)]
+    assert codes(line)[2:] == [field.name for field in dataclasses.fields(events.Metrics)]
 
 
 @pytest.mark.parametrize("where", ENUMS)

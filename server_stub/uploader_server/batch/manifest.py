@@ -11,11 +11,9 @@ from uploader_server.http.errors import ApiError, parse_json
 
 MAX_MANIFEST = 4 << 20
 """Maximum bytes of a manifest."""
-_KEYS = {"sessionId", "files"}
-_FILE_KEYS = {"relativePath", "size", "sha256", "lastModified"}
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_LATEST = 1 << 53
+LATEST = 1 << 53
 """Latest time in milliseconds: the largest integer that every JSON parser represents exactly."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Entry(NamedTuple):
@@ -57,7 +55,7 @@ def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
         body = parse_json(text)
     except ValueError as error:
         raise _wrong(f"it is not JSON in UTF-8: {error}") from error
-    if not isinstance(body, dict) or body.keys() != _KEYS:
+    if not isinstance(body, dict) or body.keys() != {"sessionId", "files"}:
         raise _wrong('it must be an object with exactly the keys "sessionId" and "files"')
     session, files = body["sessionId"], body["files"]
     if not isinstance(session, str):
@@ -76,8 +74,9 @@ def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
 
 
 def _entry(index: int, file: Any) -> Entry:
-    if not isinstance(file, dict) or file.keys() != _FILE_KEYS:
-        raise _wrong(f'"files[{index}]" must be an object with exactly the keys {", ".join(sorted(_FILE_KEYS))}')
+    if not isinstance(file, dict) or file.keys() != {"relativePath", "size", "sha256", "lastModified"}:
+        keys = "lastModified, relativePath, sha256, size"
+        raise _wrong(f'"files[{index}]" must be an object with exactly the keys {keys}')
     path, size, sha256, modified = file["relativePath"], file["size"], file["sha256"], file["lastModified"]
     if not isinstance(path, str):
         raise _wrong(f'"files[{index}].relativePath" must be a string')
@@ -85,7 +84,7 @@ def _entry(index: int, file: Any) -> Entry:
         raise _wrong(f'"files[{index}].size" must be a whole number of bytes')
     if not isinstance(sha256, str) or _SHA256.fullmatch(sha256) is None:
         raise _wrong(f'"files[{index}].sha256" must be 64 lower-case hex digits')
-    if type(modified) is not int or abs(modified) > _LATEST:
+    if type(modified) is not int or abs(modified) > LATEST:
         raise _wrong(f'"files[{index}].lastModified" must be a whole number of milliseconds')
     return Entry(path, size, sha256, modified)
 

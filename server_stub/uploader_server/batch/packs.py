@@ -68,8 +68,6 @@ class Packs:
         """Delete old responses regularly, until cancelled."""
         await sweep("The sweep of packs", self._sessions.config.upload_ttl, self._rows.forget_old)
 
-    # Handlers
-
     async def recall(self, request: Request) -> Response:
         """Serve `GET …/packs/{key}`: the saved response. Raises ApiError: 404, 409 while it is being stored."""
         key = self._key(request, request.path_params["key"])
@@ -92,8 +90,6 @@ class Packs:
             raise ApiError(400, "INVALID_HEADER", "Idempotency-Key must be 1 to 200 visible ASCII characters")
         return owner_of(request.headers.get("authorization"), self._sessions.config.jwt_secret), key
 
-    # One pack
-
     async def _answer(self, key: Key, body: PackBody) -> bytes:
         manifest = await asyncio.to_thread(parse_manifest, await body.manifest(), self._limits)
         self._check_running(key, manifest)
@@ -109,7 +105,7 @@ class Packs:
             try:
                 await asyncio.wait({reading})
                 if reading.cancelled():
-                    self._sessions.find_open(session.id)
+                    self._sessions.find_open(session.id)  # raises
                 return await self._complete(key, manifest, session, reading.result())
             finally:
                 reading.cancel()  # still running only if the server stops
@@ -117,11 +113,10 @@ class Packs:
 
     def _check_count(self, session: Session, manifest: Manifest) -> None:
         most = self._sessions.limits.max_files
-        if session.file_count + len(manifest.entries) <= most:
-            return
-        new = {packed_mark(entry.path, entry.sha256) for entry in manifest.entries} - session.counted
-        if session.file_count + len(new) > most:
-            raise ApiError(400, "TOO_MANY_FILES", f"A session has at most {most} files", number=most)
+        if session.file_count + len(manifest.entries) > most:
+            new = {packed_mark(entry.path, entry.sha256) for entry in manifest.entries} - session.counted
+            if session.file_count + len(new) > most:
+                raise ApiError(400, "TOO_MANY_FILES", f"A session has at most {most} files", number=most)
 
     async def _complete(self, key: Key, manifest: Manifest, session: Session, data: bytearray) -> bytes:
         """Process a complete body; its key is in use from now on."""

@@ -1,0 +1,1 @@
+"""`uploader doctor` and `uploader smoke`: their checks, and the toolkit that both use."""

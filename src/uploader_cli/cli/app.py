@@ -86,6 +86,7 @@ app = typer.Typer(
     cls=_Group,
     name="uploader",
     help="Upload files and directories, follow the server's progress, and resume after interruptions.",
+    add_completion=False,  # `uploader completion` is the one way to install it
     epilog="No server? `uploader demo` runs an upload against a bundled one.",
     no_args_is_help=True,
     **_APPEARANCE,

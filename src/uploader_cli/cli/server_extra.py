@@ -1,5 +1,6 @@
 """The packages that `serve`, `demo` and the pytest plugin need beyond the client's."""
 
+from importlib.metadata import requires
 from importlib.util import find_spec
 
 from uploader_cli.errors import UsageError
@@ -13,5 +14,11 @@ def need_server_extra(user: str) -> None:
     if missing:
         raise UsageError(
             f"{user} needs the bundled server, which is not installed (no {', '.join(missing)})",
-            hint="pip install 'uploader-cli[server]'",
+            hint=f"pip install {' '.join(_extra())}",
         )
+
+
+def _extra() -> list[str]:
+    """Return the requirements of the extra `server`, quoted for a shell."""
+    lines = (line.partition(";") for line in requires("uploader-cli") or ())
+    return [f"'{name.strip()}'" for name, _, marker in lines if "extra == 'server'" in marker.replace('"', "'")]

@@ -23,9 +23,9 @@ from uploader_cli.core.codes import Phase as Phase
 from uploader_cli.core.codes import SkipReason as SkipReason
 from uploader_cli.core.codes import Transport as Transport
 from uploader_cli.core.codes import WarningCode as WarningCode
-from uploader_cli.core.metrics import Metrics
 
 if TYPE_CHECKING:
+    from uploader_cli.core.percentiles import Spread
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.core.stages import Kind
 
@@ -214,6 +214,29 @@ class ChannelStats:
     polls: int = 0
     reconnects: int = 0
     fallbacks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """The measurements of a run, for `run.finished`. None marks what was not measured.
+
+    Times are in ms, `clock_offset` in seconds (the server's clock less ours), rates in bytes/s; `error_percent` is of
+    requests, dials and files together.
+    """
+
+    calls: int = 0
+    failed_calls: int = 0
+    latency_ms: Spread | None = None
+    dials: int = 0
+    failed_dials: int = 0
+    connect_ms: Spread | None = None
+    failed_polls: int = 0
+    events_per_second: float = 0.0
+    event_lag_ms: Spread | None = None
+    clock_offset: float | None = None
+    retries: int = 0
+    error_percent: float = 0.0
+    rate: Spread | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,36 +10,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from uploader_cli.core.percentiles import Sketch, Spread
+from uploader_cli.core.events import Metrics
+from uploader_cli.core.percentiles import Sketch
 
 if TYPE_CHECKING:
     from uploader_cli.core.events import CallMade, SessionProgress
 
 SAMPLE = 1.0  # seconds per rate sample
 LAST, LAST_TRIES = 5, 50  # how many of the newest times and attempts an alarm looks at
-
-
-@dataclass(frozen=True, slots=True)
-class Metrics:
-    """The measurements of a run, for `run.finished`. None marks what was not measured.
-
-    Times are in ms, `clock_offset` in seconds (the server's clock less ours), rates in bytes/s; `error_percent` is of
-    requests, dials and files together.
-    """
-
-    calls: int = 0
-    failed_calls: int = 0
-    latency_ms: Spread | None = None
-    dials: int = 0
-    failed_dials: int = 0
-    connect_ms: Spread | None = None
-    failed_polls: int = 0
-    events_per_second: float = 0.0
-    event_lag_ms: Spread | None = None
-    clock_offset: float | None = None
-    retries: int = 0
-    error_percent: float = 0.0
-    rate: Spread | None = None
 
 
 @dataclass(slots=True)

@@ -53,9 +53,9 @@ class LookupOffer:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file on the server: `size` in bytes, `sha256` (hex) if known."""
+    """A file on the server: `size` in bytes and `sha256` (hex), if known."""
 
-    size: int
+    size: int | None
     sha256: str | None
     location: str | None
 

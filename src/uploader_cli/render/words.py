@@ -9,6 +9,8 @@ from __future__ import annotations
 import unicodedata
 from functools import lru_cache
 
+from uploader_cli.core.names import escaped
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _PRESENTATION = frozenset("\ufe0e\ufe0f" + "".join(map(chr, range(0x1F3FB, 0x1F400))))
 """Emoji style and skin tone: omitted, because terminals differ in their width."""
@@ -77,18 +79,15 @@ def safe(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(map(_visible, unicodedata.normalize("NFC", text)))
+    return "".join(map(_visible, unicodedata.normalize("NFC", escaped(text))))
 
 
 def _visible(char: str) -> str:
-    code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:  # an undecodable byte, from os.fsdecode
-        return f"\\x{code - 0xDC00:02x}"
     if char in _PRESENTATION:
         return ""
     if unicodedata.category(char) == "Zs":
         return " " * cell(char)
-    if not char.isprintable() or _within(code, _INVISIBLE_LETTERS):
+    if not char.isprintable() or _within(ord(char), _INVISIBLE_LETTERS):
         return char.encode("unicode_escape").decode("ascii")
     return char
 

@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli import signals
-from uploader_cli.checks.doctor import Context, examine
-from uploader_cli.checks.doctor.findings import Status
-from uploader_cli.checks.doctor.text_report import Page as DoctorPage
-from uploader_cli.checks.smoke import CHECKS, Site, Stopped, chosen, run_checks
-from uploader_cli.checks.smoke.junit import junit
-from uploader_cli.checks.smoke.text_report import Page as SmokePage
+from uploader_cli.checks.doctor import examine
+from uploader_cli.checks.doctor.context import Context
+from uploader_cli.checks.doctor.report import DoctorPage, as_json
+from uploader_cli.checks.runner import Stopped
+from uploader_cli.checks.smoke import CHECKS, chosen, run_checks
+from uploader_cli.checks.smoke.report import SmokePage, check_json, junit, report_json
+from uploader_cli.checks.smoke.site import Site
 from uploader_cli.core.names import json_line
 from uploader_cli.exit_status import Exit
 from uploader_cli.report import output_file
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from uploader_cli.checks.doctor import Report as Examination
-    from uploader_cli.checks.doctor import Result as Examined
-    from uploader_cli.checks.smoke import Check, Report, Result
+    from uploader_cli.checks.result import Check, Report, Result
     from uploader_cli.settings import Settings
 
 
@@ -38,54 +37,12 @@ def doctor(settings: Settings, *, session: str | None = None, new_session: bool 
     context = Context(settings, session=session, new_session=new_session)
     if settings.json:
         report = examine(context)
-        sys.stdout.write(json_line(report.as_json()))
-        sys.stdout.flush()
-        return report.exit_code
-    screen = _DoctorScreen(settings)
-    screen.begin(settings.server)
-    report = examine(context, begin=screen.running, tell=screen.tell)
-    screen.end(report)
+        _write(as_json(report))
+    else:
+        screen = _Screen(settings, DoctorPage)
+        report = examine(context, begin=screen.running, tell=screen.tell)
+        screen.write(screen.page.end(report))
     return report.exit_code
-
-
-class _DoctorScreen:
-    """Prints steps on stderr; on a terminal also the running step, until its result replaces it."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._quiet = settings.quiet
-        self._blocked: list[Examined] = []
-        self._out = out = Terminal(quiet=settings.quiet)
-        self._page = DoctorPage(width=out.width, color=out.color, glyphs=out.glyphs, verbose=bool(settings.verbose))
-
-    def begin(self, server: str) -> None:
-        """Print the heading."""
-        if not self._quiet:
-            self._out.write(self._page.heading(server))
-
-    def running(self, title: str) -> None:
-        """Show the running step, which may take seconds."""
-        self._out.passing(f"  {title} …")
-
-    def tell(self, result: Examined) -> None:
-        """Print a finished step."""
-        self._out.passing("")
-        if result.blocked_by:
-            self._blocked.append(result)
-            return
-        self._flush()
-        if not self._quiet or result.status is Status.FAILED:
-            self._out.write(self._page.step(result))
-
-    def end(self, report: Examination) -> None:
-        """Print the verdict."""
-        self._flush()
-        if not self._quiet or not report.ok:
-            self._out.write(self._page.verdict(report))
-
-    def _flush(self) -> None:
-        if self._blocked and not self._quiet:
-            self._out.write(self._page.blocked(self._blocked))
-        self._blocked = []
 
 
 def smoke_checks() -> tuple[str, ...]:
@@ -115,14 +72,19 @@ def smoke(
     if file is not None:
         output_file.check(file, "--junit")
     site = Site(settings, budget=budget)
-    view: _Lines | _SmokeScreen = _Lines() if settings.json else _SmokeScreen(settings)
-    view.begin(settings.server)
+    screen = None if settings.json else _Screen(settings, SmokePage)
     try:
         with _stoppable():
-            report = run_checks(site, checks, strict=strict, begin=view.running, tell=view.tell)
+            if screen is None:
+                report = run_checks(site, checks, strict=strict, tell=lambda result: _write(check_json(result)))
+            else:
+                report = run_checks(site, checks, strict=strict, begin=screen.running, tell=screen.tell)
     except Stopped as stop:  # a signal after the last check
         return stop.code
-    view.end(report)
+    if screen is None:
+        _write(report_json(report))
+    else:
+        screen.write(screen.page.end(report))
     return report.exit_code if file is None else settled(report.exit_code, [_save(file, report)])
 
 
@@ -151,56 +113,30 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class _Lines:
-    """Prints JSON lines on stdout: one per check and one for the verdict."""
-
-    def begin(self, server: str) -> None:
-        """Do nothing: the verdict names the server."""
-
-    def running(self, check: Check) -> None:
-        """Do nothing: the line is printed when the check ends."""
-
-    def tell(self, result: Result) -> None:
-        """Print a finished check."""
-        self._write(result.as_json())
-
-    def end(self, report: Report) -> None:
-        """Print the verdict."""
-        self._write(report.as_json())
-
-    def _write(self, line: dict[str, object]) -> None:
-        sys.stdout.write(json_line(line))
-        sys.stdout.flush()
+def _write(line: dict[str, object]) -> None:
+    sys.stdout.write(json_line(line))
+    sys.stdout.flush()
 
 
-class _SmokeScreen:
-    """Prints lines on stderr; on a terminal also the running check, until its result replaces it."""
+class _Screen:
+    """Prints a page on stderr; on a terminal also the running check, until its result replaces it."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._quiet = settings.quiet
+    def __init__(self, settings: Settings, kind: type[DoctorPage | SmokePage]) -> None:
         self._out = out = Terminal(quiet=settings.quiet)
-        self._page = SmokePage(width=out.width, color=out.color, glyphs=out.glyphs, verbose=bool(settings.verbose))
-
-    def begin(self, server: str) -> None:
-        """Print the heading."""
-        if not self._quiet:
-            self._out.write(self._page.heading(server))
+        looks: dict[str, Any] = {"width": out.width, "color": out.color, "glyphs": out.glyphs}
+        self.page = kind(**looks, verbose=bool(settings.verbose), quiet=settings.quiet)
+        self.write(self.page.heading(settings.server))
 
     def running(self, check: Check) -> None:
         """Show the running check, which may take seconds."""
-        self._out.passing(self._page.running(check.id))
+        self._out.passing(self.page.running(check))
 
     def tell(self, result: Result) -> None:
         """Print a finished check."""
         self._out.passing("")
-        if not self._quiet:
-            self._out.write(self._page.row(result))
+        self.write(self.page.row(result))
 
-    def end(self, report: Report) -> None:
-        """Print the failures, what was left on the server, and the verdict."""
-        if self._quiet and report.ok:
-            return
-        page = self._page
-        shown = report.against if self._quiet else report.results
-        lines = [*page.failures(shown), *page.left(report), *page.verdict(report)]
-        self._out.write(lines[1:] if self._quiet else lines)
+    def write(self, lines: Sequence[str]) -> None:
+        """Print lines, if there are any."""
+        if lines:
+            self._out.write(lines)

@@ -12,12 +12,12 @@ import json
 import os
 import re
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
-from uploader_cli.core.events import FailureCode
+from uploader_cli.core.events import FailureCode, FileEnded
 from uploader_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,13 +26,8 @@ if TYPE_CHECKING:
 LONGEST = 1 << 20  # maximum bytes of a line
 CATEGORIES = ("personal", "scenic")  # the server's categories (docs/protocol.md section 1)
 COLUMNS = ("path", "path_b64", "name", "category", "sha256")
-_OF_AN_EVENT = ("v", "seq", "run", "ts", "type", "file", "code", "message", "retryable")
-_OF_A_REPORT = (
-    *("relative_path", "destination", "outcome", "size", "bytes", "session", "server_id", "location"),
-    *("checksum", "verified", "attempts", "seconds", "reason", "stored_as"),
-)
-OTHERS = frozenset((*_OF_AN_EVENT, *_OF_A_REPORT))
-"""Columns of files that we write. They are ignored here, except `relative_path`, which replaces a missing `name`."""
+OTHERS = frozenset({"v", "seq", "run", "ts", "type", *(spec.name for spec in fields(FileEnded))})
+"""Columns of reports and keys of events. They are ignored here, except `relative_path`, which replaces `name`."""
 _BLOCK = 1 << 16
 _BOM = b"\xef\xbb\xbf"
 _UNDECODABLE = re.compile("[\ud800-\udfff]")  # bytes that are not UTF-8, as decoded here

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from base64 import b64decode
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -33,11 +34,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PROCESSING_TIMEOUT = 300.0
-PROCESSING_PER_FILE = 30.0
-"""Seconds from the last byte to the answer (docs/protocol.md, section 3.2)."""
-STATUS_LIMIT = 5.0
-"""Seconds for an answer on the state of an analysis."""
+PROCESSING_TIMEOUT = 300.0  # seconds from the last byte to the answer (docs/protocol.md, section 3.2)
+PROCESSING_PER_FILE = 30.0  # seconds more for each file
+STATUS_LIMIT = 5.0  # seconds for an answer on the state of an analysis
 NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
 """Statuses that leave open whether the server gives out stored files."""
 BATCH_ERRORS: Kinds = {  # 500: see `batch` (docs/protocol.md, section 3.14)
@@ -53,34 +52,25 @@ PACK_ERRORS: Kinds = {
 }
 
 
-class Api:
+class Api(Http):
     """Calls to a server. Each thread has its own connections; budget, token and retry policy are shared."""
 
-    tus: Capabilities | None = None
+    tus: Capabilities | None = None  # the last offers, from `/health` and session answers
     packs: PackOffer | None = None
     lookups: LookupOffer | None = None
-    """The last offers, from `/health` and session answers."""
 
     def __init__(self, settings: Settings, emit: Callable[[Event], None], stop: Stop, *, run: str = "") -> None:
         """`run` begins the ids of requests."""
-        self._settings, self._emit, self._stop = settings, emit, stop
-        self._token, self.budget, self.request_ids = _Token(settings, stop), RateBudget(), RequestIds(run, emit)
-        self.retry = Retry(
-            stop,
-            self.budget,
-            retries=settings.retries,
-            max_wait=settings.max_wait,
-            refresh=self._token.refresh,
-            emit=emit,
-        )
-        self.http = Http(settings, self.request_ids)
-        self.server = "" if settings.tus_endpoint else settings.server
-        """Base URL of the server; empty for a tus endpoint."""
+        super().__init__(settings, RequestIds(run, emit))
+        self._emit, self._stop, self._token, self.budget = emit, stop, _Token(settings, stop), RateBudget()
+        retries, max_wait, refresh = settings.retries, settings.max_wait, self._token.refresh
+        self.retry = Retry(stop, self.budget, retries=retries, max_wait=max_wait, refresh=refresh, emit=emit)
+        self.server = "" if settings.tus_endpoint else settings.server  # its base URL; empty for a tus endpoint
 
     def another(self) -> Api:
         """Return a client of the same server for another thread."""
         api = copy(self)
-        api.http = Http(self._settings, self.request_ids)
+        Http.__init__(api, self._settings, self.request_ids)
         return api
 
     def authorization(self) -> dict[str, str]:
@@ -88,23 +78,10 @@ class Api:
         token = self._token.value
         return {"Authorization": f"Bearer {token}"} if token else {}
 
-    def note(self, answer: Answer) -> None:
-        """Record the rate limit of an answer."""
-        self.budget.note(answer.headers)
-
-    def shut(self) -> None:
-        """End the running call, from another thread."""
-        self.http.shut()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self.http.close()
-
     def health(self) -> Limits | None:
         """Return the limits of `GET /health`, if any. Raise `NetworkError`; no status is an error."""
-        body = protocol.as_object(self._call("GET", "/health", raises=False).body)
-        self._note_offers(body)
-        return protocol.parse_limits(body.get("limits"))
+        answer = self._call("GET", "/health", raises=False)
+        return protocol.parse_limits(self._offers(answer).get("limits"))
 
     def create_session(self, category: str, expected: int) -> protocol.Session:
         """Open a session. Raise `NotAnUploadServer` for any other answer."""
@@ -112,7 +89,7 @@ class Api:
         answer = self._call("POST", "/api/upload/session", json=asked, raises=False)
         session = protocol.parse_session(answer.body) if answer.ok else None
         if session is not None:
-            self._note_offers(protocol.as_object(answer.body))
+            self._offers(answer)
             return replace(session, category=category)
         raise _no_result(answer)
 
@@ -185,14 +162,10 @@ class Api:
         path = f"/api/ai/analysis/{_segment(session)}/status"
         return protocol.parse_analysis_status(self._call("GET", path, patient=False, read_timeout=STATUS_LIMIT).body)
 
-    def stored(self, category: str, relative_path: str) -> tuple[int | None, str | None] | None:
-        """Return size (bytes) and SHA-256 (base64) of a stored file as far as known; None for 404."""
-        return self.stored_at(stored_path(category, relative_path))
+    def stored(self, where: str) -> Found | None:
+        """Return what is known of the file at a path or URL from the server; None for 404.
 
-    def stored_at(self, where: str) -> tuple[int | None, str | None] | None:
-        """Return the same for a path or URL from the server.
-
-        Raise `DigestPending` while the digest is computed, `AnswerError` for another refusal, `ProtocolError` for
+        Raise `DigestPending` while its digest is computed, `AnswerError` for another refusal, `ProtocolError` for
         another host.
         """
         where = self._located(where)
@@ -206,7 +179,8 @@ class Api:
             if answer.status == 503 and error.retry_after:  # an answer to HEAD has no code
                 raise errors.DigestPending(str(error), status=503, retry_after=error.retry_after)
             raise error
-        return protocol.whole(answer.headers.get("Content-Length")), sha256_of(answer.headers.get("Repr-Digest", ""))
+        digest = sha256_of(answer.headers.get("Repr-Digest", ""))
+        return packs.Found(protocol.whole(answer.headers.get("Content-Length")), _hex(digest), None)
 
     def read_back(self, where: str, take: Callable[[bytes], object]) -> bool:
         """Pass the stored bytes to `take`; return False where the server does not give them out."""
@@ -214,7 +188,7 @@ class Api:
         if not self._is_ours(where):
             return False
         self.retry.wait_out_pause()
-        with self.http.stream(self._url(where), self.authorization()) as (answer, pieces):
+        with self.stream(self._url(where), self.authorization()) as (answer, pieces):
             if answer.status in NO_ANSWER:
                 raise answer_error(answer)
             if answer.status != 200:
@@ -263,18 +237,21 @@ class Api:
     ) -> Answer:
         began, sent = time.time(), {**self.authorization(), **(headers or {})}
         url = self._url(path)
-        answer = self.http.request(method, url, json=json, body=body, headers=sent, read_timeout=read_timeout)
-        self.note(answer)
+        answer = self.request(method, url, json=json, body=body, headers=sent, read_timeout=read_timeout)
+        self.budget.note(answer.headers)
         known = protocol.server_time(answer.headers, answer.body) if body is None else None
         if known is not None:  # its clock was read between request and response
             ended = time.time()
             self._emit(ServerClock(known[0] - (began + ended) / 2, known[1] + (ended - began) / 2))
         return answer
 
-    def _note_offers(self, body: protocol.JsonObject) -> None:
-        self.tus = parse_capabilities(body.get("tus"), self._settings.server)
-        self.packs = packs.parse_offer(body.get("packs"), self._settings.server)
-        self.lookups = packs.parse_lookup_offer(body.get("lookup"), self._settings.server)
+    def _offers(self, answer: Answer) -> protocol.JsonObject:
+        """Record what the server offers beside the calls of section 1; return the object of the answer."""
+        body, server = protocol.as_object(answer.body), self._settings.server
+        self.tus = parse_capabilities(body.get("tus"), server)
+        self.packs = packs.parse_offer(body.get("packs"), server)
+        self.lookups = packs.parse_lookup_offer(body.get("lookup"), server)
+        return body
 
     def _url(self, where: str) -> str:
         return where if where.startswith(("http://", "https://")) else self._settings.server + where
@@ -294,22 +271,23 @@ class _Token:
     def __init__(self, settings: Settings, stop: Stop) -> None:
         self._ask, self._lock = partial(settings.bearer, stopped=lambda: bool(stop)), threading.Lock()
         self._value: str | None = None
-        self._read = False
+        self._read, self._used = False, threading.local()  # `_used.token`: the last one that the thread was given
 
     @property
     def value(self) -> str | None:
         with self._lock:
             if not self._read:
                 self._value, self._read = self._ask(), True
+            self._used.token = self._value
             return self._value
 
     def refresh(self) -> bool:
-        """Ask again; return True for another token."""
+        """Ask again unless another thread has; return True for another token than the calling thread's last one."""
         with self._lock:
-            before = self._value
-            if before is not None:
+            used = getattr(self._used, "token", None)
+            if used is not None and used == self._value:
                 self._value = self._ask(refresh=True)
-            return self._value != before
+            return self._value != used
 
 
 def _packed(answer: Answer, count: int) -> list[PackedFile]:
@@ -325,7 +303,6 @@ def _checked(answer: Answer, content: T | None, what: str) -> T:
 
 
 def _refused(answer: Answer, kinds: Kinds) -> errors.AnswerError:
-    """Return the error for a refused batch or pack."""
     error = answer_error(answer)
     kind = kinds.get((error.status, error.error)) or kinds.get((error.status, ""))
     if kind is not None:
@@ -364,7 +341,6 @@ def answer_error(answer: Answer) -> errors.AnswerError:
 
 
 def _no_result(answer: Answer) -> errors.UploaderError:
-    """Return the error for an answer without the expected result."""
     if answer.status < 400 or answer.status in (404, 405, 501):
         return not_an_upload_server(answer)
     return answer_error(answer)
@@ -381,13 +357,12 @@ def not_an_upload_server(answer: Answer) -> errors.NotAnUploadServer:
     )
 
 
+_segment = partial(quote, safe="")
+
+
 def stored_path(category: str, file_name: str) -> str:
     """Return the URL path of a stored file."""
     return f"/uploads/{category}/{quote(file_name)}"
-
-
-def _segment(identifier: str) -> str:
-    return quote(identifier, safe="")
 
 
 def sha256_of(repr_digest: str) -> str | None:
@@ -397,3 +372,13 @@ def sha256_of(repr_digest: str) -> str | None:
         if name.lower() == "sha-256":
             return value.strip(": ")
     return None
+
+
+def _hex(digest: str | None) -> str | None:
+    """Return a base64 digest as hex; an empty string, equal to none, where it is invalid."""
+    if digest is None:
+        return None
+    try:
+        return b64decode(digest, validate=True).hex()
+    except ValueError:
+        return ""

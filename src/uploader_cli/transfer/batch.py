@@ -31,32 +31,24 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.pacing import Stop
     from uploader_cli.transfer.pool import Worker
 
-MEASURABLE = 8 * 1024 * 1024
-"""Least bytes of a request whose speed counts: fewer fit into socket buffers."""
-REQUEST_LIMIT = 300.0
-"""Seconds for a whole request on the reference backend (3.10)."""
-SPLIT_REFUSALS = (400, 413, 415, 422)
-"""Refusals that do not name the file: the request is halved."""
-UNAVAILABLE = 503
-"""The only 5xx after which nothing was stored."""
+MEASURABLE = 8 * 1024 * 1024  # least bytes of a request whose speed counts: fewer fit into socket buffers
+REQUEST_LIMIT = 300.0  # seconds for a whole request on the reference backend (3.10)
+SPLIT_REFUSALS = (400, 413, 415, 422)  # refusals that do not name the file: the request is halved
+UNAVAILABLE = 503  # the only 5xx after which nothing was stored
 UNKNOWN_SESSION = "UPLOAD_FAILED"
 """Code of the reference backend's 500 for an unknown session (3.14); elsewhere it means a disk error."""
 UNTOUCHED = "the request was stopped because of another file in it"
-LOOK_EVERY = 1.0
-LOOK_AT_LEAST = 4.0
-"""Seconds between two queries; the reference backend forgets a session 5 s after its end (3.6)."""
-PATIENCE = 5
-"""Queries without an answer after which the outcome is unknown."""
-LONGEST = 300
-"""Most queries for one request."""
+LOOK_EVERY = 1.0  # seconds before the query by path
+LOOK_AT_LEAST = 4.0  # most seconds between two queries: the reference backend forgets a session 5 s after its end (3.6)
+PATIENCE = 5  # queries without an answer after which the outcome is unknown
+LONGEST = 300  # most queries for one request
 
 
 class Flow:
     """State that all batch jobs of a run share."""
 
     def __init__(self) -> None:
-        self.rate: float | None = None
-        """Bytes/s of the last request that was large enough to measure."""
+        self.rate: float | None = None  # bytes/s of the last request that was large enough to measure
         self.unanswered: set[BatchSession] = set()
         """Jobs whose complete request has no answer yet: its files may be stored."""
         self._body = threading.Semaphore(1)
@@ -75,6 +67,9 @@ class Flow:
 class BatchSession:
     """Send the files of one planned session; a lost session is replaced once."""
 
+    session: UploadSession
+    _api: Api
+
     def __init__(
         self,
         context: Context,
@@ -86,38 +81,46 @@ class BatchSession:
         opened: Session | None = None,
     ) -> None:
         """`opened` is a session to use instead of a new one."""
-        self.session: UploadSession | None = None
-        self.context, self.flow = context, flow
+        self._context, self._flow, self._paths = context, flow, limits.relative_paths
         self._limits, self._category, self._opened = limits, category, opened
         self._waiting = deque(files)
-        self._halves: deque[list[LocalFile]] = deque()
-        """Halves of refused requests, which are sent next."""
+        self._halves: deque[list[LocalFile]] = deque()  # halves of refused requests, which are sent next
         self._most = 1 << 30
+        self._group: list[LocalFile] = []  # the files of the request, without those that have ended
+        self._ended: list[Outcome] = []
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Yield outcomes as requests are answered. Raise what ends the run."""
-        context, api = self.context, worker.api
-        api.budget.sessions_to_come -= 1
+        context, self._api = self._context, worker.api
+        self._api.budget.sessions_to_come -= 1
         if context.fails_fast:
-            context.skip(self._take_rest())
+            context.skip(self._waiting)
             return
-        made = self._opened
-        if made is None:
-            made = new_session(context, api, self._category, len(self._waiting))
-        self.session = session = UploadSession(context, made, self._limits, len(self._waiting))
-        session.begin()
+        made = self._opened or new_session(context, self._api, self._category, len(self._waiting))
+        self.session = UploadSession(context, made, self._limits, len(self._waiting))
+        self.session.begin()
         while self._halves or self._waiting:
             context.stop.check()
             if context.fails_fast:
-                session.skip(api, self._take_rest())
+                self.session.skip(self._api, self._take_rest())
                 return
-            yield from self._send_group(api, session, self._next_group(api))
+            self._group, self._ended = self._next_group(), []
+            attempt = Attempt(context.ledger, self._group, self.session.id)
+            try:
+                Tries(context.retry, on_retry=attempt.retry).run(lambda: self._send(attempt))  # noqa: B023 - called at once
+            except errors.UploaderError as error:
+                if ends_run(error):
+                    yield self._ended  # what is settled is not sent again
+                    raise
+                self._ended += self._failed(error)
+            if self._ended:
+                yield self._ended
 
-    def _next_group(self, api: Api) -> list[LocalFile]:
+    def _next_group(self) -> list[LocalFile]:
         if self._halves:
             return self._halves.popleft()
         ahead = list(islice(self._waiting, self._most))
-        count = request_length(ahead, self.flow.rate, metered=api.budget.metered)
+        count = request_length(ahead, self._flow.rate, metered=self._api.budget.metered)
         return [self._waiting.popleft() for _ in range(count)]
 
     def _take_rest(self) -> list[LocalFile]:
@@ -126,24 +129,9 @@ class BatchSession:
         self._waiting.clear()
         return rest
 
-    def _send_group(self, api: Api, session: UploadSession, group: list[LocalFile]) -> Iterator[Sequence[Outcome]]:
-        """Send one request until each of its files has ended or waits again. Files that ended leave `group`."""
-        request = _Request(self, api, session, group)
-        try:
-            Tries(self.context.retry, on_retry=request.attempt.retry).run(request.send)
-        except errors.UploaderError as error:
-            if ends_run(error):
-                yield request.outcomes  # what is settled is not sent again
-                raise
-            request.outcomes += self._failed(api, session, group, error)
-        if request.outcomes:
-            yield request.outcomes
-
-    def _failed(
-        self, api: Api, session: UploadSession, group: list[LocalFile], error: errors.UploaderError
-    ) -> list[Outcome]:
+    def _failed(self, error: errors.UploaderError) -> list[Outcome]:
         """Return the outcomes of the files that `error` ends; put the others back."""
-        retry = self.context.ledger.retry
+        group, retry = self._group, self._context.ledger.retry
         match error:
             case errors.FileError():
                 broken = [file for file in group if file.path == error.path]
@@ -156,7 +144,7 @@ class BatchSession:
             case errors.TooSlow():
                 self._most = len(group) // 2
             case errors.SessionLost():
-                if not session.renew(api, session.id):  # lost twice (3.14)
+                if not self.session.renew(self._api, self.session.id):  # lost twice (3.14)
                     return [Outcome(file, error) for file in [*group, *self._take_rest()]]
             case errors.AnswerError() if error.status in SPLIT_REFUSALS and len(group) > 1:
                 retry(group, error)
@@ -169,21 +157,10 @@ class BatchSession:
         self._waiting.extendleft(reversed(group))
         return []
 
-
-class _Request:
-    """One multipart request with its retries. Files that ended leave `group`; `outcomes` has them."""
-
-    def __init__(self, job: BatchSession, api: Api, session: UploadSession, group: list[LocalFile]) -> None:
-        self.outcomes: list[Outcome] = []
-        self._job, self._api, self._group, self._session = job, api, group, session
-        self._context, self._flow = job.context, job.flow
-        self._paths = session.limits.relative_paths
-        self.attempt = Attempt(job.context.ledger, group, session.id)
-
-    def send(self) -> None:
-        """Send it once. Raise the error of the files that are left in the group."""
+    def _send(self, attempt: Attempt) -> None:
+        """Send one request. Raise the error of the files that are left in the group."""
         flow, context = self._flow, self._context
-        self.attempt.begin(lambda file: sent_name(file, paths=self._paths))
+        attempt.begin(lambda file: sent_name(file, paths=self._paths))
         sending = ExitStack()  # until the last byte is out
         body = self._body(sending.close)
         try:
@@ -198,11 +175,11 @@ class _Request:
                 self._settle(error)
             if body.given_out and self._group:
                 context.run.certain(self._group)
-            flow.unanswered.discard(self._job)
+            flow.unanswered.discard(self)
             if self._group:
                 raise error
         else:
-            flow.unanswered.discard(self._job)
+            flow.unanswered.discard(self)
             if len(body) >= MEASURABLE and body.seconds > 0:
                 flow.rate = len(body) / body.seconds
             for file, item in paired(self._group, stored, paths=self._paths):
@@ -211,22 +188,20 @@ class _Request:
             body.close()
 
     def _body(self, release: Callable[[], None]) -> Body:
-        """Return the body of a request; `release()` is called after its last byte."""
-        job, context = self._job, self._context
-        job.flow.unanswered.discard(job)
-        fields = [("sessionId", self._session.id), ("category", self._session.category)]
+        context, session, group = self._context, self.session, tuple(self._group)
+        self._flow.unanswered.discard(self)
+        fields = [("sessionId", session.id), ("category", session.category)]
         if self._paths:
-            fields += [("relativePath", utf8(file.relative_path)) for file in self._group]
-        group, session_id = tuple(self._group), self._session.id
+            fields += [("relativePath", utf8(file.relative_path)) for file in group]
 
         def on_sent(file: LocalFile, sent: int) -> None:
             context.emit(ev.BytesSent(file.file, context.ledger.attempt(file), sent))
 
         def on_through() -> None:
-            job.flow.unanswered.add(job)
+            self._flow.unanswered.add(self)
             release()
             context.emit(ev.BodySent(tuple(file.file for file in group)))
-            context.followers.body_sent(session_id)
+            context.followers.body_sent(session.id)
 
         return Body(
             *multipart(upload_form(fields, group, sized=self._paths)),
@@ -238,11 +213,10 @@ class _Request:
         )
 
     def _receive(self, file: LocalFile, item: StoredFile | None) -> None:
-        """Record the server's result for a file (3.5)."""
         self._group.remove(file)
         if item is None:
             words = "the server's answer does not mention this file"
-            self.outcomes.append(Outcome(file, errors.ProtocolError(words)))
+            self._ended.append(Outcome(file, errors.ProtocolError(words)))
             return
         if item.status != "completed":
             outcome = _not_stored(file, item.error or f"its status is {item.status or 'missing'}")
@@ -250,11 +224,11 @@ class _Request:
             words = f"the server stored {item.size} of {file.size} bytes"
             outcome = failed(file, FailureCode.INTEGRITY, words)
         else:
-            location = stored_path(self._session.category, item.location) if item.location else None
+            location = stored_path(self.session.category, item.location) if item.location else None
             outcome = Outcome(file, server_id=item.server_id, location=location, file_path=item.file_path)
         if outcome.error is not None:
             self._context.run.certain([file])
-        self.outcomes.append(outcome)
+        self._ended.append(outcome)
 
     def _may_have_landed(self, error: errors.UploaderError) -> bool:
         """Return whether the server had the whole request and its outcome is unknown (3.15)."""
@@ -262,7 +236,7 @@ class _Request:
             case errors.ConnectionLost():
                 return error.body_sent
             case errors.ServerFault():
-                return self._job in self._flow.unanswered and error.status != UNAVAILABLE
+                return self in self._flow.unanswered and error.status != UNAVAILABLE
             case _:
                 return isinstance(error, errors.ProtocolError)
 
@@ -278,11 +252,11 @@ class _Request:
             self._group.remove(file)
             if file.file in found:
                 self._context.run.certain([file])
-            self.outcomes.append(outcome)
+            self._ended.append(outcome)
 
     def _find_by_path(self) -> dict[int, Outcome | None]:
         """Ask for each file by path: its outcome, None where it is not stored, no entry without an answer."""
-        stop, category = self._context.stop, self._session.category
+        stop, category = self._context.stop, self.session.category
         stop.sleep(LOOK_EVERY)
         found: dict[int, Outcome | None] = {}
         for file in self._group:
@@ -299,7 +273,6 @@ class _Request:
         return found
 
     def _find_by_progress(self) -> dict[int, Outcome | None]:
-        """Return the outcomes that events or `/progress` report."""
         context, misses = self._context, 0
         for _ in range(LONGEST):
             found = self._reported()
@@ -307,7 +280,7 @@ class _Request:
                 return found
             context.stop.sleep(min(self._api.budget.poll_interval(), LOOK_AT_LEAST))
             try:
-                message = self._api.progress(self._session.id, patient=True)
+                message = self._api.progress(self.session.id, patient=True)
             except errors.Interrupted:
                 raise
             except errors.RateLimited:
@@ -322,7 +295,7 @@ class _Request:
     def _reported(self) -> dict[int, Outcome | None]:
         found: dict[int, Outcome | None] = {}
         for file in self._group:
-            status = self._context.last_heard.of(self._session.id, wire_name(file.name))
+            status = self._context.last_heard.of(self.session.id, wire_name(file.name))
             if status is not None and status.status == "completed":
                 found[file.file] = Outcome(file, server_id=status.server_id)
             elif status is not None and status.status == "failed":

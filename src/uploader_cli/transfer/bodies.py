@@ -17,7 +17,6 @@ from uploader_cli.core.events import FailureCode
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import wire_name
 from uploader_cli.errors import FileError
-from uploader_cli.transfer.pacing import unlimited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -25,14 +24,10 @@ if TYPE_CHECKING:
 
     Content = LocalFile | Iterable[bytes | bytearray]
 
-REPORT_EVERY = 0.05
-"""Seconds between two reports of a file's sent bytes."""
-PIECE = 1 << 20
-"""Bytes read from disk at a time."""
-IN_MEMORY = 16 << 20
-"""Most bytes of a chunk kept in memory after hashing; a larger one is read again."""
-MEMORY = 64 << 20
-"""Most bytes of all such chunks of a run."""
+REPORT_EVERY = 0.05  # seconds between two reports of a file's sent bytes
+PIECE = 1 << 20  # bytes read from disk at a time
+IN_MEMORY = 16 << 20  # most bytes of a chunk kept in memory after hashing; a larger one is read again
+MEMORY = 64 << 20  # most bytes of all such chunks of a run
 
 
 def open_unchanged(file: LocalFile) -> IO[bytes]:
@@ -53,7 +48,7 @@ def check_unchanged(file: LocalFile, source: IO[bytes]) -> None:
     """Check that size and mtime are those of the selection."""
     info = os.fstat(source.fileno())
     if (info.st_size, info.st_mtime_ns) != (file.size, file.mtime_ns):
-        raise _changed(file, "changed")
+        raise _failure(file, "changed while it was being read")
 
 
 def read_at(file: LocalFile, source: IO[bytes], position: int, piece: memoryview) -> None:
@@ -63,7 +58,7 @@ def read_at(file: LocalFile, source: IO[bytes], position: int, piece: memoryview
         while piece:
             count: int = source.readinto(piece)  # type: ignore[attr-defined]  # an unbuffered file has it
             if not count:
-                raise _changed(file, "became shorter")
+                raise _failure(file, "became shorter while it was being read")
             piece = piece[count:]
     except OSError as error:
         raise _unreadable(file, error) from error
@@ -116,17 +111,13 @@ def _content_type(suffix: str) -> str:
 
 def _unreadable(file: LocalFile, error: OSError) -> FileError:
     if isinstance(error, FileNotFoundError):
-        return FileError(f"{file.path} is gone", path=file.path, code=FailureCode.VANISHED)
-    return FileError(f"{file.path} can't be read: {error.strerror}", path=file.path, code=FailureCode.UNREADABLE)
+        return _failure(file, "is gone", FailureCode.VANISHED)
+    return _failure(file, f"can't be read: {error.strerror}", FailureCode.UNREADABLE)
 
 
-def _changed(file: LocalFile, how: str) -> FileError:
-    return FileError(
-        f"{file.path} {how} while it was being read",
-        path=file.path,
-        code=FailureCode.CHANGED,
-        hint="upload it again when nothing writes to it any more",
-    )
+def _failure(file: LocalFile, how: str, code: FailureCode = FailureCode.CHANGED) -> FileError:
+    hint = "upload it again when nothing writes to it any more" if code is FailureCode.CHANGED else ""
+    return FileError(f"{file.path} {how}", path=file.path, code=code, hint=hint)
 
 
 class Piece(NamedTuple):
@@ -148,7 +139,7 @@ class Body:
         parts: Sequence[Piece],
         *,
         check: Callable[[], None],
-        throttle: Callable[[int], int] = unlimited,
+        throttle: Callable[[int], int] = lambda wanted: wanted,
         on_sent: Callable[[LocalFile, int], None] = lambda _file, _sent: None,
         on_last: Callable[[], None] = lambda: None,
         on_through: Callable[[], None] = lambda: None,
@@ -347,10 +338,10 @@ class HashedChunks:
     def of(self, start: int, length: int) -> HashedChunk:
         """Return a chunk; the previous one becomes invalid."""
         self._release(self._current)
-        self._current, ahead = None, self._ahead
-        if ahead is not None and ahead[:2] == (start, length):
-            self._ahead = None
-            self._current = ahead[2].result()
+        self._current = None
+        if self._ahead is not None and self._ahead[:2] == (start, length):
+            (_, _, ahead), self._ahead = self._ahead, None
+            self._current = ahead.result()
         else:
             self._discard()
             self._current = self._load(start, length)

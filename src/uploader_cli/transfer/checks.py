@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from base64 import b64decode
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import unquote
 
@@ -31,8 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.DiskFull)
-"""Errors that end the run, whatever was asked."""
+NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.DiskFull)  # errors that end the run, whatever was asked
 MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may have stored it, or not"
 
 
@@ -79,7 +77,6 @@ class Checks:
         return there
 
     def _settled(self, api: Api, file: LocalFile, claim: Claim) -> Outcome | None:
-        """Return the outcome of a file that is not sent; None for one that is."""
         match claim.state:
             case ClaimState.DONE:
                 if (done := claim.receipt) is None or done.checksum is not None or not self._context.settings.verify:
@@ -109,14 +106,13 @@ class Checks:
             except errors.UploaderError as error:
                 return Outcome(file, errors.OutcomeUnknown(MAY_BE_STORED) if says_nothing(error) else error)
             if checksum is not None:
-                location = f"/uploads/{category}/{utf8(file.relative_path)}"
+                location = stored_path(category, utf8(file.relative_path))
                 run.completed([Stored(file, location=location, checksum=checksum, verified=True)])
                 return Outcome(file, location=location, checksum=checksum)
         run.certain([file])
         return None
 
     def _missing(self, worker: Worker, files: Sequence[LocalFile]) -> list[LocalFile]:
-        """Return the files that are not on the server (`--skip-existing`)."""
         context, trusts = self._context, self._context.settings.trust_receipts
         receipts, missing = list(zip(files, context.run.receipts(files), strict=True)), []
         for (file, receipt), there in zip(receipts, self._on_server(worker, receipts), strict=True):
@@ -143,18 +139,21 @@ class Checks:
             for file, receipt in files:
                 yield self._by_receipt(worker, file, receipt.location if receipt is not None else None)
             return
-        offer, own = self._lookups, self._context.settings.category
-        most = offer.max_files if offer is not None else 1
+        api, offer, own = worker.api, self._lookups, self._context.settings.category
         for category, same in groupby(files, key=lambda item: item[0].category or own):
-            group = list(same)
-            for start in range(0, len(group), most):
-                part = group[start : start + most]
-                places = [_place(category, *item) for item in part]
-                found = self._look_up(worker.api, category, places)
-                for (file, receipt), (path, _), item in zip(part, places, found, strict=True):
+            group = iter(same)
+            while part := list(islice(group, offer.max_files if offer is not None else 1)):
+                paths = [_path(category, *item) for item in part]
+                if offer is None:
+                    found = [self._stored(api, stored_path(category, paths[0]))]
+                else:
+                    asked = [(path, file.size) for path, (file, _) in zip(paths, part, strict=True)]
+                    answer = self._asked(lambda: api.lookup(offer.endpoint, category, asked))  # noqa: B023 - called at once
+                    found = [None] * len(part) if answer is None else [item or False for item in answer]
+                for (file, receipt), path, item in zip(part, paths, found, strict=True):
                     unsure = isinstance(item, Found) and item.size == file.size and item.sha256 is None
                     if unsure and offer is not None and receipt is None:
-                        item = self._ask_for_one(worker.api, category, path)  # a lookup computes no digest
+                        item = self._stored(api, stored_path(category, path))  # a lookup computes no digest
                     yield self._is_equal(file, receipt, item) if isinstance(item, Found) else item
 
     def _by_receipt(self, worker: Worker, file: LocalFile, where: str | None) -> bool | None:
@@ -164,25 +163,12 @@ class Checks:
             # Not retried: many servers answer 404 for a finished upload, and each retry would wait longer.
             position = self._asked(lambda: worker.tus.head(where), at_most=0)
             return None if position is None else position.offset == file.size
-        found = self._asked(lambda: worker.api.stored_at(where) or False)
-        return isinstance(found, tuple) and found[0] in (None, file.size) if found is not None else None
+        found = self._stored(worker.api, where)
+        return found.size in (None, file.size) if isinstance(found, Found) else found
 
-    def _look_up(
-        self, api: Api, category: str, places: Sequence[tuple[str, int]]
-    ) -> Sequence[Found | Literal[False] | None]:
-        """Ask for files by (path, size). The result is False for a missing file and None without an answer."""
-        offer = self._lookups
-        if offer is None:
-            return [self._ask_for_one(api, category, path) for path, _ in places]
-        answer = self._asked(lambda: api.lookup(offer.endpoint, category, places))
-        return [None] * len(places) if answer is None else [item or False for item in answer]
-
-    def _ask_for_one(self, api: Api, category: str, path: str) -> Found | Literal[False] | None:
-        """Ask for one file, with a digest that the server may compute (docs/protocol.md, section 8)."""
-        found = self._asked(lambda: api.stored(category, path) or (None, None))
-        if found is None:
-            return None
-        return Found(found[0], _hex(found[1]), None) if found[0] is not None else False
+    def _stored(self, api: Api, where: str) -> Found | Literal[False] | None:
+        """Return False for a file that is not stored, None without an answer."""
+        return self._asked(lambda: api.stored(where) or False)
 
     def _ask(self, call: Callable[[], T]) -> T:
         """Repeat a question while that can help; wait for a digest in computation."""
@@ -245,21 +231,10 @@ class Checks:
             self._context.warn(code, text)
 
 
-def _place(category: str, file: LocalFile, receipt: Stored | None) -> tuple[str, int]:
-    """Return path and size for a lookup; a receipt's path has precedence."""
+def _path(category: str, file: LocalFile, receipt: Stored | None) -> str:
+    """Return the path to ask for; a receipt's has precedence."""
     location, root = (receipt.location if receipt is not None else None) or "", stored_path(category, "")
-    path = unquote(location.removeprefix(root)) if location.startswith(root) else utf8(file.relative_path)
-    return path, file.size
-
-
-def _hex(digest: str | None) -> str | None:
-    """Return a base64 digest as hex; an empty string, equal to none, where it is invalid."""
-    if digest is None:
-        return None
-    try:
-        return b64decode(digest, validate=True).hex()
-    except ValueError:
-        return ""
+    return unquote(location.removeprefix(root)) if location.startswith(root) else utf8(file.relative_path)
 
 
 def _readable(files: Sequence[LocalFile]) -> tuple[list[LocalFile], list[Outcome]]:
@@ -285,11 +260,11 @@ def equal_on_server(api: Api, category: str, file: LocalFile, check: Callable[[]
 
     For servers that keep relative paths. Raise what the call raises.
     """
-    found = api.stored(category, utf8(file.relative_path))
-    if found is None or found[0] != file.size or found[1] is None:
+    found = api.stored(stored_path(category, utf8(file.relative_path)))
+    if found is None or found.size != file.size or found.sha256 is None:
         return None
     mine = _digest(file, check)
-    return mine if mine == _hex(found[1]) else None
+    return mine if mine == found.sha256 else None
 
 
 def _digest(file: LocalFile, check: Callable[[], None]) -> str | None:
@@ -309,11 +284,11 @@ def _compare(api: Api, where: str, mine: str, size: int) -> bool | None:
     """Compare the stored digest or bytes with `mine`; None where the server offers neither."""
     found = None
     try:
-        found = api.stored_at(where)
+        found = api.stored(where)
     except errors.UploaderError as error:
         if not says_nothing(error):
             raise
-    if found is not None and found[1] is not None:
-        return found[0] in (None, size) and _hex(found[1]) == mine
+    if found is not None and found.sha256 is not None:
+        return found.size in (None, size) and found.sha256 == mine
     theirs = hashlib.sha256()
     return theirs.hexdigest() == mine if api.read_back(where, theirs.update) else None

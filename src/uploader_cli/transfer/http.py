@@ -42,11 +42,9 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 30.0
-BLOCK = 1 << 20
-"""Bytes read from a body at a time: urllib3's 16 KiB halve the throughput."""
+BLOCK = 1 << 20  # bytes read from a body at a time: urllib3's 16 KiB halve the throughput
 ANSWER_BLOCK = 64 << 10
-MOST_ANSWER = 32 << 20
-"""Most bytes of a decompressed answer; stored files may be larger."""
+MOST_ANSWER = 32 << 20  # most bytes of a decompressed answer; stored files may be larger
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 """Environment variables with certificates; `--ca-bundle` has precedence."""
 PROXY_AUTHENTICATION = 407
@@ -67,8 +65,7 @@ SOCKET_OPTIONS = [
 class RequestIds:
     """Request ids, reports of calls and the round trip, shared by the clients of a run."""
 
-    round_trip: float | None = None
-    """Seconds of the fastest call without a body, connecting excluded."""
+    round_trip: float | None = None  # seconds of the fastest call without a body, connecting excluded
 
     def __init__(self, run: str = "", tell: Callable[[CallMade], None] = lambda _call: None) -> None:
         """`run` begins each id; it is random by default."""
@@ -113,11 +110,10 @@ class Http:
     """A client with persistent connections. Credentials are sent only to the settings' server."""
 
     def __init__(self, settings: Settings, ids: RequestIds | None = None) -> None:
-        self.ids = ids or RequestIds()
-        self.sockets = Sockets(self.ids.answered)
-        self.session = make_session(settings, self.sockets, self.ids)
-        self._home = settings.target_url
-        self._own_headers = tuple(dict(settings.headers))
+        self.request_ids = ids or RequestIds()
+        self.sockets = Sockets(self.request_ids.answered)
+        self.session = make_session(settings, self.sockets, self.request_ids)
+        self._settings = settings
 
     def request(
         self,
@@ -146,7 +142,10 @@ class Http:
             raise _error(error, url, body_sent=body.through if body is not None else True) from error
         if response.status_code == PROXY_AUTHENTICATION:
             raise _no_proxy_password(url)
-        return _answer(response, _json(response.content))
+        try:
+            return _answer(response, jsonlib.loads(response.content) if response.content else None)
+        except (ValueError, RecursionError):
+            return _answer(response, None)
 
     @contextmanager
     def stream(self, url: str, headers: Mapping[str, str]) -> Iterator[tuple[Answer, Iterator[bytes]]]:
@@ -167,8 +166,8 @@ class Http:
         session, request = self.session, requests.PreparedRequest()
         request.method, request.url, request.body = method, _dialled(url), data
         request.headers = CaseInsensitiveDict(cast("dict[str, str]", session.headers))
-        if not trusts(self._home, request.url):
-            for name in self._own_headers:
+        if not trusts(self._settings.target_url, request.url):
+            for name in self._settings.headers:
                 request.headers.pop(name, None)
             own = {name: value for name, value in own.items() if name.lower() not in CREDENTIALS}
         elif session.cookies and "Cookie" not in session.headers:
@@ -238,8 +237,6 @@ def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = 
 
 
 class _Adapter(HTTPAdapter):
-    """Add a request id to each call to the server, read its answer, and report it."""
-
     def __init__(self, home: str, sockets: Sockets, ids: RequestIds) -> None:
         self._home, self._ids = home, ids
         self._pools = pool_classes(sockets)
@@ -306,7 +303,6 @@ def _read(response: requests.Response) -> None:
 
 
 def _error(error: Exception, url: str, *, body_sent: bool) -> UploaderError:
-    """Return the error of this package for one of requests, urllib3 or a socket."""
     if isinstance(error, rex.MissingSchema | rex.InvalidSchema | rex.InvalidURL):
         return UsageError(f"--server: {url} is no URL that can be reached: {error}")
     where = _origin(url)
@@ -357,7 +353,6 @@ def _has(error: BaseException, *kinds: type[BaseException]) -> bool:
 
 
 def _has_no_tunnel(error: BaseException) -> bool:
-    """Return whether the proxy did not connect; urllib3 also blames it for connections that break."""
     if _has(error, NewConnectionError, ConnectTimeoutError) or "Tunnel connection failed" in _why(error):
         return True
     return _has(error, ssl.SSLError) and not _has(error, ssl.SSLEOFError, ssl.SSLZeroReturnError)
@@ -373,13 +368,6 @@ def _why(error: BaseException) -> str:
 def _origin(url: str) -> str:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-
-
-def _json(content: bytes | None) -> object:
-    try:
-        return jsonlib.loads(content) if content else None
-    except (ValueError, RecursionError):
-        return None
 
 
 def redirect_target(answer: Answer) -> str | None:

@@ -235,8 +235,7 @@ class Context:
     ledger: Ledger
     run: RunHandle
     throttle: Callable[[int], int]
-    sessions: set[UploadSession] = field(default_factory=set)
-    """Open sessions."""
+    sessions: set[UploadSession] = field(default_factory=set)  # open sessions
 
     @property
     def fails_fast(self) -> bool:

@@ -12,19 +12,14 @@ from uploader_cli.errors import Interrupted
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-CREDIT = 0.2
-"""Seconds of unused time that may be made up for: sleeps overshoot."""
-GRAIN = 0.05
-"""Seconds of the rate per grant: bursts stay short."""
+CREDIT = 0.2  # seconds of unused time that may be made up for: sleeps overshoot
+GRAIN = 0.05  # seconds of the rate per grant: bursts stay short
 LEAST_GRANT = 32
 MOST_GRANT = 1 << 20
-KEPT_BACK = 5
-"""Calls that polls leave, besides two per session to come (docs/protocol.md, section 2)."""
+KEPT_BACK = 5  # calls that polls leave, besides two per session to come (docs/protocol.md, section 2)
 POLL_INTERVAL = 1.0
-PLENTY = 60
-"""Spare calls with which polls come every second; with fewer the interval grows in proportion."""
-DEFAULT_WAIT = 60.0
-"""Seconds to wait after a 429 that names no time."""
+PLENTY = 60  # spare calls with which polls come every second; with fewer the interval grows in proportion
+DEFAULT_WAIT = 60.0  # seconds to wait after a 429 that names no time
 
 
 class Stop:
@@ -52,35 +47,42 @@ class Stop:
 
 
 class Limiter:
-    """Grant bytes at `rate` bytes/s in order (`--limit-rate`). No thread waits under the lock."""
+    """Grant bytes at `rate` bytes/s in order (`--limit-rate`; None: at once), and count them."""
 
     def __init__(
-        self, rate: float, sleep: Callable[[float], None], clock: Callable[[], float] = time.monotonic
+        self, rate: float | None, sleep: Callable[[float], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`sleep` is `Stop.sleep`: an interrupt ends the wait."""
+        """`sleep` is `Stop.sleep`: an interrupt ends the wait. No thread waits under the lock."""
         self._rate, self._sleep, self._clock = rate, sleep, clock
-        self._most = int(min(MOST_GRANT, max(LEAST_GRANT, rate * GRAIN)))
+        self._most = int(min(MOST_GRANT, max(LEAST_GRANT, rate * GRAIN))) if rate else None
         self._lock = threading.Lock()
-        self._free_at = clock()
+        self._free_at = self._since = clock()
+        self.granted = self._measured = 0
 
     def __call__(self, wanted: int) -> int:
         """Wait, and return how many of `wanted` bytes may be sent (0 only for 0)."""
-        granted = min(wanted, self._most)
-        if granted <= 0:
-            return 0
+        granted = wanted if self._most is None else min(wanted, self._most)
+        wait = 0.0
         with self._lock:
-            now = self._clock()
-            self._free_at = max(self._free_at, now - CREDIT)
-            wait = self._free_at - now
-            self._free_at += granted / self._rate
+            self.granted += granted
+            if self._rate and granted:
+                now = self._clock()
+                self._free_at = max(self._free_at, now - CREDIT)
+                wait = self._free_at - now
+                self._free_at += granted / self._rate
         if wait > 0:
             self._sleep(wait)
         return granted
 
-
-def unlimited(wanted: int) -> int:
-    """Grant everything."""
-    return wanted
+    def measure(self, period: float) -> float | None:
+        """Return the bytes/s since the last measurement; None before `period` seconds have passed."""
+        now, granted = self._clock(), self.granted
+        seconds = now - self._since
+        if seconds < period:
+            return None
+        rate = (granted - self._measured) / seconds
+        self._since, self._measured = now, granted
+        return rate
 
 
 class RateBudget:
@@ -93,10 +95,8 @@ class RateBudget:
         self._remaining: int | None = None
         self._reset: float | None = None
         self._paused_until = self._polls_paused_until = 0.0
-        self.sessions_to_come = 0
-        """Planned batch sessions that are not open yet."""
-        self.answered = False
-        """True after the first answer."""
+        self.sessions_to_come = 0  # planned batch sessions that are not open yet
+        self.answered = False  # true after the first answer
 
     @property
     def metered(self) -> bool:

@@ -42,20 +42,13 @@ class Pack:
     """Send the files of one pack. Files that can't be packed become jobs of their own."""
 
     def __init__(
-        self,
-        tus: Tus,
-        size: PackSize,
-        session: UploadSession,
-        files: Sequence[tuple[LocalFile, Claim]],
-        *,
-        tries: int = 0,
+        self, tus: Tus, size: PackSize, session: UploadSession, files: Sequence[tuple[LocalFile, Claim]], tries: int = 0
     ) -> None:
         """`tries` counts earlier retryable refusals of these files."""
         self.session = session
         self._tus, self._context, self._size, self._files, self._tries = tus, tus.context, size, files, tries
         self._entries: list[Entry] = []
-        self._key, self._sent_before = "", False
-        """The idempotency key, and whether an earlier run may have sent it."""
+        self._key, self._sent_before = "", False  # the idempotency key, and whether an earlier run may have sent it
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Yield the outcomes of the files. Raise what ends the run."""
@@ -68,25 +61,20 @@ class Pack:
             return
         if self._tries:
             context.stop.sleep(_delay(self._tries))
-        unread = self._read()
-        if unread:
-            yield unread
-        if self._entries:
-            self._choose_key()
-            yield from self._send(worker)
-
-    def _read(self) -> list[Outcome]:
-        """Read and hash each file once; return the outcomes of those that can't be read."""
         unread = []
-        for file, _ in self._files:
-            self._context.stop.check()
+        for file in files:
+            context.stop.check()
             try:
                 data = read_whole(file)
             except errors.FileError as error:
                 unread.append(Outcome(file, error))
             else:
                 self._entries.append(Entry(file, data, hashlib.sha256(data, usedforsecurity=False).hexdigest()))
-        return unread
+        if unread:
+            yield unread
+        if self._entries:
+            self._choose_key()
+            yield from self._send(worker)
 
     def _choose_key(self) -> None:
         """Use the journaled key where it covers exactly these files in this order, else a new one."""
@@ -121,13 +109,12 @@ class Pack:
             if len(files) == 1:
                 self._by_tus(files)
             else:
-                self._put(files[len(files) // 2 :], tries=self._tries)
-                self._put(files[: len(files) // 2], tries=self._tries)
+                self._put(files[len(files) // 2 :], self._tries)
+                self._put(files[: len(files) // 2], self._tries)
         else:
             yield self._outcomes(answer)
 
     def _answer(self, worker: Worker, files: Sequence[LocalFile]) -> list[PackedFile]:
-        """Send the request until it is answered. Raise the remaining error."""
         context, renamed = self._context, False
         while True:
             session = self.session.id
@@ -184,18 +171,17 @@ class Pack:
             else:
                 outcomes.append(Outcome(file, refused))
         if later:
-            self._put(later, tries=self._tries + (not earlier))
+            self._put(later, self._tries + (not earlier))
         return outcomes
 
-    def _put(self, files: Sequence[LocalFile], *, tries: int) -> None:
+    def _put(self, files: Sequence[LocalFile], tries: int) -> None:
         fresh = [(file, Claim(ClaimState.NEW)) for file in files]
-        self._tus.pool.put_first([Pack(self._tus, self._size, self.session, fresh, tries=tries)])
+        self._tus.pool.put([Pack(self._tus, self._size, self.session, fresh, tries)], first=True)
 
     def _by_tus(self, files: Sequence[LocalFile]) -> None:
-        """Put files into the queue again, one per request."""
         tus, session, creating = self._tus, self.session, self._context.run.creating
         claims = [Claim(ClaimState.NEW, creating(file, session.id)) for file in files]
-        tus.pool.put_first([TusFile(tus, session, *item) for item in zip(files, claims, strict=True)])
+        tus.pool.put([TusFile(tus, session, *item) for item in zip(files, claims, strict=True)], first=True)
 
 
 def tus_jobs(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Waits
-from uploader_cli.transfer.tus import tus_client
+from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from uploader_cli.core.jobs import AutoJobs
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Outcome
+    from uploader_cli.transfer.pacing import Limiter
     from uploader_cli.transfer.sessions import UploadSession
 
 
-PERIOD = 1.0
-"""Seconds of a throughput measurement for `--jobs auto`."""
+PERIOD = 1.0  # seconds of a throughput measurement for `--jobs auto`
 
 
 class Job(Protocol):
@@ -53,7 +53,7 @@ class Worker(threading.Thread):
         """`endpoint` is the tus endpoint; `finish(worker, job, outcomes)` ends files."""
         super().__init__(name="uploader-worker", daemon=True)
         self.api = api
-        self.tus = tus_client(api, endpoint)
+        self.tus = TusClient(api, endpoint)
         self._pool, self._finish = pool, finish
         self._helper: ThreadPoolExecutor | None = None
 
@@ -74,38 +74,12 @@ class Worker(threading.Thread):
                 except BaseException as error:  # noqa: BLE001 - raised by the planner
                     self._pool.fail(error)
                 finally:
-                    self.api.http.sockets.waits.busy += time.monotonic() - began
+                    self.api.sockets.waits.busy += time.monotonic() - began
                     self._pool.done()
         finally:
             if self._helper is not None:
                 self._helper.shutdown(wait=True, cancel_futures=True)
             self.api.close()
-
-
-class Traffic:
-    """Count the bytes that all workers send."""
-
-    def __init__(self, throttle: Callable[[int], int]) -> None:
-        self._throttle, self._lock = throttle, threading.Lock()
-        self.sent = self._measured = 0
-        self._since = time.monotonic()
-
-    def __call__(self, wanted: int) -> int:
-        """Return how many of `wanted` bytes may be sent now."""
-        granted = self._throttle(wanted)
-        with self._lock:
-            self.sent += granted
-        return granted
-
-    def measure(self, period: float) -> float | None:
-        """Return the bytes/s since the last measurement; None before `period` seconds have passed."""
-        now = time.monotonic()
-        seconds, sent = now - self._since, self.sent
-        if seconds < period:
-            return None
-        rate = (sent - self._measured) / seconds
-        self._since, self._measured = now, sent
-        return rate
 
 
 class Pool:
@@ -114,12 +88,9 @@ class Pool:
     def __init__(self, most: int, make_worker: Callable[[Pool], Worker]) -> None:
         self.most, self._make_worker = most, make_worker
         self.changed = threading.Condition()
-        self.fatal: BaseException | None = None
-        """The first error that ended the run."""
-        self.auto: AutoJobs | None = None
-        """Controls the number of workers with `--jobs auto`."""
-        self.resized: Callable[[int], object] = lambda _most: None
-        """Called with each new number of workers."""
+        self.fatal: BaseException | None = None  # the first error that ended the run
+        self.auto: AutoJobs | None = None  # controls the number of workers with `--jobs auto`
+        self.resized: Callable[[int], object] = lambda _most: None  # called with each new number of workers
         self._jobs: deque[Job] = deque()
         self._workers: list[Worker] = []
         self._busy = 0
@@ -136,13 +107,19 @@ class Pool:
         """True without queued jobs and busy workers."""
         return not self._busy and not self._jobs
 
-    def put(self, jobs: Sequence[Job]) -> None:
-        """Append jobs."""
-        self._put(jobs, self._jobs.extend)
-
-    def put_first(self, jobs: Sequence[Job]) -> None:
-        """Put jobs at the head of the queue, in order."""
-        self._put(jobs[::-1], self._jobs.extendleft)
+    def put(self, jobs: Sequence[Job], *, first: bool = False) -> None:
+        """Append jobs, or put them at the head of the queue; start workers for them."""
+        with self.changed:
+            if first:
+                self._jobs.extendleft(jobs[::-1])
+            else:
+                self._jobs.extend(jobs)
+            missing = min(self.most - len(self._workers), self._busy + len(self._jobs) - len(self._workers))
+            started = [self._make_worker(self) for _ in range(max(0, missing))]
+            self._workers += started
+            self.changed.notify_all()
+        for worker in started:
+            worker.start()
 
     def take(self) -> Job | None:
         """Wait for the next job; None once the pool is closed or has failed."""
@@ -160,7 +137,7 @@ class Pool:
             self._busy -= 1
             self.changed.notify_all()
 
-    def adapt(self, traffic: Traffic) -> None:
+    def adapt(self, traffic: Limiter) -> None:
         """Adapt the number of workers to the throughput, once per `PERIOD`."""
         if self.auto is not None and (rate := traffic.measure(PERIOD)) is not None:
             self._resize(self.auto.measured(rate, in_line=bool(self._jobs)))
@@ -194,7 +171,7 @@ class Pool:
         """Return where the workers have spent their time."""
         total = Waits()
         for worker in self._workers:
-            total.add(worker.api.http.sockets.waits)
+            total.add(worker.api.sockets.waits)
         return total
 
     def shut(self) -> None:
@@ -203,18 +180,7 @@ class Pool:
             worker.api.shut()
 
     def _resize(self, most: int) -> None:
-        """Set the number of workers; busy ones keep their job."""
         if most != self.most:
             self.most = most
-            self._put((), self._jobs.extend)
+            self.put(())
             self.resized(most)
-
-    def _put(self, jobs: Sequence[Job], add: Callable[[Sequence[Job]], None]) -> None:
-        with self.changed:
-            add(jobs)
-            missing = min(self.most - len(self._workers), self._busy + len(self._jobs) - len(self._workers))
-            started = [self._make_worker(self) for _ in range(max(0, missing))]
-            self._workers += started
-            self.changed.notify_all()
-        for worker in started:
-            worker.start()

@@ -6,22 +6,19 @@ A rate limit within `--max-wait`, an expired token and an outage use no retry; o
 
 from __future__ import annotations
 
+import random
 import threading
 import time
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, TypeVar
-
-from tenacity import Retrying, retry_if_exception
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import PauseReason
-from uploader_cli.core.retry import wait_as_told, worth_retrying
 from uploader_cli.transfer.pacing import DEFAULT_WAIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tenacity import RetryCallState
 
     from uploader_cli.transfer.pacing import RateBudget, Stop
 
@@ -29,23 +26,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LEAST_WAIT = 1.0
-"""Least seconds of pause after a 429."""
-FIRST_PROBE = 0.5
-LAST_PROBE = 10.0
-"""Seconds before the first probe of an unreachable server; doubled up to the second number."""
+FIRST_DELAY = 0.5  # seconds before the first retry, then doubled
+MAX_DELAY = 30.0
+LEAST_WAIT = 1.0  # least seconds of pause after a 429
+FIRST_PROBE = 0.5  # seconds before the second probe of an unreachable server, then doubled
+LAST_PROBE = 10.0  # most seconds between two probes
 OVERLOADED = (429, 503)
 NEVER_REPEATED = (errors.SessionLost, errors.RateLimited, errors.Unreachable, errors.DiskFull, errors.DigestPending)
 """Errors that the same request would meet again."""
-WAIT = wait_as_told()
 
 
-def ignore(_error: errors.UploaderError, _delay: float) -> None:
-    """Report nothing."""
+def _ignore(_error: errors.UploaderError, _delay: float) -> None:
+    pass
 
 
-def _can_help(error: BaseException) -> bool:
-    return worth_retrying(error) and not isinstance(error, NEVER_REPEATED)
+def backoff(attempt: int) -> float:
+    """Return the seconds before another attempt: 0.5, 1, 2, … up to 30, and up to 0.5 s of jitter."""
+    return min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(attempt - 1, 9)) + random.uniform(0, FIRST_DELAY)
 
 
 class Retry:
@@ -63,16 +60,15 @@ class Retry:
         emit: Callable[[ev.Event], None] = lambda _event: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`refresh()` requests a new token and returns whether there is one; waits are in seconds."""
+        """`refresh()` requests a new token, returns whether there is one; waits are in seconds."""
         self.stop, self.budget, self.retries, self.max_wait = stop, budget, retries, max_wait
         self.wait_for_server, self.refresh_token = wait_for_server, refresh
         self.probe: Callable[[], object] | None = None
         """A cheap call that succeeds when the server answers; None before its first answer."""
-        self.overloaded: Callable[[], None] = lambda: None
-        """Called after a 429, a 503 or a timeout."""
+        self.overloaded: Callable[[], None] = lambda: None  # called after a 429, a 503 or a timeout
         self._emit, self._clock = emit, clock
         self._lock = threading.Lock()
-        self._outage: _Outage | None = None
+        self._outage: Future[bool] | None = None
         self._lost: errors.Unreachable | errors.DiskFull | None = None
         self._announced = 0.0
         self._pause: tuple[PauseReason, float] = (PauseReason.RATE_LIMIT, 0.0)
@@ -83,7 +79,7 @@ class Retry:
         self,
         step: Callable[[], T],
         *,
-        on_retry: Report = ignore,
+        on_retry: Report = _ignore,
         at_most: int | None = None,
         sleep: Callable[[float], None] | None = None,
     ) -> T:
@@ -91,37 +87,19 @@ class Retry:
 
         `on_retry(error, delay)` is called before `sleep(delay)`.
         """
-        try:
-            return self._once(step, on_retry)  # avoids the cost of `Retrying` for most calls
-        except errors.UploaderError as error:
-            if not _can_help(error):
-                raise
-            first = [error]
-        retries = self.retries if at_most is None else min(at_most, self.retries)
-
-        def again() -> T:
-            if first:
-                raise first.pop()  # the first try counts as one
-            return self._once(step, on_retry)
-
-        def is_enough(state: RetryCallState) -> bool:
-            asked: float | None = getattr(_error_of(state), "retry_after", None)
-            return state.attempt_number > retries or (asked is not None and asked > self.max_wait)
-
-        def report(state: RetryCallState) -> None:
-            error = _error_of(state)
-            if isinstance(error, errors.UploaderError):
-                on_retry(error, state.upcoming_sleep)
-
-        retrying = Retrying(
-            stop=is_enough,
-            wait=WAIT,
-            retry=retry_if_exception(_can_help),
-            sleep=sleep or self.stop.sleep,
-            before_sleep=report,
-            reraise=True,
-        )
-        return retrying(again)
+        retries, attempt = self.retries if at_most is None else min(at_most, self.retries), 0
+        while True:
+            try:
+                return self._once(step, on_retry)
+            except errors.UploaderError as error:
+                asked, attempt = getattr(error, "retry_after", None), attempt + 1
+                if not error.retryable or isinstance(error, NEVER_REPEATED) or attempt > retries:
+                    raise
+                delay = backoff(attempt) if asked is None else float(asked)
+                if asked is not None and delay > self.max_wait:
+                    raise
+                on_retry(error, delay)
+            (sleep or self.stop.sleep)(delay)
 
     def wait_out_pause(self, sleep: Callable[[float], None] | None = None) -> None:
         """Wait until the rate limit allows calls. Raise what `sleep` raises."""
@@ -129,22 +107,12 @@ class Retry:
             self._announce(left)
             (sleep or self.stop.sleep)(left)
 
-    def patience(self, error: errors.AnswerError, waited: float) -> float:
-        """Return the seconds that the server asks for. Raise `error` beyond `--max-wait`."""
-        delay = DEFAULT_WAIT if error.retry_after is None else max(LEAST_WAIT, error.retry_after)
-        if waited + delay > self.max_wait:
-            raise error
-        return delay
+    def pause(self, seconds: float, reason: PauseReason, waited: float) -> None:
+        """Pause all calls; `waited` seconds were paused before."""
+        self._pause = (reason, waited)
+        self.budget.pause(seconds)
 
-    def pause(self, error: errors.RateLimited, waited: float) -> float:
-        """Pause all calls and return the seconds. Raise `error` beyond `--max-wait`, before any thread sleeps."""
-        delay = self.patience(error, waited)
-        self._pause = (PauseReason.RATE_LIMIT, waited)
-        self.budget.pause(delay)
-        self.overloaded()
-        return delay
-
-    def pause_for_space(self, error: errors.AnswerError, waited: float) -> float:
+    def wait_for_space(self, error: errors.AnswerError, waited: float) -> float:
         """Pause all calls after a 507 and return the seconds. Raise `DiskFull` after `--wait-for-server`."""
         left = self.wait_for_server - waited
         if left <= 0 and self._lost is None:
@@ -152,12 +120,10 @@ class Retry:
         if self._lost is not None:
             raise self._lost
         delay = min(left, error.retry_after or max(LEAST_WAIT, min(waited, LAST_PROBE)))
-        self._pause = (PauseReason.DISK_FULL, waited)
-        self.budget.pause(delay)
+        self.pause(delay, PauseReason.DISK_FULL, waited)
         return delay
 
     def _once(self, step: Callable[[], T], on_retry: Report) -> T:
-        """Call `step`; repeat it only after an outage."""
         while True:
             try:
                 return step()
@@ -170,7 +136,6 @@ class Retry:
                     raise
 
     def _announce(self, seconds: float) -> None:
-        """Report a pause once for all threads."""
         until = self._clock() + seconds
         with self._lock:
             if until <= self._announced + 1.0:
@@ -195,28 +160,22 @@ class Retry:
         with self._lock:
             if self._lost is not None:
                 raise self._lost
-            outage, leads = self._outage, self._outage is None
-            if outage is None:
-                outage = self._outage = _Outage()
+            leads = self._outage is None
+            outage = self._outage = self._outage or Future()
         if leads:
             try:
-                outage.real = self._lead(error, on_retry)
-            except errors.Unreachable as lost:
-                self._lost = lost
-                raise
-            finally:
-                with self._lock:
-                    self._outage = None
-                outage.over.set()
-        else:
-            while not outage.over.wait(0.1):
-                self.stop.check()
+                outage.set_result(self._lead(error, on_retry))
+            except BaseException as failure:  # noqa: BLE001 - raised below, in all threads
+                outage.set_exception(failure)
+            with self._lock:
+                self._outage = None
+        while not wait([outage], 0.1).done:
             self.stop.check()
-            if self._lost is not None:
-                raise self._lost
-            if outage.real:
-                on_retry(error, 0.0)
-        return outage.real
+        self.stop.check()
+        real = outage.result()
+        if real and not leads:
+            on_retry(error, 0.0)
+        return real
 
     def _lead(self, error: errors.NetworkError, on_retry: Report) -> bool:
         """Probe until the server answers; return True where the first probe failed."""
@@ -224,7 +183,8 @@ class Retry:
         while not self._answers():
             waited = self._clock() - began
             if waited >= self.wait_for_server:
-                raise errors.Unreachable(f"{error}{_after(waited)}", hint=error.hint)
+                self._lost = errors.Unreachable(f"{error}{_after(waited)}", hint=error.hint)
+                raise self._lost
             if not delay:
                 on_retry(error, FIRST_PROBE)
                 text = f"server unreachable: waiting up to {self.wait_for_server:.0f} s for it (--wait-for-server)"
@@ -237,16 +197,13 @@ class Retry:
         return delay > 0
 
     def _answers(self) -> bool:
-        """Probe the server; a refusal counts as an answer."""
         try:
             if self.probe is not None:
                 self.probe()
-        except errors.NetworkError:
-            return False
         except errors.Interrupted:
             raise
-        except errors.UploaderError:
-            pass
+        except errors.UploaderError as error:
+            return not isinstance(error, errors.NetworkError)  # a refusal is an answer
         return True
 
 
@@ -257,19 +214,17 @@ class Tries:
         self,
         retry: Retry,
         *,
-        on_retry: Report = ignore,
+        on_retry: Report = _ignore,
         shrink: Callable[[errors.TooLarge], bool] = lambda _error: False,
-        stale: Callable[[], bool] = lambda: False,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
-        """`shrink(error)` reduces requests after a 413; `stale()`: the token is newer than the last request."""
-        self._retry, self._on_retry, self._shrink, self._stale = retry, on_retry, shrink, stale
-        self._sleep = sleep
-        self._waited = self._full = 0.0
-        self._refreshed = False
+        """`shrink(error)` reduces requests after a 413."""
+        self._retry, self._on_retry, self._shrink = retry, on_retry, shrink
+        self._sleep = sleep or retry.stop.sleep
+        self.advanced()
 
     def advanced(self) -> None:
-        """Reset the counts: the server has more than ever before."""
+        """Start from zero: the server has more than ever before."""
         self._waited = self._full = 0.0
         self._refreshed = False
 
@@ -292,37 +247,27 @@ class Tries:
     def _excuse(self, error: errors.AnswerError) -> float | None:
         """Return the seconds until the repetition, or None for an error that counts."""
         match error:
-            case errors.RateLimited():
-                delay = self._retry.pause(error, self._waited)
-                self._waited += delay
+            case errors.RateLimited() | errors.DigestPending():
+                delay = DEFAULT_WAIT if error.retry_after is None else max(LEAST_WAIT, error.retry_after)
+                waited, self._waited = self._waited, self._waited + delay
+                if self._waited > self._retry.max_wait:
+                    return None  # before any thread sleeps
+                if isinstance(error, errors.DigestPending):
+                    self._sleep(delay)
+                    return 0.0
+                self._retry.pause(delay, PauseReason.RATE_LIMIT, waited)
+                self._retry.overloaded()
                 return delay
-            case errors.DigestPending():
-                delay = self._retry.patience(error, self._waited)
-                self._waited += delay
-                (self._sleep or self._retry.stop.sleep)(delay)
-                return 0.0
             case errors.ServerFault(status=507):
-                delay = self._retry.pause_for_space(error, self._full)
+                delay = self._retry.wait_for_space(error, self._full)
                 self._full += delay
                 return delay
             case errors.Unauthorized(status=401) if not self._refreshed:
                 self._refreshed = True
-                # Another worker may have refreshed it already, before this call or at the same time.
-                return 0.0 if self._stale() or self._retry.refresh_token() or self._stale() else None
+                return 0.0 if self._retry.refresh_token() else None
             case errors.TooLarge() if self._shrink(error):
                 return 0.0
         return None
-
-
-class _Outage:
-    """A period without connection; `real` is False where the first probe succeeds."""
-
-    def __init__(self) -> None:
-        self.over, self.real = threading.Event(), True
-
-
-def _error_of(state: RetryCallState) -> BaseException | None:
-    return state.outcome.exception() if state.outcome is not None else None
 
 
 def _after(waited: float) -> str:

@@ -22,13 +22,12 @@ from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
 from uploader_cli.transfer.batch import BatchSession, Flow
 from uploader_cli.transfer.checks import Checks
 from uploader_cli.transfer.job import Context, Ledger
-from uploader_cli.transfer.pacing import Limiter, unlimited
+from uploader_cli.transfer.pacing import Limiter
 from uploader_cli.transfer.pack import tus_jobs
-from uploader_cli.transfer.pool import Pool, Step, Traffic, Worker
+from uploader_cli.transfer.pool import Pool, Step, Worker
 from uploader_cli.transfer.sessions import UploadSession, choose, first_contact, new_session
-from uploader_cli.transfer.tus import tus_client
+from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_job import Tus
-from uploader_cli.transfer.tus_upload import terms_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,14 +44,10 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.pool import Job
     from uploader_cli.transfer.sessions import Opened
 
-AHEAD = 2 * SESSION_FILES
-"""Most files in progress: the next session is ready before one ends."""
-GROUP = 64
-"""Files that a worker checks and claims at once."""
-TICK = 0.1
-"""Seconds between two checks for a stop."""
-PATIENCE = 0.5
-"""Seconds without a new file after which an incomplete session starts."""
+AHEAD = 2 * SESSION_FILES  # most files in progress: the next session is ready before one ends
+GROUP = 64  # files that a worker checks and claims at once
+TICK = 0.1  # seconds between two checks for a stop
+PATIENCE = 0.5  # seconds without a new file after which an incomplete session starts
 
 
 class Supply(Protocol):
@@ -96,7 +91,7 @@ class Scheduler:
         """
         ledger = Ledger(emit, run)
         api.retry.wait_for_server = settings.wait_for_server
-        self._traffic = Traffic(Limiter(settings.limit_rate, stop.sleep) if settings.limit_rate else unlimited)
+        self._traffic = Limiter(settings.limit_rate, stop.sleep)
         self._api, self._settings, self._stop, self._ledger = api, settings, stop, ledger
         self._context = Context(settings, emit, followers, last_heard, stop, api.retry, ledger, run, self._traffic)
         self._remember, self._announce, self._announced = remember, announce, False
@@ -107,26 +102,23 @@ class Scheduler:
         self._opened: Opened | None = None
         self._pool = Pool(1, self._make_worker)
         self._flow = Flow()
-        self._prober: Api | None = None
-        """The client of the probe; one thread at a time uses it."""
+        self._prober: Api | None = None  # the client of the probe; one thread at a time uses it
         self._began, self._cpu_before = time.monotonic(), time.process_time()
-        self._claims: dict[int, Claim] = {}
-        """Claims of files that are not in a session yet."""
+        self._claims: dict[int, Claim] = {}  # claims of files that are not in a session yet
 
     def run(self, supply: Supply) -> errors.UploaderError | None:
         """Send all files. Return the error that ended the run early, if any. Every file ends exactly once."""
-        ended: errors.UploaderError | None = None
         try:
-            try:
-                self._run(supply)
-            except errors.Interrupted:
-                raise
-            except errors.UploaderError as error:
-                ended = error
-                self._fail_rest(supply, error)
+            self._run(supply)
         except errors.Interrupted:
             self._interrupted(supply)
-        return ended
+        except errors.UploaderError as error:
+            try:
+                self._fail_rest(supply, error)
+            except errors.Interrupted:
+                self._interrupted(supply)
+            return error
+        return None
 
     def bottleneck(self) -> Bottleneck | None:
         """Return what limited the speed of the run so far."""
@@ -136,7 +128,7 @@ class Scheduler:
             cpu=time.process_time() - self._cpu_before,
             seconds=seconds,
             round_trip=self._api.request_ids.round_trip,
-            limited=self._traffic.sent / max(1e-3, seconds) / limit if limit else None,
+            limited=self._traffic.granted / max(1e-3, seconds) / limit if limit else None,
         )
 
     def shut(self) -> None:
@@ -165,7 +157,11 @@ class Scheduler:
             if self._settings.jobs == "auto":
                 self._pool.auto, self._context.retry.overloaded = auto, self._pool.overloaded
             self._limits = replace(self._limits, empty_files=True)
-            self._jobs = Tus(self._context, terms_for(self._context, self._tus, self._chunk), self._pool)
+            try:
+                checksum = self._tus.checksum(self._settings.checksum)
+            except ValueError as error:
+                raise errors.UsageError(f"--checksum: {error}", hint="--checksum auto takes what is offered") from error
+            self._jobs = Tus(self._context, self._pool, self._tus, self._chunk, checksum)
             if self._api.packs is not None and self._settings.pack and not self._settings.tus_endpoint:
                 self._packs = PackSize(self._api.packs, self._settings.chunk_size, self._pool.most)
                 self._pool.resized = self._packs.share
@@ -236,7 +232,7 @@ class Scheduler:
         api = self._prober = self._api.another()
         try:
             if self._settings.tus_endpoint:
-                tus_client(api, self._settings.target_url).options()
+                TusClient(api, self._settings.target_url).options()
             else:
                 api.health()
         finally:
@@ -278,7 +274,6 @@ class Scheduler:
                 self._wait(lambda: len(self._ledger.open) < AHEAD or self._pool.at_rest)
 
     def _start_check(self, files: Sequence[LocalFile], pack: bool) -> Future[list[tuple[LocalFile, Claim]]]:
-        """Have a worker check and claim files; the result are those to send."""
         picked: Future[list[tuple[LocalFile, Claim]]] = Future()
 
         def pick(worker: Worker) -> Iterator[Sequence[Outcome]]:
@@ -326,13 +321,11 @@ class Scheduler:
         self._pool.put(list(tus_jobs(self._jobs, self._packs, session, zip(files, claims, strict=True))))
 
     def _wait(self, ready: Callable[[], bool]) -> None:
-        """Wait for a change by a worker, at most `TICK`."""
         with self._pool.changed:
             if not ready() and self._pool.fatal is None:
                 self._pool.changed.wait(TICK)
 
     def _check(self) -> None:
-        """Raise what ended the run; adapt the number of workers."""
         self._stop.check()
         if self._pool.fatal is not None:
             raise self._pool.fatal

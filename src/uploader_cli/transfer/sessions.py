@@ -9,7 +9,7 @@ from uploader_cli import errors
 from uploader_cli.core.events import SessionCreated, SessionFinished, WarningCode
 from uploader_cli.core.plan import ASSUMED, endless, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
-from uploader_cli.transfer.tus import tus_client
+from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.job import Context
 
 
-FIRST_CONTACT_RETRIES = 2
-"""Retries of the first call: a wrong address is reported soon."""
+FIRST_CONTACT_RETRIES = 2  # retries of the first call: a wrong address is reported soon
 
 
 class Opened(NamedTuple):
@@ -39,7 +38,7 @@ def first_contact(context: Context, api: Api, files: Sequence[LocalFile]) -> tup
     """
     settings, retry = context.settings, context.retry
     if settings.tus_endpoint:
-        api.tus = retry.run(tus_client(api, settings.target_url).options, at_most=FIRST_CONTACT_RETRIES)
+        api.tus = retry.run(TusClient(api, settings.target_url).options, at_most=FIRST_CONTACT_RETRIES)
         return endless(api.tus.max_size), None
     limits = retry.run(api.health, at_most=FIRST_CONTACT_RETRIES)
     if limits is not None:

@@ -15,18 +15,14 @@ from uploader_cli.transfer.http import READ_TIMEOUT, Answer
 from uploader_cli.transfer.pacing import retry_after
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.bodies import Body
-    from uploader_cli.transfer.http import Http
 
-REDIRECTS = 3
-"""Most 307 and 308 in a row."""
-CHUNK_TIMEOUT = 60.0
-"""Seconds from a chunk's last byte to the answer; a late one costs a HEAD, no byte."""
-JOIN_TIMEOUT = 300.0
-"""Seconds for the answer to a concatenation: servers copy the bytes."""
+REDIRECTS = 3  # most 307 and 308 in a row
+CHUNK_TIMEOUT = 60.0  # seconds from a chunk's last byte to the answer; a late one costs a HEAD, no byte
+JOIN_TIMEOUT = 300.0  # seconds for the answer to a concatenation: servers copy the bytes
 KINDS: Mapping[int, tuple[type[errors.AnswerError], str]] = {
     409: (errors.OffsetConflict, "the server's offset is not ours"),
     413: (errors.TooLarge, "the server does not take a body of this size"),
@@ -54,27 +50,10 @@ class TusClient:
     (docs/protocol.md, section 5). Each call raises `NetworkError`, `AnswerError` by status, and `ProtocolError`.
     """
 
-    def __init__(
-        self,
-        http: Http,
-        endpoint: str,
-        headers: Callable[[], Mapping[str, str]],
-        note: Callable[[Answer], None] = lambda _answer: None,
-        server: str = "",
-    ) -> None:
-        """`headers()` returns the credentials; `note(answer)` is called with every answer.
-
-        Absolute paths in answers are below the path of `server`.
-        """
-        self.endpoint, self._server = endpoint, server
-        self._http, self._headers, self._note = http, headers, note
-        self._used: Mapping[str, str] = {}
+    def __init__(self, api: Api, endpoint: str) -> None:
+        """The client shares the connections, token and rate limit of `api`."""
+        self.endpoint, self._api = endpoint, api
         self._patch_is_blocked = False
-
-    @property
-    def stale(self) -> bool:
-        """True where another worker has refreshed the token since the last request."""
-        return dict(self._headers()) != self._used
 
     def options(self) -> Capabilities:
         """Return the server's capabilities. Raise `NotAnUploadServer` where no endpoint is."""
@@ -170,17 +149,15 @@ class TusClient:
         if checksum is not None:
             sent["Upload-Checksum"] = checksum
         for _ in range(REDIRECTS + 1):
-            self._used = dict(self._headers())
+            own = {**self._api.authorization(), **sent}
             try:
-                answer = self._http.request(
-                    method, url, headers={**self._used, **sent}, body=body, read_timeout=timeout
-                )
+                answer = self._api.request(method, url, headers=own, body=body, read_timeout=timeout)
             except errors.ConnectFailed as error:
                 self._check_port(url, error)
                 raise
             if "Tus-Resumable" not in answer.headers:
                 self._check_port(url)
-            self._note(answer)
+            self._api.budget.note(answer.headers)
             target = answer.headers.get("Location")
             if answer.status not in (307, 308) or not target:
                 return answer
@@ -200,17 +177,12 @@ class TusClient:
 
     def _place(self, base: str, location: str) -> str:
         try:
-            return place(base, below(self._server, location))
+            return place(base, below(self._api.server, location))
         except ValueError as error:
             raise errors.ProtocolError(
                 f"{base} points to a URL that is not followed: {error}",
                 hint="a server behind a TLS proxy has to know its own public address",
             ) from error
-
-
-def tus_client(api: Api, endpoint: str) -> TusClient:
-    """Return a client that shares connections, token and rate limit with `api`."""
-    return TusClient(api.http, endpoint, api.authorization, api.note, api.server)
 
 
 def _position(url: str, answer: Answer) -> Position:

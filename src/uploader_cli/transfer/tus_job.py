@@ -3,114 +3,262 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.protocol import utf8
+from uploader_cli.core.sizes import FIRST_CHUNK
+from uploader_cli.core.tus import LARGE, LARGE_AND_FAR, LEAST_PART, checksum_header, chunk_length
 from uploader_cli.core.tus import parts as cut
-from uploader_cli.transfer.bodies import content_type
+from uploader_cli.transfer.bodies import IN_MEMORY, Body, Buffers, HashedChunks, Piece, content_type, open_unchanged
 from uploader_cli.transfer.job import Outcome, ends_run
-from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
+from uploader_cli.transfer.journal import ClaimState, PendingPart, PendingUpload
 from uploader_cli.transfer.pool import Step
-from uploader_cli.transfer.retry import Tries, ignore
-from uploader_cli.transfer.tus_upload import TusUpload
+from uploader_cli.transfer.retry import Tries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import IO
 
     from uploader_cli.core.plan import LocalFile
+    from uploader_cli.core.sizes import ChunkSize
+    from uploader_cli.core.tus import Capabilities
     from uploader_cli.transfer.job import Context
+    from uploader_cli.transfer.journal import Claim
     from uploader_cli.transfer.pool import Pool, Worker
     from uploader_cli.transfer.sessions import UploadSession
     from uploader_cli.transfer.tus import Position, TusClient
-    from uploader_cli.transfer.tus_upload import Terms
 
-TICK = 0.25
-"""Seconds between two checks for a failure of another part."""
+RESTARTS = 3  # new uploads per run after the server has lost one
+FAR = 0.02  # seconds of round trip from which one connection does not fill the link
+TICK = 0.25  # seconds between two checks for a failure of another part
+
+
+@dataclass(frozen=True, slots=True)
+class Tus:
+    """What all tus jobs of a run share. `checksum` is an algorithm or None."""
+
+    context: Context
+    pool: Pool
+    capabilities: Capabilities
+    chunk: ChunkSize
+    checksum: str | None
+    buffers: Buffers = field(default_factory=Buffers)
+
+    @property
+    def chunk_size(self) -> int:
+        """Bytes of the next chunk. With a checksum an adaptive size is limited by memory."""
+        size = self.chunk.size
+        return min(size, IN_MEMORY) if self.chunk.adapts and self.checksum is not None else size
+
+    def in_one_request(self, length: int) -> bool:
+        """Return whether `length` bytes are sent with the creation."""
+        most = min(self.chunk.size, FIRST_CHUNK) if self.chunk.adapts else self.chunk.size
+        return self.capabilities.creates_with_upload and length <= most
+
+    def parts(self, size: int, idle: int, round_trip: float | None) -> int:
+        """Return the number of parts of a file of `size` bytes: more than one on a distant or capped link."""
+        if not idle or not self.capabilities.concatenates:
+            return 1
+        if round_trip is not None and round_trip > FAR and size >= LARGE_AND_FAR:
+            return min(1 + idle, size // LEAST_PART)
+        return 1 + idle if self.chunk.capped and size >= LARGE else 1
 
 
 class PartStopped(errors.UploaderError):
     """Another part of the file has failed."""
 
 
-class Tus(NamedTuple):
-    """What all tus jobs of a run share."""
+class TusFile:
+    """Send one file, in one upload or in parts that are joined. `claim` is its state in the journal.
 
-    context: Context
-    terms: Terms
-    pool: Pool
-
-
-@dataclass(slots=True)
-class Part:
-    """A `PendingPart` in progress (`index` None: the whole file). Bytes count from its start."""
-
-    index: int | None
-    start: int
-    size: int
-    key: str
-    url: str | None
-    checked: int
-    """End of the bytes whose checksums the server has accepted."""
-    pledged: int
-    """End of the chunk being sent where it extends `checked`, else 0: it is stored whole or not at all."""
-    journaled: int = field(init=False)
-    confirmed: int = 0
-    sent: int = 0
-
-    def __post_init__(self) -> None:
-        self.journaled = self.pledged
-
-
-class Progress:
-    """What becomes of a file under way, for events and the journal: sums over its parts, or over the whole as one.
-
-    The threads of all parts use it. Within an attempt no number falls; a retry of any part ends the attempt.
+    The threads of all parts report to it; its events are sums. Within an attempt no number falls; a retry of any part
+    ends the attempt.
     """
 
-    def __init__(self, tus: Tus, file: LocalFile, session: str, parts: Sequence[PendingPart]) -> None:
-        self.file, self.session, self.parted = file, session, len(parts) > 1
-        self.parts = [Part(*astuple(part)) for part in parts]
-        if not self.parted:
-            self.parts[0].index = None
+    def __init__(self, tus: Tus, session: UploadSession, file: LocalFile, claim: Claim) -> None:
+        self.session, self.file = session, file
+        self.sent_to = session.id  # the id of the session that is named to the server
+        self.resumes = claim.state not in (ClaimState.NEW, ClaimState.CHANGED)
+        self.parts: list[Part] = []
         self.error: BaseException | None = None  # the first failure of a part: it stops the others
-        self._context, self._terms, self._run = tus.context, tus.terms, tus.context.run
+        self._tus, self._context, self._stop = tus, tus.context, tus.context.retry.stop
+        self._outdated = claim.outdated.urls if claim.outdated is not None else ()
+        self._upload = claim.upload or PendingUpload("")
+        self._foreign = bool(tus.context.settings.tus_endpoint)  # without upload keys; joined parts remain
+        self._begun, self._left = False, 0
         self._most_confirmed = self._most_sent = 0
-        self._left, self._begun = len(parts), False
         self._lock = threading.RLock()
 
+    def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
+        """Yield the outcome of the file. Raise what ends the run."""
+        if self._context.fails_fast:
+            self.session.skip(worker.api, [self.file])
+            return
+        self._discard(worker.tus, self._outdated)
+        yield from self._end(worker, lambda: self._send(worker))
+
+    def _send_part(self, part: Part, worker: Worker) -> Iterator[Sequence[Outcome]]:
+        """Send one part. The last one to end joins them and yields the outcome of the file."""
+        failure = None
+        try:
+            self.check()
+            part.run(worker)
+        except BaseException as error:  # noqa: BLE001 - raised by the part that ends last
+            failure = error
+        with self._lock:
+            self.error = self.error or failure
+            self._left -= 1
+            is_last = not self._left
+        if is_last:
+            yield from self._end(worker, lambda: self._join(worker.tus))
+
+    def _end(self, worker: Worker, last: Callable[[], Position | None]) -> Iterator[Sequence[Outcome]]:
+        """Call `last` and yield the outcome; a file whose session is lost resumes in another one."""
+        file = self.file
+        try:
+            sent = last()
+        except errors.UploaderError as error:
+            if not isinstance(error, errors.FileError | errors.Interrupted):
+                self.begin()  # the attempt is reported before it fails
+            if ends_run(error):
+                raise
+            if isinstance(error, errors.SessionLost) and self.session.renew(worker.api, self.sent_to):
+                self._context.ledger.retry([file], error)
+                (claim,) = self._context.run.claim([file])
+                self._tus.pool.put([TusFile(self._tus, self.session, file, claim)], first=True)
+            else:
+                yield [Outcome(file, error)]
+            return
+        if sent is not None:
+            location = sent.headers.get("Content-Location")
+            # Only the paths of a foreign server are known.
+            readable = urljoin(sent.url, location or "") if self._foreign else location or sent.url
+            verified = sum(part.checked for part in self.parts) == file.size
+            server_id = sent.headers.get("Upload-File-Id")
+            yield [Outcome(file, server_id=server_id, location=location, readable=readable, verified=verified)]
+
+    def _send(self, worker: Worker) -> Position | None:
+        """Return the complete upload; None where its parts have become jobs."""
+        tus, run, file, upload, session = self._tus, self._context.run, self.file, self._upload, self.session.id
+        count = 1 if self.resumes else tus.parts(file.size, tus.pool.idle, worker.api.request_ids.round_trip)
+        sizes, parts = [size for _, size in cut(file.size, count)], upload.parts
+        if len(sizes) > 1:
+            self._upload, parts = run.creating(file, session), run.split(file, sizes)
+        elif not parts:
+            # In a session the key is used instead of the URL: this moves an upload from another session.
+            known = (upload.upload_key, None if session else upload.url, upload.checked_until, upload.pledged_until)
+            parts = (PendingPart(0, 0, file.size, *known),)
+        self.sent_to, self._left = session, len(parts)
+        self.parts = [Part(self, tus, part, whole=len(parts) == 1) for part in parts]
+        return self._send_parts(worker) if len(parts) > 1 else self.parts[0].run(worker)
+
+    def _send_parts(self, worker: Worker) -> Position | None:
+        """Make jobs of the parts; return the upload that an earlier run joined them to, if any.
+
+        The bundled server finds it by its key once all parts are gone: no request joins parts that are gone (section
+        7).
+        """
+        client, size, joined = worker.tus, self.file.size, None
+        if self._foreign and self._upload.url is not None:
+            joined = self._head(client, self._upload.url)
+        heads = [self._head(client, part.url) if part.url and joined is None else None for part in self.parts]
+        if not self._foreign and len(self._urls) == len(heads) and not any(heads):
+            joined = Tries(self._context.retry).run(lambda: client.create(size, self.metadata()))
+            if joined.offset != size:
+                client.discard(joined.url)  # the key was unknown: the server created an upload
+                self._upload, self.resumes = self._context.run.creating(self.file, self.sent_to), False
+                return self._send(worker)
+        complete = joined if joined is not None and joined.offset == size else None
+        for part, head in zip(self.parts, heads, strict=True):
+            part.found(part.size if complete else min(head.offset or 0, part.size) if head else 0)
+        if complete is not None:
+            return self._joined(client, complete)
+        if self.sent_to != (self._upload.session or ""):  # their keys move them to this session
+            for part in self.parts:
+                part.url = None
+        self.begin()
+        self._tus.pool.put([Step(partial(self._send_part, part), self.session) for part in self.parts], first=True)
+        return None
+
+    def _head(self, client: TusClient, url: str) -> Position | None:
+        with suppress(errors.UploadGone):
+            return Tries(self._context.retry).run(lambda: client.head(url))
+        return None
+
+    def _join(self, client: TusClient) -> Position:
+        if self.error is not None:
+            raise self.error
+
+        def ask() -> Position:
+            joined = client.create(None, self.metadata(), parts=self._urls)
+            if joined.offset is None:
+                joined = client.head(joined.url)
+            if joined.offset != self.file.size:
+                raise errors.ProtocolError(f"{joined.url} was joined to {joined.offset} bytes of {self.file.size}")
+            return joined
+
+        return self._joined(client, Tries(self._context.retry, on_retry=self.retry).run(ask))
+
+    def _joined(self, client: TusClient, joined: Position) -> Position:
+        self._context.run.update(self.file, url=joined.url)
+        with self._lock:
+            self.begin()
+            self._tell(ev.BytesConfirmed, self.file.size)
+        if self._foreign:
+            self._discard(client, self._urls)
+        return joined
+
+    def _discard(self, client: TusClient, urls: Iterable[str]) -> None:
+        if self._tus.capabilities.terminates:
+            for url in urls:
+                client.discard(url)
+
     @property
-    def urls(self) -> list[str]:
-        """The known URLs of the parts."""
+    def _urls(self) -> list[str]:
         return [part.url for part in self.parts if part.url]
 
-    @property
-    def verified(self) -> bool:
-        """True where the server accepted checksums of all bytes."""
-        return sum(part.checked for part in self.parts) == self.file.size
+    def metadata(self, part: Part | None = None) -> dict[str, str]:
+        """Return the metadata of the file, or of a part (docs/protocol.md, section 7)."""
+        file, session = self.file, {"sessionId": self.sent_to} if self.sent_to else {}
+        if part is None or part.index is None:
+            named = {"filename": utf8(file.name), "filetype": content_type(file.name)}
+            named |= {"relativePath": utf8(file.relative_path), "lastModified": str(file.mtime_ns // 1_000_000)}
+            return {"uploadKey": self._upload.upload_key} | named | session
+        if self._foreign:
+            return session
+        place = {"finalLength": str(file.size), "partOffset": str(part.start)}
+        return {"finalKey": self._upload.upload_key} | place | session
 
-    def found(self, part: Part, offset: int) -> None:
-        """Record the server's offset in a part, which may be lower than before."""
-        part.confirmed, part.sent = offset, max(part.sent, offset)
-        checked = offset if offset == part.pledged else min(part.checked, offset)
-        changed = checked != part.checked
-        part.checked, part.pledged = checked, 0
-        if changed and (self.parted or offset < self.file.size):
-            self._run.checked(self.file, checked, part=part.index)
+    def check(self) -> None:
+        """Raise `Interrupted`, or `PartStopped` once another part has failed."""
+        self._stop.check()
+        if self.error is not None:
+            raise PartStopped("another part of the file failed")
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; raise as `check` does."""
+        while seconds > 0:
+            self.check()
+            step = min(TICK, seconds) if len(self.parts) > 1 else seconds
+            self._stop.sleep(step)
+            seconds -= step
+        self.check()
 
     def begin(self) -> None:
         """Begin an attempt unless one is in progress."""
         with self._lock:
             if not self._begun:
                 self._begun = True
-                name, offset = utf8(self.file.relative_path), sum(part.confirmed for part in self.parts)
-                self._most_confirmed = self._most_sent = offset
-                self._context.ledger.start(self.file, self.session, name, offset)
+                self._most_confirmed = self._most_sent = sum(part.confirmed for part in self.parts)
+                name = utf8(self.file.relative_path)
+                self._context.ledger.start(self.file, self.sent_to, name, self._most_confirmed)
 
     def retry(self, error: errors.UploaderError, delay: float, part: Part | None = None) -> None:
         """End the attempt: a part, or the request that joins the parts, is repeated after `delay` seconds."""
@@ -123,15 +271,7 @@ class Progress:
             self._begun = False
             self._context.ledger.retry([self.file], error, delay)
 
-    def sending(self, part: Part, start: int, end: int, *, checksum: bool) -> None:
-        """Journal the next chunk, unless it is the whole part."""
-        part.pledged = end if checksum and start <= part.checked else 0
-        until = part.pledged if end - start < part.size else 0
-        if until != part.journaled:
-            part.journaled = until
-            self._run.pledged(self.file, until, part=part.index)
-
-    def sent(self, part: Part, total: int) -> None:
+    def report_sent(self, part: Part, total: int) -> None:
         """Report the sent bytes of a part."""
         with self._lock:
             self.begin()
@@ -141,214 +281,202 @@ class Progress:
                 self._most_sent = total
                 self._tell(ev.BytesSent, total)
 
-    def confirmed(self, part: Part, offset: int) -> None:
+    def report_confirmed(self, part: Part, offset: int) -> None:
         """Report the server's offset in a part."""
-        self.found(part, offset)
+        part.found(offset)
         with self._lock:
             self.begin()
             self._most_confirmed = max(self._most_confirmed, sum(part.confirmed for part in self.parts))
             # For a file in one request the end event is enough.
-            if offset < self.file.size or not self._terms.in_one_request(self.file.size):
+            if offset < self.file.size or not self._tus.in_one_request(self.file.size):
                 self._tell(ev.BytesConfirmed, self._most_confirmed)
-
-    def created(self, part: Part, url: str) -> None:
-        """Record the URL of an upload; a file in one request is found again by its key."""
-        part.url = url
-        if self.parted:
-            self._run.created(self.file, url, part=part.index)
-        elif not self._terms.in_one_request(self.file.size):
-            self._run.created(self.file, url, chunk_size=self._terms.chunk_size)
-
-    def restarted(self, part: Part) -> None:
-        """Forget an upload that the server has lost, and journal the key of the next one."""
-        with self._lock:
-            part.url = None
-            part.confirmed = part.sent = part.checked = part.pledged = part.journaled = 0
-        if part.index is None:
-            part.key = self._run.creating(self.file, self.session).upload_key
-        else:
-            part.key = self._run.creating_part(self.file, part.index)
-
-    def joined(self, url: str) -> None:
-        """Record the upload that the parts were joined to."""
-        self._run.created(self.file, url, chunk_size=self._terms.chunk_size)
-        with self._lock:
-            self.begin()
-            self._tell(ev.BytesConfirmed, self.file.size)
-
-    def over(self, error: BaseException | None) -> bool:
-        """End a part; return True for the last one."""
-        with self._lock:
-            self.error = self.error or error
-            self._left -= 1
-            return not self._left
-
-    def check(self) -> None:
-        """Raise `Interrupted`, or `PartStopped` once another part has failed."""
-        self._terms.retry.stop.check()
-        if self.error is not None:
-            raise PartStopped("another part of the file failed")
-
-    def sleep(self, seconds: float) -> None:
-        """Wait; raise as `check` does."""
-        while seconds > 0:
-            self.check()
-            step = min(TICK, seconds) if self.parted else seconds
-            self._terms.retry.stop.sleep(step)
-            seconds -= step
-        self.check()
 
     def _tell(self, event: type[ev.BytesSent | ev.BytesConfirmed], total: int) -> None:
         self._context.emit(event(self.file.file, self._context.ledger.attempt(self.file), total))
 
 
-class TusFile:
-    """Send one file. `claim` is its state in the journal."""
+class Part:
+    """One range of a file, or all of it (`index` None), and its upload. Offsets count from its start.
 
-    _progress: Progress
+    After each failure the server is asked for its offset (docs/protocol.md, section 5). The count of retries restarts
+    only when the offset exceeds all before, so the loop ends.
 
-    def __init__(self, tus: Tus, session: UploadSession, file: LocalFile, claim: Claim) -> None:
-        self.session = session
-        self._tus, self._context, self._file = tus, tus.context, file
-        self._outdated = claim.outdated.urls if claim.outdated is not None else ()
-        self._upload = claim.upload or PendingUpload("")
-        self._resumes = claim.state not in (ClaimState.NEW, ClaimState.CHANGED)
-        self._foreign = bool(tus.context.settings.tus_endpoint)  # without upload keys; joined parts remain
+    The journal has the end of the bytes whose checksums the server has accepted (`checked`), and the end of the chunk
+    being sent where it extends them (`pledged`, else 0): that chunk is stored whole or not at all.
+    """
 
-    def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
-        """Yield the outcome of the file. Raise what ends the run."""
-        if self._context.fails_fast:
-            self.session.skip(worker.api, [self._file])
-            return
-        self._discard(worker.tus, self._outdated)
-        yield from self._end(worker, lambda: self._send(worker))
+    _client: TusClient
+    _hashed: HashedChunks | None
+    _last: Position
+    _source: IO[bytes]
 
-    def _send_part(self, part: Part, worker: Worker) -> Iterator[Sequence[Outcome]]:
-        """Send one part. The last one to end joins them and yields the outcome of the file."""
-        failure = None
+    def __init__(self, job: TusFile, tus: Tus, known: PendingPart, *, whole: bool) -> None:
+        self.index = None if whole else known.index
+        self.start, self.size, self.key, self.url = known.offset, known.size, known.upload_key, known.url
+        self.checked, self.pledged = known.checked_until, known.pledged_until
+        self.confirmed = self.sent = 0
+        self._job, self._tus, self._run, self._journaled = job, tus, tus.context.run, self.pledged
+        self._offset: int | None = None  # the server's offset; None while it is unknown
+        self._most = -1  # the highest offset so far
+        self._reach = self.size  # the highest offset that the server can have: the end of what was sent
+        self._asked = job.resumes  # whether the key may have been sent before
+        self._carried = self._restarts = 0  # bytes of the body of the last request; new uploads in place of lost ones
+        self._tries = Tries(
+            tus.context.retry,
+            on_retry=self._failed,
+            shrink=lambda _error: tus.chunk.refuse(self._carried),
+            sleep=job.sleep,
+        )
+
+    def run(self, worker: Worker) -> Position:
+        """Return once the server has all of it. Raise the last error, or what stopped it."""
+        job, tus = self._job, self._tus
+        self._client, self._hashed = worker.tus, None
+        if tus.checksum is not None:
+            self._hashed = HashedChunks(job.file, tus.checksum, job.check, worker.helper, tus.buffers)
         try:
-            self._progress.check()
-            self._upload_of(worker, part).run()
-        except BaseException as error:  # noqa: BLE001 - raised by the part that ends last
-            failure = error
-        if self._progress.over(failure):
-            yield from self._end(worker, lambda: self._join(worker.tus))
-
-    def _end(self, worker: Worker, last: Callable[[], Position | None]) -> Iterator[Sequence[Outcome]]:
-        """Call `last` and yield the outcome; a file whose session is lost resumes in another one."""
-        file = self._file
-        try:
-            sent = last()
-        except errors.UploaderError as error:
-            if not isinstance(error, errors.FileError | errors.Interrupted):
-                self._progress.begin()  # the attempt is reported before it fails
-            if ends_run(error):
+            with open_unchanged(job.file) as self._source:
+                while self._offset != self.size:
+                    self._tries.run(self._advance)
+        except (errors.ConnectionLost, errors.ServerFault):
+            if not self._is_there_after_all():
                 raise
-            if isinstance(error, errors.SessionLost) and self.session.renew(worker.api, self._progress.session):
-                self._context.ledger.retry([file], error)
-                (claim,) = self._context.run.claim([file])
-                self._tus.pool.put_first([TusFile(self._tus, self.session, file, claim)])
+        finally:
+            if self._hashed is not None:
+                self._hashed.close()
+        return self._last
+
+    def found(self, offset: int) -> None:
+        """Record the server's offset, which may be lower than before."""
+        self.confirmed, self.sent = offset, max(self.sent, offset)
+        checked = offset if offset == self.pledged else min(self.checked, offset)
+        changed, self.checked, self.pledged = checked != self.checked, checked, 0
+        if changed and (self.index is not None or offset < self.size):
+            self._run.update(self._job.file, part=self.index, checked_until=checked)
+
+    def _failed(self, error: errors.UploaderError, delay: float) -> None:
+        if self._carried and isinstance(error, errors.ConnectionLost | errors.TimedOut | errors.ChecksumMismatch):
+            self._tus.chunk.failed()
+        self._job.retry(error, delay, self)
+
+    def _is_there_after_all(self) -> bool:
+        """Ask once more when no retry is left: an answer that was lost is no failure."""
+        if self.url is None or not self._carried or self._reach < self.size:
+            return False
+        try:
+            self._tus.context.retry.wait_out_pause(self._job.sleep)
+            position = self._client.head(self.url)
+        except errors.UploaderError:
+            return False
+        if position.offset == self.size:
+            self._confirm(position, self.size)
+        return position.offset == self.size
+
+    def _advance(self) -> None:
+        """Find the server's offset, then send chunks until it is higher than ever."""
+        mark = self._most
+        while self._offset is None:
+            if self.url is None:
+                self._create()
             else:
-                yield [Outcome(file, error)]
+                self._find(self.url)
+        while self._offset is not None and self._offset <= mark and self._offset < self.size:
+            self._send(self._offset, self.url or "")
+
+    def _create(self) -> None:
+        """Create an upload, without a body where the key was sent before: the server may know it."""
+        job, again, self._asked = self._job, self._asked, True
+        size = self.size if self._tus.in_one_request(self.size) and not again else 0
+        self._reach = self.size if again else 0
+        if size:
+            job.begin()
+        self._prepare(size)
+        body, checksum = self._chunk(0, size) if size else (None, None)
+        metadata, partial = {**job.metadata(self), "uploadKey": self.key}, self.index is not None
+        created = self._client.create(self.size, metadata, body=body, checksum=checksum, partial=partial)
+        self.url = created.url
+        if partial:
+            self._run.update(job.file, part=self.index, url=created.url)
+        elif not self._tus.in_one_request(self.size):  # such a file is found again by its key
+            self._run.update(job.file, url=created.url)
+        offset = created.offset if created.offset is not None or size else 0
+        if offset is None:
             return
-        if sent is not None:
-            location = sent.headers.get("Content-Location")
-            # Only the paths of a foreign server are known.
-            readable = urljoin(sent.url, location or "") if self._foreign else location or sent.url
-            server_id, verified = sent.headers.get("Upload-File-Id"), self._progress.verified
-            yield [Outcome(file, server_id=server_id, location=location, readable=readable, verified=verified)]
+        if offset > self._reach:
+            raise errors.ProtocolError(f"{created.url} begins at offset {offset} of {self._reach} bytes sent")
+        self._confirm(created, offset)
 
-    def _send(self, worker: Worker) -> Position | None:
-        """Return the complete upload; None where its parts have become jobs."""
-        tus, run, file, upload, session = self._tus, self._context.run, self._file, self._upload, self.session.id
-        count = 1 if self._resumes else tus.terms.parts(file.size, tus.pool.idle, worker.api.request_ids.round_trip)
-        sizes, parts = [size for _, size in cut(file.size, count)], upload.parts
-        if len(sizes) > 1:
-            self._upload, parts = run.creating(file, session), run.split(file, sizes)
-        elif not parts:
-            # In a session the key is used instead of the URL: this moves an upload from another session.
-            known = (upload.upload_key, None if session else upload.url, upload.checked_until, upload.pledged_until)
-            parts = (PendingPart(0, 0, file.size, *known),)
-        self._progress = Progress(tus, file, session, parts)
-        return self._send_parts(worker) if len(parts) > 1 else self._upload_of(worker, self._progress.parts[0]).run()
+    def _find(self, url: str) -> None:
+        self._prepare(0)
+        try:
+            found = self._client.head(url)
+        except errors.UploadGone as error:
+            self._restart(error)
+            return
+        if found.offset is not None and found.offset <= self._reach and found.length in (None, self.size):
+            self._confirm(found, found.offset)
+        else:
+            claim = f"offset {found.offset} of {found.length} bytes"
+            self._restart(errors.ProtocolError(f"{url} claims {claim}, which is not what was sent there"))
 
-    def _upload_of(self, worker: Worker, part: Part) -> TusUpload:
-        terms, progress, metadata = self._tus.terms, self._progress, self._metadata(part)
-        return TusUpload(worker.tus, terms, progress, part, metadata, resumes=self._resumes, helper=worker.helper)
+    def _restart(self, error: errors.UploaderError) -> None:
+        """Forget the upload, and journal the key of the next one."""
+        if self._restarts == RESTARTS:
+            raise error
+        self._restarts += 1
+        self._asked, self._most, self.url = False, -1, None
+        self.confirmed = self.sent = self.checked = self.pledged = self._journaled = 0
+        if self.index is None:
+            self.key = self._run.creating(self._job.file, self._job.sent_to).upload_key
+        else:
+            self.key = self._run.creating_part(self._job.file, self.index)
 
-    def _metadata(self, part: Part | None = None) -> dict[str, str]:
-        """Return the metadata of the file, or of a part (docs/protocol.md, section 7)."""
-        progress, file = self._progress, self._file
-        session = {"sessionId": progress.session} if progress.session else {}
-        if part is None or part.index is None:
-            named = {"filename": utf8(file.name), "filetype": content_type(file.name)}
-            named |= {"relativePath": utf8(file.relative_path), "lastModified": str(file.mtime_ns // 1_000_000)}
-            return {"uploadKey": self._upload.upload_key} | named | session
-        if self._foreign:
-            return session
-        place = {"finalLength": str(file.size), "partOffset": str(part.start)}
-        return {"finalKey": self._upload.upload_key} | place | session
+    def _send(self, offset: int, url: str) -> None:
+        """Send one chunk and record the new offset. Raise `OffsetConflict` for an impossible one."""
+        self._offset = None  # unknown until the answer
+        size = chunk_length(offset, self.size, self._tus.chunk_size)
+        self._prepare(size)
+        body, checksum = self._chunk(offset, size)
+        with self._tus.chunk.travelling(size, time.monotonic):
+            sent = self._client.patch(url, offset, body, checksum)
+        if sent.offset is None or not offset < sent.offset <= offset + size:
+            raise errors.OffsetConflict(f"{size} bytes at offset {offset} led to offset {sent.offset}", status=204)
+        self._confirm(sent, sent.offset)
 
-    def _send_parts(self, worker: Worker) -> Position | None:
-        """Make jobs of the parts; return the upload that an earlier run joined them to, if any.
+    def _prepare(self, size: int) -> None:
+        """Wait until a request with a body of `size` bytes may be sent."""
+        self._carried = size
+        self._job.check()
+        self._tus.context.retry.wait_out_pause(self._job.sleep)
 
-        The bundled server finds it by its key once all parts are gone: no request joins parts that are gone (section
-        7).
-        """
-        client, progress, size, joined = worker.tus, self._progress, self._file.size, None
-        if self._foreign and self._upload.url is not None:
-            joined = self._head(client, self._upload.url)
-        heads = [self._head(client, part.url) if part.url and joined is None else None for part in progress.parts]
-        if not self._foreign and len(progress.urls) == len(heads) and not any(heads):
-            joined = self._tries(client).run(lambda: client.create(size, self._metadata()))
-            if joined.offset != size:
-                client.discard(joined.url)  # the key was unknown: the server created an upload
-                self._upload, self._resumes = self._context.run.creating(self._file, progress.session), False
-                return self._send(worker)
-        complete = joined if joined is not None and joined.offset == size else None
-        for part, head in zip(progress.parts, heads, strict=True):
-            progress.found(part, part.size if complete else min(head.offset or 0, part.size) if head else 0)
-        if complete is not None:
-            return self._joined(client, complete)
-        if progress.session != (self._upload.session or ""):  # their keys move them to this session
-            for part in progress.parts:
-                part.url = None
-        progress.begin()
-        self._tus.pool.put_first([Step(partial(self._send_part, part), self.session) for part in progress.parts])
-        return None
+    def _chunk(self, offset: int, size: int) -> tuple[Body, str | None]:
+        """Return the body of a chunk and its checksum header; start hashing the next chunk."""
+        tus, job, start, end = self._tus, self._job, self.start + offset, offset + size
+        checksum = data = None
+        if self._hashed is not None:
+            digest, data = self._hashed.of(start, size)
+            checksum = checksum_header(tus.checksum or "", digest)
+            self._hashed.prepare(start + size, chunk_length(end, self.size, tus.chunk_size))
+        self.pledged = end if checksum is not None and offset <= self.checked else 0
+        pledge = self.pledged if size < self.size else 0  # one that is the whole part needs none
+        if pledge != self._journaled:
+            self._journaled = pledge
+            self._run.update(job.file, part=self.index, pledged_until=pledge)
+        self._reach = max(self._reach, end)
+        body = Body(
+            "application/offset+octet-stream",
+            [Piece(size, data, job.file, start, self._source)],
+            check=job.check,
+            throttle=tus.context.throttle,
+            on_sent=lambda _file, sent: job.report_sent(self, offset + sent),
+        )
+        return body, checksum
 
-    def _head(self, client: TusClient, url: str) -> Position | None:
-        """Return the server's offset in an upload; None where it is gone."""
-        with suppress(errors.UploadGone):
-            return self._tries(client).run(lambda: client.head(url))
-        return None
-
-    def _tries(self, client: TusClient, on_retry: Callable[[errors.UploaderError, float], None] = ignore) -> Tries:
-        return Tries(self._tus.terms.retry, on_retry=on_retry, stale=lambda: client.stale)
-
-    def _join(self, client: TusClient) -> Position:
-        """Join the parts on the server. Raise the first error of a part."""
-        size = self._file.size
-        if self._progress.error is not None:
-            raise self._progress.error
-
-        def ask() -> Position:
-            joined = client.create(None, self._metadata(), parts=self._progress.urls)
-            if joined.offset is None:
-                joined = client.head(joined.url)
-            if joined.offset != size:
-                raise errors.ProtocolError(f"{joined.url} was joined to {joined.offset} bytes of {size}")
-            return joined
-
-        return self._joined(client, self._tries(client, self._progress.retry).run(ask))
-
-    def _joined(self, client: TusClient, joined: Position) -> Position:
-        self._progress.joined(joined.url)
-        if self._foreign:
-            self._discard(client, self._progress.urls)
-        return joined
-
-    def _discard(self, client: TusClient, urls: Iterable[str]) -> None:
-        if self._tus.terms.capabilities.terminates:
-            for url in urls:
-                client.discard(url)
+    def _confirm(self, position: Position, offset: int) -> None:
+        if offset > self._most:
+            self._most = offset
+            self._tries.advanced()
+        if self._carried:
+            self._tus.chunk.arrived(self._carried)
+        self._offset, self._last = offset, position
+        self._job.report_confirmed(self, offset)

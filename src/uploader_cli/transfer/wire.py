@@ -16,7 +16,6 @@ import ssl
 import time
 import weakref
 from contextlib import suppress
-from functools import partial
 from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any
 
@@ -31,16 +30,11 @@ if TYPE_CHECKING:
 
     from uploader_cli.transfer.bodies import Body
 
-PIECE = 1 << 20
-"""Bytes offered to the kernel at a time: smaller pieces take more CPU time."""
-SMALL = 64 << 10
-"""Most bytes of a body that is sent with its headers in one write."""
-TLS_PIECE = 64 << 10
-"""Four records: OpenSSL reports a piece only when all of it is sent."""
-WRITE_STALL = 60.0
-"""Seconds without a sent byte after which the connection is lost."""
-ANSWER_TIME = 60.0
-"""Seconds from an answer's first byte to its last, beyond the read timeout."""
+PIECE = 1 << 20  # bytes offered to the kernel at a time: smaller pieces take more CPU time
+SMALL = 64 << 10  # most bytes of a body that is sent with its headers in one write
+TLS_PIECE = 64 << 10  # four records: OpenSSL reports a piece only when all of it is sent
+WRITE_STALL = 60.0  # seconds without a sent byte after which the connection is lost
+ANSWER_TIME = 60.0  # seconds from an answer's first byte to its last, beyond the read timeout
 IDLE_LIMIT = 4.0
 """Seconds after which an idle connection is not reused: the reference backend closes it at 5 (section 3.16)."""
 _TICK = 0.25
@@ -65,18 +59,14 @@ class Sockets:
 
 
 class _Connection(HTTPConnection):
-    def __init__(self, sockets: Sockets, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._sockets = sockets
-        self._head: bytearray | None = None
-        """Headers of a request until they are sent with the body's first bytes."""
-        self._asked: float | None = None
-        self._sent: float | None = None
-        self._early = b""
-        """First byte of an early answer, read under TLS."""
-        self._spent = False
-        self._used = time.monotonic()
-        self._dialling: socket.socket | None = None
+    sockets: Sockets
+    _head: bytearray | None = None  # headers of a request until they are sent with the body's first bytes
+    _asked: float | None = None
+    _sent: float | None = None
+    _early = b""  # first byte of an early answer, read under TLS
+    _spent = False
+    _used = 0.0
+    _dialling: socket.socket | None = None
 
     def connect(self) -> None:
         try:
@@ -85,7 +75,7 @@ class _Connection(HTTPConnection):
             if self._dialling is not None:
                 self._dialling.close()
         self._spent, self._early, self._used = False, b"", time.monotonic()
-        self._sockets.open.add(getattr(self.sock, "socket", self.sock))  # TLS within TLS wraps the socket
+        self.sockets.open.add(getattr(self.sock, "socket", self.sock))  # TLS within TLS wraps the socket
 
     def _new_conn(self) -> socket.socket:
         """Connect as urllib3 does, with a socket that can be shut meanwhile."""
@@ -108,7 +98,7 @@ class _Connection(HTTPConnection):
             sock.settimeout(self.timeout)
             # A duplicate: the TLS handshake uses another object, unknown until its end.
             self._dialling = sock.dup()
-            self._sockets.open.add(self._dialling)
+            self.sockets.open.add(self._dialling)
             sock.connect(address)
         except OSError:
             sock.close()
@@ -168,7 +158,7 @@ class _Connection(HTTPConnection):
         deadline = time.monotonic() + WRITE_STALL
         waiting: selectors.BaseSelector | None = None
         ready = selectors.EVENT_WRITE  # before the first byte there is no answer
-        waits = self._sockets.waits
+        waits = self.sockets.waits
         while view:
             body.check()
             if ready & selectors.EVENT_READ and self._answered(sock):
@@ -212,15 +202,15 @@ class _Connection(HTTPConnection):
             raise _broken(error) from error
         self._used = time.monotonic()
         if self._asked is not None:
-            self._sockets.answered(self._used - self._asked)
+            self.sockets.answered(self._used - self._asked)
         if self._sent is not None:
-            self._sockets.waits.answer += self._used - self._sent
+            self.sockets.waits.answer += self._used - self._sent
         return response
 
     def response_class(self, sock: Any, *args: Any, **how: Any) -> HTTPResponse:  # type: ignore[override]
         """Called by `http.client` as the class that it replaces."""
         response = HTTPResponse(sock, *args, **how)
-        deadline = time.monotonic() + (self.timeout or math.inf) + self._sockets.answer_time
+        deadline = time.monotonic() + (self.timeout or math.inf) + self.sockets.answer_time
         response.fp = io.BufferedReader(_Incoming(self._early, response.fp.detach(), deadline))
         self._early = b""
         return response
@@ -231,8 +221,6 @@ class _TlsConnection(_Connection, HTTPSConnection):
 
 
 class _Incoming(io.RawIOBase):
-    """The bytes of an answer, until its deadline."""
-
     def __init__(self, first: bytes, raw: Any, deadline: float) -> None:
         self._first, self._raw, self._deadline = first, raw, deadline
 
@@ -269,6 +257,8 @@ def _broken(error: ssl.SSLError) -> OSError:
 
 def pool_classes(sockets: Sockets) -> dict[str, type[HTTPConnectionPool]]:
     """Return urllib3 pool classes with these connections."""
-    plain = type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": partial(_Connection, sockets)})
-    tls = type("TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": partial(_TlsConnection, sockets)})
-    return {"http": plain, "https": tls}
+    plain, tls = (type(kind.__name__, (kind,), {"sockets": sockets}) for kind in (_Connection, _TlsConnection))
+    return {
+        "http": type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
+        "https": type("TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": tls}),
+    }

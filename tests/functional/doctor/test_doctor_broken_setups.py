@@ -29,7 +29,8 @@ from troubles import (
     wrong_clock,
 )
 
-from uploader_cli.checks.doctor import Status, context, network, server
+from uploader_cli.checks.doctor import context, network, server
+from uploader_cli.checks.result import Verdict
 from uploader_cli.exit_status import Exit
 from uploader_server.faults import Answer
 
@@ -346,17 +347,17 @@ def test_doctor_names_the_broken_step_and_its_cause(
         report = doctor(url, context=world.context, **world.settings)
         took = time.monotonic() - began
     found = step(report, name)
-    assert cause in found.finding.cause
-    assert found.finding.remedy.endswith(".")
-    assert verdict in report.verdict
+    assert cause in found.finding.message
+    assert found.finding.hint.endswith(".")
+    assert verdict in report.summary
     assert report.exit_code is code
-    assert found.status is (Status.WARNING if code is Exit.OK else Status.FAILED)
-    assert report.api_calls <= 4
+    assert found.verdict is (Verdict.WARNING if code is Exit.OK else Verdict.FAIL)
+    assert report.calls <= 4
     assert took < PATIENCE
-    blamed = {result.id for result in report.steps if result.status in (Status.WARNING, Status.FAILED)}
+    blamed = {result.id for result in report.results if result.verdict in (Verdict.WARNING, Verdict.FAIL)}
     assert blamed <= {name, *BESIDE.get(trouble.__name__, ())}
     if code is not Exit.OK:
-        assert report.verdict.startswith("No upload possible: ")
+        assert report.summary.startswith("No upload possible: ")
 
 
 BESIDE = {

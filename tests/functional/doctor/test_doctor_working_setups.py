@@ -12,7 +12,9 @@ from relays import http_proxy
 from serving import running_server
 from troubles import doctor, step, tls_relay
 
-from uploader_cli.checks.doctor import Status, server
+from uploader_cli.checks.doctor import server
+from uploader_cli.checks.doctor.report import as_json
+from uploader_cli.checks.result import Verdict
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings import Layer, Source
 from uploader_server.http.auth import issue_token
@@ -41,12 +43,12 @@ def test_doctor_passes_on_each_kind_of_server(flavour: str, tmp_path: Path) -> N
         token = issue_token("s" * 40)
         report = doctor(running.url, token=token, state_dir=tmp_path / "new")
         counted = api_calls(running)
-    assert {result.id: result.finding.cause for result in report.steps if result.status is Status.WARNING} == {}
-    assert report.verdict.startswith("Everything works: uploads will be live over websocket, ")
-    assert (report.exit_code, report.ok, report.status) == (Exit.OK, True, Status.OK)
-    assert step(report, "health").finding.cause.startswith(flavour)
-    assert step(report, "token").finding.cause == "accepted"
-    assert report.api_calls == len(counted) == 2
+    assert {result.id: result.finding.message for result in report.results if result.verdict is Verdict.WARNING} == {}
+    assert report.summary.startswith("Everything works: uploads will be live over websocket, ")
+    assert (report.exit_code, report.ok, report.verdict) == (Exit.OK, True, Verdict.PASS)
+    assert step(report, "health").finding.message.startswith(flavour)
+    assert step(report, "token").finding.message == "accepted"
+    assert report.calls == len(counted) == 2
     assert {method for method, _ in counted} == {"GET", "DELETE"}
     assert list(tmp_path.iterdir()) == []  # neither the directory nor the file of the speed test
 
@@ -55,16 +57,16 @@ def test_doctor_with_the_token_of_the_server_passes() -> None:
     """Over both transports too; the token itself is nowhere in the report."""
     with running_server(auth_token="the-token-for-all") as running:
         report = doctor(running.url, token="the-token-for-all", context={"new_session": True})
-    assert report.verdict.startswith("Everything works: uploads will be live over websocket, ")
+    assert report.summary.startswith("Everything works: uploads will be live over websocket, ")
     for way in ("websocket", "long_polling"):
-        assert "joined, first message" in step(report, way).finding.cause
-    assert "the-token-for-all" not in str(report.as_json())
+        assert "joined, first message" in step(report, way).finding.message
+    assert "the-token-for-all" not in str(as_json(report))
 
 
 def test_doctor_reports_the_remaining_calls() -> None:
     with running_server(flavour="reference") as running:
         report = doctor(running.url)
-    assert "99 of 100 calls left" in step(report, "rate_limit").finding.cause
+    assert "99 of 100 calls left" in step(report, "rate_limit").finding.message
 
 
 def test_a_new_session_is_joined_and_cancelled() -> None:
@@ -74,15 +76,15 @@ def test_a_new_session_is_joined_and_cancelled() -> None:
         state = requests.get(f"{running.url}/api/upload/progress/{opened}", timeout=PATIENCE).json()["overallStatus"]
     assert report.ok
     assert state == "cancelled"
-    assert "joined, first message" in step(report, "websocket").finding.cause
-    assert report.api_calls == 3
+    assert "joined, first message" in step(report, "websocket").finding.message
+    assert report.calls == 3
 
 
 def test_doctor_joins_an_existing_session(server: EmbeddedServer) -> None:
     asked = {"category": "personal", "expectedFiles": 1}
     known = requests.post(f"{server.url}/api/upload/session", json=asked, timeout=PATIENCE).json()["sessionId"]
     found = step(doctor(server.url, context={"session": known}), "session").finding
-    assert (found.status, found.details["state"]) == (Status.OK, "pending")
+    assert (found.verdict, found.details["state"]) == (Verdict.PASS, "pending")
 
 
 def test_a_trusted_certificate_through_a_proxy(tmp_path: Path) -> None:
@@ -96,12 +98,12 @@ def test_a_trusted_certificate_through_a_proxy(tmp_path: Path) -> None:
     ):
         through = f"http://me:hunter2!@127.0.0.1:{proxy.port}"
         report = doctor(url, proxy=through, ca_bundle=tmp_path / "ca.pem")
-    assert report.ok, report.verdict
-    assert f"127.0.0.1:{proxy.port}" in step(report, "proxy").finding.cause
-    assert str(proxy.port) in step(report, "tcp").finding.cause
-    assert "certificate by" in step(report, "tls").finding.cause
+    assert report.ok, report.summary
+    assert f"127.0.0.1:{proxy.port}" in step(report, "proxy").finding.message
+    assert str(proxy.port) in step(report, "tcp").finding.message
+    assert "certificate by" in step(report, "tls").finding.message
     assert b"Proxy-Authorization: Basic" in proxy.seen
-    assert "hunter2" not in str(report.as_json())
+    assert "hunter2" not in str(as_json(report))
 
 
 def test_doctor_uses_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +112,7 @@ def test_doctor_uses_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatc
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.delenv("NO_PROXY", raising=False)
         report = doctor(running.url)
-    assert step(report, "proxy").finding.cause.endswith("from http_proxy")
+    assert step(report, "proxy").finding.message.endswith("from http_proxy")
     assert report.ok
 
 
@@ -118,19 +120,19 @@ def test_an_unchecked_certificate_is_a_warning() -> None:
     with running_server() as running, tls_relay(running.url, trustme.CA(), "files.example") as url:
         report = doctor(url, insecure=True)
     assert report.ok
-    assert "certificates are not verified" in report.verdict
+    assert "certificates are not verified" in report.summary
 
 
 def test_doctor_reports_a_withheld_token(server: EmbeddedServer) -> None:
     named = {"server": Source(Layer.WORKING_DIRECTORY, "uploader.toml: server")}
     report = doctor(server.url, token="secret-word", token_withheld=True, sources=named)
-    assert "the token is withheld" in report.verdict
-    assert step(report, "token").status is Status.SKIPPED
-    assert "secret-word" not in str(report.as_json())
+    assert "the token is withheld" in report.summary
+    assert step(report, "token").verdict is Verdict.SKIPPED
+    assert "secret-word" not in str(as_json(report))
 
 
 def test_a_token_command_that_fails(server: EmbeddedServer) -> None:
     """An upload would exit 2."""
     report = doctor(server.url, token_command="exit 3")
     assert report.exit_code is Exit.USAGE
-    assert "exit code 3" in report.verdict
+    assert "exit code 3" in report.summary

@@ -17,14 +17,15 @@ from patience import PATIENCE
 from relays import HttpProxy, Relay, address
 
 from uploader_cli import Settings
-from uploader_cli.checks.doctor import Context, examine
+from uploader_cli.checks.doctor import examine
+from uploader_cli.checks.doctor.context import Context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import trustme
 
-    from uploader_cli.checks.doctor import Report, Result
+    from uploader_cli.checks.result import Report, Result
 
 UNKNOWN = "11111111-1111-4111-8111-111111111111"
 
@@ -36,7 +37,7 @@ def doctor(server: str, *, context: dict[str, Any] | None = None, **settings: An
 
 def step(report: Report, name: str) -> Result:
     """One step of a report."""
-    return next(result for result in report.steps if result.id == name)
+    return next(result for result in report.results if result.id == name)
 
 
 class Rewriting(Relay):

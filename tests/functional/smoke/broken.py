@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from serving import running_server
 
 from uploader_cli import Settings
-from uploader_cli.checks.smoke import Site, Verdict, chosen, run_checks
+from uploader_cli.checks.result import BROKEN, Report
+from uploader_cli.checks.smoke import chosen, run_checks
+from uploader_cli.checks.smoke.site import Site
 from uploader_server.http.middleware import Router
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from uploader_cli.checks.smoke import Report, Result
+    from uploader_cli.checks.result import Result
     from uploader_server.serving import EmbeddedServer
 
 
@@ -125,7 +127,7 @@ def smoke(
 
 def failed(report: Report) -> set[str]:
     """The checks that failed, or came to no end."""
-    return {result.id for result in report.results if result.verdict in (Verdict.FAIL, Verdict.ERROR)}
+    return {result.id for result in report.results if result.verdict in BROKEN}
 
 
 def result(report: Report, check: str) -> Result:

@@ -11,7 +11,9 @@ from relays import http_proxy, tls_front
 from serving import running_server
 
 from uploader_cli import Settings
-from uploader_cli.checks.smoke import CHECKS, Site, Verdict, run_checks
+from uploader_cli.checks.result import Verdict
+from uploader_cli.checks.smoke import CHECKS, run_checks
+from uploader_cli.checks.smoke.site import Site
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings.values import Header
 from uploader_server.http.auth import issue_token
@@ -19,7 +21,7 @@ from uploader_server.http.auth import issue_token
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from uploader_cli.checks.smoke import Report, Result
+    from uploader_cli.checks.result import Report, Result
     from uploader_server.serving import EmbeddedServer
 
 SECRET = "a secret of this test that is long enough"
@@ -80,7 +82,9 @@ def test_smoke_with_a_token_for_all_calls() -> None:
         assert counted(server) - before == shut_out.calls == 1
     assert shut_out.exit_code is Exit.NOT_AUTHORISED
     assert failed(shut_out) == {"session"}
-    assert "--token-file" in result(shut_out, "session").hint, "also where the answer's words are masked to their end"
+    assert "--token-file" in result(shut_out, "session").finding.hint, (
+        "also where the answer's words are masked to their end"
+    )
     assert of(shut_out, Verdict.PASS) == {"health"}
 
 
@@ -94,7 +98,7 @@ def test_budget_is_never_exceeded_and_includes_the_cleanup(budget: int) -> None:
     assert report.exit_code is Exit.RETRY_MAY_HELP
     assert failed(report) == set(), report.results
     assert "auth" in of(report, Verdict.NOT_RUN)
-    assert result(report, "auth").message == f"the budget of {budget} calls is used up, except for the clean-up"
+    assert result(report, "auth").finding.message == f"the budget of {budget} calls is used up, except for the clean-up"
     assert report.left == ()
 
 
@@ -107,7 +111,7 @@ def test_exhausted_rate_limit_ends_the_smoke_run() -> None:
         assert again.calls <= 1
     assert failed(report) == failed(again) == set()
     assert report.exit_code == again.exit_code == Exit.RETRY_MAY_HELP
-    assert "429" in result(again, "session").message
+    assert "429" in result(again, "session").finding.message
     assert of(again, Verdict.NOT_RUN) >= {"session", "batch-one", "auth"}
 
 
@@ -256,7 +260,7 @@ def test_smoke_over_tls(tmp_path: Path) -> None:
         report = smoke(url)
         assert len(server.faults.requests) == before
     assert (report.exit_code, failed(report)) == (Exit.NO_SERVER, {"health"})
-    assert "--ca-bundle" in result(report, "health").hint
+    assert "--ca-bundle" in result(report, "health").finding.hint
 
 
 def test_smoke_with_an_authorization_header() -> None:

@@ -41,7 +41,7 @@ class Hosts:
         stack.callback(self.api.close)
 
     def tus(self, endpoint: str) -> TusClient:
-        return TusClient(self.api.http, endpoint, self.api.authorization)
+        return TusClient(self.api, endpoint)
 
     def _there(self, peer: Peer) -> None:
         while True:
@@ -105,7 +105,7 @@ def offered_lookup(hosts: Hosts) -> None:
 def location_of_a_stored_file(hosts: Hosts) -> None:
     hosts.api.health()
     with pytest.raises(errors.ProtocolError):
-        hosts.api.stored_at(hosts.where)
+        hosts.api.stored(hosts.where)
 
 
 def bytes_of_a_stored_file(hosts: Hosts) -> None:

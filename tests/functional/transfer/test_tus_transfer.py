@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,6 @@ from uploader_cli.transfer.pacing import Limiter, RateBudget, Stop
 from uploader_cli.transfer.retry import Retry
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_job import Tus, TusFile
-from uploader_cli.transfer.tus_upload import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,7 +52,13 @@ class Line:
     def __init__(self, endpoint: str, **settings: Any) -> None:
         self.http = Http(Settings(server=endpoint, **settings))
         self.answers: list[Answer] = []
-        self.client = TusClient(self.http, endpoint, lambda: {"Authorization": "Bearer t"}, self.answers.append)
+        token = {"Authorization": "Bearer t"}
+        api = SimpleNamespace(request=self.request, authorization=lambda: token, budget=RateBudget(), server="")
+        self.client = TusClient(api, endpoint)  # type: ignore[arg-type]
+
+    def request(self, *what: Any, **how: Any) -> Answer:
+        self.answers.append(self.http.request(*what, **how))
+        return self.answers[-1]
 
 
 class NoWait(Stop):
@@ -78,12 +83,34 @@ def lines() -> Iterator[Callable[..., Line]]:
 
 def terms_for(line: Line, *, chunk_size: int = MIB, checksum: str | None = "sha256", **more: Any) -> Terms:
     retry = Retry(NoWait(), RateBudget())
-    return Terms(retry, line.client.options(), ChunkSize(chunk_size), checksum=checksum, **more)
+    return make_terms(retry, line.client.options(), chunk_size, checksum, **more)
 
 
 def plain_terms(endpoint: str, *, chunk_size: int = 8 * MIB, stop: Stop | None = None, retries: int = 5) -> Terms:
     retry = Retry(NoWait() if stop is None else stop, RateBudget(), retries=retries)
-    return Terms(retry, Capabilities(endpoint), ChunkSize(chunk_size))
+    return make_terms(retry, Capabilities(endpoint), chunk_size)
+
+
+class Terms(Tus):
+    """Terms that cut a file into as many parts as there are idle workers, and one."""
+
+    @property
+    def retry(self) -> Retry:
+        return self.context.retry
+
+    def parts(self, _size: int, idle: int, _round_trip: float | None) -> int:
+        return 1 + idle
+
+
+def make_terms(
+    retry: Retry,
+    capabilities: Capabilities,
+    chunk_size: int,
+    checksum: str | None = None,
+    throttle: Callable[[int], int] = lambda wanted: wanted,
+) -> Terms:
+    context: Any = SimpleNamespace(retry=retry, throttle=throttle)
+    return Terms(context, SimpleNamespace(), capabilities, ChunkSize(chunk_size), checksum)  # type: ignore[arg-type]
 
 
 NUMBERS = itertools.count()
@@ -104,12 +131,20 @@ class Sending:
         emit = lambda event: self.tell(event)  # noqa: E731
         ledger: Any = Ledger(emit, self._handle)
         settings = SimpleNamespace(tus_endpoint="")
-        context: Any = SimpleNamespace(settings=settings, emit=emit, ledger=ledger, run=self._handle, fails_fast=False)
-        pool: Any = SimpleNamespace(idle=self.parts - 1, put_first=self._line.extend)
-        terms = Cut(**{field.name: getattr(self.terms, field.name) for field in fields(Terms)})
+        pool: Any = SimpleNamespace(idle=self.parts - 1, put=lambda jobs, first: self._line.extend(jobs))
+        context: Any = SimpleNamespace(
+            settings=settings,
+            emit=emit,
+            ledger=ledger,
+            run=self._handle,
+            fails_fast=False,
+            retry=self.terms.retry,
+            throttle=self.terms.context.throttle,
+        )
+        tus = replace(self.terms, context=context, pool=pool)
         session: Any = SimpleNamespace(id="")
         (claim,) = self._handle.claim([self.file])
-        self._line.append(TusFile(Tus(context, terms, pool), session, self.file, claim))
+        self._line.append(TusFile(tus, session, self.file, claim))
         with ThreadPoolExecutor(len(clients)) as threads, ThreadPoolExecutor(1) as helper:
             done = list(self._work(clients[0], helper, 1))
             for outcomes in threads.map(lambda client: list(self._work(client, helper)), clients):
@@ -128,13 +163,6 @@ class Sending:
 
     def of(self, kind: type) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
-
-
-class Cut(Terms):
-    """Terms that cut a file into as many parts as there are idle workers, and one."""
-
-    def parts(self, _size: int, idle: int, _round_trip: float | None) -> int:
-        return 1 + idle
 
 
 @pytest.fixture
@@ -230,7 +258,7 @@ class TestBundledServer:
                 stop.set()
 
         terms = terms_for(line, checksum=None)
-        case = sending(replace(terms, retry=Retry(stop, RateBudget())), file)
+        case = sending(make_terms(Retry(stop, RateBudget()), line.client.options(), MIB), file)
         case.tell = stop_after_two_chunks
         with pytest.raises(errors.Interrupted):
             case.run(line.client)

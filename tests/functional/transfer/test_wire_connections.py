@@ -556,9 +556,9 @@ def test_round_trip_is_that_of_the_fastest_call_without_connecting(client) -> No
     took = []
     with RawServer(script) as server:
         http = client(server)
-        assert http.ids.round_trip is None
+        assert http.request_ids.round_trip is None
         for _ in range(3):
             began = time.monotonic()
             http.request("GET", server.url)
             took.append(time.monotonic() - began)
-    assert 0.05 <= http.ids.round_trip <= min(took)
+    assert 0.05 <= http.request_ids.round_trip <= min(took)

@@ -6,26 +6,28 @@ import re
 
 from pages import codes, page, rows, section
 
-from uploader_cli.checks.smoke import CHECKS, Result, Verdict
-from uploader_cli.checks.smoke.verdicts import Report
+from uploader_cli.checks.result import Finding, Report, Result, Verdict
+from uploader_cli.checks.smoke import CHECKS
+from uploader_cli.checks.smoke.report import check_json, report_json
+from uploader_cli.exit_status import Exit
 
 PAGE = page("smoke.md")
 CLI = section(page("cli.md"), "### `uploader smoke`")
 
 
 def test_the_checks_are_those_of_the_table() -> None:
-    documented = [(codes(row[0])[0], row[1]) for row in rows(section(PAGE, "## The checks"))]
+    told = [(codes(row[0])[0], row[1]) for row in rows(section(PAGE, "## The checks"))]
     optional = {True: "", False: " (not required)"}
-    assert documented == [(check.id, check.description + optional[check.required]) for check in CHECKS]
+    assert told == [(check.id, check.description + optional[check.required]) for check in CHECKS]
 
 
 def test_the_verdicts_and_the_fields_are_those_of_the_report() -> None:
     named = [codes(row[0])[0] for row in rows(CLI)]
     assert [name for name in named if not name.startswith("-")] == [str(verdict) for verdict in Verdict]
-    result = Result("health", "", required=True, verdict=Verdict.PASS)
-    report = Report("http://127.0.0.1", (result,), exit_code=0, strict=False, calls=0, budget=1, seconds=0.0)  # type: ignore[arg-type]
+    result = Result(CHECKS[0], Finding(Verdict.PASS))
+    report = Report("http://127.0.0.1", (result,), Verdict.PASS, "", Exit.OK, 0, 0.0, strict=False, budget=1)
     documented = [codes(found) for found in re.findall(r"\((`type`[^)]*)\)", CLI)]
     assert [[name for name in names if name not in ("check", "verdict")] for names in documented] == [
-        [name for name in result.as_json() if name != "verdict"],
-        list(report.as_json()),
+        [name for name in check_json(result) if name != "verdict"],
+        list(report_json(report)),
     ]

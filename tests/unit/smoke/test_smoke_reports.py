@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 from junit_rules import check_junit
 
-from uploader_cli.checks.smoke import CHECKS, Report, Result, Verdict, chosen
-from uploader_cli.checks.smoke.junit import junit
-from uploader_cli.checks.smoke.text_report import Page, sentence
-from uploader_cli.checks.smoke.verdicts import exit_of
+from uploader_cli.checks.result import Check, Finding, Report, Result, Verdict
+from uploader_cli.checks.smoke import CHECKS, chosen
+from uploader_cli.checks.smoke.report import SmokePage, exit_of, junit, sentence
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import cells
@@ -19,9 +18,19 @@ from uploader_cli.render.words import cells
 WHEN = datetime(2026, 11, 25, 9, 30, tzinfo=UTC)
 
 
-def made(verdict: Verdict, check_id: str = "batch-one", **more: Any) -> Result:
-    fields = {"description": "a batch of one file is stored", "required": True, "seconds": 0.25, **more}
-    return Result(check_id, verdict=verdict, **fields)
+def made(
+    verdict: Verdict,
+    check_id: str = "batch-one",
+    *,
+    required: bool = True,
+    means: str = "",
+    blocked_by: str = "",
+    **found: Any,
+) -> Result:
+    code = {Verdict.PASS: Exit.OK, Verdict.ERROR: Exit.RETRY_MAY_HELP, Verdict.NOT_RUN: Exit.RETRY_MAY_HELP}
+    finding = Finding(verdict, **{"exit": code.get(verdict, Exit.FAILED_FOR_GOOD), **found})
+    check = Check(check_id, "a batch of one file is stored", lambda _: None, means, required=required)
+    return Result(check, finding, 0.25, blocked_by=blocked_by)
 
 
 EVERY = (
@@ -49,17 +58,19 @@ EVERY = (
 )
 
 
-def report(*results: Result, exit_code: Exit = Exit.FAILED_FOR_GOOD, strict: bool = False, **more: Any) -> Report:
-    fields = {"server": "http://127.0.0.1:8005", "calls": 9, "budget": 100, "seconds": 1.25, **more}
-    return Report(results=results, exit_code=exit_code, strict=strict, **fields)
+def report(*results: Result, strict: bool = False, left: tuple[str, ...] = ()) -> Report:
+    code = Exit.FAILED_FOR_GOOD
+    told = sentence(results, code, strict=strict)
+    server = "http://127.0.0.1:8005"
+    return Report(server, results, Verdict.FAIL, told, code, 9, 1.25, strict=strict, budget=100, left=left)
 
 
 def page(shown: Report, **how: Any) -> list[str]:
-    drawn = Page(**how)
+    drawn = SmokePage(**how)
     lines = drawn.heading(shown.server)
     for result in shown.results:
         lines += drawn.row(result)
-    return [*lines, *drawn.failures(shown.results), *drawn.left(shown), *drawn.verdict(shown)]
+    return [*lines, *drawn.end(shown)]
 
 
 @pytest.mark.parametrize("width", [36, 40, 79, 80, 200])
@@ -115,9 +126,9 @@ def test_colours_are_never_the_only_sign() -> None:
 
 
 def test_few_of_many_things_left_are_named() -> None:
-    shown = report(left=tuple(f"thing {number}" for number in range(9)))
-    assert Page().left(shown)[-1] == "  and 4 more (-v lists them)"
-    assert "  thing 8" in Page(verbose=True).left(shown)
+    shown = report(*EVERY, left=tuple(f"thing {number}" for number in range(9)))
+    assert "  and 4 more (-v lists them)" in SmokePage().end(shown)
+    assert "  thing 8" in SmokePage(verbose=True).end(shown)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +144,7 @@ def test_few_of_many_things_left_are_named() -> None:
     ],
 )
 def test_verdict_is_one_line(results: tuple[Result, ...], exit_code: Exit, words: str) -> None:
-    assert sentence(report(*results, exit_code=exit_code)) == words
+    assert sentence(results, exit_code, strict=False) == words
 
 
 @pytest.mark.parametrize(
@@ -144,7 +155,7 @@ def test_verdict_is_one_line(results: tuple[Result, ...], exit_code: Exit, words
         (made(Verdict.SKIPPED), 0, 0),
         (made(Verdict.WARNING), 0, 4),
         (made(Verdict.FAIL), 4, 4),
-        (made(Verdict.FAIL, corrupt=True), 7, 7),
+        (made(Verdict.FAIL, exit=Exit.INTEGRITY), 7, 7),
         (made(Verdict.FAIL, required=False), 0, 4),
         (made(Verdict.ERROR), 3, 3),
         (made(Verdict.ERROR, required=False), 0, 3),
@@ -178,7 +189,7 @@ def test_the_junit_file_keeps_the_rules_of_its_schema() -> None:
     assert [child.tag for child in cases["auth"]] == ["error"]
     assert [child.tag for child in cases["validate"]] == ["skipped"]
     assert [child.tag for child in cases["rate-limit"]] == []
-    assert cases["tus-core"].find("skipped").get("message") == "not offered: " + EVERY[4].message  # type: ignore[union-attr]
+    assert cases["tus-core"].find("skipped").get("message") == "not offered: " + EVERY[4].finding.message  # type: ignore[union-attr]
     assert suite.find("properties/property[@name='exit_code']").get("value") == "4"  # type: ignore[union-attr]
     assert suite.findtext("system-out") == (
         "rate-limit: 5 calls are said to remain, of 4\nleft on the server: a\\x07.mp4"

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from uploader_cli import Settings
-from uploader_cli.checks.smoke import Check, Report, Site, Stopped, Verdict, run_checks, runner
-from uploader_cli.checks.smoke.made import StoredThing
-from uploader_cli.checks.smoke.verdicts import Doubtful, Needless, NotOffered, OutOfCalls, Prevented, Violation
+from uploader_cli.checks.result import Check, Finding, Report, Verdict, skipped, warning
+from uploader_cli.checks.runner import Stopped
+from uploader_cli.checks.smoke import run_checks
+from uploader_cli.checks.smoke.expect import NotOffered, OutOfCalls, Prevented, Violation
+from uploader_cli.checks.smoke.report import check_json
+from uploader_cli.checks.smoke.site import Site
 from uploader_cli.errors import ConnectFailed
 from uploader_cli.exit_status import Exit
 
@@ -19,14 +22,14 @@ if TYPE_CHECKING:
 BROKEN = Violation("it", expected="this", got="that")
 
 
-def check(check_id: str, raises: BaseException | None = None, **more: Any) -> Check:
-    def look(site: Site) -> str:
+def check(check_id: str, ends: BaseException | Finding | str = "a note", **more: Any) -> Check:
+    def look(site: Site) -> Finding | str:
         site.answered = site.speaks = True
-        if raises is not None:
-            raise raises
-        return "a note"
+        if isinstance(ends, BaseException):
+            raise ends
+        return ends
 
-    return Check(check_id, "it holds", "it matters", look, **more)
+    return Check(check_id, "it holds", look, "it matters", **more)
 
 
 def made(*checks: Check, prepare: Callable[[Site], object] = lambda _site: None) -> Report:
@@ -40,22 +43,22 @@ def verdicts(*checks: Check) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("raised", "verdict", "message"),
+    ("ends", "verdict", "message"),
     [
-        (None, Verdict.PASS, "a note"),
+        ("a note", Verdict.PASS, "a note"),
         (BROKEN, Verdict.FAIL, "it"),
-        (Doubtful("odd"), Verdict.WARNING, "odd"),
+        (warning("odd", ""), Verdict.WARNING, "odd"),
         (NotOffered("none"), Verdict.NOT_OFFERED, "none"),
-        (Needless("no use"), Verdict.SKIPPED, "no use"),
+        (skipped("no use"), Verdict.SKIPPED, "no use"),
         (Prevented("no way", "another"), Verdict.ERROR, "no way"),
         (ConnectFailed("gone", hint="look"), Verdict.ERROR, "gone"),
     ],
 )
-def test_each_end_of_a_check_is_a_verdict(raised: Exception | None, verdict: Verdict, message: str) -> None:
-    (found,) = made(check("one", raised)).results
-    assert (found.verdict, found.message) == (verdict, message)
-    assert found.hint == getattr(raised, "hint", "")
-    assert bool(found.means) == (verdict in (Verdict.FAIL, Verdict.ERROR))
+def test_each_end_of_a_check_is_a_verdict(ends: Exception | Finding | str, verdict: Verdict, message: str) -> None:
+    (found,) = made(check("one", ends)).results
+    assert (found.verdict, found.finding.message) == (verdict, message)
+    assert found.finding.hint == getattr(ends, "hint", "")
+    assert bool(check_json(found)["means"]) == (verdict in (Verdict.FAIL, Verdict.ERROR))
 
 
 def test_failed_check_skips_only_its_dependents() -> None:
@@ -76,7 +79,7 @@ def test_optional_check_skips_no_required_one() -> None:
 
 
 def test_skipped_check_explains_skipped_dependents() -> None:
-    assert verdicts(check("one", OutOfCalls()), check("two", Prevented("no one", "one"))) == {
+    assert verdicts(check("one", OutOfCalls("no calls")), check("two", Prevented("no one", "one"))) == {
         "one": "not_run",
         "two": "not_run",
     }
@@ -84,7 +87,7 @@ def test_skipped_check_explains_skipped_dependents() -> None:
 
 def test_an_interruption_ends_the_checks_but_not_the_cleaning(monkeypatch: pytest.MonkeyPatch) -> None:
     swept: list[Site] = []
-    monkeypatch.setattr(runner, "sweep", swept.append)
+    monkeypatch.setattr(Site, "sweep", lambda site: swept.append(site))
     report = made(check("one"), check("two", Stopped(Exit.SIGTERM)), check("three"))
     assert [found.verdict for found in report.results] == [Verdict.PASS, Verdict.NOT_RUN, Verdict.NOT_RUN]
     assert (report.exit_code, len(swept)) == (Exit.SIGTERM, 1)
@@ -95,10 +98,10 @@ def test_a_second_interruption_ends_the_cleaning_and_names_what_is_left(monkeypa
         raise Stopped(Exit.SIGINT)
 
     def prepare(site: Site) -> None:
-        site.made.sessions.add("a-session")
-        site.made.files.append(StoredThing("an-id", "/uploads/a.mp4"))
+        site.sessions.add("a-session")
+        site.files["an-id"] = "/uploads/a.mp4"
 
-    monkeypatch.setattr(runner, "sweep", sweep)
+    monkeypatch.setattr(Site, "sweep", sweep)
     report = made(check("one", Stopped(Exit.SIGINT)), prepare=prepare)
     assert report.exit_code is Exit.SIGINT
     assert report.left == ("/uploads/a.mp4 (file an-id): interrupted", "a-session: interrupted")
@@ -106,7 +109,7 @@ def test_a_second_interruption_ends_the_cleaning_and_names_what_is_left(monkeypa
 
 def test_a_bug_is_not_hidden_and_what_was_made_is_removed_first(monkeypatch: pytest.MonkeyPatch) -> None:
     swept: list[Site] = []
-    monkeypatch.setattr(runner, "sweep", swept.append)
+    monkeypatch.setattr(Site, "sweep", lambda site: swept.append(site))
     with pytest.raises(ZeroDivisionError):
         made(check("one", ZeroDivisionError()))
     assert len(swept) == 1

@@ -48,14 +48,14 @@ def test_a_new_file_gets_a_random_key_that_is_on_disk(journal: Journal, other: J
 def test_journal_keeps_upload_state_for_a_resume(journal: Journal, other: Journal) -> None:
     run = begin(journal)
     claimed(run, a_file(size=100))
-    run.created(a_file(), "http://here:1/u/1", chunk_size=8)
-    run.checked(a_file(), 64)
-    run.pledged(a_file(), 72)
-    run.created(a_file(), "http://here:1/u/2")
+    run.update(a_file(), url="http://here:1/u/1")
+    run.update(a_file(), checked_until=64)
+    run.update(a_file(), pledged_until=72)
+    run.update(a_file(), url="http://here:1/u/2")
     run.finish(ok=False)
     claim = claimed(begin(other), a_file(size=100))
     assert claim.state == "resume"
-    assert (claim.upload.url, claim.upload.chunk_size) == ("http://here:1/u/2", 8)
+    assert claim.upload.url == "http://here:1/u/2"
     assert (claim.upload.checked_until, claim.upload.pledged_until) == (64, 72)
     assert claim.upload.urls == ("http://here:1/u/2",)
 
@@ -67,9 +67,9 @@ def test_parts_are_kept_each_with_its_key_url_and_progress(journal: Journal, oth
     parts = run.split(a_file(), [4, 4, 2])
     assert [(part.index, part.offset, part.size) for part in parts] == [(0, 0, 4), (1, 4, 4), (2, 8, 2)]
     assert len({part.upload_key for part in parts}) == 3
-    run.created(a_file(), "http://here:1/p", part=1)
-    run.checked(a_file(), 3, part=1)
-    run.pledged(a_file(), 4, part=1)
+    run.update(a_file(), part=1, url="http://here:1/p")
+    run.update(a_file(), part=1, checked_until=3)
+    run.update(a_file(), part=1, pledged_until=4)
     run.finish(ok=False)
     upload = claimed(begin(other), a_file(size=10)).upload
     assert [part.upload_key for part in upload.parts] == [part.upload_key for part in parts]
@@ -82,9 +82,9 @@ def test_part_deleted_on_the_server_gets_a_new_key(journal: Journal) -> None:
     run = begin(journal)
     claimed(run, a_file(size=10))
     first, second = run.split(a_file(), [6, 4])
-    run.created(a_file(), "http://here:1/p", part=1)
-    run.checked(a_file(), 3, part=1)
-    run.pledged(a_file(), 4, part=1)
+    run.update(a_file(), part=1, url="http://here:1/p")
+    run.update(a_file(), part=1, checked_until=3)
+    run.update(a_file(), part=1, pledged_until=4)
     key = run.creating_part(a_file(), 1)
     assert key != second.upload_key
     assert claimed(run, a_file(size=10)).upload.parts == (first, replace(second, upload_key=key))
@@ -96,7 +96,7 @@ def test_new_creation_deletes_url_parts_and_key(journal: Journal) -> None:
     run = begin(journal)
     first = claimed(run, a_file()).upload
     run.split(a_file(), [5, 5])
-    run.created(a_file(), "http://here:1/u", chunk_size=8)
+    run.update(a_file(), url="http://here:1/u")
     again = run.creating(a_file(), "s2")
     assert again == PendingUpload(again.upload_key, session="s2")
     assert again.upload_key != first.upload_key
@@ -144,7 +144,7 @@ def test_changed_file_is_restarted_and_its_old_upload_reported(journal: Journal,
     run = begin(journal)
     old = claimed(run, a_file())
     run.split(a_file(), [10])
-    run.created(a_file(), "http://here:1/p", part=0)
+    run.update(a_file(), part=0, url="http://here:1/p")
     run.finish(ok=False)
     claim = claimed(begin(other), now)
     assert claim.state == "changed"
@@ -196,7 +196,7 @@ def test_dropped_file_is_restarted(journal: Journal) -> None:
 def test_no_resume_restarts_files_and_reports_old_uploads(journal: Journal) -> None:
     run = begin(journal)
     claimed(run, a_file())
-    run.created(a_file(), "http://here:1/u")
+    run.update(a_file(), url="http://here:1/u")
     run.finish(ok=False)
     fresh = begin(journal, fresh=True)
     assert fresh.resumed_from is None
@@ -228,7 +228,7 @@ def test_released_run_writes_receipts_only(journal: Journal) -> None:
     assert journal.runs()[0].state == "interrupted", "the first word counts"
     assert claimed(run, a_file()).state == "busy"
     with pytest.raises(UploaderError, match="has ended"):
-        run.created(a_file(), "http://here:1/u")
+        run.update(a_file(), url="http://here:1/u")
     complete(run, a_file())
     assert claimed(begin(journal), a_file()).state == "done"
 
@@ -268,6 +268,14 @@ def test_groups_are_answered_in_order(journal: Journal) -> None:
     assert [found and found.server_id for found in run.receipts(files)] == [None, None, "id", None]
 
 
+def test_claim_of_no_file_leaves_the_journal_usable(journal: Journal) -> None:
+    """With --skip-existing the server may have all files of a group."""
+    run, trouble = begin(journal), list[str]()
+    run.on_trouble = trouble.append
+    assert run.claim([]) == []
+    assert (claimed(run, a_file()).state, trouble) == ("new", [])
+
+
 def test_a_second_receipt_replaces_the_first_and_counts_once(journal: Journal) -> None:
     run = begin(journal)
     claimed(run, a_file())
@@ -290,7 +298,7 @@ def test_finish_without_success_keeps_everything(journal: Journal) -> None:
     run = begin(journal)
     claimed(run, a_file())
     run.creating(a_file(), "s1")
-    run.created(a_file(), "http://here:1/u")
+    run.update(a_file(), url="http://here:1/u")
     run.release([a_file()])
     run.session_opened("s1")
     run.finish(ok=False)

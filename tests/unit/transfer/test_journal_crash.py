@@ -56,11 +56,11 @@ for number in range(argument):
         continue
     say("claimed", number, claim.upload.upload_key)
     if number % 5 == 0:
-        run.created(a_file(number), f"http://here:1/{number}")
+        run.update(a_file(number), url=f"http://here:1/{number}")
         say("created", number)
         parts = run.split(a_file(number), [6, 4])
         say("split", number, parts[1].upload_key)
-        run.checked(a_file(number), 3, part=1)
+        run.update(a_file(number), part=1, checked_until=3)
         say("checked", number)
     complete(run, a_file(number), server_id=str(number))
     say("completed", number)
@@ -233,7 +233,7 @@ def test_threads_share_a_run(tmp_path: Path) -> None:
             for number in range(200):
                 file = a_file(f"/data/{number}", file=worker * 1000 + number)
                 if claimed(run, file).state == "new":
-                    run.checked(file, 5)
+                    run.update(file, checked_until=5)
                     sent.append(number)
                     complete(run, file)
 

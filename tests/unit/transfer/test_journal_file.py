@@ -14,6 +14,7 @@ from journal_fakes import HERE, Clock, a_file, begin, claimed, names
 
 from uploader_cli.errors import UploaderError, UsageError
 from uploader_cli.transfer.journal import Journal, Stored, schema
+from uploader_cli.transfer.journal.schema import VERSION
 
 
 def run_sql(directory: Path, sql: str) -> None:
@@ -57,11 +58,11 @@ def test_a_directory_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
         (lambda path: path.write_bytes(b"no journal at all" * 100), "is damaged"),
         (lambda path: path.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000), "is damaged"),
         (lambda path: os.truncate(path, 4096), "is damaged"),
-        (lambda path: run_sql(path.parent, "PRAGMA user_version = 6"), "was written by a newer version"),
+        (lambda path: run_sql(path.parent, f"PRAGMA user_version = {VERSION + 1}"), "was written by a newer version"),
         (lambda path: run_sql(path.parent, "PRAGMA user_version = 0"), "is not uploader's"),
         (lambda path: run_sql(path.parent, "DROP TABLE period"), "is damaged"),
         (lambda path: run_sql(path.parent, "DROP TABLE session"), "is damaged"),
-        (lambda path: run_sql(path.parent, "PRAGMA user_version = 4"), "was written by an early version"),
+        (lambda path: run_sql(path.parent, f"PRAGMA user_version = {VERSION - 1}"), "was written by an early version"),
     ],
 )
 def test_unreadable_journal_is_set_aside_and_reported(tmp_path: Path, spoil, why: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hypothesis import settings
@@ -109,17 +109,16 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(who=WHO, path=PATH, until=st.integers(0, 9))
     def advance(self, who: int, path: str, until: int) -> None:
         if known := self.mine(who, path):
-            self.handles[who].created(a_file(path, size=known.version), f"http://here:1/{until}", chunk_size=4)
-            self.handles[who].checked(a_file(path, size=known.version), until)
-            old = known.upload
-            known.upload = PendingUpload(old.upload_key, f"http://here:1/{until}", None, 4, until, old.parts)
+            self.handles[who].update(a_file(path, size=known.version), url=f"http://here:1/{until}")
+            self.handles[who].update(a_file(path, size=known.version), checked_until=until)
+            url = f"http://here:1/{until}"
+            known.upload = replace(known.upload, url=url, session=None, checked_until=until)
 
     @rule(who=WHO, path=PATH)
     def split(self, who: int, path: str) -> None:
         if known := self.mine(who, path):
             parts = self.handles[who].split(a_file(path, size=known.version), [3, 4])
-            old = known.upload
-            known.upload = PendingUpload(old.upload_key, old.url, old.session, old.chunk_size, old.checked_until, parts)
+            known.upload = replace(known.upload, parts=parts)
 
     @rule(who=WHO, path=PATH)
     def complete(self, who: int, path: str) -> None:

@@ -58,7 +58,7 @@ def test_full_disk_warns_once_and_the_journal_stays_in_memory(tmp_path: Path) ->
         trouble = Trouble(journal)
         run = trouble.run
         run.claim([before])
-        run.created(before, "http://here:1/u")
+        run.update(before, url="http://here:1/u")
         trouble.fill()
         assert set(states(run, files)) == {"new"}
         run.completed([Stored(file, server_id="id") for file in files[:1500]])
@@ -89,7 +89,7 @@ def test_pending_entries_are_written_when_the_disk_has_space(tmp_path: Path) -> 
         run.uncertain(files[1000:1001])
         run.session_opened("s")
         trouble.free()
-        run.created(files[1001], "http://here:1/u")
+        run.update(files[1001], url="http://here:1/u")
         assert (journal.runs()[0].completed_files, journal.runs()[0].open_files) == (1000, 1000)
         run.finish(ok=False)
     assert len(trouble.told) == 1
@@ -134,7 +134,7 @@ def test_a_file_that_another_run_took_meanwhile_stays_its_own(tmp_path: Path) ->
         (theirs,) = other.claim(files[:1])
         assert theirs.state == "new"
         trouble.free()
-        trouble.run.checked(files[1], 5)
+        trouble.run.update(files[1], checked_until=5)
         assert other.claim(files[:1])[0].upload == theirs.upload
         assert states(other, files[1:2]) == ["busy"]
 

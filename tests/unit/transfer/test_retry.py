@@ -14,7 +14,7 @@ from tus_model import FakeStop, pauses
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.transfer.pacing import RateBudget
-from uploader_cli.transfer.retry import FIRST_PROBE, LAST_PROBE, Retry, Tries
+from uploader_cli.transfer.retry import FIRST_PROBE, LAST_PROBE, MAX_DELAY, Retry, Tries, backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,6 +105,50 @@ def test_retry_after_beyond_max_wait_is_not_retried() -> None:
     with pytest.raises(errors.ServerFault):
         policy.retry.run(call)
     assert (len(calls), policy.stop.slept) == (1, [])
+
+
+@pytest.mark.parametrize("seconds", [0.0, 3.0, 886.0])
+def test_retry_after_decides_the_delay(seconds: float) -> None:
+    """Also 0, and also more than any backoff."""
+    policy = Policy()
+    call, _ = failing(fault(503, retry_after=seconds), None)
+    assert policy.retry.run(call, on_retry=policy.report) == "done"
+    assert policy.stop.slept == [seconds]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "least"), [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (7, MAX_DELAY), (9999, MAX_DELAY)]
+)
+def test_delays_without_retry_after_double_up_to_a_limit_and_are_jittered(attempt: int, least: float) -> None:
+    delays = [backoff(attempt) for _ in range(50)]
+    assert all(least <= delay <= least + 0.5 for delay in delays)
+    assert len(set(delays)) > 1
+
+
+@pytest.mark.parametrize(
+    ("error", "worth"),
+    [
+        (errors.ConnectFailed("x"), True),
+        (errors.ConnectionLost("x", body_sent=True), True),
+        (errors.TimedOut("x"), True),
+        (errors.ServerFault("x", status=500), True),
+        (errors.ServerFault("x", status=503), True),
+        (rate_limited(None), True),
+        (errors.TooSlow("x", status=408), True),
+        (errors.AnswerError("x", status=400), False),
+        (errors.AnswerError("x", status=413), False),
+        (errors.AnswerError("x", status=423), True),
+        (errors.AnswerError("x", status=425), True),
+        (errors.Unauthorized("x", status=401), False),
+        (errors.NotFound("x", status=404), False),
+        (errors.OutcomeUnknown("x"), False),
+        (errors.Interrupted("x"), False),
+        (errors.ProtocolError("x"), False),
+    ],
+    ids=repr,
+)
+def test_retryable_error_classes(error: errors.UploaderError, worth: bool) -> None:
+    assert error.retryable is worth
 
 
 # --- rate limits ------------------------------------------------------------------------------------------------------
@@ -215,14 +259,6 @@ def test_403_does_not_refresh_the_token() -> None:
     call, _ = failing(unauthorized(403))
     with pytest.raises(errors.Unauthorized):
         Tries(Policy(refresh=lambda: not asked.append(1)).retry).run(call)
-    assert asked == []
-
-
-def test_401_after_another_thread_refreshed_the_token_is_repeated_without_asking() -> None:
-    asked: list[int] = []
-    call, _ = failing(unauthorized(), None)
-    tries = Tries(Policy(refresh=lambda: bool(asked.append(1))).retry, stale=lambda: True)
-    assert tries.run(call) == "done"
     assert asked == []
 
 

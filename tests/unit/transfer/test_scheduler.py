@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from base64 import b64encode
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -642,7 +641,7 @@ def test_a_503_means_that_nothing_was_done(tmp_path: Path) -> None:
 
 
 def digest(data: bytes) -> str:
-    return b64encode(hashlib.sha256(data).digest()).decode()
+    return hashlib.sha256(data).hexdigest()
 
 
 def test_a_stored_file_with_equal_digest_is_completed_and_verified(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from transfer_fakes import Clock, FakeStop
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
+from uploader_cli.core.packs import Found
 from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.settings import Settings
 from uploader_cli.settings.masking import remember
@@ -215,20 +217,19 @@ def test_stored_file_has_size_and_digest(called: Called, wire: Any) -> None:
         f"{SERVER}/uploads/personal/dir/a%20b%23%3F.mp4",
         headers={"Content-Length": "12", "Repr-Digest": "sha-512=:eA==:, sha-256=:YWJj:"},
     )
-    assert called.api.stored("personal", "dir/a b#?.mp4") == (12, "YWJj")
+    assert called.api.stored(stored_path("personal", "dir/a b#?.mp4")) == Found(12, b"abc".hex(), None)
 
 
 def test_stored_file_of_the_reference_backend_has_no_digest(called: Called, wire: Any) -> None:
     capture = golden("stored-head")
     wire.head(SERVER + capture["request"]["path"], headers=capture["headers"])
-    name = capture["request"]["path"].rsplit("/", 1)[-1]
-    assert called.api.stored("personal", name) == (2097152, None)
+    assert called.api.stored(capture["request"]["path"]) == Found(2097152, None, None)
 
 
 @pytest.mark.parametrize("status", [404, 410])
 def test_file_that_is_not_stored_is_none(called: Called, wire: Any, status: int) -> None:
     wire.head(f"{SERVER}/uploads/personal/a", status=status)
-    assert called.api.stored("personal", "a") is None
+    assert called.api.stored("/uploads/personal/a") is None
 
 
 @pytest.mark.parametrize(
@@ -248,16 +249,17 @@ def test_refusal_that_says_nothing_about_the_stored_file_is_raised(
 ) -> None:
     wire.head(f"{SERVER}/uploads/personal/a", status=status, headers=headers)
     with pytest.raises(errors.AnswerError) as caught:
-        called.api.stored("personal", "a")
+        called.api.stored("/uploads/personal/a")
     assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize(
     ("header", "digest"),
     [
-        ("sha-256=:YWJj:", "YWJj"),
-        ("SHA-256=:YWJjZA==:", "YWJjZA=="),
-        ("unixsum=1, sha-256=:YWJj:", "YWJj"),
+        ("sha-256=:YWJj:", b"abc".hex()),
+        ("SHA-256=:YWJjZA==:", b"abcd".hex()),
+        ("unixsum=1, sha-256=:YWJj:", b"abc".hex()),
+        ("sha-256=:no base64:", ""),
         ("sha-512=:YWJj:", None),
         ("", None),
         ("nonsense", None),
@@ -265,7 +267,7 @@ def test_refusal_that_says_nothing_about_the_stored_file_is_raised(
 )
 def test_digest_of_rfc_9530_is_parsed(called: Called, wire: Any, header: str, digest: str | None) -> None:
     wire.head(f"{SERVER}/uploads/personal/a", headers={"Content-Length": "1", "Repr-Digest": header})
-    assert called.api.stored("personal", "a") == (1, digest)
+    assert called.api.stored("/uploads/personal/a") == Found(1, digest, None)
 
 
 @pytest.mark.parametrize(
@@ -508,6 +510,21 @@ def test_new_token_is_used_for_later_calls(wire: Any, tmp_path: Path) -> None:
     called.api.delete("f")
     called.api.delete("f")
     assert len(wire.calls) == 3
+
+
+def test_401_uses_the_token_that_another_thread_refreshed(tmp_path: Path) -> None:
+    """Asking again would return the same token, which counts as none."""
+    token = tmp_path / "token"
+    token.write_text("old")
+    api = Called(token_file=token).api
+    api.authorization()
+    with ThreadPoolExecutor(1) as other:
+        other.submit(api.authorization).result()
+        token.write_text("new")
+        assert other.submit(api.retry.refresh_token).result()
+    assert api.retry.refresh_token()
+    assert api.authorization() == {"Authorization": "Bearer new"}
+    assert not api.retry.refresh_token()
 
 
 def test_token_that_stays_the_same_is_not_sent_twice(wire: Any) -> None:

@@ -9,7 +9,7 @@ from fakes import Clock
 from tus_model import FakeStop
 
 from uploader_cli.errors import Interrupted
-from uploader_cli.transfer.pacing import CREDIT, LEAST_GRANT, MOST_GRANT, Limiter, Stop, unlimited
+from uploader_cli.transfer.pacing import CREDIT, LEAST_GRANT, MOST_GRANT, Limiter, Stop
 
 
 def drawn(rate: float, seconds: float, *, wanted: int = 1 << 20, work: float = 0.0) -> float:
@@ -76,5 +76,10 @@ def test_stop_ends_the_wait() -> None:
         limiter(1000)
 
 
-def test_unlimited_grants_everything() -> None:
-    assert unlimited(1 << 30) == 1 << 30
+def test_limiter_without_rate_grants_and_counts_everything() -> None:
+    clock = Clock()
+    limiter = Limiter(None, FakeStop(clock).sleep, clock)
+    assert limiter(1 << 30) == 1 << 30
+    assert limiter.measure(1.0) is None
+    clock.pass_(2.0)
+    assert limiter.measure(1.0) == 1 << 29

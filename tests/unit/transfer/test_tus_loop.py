@@ -15,8 +15,7 @@ from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.tus import LARGE
 from uploader_cli.transfer import bodies
 from uploader_cli.transfer.journal import PendingUpload
-from uploader_cli.transfer.tus import TusClient
-from uploader_cli.transfer.tus_upload import RESTARTS, Terms
+from uploader_cli.transfer.tus_job import RESTARTS, Tus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -371,14 +370,6 @@ class TestToken:
         """A token may last an hour and a file take a day."""
         Case(tmp_path, "ok 401 ok ok 401 ok ok 401", refresh=lambda: True).run()
 
-    def test_401_uses_the_token_that_another_worker_refreshed(self, tmp_path: Path) -> None:
-        """Asking again would return the same token, which counts as none."""
-        case = Case(tmp_path, "ok 401")
-        tokens = iter(["old", "old"])
-        client = TusClient(case.model, ENDPOINT, lambda: {"Authorization": next(tokens, "new")})  # type: ignore[arg-type]
-        send(case.told, [client], case.terms, case.file)
-        assert [headers["Authorization"] for _, _, headers, _ in case.model.calls][:3] == ["old", "old", "new"]
-
 
 def test_413_halves_the_chunk(tmp_path: Path) -> None:
     case = Case(tmp_path, "ok 413")
@@ -428,13 +419,13 @@ def test_413_for_a_chunk_that_others_made_smaller_meanwhile_halves_once(tmp_path
 def test_file_is_cut_where_the_server_is_far_and_workers_are_idle(
     size: int, idle: int, round_trip: float | None, parts: int
 ) -> None:
-    assert Terms.parts(make_terms(), size, idle, round_trip) == parts
+    assert Tus.parts(make_terms(), size, idle, round_trip) == parts
 
 
 def test_file_is_cut_where_each_connection_is_capped(monkeypatch: pytest.MonkeyPatch) -> None:
     terms = make_terms()
     monkeypatch.setattr(ChunkSize, "capped", True)
-    assert [Terms.parts(terms, size, 3, 0.001) for size in (LARGE, LARGE - 1)] == [4, 1]
+    assert [Tus.parts(terms, size, 3, 0.001) for size in (LARGE, LARGE - 1)] == [4, 1]
 
 
 class TestTheFile:

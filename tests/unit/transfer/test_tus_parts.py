@@ -7,14 +7,12 @@ from base64 import b64decode
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tus_model import ENDPOINT, Emitted, Model, failure, file_of, make_client, make_terms, send, tus_file, worker_of
 
 from uploader_cli import errors
-from uploader_cli.transfer.tus_job import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,7 +135,7 @@ class TestForeignServer:
     @pytest.mark.parametrize("lost", [1, 2])
     def test_lost_parts_alone_are_sent_again(self, tmp_path: Path, lost: int) -> None:
         case = self.case(tmp_path, "ok " * 12 + "reset")
-        case.terms = replace(case.terms, retry=make_terms(retries=0).retry)
+        case.terms = case.terms.with_retries(0)
         case.fail()
         case.next_run()
         for number in range(lost):
@@ -380,19 +378,19 @@ class TestPartStopped:
 def test_sums_never_fall_within_an_attempt(tmp_path: Path) -> None:
     """A part whose offset fell is reported when it has risen again."""
     case = Case(tmp_path)
-    told, context = case.told, SimpleNamespace(emit=case.told.emit, ledger=case.told, run=case.told)
-    tus: Any = SimpleNamespace(context=context, terms=case.terms)
-    parts = told.split(case.file, [50, 50])
-    progress = Progress(tus, case.file, "", parts)
-    first, second = progress.parts
-    progress.found(first, 30)
-    progress.found(second, 30)
-    progress.begin()
-    progress.confirmed(first, 10)
+    told = case.told
+    job = tus_file(told, deque(), case.terms, case.file, idle=1)
+    list(job.run(worker_of(make_client(case.model))))
+    first, second = job.parts
+    first.found(30)
+    second.found(30)
+    job.retry(errors.ConnectionLost("x"), 0.0)
+    job.begin()
+    job.report_confirmed(first, 10)
     assert told.confirmed == 60
-    progress.confirmed(first, 40)
-    progress.sent(second, 50)
+    job.report_confirmed(first, 40)
+    job.report_sent(second, 50)
     assert (told.confirmed, told.sent) == (70, 90)
-    progress.retry(errors.ConnectionLost("x"), 0.5, second)
-    progress.sent(first, 45)
-    assert (told.attempts, told.sent) == ([60, 70], 75)
+    job.retry(errors.ConnectionLost("x"), 0.5, second)
+    job.report_sent(first, 45)
+    assert (told.attempts, told.sent) == ([0, 60, 70], 75)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections import deque
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import multipart
@@ -14,6 +13,7 @@ from fakes import Supplied
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.last_heard import LastHeard
+from uploader_cli.core.packs import Found
 from uploader_cli.core.plan import ASSUMED, Limits, LocalFile
 from uploader_cli.core.protocol import Session, StoredFile
 from uploader_cli.errors import Interrupted
@@ -124,10 +124,15 @@ class FakeApi:
     budget: RateBudget = field(default_factory=RateBudget)
     request_ids: RequestIds = field(default_factory=RequestIds)
     retry: Retry = field(init=False)
-    http: Any = field(default_factory=lambda: SimpleNamespace(sockets=Sockets()))
+    sockets: Sockets = field(default_factory=Sockets)
+    model: Any = None
+    """What answers tus requests."""
 
     def another(self) -> FakeApi:
         return self
+
+    def request(self, *what: Any, **how: Any) -> Any:
+        return self.model.request(*what, **how)
 
     def authorization(self) -> dict[str, str]:
         return {}
@@ -169,16 +174,12 @@ class FakeApi:
             raise answer
         return answer
 
-    def stored(self, category: str, path: str) -> Any:
-        self.calls.append(("head", category, path))
-        answer = self.heads.popleft() if self.heads else None
+    def stored(self, where: str) -> Any:
+        self.calls.append(("stored", where))
+        answer = self.heads.popleft() if self.heads else None if self.limits else (None, None)
         if isinstance(answer, errors.UploaderError):
             raise answer
-        return answer
-
-    def stored_at(self, where: str) -> Any:
-        self.calls.append(("stored_at", where))
-        return None, None
+        return Found(*answer, None) if answer is not None else None
 
     def finish(self, session: str, failed: int = 0) -> None:
         del failed

@@ -26,11 +26,10 @@ from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.tus import Capabilities
 from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
-from uploader_cli.transfer.pacing import RateBudget, Stop, unlimited
+from uploader_cli.transfer.pacing import RateBudget, Stop
 from uploader_cli.transfer.retry import Retry
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_job import Tus, TusFile
-from uploader_cli.transfer.tus_upload import Terms
 from uploader_cli.transfer.wire import Sockets
 
 if TYPE_CHECKING:
@@ -292,18 +291,17 @@ class Emitted:
         self._set(file, None, parts=parts)
         return parts
 
-    def created(self, file: LocalFile, url: str, *, part: int | None = None, chunk_size: int | None = None) -> None:
-        self._set(file, part, url=url)
-        if part is None:
-            assert chunk_size
-            self.urls.append(url)
+    def checked(self) -> None:
+        """Called when the server has accepted a checksum."""
 
-    def checked(self, file: LocalFile, until: int, *, part: int | None = None) -> None:
-        self._set(file, part, checked_until=until)
-
-    def pledged(self, file: LocalFile, until: int, *, part: int | None = None) -> None:
-        self._set(file, part, pledged_until=until)
-        self.pledges.append(until)
+    def update(self, file: LocalFile, *, part: int | None = None, **values: Any) -> None:
+        if "checked_until" in values:
+            self.checked()
+        self._set(file, part, **values)
+        if part is None and "url" in values:
+            self.urls.append(values["url"])
+        if "pledged_until" in values:
+            self.pledges.append(values["pledged_until"])
 
     def _set(self, _file: LocalFile, part: int | None, **values: Any) -> None:
         with self._lock:
@@ -315,9 +313,16 @@ class Emitted:
                 self.upload = replace(self.upload, parts=tuple(parts))
 
 
-@dataclass(frozen=True, slots=True)
-class CutTerms(Terms):
+@dataclass(frozen=True)
+class Terms(Tus):
     """Terms that cut every file into as many parts as there are idle workers, and one."""
+
+    @property
+    def retry(self) -> Retry:
+        return self.context.retry
+
+    def with_retries(self, retries: int) -> Terms:
+        return replace(self, context=make_terms(retries=retries).context)
 
     def parts(self, _size: int, idle: int, _round_trip: float | None) -> int:
         return 1 + idle
@@ -330,7 +335,7 @@ def make_terms(
     cwu: bool = True,
     extensions: Iterable[str] = (),
     stop: Stop | None = None,
-    throttle: Callable[[int], int] = unlimited,
+    throttle: Callable[[int], int] = lambda wanted: wanted,
     **policy: Any,
 ) -> Terms:
     """Return terms with a clock of their own. `cwu`: the server takes creation-with-upload; `policy` is for `Retry`."""
@@ -340,7 +345,15 @@ def make_terms(
         ENDPOINT, extensions=frozenset(offered), checksum_algorithms=frozenset({"sha1", "sha256"})
     )
     retry = Retry(FakeStop(clock) if stop is None else stop, RateBudget(clock), clock=clock, **policy)
-    return CutTerms(retry, capabilities, ChunkSize(chunk_size), checksum=checksum, throttle=throttle)
+    context: Any = SimpleNamespace(retry=retry, throttle=throttle)
+    return Terms(context, SimpleNamespace(), capabilities, ChunkSize(chunk_size), checksum)  # type: ignore[arg-type]
+
+
+def with_context(terms: Tus, pool: Any, **context: Any) -> Tus:
+    """Return the terms with what a job needs of the run."""
+    known: Any = SimpleNamespace(retry=terms.context.retry, throttle=terms.context.throttle, fails_fast=False)
+    vars(known).update(context)
+    return replace(terms, context=known, pool=pool)
 
 
 def tus_file(
@@ -356,11 +369,11 @@ def tus_file(
 ) -> TusFile:
     """Return the job that sends a file. Others that it makes go into `line`; `idle` workers could send parts."""
     settings = SimpleNamespace(tus_endpoint=ENDPOINT if foreign else "")
-    context: Any = SimpleNamespace(settings=settings, emit=told.emit, ledger=told, run=told, fails_fast=False)
-    pool: Any = SimpleNamespace(idle=idle, put_first=lambda jobs: line.extendleft(reversed(jobs)))
+    pool: Any = SimpleNamespace(idle=idle, put=lambda jobs, first: line.extendleft(reversed(jobs)))
+    tus = with_context(terms, pool, settings=settings, emit=told.emit, ledger=told, run=told)
     opened: Any = SimpleNamespace(id=session, renew=lambda _api, _lost: False)
     claim = Claim(ClaimState.RESUME if resumes else ClaimState.NEW, told.upload)
-    return TusFile(Tus(context, terms, pool), opened, file, claim)
+    return TusFile(tus, opened, file, claim)
 
 
 def inline() -> Any:
@@ -421,7 +434,23 @@ def pauses(events: Iterable[ev.Event]) -> list[float]:
 
 def make_client(model: Model) -> TusClient:
     """Return the real client, connected to the model."""
-    return TusClient(model, ENDPOINT, dict)  # type: ignore[arg-type]  # it stands in for `Http`
+    return client_of(model, ENDPOINT)
+
+
+def client_of(
+    http: Any,
+    endpoint: str,
+    authorization: Callable[[], dict[str, str]] = dict,
+    note: Callable[[Any], object] = lambda _headers: None,
+) -> TusClient:
+    """Return the real client, connected to what stands in for `Http`."""
+    api: Any = SimpleNamespace(
+        request=lambda *what, **how: http.request(*what, **how),
+        authorization=authorization,
+        budget=SimpleNamespace(note=note),
+        server="",
+    )
+    return TusClient(api, endpoint)
 
 
 def file_of(path: Path, data: bytes) -> LocalFile:

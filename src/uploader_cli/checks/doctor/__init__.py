@@ -1,7 +1,117 @@
 """Diagnose the connection to a server step by step: what works, what fails, why, and how to fix it."""
 
-from uploader_cli.checks.doctor.context import Context
-from uploader_cli.checks.doctor.examination import examine
-from uploader_cli.checks.doctor.findings import Report, Result, Status
+from __future__ import annotations
 
-__all__ = ["Context", "Report", "Result", "Status", "examine"]
+import contextlib
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from uploader_cli import errors
+from uploader_cli.checks.doctor import disk, live, network, server, sessions
+from uploader_cli.checks.doctor.report import sentence
+from uploader_cli.checks.result import Report, Result, Verdict, checks_of, failed, skipped, warning
+from uploader_cli.checks.runner import run
+from uploader_cli.exit_status import Exit, of_error, worst
+from uploader_cli.settings import mask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from uploader_cli.checks.doctor.context import Context
+    from uploader_cli.checks.result import Check, Finding
+    from uploader_cli.checks.runner import Begin, Tell
+
+STEPS = checks_of(network, server, sessions, live, disk)
+"""Ordered so that a failure explains the following ones."""
+STEP_LIMIT = 5.0
+"""Maximum seconds for a step."""
+RUN_LIMIT = 25.0
+"""Seconds after which no further step is started; the clean-up may take `STEP_LIMIT` more."""
+
+
+def examine(
+    context: Context,
+    steps: Sequence[Check] = STEPS,
+    *,
+    begin: Begin = lambda _step: None,
+    tell: Tell = lambda _result: None,
+) -> Report:
+    """Run all steps; `begin` gets each before, `tell` its result after. Closes the context."""
+    began = time.perf_counter()
+    make = partial(_result, context, began + RUN_LIMIT)
+    results, _ = run(context, steps, make, clean_up=partial(_clean_up, context), begin=begin, tell=tell)
+    code = worst(result.finding.exit for result in results)
+    warned = any(result.verdict is Verdict.WARNING for result in results)
+    verdict = Verdict.FAIL if code is not Exit.OK else Verdict.WARNING if warned else Verdict.PASS
+    summary, took = mask(sentence(context, results)), time.perf_counter() - began
+    return Report(context.settings.server, tuple(results), verdict, summary, code, context.calls, took)
+
+
+def _result(context: Context, until: float, step: Check, before: Sequence[Result]) -> Result:
+    """Run one step, unless one that it depends on failed."""
+    for found in before:
+        if found.id == step.rests_on and found.blocked_by:
+            return Result(step, found.finding, blocked_by=found.blocked_by)
+        if found.id == step.rests_on and found.verdict is Verdict.FAIL:
+            return Result(step, skipped(f"because {found.check.description} failed"), blocked_by=found.id)
+    return Result(step, _found(context, step, min(STEP_LIMIT, until - time.perf_counter())))
+
+
+def _found(context: Context, step: Check, limit: float) -> Finding:
+    """Run one step in a thread: a name lookup, for example, has no time limit."""
+    found: list[Any] = []
+
+    def look() -> None:
+        try:
+            found.append(step.look(context))
+        except errors.UploaderError as error:
+            found.append(_of_error(step, error))
+        except BaseException as bug:  # noqa: BLE001 - raised again below
+            found.append(bug)
+
+    if limit > 0:
+        _in_thread(look, limit)
+    if not found:
+        context.http.shut()
+        return _late(context, step, limit)
+    if isinstance(found[0], BaseException):
+        raise found[0]
+    return cast("Finding", found[0])
+
+
+def _late(context: Context, step: Check, limit: float) -> Finding:
+    if step.id == "dns":
+        return failed(f"the lookup of {context.next_hop.host} took longer than {limit:.0f} s", network.ASK_DNS)
+    if step.id == "settings":
+        hint = "Run it yourself to see what it waits for."
+        return failed(f"the token command took longer than {limit:.0f} s", hint, exit=Exit.USAGE)
+    cause = f"no result within {limit:.0f} s" if limit > 0 else f"the {RUN_LIMIT:.0f} s for all steps have passed"
+    if step.required:
+        return failed(cause, "Try again; if it persists, contact the operator of the server or the proxy.")
+    return warning(cause, "Try again; if it persists, contact the server's operator.")
+
+
+def _of_error(step: Check, error: errors.UploaderError) -> Finding:
+    """Return the finding for an error that the step did not handle."""
+    hint = error.hint or "try again"
+    hint = hint[0].upper() + hint[1:] + ("" if hint.endswith(("?", ".")) else ".")
+    return failed(str(error), hint, exit=of_error(error)) if step.required else warning(str(error), hint)
+
+
+def _clean_up(context: Context) -> None:
+    """Cancel the session that was created here."""
+
+    def cancel() -> None:
+        with contextlib.suppress(errors.UploaderError):
+            context.call("POST", f"/api/upload/cancel/{context.opened}")
+
+    if context.opened is not None and context.limited is None:
+        _in_thread(cancel, STEP_LIMIT)
+
+
+def _in_thread(work: Callable[[], None], limit: float) -> None:
+    thread = threading.Thread(target=work, name="doctor-step", daemon=True)
+    thread.start()
+    thread.join(limit)

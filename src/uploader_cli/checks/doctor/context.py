@@ -1,15 +1,13 @@
-"""The data shared by the steps of a diagnosis, and its counted requests."""
+"""The data that the steps of a diagnosis share, and their requests."""
 
 from __future__ import annotations
 
 import os
-import threading
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from uploader_cli.transfer.http import Http
+from uploader_cli.checks.target import Target
 from uploader_cli.transfer.pacing import retry_after
 
 if TYPE_CHECKING:
@@ -18,10 +16,6 @@ if TYPE_CHECKING:
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.http import Answer
 
-NOBODY = "00000000-0000-4000-8000-000000000000"
-"""An ID that no session and no file has: requests for it change nothing."""
-STEP_LIMIT = 5.0
-"""Maximum seconds for a step."""
 ANSWER_LIMIT = 4.0
 """Maximum seconds for a response, less than for a step, so that the step can report it."""
 
@@ -37,50 +31,43 @@ class Address(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """A response and its duration in milliseconds."""
+    """A response, its duration in milliseconds, and the wall time of its arrival (seconds)."""
 
     answer: Answer
     ms: float
+    at: float
 
 
-@dataclass
-class Context:
-    """The results that steps pass on. `session` is an ID to check, `new_session` creates one.
+class Context(Target):
+    """The server, and the results that steps pass on. `session` is an ID to check, `new_session` creates one.
 
-    Environment, wall clock and `fsync` are fields, so that tests can replace them.
+    `fsync` is replaced in tests.
     """
 
-    settings: Settings
-    session: str | None = None
-    new_session: bool = False
-    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    wall: Callable[[], float] = time.time
-    fsync: Callable[[int], None] = os.fsync
-
-    token: str | None = None
-    proxy: str | None = None
-    addresses: list[str] = field(default_factory=list)
-    connect_ms: float | None = None
-    """Duration of the TCP handshake: about one round trip."""
-    health: Timed | None = None
-    health_received: float = 0.0
-    """Wall time of its arrival (seconds)."""
-    speaks: bool = False
-    """True once a response was that of an upload server."""
-    opened: str | None = None
-    """The session created here, until it is cancelled."""
-    calls: int = 0
-    limited: float | None = None
-    """Seconds until the server accepts requests again, after a 429."""
-    meter: Mapping[str, str] | None = None
-    """The headers of the last counted response."""
-    live: dict[str, float] = field(default_factory=dict)
-    """Transport → milliseconds to connect."""
-    poll_ms: float | None = None
-
-    def __post_init__(self) -> None:
-        self.http = Http(self.settings)
-        self.closing = threading.Event()
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        session: str | None = None,
+        new_session: bool = False,
+        fsync: Callable[[int], None] = os.fsync,
+    ) -> None:
+        super().__init__(settings)  # the first step reads the token
+        self.session, self.new_session, self.fsync = session, new_session, fsync
+        self.proxy: str | None = None
+        self.addresses: list[str] = []
+        self.connect_ms = 0.0
+        """Duration of the TCP handshake: about one round trip."""
+        self.health: Timed | None = None
+        self.opened: str | None = None
+        """The session created here, until it is cancelled."""
+        self.limited: float | None = None
+        """Seconds until the server accepts requests again, after a 429."""
+        self.meter: Mapping[str, str] | None = None
+        """The headers of the last counted response."""
+        self.live: dict[str, float] = {}
+        """Transport → milliseconds to connect."""
+        self.poll_ms: float | None = None
 
     @property
     def server(self) -> Address:
@@ -97,34 +84,19 @@ class Context:
         """The first hop: the proxy, else the server."""
         return address_of(self.proxy) if self.proxy else self.server
 
-    def authorization(self) -> dict[str, str]:
-        """Return the header with the token, if there is one."""
-        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
-
-    def call(self, method: str, path: str, *, json: object = None, headers: Mapping[str, str] | None = None) -> Timed:
-        """Send a request and time it; those to `/api` are counted. Raises `NetworkError`."""
-        counted = path.startswith("/api/")
+    def call(self, method: str, path: str, *, json: object = None) -> Timed:
+        """Send a request and time it. Raises `NetworkError`."""
+        counted = self.counts(path)
         self.calls += counted
         began = time.perf_counter()
-        answer = self.http.request(
-            method,
-            self.settings.server + path,
-            json=json,
-            headers={**self.authorization(), **(headers or {})},
-            read_timeout=ANSWER_LIMIT,
-        )
-        took = (time.perf_counter() - began) * 1000
+        url, own = self.settings.server + path, self.authorization
+        answer = self.http.request(method, url, json=json, headers=own, read_timeout=ANSWER_LIMIT)
+        ms = (time.perf_counter() - began) * 1000
         if counted:
             self.meter = answer.headers
             if answer.status == 429:
                 self.limited = max(1.0, retry_after(answer.headers) or 60.0)
-        return Timed(answer, took)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self.closing.set()
-        self.http.shut()
-        self.http.close()
+        return Timed(answer, ms, time.time())
 
 
 def address_of(url: str) -> Address:

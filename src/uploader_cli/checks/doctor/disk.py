@@ -9,7 +9,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
-from uploader_cli.checks.doctor.findings import Detail, Finding, failed, fine, warning
+from uploader_cli.checks.result import Detail, Finding, check, failed, passed, warning
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import rate
 from uploader_cli.transfer.journal.schema import NAME, VERSION
@@ -30,18 +30,17 @@ SLOW_SYNC = 0.3
 ELSEWHERE = "use a directory on a local disk with --state-dir."
 
 
+@check("disk", "state dir", required=False)
 def disk(context: Context) -> Finding:
     """Write, sync and delete a file in the state directory (or its nearest parent), and read the journal."""
     directory = context.settings.state_path
+    existing = next((place for place in (directory, *directory.parents) if place.exists()), directory)
     try:
-        speed, slowest = _written(_existing(directory), context)
+        speed, slowest = _written(existing, context)
     except OSError as error:
-        return failed(
-            f"the state directory {directory} can't be written: {error.strerror or error}",
-            f"Check its free space and permissions, or {ELSEWHERE}",
-            Exit.USAGE,
-            directory=str(directory),
-        )
+        cause = f"the state directory {directory} can't be written: {error.strerror or error}"
+        hint = f"Check its free space and permissions, or {ELSEWHERE}"
+        return failed(cause, hint, exit=Exit.USAGE, directory=str(directory))
     details: dict[str, Detail] = {
         "directory": str(directory),
         "bytes_per_second": round(speed),
@@ -49,23 +48,12 @@ def disk(context: Context) -> Finding:
     }
     trouble = _journal(directory)
     if trouble:
-        return warning(
-            f"the journal in {directory} {trouble}",
-            "The next upload replaces it by a new one; interrupted uploads are restarted.",
-            **details,
-        )
+        hint = "The next upload replaces it by a new one; interrupted uploads are restarted."
+        return warning(f"the journal in {directory} {trouble}", hint, **details)
     if speed < SLOW_RATE or slowest > SLOW_SYNC:
-        return warning(
-            f"slow disk here: {rate(speed)} in {directory}, up to {slowest * 1000:,.0f} ms to sync a write",
-            f"Check what else writes to that disk, or {ELSEWHERE}",
-            **details,
-        )
-    return fine(f"{rate(speed)} in {directory}", **details)
-
-
-def _existing(directory: Path) -> Path:
-    """Return the directory or its nearest existing parent; nothing is created here."""
-    return next((place for place in (directory, *directory.parents) if place.exists()), directory)
+        cause = f"slow disk here: {rate(speed)} in {directory}, up to {slowest * 1000:,.0f} ms to sync a write"
+        return warning(cause, f"Check what else writes to that disk, or {ELSEWHERE}", **details)
+    return passed(f"{rate(speed)} in {directory}", **details)
 
 
 def _written(directory: Path, context: Context) -> tuple[float, float]:

@@ -1,42 +1,86 @@
-"""Check the name and port of the first hop, which is the proxy if there is one."""
+"""Steps before any request: the settings, the proxy, the name and port of the first hop, and TLS."""
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import ssl
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
-from uploader_cli.checks.doctor.configuration import named_proxy
-from uploader_cli.checks.doctor.context import ANSWER_LIMIT
-from uploader_cli.checks.doctor.findings import Finding, failed, fine
+from uploader_cli.checks.doctor.context import ANSWER_LIMIT, address_of
+from uploader_cli.checks.result import Detail, Finding, check, failed, passed, skipped, warning
+from uploader_cli.settings import DEFAULT
 
 if TYPE_CHECKING:
     from uploader_cli.checks.doctor.context import Context
 
 ASK_DNS = "Check the name for typos, and this machine's DNS server or VPN."
+DAY = 86_400.0
+SOON = 14
+"""Days before the expiry of a certificate that cause a warning."""
+WRONG_NAME = (62, 64)
+"""OpenSSL's codes (x509_vfy.h): the certificate is for other host names or IP addresses."""
+NOT_YET, EXPIRED = 9, 10
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
 
+@check("settings", "settings")
+def settings(context: Context) -> Finding:
+    """Report the source of the server's URL, and read the token. Raises `UsageError`."""
+    given = context.settings
+    source = given.sources.get("server", DEFAULT)
+    context.token = given.bearer()
+    token = "withheld" if given.token_withheld else "present" if context.token else "none"
+    cause = f"{given.server} from {source}; token: {token}"
+    details = {"server": given.server, "source": str(source), "layer": str(source.layer), "token": token}
+    if given.token_withheld:
+        cause = f"the token is withheld: only {source}, in the working directory, names {given.server}"
+        hint = "Set the server with --server, UPLOADER_SERVER or in your user config to send the token."
+        return warning(cause, hint, **details)
+    if given.insecure and context.secure:
+        cause = f"certificates are not verified (--insecure): {cause}"
+        return warning(cause, "Use --ca-bundle with the authority's certificate instead of --insecure.", **details)
+    return passed(cause, **details)
+
+
+@check("proxy", "proxy", required=False)
+def proxy(context: Context) -> Finding:
+    """Report the proxy of --proxy or the environment, as an upload would use it."""
+    scheme, proxies = "https" if context.secure else "http", context.http.session.proxies
+    context.proxy = proxies.get(scheme) or proxies.get("all")
+    if not context.proxy:
+        return passed("none", proxy=None)
+    where = str(address_of(context.proxy))
+    if context.settings.proxy:
+        source = str(context.settings.sources.get("proxy", "--proxy"))
+    else:
+        names = (f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY")
+        source = next((name for name in names if os.environ.get(name)), "the system")
+    return passed(f"{where}, from {source}", proxy=where, source=source)
+
+
+@check("dns", "DNS")
 def dns(context: Context) -> Finding:
     """Resolve the name of the first hop."""
     host, port = context.next_hop
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
-        option = "--proxy" if context.proxy else "--server"
         why = getattr(error, "strerror", None) or "not a host name"
-        return failed(
-            f"the host name {host} is unknown ({why})",
-            f"Check the name in {option} for typos, and this machine's DNS server or VPN.",
-        )
+        hint = f"Check the name in {_option(context)} for typos, and this machine's DNS server or VPN."
+        return failed(f"the host name {host} is unknown ({why})", hint)
     context.addresses = list(dict.fromkeys(str(item[4][0]) for item in found))
     if context.addresses == [host]:
-        return fine(f"{host} is an address", addresses=context.addresses)
+        return passed(f"{host} is an address", addresses=context.addresses)
     shown = ", ".join(context.addresses[:3]) + (" …" if len(context.addresses) > 3 else "")
-    return fine(f"{host} is {shown}", addresses=context.addresses)
+    return passed(f"{host} is {shown}", addresses=context.addresses)
 
 
+@check("tcp", "TCP", rests_on="dns")
 def tcp(context: Context) -> Finding:
     """Connect to the first hop, trying all its addresses within the time limit."""
     port = context.next_hop.port
@@ -51,32 +95,153 @@ def tcp(context: Context) -> Finding:
         except OSError as error:
             problem = error
         else:
-            return fine(f"port {port} of {address} is open", address=address, port=port)
-    return _closed(context, problem)
+            return passed(f"port {port} of {address} is open", address=address, port=port)
+    return failed(*_closed(context, problem), port=port)
 
 
-def _closed(context: Context, problem: OSError) -> Finding:
-    where, what = context.next_hop, named_proxy(context)
-    option = "--proxy" if context.proxy else "--server"
+def _closed(context: Context, problem: OSError) -> tuple[str, str]:
+    """Return why no address accepts connections, and the fix."""
+    where = context.next_hop
     if isinstance(problem, ConnectionRefusedError):
-        own = "" if context.proxy else " (`uploader serve` listens on 8005)"
-        return failed(
-            f"port {where.port} of {where.host} is closed: nothing listens there",
-            f"Start {what}, or correct the port in {option}{own}.",
-            port=where.port,
-        )
+        what, own = ("the proxy", "") if context.proxy else ("the server", " (`uploader serve` listens on 8005)")
+        cause = f"port {where.port} of {where.host} is closed: nothing listens there"
+        return cause, f"Start {what}, or correct the port in {_option(context)}{own}."
     if isinstance(problem, TimeoutError):
-        return failed(
-            f"no answer from port {where.port} of {where.host} within {ANSWER_LIMIT:.0f} s: a firewall drops the "
-            "packets, or the host is down",
-            f"Allow outgoing TCP to port {where.port} of {where.host}, or use a proxy with --proxy.",
-            port=where.port,
-        )
+        silence = f"no answer from port {where.port} of {where.host} within {ANSWER_LIMIT:.0f} s"
+        hint = f"Allow outgoing TCP to port {where.port} of {where.host}, or use a proxy with --proxy."
+        return f"{silence}: a firewall drops the packets, or the host is down", hint
     if problem.errno in _UNREACHABLE:
-        return failed(
-            f"there is no route to {where.host} ({problem.strerror})",
-            "Check this machine's network, and the VPN if the server is behind one.",
-            port=where.port,
-        )
+        cause = f"there is no route to {where.host} ({problem.strerror})"
+        return cause, "Check this machine's network, and the VPN if the server is behind one."
     words = problem.strerror or str(problem) or type(problem).__name__
-    return failed(f"no connection to {where}: {words}", f"Check the host and port in {option}.", port=where.port)
+    return f"no connection to {where}: {words}", f"Check the host and port in {_option(context)}."
+
+
+def _option(context: Context) -> str:
+    return "--proxy" if context.proxy else "--server"
+
+
+class _ProxyRefused(OSError):
+    pass
+
+
+@check("tls", "TLS", rests_on="tcp")
+def tls(context: Context) -> Finding:
+    """Do a handshake with the authorities, client certificate and name that an upload uses."""
+    if not context.secure:
+        return skipped("because the server's URL is http: nothing is encrypted")
+    if context.proxy and context.proxy.startswith("https://"):
+        return skipped("because it is inside the TLS connection to the proxy")
+    try:
+        with _handshake(context, context.server.host) as secured:
+            return _accepted(secured)
+    except ssl.SSLCertVerificationError as error:
+        return _distrusted(context, error)
+    except ssl.SSLError as error:
+        return failed(*_no_tls(context, error))
+    except _ProxyRefused as error:
+        cause = f"the proxy does not connect to {context.server}: {error}"
+        hint = f"Let the proxy allow CONNECT to port {context.server.port}, or use another one with --proxy."
+        return failed(cause, hint)
+    except OSError as error:
+        why = "no answer" if isinstance(error, TimeoutError) else error.strerror or "the connection was closed"
+        cause = f"the TLS handshake with {context.server} failed: {why}"
+        return failed(cause, "Check that the server uses TLS on this port, else use http:// in --server.")
+
+
+def _handshake(context: Context, host: str | None) -> ssl.SSLSocket:
+    """Connect to the server, through the proxy if there is one. Without `host` names are not verified."""
+    raw = socket.create_connection(context.next_hop, timeout=ANSWER_LIMIT)
+    try:
+        if context.proxy:
+            _tunnel(raw, context)
+        return _ssl_context(context, names=host is not None).wrap_socket(raw, server_hostname=host)
+    except BaseException:
+        raw.close()
+        raise
+
+
+def _tunnel(raw: socket.socket, context: Context) -> None:
+    headers = {"Host": str(context.server), **_adapter(context).proxy_headers(context.proxy)}
+    lines = [f"CONNECT {context.server} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    raw.sendall("\r\n".join([*lines, "", ""]).encode())
+    head = b""
+    while b"\r\n\r\n" not in head and len(head) < 65536 and (piece := raw.recv(4096)):
+        head += piece
+    said = head.partition(b"\r\n")[0].decode("latin-1")
+    if said.split(" ")[1:2] != ["200"]:
+        raise _ProxyRefused(f"it answered {said.partition(' ')[2]!r}" if said else "it closed the connection")
+
+
+def _ssl_context(context: Context, *, names: bool) -> ssl.SSLContext:
+    """Return the TLS settings of `requests`, which has certificate authorities of its own."""
+    asked: Any = SimpleNamespace()
+    session = context.http.session
+    _adapter(context).cert_verify(asked, context.settings.server, session.verify, session.cert)
+    trust = ssl.create_default_context(
+        cafile=getattr(asked, "ca_certs", None), capath=getattr(asked, "ca_cert_dir", None)
+    )
+    trust.check_hostname = names and asked.cert_reqs != "CERT_NONE"
+    if asked.cert_reqs == "CERT_NONE":
+        trust.verify_mode = ssl.CERT_NONE
+    if getattr(asked, "cert_file", None):
+        trust.load_cert_chain(asked.cert_file, getattr(asked, "key_file", None))
+    return trust
+
+
+def _adapter(context: Context) -> Any:
+    return context.http.session.get_adapter(context.settings.server)
+
+
+def _accepted(secured: ssl.SSLSocket) -> Finding:
+    version = secured.version() or "TLS"
+    certificate: dict[str, Any] = dict(secured.getpeercert() or {})
+    if not certificate:  # --insecure
+        return passed(f"{version}, certificate not verified", version=version)
+    days = int((ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()) / DAY)
+    fields = {key: value for group in certificate.get("issuer", ()) for key, value in group}
+    issuer = str(fields.get("organizationName") or fields.get("commonName") or "an unnamed authority")
+    details: dict[str, Detail] = {"version": version, "issuer": issuer}
+    details |= {"names": _names(certificate), "days_left": days}
+    if days < SOON:
+        cause = f"the certificate expires in {days} days: by {issuer}, {version}"
+        hint = "Renew the server's certificate before then: afterwards no upload is possible."
+        return warning(cause, hint, **details)
+    return passed(f"{version}, certificate by {issuer}, valid for {days} days", **details)
+
+
+def _distrusted(context: Context, error: ssl.SSLCertVerificationError) -> Finding:
+    host, words = context.server.host, error.verify_message
+    if error.verify_code in WRONG_NAME:
+        try:
+            with _handshake(context, None) as secured:
+                listed = _names(dict(secured.getpeercert() or {}))
+        except OSError:
+            listed = []
+        shown = ", ".join(listed[:4]) or "other names"
+        cause = f"the TLS name does not match: the certificate is for {shown}, not for {host}"
+        return failed(cause, "Use one of these names in --server, or get a certificate for this one.", names=listed)
+    if error.verify_code in (EXPIRED, NOT_YET):
+        cause = f"the certificate {'has expired' if error.verify_code == EXPIRED else 'is not valid yet'} ({words})"
+        return failed(cause, "Renew the server's certificate, or correct this machine's clock.")
+    given = context.settings.ca_bundle
+    known = f" in {Path(given).name} (--ca-bundle)" if given else ""
+    cause = f"the TLS authority is unknown{known}: the certificate of {host} is not trusted ({words})"
+    return failed(cause, "Give the authority's certificate with --ca-bundle FILE; --insecure disables the protection.")
+
+
+def _no_tls(context: Context, error: ssl.SSLError) -> tuple[str, str]:
+    """Return why the handshake failed, and the fix."""
+    reason = (error.reason or "").replace("_", " ").lower()
+    if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
+        cause = f"port {context.server.port} of {context.server.host} does not use TLS"
+        return cause, "Use http:// in --server, or the port with TLS."
+    if "certificate required" in reason or "handshake failure" in reason:
+        cause = f"the server refused the TLS handshake ({reason}): it may require a client certificate"
+        return cause, "Give one with --client-cert FILE."
+    return f"no TLS with {context.server}: {reason or error}", "Check the scheme and the port in --server."
+
+
+def _names(certificate: dict[str, Any]) -> list[str]:
+    """Return the host names and addresses of a certificate."""
+    return [str(value) for _, value in certificate.get("subjectAltName", ())]

@@ -1,8 +1,135 @@
 """Black-box checks of an upload server against docs/protocol.md."""
 
-from uploader_cli.checks.smoke.checks import CHECKS, Check, chosen
-from uploader_cli.checks.smoke.runner import Stopped, run_checks
-from uploader_cli.checks.smoke.site import BUDGET, Site
-from uploader_cli.checks.smoke.verdicts import Report, Result, Verdict
+from __future__ import annotations
 
-__all__ = ["BUDGET", "CHECKS", "Check", "Report", "Result", "Site", "Stopped", "Verdict", "chosen", "run_checks"]
+import time
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import TYPE_CHECKING
+
+from uploader_cli import errors
+from uploader_cli.checks.result import BROKEN, Finding, Report, Result, Verdict, checks_of, skipped
+from uploader_cli.checks.runner import Stopped, run
+from uploader_cli.checks.smoke import live, refusals, sessions, tus
+from uploader_cli.checks.smoke.expect import Ended, Prevented
+from uploader_cli.checks.smoke.report import exit_of, sentence
+from uploader_cli.exit_status import Exit
+from uploader_cli.settings import mask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from uploader_cli.checks.result import Check
+    from uploader_cli.checks.runner import Begin, Tell
+    from uploader_cli.checks.smoke.site import Site
+
+CHECKS = checks_of(sessions, live, tus, refusals)
+"""Ordered so that a failure explains the following ones."""
+
+
+def chosen(only: Sequence[str] = (), skip: Sequence[str] = ()) -> tuple[Check, ...]:
+    """Return the checks that match one of `only` (empty: all) and none of `skip`; both are IDs or globs.
+
+    Raises `UsageError` for a pattern without a match, and if no check is left.
+    """
+    for option, patterns in (("--only", only), ("--skip", skip)):
+        for pattern in patterns:
+            if not any(fnmatchcase(check.id, pattern) for check in CHECKS):
+                ids = ", ".join(check.id for check in CHECKS)
+                raise errors.UsageError(f"{option}: no check matches {pattern!r}", hint=f"the checks are {ids}")
+    found = tuple(check for check in CHECKS if (not only or _matches(check, only)) and not _matches(check, skip))
+    if not found:
+        raise errors.UsageError("--skip excludes all checks of --only", hint="omit one of them")
+    return found
+
+
+def _matches(check: Check, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(check.id, pattern) for pattern in patterns)
+
+
+def run_checks(
+    site: Site,
+    checks: Sequence[Check],
+    *,
+    strict: bool = False,
+    begin: Begin = lambda _check: None,
+    tell: Tell = lambda _result: None,
+) -> Report:
+    """Run all checks; `begin` gets each before, `tell` its result after. Closes the site.
+
+    `Stopped` ends the checks, but not the clean-up; a second one ends that, too.
+    """
+    began = time.perf_counter()
+    make = partial(_result, site)
+    results, stopped = run(site, checks, make, clean_up=partial(_clean_up, site), begin=begin, tell=tell)
+    for check in checks[len(results) :]:
+        results.append(Result(check, Finding(Verdict.NOT_RUN, "interrupted", exit=Exit.RETRY_MAY_HELP)))
+        tell(results[-1])
+    code = stopped or exit_of(results, strict=strict, speaks=not site.silent, refused=site.shut_out)
+    return Report(
+        server=site.settings.server,
+        results=tuple(results),
+        verdict=Verdict.PASS if code is Exit.OK else Verdict.FAIL,
+        summary=sentence(results, code, strict=strict),
+        exit_code=code,
+        calls=site.calls,
+        seconds=time.perf_counter() - began,
+        strict=strict,
+        budget=site.budget,
+        left=tuple(map(mask, (*site.undeleted, *(f"{thing}: no token" for thing in site.unowned)))),
+    )
+
+
+def _clean_up(site: Site) -> None:
+    try:
+        site.sweep()
+    except Stopped:
+        site.interrupt()
+        raise
+
+
+def _result(site: Site, check: Check, before: Sequence[Result]) -> Result:
+    """Run one check, unless earlier results make it pointless."""
+    if site.gone:
+        return _blocked(check, next(result.id for result in reversed(before) if result.verdict is Verdict.ERROR))
+    broken = next((result.id for result in before if result.verdict in BROKEN), "")
+    if broken and (site.shut_out or not site.answered):
+        return _blocked(check, broken)
+    result = _look(site, check, before)
+    site.gone = result.verdict is Verdict.ERROR and site.answered and not site.answers()
+    culprit = _culprit(check, (check.rests_on,), before) if result.verdict in BROKEN else ""
+    return _blocked(check, culprit) if culprit else result
+
+
+def _look(site: Site, check: Check, before: Sequence[Result]) -> Result:
+    try:
+        found = check.look(site)
+    except Prevented as prevented:
+        found = prevented.finding
+        culprit = _culprit(check, prevented.by, before)
+        if culprit:
+            return _blocked(check, culprit)
+        unmade = any(result.verdict is Verdict.NOT_RUN and result.id in prevented.by for result in before)
+        if unmade and found.verdict is Verdict.ERROR:
+            found = Finding(Verdict.NOT_RUN, found.message, exit=found.exit)
+    except Ended as ended:
+        found = ended.finding
+    except errors.RateLimited:
+        found = Finding(Verdict.NOT_RUN, site.no_calls(), exit=Exit.RETRY_MAY_HELP)
+    except errors.UploaderError as error:
+        found = Finding(Verdict.ERROR, str(error), error.hint, Exit.RETRY_MAY_HELP)
+    return Result(check, found if isinstance(found, Finding) else Finding(Verdict.PASS, found or ""))
+
+
+def _culprit(check: Check, ids: Sequence[str], before: Sequence[Result]) -> str:
+    """Return the first of these checks that failed, or that blocked one of them; else an empty string.
+
+    A check that is not required does not excuse one that is.
+    """
+    failed = (found for found in before if found.verdict in BROKEN or found.blocked_by)
+    known = {found.id: found.blocked_by or found.id for found in failed if found.check.required or not check.required}
+    return next((known[name] for name in ids if name in known), "")
+
+
+def _blocked(check: Check, culprit: str) -> Result:
+    return Result(check, skipped(f"{culprit} failed"), blocked_by=culprit)

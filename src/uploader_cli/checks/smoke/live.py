@@ -1,4 +1,4 @@
-"""Checks of the live connection: one upload is watched in several ways at once.
+"""Checks during an upload: the live connection, and cancelling. One upload is watched in several ways at once.
 
 A single upload saves requests: the reference backend allows 100 in 15 minutes.
 """
@@ -11,44 +11,80 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.checks.smoke.assertions import answered, quoted, same, shaped
-from uploader_cli.checks.smoke.batches import stored_of
-from uploader_cli.checks.smoke.listener import DIAL_LIMIT, Listener, best_transport, over_polling, over_websocket
+from uploader_cli.checks.result import check
+from uploader_cli.checks.smoke.expect import (
+    NotOffered,
+    Prevented,
+    Violation,
+    answered,
+    needed,
+    quoted,
+    refused,
+    same,
+    shaped,
+)
 from uploader_cli.checks.smoke.sending import file_of, open_session, send
-from uploader_cli.checks.smoke.verdicts import Prevented, Violation
+from uploader_cli.checks.smoke.sessions import stored_of, stored_one
+from uploader_cli.checks.target import Listener
 from uploader_cli.core.events import ChannelReason, Transport
-from uploader_cli.core.protocol import parse_progress
+from uploader_cli.core.protocol import parse_batch, parse_progress
 from uploader_cli.render.words import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from uploader_cli.checks.smoke.site import Site
-    from uploader_cli.core.protocol import JsonObject
     from uploader_cli.transfer.http import Answer
 
-_EVENT = {
-    "sessionId": "text",
-    "timestamp": "time",
-    "overallStatus": "session status",
-    "totalProgress?": "percent",
-    "completedFiles": "count",
-    "failedFiles": "count",
-    "totalFiles?": "count",
-    "currentFile?": "object",
-    "message": "words",
-}
-_CURRENT = {"id": "text", "originalName": "text", "status": "file status", "uploadSpeed?": "number", "error?": "words"}
-_PROGRESS = {
-    "sessionId": "text",
-    "overallStatus": "session status",
-    "totalProgress": "percent",
-    "completedFiles": "count",
-    "failedFiles": "count",
-    "totalFiles": "count",
-    "files": "list",
-    "lastUpdate": "time",
-}
+DIAL_LIMIT = 5.0
+"""Maximum seconds to connect (docs/protocol.md section 2)."""
+WAITS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+"""Seconds before each attempt to cancel after the body: the server may take a moment to receive it."""
+TRANSPORTS = ("websocket", "long-polling")
+"""The checks of the transports."""
+NO_CONNECTION = "there is no live connection"
+_EVENT = (
+    "sessionId: text, timestamp: time, overallStatus: session status, totalProgress: percent?, completedFiles: count, "
+    "failedFiles: count, totalFiles: count?, currentFile: object?, message: words"
+)
+_CURRENT = "id: text, originalName: text, status: file status, uploadSpeed: number?, error: words?"
+_PROGRESS = (
+    "sessionId: text, overallStatus: session status, totalProgress: percent, completedFiles: count, "
+    "failedFiles: count, totalFiles: count, files: list, lastUpdate: time"
+)
+
+
+def dialled(site: Site, transport: Transport) -> ChannelReason | None:
+    """Try to connect; return None, or the reason of a failure. Use with `once`."""
+    with Listener(site, transport, DIAL_LIMIT) as listener:
+        reason = listener.dial()
+    if reason is ChannelReason.TIMEOUT or reason is None:
+        return reason
+    if site.call("GET", f"/socket.io/?EIO=4&transport={Transport.POLLING}", limit=DIAL_LIMIT).status == 404:
+        raise NotOffered("there is no Socket.IO at /socket.io/ (404)")
+    return reason
+
+
+@check("websocket", "Socket.IO connects over websocket", "progress comes late: clients poll")
+def websocket(site: Site) -> None:
+    """See docs/protocol.md section 2."""
+    _connects(site, Transport.WEBSOCKET)
+
+
+@check(
+    "long-polling",
+    "Socket.IO connects over long polling",
+    "behind proxies without websockets there is no live progress",
+)
+def long_polling(site: Site) -> None:
+    """See docs/protocol.md section 2."""
+    _connects(site, Transport.POLLING)
+
+
+def _connects(site: Site, transport: Transport) -> None:
+    reason = site.once(dialled, transport)
+    if reason is not None:
+        late = f"no answer within {DIAL_LIMIT:.0f} s"
+        got = late if reason is ChannelReason.TIMEOUT else reason.replace("_", " ")
+        raise Violation(f"a connection over {transport}", expected="connected", got=got)
 
 
 @dataclass
@@ -63,87 +99,62 @@ class Watched:
     """Joined when half of the body was sent."""
     again: Listener | None = None
     """Connected and joined again when half of the body was sent, after its first connection was cut."""
-    polled: Answer | None = None
+    polled: Answer = field(init=False)
     """`/progress` right after the response."""
 
-    def got_end(self, listener: Listener | None) -> bool:
+    def all(self) -> list[Listener]:
+        """Return the listeners that should get the end."""
+        return [listener for listener in (*self.listeners.values(), self.again, self.late) if listener is not None]
+
+    def got_end(self, listener: Listener) -> bool:
         """Return whether this listener got the completion of the session."""
-        return listener is not None and any(
+        return any(
             event.get("overallStatus") == "completed" and event.get("sessionId") == self.session
             for event in listener.events
         )
 
-    @property
-    def end_seen(self) -> bool:
-        """Whether a listener that was there from the start got the completion."""
-        return any(self.got_end(listener) for listener in self.listeners.values())
-
-
-def websocket(site: Site) -> str:
-    """Check the websocket transport."""
-    _connects(site.once(over_websocket), Transport.WEBSOCKET)
-    return ""
-
-
-def long_polling(site: Site) -> str:
-    """Check the polling transport."""
-    _connects(site.once(over_polling), Transport.POLLING)
-    return ""
-
-
-def _connects(reason: ChannelReason | None, transport: Transport) -> None:
-    if reason is not None:
-        got = (
-            f"no answer within {DIAL_LIMIT:.0f} s" if reason is ChannelReason.TIMEOUT else f"{reason.replace('_', ' ')}"
-        )
-        raise Violation(f"a connection over {transport}", expected="connected", got=got)
+    def need_end(self, why: str) -> None:
+        """Raise `Prevented` if no listener that was there from the start got the completion."""
+        if not any(map(self.got_end, self.listeners.values())):
+            raise Prevented(why, "events", *TRANSPORTS)
 
 
 def watched(site: Site) -> Watched:
     """Make the one upload. Use with `once`. Raises `Prevented` if it fails."""
-    best = best_transport(site)
-    seen = Watched(open_session(site), file_of(site, "watched")[0])
-    for transport, way in ((Transport.WEBSOCKET, over_websocket), (Transport.POLLING, over_polling)):
-        if site.once(way) is None:
-            listener = _joined(site, transport, seen.session)
-            if listener is not None:
-                seen.listeners[transport] = listener
-    lost = _joined(site, best, seen.session)
+    transports = (Transport.WEBSOCKET, Transport.POLLING)
+    usable = [transport for transport in transports if site.once(dialled, transport) is None]
+    if not usable:
+        raise Prevented(NO_CONNECTION, *TRANSPORTS)
+    name, content = file_of(site, "watched")
+    seen = Watched(open_session(site), name)
+    for transport in usable:
+        if (listener := _joined(site, transport, seen.session)) is not None:
+            seen.listeners[transport] = listener
+    lost = _joined(site, usable[0], seen.session)
 
     def midway() -> None:
         if lost is not None:
             lost.cut()
-            seen.again = _joined(site, best, seen.session)
-        seen.late = _joined(site, best, seen.session)
+            seen.again = _joined(site, usable[0], seen.session)
+        seen.late = _joined(site, usable[0], seen.session)
 
     try:
-        content = file_of(site, "watched")[1]
-        stored_of(_sent(site, seen.session, (seen.name, content), midway))
+        with needed("batch-one"):
+            answer = send(site, seen.session, [(name, content)], midway=midway)
+        stored_of(answer)
         seen.polled = site.call("GET", f"/api/upload/progress/{seen.session}")
-        _wait(seen, site.patience)
+        until = time.monotonic() + site.patience
+        for listener in seen.all():
+            if listener.until(partial(seen.got_end, listener), until - time.monotonic()):
+                until = time.monotonic() + site.patience  # the others may follow
     finally:
-        for listener in _all(seen):
+        for listener in seen.all():
             listener.leave()
     return seen
 
 
-def _wait(seen: Watched, patience: float) -> None:
-    """Wait until all listeners got the end, or none did for `patience` seconds."""
-    until = time.monotonic() + patience
-    for listener in _all(seen):
-        if listener.until(partial(seen.got_end, listener), until - time.monotonic()):
-            until = time.monotonic() + patience
-
-
-def _sent(site: Site, session: str, file: tuple[str, bytes], midway: Callable[[], None]) -> Answer:
-    try:
-        return send(site, session, [file], midway=midway)
-    except errors.UploaderError as error:
-        raise Prevented(str(error), "batch-one") from error
-
-
 def _joined(site: Site, transport: Transport, session: str) -> Listener | None:
-    listener = Listener(site, transport)
+    listener = Listener(site, transport, DIAL_LIMIT)
     if listener.dial() is not None:
         listener.cut()
         return None
@@ -151,83 +162,105 @@ def _joined(site: Site, transport: Transport, session: str) -> Listener | None:
     return listener
 
 
-def _all(seen: Watched) -> list[Listener]:
-    return [listener for listener in (*seen.listeners.values(), seen.again, seen.late) if listener is not None]
-
-
+@check("events", "a room gets the events of an upload to its end", "progress is missing or wrong")
 def events(site: Site) -> str:
-    """Check the events of an upload (docs/protocol.md section 2)."""
+    """See docs/protocol.md section 2."""
     seen = site.once(watched)
     if not seen.listeners:
-        raise Prevented("there is no live connection", "websocket", "long-polling")
-    count = 0
+        raise Prevented(NO_CONNECTION, *TRANSPORTS)
     for transport, listener in seen.listeners.items():
         for event in listener.events:
-            _judge(event, seen)
-        count = max(count, len(listener.events))
+            shaped(event, "an event", _EVENT)
+            same(event["sessionId"], seen.session, "sessionId in an event")
+            if "currentFile" in event:
+                current = shaped(event["currentFile"], "currentFile in an event", _CURRENT)
+                same(current["originalName"], seen.name, "originalName in an event")
         if not seen.got_end(listener):
             heard = quoted(listener.events[-1]) if listener.events else "no event at all"
             raise Violation(f"the last event over {transport}", expected="overallStatus completed", got=heard)
-    if not any(_is_progress(event) for listener in seen.listeners.values() for event in listener.events):
+    heard_all = [event for listener in seen.listeners.values() for event in listener.events]
+    if not any(event.get("overallStatus") == "uploading" and "currentFile" in event for event in heard_all):
         expected = "an event with overallStatus uploading and a currentFile"
         raise Violation("the events during an upload", expected=expected, got="none")
-    return plural(count, "event")
+    return plural(max(len(listener.events) for listener in seen.listeners.values()), "event")
 
 
-def _is_progress(event: JsonObject) -> bool:
-    return event.get("overallStatus") == "uploading" and "currentFile" in event
-
-
-def _judge(event: JsonObject, seen: Watched) -> None:
-    shaped(event, "an event", _EVENT)
-    same(event["sessionId"], seen.session, "sessionId in an event")
-    if "currentFile" in event:
-        current = shaped(event["currentFile"], "currentFile in an event", _CURRENT)
-        same(current["originalName"], seen.name, "originalName in an event")
-
-
-def polling(site: Site) -> str:
-    """Check that `/progress` agrees with the events (docs/protocol.md sections 1 and 3.6)."""
+@check("polling", "/progress agrees with the events", "without a live connection the progress is wrong")
+def polling(site: Site) -> None:
+    """See docs/protocol.md sections 1 and 3.6."""
     seen = site.once(watched)
-    answer = seen.polled
-    if answer is None:
-        raise Prevented("the progress was not requested")
-    body = shaped(answered(answer, "progress right after an upload", 200).body, "the progress", _PROGRESS)
+    answer = answered(seen.polled, "progress right after an upload", 200)
+    body = shaped(answer.body, "the progress", _PROGRESS)
     same(body["sessionId"], seen.session, "sessionId in the progress")
-    if not seen.end_seen:
-        raise Prevented("there is no event to compare it with", "events", "websocket", "long-polling")
+    seen.need_end("there is no event to compare it with")
     same(body["overallStatus"], "completed", "overallStatus in the progress after the completed event")
     polled = parse_progress(answer.body, Transport.HTTP)
-    files = polled.files if polled is not None else ()
-    reported = [(file.name, file.status, file.percent) for file in files]
+    reported = [(file.name, file.status, file.percent) for file in (polled.files if polled is not None else ())]
     same(reported, [(seen.name, "completed", 100)], "files in the progress (name, status, percent)")
-    return ""
 
 
-def join_late(site: Site) -> str:
-    """Check that a client that joins during an upload gets the following events (docs/protocol.md section 2)."""
+@check("join-late", "a late client gets the remaining events", "a late `uploader watch` shows nothing")
+def join_late(site: Site) -> None:
+    """See docs/protocol.md section 2: a client that joins during an upload."""
     seen = site.once(watched)
-    _rests_on_events(seen)
-    if seen.late is None:
-        raise Violation("a connection during an upload", expected="connected", got="not connected")
-    if not seen.got_end(seen.late):
-        got = f"{len(seen.late.events)} events, not the last"
-        raise Violation("the events after joining during the upload", expected="the completed event", got=got)
-    return ""
+    _follows(seen, seen.late, "a connection during an upload", "the events after joining during the upload")
 
 
-def reconnect(site: Site) -> str:
-    """Check that a cut connection can be restored and its room joined again (docs/protocol.md section 2)."""
+@check("reconnect", "a cut connection can be restored", "after a short interruption clients get no events")
+def reconnect(site: Site) -> None:
+    """See docs/protocol.md section 2: the client joins the room again."""
     seen = site.once(watched)
-    _rests_on_events(seen)
-    if seen.again is None:
-        raise Violation("a new connection after a cut", expected="connected", got="not connected")
-    if not seen.got_end(seen.again):
-        got = f"{len(seen.again.events)} events, not the last"
-        raise Violation("the events after reconnecting", expected="the completed event", got=got)
-    return ""
+    _follows(seen, seen.again, "a new connection after a cut", "the events after reconnecting")
 
 
-def _rests_on_events(seen: Watched) -> None:
-    if not seen.end_seen:
-        raise Prevented("no listener got the end of the upload", "events", "websocket", "long-polling")
+def _follows(seen: Watched, listener: Listener | None, connecting: str, following: str) -> None:
+    seen.need_end("no listener got the end of the upload")
+    if listener is None:
+        raise Violation(connecting, expected="connected", got="not connected")
+    if not seen.got_end(listener):
+        got = f"{len(listener.events)} events, not the last"
+        raise Violation(following, expected="the completed event", got=got)
+
+
+@check("cancel", "a running session can be cancelled", "`uploader cancel` has no effect, or none that shows")
+def cancel(site: Site) -> str:
+    """See docs/protocol.md sections 1, 3.1 and 3.9.
+
+    The request is sent during the body, and again after it where the server does not know the session before.
+    """
+    stored_one(site)
+    session = open_session(site)
+    answers: list[Answer] = []
+    progress: list[Answer] = []
+
+    def attempt() -> None:
+        answers.append(site.call("POST", f"/api/upload/cancel/{session}"))
+        if answers[-1].ok:
+            progress.append(site.call("GET", f"/api/upload/progress/{session}"))
+
+    def repeat() -> None:
+        for wait in WAITS:
+            if answers and answers[-1].status != 404:
+                return
+            time.sleep(wait)
+            attempt()
+
+    stored = False
+    try:
+        answer = send(site, session, [file_of(site, "cancelled")], midway=attempt, after=repeat)
+        stored = answer.ok and any(file.status == "completed" for file in parse_batch(answer.body) or ())
+    except errors.ConnectionLost:  # the server may close the connection
+        if not answers:
+            raise
+    what, where = "cancelling a running upload", "the progress of a cancelled session"
+    if not answers:
+        raise Violation(what, expected="no response before the end of the body", got="a response")
+    body = answered(answers[-1], what, 200).body
+    shaped(body, "the answer to cancelling", "success: true, message: text, timestamp: time")
+    site.sessions.discard(session)
+    if progress and progress[0].status == 404:
+        refused(progress[0], where, 404, "SESSION_NOT_FOUND")
+    elif progress:
+        found = shaped(answered(progress[0], where, 200).body, "it")
+        same(found.get("overallStatus"), "cancelled", "overallStatus after cancelling")
+    return "the cancelled file was stored" if stored else ""

@@ -3,31 +3,53 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
-from uploader_cli import errors
-from uploader_cli.checks.smoke.assertions import said
-from uploader_cli.checks.smoke.made import StoredThing
-from uploader_cli.checks.smoke.payload import form
-from uploader_cli.checks.smoke.verdicts import Prevented
-from uploader_cli.core.protocol import as_object, parse_batch, parse_session
+from uploader_cli.checks.smoke.expect import Prevented, Violation, needed, said
+from uploader_cli.core.protocol import as_object, parse_batch, parse_session, wire_name
 from uploader_cli.core.tus import Capabilities, parse_capabilities
 from uploader_cli.transfer.api import stored_path
+from uploader_cli.transfer.bodies import Body, Piece, content_type, multipart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from uploader_cli.checks.smoke.site import Site
     from uploader_cli.core.plan import Limits
+    from uploader_cli.core.protocol import Session
     from uploader_cli.transfer.http import Answer
+
+    Midway = Callable[[], None]
 
 SIZE = 4096
 """Maximum bytes of a file."""
+ARRIVAL = 0.2
+"""Seconds for half a body to arrive before it is cut, so that there is something to resume."""
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class _CutOff(Exception):
+    pass
+
+
+def cut() -> None:
+    """Break the connection; for the `midway` of a body."""
+    time.sleep(ARRIVAL)
+    raise _CutOff
+
+
+@contextmanager
+def cut_off(what: str) -> Iterator[None]:
+    """Expect that `cut` ends the request in the block."""
+    try:
+        yield
+    except _CutOff:
+        return
+    raise Violation(what, expected="no response before the end of the body", got="a response")
+
+
+class Terms(NamedTuple):
     """The first session response: an open session, the limits, and tus if offered."""
 
     session: str
@@ -35,20 +57,26 @@ class Terms:
     tus: Capabilities | None
 
 
-def first_answer(site: Site) -> Answer:
-    """Return the response to the first `POST /api/upload/session`. Use with `once`."""
-    answer = ask_for_session(site)
-    site.speaks |= answer.status == 201
-    return answer
+def nothing() -> None:
+    """Do nothing."""
+
+
+def body_of(data: bytes, kind: str, midway: Midway = nothing, after: Midway = nothing) -> Body:
+    """Return a body of at least two bytes.
+
+    `midway` is called when the kernel has the first half, and nothing more is sent until it returns; `after` when the
+    kernel has everything, before the response is read.
+    """
+    half = (len(data) + 1) // 2
+    parts = [Piece(len(data), memoryview(data))]
+    return Body(kind, parts, check=nothing, throttle=lambda most: min(most, half), on_last=midway, on_through=after)
 
 
 def terms(site: Site) -> Terms:
     """Return the terms of uploads. Use with `once`."""
-    try:
-        answer = site.once(first_answer)
-    except errors.UploaderError as error:
-        raise Prevented(f"no session could be created: {error}", "session") from error
-    session = parse_session(answer.body) if answer.ok else None
+    with needed("session", "no session could be created: "):
+        answer = site.once(ask_for_session)
+    session = _parsed(answer)
     if session is None or session.limits is None:
         raise Prevented(f"no session with limits could be created ({said(answer)})", "session")
     tus = parse_capabilities(as_object(answer.body).get("tus"), site.settings.server)
@@ -57,11 +85,9 @@ def terms(site: Site) -> Terms:
 
 def open_session(site: Site, files: int = 1) -> str:
     """Create a session and return its ID."""
-    try:
+    with needed("session", "no session could be created: "):
         answer = ask_for_session(site, expectedFiles=files)
-    except errors.UploaderError as error:
-        raise Prevented(f"no session could be created: {error}", "session") from error
-    session = parse_session(answer.body) if answer.ok else None
+    session = _parsed(answer)
     if session is None:
         raise Prevented(f"no session could be created ({said(answer)})", "session")
     return session.session_id
@@ -71,10 +97,15 @@ def ask_for_session(site: Site, **asked: object) -> Answer:
     """Send `POST /api/upload/session`, by default for one file, and record a created session."""
     body = {"category": site.settings.category, "expectedFiles": 1, **asked}
     answer = site.call("POST", "/api/upload/session", json=body, leaves=1)
-    session = parse_session(answer.body) if answer.ok else None
+    site.speaks |= answer.status == 201
+    session = _parsed(answer)
     if session is not None:
-        site.made.sessions.add(session.session_id)
+        site.sessions.add(session.session_id)
     return answer
+
+
+def _parsed(answer: Answer) -> Session | None:
+    return parse_session(answer.body) if answer.ok else None
 
 
 def file_of(site: Site, label: str, *, kind: str = "") -> tuple[str, bytes]:
@@ -91,23 +122,24 @@ def send(
     files: Sequence[tuple[str, bytes]],
     *,
     paths: Sequence[str] = (),
-    midway: Callable[[], None] | None = None,
-    after: Callable[[], None] | None = None,
+    midway: Midway = nothing,
+    after: Midway = nothing,
 ) -> Answer:
-    """Send `POST /api/upload/batch` and record the stored files. `paths`: the `relativePath` of each file."""
-    fields = [("sessionId", session), ("category", site.settings.category)]
-    fields += [("relativePath", path) for path in paths]
-    body = form(fields, files, midway=midway, after=after)
+    """Send `POST /api/upload/batch` (docs/protocol.md section 3.13) and record the stored files.
+
+    `files` are names and contents, `paths` the `relativePath` of each file.
+    """
+    fields = [("sessionId", session), ("category", site.settings.category), *(("relativePath", path) for path in paths)]
+    items = [(f'"{name}"', [value.encode()]) for name, value in fields]
+    for name, content in files:
+        items.append((f'"files"; filename="{wire_name(name)}"\r\nContent-Type: {content_type(name)}', [content]))
+    kind, parts = multipart(items)
+    body = body_of(b"".join(part.data or b"" for part in parts), kind, midway, after)
     answer = site.call("POST", "/api/upload/batch", body=body, leaves=len(files) if site.may_delete else 0)
     if answer.ok:
-        site.made.sessions.discard(session)
-        note_stored(site, answer)
+        site.sessions.discard(session)
+        for file in parse_batch(answer.body) or ():
+            if file.status == "completed" and file.server_id:
+                path = stored_path(site.settings.category, file.location) if file.location else ""
+                site.files[file.server_id] = path
     return answer
-
-
-def note_stored(site: Site, answer: Answer) -> None:
-    """Record the files of a batch response."""
-    for file in parse_batch(answer.body) or ():
-        if file.status == "completed" and file.server_id:
-            location = stored_path(site.settings.category, file.location) if file.location else ""
-            site.made.files.append(StoredThing(file.server_id, location))

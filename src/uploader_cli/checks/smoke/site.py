@@ -1,41 +1,33 @@
-"""The tested server: requests to it, counted and within the budget, and values shared by the checks."""
+"""The tested server: requests to it within the budget, values shared by the checks, and what they created."""
 
 from __future__ import annotations
 
 import secrets
-import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from uploader_cli import errors
-from uploader_cli.checks.smoke.made import Made
-from uploader_cli.checks.smoke.verdicts import NotOffered, OutOfCalls, Prevented, Violation
+from uploader_cli.checks.smoke.expect import NotOffered, OutOfCalls, Prevented, Violation, said
+from uploader_cli.checks.target import Target
 from uploader_cli.core.protocol import error_code, parse_session, whole
-from uploader_cli.core.tus import trusts
+from uploader_cli.core.tus import VERSION, trusts
 from uploader_cli.transfer.api import answer_error
-from uploader_cli.transfer.http import Http
 from uploader_cli.transfer.pacing import retry_after
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Mapping
 
-    from uploader_cli.checks.smoke.payload import Payload
     from uploader_cli.settings import Settings
+    from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.http import Answer
 
 BUDGET = 100
 """Default budget: the reference backend allows 100 requests in 15 minutes (docs/protocol.md section 3.11)."""
 ANSWER_LIMIT = 30.0
 """Seconds for a response to start: the reference backend takes 2.7 per file (docs/protocol.md section 3.2)."""
-END_LIMIT = 1.0
-"""Maximum seconds for live connections to end."""
 PATIENCE = 10.0
 """Seconds to wait for expected events, which usually arrive within a fraction of one."""
 UNAVAILABLE = (502, 503, 504)
 """Statuses of proxies for a server that is down or busy."""
-NOBODY = "00000000-0000-4000-8000-000000000000"
-"""An ID that no session and no file has."""
-_FREE = ("/health", "/uploads/", "/socket.io/")
 
 Value = TypeVar("Value")
 
@@ -48,39 +40,39 @@ class Metered(NamedTuple):
     reset: str | None
 
 
-class Site:
-    """A server in one run. Counted requests never exceed the budget.
-
-    These are all but those to `/health`, `/uploads` and `/socket.io` (docs/protocol.md section 3.11). Shared values are
-    computed once, when first needed, and so are their errors (`once`).
-    """
+class Site(Target):
+    """A server in one run. Counted requests never exceed the budget."""
 
     def __init__(self, settings: Settings, *, budget: int = BUDGET, patience: float = PATIENCE) -> None:
         """Does not connect yet. Raises `UsageError` for an unreadable token."""
-        self.settings = settings
+        super().__init__(settings, settings.bearer())
         self.budget, self.patience = budget, patience
-        self.token = settings.bearer()
         self.run = secrets.token_hex(4)
         """Part of all names of this run."""
-        self.calls = 0
-        self.made = Made()
         self.answered = self.speaks = False
         """Whether there was any response, and one of an upload server."""
         self.welcome = self.refusals = 0
         """Counted requests with our own token: accepted ones, and those with 401 or 403."""
         self.meter: list[Metered | None] = []
         """The rate limit headers of each counted request, in order of their starts; None without a response."""
-        self.retry_after: float | None = None
-        """Seconds until requests are accepted again, from a 429."""
-        self.limited = False
-        """Whether there was a 429."""
+        self.limited = ""
+        """After a 429, when requests are accepted again."""
         self.gone = False
         """Whether the server no longer answers."""
+        self.sessions: set[str] = set()
+        """Created sessions that have not ended."""
+        self.slots: list[str] = []
+        """Sessions for tus uploads, each as often as it has space."""
+        self.uploads: set[str] = set()
+        """URLs of unfinished tus uploads."""
+        self.files: dict[str, str] = {}
+        """IDs of stored files, with their paths under `/uploads/` if known."""
+        self.unowned: list[str] = []
+        """Files that stay because there was no token."""
+        self.undeleted: list[str] = []
+        """What else could not be deleted, with the reason."""
         self.cleaning = False
-        self.endings: list[threading.Thread] = []
-        """Threads that end live connections."""
         self._remaining: int | None = None
-        self._http, self._beside = Http(settings), Http(settings)
         self._once: dict[object, object] = {}
 
     # --- requests -----------------------------------------------------------------------------------------------------
@@ -91,42 +83,42 @@ class Site:
         where: str,
         *,
         json: object = None,
-        body: Payload | None = None,
+        body: Body | None = None,
         headers: Mapping[str, str] | None = None,
         token: str | None = "",
-        beside: bool = False,
         may_refuse: bool = False,
         leaves: int = 0,
         limit: float = ANSWER_LIMIT,
     ) -> Answer:
         """Send a request to a path or URL of the server. `token`: None for none, empty for our own.
 
-        `beside` is for a request during another one, `may_refuse` for one that may get a 403. `leaves` is the number of
-        requests to delete what this one creates, `limit` the seconds for a response. Raises `OutOfCalls`,
-        `NetworkError`, the error for 429, 502, 503 and 504, and for 401 and 403 with our own token.
+        `may_refuse` is for a request that may get a 403. `leaves` is the number of requests to delete what this one
+        creates, `limit` the seconds for a response. Raises `OutOfCalls`, `NetworkError`, the error for 429, 502, 503
+        and 504, and for 401 and 403 with our own token.
         """
         url = where if "://" in where else self.settings.server + where
-        counted, place = self._counts(url), len(self.meter)
+        counted, place = self.counts(url), len(self.meter)
         if counted:
-            self._spend(leaves)
+            if (self.remaining if self.cleaning else self.spare) < 1 + leaves:
+                raise OutOfCalls(self.no_calls())
+            self.calls += 1
             self.meter.append(None)
-        stranger = not trusts(self.settings.server, url)  # gets neither the token nor headers of --header
-        shown = None if stranger else self.token if token == "" else token
-        answer = (self._beside if beside else self._http).request(
-            method,
-            url,
-            json=json,
-            body=body,
-            headers={**({"Authorization": f"Bearer {shown}"} if shown else {}), **(headers or {})},
-            read_timeout=limit,
-        )
+        own = self.authorization if token == "" else {"Authorization": f"Bearer {token}"} if token else {}
+        if not trusts(self.settings.server, url):  # it gets neither the token nor headers of --header
+            own = {}
+        own |= headers or {}
+        answer = self.http.request(method, url, json=json, body=body, headers=own, read_timeout=limit)
         self.answered = True
         if counted:
             self._note(answer, place)
         if answer.status in (429, *UNAVAILABLE):
             raise answer_error(answer)
         if counted and token == "" and not may_refuse:
-            self._let_in(answer)
+            refused = answer.status in (401, 403)
+            self.refusals += refused
+            self.welcome += not refused
+            if refused:
+                raise answer_error(answer)
         return answer
 
     def answers(self) -> bool:
@@ -141,8 +133,7 @@ class Site:
 
     def read(self, path: str) -> bytes | None:
         """Return the bytes of a stored file; None if the server does not return them."""
-        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        with self._http.stream(self.settings.server + path, headers) as (answer, pieces):
+        with self.http.stream(self.settings.server + path, self.authorization) as (answer, pieces):
             return b"".join(pieces) if answer.status == 200 else None
 
     @property
@@ -166,32 +157,16 @@ class Site:
         return not self.answered or (self.calls > 0 and not self.speaks)
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Remaining requests, by the budget and the server's rate limit."""
         own = self.budget - self.calls
         return max(0, own if self._remaining is None else min(own, self._remaining))
 
     @property
     def spare(self) -> int:
-        """Remaining requests for checks, without those for the clean-up."""
-        return self.left - self.made.owed(with_token=self.may_delete)
-
-    def close(self) -> None:
-        """Close the connections."""
-        until = time.monotonic() + END_LIMIT
-        for ending in self.endings:
-            ending.join(max(0.0, until - time.monotonic()))
-        self._http.close()
-        self._beside.close()
-
-    def _counts(self, url: str) -> bool:
-        path = url.removeprefix(self.settings.server)
-        return not path.startswith(_FREE)
-
-    def _spend(self, leaves: int) -> None:
-        if (self.left if self.cleaning else self.spare) < 1 + leaves:
-            raise OutOfCalls
-        self.calls += 1
+        """Remaining requests for checks, without those to delete what was created."""
+        files = len(self.files) if self.may_delete else 0
+        return self.remaining - len(self.sessions) - len(self.uploads) - files
 
     def _note(self, answer: Answer, place: int) -> None:
         names = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
@@ -201,25 +176,73 @@ class Site:
             self._remaining = whole(metered.remaining)
         self.speaks |= bool(error_code(answer.body)) or parse_session(answer.body) is not None
         if answer.status == 429:
-            self.limited, self._remaining, self.retry_after = True, 0, retry_after(answer.headers)
+            wait = retry_after(answer.headers)
+            self._remaining, again = 0, "" if wait is None else f"; again in {wait:,.0f} s"
+            self.limited = f"the server's rate limit is used up (429){again}"
 
-    def _let_in(self, answer: Answer) -> None:
-        refused = answer.status in (401, 403)
-        self.refusals += refused
-        self.welcome += not refused
-        if refused:
-            raise answer_error(answer)
+    def no_calls(self) -> str:
+        """Return why no request can be sent."""
+        if self.limited:
+            return self.limited
+        if self.remaining < self.budget - self.calls:
+            return "the server's rate limit leaves calls only for the clean-up"
+        return f"the budget of {self.budget} calls is used up, except for the clean-up"
 
     # --- shared values ------------------------------------------------------------------------------------------------
 
-    def once(self, make: Callable[[Site], Value]) -> Value:
-        """Return `make(self)`, computed once; an error is raised again."""
-        if make not in self._once:
+    def once(self, make: Callable[..., Value], *given: object) -> Value:
+        """Return `make(self, *given)`, computed once; an error is raised again."""
+        key = (make, *given)
+        if key not in self._once:
             try:
-                self._once[make] = make(self)
+                self._once[key] = make(self, *given)
             except (errors.UploaderError, NotOffered, Prevented, Violation) as error:
-                self._once[make] = error
-        found = self._once[make]
+                self._once[key] = error
+        found = self._once[key]
         if isinstance(found, Exception):
             raise found
         return found  # type: ignore[return-value]  # the type of `make`
+
+    # --- clean-up -----------------------------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Delete what is left; what can't be deleted is added to `undeleted`. Can be called again."""
+        self.cleaning = True
+        while self.uploads:
+            url = self.uploads.pop()
+            self._remove(f"the tus upload {url}", "DELETE", url, {"Tus-Resumable": VERSION})
+        while self.sessions:
+            session = self.sessions.pop()
+            self._remove(f"session {session}", "POST", f"/api/upload/cancel/{session}")
+        while self.files:
+            file, path = self.files.popitem()
+            if self.may_delete:
+                self._remove(_named(file, path), "DELETE", f"/api/upload/file/{file}")
+            else:
+                self.unowned.append(_named(file, path))
+
+    def interrupt(self) -> None:
+        """Add everything that is left to `undeleted`."""
+        left = (*(_named(*file) for file in self.files.items()), *self.sessions, *self.uploads)
+        self.undeleted += [f"{thing}: interrupted" for thing in left]
+
+    def _remove(self, what: str, method: str, where: str, headers: dict[str, str] | None = None) -> None:
+        why = ""
+        try:
+            if self.gone:
+                why = "the server no longer answers"
+            elif not (answer := self.call(method, where, headers=headers)).ok and answer.status not in (404, 410):
+                why = said(answer)
+        except OutOfCalls:
+            why = "no calls left"
+        except errors.UploaderError as error:
+            if isinstance(error, errors.Unauthorized) and not self.may_delete:
+                self.unowned.append(what)
+            else:
+                why = str(error)
+        if why:
+            self.undeleted.append(f"{what}: {why}")
+
+
+def _named(file: str, path: str) -> str:
+    return f"{path} (file {file})" if path else f"file {file}"

@@ -25,4 +25,4 @@ def reduce(state: ProgressState, event: Event, now: float) -> list[Event]:
     handler = _HANDLERS.get(type(event))
     if handler is None:
         return [event] if event.type else []
-    return handler(state, event, now)
+    return handler(state, event, now) or []

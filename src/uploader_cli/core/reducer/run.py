@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.state import ProgressState
 
-Handlers: TypeAlias = "dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Event]]]"
+Handlers: TypeAlias = "dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Event] | None]]"
 _ALARMS = {
     WarningCode.STALLED: IncidentKind.STALL,
     WarningCode.LATENCY: IncidentKind.LATENCY,
@@ -45,31 +45,27 @@ def _run_started(state: ProgressState, event: ev.RunStarted, now: float) -> list
     return [event]
 
 
-def _file_selected(state: ProgressState, event: ev.FileSelected, _now: float) -> list[ev.Event]:
+def _file_selected(state: ProgressState, event: ev.FileSelected, _now: float) -> None:
     state.selected += 1
     state.selected_bytes += event.size
     state.sizes[event.file] = event.size
-    return []
 
 
-def _selection_ended(state: ProgressState, _event: ev.SelectionEnded, _now: float) -> list[ev.Event]:
+def _selection_ended(state: ProgressState, _event: ev.SelectionEnded, _now: float) -> None:
     state.walking = False
-    return []
 
 
-def _content_checked(state: ProgressState, event: ev.ContentChecked, _now: float) -> list[ev.Event]:
+def _content_checked(state: ProgressState, event: ev.ContentChecked, _now: float) -> None:
     state.checking = event.path
-    return []
 
 
-def _engine_stopped(state: ProgressState, event: ev.EngineStopped, now: float) -> list[ev.Event]:
+def _engine_stopped(state: ProgressState, event: ev.EngineStopped, now: float) -> None:
     state.stopped, state.bottleneck = now, event.bottleneck
     state.measures.sample(now, state.sent_total, last=True)
     state.trouble = str(event.error or "")
     state.advice = getattr(event.error, "hint", "")
     if event.error is not None:
         state.incidents.begin(IncidentKind.RUN, now, str(event.error))
-    return []
 
 
 def _run_finished(state: ProgressState, event: ev.RunFinished, now: float) -> list[ev.Event]:
@@ -94,12 +90,11 @@ def _alarm_over(state: ProgressState, event: ev.AlarmOver, now: float) -> list[e
     return recovered(state, state.incidents.end(_ALARMS[event.code], now))
 
 
-def _paused(state: ProgressState, event: ev.Paused, now: float) -> list[ev.Event]:
+def _paused(state: ProgressState, event: ev.Paused, now: float) -> None:
     state.paused_until = now + event.seconds if event.seconds else None
     state.pause_reason, state.paused_since = event.reason, now - event.waited
     if event.reason is PauseReason.RATE_LIMIT:
         state.incidents.begin(IncidentKind.RATE_LIMIT, now, "the server's rate limit")
-    return []
 
 
 def _ticked(state: ProgressState, _event: ev.Ticked, now: float) -> list[ev.Event]:
@@ -115,9 +110,8 @@ def _call_made(state: ProgressState, event: ev.CallMade, _now: float) -> list[ev
     return [event]
 
 
-def _server_clock(state: ProgressState, event: ev.ServerClock, _now: float) -> list[ev.Event]:
+def _server_clock(state: ProgressState, event: ev.ServerClock, _now: float) -> None:
     state.measures.clock(event.offset, event.uncertainty)
-    return []
 
 
 # --- the realtime channel ---------------------------------------------------------------------------------------------
@@ -140,20 +134,18 @@ def _channel_changed(state: ProgressState, event: ev.ChannelChanged, now: float)
     return [event]
 
 
-def _poll_failed(state: ProgressState, event: ev.PollFailed, now: float) -> list[ev.Event]:
+def _poll_failed(state: ProgressState, event: ev.PollFailed, now: float) -> None:
     state.measures.failed_polls += 1
     state.channel.stale, state.channel.failure = event.reason, event.error
     state.incidents.begin(IncidentKind.UPDATES, now, event.reason)
-    return []
 
 
 # --- analyses ---------------------------------------------------------------------------------------------------------
 
 
-def _analysis_started(state: ProgressState, event: ev.AnalysisStarted, now: float) -> list[ev.Event]:
+def _analysis_started(state: ProgressState, event: ev.AnalysisStarted, now: float) -> None:
     state.analysis = Analysis(event.kind, event.name, now, event.number, event.of)
     state.advanced = now
-    return []
 
 
 def _analysis_message(state: ProgressState, event: ev.AnalysisMessage, now: float) -> list[ev.Event]:
@@ -180,9 +172,8 @@ def _analysis_ended(state: ProgressState, event: ev.AnalysisEnded, now: float) -
     return out
 
 
-def _analysis_saved(state: ProgressState, event: ev.AnalysisSaved, _now: float) -> list[ev.Event]:
+def _analysis_saved(state: ProgressState, event: ev.AnalysisSaved, _now: float) -> None:
     state.analysis_file = event.path
-    return []
 
 
 HANDLERS: Handlers = {

@@ -23,10 +23,9 @@ def _session_created(state: ProgressState, event: ev.SessionCreated, now: float)
     return [event, *recovered(state, state.incidents.end(IncidentKind.SESSION, now))]
 
 
-def _session_watched(state: ProgressState, event: ev.SessionWatched, _now: float) -> list[ev.Event]:
+def _session_watched(state: ProgressState, event: ev.SessionWatched, _now: float) -> None:
     state.sessions[event.session] = SessionState(event.session, watched=True)
     state.session = event.session
-    return []
 
 
 def _session_finished(state: ProgressState, event: ev.SessionFinished, _now: float) -> list[ev.Event]:
@@ -40,12 +39,11 @@ def _session_finished(state: ProgressState, event: ev.SessionFinished, _now: flo
     return [event]
 
 
-def _session_left(state: ProgressState, event: ev.SessionLeft, _now: float) -> list[ev.Event]:
+def _session_left(state: ProgressState, event: ev.SessionLeft, _now: float) -> None:
     """Drop a finished session of ours; watched ones stay, because the totals are computed from them."""
     session = state.sessions.get(event.session)
     if session is not None and not session.watched:
         del state.sessions[event.session]
-    return []
 
 
 def _session_missing(state: ProgressState, event: ev.SessionMissing, now: float) -> list[ev.Event]:

@@ -28,13 +28,12 @@ LIST = "`uploader resume --list` shows them"
 
 _PENDING = """
 SELECT path, run = ?2, run != ?2 AND alive((SELECT id FROM run WHERE number = pending.run)), size, mtime_ns, upload_key,
-  url, session, chunk_size, checked_until, parts, pledged_until, uncertain
+  url, session, checked_until, pledged_until, uncertain, parts
 FROM pending WHERE target = ?1"""
 _RECEIPTS = """
 SELECT path, size, mtime_ns, server_id, location, checksum, verified
 FROM receipt WHERE target = ?1 AND period > ?2 AND completed_at >= ?3"""
-_is_plain = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
-"""Matches a path that `quote` does not change."""
+_is_plain = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch  # matches a path that `quote` does not change
 _parts = re.compile(r"(\d+)([ /])(.*)", re.DOTALL).fullmatch
 UPLOADS = "/uploads/"
 
@@ -76,11 +75,10 @@ class PendingUpload:
     upload_key: str = field(default_factory=new_key)
     url: str | None = None
     session: str | None = None
-    chunk_size: int | None = None
     checked_until: int = 0
-    parts: tuple[PendingPart, ...] = ()
     pledged_until: int = 0
     uncertain: bool = field(default=False, compare=False)
+    parts: tuple[PendingPart, ...] = ()
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -175,14 +173,14 @@ def pending_row(target: int, run: int, key: bytes, pending: Pending) -> tuple[An
     """Return a table row of an upload."""
     file, upload = pending.file, pending.upload
     parts = json.dumps(upload.parts, default=astuple) if upload.parts else "[]"
-    known = (upload.upload_key, upload.url, upload.session, upload.chunk_size, upload.checked_until)
-    return (target, key, file.size, file.mtime_ns, run, *known, upload.pledged_until, upload.uncertain, parts)
+    known = (upload.upload_key, upload.url, upload.session, upload.checked_until, upload.pledged_until)
+    return (target, key, file.size, file.mtime_ns, run, *known, upload.uncertain, parts)
 
 
 def find_pending(db: Connection, target: int, run: int, files: Files) -> Iterator[tuple[bytes, Pending]]:
     """Yield uploads in progress for the paths of `files`, as seen by run number `run`."""
     for key, own, busy, size, mtime_ns, *known in db.execute(_PENDING + _paths(files), (target, run, None, *files)):
-        known[5] = tuple(PendingPart(*part) for part in json.loads(known[5]))
+        known[-1] = tuple(PendingPart(*part) for part in json.loads(known[-1]))
         file = replace(files[key], size=size, mtime_ns=mtime_ns)
         yield key, Pending(file, PendingUpload(*known), bool(own), bool(busy))
 
@@ -227,7 +225,6 @@ def _shortened(location: str | None, key: bytes, file: LocalFile) -> str | bytes
 
 
 def _lengthened(location: bytes, key: bytes) -> str:
-    """Return the location that `_shortened` was given."""
     digits, mark, prefix = _parts(location.decode()).groups()  # type: ignore[union-attr]
     return (UPLOADS if mark == "/" else "") + prefix + quote(key.partition(b"\0")[0][-int(digits) :])
 

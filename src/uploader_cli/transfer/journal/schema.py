@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NAME = "journal.sqlite3"
-VERSION = 5
+VERSION = 6
 BUSY_SECONDS = 60.0  # wait for other processes
 KEPT_SECONDS = 90 * 86_400.0  # for receipts and unfinished runs
 MOST_FINISHED = 50  # runs in the list
@@ -64,7 +64,7 @@ CREATE TABLE run (
 );
 CREATE TABLE pending (
   target INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, run INTEGER NOT NULL,
-  upload_key TEXT NOT NULL, url TEXT, session TEXT, chunk_size INTEGER, checked_until INTEGER NOT NULL DEFAULT 0,
+  upload_key TEXT NOT NULL, url TEXT, session TEXT, checked_until INTEGER NOT NULL DEFAULT 0,
   pledged_until INTEGER NOT NULL DEFAULT 0, uncertain INTEGER NOT NULL DEFAULT 0, parts TEXT NOT NULL DEFAULT '[]',
   PRIMARY KEY (target, path)
 ) WITHOUT ROWID;
@@ -169,7 +169,6 @@ class Store:
         return self._open()
 
     def _set_aside(self, why: str) -> None:
-        """Rename the journal with a notice; delete all but the last `MOST_ASIDE`."""
         aside = f"{NAME}.aside-{datetime.fromtimestamp(self.now(), UTC):%Y%m%dT%H%M%S.%fZ}"
         for suffix in ("", "-wal", "-shm"):
             with suppress(FileNotFoundError):
@@ -193,7 +192,13 @@ class Store:
             (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
             pages = _CHECKPOINT_BYTES // page_bytes
             db.executescript(f"PRAGMA wal_autocheckpoint = {pages}; PRAGMA journal_size_limit = {_WAL_BYTES}")
-            _create_tables(db)
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version == 0 and db.execute("SELECT 1 FROM sqlite_schema").fetchone():
+                raise Unreadable("is not uploader's")
+            if version not in (0, VERSION):
+                raise Unreadable(f"was written by {'a newer' if version > VERSION else 'an early'} version of uploader")
+            if not version:
+                db.executescript(f"BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version = {VERSION};COMMIT;")
             self._prune_runs(db)
             _prune_receipts(db, self.now())
         except BaseException:
@@ -202,7 +207,6 @@ class Store:
         return db
 
     def _prune_runs(self, db: Connection) -> None:
-        """Delete old and excess runs and what belongs to no run."""
         with db:
             db.execute("BEGIN IMMEDIATE")  # runs are also locked in transactions
             for path in self._path.parent.glob("run-*.lock"):
@@ -218,17 +222,6 @@ class Store:
         if stale := deleted.count((0,)):
             reason = f"untouched for 90 days or beyond the newest {MOST_UNFINISHED}"
             self.notices += (f"interrupted runs forgotten by the journal: {stale}, {reason}",)
-
-
-def _create_tables(db: Connection) -> None:
-    """Create the tables in an empty file. Raise `Unreadable` for any other file that is not of `VERSION`."""
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version == 0 and db.execute("SELECT 1 FROM sqlite_schema").fetchone():
-        raise Unreadable("is not uploader's")
-    if version not in (0, VERSION):
-        raise Unreadable(f"was written by {'a newer' if version > VERSION else 'an early'} version of uploader")
-    if not version:
-        db.executescript(f"BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version = {VERSION};COMMIT;")
 
 
 def _prune_receipts(db: Connection, now: float) -> None:
@@ -281,7 +274,6 @@ def locked(path: Path, check: Check, seconds: float | None = None, *, shared: bo
 
 
 def _is_locked(path: Path) -> bool:
-    """Return whether a live process has locked the file."""
     try:
         with locked(path, lambda: None, 0.0, shared=True):
             return False

@@ -28,6 +28,7 @@ RETRY_SECONDS = 5.0  # until the next try to write
 LAST_SECONDS = 1.0  # wait of the last try
 MOST_UNWRITTEN = 50_000  # files kept in memory while writing fails; the oldest are dropped
 PERIOD_RECEIPTS = 100_000  # per period
+_COUNT = "UPDATE period SET receipts = receipts + ?, last_at = ? WHERE number = ?"
 
 
 class Journal(schema.Store):
@@ -161,6 +162,8 @@ class RunHandle:
         NEW and CHANGED have a durable new `upload_key`, with `pack` a common one with positions. Another file of the
         same path is BUSY, and all are after `finish`. Raise `Interrupted`.
         """
+        if not files:
+            return []
         paths = [path_key(file) for file in files]
         by_path = dict(zip(paths, files, strict=True))
         uploads = _packed_uploads(reading.new_key()) if pack else iter(PendingUpload, None)
@@ -206,18 +209,9 @@ class RunHandle:
         self._restart([file], [upload])
         return upload
 
-    def created(self, file: LocalFile, url: str, *, part: int | None = None, chunk_size: int | None = None) -> None:
-        """Record the `url` of the upload, or of its part. A file in one request needs no such call."""
-        known: dict[str, Any] = {"url": url} if chunk_size is None else {"url": url, "chunk_size": chunk_size}
-        self._update([file], part, **known)
-
-    def checked(self, file: LocalFile, until: int, *, part: int | None = None) -> None:
-        """Record the end of the bytes with accepted checksums."""
-        self._update([file], part, checked_until=until)
-
-    def pledged(self, file: LocalFile, until: int, *, part: int | None = None) -> None:
-        """Record the end of the chunk with a checksum being sent; 0 for none."""
-        self._update([file], part, pledged_until=until)
+    def update(self, file: LocalFile, *, part: int | None = None, **values: Any) -> None:
+        """Set fields of the upload of a claimed file, or of its part. A file in one request needs no such call."""
+        self._update([file], part, **values)
 
     def split(self, file: LocalFile, sizes: Sequence[int]) -> tuple[reading.PendingPart, ...]:
         """Divide a claimed file into parts of `sizes` (bytes) with new keys."""
@@ -357,7 +351,6 @@ class RunHandle:
 
     @contextmanager
     def _change(self, *, begins: bool = False) -> Iterator[None]:
-        """Write what the block changes."""
         with self._mutex:
             if self._over:
                 raise UploaderError(f"run {self.id} has ended: the journal takes no more of it")
@@ -406,7 +399,6 @@ class RunHandle:
             self.on_trouble(f"{error}; the upload goes on, but a resume may send files again: {error.hint}")
 
     def _write(self, db: Connection) -> None:
-        """Write all changes, except to uploads of other live runs."""
         target, run, now, changes = self._target, self._number, self._store.now(), self._changes.items()
         db.executemany(
             "DELETE FROM pending WHERE target = ? AND path = ?"
@@ -414,7 +406,7 @@ class RunHandle:
             [(target, key, run) for key in self._changes],
         )
         db.executemany(
-            "INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [reading.pending_row(target, run, key, change.pending) for key, change in changes if change.pending],
         )
         refused = [(target, key, row.refused.size, row.refused.mtime_ns) for key, row in changes if row.refused]
@@ -422,7 +414,11 @@ class RunHandle:
             db.executemany("DELETE FROM receipt WHERE target = ? AND path = ? AND size = ? AND mtime_ns = ?", refused)
         receipts = [(key, change.receipt) for key, change in changes if change.receipt]
         if receipts:
-            period, at = _period(db, len(receipts), int(now)), int(now)
+            period, full = db.execute("SELECT max(number), receipts >= ? FROM period", (PERIOD_RECEIPTS,)).fetchone()
+            if full:
+                period = db.execute("INSERT INTO period DEFAULT VALUES").lastrowid
+            at = int(now)
+            db.execute(_COUNT, (len(receipts), at, period))
             db.executemany(
                 "INSERT OR REPLACE INTO receipt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [reading.receipt_row(target, run, key, receipt, period, at) for key, receipt in receipts],
@@ -442,15 +438,6 @@ class RunHandle:
                 (run,),
             ).fetchall()
             _delete_open(db, [(run,), *same])
-
-
-def _period(db: Connection, receipts: int, at: int) -> int:
-    """Count new receipts and return their period."""
-    period, full = db.execute("SELECT max(number), receipts >= ? FROM period", (PERIOD_RECEIPTS,)).fetchone()
-    if full:
-        period = db.execute("INSERT INTO period DEFAULT VALUES").lastrowid
-    db.execute("UPDATE period SET receipts = receipts + ?, last_at = ? WHERE number = ?", (receipts, at, period))
-    return int(period)
 
 
 def _delete_open(db: Connection, runs: Sequence[tuple[int]]) -> None:

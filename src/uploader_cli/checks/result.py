@@ -1,0 +1,139 @@
+"""A check, what it finds, its result, and the report of a run, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from uploader_cli.exit_status import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import ModuleType
+
+Detail = str | int | float | bool | None | list[str]
+
+
+class Verdict(StrEnum):
+    """How a check ended.
+
+    `fail`: the expectation is not met. `error`: the check could not finish (no response, 503). `skipped`: it would
+    prove nothing (a check that it needs failed, or there is no token). `not_run`: no requests were left.
+    `not_offered`: the server lacks an optional feature.
+    """
+
+    PASS = "pass"  # noqa: S105 - not a password
+    WARNING = "warning"
+    FAIL = "fail"
+    ERROR = "error"
+    NOT_OFFERED = "not_offered"
+    SKIPPED = "skipped"
+    NOT_RUN = "not_run"
+
+    @property
+    def words(self) -> str:
+        """The verdict for display."""
+        return self.value.replace("_", " ")
+
+
+BROKEN = (Verdict.FAIL, Verdict.ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found. `hint` says how to fix it, `exit` is the exit code if it counts."""
+
+    verdict: Verdict
+    message: str = ""
+    hint: str = ""
+    exit: Exit = Exit.OK
+    expected: str = ""
+    got: str = ""
+    details: Mapping[str, Detail] = field(default_factory=dict)
+
+
+def _maker(verdict: Verdict, code: Exit = Exit.OK) -> Callable[..., Finding]:
+    """Return a function that takes a message, a hint, an exit code and details as keywords."""
+
+    def make(message: str = "", hint: str = "", exit: Exit = code, **details: Detail) -> Finding:  # noqa: A002
+        return Finding(verdict, message, hint, exit, details=details)
+
+    return make
+
+
+passed, warning, skipped = _maker(Verdict.PASS), _maker(Verdict.WARNING), _maker(Verdict.SKIPPED)
+failed = _maker(Verdict.FAIL, Exit.NO_SERVER)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check. `look` gets the `Target` and returns its finding; a text or None means that the check passed."""
+
+    id: str
+    description: str
+    look: Callable[[Any], Finding | str | None]
+    means: str = ""
+    """The consequence of a failure for users."""
+    rests_on: str = ""
+    """The ID of a check without which this one is meaningless."""
+    required: bool = True
+    """Whether uploads need what is checked."""
+
+
+def check(
+    check_id: str, description: str, means: str = "", *, rests_on: str = "", required: bool = True
+) -> Callable[[Callable[[Any], Finding | str | None]], Check]:
+    """Make a `Check` of a function."""
+    return lambda look: Check(check_id, description, look, means, rests_on, required)
+
+
+def checks_of(*modules: ModuleType) -> tuple[Check, ...]:
+    """Return the checks of these modules in the order of their definition."""
+    return tuple(each for module in modules for each in vars(module).values() if isinstance(each, Check))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The result of a check: its finding, its duration, and its counted requests."""
+
+    check: Check
+    finding: Finding
+    seconds: float = 0.0
+    calls: int = 0
+    blocked_by: str = ""
+    """The ID of the failed check that blocks this one."""
+
+    @property
+    def id(self) -> str:
+        """The ID of the check."""
+        return self.check.id
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict of the finding."""
+        return self.finding.verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All results, summarized by one verdict and one sentence. `calls` are counted requests.
+
+    For `smoke`, `budget` is the maximum of calls, and `left` lists what could not be deleted from the server.
+    """
+
+    server: str
+    results: tuple[Result, ...]
+    verdict: Verdict
+    summary: str
+    exit_code: Exit
+    calls: int
+    seconds: float
+    strict: bool = False
+    budget: int = 0
+    left: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything that counts passed."""
+        return self.exit_code is Exit.OK

@@ -1,0 +1,210 @@
+"""The report of a smoke run: exit code, one sentence, text, JSON, and JUnit XML."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from uploader_cli.checks.page import Page
+from uploader_cli.checks.result import BROKEN, Verdict
+from uploader_cli.exit_status import Exit, worst
+from uploader_cli.render.words import plural, safe, span, wrap
+from uploader_cli.report import junit as xml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from uploader_cli.checks.result import Check, Report, Result
+
+_WHY = {Exit.NO_SERVER: "No upload server answers: ", Exit.NOT_AUTHORISED: "The server denies access: "}
+"""The common cause of all failures."""
+_ID, _WORD, _TIME = 25, 11, 8
+"""Cells of the longest ID, of the longest verdict, and of a time."""
+MOST_LEFT = 5
+"""Maximum objects left on the server that are listed, unless `verbose`."""
+
+
+def counts(result: Result, *, strict: bool) -> bool:
+    """Return True if this result makes the run fail."""
+    match result.verdict:
+        case Verdict.PASS | Verdict.NOT_OFFERED | Verdict.SKIPPED:
+            return False
+        case Verdict.WARNING:
+            return strict
+    return result.check.required or strict
+
+
+def exit_of(results: Sequence[Result], *, strict: bool, speaks: bool, refused: bool) -> Exit:
+    """Return the exit code: 5 if all requests were refused (`refused`), 6 if no upload server answered."""
+    against = [result.finding.exit for result in results if counts(result, strict=strict)]
+    if not against:
+        return Exit.OK
+    if refused:
+        return Exit.NOT_AUTHORISED
+    return worst(against) if speaks else Exit.NO_SERVER
+
+
+def sentence(results: Sequence[Result], code: Exit, *, strict: bool) -> str:
+    """Summarize all checks in one sentence."""
+    number = {verdict: sum(result.verdict is verdict for result in results) for verdict in Verdict}
+    ran = len(results) - number[Verdict.NOT_OFFERED] - number[Verdict.SKIPPED]
+    against = [result for result in results if counts(result, strict=strict)]
+    forgiven = [result for result in results if result.verdict in BROKEN and result not in against]
+    words = {Verdict.NOT_OFFERED: "not offered", Verdict.SKIPPED: "skipped", Verdict.WARNING: "with a warning"}
+    rest = [f"{number[verdict]} {text}" for verdict, text in words.items() if number[verdict]]
+    rest += [f"not required and failed: {_ids(forgiven)}"] if forgiven else []
+    more = f" ({', '.join(rest)})" if rest else ""
+    if code in (Exit.SIGINT, Exit.SIGTERM):
+        return f"Interrupted: {number[Verdict.NOT_RUN]} of {plural(len(results), 'check')} not run{more}"
+    if code is Exit.OK:
+        return f"{plural(ran - len(forgiven), 'check')} passed{more}"
+    broken = [result for result in against if result.verdict is not Verdict.NOT_RUN]
+    unmade = [result for result in against if result.verdict is Verdict.NOT_RUN]
+    if not broken:
+        return f"{len(unmade)} of {plural(ran, 'check')} not run: {unmade[0].finding.message}{more}"
+    also = f"; {len(unmade)} not run" if unmade else ""
+    return f"{_WHY.get(code, '')}{len(broken)} of {plural(ran, 'check')} failed: {_ids(broken)}{also}{more}"
+
+
+def _ids(results: Sequence[Result]) -> str:
+    return ", ".join(result.id for result in results)
+
+
+class SmokePage(Page):
+    """A table of verdicts, the failures, what is left on the server, and a summary line."""
+
+    command, narrow = "smoke", 70
+    _said = ""
+
+    def running(self, check: Check) -> str:
+        """Return the line of the running check."""
+        return f"{'…' if self._glyphs else '.'} {check.id}"
+
+    def row(self, result: Result) -> list[str]:
+        """Return the lines of one check, without repeating the previous message."""
+        if self._quiet:
+            return []
+        check, verdict, message = result.check, result.verdict, result.finding.message
+        said, self._said = message if message != self._said else "", message
+        if self._verbose and verdict in (Verdict.PASS, Verdict.NOT_OFFERED):
+            said = f"{check.description} ({message})" if message else check.description
+        ran = verdict not in (Verdict.NOT_OFFERED, Verdict.SKIPPED, Verdict.NOT_RUN)
+        title = f"{check.id:<{_ID}}{span(result.seconds) if ran else '':>{_TIME}}"
+        if self._width >= self.narrow:
+            lines = self._beside(f"{self._sign(verdict)} {verdict.words:<{_WORD}}  {title}  ", said)
+        else:
+            words = "" if verdict is Verdict.PASS else verdict.words
+            lines = self._below(f"{self._sign(verdict)} {title}", ": ".join(filter(None, (words, said))))
+        return self._painted(lines, verdict)
+
+    def end(self, report: Report) -> list[str]:
+        """Return the failures, what was left on the server, the requests and time used, and the summary."""
+        if self._quiet and report.ok:
+            return []
+        spent = f"{report.calls} of {plural(report.budget, 'call')} used, {span(report.seconds)}"
+        lines = [line for result in report.results for line in self._failure(result, report)]
+        lines += [*self._left(report.left), *self._summary(report, spent)]
+        return lines[1:] if self._quiet else lines
+
+    def _failure(self, result: Result, report: Report) -> list[str]:
+        if result.verdict not in BROKEN or (self._quiet and not counts(result, strict=report.strict)):
+            return []
+        check, found = result.check, result.finding
+        optional = "" if check.required else " (not required)"
+        title = f"{self._sign(found.verdict)} {check.id}: {check.description}{optional}"
+        lines = ["", *self._painted(wrap(title, self._width, rest="  "), found.verdict)]
+        where = "error" if found.verdict is Verdict.ERROR else "in"
+        for name, text in {where: found.message, **_details(result)}.items():
+            if text:
+                lines += self._beside(f"  {name:<8}  ", text)
+        return lines
+
+    def _left(self, left: Sequence[str]) -> list[str]:
+        if not left:
+            return []
+        shown = left if self._verbose else left[:MOST_LEFT]
+        lines = ["", f"Left on the server ({len(left)}):"]
+        for thing in shown:
+            lines += wrap(safe(thing), self._width, first="  ", rest="    ")
+        more = len(left) - len(shown)
+        return [*lines, f"  and {more} more (-v lists them)"] if more else lines
+
+
+def _details(result: Result) -> dict[str, str]:
+    """Return what a failure is reported with; `means` is its consequence for users."""
+    found = result.finding
+    means = result.check.means if found.verdict in BROKEN else ""
+    return {"hint": found.hint, "expected": found.expected, "got": found.got, "means": means}
+
+
+def check_json(result: Result) -> dict[str, object]:
+    """Return a check for `--json`."""
+    return {
+        "type": "check",
+        "id": result.id,
+        "description": result.check.description,
+        "required": result.check.required,
+        "verdict": str(result.verdict),
+        "seconds": round(result.seconds, 3),
+        "calls": result.calls,
+        "message": result.finding.message,
+        "expected": result.finding.expected,
+        "got": result.finding.got,
+        "hint": result.finding.hint,
+        "means": _details(result)["means"],
+        "blocked_by": result.blocked_by,
+    }
+
+
+def report_json(report: Report) -> dict[str, object]:
+    """Return the last line of `--json`."""
+    return {
+        "type": "verdict",
+        "server": report.server,
+        "ok": report.ok,
+        "exit_code": int(report.exit_code),
+        "strict": report.strict,
+        "against": [result.id for result in report.results if counts(result, strict=report.strict)],
+        "counts": {str(each): sum(result.verdict is each for result in report.results) for each in Verdict},
+        "calls": report.calls,
+        "budget": report.budget,
+        "seconds": round(report.seconds, 3),
+        "left": list(report.left),
+    }
+
+
+def junit(report: Report, when: datetime) -> Iterator[str]:
+    """Yield the JUnit document. A failed check that is not required is reported as skipped."""
+    tags = [_tag(result, strict=report.strict) for result in report.results]
+    names = {"failures": "failure", "errors": "error", "skipped": "skipped"}
+    numbers = {"tests": len(tags), **{name: tags.count(tag) for name, tag in names.items()}}
+    properties = {
+        "server": report.server,
+        "calls": report.calls,
+        "budget": report.budget,
+        "exit_code": int(report.exit_code),
+    }
+    yield xml.BEGIN
+    yield xml.opening(0, "uploader smoke", when.isoformat(), report.seconds, numbers, properties)
+    notes = []
+    for result, tag in zip(report.results, tags, strict=True):
+        yield xml.case(result.id, "uploader.smoke", result.seconds, _inside(result, tag))
+        if result.verdict in (Verdict.PASS, Verdict.WARNING) and result.finding.message:
+            notes.append(f"{result.id}: {result.finding.message}")
+    yield xml.closing("\n".join([*notes, *(f"left on the server: {thing}" for thing in report.left)]))
+    yield xml.END
+
+
+def _tag(result: Result, *, strict: bool) -> str:
+    if counts(result, strict=strict):
+        return "failure" if result.verdict in (Verdict.FAIL, Verdict.WARNING) else "error"
+    return "" if result.verdict in (Verdict.PASS, Verdict.WARNING) else "skipped"
+
+
+def _inside(result: Result, tag: str) -> str:
+    message = result.finding.message or result.check.description
+    if tag in ("", "skipped"):
+        return xml.verdict(tag, message=f"{result.verdict.words}: {message}") if tag else ""
+    details = {"check": result.check.description, **_details(result)}
+    text = "\n".join(f"{name}: {text}" for name, text in details.items() if text)
+    return xml.verdict(tag, text, message=message, type=str(result.verdict))

@@ -1,0 +1,319 @@
+"""Checks of resumable uploads: tus 1.0, resuming after a cut, and each extension that the server offers."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from uploader_cli.checks.result import check
+from uploader_cli.checks.smoke.expect import NotOffered, Violation, answered, header, said, same, same_bytes
+from uploader_cli.checks.smoke.sending import body_of, cut, cut_off, file_of, nothing, open_session, terms
+from uploader_cli.checks.target import NOBODY
+from uploader_cli.core.protocol import parse_http_date
+from uploader_cli.core.tus import VERSION, encode_metadata, parts, place
+from uploader_cli.core.tus import checksum_header as checksum_of
+from uploader_cli.transfer.bodies import content_type
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from uploader_cli.checks.smoke.site import Site
+    from uploader_cli.core.tus import Capabilities
+    from uploader_cli.transfer.http import Answer
+
+GONE = (403, 404, 410)
+"""Statuses for an upload that does not exist (tus 1.0, HEAD)."""
+MOST_IN_A_SESSION = 20
+
+further = partial(check, rests_on="tus-core")
+
+
+def offered(site: Site, extension: str = "") -> Capabilities:
+    """Return the tus capabilities. Raises `NotOffered` without tus, or without the extension."""
+    tus = site.once(terms).tus
+    if tus is None:
+        raise NotOffered("the session response has no tus endpoint")
+    if extension and extension not in tus.extensions:
+        raise NotOffered(f"{extension} is not among the tus extensions")
+    return tus
+
+
+def _data(site: Site) -> bytes:
+    return file_of(site, "")[1]
+
+
+def ask(
+    site: Site,
+    method: str,
+    url: str,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    *,
+    midway: Callable[[], None] = nothing,
+) -> Answer:
+    """Send a tus request, and record what it created or completed."""
+    answer = site.call(
+        method,
+        url,
+        headers={"Tus-Resumable": VERSION, **(headers or {})},
+        body=None if body is None else body_of(body, "application/offset+octet-stream", midway),
+        may_refuse=True,
+        leaves=method == "POST",
+    )
+    stored = answer.headers.get("Upload-File-Id")
+    if answer.ok and stored and method in ("POST", "PATCH"):
+        site.uploads.discard(url)
+        where = answer.headers.get("Content-Location", "")
+        site.files[stored] = where if where.startswith("/") else ""
+    return answer
+
+
+def create(site: Site, label: str, headers: Mapping[str, str], body: bytes | None = None) -> tuple[str, Answer]:
+    """Create an upload, which must succeed; return its URL and the response."""
+    url, answer = created(site, file_of(site, label)[0], headers, body=body)
+    if not url:
+        raise Violation("creating an upload", expected="201 with a Location on this server", got=said(answer))
+    return url, answer
+
+
+def created(
+    site: Site, name: str, headers: Mapping[str, str], *, body: bytes | None = None, **metadata: str
+) -> tuple[str, Answer]:
+    """Try to create an upload; return its URL, empty on failure, and the response."""
+    if not site.slots:  # fill each session, to create as few as possible
+        count = min(site.once(terms).limits.max_files, MOST_IN_A_SESSION)
+        site.slots += [open_session(site, count)] * count
+    named = {"filename": name, "filetype": content_type(name), "sessionId": site.slots[-1], **metadata}
+    head = {"Upload-Metadata": encode_metadata(named), **headers}
+    answer = ask(site, "POST", offered(site).endpoint, head, body)
+    location = answer.headers.get("Location")
+    if answer.status != 201 or not location:
+        return "", answer
+    try:
+        url = place(answer.url, location)
+    except ValueError:
+        return "", answer
+    if headers.get("Upload-Concat") != "partial":  # refused uploads and parts of a file need no space
+        site.slots.pop()
+    if not answer.headers.get("Upload-File-Id"):
+        site.uploads.add(url)
+    return url, answer
+
+
+def _create_sized(site: Site, label: str, content: bytes) -> str:
+    return create(site, label, {"Upload-Length": str(len(content))})[0]
+
+
+def _head(site: Site, url: str, what: str) -> Answer:
+    return answered(ask(site, "HEAD", url), what, 200, 204)
+
+
+def _offset(answer: Answer, expected: int, what: str) -> None:
+    value = header(answer, "Upload-Offset", what, str(expected), str.isdecimal)
+    same(int(value), expected, f"Upload-Offset after {what}")
+
+
+def _append(site: Site, url: str, at: int, body: bytes, what: str, headers: Mapping[str, str] | None = None) -> Answer:
+    """Send a `PATCH`, which must succeed."""
+    answer = answered(ask(site, "PATCH", url, {"Upload-Offset": str(at), **(headers or {})}, body), what, 204)
+    _offset(answer, at + len(body), what)
+    return answer
+
+
+class Halfway(NamedTuple):
+    """A half-finished upload: `answer` is the response to its `PATCH`, `rest` the remaining bytes."""
+
+    url: str
+    answer: Answer
+    at: int
+    rest: bytes
+
+
+def halfway(site: Site) -> Halfway:
+    """Create an upload that several checks share, to save requests. Use with `once`."""
+    content = _data(site)
+    half = len(content) // 2
+    url = _create_sized(site, "tus-halfway", content)
+    return Halfway(url, _append(site, url, 0, content[:half], "PATCH of the first half"), half, content[half:])
+
+
+def _read_back(site: Site, answer: Answer, sent: bytes) -> None:
+    """Check the stored bytes, if the response to the last `PATCH` has their path."""
+    path = answer.headers.get("Content-Location", "")
+    if path.startswith("/"):
+        same_bytes(site.read(path), sent, "the file uploaded by tus, read back")
+
+
+@check("tus-core", "tus: uploads can be created, sent and queried", "resumable uploads don't work")
+def core(site: Site) -> None:
+    """See tus 1.0, core and creation: OPTIONS, POST, HEAD and PATCH."""
+    tus, content = offered(site, "creation"), _data(site)
+    what = "OPTIONS of the tus endpoint"
+    answer = answered(site.call("OPTIONS", tus.endpoint), what, 200, 204)
+    header(answer, "Tus-Version", what, f"{VERSION} among others", lambda value: VERSION in value)
+    listed = header(answer, "Tus-Extension", what, "the extensions", bool)
+    found = sorted(item.strip().lower() for item in listed.split(","))
+    same(found, sorted(tus.extensions), "Tus-Extension, and the extensions of the session answer")
+    url, creation = create(site, "tus", {"Upload-Length": str(len(content))})
+    _speaks_tus(creation, "creating an upload")
+    half = len(content) // 2
+    head = _head(site, url, "HEAD of a new upload")
+    _offset(head, 0, "HEAD of a new upload")
+    same(head.headers.get("Upload-Length"), str(len(content)), "Upload-Length of a new upload")
+    _speaks_tus(head, "HEAD of a new upload")
+    header(head, "Cache-Control", "HEAD of an upload", "no-store", lambda value: "no-store" in value)
+    what = "PATCH of the first half"
+    _speaks_tus(_append(site, url, 0, content[:half], what), what)
+    answered(ask(site, "PATCH", url, {"Upload-Offset": "0"}, content[:half]), "PATCH at the wrong offset", 409)
+    wrong = site.call("HEAD", url, headers={"Tus-Resumable": "0.0.1"})
+    answered(wrong, "a request of another version of tus", 412)
+    last = _append(site, url, half, content[half:], "PATCH of the second half")
+    _offset(_head(site, url, "HEAD of a finished upload"), len(content), "the last PATCH")
+    _read_back(site, last, content)
+    answered(ask(site, "HEAD", f"{tus.endpoint.rstrip('/')}/{NOBODY}"), "HEAD of an unknown upload", *GONE)
+
+
+def _speaks_tus(answer: Answer, what: str) -> None:
+    """Check the version, which every response except that to OPTIONS must have."""
+    header(answer, "Tus-Resumable", what, VERSION, lambda value: value == VERSION)
+
+
+@further(
+    "tus-resume", "tus: a cut upload resumes at its offset", "after a lost connection files restart, or are corrupted"
+)
+def resume(site: Site) -> str:
+    """See tus 1.0, core: HEAD returns the offset after a cut PATCH, and the upload resumes there."""
+    offered(site)
+    content = _data(site)
+    url = _create_sized(site, "tus-resumed", content)
+    with cut_off("half a PATCH"):
+        ask(site, "PATCH", url, {"Upload-Offset": "0"}, content, midway=cut)
+    what, most = "HEAD after a PATCH that was cut", (len(content) + 1) // 2
+    head = _head(site, url, what)
+    at = int(header(head, "Upload-Offset", what, "what has arrived", str.isdecimal))
+    if at > most:
+        raise Violation(what, expected=f"an offset of {most} at most", got=str(at))
+    last = _append(site, url, at, content[at:], "PATCH of the rest after a cut")
+    _read_back(site, last, content)
+    return f"resumed at byte {at} of {len(content)}"
+
+
+@further("tus-checksum", "tus: correct checksums are accepted", "clients with checksums can't upload")
+def checksum(site: Site) -> str:
+    """See tus 1.0, checksum: each offered algorithm."""
+    algorithms = offered(site, "checksum").checksum_algorithms
+    known = [name for name in sorted(algorithms) if name in hashlib.algorithms_available]
+    if "sha1" not in algorithms:
+        got = ", ".join(sorted(algorithms)) or "none"
+        raise Violation("the checksum algorithms that are offered", expected="sha1 among them", got=got)
+    content = _data(site)
+    url = _create_sized(site, "tus-checksum", content)
+    for name, (start, length) in zip(known, parts(len(content), len(known)), strict=False):
+        piece = content[start : start + length]
+        digest = hashlib.new(name, piece, usedforsecurity=False).digest()
+        what = f"PATCH with a correct checksum ({name})"
+        _append(site, url, start, piece, what, {"Upload-Checksum": checksum_of(name, digest)})
+    return ", ".join(known)
+
+
+@further(
+    "tus-checksum-mismatch",
+    "tus: a chunk with a wrong checksum is discarded",
+    "bytes that were corrupted on their way are stored",
+)
+def checksum_mismatch(site: Site) -> None:
+    """See tus 1.0, checksum: status 460."""
+    offered(site, "checksum")
+    upload = site.once(halfway)
+    wrong = checksum_of("sha1", hashlib.sha1(b"other bytes", usedforsecurity=False).digest())
+    what = "PATCH with a wrong checksum"
+    headers = {"Upload-Offset": str(upload.at), "Upload-Checksum": wrong}
+    answer = ask(site, "PATCH", upload.url, headers, upload.rest[:-1] or upload.rest)  # others need it unfinished
+    if answer.ok:
+        raise Violation(what, expected="460", got=said(answer), corrupt=True)
+    answered(answer, what, 460)
+    _offset(_head(site, upload.url, f"HEAD after {what}"), upload.at, what)
+
+
+@further(
+    "tus-creation-with-upload",
+    "tus: a creation may carry the first bytes",
+    "clients that rely on it lose the first bytes",
+)
+def creation_with_upload(site: Site) -> None:
+    """See tus 1.0, creation-with-upload."""
+    offered(site, "creation-with-upload")
+    content = _data(site)
+    half = content[: len(content) // 2]
+    what = "a creation with half of the bytes"
+    url, answer = create(site, "tus-with-upload", {"Upload-Length": str(len(content))}, half)
+    _offset(answer, len(half), what)
+    _offset(_head(site, url, f"HEAD after {what}"), len(half), what)
+
+
+@further(
+    "tus-creation-defer-length", "tus: the length may be sent later", "streams of unknown length can't be uploaded"
+)
+def defer_length(site: Site) -> None:
+    """See tus 1.0, creation-defer-length."""
+    offered(site, "creation-defer-length")
+    content = _data(site)
+    length = {"Upload-Length": str(len(content))}
+    url, _ = create(site, "tus-deferred", {"Upload-Defer-Length": "1"})
+    head = _head(site, url, "HEAD of an upload without a length")
+    same(head.headers.get("Upload-Defer-Length"), "1", "Upload-Defer-Length of an upload without a length")
+    _append(site, url, 0, content[: len(content) // 2], "PATCH with the length", length)
+    head = _head(site, url, "HEAD after the length was sent")
+    same(head.headers.get("Upload-Length"), str(len(content)), "Upload-Length after it was sent")
+
+
+@further(
+    "tus-expiration",
+    "tus: unfinished uploads report their expiry",
+    "clients resume uploads that have expired",
+    required=False,
+)
+def expiration(site: Site) -> str:
+    """See tus 1.0, expiration."""
+    offered(site, "expiration")
+    answer = site.once(halfway).answer
+    what = "a PATCH of an unfinished upload"
+    when = header(answer, "Upload-Expires", what, "a date (RFC 9110)", lambda value: parse_http_date(value) is not None)
+    left = (parse_http_date(when) or 0.0) - time.time()
+    if left <= 0:
+        raise Violation(f"Upload-Expires in the answer to {what}", expected="a time in the future", got=when)
+    return f"in {left / 3600:,.0f} h"
+
+
+@further("tus-termination", "tus: an upload can be deleted", "abandoned uploads stay until they expire")
+def termination(site: Site) -> None:
+    """See tus 1.0, termination."""
+    offered(site, "termination")
+    url = site.once(halfway).url
+    answered(ask(site, "DELETE", url), "DELETE of an unfinished upload", 204)
+    answered(ask(site, "HEAD", url), "HEAD of a deleted upload", *GONE)
+    site.uploads.discard(url)
+
+
+@further("tus-concatenation", "tus: partial uploads are joined", "large files sent in parts don't arrive")
+def concatenation(site: Site) -> None:
+    """See tus 1.0, concatenation: two partial uploads."""
+    offered(site, "concatenation")
+    content = _data(site)
+    half = len(content) // 2
+    urls = []
+    for number, piece in enumerate((content[:half], content[half:])):
+        partial = {"Upload-Concat": "partial", "Upload-Length": str(len(piece))}
+        url, _ = create(site, f"tus-part-{number}", partial)
+        _append(site, url, 0, piece, "PATCH of a partial upload")
+        urls.append(url)
+    what = "joining two partial uploads"
+    final, answer = create(site, "tus-joined", {"Upload-Concat": "final;" + " ".join(urls)})
+    head = _head(site, final, f"HEAD after {what}")
+    same(head.headers.get("Upload-Length"), str(len(content)), f"Upload-Length after {what}")
+    refusal = ask(site, "PATCH", final, {"Upload-Offset": str(len(content))}, b"more")
+    answered(refusal, "PATCH of a joined upload", 403)
+    _read_back(site, answer, content)
+    site.uploads.difference_update(urls)

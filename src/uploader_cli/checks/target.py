@@ -1,0 +1,133 @@
+"""The checked server, and live connections to it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from uploader_cli.core.events import ChannelReason
+from uploader_cli.core.protocol import JsonObject, as_object
+from uploader_cli.realtime.policy import Dial, Dialled, Lost
+from uploader_cli.realtime.socket import Connection
+from uploader_cli.transfer.http import Http, make_session
+from uploader_cli.transfer.wire import Sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from uploader_cli.core.events import Transport
+    from uploader_cli.settings import Settings
+
+NOBODY = "00000000-0000-4000-8000-000000000000"
+"""An ID that no session and no file has: requests for it change nothing."""
+JOIN_LIMIT = 0.6
+"""Seconds to wait for a first message after joining; not all servers send one (docs/protocol.md section 3.7)."""
+CUT_LIMIT = 0.5
+"""Maximum seconds for a cut connection to end."""
+END_LIMIT = 1.0
+"""Maximum seconds for all live connections to end."""
+_FREE = ("/health", "/uploads/", "/socket.io/")
+
+
+class Target:
+    """A server with the settings and the token for it, and the number of counted requests."""
+
+    def __init__(self, settings: Settings, token: str | None = None) -> None:
+        """Does not connect yet."""
+        self.settings, self.token = settings, token
+        self.http = Http(settings)
+        self.calls = 0
+        self.endings: list[threading.Thread] = []
+        """Threads that end live connections."""
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header with the token, if there is one."""
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    def counts(self, url: str) -> bool:
+        """Return whether a request counts towards a rate limit (docs/protocol.md section 3.11)."""
+        return not url.removeprefix(self.settings.server).startswith(_FREE)
+
+    def close(self) -> None:
+        """End all connections, also those of abandoned checks."""
+        until = time.monotonic() + END_LIMIT
+        for ending in self.endings:
+            ending.join(max(0.0, until - time.monotonic()))
+        self.http.shut()
+        self.http.close()
+
+
+class Listener:
+    """A live connection over one transport that records its events; a context manager that leaves at the end."""
+
+    def __init__(self, target: Target, transport: Transport, limit: float) -> None:
+        """`limit` is the maximum of seconds to connect. Does not connect before `dial`."""
+        self.events: list[JsonObject] = []
+        """The received events, in order; an invalid one is an empty object."""
+        self.latency = 0.0
+        """Seconds to connect."""
+        sockets = Sockets()
+        self._target, self._limit = target, limit
+        self._news: queue.Queue[Dialled | Lost] = queue.Queue()
+        self._heard = threading.Condition()
+        self._rooms: tuple[str, ...] | None = None  # None until it is connected
+        self._connection = Connection(
+            target.settings.server,
+            Dial(1, transport, limit),
+            session=make_session(target.settings, sockets),
+            shut=lambda _session: sockets.shut(),
+            headers=lambda: {**target.settings.headers, **target.authorization},
+            report=self._news.put,
+            progress=self._hear,
+        )
+
+    def dial(self) -> ChannelReason | None:
+        """Connect; return None, or the reason of a failure."""
+        self._connection.start()
+        try:
+            signal = self._news.get(timeout=self._limit)
+        except queue.Empty:
+            return ChannelReason.TIMEOUT
+        if not isinstance(signal, Dialled):
+            return signal.reason
+        self.latency, self._rooms = signal.latency, ()
+        return None
+
+    def join(self, session: str) -> bool:
+        """Join a room and wait a moment for a first message; return whether one arrived."""
+        before = len(self.events)
+        self._rooms = (session,)
+        self._connection.join(session)
+        return self.until(lambda: len(self.events) > before, JOIN_LIMIT)
+
+    def until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Wait until the condition holds, checked after each event; return whether it does."""
+        with self._heard:
+            return self._heard.wait_for(condition, seconds)
+
+    def cut(self) -> None:
+        """End the connection abruptly, like a network failure."""
+        self._end(None).join(CUT_LIMIT)
+
+    def leave(self) -> None:
+        """End the connection properly; `Target.close` waits for it."""
+        self._end(self._rooms)
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def _hear(self, body: object, _: Transport) -> None:
+        with self._heard:
+            self.events.append(as_object(body))
+            self._heard.notify_all()
+
+    def _end(self, leaving: tuple[str, ...] | None) -> threading.Thread:
+        ending = self._connection.end(leaving)
+        self._target.endings.append(ending)
+        return ending
