@@ -17,12 +17,9 @@ if TYPE_CHECKING:
 
     from uploader_server.faults import Faults
 
-HANG_LIMIT = 600.0
-"""Timeout of an analysis in seconds (504); longer than the timeouts of clients (180 s and 300 s)."""
-KEPT = 1000
-"""Maximum ended analyses in memory."""
-STEP = 5
-"""Percent between two events; every stage ends at a multiple."""
+HANG_LIMIT = 600.0  # timeout of an analysis in seconds (504); longer than the timeouts of clients (180 s and 300 s)
+KEPT = 1000  # maximum ended analyses in memory
+STEP = 5  # percent between two events; every stage ends at a multiple
 
 
 @dataclass
@@ -37,8 +34,7 @@ class Analysis:
     message: str = ""
     started: str = field(default_factory=timestamp)
     updated: str = field(default_factory=timestamp)
-    ended: float = 0.0
-    """End time (monotonic seconds)."""
+    ended: float = 0.0  # end time (monotonic seconds)
     data: dict[str, Any] | None = None
     error: ApiError | None = None
 

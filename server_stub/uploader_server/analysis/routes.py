@@ -27,10 +27,8 @@ if TYPE_CHECKING:
     from uploader_server.config import ServerConfig
     from uploader_server.storage.store import Store
 
-MAX_FIELDS = 1 << 20
-"""Maximum bytes of a body; fusion plans are the largest."""
-LONGEST_ID = 200
-"""Maximum characters of a session id; the reference backend has no limit."""
+MAX_FIELDS = 1 << 20  # maximum bytes of a body; fusion plans are the largest
+LONGEST_ID = 200  # maximum characters of a session id; the reference backend has no limit
 
 
 class AnalysisCalls:

@@ -59,10 +59,8 @@ class AnalysisMode:
 
     silent: bool = False
     hang: bool = False
-    stage: str = ""
-    """The stage that fails."""
-    final: bool = False
-    """Whether the failure is permanent."""
+    stage: str = ""  # the stage that fails
+    final: bool = False  # whether the failure is permanent
 
     @classmethod
     def parse(cls, text: str | None) -> AnalysisMode:

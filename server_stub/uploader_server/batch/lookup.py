@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 ENDPOINT = "/api/upload/lookup"
 MAX_FILES = 1000
-MAX_BODY = 4 << 20
-"""Maximum bytes of a request body."""
+MAX_BODY = 4 << 20  # maximum bytes of a request body
 _REQUIRED, _ALL = {"relativePath", "size"}, {"relativePath", "size", "sha256"}
 
 

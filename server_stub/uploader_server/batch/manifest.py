@@ -9,32 +9,25 @@ from typing import Any, NamedTuple
 
 from uploader_server.http.errors import ApiError, parse_json
 
-MAX_MANIFEST = 4 << 20
-"""Maximum bytes of a manifest."""
-LATEST = 1 << 53
-"""Latest time in milliseconds: the largest integer that every JSON parser represents exactly."""
+MAX_MANIFEST = 4 << 20  # maximum bytes of a manifest
+LATEST = 1 << 53  # latest time in milliseconds: the largest integer that every JSON parser represents exactly
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Entry(NamedTuple):
     """One file of a pack."""
 
-    path: str
-    """Path below the category; not checked for safety yet."""
-    size: int
-    """Bytes."""
-    sha256: str
-    """64 lower-case hex digits."""
-    modified: int
-    """Milliseconds since the epoch."""
+    path: str  # path below the category; not checked for safety yet
+    size: int  # bytes
+    sha256: str  # 64 lower-case hex digits
+    modified: int  # milliseconds since the epoch
 
 
 class PackLimits(NamedTuple):
     """Limits of a pack; shown as `packs` in `/health` and in the session response."""
 
     files: int = 1000
-    bytes: int = 32 << 20
-    """Data of one pack."""
+    bytes: int = 32 << 20  # data of one pack
     file_size: int = 4 << 20
 
 
@@ -43,10 +36,8 @@ class Manifest(NamedTuple):
 
     session: str
     entries: list[Entry]
-    total: int
-    """Bytes of the data."""
-    digest: bytes
-    """SHA-256 of everything but the session; requests with the same key must have the same digest."""
+    total: int  # bytes of the data
+    digest: bytes  # SHA-256 of everything but the session; requests with the same key must have the same digest
 
 
 def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:

@@ -29,12 +29,9 @@ if TYPE_CHECKING:
 
     from uploader_server.config import Limits
 
-MAX_TEXT = 64 << 10
-"""Maximum bytes of a text part."""
-MAX_TEXTS = 8 << 20
-"""Maximum bytes of all text parts of a request."""
-PART = 128
-"""Bytes added for each text part to the total."""
+MAX_TEXT = 64 << 10  # maximum bytes of a text part
+MAX_TEXTS = 8 << 20  # maximum bytes of all text parts of a request
+PART = 128  # bytes added for each text part to the total
 _PARAMETER = re.compile(r';\s*(?P<name>[\w*.-]+)\s*=\s*(?:"(?P<quoted>[^"]*)"|(?P<token>[^;"\s]*))\s*')
 
 
@@ -63,13 +60,11 @@ class BatchReader:
         self.received = 0
         self._limits, self._incoming, self._listener, self._eager = limits, incoming, listener, eager
         self._refusal: ApiError | None = None
-        self._file: FileState | None = None
-        """The file being received; None during a text part."""
+        self._file: FileState | None = None  # the file being received; None during a text part
         self._name = ""
         self._text = bytearray()
         self._texts = 0
-        self._names: set[str] = set()
-        """Names of the received text parts."""
+        self._names: set[str] = set()  # names of the received text parts
         self._writing: Appender | None = None
         self._digest = hashlib.sha256()
         self._began = 0.0

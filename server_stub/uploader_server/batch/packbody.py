@@ -13,10 +13,8 @@ from uploader_server.http.errors import ApiError, pieces
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-MAX_HEAD = 16 << 10
-"""Maximum bytes of the headers of a part."""
-FRAMING = 64 << 10
-"""Maximum bytes of a body besides manifest and data."""
+MAX_HEAD = 16 << 10  # maximum bytes of the headers of a part
+FRAMING = 64 << 10  # maximum bytes of a body besides manifest and data
 _NAME = re.compile(rb'^content-disposition:[^\r\n]*;[ \t]*name="?([^";\r\n]*)"?', re.IGNORECASE | re.MULTILINE)
 
 
@@ -27,8 +25,7 @@ class PackBody:
         self._headers = request.headers
         self._pieces = pieces(request.receive, idle_timeout)
         self._delimiter = b""
-        self._left = 0
-        """Bytes of the body that are not consumed from `_buffer`."""
+        self._left = 0  # bytes of the body that are not consumed from `_buffer`
         self._buffer = bytearray()
 
     def check(self, most: int) -> None:

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from uploader_server.sessions import Sessions
 
 ENDPOINT = "/api/upload/packs"
-MEMORY = 64 << 20
-"""Total bytes of buffered data over all requests."""
+MEMORY = 64 << 20  # total bytes of buffered data over all requests
 _KEY = re.compile(r"[!-~]{1,200}")
 _SOON = {"retry-after": "1"}
 
@@ -49,8 +48,7 @@ class Packs:
         self._running: dict[Key, bytes] = {}
         """Manifest digests of packs that are being stored, by key."""
         self._buffered = 0
-        self._turn = asyncio.Lock()
-        """Limits writing to one pack, since threads contend for the lock of a directory."""
+        self._turn = asyncio.Lock()  # limits writing to one pack, since threads contend for the lock of a directory
 
     def described(self) -> dict[str, Any]:
         """Return `packs` of `/health` and of the session response."""

@@ -23,19 +23,16 @@ _FILE = "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0.0, ?, ?, ?, ?, ?)"
 _UNCOUNTED = "DELETE FROM files WHERE id BETWEEN ? AND ? AND session = '' AND status = 'failed'"
 _DIGEST = "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)"
 
-PLAIN, EXISTING, RETRYABLE = 0, 1, 2
-"""The values of `packed`."""
+PLAIN, EXISTING, RETRYABLE = 0, 1, 2  # the values of `packed`
 
-Key = tuple[str, str]
-"""Owner and Idempotency-Key."""
+Key = tuple[str, str]  # owner and Idempotency-Key
 
 
 class KnownPack(NamedTuple):
     """A pack whose response is saved."""
 
     session: str
-    manifest: bytes
-    """SHA-256 of its manifest."""
+    manifest: bytes  # SHA-256 of its manifest
     files: list[Packed]
 
 

@@ -37,17 +37,13 @@ class Packed:
 
     entry: Entry
     id: str
-    path: str | None = None
-    """Below the root."""
-    existing: bool = False
-    """Whether an equal file was stored before."""
-    changed: int = 0
-    """Modification time of the stored file in nanoseconds, for the digest cache."""
+    path: str | None = None  # below the root
+    existing: bool = False  # whether an equal file was stored before
+    changed: int = 0  # modification time of the stored file in nanoseconds, for the digest cache
     error: str = ""
     message: str = ""
     retryable: bool = False
-    counted: bool = False
-    """Whether the session counts it."""
+    counted: bool = False  # whether the session counts it
 
     @property
     def name(self) -> str:
@@ -72,8 +68,7 @@ class Unpacking:
         self._data = [memoryview(data)[start:end] for start, end in itertools.pairwise(ends)]
         self._incoming = f"{store.incoming()}-"
         self._temporaries: list[str] = []
-        self._checked: set[str] = set()
-        """Directories that are known to be inside the category."""
+        self._checked: set[str] = set()  # directories that are known to be inside the category
 
     def refuse(self, limits: Limits, ending: str | None, faults: Faults) -> None:
         """Fail each file that the session can't accept; `ending` is the extension of its first file."""

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from uploader_server.faults.exchange import Exchange, Memory
 
-PIECE = 64 << 10
-"""Bytes per message of a generated body."""
+PIECE = 64 << 10  # bytes per message of a generated body
 
 
 async def _status(exchange: Exchange, code: int, retry_after: int | None, when: str) -> None:

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
     from uploader_server.faults.state import Faults
 
-LONGEST_SWAP = 1.0
-"""Maximum seconds that a swapped event waits for the next one."""
+LONGEST_SWAP = 1.0  # maximum seconds that a swapped event waits for the next one
 
 
 class FaultyEvents:

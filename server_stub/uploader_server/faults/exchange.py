@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from uploader_server.http.accesslog import TrackedRequest
 
-Memory = Literal["all", "files", "nothing"]
-"""What a restart keeps."""
+Memory = Literal["all", "files", "nothing"]  # what a restart keeps
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,8 @@ class Unanswered(Exception):
 class Exchange:
     """One request to the server (`app`) that a fault acts on."""
 
-    rule: str
-    """The rule of the fault; empty for a scripted response."""
-    restart: Callable[[Memory, float], None]
-    """Restarts the server, see `Faults.restart`."""
+    rule: str  # the rule of the fault; empty for a scripted response
+    restart: Callable[[Memory, float], None]  # restarts the server, see `Faults.restart`
     app: ASGIApp
     seen: TrackedRequest
     scope: Scope

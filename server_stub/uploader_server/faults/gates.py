@@ -17,11 +17,9 @@ class Gate:
 
     def __init__(self, mode: RealtimeMode, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._first: float | None = None
-        """Time of the first connection attempt, from which the timed modes count."""
+        self._first: float | None = None  # time of the first connection attempt, from which the timed modes count
         self._timer: asyncio.TimerHandle | None = None
-        self.live: set[Callable[[], None]] = set()
-        """For each live connection a function that closes it."""
+        self.live: set[Callable[[], None]] = set()  # for each live connection a function that closes it
         self.mode = mode
         self.on_cut: Callable[[], None] = lambda: None
         """Called after a cut, to end long-polling connections without a running request."""

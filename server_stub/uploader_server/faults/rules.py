@@ -29,15 +29,11 @@ class Rule:
 
     text: str
     fault: Fault
-    target: str
-    """The second field: the name of the affected requests or events, for example."""
+    target: str  # the second field: the name of the affected requests or events, for example
     which: Which
-    values: dict[str, Any]
-    """Parameters by name, with defaults."""
-    seen: int = 0
-    """Number of matches."""
-    hits: int = 0
-    """Number of matches that the fault acted on."""
+    values: dict[str, Any]  # parameters by name, with defaults
+    seen: int = 0  # number of matches
+    hits: int = 0  # number of matches that the fault acted on
 
     @property
     def kind(self) -> str:

@@ -39,22 +39,17 @@ class Faults:
     """The active faults. Raises RuleError for an invalid rule."""
 
     def __init__(self, config: ServerConfig) -> None:
-        self.latency = 0.0
-        """Delay in seconds of every request and websocket message."""
-        self.fail_files: list[str] = []
-        """Globs; files with a matching name or path fail inside a 200."""
+        self.latency = 0.0  # delay in seconds of every request and websocket message
+        self.fail_files: list[str] = []  # globs; files with a matching name or path fail inside a 200
         self.requests: collections.deque[LoggedRequest] = collections.deque(maxlen=config.remembered_requests)
         """The last requests, in the order of their responses."""
-        self.analysis_seconds = config.analysis_seconds
-        """Duration of a new analysis in seconds."""
-        self.analysis = AnalysisMode()
-        """Faults of analyses."""
+        self.analysis_seconds = config.analysis_seconds  # duration of a new analysis in seconds
+        self.analysis = AnalysisMode()  # faults of analyses
         self.gates = {side: Gate(RealtimeMode()) for side in SOCKETS}
         """Availability of Socket.IO: of both transports, and of each one."""
         self.on_restart: Callable[[Restart], None] | None = None
         """Restarts the server; set by `Runner`, called on the server's loop."""
-        self.loop: asyncio.AbstractEventLoop | None = None
-        """The server's loop, while it runs."""
+        self.loop: asyncio.AbstractEventLoop | None = None  # the server's loop, while it runs
         self._loop_thread = 0
         self._rules: list[Rule] = []
         self._script: list[tuple[str, str, collections.deque[Answer | None]]] = []

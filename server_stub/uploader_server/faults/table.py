@@ -44,12 +44,10 @@ EVENTS = {
     "analysis-error": "analysis:error",
 }
 """Event names in rules: globs of names on the wire."""
-SOCKETS = ("realtime", "websocket", "polling")
-"""Names of both Socket.IO transports, or of one."""
+SOCKETS = ("realtime", "websocket", "polling")  # names of both Socket.IO transports, or of one
 NAMES: dict[str, Collection[str]] = {"REQUEST": REQUESTS, "EVENT": EVENTS, "SOCKET": SOCKETS, "STAGE": STAGES}
 """Valid names of the second field of a rule, by the name of the field."""
-COUNTED = ("REQUEST", "EVENT")
-"""Fields that may be followed by `#WHICH`."""
+COUNTED = ("REQUEST", "EVENT")  # fields that may be followed by `#WHICH`
 WHICH_TEXT = "#3 (the third), #2-4 (the second to the fourth), #3- (from the third on), #/5 (every fifth)"
 FIELD_TEXTS = {
     "REQUEST": f"{', '.join(REQUESTS)}; or a method and a path with wildcards: GET /api/upload/*",
@@ -175,8 +173,7 @@ class Parameter(NamedTuple):
     """A parameter of a fault."""
 
     name: str
-    shown: str
-    """Its value in help texts."""
+    shown: str  # its value in help texts
     required: bool
     default: Any
 
@@ -194,8 +191,7 @@ class Fault(NamedTuple):
     """One kind of fault. The name of the first parameter may be omitted in a rule."""
 
     kind: str
-    field: str
-    """The name of the second field of a rule; empty if there is none."""
+    field: str  # the name of the second field of a rule; empty if there is none
     parameters: list[Parameter]
     text: str
     example: str

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HANG_LIMIT = 300.0
-"""Maximum seconds that a connection hangs; longer than the timeouts of clients."""
+HANG_LIMIT = 300.0  # maximum seconds that a connection hangs; longer than the timeouts of clients
 _REFUSALS = {"off": 404, "refuse": 403}
 
 

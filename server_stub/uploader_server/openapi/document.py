@@ -44,14 +44,11 @@ _ERRORS = {
     504: "Timeout of the analysis",
     507: "The server's disk is full",
 }
-_ALWAYS = (403, 421, 429, 500, 503)
-"""Errors of every call."""
-_JSON_ERRORS = (400, 408, 413)
-"""Errors of a call with a JSON body."""
+_ALWAYS = (403, 421, 429, 500, 503)  # errors of every call
+_JSON_ERRORS = (400, 408, 413)  # errors of a call with a JSON body
 _JWT: Part = {"security": [{"jwt": []}]}
 _RESUMABLE = "Tus-Resumable:version"
-_STORED = "Content-Location? Upload-File-Id? Repr-Digest? Upload-Expires?"
-"""Headers of responses about an upload."""
+_STORED = "Content-Location? Upload-File-Id? Repr-Digest? Upload-Expires?"  # headers of responses about an upload
 
 
 def _headers(text: str) -> Part:

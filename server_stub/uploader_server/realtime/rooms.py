@@ -35,12 +35,9 @@ HEARTBEAT = {"bundled": (3, 3), "reference": (25, 20)}
 
 A client detects a frozen bundled server within 6 s, the server detects a frozen client within 9 s.
 """
-CLOSE_REFUSED = 1.0
-"""Seconds until the transport of a refused connection is closed, after the refusal was sent."""
-MOST_JOINS = 200_000
-"""Maximum joins over all connections."""
-LONGEST_ROOM = 200
-"""Maximum characters of a joined id; the reference backend accepts any text."""
+CLOSE_REFUSED = 1.0  # seconds until the transport of a refused connection is closed, after the refusal was sent
+MOST_JOINS = 200_000  # maximum joins over all connections
+LONGEST_ROOM = 200  # maximum characters of a joined id; the reference backend accepts any text
 
 
 class Realtime:
@@ -54,8 +51,7 @@ class Realtime:
         self._analyses: Analyses
         self._joined: dict[str, set[str]] = {}
         """Rooms by connection; python-socketio has no index for this."""
-        self._joins = 0
-        """Total number of joins."""
+        self._joins = 0  # total number of joins
         self._handshakes: dict[int, tuple[Scope, asyncio.Future[None]]] = {}
         """Scope and task of each handshake (of a websocket until its end), by the `id()` of the scope."""
         self.server: Any = StrictServer(

@@ -28,11 +28,9 @@ if TYPE_CHECKING:
     from uploader_server.faults import Faults
     from uploader_server.storage.store import Store
 
-STEPS = (5, 15, 30, 45, 60, 75, 85, 95, 100)
-"""Percentages reported while a file is processed, at equal intervals."""
+STEPS = (5, 15, 30, 45, 60, 75, 85, 95, 100)  # percentages reported while a file is processed, at equal intervals
 
-NAME_MAX = 255
-"""Maximum bytes of a file name on the reference backend's file system."""
+NAME_MAX = 255  # maximum bytes of a file name on the reference backend's file system
 
 
 class Tracker:
