@@ -181,22 +181,22 @@ MUTANTS = (
     ),
     Mutant("a warning shows secrets", RUN + "loop.py", 'ev.RunWarning: ("text",),', "ev.RunWarning: (),", "unit/run"),
     Mutant("files of a failed session stay open", RUN + "watch.py", 'if status != "completed":', "if False:", WATCH),
-    Mutant("one answer makes a session unknown", RUN + "watched_session.py", "LOST = 2", "LOST = 1", WATCH),
+    Mutant("one answer makes a session unknown", RUN + "watch.py", "LOST = 2", "LOST = 1", WATCH),
     Mutant(
         "failed files of a watched session are success",
-        RUN + "watched_session.py",
+        RUN + "watch.py",
         "and not session.failed else",
         "else",
         WATCH,
     ),
     Mutant(
         "a token that is refused is waited for",
-        RUN + "watched_session.py",
+        RUN + "watch.py",
         "isinstance(failure, errors.Unauthorized)",
         "False",
         WATCH,
     ),
-    Mutant("--wait 0 does not ask", RUN + "watched_session.py", " or (not asked and waited <= FIRST)", "", WATCH),
+    Mutant("--wait 0 does not ask", RUN + "watch.py", " or (not asked and waited <= FIRST)", "", WATCH),
     # State
     Mutant(
         "a late message lowers the bytes sent",

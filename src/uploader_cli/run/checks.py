@@ -22,7 +22,7 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.report import output_file
 from uploader_cli.report.recorder import Notices
 from uploader_cli.run.reports import settled
-from uploader_cli.run.terminal import Terminal
+from uploader_cli.run.views import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

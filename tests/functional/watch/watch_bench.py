@@ -15,7 +15,7 @@ from patience import PATIENCE
 from uploader_cli import Settings
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.ndjson import NdjsonView
-from uploader_cli.run.upload import Interrupts
+from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.watch import watch
 
 if TYPE_CHECKING:
