@@ -89,10 +89,9 @@ class LogFile(Observer):
 
 
 def _level(event: ev.Event) -> str:
-    """Return the level; a request without a response, or with 429 or 5xx, is a warning."""
     match event:
-        case ev.CallMade(status=status):
-            return "warning" if status is None or status == 429 or status >= 500 else "info"
+        case ev.CallMade():
+            return "info" if event.well else "warning"
         case ev.RunFinished(ok=False):
             return "error"
     return _LEVELS.get(type(event), "info")

@@ -50,11 +50,11 @@ def observers(settings: Settings, run_id: str, *, resume_hint: str = "") -> list
     if kind == "live":
         from uploader_cli.render.live import LiveView
 
-        out.append(LiveView(sys.stderr, color=color, stall=settings.stall))
+        out.append(LiveView(sys.stderr, color=color))
     elif kind == "plain":
         from uploader_cli.render.plain import PlainView
 
-        out.append(PlainView(sys.stderr, verbose=settings.verbose, quiet=settings.quiet, stall=settings.stall))
+        out.append(PlainView(sys.stderr, verbose=settings.verbose, quiet=settings.quiet))
     log = open_log(settings, run_id)
     if log is not None:
         out.append(log)  # it may print a warning after the view is closed
@@ -95,7 +95,6 @@ class _Summary(Observer):
             width=columns(UNFOLDED),
             color=self.color,
             resume_hint=self.resume_hint,
-            next_steps=[state.advice] if state.advice else [],
             verbose=self.verbose,
         )
         sys.stderr.write("\n".join(lines) + "\n")
