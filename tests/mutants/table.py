@@ -17,6 +17,7 @@ class Mutant(NamedTuple):
 
 
 CORE, REPORT, RUN = "src/uploader_cli/core/", "src/uploader_cli/report/", "src/uploader_cli/run/"
+CHECKS = "src/uploader_cli/checks/"
 REALTIME, SELECTION = "src/uploader_cli/realtime/", "src/uploader_cli/selection/"
 SERVER = "server_stub/uploader_server/"
 
@@ -540,5 +541,41 @@ MUTANTS = (
         'request.headers.get("tus-resumable") != VERSION',
         "False",
         f"{TUS}core.py",
+    ),
+    # Checks of a server
+    Mutant(
+        "an optional check excuses a required one",
+        CHECKS + "smoke/__init__.py",
+        "if found.check.required or not check.required",
+        "if True",
+        "unit/smoke/test_smoke_runner.py",
+    ),
+    Mutant(
+        "findings are not masked",
+        CHECKS + "runner.py",
+        "finding = _masked(result.finding)",
+        "finding = result.finding",
+        "unit/doctor/test_doctor_examination.py",
+    ),
+    Mutant(
+        "a failed step blocks no other",
+        CHECKS + "doctor/__init__.py",
+        "if found.id == step.rests_on and found.verdict is Verdict.FAIL:",
+        "if False:",
+        "unit/doctor/test_doctor_examination.py",
+    ),
+    Mutant(
+        "stored bytes are not compared",
+        CHECKS + "smoke/expect.py",
+        "if found != sent:",
+        "if found is None:",
+        "functional/smoke/test_smoke_broken_servers.py",
+    ),
+    Mutant(
+        "no calls are reserved for the clean-up",
+        CHECKS + "smoke/site.py",
+        "(self.remaining if self.cleaning else self.spare) < 1 + leaves",
+        "self.remaining < 1",
+        "functional/smoke/test_smoke_runs.py",
     ),
 )
