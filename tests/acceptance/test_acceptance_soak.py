@@ -18,7 +18,7 @@ from soak import Soak
 import uploader_cli.realtime.socket  # noqa: F401 - in the middle of a short run, this takes as long as the run
 from uploader_cli import Settings, upload
 from uploader_cli.run.connections import Connections
-from uploader_cli.run.upload import Interrupts
+from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.watch import watch
 
 if TYPE_CHECKING:
