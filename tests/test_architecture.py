@@ -37,14 +37,13 @@ SHARED = {
     "websocket": "realtime.websocket",
     "rich": "render.live",
     "pathspec": "selection.filters",
-    "typer": "cli",
+    "typer": "cli __main__",
     "uploader_server": "cli.serve cli.demo testing",
     "pytest": "pytest_plugin",
 }
 """A dependency, and who may import it."""
 
 CYCLES_FOR_TYPES = {
-    "transfer.sessions": "transfer.job",
     "run.analysis": "run.upload",
     "run.analysis_file": "run.analysis",
 }

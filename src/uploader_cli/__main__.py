@@ -72,9 +72,9 @@ def _run(argv: Sequence[str] | None) -> int:
     from uploader_cli.cli.app import app
 
     if "_UPLOADER_COMPLETE" in os.environ:  # set by the script of `uploader completion`
-        from typer.completion import completion_init  # type: ignore[attr-defined] # re-exported
+        from uploader_cli.cli.completion import enable
 
-        completion_init()
+        enable()
     try:
         app(args=argv, prog_name="uploader")  # raises SystemExit; prints its own usage errors (2) and Ctrl-C (130)
     except SystemExit as end:

@@ -24,7 +24,6 @@ from patience import ROOM
 from recording import recorder
 from serving import running_server, server_process
 
-from uploader_server.faults import Answer
 from uploader_server.storage.store import Store
 
 if TYPE_CHECKING:
@@ -510,8 +509,7 @@ def test_ctrl_c_ends_the_run_while_the_server_reads_nothing(
 ) -> None:
     """The workers wait in the middle of chunks: Ctrl-C ends them in time, twice at once; both runs can be resumed."""
     files = make_files(**{f"{number}.mp4": 8 * MIB for number in range(2)})
-    stall = Answer(when="during_body", after_bytes=3 * MIB, stall=60)
-    server.faults.next_answers("PATCH", ENDPOINT + "*", [None, None, stall, stall])
+    server.faults.add(f"stall:patch#3-4:in,seconds=60,at={3 * MIB}")
     process = start("upload", files, "-s", server.url, "--chunk-size", "4M", "-j", "2", "--json", home=tmp_path)
     seen = read_confirmed(process, 4 * MIB)
     began = time.monotonic()

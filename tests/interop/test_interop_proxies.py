@@ -144,6 +144,21 @@ def test_blocked_patch_is_sent_as_post(server: EmbeddedServer, tmp_path: Path, p
     assert stored(server) == digests(paths)
 
 
+def test_blocked_patch_and_post_are_replaced_by_a_batch(server: EmbeddedServer, tmp_path: Path) -> None:
+    """A firewall that passes on no request to the URL of an upload, in `auto`."""
+    paths = make(tmp_path / "files", a=20 * MIB, b=9 * MIB, c=1000)
+    blocked = "if ($request_method = PATCH) { return 403; } if ($http_x_http_method_override) { return 403; }"
+    with stock_nginx(tmp_path, server.url, f"client_max_body_size 0; {blocked}") as url:
+        line = ["upload", *paths, "-s", url, "--chunk-size", "4M", "--json"]
+        done = uploader(*line, home=tmp_path)
+        assert completed(done) == 3
+        assert [event["code"] for event in done.of("warning")] == ["patch_blocked"]
+        failed = uploader(*line, "--protocol", "tus", home=tmp_path)
+    assert stored(server) == digests(paths)
+    assert failed.code == 4
+    assert "blocks PATCH" in failed.of("file.failed")[0]["message"]
+
+
 # --- a proxy that gives up while the server processes a batch
 
 

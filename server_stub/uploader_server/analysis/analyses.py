@@ -8,7 +8,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from uploader_server.analysis.stages import STEP, stage_at
+from uploader_server.analysis.stages import stage_at
 from uploader_server.http.errors import ApiError
 from uploader_server.wire import timestamp
 
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
     from uploader_server.faults import Faults
 
-HANG_LIMIT = 600.0
-"""Timeout of an analysis in seconds (504); longer than the timeouts of clients (180 s and 300 s)."""
-KEPT = 1000
-"""Maximum ended analyses in memory."""
+HANG_LIMIT = 600.0  # timeout of an analysis in seconds (504); longer than the timeouts of clients (180 s and 300 s)
+KEPT = 1000  # maximum ended analyses in memory
+STEP = 5  # percent between two events; every stage ends at a multiple
 
 
 @dataclass
@@ -35,8 +34,7 @@ class Analysis:
     message: str = ""
     started: str = field(default_factory=timestamp)
     updated: str = field(default_factory=timestamp)
-    ended: float = 0.0
-    """End time (monotonic seconds)."""
+    ended: float = 0.0  # end time (monotonic seconds)
     data: dict[str, Any] | None = None
     error: ApiError | None = None
 
@@ -63,11 +61,10 @@ class Analysis:
             "timestamp": timestamp(),
         }
 
-    def set(self, progress: int, message: str = "") -> None:
+    def advance(self, progress: int) -> None:
         """Set progress and stage."""
         stage = stage_at(self.kind, progress)
-        self.progress, self.stage, self.message = progress, stage.name, message or stage.message
-        self.updated = timestamp()
+        self.progress, self.stage, self.message, self.updated = progress, stage.name, stage.message, timestamp()
 
     def fail(self, error: ApiError) -> None:
         """Mark the analysis as failed; its progress is unchanged."""
@@ -104,7 +101,7 @@ class Analyses:
 
     def snapshot(self, analysis_id: str) -> tuple[str, dict[str, Any]] | None:
         """Return the event for a client that joins, or None."""
-        analysis = self.find(analysis_id)
+        analysis = self._known.get(analysis_id)
         return None if analysis is None or self._faults.analysis.silent else analysis.event()
 
     async def run(self, analysis_id: str | None, kind: str, result: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -150,14 +147,13 @@ class Analyses:
 
     async def _advance(self, analysis: Analysis) -> None:
         """Advance to 100 percent within `analysis_seconds`. Raises ApiError for a stage with a fault."""
-        analysis.set(0)
-        await self._report(analysis)
-        for percent in range(STEP, 101, STEP):
-            await asyncio.sleep(self._faults.analysis_seconds * STEP / 100)
-            if self._faults.analysis.hang:
-                await asyncio.sleep(2 * HANG_LIMIT)
-            self._check_fault(stage_at(analysis.kind, percent).name)
-            analysis.set(percent)
+        for percent in range(0, 101, STEP):
+            if percent:
+                await asyncio.sleep(self._faults.analysis_seconds * STEP / 100)
+                if self._faults.analysis.hang:
+                    await asyncio.sleep(2 * HANG_LIMIT)
+                self._check_fault(stage_at(analysis.kind, percent).name)
+            analysis.advance(percent)
             await self._report(analysis)
 
     def _check_fault(self, stage: str) -> None:
@@ -165,9 +161,8 @@ class Analyses:
         if mode.stage != stage:
             return
         if mode.final:
-            raise ApiError(
-                422, "ANALYSIS_REFUSED", f"The file can't be analysed (stage {stage})", stage=stage, retryable=False
-            )
+            message = f"The file can't be analysed (stage {stage})"
+            raise ApiError(422, "ANALYSIS_REFUSED", message, stage=stage, retryable=False)
         raise ApiError(503, "ANALYSIS_FAILED", f"The analysis failed (stage {stage})", stage=stage, retryable=True)
 
     async def _report(self, analysis: Analysis) -> None:

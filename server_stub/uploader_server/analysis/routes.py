@@ -17,6 +17,7 @@ from uploader_server.http.errors import ApiError, Json, read_json
 from uploader_server.wire import CATEGORIES, is_uuid, timestamp
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from starlette.requests import Request
@@ -26,10 +27,8 @@ if TYPE_CHECKING:
     from uploader_server.config import ServerConfig
     from uploader_server.storage.store import Store
 
-MAX_FIELDS = 1 << 20
-"""Maximum bytes of a body; fusion plans are the largest."""
-LONGEST_ID = 200
-"""Maximum characters of a session id; the reference backend has no limit."""
+MAX_FIELDS = 1 << 20  # maximum bytes of a body; fusion plans are the largest
+LONGEST_ID = 200  # maximum characters of a session id; the reference backend has no limit
 
 
 class AnalysisCalls:
@@ -78,7 +77,7 @@ class AnalysisCalls:
             raise ApiError(404, "ANALYSIS_NOT_FOUND", "There is no such analysis")
         return Json(analysis.answer())
 
-    async def _run(self, fields: dict[str, Any], kind: str, result: Any) -> Response:
+    async def _run(self, fields: dict[str, Any], kind: str, result: Callable[[], dict[str, Any]]) -> Response:
         data = await self._analyses.run(self._session_id(fields), kind, result)
         return Json({"success": True, "data": data, "timestamp": timestamp()})
 
@@ -130,12 +129,8 @@ def _invalid(details: str) -> ApiError:
     return ApiError(400, "VALIDATION_ERROR", "The request is invalid", details=details)
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
 def _content(path: Path, video: str, category: str | None) -> dict[str, Any]:
-    size = _size(path)
+    size = path.stat().st_size if path.is_file() else 0
     scenes = [{"scene": n + 1, "share": 25, "summary": f"Quarter {n + 1} of {path.name}"} for n in range(4)]
     return {
         "videoPath": video,
@@ -147,17 +142,12 @@ def _content(path: Path, video: str, category: str | None) -> dict[str, Any]:
 
 def _fusion(first: Path, second: Path) -> dict[str, Any]:
     segments = [{"position": n + 1, "video": 1 + n % 2, "name": (first, second)[n % 2].name} for n in range(4)]
-    return {
-        "fusionPlan": {"title": f"{first.name} and {second.name}", "segments": segments},
-        "finalReport": f"# {first.name} + {second.name}\n\nFour segments in turn.\nThis report is simulated.\n",
-    }
+    report = f"# {first.name} + {second.name}\n\nFour segments in turn.\nThis report is simulated.\n"
+    return {"fusionPlan": {"title": f"{first.name} and {second.name}", "segments": segments}, "finalReport": report}
 
 
 def _music(plan: dict[str, Any] | str) -> dict[str, Any]:
     title = plan.get("title", "the fusion") if isinstance(plan, dict) else "the fusion"
     prompt = f"A calm beginning that opens up: music for {str(title)[:200]}"
-    return {
-        "musicPrompt": prompt,
-        "instruments": ["piano", "strings"],
-        "finalReport": f"# Music\n\n{prompt}.\nThis prompt is simulated.\n",
-    }
+    report = f"# Music\n\n{prompt}.\nThis prompt is simulated.\n"
+    return {"musicPrompt": prompt, "instruments": ["piano", "strings"], "finalReport": report}

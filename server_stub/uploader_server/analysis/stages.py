@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 
@@ -39,10 +39,7 @@ KINDS: dict[str, tuple[Stage, ...]] = {
     ),
 }
 """The stages of each kind, in order."""
-
 STAGES = tuple(dict.fromkeys(stage.name for stages in KINDS.values() for stage in stages))
-STEP = 5
-"""Percent between two events; every stage ends at a multiple."""
 
 
 def stage_at(kind: str, percent: int) -> Stage:
@@ -62,8 +59,8 @@ class AnalysisMode:
 
     silent: bool = False
     hang: bool = False
-    stage: str = ""
-    final: bool = False
+    stage: str = ""  # the stage that fails
+    final: bool = False  # whether the failure is permanent
 
     @classmethod
     def parse(cls, text: str | None) -> AnalysisMode:
@@ -71,16 +68,18 @@ class AnalysisMode:
 
         Raises ValueError with the allowed values.
         """
-        silent, hang, broken, final = False, False, "", False
-        for word in (text or "").split(",") if text is not None else ():
+        mode = cls()
+        for word in [] if text is None else text.split(","):
             kind, _, stage = word.strip().partition(":")
-            if kind in {"fail", "refuse"} and stage in STAGES and not broken:
-                broken, final = stage, kind == "refuse"
-            elif word.strip() == "silent":
-                silent = True
-            elif word.strip() == "hang":
-                hang = True
-            else:
+            fails = kind in {"fail", "refuse"} and stage in STAGES and not mode.stage
+            if not fails and word.strip() not in {"silent", "hang"}:
                 stages = ", ".join(STAGES)
                 raise ValueError(f"{word!r} is not one of silent, hang, fail:STAGE, refuse:STAGE (stages: {stages})")
-        return cls(silent, hang, broken, final)
+            mode = mode.with_fault(kind, stage)
+        return mode
+
+    def with_fault(self, kind: str, stage: str) -> AnalysisMode:
+        """Return this mode with one more fault; `stage` is that of `fail` or `refuse`."""
+        if stage:
+            return replace(self, stage=stage, final=kind == "refuse")
+        return replace(self, silent=self.silent or kind == "silent", hang=self.hang or kind == "hang")

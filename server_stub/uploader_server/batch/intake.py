@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from uploader_server.batch.multipart import BatchReader
+from uploader_server.batch.multipart import BatchReader, Listener
 from uploader_server.http.errors import ApiError
 from uploader_server.session import batch_answer
 
@@ -20,21 +20,19 @@ if TYPE_CHECKING:
 async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
     """Receive one batch, store its files and return the answer.
 
-    Raises ApiError; ClientDisconnect if the connection closed (nothing is stored).
+    Raises ApiError, OSError, sqlite3.Error; ClientDisconnect if the connection closed (nothing is stored).
     """
     intake = Intake(sessions, request)
-    receiving = asyncio.ensure_future(intake.receive())
-    intake.task = receiving
+    receiving = intake.task = asyncio.ensure_future(intake.receive())
     try:
         await asyncio.wait({receiving})
-        if receiving.cancelled():
-            raise _cancelled()
-        receiving.result()
-        session, files = intake.checked()
-        if session.status == "cancelled":
-            raise _cancelled()
+        if receiving.cancelled() or receiving.result()[0].status == "cancelled":
+            raise ApiError(409, "CANCELLED", "The session was cancelled; nothing of this request was stored")
+        session, files = receiving.result()
         with sessions.store.placing(session.category, [file.wanted_path for file in files]):
-            await _store(sessions, session, files)
+            temporaries = [file.temporary for file in files if file.temporary is not None]
+            await asyncio.to_thread(sessions.store.disk.files, temporaries)
+            await asyncio.to_thread(sessions.place, session.category, files)
             await sessions.record(session, files)
         await sessions.announce(session, files)
         return batch_answer(session.id, files)
@@ -46,21 +44,11 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
             receiving.cancel()
             await asyncio.wait({receiving})
         await intake.reader.discard()
-        intake.detach()
+        if intake.session is not None:
+            intake.session.detach(receiving)
 
 
-async def _store(sessions: Sessions, session: Session, files: list[FileState]) -> None:
-    """Flush the files, then link them to their names. Raises OSError."""
-    temporaries = [file.temporary for file in files if file.temporary is not None]
-    await asyncio.to_thread(sessions.store.disk.files, temporaries)
-    await asyncio.to_thread(sessions.place, session.category, files)
-
-
-def _cancelled() -> ApiError:
-    return ApiError(409, "CANCELLED", "The session was cancelled; nothing of this request was stored")
-
-
-class Intake:
+class Intake(Listener):
     """Assigns the parts of one batch request to its session while they arrive."""
 
     def __init__(self, sessions: Sessions, request: Request) -> None:
@@ -70,20 +58,19 @@ class Intake:
         self.session: Session | None = None
         self.category: str | None = None
         self.paths: list[str] = []
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Future[tuple[Session, list[FileState]]]
+        """The task of `receive`, which is cancelled with the session."""
         self.total = int(request.headers.get("content-length", 0))
         self._file_began = 0
         self._began = 0.0
 
-    async def receive(self) -> None:
+    async def receive(self) -> tuple[Session, list[FileState]]:
         """Read the whole body, then wait for the simulated processing. Raises as `receive_batch`."""
         content_type = self.request.headers.get("content-type", "")
-        try:
-            await self.reader.read(self.request.receive, content_type, self.sessions.config.idle_timeout)
-        except TimeoutError:
-            raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
-        self.checked()
+        await self.reader.read(self.request.receive, content_type, self.sessions.config.idle_timeout)
+        received = self._checked()
         await asyncio.sleep(self.sessions.limits.processing * len(self.reader.files))
+        return received
 
     async def undo(self) -> None:
         """Remove the files of this request from the session."""
@@ -92,11 +79,10 @@ class Intake:
         for file in self.reader.files:
             self.session.drop(file)
         if not self.session.ended:
-            await self.sessions.emit(
-                self.session.id, self.session.event("A request ended early; none of its files were stored")
-            )
+            event = self.session.event("A request ended early; none of its files were stored")
+            await self.sessions.emit(self.session.id, event)
 
-    def checked(self) -> tuple[Session, list[FileState]]:
+    def _checked(self) -> tuple[Session, list[FileState]]:
         """Return session and files of a complete body. Raises ApiError if a part is missing."""
         if self.session is None:
             raise ApiError(400, "NO_SESSION_ID", "The text part sessionId is missing")
@@ -104,12 +90,9 @@ class Intake:
             missing = "category" if self.category is None else "files"
             raise ApiError(400, "MISSING_PARAMETERS", f"The part {missing} is missing")
         if self.paths and len(self.paths) != len(self.reader.files):
-            raise ApiError(
-                400,
-                "VALIDATION_ERROR",
-                "Send relativePath once for each file, or not at all",
-                details=f"{len(self.paths)} paths, {len(self.reader.files)} files",
-            )
+            details = f"{len(self.paths)} paths, {len(self.reader.files)} files"
+            message = "Send relativePath once for each file, or not at all"
+            raise ApiError(400, "VALIDATION_ERROR", message, details=details)
         for file, path in zip(self.reader.files, self.paths, strict=False):
             file.relative_path = path
         return self.session, self.reader.files
@@ -121,27 +104,17 @@ class Intake:
                 raise ApiError(400, "TOO_MANY_FILES", "More relativePath parts than a batch may have files")
             self.paths.append(value)
         elif name == "sessionId":
-            if self.session is not None:
-                raise ApiError(400, "VALIDATION_ERROR", "sessionId was sent twice")
             self._attach(self.sessions.find_open(value))
         elif name == "category":
-            if self.category is not None:
-                raise ApiError(400, "VALIDATION_ERROR", "category was sent twice")
             self.category = value
         if self.session is not None and self.category not in {None, self.session.category}:
             raise ApiError(400, "INVALID_CATEGORY", "The session has another category", details=self.session.category)
 
     def _attach(self, session: Session) -> None:
         self.session = session
-        if self.task is not None:
-            session.attach(self.task)
+        session.attach(self.task)
         for file in self.reader.files:
             session.add(file)
-
-    def detach(self) -> None:
-        """Detach the request from its session, which may expire again."""
-        if self.session is not None and self.task is not None:
-            self.session.detach(self.task)
 
     async def started(self, file: FileState) -> None:
         """Add a file to the session."""

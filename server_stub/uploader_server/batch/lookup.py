@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 ENDPOINT = "/api/upload/lookup"
 MAX_FILES = 1000
-MAX_BODY = 4 << 20
-"""Maximum bytes of a request body."""
+MAX_BODY = 4 << 20  # maximum bytes of a request body
 _REQUIRED, _ALL = {"relativePath", "size"}, {"relativePath", "size", "sha256"}
 
 
@@ -44,12 +43,9 @@ class Lookup:
 
     async def serve(self, request: Request) -> Response:
         """Serve `POST /api/upload/lookup`. Raises ApiError."""
-        text = await read_body(request, MAX_BODY)
-        wanted, found = await asyncio.to_thread(self._find_files, text)
+        wanted, found = await asyncio.to_thread(self._find_files, await read_body(request, MAX_BODY))
         known = await self._store.digests.known({file for files in found for file in files})
-        digests = {file: sha256.hex() for file, sha256 in known.items()}
-        files = [_answer(one, files, digests) for one, files in zip(wanted, found, strict=True)]
-        return Json({"files": files})
+        return Json({"files": [_answer(one, files, known) for one, files in zip(wanted, found, strict=True)]})
 
     def _find_files(self, text: bytes) -> tuple[list[dict[str, Any]], list[list[StoredFile]]]:
         """Return the requested files and the candidates for each (runs in a thread). Raises ApiError 400."""
@@ -62,16 +58,15 @@ class Lookup:
 
         `inside` caches directories that were checked with `check_inside`.
         """
-        path = file["relativePath"]
+        path, root = file["relativePath"], self._store.root
+        found: list[StoredFile] = []
         try:
             path.encode()
             directory = "/".join(safe_parts(path)[:-1])
-            root = self._store.root
             if directory not in inside:
                 check_inside(root / category / directory, root / category)
                 inside.add(directory)
             names = (name.relative_to(root).as_posix() for name in candidates(root / category / path))
-            found: list[StoredFile] = []
             while (stored := self._stored(category, next(names) if found else f"{category}/{path}")) is not None:
                 found.append(stored)
                 if "sha256" not in file:
@@ -115,15 +110,15 @@ def _parse(text: bytes) -> tuple[str, list[dict[str, Any]]]:
     return category, files
 
 
-def _answer(wanted: dict[str, Any], files: list[StoredFile], digests: dict[StoredFile, str]) -> dict[str, Any]:
+def _answer(wanted: dict[str, Any], files: list[StoredFile], digests: dict[StoredFile, bytes]) -> dict[str, Any]:
+    """Return the file with the wanted size and digest, else the one with the wanted path."""
     if not files:
         return {"exists": False}
-    equal = [file for file in files if file.size == wanted["size"] and digests.get(file) == wanted.get("sha256", "")]
+    sha256 = {file: digests[file].hex() for file in files if file in digests}
+    equal = [file for file in files if file.size == wanted["size"] and sha256.get(file) == wanted.get("sha256", "")]
     file = equal[0] if equal else files[0]
     answer = {"exists": True, "size": file.size, "location": f"/uploads/{quote(file.path)}"}
-    if file in digests:
-        answer["sha256"] = digests[file]
-    return answer
+    return {**answer, "sha256": sha256[file]} if file in sha256 else answer
 
 
 def _wrong(details: str) -> ApiError:

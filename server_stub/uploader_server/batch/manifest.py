@@ -9,34 +9,25 @@ from typing import Any, NamedTuple
 
 from uploader_server.http.errors import ApiError, parse_json
 
-MAX_MANIFEST = 4 << 20
-"""Maximum bytes of a manifest."""
-_KEYS = {"sessionId", "files"}
-_FILE_KEYS = {"relativePath", "size", "sha256", "lastModified"}
+MAX_MANIFEST = 4 << 20  # maximum bytes of a manifest
+LATEST = 1 << 53  # latest time in milliseconds: the largest integer that every JSON parser represents exactly
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_LATEST = 1 << 53
-"""Latest time in milliseconds: the largest integer that every JSON parser represents exactly."""
 
 
 class Entry(NamedTuple):
     """One file of a pack."""
 
-    path: str
-    """Path below the category; not checked for safety yet."""
-    size: int
-    """Bytes."""
-    sha256: str
-    """64 lower-case hex digits."""
-    modified: int
-    """Milliseconds since the epoch."""
+    path: str  # path below the category; not checked for safety yet
+    size: int  # bytes
+    sha256: str  # 64 lower-case hex digits
+    modified: int  # milliseconds since the epoch
 
 
 class PackLimits(NamedTuple):
     """Limits of a pack; shown as `packs` in `/health` and in the session response."""
 
     files: int = 1000
-    bytes: int = 32 << 20
-    """Data of one pack."""
+    bytes: int = 32 << 20  # data of one pack
     file_size: int = 4 << 20
 
 
@@ -45,10 +36,8 @@ class Manifest(NamedTuple):
 
     session: str
     entries: list[Entry]
-    total: int
-    """Bytes of the data."""
-    digest: bytes
-    """SHA-256 of everything but the session; requests with the same key must have the same digest."""
+    total: int  # bytes of the data
+    digest: bytes  # SHA-256 of everything but the session; requests with the same key must have the same digest
 
 
 def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
@@ -57,7 +46,7 @@ def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
         body = parse_json(text)
     except ValueError as error:
         raise _wrong(f"it is not JSON in UTF-8: {error}") from error
-    if not isinstance(body, dict) or body.keys() != _KEYS:
+    if not isinstance(body, dict) or body.keys() != {"sessionId", "files"}:
         raise _wrong('it must be an object with exactly the keys "sessionId" and "files"')
     session, files = body["sessionId"], body["files"]
     if not isinstance(session, str):
@@ -76,8 +65,9 @@ def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
 
 
 def _entry(index: int, file: Any) -> Entry:
-    if not isinstance(file, dict) or file.keys() != _FILE_KEYS:
-        raise _wrong(f'"files[{index}]" must be an object with exactly the keys {", ".join(sorted(_FILE_KEYS))}')
+    if not isinstance(file, dict) or file.keys() != {"relativePath", "size", "sha256", "lastModified"}:
+        keys = "lastModified, relativePath, sha256, size"
+        raise _wrong(f'"files[{index}]" must be an object with exactly the keys {keys}')
     path, size, sha256, modified = file["relativePath"], file["size"], file["sha256"], file["lastModified"]
     if not isinstance(path, str):
         raise _wrong(f'"files[{index}].relativePath" must be a string')
@@ -85,7 +75,7 @@ def _entry(index: int, file: Any) -> Entry:
         raise _wrong(f'"files[{index}].size" must be a whole number of bytes')
     if not isinstance(sha256, str) or _SHA256.fullmatch(sha256) is None:
         raise _wrong(f'"files[{index}].sha256" must be 64 lower-case hex digits')
-    if type(modified) is not int or abs(modified) > _LATEST:
+    if type(modified) is not int or abs(modified) > LATEST:
         raise _wrong(f'"files[{index}].lastModified" must be a whole number of milliseconds')
     return Entry(path, size, sha256, modified)
 

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import re
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from multipart import (  # type: ignore[import-untyped]
     MultipartError,
@@ -15,9 +15,8 @@ from multipart import (  # type: ignore[import-untyped]
     PushMultipartParser,
     parse_options_header,
 )
-from starlette.requests import ClientDisconnect
 
-from uploader_server.http.errors import ApiError
+from uploader_server.http.errors import ApiError, pieces
 from uploader_server.session import FileState
 from uploader_server.storage.writing import Appender
 from uploader_server.wire import extension
@@ -30,19 +29,14 @@ if TYPE_CHECKING:
 
     from uploader_server.config import Limits
 
-MAX_TEXT = 64 << 10
-"""Maximum bytes of a text part."""
-MAX_TEXTS = 8 << 20
-"""Maximum bytes of all text parts of a request."""
-PART = 128
-"""Bytes added for each text part to the total."""
-REPEATED = "relativePath"
-"""The text part that is sent once per file."""
+MAX_TEXT = 64 << 10  # maximum bytes of a text part
+MAX_TEXTS = 8 << 20  # maximum bytes of all text parts of a request
+PART = 128  # bytes added for each text part to the total
 _PARAMETER = re.compile(r';\s*(?P<name>[\w*.-]+)\s*=\s*(?:"(?P<quoted>[^"]*)"|(?P<token>[^;"\s]*))\s*')
 
 
-class Listener(Protocol):
-    """Callbacks for arriving parts; each may raise ApiError to reject the request."""
+class Listener:
+    """Callbacks for arriving parts; each may raise ApiError to reject the request. By default they do nothing."""
 
     async def text(self, name: str, value: str) -> None:
         """Handle a text part."""
@@ -64,18 +58,13 @@ class BatchReader:
     def __init__(self, limits: Limits, incoming: Callable[[], Path], listener: Listener, *, eager: bool) -> None:
         self.files: list[FileState] = []
         self.received = 0
-        self._limits = limits
-        self._incoming = incoming
-        self._listener = listener
-        self._eager = eager
+        self._limits, self._incoming, self._listener, self._eager = limits, incoming, listener, eager
         self._refusal: ApiError | None = None
-        self._file: FileState | None = None
-        """The file being received; None during a text part."""
+        self._file: FileState | None = None  # the file being received; None during a text part
         self._name = ""
         self._text = bytearray()
         self._texts = 0
-        self._names: set[str] = set()
-        """Names of the received text parts."""
+        self._names: set[str] = set()  # names of the received text parts
         self._writing: Appender | None = None
         self._digest = hashlib.sha256()
         self._began = 0.0
@@ -83,11 +72,19 @@ class BatchReader:
     async def read(self, receive: Receive, content_type: str, idle_timeout: float) -> None:
         """Read the whole body.
 
-        Raises ApiError for an invalid request, ClientDisconnect if the connection closed, TimeoutError after
-        `idle_timeout` seconds without data, OSError if the disk failed. Call `discard` afterwards.
+        Raises ApiError for an invalid request, OSError if the disk failed, and as `pieces`. Call `discard` afterwards.
         """
+        kind, options = parse_options_header(content_type)
+        if kind != "multipart/form-data" or not options.get("boundary"):
+            message = "A batch is multipart/form-data with a boundary"
+            raise ApiError(400, "VALIDATION_ERROR", message, details=content_type)
+        parser = PushMultipartParser(options["boundary"], max_header_size=16 << 10, max_header_count=16)
         try:
-            await self._read_parts(receive, self._parser(content_type), idle_timeout)
+            async for piece in pieces(receive, idle_timeout):
+                if piece and not parser.closed:
+                    await self._take(parser, piece)
+                    self.received += len(piece)
+            parser.close()
         except MultipartError as error:
             raise ApiError(400, "VALIDATION_ERROR", "The multipart body is malformed", details=str(error)) from error
         if self._refusal is not None:
@@ -101,30 +98,6 @@ class BatchReader:
         names = [file.temporary for file in self.files if file.temporary is not None]
         if names:
             await asyncio.to_thread(_unlink, names)
-
-    def _parser(self, content_type: str) -> PushMultipartParser:
-        kind, options = parse_options_header(content_type)
-        if kind != "multipart/form-data" or not options.get("boundary"):
-            raise ApiError(
-                400, "VALIDATION_ERROR", "A batch is multipart/form-data with a boundary", details=content_type
-            )
-        return PushMultipartParser(options["boundary"], max_header_size=16 << 10, max_header_count=16)
-
-    async def _read_parts(self, receive: Receive, parser: PushMultipartParser, idle_timeout: float) -> None:
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(idle_timeout) as idle:
-            more = True
-            while more:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise ClientDisconnect
-                idle.reschedule(loop.time() + idle_timeout)
-                more = message.get("more_body", False)
-                piece = message.get("body", b"")
-                if piece and not parser.closed:
-                    await self._take(parser, piece)
-                    self.received += len(piece)
-        parser.close()
 
     async def _take(self, parser: PushMultipartParser, piece: bytes) -> None:
         for event in parser.parse(piece):
@@ -141,7 +114,7 @@ class BatchReader:
         self._name, self._text = segment.name or "", bytearray()
         name = self._file_name(segment)
         if name is None:
-            if self._eager and self._name in self._names and self._name != REPEATED:
+            if self._eager and self._name in self._names and self._name != "relativePath":  # it is sent once per file
                 self._refuse(400, "VALIDATION_ERROR", f"The part {self._name!r} was sent twice")
             self._names.add(self._name)
             self._texts += len(self._name) + PART
@@ -166,21 +139,16 @@ class BatchReader:
         Percent-escapes are not decoded; `filename*` is rejected (docs/protocol.md, section 3.13).
         """
         disposition = segment.header("Content-Disposition", "")
-        head, _, _ = disposition.partition(";")
         parameters: dict[str, str] = {}
-        end = len(head)
+        end = len(disposition.partition(";")[0])
         for match in _PARAMETER.finditer(disposition, end):
             if match.start() != end:
                 break
             end = match.end()
             parameters[match["name"].lower()] = match["quoted"] if match["quoted"] is not None else match["token"]
         if end != len(disposition) or "filename*" in parameters:
-            self._refuse(
-                400,
-                "VALIDATION_ERROR",
-                'Send the file name as plain UTF-8 in filename="…", with %22 for a quote',
-                details=disposition,
-            )
+            message = 'Send the file name as plain UTF-8 in filename="…", with %22 for a quote'
+            self._refuse(400, "VALIDATION_ERROR", message, details=disposition)
         return parameters.get("filename", "" if "filename*" in parameters else None)
 
     def _check(self, file: FileState, field: str | None) -> None:
@@ -189,19 +157,11 @@ class BatchReader:
         if field != "files":
             self._refuse(400, "VALIDATION_ERROR", "Files are sent in parts named 'files'", details=field)
         elif len(self.files) > limits.max_files:
-            self._refuse(
-                400,
-                "TOO_MANY_FILES",
-                f"A batch has at most {limits.max_files} files",
-                number=limits.max_files,
-            )
+            message = f"A batch has at most {limits.max_files} files"
+            self._refuse(400, "TOO_MANY_FILES", message, number=limits.max_files)
         elif not limits.allows(ending):
-            self._refuse(
-                400,
-                "INVALID_FILE_FORMAT",
-                f"Files of this type are not accepted: {file.original_name}",
-                allowedFormats=[f".{kind}" for kind in limits.types],
-            )
+            message = f"Files of this type are not accepted: {file.original_name}"
+            self._refuse(400, "INVALID_FILE_FORMAT", message, allowedFormats=[f".{kind}" for kind in limits.types])
         elif not limits.mixed_types and ending != extension(self.files[0].original_name):
             self._refuse(400, "INVALID_FILE_FORMAT", "All files of a batch must have the same type")
         elif file.announced is not None:
@@ -235,7 +195,12 @@ class BatchReader:
     async def _end(self) -> None:
         file, self._file = self._file, None
         if file is None:
-            await self._listener.text(self._name, self._decoded())
+            try:
+                value = self._text.decode("utf-8")
+            except UnicodeDecodeError:
+                self._refuse(400, "VALIDATION_ERROR", f"The text part {self._name!r} is not UTF-8")
+                value = ""
+            await self._listener.text(self._name, value)
             return
         file.speed = file.size / max(time.monotonic() - self._began, 1e-6)
         if self._writing is not None:
@@ -245,13 +210,6 @@ class BatchReader:
         if self._refusal is None:
             file.announced = file.size
             await self._listener.arriving(file)
-
-    def _decoded(self) -> str:
-        try:
-            return self._text.decode("utf-8")
-        except UnicodeDecodeError:
-            self._refuse(400, "VALIDATION_ERROR", f"The text part {self._name!r} is not UTF-8")
-            return ""
 
 
 def _unlink(paths: list[Path]) -> None:

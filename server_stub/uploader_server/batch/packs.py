@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from uploader_server.sessions import Sessions
 
 ENDPOINT = "/api/upload/packs"
-MEMORY = 64 << 20
-"""Total bytes of buffered data over all requests."""
+MEMORY = 64 << 20  # total bytes of buffered data over all requests
 _KEY = re.compile(r"[!-~]{1,200}")
 _SOON = {"retry-after": "1"}
 
@@ -49,8 +48,7 @@ class Packs:
         self._running: dict[Key, bytes] = {}
         """Manifest digests of packs that are being stored, by key."""
         self._buffered = 0
-        self._turn = asyncio.Lock()
-        """Limits writing to one pack, since threads contend for the lock of a directory."""
+        self._turn = asyncio.Lock()  # limits writing to one pack, since threads contend for the lock of a directory
 
     def described(self) -> dict[str, Any]:
         """Return `packs` of `/health` and of the session response."""
@@ -67,8 +65,6 @@ class Packs:
     async def sweep(self) -> None:
         """Delete old responses regularly, until cancelled."""
         await sweep("The sweep of packs", self._sessions.config.upload_ttl, self._rows.forget_old)
-
-    # Handlers
 
     async def recall(self, request: Request) -> Response:
         """Serve `GET …/packs/{key}`: the saved response. Raises ApiError: 404, 409 while it is being stored."""
@@ -92,8 +88,6 @@ class Packs:
             raise ApiError(400, "INVALID_HEADER", "Idempotency-Key must be 1 to 200 visible ASCII characters")
         return owner_of(request.headers.get("authorization"), self._sessions.config.jwt_secret), key
 
-    # One pack
-
     async def _answer(self, key: Key, body: PackBody) -> bytes:
         manifest = await asyncio.to_thread(parse_manifest, await body.manifest(), self._limits)
         self._check_running(key, manifest)
@@ -109,7 +103,7 @@ class Packs:
             try:
                 await asyncio.wait({reading})
                 if reading.cancelled():
-                    self._sessions.find_open(session.id)
+                    self._sessions.find_open(session.id)  # raises
                 return await self._complete(key, manifest, session, reading.result())
             finally:
                 reading.cancel()  # still running only if the server stops
@@ -117,11 +111,10 @@ class Packs:
 
     def _check_count(self, session: Session, manifest: Manifest) -> None:
         most = self._sessions.limits.max_files
-        if session.file_count + len(manifest.entries) <= most:
-            return
-        new = {packed_mark(entry.path, entry.sha256) for entry in manifest.entries} - session.counted
-        if session.file_count + len(new) > most:
-            raise ApiError(400, "TOO_MANY_FILES", f"A session has at most {most} files", number=most)
+        if session.file_count + len(manifest.entries) > most:
+            new = {packed_mark(entry.path, entry.sha256) for entry in manifest.entries} - session.counted
+            if session.file_count + len(new) > most:
+                raise ApiError(400, "TOO_MANY_FILES", f"A session has at most {most} files", number=most)
 
     async def _complete(self, key: Key, manifest: Manifest, session: Session, data: bytearray) -> bytes:
         """Process a complete body; its key is in use from now on."""

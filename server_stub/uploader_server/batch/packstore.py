@@ -20,21 +20,19 @@ if TYPE_CHECKING:
     from uploader_server.storage.store import Store
 
 _FILE = "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0.0, ?, ?, ?, ?, ?)"
+_UNCOUNTED = "DELETE FROM files WHERE id BETWEEN ? AND ? AND session = '' AND status = 'failed'"
 _DIGEST = "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)"
 
-PLAIN, EXISTING, RETRYABLE = 0, 1, 2
-"""The values of `packed`."""
+PLAIN, EXISTING, RETRYABLE = 0, 1, 2  # the values of `packed`
 
-Key = tuple[str, str]
-"""Owner and Idempotency-Key."""
+Key = tuple[str, str]  # owner and Idempotency-Key
 
 
 class KnownPack(NamedTuple):
     """A pack whose response is saved."""
 
     session: str
-    manifest: bytes
-    """SHA-256 of its manifest."""
+    manifest: bytes  # SHA-256 of its manifest
     files: list[Packed]
 
 
@@ -55,14 +53,8 @@ class PackRows:
 
         def change(db: sqlite3.Connection) -> None:
             db.executemany(_FILE, [_row(session["id"], position + n, file) for n, file in enumerate(files)])
-            db.executemany(
-                _DIGEST,
-                [
-                    (file.path, file.entry.size, file.changed, bytes.fromhex(file.entry.sha256))
-                    for file in files
-                    if file.path is not None
-                ],
-            )
+            stored = [file for file in files if file.path is not None]
+            db.executemany(_DIGEST, [(f.path, f.entry.size, f.changed, bytes.fromhex(f.entry.sha256)) for f in stored])
             row = (*key, manifest, session["id"], files[0].id, files[-1].id, time.time())
             db.execute("INSERT OR REPLACE INTO packs VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
@@ -86,10 +78,8 @@ class PackRows:
         before = time.time() - self._ttl
 
         def change(db: sqlite3.Connection) -> None:
-            for first, last in db.execute("SELECT first, last FROM packs WHERE touched < ?", (before,)).fetchall():
-                db.execute(
-                    "DELETE FROM files WHERE id BETWEEN ? AND ? AND session = '' AND status = 'failed'", (first, last)
-                )
+            old = db.execute("SELECT first, last FROM packs WHERE touched < ?", (before,)).fetchall()
+            db.executemany(_UNCOUNTED, old)
             db.execute("DELETE FROM packs WHERE touched < ?", (before,))
 
         await self._store.save(change)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import stat
 import uuid
@@ -36,27 +37,18 @@ class Packed:
 
     entry: Entry
     id: str
-    path: str | None = None
-    """Below the root."""
-    existing: bool = False
-    """Whether an equal file was stored before."""
-    changed: int = 0
-    """Modification time of the stored file in nanoseconds, for the digest cache."""
+    path: str | None = None  # below the root
+    existing: bool = False  # whether an equal file was stored before
+    changed: int = 0  # modification time of the stored file in nanoseconds, for the digest cache
     error: str = ""
     message: str = ""
     retryable: bool = False
-    counted: bool = False
-    """Whether the session counts it."""
+    counted: bool = False  # whether the session counts it
 
     @property
     def name(self) -> str:
         """The file name."""
         return self.entry.path.rpartition("/")[2]
-
-    @property
-    def ending(self) -> str:
-        """The file name extension."""
-        return extension(self.entry.path)
 
     def fail(self, error: str, message: str, *, retryable: bool = False) -> None:
         """Mark the file as failed."""
@@ -69,24 +61,26 @@ class Unpacking:
     def __init__(self, store: Store, category: str, entries: list[Entry], data: bytearray) -> None:
         self._store = store
         self._category = category
-        self._data = memoryview(data)
+        self._base = store.root / category
         prefix = str(uuid.uuid4())[:24]
         self.files = [Packed(entry, f"{prefix}{number:012x}") for number, entry in enumerate(entries)]
+        ends = list(itertools.accumulate((entry.size for entry in entries), initial=0))
+        self._data = [memoryview(data)[start:end] for start, end in itertools.pairwise(ends)]
         self._incoming = f"{store.incoming()}-"
         self._temporaries: list[str] = []
-        self._checked: set[str] = set()
+        self._checked: set[str] = set()  # directories that are known to be inside the category
 
     def refuse(self, limits: Limits, ending: str | None, faults: Faults) -> None:
         """Fail each file that the session can't accept; `ending` is the extension of its first file."""
         for file in self.files:
-            path, name = file.entry.path, file.name
+            path, name, own = file.entry.path, file.name, extension(file.entry.path)
             if faults.fail_files and faults.fails(name, path):
                 file.fail("UPLOAD_FAILED", "Failed by the server's option --fail-file")
-            elif not limits.allows(file.ending):
+            elif not limits.allows(own):
                 file.fail("INVALID_FILE_FORMAT", f"Files of this type are not accepted: {name}")
             elif not limits.mixed_types:
-                ending = file.ending if ending is None else ending
-                if file.ending != ending:
+                ending = own if ending is None else ending
+                if own != ending:
                     file.fail("INVALID_FILE_FORMAT", "All files of a session must have the same type")
 
     def run(self) -> None:
@@ -94,30 +88,36 @@ class Unpacking:
 
         Raises OSError if the disk failed: files that were linked already must not be confirmed then.
         """
+        root, disk = self._store.root, self._store.disk
         try:
-            self._write_all()
-            self._store.disk.files(self._temporaries)
-            self._link_all()
-            self._flush_names()
+            for file, data in zip(self.files, self._data, strict=True):
+                if not file.error:
+                    self._write(file, data)
+            disk.files(self._temporaries)
+            for file, data in zip(self.files, self._data, strict=True):  # in order
+                if not file.error:
+                    self._link(file, data)
+            disk.files([f"{root}/{file.path}" for file in self.files if file.existing])  # they may be unflushed
+            disk.names([f"{root}/{file.path}" for file in self.files if file.path is not None])
         finally:
-            self._discard()
-
-    def _write_all(self) -> None:
-        """Verify the digest of every file and write it to a temporary file."""
-        end = 0
-        for file in self.files:
-            start, end = end, end + file.entry.size
-            if not file.error:
-                self._write(file, self._data[start:end])
+            for temporary in self._temporaries:
+                try:
+                    os.unlink(temporary)
+                except FileNotFoundError:  # moved, on a file system without hard links
+                    continue
 
     def _write(self, file: Packed, data: memoryview) -> None:
+        """Verify the digest of a file and write it to a temporary file."""
         if hashlib.sha256(data).hexdigest() != file.entry.sha256:
             file.fail("CHECKSUM_MISMATCH", "The bytes don't match sha256", retryable=True)
             return
-        temporary = f"{self._incoming}{file.id[24:]}"
+        directory = file.entry.path.rpartition("/")[0]
         try:
             safe_parts(file.entry.path)
-            self._check_directory(file.entry.path.rpartition("/")[0])
+            if directory not in self._checked:
+                check_inside(self._base / directory, self._base)
+                self._checked.add(directory)
+            temporary = f"{self._incoming}{file.id[24:]}"
             fd = os.open(temporary, _NEW_FILE, 0o666)
             try:
                 self._temporaries.append(temporary)
@@ -131,51 +131,26 @@ class Unpacking:
         except OSError as error:
             file.fail("UPLOAD_FAILED", error.strerror or str(error), retryable=True)
 
-    def _check_directory(self, directory: str) -> None:
-        """Raise UnsafePathError if a directory of the pack leads out of the category."""
-        if directory not in self._checked:
-            base = self._store.root / self._category
-            check_inside(base / directory, base)
-            self._checked.add(directory)
-
-    def _link_all(self) -> None:
-        """Link every written file to its name, in order, without overwriting."""
-        end = 0
-        for file in self.files:
-            start, end = end, end + file.entry.size
-            if not file.error:
-                self._link(file, self._data[start:end])
-
-    def _flush_names(self) -> None:
-        """Flush the names of stored files, and existing equal files, which may be unflushed."""
-        root, disk = self._store.root, self._store.disk
-        disk.files([f"{root}/{file.path}" for file in self.files if file.existing])
-        disk.names([f"{root}/{file.path}" for file in self.files if file.path is not None])
-
     def _link(self, file: Packed, data: memoryview) -> None:
-        file.path = f"{self._category}/{file.entry.path}"
-        target = f"{self._store.root}/{file.path}"
-        temporary = f"{self._incoming}{file.id[24:]}"
+        """Link a written file to its name, without overwriting."""
+        path = f"{self._category}/{file.entry.path}"
+        temporary, target = f"{self._incoming}{file.id[24:]}", f"{self._store.root}/{path}"
         try:
             try:
                 os.link(temporary, target)
-            except FileNotFoundError:
-                self._store.disk.made(os.path.dirname(target))
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                self._link_numbered(file, temporary, target, data)
-            except (FileExistsError, PermissionError):
-                self._link_numbered(file, temporary, target, data)
+            except (FileNotFoundError, FileExistsError, PermissionError) as error:
+                if isinstance(error, FileNotFoundError):
+                    self._store.disk.made(os.path.dirname(target))
+                    os.makedirs(os.path.dirname(target), exist_ok=True)
+                path = self._link_numbered(file, temporary, target, data)
+            file.path = path
         except (FileExistsError, NotADirectoryError):
             file.fail("PATH_CONFLICT", "The path conflicts with a stored file or directory")
         except OSError as error:
-            if error.errno in BAD_NAME:
-                file.fail("INVALID_PATH", error.strerror or str(error))
-            else:
-                file.fail("UPLOAD_FAILED", error.strerror or str(error), retryable=True)
-        if file.error:
-            file.path = None
+            message, permanent = error.strerror or str(error), error.errno in BAD_NAME
+            file.fail("INVALID_PATH" if permanent else "UPLOAD_FAILED", message, retryable=not permanent)
 
-    def _link_numbered(self, file: Packed, temporary: str, target: str, data: memoryview) -> None:
+    def _link_numbered(self, file: Packed, temporary: str, target: str, data: memoryview) -> str:
         """Link to the first free name, or use an existing equal file. Raises FileExistsError for a directory."""
         for candidate in candidates(Path(target)):
             try:
@@ -186,16 +161,8 @@ class Unpacking:
                     raise
                 if not (stat.S_ISREG(there.st_mode) and there.st_size == len(data)):
                     continue
-                if leads_out(candidate, self._store.root / self._category) or candidate.read_bytes() != data:
+                if leads_out(candidate, self._base) or candidate.read_bytes() != data:
                     continue
                 file.existing, file.changed = True, there.st_mtime_ns
-            file.path = self._store.below(candidate)
-            return
-
-    def _discard(self) -> None:
-        """Remove the temporary files."""
-        for temporary in self._temporaries:
-            try:
-                os.unlink(temporary)
-            except FileNotFoundError:  # moved, on a file system without hard links
-                continue
+            return self._store.below(candidate)
+        raise AssertionError("candidates() never ends")

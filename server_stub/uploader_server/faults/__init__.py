@@ -1,6 +1,6 @@
 """Fault injection: the active faults (`Faults`) and scripted responses (`Answer`)."""
 
-from uploader_server.faults.answers import Answer
+from uploader_server.faults.exchange import Answer
 from uploader_server.faults.gates import Gate
 from uploader_server.faults.state import Faults
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from uploader_server.faults.rules import RuleError, parse_rule
-from uploader_server.http.errors import ApiError, Json, read_json
+from uploader_server.http.errors import ApiError, Json, as_api_error, read_json
 
 if TYPE_CHECKING:
-    from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
 
     from uploader_server.faults.state import Faults
@@ -29,33 +28,31 @@ class FaultControl:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        request = Request(scope, receive)
         try:
-            answer = await self._answer(Request(scope, receive))
-        except ApiError as error:
-            answer = Json(error.body(), error.status)
+            if request.method == "POST":
+                await self._add(request)
+            elif request.method == "DELETE":
+                self._faults.clear()
+            elif request.method != "GET":
+                raise ApiError(405, "METHOD_NOT_ALLOWED", "The method is not allowed")
+            rules = [{"rule": rule.text, "seen": rule.seen, "hits": rule.hits} for rule in self._faults.rules]
+            answer = Json({"rules": rules})
+        except (ApiError, ClientDisconnect) as error:
+            failure = as_api_error(error)
+            answer = Json(failure.body(), failure.status)
         await answer(scope, receive, send)
-
-    async def _answer(self, request: Request) -> Response:
-        if request.method == "POST":
-            await self._add(request)
-        elif request.method == "DELETE":
-            self._faults.clear()
-        elif request.method != "GET":
-            raise ApiError(405, "METHOD_NOT_ALLOWED", "The method is not allowed")
-        return Json({"rules": [{"rule": r.text, "seen": r.seen, "hits": r.hits} for r in self._faults.rules]})
 
     async def _add(self, request: Request) -> None:
         """Add all rules, or none if one is invalid. Raises ApiError 400."""
+        body = await read_json(request)
+        rules = body.get("rules") if isinstance(body, dict) else None
+        if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
+            raise ApiError(400, "VALIDATION_ERROR", 'Send {"rules": ["status:patch#1:503"]}')
         try:
-            body = await read_json(request)
-            rules = body["rules"]
-            if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
-                raise TypeError
             for rule in rules:
                 parse_rule(rule)
         except RuleError as error:
             raise ApiError(400, "INVALID_RULE", str(error)) from None
-        except (ValueError, TypeError, KeyError):
-            raise ApiError(400, "VALIDATION_ERROR", 'Send {"rules": ["status:patch#1:503"]}') from None
         for rule in rules:
             self._faults.add(rule)

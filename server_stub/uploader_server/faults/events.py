@@ -6,23 +6,20 @@ import asyncio
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from uploader_server.faults.on_answers import with_wrong_types
+from uploader_server.faults.effects import with_wrong_types
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from uploader_server.faults.state import Faults
 
-    Deliver = Callable[..., Awaitable[None]]
-
-LONGEST_SWAP = 1.0
-"""Maximum seconds that a swapped event waits for the next one."""
+LONGEST_SWAP = 1.0  # maximum seconds that a swapped event waits for the next one
 
 
 class FaultyEvents:
     """Delivers events and applies the rules for events."""
 
-    def __init__(self, deliver: Deliver, faults: Faults) -> None:
+    def __init__(self, deliver: Callable[..., Awaitable[None]], faults: Faults) -> None:
         self._deliver = deliver
         self._faults = faults
         self._swapped: dict[str, Callable[[], Awaitable[None]]] = {}
@@ -31,30 +28,29 @@ class FaultyEvents:
 
     async def __call__(self, name: str, event: dict[str, Any], **target: str) -> None:
         """Deliver an event to a Socket.IO room or a connection, as the rules say."""
-        rules = {rule.kind.removeprefix("event-"): rule for rule in self._faults.hit_event(name)}
+        rules = {rule.kind.removeprefix("event-"): rule.values for rule in self._faults.hit_event(name)}
         if "types" in rules:
-            event = with_wrong_types(event, rules["types"].values["key"])
-        swapped = self._swapped.pop(str(target), None)
-        if "missing" not in rules:
-            await self._send(rules, name, event, target)
-        if swapped is not None:
-            await swapped()
+            event = with_wrong_types(event, rules["types"]["key"])
 
-    async def _send(self, rules: dict[str, Any], name: str, event: dict[str, Any], target: dict[str, str]) -> None:
         async def send() -> None:
+            if "missing" in rules:
+                return
             for _ in range(1 + ("doubled" in rules)):
                 await self._deliver(name, event, **target)
             if "foreign" in rules:
                 await self._deliver(name, {**event, "sessionId": str(uuid.uuid4())}, **target)
 
+        key = str(target)
+        swapped = self._swapped.pop(key, None)
         if "late" in rules:
-            self._later(rules["late"].values["seconds"], send)
+            self._later(rules["late"]["seconds"], send)
         elif "swapped" in rules:
-            key = str(target)
             self._swapped[key] = send
             self._later(LONGEST_SWAP, lambda: self._release(key, send))
         else:
             await send()
+        if swapped is not None:
+            await swapped()
 
     async def _release(self, key: str, send: Callable[[], Awaitable[None]]) -> None:
         """Send a swapped event that no other event has followed."""

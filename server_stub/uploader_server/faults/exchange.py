@@ -1,20 +1,40 @@
-"""A request that a fault acts on."""
+"""One request that a fault acts on, and scripted responses."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
-from uploader_server.faults.answers import Answer, Interrupted, give
+from uploader_server.http.connections import cut
+from uploader_server.http.errors import raw_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from uploader_server.faults.rules import Rule
-    from uploader_server.faults.state import Faults
     from uploader_server.http.accesslog import TrackedRequest
+
+Memory = Literal["all", "files", "nothing"]  # what a restart keeps
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A scripted response to one HTTP request.
+
+    `when`: `before_body` responds without reading the body, `after_body` reads and drops it first, `after_store`
+    replaces the server's own response. `close` cuts the connection instead. `after_bytes` cuts the connection after
+    that many bytes of the body.
+    """
+
+    status: int = 503
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    when: Literal["before_body", "after_body", "after_store"] = "before_body"
+    close: bool = False
+    after_bytes: int | None = None
 
 
 class Unanswered(Exception):
@@ -23,35 +43,57 @@ class Unanswered(Exception):
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request to the server (`app`), and the rule that acts on it."""
+    """One request to the server (`app`) that a fault acts on."""
 
-    rule: Rule
-    faults: Faults
+    rule: str  # the rule of the fault; empty for a scripted response
+    restart: Callable[[Memory, float], None]  # restarts the server, see `Faults.restart`
     app: ASGIApp
+    seen: TrackedRequest
     scope: Scope
     receive: Receive
     send: Send
-    seen: TrackedRequest
-
-    def value(self, name: str) -> Any:
-        """Return a parameter of the rule."""
-        return self.rule.values[name]
 
     async def answer(self, answer: Answer) -> None:
-        """Send a scripted response."""
-        await give(answer, self.app, self.scope, self.receive, self.send, self.seen)
+        """Respond as scripted."""
+        if answer.when == "after_store":
+            await self.app(self.scope, self.receive, nowhere)
+        elif answer.after_bytes is not None:
+            await self._read(answer.after_bytes)
+        elif answer.when == "after_body":
+            while (await self.receive()).get("more_body"):
+                pass
+        if answer.close or answer.after_bytes is not None:
+            await self.drop()
+            return
+        headers = [*answer.headers.items(), ("content-length", str(len(answer.body)))]
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers]
+        await self.send({"type": "http.response.start", "status": answer.status, "headers": raw})
+        await self.send({"type": "http.response.body", "body": answer.body})
+
+    async def _read(self, size: int) -> None:
+        """Read and drop at least `size` bytes of the body, or all of it."""
+        while size > 0:
+            message = await self.receive()
+            size -= len(message.get("body", b""))
+            if not message.get("more_body"):
+                return
+
+    async def drop(self, *, reset: bool = False) -> Message:
+        """Record a request without a response, close its connection, and return the message of a disconnect."""
+        self.seen.note()
+        cut(self.scope, reset=reset)
+        return {"type": "http.disconnect"}
 
     async def pass_on(self, *, receive: Receive | None = None, send: Send | None = None) -> None:
         """Pass the request to the server, optionally with a changed `receive` or `send`."""
         scope = self.scope if send is None else {**self.scope, "extensions": {}}  # disables granian's own file sending
         await self.app(scope, receive or self.receive, send or self.send)
 
-    async def interrupt(self, happen: Callable[[], Awaitable[Message | None]]) -> None:
-        """Pass the request to the server; call `happen` after `at` bytes of the body (see `Interrupted`)."""
-        at = self.value("at")
+    async def interrupt(self, at: int, happen: Callable[[], Awaitable[Message | None]]) -> None:
+        """Pass the request to the server; call `happen` after `at` bytes of the body (see `interrupted`)."""
         if at == 0 and await happen() is not None:
             return
-        await self.pass_on(receive=Interrupted(self.receive, at, happen) if at else None)
+        await self.pass_on(receive=interrupted(self.receive, at, happen) if at else None)
 
     async def collected(self) -> tuple[Message, bytes]:
         """Return the server's response: its start message and body. Raises Unanswered."""
@@ -66,14 +108,64 @@ class Exchange:
             raise Unanswered
         return start, b"".join(m.get("body", b"") for m in messages)
 
-    async def reply(self, start: Message, body: bytes, **headers: str) -> None:
+    async def reply(self, start: Message, body: bytes) -> None:
         """Send a response with another body."""
-        await self.send(with_headers(start, {"content-length": str(len(body)), **headers}))
+        await self.send(with_headers(start, {"content-length": str(len(body))}))
         await self.send({"type": "http.response.body", "body": body})
+
+
+async def nowhere(_: Message) -> None:
+    """Drop a message."""
+
+
+@contextlib.asynccontextmanager
+async def until_gone(receive: Receive, gone: asyncio.Event) -> AsyncIterator[None]:
+    """Set `gone` when the client disconnects; messages before that are dropped."""
+
+    async def watch() -> None:
+        while not (await receive())["type"].endswith(".disconnect"):
+            pass
+        gone.set()
+
+    watching = asyncio.ensure_future(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.wait({watching})
+
+
+def interrupted(receive: Receive, at: int, happen: Callable[[], Awaitable[Message | None]]) -> Receive:
+    """Return a `receive` that calls `happen` once after `at` bytes of a body.
+
+    The message that `happen` returns replaces the rest of the body; after None the rest follows. A shorter body is
+    unchanged.
+    """
+    left, over = at, False
+    rest: Message | None = None
+
+    async def receiving() -> Message:
+        nonlocal left, over, rest
+        if left == 0 and not over:
+            over = True
+            instead = await happen()
+            if instead is not None:
+                return instead
+        message, rest = rest or await receive(), None
+        if over or message["type"] != "http.request":
+            return message
+        body = message.get("body", b"")
+        if len(body) >= left:
+            rest = {**message, "body": body[left:]}
+            message = {"type": "http.request", "body": body[:left], "more_body": True}
+        left -= len(message.get("body", b""))
+        return message
+
+    return receiving
 
 
 def with_headers(start: Message, headers: dict[str, str]) -> Message:
     """Return a start message with changed headers; an empty value removes a header."""
     names = {name.encode() for name in headers}
     kept = [(name, value) for name, value in start.get("headers", ()) if name.lower() not in names]
-    return {**start, "headers": kept + [(name.encode(), value.encode()) for name, value in headers.items() if value]}
+    return {**start, "headers": kept + raw_headers({name: value for name, value in headers.items() if value})}

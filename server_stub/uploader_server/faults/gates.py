@@ -13,29 +13,30 @@ if TYPE_CHECKING:
 
 
 class Gate:
-    """Availability of one or both Socket.IO transports, as `mode` says.
-
-    Connections register a function that ends them; `cut` calls all of them.
-    """
+    """Availability of one or both Socket.IO transports, as `mode` says."""
 
     def __init__(self, mode: RealtimeMode, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._first: float | None = None
-        self._live: dict[int, Callable[[], None]] = {}
-        self._timers: list[asyncio.TimerHandle] = []
+        self._first: float | None = None  # time of the first connection attempt, from which the timed modes count
+        self._timer: asyncio.TimerHandle | None = None
+        self.live: set[Callable[[], None]] = set()  # for each live connection a function that closes it
         self.mode = mode
         self.on_cut: Callable[[], None] = lambda: None
         """Called after a cut, to end long-polling connections without a running request."""
 
     def state(self) -> Literal["up", "off", "refuse", "hang"]:
         """Return how a new connection is handled now."""
-        kind = self.mode.kind
-        if kind in {"kick", "freeze"}:
-            return "hang" if self.frozen() else "up"
-        if kind in {"flap", "kill-after"}:
-            down = self._periods() > 0 if kind == "kill-after" else self._periods() % 2 == 1
-            return "refuse" if down else "up"
-        return kind  # type: ignore[return-value] # the timed kinds are handled above
+        match self.mode.kind:
+            case "kick":
+                return "up"
+            case "freeze":
+                return "hang" if self.frozen() else "up"
+            case "flap":
+                return "refuse" if self._periods() % 2 else "up"
+            case "kill-after":
+                return "refuse" if self._periods() else "up"
+            case untimed:
+                return untimed
 
     def frozen(self) -> bool:
         """Return whether messages are dropped while connections stay open."""
@@ -50,39 +51,28 @@ class Gate:
             self._first = self._clock()
             self._schedule()
 
-    def enter(self, end: Callable[[], None]) -> int:
-        """Register a connection that `end` closes; return the key for `leave`."""
-        self._live[id(end)] = end
-        return id(end)
-
-    def leave(self, key: int) -> None:
-        """Unregister a connection."""
-        self._live.pop(key, None)
-
     def change(self, mode: RealtimeMode) -> None:
         """Change the mode; cut live connections unless the new mode permits them."""
         thawed = self.frozen()
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
+        if self._timer is not None:
+            self._timer.cancel()
         self.mode, self._first = mode, None
         if thawed or mode.kind in {"off", "refuse", "hang"}:
             self.cut()
 
     def cut(self) -> None:
         """Close every live connection abruptly."""
-        for end in list(self._live.values()):
+        for end in list(self.live):
             end()
-        self._live.clear()
+        self.live.clear()
         self.on_cut()
 
-    def _schedule(self) -> None:
+    def _schedule(self, periods: int = 1) -> None:
         if self.mode.kind in {"flap", "kill-after", "kick"}:
-            self._timers = [asyncio.get_running_loop().call_later(self.mode.seconds, self._cut_repeatedly)]
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(periods * self.mode.seconds, self._cut_on_time)
 
-    def _cut_repeatedly(self) -> None:
+    def _cut_on_time(self) -> None:
         self.cut()
-        pause = {"flap": 2, "kick": 1}.get(self.mode.kind)
-        if pause is not None:
-            later = asyncio.get_running_loop().call_later(pause * self.mode.seconds, self._cut_repeatedly)
-            self._timers = [later]
+        if self.mode.kind != "kill-after":
+            self._schedule(2 if self.mode.kind == "flap" else 1)

@@ -9,57 +9,48 @@ from __future__ import annotations
 import collections
 import fnmatch
 import threading
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_server.analysis.stages import AnalysisMode
 from uploader_server.config import RealtimeMode
-from uploader_server.faults.answers import Answer
+from uploader_server.faults.exchange import Answer
 from uploader_server.faults.gates import Gate
 from uploader_server.faults.rules import parse_rule
-from uploader_server.faults.table import SOCKETS, Where
+from uploader_server.faults.table import SOCKETS
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable
 
     from uploader_server.config import ServerConfig
+    from uploader_server.faults.exchange import Memory
     from uploader_server.faults.rules import Rule
     from uploader_server.http.accesslog import LoggedRequest
 
-Memory = Literal["all", "files", "nothing"]
 
-
-@dataclass(frozen=True)
-class Restart:
+class Restart(NamedTuple):
     """A requested restart: what state the new server keeps, and the seconds without a server."""
 
-    memory: Memory = "all"
-    down: float = 0.0
+    memory: Memory
+    down: float
 
 
 class Faults:
     """The active faults. Raises RuleError for an invalid rule."""
 
     def __init__(self, config: ServerConfig) -> None:
-        self.latency = 0.0
-        """Delay in seconds of every request and websocket message."""
-        self.fail_files: list[str] = []
-        """Globs; files with a matching name or path fail inside a 200."""
+        self.latency = 0.0  # delay in seconds of every request and websocket message
+        self.fail_files: list[str] = []  # globs; files with a matching name or path fail inside a 200
         self.requests: collections.deque[LoggedRequest] = collections.deque(maxlen=config.remembered_requests)
         """The last requests, in the order of their responses."""
-        self.analysis_seconds = config.analysis_seconds
-        """Duration of a new analysis in seconds."""
-        self.analysis = AnalysisMode()
-        """Faults of analyses."""
+        self.analysis_seconds = config.analysis_seconds  # duration of a new analysis in seconds
+        self.analysis = AnalysisMode()  # faults of analyses
         self.gates = {side: Gate(RealtimeMode()) for side in SOCKETS}
         """Availability of Socket.IO: of both transports, and of each one."""
         self.on_restart: Callable[[Restart], None] | None = None
         """Restarts the server; set by `Runner`, called on the server's loop."""
-        self.loop: asyncio.AbstractEventLoop | None = None
-        """The server's loop, while it runs."""
-        self.loop_thread = 0
-        """The thread of that loop."""
+        self.loop: asyncio.AbstractEventLoop | None = None  # the server's loop, while it runs
+        self._loop_thread = 0
         self._rules: list[Rule] = []
         self._script: list[tuple[str, str, collections.deque[Answer | None]]] = []
         self._guard = threading.Lock()
@@ -68,9 +59,7 @@ class Faults:
 
     def runs_on(self, loop: asyncio.AbstractEventLoop) -> None:
         """Set the server's loop, and this thread as its thread; changes run there."""
-        self.loop, self.loop_thread = loop, threading.get_ident()
-
-    # Rules
+        self.loop, self._loop_thread = loop, threading.get_ident()
 
     @property
     def rules(self) -> list[Rule]:
@@ -81,15 +70,15 @@ class Faults:
     def add(self, text: str) -> Rule:
         """Activate a rule (docs/server.md). Raises RuleError."""
         rule = parse_rule(text)
-        if rule.fault.where is Where.SOCKET:
-            kind = rule.kind.removeprefix("socket-")
-            self._change(rule.where, RealtimeMode(kind, rule.values.get("seconds", 0.0)))  # type: ignore[arg-type]
+        group, _, kind = rule.kind.partition("-")
+        if group == "socket":
+            self._change(rule.target, RealtimeMode(kind, rule.values.get("seconds", 0.0)))  # type: ignore[arg-type]
+        elif group == "analysis":
+            self.analysis = self.analysis.with_fault(kind, rule.target)
         elif rule.kind == "latency":
             self.latency = rule.values["ms"] / 1000
         elif rule.kind == "fail-file":
-            self.fail_files.append(rule.where)
-        elif rule.kind.startswith("analysis-"):
-            self.analysis = _worse(self.analysis, rule)
+            self.fail_files.append(rule.target)
         with self._guard:
             self._rules.append(rule)
         return rule
@@ -106,15 +95,11 @@ class Faults:
 
     def hit(self, method: str, path: str) -> list[Rule]:
         """Count a request and return the rules that act on it."""
-        matching = [r for r in self.rules if r.fault.where is Where.REQUEST and r.concerns(method, path)]
-        return [rule for rule in matching if rule.count()]
+        return [rule for rule in self.rules if rule.concerns(method, path) and rule.count()]
 
     def hit_event(self, name: str) -> list[Rule]:
         """Count an event and return the rules that act on it."""
-        matching = [r for r in self.rules if r.fault.where is Where.EVENT and r.concerns_event(name)]
-        return [rule for rule in matching if rule.count()]
-
-    # Changes at run time
+        return [rule for rule in self.rules if rule.concerns_event(name) and rule.count()]
 
     def set_realtime(self, text: str | None) -> None:
         """Set the mode of both transports (see `RealtimeMode.parse`). Raises ValueError."""
@@ -171,8 +156,9 @@ class Faults:
         self._on_loop(lambda: self.gates[side].change(mode))
 
     def _on_loop(self, action: Callable[[], None]) -> None:
+        """Call `action` on the server's loop, and wait for its end (up to 5 s)."""
         loop = self.loop
-        if loop is None or not loop.is_running() or threading.get_ident() == self.loop_thread:
+        if loop is None or not loop.is_running() or threading.get_ident() == self._loop_thread:
             action()
             return
         done = threading.Event()
@@ -185,13 +171,3 @@ class Faults:
 
         loop.call_soon_threadsafe(act)
         done.wait(5)
-
-
-def _worse(mode: AnalysisMode, rule: Rule) -> AnalysisMode:
-    match rule.kind:
-        case "analysis-silent":
-            return replace(mode, silent=True)
-        case "analysis-hang":
-            return replace(mode, hang=True)
-        case _:
-            return replace(mode, stage=rule.where, final=rule.kind == "analysis-refuse")

@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from uploader_server.analysis.stages import STAGES
 from uploader_server.config import parse_number, parse_seconds, parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 REQUESTS: dict[str, tuple[str, str]] = {
     "any": ("*", "*"),
@@ -46,67 +44,97 @@ EVENTS = {
     "analysis-error": "analysis:error",
 }
 """Event names in rules: globs of names on the wire."""
-SOCKETS = ("realtime", "websocket", "polling")
-"""Names of both Socket.IO transports, or of one."""
-
-
-class Where(enum.Enum):
-    """What the second field of a rule selects; the value is its name in help texts."""
-
-    REQUEST = "REQUEST"
-    EVENT = "EVENT"
-    SOCKET = "SOCKET"
-    FILE = "GLOB"
-    STAGE = "STAGE"
-    NOTHING = ""
-
-
-WHERE_TEXTS = {
-    Where.REQUEST: f"{', '.join(REQUESTS)}; or a method and a path with wildcards: GET /api/upload/*",
-    Where.EVENT: ", ".join(EVENTS),
-    Where.SOCKET: ", ".join(SOCKETS),
-    Where.FILE: "a file name or relative path with wildcards: *.mp4",
-    Where.STAGE: ", ".join(STAGES),
+SOCKETS = ("realtime", "websocket", "polling")  # names of both Socket.IO transports, or of one
+NAMES: dict[str, Collection[str]] = {"REQUEST": REQUESTS, "EVENT": EVENTS, "SOCKET": SOCKETS, "STAGE": STAGES}
+"""Valid names of the second field of a rule, by the name of the field."""
+COUNTED = ("REQUEST", "EVENT")  # fields that may be followed by `#WHICH`
+WHICH_TEXT = "#3 (the third), #2-4 (the second to the fourth), #3- (from the third on), #/5 (every fifth)"
+FIELD_TEXTS = {
+    "REQUEST": f"{', '.join(REQUESTS)}; or a method and a path with wildcards: GET /api/upload/*",
+    "EVENT": "events (all events), upload-progress, analysis-progress, analysis-error",
+    "SOCKET": "realtime (both transports of Socket.IO), websocket, polling",
+    "GLOB": "a file name or relative path with wildcards: *.mp4",
+    "STAGE": ", ".join(STAGES),
+    "WHICH": f"{WHICH_TEXT}; default: all",
+    "BYTES": "a number of bytes: 1000, 64K (64 KiB), 8M",
+    "S": "seconds",
 }
-COUNTED = (Where.REQUEST, Where.EVENT)
-"""Fields that may be followed by `#WHICH`."""
-WHICH_TEXT = "#3 the third, #2-4 the second to fourth, #3- from the third on, #/5 every fifth; all if omitted"
 
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter of a fault. `convert` raises ValueError with the expected form."""
-
-    name: str
-    shown: str
-    """Its value in help texts."""
-    convert: Callable[[str], Any]
-    default: Any = None
-    required: bool = False
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One kind of fault. The name of the first parameter may be omitted."""
-
-    kind: str
-    where: Where
-    text: str
-    example: str
-    parameters: tuple[Parameter, ...] = ()
-
-    @property
-    def form(self) -> str:
-        """The syntax of a rule of this kind."""
-        pieces = [self.kind, self.where.value]
-        if self.where in COUNTED:
-            pieces[1] += "[#WHICH]"
-        form = ":".join(filter(None, pieces))
-        for number, parameter in enumerate(self.parameters):
-            written = parameter.shown if number == 0 else f"{parameter.name}={parameter.shown}"
-            written = f"{',' if number else ':'}{written}"
-            form += written if parameter.required else f"[{written}]"
-        return form
+# For each fault: an example, the second field of its rules (`-` if there is none) and the parameters; then its effect.
+# A parameter is `name=VALUE`, followed by `?` and its default value if it is optional; the first of several words is
+# the default.
+_TABLE = """
+status:patch#2:503,retry-after=2 REQUEST code=CODE retry-after=S? when=before|body|work?
+    responds with CODE `before` reading the body, after reading the `body`, or after processing the request (`work`)
+cut:patch#1:64K REQUEST at=BYTES?0 side=request|answer?
+    closes the connection after BYTES of the request body, or of the response body (`answer`)
+reset:batch#1:64K REQUEST at=BYTES?0
+    resets the connection (TCP RST) after BYTES of the request body
+lose:create#1 REQUEST
+    processes the request, then closes the connection without a response
+stall:patch#1:in,seconds=5,at=64K REQUEST when=before|in|after seconds=S at=BYTES?0
+    pauses for S seconds: `before` processing the request, `in` its body after BYTES, or `after` processing it
+slow:patch:512K REQUEST rate=BYTES
+    limits the request body and the response body to BYTES per second
+flip:patch#1:1000 REQUEST at=BYTES?0 side=request|answer?
+    flips a bit in the byte at position BYTES of the request body, or of the response body (`answer`)
+disk-full:patch#1:64K REQUEST at=BYTES?0
+    simulates a full disk after BYTES of the request body
+offset:head#1:-1000 REQUEST bytes=N
+    adds N bytes to Upload-Offset of the response; N may be negative
+truncated:session#1 REQUEST
+    sends only the first half of the response body
+gigantic:health:1G,gzip=yes REQUEST size=BYTES?64M gzip=no|yes?
+    responds with a body of this size (default 64M), optionally compressed
+endless:health:1 REQUEST rate=BYTES?1M
+    responds with a body that never ends, at BYTES per second (default 1M)
+html:session:200 REQUEST code=CODE?200
+    responds with a web page and CODE (default 200), as a proxy or a login page does
+empty:session#1 REQUEST
+    sends an empty response body
+types:session#1:sessionId REQUEST key=KEY?
+    changes the types of the values in the response's JSON: of KEY, or of all values
+restart:patch#3:files,down=2 REQUEST memory=all|files|nothing? at=BYTES?0 down=S?0
+    stops the server after BYTES of the body, and starts it S seconds later with `all` data, its `files` or `nothing`
+event-missing:upload-progress#2-4 EVENT
+    does not send the event
+event-doubled:upload-progress EVENT
+    sends the event twice
+event-swapped:upload-progress#/2 EVENT
+    sends the event after the next event
+event-late:upload-progress#1:3 EVENT seconds=S
+    sends the event S seconds late
+event-foreign:upload-progress EVENT
+    sends the event, and a copy of it with the id of another session
+event-types:upload-progress:totalProgress EVENT key=KEY?
+    changes the types of the values in the event: of KEY, or of all values
+socket-off:websocket SOCKET
+    responds with 404, as a server without Socket.IO does
+socket-refuse:realtime SOCKET
+    refuses new connections with 403
+socket-hang:websocket SOCKET
+    accepts new connections and never responds
+socket-freeze:realtime:2 SOCKET seconds=S
+    drops all messages in both directions from S seconds after the first connection on; connections stay open
+socket-kick:realtime:3 SOCKET seconds=S
+    closes all connections every S seconds; clients may reconnect
+socket-flap:realtime:4 SOCKET seconds=S
+    alternates between S seconds without a fault and S seconds in which connections are closed and refused
+socket-kill-after:realtime:4 SOCKET seconds=S
+    closes all connections S seconds after the first connection, and refuses new ones from then on
+latency:50 - ms=MS
+    delays every request and every websocket message by MS milliseconds
+fail-file:*.tmp GLOB
+    fails matching files in a response with status 200
+analysis-silent -
+    sends no events of analyses; their status shows the progress
+analysis-hang -
+    stops analyses in their first stage, without a response
+analysis-fail:report STAGE
+    fails this stage of analyses with 503 (retryable)
+analysis-refuse:plan STAGE
+    fails this stage of analyses with 422 (permanent)
+"""
 
 
 def _size(text: str) -> int:
@@ -126,194 +154,90 @@ def _integer(text: str) -> int:
         raise ValueError(f"{text!r} is not a whole number") from None
 
 
-def _words(*words: str) -> Callable[[str], str]:
-    def convert(text: str) -> str:
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "at": _size,
+    "bytes": _integer,
+    "code": _status,
+    "down": parse_number,
+    "key": str,
+    "ms": parse_number,
+    "rate": parse_size,
+    "retry-after": _integer,
+    "seconds": parse_seconds,
+    "size": _size,
+}
+"""Parsers of parameters by name; all others have a choice of words."""
+
+
+class Parameter(NamedTuple):
+    """A parameter of a fault."""
+
+    name: str
+    shown: str  # its value in help texts
+    required: bool
+    default: Any
+
+    def parse(self, text: str) -> Any:
+        """Return the value. Raises ValueError with the expected form."""
+        words = self.shown.split("|")
+        if len(words) == 1:
+            return _PARSERS[self.name](text)
         if text not in words:
             raise ValueError(f"{text!r} is not one of {', '.join(words)}")
         return text
 
-    return convert
+
+class Fault(NamedTuple):
+    """One kind of fault. The name of the first parameter may be omitted in a rule."""
+
+    kind: str
+    field: str  # the name of the second field of a rule; empty if there is none
+    parameters: list[Parameter]
+    text: str
+    example: str
+
+    @property
+    def form(self) -> str:
+        """The syntax of a rule of this kind."""
+        form = f"{self.kind}:{self.field}".rstrip(":") + ("[#WHICH]" if self.field in COUNTED else "")
+        for number, parameter in enumerate(self.parameters):
+            written = f",{parameter.name}={parameter.shown}" if number else f":{parameter.shown}"
+            form += written if parameter.required else f"[{written}]"
+        return form
 
 
-def _at(default: int = 0) -> Parameter:
-    return Parameter("at", "BYTES", _size, default)
+def _fault(head: str, text: str) -> Fault:
+    example, field, *words = head.split()
+    parameters = []
+    for word in words:
+        name, _, value = word.partition("=")
+        shown, optional, written = value.partition("?")
+        default = shown.split("|")[0] if "|" in shown else _PARSERS[name](written) if written else None
+        parameters.append(Parameter(name, shown, not optional, default))
+    return Fault(example.partition(":")[0], field.strip("-"), parameters, text.strip(), example)
 
 
-_SIDE = Parameter("side", "request|answer", _words("request", "answer"), "request")
-_GZIP = Parameter("gzip", "yes|no", _words("yes", "no"), "no")
-_R, _E, _S = Where.REQUEST, Where.EVENT, Where.SOCKET
-_FOR_SECONDS = Parameter("seconds", "S", parse_seconds, required=True)
-
-_TABLE = (
-    Fault(
-        "status",
-        _R,
-        "responds with CODE `before` reading the body, after the `body`, or after the request was processed (`work`)",
-        "status:patch#2:503,retry-after=2",
-        (
-            Parameter("code", "CODE", _status, required=True),
-            Parameter("retry-after", "S", _integer),
-            Parameter("when", "before|body|work", _words("before", "body", "work"), "before"),
-        ),
-    ),
-    Fault("cut", _R, "closes the connection after this many bytes of the body", "cut:patch#1:64K", (_at(), _SIDE)),
-    Fault("reset", _R, "like cut, with a TCP reset", "reset:batch#1:64K", (_at(),)),
-    Fault("lose", _R, "processes the request, then closes the connection without a response", "lose:create#1"),
-    Fault(
-        "stall",
-        _R,
-        "waits `before` processing, `in` the body after this many bytes, or `after` processing",
-        "stall:patch#1:in,seconds=5,at=64K",
-        (
-            Parameter("when", "before|in|after", _words("before", "in", "after"), required=True),
-            Parameter("seconds", "S", parse_seconds, required=True),
-            _at(),
-        ),
-    ),
-    Fault(
-        "slow",
-        _R,
-        "limits request and response bodies to this many bytes per second",
-        "slow:patch:512K",
-        (Parameter("rate", "BYTES", parse_size, required=True),),
-    ),
-    Fault("flip", _R, "flips one bit of the byte at this position of the body", "flip:patch#1:1000", (_at(), _SIDE)),
-    Fault(
-        "disk-full", _R, "simulates a full disk after this many bytes of the body", "disk-full:patch#1:64K", (_at(),)
-    ),
-    Fault(
-        "offset",
-        _R,
-        "adds this many bytes (or subtracts, if negative) to Upload-Offset of the response",
-        "offset:head#1:-1000",
-        (Parameter("bytes", "N", _integer, required=True),),
-    ),
-    Fault("truncated", _R, "sends only the first half of the response body", "truncated:session#1"),
-    Fault(
-        "gigantic",
-        _R,
-        "responds with a body of this size",
-        "gigantic:health:1G,gzip=yes",
-        (Parameter("size", "BYTES", _size, 64 << 20), _GZIP),
-    ),
-    Fault(
-        "endless",
-        _R,
-        "responds with an endless body at this many bytes per second",
-        "endless:health:1",
-        (Parameter("rate", "BYTES", parse_size, 1 << 20),),
-    ),
-    Fault(
-        "html",
-        _R,
-        "responds with a web page, as a proxy or another server would",
-        "html:session:200",
-        (Parameter("code", "CODE", _status, 200),),
-    ),
-    Fault("empty", _R, "sends an empty response body", "empty:session#1"),
-    Fault(
-        "types",
-        _R,
-        "changes the types of values in the JSON of the response, of all or of one key",
-        "types:session#1:sessionId",
-        (Parameter("key", "KEY", str, ""),),
-    ),
-    Fault(
-        "restart",
-        _R,
-        "restarts the server after this many bytes of the body, without a response. The new server keeps `all` state,"
-        " only the stored `files`, or `nothing`; it starts after `down` seconds",
-        "restart:patch#3:files,down=2",
-        (
-            Parameter("memory", "all|files|nothing", _words("all", "files", "nothing"), "all"),
-            _at(),
-            Parameter("down", "S", parse_number, 0.0),
-        ),
-    ),
-    Fault("event-missing", _E, "is not sent", "event-missing:upload-progress#2-4"),
-    Fault("event-doubled", _E, "is sent twice", "event-doubled:upload-progress"),
-    Fault("event-swapped", _E, "is sent after the next one", "event-swapped:upload-progress#/2"),
-    Fault("event-late", _E, "is sent this many seconds later", "event-late:upload-progress#1:3", (_FOR_SECONDS,)),
-    Fault("event-foreign", _E, "is followed by one of another session", "event-foreign:upload-progress"),
-    Fault(
-        "event-types",
-        _E,
-        "has changed types of values, of all or of one key",
-        "event-types:upload-progress:totalProgress",
-        (Parameter("key", "KEY", str, ""),),
-    ),
-    Fault("socket-off", _S, "answers 404, as if there were no Socket.IO", "socket-off:websocket"),
-    Fault("socket-refuse", _S, "refuses every connection at once (403)", "socket-refuse:realtime"),
-    Fault("socket-hang", _S, "accepts connections and never answers", "socket-hang:websocket"),
-    Fault(
-        "socket-freeze",
-        _S,
-        "drops all messages in both directions, this many seconds after the first connection; connections stay open",
-        "socket-freeze:realtime:2",
-        (_FOR_SECONDS,),
-    ),
-    Fault(
-        "socket-kick",
-        _S,
-        "cuts live connections at this interval in seconds; new ones are accepted",
-        "socket-kick:realtime:3",
-        (_FOR_SECONDS,),
-    ),
-    Fault(
-        "socket-flap",
-        _S,
-        "alternates S seconds up and S seconds down from the first connection on; going down cuts live connections",
-        "socket-flap:realtime:4",
-        (_FOR_SECONDS,),
-    ),
-    Fault(
-        "socket-kill-after",
-        _S,
-        "cuts connections S seconds after the first one, and refuses new ones from then on",
-        "socket-kill-after:realtime:4",
-        (_FOR_SECONDS,),
-    ),
-    Fault(
-        "latency",
-        Where.NOTHING,
-        "delays every request and every websocket message by this many milliseconds",
-        "latency:50",
-        (Parameter("ms", "MS", parse_number, required=True),),
-    ),
-    Fault("fail-file", Where.FILE, "matching files fail inside a 200 response", "fail-file:*.tmp"),
-    Fault(
-        "analysis-silent",
-        Where.NOTHING,
-        "analyses send no events; their status shows the progress",
-        "analysis-silent",
-    ),
-    Fault("analysis-hang", Where.NOTHING, "analyses stop in their first stage and get no response", "analysis-hang"),
-    Fault("analysis-fail", Where.STAGE, "the stage fails with 503 (retryable)", "analysis-fail:report"),
-    Fault("analysis-refuse", Where.STAGE, "the stage fails with 422 (permanent)", "analysis-refuse:plan"),
-)
-FAULTS = {fault.kind: fault for fault in _TABLE}
+_LINES = _TABLE.strip().splitlines()
+FAULTS = {fault.kind: fault for fault in map(_fault, _LINES[::2], _LINES[1::2])}
 """Faults by kind."""
 
 
 def listing() -> str:
     """Return the output of `--list-faults`."""
-    lines = ["A rule is KIND[:WHERE][:PARAMETERS]; --fault may be repeated, and rules are independent.", ""]
+    lines = ["A rule is KIND[:FIELD][:PARAMETERS]; --fault may be repeated, and rules are independent.", ""]
     for fault in FAULTS.values():
         lines += [f"  {fault.form}", f"      {fault.text}", f"      --fault '{fault.example}'", ""]
-    lines += [f"{where.value}: {text}" for where, text in WHERE_TEXTS.items()]
-    lines += [f"WHICH: {WHICH_TEXT}", "BYTES: 1000, 64K (64 KiB), 8M; S: seconds", ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"{field}: {text}" for field, text in FIELD_TEXTS.items()), ""])
 
 
 def markdown() -> str:
     """Return the tables of docs/server.md."""
 
-    def cell(text: str) -> str:
-        return text.replace("|", "\\|")
+    def row(*cells: str) -> str:
+        return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
     lines = ["| rule | effect | example |", "|---|---|---|"]
-    lines += [f"| `{cell(fault.form)}` | {cell(fault.text)} | `{fault.example}` |" for fault in FAULTS.values()]
+    lines += [row(f"`{fault.form}`", fault.text, f"`{fault.example}`") for fault in FAULTS.values()]
     lines += ["", "| field | values |", "|---|---|"]
-    lines += [f"| `{where.value}` | {cell(text)} |" for where, text in WHERE_TEXTS.items()]
-    lines += [f"| `WHICH` | {WHICH_TEXT} |", ""]
-    return "\n".join(lines)
+    lines += [row(f"`{field}`", text) for field, text in FIELD_TEXTS.items()]
+    return "\n".join([*lines, ""])

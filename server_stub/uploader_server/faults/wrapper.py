@@ -5,34 +5,28 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import functools
 import logging
 from typing import TYPE_CHECKING
 
-from uploader_server.faults.answers import give, nowhere
 from uploader_server.faults.control import PATH
-from uploader_server.faults.exchange import Exchange, Unanswered
-from uploader_server.faults.on_answers import ON_ANSWERS
-from uploader_server.faults.on_requests import ON_REQUESTS
+from uploader_server.faults.effects import EFFECTS
+from uploader_server.faults.exchange import Exchange, Unanswered, until_gone
 from uploader_server.http.connections import cut
 from uploader_server.http.errors import refuse
 from uploader_server.http.middleware import effective_method, is_realtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from uploader_server.faults.answers import Answer
     from uploader_server.faults.gates import Gate
-    from uploader_server.faults.rules import Rule
     from uploader_server.faults.state import Faults
     from uploader_server.http.accesslog import TrackedRequest
 
 logger = logging.getLogger(__name__)
 
-HANG_LIMIT = 300.0
-"""Maximum seconds that a connection hangs; longer than the timeouts of clients."""
+HANG_LIMIT = 300.0  # maximum seconds that a connection hangs; longer than the timeouts of clients
 _REFUSALS = {"off": 404, "refuse": 403}
 
 
@@ -66,10 +60,19 @@ class FaultyApp:
         app = self._app
         answer = self._faults.take_answer(method, path)
         if answer is not None:
-            app = functools.partial(_scripted, answer, app, send)
+            app = self._layer(app, send, "", Exchange.answer, answer)
         for rule in reversed(self._faults.hit(method, path)):  # the first one is the outermost
-            app = functools.partial(_act, rule, self._faults, app, send)
+            app = self._layer(app, send, rule.text, EFFECTS[rule.kind], *rule.values.values())
         await app(scope, receive, send)
+
+    def _layer(
+        self, app: ASGIApp, seen: TrackedRequest, rule: str, effect: Callable[..., Awaitable[None]], *values: object
+    ) -> ASGIApp:
+        async def layer(scope: Scope, receive: Receive, send: Send) -> None:
+            with contextlib.suppress(Unanswered):
+                await effect(Exchange(rule, self._faults.restart, app, seen, scope, receive, send), *values)
+
+        return layer
 
     async def _serve_realtime(self, scope: Scope, receive: Receive, send: Send) -> None:
         side = "websocket" if scope["type"] == "websocket" else "polling"
@@ -81,54 +84,42 @@ class FaultyApp:
             await refuse(_REFUSALS[state], scope, receive, send)
             return
         ended = asyncio.Event()
-        end = _cutter(scope, ended.set)
-        keys = [gate.enter(end) for gate in gates]
+
+        def end() -> None:
+            cut(scope)
+            ended.set()
+
+        for gate in gates:
+            gate.live.add(end)
         try:
             if state != "hang":
-                through = Freezing(gates, receive, Delayed(self._faults, send) if side == "websocket" else send)
-                await self._app(scope, through.receive, through.send)
+                await self._app(
+                    scope, *_freezing(gates, receive, Delayed(self._faults, send) if side == "websocket" else send)
+                )
             if any(gate.state() == "hang" for gate in gates):
                 await _hang(receive, ended)
         finally:
-            for gate, key in zip(gates, keys, strict=True):
-                gate.leave(key)
+            for gate in gates:
+                gate.live.discard(end)
 
 
-async def _act(
-    rule: Rule, faults: Faults, app: ASGIApp, seen: TrackedRequest, scope: Scope, receive: Receive, send: Send
-) -> None:
-    act = ON_REQUESTS.get(rule.kind) or ON_ANSWERS[rule.kind]
-    with contextlib.suppress(Unanswered):
-        await act(Exchange(rule, faults, app, scope, receive, send, seen))
+def _freezing(gates: list[Gate], receive: Receive, send: Send) -> tuple[Receive, Send]:
+    """Wrap `receive` and `send` to drop all messages while a gate is frozen."""
 
+    def frozen() -> bool:
+        return any(gate.frozen() for gate in gates)
 
-async def _scripted(
-    answer: Answer, app: ASGIApp, seen: TrackedRequest, scope: Scope, receive: Receive, send: Send
-) -> None:
-    await give(answer, app, scope, receive, send, seen)
-
-
-class Freezing:
-    """Wraps `receive` and `send`; drops all messages while a gate is frozen."""
-
-    def __init__(self, gates: list[Gate], receive: Receive, send: Send) -> None:
-        self._gates = gates
-        self._receive = receive
-        self._send = send
-
-    def _frozen(self) -> bool:
-        return any(gate.frozen() for gate in self._gates)
-
-    async def receive(self) -> Message:
-        """Return the next message that is not dropped."""
-        message = await self._receive()
-        while self._frozen() and message["type"] in {"websocket.receive", "http.request"}:
-            message = await self._receive()
+    async def receiving() -> Message:
+        message = await receive()
+        while frozen() and message["type"] in {"websocket.receive", "http.request"}:
+            message = await receive()
         return message
 
-    async def send(self, message: Message) -> None:
-        """Send or drop a message."""
-        await (nowhere if self._frozen() else self._send)(message)
+    async def sending(message: Message) -> None:
+        if not frozen():
+            await send(message)
+
+    return receiving, sending
 
 
 class Delayed:
@@ -163,33 +154,11 @@ class Delayed:
             self._waiting.popleft()
 
 
-def _cutter(scope: Scope, then: Callable[[], None]) -> Callable[[], None]:
-    """Return a function that closes the connection of this scope, then calls `then`."""
-
-    def end() -> None:
-        cut(scope)
-        then()
-
-    return end
-
-
 async def _hang(receive: Receive, ended: asyncio.Event) -> None:
     """Wait until the client disconnects or the gate changes, for at most HANG_LIMIT.
 
     granian doesn't report the disconnect of a client whose websocket is not accepted yet.
     """
-
-    async def gone() -> None:
-        while (await receive())["type"] not in {"http.disconnect", "websocket.disconnect"}:
-            pass
-        ended.set()
-
-    watching = asyncio.ensure_future(gone())
-    try:
-        async with asyncio.timeout(HANG_LIMIT):
-            await ended.wait()
-    except TimeoutError:
-        logger.debug("a hanging connection reached the limit")
-    finally:
-        watching.cancel()
-        await asyncio.wait({watching})
+    async with until_gone(receive, ended):
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), HANG_LIMIT)

@@ -5,28 +5,81 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from uploader_server.analysis.stages import KINDS, STAGES
-from uploader_server.batch import lookup
-from uploader_server.batch.manifest import PackLimits
+from uploader_server.batch.lookup import MAX_FILES
+from uploader_server.batch.manifest import LATEST, PackLimits
 from uploader_server.session import STATUSES
 from uploader_server.tus.headers import CHECKSUMS, EXTENSIONS, VERSION
 from uploader_server.wire import CATEGORIES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from uploader_server.config import Limits
 
 Schema = dict[str, Any]
 
-TEXT: Schema = {"type": "string"}
-YES_NO: Schema = {"type": "boolean"}
-TIME: Schema = {"type": "string", "format": "date-time"}
-ID: Schema = {"type": "string", "format": "uuid"}
-COUNT: Schema = {"type": "integer", "minimum": 0}
-SPEED: Schema = {"type": "number", "minimum": 0, "description": "Bytes per second"}
-PERCENT: Schema = {"type": "integer", "minimum": 0, "maximum": 100}
-SHA256: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-CATEGORY: Schema = {"type": "string", "enum": list(CATEGORIES)}
-TRUE: Schema = {"const": True}
-_LATEST = 1 << 53
+# A record has a name and fields: `name:type` (default: text), `name?:type` if optional, `name=constant`. A type is one
+# of `_types`, a record, `[type]` for a list, or `[type|type]` for a list of either. `...` allows other fields.
+_RECORDS = """
+Error           error:code message details?:details allowedFormats?:[text] stage? retryable?:flag timestamp?:time
+Health          status=OK timestamp:time uptime:seconds memory:Memory limits:Limits OFFERS
+Memory          rss:count
+Limits          LIMITS
+TusOffer        endpoint version:version extensions:[extension] checksumAlgorithms:[algorithm] maxSize:count
+PacksOffer      endpoint maxFiles:count maxBytes:count maxFileSize:count
+LookupOffer     endpoint maxFiles:count
+NewSession      category:category expectedFiles:expected-files
+Session         sessionId:id category:category uploadPath LIMITS OFFERS createdAt:time timestamp:time
+FilesToValidate files:files-to-validate
+FileToValidate  name:name size:file-size type:name
+Validation      valid:flag files:[ValidatedFile] timestamp:time
+ValidatedFile   index:count valid:flag errors:[text]
+Progress        sessionId:id overallStatus:status totalProgress:percent completedFiles:count failedFiles:count
+                totalFiles:count files:[FileProgress] estimatedTimeRemaining:seconds lastUpdate:time
+FileProgress    id:id originalName progress:percent status:file-status relativePath? error?
+Finish          failed?:failed-files
+Finished        success:true sessionId:id overallStatus:status completedFiles:count failedFiles:count timestamp:time
+Done            success:true message timestamp:time
+Batch           sessionId:id category:category files:batch-files relativePath?:[text]
+BatchAnswer     success:true sessionId:id files:[CompletedFile|RejectedFile] summary:Summary timestamp:time
+CompletedFile   FILE status=completed fileName filePath uploadEndTime:time isValidFormat:true isValidSize:true
+RejectedFile    FILE status=failed errorMessage errorCode
+Summary         totalFiles:count completedFiles:count failedFiles:count totalSize:count
+Pack            manifest:Manifest data:binary
+Manifest        sessionId files:pack-files
+PackFile        relativePath size:pack-file-size sha256:sha256 lastModified:milliseconds
+PackAnswer      sessionId:id files:[PackedFile|FailedFile]
+PackedFile      status=stored id:id location existing?:true
+FailedFile      status=failed error message retryable:flag
+Lookup          category:category files:files-to-find
+FileToFind      relativePath size:integer sha256?
+LookupAnswer    files:[FoundFile|MissingFile]
+FoundFile       exists:true size:count location sha256?:sha256
+MissingFile     exists:false
+ContentAnalysis videoPath:video category?:category? sessionId?:id? ...
+FusionAnalysis  video1Path:video video2Path:video category?:category? sessionId?:id? ...
+MusicPrompt     fusionPlan:plan category?:category? sessionId?:id? ...
+AnalysisAnswer  success:true data:AnalysisResult timestamp:time
+AnalysisResult  analysisId:id kind:kind finalReport ...
+Analysis        analysisId:id kind:kind status:analysis-status progress:percent stage:stage message startedAt:time
+                lastUpdate:time timestamp:time result?:AnalysisResult error?:Error
+"""
+_LIMITS = "maxFiles:count allowedTypes:[text] maxFileSize:count mixedTypes:flag relativePaths:flag"
+_FILE = (
+    "id:id originalName fileSize:count fileType progress:percent uploadSpeed:speed uploadStartTime:time relativePath?"
+)
+
+
+def _whole(lowest: int, highest: int, **more: str) -> Schema:
+    return {"type": "integer", "minimum": lowest, "maximum": highest, **more}
+
+
+def _one_of(values: Iterable[str]) -> Schema:
+    return {"type": "string", "enum": list(values)}
+
+
+def _listed(name: str, **limits: int) -> Schema:
+    return {"type": "array", "items": ref(name), **limits}
 
 
 def ref(name: str) -> Schema:
@@ -34,223 +87,83 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def record(required: Schema, optional: Schema | None = None) -> Schema:
-    """Return the schema of an object with these properties and no others."""
+TYPES: dict[str, Schema] = {
+    "text": {"type": "string"},
+    "name": {"type": "string", "minLength": 1},
+    "code": {"type": "string", "pattern": "^[A-Z_]+$", "description": "Machine-readable code, see docs/protocol.md"},
+    "id": {"type": "string", "format": "uuid"},
+    "id?": {"type": ["string", "null"], "format": "uuid"},
+    "key": {"type": "string", "pattern": "^[!-~]{1,200}$"},
+    "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+    "video": {"type": "string", "minLength": 1, "description": "filePath of a batch response"},
+    "time": {"type": "string", "format": "date-time"},
+    "binary": {"type": "string", "format": "binary"},
+    "details": {
+        "description": "A string or a list of strings",
+        "type": ["string", "array"],
+        "items": {"type": "string"},
+    },
+    "plan": {"type": ["object", "string"], "minProperties": 1, "minLength": 1},
+    "flag": {"type": "boolean"},
+    "true": {"const": True},
+    "false": {"const": False},
+    "one": {"const": "1"},
+    "integer": {"type": "integer"},
+    "count": {"type": "integer", "minimum": 0},
+    "percent": _whole(0, 100),
+    "seconds": {"type": "number", "minimum": 0, "description": "Seconds"},
+    "milliseconds": _whole(-LATEST, LATEST, description="Milliseconds"),
+    "speed": {"type": "number", "minimum": 0, "description": "Bytes per second"},
+    "category": _one_of(CATEGORIES),
+    "category?": {"enum": [*CATEGORIES, None]},
+    "status": _one_of(STATUSES),
+    "file-status": _one_of(("uploading", "completed", "failed")),
+    "analysis-status": _one_of(("running", "completed", "failed")),
+    "kind": _one_of(KINDS),
+    "stage": _one_of(STAGES),
+    "version": {"const": VERSION},
+    "extension": _one_of(EXTENSIONS),
+    "algorithm": _one_of(CHECKSUMS),
+    "batch-files": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1},
+    "files-to-find": _listed("FileToFind", maxItems=MAX_FILES),
+}
+
+
+def schemas(limits: Limits, offers: Iterable[str]) -> dict[str, Schema]:
+    """Return the schemas by name for a server with these limits that offers `tus`, `packs` or `lookup`."""
+    packs = PackLimits()
+    types = TYPES | {
+        "expected-files": _whole(1, limits.max_files),
+        "files-to-validate": _listed("FileToValidate", minItems=1, maxItems=limits.max_files),
+        "file-size": _whole(1, limits.max_size),
+        "failed-files": _whole(0, limits.max_files, description="Files that the client won't send"),
+        "pack-files": _listed("PackFile", minItems=1, maxItems=packs.files),
+        "pack-file-size": _whole(0, min(packs.file_size, limits.max_size)),
+    }
+    offered = " ".join(f"{name}:{name.capitalize()}Offer" for name in offers)
+    text = _RECORDS.replace("LIMITS", _LIMITS).replace("FILE", _FILE).replace("OFFERS", offered)
+    lines = text.replace("\n  ", " ").split("\n")[1:-1]
+    return {name: _record(fields.split(), types) for name, fields in (line.split(maxsplit=1) for line in lines)}
+
+
+def _record(fields: list[str], types: dict[str, Schema]) -> Schema:
+    properties, required = {}, []
+    for field in fields:
+        left, colon, kind = field.partition(":")
+        name, equals, constant = left.partition("=")
+        if name != "...":
+            properties[name.rstrip("?")] = {"const": constant} if equals else _type(kind if colon else "text", types)
+            required += [] if name.endswith("?") else [name]
     return {
         "type": "object",
-        "properties": {**required, **(optional or {})},
-        "required": list(required),
-        "additionalProperties": False,
+        "properties": properties,
+        "required": required,
+        "additionalProperties": "..." in fields,
     }
 
 
-def listed(item: Schema, **limits: int) -> Schema:
-    """Return the schema of a list."""
-    return {"type": "array", "items": item, **limits}
-
-
-def choice(*values: str) -> Schema:
-    """Return the schema of one of several strings."""
-    return {"type": "string", "enum": list(values)}
-
-
-def schemas(limits: Limits, offers: dict[str, Any]) -> dict[str, Schema]:
-    """Return the schemas by name for a server with these limits; `offers` is as in `/health`."""
-    return {
-        "Error": _error(),
-        **_plan(limits, offers),
-        **_sessions(limits),
-        **_files(),
-        **(_packs(limits) if "packs" in offers else {}),
-        **_analyses(),
-    }
-
-
-def _error() -> Schema:
-    more = {
-        "details": {"description": "A string or a list of strings", "type": ["string", "array"], "items": TEXT},
-        "allowedFormats": listed(TEXT),
-        "stage": TEXT,
-        "retryable": YES_NO,
-        "timestamp": TIME,
-    }
-    code = {"type": "string", "pattern": "^[A-Z_]+$", "description": "Machine-readable code, see docs/protocol.md"}
-    return record({"error": code, "message": TEXT}, more)
-
-
-def _plan(limits: Limits, offers: dict[str, Any]) -> dict[str, Schema]:
-    """Return the schemas of `/health` and of new sessions."""
-    shown = {
-        "maxFiles": COUNT,
-        "allowedTypes": listed(TEXT),
-        "maxFileSize": COUNT,
-        "mixedTypes": YES_NO,
-        "relativePaths": YES_NO,
-    }
-    known = {
-        "tus": record(
-            {
-                "endpoint": TEXT,
-                "version": {"const": VERSION},
-                "extensions": listed(choice(*EXTENSIONS)),
-                "checksumAlgorithms": listed(choice(*CHECKSUMS)),
-                "maxSize": COUNT,
-            }
-        ),
-        "packs": record({"endpoint": TEXT, "maxFiles": COUNT, "maxBytes": COUNT, "maxFileSize": COUNT}),
-        "lookup": record({"endpoint": TEXT, "maxFiles": COUNT}),
-    }
-    offered = {name: known[name] for name in offers}
-    health = {
-        "status": {"const": "OK"},
-        "timestamp": TIME,
-        "uptime": {"type": "number", "minimum": 0, "description": "Seconds"},
-        "memory": record({"rss": COUNT}),
-        "limits": record(shown),
-        **offered,
-    }
-    session = {
-        "sessionId": ID,
-        "category": CATEGORY,
-        "uploadPath": TEXT,
-        **shown,
-        **offered,
-        "createdAt": TIME,
-        "timestamp": TIME,
-    }
-    expected = {"type": "integer", "minimum": 1, "maximum": limits.max_files}
-    return {
-        "Health": record(health),
-        "NewSession": record({"category": CATEGORY, "expectedFiles": expected}),
-        "Session": record(session),
-    }
-
-
-def _sessions(limits: Limits) -> dict[str, Schema]:
-    file = {
-        "name": {"type": "string", "minLength": 1},
-        "size": {"type": "integer", "minimum": 1, "maximum": limits.max_size},
-        "type": {"type": "string", "minLength": 1, "description": "MIME type"},
-    }
-    judged = record({"index": COUNT, "valid": YES_NO, "errors": listed(TEXT)})
-    running = record(
-        {"id": ID, "originalName": TEXT, "progress": PERCENT, "status": _file_status()},
-        {"relativePath": TEXT, "error": TEXT},
-    )
-    counts = {"completedFiles": COUNT, "failedFiles": COUNT}
-    progress = {
-        "sessionId": ID,
-        "overallStatus": choice(*STATUSES),
-        "totalProgress": PERCENT,
-        **counts,
-        "totalFiles": COUNT,
-        "files": listed(running),
-        "estimatedTimeRemaining": {"type": "number", "minimum": 0, "description": "Seconds"},
-        "lastUpdate": TIME,
-    }
-    finished = {"success": TRUE, "sessionId": ID, "overallStatus": choice(*STATUSES), **counts, "timestamp": TIME}
-    failed = {"type": "integer", "minimum": 0, "maximum": limits.max_files}
-    return {
-        "FilesToValidate": record({"files": listed(record(file), minItems=1, maxItems=limits.max_files)}),
-        "Validation": record({"valid": YES_NO, "files": listed(judged), "timestamp": TIME}),
-        "Progress": record(progress),
-        "Finish": record({}, {"failed": {**failed, "description": "Files that the client won't send"}}),
-        "Finished": record(finished),
-        "Done": record({"success": TRUE, "message": TEXT, "timestamp": TIME}),
-    }
-
-
-def _files() -> dict[str, Schema]:
-    common = {
-        "id": ID,
-        "originalName": TEXT,
-        "fileSize": COUNT,
-        "fileType": TEXT,
-        "progress": PERCENT,
-        "uploadSpeed": SPEED,
-        "uploadStartTime": TIME,
-    }
-    stored = {
-        "status": {"const": "completed"},
-        "fileName": TEXT,
-        "filePath": TEXT,
-        "uploadEndTime": TIME,
-        "isValidFormat": TRUE,
-        "isValidSize": TRUE,
-    }
-    failed = {"status": {"const": "failed"}, "errorMessage": TEXT, "errorCode": TEXT}
-    path = {"relativePath": TEXT}
-    batch = {
-        "sessionId": ID,
-        "category": CATEGORY,
-        "files": listed({"type": "string", "format": "binary"}, minItems=1),
-    }
-    summary = record({"totalFiles": COUNT, "completedFiles": COUNT, "failedFiles": COUNT, "totalSize": COUNT})
-    answer = {
-        "success": TRUE,
-        "sessionId": ID,
-        "files": listed({"anyOf": [record({**common, **stored}, path), record({**common, **failed}, path)]}),
-        "summary": summary,
-        "timestamp": TIME,
-    }
-    paths = {**listed(TEXT), "description": "The path of each file, in order; optional"}
-    return {"Batch": record(batch, {"relativePath": paths}), "BatchAnswer": record(answer)}
-
-
-def _packs(limits: Limits) -> dict[str, Schema]:
-    most = PackLimits(file_size=min(PackLimits().file_size, limits.max_size))
-    entry = {
-        "relativePath": TEXT,
-        "size": {"type": "integer", "minimum": 0, "maximum": most.file_size},
-        "sha256": SHA256,
-        "lastModified": {"type": "integer", "minimum": -_LATEST, "maximum": _LATEST, "description": "Milliseconds"},
-    }
-    stored = record({"status": {"const": "stored"}, "id": ID, "location": TEXT}, {"existing": TRUE})
-    failed = record({"status": {"const": "failed"}, "error": TEXT, "message": TEXT, "retryable": YES_NO})
-    manifest = record({"sessionId": TEXT, "files": listed(record(entry), minItems=1, maxItems=most.files)})
-    asked = record({"relativePath": TEXT, "size": {"type": "integer"}}, {"sha256": TEXT})
-    found = record({"exists": TRUE, "size": COUNT, "location": TEXT}, {"sha256": SHA256})
-    absent = record({"exists": {"const": False}})
-    return {
-        "Manifest": manifest,
-        "Pack": record({"manifest": ref("Manifest"), "data": {"type": "string", "format": "binary"}}),
-        "PackAnswer": record({"sessionId": ID, "files": listed({"anyOf": [stored, failed]})}),
-        "Lookup": record({"category": CATEGORY, "files": listed(asked, maxItems=lookup.MAX_FILES)}),
-        "LookupAnswer": record({"files": listed({"anyOf": [found, absent]})}),
-    }
-
-
-def _analyses() -> dict[str, Schema]:
-    nullable_category = {"enum": [*CATEGORIES, None]}
-    nullable_id = {"type": ["string", "null"], "format": "uuid"}
-    more = {"category": nullable_category, "sessionId": nullable_id}
-    path = {"type": "string", "minLength": 1, "description": "filePath of a batch response"}
-    plan = {"type": ["object", "string"], "minProperties": 1, "minLength": 1}
-    requests = {
-        "ContentAnalysis": {"videoPath": path},
-        "FusionAnalysis": {"video1Path": path, "video2Path": path},
-        "MusicPrompt": {"fusionPlan": plan},
-    }
-    result = {"type": "object", "properties": {"analysisId": ID, "kind": choice(*KINDS), "finalReport": TEXT}}
-    result["required"] = ["analysisId", "kind", "finalReport"]
-    state = {
-        "analysisId": ID,
-        "kind": choice(*KINDS),
-        "status": choice("running", "completed", "failed"),
-        "progress": PERCENT,
-        "stage": choice(*STAGES),
-        "message": TEXT,
-        "startedAt": TIME,
-        "lastUpdate": TIME,
-        "timestamp": TIME,
-    }
-    return {
-        # Unknown keys are ignored.
-        **{name: {**record(fields, more), "additionalProperties": True} for name, fields in requests.items()},
-        "AnalysisAnswer": record({"success": TRUE, "data": result, "timestamp": TIME}),
-        "Analysis": record(state, {"result": result, "error": ref("Error")}),
-    }
-
-
-def _file_status() -> Schema:
-    return choice("uploading", "completed", "failed")
+def _type(kind: str, types: dict[str, Schema]) -> Schema:
+    if not kind.startswith("["):
+        return types.get(kind) or ref(kind)
+    items = [_type(item, types) for item in kind[1:-1].split("|")]
+    return {"type": "array", "items": {"anyOf": items} if len(items) > 1 else items[0]}

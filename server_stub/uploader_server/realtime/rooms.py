@@ -9,9 +9,10 @@ from urllib.parse import parse_qs
 
 import engineio  # type: ignore[import-untyped]
 import socketio  # type: ignore[import-untyped]
+from starlette.requests import ClientDisconnect, Request
 
 from uploader_server.http.auth import bearer, same_token
-from uploader_server.http.errors import ApiError, before, refuse
+from uploader_server.http.errors import ApiError, before, read_body, refuse
 from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, StrictServer, are_packets, checked
 from uploader_server.wire import is_uuid
 
@@ -34,14 +35,9 @@ HEARTBEAT = {"bundled": (3, 3), "reference": (25, 20)}
 
 A client detects a frozen bundled server within 6 s, the server detects a frozen client within 9 s.
 """
-CLOSE_REFUSED = 1.0
-"""Seconds until the transport of a refused connection is closed, after the refusal was sent."""
-
-
-MOST_JOINS = 200_000
-"""Maximum joins over all connections."""
-LONGEST_ROOM = 200
-"""Maximum characters of a joined id; the reference backend accepts any text."""
+CLOSE_REFUSED = 1.0  # seconds until the transport of a refused connection is closed, after the refusal was sent
+MOST_JOINS = 200_000  # maximum joins over all connections
+LONGEST_ROOM = 200  # maximum characters of a joined id; the reference backend accepts any text
 
 
 class Realtime:
@@ -51,16 +47,13 @@ class Realtime:
         interval, timeout = HEARTBEAT[config.flavour]
         self._config = config
         self._metrics = metrics
-        self._backend: Bundled | Reference | None = None
-        self._analyses: Analyses | None = None
+        self._backend: Bundled | Reference
+        self._analyses: Analyses
         self._joined: dict[str, set[str]] = {}
         """Rooms by connection; python-socketio has no index for this."""
-        self._joins = 0
-        """Total number of joins."""
-        self._handshakes: dict[int, Scope] = {}
-        """Scopes of running handshakes, by their `id()`."""
-        self._websockets: dict[int, asyncio.Future[None]] = {}
-        """Task of each websocket, by the `id()` of its scope."""
+        self._joins = 0  # total number of joins
+        self._handshakes: dict[int, tuple[Scope, asyncio.Future[None]]] = {}
+        """Scope and task of each handshake (of a websocket until its end), by the `id()` of the scope."""
         self.server: Any = StrictServer(
             self._close,
             async_mode="asgi",
@@ -88,13 +81,13 @@ class Realtime:
         if not _is_handshake(scope):
             await self._serve_known(scope, receive, send)
             return
-        self._handshakes[id(scope)] = scope
         receive = checked(receive) if scope["type"] == "websocket" else receive
-        serving = self._websockets[id(scope)] = asyncio.ensure_future(self._app(scope, receive, send))
+        serving = asyncio.ensure_future(self._app(scope, receive, send))
+        self._handshakes[id(scope)] = scope, serving
         try:
             await asyncio.wait({serving})
         finally:
-            del self._handshakes[id(scope)], self._websockets[id(scope)]
+            del self._handshakes[id(scope)]
             serving.cancel()  # still running only if the server stops; its error is ignored then
             serving.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         with contextlib.suppress(asyncio.CancelledError):
@@ -117,29 +110,20 @@ class Realtime:
 
     async def _receive_packets(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read and validate the whole body of a long-polling client before Engine.IO parses it."""
-        body = bytearray()
-        more = True
         end = asyncio.get_running_loop().time() + self._config.body_timeout
-        while more:
-            try:
-                message = await before(end, receive)
-            except ApiError as error:
-                await refuse(error.status, scope, receive, send)
-                return
-            if message["type"] != "http.request":
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > MAX_PACKET:
-                await refuse(413, scope, receive, send)
-                return
-        if not are_packets(bytes(body)) or not self._is_live(scope):
+        try:
+            body = await read_body(Request(scope, lambda: before(end, receive)), MAX_PACKET)
+        except ClientDisconnect:
+            return
+        except ApiError as error:
+            await refuse(error.status, scope, receive, send)
+            return
+        if not are_packets(body) or not self._is_live(scope):
             await refuse(400, scope, receive, send)
             return
-        whole = {"type": "http.request", "body": bytes(body), "more_body": False}
 
         async def again() -> Message:
-            return whole
+            return {"type": "http.request", "body": body, "more_body": False}
 
         await self._app(scope, again, send)
 
@@ -148,8 +132,9 @@ class Realtime:
         limit = self._config.max_connections
         if not limit or not _is_handshake(scope):
             return False
-        scopes = {id(environ["asgi.scope"]): environ["asgi.scope"] for environ in self.server.environ.values()}
-        count = sum(_address(known) == _address(scope) for known in {**scopes, **self._handshakes}.values())
+        connected = [environ["asgi.scope"] for environ in self.server.environ.values()]
+        scopes = {id(known): known for known in [*connected, *(known for known, _ in self._handshakes.values())]}
+        count = sum(_address(known) == _address(scope) for known in scopes.values())
         if count >= limit:
             self._metrics.refused.labels("limit").inc()
         return count >= limit
@@ -186,9 +171,8 @@ class Realtime:
         connection, environ = self.server.eio.sockets.get(eio_sid), self.server.environ.get(eio_sid)
         if connection is not None:
             _end(connection)
-        serving = None if environ is None else self._websockets.get(id(environ["asgi.scope"]))
-        if serving is not None:  # else it ends only at the client's next packet
-            serving.cancel()
+        if environ is not None and id(environ["asgi.scope"]) in self._handshakes:
+            self._handshakes[id(environ["asgi.scope"])][1].cancel()  # else it ends only at the client's next packet
 
     def _disconnect(self, sid: str, *_: object) -> None:
         self._joins -= len(self._joined.pop(sid, ()))
@@ -213,12 +197,11 @@ class Realtime:
         session_id = session_id.lower()
         if not self._may_join(sid, session_id):
             return {"ok": False, "error": "TOO_MANY_JOINS"}
-        snapshot = self._backend.snapshot(session_id) if self._backend is not None else None
-        known = self._analyses is not None and self._analyses.find(session_id) is not None
+        snapshot, known = self._backend.snapshot(session_id), self._analyses.find(session_id) is not None
         await self.server.enter_room(sid, f"session:{session_id}")
         if snapshot is not None:
             await self._emit_to(sid, "upload-progress", snapshot)
-        analysis = self._analyses.snapshot(session_id) if self._analyses is not None else None
+        analysis = self._analyses.snapshot(session_id)
         if analysis is not None:
             await self._emit_to(sid, *analysis)
         return {"ok": True} if known or snapshot is not None else {"ok": False, "error": "SESSION_NOT_FOUND"}
@@ -241,14 +224,15 @@ class Realtime:
         await self.deliver(name, event, to=sid)
 
     async def _leave(self, sid: str, session_id: object = None, *_: object) -> Any:
-        valid = isinstance(session_id, str) and (self._config.reference or is_uuid(session_id))
-        if valid and isinstance(session_id, str):
-            room = session_id if self._config.reference else session_id.lower()
+        reference = self._config.reference
+        valid = isinstance(session_id, str) and (reference or is_uuid(session_id))
+        if valid:
+            room = str(session_id) if reference else str(session_id).lower()
             rooms = self._joined.get(sid, set())
             self._joins -= room in rooms
             rooms.discard(room)
             await self.server.leave_room(sid, f"session:{room}")
-        if self._config.reference:
+        if reference:
             return self.server.not_handled
         return {"ok": True} if valid else {"ok": False, "error": "INVALID_SESSION_ID"}
 

@@ -18,14 +18,10 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Receive
 
-MAX_PACKET = 64 << 10
-"""Maximum bytes of a websocket message or a long-polling body."""
-MAX_PACKETS = 1000
-"""Maximum packets in a long-polling body."""
-CONNECT_WITHIN = 10.0
-"""Maximum seconds until a client connects to the namespace."""
-_TYPES = frozenset("123456")
-"""Engine.IO packet types of clients: close, ping, pong, message, upgrade, noop."""
+MAX_PACKET = 64 << 10  # maximum bytes of a websocket message or a long-polling body
+MAX_PACKETS = 1000  # maximum packets in a long-polling body
+CONNECT_WITHIN = 10.0  # maximum seconds until a client connects to the namespace
+_TYPES = frozenset("123456")  # Engine.IO packet types of clients: close, ping, pong, message, upgrade, noop
 _RESERVED = frozenset({"connect", "disconnect", "connect_error", "*"})
 
 

@@ -10,15 +10,14 @@ import asyncio
 import os
 import re
 import uuid
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from uploader_server.batch.multipart import BatchReader
+from uploader_server.batch.multipart import BatchReader, Listener
 from uploader_server.http.errors import ApiError
 from uploader_server.metrics import counted
 from uploader_server.session import STATUSES, FileState, batch_answer
 from uploader_server.storage.paths import claim
-from uploader_server.wire import js_number, js_round, timestamp
+from uploader_server.wire import CATEGORIES, js_number, js_round, timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,49 +28,38 @@ if TYPE_CHECKING:
     from uploader_server.faults import Faults
     from uploader_server.storage.store import Store
 
-STEPS = (5, 15, 30, 45, 60, 75, 85, 95, 100)
-"""Percentages reported while a file is processed, at equal intervals."""
+STEPS = (5, 15, 30, 45, 60, 75, 85, 95, 100)  # percentages reported while a file is processed, at equal intervals
 
-NAME_MAX = 255
-"""Maximum bytes of a file name on the reference backend's file system."""
+NAME_MAX = 255  # maximum bytes of a file name on the reference backend's file system
 
 
 class Tracker:
-    """State shown by `/progress` and by events with `totalFiles` (3.4, 3.6).
-
-    It has its own file ids, its total stays 0, and at the end it counts every file twice.
-    """
+    """State shown by `/progress` and by events with `totalFiles` (3.4, 3.6). It has its own file ids."""
 
     def __init__(self, files: list[FileState]) -> None:
         self.status = "uploading"
-        self.completed = 0
-        self.total = len(files)
         self.files = [(str(uuid.uuid4()), file) for file in files]
-        self.updated = timestamp()
-
-    def finish(self) -> None:
-        """Mark all files as completed, even failed ones."""
-        self.status, self.completed = "completed", 2 * self.total
 
     def answer(self, session_id: str) -> dict[str, Any]:
-        """Return the response of `/progress`."""
+        """Return the response of `/progress`: at the end it counts every file twice, even failed ones."""
         done = self.status == "completed"
+        files = [
+            {
+                "id": file_id,
+                "originalName": file.original_name,
+                "progress": (100 if done else 0) if file.size else None,  # 0 / 0 is null in JSON
+                "status": "completed" if done else "uploading",
+            }
+            for file_id, file in self.files
+        ]
         return {
             "sessionId": session_id,
             "overallStatus": self.status,
             "totalProgress": 0,
-            "completedFiles": self.completed,
+            "completedFiles": 2 * len(files) if done else 0,
             "failedFiles": 0,
-            "totalFiles": self.total,
-            "files": [
-                {
-                    "id": file_id,
-                    "originalName": file.original_name,
-                    "progress": (100 if done else 0) if file.size else None,  # 0 / 0 is null in JSON
-                    "status": "completed" if done else "uploading",
-                }
-                for file_id, file in self.files
-            ],
+            "totalFiles": len(files),
+            "files": files,
             "estimatedTimeRemaining": 0,
             "lastUpdate": timestamp(),
         }
@@ -92,14 +80,14 @@ class Reference:
         self.store = store
         self.faults = faults
         self.emit = emit
-        self.sessions: dict[str, str] = {}
+        self.sessions: set[str] = set()
         self.trackers: dict[str, Tracker] = {}
         self._running: set[asyncio.Task[Any]] = set()
 
     async def create(self, category: str, expected: int) -> tuple[str, str]:  # noqa: ARG002 - unused, as in the reference backend
         """Create a session; return its id and creation time."""
         session_id = str(uuid.uuid4())
-        self.sessions[session_id] = category
+        self.sessions.add(session_id)
         return session_id, timestamp()
 
     def snapshot(self, session_id: str) -> dict[str, Any] | None:  # noqa: ARG002
@@ -119,7 +107,7 @@ class Reference:
         if tracker is None or tracker.status == "completed":
             raise ApiError(404, "SESSION_NOT_FOUND", "上传会话不存在或已完成")
         tracker.status = "cancelled"
-        event = {"completedFiles": 0, "failedFiles": 0, "totalFiles": tracker.total}
+        event = {"completedFiles": 0, "failedFiles": 0, "totalFiles": len(tracker.files)}
         await self._emit(session_id, "cancelled", **event, message="上传已取消")
 
     async def delete(self, file_id: str) -> bool:
@@ -144,37 +132,36 @@ class Reference:
         Raises ApiError after the whole body was read; 408 with an empty response after the request timeout (3.10).
         Processing continues if the client disconnects (3.9).
         """
-        listener = Fields()
-        reader = BatchReader(self.limits, self.store.incoming, listener, eager=False)
+        fields = Fields()
+        reader = BatchReader(self.limits, self.store.incoming, fields, eager=False)
         try:
             async with asyncio.timeout(self.limits.request_timeout or None):
                 await reader.read(request.receive, request.headers.get("content-type", ""), self.config.idle_timeout)
-            session_id, category = self._checked(listener, reader.files)
-        except TimeoutError:
+            session_id, category = self._checked(fields.values, reader.files)
+        except BaseException as error:
             await reader.discard()
-            raise ApiError(408, "", "") from None
-        except OSError as error:
-            await reader.discard()
-            raise ApiError(500, "UPLOAD_FAILED", "文件上传失败", details=error.strerror) from error
-        except BaseException:
-            await reader.discard()
+            if isinstance(error, TimeoutError) or (isinstance(error, ApiError) and error.status == 408):
+                raise ApiError(408, "", "") from None
+            if isinstance(error, OSError):
+                raise ApiError(500, "UPLOAD_FAILED", "文件上传失败", details=error.strerror) from error
             raise
         processing = asyncio.ensure_future(self._process(session_id, category, reader))
         self._running.add(processing)
         processing.add_done_callback(self._running.discard)
         return await asyncio.shield(processing)
 
-    def _checked(self, fields: Fields, files: list[FileState]) -> tuple[str, str]:
+    def _checked(self, fields: dict[str, str], files: list[FileState]) -> tuple[str, str]:
         """Return session id and category, checked in the order of the reference backend. Raises ApiError."""
-        if not fields.values.get("sessionId"):
+        session_id, category = fields.get("sessionId"), fields.get("category")
+        if not session_id:
             raise ApiError(400, "NO_SESSION_ID", "缺少会话ID")
-        if not fields.values.get("category") or not files:
+        if not category or not files:
             raise ApiError(400, "MISSING_PARAMETERS", "缺少必要参数")
-        if fields.values["category"] not in ("personal", "scenic"):
+        if category not in CATEGORIES:
             raise ApiError(400, "INVALID_CATEGORY", "无效的文件分类")
-        if fields.values["sessionId"] not in self.sessions:  # 3.14
+        if session_id not in self.sessions:  # 3.14
             raise ApiError(500, "UPLOAD_FAILED", "文件上传失败", details="会话不存在")
-        return fields.values["sessionId"], fields.values["category"]
+        return session_id, category
 
     async def _process(self, session_id: str, category: str, reader: BatchReader) -> dict[str, Any]:
         files = reader.files
@@ -189,11 +176,11 @@ class Reference:
                 await self._process_file(session_id, category, file, number, len(files), counts)
         finally:
             await reader.discard()
-        status, message = (
-            ("partial", "部分文件上传失败") if counts["failedFiles"] else ("completed", "所有文件上传完成")
-        )
+        status, message = "completed", "所有文件上传完成"
+        if counts["failedFiles"]:
+            status, message = "partial", "部分文件上传失败"
         await self._emit(session_id, status, totalProgress=100, **counts, message=message)
-        tracker.finish()
+        tracker.status = "completed"
         doubled = {"completedFiles": len(files), "failedFiles": 0, "totalFiles": len(files)}
         await self._emit(session_id, "completed", totalProgress=100, **doubled, message="所有文件上传完成")
         asyncio.get_running_loop().call_later(self.config.progress_linger, self._forget, session_id, tracker)
@@ -211,21 +198,14 @@ class Reference:
         self, session_id: str, category: str, file: FileState, number: int, total: int, counts: dict[str, int]
     ) -> None:
         """Process one file: move it into place (3.15), then report the steps."""
+        name = file.original_name
 
         async def report(percent: float, status: str, message: str, **extra: Any) -> None:
-            current = {
-                "id": file.id,
-                "originalName": file.original_name,
-                "progress": file.progress,
-                "status": status,
-                **extra,
-            }
+            current = {"id": file.id, "originalName": name, "progress": file.progress, "status": status, **extra}
             share = js_round((100 * number + percent) / total)
-            await self._emit(
-                session_id, "uploading", totalProgress=share, **counts, currentFile=current, message=message
-            )
+            event = {"totalProgress": share, **counts, "currentFile": current, "message": message}
+            await self._emit(session_id, "uploading", **event)
 
-        name = file.original_name
         file.started, file.progress, file.speed = timestamp(), 0, 0
         await report(0, "uploading", f"正在上传 {name}...")
         try:
@@ -245,7 +225,7 @@ class Reference:
         await report(100, "completed", f"{name} 上传完成")
 
     async def _move_into_place(self, session_id: str, category: str, file: FileState) -> None:
-        moment = timestamp(datetime.now(UTC)).replace(":", "-").replace(".", "-")
+        moment = re.sub("[:.]", "-", timestamp())
         stored = f"{session_id}_{moment}_{re.sub(r'[^A-Za-z0-9._-]', '_', file.original_name)}"
         path = self.store.root / category / stored
         if self.faults.fails(file.original_name):
@@ -260,13 +240,11 @@ class Reference:
         await self.store.save(self.store.files_saved([file.row(session_id, 0)]))  # for DELETE by id
 
     async def _emit(self, session_id: str, status: str, **fields: Any) -> None:
-        await self.emit(
-            session_id,
-            {"sessionId": session_id, "timestamp": timestamp(), "overallStatus": status, **fields},
-        )
+        event = {"sessionId": session_id, "timestamp": timestamp(), "overallStatus": status, **fields}
+        await self.emit(session_id, event)
 
 
-class Fields:
+class Fields(Listener):
     """Collects the text parts; reports no progress of the body (3.1)."""
 
     def __init__(self) -> None:
@@ -275,9 +253,3 @@ class Fields:
     async def text(self, name: str, value: str) -> None:
         """Save a text part."""
         self.values[name] = value
-
-    async def started(self, file: FileState) -> None:
-        """Do nothing."""
-
-    async def arriving(self, file: FileState) -> None:
-        """Do nothing."""

@@ -78,7 +78,7 @@ class Listener:
             target.settings.server,
             Dial(1, transport, limit),
             session=make_session(target.settings, sockets),
-            shut=lambda _session: sockets.shut(),
+            shut=sockets.shut,
             headers=lambda: {**target.settings.headers, **target.authorization},
             report=self._news.put,
             progress=self._hear,

@@ -10,6 +10,13 @@ from uploader_cli.errors import UsageError
 SHELLS = ("bash", "zsh", "fish", "powershell")
 
 
+def enable() -> None:
+    """Make the program answer the shell's questions, which come in environment variables."""
+    from typer.completion import completion_init  # type: ignore[attr-defined] # re-exported
+
+    completion_init()
+
+
 def completion(
     shell: Annotated[
         str,

@@ -118,6 +118,7 @@ class WarningCode(StrEnum):
     RECEIPTS_ONLY = "receipts_only"
     JOURNAL = "journal"
     PACKS = "packs"
+    PATCH_BLOCKED = "patch_blocked"
     ANALYSIS_FAILED = "analysis_failed"
     LATENCY = "latency"
     ERROR_RATE = "error_rate"

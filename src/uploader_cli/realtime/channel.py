@@ -33,7 +33,7 @@ class Channel:
     `url` may have a path prefix. `emit(event)` is called from any thread, for one connection in the server's order.
     `fetch(session)` makes one `/progress` call: None for a 404, an exception for a failure. `interval()` returns the
     seconds between two polls (infinite: none). `session_factory()` makes a `requests` session for each try, without
-    callable `auth`; `shut(session)` aborts its requests and may be called repeatedly. `headers()` is called in the
+    callable `auth`, and a function that aborts its requests and may be called repeatedly. `headers()` is called in the
     dialling thread and returns the headers of a handshake.
     """
 
@@ -43,15 +43,14 @@ class Channel:
         *,
         emit: Callable[[Event], None],
         fetch: Callable[[str], SessionProgress | None],
-        session_factory: Callable[[], Any],
-        shut: Callable[[Any], None],
+        session_factory: Callable[[], tuple[Any, Callable[[], None]]],
         interval: Callable[[], float],
         headers: Callable[[], Mapping[str, str]] = dict,
         policy: Policy | None = None,
     ) -> None:
         """Dial nothing before `start`."""
         self._url, self._emit = url, emit
-        self._session_factory, self._shut, self._headers = session_factory, shut, headers
+        self._session_factory, self._headers = session_factory, headers
         self._machine = Machine(policy)
         self._poller = Poller(fetch, emit, interval, self._machine.policy.poll)
         self._steps: SimpleQueue[Callable[[float], list[Action]]] = SimpleQueue()
@@ -155,11 +154,12 @@ class Channel:
         # Imported here, while the upload starts: it takes 0.14 s.
         from uploader_cli.realtime.socket import Connection
 
+        session, shut = self._session_factory()
         connection = Connection(
             self._url,
             dial,
-            session=self._session_factory(),
-            shut=self._shut,
+            session=session,
+            shut=shut,
             headers=self._headers,
             report=self._report,
             progress=self._heard,

@@ -43,8 +43,8 @@ class Connection:
     """Try `dial.number`. Reports `Dialled` where it succeeds, and `Lost` when it fails or ends, from its own threads.
 
     `session` is a `requests` session for this try alone, closed at its end: it carries the polling transport, and the
-    websocket takes TLS settings, proxies and cookies from it. `shut(session)` makes every request of it that is under
-    way fail, and is called repeatedly. `headers()` is called in the dialling thread, for the handshake; they are never
+    websocket takes TLS settings, proxies and cookies from it. `shut()` makes every request of it that is under way
+    fail, and is called repeatedly. `headers()` is called in the dialling thread, for the handshake; they are never
     logged. `progress` and `analysis` get the messages, one after the other in the thread that reads, so they must not
     block. `called` gets each dial of a websocket; the session reports its own calls.
     """
@@ -55,7 +55,7 @@ class Connection:
         dial: Dial,
         *,
         session: Any,
-        shut: Callable[[Any], None],
+        shut: Callable[[], None],
         headers: Callable[[], Mapping[str, str]],
         report: Callable[[Dialled | Lost], None],
         progress: Callable[[object, Transport], None],
@@ -202,7 +202,7 @@ class Connection:
         """End what reads and writes now; called repeatedly, as a thread between two requests opens a new connection."""
         for opened in self._websockets:
             opened.cut()
-        self._shut(self._session)
+        self._shut()
         engine = self._client.eio
         if engine.state == "connected":
             with contextlib.suppress(Exception):  # half connected: its loops stop all the same

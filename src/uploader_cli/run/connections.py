@@ -7,7 +7,6 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from uploader_cli.core.events import AnalysisMessage, ChannelStats, SessionLeft, SessionProgress
 from uploader_cli.core.last_heard import LastHeard
@@ -58,16 +57,9 @@ class Connections:
             self.channel = self._make_channel()
 
     def _make_channel(self) -> Channel:
-        registries: WeakKeyDictionary[Any, Sockets] = WeakKeyDictionary()
-
-        def session() -> Any:
+        def session() -> tuple[Any, Callable[[], None]]:
             sockets = Sockets()
-            made = make_session(self.settings, sockets, self.api.request_ids)
-            registries[made] = sockets
-            return made
-
-        def shut(made: Any) -> None:
-            registries[made].shut()
+            return make_session(self.settings, sockets, self.api.request_ids), sockets.shut
 
         return Channel(
             self.settings.server,
@@ -75,7 +67,6 @@ class Connections:
             fetch=self.polls.progress,
             interval=self.api.budget.poll_interval,
             session_factory=session,
-            shut=shut,
             headers=lambda: self.api.request_ids.added({**self.settings.headers, **self.api.authorization()}),
         )
 

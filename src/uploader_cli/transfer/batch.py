@@ -19,7 +19,7 @@ from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.checks import equal_on_server, says_nothing
 from uploader_cli.transfer.job import Attempt, Outcome, ends_run, failed
 from uploader_cli.transfer.retry import Tries
-from uploader_cli.transfer.sessions import UploadSession, new_session
+from uploader_cli.transfer.sessions import Context, UploadSession, new_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.core.protocol import Session, StoredFile
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.job import Context
     from uploader_cli.transfer.pacing import Stop
     from uploader_cli.transfer.pool import Worker
 

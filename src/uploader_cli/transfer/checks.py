@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from uploader_cli.core.packs import LookupOffer
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.job import Context
     from uploader_cli.transfer.journal import Claim
     from uploader_cli.transfer.pool import Worker
+    from uploader_cli.transfer.sessions import Context
 
 T = TypeVar("T")
 

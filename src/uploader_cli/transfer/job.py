@@ -1,27 +1,22 @@
-"""The run's context, the outcome of a file, and the ledger of files in progress, for all jobs."""
+"""The outcome of a file, and the ledger of files in progress, for all jobs."""
 
 from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import FailureCode, RunWarning, SkipReason
+from uploader_cli.core.events import FailureCode, SkipReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from uploader_cli.core.events import Event, WarningCode
-    from uploader_cli.core.last_heard import LastHeard
+    from uploader_cli.core.events import Event
     from uploader_cli.core.plan import LocalFile, Refusal
-    from uploader_cli.settings import Settings
     from uploader_cli.transfer.journal import RunHandle
-    from uploader_cli.transfer.pacing import Stop
-    from uploader_cli.transfer.retry import Retry
-    from uploader_cli.transfer.sessions import UploadSession
 
 SKIPS = {
     FailureCode.REFUSED_TYPE: SkipReason.TYPE,
@@ -220,33 +215,3 @@ class Attempt:
         if not isinstance(error, errors.RateLimited | errors.Unauthorized):
             self._begun = False
             self._ledger.retry(self._files, error, delay)
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What every job of a run uses. `throttle(wanted)` returns how many bytes may be sent now."""
-
-    settings: Settings
-    emit: Callable[[Event], None]
-    followers: Followers
-    last_heard: LastHeard
-    stop: Stop
-    retry: Retry
-    ledger: Ledger
-    run: RunHandle
-    throttle: Callable[[int], int]
-    sessions: set[UploadSession] = field(default_factory=set)  # open sessions
-
-    @property
-    def fails_fast(self) -> bool:
-        """True once no other file is begun (`--fail-fast`)."""
-        return self.settings.fail_fast and self.ledger.failures > 0
-
-    def skip(self, files: Iterable[LocalFile]) -> None:
-        """Leave out files that were not begun (`--fail-fast`)."""
-        for file in files:
-            self.ledger.skip(file, SkipReason.FAIL_FAST)
-
-    def warn(self, code: WarningCode, text: str) -> None:
-        """Report something that failed no file."""
-        self.emit(RunWarning(code, text))

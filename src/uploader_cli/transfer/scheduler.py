@@ -21,11 +21,11 @@ from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
 from uploader_cli.transfer.batch import BatchSession, Flow
 from uploader_cli.transfer.checks import Checks
-from uploader_cli.transfer.job import Context, Ledger
+from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.pacing import Limiter
 from uploader_cli.transfer.pack import tus_jobs
 from uploader_cli.transfer.pool import Pool, Step, Worker
-from uploader_cli.transfer.sessions import UploadSession, choose, first_contact, new_session
+from uploader_cli.transfer.sessions import Context, UploadSession, choose, first_contact, new_session
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_job import Tus
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.pacing import Stop
     from uploader_cli.transfer.pool import Job
     from uploader_cli.transfer.sessions import Opened
+    from uploader_cli.transfer.tus_job import TusFile
 
 AHEAD = 2 * SESSION_FILES  # most files in progress: the next session is ready before one ends
 GROUP = 64  # files that a worker checks and claims at once
@@ -102,6 +103,7 @@ class Scheduler:
         self._opened: Opened | None = None
         self._pool = Pool(1, self._make_worker)
         self._flow = Flow()
+        self._patch_blocked = False
         self._prober: Api | None = None  # the client of the probe; one thread at a time uses it
         self._began, self._cpu_before = time.monotonic(), time.process_time()
         self._claims: dict[int, Claim] = {}  # claims of files that are not in a session yet
@@ -161,7 +163,9 @@ class Scheduler:
                 checksum = self._tus.checksum(self._settings.checksum)
             except ValueError as error:
                 raise errors.UsageError(f"--checksum: {error}", hint="--checksum auto takes what is offered") from error
-            self._jobs = Tus(self._context, self._pool, self._tus, self._chunk, checksum)
+            may_change = self._settings.protocol == "auto" and not self._settings.tus_endpoint
+            in_batch = self._in_batch if may_change else None
+            self._jobs = Tus(self._context, self._pool, self._tus, self._chunk, checksum, in_batch)
             if self._api.packs is not None and self._settings.pack and not self._settings.tus_endpoint:
                 self._packs = PackSize(self._api.packs, self._settings.chunk_size, self._pool.most)
                 self._pool.resized = self._packs.share
@@ -319,6 +323,18 @@ class Scheduler:
         if session.id:
             context.followers.body_sent(session.id)
         self._pool.put(list(tus_jobs(self._jobs, self._packs, session, zip(files, claims, strict=True))))
+
+    def _in_batch(self, sent: TusFile, error: errors.PatchBlocked) -> None:
+        """Queue a file for batch mode, because a proxy blocks tus."""
+        if not self._patch_blocked:
+            self._patch_blocked = True
+            self._context.warn(WarningCode.PATCH_BLOCKED, f"{error}: such files are sent in batch mode")
+        self._ledger.retry([sent.file], error)
+        self._api.budget.sessions_to_come += 1
+        category = sent.session.category
+        self._pool.put(
+            [BatchSession(self._context, [sent.file], self._limits, self._flow, category=category)], first=True
+        )
 
     def _wait(self, ready: Callable[[], bool]) -> None:
         with self._pool.changed:

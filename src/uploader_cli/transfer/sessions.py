@@ -1,27 +1,63 @@
-"""First contact with a server, and the upload sessions that jobs share."""
+"""First contact with a server, and what the jobs of a run share: its context and its upload sessions."""
 
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors
-from uploader_cli.core.events import SessionCreated, SessionFinished, WarningCode
+from uploader_cli.core.events import RunWarning, SessionCreated, SessionFinished, SkipReason, WarningCode
 from uploader_cli.core.plan import ASSUMED, endless, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
 from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from uploader_cli.core.events import Event
+    from uploader_cli.core.last_heard import LastHeard
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.core.tus import Capabilities
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.job import Context
+    from uploader_cli.transfer.job import Followers, Ledger
+    from uploader_cli.transfer.journal import RunHandle
+    from uploader_cli.transfer.pacing import Stop
+    from uploader_cli.transfer.retry import Retry
 
 
 FIRST_CONTACT_RETRIES = 2  # retries of the first call: a wrong address is reported soon
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every job of a run uses. `throttle(wanted)` returns how many bytes may be sent now."""
+
+    settings: Settings
+    emit: Callable[[Event], None]
+    followers: Followers
+    last_heard: LastHeard
+    stop: Stop
+    retry: Retry
+    ledger: Ledger
+    run: RunHandle
+    throttle: Callable[[int], int]
+    sessions: set[UploadSession] = field(default_factory=set)  # open sessions
+
+    @property
+    def fails_fast(self) -> bool:
+        """True once no other file is begun (`--fail-fast`)."""
+        return self.settings.fail_fast and self.ledger.failures > 0
+
+    def skip(self, files: Iterable[LocalFile]) -> None:
+        """Leave out files that were not begun (`--fail-fast`)."""
+        for file in files:
+            self.ledger.skip(file, SkipReason.FAIL_FAST)
+
+    def warn(self, code: WarningCode, text: str) -> None:
+        """Report something that failed no file."""
+        self.emit(RunWarning(code, text))
 
 
 class Opened(NamedTuple):

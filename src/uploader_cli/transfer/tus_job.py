@@ -29,10 +29,9 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.core.sizes import ChunkSize
     from uploader_cli.core.tus import Capabilities
-    from uploader_cli.transfer.job import Context
     from uploader_cli.transfer.journal import Claim
     from uploader_cli.transfer.pool import Pool, Worker
-    from uploader_cli.transfer.sessions import UploadSession
+    from uploader_cli.transfer.sessions import Context, UploadSession
     from uploader_cli.transfer.tus import Position, TusClient
 
 RESTARTS = 3  # new uploads per run after the server has lost one
@@ -49,6 +48,8 @@ class Tus:
     capabilities: Capabilities
     chunk: ChunkSize
     checksum: str | None
+    in_batch: Callable[[TusFile, errors.PatchBlocked], None] | None = None
+    """Send a file in batch mode; None where the user or the server wants tus."""
     buffers: Buffers = field(default_factory=Buffers)
 
     @property
@@ -133,6 +134,9 @@ class TusFile:
                 self._context.ledger.retry([file], error)
                 (claim,) = self._context.run.claim([file])
                 self._tus.pool.put([TusFile(self._tus, self.session, file, claim)], first=True)
+            elif isinstance(error, errors.PatchBlocked) and self._tus.in_batch is not None:
+                self._tus.in_batch(self, error)
+                self.session.over(worker.api, 1, given_up=1)
             else:
                 yield [Outcome(file, error)]
             return

@@ -67,41 +67,33 @@ class ServerProcess:
         self._process.communicate()
 
 
-class Sessions:
-    """`session_factory` and `shut` as a composition root hands them in: every socket of a session can be shut."""
+def make_session(verify: bool | str, proxy: str) -> tuple[requests.Session, Callable[[], None]]:
+    """Return a session, and a function that shuts its sockets, as `session_factory` does in a run."""
+    session = requests.Session()
+    session.trust_env, session.verify = False, verify
+    if proxy:
+        session.proxies = {"http": proxy, "https": proxy}
+    opened: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
-    def __init__(self, verify: bool | str = True, proxy: str = "") -> None:
-        self.verify, self.proxy = verify, proxy
-        self.open: weakref.WeakKeyDictionary[requests.Session, weakref.WeakSet[socket.socket]] = (
-            weakref.WeakKeyDictionary()
-        )
+    class Connection(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            made = super()._new_conn()
+            opened.add(made)
+            return made
 
-    def make(self) -> requests.Session:
-        session = requests.Session()
-        session.trust_env, session.verify = False, self.verify
-        if self.proxy:
-            session.proxies = {"http": self.proxy, "https": self.proxy}
-        opened: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self.open[session] = opened
+    class Pool(HTTPConnectionPool):
+        ConnectionCls = Connection
 
-        class Connection(HTTPConnection):
-            def _new_conn(self) -> socket.socket:
-                made = super()._new_conn()
-                opened.add(made)
-                return made
+    adapter = HTTPAdapter()
+    adapter.poolmanager.pool_classes_by_scheme = {"http": Pool}
+    session.mount("http://", adapter)
 
-        class Pool(HTTPConnectionPool):
-            ConnectionCls = Connection
-
-        adapter = HTTPAdapter()
-        adapter.poolmanager.pool_classes_by_scheme = {"http": Pool}
-        session.mount("http://", adapter)
-        return session
-
-    def shut(self, session: requests.Session) -> None:
-        for made in list(self.open.get(session, ())):
+    def shut() -> None:
+        for made in list(opened):
             with suppress(OSError):
                 made.shutdown(socket.SHUT_RDWR)
+
+    return session, shut
 
 
 class Bench:
@@ -116,13 +108,11 @@ class Bench:
         self.most_threads = 0
         """Threads of this process when a message was emitted, at most."""
         self.answer: Callable[[str], SessionProgress | None] = lambda session: progress(session)
-        sessions = Sessions(verify, proxy)
         self.channel = Channel(
             url,
             emit=self._emit,
             fetch=self._fetch,
-            session_factory=sessions.make,
-            shut=sessions.shut,
+            session_factory=lambda: make_session(verify, proxy),
             policy=policy,
             **{"interval": lambda: policy.poll, **options},
         )

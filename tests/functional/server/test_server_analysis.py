@@ -1,4 +1,4 @@
-"""Analyses of uploaded files (wire contract 4): stage events, status, results, and scripted failures."""
+"""Analyses of uploaded files (docs/protocol.md, section 4): events, status, results and failures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def server() -> Iterator[EmbeddedServer]:
 
 @pytest.fixture
 def healthy(server: EmbeddedServer) -> Iterator[EmbeddedServer]:
-    """The server of all tests, made whole again after each."""
+    """The server of all tests; its faults are removed before each."""
     yield server
     server.faults.set_analysis(None)
     server.faults.analysis_seconds = 0.05

@@ -1,4 +1,4 @@
-"""Batches into the bundled server: bytes, names, paths, refusals, and bodies that break off."""
+"""Batches on the bundled server: contents, names, paths, errors and interrupted bodies."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[EmbeddedServer]:
-    """For tests that need no empty root."""
+    """A server for tests that need no empty root."""
     with running_server() as server:
         yield server
 
@@ -46,7 +46,7 @@ def server() -> Iterator[EmbeddedServer]:
 
 
 def stored_below(server: EmbeddedServer) -> list[str]:
-    """List every file below the root that a client sent, complete or not."""
+    """Return all files below the root that a client sent, complete or not."""
     names = [path.relative_to(server.root).as_posix() for path in server.root.rglob("*") if path.is_file()]
     return sorted(name for name in names if not name.startswith((".uploader/lock", ".uploader/server.")))
 
@@ -56,7 +56,7 @@ def head_of(session: str) -> list[tuple[str, bytes]]:
 
 
 def test_files_arrive_byte_for_byte_in_the_order_sent(server: EmbeddedServer) -> None:
-    """Sizes around the parser's and the writer's blocks, with the delimiter's own bytes inside."""
+    """Contents with sizes around the blocks of parser and writer, and with bytes of the delimiter."""
     contents = [b"", b"x", os.urandom(3 << 20), b"\r\n--BOUNDAR" * 200_000, os.urandom((1 << 20) + 1), b"\r\n--"]
     session = new_session(server.url, len(contents))
     listed = upload(server.url, *(file(f"{n}.bin", data) for n, data in enumerate(contents)), session=session)
@@ -91,7 +91,7 @@ def test_ids_are_the_same_in_answer_and_progress(shared: EmbeddedServer) -> None
     ],
 )
 def test_names_are_kept_as_sent(shared: EmbeddedServer, name: str) -> None:
-    """Plain UTF-8 round-trips and percent-escapes are not decoded (wire contract 3.13)."""
+    """Plain UTF-8 round-trips and percent-escapes are not decoded (docs/protocol.md, section 3.13)."""
     (known,) = upload(shared.url, file(name, name.encode()))
     assert known["originalName"] == known["fileName"] == name
     assert (shared.root / "personal" / known["fileName"]).read_bytes() == name.encode()
@@ -226,7 +226,7 @@ def test_a_symlink_out_of_the_root_is_not_followed(server: EmbeddedServer, tmp_p
 
 
 class TestEarlyRefusals:
-    """Errors known before the body has arrived are answered before it has arrived."""
+    """An error in the first bytes is answered before the rest of the body is sent."""
 
     @staticmethod
     def refused(server: EmbeddedServer, *parts: tuple[str, bytes]) -> tuple[int, bytes]:
@@ -330,7 +330,7 @@ def test_a_part_shorter_than_its_own_length_is_refused(server: EmbeddedServer) -
 
 
 def test_a_connection_closed_mid_body_stores_nothing(server: EmbeddedServer) -> None:
-    """The whole first file had arrived; a batch is stored whole or not at all. The session can be used again."""
+    """A batch is stored completely or not at all, even if its first file has arrived; the session stays usable."""
     session = new_session(server.url, 2)
     body = body_of([*head_of(session), file("one", b"1" * 1000), file("two", b"2" * 3_000_000)])
     with HalfSent(server.url, body) as request:
@@ -408,7 +408,7 @@ def test_fail_files_makes_a_batch_file_fail(server: EmbeddedServer) -> None:
 
 @pytest.mark.parametrize("status", [404, 409])
 def test_after_an_early_refusal_the_rest_of_the_body_is_read(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise the connection is reset, and a client that is still sending may never read the answer."""
+    """Without that the connection is reset, and a client that is still sending may not read the answer."""
     monkeypatch.setattr("uploader_server.http.accesslog.DRAIN_SECONDS", DEADLINE)
     with running_server() as server:
         session = UNKNOWN if status == 404 else new_session(server.url)

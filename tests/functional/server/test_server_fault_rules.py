@@ -1,4 +1,4 @@
-"""Each fault of the table, given as a rule and seen on the wire by a plain client; and rules that can't be read."""
+"""The effect of each fault on the wire, and invalid rules."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ if TYPE_CHECKING:
 
 DATA = bytes(range(250)) * 40
 SHORT = 0.3
-"""Seconds that a fault takes, or in which nothing must come."""
+"""Duration of a fault in seconds, or of a wait in which nothing may arrive."""
 
 
 @pytest.fixture(autouse=True)
-def _no_events_about_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How many of these there are depends on the machine's speed; the events of a session's files do not."""
+def _no_events_of_received_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their number depends on the speed of the machine, that of all other events does not."""
     monkeypatch.setattr("uploader_server.sessions.EVENT_INTERVAL", float("inf"))
 
 
@@ -57,7 +57,7 @@ CHECKS: dict[str, list[Check]] = {}
 
 
 def fault(rule: str) -> Callable[[Callable[[EmbeddedServer], None]], Callable[[EmbeddedServer], None]]:
-    """Register what a rule must do."""
+    """Register the check of a rule."""
 
     def register(check: Callable[[EmbeddedServer], None]) -> Callable[[EmbeddedServer], None]:
         CHECKS.setdefault(rule.partition(":")[0], []).append((rule, check))
@@ -71,7 +71,7 @@ def get(server: EmbeddedServer, path: str = "/health", **more: Any) -> requests.
 
 
 def lost(call: Callable[[], Any]) -> requests.exceptions.RequestException:
-    """Make a call that gets no whole answer; how it ended."""
+    """Make a call that gets no complete answer; return the error."""
     with pytest.raises(requests.exceptions.RequestException) as caught:
         call()
     return caught.value
@@ -282,7 +282,7 @@ def _(server: EmbeddedServer) -> None:
 
 
 def again(server: EmbeddedServer, before: object) -> None:
-    """Wait for the server after the restart."""
+    """Wait until the restarted server answers."""
 
     def answers() -> bool:
         try:
@@ -294,7 +294,7 @@ def again(server: EmbeddedServer, before: object) -> None:
 
 
 def seen(server: EmbeddedServer, files: int = 2) -> list[dict[str, Any]]:
-    """The events of a session whose files come one by one; the snapshot of the join is left out."""
+    """Return the events of a session whose files are sent one by one, without the snapshot of the join."""
     session = new_session(server.url, files)
     with listening(server.url, session) as listener:
         listener.event()
@@ -309,7 +309,7 @@ def seen(server: EmbeddedServer, files: int = 2) -> list[dict[str, Any]]:
 
 
 def plain() -> list[str]:
-    """What one session of two files brings without faults."""
+    """Return the messages of a session of two files without faults."""
     with running_server() as server:
         return [event["message"] for event in seen(server)]
 
@@ -388,9 +388,9 @@ def _(server: EmbeddedServer) -> None:
 @fault(f"socket-flap:realtime:{SHORT}")
 def _(server: EmbeddedServer) -> None:
     listener = Listener(server.url)
-    eventually(lambda: listener.closed, "the way down")
-    eventually(lambda: dial(server.url, "polling") == 403, "the way down")
-    eventually(lambda: dial(server.url, "websocket") == 101, "the way up")
+    eventually(lambda: listener.closed, "the unavailable period")
+    eventually(lambda: dial(server.url, "polling") == 403, "the unavailable period")
+    eventually(lambda: dial(server.url, "websocket") == 101, "the available period")
 
 
 @fault(f"socket-kill-after:realtime:{SHORT}")
@@ -462,7 +462,7 @@ def test_every_fault_is_checked_and_its_example_can_be_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "said"),
+    ("rule", "message"),
     [
         ("stats:patch:503", "'stats:patch:503': there is no fault 'stats'; did you mean 'status'?"),
         ("", "there is no fault ''"),
@@ -471,7 +471,7 @@ def test_every_fault_is_checked_and_its_example_can_be_read() -> None:
         ("status:patch:9999", "code: '9999' is not an HTTP status from 200 to 599"),
         ("status:patch:503,when=never", "when: 'never' is not one of before, body, work"),
         ("status:patch:503,code=500", "code is repeated"),
-        ("cut:patch#0:5", "#0 is not one of: #3 the third"),
+        ("cut:patch#0:5", "#0 is not one of: #3 (the third)"),
         ("cut:patch#4-2", "#4-2 is not one of"),
         ("cut:patch:64Q", "at: '64Q' is not a size"),
         ("lose:patch:5", "'5' is not a parameter: it has no parameters"),
@@ -483,16 +483,16 @@ def test_every_fault_is_checked_and_its_example_can_be_read() -> None:
     ],
 )
 def test_a_wrong_rule_is_exit_2_with_the_rule_and_the_fix(
-    rule: str, said: str, capsys: pytest.CaptureFixture[str]
+    rule: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(RuleError):
         parse_rule(rule)
     with pytest.raises(SystemExit) as caught:
         main(["--fault", rule])
     assert caught.value.code == 2
-    told = capsys.readouterr().err
-    assert said in told
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -541,7 +541,7 @@ def test_fault_counts_survive_a_restart() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads the threads from /proc")
 def test_no_thread_of_a_server_survives_its_restart_and_its_stop() -> None:
-    """Also none of granian's own, which Python does not list."""
+    """Threads of granian count too; Python does not list them."""
 
     def threads() -> set[str]:
         return set(os.listdir("/proc/self/task"))
@@ -551,7 +551,7 @@ def test_no_thread_of_a_server_survives_its_restart_and_its_stop() -> None:
         before = server.app
         server.faults.restart()
         again(server, before)
-    eventually(lambda: threads() <= earlier, "the end of every thread")
+    eventually(lambda: threads() <= earlier, "the end of all threads")
 
 
 @pytest.mark.parametrize("rule", ["types:health", "endless:health", "gigantic:health", "empty:health"])
@@ -606,7 +606,7 @@ def test_control_call_needs_its_option_and_a_loopback_client(
 
 
 def test_faults_are_installed_only_on_request() -> None:
-    """A server without any has none of their layers; a switch, which is a short form of a rule, installs them."""
+    """A server without faults has none of their layers; a rule or its short form installs them."""
 
     def layers(**options: Any) -> tuple[bool, bool]:
         app = create_app(ServerConfig(**options), scripted=False)

@@ -1,4 +1,4 @@
-"""Faults on demand: both sides of Socket.IO, latency, scripted answers, and the log that tests count by."""
+"""Faults of Socket.IO, latency, scripted responses, and the log of requests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def server() -> Iterator[EmbeddedServer]:
 
 
 def dial(url: str, transport: str, timeout: float = DEADLINE) -> int | str:
-    """One connection attempt: the status of the handshake, or `no answer`."""
+    """Try to connect; return the status of the handshake, or `no answer`."""
     try:
         if transport == "polling":
             return requests.get(f"{url}/socket.io/?EIO=4&transport=polling", timeout=timeout).status_code
@@ -87,8 +87,8 @@ def test_flap_goes_down_and_comes_up_again(transport: str) -> None:
     with running_server(realtime="flap:1.0") as server:
         with watching(server.url, transport) as watcher:
             assert watcher.lost.wait(DEADLINE)
-        eventually(lambda: dial(server.url, transport) == 403, "the way down")
-        eventually(lambda: dial(server.url, transport) == OPEN[transport], "the way up")
+        eventually(lambda: dial(server.url, transport) == 403, "the unavailable period")
+        eventually(lambda: dial(server.url, transport) == OPEN[transport], "the available period")
         with watching(server.url, transport) as watcher:
             assert watcher.lost.wait(DEADLINE)
         assert uploads(server)
@@ -177,7 +177,7 @@ def test_latency_is_added_to_every_request() -> None:
 
 
 def test_latency_delays_a_burst_only_once(server: EmbeddedServer) -> None:
-    """A burst of fifty events is late by one latency, not by fifty: 0.4 s, not 20 s."""
+    """Fifty events in a burst arrive 0.4 s late, not 20 s."""
     session = new_session(server.url, 50)
     with watching(server.url, "websocket", session) as watcher:
         server.faults.latency = 0.4

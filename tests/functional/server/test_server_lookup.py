@@ -1,4 +1,4 @@
-"""The lookup (docs/protocol.md, section 9): which of many files are stored."""
+"""The lookup of stored files (docs/protocol.md, section 9)."""
 
 from __future__ import annotations
 

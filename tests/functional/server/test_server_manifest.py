@@ -1,4 +1,4 @@
-"""The parser of a pack's manifest: any bytes are a manifest or a refusal."""
+"""The parser of a pack's manifest: any bytes are accepted or rejected."""
 
 from __future__ import annotations
 

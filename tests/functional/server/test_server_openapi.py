@@ -1,4 +1,4 @@
-"""`/openapi.json`: it describes the calls that there are, and schemathesis finds no answer beyond it."""
+"""`/openapi.json` describes all calls, and all answers that schemathesis gets."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_limits_of_the_server_are_limits_of_its_schemas() -> None:
     with running_server(max_files=7, max_size=99) as server:
         schemas = described(server)["components"]["schemas"]
         assert schemas["NewSession"]["properties"]["expectedFiles"]["maximum"] == 7
-        assert schemas["FilesToValidate"]["properties"]["files"]["items"]["properties"]["size"]["maximum"] == 99
+        assert schemas["FileToValidate"]["properties"]["size"]["maximum"] == 99
 
 
 def test_openapi_marks_the_calls_that_need_a_token() -> None:
@@ -88,7 +88,7 @@ AT_LENGTH = pytest.param(200, marks=[pytest.mark.acceptance, pytest.mark.timeout
 
 @pytest.mark.parametrize("examples", [4, AT_LENGTH])
 def test_schemathesis_finds_no_answer_that_is_not_described(examples: int) -> None:
-    """And no call without its token, no 5xx, and nothing accepted that the schemas forbid."""
+    """It also finds no call without a token, no 5xx, and no accepted request that the schemas forbid."""
     token = f"Bearer {TOKEN}"
     config = {"packs": True, "analysis_seconds": 0.0, "remembered_requests": 1_000_000}
     with running_server(auth_token=TOKEN, **config) as server:
@@ -118,7 +118,7 @@ def test_schemathesis_finds_no_answer_that_is_not_described(examples: int) -> No
             for request in list(server.faults.requests)[before:]
             if request.status in range(200, 300)
         }
-    # It was let in, and came further than the first check of each call.
+    # The token was accepted, and requests got past the first check of each call.
     wanted = {
         *(("POST", route) for route in ("validate", "session", "batch", "lookup", "cancel", "analysis", "tus")),
         *(("GET", route) for route in ("health", "metrics", "openapi", "stored", "progress", "tus")),

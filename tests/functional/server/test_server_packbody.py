@@ -1,4 +1,4 @@
-"""The body of a pack arrives in pieces of any size, independent of its parts."""
+"""The parser of a pack's body, with any fragmentation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pieces(body: bytes, cuts: list[int]) -> list[bytes]:
 
 
 async def read(parts: list[bytes], length: int, total: int) -> tuple[bytes, bytes]:
-    """Manifest and data. The client disconnects after the last piece unless the body is complete."""
+    """Return manifest and data. The client disconnects after the last piece unless the body is complete."""
     rest = iter(parts)
     received = 0
 
@@ -48,7 +48,7 @@ async def read(parts: list[bytes], length: int, total: int) -> tuple[bytes, byte
     manifest = await body.manifest()
     await body.begin_data(total)
     data = await body.data(total)
-    assert body.complete
+    assert next(rest, None) is None
     return manifest, bytes(data)
 
 

@@ -1,4 +1,4 @@
-"""Packs of small files (docs/protocol.md, section 6): each rule, against a real server."""
+"""Packs of small files (docs/protocol.md, section 6)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def url(shared: EmbeddedServer) -> str:
 
 @pytest.fixture
 def below() -> str:
-    """A directory of this test's own."""
+    """A directory for one test."""
     return uuid.uuid4().hex
 
 

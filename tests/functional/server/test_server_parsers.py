@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from uploader_cli.core.tus import encode_metadata
 from uploader_server.batch.lookup import _parse as parse_lookup
-from uploader_server.batch.multipart import BatchReader
+from uploader_server.batch.multipart import BatchReader, Listener
 from uploader_server.config import AnalysisMode, RealtimeMode, ServerConfig, check_network, check_origin, parse_size
 from uploader_server.faults.rules import RuleError, parse_rule
 from uploader_server.faults.table import FAULTS
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from starlette.types import Message
-
-    from uploader_server.session import FileState
 
 HEADERS = st.text(st.characters(max_codepoint=255), max_size=60)
 """Header values as they arrive: any bytes, one character each."""
@@ -147,7 +145,7 @@ def test_socket_io_parser_accepts_any_bytes_without_error(body: bytes) -> None:
 # --- multipart -------------------------------------------------------------------------------------------------------
 
 
-class Noted:
+class Noted(Listener):
     """A listener that notes what arrives."""
 
     def __init__(self) -> None:
@@ -155,10 +153,6 @@ class Noted:
 
     async def text(self, name: str, value: str) -> None:
         self.texts.append((name, value))
-
-    async def started(self, file: FileState) -> None: ...
-
-    async def arriving(self, file: FileState) -> None: ...
 
 
 def cut(body: bytes, cuts: list[int]) -> Iterator[bytes]:

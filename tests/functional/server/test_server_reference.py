@@ -1,4 +1,4 @@
-"""`--as reference`: every quirk of wire contract 3 that a server can show, by name, and the captured messages."""
+"""`--as reference`: the behaviour in docs/protocol.md, section 3, and the captured messages."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def head_of(session: str, category: str = "personal") -> list[tuple[str, bytes]]
 
 
 def shape(value: Any, key: str = "") -> Any:
-    """A message without what differs from run to run: ids, times, paths, sizes of memory."""
+    """Replace what differs between runs: ids, times, paths, sizes of memory."""
     if isinstance(value, dict):
         return {k: shape(v, k) for k, v in sorted(value.items())}
     if isinstance(value, list):
@@ -72,7 +72,7 @@ def shape(value: Any, key: str = "") -> Any:
 
 
 class Replay:
-    """Sends a captured request again, after the calls that it depends on."""
+    """Sends a captured request, after the calls that it depends on."""
 
     def __init__(self, server: EmbeddedServer, name: str) -> None:
         self.server = server
@@ -107,7 +107,7 @@ class Replay:
         return session, upload(self.server.url, *files, session=session)
 
     def under_way(self) -> str:
-        """A session whose body is complete and whose processing has begun."""
+        """Return a session whose body is complete and whose processing has begun."""
         session = new_session(self.server.url, 2)
         files = [file("a.mp4", b"x" * 2097152), file("景区 b.mp4", b"x" * 1048576)]
         self.pending = HalfSent(self.server.url, body_of([*head_of(session), *files]))
@@ -197,7 +197,7 @@ def test_events_come_in_the_captured_order(server: EmbeddedServer, name: str, fi
 
 
 def test_cancel_does_not_stop_files_under_way(server: EmbeddedServer) -> None:
-    """3.9: the event says cancelled, the other files continue and are stored, and the answer says completed."""
+    """Section 3.9: the event has `cancelled`, the other files are stored, and the answer has `completed`."""
     expected = captured_events("events-cancelled")
     session = new_session(server.url, 1, "scenic")
     answers: list[requests.Response] = []

@@ -198,8 +198,7 @@ def test_scripted_refusals_of_tus_calls(server: EmbeddedServer) -> None:
 def test_a_body_can_be_cut_on_demand(server: EmbeddedServer, cut_at: int) -> None:
     data = os.urandom(200_000)
     upload = created(server.url, len(data))
-    fault = Answer(when="during_body", after_bytes=cut_at, close=True)
-    server.faults.next_answers("PATCH", "/api/upload/files/*", [fault, fault])
+    server.faults.add(f"cut:patch#1-2:{cut_at}")
     with pytest.raises(requests.ConnectionError):
         append(upload, 0, data, checksum(data))
     assert offset_of(upload) == 0
@@ -213,8 +212,7 @@ def test_a_body_can_be_cut_on_demand(server: EmbeddedServer, cut_at: int) -> Non
 def test_a_body_can_be_stalled_on_demand(server: EmbeddedServer) -> None:
     data = os.urandom(200_000)
     upload = created(server.url, len(data))
-    fault = Answer(when="during_body", after_bytes=150_000, stall=0.3)
-    server.faults.next_answers("PATCH", "/api/upload/files/*", [fault])
+    server.faults.add("stall:patch#1:in,seconds=0.3,at=150000")
     began = time.monotonic()
     assert append(upload, 0, data).status_code == 204
     assert time.monotonic() - began >= 0.3
