@@ -98,11 +98,9 @@ class Inside:
     def now(self) -> dict[str, int]:
         """Return the current counts."""
         channel, last_heard = (made() for made in self._made)
-        poller = channel._poller
         return self._on_the_server() | {
             "rooms": len(channel._rooms),
-            "polled": len(poller._due) + len(poller._last) + len(poller._once),
-            "poll notes": len(poller._unknown) + len(poller._sent),
+            "polled": len(channel._poller._sessions),
             "last heard": len(last_heard._seen),
             "connections": len(channel._connections),
         }
