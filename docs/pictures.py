@@ -36,15 +36,16 @@ from uploader_server.serving import EmbeddedServer
 HERE = Path(__file__).resolve().parent / "pictures"
 COLUMNS, LINES = 80, 24
 PATIENCE = 120.0
-NAMES = (
-    "holiday.mp4",
-    "城市夜景.mp4",
-    "party 🎉.mp4",
-    "notes [draft].mp4",
-    "long ride.mp4",
-    "night.avi",
-    "harbour.avi",
-)
+VIDEOS = {
+    "holiday.mp4": 12,
+    "城市夜景.mp4": 4.2,
+    "party 🎉.mp4": 2.4,
+    "notes [draft].mp4": 5.6,
+    "long ride.mp4": 28,
+    "night.avi": 3.4,
+    "harbour.avi": 14.8,
+}
+"""Sizes in MB."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +56,22 @@ class Picture:
     command: str
     moment: str | None = None
     server: dict[str, object] = field(default_factory=dict)
-    size: int = 2_000_000
-    """Bytes of the smallest file."""
+    limit_rate: str = "none"
 
 
-REFERENCE = {"flavour": "reference", "processing_seconds": 1.2}
+SENDING = r"[34] of 7 done[\s\S]*↑[^\n]* [2-7]\d %"
+"""Some files are complete, others are being sent."""
 PICTURES = (
-    Picture("live", "uploader upload videos", r"3 of 7 done[\s\S]*processing [4-9]\d %", REFERENCE),
+    Picture("live", "uploader upload videos", rf"● live[\s\S]*{SENDING}", limit_rate="4M"),
     Picture(
-        "fallback",
-        "uploader upload videos",
-        r"polling every[\s\S]*3 of 7 done[\s\S]*processing",
-        {**REFERENCE, "realtime": "off"},
+        "fallback", "uploader upload videos", rf"polling every[\s\S]*{SENDING}", {"realtime": "off"}, limit_rate="4M"
     ),
-    Picture("stages", "uploader upload videos/holiday.mp4 --analyze content", r"[5-8]\d ?%", {"analysis_seconds": 6.0}),
+    Picture(
+        "stages",
+        "uploader upload videos/holiday.mp4 --analyze content",
+        r"▶[^\n]* [3-8]\d %",
+        {"analysis_seconds": 6.0},
+    ),
     Picture("report", "uploader upload videos", None, {"fail_files": ("party*", "night*")}),
 )
 
@@ -128,8 +131,8 @@ def shoot(picture: Picture) -> None:
     with tempfile.TemporaryDirectory() as home, EmbeddedServer(config) as server:
         videos = Path(home, "videos")
         videos.mkdir()
-        for number, name in enumerate(NAMES):
-            (videos / name).write_bytes(os.urandom(picture.size + number * 900_000))
+        for name, size in VIDEOS.items():
+            (videos / name).write_bytes(os.urandom(int(size * 1e6)))
         main, child = pty.openpty()
         fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
         environment = {
@@ -139,6 +142,7 @@ def shoot(picture: Picture) -> None:
             "TERM": "xterm-256color",
             "COLORTERM": "truecolor",
             "UPLOADER_SERVER": server.url,
+            "UPLOADER_LIMIT_RATE": picture.limit_rate,
             "UPLOADER_TOKEN": issue_token(config.jwt_secret),  # analyses need one
         }
         process = subprocess.Popen(

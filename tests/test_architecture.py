@@ -37,17 +37,11 @@ SHARED = {
     "websocket": "realtime.websocket",
     "rich": "render.live",
     "pathspec": "selection.filters",
-    "typer": "cli __main__",
+    "typer": "cli",
     "uploader_server": "cli.serve cli.demo testing",
     "pytest": "pytest_plugin",
 }
 """A dependency, and who may import it."""
-
-CYCLES_FOR_TYPES = {
-    "run.analysis": "run.upload",
-    "run.analysis_file": "run.analysis",
-}
-"""Imports `if TYPE_CHECKING` of the client that close a cycle: the module, and what it imports. Add no others."""
 
 IMPURE = "time os io pathlib threading socket queue subprocess select ssl signal tempfile shutil random asyncio logging"
 """Standard modules that have no place in `core`: clocks, files, threads, sockets, chance."""
@@ -58,11 +52,10 @@ def within(name: str, places: str) -> bool:
     return any(name == place or name.startswith(place + ".") for place in places.split())
 
 
-def imports(path: Path, package: str, *, types: bool) -> set[str]:
+def imports(path: Path, package: str) -> set[str]:
     """Return the full names of all modules, and names of modules, that a file imports."""
     out: set[str] = set()
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree if types else WithoutTypes().visit(tree)):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             out |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -71,24 +64,17 @@ def imports(path: Path, package: str, *, types: bool) -> set[str]:
     return out
 
 
-class WithoutTypes(ast.NodeTransformer):
-    """Removes the blocks `if TYPE_CHECKING:`."""
-
-    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
-        return node.orelse if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
-
-
-def modules(top: Path, *, types: bool = True) -> dict[str, set[str]]:
+def modules(top: Path) -> dict[str, set[str]]:
     """Return the imports of each module below `top`, by its dotted name without the top package (itself: empty)."""
     found = {}
     for path in sorted(top.rglob("*.py")):
         name = ".".join(path.relative_to(top).with_suffix("").parts).removesuffix("__init__").rstrip(".")
-        found[name] = imports(path, f"{top.name}.{name}", types=types)
+        found[name] = imports(path, f"{top.name}.{name}")
     return found
 
 
-CLIENT_TOP, SERVER_TOP = ROOT / "src" / OURS, ROOT / "server_stub" / "uploader_server"
-CLIENT, SERVER = modules(CLIENT_TOP), modules(SERVER_TOP)
+CLIENT = modules(ROOT / "src" / OURS)
+SERVER = modules(ROOT / "server_stub" / "uploader_server")
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -127,27 +113,16 @@ def test_server_does_not_import_the_client() -> None:
     assert {name for name, used in SERVER.items() if any(within(item, OURS) for item in used)} == set()
 
 
-@pytest.mark.parametrize("top", [CLIENT_TOP, SERVER_TOP], ids=["client", "server"])
-def test_no_module_imports_itself_through_others(top: Path) -> None:
-    """Not even in a function: that would hide the cycle until it is called."""
-    assert cycle(loaded_modules(top, types=False)) == []
-
-
-def test_server_has_no_import_cycle_for_types() -> None:
-    assert cycle(loaded_modules(SERVER_TOP, types=True)) == []
-
-
-def test_client_has_no_new_import_cycle_for_types() -> None:
-    graph = loaded_modules(CLIENT_TOP, types=True)
-    graph[""] = set()  # it exports names of other modules, which it imports only when they are used
-    for module, imported in CYCLES_FOR_TYPES.items():
-        assert imported in graph[module], f"{module} no longer imports {imported}: remove this exception"
-        graph[module].remove(imported)
+@pytest.mark.parametrize(("top", "known"), [(OURS, CLIENT), ("uploader_server", SERVER)], ids=["client", "server"])
+def test_no_module_imports_itself_through_others(top: str, known: dict[str, set[str]]) -> None:
+    """An import in a function would only hide the cycle until it is called."""
+    graph = loaded_modules(top, known)
+    graph[""] = set()  # the package names its exports for type checkers, and imports them when they are used
     assert cycle(graph) == []
 
 
 def test_added_cycle_is_found() -> None:
-    graph = loaded_modules(SERVER_TOP, types=True)
+    graph = loaded_modules("uploader_server", SERVER)
     assert graph["app"] >= {"config", "faults", "http.middleware", "storage.store"}
     graph["wire"].add("app")
     found = cycle(graph)
@@ -164,13 +139,13 @@ def cycle(graph: dict[str, set[str]]) -> list[str]:
     return []
 
 
-def loaded_modules(top: Path, *, types: bool) -> dict[str, set[str]]:
-    """Return the modules of `top` that each of them loads."""
-    known = modules(top, types=types)
-    ours = {name: {item for item in used if within(item, top.name)} for name, used in known.items()}
+def loaded_modules(top: str, known: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Return the modules of the package `top` that each of them loads."""
     return {
-        name: set().union(*(loaded(item.removeprefix(top.name)[1:], name, known) for item in used))
-        for name, used in ours.items()
+        name: {
+            target for item in used if within(item, top) for target in loaded(item.removeprefix(top)[1:], name, known)
+        }
+        for name, used in known.items()
     }
 
 

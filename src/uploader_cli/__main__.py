@@ -29,19 +29,41 @@ def run() -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code; `argv` excludes the program's name (default: `sys.argv`)."""
-    from uploader_cli import signals
-    from uploader_cli.errors import UploaderError, UsageError
-    from uploader_cli.exit_status import Exit, of_error
-
     try:
         code = _run(argv)
         sys.stdout.flush()  # a closed pipe is handled here, not at the interpreter's exit
         return code
     except KeyboardInterrupt:
-        return Exit.SIGINT
+        return 130
     except BrokenPipeError:
-        return _handle_closed_stdout()
-    except UploaderError as error:
+        # The interpreter flushes stdout again at exit, which would report the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # noqa: BLE001 - a bug, unless it is one of ours
+        return _explained(error)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    if list(sys.argv[1:] if argv is None else argv) == ["--version"]:  # without the slow import of Typer
+        sys.stdout.write(f"uploader {__version__}\n")
+        return 0
+    import atexit
+    import gc
+
+    gc.set_threshold(50_000, 20, 50)  # the default examines live events so often that it takes 12 % of a run's CPU time
+    atexit.register(gc.freeze)  # skips garbage collection at exit: saves 0.05 s
+    from uploader_cli.cli.app import run_command
+
+    return run_command(argv)
+
+
+def _explained(error: Exception) -> int:
+    """Print the message about an error, or where its bug report is; return the exit code."""
+    from uploader_cli import signals
+    from uploader_cli.errors import UploaderError, UsageError
+    from uploader_cli.exit_status import Exit, of_error
+
+    if isinstance(error, UploaderError):
         from uploader_cli.settings import mask
 
         _say(f"error: {mask(str(error))}")  # it may quote a server or a library
@@ -50,48 +72,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.hint:
             _say(f"hint: {mask(error.hint)}")
         return of_error(error)
-    except Exception as error:  # noqa: BLE001 - a bug: write a report instead of a traceback
-        asked = signals.pending()
-        if asked is not None:  # a signal during an import may raise another error
-            return asked
-        _say(f"error: internal error ({type(error).__name__}): this is a bug in uploader")
-        _say(f"hint: {_report(error)}")
-        return Exit.BUG
-
-
-def _run(argv: Sequence[str] | None) -> int:
-    import atexit
-    import gc
-
-    gc.set_threshold(50_000, 20, 50)  # the default examines live events so often that it takes 12 % of a run's CPU time
-    atexit.register(gc.freeze)  # skips garbage collection at exit: saves 0.05 s
-    words = sys.argv[1:] if argv is None else argv
-    if list(words) == ["--version"]:  # without the slow import of Typer
-        sys.stdout.write(f"uploader {__version__}\n")
-        return 0
-    from uploader_cli.cli.app import app
-
-    if "_UPLOADER_COMPLETE" in os.environ:  # set by the script of `uploader completion`
-        from uploader_cli.cli.completion import enable
-
-        enable()
-    try:
-        app(args=argv, prog_name="uploader")  # raises SystemExit; prints its own usage errors (2) and Ctrl-C (130)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
-    return 0
+    asked = signals.pending()
+    if asked is not None:  # a signal during an import may raise another error
+        return asked
+    _say(f"error: internal error ({type(error).__name__}): this is a bug in uploader")
+    _say(f"hint: {_report(error)}")
+    return Exit.BUG
 
 
 def _say(text: str) -> None:
     from uploader_cli.render.words import safe  # a file name may contain control characters
 
     print(safe(text), file=sys.stderr)  # noqa: T201 - messages for the user
-
-
-def _handle_closed_stdout() -> int:
-    # The interpreter flushes stdout again at exit, which would report the closed pipe.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
 
 
 def _report(error: Exception) -> str:

@@ -1,36 +1,16 @@
 """The tree of errors.
 
     UploaderError
-    ├── UsageError              invalid option or config, missing path, nothing selected
-    ├── NetworkError            the server could not be reached, or the connection broke
-    │   ├── ConnectFailed       no connection, so nothing was sent
-    │   │   └── Unreachable     a server that answered before stays unreachable
-    │   ├── ConnectionLost      the connection broke during a request
-    │   └── TimedOut            no response within the time limit
-    ├── AnswerError             the server refused the request
-    │   ├── ServerFault         5xx
-    │   │   ├── DiskFull        507 for longer than --wait-for-server
-    │   │   └── DigestPending   503: the server is still computing the digest
-    │   ├── RateLimited         429
-    │   ├── Unauthorized        401, 403
-    │   ├── NotFound            404, 410
-    │   ├── TooSlow             408: the request took longer than the server allows
-    │   ├── UploadGone          404, 410 or 403 for a tus upload: the server has removed it
-    │   ├── OffsetConflict      409: the upload's offset differs from ours
-    │   ├── Locked              423: another client writes to the upload
-    │   ├── ChecksumMismatch    460: the chunk was corrupted on its way
-    │   ├── TooLarge            413: the request or the file exceeds a limit
-    │   ├── PacksRefused        404, 405, 501: the server does not accept packs
-    │   ├── KeyReused           422: the key belongs to another pack
-    │   └── SessionLost         the server does not know the session (docs/protocol.md section 3.14)
-    ├── SessionUnknown          no session has the requested ID
-    ├── NotAnUploadServer       the responding server speaks another protocol
-    ├── ProtocolError           a response that can't be parsed
-    ├── FileError               a local file is unreadable, vanished or changed while being read
-    ├── FileFailure             a file failed for another reason than a request error
-    ├── AnalysisFailed          an analysis failed or returned no result
-    ├── OutcomeUnknown          the file may or may not be stored (docs/protocol.md section 3.15)
-    └── Interrupted             the user interrupted the command
+    ├── UsageError, NotAnUploadServer, ProtocolError, SessionUnknown, Interrupted
+    ├── FileError, FileFailure, OutcomeUnknown, AnalysisFailed
+    ├── NetworkError
+    │   ├── ConnectFailed ── Unreachable
+    │   └── ConnectionLost ── TimedOut
+    └── AnswerError
+        ├── ServerFault ── DiskFull, DigestPending
+        ├── NotFound ── UploadGone
+        └── RateLimited, Unauthorized, TooSlow, TooLarge, OffsetConflict, Locked, ChecksumMismatch, PatchBlocked,
+            PacksRefused, KeyReused, SessionLost
 
 The message says what happened to which file or URL, `hint` how to fix it. `code` is the code in `file.failed`;
 `retryable` is True where the same request can succeed later.
@@ -38,7 +18,7 @@ The message says what happened to which file or URL, `hint` how to fix it. `code
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from uploader_cli.core.codes import FailureCode
 
@@ -49,8 +29,8 @@ if TYPE_CHECKING:
 class UploaderError(Exception):
     """The base class of all errors; `str(error)` is the message for users."""
 
-    code: ClassVar[FailureCode] = FailureCode.PROTOCOL
-    retryable: bool = False
+    code = FailureCode.PROTOCOL
+    retryable = False
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         """`message` is one sentence that names the file, URL or option; `hint` says how to fix it."""
@@ -59,7 +39,7 @@ class UploaderError(Exception):
 
 
 class UsageError(UploaderError):
-    """Invalid input to a command. `details` are lines printed between message and hint."""
+    """Invalid option or config, missing path, empty selection. `details` are lines between message and hint."""
 
     def __init__(self, message: str, *, hint: str = "", details: Sequence[str] = ()) -> None:
         super().__init__(message, hint=hint)
@@ -109,7 +89,7 @@ class AnswerError(UploaderError):
         self.status = status
         self.error = error
         self.retry_after = retry_after
-        self.retryable = status >= 500 or status in (408, 423, 425, 429)
+        self.retryable = self.retryable or status >= 500 or status in (408, 423, 425, 429)
 
 
 class ServerFault(AnswerError):
@@ -123,7 +103,7 @@ class DiskFull(ServerFault):
 
 
 class DigestPending(ServerFault):
-    """503 with `Retry-After`: the server is computing the digest that was asked for."""
+    """503 with `Retry-After`: the server is still computing the requested digest."""
 
 
 class RateLimited(AnswerError):
@@ -153,31 +133,24 @@ class UploadGone(NotFound):
 
 
 class OffsetConflict(AnswerError):
-    """409, or a response with an unexpected offset: ask the server for its offset."""
+    """409, or a response with an unexpected offset. Retryable, once the server was asked for its offset."""
 
-    def __init__(self, message: str, *, status: int = 409, error: str = "", retry_after: float | None = None) -> None:
-        """Retryable, once the offset is known."""
-        super().__init__(message, status=status, error=error, retry_after=retry_after)
-        self.retryable = True
+    retryable = True
 
 
 class Locked(AnswerError):
-    """423."""
+    """423: another client writes to the upload."""
 
 
 class ChecksumMismatch(AnswerError):
-    """460 (tus 1.0, checksum): the chunk was corrupted on its way and discarded."""
+    """460 (tus 1.0, checksum): the chunk was corrupted on its way and discarded. The next attempt may succeed."""
 
     code = FailureCode.INTEGRITY
-
-    def __init__(self, message: str, *, status: int = 460, error: str = "", retry_after: float | None = None) -> None:
-        """Retryable: the next attempt may succeed."""
-        super().__init__(message, status=status, error=error, retry_after=retry_after)
-        self.retryable = True
+    retryable = True
 
 
 class TooLarge(AnswerError):
-    """413."""
+    """413: the request or the file exceeds a limit."""
 
     code = FailureCode.REFUSED_SIZE
 
@@ -202,14 +175,10 @@ class KeyReused(AnswerError):
 
 
 class SessionLost(AnswerError):
-    """The server no longer knows the session. Retryable: another session can be created."""
+    """The server no longer knows the session (docs/protocol.md section 3.14). Retryable in another session."""
 
     code = FailureCode.SERVER_ERROR
-
-    def __init__(self, message: str, *, status: int, error: str = "", retry_after: float | None = None) -> None:
-        """`retry_after` is in seconds."""
-        super().__init__(message, status=status, error=error, retry_after=retry_after)
-        self.retryable = True
+    retryable = True
 
 
 class SessionUnknown(UploaderError):
@@ -225,13 +194,12 @@ class ProtocolError(UploaderError):
 
 
 class FileError(UploaderError):
-    """A local file can't be sent. `path` is as selected."""
+    """A local file can't be sent. `path` is as selected; `code` is one of unreadable, vanished, changed."""
 
     def __init__(self, message: str, *, path: str, code: FailureCode, hint: str = "") -> None:
-        """`code` is one of unreadable, vanished, changed."""
         super().__init__(message, hint=hint)
         self.path = path
-        self.code = code  # type: ignore[misc]  # the one error whose code depends on the file
+        self.code = code
 
 
 class FileFailure(UploaderError):
@@ -240,7 +208,7 @@ class FileFailure(UploaderError):
     def __init__(self, message: str, *, code: FailureCode, retryable: bool = False) -> None:
         """`retryable`: the same file can succeed later."""
         super().__init__(message)
-        self.code = code  # type: ignore[misc]  # as in FileError
+        self.code = code
         self.retryable = retryable
 
 
@@ -256,7 +224,7 @@ class AnalysisFailed(UploaderError):
 
 
 class OutcomeUnknown(UploaderError):
-    """The file may or may not be stored."""
+    """The file may or may not be stored (docs/protocol.md section 3.15)."""
 
     code = FailureCode.OUTCOME_UNKNOWN
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import difflib
 import os
-import secrets
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,21 +15,19 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.observer import Observer
 from uploader_cli.errors import Interrupted, UsageError
 from uploader_cli.result import Progress, Receipts
-from uploader_cli.run import analysis
+from uploader_cli.run.commands import stored_run
 from uploader_cli.run.from_file import readable_list
-from uploader_cli.run.logfile import open_log
-from uploader_cli.run.reports import of_settings
-from uploader_cli.run.resume import pick_run, stored_run
-from uploader_cli.run.upload import Interrupts, begin, execute, select
+from uploader_cli.run.interrupts import Interrupts
+from uploader_cli.run.upload import begin, execute, prepare
+from uploader_cli.run.views import open_log
 from uploader_cli.run.watch import watch
 from uploader_cli.settings import OPTIONS, Settings, resolve, user_config_file
 from uploader_cli.transfer.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from uploader_cli.core.state import ProgressState
-    from uploader_cli.exit_status import Exit
     from uploader_cli.result import Result
     from uploader_cli.transfer.journal import RunHandle
 
@@ -68,7 +65,8 @@ class Uploader:
         Raises `UsageError` for an unknown option or a wrong value.
         """
         self.settings = _settings(settings, options)
-        self._callbacks = _Callbacks(on_event, on_progress, on_overall, on_completed, on_error)
+        ends = {ev.FileProgress: on_progress, ev.FileCompleted: on_completed, ev.FileFailed: on_error}
+        self._callbacks = _Callbacks(on_event, on_overall, {kind: call for kind, call in ends.items() if call})
         self._running: set[threading.Event] = set()
         self._lock = threading.Lock()
 
@@ -80,13 +78,12 @@ class Uploader:
         """
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         names = [os.fspath(path) for path in given]
-        run_id = secrets.token_hex(8)
         with (
             self._interruptible(cancel) as interrupts,
             readable_list(self.settings, names) as ready,
             Journal(ready.state_path, check=interrupts.check) as journal,
         ):
-            return self._run(ready, names, journal, interrupts, lambda: begin(ready, names, journal, run_id), run_id)
+            return self._run(ready, names, journal, interrupts, lambda: begin(ready, names, journal))
 
     def resume(self, run: str | None = None, *, cancel: threading.Event | None = None) -> Result:
         """Resume the interrupted run with this id, by default the newest; return a receipt for each file.
@@ -94,20 +91,16 @@ class Uploader:
         The run keeps its own options, as with `uploader resume`; token and headers are those of `settings`.
         Raises `UsageError` where there is no such run.
         """
-        run_id = secrets.token_hex(8)
         with (
             self._interruptible(cancel) as interrupts,
             Journal(self.settings.state_path, check=interrupts.check) as journal,
         ):
-            info = pick_run(journal, run)
-            stored, directory, typed = stored_run(info, {})
+            run_id, stored, directory, typed = stored_run(journal, run, {})
             kept = {name: getattr(self.settings, name) for name in ("token", "token_file", "token_command", "header")}
             settings = replace(stored, state_dir=self.settings.state_dir, **kept)
             names = [os.path.join(directory, path) for path in typed]
             with readable_list(settings, names) as ready:
-                return self._run(
-                    ready, names, journal, interrupts, lambda: journal.resume(info.id, new_id=run_id), run_id
-                )
+                return self._run(ready, names, journal, interrupts, lambda: journal.resume(run_id))
 
     def watch(self, *sessions: str, wait: float = 30.0, cancel: threading.Event | None = None) -> Result:
         """Follow sessions that another process uploads until they end; return a receipt for each file that ended.
@@ -134,10 +127,11 @@ class Uploader:
     @contextmanager
     def _interruptible(self, cancel: threading.Event | None) -> Iterator[Interrupts]:
         event = threading.Event() if cancel is None else cancel
+        early = Interrupted("the call was cancelled before its run began")
         with self._lock:
             self._running.add(event)
         try:
-            yield Interrupts(cancel=event, error=_cancelled)
+            yield Interrupts(cancel=event, error=lambda _code: early)
         finally:
             with self._lock:
                 self._running.discard(event)
@@ -149,17 +143,13 @@ class Uploader:
         journal: Journal,
         interrupts: Interrupts,
         start: Callable[[], RunHandle],
-        run_id: str,
     ) -> Result:
-        found = select(settings, names)
-        analysis.check(settings, found)
-        written = of_settings(settings, run_id, env={})
-        run = start()
-        receipts, log = Receipts(), open_log(settings, run_id)
+        prepared = prepare(settings, names, env={})
+        run, receipts = start(), Receipts()
+        log = open_log(settings, run.id)
         observers: list[Observer] = [self._callbacks, receipts, *([log] if log else [])]
-        kept = written.recorder(settings, run_id, run.resumed_from)
-        outcome = execute(settings, found, observers, interrupts, journal=journal, run=run, kept=kept)
-        problems = tuple(problem for recorder in kept for problem in recorder.notices.problems)
+        outcome, notices = execute(settings, prepared, observers, interrupts, journal=journal, run=run)
+        problems = tuple(problem for one in notices for problem in one.problems)
         return replace(receipts.result(outcome), report_problems=problems)
 
 
@@ -240,42 +230,26 @@ def _settings(settings: Settings | None, options: dict[str, object]) -> Settings
     return replace(settings, **changes)
 
 
-def _cancelled(_code: Exit) -> BaseException:
-    return Interrupted("the call was cancelled before its run began")
-
-
-@dataclass
+@dataclass(slots=True)
 class _Callbacks(Observer):
-    """An observer that calls the caller's functions."""
+    """Calls the caller's functions; `by_type` are those for one type of event."""
 
     on_event: Callable[[ev.Event], None] | None
-    on_progress: Callable[[ev.FileProgress], None] | None
     on_overall: Callable[[Progress], None] | None
-    on_completed: Callable[[ev.FileCompleted], None] | None
-    on_error: Callable[[ev.FileFailed], None] | None
+    by_type: Mapping[type[ev.Event], Callable[[Any], None]]
 
-    def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:  # noqa: ARG002 - as in Observer
-        """Call the functions that want this event."""
+    def handle(self, event: ev.Event, _state: ProgressState, _now: float) -> None:
         if self.on_event is not None and type(event) in _PUBLIC:
             self.on_event(event)
-        match event:
-            case ev.FileProgress() if self.on_progress:
-                self.on_progress(event)
-            case ev.FileCompleted() if self.on_completed:
-                self.on_completed(event)
-            case ev.FileFailed() if self.on_error:
-                self.on_error(event)
-            case _:
-                pass
+        if (callback := self.by_type.get(type(event))) is not None:
+            callback(event)
 
     def refresh(self, state: ProgressState, now: float) -> None:
-        """Report the totals of a frame."""
         if self.on_overall is not None:
             self.on_overall(Progress.of(state, now))
 
     def close(self, state: ProgressState, now: float) -> None:
-        """Report the totals of the end, unless an exception ended the run."""
-        if state.outcome is not None:
+        if state.outcome is not None:  # no exception ended the run
             self.refresh(state, now)
 
 

@@ -134,7 +134,7 @@ class Receipts(Observer):
                 )
             )
 
-    def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
+    def close(self, state: ProgressState, _now: float) -> None:
         """Copy incidents and analyses from the final state."""
         self.incidents, self.analyses = tuple(state.incidents.kept), tuple(state.analyses)
         self.analysis_file = state.analysis_file

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
-    from uploader_server.config import ServerConfig
     from uploader_server.faults import Faults
     from uploader_server.serving import EmbeddedServer
 
@@ -62,7 +61,7 @@ def running_server(marks: Iterable[tuple[Sequence[Any], Mapping[str, Any]]] = ()
     Raises `UsageError` for an unknown or invalid option, and without the extra `server`.
     """
     need_server_extra("the fixture `upload_server`")
-    from uploader_server.config import StartupError
+    from uploader_server.config import ServerConfig, StartupError
     from uploader_server.serving import EmbeddedServer
 
     options: dict[str, Any] = {}
@@ -72,30 +71,23 @@ def running_server(marks: Iterable[tuple[Sequence[Any], Mapping[str, Any]]] = ()
             raise UsageError(f"upload_faults: {positional[0]!r} has no name", hint="write upload_faults(latency_ms=50)")
         answers += _answers(named.get("answers", {}))
         options = {**{name: value for name, value in named.items() if name != "answers"}, **options}
-    try:
-        server = UploadServer(EmbeddedServer(_config(options)))
-    except StartupError as error:
-        raise UsageError(f"upload_server: {error}") from None
-    for method, path, script in answers:
-        server.faults.next_answers(method, path, script)
-    return server
-
-
-def _config(options: Mapping[str, Any]) -> ServerConfig:
-    from uploader_server.config import ServerConfig
-
     known = [field.name for field in fields(ServerConfig) if field.name not in _OURS]
-    for name in options:
+    for name, value in options.items():
         if name not in known:
             near = difflib.get_close_matches(name, [*known, "answers"], n=1, cutoff=0)[0]
             raise UsageError(f"upload_faults: unknown option {name!r}", hint=f"did you mean {near}?")
-    fitting: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
-    if fitting.get("root") is not None:
-        fitting["root"] = Path(fitting["root"])
+        options[name] = tuple(value) if isinstance(value, list) else value
+    if options.get("root") is not None:
+        options["root"] = Path(options["root"])
     try:
-        return ServerConfig(**fitting)
+        server = UploadServer(EmbeddedServer(ServerConfig(**options)))
+    except StartupError as error:
+        raise UsageError(f"upload_server: {error}") from None
     except ValueError as error:
         raise UsageError(f"upload_faults: {error}", hint="see docs/testing.md") from None
+    for method, path, script in answers:
+        server.faults.next_answers(method, path, script)
+    return server
 
 
 def _answers(asked: Any) -> Iterator[tuple[str, str, Sequence[Any]]]:

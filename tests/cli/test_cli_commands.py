@@ -14,12 +14,12 @@ from typer.main import get_command
 from uploader_cli import render
 from uploader_cli.__main__ import main
 from uploader_cli.cli.app import app
-from uploader_cli.run import terminal  # imported before a fake takes the place of its package
+from uploader_cli.run import views  # imported before a fake takes the place of its package
 from uploader_cli.settings import OPTIONS, Header, Settings
 
 _RESUME = get_command(app).commands["resume"]  # type: ignore[attr-defined]
 RESUME_OPTIONS = {param.name for param in _RESUME.params} & OPTIONS.keys()
-RUN_MODULES = ("checks", "commands", "config", "dry_run", "report_merge", "rest_commands", "resume", "watch")
+RUN_MODULES = ("checks", "commands", "config", "dry_run", "report_merge", "rest_commands", "watch")
 ID = "3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b"
 
 
@@ -50,7 +50,7 @@ class Runs:
 def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
     """The commands, in an empty directory, without settings of the machine's user."""
     fake = Runs()
-    monkeypatch.setitem(sys.modules, terminal.__name__, terminal)
+    monkeypatch.setitem(sys.modules, views.__name__, views)
     monkeypatch.setitem(sys.modules, "uploader_cli.run", SimpleNamespace(**dict.fromkeys(RUN_MODULES, fake)))
     for name in RUN_MODULES:
         monkeypatch.setitem(sys.modules, f"uploader_cli.run.{name}", fake)

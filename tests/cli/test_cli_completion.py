@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from uploader_cli.__main__ import main
 from uploader_cli.cli.app import app
-from uploader_cli.cli.completion import SHELLS
+from uploader_cli.cli.config import SHELLS
 from uploader_cli.settings import OPTIONS, user_config_file
 
 if TYPE_CHECKING:

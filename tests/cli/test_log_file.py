@@ -16,8 +16,8 @@ from uploader_cli import upload
 from uploader_cli.__main__ import main
 from uploader_cli.core.alarms import Alarms
 from uploader_cli.run.connections import Connections
-from uploader_cli.run.logfile import open_log
 from uploader_cli.run.loop import Loop
+from uploader_cli.run.views import open_log
 from uploader_cli.settings import Settings
 from uploader_server.faults import Answer
 

@@ -173,6 +173,22 @@ def test_null(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None
     assert list((tmp_path / "state" / "uploader" / "lists").iterdir()) == []
 
 
+@pytest.mark.parametrize(("flag", "warning"), [("--null", "warning: --null is deprecated: use -0\n"), ("-0", "")])
+def test_null_is_deprecated(
+    flag: str, warning: str, make_files: Files, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """`--null` still works; a file of that name after `--` is none of its uses."""
+    from uploader_cli.__main__ import main
+
+    make_files(**{"a.mp4": 1})
+    (tmp_path / "list").write_bytes(b"files/a.mp4\0")
+    assert main(["upload", "--dry-run", "-q", "--from-file", "list", flag]) == 0
+    assert capsys.readouterr().err == warning
+    (tmp_path / "--null").write_bytes(b"x")
+    main(["upload", "--dry-run", "-q", "--", "--null"])
+    assert capsys.readouterr().err == ""
+
+
 def test_stored_list_may_be_removed_by_a_parallel_run(make_files: Files, tmp_path: Path) -> None:
     """Another run may have removed the file: a dangling symlink has the same effect."""
     make_files(**{"a.mp4": 1})
@@ -337,9 +353,9 @@ def test_file_changed_after_its_check_fails(
     ("arguments", "words"),
     [
         (("--from-file", "list.txt", "files"), "--from-file and PATH exclude each other"),
-        (("-0", "files"), "--null needs a list"),
+        (("-0", "files"), "-0 needs a list"),
         (("--lenient", "files"), "--lenient needs a list"),
-        (("--from-file", "list.txt", "-0", "--from-format", "csv"), "--null and --from-format csv exclude each other"),
+        (("--from-file", "list.txt", "-0", "--from-format", "csv"), "-0 and --from-format csv exclude each other"),
         (("--from-file", "none.txt"), "none.txt can't be read: No such file or directory"),
         (("--from-file", "files"), "files can't be read: Is a directory"),
         (("--from-file", "list.txt", "--exclude", "*.mp4"), "nothing to upload in"),

@@ -17,6 +17,7 @@ class Mutant(NamedTuple):
 
 
 CORE, REPORT, RUN = "src/uploader_cli/core/", "src/uploader_cli/report/", "src/uploader_cli/run/"
+CHECKS = "src/uploader_cli/checks/"
 REALTIME, SELECTION = "src/uploader_cli/realtime/", "src/uploader_cli/selection/"
 SERVER = "server_stub/uploader_server/"
 
@@ -181,22 +182,22 @@ MUTANTS = (
     ),
     Mutant("a warning shows secrets", RUN + "loop.py", 'ev.RunWarning: ("text",),', "ev.RunWarning: (),", "unit/run"),
     Mutant("files of a failed session stay open", RUN + "watch.py", 'if status != "completed":', "if False:", WATCH),
-    Mutant("one answer makes a session unknown", RUN + "watched_session.py", "LOST = 2", "LOST = 1", WATCH),
+    Mutant("one answer makes a session unknown", RUN + "watch.py", "LOST = 2", "LOST = 1", WATCH),
     Mutant(
         "failed files of a watched session are success",
-        RUN + "watched_session.py",
+        RUN + "watch.py",
         "and not session.failed else",
         "else",
         WATCH,
     ),
     Mutant(
         "a token that is refused is waited for",
-        RUN + "watched_session.py",
+        RUN + "watch.py",
         "isinstance(failure, errors.Unauthorized)",
         "False",
         WATCH,
     ),
-    Mutant("--wait 0 does not ask", RUN + "watched_session.py", " or (not asked and waited <= FIRST)", "", WATCH),
+    Mutant("--wait 0 does not ask", RUN + "watch.py", " or (not asked and waited <= FIRST)", "", WATCH),
     # State
     Mutant(
         "a late message lowers the bytes sent",
@@ -429,8 +430,8 @@ MUTANTS = (
     Mutant(
         "any page may call",
         SERVER + "http/origins.py",
-        "elif origin is None or _names(origin, host):",
-        "elif True:",
+        'if "origin" not in headers or (',
+        "if True or (",
         "functional/server/test_server_origins.py",
     ),
     Mutant(
@@ -540,5 +541,41 @@ MUTANTS = (
         'request.headers.get("tus-resumable") != VERSION',
         "False",
         f"{TUS}core.py",
+    ),
+    # Checks of a server
+    Mutant(
+        "an optional check excuses a required one",
+        CHECKS + "smoke/__init__.py",
+        "if found.check.required or not check.required",
+        "if True",
+        "unit/smoke/test_smoke_runner.py",
+    ),
+    Mutant(
+        "findings are not masked",
+        CHECKS + "runner.py",
+        "finding = _masked(result.finding)",
+        "finding = result.finding",
+        "unit/doctor/test_doctor_examination.py",
+    ),
+    Mutant(
+        "a failed step blocks no other",
+        CHECKS + "doctor/__init__.py",
+        "if found.id == step.rests_on and found.verdict is Verdict.FAIL:",
+        "if False:",
+        "unit/doctor/test_doctor_examination.py",
+    ),
+    Mutant(
+        "stored bytes are not compared",
+        CHECKS + "smoke/expect.py",
+        "if found != sent:",
+        "if found is None:",
+        "functional/smoke/test_smoke_broken_servers.py",
+    ),
+    Mutant(
+        "no calls are reserved for the clean-up",
+        CHECKS + "smoke/site.py",
+        "(self.remaining if self.cleaning else self.spare) < 1 + leaves",
+        "self.remaining < 1",
+        "functional/smoke/test_smoke_runs.py",
     ),
 )

@@ -14,7 +14,7 @@ from uploader_cli.report.merge import Merge
 from uploader_cli.report.read import Report
 from uploader_cli.report.recorder import Recorder
 from uploader_cli.report.spool import Spool
-from uploader_cli.run.reports import Reports
+from uploader_cli.run.reports import outputs
 from uploader_cli.settings.values import report_file
 
 PAGE = page("reports.md")
@@ -46,9 +46,7 @@ def test_the_fields_of_a_file_are_named() -> None:
 
 def test_the_fields_of_a_joined_report_are_named(tmp_path) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "r.json"
-    recorder = Recorder(
-        Reports([report_file(str(path))], None, {}, "tag").outputs, RunFacts("run", "1", 0.0), lambda: 1.0
-    )
+    recorder = Recorder(outputs([report_file(str(path))], None, {}), RunFacts("run", "1", 0.0), lambda: 1.0)
     recorder.close(ProgressState(), 1.0)
     merge = Merge(Spool())
     merge.add(Report.open(path))

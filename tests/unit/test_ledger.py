@@ -191,7 +191,7 @@ def test_changed_file_with_a_listed_sha256_is_a_mismatch() -> None:
         (errors.FileError("no", path="a.mp4", code=FailureCode.CHANGED), True),
         (errors.FileError("no", path="a.mp4", code=FailureCode.VANISHED), True),
         (errors.FileError("no", path="a.mp4", code=FailureCode.UNREADABLE), False),
-        (errors.ChecksumMismatch("no"), False),
+        (errors.ChecksumMismatch("no", status=460), False),
         (errors.FileFailure("no", code=FailureCode.INTEGRITY), True),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, errors.UploaderError) else str(value),

@@ -84,11 +84,11 @@ class Listener:
             progress=self._hear,
         )
 
-    def dial(self) -> ChannelReason | None:
-        """Connect; return None, or the reason of a failure."""
+    def dial(self, grace: float = 0.0) -> ChannelReason | None:
+        """Connect; return None, or the reason of a failure, which may arrive up to `grace` seconds after the limit."""
         self._connection.start()
         try:
-            signal = self._news.get(timeout=self._limit)
+            signal = self._news.get(timeout=self._limit + grace)
         except queue.Empty:
             return ChannelReason.TIMEOUT
         if not isinstance(signal, Dialled):

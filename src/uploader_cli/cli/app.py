@@ -1,8 +1,11 @@
-"""The command line: one Typer app and one module per command, imported when the command is used."""
+"""The command line: one Typer app; the module of a command is imported when the command is used."""
 
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib import import_module
+from itertools import takewhile
 from typing import Annotated, Any
 
 import typer
@@ -12,23 +15,23 @@ from typer.main import get_command
 from uploader_cli import __version__
 from uploader_cli.cli.options import FLAGS
 
-COMMANDS = (
-    "demo",
-    "upload",
-    "resume",
-    "watch",
-    "status",
-    "cancel",
-    "delete",
-    "validate",
-    "report",
-    "doctor",
-    "smoke",
-    "serve",
-    "config",
-    "completion",
-)
-"""The commands in the order of the help. Each is a function in a module of this package; both have that name."""
+COMMANDS = {
+    "demo": "demo",
+    "upload": "upload",
+    "resume": "upload",
+    "watch": "sessions",
+    "status": "sessions",
+    "cancel": "sessions",
+    "delete": "sessions",
+    "validate": "sessions",
+    "report": "report",
+    "doctor": "checks",
+    "smoke": "checks",
+    "serve": "serve",
+    "config": "config",
+    "completion": "config",
+}
+"""The commands in the order of the help, with their modules in this package. Each is a function of that name."""
 
 _APPEARANCE: dict[str, Any] = {
     "rich_markup_mode": None,  # rich would cost --help 60 ms
@@ -39,6 +42,12 @@ _APPEARANCE: dict[str, Any] = {
 
 class _Command(TyperCommand):
     """A command whose help lists the options by section."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Warn of `--null`, which the next version removes."""
+        if "--null" in takewhile(lambda word: word != "--", args):
+            typer.echo("warning: --null is deprecated: use -0", err=True)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the sections of `options.FLAGS` after the arguments; options in no section are in the first one."""
@@ -54,20 +63,18 @@ class _Command(TyperCommand):
                     formatter.write_dl(rows)
 
 
+@cache
+def _command(name: str, module: str) -> Any:
+    alone = typer.Typer(add_completion=False, **_APPEARANCE)
+    alone.command(cls=_Command)(getattr(import_module(f"uploader_cli.cli.{module}"), name))
+    return get_command(alone)
+
+
 class _Commands(Mapping[str, Any]):
     """The commands by name, each imported on first use."""
 
-    def __init__(self) -> None:
-        self._made: dict[str, Any] = {}
-
     def __getitem__(self, name: str) -> Any:
-        if name not in COMMANDS:
-            raise KeyError(name)
-        if name not in self._made:
-            alone = typer.Typer(add_completion=False, **_APPEARANCE)
-            alone.command(cls=_Command)(getattr(import_module(f"uploader_cli.cli.{name}"), name))
-            self._made[name] = get_command(alone)
-        return self._made[name]
+        return _command(name, COMMANDS[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)
@@ -106,3 +113,16 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+def run_command(argv: Sequence[str] | None) -> int:
+    """Run one command and return its exit code; its usage errors (2) and Ctrl-C (130) are already printed."""
+    if "_UPLOADER_COMPLETE" in os.environ:  # set by the script of `uploader completion`
+        from typer.completion import completion_init  # type: ignore[attr-defined] # re-exported
+
+        completion_init()
+    try:
+        app(args=argv, prog_name="uploader")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    return 0

@@ -1,4 +1,4 @@
-"""`uploader config`."""
+"""The commands `config` and `completion`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from uploader_cli.cli import options as opt
-from uploader_cli.cli.candidates import among
 from uploader_cli.errors import UsageError
 from uploader_cli.settings import config_template, profiles, user_config_file
 
+SHELLS = ("bash", "zsh", "fish", "powershell")
 ACTIONS = ("show", "init", "path")
 
 
@@ -17,21 +17,23 @@ ACTIONS = ("show", "init", "path")
 def config(
     action: Annotated[
         str,
-        typer.Argument(
-            metavar="[show|init|path]",
-            help="show the effective settings and their sources; init writes a config file with every setting "
+        opt.argument(
+            "[show|init|path]",
+            "show the effective settings and their sources; init writes a config file with every setting "
             "commented out; path prints the path of the config file.",
-            show_default=False,
-            autocompletion=among(ACTIONS),
+            autocompletion=opt.among(ACTIONS),
         ),
     ] = "show",
-    force: Annotated[bool, typer.Option("--force", help="With init: overwrite the existing file.")] = False,
+    force: Annotated[bool, opt.option("--force", "", "With init: overwrite the existing file.")] = False,
     **given: Any,
 ) -> None:
     """Show the effective settings and their sources, or create a config file."""
     if action not in ACTIONS:
         raise UsageError(f"config: unknown action {action!r}", hint=f"use {', '.join(ACTIONS)}")
-    _check(action, {"--force": force, "--profile": given["profile"] is not None, "--json": given["json"] is not None})
+    used = {"--force": force, "--profile": given["profile"] is not None, "--json": given["json"] is not None}
+    for flag, belongs in {"--force": "init", "--profile": "show", "--json": "show"}.items():
+        if used[flag] and action != belongs:
+            raise UsageError(f"config {action}: {flag} is only for `config {belongs}`", hint="omit it")
     if action == "path":
         typer.echo(user_config_file())
         return
@@ -39,13 +41,16 @@ def config(
 
     if action == "init":
         raise typer.Exit(run.init(user_config_file(), config_template(opt.hints()), force=force))
-    asked = {**given, "tus_endpoint": None}  # as in an upload
-    settings = opt.load(asked, need_server=False)
+    settings = opt.load({**given, "tus_endpoint": None}, need_server=False)  # as in an upload
     raise typer.Exit(run.show(settings, user_config_file(), profiles(Path.cwd(), user_config_file())))
 
 
-def _check(action: str, given: dict[str, bool]) -> None:
-    belongs = {"--force": "init", "--profile": "show", "--json": "show"}
-    for flag, used in given.items():
-        if used and belongs[flag] != action:
-            raise UsageError(f"config {action}: {flag} is only for `config {belongs[flag]}`", hint="omit it")
+def completion(
+    shell: Annotated[str, opt.argument("|".join(SHELLS), "The shell.", autocompletion=opt.among(SHELLS))],
+) -> None:
+    """Print the shell script that completes commands, options and values."""
+    if shell not in SHELLS:
+        raise UsageError(f"completion: unknown shell {shell!r}", hint=f"use {', '.join(SHELLS)}")
+    from typer.completion import get_completion_script  # type: ignore[attr-defined] # re-exported
+
+    typer.echo(get_completion_script(prog_name="uploader", complete_var="_UPLOADER_COMPLETE", shell=shell))

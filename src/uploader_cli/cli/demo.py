@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,15 +29,18 @@ _PIECE = 1 << 20
 _PROCESSING = 0.4
 """Simulated processing time of each file in seconds; on loopback the stages would not be visible otherwise."""
 
+_NEXT = """
+Next, run the first two in two terminals:
+  uploader serve
+  uploader upload -s localhost:8005 YOUR-FILES
+  uploader serve --realtime flap:3    (the connection breaks every 3 s)"""
+
 
 @opt.with_options("progress")
 def demo(
     files: Annotated[int, typer.Option("--files", min=1, max=1000, metavar="N", help="Number of sample files.")] = 6,
     size: Annotated[str, typer.Option("--size", metavar="SIZE", help="Total size of the samples.")] = "60M",
-    keep: Annotated[
-        str | None,
-        typer.Option("--keep", metavar="DIR", help="Keep the samples and the stored files in DIR.", show_default=False),
-    ] = None,
+    keep: Annotated[str | None, opt.option("--keep", "DIR", "Keep the samples and the stored files in DIR.")] = None,
     **given: Any,
 ) -> None:
     """Upload sample files to a bundled server and verify the stored copies."""
@@ -60,7 +62,7 @@ def _run(place: Path, files: int, total: int, progress: str | None) -> int:
     from uploader_server.serving import EmbeddedServer
 
     # No setting of the user applies here: neither token nor header.
-    asked = {"progress": progress} | {"server": "localhost"}
+    asked = {"progress": progress, "server": "localhost"}
     resolve(asked, env={}, cwd=place, user_config=None)  # reports an invalid --progress before anything is created
     sources = _make_files(place / "samples", files, total)
     _say(f"Made {files} sample files, {total / (1 << 20):.1f} MiB in total.")
@@ -84,11 +86,7 @@ def _verify(sources: list[Path], root: Path) -> int:
         _say(f"NOT VERIFIED: the server's copy is missing or differs: {', '.join(map(repr, wrong))}")
         return Exit.INTEGRITY
     _say(f"Verified: the server has all {len(sources)} files, each with the SHA-256 of its source.")
-    _say("")
-    _say("Next, run the first two in two terminals:")
-    _say("  uploader serve")
-    _say("  uploader upload -s localhost:8005 YOUR-FILES")
-    _say("  uploader serve --realtime flap:3    (the connection breaks every 3 s)")
+    _say(_NEXT)
     return Exit.OK
 
 
@@ -96,11 +94,8 @@ def _verify(sources: list[Path], root: Path) -> int:
 def _workshop(keep: str | None) -> Iterator[Path]:
     """Create the demo's directory: a temporary one that is removed afterwards, or `keep`, which must be empty."""
     if keep is None:
-        place = Path(tempfile.mkdtemp(prefix="uploader-demo-"))
-        try:
-            yield place
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="uploader-demo-", ignore_cleanup_errors=True) as temporary:
+            yield Path(temporary)
         return
     place = Path(keep).expanduser().absolute()
     try:
@@ -120,8 +115,7 @@ def _make_files(directory: Path, count: int, total: int) -> list[Path]:
     weights = [1 + number % 3 for number in range(count)]
     made, left = [], total
     for number, weight in enumerate(weights):
-        after = sum(weights[number + 1 :])
-        size = max(1, left * weight // (weight + after))
+        size = max(1, left * weight // sum(weights[number:]))
         left -= size
         file = directory / (_NAMES[number] if number < len(_NAMES) else f"clip {number + 1:03}.bin")
         with file.open("wb") as out:

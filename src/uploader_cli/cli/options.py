@@ -1,4 +1,4 @@
-"""The options that several commands share, and how their values become `Settings`.
+"""The options that several commands share, their completion, and how their values become `Settings`.
 
 Values stay text here: `settings` parses flags, environment and config files with the same code.
 """
@@ -6,15 +6,14 @@ Values stay text here: `settings` parses flags, environment and config files wit
 import inspect
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from uploader_cli.cli.candidates import among, profile_names
-from uploader_cli.errors import UsageError
-from uploader_cli.settings import OPTIONS, Settings, resolve, user_config_file
+from uploader_cli.errors import UploaderError, UsageError
+from uploader_cli.settings import OPTIONS, Settings, profiles, resolve, user_config_file
 
 FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
     "Options": {
@@ -23,7 +22,7 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
     "What to send": {
         "from_file": ("FILE|-", "Send the files listed in FILE, or on standard input (-)."),
         "from_format": ("NAME", "Format of the list: auto (by suffix), plain, nul, csv or jsonl."),
-        "null": ("", "Paths of the list end with NUL, as from find -print0.", "-0"),
+        "null": ("", "Paths of the list end with NUL, as from find -print0 (--null is deprecated).", "-0"),
         "lenient": ("", "Skip invalid lines of the list and send the rest (exit code 4)."),
         "include": ("GLOB", "Send only matching files (gitignore syntax); repeatable."),
         "exclude": ("GLOB", "Skip matching files (gitignore syntax); repeatable."),
@@ -93,6 +92,16 @@ OUTPUT = "quiet verbose log_file log_level"
 ALL = " ".join(name for section in FLAGS.values() for name in section)
 
 
+def argument(metavar: str, help: str, **more: Any) -> Any:  # noqa: A002 - as in Typer
+    """Declare an argument of one command."""
+    return typer.Argument(metavar=metavar, help=help, show_default=False, **more)
+
+
+def option(flag: str, metavar: str, help: str, **more: Any) -> Any:  # noqa: A002 - as in Typer
+    """Declare an option of one command; `metavar` is empty for a switch."""
+    return typer.Option(flag, metavar=metavar or None, help=help, show_default=False, **more)
+
+
 def with_options(names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add the named options to the signature of a command, which gets them as keyword arguments."""
 
@@ -131,6 +140,20 @@ def _parameter(section: str, name: str, metavar: str, help: str, *short: str) ->
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=0 if count else None, annotation=annotation)
 
 
+def among(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """Return a completer for the `names` that start with the typed text. The shell completes file names itself."""
+    known = tuple(names)
+    return lambda incomplete: [name for name in known if name.startswith(incomplete)]
+
+
+def profile_names(incomplete: str) -> list[str]:
+    """Complete the profiles of the config files; none if a file is invalid, which the command itself reports."""
+    try:
+        return among(profiles(Path.cwd(), user_config_file()))(incomplete)
+    except (UploaderError, OSError):
+        return []
+
+
 def hints() -> dict[str, tuple[str, str]]:
     """Return the help text and the metavar of each flag."""
     return {name: (row[1], row[0]) for section in FLAGS.values() for name, row in section.items()}
@@ -148,27 +171,23 @@ def load(given: Mapping[str, object], *, need_server: bool = True) -> Settings:
 
     Notes about ignored values go to stderr, unless `--quiet`. Raises `UsageError`.
     """
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the working directory was deleted", hint="change to an existing directory") from None
     settings = resolve(
         flags(given),
         env=os.environ,
-        cwd=here(),
+        cwd=here,
         user_config=user_config_file(),
         need_server=need_server,
         use_endpoint="tus_endpoint" in given,
     )
     if settings.notes:
-        from uploader_cli.run.terminal import print_notes
+        from uploader_cli.run.views import print_notes
 
         print_notes(settings)
     return settings
-
-
-def here() -> Path:
-    """Return the working directory. Raises `UsageError` if it was deleted."""
-    try:
-        return Path.cwd()
-    except FileNotFoundError:
-        raise UsageError("the working directory was deleted", hint="change to an existing directory") from None
 
 
 def valid_uuid(value: str, what: str) -> str:

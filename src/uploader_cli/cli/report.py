@@ -5,17 +5,15 @@ from typing import Annotated, Any
 import typer
 
 from uploader_cli.cli import options as opt
-from uploader_cli.cli.candidates import among
 from uploader_cli.errors import UsageError
 
 
 @opt.with_options("json quiet")
 def report(
     action: Annotated[
-        str,
-        typer.Argument(metavar="merge", help="merge: combine several reports.", autocompletion=among(("merge",))),
+        str, opt.argument("merge", "merge: combine several reports.", autocompletion=opt.among(["merge"]))
     ],
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="JSON reports.", show_default=False)],
+    files: Annotated[list[str], opt.argument("FILE...", "JSON reports.")],
     reports: Annotated[
         list[str] | None,
         typer.Option(
@@ -23,7 +21,7 @@ def report(
         ),
     ] = None,
     failed_to: Annotated[
-        str | None, typer.Option("--failed-to", metavar="FILE", help="Write a list of the files to upload again.")
+        str | None, opt.option("--failed-to", "FILE", "Write a list of the files to upload again.")
     ] = None,
     **given: Any,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from uploader_cli import signals
-from uploader_cli.cli.candidates import among
+from uploader_cli.cli.options import among
 from uploader_cli.cli.server_extra import need_server_extra
 
 _REALTIME = "off, hang, refuse, flap:SECONDS or kill-after:SECONDS"

@@ -1,10 +1,11 @@
-"""`uploader upload`."""
+"""The commands `upload` and `resume`."""
 
 from typing import Annotated, Any
 
 import typer
 
 from uploader_cli.cli import options as opt
+from uploader_cli.errors import UsageError
 
 
 def _print_schema(wanted: bool) -> None:
@@ -15,21 +16,20 @@ def _print_schema(wanted: bool) -> None:
         raise typer.Exit
 
 
+_SCHEMA = opt.option(
+    "--json-schema",
+    "",
+    "Print the JSON Schema of --json and exit.",
+    callback=_print_schema,
+    is_eager=True,
+    rich_help_panel="Output",
+)
+
+
 @opt.with_options(opt.ALL)
 def upload(
-    paths: Annotated[
-        list[str] | None, typer.Argument(metavar="[PATH...]", help="Files and directories.", show_default=False)
-    ] = None,
-    json_schema: Annotated[  # noqa: ARG001 - its callback acts
-        bool,
-        typer.Option(
-            "--json-schema",
-            callback=_print_schema,
-            is_eager=True,
-            help="Print the JSON Schema of --json and exit.",
-            rich_help_panel="Output",
-        ),
-    ] = False,
+    paths: Annotated[list[str] | None, opt.argument("[PATH...]", "Files and directories.")] = None,
+    json_schema: Annotated[bool, _SCHEMA] = False,  # noqa: ARG001 - its callback acts
     **given: Any,
 ) -> None:
     """Upload files and directories."""
@@ -39,3 +39,35 @@ def upload(
     else:
         from uploader_cli.run.commands import upload_command as command
     raise typer.Exit(command(settings, paths or []))
+
+
+@opt.with_options(
+    "profile jobs limit_rate retries max_wait wait_for_server stall warn_latency warn_error_rate lenient "
+    "resend_unknown verify analysis_to cancel_on_interrupt state_dir json progress report failed_to on_failure "
+    f"{opt.OUTPUT} {opt.REQUESTS}"
+)
+def resume(
+    run_id: Annotated[
+        str | None, opt.argument("[RUN]", "Run ID or its first characters. [default: the newest]")
+    ] = None,
+    list_: Annotated[bool, opt.option("--list", "", "List the stored runs and exit.")] = False,
+    forget: Annotated[
+        str | None, opt.option("--forget", "RUN", "Delete the stored run and exit; it can't be resumed then.")
+    ] = None,
+    **given: Any,
+) -> None:
+    """Resume an interrupted upload with its own options; options given here replace them."""
+    flags = opt.flags(given)
+    things = {"RUN": run_id, "--list": list_ or None, "--forget": forget}
+    asked = [name for name, value in things.items() if value is not None]
+    if len(asked) > 1:
+        raise UsageError(f"{asked[0]} and {asked[1]} exclude each other", hint="omit one of them")
+    if "" in (run_id, forget):
+        raise UsageError(f"{asked[0]}: '' is not an ID", hint="list the runs with: uploader resume --list")
+    from uploader_cli.run import commands as run
+
+    if list_:
+        raise typer.Exit(run.resume_list(flags))
+    if forget is not None:
+        raise typer.Exit(run.resume_forget(forget, flags))
+    raise typer.Exit(run.resume_command(run_id, flags))

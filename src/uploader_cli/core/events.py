@@ -338,6 +338,11 @@ class CallMade(Event):
     error: str | None = None
     carries: bool = field(default=False, metadata=INTERNAL)
 
+    @property
+    def well(self) -> bool:
+        """False without a response, and for 429 and 5xx."""
+        return self.status is not None and self.status != 429 and self.status < 500
+
 
 # --- internal: facts for the state -----------------------------------------------------------------------------------
 

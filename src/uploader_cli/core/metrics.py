@@ -45,7 +45,6 @@ class Measures:
     def call(self, call: CallMade) -> None:
         """Record a request or the dial of a websocket. Long polling is ignored: its requests wait on purpose."""
         parts = urlsplit(call.url)
-        well = call.status is not None and call.status < 500 and call.status != 429
         if parts.scheme in ("ws", "wss"):
             self.dials += 1
             self.failed_dials += call.error is not None
@@ -54,8 +53,8 @@ class Measures:
         if "/socket.io/" in parts.path:
             return
         self.calls += 1
-        self.failed_calls += not well
-        self.tries.append(well)
+        self.failed_calls += not call.well
+        self.tries.append(call.well)
         if call.status is not None and not call.carries and "/api/ai/" not in parts.path:
             self._latency.add(call.seconds * 1000)
             self.latencies.append(call.seconds * 1000)

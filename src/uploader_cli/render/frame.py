@@ -30,9 +30,7 @@ LATELY = 0.5  # seconds between two updates of those rows
 class Frame:
     """Draws the state; stores only the row of each file."""
 
-    def __init__(self, *, stall: float = 30.0) -> None:
-        """`stall`: seconds without progress before an alert is shown."""
-        self._stall = stall
+    def __init__(self) -> None:
         self._slots = Slots()
         self._lately: list[FileEnded] = []
         self._lately_due = float("-inf")
@@ -41,7 +39,7 @@ class Frame:
         """Return fewer than `height` rows of at most `width` cells each."""
         space = max(1, height - 1)
         top = [_header(state, width), *_whole(state, now, width)]
-        alert = overview.alert(state, now, self._stall)
+        alert = overview.alert(state, now)
         if alert or space >= len(top) + 4:
             top.insert(min(len(top), space - 1), [("! ", "bold yellow"), (alert, "bold")] if alert else [])
         top = top[:space]

@@ -32,10 +32,10 @@ _LOCAL = 3  # index of the local modes in the result of `tcgetattr`
 class LiveView(Observer):
     """Redraws at most ten times a second and erases itself at the end."""
 
-    def __init__(self, stream: TextIO | Console, *, color: bool = True, stall: float = 30.0) -> None:
-        """`stream` is a terminal (or a ready console); `stall`: seconds without progress before an alert is shown."""
+    def __init__(self, stream: TextIO | Console, *, color: bool = True) -> None:
+        """`stream` is a terminal or a ready console."""
         self._console = stream if isinstance(stream, Console) else _console(stream, color=color)
-        self._frame = Frame(stall=stall)
+        self._frame = Frame()
         self._picture = _Picture()
         self._keys = _Keys(self._console.file)
         self._live: Live | None = None
@@ -67,7 +67,7 @@ class LiveView(Observer):
         self._live.refresh()
         self._write(_SYNC_OFF)
 
-    def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
+    def close(self, _state: ProgressState, _now: float) -> None:
         """Erase the view, show the cursor and discard typed input. Can be called twice."""
         if self._live is not None:
             self._erase_wrapped(self._console.size.width)

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from uploader_cli.core.alarms import why_nothing_moves
 from uploader_cli.core.events import ChannelState, PauseReason, Transport
+from uploader_cli.core.incidents import IncidentKind
 from uploader_cli.render.words import clock, safe
 
 if TYPE_CHECKING:
@@ -65,14 +66,13 @@ def channel(now: Channel, *, latency: bool = True) -> tuple[str, str, str]:
     return glyph, words, style
 
 
-def alert(state: ProgressState, now: float, stall: float) -> str:
+def alert(state: ProgressState, now: float) -> str:
     """Return what stops the run or makes its numbers outdated; empty if nothing does."""
     if pause := _pause(state, now):
         return pause
     parts = []
-    silent = now - state.advanced
-    if silent >= stall and state.outcome is None and state.server:
-        parts.append(f"no progress for {clock(silent)}: {safe(why_nothing_moves(state))}")
+    if IncidentKind.STALL in state.incidents.active:
+        parts.append(f"no progress for {clock(now - state.advanced)}: {safe(why_nothing_moves(state))}")
     if state.channel.stale:
         heard = state.channel.heard
         update = "no update yet" if heard is None else f"no update for {now - heard:.0f} s"

@@ -25,15 +25,12 @@ _LIMITS |= {"retry": 30, "channel": 30, "warning": 20, "recovery": 20}
 class PlainView(Observer):
     """Prints one line per event. `verbose` 1 adds each file, 2 the server's messages; `quiet` shows only problems."""
 
-    def __init__(
-        self, stream: TextIO, *, verbose: int = 0, quiet: bool = False, interval: float = 5.0, stall: float = 30.0
-    ) -> None:
+    def __init__(self, stream: TextIO, *, verbose: int = 0, quiet: bool = False, interval: float = 5.0) -> None:
         """`interval`: minimum seconds between progress lines, which grow to one minute in a long run."""
         self._stream = stream
         self._verbose = verbose
         self._quiet = quiet
         self._interval = interval
-        self._stall = stall
         self._due: float | None = None
         self._lines: Counter[str] = Counter()
         self._channel = ""
@@ -90,7 +87,7 @@ class PlainView(Observer):
         if now < self._due:
             return
         self._due = now + max(self._interval, min(_SLOWEST, (now - state.started) / 20))
-        self._say(progress_line(state, now, self._stall))
+        self._say(progress_line(state, now))
 
     def _started(self, event: ev.RunStarted) -> None:
         if event.protocol == "watch":
@@ -143,7 +140,7 @@ class PlainView(Observer):
         self._stream.flush()
 
 
-def progress_line(state: ProgressState, now: float, stall: float) -> str:
+def progress_line(state: ProgressState, now: float) -> str:
     """Format `42 % · 130.2/310.0 MiB · 12.1 MiB/s · ETA 0:15 · 7 of 20 done · live websocket 12 ms`."""
     parts = [overview.percent(state.fraction, at_most=state.walking).strip()]
     if not state.watched:
@@ -155,8 +152,7 @@ def progress_line(state: ProgressState, now: float, stall: float) -> str:
     failed = f", {state.failed:,} failed" if state.failed else ""
     parts.append(overview.files(state).strip() + failed)
     parts.append(overview.channel(state.channel, latency=False)[1])
-    alert = overview.alert(state, now, stall)
-    return " · ".join([*parts, alert] if alert else parts)
+    return " · ".join(filter(None, [*parts, overview.alert(state, now)]))
 
 
 def _brief(text: str) -> str:

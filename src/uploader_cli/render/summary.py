@@ -87,13 +87,9 @@ def summary(
     width: int = 80,
     color: bool = False,
     resume_hint: str = "",
-    next_steps: Sequence[str] = (),
     verbose: bool = False,
 ) -> list[str]:
-    """Return lines of at most `width` cells (20 at least).
-
-    `resume_hint` is the command that resumes an interrupted run; each of `next_steps` becomes a line with `→`.
-    """
+    """Return lines of at most `width` cells (20 at least); `resume_hint` is the command that resumes the run."""
     lines = _Lines(max(20, width))
     watching, interrupted = state.watched, outcome.exit_code in _INTERRUPTED
     lines.add(*(_watch_verdict(state, outcome) if watching else _verdict(state, outcome)))
@@ -116,8 +112,8 @@ def summary(
         words = exits.get(outcome.exit_code, "see above")
         words = words.replace("some files", "an analysis") if _complete(state, outcome) else words
         lines.add(" ", f"exit code {outcome.exit_code}: {words}")
-    for step in next_steps:
-        lines.add("→", safe(step))
+    if state.advice:
+        lines.add("→", safe(state.advice))
     return [_colored(line) for line in lines.out] if color else lines.out
 
 

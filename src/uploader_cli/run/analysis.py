@@ -1,11 +1,15 @@
-"""Analyse the uploaded files after an upload, while the view is still shown."""
+"""Analyse the uploaded files after an upload, while the view is still shown, and save the results in one file."""
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
@@ -17,11 +21,10 @@ from uploader_cli.exit_status import Exit
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from uploader_cli.run.analysis_file import AnalysisFile
     from uploader_cli.run.analyst import Analyst
     from uploader_cli.run.connections import Connections
+    from uploader_cli.run.interrupts import Interrupts
     from uploader_cli.run.loop import Loop
-    from uploader_cli.run.upload import Interrupts
     from uploader_cli.selection.selection import Selection
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.journal import RunHandle
@@ -33,11 +36,9 @@ _PLAN = ("fusionPlan", "plan")
 
 
 def check(settings: Settings, found: Selection) -> None:
-    """Raise `UsageError` for a selection that can't be analysed, before anything is sent."""
+    """Raise `UsageError` if the selection can't be analysed or the result can't be saved, before anything is sent."""
     if settings.analyze == "none":
         return
-    from uploader_cli.run.analysis_file import AnalysisFile
-
     if settings.tus_endpoint:
         raise errors.UsageError("--analyze: a tus endpoint has no analysis", hint="use --server, or omit --analyze")
     count = len(found.files)
@@ -46,26 +47,31 @@ def check(settings: Settings, found: Selection) -> None:
         raise errors.UsageError(
             f"--analyze {settings.analyze} needs exactly two files, and {selected} selected", hint="nothing was sent"
         )
-    AnalysisFile.check(settings.analysis_to)
+    directory = _result_file(settings, "").parent
+    if not directory.is_dir():
+        raise errors.UsageError(f"--analysis-to: {directory} is not a directory", hint="create it or give another path")
+    if not os.access(directory, os.W_OK):
+        raise errors.UsageError(
+            f"the analysis can't be saved: {directory.absolute()} is not writable",
+            hint="give another path with --analysis-to",
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A file on the server: `path` as selected, `place` its path on the server."""
-
-    path: str
-    place: str
+def _result_file(settings: Settings, run_id: str) -> Path:
+    """Return the file for the results: --analysis-to, or a new one in that directory or the working directory."""
+    where = settings.analysis_to or Path()
+    return where / f"uploader-analysis-{run_id}.json" if where.is_dir() else where
 
 
 @dataclass(slots=True)
 class Places:
-    """The server's path of each file: as it reported, else the one below /uploads.
+    """The files on the server: `path` as selected, `place` as the server reported it, else the one below /uploads.
 
     For a file that was present, the journal has the path from an earlier run. `listen` gets the loop's events.
     """
 
     run: RunHandle
-    subjects: dict[int, Subject] = field(default_factory=dict)
+    subjects: dict[int, dict[str, str]] = field(default_factory=dict)
     nowhere: list[str] = field(default_factory=list)
     """Files on the server whose path there is unknown."""
 
@@ -74,16 +80,16 @@ class Places:
         for event in events:
             match event:
                 case ev.FileCompleted():
-                    self._note(event.file, event.path, event.file_path or event.location)
+                    place = event.file_path or event.location
                 case ev.FileSkipped(reason=SkipReason.PRESENT | SkipReason.RECEIPT) if event.local is not None:
                     (receipt,) = self.run.receipts([event.local])
-                    self._note(event.file, event.path, receipt.location if receipt else None)
-
-    def _note(self, number: int, path: str, place: str | None) -> None:
-        if place:
-            self.subjects[number] = Subject(path, place)
-        else:
-            self.nowhere.append(path)
+                    place = receipt.location if receipt else None
+                case _:
+                    continue
+            if place:
+                self.subjects[event.file] = {"path": event.path, "place": place}
+            else:
+                self.nowhere.append(event.path)
 
 
 def analyse(
@@ -93,13 +99,11 @@ def analyse(
 
     An interrupt ends the wait at once: the upload is complete in any case.
     """
-    from uploader_cli.run.analysis_file import AnalysisFile
     from uploader_cli.run.analyst import Analyst
 
-    analyst = Analyst(connections.another_api, loop.emit, connections.stop, connections)
+    analyst = Analyst(connections.api.another, loop.emit, connections.stop, connections.channel)
     connections.on_analysis = analyst.hear
-    saved = AnalysisFile(settings.analysis_to, run_id, settings.server)
-    work = _Work(Kind(settings.analyze), places, settings.category, analyst, saved, loop.emit)
+    work = _Work(settings, run_id, places, analyst, loop.emit)
     thread = threading.Thread(target=work.run, name="uploader-analysis", daemon=True)
     thread.start()
     while thread.is_alive():
@@ -117,70 +121,71 @@ def analyse(
 
 @dataclass(slots=True)
 class _Work:
-    """The thread that runs the analyses one after the other."""
+    """The thread that runs the analyses one after the other; failures are emitted and recorded in `codes`."""
 
-    kind: Kind
+    settings: Settings
+    run_id: str
     places: Places
-    category: str
     analyst: Analyst
-    saved: AnalysisFile
     emit: Callable[[ev.Event], None]
     codes: list[Exit] = field(default_factory=list)
     interrupted: bool = False
     bug: BaseException | None = None
+    _saved: list[dict[str, Any]] = field(default_factory=list)
+    _is_hopeless: bool = False
+    """The following analyses would fail in the same way."""
 
     def run(self) -> None:
-        """Run all analyses; failures are emitted and recorded in `codes`."""
         try:
-            self._all()
+            self._analyse_all(Kind(self.settings.analyze))
             self._save()
         except BaseException as bug:  # noqa: BLE001 - raised again by the main thread
             self.bug = bug
 
-    def _all(self) -> None:
+    def _analyse_all(self, kind: Kind) -> None:
         subjects = [subject for _, subject in sorted(self.places.subjects.items())]
         for path in self.places.nowhere:
-            self._refuse(path, "the server did not report the path of the file")
-        if self.kind is Kind.CONTENT:
+            self._refuse(kind, path, "the server did not report the path of the file")
+        if kind is Kind.CONTENT:
             for number, subject in enumerate(subjects, 1):
-                asked = {"videoPath": subject.place, "category": self.category}
-                if self._one(Kind.CONTENT, [subject], asked, number, len(subjects)) is None and self._is_hopeless:
-                    for left in subjects[number:]:
-                        self._refuse(left.path, "not started after the previous failure")
-                    return
+                if self._is_hopeless:
+                    self._refuse(kind, subject["path"], "not started after the previous failure")
+                    continue
+                asked = {"videoPath": subject["place"], "category": self.settings.category}
+                self._analyse(kind, [subject], asked, number, len(subjects))
         elif len(subjects) == PAIR:
-            self._pair(subjects)
+            of = 2 if kind is Kind.MUSIC else 1
+            asked = {"video1Path": subjects[0]["place"], "video2Path": subjects[1]["place"]}
+            fused = self._analyse(Kind.FUSION, subjects, asked, 1, of)
+            if fused is not None and kind is Kind.MUSIC:
+                plan = next((fused[name] for name in _PLAN if fused.get(name)), fused)
+                self._analyse(kind, subjects, {"fusionPlan": plan}, 2, of)
         elif not self.places.nowhere:
-            self._refuse("two files", "the server does not have both files")
+            self._refuse(kind, "two files", "the server does not have both files")
 
-    _is_hopeless: bool = False
-    """The following analyses would fail in the same way."""
-
-    def _pair(self, subjects: Sequence[Subject]) -> None:
-        of = 2 if self.kind is Kind.MUSIC else 1
-        asked = {"video1Path": subjects[0].place, "video2Path": subjects[1].place}
-        fused = self._one(Kind.FUSION, subjects, asked, 1, of)
-        if fused is not None and self.kind is Kind.MUSIC:
-            plan = next((fused[name] for name in _PLAN if fused.get(name)), fused)
-            self._one(Kind.MUSIC, subjects, {"fusionPlan": plan}, 2, of)
-
-    def _one(
-        self, kind: Kind, subjects: Sequence[Subject], asked: Mapping[str, object], number: int, of: int
+    def _analyse(
+        self, kind: Kind, subjects: Sequence[dict[str, str]], asked: Mapping[str, object], number: int, of: int
     ) -> JsonObject | None:
-        name = " + ".join(subject.path for subject in subjects)
-        self.emit(ev.AnalysisStarted(kind, name, number, of))
+        self.emit(ev.AnalysisStarted(kind, " + ".join(subject["path"] for subject in subjects), number, of))
         began = time.monotonic()
         data: JsonObject | None = None
-        error: errors.UploaderError | None = None
+        words = ""
         try:
             data = self.analyst.analyse(kind, asked)
-        except errors.UploaderError as failure:
-            error = failure
-        self.saved.add(kind, subjects, time.monotonic() - began, data, str(error) if error else "")
-        if error is not None:
+            self.emit(ev.AnalysisEnded(summary=in_a_sentence(data)))
+        except errors.UploaderError as error:
+            words = str(error)
             self._failed(error)
-        else:
-            self.emit(ev.AnalysisEnded(summary=in_a_sentence(data or {})))
+        self._saved.append(
+            {
+                "kind": str(kind),
+                "files": subjects,
+                "finished_at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+                "seconds": round(time.monotonic() - began, 3),
+                "error": words or None,
+                "result": data,
+            }
+        )
         return data
 
     def _failed(self, error: errors.UploaderError) -> None:
@@ -196,21 +201,32 @@ class _Work:
             self.codes.append(Exit.RETRY_MAY_HELP if error.retryable else Exit.FAILED_FOR_GOOD)
         self.emit(ev.AnalysisEnded(error=words, retryable=error.retryable))
 
-    def _refuse(self, path: str, why: str) -> None:
-        self.emit(ev.AnalysisStarted(self.kind, path))
+    def _refuse(self, kind: Kind, path: str, why: str) -> None:
+        self.emit(ev.AnalysisStarted(kind, path))
         self.emit(ev.AnalysisEnded(error=why))
         self.codes.append(Exit.FAILED_FOR_GOOD)
 
     def _save(self) -> None:
-        try:
-            path = self.saved.write()
-        except OSError as error:
-            text_ = f"the result could not be saved in {self.saved.path}: {error.strerror or error}"
-            self.emit(ev.RunWarning(ev.WarningCode.ANALYSIS_FAILED, text_))
-            self.codes.append(Exit.FAILED_FOR_GOOD)
+        """Write the results, if there are any, atomically."""
+        if not any(item["result"] is not None for item in self._saved):
             return
-        if path is not None:
-            self.emit(ev.AnalysisSaved(str(path)))
+        file = _result_file(self.settings, self.run_id)
+        made = file.with_name(f".{file.name}.{self.run_id}")
+        content = {"v": 1, "run": self.run_id, "server": self.settings.server, "analyses": self._saved}
+        try:
+            with made.open("x", encoding="utf-8", errors="backslashreplace") as stream:
+                json.dump(content, stream, indent=2, ensure_ascii=False)
+                stream.write("\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            made.replace(file)
+            self.emit(ev.AnalysisSaved(str(file.absolute())))
+        except OSError as error:
+            why = f"the result could not be saved in {file}: {error.strerror or error}"
+            self.emit(ev.RunWarning(ev.WarningCode.ANALYSIS_FAILED, why))
+            self.codes.append(Exit.FAILED_FOR_GOOD)
+        finally:
+            made.unlink(missing_ok=True)
 
 
 def in_a_sentence(data: JsonObject) -> str:

@@ -1,7 +1,7 @@
-"""One analysis on the server (docs/protocol.md, section 4): the call, its time limit, and its progress.
+"""One analysis on the server (docs/protocol.md section 4): the call, its time limit, and its progress.
 
-The answer to the call is the authority. Until it comes, progress is what the room's events say, else the status call,
-else a guess by time.
+The response to the call decides. Until it arrives, progress comes from the messages in the analysis's Socket.IO room,
+else from polls of its status, else it is estimated from the time.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.events import AnalysisMessage
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.events import Event
     from uploader_cli.core.protocol import AnalysisStatus
+    from uploader_cli.realtime.channel import Channel
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.pacing import Stop
 
@@ -33,68 +34,58 @@ CALLS = {
 LIMITS: Mapping[Kind, float] = {Kind.CONTENT: 180.0, Kind.FUSION: 300.0, Kind.MUSIC: 300.0}
 """Seconds for one call."""
 QUIET = 2.0
-"""Seconds without an event after which the status is asked for."""
+"""Seconds without a message after which the status is polled."""
 AFTER_AN_ERROR = 5.0
-"""Seconds in which the answer must come after an event that says that the analysis failed."""
+"""Seconds to wait for the response after a message that reports a failure."""
 SLACK = 5.0
 """Seconds that the HTTP call waits longer than the limit, so that the limit ends it."""
 HEAD_START = 0.1
 """Seconds between joining the room and the call: the server does not acknowledge a join."""
 DRAIN = 0.25
-"""Seconds before the room is left: late events would be taken for those of the next analysis."""
+"""Seconds before leaving the room: late messages would be taken for those of the next analysis."""
 GATEWAY = (502, 504)
-"""Answers of a proxy whose own time limit is over."""
+"""Statuses of a proxy whose own time limit is over."""
 MOST_UNKNOWN = 3
-"""Answers of 404 after which the status is not asked for any more."""
+"""404 responses after which the status is no longer polled."""
 MISSES = 3
-"""Status calls without an answer after which a lost analysis is given up."""
+"""Polls without a response after which a lost analysis is given up."""
 TICK = 0.1
 
 
-class Room(Protocol):
-    """The rooms of the one Socket.IO connection. No call may block."""
-
-    def enter(self, room: str) -> None:
-        """Join a room."""
-
-    def quit(self, room: str) -> None:
-        """Leave it."""
-
-
 class Analyst:
-    """Have the server analyse one thing after the other. `hear` takes the room's events, from any thread."""
+    """Runs one analysis after the other. `hear` takes the messages of their rooms, from any thread."""
 
     def __init__(
         self,
         make_api: Callable[[], Api],
         emit: Callable[[Event], None],
         stop: Stop,
-        room: Room,
+        channel: Channel,
         limits: Mapping[Kind, float] = LIMITS,
     ) -> None:
-        """`make_api` gives a client of its own to each thread that calls."""
-        self._make_api, self._emit, self._stop, self._room, self._limits = make_api, emit, stop, room, limits
+        """`make_api` returns a client for one thread."""
+        self._make_api, self._emit, self._stop, self._channel, self._limits = make_api, emit, stop, channel, limits
         self._listening = False
         self._heard, self._is_quiet = 0.0, True
         self._failed: tuple[float, str] | None = None
         self._status: _Status | None = None
 
     def shut(self) -> None:
-        """End a status call, from another thread."""
+        """End a running poll, from another thread."""
         if self._status is not None:
             self._status.close()
 
     def hear(self, event: AnalysisMessage) -> None:
-        """Take an event of the room. It names no session: only one analysis runs at a time."""
+        """Process a message. It names no session: only one analysis runs at a time."""
         if self._listening:
             self._heard, self._is_quiet = time.monotonic(), False
             self._take(event)
 
     def analyse(self, kind: Kind, asked: Mapping[str, object]) -> JsonObject:
-        """Return the result, `data` of the answer. Raise `UploaderError`, or `Interrupted` at once when stopped."""
+        """Return the result. Raises `UploaderError`, and `Interrupted` at once when stopped."""
         session = str(uuid.uuid4())
         self._failed, self._heard, self._is_quiet, self._listening = None, time.monotonic(), True, True
-        self._room.enter(session)
+        self._channel.enter(session)
         try:
             self._stop.sleep(HEAD_START)
             return self._supervised(kind, session, {**asked, "sessionId": session})
@@ -102,10 +93,10 @@ class Analyst:
             if not self._stop:
                 time.sleep(DRAIN)
             self._listening = False
-            self._room.quit(session)
+            self._channel.leave(session)
 
     def _supervised(self, kind: Kind, session: str, asked: dict[str, object]) -> JsonObject:
-        """Call in a thread of its own, so that this one sees the time limit, an interrupt and silence."""
+        """Call in another thread, so that this one sees the time limit, an interrupt and silence."""
         api, limit = self._make_api(), self._limits[kind]
         began, done = time.monotonic(), threading.Event()
         deadline, body, failure = began + limit, list[object](), list[BaseException]()
@@ -131,7 +122,7 @@ class Analyst:
                 if self._failed is not None and now >= self._failed[0] + AFTER_AN_ERROR:
                     raise errors.AnalysisFailed(self._failed[1] or "the server gave it up", retryable=True)
                 if now - self._heard >= QUIET:
-                    self._take(status.ask(now, assumed(now - began, limit)))
+                    self._take(status.message(now, assumed(now - began, limit)))
             if failure:
                 result = self._after_failure(failure[0], status, deadline)
                 if result is None:
@@ -147,21 +138,21 @@ class Analyst:
         return data
 
     def _after_failure(self, error: BaseException, status: _Status, deadline: float) -> JsonObject | None:
-        """Return the result of an analysis of which only the answer was lost, or None.
+        """Return the result of an analysis of which only the response was lost, or None.
 
-        The server continues after a lost connection or a proxy's time-out, so the status is asked until `deadline`.
+        The server continues after a lost connection or a proxy's timeout, so the status is polled until `deadline`.
         """
         lost = isinstance(error, errors.ConnectionLost) or getattr(error, "status", 0) in GATEWAY
         if not lost and (not isinstance(error, errors.AnswerError) or not self._is_quiet):
             return None
         misses = 0
         while time.monotonic() < deadline:
-            found = status.look()
+            found = status.poll()
             self._take(found.message if found is not None else None)
             misses += found is None
             if not lost or misses == MISSES or (found is not None and not found.running):
                 return found.data if found is not None else None
-            self._stop.sleep(status.interval)
+            self._stop.sleep(status.interval())
         return None
 
     def _take(self, message: AnalysisMessage | None) -> None:
@@ -173,30 +164,25 @@ class Analyst:
 
 
 class _Status:
-    """Ask for the status of one analysis: no more often than the rate limit allows."""
+    """Polls the status of one analysis, no more often than the rate limit allows."""
 
     def __init__(self, api: Api, session: str) -> None:
         """`api` belongs to this object, which closes it."""
-        self._api, self._session = api, session
+        self._api, self._session, self.interval = api, session, api.budget.poll_interval
         self._due, self._unknown, self._answered = 0.0, 0, False
 
-    @property
-    def interval(self) -> float:
-        """Seconds between two calls now."""
-        return self._api.budget.poll_interval()
-
-    def ask(self, now: float, guess: float) -> AnalysisMessage | None:
-        """Return the server's status, or `guess` (percent) where it never gave one; None where no call is due."""
+    def message(self, now: float, guess: float) -> AnalysisMessage | None:
+        """Return the server's status, or `guess` (percent) if it never reported one; None if no poll is due."""
         if now < self._due:
             return None
-        found = self.look()
-        self._due = time.monotonic() + self.interval
+        found = self.poll()
+        self._due = time.monotonic() + self.interval()
         message = found.message if found is not None else None
         self._answered = self._answered or message is not None
         return message if self._answered else AnalysisMessage(guess, assumed=True)
 
-    def look(self) -> AnalysisStatus | None:
-        """Call once; None without an answer, and where the server does not know the analysis."""
+    def poll(self) -> AnalysisStatus | None:
+        """Poll once; None without a response, and where the server does not know the analysis."""
         if self._unknown < MOST_UNKNOWN:
             try:
                 return self._api.analysis_status(self._session)
@@ -207,6 +193,6 @@ class _Status:
         return None
 
     def close(self) -> None:
-        """End a running call, from any thread, and close the connection."""
+        """End a running poll, from any thread, and close the connection."""
         self._api.shut()
         self._api.close()

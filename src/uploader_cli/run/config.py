@@ -14,11 +14,12 @@ from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render import use_color
 from uploader_cli.render.words import safe
+from uploader_cli.run.views import columns
 from uploader_cli.settings import MASK, OPTIONS, Layer, mask
 from uploader_cli.settings.values import Header, written_size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from uploader_cli.settings import Settings
 
@@ -34,8 +35,7 @@ def show(settings: Settings, file: Path, known: Sequence[str]) -> int:
     if settings.json:
         shown = {
             name: {"value": _value(settings, name), "source": source.layer.value, "from": safe(source.name)}
-            for name in OPTIONS
-            for source in [settings.sources[name]]
+            for name, source in settings.sources.items()
         }
         body = {
             "file": str(file),
@@ -44,35 +44,30 @@ def show(settings: Settings, file: Path, known: Sequence[str]) -> int:
             "token_withheld": settings.token_withheld,
             "notes": list(settings.notes),
         }
-        sys.stdout.write(json.dumps(body, ensure_ascii=True) + "\n")
+        sys.stdout.write(json.dumps(body) + "\n")
         return Exit.OK
     there = "" if file.exists() else " (does not exist; create it with: uploader config init)"
     head = [f"your config file: {safe(str(file))}{there}"]
     head += [f"profiles: {safe(', '.join(known))}"] if known else []
-    sys.stderr.write("\n".join([*head, "", *_lines(settings)]) + "\n")
+    sys.stderr.write("\n".join([*head, "", *_rows(settings)]) + "\n")
     return Exit.OK
 
 
-def _lines(settings: Settings) -> list[str]:
+def _rows(settings: Settings) -> Iterator[str]:
     """Format a row for each setting; a source that does not fit goes to a line of its own."""
-    width = _width()
-    quiet, normal = ("\x1b[2m", "\x1b[0m") if use_color(os.environ, is_tty=sys.stderr.isatty()) else ("", "")
+    width, dim = columns(80), use_color(os.environ, is_tty=sys.stderr.isatty())
     names = max(map(len, OPTIONS))
     values = {name: _words(name, _value(settings, name)) for name in OPTIONS}
     column = min(max(map(len, values.values())), 28)
-    out = []
     for name, value in values.items():
         source = settings.sources[name]
         where = safe(source.name)
         row = f"{name:<{names}}  {value:<{column}}  {where}"
         if len(row) > width:
             row = f"{name:<{names}}  {value}\n{'':<{min(names + 2, 8)}}{where}"
-        out.append(f"{quiet}{row}{normal}" if source.layer is Layer.DEFAULT else row)
+        yield f"\x1b[2m{row}\x1b[0m" if dim and source.layer is Layer.DEFAULT else row
     if settings.token_withheld:
-        out.append(
-            "the token and secret headers are withheld: only the config of the working directory names the server"
-        )
-    return out
+        yield "the token and secret headers are withheld: only the config of the working directory names the server"
 
 
 def _value(settings: Settings, name: str) -> Any:
@@ -107,13 +102,6 @@ def _words(name: str, value: Any) -> str:
     return safe(str(value))
 
 
-def _width() -> int:
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except (OSError, ValueError):
-        return 80
-
-
 def init(file: Path, content: str, *, force: bool) -> int:
     """Create the user's config file, private to the user. Raises `UsageError` if it exists."""
     try:
@@ -123,20 +111,15 @@ def init(file: Path, content: str, *, force: bool) -> int:
             )
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with signals.unwinding():
-            _write(file.resolve(), content)
+            handle, temporary = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.resolve().parent)  # private
+            try:
+                with open(handle, "w", encoding="utf-8") as stream:
+                    stream.write(content)
+                os.replace(temporary, file.resolve())
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
     except OSError as error:
         raise UsageError(f"{file} can't be written: {error.strerror}") from None
     sys.stderr.write(f"{safe(str(file))}: written with every setting commented out\n")
     return Exit.OK
-
-
-def _write(file: Path, content: str) -> None:
-    """Write the file atomically."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)  # private to the user
-    try:
-        with open(handle, "w", encoding="utf-8") as stream:
-            stream.write(content)
-        os.replace(temporary, file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -25,7 +25,7 @@ from uploader_cli.run import analysis
 from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.known_servers import KnownServer, recall
 from uploader_cli.run.upload import named, select
-from uploader_cli.run.views import width_of
+from uploader_cli.run.views import UNFOLDED, columns
 from uploader_cli.selection.walk_queue import differs
 from uploader_cli.transfer.job import SKIPS
 from uploader_cli.transfer.journal import Journal
@@ -71,7 +71,7 @@ def _view(settings: Settings) -> Callable[[ev.Event], None]:
         return lambda event: lines.handle(event, state, 0.0)
     if settings.quiet:
         return lambda _event: None
-    return PlanView(sys.stderr, width=width_of(sys.stderr), verbose=settings.verbose > 0).tell
+    return PlanView(sys.stderr, width=columns(UNFOLDED), verbose=settings.verbose > 0).tell
 
 
 class Plan:
@@ -83,8 +83,7 @@ class Plan:
         self._seen, self._origin = _known(settings)
         self._tus = choose(settings, self._seen.tus)
         self._jobs = FIRST_JOBS if settings.jobs == "auto" else settings.jobs
-        limits = self._seen.limits
-        self._limits = limits if self._tus is None else replace(limits, empty_files=True)
+        self._limits = self._seen.limits if self._tus is None else replace(self._seen.limits, empty_files=True)
         self._forecast = Forecast(
             limits=self._limits,
             tus=self._tus,
@@ -101,34 +100,12 @@ class Plan:
         self._pack_of: dict[int, int] = {}
         """The number of the pack of each file that goes into one, until its session is planned."""
         self._groups = 0
-        self._met = self._skipped = self._asked = 0
+        self._met = self._skipped = self._asked = 0  # files
         self._failed: list[Exit] = []
 
     def run(self, found: Iterable[Selected]) -> ev.PlanFinished:
         """Report the whole plan and return its last event."""
-        self._begin()
-        sessions = files = size = calls = 0
-        for session in plan_sessions(self._grouped(self._acceptable(found)), self._limits):
-            left = PlannedSession([file for file in session.files if not self._is_done(file)])
-            if not left.files:
-                continue
-            sessions += 1
-            planned = self._session(sessions, left)
-            files, size, calls = files + planned.files, size + planned.bytes, calls + planned.calls
-        outcome = ev.PlanFinished(
-            files=files,
-            bytes=size,
-            sessions=0 if self._settings.tus_endpoint else sessions,
-            calls=calls + (FIRST_CONTACT if self._met else 0) + self._lookups(),
-            skipped=self._skipped,
-            failed=len(self._failed),
-            exit_code=int(exit_status.worst(self._failed)),
-        )
-        self._tell(outcome)
-        return outcome
-
-    def _begin(self) -> None:
-        limits = self._limits
+        limits, sessions, files, size, calls = self._limits, 0, 0, 0, 0
         self._tell(
             ev.PlanStarted(
                 server=self._settings.target_url,
@@ -140,14 +117,39 @@ class Plan:
                 types=tuple(sorted(limits.allowed_types)),
             )
         )
+        for session in plan_sessions(self._grouped(self._acceptable(found)), self._limits):
+            left = PlannedSession([file for file in session.files if not self._is_done(file)])
+            if not left.files:
+                continue
+            sessions += 1
+            planned = self._session(sessions, left)
+            files, size, calls = files + planned.files, size + planned.bytes, calls + planned.calls
+        if self._settings.skip_existing and self._seen.lookup > 1:
+            calls += self._groups
+        else:  # those of the run that is resumed
+            calls += -(-self._asked // self._seen.lookup)
+        outcome = ev.PlanFinished(
+            files=files,
+            bytes=size,
+            sessions=0 if self._settings.tus_endpoint else sessions,
+            calls=calls + (FIRST_CONTACT if self._met else 0),
+            skipped=self._skipped,
+            failed=len(self._failed),
+            exit_code=int(exit_status.worst(self._failed)),
+        )
+        self._tell(outcome)
+        return outcome
 
     def _session(self, number: int, session: PlannedSession) -> ev.PlanSession:
+        # each pack has files of one group, as those of the scheduler do
+        packs = {self._pack_of[file.file] for file in session.files if file.file in self._pack_of}
+        others = [file for file in session.files if self._pack_of.pop(file.file, None) is None]
         planned = ev.PlanSession(
             session_number=number,
             category=None if self._settings.tus_endpoint else session.category or self._settings.category,
             files=len(session.files),
             bytes=session.size,
-            calls=self._calls(session.files),
+            calls=self._forecast.calls(others, packs=len(packs)),
             kinds=tuple(dict.fromkeys(file.kind for file in session.files)),
             first=tuple(file.path for file in session.files[:FIRST]),
         )
@@ -155,18 +157,6 @@ class Plan:
         for file in session.files:
             self._tell(ev.PlanFile(file.file, file.path, file.size, file.relative_path, number))
         return planned
-
-    def _calls(self, files: Sequence[LocalFile]) -> int:
-        """The calls of a session: its packs hold files of one group each, as those of the scheduler do."""
-        packs = {self._pack_of[file.file] for file in files if file.file in self._pack_of}
-        others = [file for file in files if self._pack_of.pop(file.file, None) is None]
-        return self._forecast.calls(others, packs=len(packs))
-
-    def _lookups(self) -> int:
-        """The calls that ask for many files: those of --skip-existing, else those of the run that is resumed."""
-        if self._settings.skip_existing and self._seen.lookup > 1:
-            return self._groups
-        return -(-self._asked // self._seen.lookup)
 
     def _grouped(self, files: Iterable[LocalFile]) -> Iterator[LocalFile]:
         """Yield files in the order in which the scheduler checks them, group by group."""
@@ -188,31 +178,26 @@ class Plan:
 
     def _acceptable(self, found: Iterable[Selected]) -> Iterator[LocalFile]:
         """Yield the files that would be sent; report the others."""
+        limits, history = self._limits, self._history
+        counts = self._settings.skip_existing and (limits.relative_paths or self._settings.trust_receipts)
         for item in found:
             if isinstance(item, ev.FileSkipped):
                 self._skip(item.file, item.path, item.reason)
             elif isinstance(item, ev.FileFailed):
                 self._fail(item)
-            elif self._accepts(item):
-                yield item
-
-    def _accepts(self, file: LocalFile) -> bool:
-        self._met += 1
-        counts = self._settings.skip_existing and (self._limits.relative_paths or self._settings.trust_receipts)
-        if self._history is not None and counts and self._history.sent_before(file):
-            self._skip(file.file, file.path, ev.SkipReason.RECEIPT)
-            return False
-        refused = refusal(file, self._limits)
-        if refused is not None and not file.named:
-            self._skip(file.file, file.path, SKIPS[refused.code])
-            return False
-        if refused is None:
-            wrong = differs(file)
-        else:
-            wrong = ev.FileFailed(file.file, file.path, refused.code, refused.message, retryable=False)
-        if wrong is not None:
-            self._fail(wrong)
-        return wrong is None
+            else:
+                self._met += 1
+                refused = refusal(item, limits)
+                if history is not None and counts and history.sent_before(item):
+                    self._skip(item.file, item.path, ev.SkipReason.RECEIPT)
+                elif refused is not None and not item.named:
+                    self._skip(item.file, item.path, SKIPS[refused.code])
+                elif refused is not None:
+                    self._fail(ev.FileFailed(item.file, item.path, refused.code, refused.message, retryable=False))
+                elif (wrong := differs(item)) is not None:
+                    self._fail(wrong)
+                else:
+                    yield item
 
     def _is_done(self, file: LocalFile) -> bool:
         """Return whether the resumed run has a receipt for the file."""
@@ -228,7 +213,7 @@ class Plan:
 
     def _fail(self, item: ev.FileFailed) -> None:
         self._failed.append(exit_status.of_failure(item.code, retryable=False))
-        self._tell(ev.FileFailed(item.file, item.path, item.code, item.message, retryable=False))
+        self._tell(item)
 
 
 def _known(settings: Settings) -> tuple[KnownServer, LimitsOrigin]:

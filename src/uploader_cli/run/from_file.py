@@ -19,12 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from uploader_cli.selection.manifest import Manifest
-    from uploader_cli.selection.manifest_lines import Format
     from uploader_cli.settings import Settings
 
 LEFT_BEHIND = 86400.0
 """Seconds after which a copied list that no resumable run needs is deleted: a killed process leaves it behind."""
-_PIECE = 1 << 20
 
 
 @contextmanager
@@ -35,46 +33,46 @@ def readable_list(settings: Settings, paths: Sequence[str]) -> Iterator[Settings
     both `paths` and `--from-file` were given; paths override a list from the environment or a config file.
     """
     with signals.unwinding():
-        yield from _readable_list(settings, paths)
-
-
-def _readable_list(settings: Settings, paths: Sequence[str]) -> Iterator[Settings]:
-    if paths and settings.from_file is not None:
-        source = settings.sources.get("from_file")
-        if source is None or source.layer is Layer.FLAG:
-            raise UsageError("--from-file and PATH exclude each other", hint="add the path to the list, or run twice")
-        settings = replace(settings, from_file=None)
-    if settings.from_file == "-":
-        if sys.stdin is None:
-            raise UsageError("--from-file -: standard input is closed", hint="give a file, or pipe the list")
-        settings = replace(settings, from_file=_spool(settings, sys.stdin.buffer, ""))
-    elif isinstance(settings.from_file, Path) and _is_pipe(settings.from_file):
-        with settings.from_file.open("rb") as pipe:
-            settings = replace(settings, from_file=_spool(settings, pipe, settings.from_file.suffix))
-    try:
-        yield settings
-    finally:
-        if isinstance(settings.from_file, Path):
-            drop(settings.state_path, [settings.from_file])
+        if paths and settings.from_file is not None:
+            source = settings.sources.get("from_file")
+            if source is None or source.layer is Layer.FLAG:
+                hint = "add the path to the list, or run twice"
+                raise UsageError("--from-file and PATH exclude each other", hint=hint)
+            settings = replace(settings, from_file=None)
+        file = settings.from_file
+        if file == "-":
+            if sys.stdin is None:
+                raise UsageError("--from-file -: standard input is closed", hint="give a file, or pipe the list")
+            settings = replace(settings, from_file=_copy(settings.state_path, sys.stdin.buffer, ""))
+        elif file is not None and (file.is_fifo() or file.is_char_device()):  # as `<(command)`: can be read only once
+            with file.open("rb") as pipe:
+                settings = replace(settings, from_file=_copy(settings.state_path, pipe, file.suffix))
+        try:
+            yield settings
+        finally:
+            if isinstance(settings.from_file, Path):
+                drop(settings.state_path, [settings.from_file])
 
 
 def manifest(settings: Settings) -> Manifest | None:
     """Return the list of the settings. Raise `UsageError` for options that need a list if there is none."""
     file = settings.from_file
     if not isinstance(file, Path):
-        for name in ("null", "lenient", "from_format"):
+        for flag, name in (("-0", "null"), ("--lenient", "lenient"), ("--from-format", "from_format")):
             source = settings.sources.get(name)
             if source is not None and source.layer is Layer.FLAG and getattr(settings, name) not in (False, "auto"):
-                raise UsageError(
-                    f"--{name.replace('_', '-')} needs a list",
-                    hint="give --from-file FILE, or - for standard input",
-                )
+                raise UsageError(f"{flag} needs a list", hint="give --from-file FILE, or - for standard input")
         return None
-    from uploader_cli.selection.manifest import Manifest
+    from uploader_cli.selection.manifest import Manifest, format_of
+    from uploader_cli.selection.manifest_lines import Format
 
-    shown = "the piped list" if file.parent == _place(settings.state_path) else str(file)
+    if settings.null and settings.from_format not in ("auto", "nul"):
+        raise UsageError(f"-0 and --from-format {settings.from_format} exclude each other", hint="omit one of them")
+    named = Format.NUL if settings.null else settings.from_format
+    kind = format_of(file.name) if named == "auto" else Format(named)
+    shown = "the piped list" if _is_copy(file, settings.state_path) else str(file)
     category = None if settings.tus_endpoint else settings.category
-    return Manifest(file, shown, _format(settings, file.name), category, strict=not settings.lenient)
+    return Manifest(file, shown, kind, category, strict=not settings.lenient)
 
 
 def identity(settings: Settings) -> str | None:
@@ -82,49 +80,31 @@ def identity(settings: Settings) -> str | None:
     file = settings.from_file
     if not isinstance(file, Path):
         return None
-    return file.name.partition("-")[0] if file.parent == _place(settings.state_path) else os.path.abspath(file)
+    return file.name.partition("-")[0] if _is_copy(file, settings.state_path) else os.path.abspath(file)
 
 
 def as_typed(file: Path, state: Path) -> str:
     """Return the option for the list of a run, for messages."""
-    return "--from-file -" if file.parent == _place(state) else f"--from-file {file}"
+    return f"--from-file {'-' if _is_copy(file, state) else file}"
 
 
-def _format(settings: Settings, name: str) -> Format:
-    from uploader_cli.selection.manifest import format_of
-    from uploader_cli.selection.manifest_lines import Format
-
-    if settings.null:
-        if settings.from_format not in ("auto", "nul"):
-            raise UsageError(
-                f"--null and --from-format {settings.from_format} exclude each other", hint="omit one of them"
-            )
-        return Format.NUL
-    return format_of(name) if settings.from_format == "auto" else Format(settings.from_format)
+def _is_copy(file: Path, state: Path) -> bool:
+    return file.parent == state / "lists"
 
 
-def _place(state: Path) -> Path:
-    return state / "lists"
-
-
-def _is_pipe(file: Path) -> bool:
-    """Return True for a file that can be read only once: a pipe, such as `<(command)`, or a device."""
-    return file.is_fifo() or file.is_char_device()
-
-
-def _spool(settings: Settings, source: IO[bytes], suffix: str) -> Path:
+def _copy(state: Path, source: IO[bytes], suffix: str) -> Path:
     """Copy `source` to a private file named by its digest, with the suffix."""
     import hashlib
     import tempfile
 
-    place, digest = _place(settings.state_path), hashlib.sha256()
+    place, digest = state / "lists", hashlib.sha256()
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        drop(settings.state_path, [file for file in place.iterdir() if _age(file) > LEFT_BEHIND])
+        drop(state, [file for file in place.iterdir() if _age(file) > LEFT_BEHIND])
         handle, name = tempfile.mkstemp(dir=place)
         try:
             with open(handle, "wb") as file:
-                while piece := source.read(_PIECE):
+                while piece := source.read(1 << 20):
                     digest.update(piece)
                     file.write(piece)
             return Path(name).rename(place / f"{digest.hexdigest()}-{Path(name).name}{suffix}")
@@ -147,7 +127,7 @@ def _age(file: Path) -> float:
 
 def drop(state: Path, files: Sequence[Path]) -> None:
     """Delete copied lists that no resumable run needs."""
-    files = [file for file in files if file.parent == _place(state)]
+    files = [file for file in files if _is_copy(file, state)]
     if not files:
         return
     with Journal(state) as journal:

@@ -1,4 +1,7 @@
-"""What each server was when it was last asked, so that a dry run can plan without a call (protocol, section 3.12)."""
+"""The limits and offers of each server at its last use, so that a dry run can plan without a request.
+
+See docs/protocol.md section 3.12.
+"""
 
 from __future__ import annotations
 
@@ -19,45 +22,46 @@ if TYPE_CHECKING:
     from uploader_cli.core.tus import Capabilities
 
 MOST_SERVERS = 100
-"""Servers that are remembered."""
+"""Maximum stored servers."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownServer:
-    """What a server takes, what it offers of resumable uploads, and whether it counts calls."""
+    """The limits of a server, its offers, and whether it counts requests."""
 
     limits: Limits
     tus: Capabilities | None = None
     metered: bool = False
     chunk: int | None = None
-    """Bytes of the largest chunk that it takes, known from a 413 (`ChunkSize.limit`)."""
+    """Maximum bytes of a chunk, known from a 413 (`ChunkSize.limit`)."""
     lookup: int = 1
-    """Files that it can be asked for in one call."""
+    """Maximum files in one lookup request."""
     packs: PackOffer | None = None
 
 
 def recall(server: str) -> KnownServer | None:
-    """Return what is known of `server` (its URL, or that of a tus endpoint); None where nothing is."""
+    """Return what is known of `server` (its URL, or that of a tus endpoint); None if nothing is."""
     known = as_object(_servers(_cache()).get(server))
     limits = parse_limits(known)
     if limits is None:
         return None
-    tus, chunk = parse_capabilities(known.get("tus"), server), number(known.get("chunk"))
-    lookup = max(1, int(number(known.get("lookup")) or 1))
-    limit = int(chunk) if chunk is not None else None
-    packs = parse_offer(known.get("packs"), server)
-    return KnownServer(limits, tus, known.get("metered") is True, limit, lookup, packs)
+    chunk = number(known.get("chunk"))
+    return KnownServer(
+        limits,
+        parse_capabilities(known.get("tus"), server),
+        known.get("metered") is True,
+        int(chunk) if chunk is not None else None,
+        max(1, int(number(known.get("lookup")) or 1)),
+        parse_offer(known.get("packs"), server),
+    )
 
 
 def remember(server: str, seen: KnownServer) -> None:
-    """Keep `seen` for `server`, unless the state directory can't be written: only a dry run needs it."""
+    """Store `seen` for `server`. A state directory that can't be written is no error: only a dry run needs it."""
     path = _cache()
     known = _servers(path)
     entry = _wire_form(seen.limits) | {"metered": seen.metered, "chunk": seen.chunk, "lookup": seen.lookup}
-    if seen.tus is not None:
-        entry["tus"] = _wire_form(seen.tus)
-    if seen.packs is not None:
-        entry["packs"] = _wire_form(seen.packs)
+    entry |= {name: _wire_form(offer) for name, offer in (("tus", seen.tus), ("packs", seen.packs)) if offer}
     if known.pop(server, None) == entry:
         return
     known[server] = entry
@@ -70,7 +74,7 @@ def remember(server: str, seen: KnownServer) -> None:
 
 
 def _wire_form(value: Limits | Capabilities | PackOffer) -> dict[str, object]:
-    """Return the fields as a server's answers name them: `max_files` is `maxFiles`."""
+    """Return the fields as a server's responses name them: `max_files` is `maxFiles`."""
     fields: dict[str, object] = {}
     for name, item in asdict(value).items():
         first, *rest = name.split("_")
@@ -79,10 +83,9 @@ def _wire_form(value: Limits | Capabilities | PackOffer) -> dict[str, object]:
 
 
 def _servers(path: Path) -> dict[str, object]:
-    try:
+    with suppress(OSError, ValueError):
         return as_object(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
+    return {}
 
 
 def _cache() -> Path:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import threading
 import time
 from collections import deque
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from uploader_cli import exit_status
 from uploader_cli.core import events as ev
 from uploader_cli.core.alarms import Alarms
 from uploader_cli.core.reducer import reduce
@@ -39,20 +40,12 @@ class Loop:
     """
 
     def __init__(
-        self,
-        observers: Sequence[Observer],
-        alarms: Alarms,
-        clock: Callable[[], float] = time.monotonic,
-        *,
-        listeners: Sequence[Callable[[Sequence[Event]], None]] = (),
+        self, observers: Sequence[Observer], alarms: Alarms, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`clock` is monotonic, in seconds.
-
-        Each of `listeners` is called once per applied batch, with the events that observers received (see `reduce`).
-        """
+        """`clock` is monotonic, in seconds."""
         self.state = ProgressState()
-        self.listeners = list(listeners)
-        """Can be extended before the first event."""
+        self.listeners: list[Callable[[Sequence[Event]], None]] = []
+        """Each is called once per applied batch, with the events that observers received (see `reduce`)."""
         self._observers, self._alarms, self._clock = observers, alarms, clock
         self._queue: deque[tuple[float, Event]] = deque()
         self._wake = threading.Event()
@@ -70,29 +63,12 @@ class Loop:
         """Apply one event now, ahead of the queue. Events before the run's start are applied after it."""
         self._apply([(self._clock(), event)])
 
-    def turn(self) -> ev.EngineStopped | None:
-        """Wait for the end of the frame, apply the queue and refresh the observers.
+    def turn(self, until: float = math.inf) -> ev.EngineStopped | None:
+        """Wait for the end of the frame, at most `until` a time, apply the queue and refresh the observers.
 
         Return at once, without a refresh, if an `EngineStopped` was queued.
         """
-        return self._frame(self._due)
-
-    def drain(self, seconds: float, until: Callable[[ProgressState], bool] = lambda _state: False) -> None:
-        """Turn for `seconds`, or `until` the state satisfies a condition; then apply the rest of the queue."""
-        end = self._clock() + seconds
-        while self._clock() < end and not until(self.state):
-            self._frame(min(self._due, end))
-        self.flush()
-
-    def flush(self) -> None:
-        """Apply the queue without waiting, then the resulting alarms."""
-        self._apply(self._take())
-        if self._started:
-            now = self._clock()
-            self._apply([(now, alarm) for alarm in self._alarms.look(self.state, now)])
-
-    def _frame(self, due: float) -> ev.EngineStopped | None:
-        self._wake.wait(max(0.0, due - self._clock()))
+        self._wake.wait(max(0.0, min(self._due, until) - self._clock()))
         self._wake.clear()
         batch = self._take()
         self._apply(batch)
@@ -107,12 +83,25 @@ class Loop:
                 observer.refresh(self.state, now)
         return None
 
+    def drain(self, seconds: float, until: Callable[[ProgressState], bool] = lambda _state: False) -> None:
+        """Turn for `seconds`, or `until` the state satisfies a condition; then apply the rest of the queue."""
+        end = self._clock() + seconds
+        while self._clock() < end and not until(self.state):
+            self.turn(end)
+        self.flush()
+
+    def flush(self) -> None:
+        """Apply the queue without waiting, then the resulting alarms."""
+        self._apply(self._take())
+        if self._started:
+            now = self._clock()
+            self._apply([(now, alarm) for alarm in self._alarms.look(self.state, now)])
+
     def _take(self) -> list[tuple[float, Event]]:
         return [self._queue.popleft() for _ in range(len(self._queue))]
 
     def _apply(self, batch: list[tuple[float, Event]]) -> None:
-        if not self._started:
-            batch = self._deferred(batch)
+        batch = batch if self._started else self._deferred(batch)
         applied: list[Event] = []
         try:
             for at, event in batch:
@@ -144,11 +133,8 @@ class Loop:
         """Close all observers at the end, in order, even if one of them or the run fails."""
         with ExitStack() as closing:
             for observer in reversed(self._observers):
-                closing.callback(self._close, observer)
+                closing.callback(lambda one: one.close(self.state, self._clock()), observer)
             yield
-
-    def _close(self, observer: Observer) -> None:
-        observer.close(self.state, self._clock())
 
     def finish(
         self, code: Exit, channel: ev.ChannelStats, *, written: Callable[[ProgressState], bool] = lambda _state: True
@@ -179,10 +165,6 @@ class Loop:
             outcome = replace(outcome, exit_code=outcome.exit_code or int(Exit.USAGE))
         self.apply(outcome)
         return outcome
-
-    def failure_codes(self) -> list[Exit]:
-        """Return the exit codes of the failed files."""
-        return [exit_status.of_failure(code, retryable=retryable) for code, retryable in self.state.failed_as]
 
 
 _TEXTS: dict[type[Event], tuple[str, ...]] = {
@@ -229,15 +211,12 @@ def alarms(settings: Settings) -> Alarms:
 
 def peak_rss() -> int:
     """Return the peak memory of this process in bytes; 0 where the system does not report it."""
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return 0
-    import sys
-
-    try:  # Linux: getrusage may return the parent's peak
+    with suppress(OSError, StopIteration):  # Linux: getrusage may return the parent's peak
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
+    with suppress(ImportError):  # on Windows
+        import resource
+
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+    return 0

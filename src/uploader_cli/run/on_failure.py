@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uploader_cli.core.events import FileEnded, Phase
 from uploader_cli.core.incidents import needs_person
 from uploader_cli.core.observer import Observer
-from uploader_cli.run.reports import facts_of
+from uploader_cli.report.document import report_head, row_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import Event
     from uploader_cli.core.state import ProgressState
     from uploader_cli.report.document import RunFacts
-    from uploader_cli.settings import Settings
 
 LIMIT = 60.0
 """Maximum seconds for the command."""
@@ -32,19 +31,10 @@ _LOOK = 0.1
 """Seconds between two checks for an interrupt."""
 
 
-def on_failure(
-    settings: Settings, run: str, resumed_from: str | None, interrupted: Callable[[], int]
-) -> list[OnFailure]:
-    """Return the observer that runs the command, if there is one; it must be closed last."""
-    if settings.on_failure is None:
-        return []
-    return [OnFailure(settings.on_failure, facts_of(settings, run, resumed_from), interrupted)]
-
-
 class OnFailure(Observer):
     """An observer that collects failed files and at the end passes the report to the command if needed.
 
-    A failure of the command is only a warning.
+    It must be closed last. A failure of the command is only a warning.
     """
 
     def __init__(self, command: str, facts: RunFacts, interrupted: Callable[[], int], *, limit: float = LIMIT) -> None:
@@ -57,12 +47,10 @@ class OnFailure(Observer):
         if isinstance(event, FileEnded) and event.outcome is Phase.FAILED and len(self._failed) < MOST:
             self._failed.append(event)
 
-    def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
+    def close(self, state: ProgressState, _now: float) -> None:
         """Run the command if the run needs attention."""
         if not needs_person(state.outcome):
             return
-        from uploader_cli.report.document import report_head, row_of
-
         document = {**report_head(state, self._facts, time.time()), "files": [row_of(end) for end in self._failed]}
         document["files_left_out"] = state.failed - len(self._failed)
         problem = self._run(json.dumps(document).encode())

@@ -16,22 +16,23 @@ from uploader_cli.report.merge import Merge
 from uploader_cli.report.read import Report
 from uploader_cli.report.recorder import Notices, write_all
 from uploader_cli.report.spool import Spool
-from uploader_cli.run.reports import Reports, settled
+from uploader_cli.run.reports import outputs, settled
 from uploader_cli.settings import Invalid
 from uploader_cli.settings.values import report_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from uploader_cli.settings.values import ReportFile
-
 
 def report_merge(
     files: Sequence[str], reports: Sequence[str], failed_to: str | None, *, json: bool, quiet: bool
 ) -> int:
     """Combine the reports in `files`; return 0 if each file is on the server and none is missing, else as for a run."""
-    destination = Path(failed_to) if failed_to is not None else None
-    outputs = Reports([_destination(name) for name in reports], destination, {}, "merge").outputs
+    try:
+        kinds = [report_file(name) for name in reports]
+    except Invalid as error:
+        raise UsageError(f"--report: {error}", hint=error.hint) from None
+    files_to_write = outputs(kinds, Path(failed_to) if failed_to is not None else None, {})
     found = [Report.open(Path(name)) for name in files]
     try:
         with signals.unwinding(), closing(Spool()) as spool:
@@ -40,7 +41,7 @@ def report_merge(
                 merge.add(report)
             head = merge.head(__version__)
             notices = Notices()
-            write_all(outputs, head, spool, notices)
+            write_all(files_to_write, head, spool, notices)
             if json:
                 for piece in as_json(head, spool):
                     sys.stdout.write(piece)
@@ -53,22 +54,12 @@ def report_merge(
     return settled(head["exit_code"], [notices])
 
 
-def _destination(written: str) -> ReportFile:
-    try:
-        return report_file(written)
-    except Invalid as error:
-        raise UsageError(f"--report: {error}", hint=error.hint) from None
-
-
 def _summary(head: dict[str, Any], twice: Sequence[str]) -> Iterator[str]:
     counts = head["counts"]
     there = counts["completed"] + head["skips"].get("present", 0) + head["skips"].get("receipt", 0)
     wanted = there + counts["failed"] + counts["cancelled"] + head["skips"].get("fail_fast", 0)
-    runs = plural(len(head["runs"]), "run")
-    yield (
-        f"{'✓' if head['ok'] else '✗'} {there:,} of {plural(wanted, 'file')} on the server, "
-        f"{size(head['bytes'])} sent, in {runs}"
-    )
+    glyph, runs = "✓" if head["ok"] else "✗", plural(len(head["runs"]), "run")
+    yield f"{glyph} {there:,} of {plural(wanted, 'file')} on the server, {size(head['bytes'])} sent, in {runs}"
     for name in ("failed", "cancelled", "skipped"):
         if counts[name]:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in head["skips"].items())

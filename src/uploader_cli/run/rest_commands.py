@@ -8,57 +8,49 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors, signals
-from uploader_cli.core.events import FileSkipped
+from uploader_cli.core.events import FileFailed
 from uploader_cli.core.names import json_line
 from uploader_cli.core.plan import ASSUMED, LocalFile, plan_sessions, refusal
 from uploader_cli.core.protocol import as_object, number, text
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
-from uploader_cli.run.logfile import open_log
 from uploader_cli.run.upload import select
+from uploader_cli.run.views import open_log
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.bodies import content_type
 from uploader_cli.transfer.pacing import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from uploader_cli.selection.walk import Selected
     from uploader_cli.settings import Settings
-
-_GOOD = ("completed", "pending", "uploading")
 
 
 def status(settings: Settings, session: str) -> int:
     """Print the status of a session: exit 0 while it succeeds, 4 for partial or cancelled, 6 for an unknown one."""
-    with _api(settings) as api:
-        try:
-            body = api.progress_body(session)
-        except errors.NotFound:
-            raise _unknown(session, settings) from None
+    with _api(settings, session) as api:
+        body = api.progress_body(session)
     state = text(body.get("overallStatus")) or "unknown"
     listed = body.get("files")
     files = [as_object(item) for item in listed] if isinstance(listed, list) else []
-    lines = [f"session {session}: {safe(state)}, {len(files)} of {plural(_count(body, 'totalFiles'), 'file')} seen"]
+    total, failed = (int(number(body.get(key)) or 0) for key in ("totalFiles", "failedFiles"))
+    lines = [f"session {session}: {safe(state)}, {len(files)} of {plural(total, 'file')} seen"]
     for file in files:
         percent = number(file.get("progress"))
         shown = "  – %" if percent is None else f"{percent:3.0f} %"
         name = safe(text(file.get("relativePath")) or text(file.get("originalName")) or "?")
         error = f"  {safe(words)}" if (words := text(file.get("error"))) else ""
         lines.append(f"  {shown}  {safe(text(file.get('status')) or '?'):<10}  {name}{error}")
-    _tell(settings, body, lines)
-    return Exit.OK if state in _GOOD and not _count(body, "failedFiles") else Exit.FAILED_FOR_GOOD
+    _print(settings, body, lines)
+    return Exit.OK if state in ("completed", "pending", "uploading") and not failed else Exit.FAILED_FOR_GOOD
 
 
 def cancel(settings: Settings, session: str) -> int:
     """Cancel a session; the server may still store files it has received."""
-    with _api(settings) as api:
-        try:
-            body = api.cancel(session)
-        except errors.NotFound:
-            raise _unknown(session, settings) from None
+    with _api(settings, session) as api:
+        body = api.cancel(session)
     note = "files received completely may still be stored; delete them with: uploader delete"
-    _tell(settings, body, [f"session {session}: cancellation accepted by the server", f"  {note}"])
+    _print(settings, body, [f"session {session}: cancellation accepted by the server", f"  {note}"])
     return Exit.OK
 
 
@@ -66,18 +58,19 @@ def delete(settings: Settings, file_id: str) -> int:
     """Delete a stored file."""
     with _api(settings) as api:
         body = api.delete(file_id)
-    _tell(settings, body, [f"file {file_id}: deleted"])
+    _print(settings, body, [f"file {file_id}: deleted"])
     return Exit.OK
 
 
 def validate(settings: Settings, paths: Sequence[str]) -> int:
     """Check the files against the server's rules, session by session; exit 4 if one would be refused."""
-    files, refused = _usable(list(select(settings, paths)))
+    found = list(select(settings, paths))
+    files = [item for item in found if isinstance(item, LocalFile)]
+    refused = [(item.path, [item.message]) for item in found if isinstance(item, FileFailed)]
     total = len(files) + len(refused)
     with _api(settings) as api:
         known = api.health()
-        limits = known or ASSUMED
-        asked = []
+        limits, asked = known or ASSUMED, list[LocalFile]()
         for file in files:
             why = refusal(file, limits)
             if why is None or (known is None and why.code == "refused_type"):
@@ -92,36 +85,16 @@ def validate(settings: Settings, paths: Sequence[str]) -> int:
                     words = [str(item) for item in why_not] if isinstance(why_not, list) else []
                     refused.append((session.files[int(index)].path, words or ["refused"]))
     lines = [f"{safe(path)}: {safe('; '.join(words))}" for path, words in refused]
-    lines.append(
-        f"{len(refused)} of {plural(total, 'file')} would be refused"
-        if refused
-        else "the server would accept every file"
-    )
-    body: dict[str, object] = {
-        "valid": not refused,
-        "files": total,
-        "refused": [{"path": _utf8(p), "errors": w} for p, w in refused],
-    }
-    _tell(settings, body, lines)
+    count = f"{len(refused)} of {plural(total, 'file')} would be refused"
+    lines.append(count if refused else "the server would accept every file")
+    rows = [{"path": path, "errors": words} for path, words in refused]
+    _print(settings, {"valid": not refused, "files": total, "refused": rows}, lines)
     return Exit.FAILED_FOR_GOOD if refused else Exit.OK
 
 
-def _usable(found: Sequence[Selected]) -> tuple[list[LocalFile], list[tuple[str, list[str]]]]:
-    files = [item for item in found if isinstance(item, LocalFile)]
-    broken = [(item.path, [item.message]) for item in found if not isinstance(item, LocalFile | FileSkipped)]
-    return files, broken
-
-
-def _unknown(session: str, settings: Settings) -> errors.SessionUnknown:
-    return errors.SessionUnknown(
-        f"session {session} is unknown to {settings.server}",
-        hint="some servers forget a session a few seconds after its files are processed",
-    )
-
-
 @contextmanager
-def _api(settings: Settings) -> Iterator[Api]:
-    """Yield a client whose events go only to the log file."""
+def _api(settings: Settings, session: str = "") -> Iterator[Api]:
+    """Yield a client whose events go only to the log file. A 404 means that `session` is unknown."""
     run_id = secrets.token_hex(8)
     with signals.unwinding(), ExitStack() as closing:
         log = open_log(settings, run_id)
@@ -129,18 +102,18 @@ def _api(settings: Settings) -> Iterator[Api]:
             closing.callback(log.end)
         api = Api(settings, log.write if log else lambda _event: None, Stop(), run=run_id)
         closing.callback(api.close)
-        yield api
+        try:
+            yield api
+        except errors.NotFound:
+            if not session:
+                raise
+            raise errors.SessionUnknown(
+                f"session {session} is unknown to {settings.server}",
+                hint="some servers forget a session a few seconds after its files are processed",
+            ) from None
 
 
-def _count(body: dict[str, object], key: str) -> int:
-    return int(number(body.get(key)) or 0)
-
-
-def _utf8(path: str) -> str:
-    return path.encode("utf-8", "backslashreplace").decode()
-
-
-def _tell(settings: Settings, body: dict[str, object], lines: Sequence[str]) -> None:
+def _print(settings: Settings, body: Mapping[str, object], lines: Sequence[str]) -> None:
     """Print one JSON object on stdout with `--json`, else lines on stderr."""
     if settings.json:
         sys.stdout.write(json_line(body))

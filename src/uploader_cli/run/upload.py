@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,73 +14,37 @@ from uploader_cli.core.plan import Limits, Shard
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.exit_status import Exit
-from uploader_cli.run import from_file, known_servers
-from uploader_cli.run.analysis import Places, analyse
-from uploader_cli.run.connections import Connections
+from uploader_cli.run import analysis, from_file, known_servers, reports
+from uploader_cli.run.connections import Connections, caution
 from uploader_cli.run.loop import Loop, alarms
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.selection import Selection, holds, sharded
 from uploader_cli.selection.walk import Step, missing, walk
 from uploader_cli.selection.walk_queue import WalkQueue
-from uploader_cli.settings import OPTIONS
 from uploader_cli.transfer.journal import Target
 from uploader_cli.transfer.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from uploader_cli.core.observer import Observer
     from uploader_cli.core.state import ProgressState
-    from uploader_cli.report.recorder import Recorder
+    from uploader_cli.report.recorder import Notices, Output
+    from uploader_cli.run.interrupts import Interrupts
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.journal import Journal, RunHandle
+
+    Prepared = tuple[Selection, Sequence[Output]]
 
 GRACE = 1.5
 """Seconds that a running request gets to end after an interrupt; the documented limit is 2 s."""
 
 
-@dataclass(slots=True)
-class Interrupts:
-    """Counts interrupts; a signal handler adds to it and the loop checks it every frame."""
-
-    count: int = 0
-    code: Exit = Exit.SIGINT
-    finished: bool = False
-    """True once the run has reported its exit code."""
-    cancel: threading.Event | None = None
-    """Counts as an interrupt once it is set: a program has no signal handler for each run."""
-    error: Callable[[Exit], BaseException] = SystemExit
-    """What is raised where there is no run to end."""
-    _raises: bool = False
-
-    def pending(self) -> int:
-        """Return the number of interrupts until now."""
-        if not self.count and self.cancel is not None and self.cancel.is_set():
-            self.raise_(Exit.SIGINT)
-        return self.count
-
-    def raise_(self, code: Exit) -> None:
-        """Count an interrupt, in a signal handler in the main thread; the first one determines the exit code."""
-        if not self.count:
-            self.code = code
-        self.count += 1
-        if self._raises:
-            self.check()
-
-    def check(self) -> None:
-        """Raise `error` with the interrupt's exit code, where there was one: before a run there is nothing to end."""
-        if self.pending() and not self.finished:
-            raise self.error(self.code)
-
-    @contextmanager
-    def raising(self) -> Iterator[None]:
-        """Exit on an interrupt within the block, which may wait for long (a token command)."""
-        self._raises = True
-        try:
-            self.check()
-            yield
-        finally:
-            self._raises = False
+def prepare(settings: Settings, paths: Sequence[str], env: Mapping[str, str] = os.environ) -> Prepared:
+    """Return the files of a run and its report files, after all checks that need no server. Raises `UsageError`."""
+    found = select(settings, paths)
+    analysis.check(settings, found)
+    return found, reports.outputs(settings.report, settings.failed_to, env)
 
 
 def select(settings: Settings, paths: Sequence[str]) -> Selection:
@@ -97,7 +59,7 @@ def select(settings: Settings, paths: Sequence[str]) -> Selection:
         listed.check(lambda name: filters.wants(name) and (shard is None or holds(shard, name)))
         steps, what = listed.files(filters.wants), listed.shown
     else:
-        _refuse_missing(paths)
+        _check_paths(paths)
         steps, what = walk(paths, filters, follow_links=settings.follow_links), ", ".join(paths[:3])
     filtered = settings.include or settings.exclude
     hint = "check --include and --exclude" if filtered else "the directories contain no regular files"
@@ -105,13 +67,11 @@ def select(settings: Settings, paths: Sequence[str]) -> Selection:
     return Selection(sharded(whole, shard))
 
 
-def _refuse_missing(paths: Sequence[str]) -> None:
+def _check_paths(paths: Sequence[str]) -> None:
     if not paths:
-        raise errors.UsageError(
-            "no path given", hint="give files or directories: uploader upload PATH…, or a list: --from-file FILE"
-        )
-    gone = missing(paths)
-    if gone:
+        hint = "give files or directories: uploader upload PATH…, or a list: --from-file FILE"
+        raise errors.UsageError("no path given", hint=hint)
+    if gone := missing(paths):
         more = f" (and {len(gone) - 1} more)" if len(gone) > 1 else ""
         raise errors.UsageError(f"{gone[0]}: no such file or directory{more}", hint="nothing was sent; check the path")
 
@@ -132,66 +92,65 @@ def _never_empty(steps: Iterable[Step], error: errors.UsageError, *, listed: boo
 
 def execute(
     settings: Settings,
-    found: Selection,
+    prepared: Prepared,
     observers: Sequence[Observer],
     interrupts: Interrupts,
     *,
     journal: Journal,
     run: RunHandle,
-    kept: Sequence[Recorder] = (),
-) -> ev.RunFinished:
-    """Upload the selection and return the outcome, also of a run that was interrupted or lost its server.
+) -> tuple[ev.RunFinished, list[Notices]]:
+    """Upload the files; return the outcome, also of a run that was interrupted or lost its server.
 
-    `run` is this run in the journal, `kept` are the observers that write reports. Unexpected exceptions are raised
-    after the run was closed in order.
+    `run` is this run in the journal. The second result says which reports could not be written. Unexpected exceptions
+    are raised after the run was closed in order.
     """
-    places, known = Places(run), list[Limits]()
-    loop = Loop([*kept, *observers], alarms(settings))
-    queue = WalkQueue(found, loop.emit)
+    found, outputs = prepared
+    recorders = reports.recorders(outputs, settings, run)
+    loop = Loop([*recorders, *observers], alarms(settings))
+    queue, connections = WalkQueue(found, loop.emit), Connections(settings, loop, run.id)
+    api, places, limits = connections.api, analysis.Places(run), list[Limits]()
+    loop.listeners += [queue.settle, *([places.listen] if settings.analyze != "none" else [])]
     seen = known_servers.recall(settings.target_url)
     chunk = ChunkSize(settings.chunk_size, seen.chunk if seen is not None else None)
-    loop.listeners += [queue.settle, *([places.listen] if settings.analyze != "none" else [])]
-    connections = Connections(settings, loop, run.id)
     with interrupts.raising():
-        connections.api.authorization()  # a missing token is a usage error, before anything starts
+        api.authorization()  # a missing token is a usage error, before anything starts
     run.check = connections.stop.check
     run.on_trouble = lambda text: loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, text))
+
+    def announce(protocol: str, jobs: int) -> None:
+        files = len(found.ahead) if found.complete else None
+        size = sum(file.size for file in found.files) if found.complete else None
+        protocol = protocol if api.budget.answered else "auto"  # known after the server's response
+        loop.emit(ev.RunStarted(settings.target_url, files, size, jobs, protocol, run.resumed_from))
+        for notice in journal.notices:
+            loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
+        caution(settings, loop.emit)
+        queue.start()
+        connections.start_soon()
+
     with loop.observed():
-
-        def announce(protocol: str, jobs: int) -> None:
-            files = len(found.ahead) if found.complete else None
-            size = sum(file.size for file in found.files) if found.complete else None
-            known = protocol if connections.api.budget.answered else "auto"  # known after the server's response
-            loop.emit(ev.RunStarted(settings.target_url, files, size, jobs, known, run.resumed_from))
-            for notice in journal.notices:
-                loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
-            caution(settings, loop.emit)
-            queue.start()
-            connections.start_soon()
-
         scheduler = Scheduler(
-            connections.api,
+            api,
             settings,
             loop.emit,
             connections,
             connections.last_heard,
             connections.stop,
             run=run,
-            remember=known.append,
+            remember=limits.append,
             chunk=chunk,
             announce=announce,
         )
-        thread = threading.Thread(
-            target=_work, args=(scheduler, queue, loop.emit), name="uploader-scheduler", daemon=True
-        )
+        name = "uploader-scheduler"
+        thread = threading.Thread(target=_work, args=(scheduler, queue, loop.emit), name=name, daemon=True)
         thread.start()
         codes: list[Exit] = []
         try:
             stopped = _until_stopped(loop, connections, scheduler, interrupts)
             thread.join()
-            loop.drain(connections.drain_seconds() if not interrupts.count else 0.0, _is_all_heard)
+            loop.drain(connections.drain_seconds() if not interrupts.count else 0.0, _all_heard)
             if settings.analyze != "none" and stopped.error is None and not interrupts.count:
-                codes = analyse(settings, loop, connections, interrupts, places, run.id)
+                codes = analysis.analyse(settings, loop, connections, interrupts, places, run.id)
         finally:
             connections.stop.set()
             if thread.is_alive():  # an observer failed
@@ -200,22 +159,21 @@ def execute(
             queue.close()
             connections.close()
         loop.flush()
-        if known:
-            api = connections.api
+        if limits:
             lookup = api.lookups.max_files if api.lookups is not None else 1
-            seen = known_servers.KnownServer(known[-1], api.tus, api.budget.metered, chunk.limit, lookup, api.packs)
+            seen = known_servers.KnownServer(limits[-1], api.tus, api.budget.metered, chunk.limit, lookup, api.packs)
             known_servers.remember(settings.target_url, seen)
-        run.finish(ok=_is_complete(loop, stopped.error))
-        code = exit_status.worst([_exit_code(loop, connections, stopped.error, interrupts), *codes])
-
-        def written(state: ProgressState) -> bool:
-            return [one.write(state) for one in kept].count(False) == 0
-
-        outcome = loop.finish(code, connections.stats(), written=written)
+        state, error = loop.state, stopped.error
+        left = state.cancelled or state.failed or state.skips[ev.SkipReason.FAIL_FAST] or state.walking
+        run.finish(ok=not left and error is None)
+        code = exit_status.worst([_exit_code(loop, connections, error, interrupts), *codes])
+        outcome = loop.finish(
+            code, connections.channel.stats(), written=lambda state: all(one.write(state) for one in recorders)
+        )
         interrupts.finished = True
-    if stopped.error is not None and not isinstance(stopped.error, errors.UploaderError):
-        raise stopped.error
-    return outcome
+    if error is not None and not isinstance(error, errors.UploaderError):
+        raise error
+    return outcome, [one.notices for one in recorders]
 
 
 def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, object], dict[str, object]]:
@@ -235,34 +193,15 @@ def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, o
     return target, arguments, identity
 
 
-def begin(settings: Settings, paths: Sequence[str], journal: Journal, run_id: str) -> RunHandle:
+def begin(settings: Settings, paths: Sequence[str], journal: Journal) -> RunHandle:
     """Begin this run in the journal; it resumes an unfinished one of the same server, destination and selection."""
     target, arguments, identity = named(settings, paths)
-    return journal.begin(target, arguments, identity=identity, run_id=run_id, fresh=not settings.resume)
+    return journal.begin(target, arguments, identity=identity, fresh=not settings.resume)
 
 
-def _is_all_heard(state: ProgressState) -> bool:
+def _all_heard(state: ProgressState) -> bool:
     """Return whether the last message of each session has arrived."""
     return all(session.status in SERVER_TERMINAL for session in state.sessions.values())
-
-
-def _is_complete(loop: Loop, error: BaseException | None) -> bool:
-    """Return whether nothing is left to resume: no file failed or was left out by an interrupt or an error."""
-    state = loop.state
-    left = state.cancelled or state.failed or state.skips[ev.SkipReason.FAIL_FAST]
-    return not left and not state.walking and error is None
-
-
-def caution(settings: Settings, emit: Callable[[ev.Event], None]) -> None:
-    """Warn of insecure settings before anything is sent."""
-    if settings.insecure:
-        text = "certificates are not verified (--insecure): others on the network can read and change the data"
-        emit(ev.RunWarning(ev.WarningCode.INSECURE, text))
-    if settings.token_withheld:
-        variable = OPTIONS[settings.target_option].variable
-        text = "the token is not sent: only the config of a directory names the server"
-        text += f"; set {variable} or the server in your user config"
-        emit(ev.RunWarning(ev.WarningCode.TOKEN_WITHHELD, text))
 
 
 def _work(scheduler: Scheduler, queue: WalkQueue, emit: Callable[[ev.Event], None]) -> None:
@@ -300,7 +239,7 @@ def _exit_code(loop: Loop, connections: Connections, error: BaseException | None
         return Exit.BUG
     if interrupts.count and (loop.state.cancelled or loop.state.walking):
         return interrupts.code
-    codes = loop.failure_codes()
+    codes = [exit_status.of_failure(code, retryable=retryable) for code, retryable in loop.state.failed_as]
     if isinstance(error, errors.UsageError | errors.NotAnUploadServer):
         return exit_status.of_error(error)
     if isinstance(error, errors.NetworkError) and not connections.api.budget.answered:

@@ -1,29 +1,30 @@
-"""The environment of a run: its views, its signal handlers and its summary."""
+"""What a command shows: the views, log file and summary of a run, and notes about settings."""
 
 from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
-import threading
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from uploader_cli import signals
 from uploader_cli.core.observer import Observer
-from uploader_cli.exit_status import Exit
+from uploader_cli.errors import UsageError
 from uploader_cli.render import choose, use_color
-from uploader_cli.run.logfile import open_log
-from uploader_cli.run.upload import Interrupts
-from uploader_cli.settings import DEFAULT, Layer
+from uploader_cli.render.words import safe
+from uploader_cli.settings import DEFAULT, Layer, mask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from uploader_cli.core.state import ProgressState
+    from uploader_cli.render.logfile import LogFile
     from uploader_cli.settings import Settings
+
+UNFOLDED = 100_000
+"""Columns where there is no terminal, so that lines are not wrapped and paths can be searched."""
 
 
 def observers(settings: Settings, run_id: str, *, resume_hint: str = "") -> list[Observer]:
@@ -49,16 +50,16 @@ def observers(settings: Settings, run_id: str, *, resume_hint: str = "") -> list
     if kind == "live":
         from uploader_cli.render.live import LiveView
 
-        out.append(LiveView(sys.stderr, color=color, stall=settings.stall))
+        out.append(LiveView(sys.stderr, color=color))
     elif kind == "plain":
         from uploader_cli.render.plain import PlainView
 
-        out.append(PlainView(sys.stderr, verbose=settings.verbose, quiet=settings.quiet, stall=settings.stall))
+        out.append(PlainView(sys.stderr, verbose=settings.verbose, quiet=settings.quiet))
     log = open_log(settings, run_id)
     if log is not None:
         out.append(log)  # it may print a warning after the view is closed
     quiet = settings.quiet or (settings.json and kind == "none")
-    out.append(Summary(quiet=quiet, color=color, resume_hint=resume_hint, verbose=settings.verbose > 0))
+    out.append(_Summary(quiet, color, resume_hint, settings.verbose > 0))
     return out
 
 
@@ -73,63 +74,96 @@ def resume_hint(settings: Settings) -> str:
     return f"{command}, or the same command again"
 
 
-UNFOLDED = 100_000
-"""Columns where there is no terminal, so that lines are not wrapped."""
-
-
-class Summary(Observer):
+@dataclass(slots=True)
+class _Summary(Observer):
     """Prints the summary on stderr after the run; with `quiet` only if something went wrong."""
 
-    def __init__(self, *, quiet: bool, color: bool, resume_hint: str, verbose: bool) -> None:
-        self._quiet, self._color, self._resume_hint, self._verbose = quiet, color, resume_hint, verbose
+    quiet: bool
+    color: bool
+    resume_hint: str
+    verbose: bool
 
-    def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """Print the summary."""
+    def close(self, state: ProgressState, _now: float) -> None:
         outcome = state.outcome
-        if outcome is None or (self._quiet and outcome.ok):
+        if outcome is None or (self.quiet and outcome.ok):
             return
         from uploader_cli.render.summary import summary
 
-        width = width_of(sys.stderr)
-        advice = [state.advice] if state.advice else []
         lines = summary(
             state,
             outcome,
-            width=width,
-            color=self._color,
-            resume_hint=self._resume_hint,
-            next_steps=advice,
-            verbose=self._verbose,
+            width=columns(UNFOLDED),
+            color=self.color,
+            resume_hint=self.resume_hint,
+            verbose=self.verbose,
         )
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
 
 
-def width_of(stream: TextIO) -> int:
-    """Return the terminal's columns. Output to a pipe or file is not wrapped, so that paths can be searched."""
+def open_log(settings: Settings, run_id: str) -> LogFile | None:
+    """Open the log of this run; None without `--log-file`. Raise `UsageError` if the file can't be written.
+
+    A new file is private: the URL of an upload, which the log contains, is enough to write to it on some servers.
+    """
+    if settings.log_file is None:
+        return None
+    from uploader_cli.render.logfile import LogFile
+
+    def lost(why: str) -> None:
+        sys.stderr.write(f"warning: the log file is not complete: {why}\n")
+
     try:
-        return os.get_terminal_size(stream.fileno()).columns or UNFOLDED
+        stream = _LogLines(settings.log_file)
+    except OSError as error:
+        source = settings.sources.get("log_file", "log_file")
+        raise UsageError(
+            f"{source}: {settings.log_file} can't be written: {error.strerror}", hint="use a writable file"
+        ) from error
+    return LogFile(stream, run_id, time.time, level=settings.log_level, mask=mask, lost=lost)
+
+
+class _LogLines:
+    """Appends whole lines, each in one call; a partial line is removed again."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError. Ends a partial line that a killed process left."""
+        half = path.is_file() and not _ends_a_line(path)
+        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        if half:
+            self.write("\n")
+
+    def write(self, line: str) -> None:
+        """Append an ASCII line. Raises OSError if it could not be written completely."""
+        left, done = line.encode("ascii"), 0
+        try:
+            while done < len(left):
+                done += os.write(self._handle, left[done:])
+        except OSError:
+            with suppress(OSError):  # a pipe can't be truncated
+                os.ftruncate(self._handle, os.lseek(self._handle, 0, os.SEEK_END) - done)
+            raise
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+
+def _ends_a_line(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        return stream.read() == b"\n"
+    return True  # empty or unreadable
+
+
+def columns(otherwise: int) -> int:
+    """Return the columns of the terminal behind stderr; `otherwise` if it is none."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or otherwise
     except (OSError, ValueError):
-        return UNFOLDED
+        return otherwise
 
 
-@contextmanager
-def interruptible(interrupts: Interrupts | None = None) -> Iterator[Interrupts]:
-    """Count signals in `interrupts`, or a new one, instead of raising, so that the loop stops in order."""
-    interrupts = Interrupts() if interrupts is None else interrupts
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupts
-        return
-    if (code := signals.pending()) is not None:
-        raise SystemExit(code)
-
-    def count(number: int, _frame: Any) -> None:
-        interrupts.raise_(Exit(signals.CODES[signal.Signals(number)]))
-
-    ours = signals.installed()
-    before = {number: signal.signal(number, count) for number in signals.CODES}
-    try:
-        yield interrupts
-    finally:
-        for number, handler in before.items():  # the process ends right after
-            signal.signal(number, signal.SIG_IGN if ours else handler)
+def print_notes(settings: Settings) -> None:
+    """Print the notes about ignored settings, unless `--quiet`."""
+    for note in () if settings.quiet else settings.notes:
+        sys.stderr.write(f"note: {safe(note)}\n")

@@ -66,7 +66,7 @@ def test_short_run_opens_no_realtime_connection(monkeypatch: pytest.MonkeyPatch)
     made.close()
     loop.flush()
     assert loop.state.channel.state is ChannelState.CLOSED
-    assert made.stats() == ChannelStats()
+    assert made.channel.stats() == ChannelStats()
 
 
 def test_longer_run_opens_a_realtime_connection(monkeypatch: pytest.MonkeyPatch) -> None:

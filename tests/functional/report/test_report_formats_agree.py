@@ -18,8 +18,9 @@ from serving import running_server
 from uploader_cli.core import events as ev
 from uploader_cli.exit_status import Exit
 from uploader_cli.result import Receipts, Result
-from uploader_cli.run.reports import of_settings, settled
-from uploader_cli.run.upload import Interrupts, begin, execute, select
+from uploader_cli.run.interrupts import Interrupts
+from uploader_cli.run.reports import settled
+from uploader_cli.run.upload import begin, execute, prepare
 from uploader_cli.run.views import observers
 from uploader_cli.settings import resolve
 from uploader_cli.transfer.journal import Journal
@@ -104,16 +105,14 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
         flags = {"server": server.url, "json": True, "progress": "plain", "failed_to": "again.jsonl"}
         flags["from_file"] = "list.jsonl"
         settings = resolve({**flags, "jobs": "1", "report": list(REPORTS)}, env={}, cwd=tmp_path, user_config=None)
-        found, interrupts = select(settings, []), Interrupts()
+        prepared, interrupts, receipts = prepare(settings, []), Interrupts(), Receipts()
         with Journal(settings.state_path) as journal:
-            run = begin(settings, [], journal, "run-1")
-            kept = of_settings(settings, "run-1").recorder(settings, "run-1", run.resumed_from)
-            receipts = Receipts()
-            views = [*kept, *observers(settings, "run-1"), receipts, CtrlC(interrupts)]
-            outcome = execute(settings, found, views, interrupts, journal=journal, run=run)
+            run = begin(settings, [], journal)
+            views = [*observers(settings, run.id), receipts, CtrlC(interrupts)]
+            outcome, notices = execute(settings, prepared, views, interrupts, journal=journal, run=run)
     result = Result(outcome, tuple(receipts.kept))
     out, err = capfd.readouterr()
-    return Seen(result, settled(result.exit_code, [recorder.notices for recorder in kept]), out, err, tmp_path)
+    return Seen(result, settled(result.exit_code, notices), out, err, tmp_path)
 
 
 def outcomes_of_the_stream(seen: Seen) -> dict[str, int]:

@@ -211,7 +211,7 @@ def test_delete_keeps_a_file_that_a_running_upload_found_equal(
 
 
 def test_a_restored_copy_of_a_root_deletes_its_own_files_only(tmp_path: Path) -> None:
-    """Also where a server of an earlier version has stored absolute paths."""
+    """Also where the database has absolute paths."""
     original, copy = tmp_path / "original", tmp_path / "copy"
     with running_server(root=original, jwt_secret=SECRET) as server:
         known = [upload(server.url, file(f"{n}.mp4", b"x"))[0]["id"] for n in range(2)]

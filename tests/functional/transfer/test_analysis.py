@@ -38,8 +38,8 @@ class JoinLog:
     def enter(self, room: str) -> None:
         self.said.append(("enter", room))
 
-    def quit(self, room: str) -> None:
-        self.said.append(("quit", room))
+    def leave(self, room: str) -> None:
+        self.said.append(("leave", room))
 
 
 class Server:
@@ -134,7 +134,7 @@ def test_analysis_channel_is_joined_before_the_call_and_left_after() -> None:
         bench = Bench(url)
         assert bench.analyse() == DONE["data"]
     session = server.asked[0]["sessionId"]
-    assert bench.rooms.said == [("enter", session), ("quit", session)]
+    assert bench.rooms.said == [("enter", session), ("leave", session)]
 
 
 def test_stages_are_estimated_where_the_server_has_no_status() -> None:
@@ -244,4 +244,4 @@ def test_stop_ends_the_wait_for_an_analysis() -> None:
         threading.Thread(target=lambda: (server.called.wait(PATIENCE), bench.stop.set()), daemon=True).start()
         with pytest.raises(errors.Interrupted):
             bench.analyse()
-    assert [word for word, _ in bench.rooms.said] == ["enter", "quit"]
+    assert [word for word, _ in bench.rooms.said] == ["enter", "leave"]

@@ -15,14 +15,14 @@ from patience import PATIENCE
 from uploader_cli import Settings
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.ndjson import NdjsonView
-from uploader_cli.run.upload import Interrupts
+from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.watch import watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from uploader_cli.core.events import RunFinished
-    from uploader_cli.render import Renderer
+    from uploader_cli.core.observer import Observer
 
 DEADLINE = 60.0
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -52,7 +52,7 @@ class Watching:
     """`uploader watch`, started when it is created; a context manager that always stops it."""
 
     def __init__(
-        self, url: str, *sessions: str, wait: float = 30.0, views: Sequence[Renderer] = (), **settings: Any
+        self, url: str, *sessions: str, wait: float = 30.0, views: Sequence[Observer] = (), **settings: Any
     ) -> None:
         self.interrupts = Interrupts()
         self.outcome: RunFinished | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
+from uploader_cli.core.alarms import Alarms
 from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import ProgressState
 
@@ -41,6 +42,7 @@ class Script:
         self.state = ProgressState()
         self.view = view
         self.now = start
+        self.alarms = Alarms()
 
     def put(self, *events: ev.Event) -> None:
         for event in events:
@@ -85,6 +87,10 @@ class Script:
         self, number: int, code: ev.FailureCode = ev.FailureCode.SERVER_FAILED, message: str = "disk full"
     ) -> None:
         self.put(ev.FileFailed(number, name_of(number), code, message, retryable=False))
+
+    def stall(self) -> None:
+        """The alarms of a run, with their defaults."""
+        self.put(*self.alarms.look(self.state, self.now))
 
     def live(self, latency: float | None = 12.3) -> None:
         self.channel(ev.ChannelState.CONNECTING, ev.ChannelState.LIVE, ev.Transport.WEBSOCKET, latency=latency)

@@ -63,7 +63,7 @@ def test_the_progress_line_comes_every_five_seconds() -> None:
 
 
 def test_progress_lines_get_rarer_in_a_long_run() -> None:
-    log = Log(stall=1e9)
+    log = Log()
     log.begin(40)
     log.start(0)
     for _ in range(36_000):
@@ -163,7 +163,9 @@ def test_a_stall_and_a_pause_are_in_the_progress_line() -> None:
     log.begin(30)
     log.start(0)
     log.tick(1)
-    log.tick(40)
+    log.now += 40
+    log.stall()
+    log.tick(0)
     assert log.lines[-1].endswith("no progress for 0:41: the server accepts no bytes")
     log.put(ev.Paused(60, ev.PauseReason.RATE_LIMIT))
     log.tick(5)
@@ -199,5 +201,7 @@ def test_a_stall_while_contents_are_compared_names_the_file() -> None:
     log.begin(30)
     log.put(ev.ContentChecked("big.mp4"))
     log.tick(1)
-    log.tick(40)
+    log.now += 40
+    log.stall()
+    log.tick(0)
     assert log.lines[-1].endswith("no progress for 0:41: big.mp4 is being compared with the list")

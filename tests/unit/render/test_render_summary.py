@@ -9,6 +9,7 @@ from render_script import HOSTILE, MIB, Script, name_of
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, SkipReason
+from uploader_cli.errors import UsageError
 from uploader_cli.render.summary import FIXES, summary
 from uploader_cli.render.words import cells
 
@@ -24,10 +25,15 @@ def test_summary_of_a_successful_run(run: Script) -> None:
     run.complete(0, size=155 * MIB)
     run.complete(1, size=155 * MIB)
     outcome = run.end()
-    assert summary(run.state, outcome, next_steps=["uploader status s-1"]) == [
+    assert summary(run.state, outcome) == [
         "✓ 2 files, 310.0 MiB in 12.3 s (25.2 MiB/s), all confirmed by the server",
-        "→ uploader status s-1",
     ]
+
+
+def test_summary_ends_with_the_hint_of_the_error_that_ended_the_run(run: Script) -> None:
+    run.begin(1)
+    run.put(ev.EngineStopped(UsageError("no such server", hint="check --server")))
+    assert summary(run.state, run.end(6))[-1] == "→ check --server"
 
 
 def test_failures_have_reason_and_fix_once_per_cause(run: Script) -> None:

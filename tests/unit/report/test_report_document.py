@@ -1,4 +1,4 @@
-"""The head of a report, and names that no JSON can carry."""
+"""The head and the rows of a report, and names that are not UTF-8."""
 
 from __future__ import annotations
 

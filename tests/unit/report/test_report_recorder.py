@@ -16,7 +16,7 @@ from uploader_cli.core.state import ProgressState
 from uploader_cli.report.document import RunFacts
 from uploader_cli.report.recorder import Recorder
 from uploader_cli.report.spool import Spool
-from uploader_cli.run.reports import Reports, settled
+from uploader_cli.run.reports import outputs, settled
 from uploader_cli.settings.values import report_file
 
 FACTS = RunFacts("run", "1.0", started=0.0)
@@ -29,8 +29,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def recorder(*names: str, failed_to: str | None = None) -> Recorder:
-    reports = Reports([report_file(name) for name in names], Path(failed_to) if failed_to else None, {}, "tag")
-    return Recorder(reports.outputs, FACTS, lambda: 9.0)
+    files = outputs([report_file(name) for name in names], Path(failed_to) if failed_to else None, {})
+    return Recorder(files, FACTS, lambda: 9.0)
 
 
 def play(observer: Recorder, files: int) -> None:

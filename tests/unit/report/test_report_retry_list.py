@@ -17,7 +17,7 @@ from uploader_cli.report import retry_list
 from uploader_cli.report.document import row_of
 from uploader_cli.report.formats import COLUMNS, as_csv
 from uploader_cli.report.spool import Spool
-from uploader_cli.run.reports import Reports
+from uploader_cli.run.reports import outputs
 from uploader_cli.selection import manifest_lines
 from uploader_cli.selection.manifest import format_of
 from uploader_cli.selection.manifest_lines import Entry, Format, parse
@@ -133,7 +133,7 @@ def test_report_fields_of_an_unusual_name() -> None:
 def test_retry_list_of_an_incomplete_walk_is_marked(spool: Spool, tmp_path: Path) -> None:
     """Who takes it for all that is left would lose files in silence."""
     fill(spool, [b"a.mp4"])
-    (write,) = Reports([], tmp_path / "again.txt", {}, "tag").outputs
+    (write,) = outputs([], tmp_path / "again.txt", {})
     assert write({"selection_complete": True}, spool) == ""
     assert "before all files were found" in write({"selection_complete": False}, spool)
     assert (tmp_path / "again.txt").read_text() == "a.mp4\n"

@@ -59,7 +59,8 @@ def completed(file: int) -> ev.FileCompleted:
 
 
 def loop_of(*observers: Onlooker, listeners: Sequence[Onlooker] = (), clock: Clock | None = None) -> Loop:
-    loop = Loop(observers, Alarms(stall=30.0), clock or Clock(), listeners=[one.listen for one in listeners])
+    loop = Loop(observers, Alarms(stall=30.0), clock or Clock())
+    loop.listeners += [one.listen for one in listeners]
     loop.apply(STARTED)
     for one in (*observers, *listeners):
         one.told.clear()

@@ -12,7 +12,7 @@ from uploader_cli.core.events import FileStatus, Transport
 from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import ProgressState
 from uploader_cli.exit_status import Exit
-from uploader_cli.run.watched_session import ASK_FIRST, ASK_LATER, FIRST, LOST, SETTLE, WatchedSession
+from uploader_cli.run.watch import ASK_FIRST, ASK_LATER, FIRST, LOST, SETTLE, WatchedSession
 
 BEGAN, WAIT, PATIENCE = 100.0, 30.0, 1200.0
 REFUSED = errors.ConnectFailed("no connection")

@@ -54,6 +54,9 @@ class Context(Target):
     ) -> None:
         super().__init__(settings)  # the first step reads the token
         self.session, self.new_session, self.fsync = session, new_session, fsync
+        self.secure = settings.server.startswith("https://")
+        self.server = self.next_hop = address_of(settings.server)
+        """The first hop is the proxy if there is one."""
         self.proxy: str | None = None
         self.addresses: list[str] = []
         self.connect_ms = 0.0
@@ -68,21 +71,6 @@ class Context(Target):
         self.live: dict[str, float] = {}
         """Transport → milliseconds to connect."""
         self.poll_ms: float | None = None
-
-    @property
-    def server(self) -> Address:
-        """The server's host and port."""
-        return address_of(self.settings.server)
-
-    @property
-    def secure(self) -> bool:
-        """True for https."""
-        return self.settings.server.startswith("https://")
-
-    @property
-    def next_hop(self) -> Address:
-        """The first hop: the proxy, else the server."""
-        return address_of(self.proxy) if self.proxy else self.server
 
     def call(self, method: str, path: str, *, json: object = None) -> Timed:
         """Send a request and time it. Raises `NetworkError`."""

@@ -41,11 +41,8 @@ def disk(context: Context) -> Finding:
         cause = f"the state directory {directory} can't be written: {error.strerror or error}"
         hint = f"Check its free space and permissions, or {ELSEWHERE}"
         return failed(cause, hint, exit=Exit.USAGE, directory=str(directory))
-    details: dict[str, Detail] = {
-        "directory": str(directory),
-        "bytes_per_second": round(speed),
-        "slowest_sync_ms": round(slowest * 1000, 1),
-    }
+    details: dict[str, Detail] = {"directory": str(directory), "bytes_per_second": round(speed)}
+    details["slowest_sync_ms"] = round(slowest * 1000, 1)
     trouble = _journal(directory)
     if trouble:
         hint = "The next upload replaces it by a new one; interrupted uploads are restarted."

@@ -54,7 +54,8 @@ def proxy(context: Context) -> Finding:
     context.proxy = proxies.get(scheme) or proxies.get("all")
     if not context.proxy:
         return passed("none", proxy=None)
-    where = str(address_of(context.proxy))
+    context.next_hop = address_of(context.proxy)
+    where = str(context.next_hop)
     if context.settings.proxy:
         source = str(context.settings.sources.get("proxy", "--proxy"))
     else:

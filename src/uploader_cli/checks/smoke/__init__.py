@@ -34,17 +34,18 @@ def chosen(only: Sequence[str] = (), skip: Sequence[str] = ()) -> tuple[Check, .
     """
     for option, patterns in (("--only", only), ("--skip", skip)):
         for pattern in patterns:
-            if not any(fnmatchcase(check.id, pattern) for check in CHECKS):
+            if not _matching([pattern]):
                 ids = ", ".join(check.id for check in CHECKS)
                 raise errors.UsageError(f"{option}: no check matches {pattern!r}", hint=f"the checks are {ids}")
-    found = tuple(check for check in CHECKS if (not only or _matches(check, only)) and not _matches(check, skip))
+    unwanted = _matching(skip)
+    found = tuple(check for check in _matching(only or ["*"]) if check not in unwanted)
     if not found:
         raise errors.UsageError("--skip excludes all checks of --only", hint="omit one of them")
     return found
 
 
-def _matches(check: Check, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(check.id, pattern) for pattern in patterns)
+def _matching(patterns: Sequence[str]) -> list[Check]:
+    return [check for check in CHECKS if any(fnmatchcase(check.id, pattern) for pattern in patterns)]
 
 
 def run_checks(
@@ -65,26 +66,19 @@ def run_checks(
     for check in checks[len(results) :]:
         results.append(Result(check, Finding(Verdict.NOT_RUN, "interrupted", exit=Exit.RETRY_MAY_HELP)))
         tell(results[-1])
-    code = stopped or exit_of(results, strict=strict, speaks=not site.silent, refused=site.shut_out)
-    return Report(
-        server=site.settings.server,
-        results=tuple(results),
-        verdict=Verdict.PASS if code is Exit.OK else Verdict.FAIL,
-        summary=sentence(results, code, strict=strict),
-        exit_code=code,
-        calls=site.calls,
-        seconds=time.perf_counter() - began,
-        strict=strict,
-        budget=site.budget,
-        left=tuple(map(mask, (*site.undeleted, *(f"{thing}: no token" for thing in site.unowned)))),
-    )
+    speaks = site.answered and (site.speaks or not site.calls)
+    code = stopped or exit_of(results, strict=strict, speaks=speaks, refused=site.shut_out)
+    verdict, summary = Verdict.FAIL if code else Verdict.PASS, sentence(results, code, strict=strict)
+    left = tuple(map(mask, (*site.undeleted, *(f"{thing}: no token" for thing in site.unowned))))
+    server, took = site.settings.server, time.perf_counter() - began
+    return Report(server, tuple(results), verdict, summary, code, site.calls, took, strict, site.budget, left)
 
 
 def _clean_up(site: Site) -> None:
     try:
         site.sweep()
     except Stopped:
-        site.interrupt()
+        site.note_interrupted()
         raise
 
 
@@ -109,8 +103,8 @@ def _look(site: Site, check: Check, before: Sequence[Result]) -> Result:
         culprit = _culprit(check, prevented.by, before)
         if culprit:
             return _blocked(check, culprit)
-        unmade = any(result.verdict is Verdict.NOT_RUN and result.id in prevented.by for result in before)
-        if unmade and found.verdict is Verdict.ERROR:
+        not_run = any(result.verdict is Verdict.NOT_RUN and result.id in prevented.by for result in before)
+        if not_run and found.verdict is Verdict.ERROR:
             found = Finding(Verdict.NOT_RUN, found.message, exit=found.exit)
     except Ended as ended:
         found = ended.finding

@@ -17,7 +17,7 @@ from uploader_cli.checks.smoke.expect import (
     Prevented,
     Violation,
     answered,
-    needed,
+    precondition,
     quoted,
     refused,
     same,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 DIAL_LIMIT = 5.0
 """Maximum seconds to connect (docs/protocol.md section 2)."""
+GRACE = 1.0
 WAITS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds before each attempt to cancel after the body: the server may take a moment to receive it."""
 TRANSPORTS = ("websocket", "long-polling")
@@ -55,7 +56,7 @@ _PROGRESS = (
 def dialled(site: Site, transport: Transport) -> ChannelReason | None:
     """Try to connect; return None, or the reason of a failure. Use with `once`."""
     with Listener(site, transport, DIAL_LIMIT) as listener:
-        reason = listener.dial()
+        reason = listener.dial(GRACE)
     if reason is ChannelReason.TIMEOUT or reason is None:
         return reason
     if site.call("GET", f"/socket.io/?EIO=4&transport={Transport.POLLING}", limit=DIAL_LIMIT).status == 404:
@@ -139,7 +140,7 @@ def watched(site: Site) -> Watched:
         seen.late = _joined(site, usable[0], seen.session)
 
     try:
-        with needed("batch-one"):
+        with precondition("batch-one"):
             answer = send(site, seen.session, [(name, content)], midway=midway)
         stored_of(answer)
         seen.polled = site.call("GET", f"/api/upload/progress/{seen.session}")
@@ -155,7 +156,7 @@ def watched(site: Site) -> Watched:
 
 def _joined(site: Site, transport: Transport, session: str) -> Listener | None:
     listener = Listener(site, transport, DIAL_LIMIT)
-    if listener.dial() is not None:
+    if listener.dial(GRACE) is not None:
         listener.cut()
         return None
     listener.join(session)

@@ -51,8 +51,8 @@ class Site(Target):
         """Part of all names of this run."""
         self.answered = self.speaks = False
         """Whether there was any response, and one of an upload server."""
-        self.welcome = self.refusals = 0
-        """Counted requests with our own token: accepted ones, and those with 401 or 403."""
+        self.admitted: set[bool] = set()
+        """Whether counted requests with our own token were accepted, or got 401 or 403."""
         self.meter: list[Metered | None] = []
         """The rate limit headers of each counted request, in order of their starts; None without a response."""
         self.limited = ""
@@ -114,21 +114,17 @@ class Site(Target):
         if answer.status in (429, *UNAVAILABLE):
             raise answer_error(answer)
         if counted and token == "" and not may_refuse:
-            refused = answer.status in (401, 403)
-            self.refusals += refused
-            self.welcome += not refused
-            if refused:
+            self.admitted.add(answer.status not in (401, 403))
+            if answer.status in (401, 403):
                 raise answer_error(answer)
         return answer
 
     def answers(self) -> bool:
         """Return whether the server still answers, even with an error; uses an uncounted request."""
         try:
-            self.call("GET", "/health", limit=PATIENCE)
-        except errors.NetworkError:
-            return False
-        except errors.UploaderError:
-            pass
+            self.http.request("GET", f"{self.settings.server}/health", read_timeout=PATIENCE)
+        except errors.UploaderError as error:
+            return not isinstance(error, errors.NetworkError)
         return True
 
     def read(self, path: str) -> bytes | None:
@@ -149,12 +145,7 @@ class Site(Target):
     @property
     def shut_out(self) -> bool:
         """Whether all requests so far got 401 or 403."""
-        return self.refusals > 0 and not self.welcome
-
-    @property
-    def silent(self) -> bool:
-        """Whether there was no response, or none of an upload server."""
-        return not self.answered or (self.calls > 0 and not self.speaks)
+        return self.admitted == {False}
 
     @property
     def remaining(self) -> int:
@@ -221,7 +212,7 @@ class Site(Target):
             else:
                 self.unowned.append(_named(file, path))
 
-    def interrupt(self) -> None:
+    def note_interrupted(self) -> None:
         """Add everything that is left to `undeleted`."""
         left = (*(_named(*file) for file in self.files.items()), *self.sessions, *self.uploads)
         self.undeleted += [f"{thing}: interrupted" for thing in left]

@@ -1,0 +1,64 @@
+"""The commands `doctor` and `smoke`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from uploader_cli.cli import options as opt
+from uploader_cli.errors import UsageError
+
+
+@opt.with_options(f"profile server category max_wait state_dir json quiet verbose {opt.REQUESTS}")
+def doctor(
+    session: Annotated[str | None, opt.option("--session", "ID", "Check this session as well.")] = None,
+    new_session: Annotated[bool, opt.option("--new-session", "", "Create, join and cancel a session.")] = False,
+    **given: Any,
+) -> None:
+    """Diagnose the connection to the server step by step and suggest fixes."""
+    if session is not None and new_session:
+        raise UsageError("--session and --new-session exclude each other", hint="omit one of them")
+    settings = opt.load(given)
+    asked = opt.valid_uuid(session, "--session") if session is not None else None
+    from uploader_cli.run import checks as run
+
+    raise typer.Exit(run.doctor(settings, session=asked, new_session=new_session))
+
+
+def _checks(incomplete: str) -> list[str]:
+    from uploader_cli.run import checks  # slow to import
+
+    return opt.among(checks.smoke_checks())(incomplete)
+
+
+@opt.with_options(f"profile server category json quiet verbose {opt.REQUESTS}")
+def smoke(
+    only: Annotated[
+        list[str] | None,
+        opt.option("--only", "ID|GLOB", "Run only these checks; repeatable.", autocompletion=_checks),
+    ] = None,
+    skip: Annotated[
+        list[str] | None, opt.option("--skip", "ID|GLOB", "Skip these checks; repeatable.", autocompletion=_checks)
+    ] = None,
+    list_: Annotated[bool, opt.option("--list", "", "Print the checks and exit. Needs no server.")] = False,
+    junit: Annotated[Path | None, opt.option("--junit", "FILE", "Write a JUnit report to FILE.")] = None,
+    strict: Annotated[
+        bool, opt.option("--strict", "", "Fail on warnings and on checks that are not required, too.")
+    ] = False,
+    budget: Annotated[
+        int, typer.Option("--budget", metavar="N", min=1, help="Maximum calls to /api, including the clean-up.")
+    ] = 100,
+    **given: Any,
+) -> None:
+    """Check an upload server with black-box tests, for CI: a verdict per check and an exit code.
+
+    The checks upload a few small files and delete them again; deleting all of them needs a token (--token-file).
+    """
+    from uploader_cli.run import checks as run
+
+    if list_:
+        run.smoke_list()
+        return
+    settings = opt.load(given)
+    code = run.smoke(settings, only=only or (), skip=skip or (), file=junit, strict=strict, budget=budget)
+    raise typer.Exit(code)

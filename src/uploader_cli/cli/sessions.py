@@ -1,0 +1,69 @@
+"""The commands about sessions and files on the server: `watch`, `status`, `cancel`, `delete` and `validate`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from uploader_cli.cli import options as opt
+from uploader_cli.errors import UsageError
+from uploader_cli.settings import Invalid
+from uploader_cli.settings.values import seconds
+
+Session = Annotated[str, opt.argument("SESSION", "Session ID.")]
+OPTIONS = f"profile server json {opt.OUTPUT} {opt.REQUESTS}"
+
+
+@opt.with_options(f"{OPTIONS} progress max_wait stall warn_latency warn_error_rate")
+def watch(
+    sessions: Annotated[list[str], opt.argument("SESSION...", "Session IDs.")],
+    wait: Annotated[
+        str, opt.option("--wait", "S", "Seconds to wait until the server knows the sessions. [default: 30]")
+    ] = "30",
+    **given: Any,
+) -> None:
+    """Follow sessions of other uploaders until they end."""
+    settings = opt.load(given)
+    wanted = tuple(dict.fromkeys(opt.valid_uuid(session, "SESSION") for session in sessions))
+    try:
+        patience = seconds(zero=True)(wait)
+    except Invalid as error:
+        raise UsageError(f"--wait: {error}") from None
+    from uploader_cli.run import watch as run
+
+    raise typer.Exit(run.watch_command(settings, wanted, patience))
+
+
+@opt.with_options(OPTIONS)
+def status(session: Session, **given: Any) -> None:
+    """Show the status of a session."""
+    settings, session = opt.load(given), opt.valid_uuid(session, "SESSION")
+    from uploader_cli.run import rest_commands as run
+
+    raise typer.Exit(run.status(settings, session))
+
+
+@opt.with_options(OPTIONS)
+def cancel(session: Session, **given: Any) -> None:
+    """Cancel a session on the server."""
+    settings, session = opt.load(given), opt.valid_uuid(session, "SESSION")
+    from uploader_cli.run import rest_commands as run
+
+    raise typer.Exit(run.cancel(settings, session))
+
+
+@opt.with_options(OPTIONS)
+def delete(file_id: Annotated[str, opt.argument("FILE_ID", "File ID.")], **given: Any) -> None:
+    """Delete a stored file. The server requires a token."""
+    settings, file_id = opt.load(given), opt.valid_uuid(file_id, "FILE_ID")
+    from uploader_cli.run import rest_commands as run
+
+    raise typer.Exit(run.delete(settings, file_id))
+
+
+@opt.with_options(f"{OPTIONS} include exclude follow_links")
+def validate(paths: Annotated[list[str], opt.argument("PATH...", "Files and directories.")], **given: Any) -> None:
+    """Check with the server whether it would accept these files, without sending them."""
+    settings = opt.load(given)
+    from uploader_cli.run import rest_commands as run
+
+    raise typer.Exit(run.validate(settings, paths))
