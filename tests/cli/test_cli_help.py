@@ -78,6 +78,7 @@ def test_help_and_version_start_with_typer_alone(argv: list[str]) -> None:
     _, _, modules = modules_after(*argv)
     foreign = {module.partition(".")[0] for module in modules} - sys.stdlib_module_names
     assert foreign <= {"uploader_cli", "typer", "annotated_doc", "shellingham"}
+    assert "importlib.metadata" not in modules
 
 
 def test_version_imports_only_the_entry_point() -> None:

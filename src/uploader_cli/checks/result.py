@@ -53,7 +53,7 @@ class Finding:
     details: Mapping[str, Detail] = field(default_factory=dict)
 
 
-def _maker(verdict: Verdict, code: Exit = Exit.OK) -> Callable[..., Finding]:
+def _constructor(verdict: Verdict, code: Exit = Exit.OK) -> Callable[..., Finding]:
     """Return a function that takes a message, a hint, an exit code and details as keywords."""
 
     def make(message: str = "", hint: str = "", exit: Exit = code, **details: Detail) -> Finding:  # noqa: A002
@@ -62,8 +62,8 @@ def _maker(verdict: Verdict, code: Exit = Exit.OK) -> Callable[..., Finding]:
     return make
 
 
-passed, warning, skipped = _maker(Verdict.PASS), _maker(Verdict.WARNING), _maker(Verdict.SKIPPED)
-failed = _maker(Verdict.FAIL, Exit.NO_SERVER)
+passed, warning, skipped = _constructor(Verdict.PASS), _constructor(Verdict.WARNING), _constructor(Verdict.SKIPPED)
+failed = _constructor(Verdict.FAIL, Exit.NO_SERVER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ class LiveView(Observer):
         self._live.refresh()
         self._write(_SYNC_OFF)
 
-    def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
+    def close(self, _state: ProgressState, _now: float) -> None:
         """Erase the view, show the cursor and discard typed input. Can be called twice."""
         if self._live is not None:
             self._erase_wrapped(self._console.size.width)

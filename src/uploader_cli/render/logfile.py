@@ -56,7 +56,7 @@ class LogFile(Observer):
         self._least, self._mask, self._lost = LEVELS.index(level), mask, lost
         self._problem: OSError | None = None
 
-    def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
+    def handle(self, event: ev.Event, _state: ProgressState, _now: float) -> None:
         """Log a public event or a request."""
         self.write(event)
 
@@ -74,7 +74,7 @@ class LogFile(Observer):
         except OSError as error:
             self._problem = error
 
-    def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
+    def close(self, _state: ProgressState, _now: float) -> None:
         """Close the log file."""
         self.end()
 

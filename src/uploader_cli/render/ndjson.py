@@ -69,7 +69,7 @@ class NdjsonView(Observer):
         self._files: dict[int, _Throttle] = {}
         self._ended = False
 
-    def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
+    def handle(self, event: ev.Event, _state: ProgressState, now: float) -> None:
         """Format the event's line; progress is throttled per file."""
         match event:
             case ev.FileProgress() if not event.phase.terminal:
@@ -90,7 +90,7 @@ class NdjsonView(Observer):
                 return
         self._write(event)
 
-    def refresh(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
+    def refresh(self, _state: ProgressState, now: float) -> None:
         """Write the buffered lines and the pending progress that is due."""
         for throttle in self._files.values():
             if throttle.pending is not None and now >= throttle.due:
@@ -98,7 +98,7 @@ class NdjsonView(Observer):
                 self._write(pending)
         self._put()
 
-    def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
+    def close(self, _state: ProgressState, _now: float) -> None:
         """Write the rest, of a run that ended with an error."""
         self._put()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 import sys
@@ -19,10 +20,11 @@ from uploader_cli.checks.smoke.report import SmokePage, check_json, junit, repor
 from uploader_cli.checks.smoke.site import Site
 from uploader_cli.core.names import json_line
 from uploader_cli.exit_status import Exit
+from uploader_cli.render import in_ci, use_color
 from uploader_cli.report import output_file
 from uploader_cli.report.recorder import Notices
 from uploader_cli.run.reports import settled
-from uploader_cli.run.views import Terminal
+from uploader_cli.run.views import columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -122,21 +124,33 @@ class _Screen:
     """Prints a page on stderr; on a terminal also the running check, until its result replaces it."""
 
     def __init__(self, settings: Settings, kind: type[DoctorPage | SmokePage]) -> None:
-        self._out = out = Terminal(quiet=settings.quiet)
-        looks: dict[str, Any] = {"width": out.width, "color": out.color, "glyphs": out.glyphs}
-        self.page = kind(**looks, verbose=bool(settings.verbose), quiet=settings.quiet)
+        tty = sys.stderr.isatty()
+        self._moves = tty and not settings.quiet and os.environ.get("TERM") != "dumb" and not in_ci(os.environ)
+        self.page = kind(
+            width=columns(80),
+            color=use_color(os.environ, is_tty=tty),
+            glyphs=(sys.stderr.encoding or "ascii").lower().replace("-", "") == "utf8",
+            verbose=bool(settings.verbose),
+            quiet=settings.quiet,
+        )
         self.write(self.page.heading(settings.server))
 
     def running(self, check: Check) -> None:
         """Show the running check, which may take seconds."""
-        self._out.passing(self.page.running(check))
+        self._replace(self.page.running(check))
 
     def tell(self, result: Result) -> None:
         """Print a finished check."""
-        self._out.passing("")
+        self._replace("")
         self.write(self.page.row(result))
 
     def write(self, lines: Sequence[str]) -> None:
         """Print lines, if there are any."""
         if lines:
-            self._out.write(lines)
+            sys.stderr.write("\n".join(lines) + "\n")
+            sys.stderr.flush()
+
+    def _replace(self, line: str) -> None:
+        if self._moves:
+            sys.stderr.write(f"\r\x1b[K{line}")
+            sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""What a command shows: the views, log file and summary of a run, and the terminal behind stderr."""
+"""What a command shows: the views, log file and summary of a run, and notes about settings."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core.observer import Observer
 from uploader_cli.errors import UsageError
-from uploader_cli.render import choose, in_ci, use_color
+from uploader_cli.render import choose, use_color
 from uploader_cli.render.words import safe
 from uploader_cli.settings import DEFAULT, Layer, mask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from uploader_cli.core.state import ProgressState
@@ -154,28 +153,6 @@ def _ends_a_line(path: Path) -> bool:
         stream.seek(-1, os.SEEK_END)
         return stream.read() == b"\n"
     return True  # empty or unreadable
-
-
-class Terminal:
-    """The current stderr, for commands that print a page."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        tty = sys.stderr.isatty()
-        self._moves = tty and not quiet and os.environ.get("TERM") != "dumb" and not in_ci(os.environ)
-        self.color = use_color(os.environ, is_tty=tty)
-        self.glyphs = (sys.stderr.encoding or "ascii").lower().replace("-", "") == "utf8"
-        self.width = columns(80)
-
-    def write(self, lines: Sequence[str]) -> None:
-        """Write the lines at once."""
-        sys.stderr.write("\n".join(lines) + "\n")
-        sys.stderr.flush()
-
-    def passing(self, line: str) -> None:
-        """Show a line until the next one replaces it; nothing where that is impossible."""
-        if self._moves:
-            sys.stderr.write(f"\r\x1b[K{line}")
-            sys.stderr.flush()
 
 
 def columns(otherwise: int) -> int:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from uploader_cli.core.events import RunFinished
-    from uploader_cli.render import Renderer
+    from uploader_cli.core.observer import Observer
 
 DEADLINE = 60.0
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -52,7 +52,7 @@ class Watching:
     """`uploader watch`, started when it is created; a context manager that always stops it."""
 
     def __init__(
-        self, url: str, *sessions: str, wait: float = 30.0, views: Sequence[Renderer] = (), **settings: Any
+        self, url: str, *sessions: str, wait: float = 30.0, views: Sequence[Observer] = (), **settings: Any
     ) -> None:
         self.interrupts = Interrupts()
         self.outcome: RunFinished | None = None

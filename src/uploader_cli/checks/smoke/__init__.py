@@ -70,16 +70,15 @@ def run_checks(
     code = stopped or exit_of(results, strict=strict, speaks=speaks, refused=site.shut_out)
     verdict, summary = Verdict.FAIL if code else Verdict.PASS, sentence(results, code, strict=strict)
     left = tuple(map(mask, (*site.undeleted, *(f"{thing}: no token" for thing in site.unowned))))
-    took = time.perf_counter() - began
-    shown = (site.settings.server, tuple(results), verdict, summary, code, site.calls, took)
-    return Report(*shown, strict=strict, budget=site.budget, left=left)
+    server, took = site.settings.server, time.perf_counter() - began
+    return Report(server, tuple(results), verdict, summary, code, site.calls, took, strict, site.budget, left)
 
 
 def _clean_up(site: Site) -> None:
     try:
         site.sweep()
     except Stopped:
-        site.interrupt()
+        site.note_interrupted()
         raise
 
 
@@ -104,8 +103,8 @@ def _look(site: Site, check: Check, before: Sequence[Result]) -> Result:
         culprit = _culprit(check, prevented.by, before)
         if culprit:
             return _blocked(check, culprit)
-        unmade = any(result.verdict is Verdict.NOT_RUN and result.id in prevented.by for result in before)
-        if unmade and found.verdict is Verdict.ERROR:
+        not_run = any(result.verdict is Verdict.NOT_RUN and result.id in prevented.by for result in before)
+        if not_run and found.verdict is Verdict.ERROR:
             found = Finding(Verdict.NOT_RUN, found.message, exit=found.exit)
     except Ended as ended:
         found = ended.finding

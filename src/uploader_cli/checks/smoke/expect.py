@@ -62,7 +62,7 @@ class Prevented(Ended):
 
 
 @contextmanager
-def needed(by: str, what: str = "") -> Iterator[None]:
+def precondition(by: str, what: str = "") -> Iterator[None]:
     """Raise `Prevented` for a failure in the block, which is the subject of the check `by`."""
     try:
         yield

@@ -17,7 +17,7 @@ from uploader_cli.checks.smoke.expect import (
     Prevented,
     Violation,
     answered,
-    needed,
+    precondition,
     quoted,
     refused,
     same,
@@ -140,7 +140,7 @@ def watched(site: Site) -> Watched:
         seen.late = _joined(site, usable[0], seen.session)
 
     try:
-        with needed("batch-one"):
+        with precondition("batch-one"):
             answer = send(site, seen.session, [(name, content)], midway=midway)
         stored_of(answer)
         seen.polled = site.call("GET", f"/api/upload/progress/{seen.session}")

@@ -12,7 +12,7 @@ from uploader_cli.checks.smoke.expect import (
     Prevented,
     Violation,
     answered,
-    needed,
+    precondition,
     quoted,
     refused,
     refused_cleanly,
@@ -69,7 +69,7 @@ def limit_size(site: Site) -> None:
         raise NotOffered("files can't be validated, and the limit is too large to be tested by an upload")
     if tus is not None and tus.max_size is not None:
         _, answer = created(site, name, {"Upload-Length": str(tus.max_size + 1)})
-        with needed("tus-core"):
+        with precondition("tus-core"):
             answered(answer, "a tus upload of one byte more than maxSize", 413)
     if most < SMALL:
         _refused(site, [(name, bytes(most + 1))], "a file of one byte too many")
@@ -110,7 +110,7 @@ def path_traversal(site: Site) -> None:
     what = f"a tus upload named {UP}…"
     url, answer = created(site, UP + name, {"Upload-Length": str(len(content))}, relativePath=UP + name)
     if not url:
-        with needed("tus-core"):
+        with precondition("tus-core"):
             refused_cleanly(answer, what)
         return
     last = ask(site, "PATCH", url, {"Upload-Offset": "0"}, content)

@@ -49,20 +49,20 @@ def sentence(results: Sequence[Result], code: Exit, *, strict: bool) -> str:
     number = {verdict: sum(result.verdict is verdict for result in results) for verdict in Verdict}
     ran = len(results) - number[Verdict.NOT_OFFERED] - number[Verdict.SKIPPED]
     against = [result for result in results if counts(result, strict=strict)]
-    forgiven = [result for result in results if result.verdict in BROKEN and result not in against]
+    tolerated = [result for result in results if result.verdict in BROKEN and result not in against]
     words = {Verdict.NOT_OFFERED: "not offered", Verdict.SKIPPED: "skipped", Verdict.WARNING: "with a warning"}
     rest = [f"{number[verdict]} {text}" for verdict, text in words.items() if number[verdict]]
-    rest += [f"not required and failed: {_ids(forgiven)}"] if forgiven else []
+    rest += [f"not required and failed: {_ids(tolerated)}"] if tolerated else []
     more = f" ({', '.join(rest)})" if rest else ""
     if code in (Exit.SIGINT, Exit.SIGTERM):
         return f"Interrupted: {number[Verdict.NOT_RUN]} of {plural(len(results), 'check')} not run{more}"
     if code is Exit.OK:
-        return f"{plural(ran - len(forgiven), 'check')} passed{more}"
+        return f"{plural(ran - len(tolerated), 'check')} passed{more}"
     broken = [result for result in against if result.verdict is not Verdict.NOT_RUN]
-    unmade = [result for result in against if result.verdict is Verdict.NOT_RUN]
+    not_run = [result for result in against if result.verdict is Verdict.NOT_RUN]
     if not broken:
-        return f"{len(unmade)} of {plural(ran, 'check')} not run: {unmade[0].finding.message}{more}"
-    also = f"; {len(unmade)} not run" if unmade else ""
+        return f"{len(not_run)} of {plural(ran, 'check')} not run: {not_run[0].finding.message}{more}"
+    also = f"; {len(not_run)} not run" if not_run else ""
     return f"{_WHY.get(code, '')}{len(broken)} of {plural(ran, 'check')} failed: {_ids(broken)}{also}{more}"
 
 

@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from uploader_cli.checks.smoke.expect import Prevented, Violation, needed, said
+from uploader_cli.checks.smoke.expect import Prevented, Violation, precondition, said
 from uploader_cli.core.protocol import as_object, parse_batch, parse_session, wire_name
 from uploader_cli.core.tus import Capabilities, parse_capabilities
 from uploader_cli.transfer.api import stored_path
@@ -74,7 +74,7 @@ def body_of(data: bytes, kind: str, midway: Midway = nothing, after: Midway = no
 
 def terms(site: Site) -> Terms:
     """Return the terms of uploads. Use with `once`."""
-    with needed("session", "no session could be created: "):
+    with precondition("session", "no session could be created: "):
         answer = site.once(ask_for_session)
     session = _parsed(answer)
     if session is None or session.limits is None:
@@ -85,7 +85,7 @@ def terms(site: Site) -> Terms:
 
 def open_session(site: Site, files: int = 1) -> str:
     """Create a session and return its ID."""
-    with needed("session", "no session could be created: "):
+    with precondition("session", "no session could be created: "):
         answer = ask_for_session(site, expectedFiles=files)
     session = _parsed(answer)
     if session is None:

@@ -13,7 +13,7 @@ from uploader_cli.checks.smoke.expect import (
     Violation,
     answered,
     header,
-    needed,
+    precondition,
     quoted,
     refused,
     said,
@@ -137,7 +137,7 @@ def one_file(site: Site) -> Sent:
 
 def stored_one(site: Site) -> StoredFile:
     """Return the stored file of `one_file` for other checks. Raises `Prevented` if it is not stored."""
-    with needed("batch-one"):
+    with precondition("batch-one"):
         return stored_of(site.once(one_file).answer)
 
 

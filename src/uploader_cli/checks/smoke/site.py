@@ -212,7 +212,7 @@ class Site(Target):
             else:
                 self.unowned.append(_named(file, path))
 
-    def interrupt(self) -> None:
+    def note_interrupted(self) -> None:
         """Add everything that is left to `undeleted`."""
         left = (*(_named(*file) for file in self.files.items()), *self.sessions, *self.uploads)
         self.undeleted += [f"{thing}: interrupted" for thing in left]

@@ -27,7 +27,7 @@ GONE = (403, 404, 410)
 """Statuses for an upload that does not exist (tus 1.0, HEAD)."""
 MOST_IN_A_SESSION = 20
 
-further = partial(check, rests_on="tus-core")
+after_core = partial(check, rests_on="tus-core")
 
 
 def offered(site: Site, extension: str = "") -> Capabilities:
@@ -180,7 +180,7 @@ def _speaks_tus(answer: Answer, what: str) -> None:
     header(answer, "Tus-Resumable", what, VERSION, lambda value: value == VERSION)
 
 
-@further(
+@after_core(
     "tus-resume", "tus: a cut upload resumes at its offset", "after a lost connection files restart, or are corrupted"
 )
 def resume(site: Site) -> str:
@@ -200,7 +200,7 @@ def resume(site: Site) -> str:
     return f"resumed at byte {at} of {len(content)}"
 
 
-@further("tus-checksum", "tus: correct checksums are accepted", "clients with checksums can't upload")
+@after_core("tus-checksum", "tus: correct checksums are accepted", "clients with checksums can't upload")
 def checksum(site: Site) -> str:
     """See tus 1.0, checksum: each offered algorithm."""
     algorithms = offered(site, "checksum").checksum_algorithms
@@ -218,7 +218,7 @@ def checksum(site: Site) -> str:
     return ", ".join(known)
 
 
-@further(
+@after_core(
     "tus-checksum-mismatch",
     "tus: a chunk with a wrong checksum is discarded",
     "bytes that were corrupted on their way are stored",
@@ -237,7 +237,7 @@ def checksum_mismatch(site: Site) -> None:
     _offset(_head(site, upload.url, f"HEAD after {what}"), upload.at, what)
 
 
-@further(
+@after_core(
     "tus-creation-with-upload",
     "tus: a creation may carry the first bytes",
     "clients that rely on it lose the first bytes",
@@ -253,7 +253,7 @@ def creation_with_upload(site: Site) -> None:
     _offset(_head(site, url, f"HEAD after {what}"), len(half), what)
 
 
-@further(
+@after_core(
     "tus-creation-defer-length", "tus: the length may be sent later", "streams of unknown length can't be uploaded"
 )
 def defer_length(site: Site) -> None:
@@ -269,7 +269,7 @@ def defer_length(site: Site) -> None:
     same(head.headers.get("Upload-Length"), str(len(content)), "Upload-Length after it was sent")
 
 
-@further(
+@after_core(
     "tus-expiration",
     "tus: unfinished uploads report their expiry",
     "clients resume uploads that have expired",
@@ -287,7 +287,7 @@ def expiration(site: Site) -> str:
     return f"in {left / 3600:,.0f} h"
 
 
-@further("tus-termination", "tus: an upload can be deleted", "abandoned uploads stay until they expire")
+@after_core("tus-termination", "tus: an upload can be deleted", "abandoned uploads stay until they expire")
 def termination(site: Site) -> None:
     """See tus 1.0, termination."""
     offered(site, "termination")
@@ -297,7 +297,7 @@ def termination(site: Site) -> None:
     site.uploads.discard(url)
 
 
-@further("tus-concatenation", "tus: partial uploads are joined", "large files sent in parts don't arrive")
+@after_core("tus-concatenation", "tus: partial uploads are joined", "large files sent in parts don't arrive")
 def concatenation(site: Site) -> None:
     """See tus 1.0, concatenation: two partial uploads."""
     offered(site, "concatenation")

@@ -68,7 +68,7 @@ def _bytes_confirmed(state: ProgressState, event: ev.BytesConfirmed, now: float)
         return []
     file.confirmed = event.confirmed
     file.sent = max(file.sent, event.confirmed)
-    return [progress_of(file, now), *_went_well(state, (event.file,), now)]
+    return [progress_of(file, now), *_end_retries(state, (event.file,), now)]
 
 
 def _body_sent(state: ProgressState, event: ev.BodySent, now: float) -> list[ev.Event]:
@@ -125,7 +125,7 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
     state.measures.file_over(well=True)
     state.advanced = now
     ended = _settle(state, Phase.COMPLETED, event.local, now, bytes=event.size, **_shared(event))
-    return [*out, event, ended, *_went_well(state, (event.file,), now)]
+    return [*out, event, ended, *_end_retries(state, (event.file,), now)]
 
 
 def failed(state: ProgressState, event: ev.FileFailed, now: float) -> list[ev.Event]:
@@ -141,7 +141,7 @@ def failed(state: ProgressState, event: ev.FileFailed, now: float) -> list[ev.Ev
     state.advanced = now
     ended = _settle(state, Phase.FAILED, event.local, now, **_shared(event))
     state.incidents.given_up |= event.file in state.incidents.retrying
-    return [event, ended, *_went_well(state, (event.file,), now)]
+    return [event, ended, *_end_retries(state, (event.file,), now)]
 
 
 def _file_skipped(state: ProgressState, event: ev.FileSkipped, now: float) -> list[ev.Event]:
@@ -152,7 +152,7 @@ def _file_skipped(state: ProgressState, event: ev.FileSkipped, now: float) -> li
     state.skipped += phase is Phase.SKIPPED
     state.skips[event.reason] += 1
     ended = _settle(state, phase, event.local, now, **_shared(event))
-    return [event, ended, *_went_well(state, (event.file,), now)]
+    return [event, ended, *_end_retries(state, (event.file,), now)]
 
 
 def _files_cancelled(state: ProgressState, event: ev.FilesCancelled, now: float) -> list[ev.Event]:
@@ -178,7 +178,7 @@ def _files_cancelled(state: ProgressState, event: ev.FilesCancelled, now: float)
     return out
 
 
-def _went_well(state: ProgressState, files: Iterable[int], now: float) -> list[ev.Event]:
+def _end_retries(state: ProgressState, files: Iterable[int], now: float) -> list[ev.Event]:
     return recovered(state, state.incidents.end_retries(files, now))
 
 
