@@ -77,6 +77,7 @@ _EXITS_OF_A_WATCH = {
 _NO_BREAK = "\xa0"
 """Between a number and its unit. `safe` replaces it in names by a plain space."""
 _INTERRUPTED = (130, 143)
+_LATE = 3
 _ANSI = {"✓": "\x1b[32m", "✗": "\x1b[1;31m", "!": "\x1b[1;33m", "■": "\x1b[1;33m", "→": "\x1b[36m"}
 
 
@@ -88,10 +89,14 @@ def summary(
     color: bool = False,
     resume_hint: str = "",
     verbose: bool = False,
+    listed: bool = False,
 ) -> list[str]:
-    """Return lines of at most `width` cells (20 at least); `resume_hint` is the command that resumes the run."""
+    """Return lines of at most `width` cells (20 at least); `resume_hint` is the command that resumes the run.
+
+    `listed`: each failure was printed before, so that only their causes are.
+    """
     lines = _Lines(max(20, width))
-    watching, interrupted = state.watched, outcome.exit_code in _INTERRUPTED
+    watching, interrupted = state.watched, outcome.exit_code in _INTERRUPTED or bool(_deadline(state, outcome))
     lines.add(*(_watch_verdict(state, outcome) if watching else _verdict(state, outcome)))
     if verbose and state.bottleneck is not None:
         lines.add(" ", f"limited by {_LIMITED_BY[state.bottleneck]}")
@@ -102,14 +107,16 @@ def summary(
         lines.add("!", "stored under another name:")
         names = [f"{done.path} → {done.stored_as}" for done in state.renames]
         lines.list(" ", names, state.renamed)
-    _failures(lines, state)
+    _failures(lines, state, listed=listed)
     _analyses(lines, state, interrupted=interrupted)
     _warnings(lines, state)
     if interrupted and not watching:
-        _interrupted(lines, state, "" if _complete(state, outcome) else resume_hint)
+        when = "interrupted" if outcome.exit_code in _INTERRUPTED else "stopped"
+        _in_progress(lines, state, when, "" if _complete(state, outcome) else resume_hint)
     if outcome.exit_code:
         exits = {**_EXITS, **_EXITS_OF_A_WATCH} if watching else _EXITS
         words = exits.get(outcome.exit_code, "see above")
+        words = "not all files were sent in time; resumable" if interrupted and outcome.exit_code == _LATE else words
         words = words.replace("some files", "an analysis") if _complete(state, outcome) else words
         lines.add(" ", f"exit code {outcome.exit_code}: {words}")
     if state.advice:
@@ -151,7 +158,9 @@ class _Lines:
 
 def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     total = outcome.completed + outcome.failed + outcome.cancelled
-    total = max(total, state.selected - outcome.skipped if outcome.exit_code in _INTERRUPTED else 0)
+    deadline = _deadline(state, outcome)
+    interrupted = deadline or ("interrupted" if outcome.exit_code in _INTERRUPTED else "")
+    total = max(total, state.selected - outcome.skipped if interrupted else 0)
     analysed = bool(state.analyses) and state.stopped is not None
     seconds = (state.stopped or 0.0) - state.started if analysed else outcome.seconds
     numbers = [
@@ -163,9 +172,9 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     took = f"{moved} in {took} {speed}".rstrip()
     if _complete(state, outcome):
         return "✓", f"{plural(outcome.completed, 'file')}, {took}, all confirmed by the server"
-    if outcome.exit_code in _INTERRUPTED:
+    if interrupted:
         least = "at least " if state.walking else ""
-        return "■", f"interrupted: {outcome.completed:,} of {least}{plural(total, 'file')} confirmed, {took}"
+        return "■", f"{interrupted}: {outcome.completed:,} of {least}{plural(total, 'file')} confirmed, {took}"
     if outcome.ok and not total:
         return "✓", "already up to date" if outcome.skipped else "nothing to send"
     if outcome.ok:
@@ -174,6 +183,12 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
         return "✗", "nothing was sent"
     failed = f", {outcome.failed:,} failed" if outcome.failed else ""
     return "✗", f"{outcome.completed:,} of {plural(total, 'file')} confirmed by the server{failed}, {took}"
+
+
+def _deadline(state: ProgressState, outcome: RunFinished) -> str:
+    """Return the warning about the deadline, if it ended the run."""
+    late = (warning.text for warning in state.warnings if warning.code is WarningCode.DEADLINE)
+    return "" if outcome.ok else next(late, "")
 
 
 def _complete(state: ProgressState, outcome: RunFinished) -> bool:
@@ -233,8 +248,8 @@ def _skips(lines: _Lines, state: ProgressState) -> None:
         lines.add("-", f"{untried:,} not tried: {safe(state.trouble[:1000]) or 'the run ended before'}")
 
 
-def _failures(lines: _Lines, state: ProgressState) -> None:
-    """List failures grouped by cause, each group with its fix."""
+def _failures(lines: _Lines, state: ProgressState, *, listed: bool) -> None:
+    """List failures grouped by cause, each group with its fix, and without the files where they are `listed`."""
     groups: dict[tuple[FailureCode, bool], list[FileFailed]] = {}
     for failed in state.failures:
         groups.setdefault((failed.code, failed.retryable), []).append(failed)
@@ -242,10 +257,11 @@ def _failures(lines: _Lines, state: ProgressState) -> None:
     for (code, retryable), count in state.failed_as.most_common():
         shown = groups.get((code, retryable), [])[:left]
         lines.add("✗", f"{count:,} failed: {code.replace('_', ' ')} – {'' if retryable else 'not '}retryable")
-        _reasons(lines, shown)
-        if count > len(shown):
-            lines.add("…", f"and {count - len(shown):,} more", indent=2)
-        left -= len(shown)
+        if not listed:
+            _reasons(lines, shown)
+            if count > len(shown):
+                lines.add("…", f"and {count - len(shown):,} more", indent=2)
+            left -= len(shown)
         lines.add("→", FIXES[code], indent=2)
 
 
@@ -266,7 +282,8 @@ def _reasons(lines: _Lines, group: Sequence[FileFailed]) -> None:
 def _warnings(lines: _Lines, state: ProgressState) -> None:
     """List each warning once; files that may be stored without confirmation come first, without a limit."""
     shown_before = {done.warning for done in state.analyses}  # by `_analyses`
-    shown_before |= {warning.text for warning in state.warnings if warning.code is WarningCode.RUN_ENDED}  # by `_skips`
+    elsewhere = (WarningCode.RUN_ENDED, WarningCode.DEADLINE)  # in `_skips` and `_verdict`
+    shown_before |= {warning.text for warning in state.warnings if warning.code in elsewhere}
     counts = Counter(warning for warning in state.warnings if warning.text not in shown_before)
     stored, others = list[str](), list[str]()
     for warning, times in counts.items():
@@ -276,11 +293,11 @@ def _warnings(lines: _Lines, state: ProgressState) -> None:
     lines.list("!", others, mark="!", noun="warning")
 
 
-def _interrupted(lines: _Lines, state: ProgressState, resume_hint: str) -> None:
+def _in_progress(lines: _Lines, state: ProgressState, when: str, resume_hint: str) -> None:
     flying = [file.path for file in state.running.values()]
     flying += [done.path for done in state.finished if done.outcome is Phase.CANCELLED and done.path]
     if flying:
-        lines.add("■", "in progress when interrupted:")
+        lines.add("■", f"in progress when {when}:")
         lines.list("■", flying, indent=2)
     if resume_hint:
         lines.add("→", f"to resume: {safe(resume_hint)}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core.observer import Observer
 from uploader_cli.errors import UsageError
-from uploader_cli.render import choose, use_color
+from uploader_cli.render import choose, github, use_color
 from uploader_cli.render.words import safe
 from uploader_cli.settings import DEFAULT, Layer, mask
 
@@ -47,6 +47,10 @@ def observers(settings: Settings, run_id: str, *, resume_hint: str = "") -> list
         from uploader_cli.render.ndjson import NdjsonView
 
         out.append(NdjsonView(sys.stdout, run_id, time.time))
+    annotated = 0
+    if github.wanted(os.environ):
+        out.append(github.Annotations(sys.stderr, os.environ))
+        annotated = github.MOST
     if kind == "live":
         from uploader_cli.render.live import LiveView
 
@@ -54,12 +58,12 @@ def observers(settings: Settings, run_id: str, *, resume_hint: str = "") -> list
     elif kind == "plain":
         from uploader_cli.render.plain import PlainView
 
-        out.append(PlainView(sys.stderr, verbose=settings.verbose, quiet=settings.quiet))
+        out.append(PlainView(sys.stderr, verbose=settings.verbose, quiet=settings.quiet, annotated=annotated))
     log = open_log(settings, run_id)
     if log is not None:
         out.append(log)  # it may print a warning after the view is closed
     quiet = settings.quiet or (settings.json and kind == "none")
-    out.append(_Summary(quiet, color, resume_hint, settings.verbose > 0))
+    out.append(_Summary(quiet, color, resume_hint, settings.verbose > 0, listed=kind == "plain"))
     return out
 
 
@@ -82,6 +86,7 @@ class _Summary(Observer):
     color: bool
     resume_hint: str
     verbose: bool
+    listed: bool
 
     def close(self, state: ProgressState, _now: float) -> None:
         outcome = state.outcome
@@ -96,6 +101,7 @@ class _Summary(Observer):
             color=self.color,
             resume_hint=self.resume_hint,
             verbose=self.verbose,
+            listed=self.listed,
         )
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()

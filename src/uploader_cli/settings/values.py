@@ -83,10 +83,26 @@ def whole(minimum: int, **words: str) -> Callable[[object], Any]:
     return _number(what, lambda value: value.is_integer() and value >= minimum, words, convert=int)
 
 
-def seconds(*, zero: bool) -> Callable[[object], Any]:
-    """Return a parser for durations in seconds; `zero` allows 0."""
-    what = f"a number of seconds, {'0 or more' if zero else 'more than 0'}"
-    return _number(what, lambda value: value > 0 or (zero and value == 0), {})
+_DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
+
+
+def seconds(*, zero: bool, **words: str | None) -> Callable[[object], Any]:
+    """Return a parser for durations: a number of seconds, or `10m`, `1h30m`; `zero` allows 0. The value is in seconds.
+
+    It also accepts `words` with their values.
+    """
+    what = f"a number of seconds (or 10m, 1h30m), {'0 or more' if zero else 'more than 0'}"
+    number = _number(what, lambda value: value > 0 or (zero and value == 0), words)
+
+    def parse(raw: object) -> Any:
+        parts = _DURATION.fullmatch(raw.strip()) if isinstance(raw, str) and raw.strip() else None
+        if parts is None:
+            return number(raw)
+        days, hours, minutes, rest = (int(part or 0) for part in parts.groups())
+        total = ((days * 24 + hours) * 60 + minutes) * 60 + rest
+        return number(total if total or zero else raw)
+
+    return parse
 
 
 def threshold(unit: str, *, most: float = math.inf) -> Callable[[object], Any]:
