@@ -87,9 +87,11 @@ def test_authorisation_uses_the_overridden_method(guarded: EmbeddedServer) -> No
 
 
 def test_a_post_that_overrides_options_needs_the_token(guarded: EmbeddedServer) -> None:
-    """Only preflights of browsers, which are not POST requests, need no token."""
+    """Only preflights of browsers, which are not POST requests, need no token. OPTIONS is no override: it creates."""
     disguised = {**TUS, "X-HTTP-Method-Override": "OPTIONS", "Upload-Length": "4"}
-    assert requests.post(f"{guarded.url}/api/upload/files/", headers=disguised, timeout=DEADLINE).status_code == 401
+    url = f"{guarded.url}/api/upload/files/"
+    assert requests.post(url, headers=disguised, timeout=DEADLINE).status_code == 401
+    assert requests.post(url, headers={**disguised, **WITH}, timeout=DEADLINE).status_code == 201
 
 
 # Connections of other users
