@@ -18,7 +18,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_OPTIONS(self) -> None:
         self._answer(204, **{"Tus-Version": "1.0.0", "Tus-Extension": "creation"})
 
+    def do_GET(self) -> None:
+        self._answer(404)
+
     def do_POST(self) -> None:
+        if "Tus-Resumable" not in self.headers:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self._answer(412)
+            return
         length = int(self.headers["Upload-Length"])
         with self.server.lock:
             self.server.uploads.append((length, bytearray()))
@@ -46,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in {"Tus-Resumable": "1.0.0", **headers}.items():
             self.send_header(name, str(value))
-        if status == 201:
+        if status in (201, 404, 409, 412):
             self.send_header("Content-Length", "0")
         self.end_headers()
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import Transport
     from uploader_cli.settings import Settings
 
-NOBODY = "00000000-0000-4000-8000-000000000000"
-"""An ID that no session and no file has: requests for it change nothing."""
 JOIN_LIMIT = 0.6
 """Seconds to wait for a first message after joining; not all servers send one (docs/protocol.md section 3.7)."""
 CUT_LIMIT = 0.5

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_cli import errors
-from uploader_cli.core.protocol import error_code, error_sentence, whole
+from uploader_cli.core.protocol import NOBODY, error_code, error_sentence, whole
 from uploader_cli.core.tus import VERSION, Capabilities, below, capabilities_of, encode_metadata, place
 from uploader_cli.settings import mask
-from uploader_cli.transfer.api import answer_error, not_an_upload_server
+from uploader_cli.transfer.api import answer_error, is_tus, not_an_upload_server
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer
 from uploader_cli.transfer.pacing import retry_after
 
@@ -58,11 +58,15 @@ class TusClient:
     def options(self) -> Capabilities:
         """Return the server's capabilities. Raise `NotAnUploadServer` where no endpoint is."""
         answer = self._send("OPTIONS", self.endpoint, {})
-        page = answer.headers.get("Content-Type", "").startswith("text/html") and "Tus-Resumable" not in answer.headers
+        page = answer.headers.get("Content-Type", "").startswith("text/html") and not is_tus(answer)
         if answer.status in (404, 410) or (page and (answer.ok or answer.status == 501)):
-            raise not_an_upload_server(answer)
+            raise not_an_upload_server(answer, "--tus-endpoint")
         if not answer.ok and answer.status not in (405, 501):
             raise _refusal(answer)
+        if not is_tus(answer):  # a gateway may answer OPTIONS, but none says that an unknown upload is there
+            unknown = self._send("HEAD", f"{self.endpoint.rstrip('/')}/{NOBODY}", {})
+            if unknown.ok and not is_tus(unknown):
+                raise not_an_upload_server(unknown, "--tus-endpoint")
         try:
             return capabilities_of(answer.headers, self.endpoint)
         except ValueError as error:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.checks.doctor.context import ANSWER_LIMIT
 from uploader_cli.checks.result import Detail, Finding, check, failed, passed, skipped, warning
-from uploader_cli.checks.target import NOBODY
-from uploader_cli.core.protocol import as_object, error_code, parse_http_date, parse_limits, parse_time, text
+from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_http_date, parse_limits, parse_time, text
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock as hours
 from uploader_cli.render.words import plural, size
@@ -76,8 +75,8 @@ def _silent(context: Context, error: errors.NetworkError) -> tuple[str, str]:
             f"{OPERATOR}, or to restart it.",
         )
     if isinstance(error, errors.ConnectFailed):
-        by_proxy = "Check --proxy: it does not reach the server."
-        return str(error), by_proxy if context.proxy else "Check the port in --server."
+        hint = "Check --proxy: it does not reach the server." if context.proxy else "Check the URL in --server."
+        return str(error), hint
     other = "http" if context.secure else "https"
     return (
         f"the server cut the connection instead of answering ({error})",

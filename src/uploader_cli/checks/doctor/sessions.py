@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.checks.doctor.context import ANSWER_LIMIT
 from uploader_cli.checks.result import Detail, Finding, check, failed, passed, skipped, warning
-from uploader_cli.checks.target import NOBODY
-from uploader_cli.core.protocol import as_object, error_code, parse_session, text, whole
+from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_session, text, whole
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock, plural
 from uploader_cli.transfer.api import answer_error
