@@ -16,7 +16,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_OPTIONS(self) -> None:
-        self._answer(204, **{"Tus-Version": "1.0.0", "Tus-Extension": "creation"})
+        self._answer(204 if self.path == "/files/" else 404, **{"Tus-Version": "1.0.0", "Tus-Extension": "creation"})
 
     def do_GET(self) -> None:
         self._answer(404)
@@ -33,10 +33,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(201, Location=f"/files/{number}")
 
     def do_HEAD(self) -> None:
+        if not self.path.rpartition("/")[2].isdecimal():
+            self._answer(404)
+            return
         length, content = self._upload
         self._answer(200, **{"Upload-Length": length, "Upload-Offset": len(content), "Cache-Control": "no-store"})
 
     def do_PATCH(self) -> None:
+        if not self.path.rpartition("/")[2].isdecimal():
+            self._answer(404)
+            return
         _, content = self._upload
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if int(self.headers["Upload-Offset"]) != len(content):

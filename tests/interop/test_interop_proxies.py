@@ -100,6 +100,18 @@ def test_batch_through_stock_nginx_is_split_and_refuses_the_large_file(server: E
     assert stored(server) == digests(small)
 
 
+@pytest.mark.parametrize("flavour", ["bundled", "reference"])
+def test_doctor_finds_the_body_limit_of_nginx(tmp_path: Path, flavour: str) -> None:
+    """And none of the server without nginx."""
+    with running_server(flavour=flavour) as server, stock_nginx(tmp_path, server.url) as url:
+        limited, free = (uploader("doctor", "-s", where, home=tmp_path) for where in (url, server.url))
+        assert (limited.code, free.code) == (0, 0), limited.err + free.err
+    assert "refuses requests of 2.0 MiB (413), 1.0 MiB pass" in " ".join(limited.err.split())
+    assert "client_max_body_size" in limited.err
+    assert "requests of 8.0 MiB pass" in free.err
+    assert stored(server) == []
+
+
 # --- a base path that the proxy removes
 
 
@@ -117,6 +129,9 @@ def test_upload_below_a_path_that_the_proxy_removes(tmp_path: Path, protocol: st
             again = uploader(*line, "--skip-existing", home=tmp_path)
             assert again.code == 0, again.out + again.err
             assert len(again.of("file.skipped")) == 3
+            examined = uploader("doctor", "-s", f"{url}/files", home=tmp_path)
+            assert examined.code == 0, examined.err
+            assert f"{url}/files/api/upload/files/ offers" in " ".join(examined.err.split())
         assert stored(server) == digests(paths)
 
 

@@ -11,6 +11,7 @@ from uploader_cli.core.events import ChannelReason
 from uploader_cli.core.protocol import JsonObject, as_object
 from uploader_cli.realtime.policy import Dial, Dialled, Lost
 from uploader_cli.realtime.socket import Connection
+from uploader_cli.settings import OPTIONS
 from uploader_cli.transfer.http import Http, make_session
 from uploader_cli.transfer.wire import Sockets
 
@@ -39,6 +40,11 @@ class Target:
         self.calls = 0
         self.endings: list[threading.Thread] = []
         """Threads that end live connections."""
+
+    @property
+    def option(self) -> str:
+        """The option that names the server."""
+        return OPTIONS[self.settings.target_option].flag
 
     @property
     def authorization(self) -> dict[str, str]:

@@ -39,6 +39,8 @@ PROCESSING_PER_FILE = 30.0  # seconds more for each file
 STATUS_LIMIT = 5.0  # seconds for an answer on the state of an analysis
 NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
 """Statuses that leave open whether the server gives out stored files."""
+BLOCKED = (403, 405, 501)
+"""Answers of a firewall to a method that it does not pass on."""
 NO_ROUTE = "NOT_FOUND"
 """The code of an upload server for a path that it does not have, as below a wrong `--server`."""
 BATCH_ERRORS: Kinds = {  # 500: see `batch` (docs/protocol.md, section 3.14)
@@ -366,6 +368,11 @@ def not_an_upload_server(answer: Answer, option: str = "--server") -> errors.Not
 def is_tus(answer: Answer) -> bool:
     """Return whether a tus server answered."""
     return "Tus-Resumable" in answer.headers or "Tus-Version" in answer.headers
+
+
+def is_blocked(answer: Answer) -> bool:
+    """Return whether a proxy or firewall refused the method, and not the server."""
+    return answer.status in BLOCKED and not is_tus(answer) and not protocol.error_code(answer.body)
 
 
 _segment = partial(quote, safe="")

@@ -147,13 +147,14 @@ class Http:
             raise failure from error
         if response.status_code == PROXY_AUTHENTICATION:
             raise _no_proxy_password(url)
-        if response.status_code == BAD_REQUEST:
+        try:
+            content = jsonlib.loads(response.content) if response.content else None
+        except (ValueError, RecursionError):
+            content = None
+        if response.status_code == BAD_REQUEST and content is None:
             self._check_scheme(url)
         self.request_ids.heard = True
-        try:
-            return _answer(response, jsonlib.loads(response.content) if response.content else None)
-        except (ValueError, RecursionError):
-            return _answer(response, None)
+        return _answer(response, content)
 
     @contextmanager
     def stream(self, url: str, headers: Mapping[str, str]) -> Iterator[tuple[Answer, Iterator[bytes]]]:

@@ -10,7 +10,7 @@ from uploader_cli import errors
 from uploader_cli.core.protocol import NOBODY, error_code, error_sentence, whole
 from uploader_cli.core.tus import VERSION, Capabilities, below, capabilities_of, encode_metadata, place
 from uploader_cli.settings import mask
-from uploader_cli.transfer.api import answer_error, is_tus, not_an_upload_server
+from uploader_cli.transfer.api import answer_error, is_blocked, is_tus, not_an_upload_server
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer
 from uploader_cli.transfer.pacing import retry_after
 
@@ -29,8 +29,6 @@ KINDS: Mapping[int, tuple[type[errors.AnswerError], str]] = {
     423: (errors.Locked, "another client writes to the upload"),
     460: (errors.ChecksumMismatch, "the chunk did not arrive as it was read"),
 }
-BLOCKED = (403, 405, 501)
-"""Answers of a firewall to a method that it does not pass on."""
 NO_SESSION = ("SESSION_NOT_FOUND", "SESSION_ENDED")
 
 
@@ -123,12 +121,12 @@ class TusClient:
         headers = {"Upload-Offset": str(offset)}
         if not self._patch_is_blocked:
             answer = self._send("PATCH", url, headers, CHUNK_TIMEOUT, body, checksum)
-            self._patch_is_blocked = _is_blocked(answer)
+            self._patch_is_blocked = is_blocked(answer)
         if self._patch_is_blocked:  # a firewall: tus 1.0 allows this instead (core, X-HTTP-Method-Override)
             body.rewind()
             headers["X-HTTP-Method-Override"] = "PATCH"
             answer = self._send("POST", url, headers, CHUNK_TIMEOUT, body, checksum)
-            if _is_blocked(answer):
+            if is_blocked(answer):
                 raise errors.PatchBlocked(url, answer.status)
         if answer.status in (404, 410):
             raise _gone(answer, retryable=True)  # HEAD decides
@@ -195,11 +193,6 @@ def _position(url: str, answer: Answer) -> Position:
     if offset is None:
         raise errors.ProtocolError(f"{answer.url} answered {answer.status} without an Upload-Offset")
     return Position(url, offset, answer.headers, whole(answer.headers.get("Upload-Length")))
-
-
-def _is_blocked(answer: Answer) -> bool:
-    """Return whether a proxy or firewall refused the method, and not the server."""
-    return answer.status in BLOCKED and "Tus-Resumable" not in answer.headers and not error_code(answer.body)
 
 
 def _check(answer: Answer) -> None:
