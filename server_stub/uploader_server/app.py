@@ -26,9 +26,7 @@ from uploader_server.http.accesslog import AccessLog
 from uploader_server.http.connections import cut, most_connections
 from uploader_server.http.errors import Json
 from uploader_server.http.middleware import RequestTracker, Router
-from uploader_server.http.origins import Origins
 from uploader_server.http.proxies import Proxies
-from uploader_server.http.ratelimit import RateLimit
 from uploader_server.http.routes import Rest
 from uploader_server.metrics import CONTENT_TYPE, Metrics
 from uploader_server.openapi.document import document
@@ -74,10 +72,9 @@ class UploadApp:
         self.routes = [route for route in routes if route.include_in_schema]
         """Routes of all HTTP calls."""
         self._rest = RestRouter(routes, lifespan=self._lifespan)
-        limit = RateLimit(config.limits.rate, config.rate_window)
-        checked = Origins(config, Router(config, limit, self._rest, state.realtime))
-        control = checked if config.fault_control else None
-        self.application: Any = FaultyApp(checked, state.faults, control) if faulty else checked
+        router = Router(config, self._rest, state.realtime)
+        control = router if config.fault_control else None
+        self.application: Any = FaultyApp(router, state.faults, control) if faulty else router
         """The layers below the request tracker."""
         self.tracker = RequestTracker(
             self.application,

@@ -167,10 +167,11 @@ class TrackedRequest:
 
     async def drain(self) -> None:
         """Read and drop the rest of the body for at most DRAIN_SECONDS."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
-                while self._unread:
-                    await self.receive()
+        if self._unread:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    while self._unread:
+                        await self.receive()
 
     async def give_up(self) -> None:
         """Respond 503 and close the connection if no response was sent; close a websocket."""

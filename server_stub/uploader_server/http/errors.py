@@ -114,6 +114,17 @@ def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
+def with_headers(send: Send, added: Mapping[str, str]) -> Send:
+    """Return a `send` that adds headers to the response to a request or a websocket handshake."""
+
+    async def send_with_headers(message: Message) -> None:
+        if message["type"].endswith("http.response.start"):
+            message = {**message, "headers": [*message.get("headers", ()), *raw_headers(added)]}
+        await send(message)
+
+    return send_with_headers if added else send
+
+
 def zipped(answer: Response, request: Request) -> Response:
     """Compress a response of more than 1 KiB if the client accepts gzip (docs/protocol.md, section 3.16)."""
     if len(answer.body) > 1024 and "gzip" in request.headers.get("accept-encoding", ""):

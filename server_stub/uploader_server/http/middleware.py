@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -13,18 +12,19 @@ from starlette.responses import Response
 
 from uploader_server.http.accesslog import TrackedRequest, client_address
 from uploader_server.http.auth import check_token
-from uploader_server.http.errors import ApiError, Json, as_api_error, before, refuse
+from uploader_server.http.errors import ApiError, Json, as_api_error, before, refuse, with_headers
+from uploader_server.http.origins import PREFLIGHT, Origins, is_preflight
 from uploader_server.http.proxies import prefixed
+from uploader_server.http.ratelimit import RateLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from uploader_server.config import ServerConfig
     from uploader_server.http.accesslog import LoggedRequest
     from uploader_server.http.proxies import Proxies
-    from uploader_server.http.ratelimit import RateLimit
     from uploader_server.realtime.rooms import Realtime
 
 logger = logging.getLogger(__name__)
@@ -143,9 +143,10 @@ class RequestTracker:
 class Router:
     """Passes a request to Socket.IO or REST after checking the limits and the auth token; answers errors."""
 
-    def __init__(self, config: ServerConfig, limit: RateLimit, rest: ASGIApp, realtime: Realtime) -> None:
+    def __init__(self, config: ServerConfig, rest: ASGIApp, realtime: Realtime) -> None:
         self._config = config
-        self._limit = limit
+        self._origins = Origins(config)
+        self._limit = RateLimit(config.limits.rate, config.rate_window)
         self._rest = rest
         self._realtime = realtime
         self._buffered = 0
@@ -153,7 +154,18 @@ class Router:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or websocket."""
-        if is_realtime(scope):
+        try:
+            added = self._origins.check(scope)
+        except ApiError as error:
+            if scope["type"] == "websocket":
+                await refuse(error.status, scope, receive, send)
+            else:
+                await self._answer(error, scope)(scope, receive, send)
+            return
+        send = with_headers(send, added)
+        if added and is_preflight(scope):
+            await Response(status_code=204, headers=PREFLIGHT)(scope, receive, send)
+        elif is_realtime(scope):
             if self._realtime.full(scope):
                 await refuse(429, scope, receive, send)
             else:
@@ -166,31 +178,28 @@ class Router:
     async def _serve_rest(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a REST or tus call; the responses to `/api/*` show the rate limit (docs/protocol.md, section 3.11)."""
         scope = {**scope, "method": effective_method(scope), "app": self}  # authorise the method that is executed
-        added: dict[str, str] = {}
-        started = False
+        passes, added = True, dict[str, str]()
+        if scope["path"].startswith("/api/"):
+            passes, added = self._limit.spend(client_address(scope))
+        send, started = with_headers(send, added), False
 
-        async def with_headers(message: Message) -> None:
+        async def answer(message: Message) -> None:
             nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    *((name.encode(), value.encode()) for name, value in added.items()),
-                ]
+            started = True
             await send(message)
 
         try:
-            if scope["path"].startswith("/api/"):
-                passes, added = self._limit.spend(client_address(scope))
-                if not passes:
-                    raise ApiError(429, "TOO_MANY_REQUESTS", "Too many requests; wait for Retry-After seconds")
+            if not passes:
+                raise ApiError(429, "TOO_MANY_REQUESTS", "Too many requests; wait for Retry-After seconds")
             self._authorise(scope)
-            with self._limited(scope, receive) as limited:
-                await self._rest(scope, limited, with_headers)
+            if scope["method"] in {"GET", "HEAD"} or scope["path"].startswith(STREAMED):
+                await self._rest(scope, receive, answer)
+            else:
+                await self._serve_limited(scope, receive, answer)
         except Exception as error:
             if started:
                 raise
-            await self._answer(error, scope)(scope, receive, with_headers)
+            await self._answer(error, scope)(scope, receive, answer)
 
     def _answer(self, error: Exception, scope: Scope) -> Response:
         refusal = as_api_error(error)
@@ -214,15 +223,11 @@ class Router:
         secret = self._config.jwt_secret if accepts_jwt else None
         check_token(Headers(scope=scope).get("authorization"), secret, token)
 
-    @contextlib.contextmanager
-    def _limited(self, scope: Scope, receive: Receive) -> Iterator[Receive]:
+    async def _serve_limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Limit the time and the memory of a body that isn't streamed.
 
         The new `receive` raises ApiError: 408 after `body_timeout` seconds, 503 if MEMORY is exceeded.
         """
-        if scope["path"].startswith(STREAMED):
-            yield receive
-            return
         end = asyncio.get_running_loop().time() + self._config.body_timeout
         buffered, complete = 0, False
 
@@ -240,6 +245,6 @@ class Router:
             return message
 
         try:
-            yield limited
+            await self._rest(scope, limited, send)
         finally:
             self._buffered -= buffered

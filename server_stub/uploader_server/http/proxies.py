@@ -6,6 +6,8 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING
 
+from starlette.datastructures import Headers
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -24,11 +26,8 @@ class Proxies:
 
     def include(self, address: str) -> bool:
         """Return whether this is the address of a trusted proxy."""
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._networks)
+        parsed = _parsed(address)
+        return parsed is not None and any(parsed in network for network in self._networks)
 
     def client_scope(self, scope: Scope) -> Scope:
         """Return the scope with the forwarded client address and host; `peer` is then the proxy's address.
@@ -38,15 +37,15 @@ class Proxies:
         client = scope.get("client")
         if not self._networks or not client or not self.include(str(client[0])):
             return scope
-        forwarded = ",".join(_values(scope, b"x-forwarded-for"))
         # Each proxy appends its client; only addresses appended by trusted proxies count.
-        address = next((name for name in reversed(_split(forwarded)) if not self.include(name)), "")
-        host = _split(",".join(_values(scope, b"x-forwarded-host")))[-1:]
+        forwarded = reversed(_values(scope, "x-forwarded-for"))
+        address = next((name for name in forwarded if not self.include(name)), "")
+        host = _values(scope, "x-forwarded-host")[-1:]
         headers = scope["headers"]
         if host:
             headers = [*(pair for pair in headers if pair[0] != b"host"), (b"host", host[0].encode("latin-1"))]
         actual = (address if is_address(address) else client[0], client[1])
-        prefix = "".join(_values(scope, b"x-forwarded-prefix")[-1:]).rstrip("/")
+        prefix = "".join(Headers(scope=scope).getlist("x-forwarded-prefix")[-1:]).rstrip("/")
         known = prefix if PREFIX.fullmatch(prefix) else ""
         return {**scope, "peer": client, "client": actual, "headers": headers, "prefix": known}
 
@@ -64,18 +63,18 @@ def prefixed(send: Send, prefix: str) -> Send:
     return send_prefixed
 
 
-def _values(scope: Scope, wanted: bytes) -> list[str]:
-    return [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
+def _values(scope: Scope, name: str) -> list[str]:
+    values = ",".join(Headers(scope=scope).getlist(name)).split(",")
+    return [value.strip() for value in values if value.strip()]
 
 
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
 
 
 def is_address(text: str) -> bool:
     """Return whether the text is an IP address."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+    return _parsed(text) is not None

@@ -89,7 +89,7 @@ class Store:
         except (VersionError, OSError, sqlite3.Error) as error:
             self._release()
             if isinstance(error, VersionError):
-                problem = f"{error}; start a newer server, or choose another directory"
+                problem = f"{error}, or choose another directory"
             else:
                 problem = f"can't store files there ({error}); choose a writable directory"
             raise StartupError(f"--root {self.root}: {problem}") from error
@@ -230,23 +230,17 @@ class Store:
         query = _FILES if ended else _PACKED
         return await self.database.read(lambda db: db.execute(query, (session,)).fetchall())
 
-    async def path_of(self, file_id: str) -> Path | None:
-        """Return the path of the file with this id, or None."""
-        query = "SELECT path FROM files WHERE id = ?"
-        row = await self.database.read(lambda db: db.execute(query, (file_id,)).fetchone())
-        path = self.root / row["path"] if row is not None and row["path"] else None
-        # Databases of an early version have absolute paths; in a copied root they point to the original.
-        return path if path is not None and path.is_relative_to(self.root) and path.is_file() else None
-
     async def delete(self, file_id: str) -> bool:
         """Delete the stored file with this id; return False if there is none.
 
         The file is kept on disk if another upload refers to it or is about to.
         """
-        path = await self.path_of(file_id)
-        if path is None:
+        query = "SELECT path FROM files WHERE id = ?"
+        row = await self.database.read(lambda db: db.execute(query, (file_id,)).fetchone())
+        name = row["path"] if row is not None else None
+        path, removed = self.root / (name or ""), self.incoming()
+        if not name or not path.is_relative_to(self.root) or not path.is_file():
             return False
-        name, removed = self.below(path), self.incoming()
         wanted = {name, self.below(unnumbered(path))}
 
         def forget(db: sqlite3.Connection) -> None:

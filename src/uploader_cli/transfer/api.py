@@ -172,10 +172,10 @@ class Api(Http):
         Raise `DigestPending` while its digest is computed, `AnswerError` for another refusal, `ProtocolError` for
         another host.
         """
-        where = self._located(where)
-        if not self._is_ours(where):
+        url = self._located(where)
+        if url is None:
             raise errors.ProtocolError(f"{where} is on another host than the server")
-        answer = self._call("HEAD", where, raises=False, headers={"Want-Repr-Digest": "sha-256=1"})
+        answer = self._call("HEAD", url, raises=False, headers={"Want-Repr-Digest": "sha-256=1"})
         if answer.status in (404, 410):
             return None
         if not answer.ok:
@@ -188,11 +188,11 @@ class Api(Http):
 
     def read_back(self, where: str, take: Callable[[bytes], object]) -> bool:
         """Pass the stored bytes to `take`; return False where the server does not give them out."""
-        where = self._located(where)
-        if not self._is_ours(where):
+        url = self._located(where)
+        if url is None:
             return False
         self.retry.wait_out_pause()
-        with self.stream(self._url(where), self.authorization()) as (answer, pieces):
+        with self.stream(url, self.authorization()) as (answer, pieces):
             if answer.status in NO_ANSWER:
                 raise answer_error(answer)
             if answer.status != 200:
@@ -261,13 +261,10 @@ class Api(Http):
     def _url(self, where: str) -> str:
         return where if where.startswith(("http://", "https://")) else self._settings.server + where
 
-    def _located(self, where: str) -> str:
-        """Return the URL of a stored file, given a URL or path of the server."""
-        return urljoin(self._settings.target_url, below(self.server, where))
-
-    def _is_ours(self, where: str) -> bool:
-        """Return whether `where` is on the server (docs/protocol.md, section 5)."""
-        return trusts(self._settings.target_url, self._url(where))
+    def _located(self, where: str) -> str | None:
+        """Return the URL of a stored file; None for another host than the server's (docs/protocol.md, section 5)."""
+        url = urljoin(self._settings.target_url, below(self.server, where))
+        return url if trusts(self._settings.target_url, url) else None
 
 
 class _Token:

@@ -260,15 +260,12 @@ class BatchSession:
         found: dict[int, Outcome | None] = {}
         for file in self._group:
             try:
-                checksum = equal_on_server(self._api, category, file, stop.check)
+                found[file.file] = equal_on_server(self._api, category, file, stop.check)
             except errors.Interrupted:
                 raise
             except errors.UploaderError as error:
-                if says_nothing(error):
-                    continue
-                checksum = None
-            location = stored_path(category, utf8(file.relative_path))
-            found[file.file] = Outcome(file, location=location, checksum=checksum) if checksum else None
+                if not says_nothing(error):
+                    found[file.file] = None
         return found
 
     def _find_by_progress(self) -> dict[int, Outcome | None]:

@@ -100,15 +100,14 @@ class Checks:
                 return Outcome(file, errors.OutcomeUnknown(MAY_BE_STORED))
             category, check = file.category or settings.category, self._context.stop.check
             try:
-                checksum = self._ask(lambda: equal_on_server(api, category, file, check))
+                found = self._ask(lambda: equal_on_server(api, category, file, check))
             except NO_OUTCOME:
                 raise
             except errors.UploaderError as error:
                 return Outcome(file, errors.OutcomeUnknown(MAY_BE_STORED) if says_nothing(error) else error)
-            if checksum is not None:
-                location = stored_path(category, utf8(file.relative_path))
-                run.completed([Stored(file, location=location, checksum=checksum, verified=True)])
-                return Outcome(file, location=location, checksum=checksum)
+            if found is not None:
+                run.completed([_receipt(found)])
+                return found
         run.certain([file])
         return None
 
@@ -255,16 +254,16 @@ def says_nothing(error: errors.UploaderError) -> bool:
     return refused or isinstance(error, errors.ProtocolError)
 
 
-def equal_on_server(api: Api, category: str, file: LocalFile, check: Callable[[], None]) -> str | None:
-    """Return the hex SHA-256 where the server has equal bytes under the file's path, else None.
+def equal_on_server(api: Api, category: str, file: LocalFile, check: Callable[[], None]) -> Outcome | None:
+    """Return the outcome of a file whose bytes the server has under its path, else None. Raise what the call raises.
 
-    For servers that keep relative paths. Raise what the call raises.
+    For servers that keep relative paths.
     """
-    found = api.stored(stored_path(category, utf8(file.relative_path)))
-    if found is None or found.size != file.size or found.sha256 is None:
+    where = stored_path(category, utf8(file.relative_path))
+    found = api.stored(where)
+    if found is None or found.size != file.size or found.sha256 is None or found.sha256 != _digest(file, check):
         return None
-    mine = _digest(file, check)
-    return mine if mine == found.sha256 else None
+    return Outcome(file, location=where, checksum=found.sha256, verified=True)
 
 
 def _digest(file: LocalFile, check: Callable[[], None]) -> str | None:

@@ -99,8 +99,7 @@ class Answer:
     body: object
     url: str
     request_id: str = ""
-    sent: int = 0
-    """Bytes of the request's body."""
+    sent: int = 0  # bytes of the request's body
 
     @property
     def ok(self) -> bool:

@@ -6,11 +6,12 @@ A rate limit within `--max-wait`, an expired token and an outage use no retry; o
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, TypeVar
+
+from tenacity import Retrying, retry_if_exception, wait_exponential, wait_random
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
@@ -20,14 +21,16 @@ from uploader_cli.transfer.pacing import DEFAULT_WAIT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tenacity import RetryCallState
+
     from uploader_cli.transfer.pacing import RateBudget, Stop
 
     Report = Callable[[errors.UploaderError, float], None]
 
 T = TypeVar("T")
 
-FIRST_DELAY = 0.5  # seconds before the first retry, then doubled
-MAX_DELAY = 30.0
+BACKOFF = wait_exponential(multiplier=0.5, max=30.0) + wait_random(0, 0.5)
+"""Seconds before another attempt: 0.5, 1, 2, … up to 30, and up to 0.5 s of jitter."""
 LEAST_WAIT = 1.0  # least seconds of pause after a 429
 FIRST_PROBE = 0.5  # seconds before the second probe of an unreachable server, then doubled
 LAST_PROBE = 10.0  # most seconds between two probes
@@ -40,9 +43,20 @@ def _ignore(_error: errors.UploaderError, _delay: float) -> None:
     pass
 
 
-def backoff(attempt: int) -> float:
-    """Return the seconds before another attempt: 0.5, 1, 2, … up to 30, and up to 0.5 s of jitter."""
-    return min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(attempt - 1, 9)) + random.uniform(0, FIRST_DELAY)
+def _can_help(error: BaseException) -> bool:
+    """Return whether the same request can succeed later."""
+    return isinstance(error, errors.UploaderError) and error.retryable and not isinstance(error, NEVER_REPEATED)
+
+
+def _asked(state: RetryCallState) -> float | None:
+    """Return the `Retry-After` of the last error, in seconds."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    return getattr(error, "retry_after", None)
+
+
+def _delay(state: RetryCallState) -> float:
+    asked = _asked(state)
+    return BACKOFF(state) if asked is None else float(asked)
 
 
 class Retry:
@@ -74,6 +88,7 @@ class Retry:
         self._pause: tuple[PauseReason, float] = (PauseReason.RATE_LIMIT, 0.0)
         """Reason of the pause, and seconds paused before."""
         self._warned_of_full = False
+        self._policy = Retrying(retry=retry_if_exception(_can_help), wait=_delay, sleep=stop.sleep, reraise=True)
 
     def run(
         self,
@@ -87,19 +102,28 @@ class Retry:
 
         `on_retry(error, delay)` is called before `sleep(delay)`.
         """
-        retries, attempt = self.retries if at_most is None else min(at_most, self.retries), 0
-        while True:
-            try:
-                return self._once(step, on_retry)
-            except errors.UploaderError as error:
-                asked, attempt = getattr(error, "retry_after", None), attempt + 1
-                if not error.retryable or isinstance(error, NEVER_REPEATED) or attempt > retries:
-                    raise
-                delay = backoff(attempt) if asked is None else float(asked)
-                if asked is not None and delay > self.max_wait:
-                    raise
-                on_retry(error, delay)
-            (sleep or self.stop.sleep)(delay)
+        try:
+            return self._once(step, on_retry)  # `Retrying` costs 50 µs: only calls that failed pay for it
+        except errors.UploaderError as error:
+            if not _can_help(error):
+                raise
+            first = [error]
+        retries = self.retries if at_most is None else min(at_most, self.retries)
+
+        def attempt() -> T:
+            if first:
+                raise first.pop()  # the call above was the first attempt
+            return self._once(step, on_retry)
+
+        def is_enough(state: RetryCallState) -> bool:
+            return state.attempt_number > retries or (_asked(state) or 0.0) > self.max_wait
+
+        def report(state: RetryCallState) -> None:
+            if state.outcome is not None and isinstance(error := state.outcome.exception(), errors.UploaderError):
+                on_retry(error, state.upcoming_sleep)
+
+        policy = self._policy.copy(stop=is_enough, before_sleep=report, sleep=sleep or self.stop.sleep)
+        return policy(attempt)
 
     def wait_out_pause(self, sleep: Callable[[float], None] | None = None) -> None:
         """Wait until the rate limit allows calls. Raise what `sleep` raises."""

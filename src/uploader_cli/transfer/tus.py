@@ -12,7 +12,6 @@ from uploader_cli.core.tus import VERSION, Capabilities, below, capabilities_of,
 from uploader_cli.settings import mask
 from uploader_cli.transfer.api import answer_error, is_blocked, is_tus, not_an_upload_server
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer
-from uploader_cli.transfer.pacing import retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ KINDS: Mapping[int, tuple[type[errors.AnswerError], str]] = {
     423: (errors.Locked, "another client writes to the upload"),
     460: (errors.ChecksumMismatch, "the chunk did not arrive as it was read"),
 }
+GONE = (errors.UploadGone, "the server does not have the upload any more")
 NO_SESSION = ("SESSION_NOT_FOUND", "SESSION_ENDED")
 
 
@@ -111,7 +111,7 @@ class TusClient:
         if answer.status not in (403, 404, 410):
             return _position(url, answer)
         if "Tus-Resumable" in answer.headers:
-            raise _gone(answer, retryable=False)
+            raise _refusal(answer, GONE)
         error = errors.NotFound(f"{url} answered {answer.status}, but not as a tus server", status=answer.status)
         error.retryable = True
         raise error
@@ -129,7 +129,9 @@ class TusClient:
             if is_blocked(answer):
                 raise errors.PatchBlocked(url, answer.status)
         if answer.status in (404, 410):
-            raise _gone(answer, retryable=True)  # HEAD decides
+            gone = _refusal(answer, GONE)
+            gone.retryable = True  # HEAD decides
+            raise gone
         return _position(url, answer)
 
     def discard(self, url: str) -> None:
@@ -204,21 +206,13 @@ def _check(answer: Answer) -> None:
         raise errors.ProtocolError(f"{answer.url} {said}")
 
 
-def _gone(answer: Answer, *, retryable: bool) -> errors.UploadGone:
-    words = f"the server does not have the upload any more ({answer.status})"
-    gone = errors.UploadGone(words, status=answer.status, error=error_code(answer.body))
-    gone.retryable = retryable
-    return gone
-
-
-def _refusal(answer: Answer) -> errors.UploaderError:
+def _refusal(answer: Answer, kind: tuple[type[errors.AnswerError], str] | None = None) -> errors.UploaderError:
     """Return the error for an answer that is not 2xx (docs/protocol.md, section 5)."""
     if answer.status == 412:
         versions = answer.headers.get("Tus-Version", "")
         return errors.ProtocolError(f"{answer.url} does not speak tus {VERSION} (it says {versions or 'nothing'})")
-    plain = answer_error(answer)
-    if answer.status not in KINDS or isinstance(plain, errors.TooLarge):
+    plain, kind = answer_error(answer), kind or KINDS.get(answer.status)
+    if kind is None or isinstance(plain, errors.TooLarge):
         return plain
-    kind, words = KINDS[answer.status]
     said = ": ".join(filter(None, [f"{answer.status} {plain.error}".strip(), mask(error_sentence(answer.body))]))
-    return kind(f"{words} ({said})", status=answer.status, error=plain.error, retry_after=retry_after(answer.headers))
+    return kind[0](f"{kind[1]} ({said})", status=answer.status, error=plain.error, retry_after=plain.retry_after)

@@ -87,9 +87,11 @@ def test_authorisation_uses_the_overridden_method(guarded: EmbeddedServer) -> No
 
 
 def test_a_post_that_overrides_options_needs_the_token(guarded: EmbeddedServer) -> None:
-    """Only preflights of browsers, which are not POST requests, need no token."""
+    """Only preflights of browsers, which are not POST requests, need no token. OPTIONS is no override: it creates."""
     disguised = {**TUS, "X-HTTP-Method-Override": "OPTIONS", "Upload-Length": "4"}
-    assert requests.post(f"{guarded.url}/api/upload/files/", headers=disguised, timeout=DEADLINE).status_code == 401
+    url = f"{guarded.url}/api/upload/files/"
+    assert requests.post(url, headers=disguised, timeout=DEADLINE).status_code == 401
+    assert requests.post(url, headers={**disguised, **WITH}, timeout=DEADLINE).status_code == 201
 
 
 # Connections of other users
@@ -211,7 +213,7 @@ def test_delete_keeps_a_file_that_a_running_upload_found_equal(
 
 
 def test_a_restored_copy_of_a_root_deletes_its_own_files_only(tmp_path: Path) -> None:
-    """Also where a server of an earlier version has stored absolute paths."""
+    """Also where the database has absolute paths."""
     original, copy = tmp_path / "original", tmp_path / "copy"
     with running_server(root=original, jwt_secret=SECRET) as server:
         known = [upload(server.url, file(f"{n}.mp4", b"x"))[0]["id"] for n in range(2)]
