@@ -279,7 +279,8 @@ class PlanStarted(Event):
 class PlanSession(Event):
     """A planned session (`session_number` from 1) with the number of its requests; its files follow.
 
-    `category` is None at a tus endpoint, which has no sessions: there it is a group of as many files.
+    `category` is None at a tus endpoint, which has no sessions: there it is a group of as many files. `first` are the
+    names of the first ones on the server.
     """
 
     type: ClassVar[str] = "plan.session"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from uploader_cli.selection.filters import Filters
     from uploader_cli.selection.walk import Selected, Step
 
 NAMED = 20  # maximum bad lines reported one by one
@@ -62,7 +63,7 @@ class Manifest:
     def check(self, wants: Callable[[str], bool]) -> None:
         """Raise `UsageError` for an unusable list: if strict, for any bad line, listing the first ones.
 
-        `wants` is as in `files`; an unwanted file may be missing.
+        `wants` gets the name on the server; an unwanted file may be missing.
         """
         bad: list[BadLine] = []
         total = wrong = 0
@@ -85,22 +86,23 @@ class Manifest:
             + ([f"… and {wrong - len(bad):,} more"] if wrong > len(bad) else []),
         )
 
-    def files(self, wants: Callable[[str], bool]) -> Iterator[Step]:
+    def files(self, filters: Filters) -> Iterator[Step]:
         """Yield the files in order, numbered from 0, and None for each unwanted one.
 
-        `wants` gets the name on the server. A file listed twice for the same destination is selected once.
+        Patterns match the name on the server. A file listed twice for the same destination is selected once.
         """
         numbers, seen = count(), SeenNames()
         for item in self.lines():
-            if isinstance(item, Entry) and not wants(item.name):
+            if isinstance(item, BadLine):
+                yield self._failed(next(numbers), item)
+                continue
+            info = look(item) if filters.wants(item.name) else None
+            if info is None or not (isinstance(info, BadLine) or filters.fits(info)):
                 yield None
             else:
-                yield self._selected(next(numbers), item, seen)
+                yield self._selected(next(numbers), item, info, seen)
 
-    def _selected(self, number: int, item: Entry | BadLine, seen: SeenNames) -> Selected:
-        if isinstance(item, BadLine):
-            return self._failed(number, item)
-        info = look(item)
+    def _selected(self, number: int, item: Entry, info: os.stat_result | BadLine, seen: SeenNames) -> Selected:
         size, mtime_ns = (0, 0) if isinstance(info, BadLine) else (info.st_size, info.st_mtime_ns)
         path = os.path.abspath(item.path)
         renamed = not path.replace(os.sep, "/").endswith(f"/{item.name}")

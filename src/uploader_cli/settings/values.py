@@ -73,6 +73,22 @@ class ReportFile:
         return f"{self.kind}:{self.path}"
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One `--newer-than`: the time in seconds since the epoch, and how it was `written`: the same in each run.
+
+    As text it is the time, so that a resumed run selects the same files.
+    """
+
+    written: str
+    at: float
+
+    def __str__(self) -> str:
+        from datetime import UTC, datetime
+
+        return datetime.fromtimestamp(self.at, UTC).isoformat()
+
+
 def text(raw: object) -> str:
     """Parse non-empty text."""
     if not isinstance(raw, str) or not raw.strip():
@@ -166,6 +182,37 @@ def parse_size(raw: str) -> int:
 def written_size(count: int) -> str:
     """Format `count` bytes so that `parse_size` returns it."""
     return f"{count >> 20}M" if count and count % (1 << 20) == 0 else str(count)
+
+
+_DURATION = re.compile("".join(rf"(?:(\d{{1,9}}(?:\.\d{{1,9}})?){unit})?" for unit in "wdhms"), re.IGNORECASE)
+
+
+def parse_duration(raw: str) -> float | None:
+    """Parse a duration into seconds: `2d`, `1h30m`, `1.5h`. None for other text."""
+    found = _DURATION.fullmatch(raw.strip()) if raw.strip() else None
+    if found is None:
+        return None
+    units = zip(found.groups(), (7 * 86400, 86400, 3600, 60, 1), strict=True)
+    return sum(float(number) * seconds for number, seconds in units if number)
+
+
+def moment(raw: object) -> Moment | None:
+    """Parse a time: a duration before now as `2d`, or a date with or without a time; `none` for none."""
+    from datetime import datetime, timedelta
+
+    if raw == "none":
+        return None
+    written = text(raw).strip()
+    duration = parse_duration(written)
+    try:
+        if duration is None:
+            at = datetime.fromisoformat(written).astimezone()
+        else:
+            at = datetime.now().astimezone() - timedelta(seconds=duration)
+        return Moment(written, at.timestamp())
+    except (ValueError, OverflowError, OSError):
+        problem = f"must be a duration or a date, not {written!r}"
+        raise Invalid(problem, hint="for example 2d, 1h30m, 2026-01-31 or 2026-01-31T18:00") from None
 
 
 def one_of(*names: str) -> Callable[[object], Any]:
