@@ -40,7 +40,7 @@ def test_deadline_stops_in_order_and_the_run_resumes(server: EmbeddedServer, tmp
     untried = [event for event in done.of("file.skipped") if event["reason"] == "not_tried"]
     assert len(untried) == (finished["cancelled"] - 1 if protocol == "tus" else 0)  # a batch has all files
     assert [event["code"] for event in done.of("warning")].count("deadline") == 1
-    assert 2 <= finished["seconds"] < 10
+    assert 1.5 <= finished["seconds"] < 20
     assert len((tmp_path / "rest.jsonl").read_text().splitlines()) == finished["cancelled"]
     (line,) = [line for line in done.err.splitlines() if "the deadline" in line]
     assert line.startswith("■ stopped at the deadline of 2.0 s (--deadline): ")

@@ -89,7 +89,7 @@ class Store:
         except (VersionError, OSError, sqlite3.Error) as error:
             self._release()
             if isinstance(error, VersionError):
-                problem = f"{error}, or choose another directory"
+                problem = f"{error}; start a newer server, or choose another directory"
             else:
                 problem = f"can't store files there ({error}); choose a writable directory"
             raise StartupError(f"--root {self.root}: {problem}") from error

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 FEW = 20  # maximum number of files with a line each
 _SLOWEST = 60.0
-_LIMITS = dict.fromkeys(("failure", "message", "skip", "session", "stage"), 50)
+FAILURES = 50  # maximum lines about failures unless verbose
+_LIMITS = {"failure": FAILURES} | dict.fromkeys(("message", "skip", "session", "stage"), 50)
 _LIMITS |= {"retry": 30, "channel": 30, "warning": 20, "recovery": 20}
 """Maximum lines of each kind unless verbose; progress lines and the summary include the rest."""
 
@@ -38,7 +39,7 @@ class PlainView(Observer):
         self._interval = interval
         self._annotated = annotated
         self._due: float | None = None
-        self._lines: Counter[str] = Counter()
+        self._lines: Counter[str] = Counter(failure=annotated)
         self._channel = ""
         self._analysis: tuple[float, int] | None = None
 

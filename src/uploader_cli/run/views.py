@@ -63,7 +63,8 @@ def observers(settings: Settings, run_id: str, *, resume_hint: str = "") -> list
     if log is not None:
         out.append(log)  # it may print a warning after the view is closed
     quiet = settings.quiet or (settings.json and kind == "none")
-    out.append(_Summary(quiet, color, resume_hint, settings.verbose > 0, listed=kind == "plain"))
+    failed_to, listed = str(settings.failed_to or ""), kind == "plain"
+    out.append(_Summary(quiet, color, resume_hint, failed_to, settings.verbose > 0, listed))
     return out
 
 
@@ -85,6 +86,7 @@ class _Summary(Observer):
     quiet: bool
     color: bool
     resume_hint: str
+    failed_to: str
     verbose: bool
     listed: bool
 
@@ -100,6 +102,7 @@ class _Summary(Observer):
             width=columns(UNFOLDED),
             color=self.color,
             resume_hint=self.resume_hint,
+            failed_to=self.failed_to,
             verbose=self.verbose,
             listed=self.listed,
         )

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from uploader_cli.checks.result import check
 from uploader_cli.checks.smoke.expect import NotOffered, Violation, answered, header, said, same, same_bytes
 from uploader_cli.checks.smoke.sending import body_of, cut, cut_off, file_of, nothing, open_session, terms
-from uploader_cli.checks.target import NOBODY
-from uploader_cli.core.protocol import parse_http_date
+from uploader_cli.core.protocol import NOBODY, parse_http_date
 from uploader_cli.core.tus import VERSION, encode_metadata, parts, place
 from uploader_cli.core.tus import checksum_header as checksum_of
 from uploader_cli.transfer.bodies import content_type
@@ -65,6 +64,7 @@ def ask(
     stored = answer.headers.get("Upload-File-Id")
     if answer.ok and stored and method in ("POST", "PATCH"):
         site.uploads.discard(url)
+        site.tus_files[stored] = url
         where = answer.headers.get("Content-Location", "")
         site.files[stored] = where if where.startswith("/") else ""
     return answer
@@ -97,7 +97,10 @@ def created(
         return "", answer
     if headers.get("Upload-Concat") != "partial":  # refused uploads and parts of a file need no space
         site.slots.pop()
-    if not answer.headers.get("Upload-File-Id"):
+    stored = answer.headers.get("Upload-File-Id")
+    if stored:
+        site.tus_files[stored] = url
+    else:
         site.uploads.add(url)
     return url, answer
 
