@@ -52,7 +52,7 @@ MOST_TOGETHER = 500
 
 
 class VersionError(Exception):
-    """The database was created by a newer or older server."""
+    """The database was created by a newer or older server. The arguments are the problem and the hint."""
 
 
 class _Job(NamedTuple):
@@ -140,7 +140,8 @@ def _open(path: Path, durable: bool) -> sqlite3.Connection:
         elif version != VERSION:
             right = "a newer" if version > VERSION else "an older"
             raise VersionError(
-                f"its database has version {version}, and this server needs {VERSION}; start {right} server"
+                f"its database has version {version}, and this server needs {VERSION}",
+                f"start {right} server, or choose another directory",
             )
     except BaseException:
         connection.close()
