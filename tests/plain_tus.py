@@ -16,9 +16,16 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_OPTIONS(self) -> None:
-        self._answer(204, **{"Tus-Version": "1.0.0", "Tus-Extension": "creation"})
+        self._answer(204 if self.path == "/files/" else 404, **{"Tus-Version": "1.0.0", "Tus-Extension": "creation"})
+
+    def do_GET(self) -> None:
+        self._answer(404)
 
     def do_POST(self) -> None:
+        if "Tus-Resumable" not in self.headers:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self._answer(412)
+            return
         length = int(self.headers["Upload-Length"])
         with self.server.lock:
             self.server.uploads.append((length, bytearray()))
@@ -26,10 +33,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(201, Location=f"/files/{number}")
 
     def do_HEAD(self) -> None:
+        if not self.path.rpartition("/")[2].isdecimal():
+            self._answer(404)
+            return
         length, content = self._upload
         self._answer(200, **{"Upload-Length": length, "Upload-Offset": len(content), "Cache-Control": "no-store"})
 
     def do_PATCH(self) -> None:
+        if not self.path.rpartition("/")[2].isdecimal():
+            self._answer(404)
+            return
         _, content = self._upload
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if int(self.headers["Upload-Offset"]) != len(content):
@@ -46,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in {"Tus-Resumable": "1.0.0", **headers}.items():
             self.send_header(name, str(value))
-        if status == 201:
+        if status in (201, 404, 409, 412):
             self.send_header("Content-Length", "0")
         self.end_headers()
 

@@ -8,11 +8,16 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 from command import uploader
+from plain_tus import plain_tus_server
+from relays import tls_front
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from uploader_server.serving import EmbeddedServer
 
 SESSION = "00000000-0000-4000-8000-000000000000"
 
@@ -28,13 +33,14 @@ class Page(http.server.BaseHTTPRequestHandler):
     """A single-page application: one HTML page with status 200 for every path and method."""
 
     protocol_version = "HTTP/1.1"
+    kind, page = "text/html", b"<!doctype html><title>app</title>"
 
     def do_GET(self) -> None:
         """Answer with the page."""
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        page = b"<!doctype html><title>app</title>"
+        page = self.page
         self.send_response(200)
-        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Type", self.kind)
         self.send_header("Content-Length", str(len(page)))
         self.end_headers()
         if self.command != "HEAD":
@@ -44,6 +50,18 @@ class Page(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_args: object) -> None:
         """Write no log."""
+
+
+class Json(Page):
+    """A service that answers every request with `{"ok": true}`."""
+
+    kind, page = "application/json", b'{"ok":true}'
+
+
+class Text(Page):
+    """A service that answers every request with a word."""
+
+    kind, page = "text/plain", b"ok"
 
 
 @contextlib.contextmanager
@@ -59,7 +77,7 @@ def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
             thread.join()
 
 
-@pytest.mark.parametrize("handler", [Files, Page])
+@pytest.mark.parametrize("handler", [Files, Page, Json, Text])
 @pytest.mark.parametrize(
     "command",
     ["upload", "upload --tus-endpoint", "validate", "status", "cancel", "delete", "watch"],
@@ -81,3 +99,36 @@ def test_commands_exit_6_where_no_upload_server_answers(
     assert "retryable" not in done.err
     if name != "watch":
         assert "upload server" in done.err
+
+
+@pytest.mark.parametrize("path", ["", "/files"])
+@pytest.mark.parametrize("command", ["upload", "validate", "status"])
+def test_server_option_with_a_tus_server_names_the_option(
+    command: str, path: str, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    subject = SESSION if command == "status" else str(make_files(**{"a.mp4": 10}))
+    with plain_tus_server() as (endpoint, _):
+        done = uploader(command, subject, "-s", endpoint.removesuffix("/files/") + path, home=tmp_path)
+    assert done.code == 6, done.err
+    assert "use --tus-endpoint" in done.err
+
+
+@pytest.mark.parametrize("command", ["upload", "validate", "status", "watch"])
+def test_wrong_path_of_an_upload_server_exits_6(
+    command: str, server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    subject = str(make_files(**{"a.mp4": 10})) if command in ("upload", "validate") else SESSION
+    more = ("--wait", "0") if command == "watch" else ()
+    done = uploader(command, subject, "-s", f"{server.url}/wrong", *more, home=tmp_path)
+    assert done.code == 6, done.err
+
+
+@pytest.mark.parametrize("option", ["--server", "--tus-endpoint"])
+def test_plain_http_to_a_tls_port_says_to_use_https(
+    option: str, server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = make_files(**{"a.mp4": 10})
+    with tls_front(server.url, trustme.CA()) as url:
+        done = uploader("upload", str(path), option, url.replace("https", "http"), home=tmp_path)
+    assert done.code == 6, done.err
+    assert "this port speaks TLS: use https" in done.err

@@ -148,6 +148,15 @@ def test_a_dry_run_sends_nothing(make_files: Files, tmp_path: Path) -> None:
     assert assumed.out == seen.out == ""
 
 
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_dry_run_shows_destinations(verbose: bool, make_files: Files, tmp_path: Path) -> None:
+    files = make_files(**{"sub/a.mp4": 1})
+    options = ("-n", "-c", "scenic", *(["-v"] if verbose else []))
+    plan = uploader("upload", files / "sub", *options, home=tmp_path).err
+    assert "scenic: sub/a.mp4" in plan
+    assert (f"{files}/sub/a.mp4 → scenic/sub/a.mp4" in plan) is verbose
+
+
 def test_dry_run_json_has_one_line_per_entry(make_files: Files, tmp_path: Path) -> None:
     """Each fits the schema; what would fail is a failure with its code, and decides the exit code."""
     files = make_files(**SET)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +19,8 @@ from uploader_server.faults import Answer
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from command import Done
 
     from uploader_server.serving import EmbeddedServer
 
@@ -58,6 +63,80 @@ def test_include_and_exclude(server: EmbeddedServer, make_files: Files, tmp_path
         "deep/e.avi",
         "raw/d.avi",
     ]
+
+
+def sent(done: Done) -> list[str]:
+    """The paths of the stored files below the directory of `make_files`."""
+    assert done.code == 0, done.err
+    return sorted(event["path"].split("/files/")[1] for event in done.of("file.completed"))
+
+
+def test_exclude_from(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Gitignore patterns, one a line; `--exclude` comes after them."""
+    files = make_files(**{"a.mp4": 1, "b.tmp": 1, "c.tmp": 1, "raw/d.mp4": 1})
+    (tmp_path / "patterns").write_text("# not to be sent\n*.tmp\n/raw/\n")
+    done = uploader(
+        *("upload", files, "-s", server.url, "--exclude-from", "patterns", "--exclude", "!c.tmp", "--json"),
+        home=tmp_path,
+    )
+    assert sent(done) == ["a.mp4", "c.tmp"]
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [(None, "patterns can't be read: No such file or directory"), ("*.tmp\n[z-a]\n", "patterns, line 2 is not a git")],
+)
+def test_exclude_from_names_an_invalid_file(content: str | None, error: str, make_files: Files, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "patterns").write_text(content)
+    done = uploader("upload", make_files(a=1), "-n", "--exclude-from", "patterns", home=tmp_path)
+    assert done.code == 2
+    assert "--exclude-from: " in done.err
+    assert error in done.err
+
+
+def test_min_size_and_max_size(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Both ends are sent, named and listed files are selected in the same way."""
+    files = make_files(**{"1.mp4": 1023, "2.mp4": 1024, "sub/3.mp4": 2048, "4.mp4": 2049})
+    sizes = ("--min-size", "1K", "--max-size", "2K", "-s", server.url, "--json")
+    done = uploader("upload", files, files / "4.mp4", *sizes, home=tmp_path)
+    assert sent(done) == ["2.mp4", "sub/3.mp4"]
+    (tmp_path / "list").write_text("".join(f"{files}/{number}.mp4\n" for number in (1, 2, 4)))
+    assert sent(uploader("upload", "--from-file", "list", *sizes, home=tmp_path)) == ["2.mp4"]
+    none = uploader("upload", files / "1.mp4", *sizes, home=tmp_path)
+    assert none.code == 2
+    assert "check --min-size, --max-size" in none.err
+
+
+def test_newer_than(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """A duration before now or a date; one that is neither is an error."""
+    files = make_files(**{"now.mp4": 1, "days.mp4": 1, "old.mp4": 1})
+    day = 86_400
+    os.utime(files / "days.mp4", (0, time.time() - 2 * day))
+    os.utime(files / "old.mp4", (0, datetime.fromisoformat("2026-01-30").timestamp()))
+    for when, names in {
+        "1d12h": ["now.mp4"],
+        "60h": ["days.mp4", "now.mp4"],
+        "2026-01-31": ["days.mp4", "now.mp4"],
+        "2026-01-29T10:00": ["days.mp4", "now.mp4", "old.mp4"],
+    }.items():
+        assert sent(uploader("upload", files, "-s", server.url, "--newer-than", when, "--json", home=tmp_path)) == names
+    wrong = uploader("upload", files, "-s", server.url, "--newer-than", "soon", home=tmp_path)
+    assert wrong.code == 2
+    assert "--newer-than: must be a duration or a date, not 'soon'" in wrong.err
+
+
+def test_a_resumed_run_selects_by_the_same_time(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """`--newer-than 1h` is the hour before the first run, however much later the resume is."""
+    files = make_files(**{"a.mp4": 1})
+    server.faults.next_answers("POST", TUS, [503])
+    before = time.time()
+    failed = uploader("upload", files, "-s", server.url, "--newer-than", "1h", "--retries", "0", home=tmp_path)
+    assert failed.code == 3
+    (run,) = json.loads(uploader("resume", "--list", "--json", home=tmp_path).out)
+    since = datetime.fromisoformat(run["arguments"]["options"]["newer_than"]).timestamp()
+    assert before - 3600 <= since <= time.time() - 3600
+    assert sent(uploader("resume", "--json", home=tmp_path)) == ["a.mp4"]
 
 
 def test_uploaderignore(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import random
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 import requests
+import trustme
 from command import uploader
-from proxies import FORWARD, haproxy, nginx, stock_nginx, tinyproxy
+from proxies import FORWARD, haproxy, nginx, nginx_http, stock_nginx, tinyproxy
 from serving import running_server
 
 if TYPE_CHECKING:
@@ -98,6 +100,18 @@ def test_batch_through_stock_nginx_is_split_and_refuses_the_large_file(server: E
     assert stored(server) == digests(small)
 
 
+@pytest.mark.parametrize("flavour", ["bundled", "reference"])
+def test_doctor_finds_the_body_limit_of_nginx(tmp_path: Path, flavour: str) -> None:
+    """And none of the server without nginx."""
+    with running_server(flavour=flavour) as server, stock_nginx(tmp_path, server.url) as url:
+        limited, free = (uploader("doctor", "-s", where, home=tmp_path) for where in (url, server.url))
+        assert (limited.code, free.code) == (0, 0), limited.err + free.err
+    assert "refuses requests of 2.0 MiB (413), 1.0 MiB pass" in " ".join(limited.err.split())
+    assert "client_max_body_size" in limited.err
+    assert "requests of 8.0 MiB pass" in free.err
+    assert stored(server) == []
+
+
 # --- a base path that the proxy removes
 
 
@@ -115,6 +129,9 @@ def test_upload_below_a_path_that_the_proxy_removes(tmp_path: Path, protocol: st
             again = uploader(*line, "--skip-existing", home=tmp_path)
             assert again.code == 0, again.out + again.err
             assert len(again.of("file.skipped")) == 3
+            examined = uploader("doctor", "-s", f"{url}/files", home=tmp_path)
+            assert examined.code == 0, examined.err
+            assert f"{url}/files/api/upload/files/ offers" in " ".join(examined.err.split())
         assert stored(server) == digests(paths)
 
 
@@ -197,6 +214,28 @@ def test_upload_and_events_through_haproxy(server: EmbeddedServer, tmp_path: Pat
     assert completed(done) == 2
     assert "websocket" in {event.get("transport") for event in done.events}
     assert stored(server) == digests(paths)
+
+
+@pytest.mark.parametrize("proxy", ["nginx", "haproxy"])
+def test_plain_http_to_the_tls_port_of_a_proxy_says_to_use_https(
+    server: EmbeddedServer, tmp_path: Path, proxy: str
+) -> None:
+    """nginx answers 400 there, haproxy closes the connection."""
+    (path,) = make(tmp_path / "files", a=1000)
+    pem = tmp_path / "127.0.0.1.pem"
+    trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(pem))
+    with ExitStack() as stack:
+        if proxy == "nginx":
+            tls = f"listen 127.0.0.1:{{port}} ssl; ssl_certificate {pem}; ssl_certificate_key {pem};"
+            url = stack.enter_context(nginx_http(tmp_path, f"server {{ {tls} location / {{ return 204; }} }}"))
+        else:
+            config = HAPROXY.replace("{port}", f"{{port}} ssl crt {pem}") % server.url.removeprefix("http://")
+            url = stack.enter_context(haproxy(tmp_path, config))
+        done = uploader("upload", path, "-s", url, home=tmp_path)
+        examined = uploader("doctor", "-s", url, home=tmp_path)
+    assert (done.code, examined.code) == (6, 6), done.err + examined.err
+    assert "this port speaks TLS: use https" in done.err
+    assert "this port speaks TLS: use https" in " ".join(examined.err.split())
 
 
 def test_proxy_without_its_password_says_where_it_goes(server: EmbeddedServer, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uploader_cli.settings import OPTIONS, Header, Layer, Settings, resolve
+from uploader_cli.settings import OPTIONS, Header, Layer, Metadata, Settings, resolve
+from uploader_cli.settings.values import Moment
 
 CONNECTION = ("ca_bundle", "client_cert", "proxy")
 """Remembered where a run had them; a later environment may still add them to a run that had none."""
@@ -23,6 +24,7 @@ LATER = {
     "UPLOADER_CATEGORY": "scenic",
     "UPLOADER_PROTOCOL": "tus",
     "UPLOADER_TUS_ENDPOINT": "later.example/files",
+    "UPLOADER_METADATA": "later=9",
     "UPLOADER_JOBS": "9",
     "UPLOADER_CHUNK_SIZE": "9M",
     "UPLOADER_CHECKSUM": "sha1",
@@ -30,6 +32,10 @@ LATER = {
     "UPLOADER_LIMIT_RATE": "9M",
     "UPLOADER_INCLUDE": "later",
     "UPLOADER_EXCLUDE": "later",
+    "UPLOADER_EXCLUDE_FROM": "later",
+    "UPLOADER_MIN_SIZE": "9",
+    "UPLOADER_MAX_SIZE": "9",
+    "UPLOADER_NEWER_THAN": "9d",
     "UPLOADER_SHARD": "2/9",
     "UPLOADER_RETRIES": "9",
     "UPLOADER_MAX_WAIT": "9",
@@ -53,6 +59,10 @@ common: dict[str, st.SearchStrategy[Any]] = switches | {
     "limit_rate": st.none() | st.integers(1, 10**17),
     "include": globs,
     "exclude": globs,
+    "exclude_from": st.lists(st.sampled_from([Path("/a.txt"), Path("/b c")]), max_size=2).map(tuple),
+    "min_size": st.integers(0, 10**17),
+    "max_size": st.none() | st.integers(0, 10**17),
+    "newer_than": st.none() | st.sampled_from([0, 1.5e9]).map(lambda at: Moment(Moment("", at).__str__(), at)),
     "shard": st.sampled_from([None, "1/2", "7/11"]),
     "retries": st.integers(0, 10**6),
     "max_wait": times,
@@ -73,6 +83,7 @@ to_an_endpoint = st.builds(
     Settings,
     tus_endpoint=st.sampled_from(["http://localhost:1080/files/", "https://tus.example/up"]),
     protocol=st.just("tus"),
+    metadata=st.lists(st.builds(Metadata, st.sampled_from("ab"), st.none() | st.text("ab{} "))).map(tuple),
     **common,
 )
 

@@ -16,35 +16,35 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 VERSION = 3
-"""`PRAGMA user_version` of this schema."""
+"""`PRAGMA user_version` of this schema. Version 3 added parts in place, 2 packs, 1 relative paths."""
 
 _SCHEMA = """
-CREATE TABLE sessions (
+CREATE TABLE IF NOT EXISTS sessions (
   id TEXT PRIMARY KEY, category TEXT NOT NULL, expected INTEGER NOT NULL, status TEXT NOT NULL,
   progress INTEGER NOT NULL, created TEXT NOT NULL, touched REAL NOT NULL, given_up INTEGER NOT NULL DEFAULT 0
 );
-CREATE TABLE files (
+CREATE TABLE IF NOT EXISTS files (
   id TEXT PRIMARY KEY, session TEXT NOT NULL, position INTEGER NOT NULL, original_name TEXT NOT NULL,
   relative_path TEXT, size INTEGER NOT NULL, status TEXT NOT NULL, progress INTEGER NOT NULL, speed REAL NOT NULL,
   path TEXT, error TEXT, error_code TEXT, sha256 BLOB, packed INTEGER
 );
-CREATE INDEX files_of_session ON files (session, position);
-CREATE INDEX files_of_path ON files (path) WHERE path IS NOT NULL;
-CREATE TABLE digests (
+CREATE INDEX IF NOT EXISTS files_of_session ON files (session, position);
+CREATE INDEX IF NOT EXISTS files_of_path ON files (path) WHERE path IS NOT NULL;
+CREATE TABLE IF NOT EXISTS digests (
   path TEXT PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, sha256 BLOB NOT NULL
 );
-CREATE TABLE tus_uploads (
+CREATE TABLE IF NOT EXISTS tus_uploads (
   id TEXT PRIMARY KEY, owner TEXT NOT NULL, upload_key TEXT, session TEXT NOT NULL, category TEXT NOT NULL,
   metadata TEXT, concat TEXT, length INTEGER, status TEXT NOT NULL, touched REAL NOT NULL, counted INTEGER,
   path TEXT, sha256 BLOB NOT NULL, data TEXT
 );
-CREATE INDEX tus_uploads_of_session ON tus_uploads (session);
-CREATE UNIQUE INDEX tus_upload_keys ON tus_uploads (owner, upload_key);
-CREATE TABLE packs (
+CREATE INDEX IF NOT EXISTS tus_uploads_of_session ON tus_uploads (session);
+CREATE UNIQUE INDEX IF NOT EXISTS tus_upload_keys ON tus_uploads (owner, upload_key);
+CREATE TABLE IF NOT EXISTS packs (
   owner TEXT NOT NULL, key TEXT NOT NULL, manifest BLOB NOT NULL, session TEXT NOT NULL,
   first TEXT NOT NULL, last TEXT NOT NULL, touched REAL NOT NULL, PRIMARY KEY (owner, key)
 );
-CREATE INDEX packs_touched ON packs (touched);
+CREATE INDEX IF NOT EXISTS packs_touched ON packs (touched);
 """
 
 MOST_TOGETHER = 500
@@ -52,7 +52,7 @@ MOST_TOGETHER = 500
 
 
 class VersionError(Exception):
-    """The database was created by a newer or older server. The arguments are the problem and the hint."""
+    """The database was created by a newer server."""
 
 
 class _Job(NamedTuple):
@@ -135,18 +135,50 @@ def _open(path: Path, durable: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
-            connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
-        elif version != VERSION:
-            right = "a newer" if version > VERSION else "an older"
-            raise VersionError(
-                f"its database has version {version}, and this server needs {VERSION}",
-                f"start {right} server, or choose another directory",
-            )
+        if version > VERSION:
+            raise VersionError(f"its database has version {version}, and this server supports up to {VERSION}")
+        connection.executescript(_SCHEMA)
+        if version < VERSION:
+            _together(connection, [lambda db: _upgrade(db, version, path.parent.parent)], writes=True)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+_ADDED = (
+    ("sessions", "given_up", "INTEGER NOT NULL DEFAULT 0"),
+    ("files", "sha256", "BLOB"),
+    ("files", "packed", "INTEGER"),
+    ("tus_uploads", "data", "TEXT"),
+)
+"""Table, name and type of the columns added in versions 2 and 3."""
+
+
+def _upgrade(connection: sqlite3.Connection, version: int, root: Path) -> None:
+    """Upgrade the schema from an earlier version, or of a new database."""
+    for table, column, kind in _ADDED:
+        if column not in _columns(connection, table):
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+    if "unchecked_from" in _columns(connection, "tus_uploads"):
+        connection.execute("ALTER TABLE tus_uploads RENAME COLUMN unchecked_from TO counted")
+    if version == 0:
+        _make_paths_relative(connection, root)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {row["name"] for row in connection.execute(f"PRAGMA table_info({table})")}
+
+
+def _make_paths_relative(connection: sqlite3.Connection, root: Path) -> None:
+    prefix = f"{root}/".encode("utf-8", "surrogateescape")
+    for table in ("files", "digests", "tus_uploads"):
+        connection.execute(
+            f"UPDATE OR REPLACE {table} SET path = CAST(substr(CAST(path AS BLOB), ?1) AS TEXT)"  # noqa: S608 - our own
+            " WHERE substr(CAST(path AS BLOB), 1, ?1 - 1) = ?2",
+            (len(prefix) + 1, prefix),
+        )
 
 
 def _run(connection: sqlite3.Connection, jobs: list[_Job]) -> None:

@@ -90,7 +90,7 @@ class Store:
             self._release()
             problem, hint = f"can't store files there ({error})", "choose a writable directory"
             if isinstance(error, VersionError):
-                problem, hint = error.args
+                problem, hint = str(error), "start a newer server, or choose another directory"
             raise StartupError(f"--root {self.root}: {problem}", hint) from error
 
     def _check_devices(self) -> None:

@@ -8,7 +8,7 @@ from uploader_server.http.errors import ApiError
 from uploader_server.storage.paths import UnsafePathError, safe_parts
 from uploader_server.storage.store import ANONYMOUS
 from uploader_server.tus.finish import parts_of
-from uploader_server.tus.headers import BODY_TYPE, check_length, creation_length, parse_metadata
+from uploader_server.tus.headers import BODY_TYPE, check_length, creation_length, parse_metadata, parse_place
 from uploader_server.tus.upload import Upload
 from uploader_server.wire import extension
 
@@ -44,6 +44,7 @@ async def new_upload(uploads: Uploads, request: Request, body: Body, owner: str)
     parts = await parts_of(uploads, upload.concat)
     upload.length = upload.file.announced = _length(uploads, request, body, parts)
     if upload.is_part:
+        upload.place = parse_place(upload.fields)
         upload.counted = None if upload.place is None else 0
         await uploads.gather(upload)
     else:

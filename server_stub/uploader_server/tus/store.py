@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from uploader_server.storage.writing import Appender
+from uploader_server.tus.headers import parse_place
 from uploader_server.tus.upload import FINISHED, OPEN, Upload
 
 if TYPE_CHECKING:
@@ -154,7 +155,10 @@ class TusStore:
 def _loaded(row: sqlite3.Row) -> Upload:
     values = dict(zip(_COLUMNS, row, strict=True))
     del values["upload_key"]  # part of the metadata
-    upload = Upload(**values)
+    named = values["data"]
+    upload = Upload(**{**values, "data": named or ""})
     if upload.status == FINISHED:
         upload.offset = upload.length or 0
+    if upload.is_part and named:  # None in databases before version 3
+        upload.place = parse_place(upload.fields)
     return upload

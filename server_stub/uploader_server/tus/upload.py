@@ -6,10 +6,13 @@ import asyncio
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uploader_server.session import FileState
-from uploader_server.tus.headers import parse_concat, parse_metadata, parse_place
+from uploader_server.tus.headers import parse_concat, parse_metadata
+
+if TYPE_CHECKING:
+    from uploader_server.tus.headers import Place
 
 OPEN, FINISHED = "open", "finished"
 """States of an existing upload; any other state is the reason why it is gone."""
@@ -41,6 +44,8 @@ class Upload:
     """SHA-256 of all bytes; empty if unknown."""
     data: str = ""
     """Name of the data file."""
+    place: Place | None = None
+    """Range in a data file shared with other parts; None: it has its own data file."""
     claimed: int = 0
     """Bytes it will have at the end of the running request."""
     offset: int = 0
@@ -55,8 +60,6 @@ class Upload:
         self.fields = parse_metadata(self.metadata or "")
         self.concat = parse_concat(self.concat_header)
         self.is_part = self.concat.kind == "partial"
-        self.place = parse_place(self.fields) if self.is_part else None
-        """Range in a data file shared with other parts; None: it has its own data file."""
         name = self.fields.get("filename") or self.fields.get("name") or self.id
         self.file = FileState(name, self.fields.get("relativePath") or None, self.length, self.id)
 

@@ -11,6 +11,7 @@ from uploader_cli.core.events import ChannelReason
 from uploader_cli.core.protocol import JsonObject, as_object
 from uploader_cli.realtime.policy import Dial, Dialled, Lost
 from uploader_cli.realtime.socket import Connection
+from uploader_cli.settings import OPTIONS
 from uploader_cli.transfer.http import Http, make_session
 from uploader_cli.transfer.wire import Sockets
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import Transport
     from uploader_cli.settings import Settings
 
-NOBODY = "00000000-0000-4000-8000-000000000000"
-"""An ID that no session and no file has: requests for it change nothing."""
 JOIN_LIMIT = 0.6
 """Seconds to wait for a first message after joining; not all servers send one (docs/protocol.md section 3.7)."""
 CUT_LIMIT = 0.5
@@ -41,6 +40,11 @@ class Target:
         self.calls = 0
         self.endings: list[threading.Thread] = []
         """Threads that end live connections."""
+
+    @property
+    def option(self) -> str:
+        """The option that names the server."""
+        return OPTIONS[self.settings.target_option].flag
 
     @property
     def authorization(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ from uploader_cli.cli import options as opt
 from uploader_cli.errors import UsageError
 
 
-@opt.with_options(f"profile server category max_wait state_dir json quiet verbose {opt.REQUESTS}")
+@opt.with_options(f"profile server tus_endpoint category max_wait state_dir json quiet verbose {opt.REQUESTS}")
 def doctor(
     session: Annotated[str | None, opt.option("--session", "ID", "Check this session as well.")] = None,
     new_session: Annotated[bool, opt.option("--new-session", "", "Create, join and cancel a session.")] = False,
@@ -19,6 +19,9 @@ def doctor(
     if session is not None and new_session:
         raise UsageError("--session and --new-session exclude each other", hint="omit one of them")
     settings = opt.load(given)
+    if settings.tus_endpoint and (session is not None or new_session):
+        option = "--new-session" if new_session else "--session"
+        raise UsageError(f"{option} and --tus-endpoint exclude each other", hint="a tus server has no sessions")
     asked = opt.valid_uuid(session, "--session") if session is not None else None
     from uploader_cli.run import checks as run
 

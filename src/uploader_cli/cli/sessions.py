@@ -60,7 +60,7 @@ def delete(file_id: Annotated[str, opt.argument("FILE_ID", "File ID.")], **given
     raise typer.Exit(run.delete(settings, file_id))
 
 
-@opt.with_options(f"{OPTIONS} include exclude follow_links")
+@opt.with_options(f"{OPTIONS} include exclude exclude_from min_size max_size newer_than follow_links")
 def validate(paths: Annotated[list[str], opt.argument("PATH...", "Files and directories.")], **given: Any) -> None:
     """Check with the server whether it would accept these files, without sending them."""
     settings = opt.load(given)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
 
 JsonObject = dict[str, object]
+NOBODY = "00000000-0000-4000-8000-000000000000"
+"""An ID that no session, file and upload has: requests for it change nothing."""
 
 
 @dataclass(frozen=True, slots=True)

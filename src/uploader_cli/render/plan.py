@@ -23,6 +23,7 @@ class PlanView:
     def __init__(self, stream: TextIO, *, width: int, verbose: bool = False) -> None:
         """`width`: maximum cells per line. `verbose` lists every file."""
         self._stream, self._width, self._verbose = stream, width, verbose
+        self._category: str | None = None  # of the session whose files follow
         self._hidden: Counter[str] = Counter()  # totals of the sessions without a row
         self._skipped: Counter[str] = Counter()
         self._named: dict[str, list[str]] = defaultdict(list)  # the first skipped files by reason
@@ -35,10 +36,11 @@ class PlanView:
             case ev.PlanStarted():
                 self._wrapped(_head(event))
             case ev.PlanSession():
+                self._category = event.category
                 self._session(event)
             case ev.PlanFile() if self._verbose:
-                name = "" if event.path.replace("\\", "/").endswith(event.name) else f" → {safe(event.name)}"
-                self._row(f"  {size(event.size):>9}  ", safe(event.path) + name)
+                place = f"{self._category}/" if self._category else ""
+                self._row(f"  {size(event.size):>9}  ", f"{safe(event.path)} → {place}{safe(event.name)}")
             case ev.FileSkipped() if self._verbose:
                 self._row("- ", f"{safe(event.path)}: {event.reason}")
             case ev.FileSkipped():
@@ -55,12 +57,13 @@ class PlanView:
     def _session(self, event: ev.PlanSession) -> None:
         if event.session_number == 1:
             self._say("")
-            self._row(self._columns("session", "files", "size", "calls", "type"), "first files")
+            self._row(self._columns("session", "files", "size", "calls", "type"), "destinations")
         if event.session_number > ROWS and not self._verbose:
             self._hidden.update(sessions=1, files=event.files, bytes=event.bytes, calls=event.calls)
             return
         kinds = (event.kinds[0] or "none") if len(event.kinds) == 1 else "mixed"
-        names = ", ".join(map(safe, event.first)) + (", …" if event.files > len(event.first) else "")
+        names = f"{event.category}: " if event.category else ""
+        names += ", ".join(map(safe, event.first)) + (", …" if event.files > len(event.first) else "")
         row = f"{event.session_number:,}", f"{event.files:,}", size(event.bytes), f"{event.calls:,}", safe(kinds)
         self._row(self._columns(*row), names, clip)
 

@@ -133,7 +133,7 @@ class _Screen:
             verbose=bool(settings.verbose),
             quiet=settings.quiet,
         )
-        self.write(self.page.heading(settings.server))
+        self.write(self.page.heading(settings.target_url))
 
     def running(self, check: Check) -> None:
         """Show the running check, which may take seconds."""

@@ -97,7 +97,7 @@ def _words(name: str, value: Any) -> str:
             return safe(", ".join(value))
         case float():
             return f"{value:g}"
-        case int() if name in ("chunk_size", "limit_rate"):
+        case int() if name in ("chunk_size", "limit_rate", "min_size", "max_size"):
             return written_size(value)
     return safe(str(value))
 

@@ -151,7 +151,7 @@ class Plan:
             bytes=session.size,
             calls=self._forecast.calls(others, packs=len(packs)),
             kinds=tuple(dict.fromkeys(file.kind for file in session.files)),
-            first=tuple(file.path for file in session.files[:FIRST]),
+            first=tuple(file.relative_path for file in session.files[:FIRST]),
         )
         self._tell(planned)
         for file in session.files:

@@ -21,6 +21,7 @@ from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.selection import Selection, holds, sharded
 from uploader_cli.selection.walk import Step, missing, walk
 from uploader_cli.selection.walk_queue import WalkQueue
+from uploader_cli.settings import OPTIONS
 from uploader_cli.transfer.journal import Target
 from uploader_cli.transfer.scheduler import Scheduler
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     Prepared = tuple[Selection, Sequence[Output]]
 
+FILTERS = ("include", "exclude", "exclude_from", "min_size", "max_size", "newer_than")
 GRACE = 1.5
 """Seconds that a running request gets to end after an interrupt; the documented limit is 2 s."""
 
@@ -53,18 +55,29 @@ def select(settings: Settings, paths: Sequence[str]) -> Selection:
     Raises `UsageError` for a missing path, a list with invalid lines, or an empty selection; an empty list is no error.
     Only the start of a large selection is read here; if it turns out to be empty, that is raised at its end.
     """
-    filters, listed = Filters(settings.include, settings.exclude), from_file.manifest(settings)
+    filters, listed = _filters(settings), from_file.manifest(settings)
     shard = Shard.of(settings.shard)
     if listed is not None and not paths:
         listed.check(lambda name: filters.wants(name) and (shard is None or holds(shard, name)))
-        steps, what = listed.files(filters.wants), listed.shown
+        steps, what = listed.files(filters), listed.shown
     else:
         _check_paths(paths)
         steps, what = walk(paths, filters, follow_links=settings.follow_links), ", ".join(paths[:3])
-    filtered = settings.include or settings.exclude
-    hint = "check --include and --exclude" if filtered else "the directories contain no regular files"
+    used = [OPTIONS[name].flag for name in FILTERS if getattr(settings, name) != OPTIONS[name].default]
+    hint = f"check {', '.join(used)}" if used else "the directories contain no regular files"
     whole = _never_empty(steps, errors.UsageError(f"nothing to upload in {what}", hint=hint), listed=not paths)
     return Selection(sharded(whole, shard))
+
+
+def _filters(settings: Settings) -> Filters:
+    return Filters(
+        settings.include,
+        settings.exclude,
+        exclude_from=settings.exclude_from,
+        min_size=settings.min_size,
+        max_size=settings.max_size,
+        newer_than=settings.newer_than.at if settings.newer_than else None,
+    )
 
 
 def _check_paths(paths: Sequence[str]) -> None:
@@ -178,12 +191,18 @@ def execute(
 
 def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, object], dict[str, object]]:
     """Return the journal's keys of a run: its target, the arguments to resume it, and the identity of its command."""
-    target = Target(settings.target_url, "tus" if settings.tus_endpoint else settings.category)
+    # Other metadata may mean another bucket: what is known of a file there says nothing about this one.
+    destination = " ".join(["tus", *map(str, settings.metadata)]) if settings.tus_endpoint else settings.category
+    target = Target(settings.target_url, destination)
     arguments: dict[str, object] = {"paths": list(paths), "cwd": str(Path.cwd()), "options": settings.storable()}
     identity: dict[str, object] = {
         "paths": [os.path.abspath(path) for path in paths],
         "include": list(settings.include),
         "exclude": list(settings.exclude),
+        "exclude_from": list(map(str, settings.exclude_from)),
+        "min_size": settings.min_size,
+        "max_size": settings.max_size,
+        "newer_than": settings.newer_than.written if settings.newer_than else None,
         "follow_links": settings.follow_links,
         "shard": settings.shard,
     }

@@ -1,4 +1,4 @@
-"""Gitignore patterns on the path below the argument (with `/`): `--include`, `--exclude`, `.uploaderignore` files."""
+"""What to send: gitignore patterns on the path below the argument (with `/`), of options and files; sizes and times."""
 
 from __future__ import annotations
 
@@ -10,20 +10,32 @@ from typing import TYPE_CHECKING
 from uploader_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from pathspec import GitIgnoreSpec
 
 IGNORE_FILE = ".uploaderignore"
+SYNTAX = "use the syntax of .gitignore, as '*.tmp' or 'raw/'"
 
 
 class Filters:
     """Includes select (none: everything), excludes remove; an exclude overrides an include."""
 
-    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
-        """Raises `UsageError` for an invalid gitignore pattern."""
+    def __init__(
+        self,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        *,
+        exclude_from: Sequence[Path] = (),
+        min_size: int = 0,
+        max_size: int | None = None,
+        newer_than: float | None = None,
+    ) -> None:
+        """Raises `UsageError` for an invalid gitignore pattern. `newer_than` is in seconds since the epoch."""
         self._include = _of_option("--include", include)
-        self._exclude = _of_option("--exclude", exclude)
+        self._exclude = _of_option("--exclude", [*_of_files(exclude_from), *exclude])
+        self._min_size, self._max_size, self._newer_than = min_size, max_size, newer_than
 
     def wants(self, below: str) -> bool:
         """Return True for a file to upload."""
@@ -34,6 +46,12 @@ class Filters:
     def enters(self, below: str) -> bool:
         """Return True for a directory that may contain wanted files."""
         return self._exclude is None or not self._exclude.match_file(below + "/")
+
+    def fits(self, info: os.stat_result) -> bool:
+        """Return True for a file whose size and time of change are wanted."""
+        if info.st_size < self._min_size or (self._max_size is not None and info.st_size > self._max_size):
+            return False
+        return self._newer_than is None or info.st_mtime >= self._newer_than
 
 
 class BadIgnoreFile(Exception):
@@ -56,12 +74,7 @@ class Ignores:
         Raises `BadIgnoreFile`, because the excluded files are unknown then, and `PermissionError` for an unreadable
         directory.
         """
-        lines = _lines(os.path.join(directory, IGNORE_FILE))
-        for number, line in enumerate(lines, 1):
-            try:
-                _spec([line])
-            except ValueError as error:
-                raise BadIgnoreFile(f"line {number} is not a gitignore pattern: {error}") from None
+        lines = _checked(_lines(os.path.join(directory, IGNORE_FILE)))
         return Ignores((*self._chain, (len(below) + 1 if below else 0, _spec(lines)))) if lines else self
 
     def leave_out(self, below: str, *, is_directory: bool = False) -> bool:
@@ -71,6 +84,25 @@ class Ignores:
             if ignored is not None:
                 return ignored
         return False
+
+
+def _of_files(files: Sequence[Path]) -> Iterator[str]:
+    for file in files:
+        try:
+            yield from _checked(os.fsdecode(file.read_bytes()).splitlines())
+        except OSError as error:
+            raise UsageError(f"--exclude-from: {file} can't be read: {error.strerror}") from error
+        except BadIgnoreFile as error:
+            raise UsageError(f"--exclude-from: {file}, {error}", hint=SYNTAX) from error
+
+
+def _checked(lines: list[str]) -> list[str]:
+    for number, line in enumerate(lines, 1):
+        try:
+            _spec([line])
+        except ValueError as error:
+            raise BadIgnoreFile(f"line {number} is not a gitignore pattern: {error}") from None
+    return lines
 
 
 def _lines(path: str) -> list[str]:
@@ -93,7 +125,7 @@ def _of_option(option: str, patterns: Sequence[str]) -> GitIgnoreSpec | None:
         return _spec(patterns) if patterns else None
     except ValueError as error:
         message = f"{option}: not a gitignore pattern: {error}"
-        raise UsageError(message, hint="use the syntax of .gitignore, as '*.tmp' or 'raw/'") from error
+        raise UsageError(message, hint=SYNTAX) from error
 
 
 def _spec(patterns: Sequence[str]) -> GitIgnoreSpec:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,10 @@ from uploader_cli.selection.manifest_lines import BadLine, Entry, Format, parse
 from uploader_cli.selection.walk import HIDDEN_CONTENT, SeenNames, has_hidden_content
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from uploader_cli.selection.filters import Filters
     from uploader_cli.selection.walk import Selected, Step
 
 NAMED = 20  # maximum bad lines reported one by one
@@ -38,7 +39,7 @@ class Manifest:
     """A list of files in `file`, shown as `shown` in messages.
 
     `strict=False` (`--lenient`) ignores unknown columns. `category` is the run's; None (a tus endpoint) where
-    lines must not have one.
+    lines must not have one. Lines may have values for the metadata `keys`, and must where that is True.
     """
 
     file: Path
@@ -46,12 +47,13 @@ class Manifest:
     kind: Format
     category: str | None
     strict: bool = True
+    keys: Mapping[str, bool] = field(default_factory=dict)
 
     def lines(self) -> Iterator[Entry | BadLine]:
         """Yield the parsed lines, without checking the files. Raises `UsageError`, naming the manifest."""
         try:
             with self.file.open("rb") as stream:
-                for item in parse(stream, self.kind, strict=self.strict):
+                for item in parse(stream, self.kind, strict=self.strict, keys=self.keys):
                     yield self._without_category(item)
         except OSError as error:
             raise UsageError(f"--from-file: {self.shown} can't be read: {error.strerror}") from error
@@ -61,7 +63,7 @@ class Manifest:
     def check(self, wants: Callable[[str], bool]) -> None:
         """Raise `UsageError` for an unusable list: if strict, for any bad line, listing the first ones.
 
-        `wants` is as in `files`; an unwanted file may be missing.
+        `wants` gets the name on the server; an unwanted file may be missing.
         """
         bad: list[BadLine] = []
         total = wrong = 0
@@ -84,22 +86,23 @@ class Manifest:
             + ([f"… and {wrong - len(bad):,} more"] if wrong > len(bad) else []),
         )
 
-    def files(self, wants: Callable[[str], bool]) -> Iterator[Step]:
+    def files(self, filters: Filters) -> Iterator[Step]:
         """Yield the files in order, numbered from 0, and None for each unwanted one.
 
-        `wants` gets the name on the server. A file listed twice for the same destination is selected once.
+        Patterns match the name on the server. A file listed twice for the same destination is selected once.
         """
         numbers, seen = count(), SeenNames()
         for item in self.lines():
-            if isinstance(item, Entry) and not wants(item.name):
+            if isinstance(item, BadLine):
+                yield self._failed(next(numbers), item)
+                continue
+            info = look(item) if filters.wants(item.name) else None
+            if info is None or not (isinstance(info, BadLine) or filters.fits(info)):
                 yield None
             else:
-                yield self._selected(next(numbers), item, seen)
+                yield self._selected(next(numbers), item, info, seen)
 
-    def _selected(self, number: int, item: Entry | BadLine, seen: SeenNames) -> Selected:
-        if isinstance(item, BadLine):
-            return self._failed(number, item)
-        info = look(item)
+    def _selected(self, number: int, item: Entry, info: os.stat_result | BadLine, seen: SeenNames) -> Selected:
         size, mtime_ns = (0, 0) if isinstance(info, BadLine) else (info.st_size, info.st_mtime_ns)
         path = os.path.abspath(item.path)
         renamed = not path.replace(os.sep, "/").endswith(f"/{item.name}")
@@ -112,7 +115,8 @@ class Manifest:
             named=True,
             category=item.category,
             sha256=item.sha256,
-            destination=f"{item.category or ''}{f'/{item.name}' if renamed else ''}",
+            destination=f"{item.category or ''}{f'/{item.name}' if renamed else ''}{_written(item.metadata)}",
+            metadata=item.metadata,
         )
         if isinstance(info, BadLine):
             return self._failed(number, info, file)
@@ -166,6 +170,10 @@ def look(entry: Entry) -> os.stat_result | BadLine:
         else:
             return info
     return BadLine(entry.line, problem, entry.path, code)
+
+
+def _written(metadata: tuple[tuple[str, str], ...]) -> str:
+    return "".join(f" {key}={value}" for key, value in metadata)
 
 
 def _described(bad: BadLine) -> str:

@@ -136,8 +136,10 @@ class _Walker:
     def _wants(self, below: str, ignores: Ignores) -> bool:
         return below.rpartition("/")[2] != IGNORE_FILE and self._filters.wants(below) and not ignores.leave_out(below)
 
-    def _file(self, path: str, relative: str, info: os.stat_result, *, named: bool) -> Selected:
+    def _file(self, path: str, relative: str, info: os.stat_result, *, named: bool) -> Step:
         special = "" if stat.S_ISREG(info.st_mode) else "not a regular file"
+        if not special and not self._filters.fits(info):
+            return None
         if not special and not info.st_size and has_hidden_content(path):
             special = HIDDEN_CONTENT
         if special and named:

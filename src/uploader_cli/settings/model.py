@@ -14,11 +14,13 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from uploader_cli.settings import shard, values
 from uploader_cli.settings.bearer import TokenCommand, token_from_file
-from uploader_cli.settings.values import Header, ReportFile
+from uploader_cli.settings.values import Header, Metadata, Moment, ReportFile
 
 T = TypeVar("T")
 
 LEAST_CHUNK = 1024
+NONE = ("limit_rate", "shard", "max_size", "newer_than")
+"""Options whose stored value is the word none if they have none."""
 NAMED_BY_DIRECTORY = "named_by_directory"
 """Key of a stored run whose server only the config of a working directory named: no secret may be sent there."""
 
@@ -113,6 +115,7 @@ class Settings:
     category: Literal["personal", "scenic"] = option(default="personal", stored=True)
     protocol: Literal["auto", "batch", "tus"] = option(default="auto", stored=True)
     tus_endpoint: str | None = option(values.endpoint_url, default=None, stored=True)
+    metadata: tuple[Metadata, ...] = option(values.metadata, default=(), many=True, stored=True)
     jobs: int | Literal["auto"] = option(values.whole(1, auto="auto"), default="auto", stored=True)
     chunk_size: int | Literal["auto"] = option(values.size(LEAST_CHUNK, auto="auto"), default="auto", stored=True)
     checksum: Literal["auto", "none", "sha1", "sha256"] = option(default="auto", stored=True)
@@ -120,6 +123,10 @@ class Settings:
     limit_rate: int | None = option(values.size(1, none=None), default=None, stored=True)
     include: tuple[str, ...] = option(values.text, default=(), many=True, stored=True)
     exclude: tuple[str, ...] = option(values.text, default=(), many=True, stored=True)
+    exclude_from: tuple[Path, ...] = option(values.path, default=(), many=True, allow_cwd_config=False, stored=True)
+    min_size: int = option(values.size(0), default=0, stored=True)
+    max_size: int | None = option(values.size(0, none=None), default=None, stored=True)
+    newer_than: Moment | None = option(values.moment, default=None, stored=True)
     shard: str | None = option(shard.parse, default=None, in_config=False, stored=True)
     follow_links: bool = option(default=False, allow_cwd_config=False, stored=True)
     from_file: Path | Literal["-"] | None = option(values.path_or_stdin, default=None, allow_cwd_config=False)
@@ -202,13 +209,14 @@ class Settings:
         They are complete, so that neither the environment nor a later config file changes the run. Secrets (token,
         header, a proxy with user and password) and `insecure` are not included. `resume` is always on.
         """
-        stored: dict[str, str | list[str] | bool] = {"resume": True, "limit_rate": "none", "shard": "none"}
+        stored: dict[str, str | list[str] | bool] = {"resume": True, **dict.fromkeys(NONE, "none")}
         for name, spec in OPTIONS.items():
             value = getattr(self, name)
             if not spec.stored or (self.tus_endpoint and name in ("server", "category")):
                 continue
             if spec.many:
-                stored[name] = list(value) or ""  # an empty list would mark an unused flag
+                items = [str(item.absolute() if isinstance(item, Path) else item) for item in value]
+                stored[name] = items or ""  # an empty list would mark an unused flag
             elif isinstance(value, bool):
                 stored[name] = value
             elif isinstance(value, Path):

@@ -43,6 +43,21 @@ class Header:
         return f"Header({self.name}: {MASK if self.secret else self.value})"
 
 
+FIELDS = ("path", "name", "stem", "ext", "type", "size", "sha256", "date")
+FIELD = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """One `--metadata`: a key of `Upload-Metadata` and the template of its value; None: each line of a list has it."""
+
+    name: str
+    template: str | None
+
+    def __str__(self) -> str:
+        return self.name if self.template is None else f"{self.name}={self.template}"
+
+
 ReportKind = Literal["json", "csv", "junit", "markdown"]
 _REPORTS: dict[str, ReportKind] = {".json": "json", ".csv": "csv", ".xml": "junit", ".md": "markdown"}
 
@@ -56,6 +71,22 @@ class ReportFile:
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One `--newer-than`: the time in seconds since the epoch, and how it was `written`: the same in each run.
+
+    As text it is the time, so that a resumed run selects the same files.
+    """
+
+    written: str
+    at: float
+
+    def __str__(self) -> str:
+        from datetime import UTC, datetime
+
+        return datetime.fromtimestamp(self.at, UTC).isoformat()
 
 
 def text(raw: object) -> str:
@@ -153,6 +184,37 @@ def written_size(count: int) -> str:
     return f"{count >> 20}M" if count and count % (1 << 20) == 0 else str(count)
 
 
+_DURATION = re.compile("".join(rf"(?:(\d{{1,9}}(?:\.\d{{1,9}})?){unit})?" for unit in "wdhms"), re.IGNORECASE)
+
+
+def parse_duration(raw: str) -> float | None:
+    """Parse a duration into seconds: `2d`, `1h30m`, `1.5h`. None for other text."""
+    found = _DURATION.fullmatch(raw.strip()) if raw.strip() else None
+    if found is None:
+        return None
+    units = zip(found.groups(), (7 * 86400, 86400, 3600, 60, 1), strict=True)
+    return sum(float(number) * seconds for number, seconds in units if number)
+
+
+def moment(raw: object) -> Moment | None:
+    """Parse a time: a duration before now as `2d`, or a date with or without a time; `none` for none."""
+    from datetime import datetime, timedelta
+
+    if raw == "none":
+        return None
+    written = text(raw).strip()
+    duration = parse_duration(written)
+    try:
+        if duration is None:
+            at = datetime.fromisoformat(written).astimezone()
+        else:
+            at = datetime.now().astimezone() - timedelta(seconds=duration)
+        return Moment(written, at.timestamp())
+    except (ValueError, OverflowError, OSError):
+        problem = f"must be a duration or a date, not {written!r}"
+        raise Invalid(problem, hint="for example 2d, 1h30m, 2026-01-31 or 2026-01-31T18:00") from None
+
+
 def one_of(*names: str) -> Callable[[object], Any]:
     """Return a parser that accepts one of `names`."""
 
@@ -227,6 +289,21 @@ def header(raw: object) -> Header:
     if not value.isascii():
         raise Invalid(f"the value of {name} must be ASCII")
     return Header(name, value)
+
+
+def metadata(raw: object) -> Metadata:
+    """Parse `KEY=TEMPLATE`, or `KEY` for a value that each line of a list has."""
+    name, equals, template = text(raw).partition("=")
+    if not re.fullmatch(r"[!-+\--~]+", name):
+        raise Invalid(
+            f"must be written KEY=TEMPLATE, not {raw!r}",
+            hint="a key is ASCII without spaces and commas, for example 'title={stem}'",
+        )
+    unknown = next((field for field in FIELD.findall(template) if field not in FIELDS), None)
+    if unknown is not None:
+        fields = ", ".join(f"{{{field}}}" for field in FIELDS)
+        raise Invalid(f"{name}: there is no field {{{unknown}}}", hint=f"fields are {fields}")
+    return Metadata(name, template if equals else None)
 
 
 def server_url(raw: object) -> str:

@@ -39,6 +39,10 @@ PROCESSING_PER_FILE = 30.0  # seconds more for each file
 STATUS_LIMIT = 5.0  # seconds for an answer on the state of an analysis
 NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
 """Statuses that leave open whether the server gives out stored files."""
+BLOCKED = (403, 405, 501)
+"""Answers of a firewall to a method that it does not pass on."""
+NO_ROUTE = "NOT_FOUND"
+"""The code of an upload server for a path that it does not have, as below a wrong `--server`."""
 BATCH_ERRORS: Kinds = {  # 500: see `batch` (docs/protocol.md, section 3.14)
     (404, "SESSION_NOT_FOUND"): errors.SessionLost,
     (409, "SESSION_ENDED"): errors.SessionLost,
@@ -138,20 +142,20 @@ class Api(Http):
 
     def progress_body(self, session_id: str) -> dict[str, object]:
         """Return the progress as received. Raise `NotFound`."""
-        return self._ask("GET", f"/api/upload/progress/{_segment(session_id)}")
+        return self._ask("GET", f"/api/upload/progress/{_segment(session_id)}", "overallStatus")
 
     def cancel(self, session_id: str) -> dict[str, object]:
         """Cancel a session; running work continues (docs/protocol.md, section 3.9)."""
-        return self._ask("POST", f"/api/upload/cancel/{_segment(session_id)}")
+        return self._ask("POST", f"/api/upload/cancel/{_segment(session_id)}", "success")
 
     def delete(self, file_id: str) -> dict[str, object]:
         """Delete a stored file."""
-        return self._ask("DELETE", f"/api/upload/file/{_segment(file_id)}")
+        return self._ask("DELETE", f"/api/upload/file/{_segment(file_id)}", "success")
 
     def validate(self, files: Sequence[LocalFile], types: Callable[[str], str]) -> dict[str, object]:
         """Ask whether the server would accept files."""
         asked = [{"name": protocol.wire_name(file.name), "size": file.size, "type": types(file.name)} for file in files]
-        return self._ask("POST", "/api/upload/validate", json={"files": asked})
+        return self._ask("POST", "/api/upload/validate", "files", json={"files": asked})
 
     def analyse(self, path: str, asked: dict[str, object], limit: float) -> object:
         """Start an analysis (docs/protocol.md, section 4); `limit` is in seconds."""
@@ -198,12 +202,13 @@ class Api(Http):
                 take(piece)
         return True
 
-    def _ask(self, method: str, path: str, **how: Any) -> protocol.JsonObject:
-        """Return the object of an answer. Raise `NotAnUploadServer` for anything else."""
+    def _ask(self, method: str, path: str, field: str, **how: Any) -> protocol.JsonObject:
+        """Return the object of an answer that has `field`. Raise `NotAnUploadServer` for anything else."""
         answer = self._call(method, path, raises=False, **how)
-        if answer.ok and isinstance(answer.body, dict):
-            return answer.body
-        if protocol.error_code(answer.body):
+        body = protocol.as_object(answer.body)
+        if answer.ok and field in body:
+            return body
+        if protocol.error_code(body) not in ("", NO_ROUTE):
             raise answer_error(answer)
         raise _no_result(answer)
 
@@ -338,20 +343,33 @@ def answer_error(answer: Answer) -> errors.AnswerError:
 
 
 def _no_result(answer: Answer) -> errors.UploaderError:
-    if answer.status < 400 or answer.status in (404, 405, 501):
+    if answer.status < 400 or answer.status in (404, 405, 501) or is_tus(answer):
         return not_an_upload_server(answer)
     return answer_error(answer)
 
 
-def not_an_upload_server(answer: Answer) -> errors.NotAnUploadServer:
-    """Return the error for an answer that no upload server gives."""
+def not_an_upload_server(answer: Answer, option: str = "--server") -> errors.NotAnUploadServer:
+    """Return the error for an answer that no upload server gives; `option` names the server."""
     target = redirect_target(answer)
+    if target:
+        hint = f"it points to {mask(target)}: is that the {option}?"
+    elif option == "--server" and is_tus(answer):
+        hint = "it is a tus server: use --tus-endpoint"
+    else:
+        hint = f"check {option}: its path, its port, and whether a proxy answers in its place"
     return errors.NotAnUploadServer(
-        f"{answer.url} answered {answer.status}, but not as an upload server does",
-        hint=f"it points to {mask(target)}: is that the --server?"
-        if target
-        else "check --server: its path, its port, and whether a proxy answers in its place",
+        f"{answer.url} answered {answer.status}, but not as an upload server does", hint=hint
     )
+
+
+def is_tus(answer: Answer) -> bool:
+    """Return whether a tus server answered."""
+    return "Tus-Resumable" in answer.headers or "Tus-Version" in answer.headers
+
+
+def is_blocked(answer: Answer) -> bool:
+    """Return whether a proxy or firewall refused the method, and not the server."""
+    return answer.status in BLOCKED and not is_tus(answer) and not protocol.error_code(answer.body)
 
 
 _segment = partial(quote, safe="")

@@ -47,7 +47,8 @@ ANSWER_BLOCK = 64 << 10
 MOST_ANSWER = 32 << 20  # most bytes of a decompressed answer; stored files may be larger
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 """Environment variables with certificates; `--ca-bundle` has precedence."""
-PROXY_AUTHENTICATION = 407
+BAD_REQUEST, PROXY_AUTHENTICATION = 400, 407
+HANDSHAKE_LIMIT = 2.0  # seconds to find out whether a port speaks TLS
 REQUEST_ID = "X-Request-ID"
 CREDENTIALS = {"authorization", "cookie", "x-request-id"}
 """Headers that are not sent to other hosts, besides those of `--header`."""
@@ -66,6 +67,7 @@ class RequestIds:
     """Request ids, reports of calls and the round trip, shared by the clients of a run."""
 
     round_trip: float | None = None  # seconds of the fastest call without a body, connecting excluded
+    heard = False  # whether an answer shows that the server speaks the scheme of its URL
 
     def __init__(self, run: str = "", tell: Callable[[CallMade], None] = lambda _call: None) -> None:
         """`run` begins each id; it is random by default."""
@@ -138,13 +140,20 @@ class Http:
         try:
             response = self._send(method, url, own, data, read_timeout)
         except (rex.RequestException, OSError) as error:
-            raise _error(error, url, body_sent=body.through if body is not None else True) from error
+            failure = _error(error, url, body_sent=body.through if body is not None else True)
+            if isinstance(failure, ConnectionLost) and not isinstance(failure, TimedOut):
+                self._check_scheme(url)
+            raise failure from error
         if response.status_code == PROXY_AUTHENTICATION:
             raise _no_proxy_password(url)
         try:
-            return _answer(response, jsonlib.loads(response.content) if response.content else None)
+            content = jsonlib.loads(response.content) if response.content else None
         except (ValueError, RecursionError):
-            return _answer(response, None)
+            content = None
+        if response.status_code == BAD_REQUEST and content is None:
+            self._check_scheme(url)
+        self.request_ids.heard = True
+        return _answer(response, content)
 
     @contextmanager
     def stream(self, url: str, headers: Mapping[str, str]) -> Iterator[tuple[Answer, Iterator[bytes]]]:
@@ -186,6 +195,14 @@ class Http:
         if response.cookies:
             session.cookies.update(response.cookies)
         return response
+
+    def _check_scheme(self, url: str) -> None:
+        """Raise `ConnectFailed` if `url` is http, nothing was heard from the server yet, and its port speaks TLS."""
+        if url.startswith("http://") and not (self.request_ids.heard or self.session.proxies) and _speaks_tls(url):
+            secure = _origin(url).replace("http", "https", 1)
+            failed = ConnectFailed(f"{_origin(url)}: this port speaks TLS: use https", hint=f"use {secure}")
+            failed.retryable = False
+            raise failed
 
     def shut(self) -> None:
         """End every running call, from another thread."""
@@ -326,6 +343,18 @@ def _error(error: Exception, url: str, *, body_sent: bool) -> UploaderError:
     if isinstance(error, rex.ChunkedEncodingError | rex.ContentDecodingError):
         return ConnectionLost(f"the answer of {where} broke off", body_sent=True)
     return ConnectionLost(f"the connection to {where} broke: {_why(error)}", body_sent=body_sent)
+
+
+def _speaks_tls(url: str) -> bool:
+    """Return whether a TLS handshake succeeds; nothing is sent after it."""
+    parts, unverified = urlsplit(url), ssl.create_default_context()
+    unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 80), HANDSHAKE_LIMIT) as plain:
+            unverified.wrap_socket(plain, server_hostname=parts.hostname).close()
+    except OSError:
+        return False
+    return True
 
 
 def _no_proxy_password(url: str) -> ConnectFailed:

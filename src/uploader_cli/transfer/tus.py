@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_cli import errors
-from uploader_cli.core.protocol import error_code, error_sentence, whole
+from uploader_cli.core.protocol import NOBODY, error_code, error_sentence, whole
 from uploader_cli.core.tus import VERSION, Capabilities, below, capabilities_of, encode_metadata, place
 from uploader_cli.settings import mask
-from uploader_cli.transfer.api import answer_error, not_an_upload_server
+from uploader_cli.transfer.api import answer_error, is_blocked, is_tus, not_an_upload_server
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ KINDS: Mapping[int, tuple[type[errors.AnswerError], str]] = {
     423: (errors.Locked, "another client writes to the upload"),
     460: (errors.ChecksumMismatch, "the chunk did not arrive as it was read"),
 }
-BLOCKED = (403, 405, 501)  # answers of a firewall to a method that it does not pass on
 GONE = (errors.UploadGone, "the server does not have the upload any more")
 NO_SESSION = ("SESSION_NOT_FOUND", "SESSION_ENDED")
 
@@ -57,11 +56,15 @@ class TusClient:
     def options(self) -> Capabilities:
         """Return the server's capabilities. Raise `NotAnUploadServer` where no endpoint is."""
         answer = self._send("OPTIONS", self.endpoint, {})
-        page = answer.headers.get("Content-Type", "").startswith("text/html") and "Tus-Resumable" not in answer.headers
+        page = answer.headers.get("Content-Type", "").startswith("text/html") and not is_tus(answer)
         if answer.status in (404, 410) or (page and (answer.ok or answer.status == 501)):
-            raise not_an_upload_server(answer)
+            raise not_an_upload_server(answer, "--tus-endpoint")
         if not answer.ok and answer.status not in (405, 501):
             raise _refusal(answer)
+        if not is_tus(answer):  # a gateway may answer OPTIONS, but none says that an unknown upload is there
+            unknown = self._send("HEAD", f"{self.endpoint.rstrip('/')}/{NOBODY}", {})
+            if unknown.ok and not is_tus(unknown):
+                raise not_an_upload_server(unknown, "--tus-endpoint")
         try:
             return capabilities_of(answer.headers, self.endpoint)
         except ValueError as error:
@@ -118,12 +121,12 @@ class TusClient:
         headers = {"Upload-Offset": str(offset)}
         if not self._patch_is_blocked:
             answer = self._send("PATCH", url, headers, CHUNK_TIMEOUT, body, checksum)
-            self._patch_is_blocked = _is_blocked(answer)
+            self._patch_is_blocked = is_blocked(answer)
         if self._patch_is_blocked:  # a firewall: tus 1.0 allows this instead (core, X-HTTP-Method-Override)
             body.rewind()
             headers["X-HTTP-Method-Override"] = "PATCH"
             answer = self._send("POST", url, headers, CHUNK_TIMEOUT, body, checksum)
-            if _is_blocked(answer):
+            if is_blocked(answer):
                 raise errors.PatchBlocked(url, answer.status)
         if answer.status in (404, 410):
             gone = _refusal(answer, GONE)
@@ -192,11 +195,6 @@ def _position(url: str, answer: Answer) -> Position:
     if offset is None:
         raise errors.ProtocolError(f"{answer.url} answered {answer.status} without an Upload-Offset")
     return Position(url, offset, answer.headers, whole(answer.headers.get("Upload-Length")))
-
-
-def _is_blocked(answer: Answer) -> bool:
-    """Return whether a proxy or firewall refused the method, and not the server."""
-    return answer.status in BLOCKED and "Tus-Resumable" not in answer.headers and not error_code(answer.body)
 
 
 def _check(answer: Answer) -> None:

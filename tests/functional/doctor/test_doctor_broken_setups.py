@@ -13,6 +13,7 @@ import pytest
 import requests
 import trustme
 from patience import PATIENCE
+from plain_tus import plain_tus_server
 from serving import running_server
 from troubles import (
     UNKNOWN,
@@ -23,6 +24,7 @@ from troubles import (
     no_websockets,
     relay,
     silent_server,
+    small_bodies,
     step,
     tls_relay,
     web_site,
@@ -124,6 +126,72 @@ def moved(world: World) -> str:
 def cloudy(world: World) -> str:
     """Some other service with a `/health`, but no uploads."""
     return world.stack.enter_context(web_site(404, "application/json", b'{"detail":"Not Found"}'))
+
+
+def everything_is_ok(world: World) -> str:
+    return world.stack.enter_context(web_site(200, "application/json", b'{"ok":true}'))
+
+
+def path_wrong(world: World) -> str:
+    return f"{world.serve()}/wrong"
+
+
+def _without(world: World, request: bytes, instead: bytes) -> str:
+    """A server behind a proxy that answers certain requests itself."""
+    proxy = relay(world.serve(), toward=lambda piece: None if request in piece else piece, instead=instead)
+    return world.stack.enter_context(proxy)
+
+
+def api_missing(world: World) -> str:
+    """A server whose proxy passes on `/health` alone."""
+    gone = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{"ok":true}'
+    hidden = relay(
+        world.serve(), toward=lambda piece: None if b" /api/upload/progress" in piece else piece, instead=gone
+    )
+    return world.stack.enter_context(hidden)
+
+
+def tus_server(world: World) -> str:
+    endpoint, _ = world.stack.enter_context(plain_tus_server())
+    return endpoint.removesuffix("/files/")
+
+
+def tus_endpoint(world: World) -> str:
+    """No upload server, but a tus server elsewhere on it."""
+    world.settings["tus_endpoint"] = f"{tus_server(world)}/elsewhere/"
+    return ""
+
+
+def tus_endpoint_page(world: World) -> str:
+    world.settings["tus_endpoint"] = everything_is_ok(world)
+    return ""
+
+
+def tus_hidden(world: World) -> str:
+    """A proxy that knows nothing of the tus endpoint."""
+    instead = b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    hidden = relay(
+        world.serve(), toward=lambda piece: None if b" /api/upload/files" in piece else piece, instead=instead
+    )
+    return world.stack.enter_context(hidden)
+
+
+def patch_blocked(world: World) -> str:
+    instead = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    return _without(world, b"PATCH ", instead)
+
+
+def bodies_limited(world: World) -> str:
+    return world.stack.enter_context(small_bodies(world.serve()))
+
+
+def bodies_limited_in_batch_mode(world: World) -> str:
+    return world.stack.enter_context(small_bodies(world.serve(flavour="reference")))
+
+
+def bodies_limited_at_a_tus_endpoint(world: World) -> str:
+    world.settings["tus_endpoint"] = world.stack.enter_context(small_bodies(world.serve())) + "/api/upload/files/"
+    return ""
 
 
 def websockets_blocked(world: World) -> str:
@@ -287,6 +355,17 @@ BROKEN: list[tuple[Callable[[World], str], str, str, str, Exit]] = [
     (web_page, "health", "/health answers 200 with text/html", "this is not an upload server", Exit.NO_SERVER),
     (moved, "health", "redirects to https://files.example", "redirects to", Exit.NO_SERVER),
     (cloudy, "health", "this is not an upload server", "this is not an upload server", Exit.NO_SERVER),
+    (everything_is_ok, "health", "this is not an upload server", "No upload possible", Exit.NO_SERVER),
+    (path_wrong, "health", "this is not an upload server", "No upload possible", Exit.NO_SERVER),
+    (api_missing, "polling", "this is not an upload server", "No upload possible", Exit.NO_SERVER),
+    (tus_server, "health", "this is a tus server", "No upload possible", Exit.NO_SERVER),
+    (tus_endpoint, "tus", "is not the endpoint of the tus server (404)", "No upload possible", Exit.NO_SERVER),
+    (tus_endpoint_page, "tus", "does not answer as a tus server", "No upload possible", Exit.NO_SERVER),
+    (tus_hidden, "tus", "does not answer as a tus server (405)", "No upload possible", Exit.NO_SERVER),
+    (patch_blocked, "body_limit", "blocks PATCH (403)", "blocks PATCH", Exit.OK),
+    (bodies_limited, "body_limit", "refuses requests of 2.0 MiB (413), 1.0 MiB pass", "a proxy refuses", Exit.OK),
+    (bodies_limited_in_batch_mode, "body_limit", "2.0 MiB (413), 1.0 MiB pass", "a proxy refuses", Exit.OK),
+    (bodies_limited_at_a_tus_endpoint, "body_limit", "2.0 MiB (413), 1.0 MiB pass", "a proxy refuses", Exit.OK),
     (websockets_blocked, "websocket", "answered with 403", "blocks websockets (proxy?)", Exit.OK),
     (websockets_off, "websocket", "no websocket at /socket.io/ (404)", "long polling", Exit.OK),
     (socket_io_off, "long_polling", "no Socket.IO at /socket.io/", "progress is polled: the server has no", Exit.OK),
@@ -352,7 +431,7 @@ def test_doctor_names_the_broken_step_and_its_cause(
     assert verdict in report.summary
     assert report.exit_code is code
     assert found.verdict is (Verdict.WARNING if code is Exit.OK else Verdict.FAIL)
-    assert report.calls <= 4
+    assert report.calls <= 7
     assert took < PATIENCE
     blamed = {result.id for result in report.results if result.verdict in (Verdict.WARNING, Verdict.FAIL)}
     assert blamed <= {name, *BESIDE.get(trouble.__name__, ())}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 IDS = [
     *("settings", "proxy", "dns", "tcp", "tls", "health", "load", "clock", "session", "polling", "token"),
-    *("rate_limit", "websocket", "long_polling", "disk"),
+    *("rate_limit", "tus", "body_limit", "websocket", "long_polling", "disk"),
 ]
 
 
@@ -33,7 +33,7 @@ def test_output_for_people_is_on_stderr(server: EmbeddedServer, tmp_path: Path) 
     lines = done.err.splitlines()
     assert max(map(len, lines)) <= 80
     assert "live over websocket" in " ".join(done.err.split())
-    assert "1 API call used" in done.err
+    assert "3 API calls used" in done.err
     assert any(line.startswith("✓ websocket") for line in lines)
     assert "\x1b" not in done.err
 
@@ -57,13 +57,14 @@ def test_exit_codes(tmp_path: Path) -> None:
         closed = uploader("doctor", "-s", f"127.0.0.1:{port}", home=tmp_path)
     assert closed.code == 6
     assert closed.err.splitlines()[-1].startswith(f"✗ No upload possible: port {port} of 127.0.0.1 is closed")
-    assert "11 steps" not in closed.err
-    assert "10 steps" in closed.err
+    assert "13 steps" not in closed.err
+    assert "12 steps" in closed.err
     with web_site(401, "application/json", b'{"error":"UNAUTHORIZED"}') as url:
         assert uploader("doctor", "-s", url, home=tmp_path).code == 5
     assert uploader("doctor", home=tmp_path).code == 2
     assert uploader("doctor", "-s", url, "--session", "no-id", home=tmp_path).code == 2
     assert uploader("doctor", "-s", url, "--session", UNKNOWN, "--new-session", home=tmp_path).code == 2
+    assert uploader("doctor", "--tus-endpoint", url, "--new-session", home=tmp_path).code == 2
 
 
 def test_ctrl_c_ends_the_doctor_at_once(tmp_path: Path) -> None:

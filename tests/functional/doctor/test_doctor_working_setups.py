@@ -8,6 +8,7 @@ import pytest
 import requests
 import trustme
 from patience import PATIENCE
+from plain_tus import plain_tus_server
 from relays import http_proxy
 from serving import running_server
 from troubles import doctor, step, tls_relay
@@ -48,8 +49,10 @@ def test_doctor_passes_on_each_kind_of_server(flavour: str, tmp_path: Path) -> N
     assert (report.exit_code, report.ok, report.verdict) == (Exit.OK, True, Verdict.PASS)
     assert step(report, "health").finding.message.startswith(flavour)
     assert step(report, "token").finding.message == "accepted"
-    assert report.calls == len(counted) == 2
-    assert {method for method, _ in counted} == {"GET", "DELETE"}
+    assert report.calls == len(counted) == (4 if flavour == "bundled" else 3)
+    assert {method for method, _ in counted} == {"GET", "DELETE"} | (
+        {"OPTIONS", "PATCH"} if flavour == "bundled" else {"POST"}
+    )
     assert list(tmp_path.iterdir()) == []  # neither the directory nor the file of the speed test
 
 
@@ -61,6 +64,19 @@ def test_doctor_with_the_token_of_the_server_passes() -> None:
     for way in ("websocket", "long_polling"):
         assert "joined, first message" in step(report, way).finding.message
     assert "the-token-for-all" not in str(as_json(report))
+
+
+@pytest.mark.parametrize("kind", ["bundled", "plain"])
+def test_doctor_passes_on_a_tus_endpoint(kind: str, tmp_path: Path) -> None:
+    """Without the steps for sessions."""
+    with running_server() as running, plain_tus_server() as (plain, _):
+        endpoint = plain if kind == "plain" else f"{running.url}/api/upload/files/"
+        report = doctor("", tus_endpoint=endpoint, state_dir=tmp_path)
+    assert report.summary == "Everything works: uploads will be resumable (tus)"
+    assert [result.id for result in report.results if result.verdict is Verdict.PASS] == [
+        *("settings", "proxy", "dns", "tcp", "tus", "body_limit", "disk")
+    ]
+    assert step(report, "tus").finding.message.startswith(f"{endpoint} offers ")
 
 
 def test_doctor_reports_the_remaining_calls() -> None:
@@ -77,7 +93,7 @@ def test_a_new_session_is_joined_and_cancelled() -> None:
     assert report.ok
     assert state == "cancelled"
     assert "joined, first message" in step(report, "websocket").finding.message
-    assert report.calls == 3
+    assert report.calls == 5
 
 
 def test_doctor_joins_an_existing_session(server: EmbeddedServer) -> None:

@@ -93,6 +93,17 @@ def no_websockets(url: str) -> contextlib.AbstractContextManager[str]:
     )
 
 
+def small_bodies(url: str, most: int = 1 << 20) -> contextlib.AbstractContextManager[str]:
+    """A proxy that refuses larger bodies by the request's head, as nginx does."""
+
+    def toward(piece: bytes) -> bytes | None:
+        found = re.search(rb"(?i)\r\ncontent-length: (\d+)", piece)
+        return None if found and int(found[1]) > most else piece
+
+    instead = b"HTTP/1.1 413 Request Entity Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    return relay(url, toward=toward, instead=instead)
+
+
 def wrong_clock(url: str, hours: float) -> contextlib.AbstractContextManager[str]:
     """Shift every time in the answer and keep its length."""
     by = timedelta(hours=hours)
@@ -125,7 +136,7 @@ def web_site(
             self.end_headers()
             self.wfile.write(body)
 
-        do_POST = do_DELETE = do_GET  # noqa: N815 - the library's names
+        do_POST = do_DELETE = do_HEAD = do_PATCH = do_OPTIONS = do_GET  # noqa: N815 - the library's names
 
         def log_message(self, *_: object) -> None:
             pass

@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 from functional.server.batches import DEADLINE, file, new_session, progress, upload
+from functional.server.packing import send_pack
 from functional.tus_server.tus_client import (
+    concatenate,
     content,
     create,
     created,
+    digest_of,
     head,
+    metadata,
     offset_of,
+    part,
 )
 from serving import running_server, server_process
 
@@ -185,13 +190,71 @@ def test_two_creations_with_one_key_at_once_make_one_upload() -> None:
         assert len({answer.headers["location"] for answer in answers}) == 1
 
 
-@pytest.mark.parametrize(("version", "fix"), [(VERSION + 1, "a newer"), (VERSION - 1, "an older"), (0, "an older")])
-def test_database_of_another_version_is_refused(tmp_path: Path, version: int, fix: str) -> None:
+def test_a_database_of_a_newer_server_is_refused(tmp_path: Path) -> None:
     Store(tmp_path).close()
-    edit(tmp_path, f"PRAGMA user_version = {version}")
-    with pytest.raises(StartupError) as caught:
+    edit(tmp_path, f"PRAGMA user_version = {VERSION + 1}")
+    with pytest.raises(StartupError, match="supports up to"):
         Store(tmp_path)
-    assert caught.value.hint == f"start {fix} server, or choose another directory"
+
+
+def test_a_database_of_an_older_server_is_upgraded(tmp_path: Path) -> None:
+    """Version 0 had absolute paths."""
+    with running_server(packs=True, root=tmp_path) as server:
+        old, session = server.url, new_session(server.url, 2)
+        resumable = created(old, 3, b"abc", sessionId=session, filename="tus é.txt")
+        digest_of(resumable)
+        upload(old, file("batch.txt", b"batch"), session=session)
+    tables = ("files", "digests", "tus_uploads")
+    edit(tmp_path, *(f"UPDATE {table} SET path = '{tmp_path}/' || path" for table in tables), "PRAGMA user_version = 0")
+    edit(tmp_path, "UPDATE tus_uploads SET path = CAST(path AS BLOB)")
+    with running_server(packs=True, root=tmp_path) as server:
+        assert content(resumable.replace(old, server.url)) == b"abc"
+    with closing(sqlite3.connect(database_of(tmp_path))) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (VERSION,)
+        for table in tables:
+            paths = {path for (path,) in database.execute(f"SELECT path FROM {table}")}
+            assert paths == {"personal/tus é.txt"} | ({"personal/batch.txt"} if table != "tus_uploads" else set())
+
+
+def test_a_database_without_packs_is_upgraded(tmp_path: Path) -> None:
+    """Version 1 had neither packs nor files that a client gave up."""
+    with running_server(packs=True, root=tmp_path) as server:
+        session = new_session(server.url, 3)
+        upload(server.url, file("batch.txt", b"batch"), session=session)
+    edit(
+        tmp_path,
+        "DROP TABLE packs",
+        "ALTER TABLE files DROP COLUMN sha256",
+        "ALTER TABLE files DROP COLUMN packed",
+        "ALTER TABLE sessions DROP COLUMN given_up",
+        "PRAGMA user_version = 1",
+    )
+    with running_server(packs=True, root=tmp_path) as server:
+        send_pack(server.url, session, {"packed.txt": b"packed"})
+        known = progress(server.url, session).json()
+        assert [f["originalName"] for f in known["files"]] == ["batch.txt", "packed.txt"]
+        assert known["completedFiles"] == 2
+
+
+def test_a_database_without_parts_in_place_is_upgraded(tmp_path: Path) -> None:
+    """Version 2 ignored the place in a part's metadata: each part has its own data file."""
+    place = {"finalKey": "k", "finalLength": "4", "partOffset": "2"}
+    with running_server(root=tmp_path) as server:
+        old = server.url
+        checked, early, late = created(old, 6, b"abcd"), part(old, b"ab"), part(old, b"cd")
+    edit(
+        tmp_path,
+        f"UPDATE tus_uploads SET metadata = '{metadata(**place)}' WHERE concat = 'partial'",
+        f"UPDATE tus_uploads SET counted = 2 WHERE id = '{checked.rpartition('/')[2]}'",
+        "ALTER TABLE tus_uploads DROP COLUMN data",
+        "ALTER TABLE tus_uploads RENAME COLUMN counted TO unchecked_from",
+        "PRAGMA user_version = 2",
+    )
+    with running_server(root=tmp_path) as server:
+        checked, early, late = (url.replace(old, server.url) for url in (checked, early, late))
+        assert offset_of(checked) == 2
+        final = concatenate(server.url, early, late, uploadKey="k")
+        assert content(server.url + final.headers["location"]) == b"abcd"
 
 
 def test_root_with_a_name_that_is_not_utf8(tmp_path: Path) -> None:

@@ -43,9 +43,9 @@ def test_a_table_in_80_columns() -> None:
         "plan for http://h:1 (batch); limits assumed (this server was never used): 3",
         "  files a session, at most 300.0 MiB each, avi, mp4",
         "",
-        "session   files       size   calls  type   first files",
-        "      1       3   30.0 MiB       2  mp4    holiday/a.mp4, holiday/b.mp4, holida…",
-        "      2       5    1.2 KiB       2  mixed  x.avi, 旅行/电影.avi, z, …",
+        "session   files       size   calls  type   destinations",
+        "      1       3   30.0 MiB       2  mp4    personal: holiday/a.mp4, holiday/b.m…",
+        "      2       5    1.2 KiB       2  mixed  personal: x.avi, 旅行/电影.avi, z, …",
         "",
         "- 1,200 skipped (type): 0.txt, 1.txt, 2.txt, and 1,197 more",
         "- 1 skipped (symlink): link",
@@ -60,16 +60,16 @@ def test_a_table_in_40_columns() -> None:
     lines = shown(START, *SESSIONS, END, width=40)
     table = lines[lines.index("") + 1 :]
     assert table[:3] == [
-        "  # files      size  first files",
-        "  1     3  30.0 MiB  holiday/a.mp4, hol…",
-        "  2     5   1.2 KiB  x.avi, 旅行/电影.a…",
+        "  # files      size  destinations",
+        "  1     3  30.0 MiB  personal: holiday/…",
+        "  2     5   1.2 KiB  personal: x.avi, …",
     ]
 
 
 def test_verbose_names_every_file() -> None:
     lines = shown(START, *SESSIONS, *LEFT_OUT, END, verbose=True)
-    assert "   10.0 MiB  holiday/a.mp4" in lines
-    assert "    1.2 KiB  /data/x.avi → here/y.avi" in lines
+    assert "   10.0 MiB  holiday/a.mp4 → personal/holiday/a.mp4" in lines
+    assert "    1.2 KiB  /data/x.avi → personal/here/y.avi" in lines
     assert "- 1199.txt: type" in lines
     assert len(lines) > 1200
 

@@ -13,6 +13,7 @@ import pytest
 from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import UsageError
+from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.manifest import NAMED, Manifest, format_of, look
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format
 from uploader_cli.transfer.journal.reading import path_key
@@ -55,7 +56,7 @@ def refused(listed: Manifest) -> UsageError:
 
 
 def selected(listed: Manifest) -> list[Selected]:
-    found = list(listed.files(everything))
+    found = list(listed.files(Filters()))
     assert [item.file for item in found] == list(range(len(found)))
     return found
 
@@ -201,7 +202,7 @@ def test_a_long_list_needs_no_more_memory_than_a_short_one(here: Path) -> None:
         tracemalloc.start()
         try:
             listed.check(everything)
-            assert consume(listed.files(everything)) == count
+            assert consume(listed.files(Filters())) == count
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

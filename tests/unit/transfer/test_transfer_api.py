@@ -185,11 +185,11 @@ def test_delete_returns_the_answer_or_raises_by_status(wire: Any, name: str) -> 
 def test_validate_sends_names_as_they_are_on_the_wire(called: Called, wire: Any) -> None:
     wire.post(
         f"{SERVER}/api/upload/validate",
-        json={"valid": True},
+        json={"valid": True, "files": []},
         match=[matchers.json_params_matcher({"files": [{"name": "a%22b.mp4", "size": 3, "type": "video/mp4"}]})],
     )
     file = LocalFile(0, 'x/a"b.mp4', 'a"b.mp4', 3, 0)
-    assert called.api.validate([file], lambda _: "video/mp4") == {"valid": True}
+    assert called.api.validate([file], lambda _: "video/mp4") == {"valid": True, "files": []}
 
 
 def test_finish_calls_the_session(called: Called, wire: Any) -> None:
@@ -505,7 +505,9 @@ def test_new_token_is_used_for_later_calls(wire: Any, tmp_path: Path) -> None:
         match=[matchers.header_matcher({"Authorization": "Bearer old"})],
     )
     wire.delete(
-        f"{SERVER}/api/upload/file/f", json={}, match=[matchers.header_matcher({"Authorization": "Bearer new"})]
+        f"{SERVER}/api/upload/file/f",
+        json={"success": True},
+        match=[matchers.header_matcher({"Authorization": "Bearer new"})],
     )
     called.api.delete("f")
     called.api.delete("f")

@@ -223,8 +223,13 @@ class TestOptions:
 
     @pytest.mark.parametrize("status", [200, 405, 501])
     def test_answer_without_tus_headers_has_no_extensions(self, status: int) -> None:
-        client, _ = client_of((status, {}))
+        client, _ = client_of((status, {}), (404, {}))
         assert client.options().extensions == frozenset()
+
+    def test_answer_without_tus_headers_and_a_found_unknown_upload_is_no_tus_server(self) -> None:
+        client, _ = client_of((200, {}), (200, {}))
+        with pytest.raises(errors.NotAnUploadServer):
+            client.options()
 
     def test_404_is_not_an_upload_server(self) -> None:
         client, _ = client_of((404, {}))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from uploader_cli import errors
-from uploader_cli.checks.doctor import disk, live, network, server, sessions
+from uploader_cli.checks.doctor import disk, live, network, server, sessions, tus
 from uploader_cli.checks.doctor.report import sentence
 from uploader_cli.checks.result import Report, Result, Verdict, checks_of, failed, skipped, warning
 from uploader_cli.checks.runner import run
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from uploader_cli.checks.result import Check, Finding
     from uploader_cli.checks.runner import Begin, Tell
 
-STEPS = checks_of(network, server, sessions, live, disk)
+STEPS = checks_of(network, server, sessions, tus, live, disk)
 """Ordered so that a failure explains the following ones."""
+ENDPOINT_STEPS = (*checks_of(network), replace(tus.endpoint, rests_on="tls"), *checks_of(tus)[1:], *checks_of(disk))
+"""The steps for a tus endpoint: it has no sessions."""
 STEP_LIMIT = 5.0
 """Maximum seconds for a step."""
 RUN_LIMIT = 25.0
@@ -33,12 +36,13 @@ RUN_LIMIT = 25.0
 
 def examine(
     context: Context,
-    steps: Sequence[Check] = STEPS,
+    steps: Sequence[Check] = (),
     *,
     begin: Begin = lambda _step: None,
     tell: Tell = lambda _result: None,
 ) -> Report:
-    """Run all steps; `begin` gets each before, `tell` its result after. Closes the context."""
+    """Run `steps` (default: all); `begin` gets each before, `tell` its result after. Closes the context."""
+    steps = steps or (ENDPOINT_STEPS if context.settings.tus_endpoint else STEPS)
     began = time.perf_counter()
     make = partial(_result, context, began + RUN_LIMIT)
     results, _ = run(context, steps, make, clean_up=partial(_clean_up, context), begin=begin, tell=tell)
@@ -46,7 +50,7 @@ def examine(
     warned = any(result.verdict is Verdict.WARNING for result in results)
     verdict = Verdict.FAIL if code is not Exit.OK else Verdict.WARNING if warned else Verdict.PASS
     summary, took = mask(sentence(context, results)), time.perf_counter() - began
-    return Report(context.settings.server, tuple(results), verdict, summary, code, context.calls, took)
+    return Report(context.settings.target_url, tuple(results), verdict, summary, code, context.calls, took)
 
 
 def _result(context: Context, until: float, step: Check, before: Sequence[Result]) -> Result:

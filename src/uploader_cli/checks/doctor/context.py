@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_cli.checks.target import Target
+from uploader_cli.core.protocol import as_object
+from uploader_cli.core.tus import Capabilities, parse_capabilities
 from uploader_cli.transfer.pacing import retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from uploader_cli.settings import Settings
+    from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.http import Answer
 
 ANSWER_LIMIT = 4.0
@@ -54,14 +57,16 @@ class Context(Target):
     ) -> None:
         super().__init__(settings)  # the first step reads the token
         self.session, self.new_session, self.fsync = session, new_session, fsync
-        self.secure = settings.server.startswith("https://")
-        self.server = self.next_hop = address_of(settings.server)
+        self.secure = settings.target_url.startswith("https://")
+        self.server = self.next_hop = address_of(settings.target_url)
         """The first hop is the proxy if there is one."""
         self.proxy: str | None = None
         self.addresses: list[str] = []
         self.connect_ms = 0.0
         """Duration of the TCP handshake: about one round trip."""
         self.health: Timed | None = None
+        self.tus: Capabilities | None = None
+        """What the tus endpoint offers, once it was asked."""
         self.opened: str | None = None
         """The session created here, until it is cancelled."""
         self.limited: float | None = None
@@ -72,13 +77,29 @@ class Context(Target):
         """Transport → milliseconds to connect."""
         self.poll_ms: float | None = None
 
-    def call(self, method: str, path: str, *, json: object = None) -> Timed:
-        """Send a request and time it. Raises `NetworkError`."""
+    @property
+    def endpoint(self) -> str | None:
+        """The tus endpoint of the settings or of `/health`."""
+        if self.settings.tus_endpoint or self.health is None:
+            return self.settings.tus_endpoint
+        offered = parse_capabilities(as_object(self.health.answer.body).get("tus"), self.settings.server)
+        return offered.endpoint if offered is not None else None
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: object = None,
+        body: Body | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Timed:
+        """Send a request to a path or URL of the server and time it. Raises `NetworkError`."""
         counted = self.counts(path)
         self.calls += counted
         began = time.perf_counter()
-        url, own = self.settings.server + path, self.authorization
-        answer = self.http.request(method, url, json=json, headers=own, read_timeout=ANSWER_LIMIT)
+        url, own = path if "://" in path else self.settings.server + path, {**self.authorization, **(headers or {})}
+        answer = self.http.request(method, url, json=json, body=body, headers=own, read_timeout=ANSWER_LIMIT)
         ms = (time.perf_counter() - began) * 1000
         if counted:
             self.meter = answer.headers

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_cli.checks.doctor.context import ANSWER_LIMIT, address_of
 from uploader_cli.checks.result import Detail, Finding, check, failed, passed, skipped, warning
-from uploader_cli.settings import DEFAULT
+from uploader_cli.settings import DEFAULT, OPTIONS
 
 if TYPE_CHECKING:
     from uploader_cli.checks.doctor.context import Context
@@ -32,14 +32,15 @@ _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EAD
 def settings(context: Context) -> Finding:
     """Report the source of the server's URL, and read the token. Raises `UsageError`."""
     given = context.settings
-    source = given.sources.get("server", DEFAULT)
+    source = given.sources.get(given.target_option, DEFAULT)
     context.token = given.bearer()
     token = "withheld" if given.token_withheld else "present" if context.token else "none"
-    cause = f"{given.server} from {source}; token: {token}"
-    details = {"server": given.server, "source": str(source), "layer": str(source.layer), "token": token}
+    cause = f"{given.target_url} from {source}; token: {token}"
+    details = {"server": given.target_url, "source": str(source), "layer": str(source.layer), "token": token}
     if given.token_withheld:
-        cause = f"the token is withheld: only {source}, in the working directory, names {given.server}"
-        hint = "Set the server with --server, UPLOADER_SERVER or in your user config to send the token."
+        cause = f"the token is withheld: only {source}, in the working directory, names {given.target_url}"
+        variable = OPTIONS[given.target_option].variable
+        hint = f"Set the server with {context.option}, {variable} or in your user config to send the token."
         return warning(cause, hint, **details)
     if given.insecure and context.secure:
         cause = f"certificates are not verified (--insecure): {cause}"
@@ -119,7 +120,7 @@ def _closed(context: Context, problem: OSError) -> tuple[str, str]:
 
 
 def _option(context: Context) -> str:
-    return "--proxy" if context.proxy else "--server"
+    return "--proxy" if context.proxy else context.option
 
 
 class _ProxyRefused(OSError):
@@ -147,7 +148,7 @@ def tls(context: Context) -> Finding:
     except OSError as error:
         why = "no answer" if isinstance(error, TimeoutError) else error.strerror or "the connection was closed"
         cause = f"the TLS handshake with {context.server} failed: {why}"
-        return failed(cause, "Check that the server uses TLS on this port, else use http:// in --server.")
+        return failed(cause, f"Check that the server uses TLS on this port, else use http:// in {context.option}.")
 
 
 def _handshake(context: Context, host: str | None) -> ssl.SSLSocket:
@@ -178,7 +179,7 @@ def _ssl_context(context: Context, *, names: bool) -> ssl.SSLContext:
     """Return the TLS settings of `requests`, which has certificate authorities of its own."""
     asked: Any = SimpleNamespace()
     session = context.http.session
-    _adapter(context).cert_verify(asked, context.settings.server, session.verify, session.cert)
+    _adapter(context).cert_verify(asked, context.settings.target_url, session.verify, session.cert)
     trust = ssl.create_default_context(
         cafile=getattr(asked, "ca_certs", None), capath=getattr(asked, "ca_cert_dir", None)
     )
@@ -191,7 +192,7 @@ def _ssl_context(context: Context, *, names: bool) -> ssl.SSLContext:
 
 
 def _adapter(context: Context) -> Any:
-    return context.http.session.get_adapter(context.settings.server)
+    return context.http.session.get_adapter(context.settings.target_url)
 
 
 def _accepted(secured: ssl.SSLSocket) -> Finding:
@@ -221,7 +222,9 @@ def _distrusted(context: Context, error: ssl.SSLCertVerificationError) -> Findin
             listed = []
         shown = ", ".join(listed[:4]) or "other names"
         cause = f"the TLS name does not match: the certificate is for {shown}, not for {host}"
-        return failed(cause, "Use one of these names in --server, or get a certificate for this one.", names=listed)
+        return failed(
+            cause, f"Use one of these names in {context.option}, or get a certificate for this one.", names=listed
+        )
     if error.verify_code in (EXPIRED, NOT_YET):
         cause = f"the certificate {'has expired' if error.verify_code == EXPIRED else 'is not valid yet'} ({words})"
         return failed(cause, "Renew the server's certificate, or correct this machine's clock.")
@@ -236,11 +239,11 @@ def _no_tls(context: Context, error: ssl.SSLError) -> tuple[str, str]:
     reason = (error.reason or "").replace("_", " ").lower()
     if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
         cause = f"port {context.server.port} of {context.server.host} does not use TLS"
-        return cause, "Use http:// in --server, or the port with TLS."
+        return cause, f"Use http:// in {context.option}, or the port with TLS."
     if "certificate required" in reason or "handshake failure" in reason:
         cause = f"the server refused the TLS handshake ({reason}): it may require a client certificate"
         return cause, "Give one with --client-cert FILE."
-    return f"no TLS with {context.server}: {reason or error}", "Check the scheme and the port in --server."
+    return f"no TLS with {context.server}: {reason or error}", f"Check the scheme and the port in {context.option}."
 
 
 def _names(certificate: dict[str, Any]) -> list[str]:

@@ -134,6 +134,8 @@ def _listed(causes: Sequence[str]) -> str:
 
 
 def _way(context: Context) -> str:
+    if context.settings.tus_endpoint:
+        return "resumable (tus)"
     if "websocket" in context.live:
         return f"live over websocket, {context.live['websocket']:,.0f} ms"
     if "polling" in context.live:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.checks.doctor.context import ANSWER_LIMIT
 from uploader_cli.checks.result import Detail, Finding, check, failed, passed, skipped, warning
-from uploader_cli.checks.target import NOBODY
-from uploader_cli.core.protocol import as_object, error_code, parse_http_date, parse_limits, parse_time, text
+from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_http_date, parse_limits, parse_time, text
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock as hours
 from uploader_cli.render.words import plural, size
+from uploader_cli.transfer.api import NO_ROUTE, is_tus
 from uploader_cli.transfer.http import redirect_target
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def _silent(context: Context, error: errors.NetworkError) -> tuple[str, str]:
             f"{OPERATOR}, or to restart it.",
         )
     if isinstance(error, errors.ConnectFailed):
-        by_proxy = "Check --proxy: it does not reach the server."
-        return str(error), by_proxy if context.proxy else "Check the port in --server."
+        hint = "Check --proxy: it does not reach the server." if context.proxy else "Check the URL in --server."
+        return str(error), hint
     other = "http" if context.secure else "https"
     return (
         f"the server cut the connection instead of answering ({error})",
@@ -107,8 +107,10 @@ def _doubtful(context: Context, answer: Answer) -> Finding:
     target = redirect_target(answer)
     if target is not None:
         return failed(f"the server redirects to {target}", f"Use --server {target.removesuffix('/health')}.")
+    if is_tus(answer):
+        return failed("this is a tus server, which has no sessions", "Use --tus-endpoint instead of --server.")
     probe = context.call("GET", f"/api/upload/progress/{NOBODY}").answer
-    if error_code(probe.body):
+    if error_code(probe.body) not in ("", NO_ROUTE):
         return passed(f"upload server, though its /health answers {answer.status}", kind="upload server", tus=False)
     kind = (answer.headers.get("Content-Type") or "nothing").partition(";")[0]
     cause = f"this is not an upload server: /health answers {answer.status} with {kind}"

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.checks.doctor.context import ANSWER_LIMIT
 from uploader_cli.checks.result import Detail, Finding, check, failed, passed, skipped, warning
-from uploader_cli.checks.target import NOBODY
-from uploader_cli.core.protocol import as_object, error_code, parse_session, text, whole
+from uploader_cli.core.events import Transport
+from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_progress, parse_session, text, whole
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock, plural
-from uploader_cli.transfer.api import answer_error
+from uploader_cli.transfer.api import NO_ROUTE, answer_error
 from uploader_cli.transfer.http import redirect_target
 
 if TYPE_CHECKING:
@@ -54,10 +54,10 @@ def session(context: Context) -> Finding:
 
 def _known(context: Context, asked: str) -> Finding:
     answer = context.call("GET", f"/api/upload/progress/{asked}").answer
-    if answer.ok:
-        state = text(as_object(answer.body).get("overallStatus")) or "unknown"
+    state = text(as_object(answer.body).get("overallStatus")) if answer.ok else None
+    if state:
         return passed(f"{asked} is {state}", session=asked, state=state)
-    if answer.status in (404, 410) and error_code(answer.body):
+    if answer.status in (404, 410) and error_code(answer.body) not in ("", NO_ROUTE):
         cause = f"the session has expired or never existed: the server does not know {asked}"
         hint = "Upload again, in a new session. Some servers know a session only while its files are processed."
         return warning(cause, hint, session=asked, state=None)
@@ -83,7 +83,8 @@ def polling(context: Context) -> Finding:
         ms = min(ms, again)
     if (refused := refusal(context, answer)) is not None:
         return refused
-    if not answer.ok and not error_code(answer.body):
+    is_progress = answer.ok and parse_progress(answer.body, Transport.HTTP) is not None
+    if not is_progress and error_code(answer.body) in ("", NO_ROUTE):
         return _odd(answer)
     context.poll_ms = ms
     if ms > SLOW_POLL_MS:
@@ -176,5 +177,6 @@ def _odd(answer: Answer) -> Finding:
     target = redirect_target(answer)
     if target is not None:
         return failed(f"requests to /api are redirected to {target}", "Use that host and path as --server.")
-    cause = f"this is not an upload server: /api/upload answers {answer.status} without an error code"
+    said = error_code(answer.body) or "without an error code"
+    cause = f"this is not an upload server: /api/upload answers {answer.status} {said}"
     return failed(cause, "Check host, port and path of --server.", http_status=answer.status)

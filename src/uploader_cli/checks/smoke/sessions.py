@@ -22,8 +22,7 @@ from uploader_cli.checks.smoke.expect import (
     shaped,
 )
 from uploader_cli.checks.smoke.sending import ask_for_session, cut, cut_off, file_of, open_session, send, terms
-from uploader_cli.checks.target import NOBODY
-from uploader_cli.core.protocol import as_object, parse_batch, text
+from uploader_cli.core.protocol import NOBODY, as_object, parse_batch, text
 from uploader_cli.render.words import plural, size
 from uploader_cli.transfer.api import sha256_of, stored_path
 from uploader_cli.transfer.bodies import content_type

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from uploader_cli.checks.result import check
 from uploader_cli.checks.smoke.expect import NotOffered, Violation, answered, header, said, same, same_bytes
 from uploader_cli.checks.smoke.sending import body_of, cut, cut_off, file_of, nothing, open_session, terms
-from uploader_cli.checks.target import NOBODY
-from uploader_cli.core.protocol import parse_http_date
+from uploader_cli.core.protocol import NOBODY, parse_http_date
 from uploader_cli.core.tus import VERSION, encode_metadata, parts, place
 from uploader_cli.core.tus import checksum_header as checksum_of
 from uploader_cli.transfer.bodies import content_type
