@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +16,10 @@ LATEST = 20  # maximum ended directories and files kept
 
 @dataclass(slots=True)
 class Directory:
-    """The selected files directly in a directory: their number, total size, how many failed and how many are left."""
+    """The selected files directly in a directory: their number and total size, and how many failed and are left.
+
+    `path` ends with a separator.
+    """
 
     path: str
     files: int = 0
@@ -26,12 +28,17 @@ class Directory:
     left: int = 0
 
 
+def parent_of(path: str) -> str:
+    """Return the part up to the last separator, `/` or on Windows the backslash."""
+    return path[: max(path.rfind("/"), path.rfind("\\")) + 1]
+
+
 class Tree:
     """Counts the files of each directory that has not ended, and stores what ended last."""
 
     def __init__(self) -> None:
         self.common = ""
-        """The longest common directory with its separator; of one file the whole path."""
+        """The longest common directory, with a separator at its end; of one file the whole path."""
         self.latest: deque[FileEnded | Directory] = deque(maxlen=LATEST)
         self._open: dict[str, Directory] = {}
         self._ended: list[Directory] = []  # that may get more files, because the walk is in them
@@ -43,10 +50,11 @@ class Tree:
         self._files += 1
         if self._files == 1:
             self.common = path
-        elif self._files == 2 or not path.startswith(self.common):
-            common = os.path.commonprefix((os.path.dirname(self.common) + os.sep, path))  # noqa: RUF071 - cut below
-            self.common = common[: common.rfind(os.sep) + 1]
-        parent = os.path.dirname(path)
+        elif self._files == 2:
+            self.common = parent_of(self.common)
+        while not path.startswith(self.common):
+            self.common = parent_of(self.common[:-1])
+        parent = parent_of(path)
         if parent != self._walking:
             self.leave(parent)
         directory = self._open.get(parent)
@@ -67,7 +75,7 @@ class Tree:
         """Count the end of a file; a `listed` one is stored until its directory ends."""
         if listed and done.outcome is not Phase.FAILED:
             self.latest.append(done)
-        directory = self._open.get(os.path.dirname(done.path))
+        directory = self._open.get(parent_of(done.path))
         if directory is None:
             return
         directory.left -= 1
@@ -76,13 +84,13 @@ class Tree:
             self._end(directory)
 
     def _end(self, directory: Directory) -> None:
-        inside = self._walking is not None and f"{self._walking}{os.sep}".startswith(f"{directory.path}{os.sep}")
+        inside = self._walking is not None and self._walking.startswith(directory.path)
         if directory.left or self._open.get(directory.path) is not directory:
             return
         if inside:
             self._ended.append(directory)
             return
         del self._open[directory.path]
-        if directory.files > 1 and f"{directory.path}{os.sep}" != self.common:
-            kept = [one for one in self.latest if os.path.dirname(one.path) != directory.path]
+        if directory.files > 1 and directory.path != self.common:
+            kept = [one for one in self.latest if isinstance(one, Directory) or parent_of(one.path) != directory.path]
             self.latest = deque([*kept, directory], LATEST)

@@ -115,7 +115,7 @@ def finished(done: FileEnded | Directory, state: ProgressState, width: int) -> R
         numbers = plural(done.files, "file") + (f", {done.failed:,} failed" if done.failed else "")
         numbers = f"  {numbers}  {size(done.bytes)}"
         mark, style = MARKS[Phase.FAILED if done.failed else Phase.COMPLETED]
-        return [(f"{mark} ", style), (elide(name, max(8, width - 2 - len(numbers))), ""), (numbers, "dim")]
+        return [(f"{mark} ", style), (elide(name[:-1], max(8, width - 2 - len(numbers))), ""), (numbers, "dim")]
     glyph, style = MARKS[done.outcome]
     if done.outcome is not Phase.COMPLETED:
         return trouble(glyph, style, name, done.message or done.reason or done.outcome.value, width)

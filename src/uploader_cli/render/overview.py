@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from uploader_cli.core.alarms import why_nothing_moves
 from uploader_cli.core.events import ChannelState, PauseReason, Transport
 from uploader_cli.core.incidents import IncidentKind
+from uploader_cli.core.tree import parent_of
 from uploader_cli.render.words import clock, plural, safe
 
 if TYPE_CHECKING:
@@ -41,16 +41,14 @@ def destination(state: ProgressState) -> str:
 def what(state: ProgressState) -> str:
     """Return the name of the directory or file that is uploaded, or the number of files without a common directory."""
     common = state.tree.common
-    name = os.path.basename(common.rstrip(os.sep))
-    if name:
-        return safe(name) + ("/" if common.endswith(os.sep) else "")
+    if name := common[len(parent_of(common[:-1])) :].rstrip("/\\"):
+        return safe(name) + ("" if common.endswith(name) else "/")
     return plural(state.selected, "file") if state.selected else ""
 
 
 def short(path: str, state: ProgressState) -> str:
     """Return the path for display, without the directory that all files share."""
-    common = state.tree.common
-    return safe(path.removeprefix(common) or os.path.basename(path))
+    return safe(path.removeprefix(state.tree.common) or path[len(parent_of(path)) :])
 
 
 def percent(fraction: float, *, at_most: bool = False) -> str:
