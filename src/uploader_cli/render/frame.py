@@ -30,7 +30,8 @@ LATELY = 0.5  # seconds between two updates of those rows
 class Frame:
     """Draws the state; stores only the row of each file."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: str = "") -> None:
+        self._run = run
         self._slots = Slots()
         self._lately: list[FileEnded] = []
         self._lately_due = float("-inf")
@@ -38,7 +39,7 @@ class Frame:
     def rows(self, state: ProgressState, now: float, width: int, height: int) -> list[Row]:
         """Return fewer than `height` rows of at most `width` cells each."""
         space = max(1, height - 1)
-        top = [_header(state, width), *_whole(state, now, width)]
+        top = [_header(state, self._run, width), *_whole(state, now, width)]
         alert = overview.alert(state, now)
         if alert or space >= len(top) + 4:
             top.insert(min(len(top), space - 1), [("! ", "bold yellow"), (alert, "bold")] if alert else [])
@@ -112,8 +113,8 @@ def _busy(file: FileState) -> bool:
 # --- the top rows -----------------------------------------------------------------------------------------------------
 
 
-def _header(state: ProgressState, width: int) -> Row:
-    """Return the longest header that fits; first the latency is dropped, then the session, then the program's name."""
+def _header(state: ProgressState, run: str, width: int) -> Row:
+    """Return the longest header that fits: the latency is dropped first, then run, session, and the program's name."""
     server = overview.host(state.server) or "…"
     title: Row = [("uploader", "bold"), (" → ", "dim"), (server, "bold")]
     session: Row = []
@@ -122,11 +123,14 @@ def _header(state: ProgressState, width: int) -> Row:
         session = [(f" · {active} sessions", "dim")]
     elif state.session:
         session = [(" · session ", "dim"), (safe(state.session[:8]), "")]
+    named: Row = [(" · run ", "dim"), (run[:8], "")] if run else []
     dot = (" · ", "dim")
     glyph, words, style = overview.channel(state.channel, latency=False)
     short: Row = [(f"{glyph} ", style), (words, style)]
     full: Row = [short[0], (overview.channel(state.channel)[1], style)]
     rows = (
+        [*title, *named, *session, dot, *full],
+        [*title, *named, *session, dot, *short],
         [*title, *session, dot, *full],
         [*title, *session, dot, *short],
         [*title, dot, *short],
