@@ -28,7 +28,11 @@ _MODE = re.compile(
 
 
 class StartupError(Exception):
-    """The server can't start; the message names the option and the fix."""
+    """The server can't start; the message names the option, `hint` the fix."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,9 @@ class ServerConfig:
     Units: sizes are bytes, times are seconds, except `latency_ms`.
     """
 
-    host: str = option("127.0.0.1", "--host ADDRESS", "address to listen on (default: 127.0.0.1, this machine only)")
+    host: str = option(
+        "127.0.0.1", "--host ADDRESS", "address to listen on; :: for all (default: 127.0.0.1, this machine only)"
+    )
     port: int = option(8005, "--port N", "port; 0 selects a free one (default: 8005)", _port)
     root: Path | None = option(None, "--root DIR", "directory for files (default: temporary, removed on exit)", Path)
     durability: Durability | None = option(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from uploader_cli.errors import UsageError
 from uploader_cli.settings import OPTIONS, Layer, Settings, resolve
+from uploader_cli.settings.resolution import TUS_ONLY
 
 Resolve = Callable[..., Settings]
 
@@ -101,6 +102,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "analyze": "fusion",
         "from_format": "csv",
         "header": "X-A: 1",
+        "metadata": "a=1",
         "tus_endpoint": "tus.example/files/",
         "checksum": "sha1",
         "chunk_size": "1M",
@@ -115,6 +117,8 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
     if OPTIONS[name].default is False:
         written = "yes"
     flags = {"server": None} if name in ("server", "tus_endpoint") else {}
+    if name in TUS_ONLY:
+        flags = {"server": None, "tus_endpoint": "tus.example"}
     settings = settle({f"UPLOADER_{name.upper()}": written}, **flags)
     assert getattr(settings, name) != OPTIONS[name].default
     assert settings.sources[name].name == f"UPLOADER_{name.upper()}"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uploader_cli.settings import OPTIONS, Header, Layer, Settings, resolve
+from uploader_cli.settings import OPTIONS, Header, Layer, Metadata, Settings, resolve
 from uploader_cli.settings.values import Moment
 
 CONNECTION = ("ca_bundle", "client_cert", "proxy")
@@ -24,6 +24,7 @@ LATER = {
     "UPLOADER_CATEGORY": "scenic",
     "UPLOADER_PROTOCOL": "tus",
     "UPLOADER_TUS_ENDPOINT": "later.example/files",
+    "UPLOADER_METADATA": "later=9",
     "UPLOADER_JOBS": "9",
     "UPLOADER_CHUNK_SIZE": "9M",
     "UPLOADER_CHECKSUM": "sha1",
@@ -82,6 +83,7 @@ to_an_endpoint = st.builds(
     Settings,
     tus_endpoint=st.sampled_from(["http://localhost:1080/files/", "https://tus.example/up"]),
     protocol=st.just("tus"),
+    metadata=st.lists(st.builds(Metadata, st.sampled_from("ab"), st.none() | st.text("ab{} "))).map(tuple),
     **common,
 )
 

@@ -38,6 +38,7 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "How to send": {
         "protocol": ("NAME", "Upload protocol: auto, batch or tus."),
+        "metadata": ("KEY=TEMPLATE", "With --tus-endpoint: send this metadata of each file; repeatable."),
         "jobs": ("N|auto", "Parallel uploads; in batch mode, parallel sessions.", "-j"),
         "chunk_size": ("SIZE|auto", "Maximum bytes in one tus request."),
         "checksum": ("NAME", "Checksum of each tus chunk: auto, none, sha1 or sha256."),

@@ -11,7 +11,7 @@ from uploader_cli.cli.server_extra import need_server_extra
 
 _REALTIME = "off, hang, refuse, flap:SECONDS or kill-after:SECONDS"
 _OPTIONS = (
-    ("--host", "ADDRESS", "Listen on ADDRESS. [default: 127.0.0.1]"),
+    ("--host", "ADDRESS", "Listen on ADDRESS; :: for all, IPv4 and IPv6. [default: 127.0.0.1]"),
     ("--port", "N", "Port; 0 selects a free one. [default: 8005]"),
     ("--root", "DIR", "Store files in DIR. [default: a temporary directory]"),
     (

@@ -409,8 +409,8 @@ class FileEnded(Event):
     `outcome` is a terminal phase. `size` is None if unknown, `bytes` is the confirmed part, `attempts` is 0 for a file
     never tried; `seconds` are from the first attempt to the end. `code`, `message` and `retryable` are set for a
     failure, `reason` for a skip; `stored_as` if the server chose another name. `relative_path` is the file's name on
-    the server, None if it was not selected to be sent. `category` and `sha256` are from a list, `destination`
-    distinguishes a file that is sent to several places.
+    the server, None if it was not selected to be sent. `category`, `sha256` and `upload_metadata` are from a list,
+    `destination` distinguishes a file that is sent to several places.
     """
 
     file: int
@@ -434,6 +434,7 @@ class FileEnded(Event):
     sha256: str | None = None
     destination: str | None = None
     stored_as: str | None = None
+    upload_metadata: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,9 +43,9 @@ class LocalFile:
     """A selected file. `path` is as selected, `relative_path` its name on the server; `mtime_ns` as at the walk.
 
     `size` and `mtime_ns` are 0 for a listed file that could not be read, which is reported and never sent. `named` is
-    True for a file given as an argument or in a list, which must not be skipped silently. A list may set its `category`
-    and the `sha256` (hex) that it must have. `destination` distinguishes a file that is sent to several places; it is
-    empty where path and run determine the destination.
+    True for a file given as an argument or in a list, which must not be skipped silently. A list may set `category`,
+    the `sha256` (hex) that it must have, and `metadata` (key, value). `destination` distinguishes a file that is sent
+    to several places; it is empty where path and run determine the destination.
     """
 
     file: int
@@ -57,6 +57,7 @@ class LocalFile:
     category: str | None = None
     sha256: str | None = None
     destination: str = ""
+    metadata: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:

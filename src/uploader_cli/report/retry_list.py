@@ -34,7 +34,8 @@ def as_manifest(path: Path, spool: Spool) -> Iterator[str]:
     entries = map(_entry, _left(spool))
     match path.suffix.lower():
         case ".csv":
-            return csv_lines(_COLUMNS, entries)
+            keys = {key: None for row in _left(spool) for key in row.get("upload_metadata", ())}
+            return csv_lines((*_COLUMNS, *keys), entries)
         case ".jsonl" | ".ndjson":
             return (json_line({name: value for name, value in entry.items() if value}) for entry in entries)
     end = "\0" if needs_nul(path, spool) else "\n"
@@ -54,7 +55,8 @@ def _left(spool: Spool) -> Iterator[Row]:
 
 def _entry(row: Row) -> Row:
     given = {"path": row["path"], "name": row.get("relative_path")}
-    return {column: given.get(column, row.get(column)) for column in _COLUMNS}
+    entry = {column: given.get(column, row.get(column)) for column in _COLUMNS}
+    return entry | (row.get("upload_metadata") or {})
 
 
 def _name(row: Row) -> str:

@@ -62,9 +62,13 @@ def manifest(settings: Settings) -> Manifest | None:
             source = settings.sources.get(name)
             if source is not None and source.layer is Layer.FLAG and getattr(settings, name) not in (False, "auto"):
                 raise UsageError(f"{flag} needs a list", hint="give --from-file FILE, or - for standard input")
+        for item in settings.metadata:
+            if item.template is None:
+                hint = f"give --metadata {item.name}=VALUE, or a list with a column {item.name}"
+                raise UsageError(f"the metadata {item.name} has no value", hint=hint)
         return None
     from uploader_cli.selection.manifest import Manifest, format_of
-    from uploader_cli.selection.manifest_lines import Format
+    from uploader_cli.selection.manifest_lines import RESERVED, Format
 
     if settings.null and settings.from_format not in ("auto", "nul"):
         raise UsageError(f"-0 and --from-format {settings.from_format} exclude each other", hint="omit one of them")
@@ -72,7 +76,13 @@ def manifest(settings: Settings) -> Manifest | None:
     kind = format_of(file.name) if named == "auto" else Format(named)
     shown = "the piped list" if _is_copy(file, settings.state_path) else str(file)
     category = None if settings.tus_endpoint else settings.category
-    return Manifest(file, shown, kind, category, strict=not settings.lenient)
+    keys = {item.name: item.template is None for item in settings.metadata}
+    for key in RESERVED & {key for key, needed in keys.items() if needed}:
+        raise UsageError(
+            f"the metadata {key} has no value: the column {key} of a list means something else",
+            hint=f"give a template, as in --metadata '{key}={{name}}'",
+        )
+    return Manifest(file, shown, kind, category, not settings.lenient, keys)
 
 
 def identity(settings: Settings) -> str | None:

@@ -193,7 +193,9 @@ def execute(
 
 def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, object], dict[str, object]]:
     """Return the journal's keys of a run: its target, the arguments to resume it, and the identity of its command."""
-    target = Target(settings.target_url, "tus" if settings.tus_endpoint else settings.category)
+    # Other metadata may mean another bucket: what is known of a file there says nothing about this one.
+    destination = " ".join(["tus", *map(str, settings.metadata)]) if settings.tus_endpoint else settings.category
+    target = Target(settings.target_url, destination)
     arguments: dict[str, object] = {"paths": list(paths), "cwd": str(Path.cwd()), "options": settings.storable()}
     identity: dict[str, object] = {
         "paths": [os.path.abspath(path) for path in paths],

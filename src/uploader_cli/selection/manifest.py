@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from uploader_cli.selection.manifest_lines import BadLine, Entry, Format, parse
 from uploader_cli.selection.walk import HIDDEN_CONTENT, SeenNames, has_hidden_content
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from uploader_cli.selection.filters import Filters
@@ -39,7 +39,7 @@ class Manifest:
     """A list of files in `file`, shown as `shown` in messages.
 
     `strict=False` (`--lenient`) ignores unknown columns. `category` is the run's; None (a tus endpoint) where
-    lines must not have one.
+    lines must not have one. Lines may have values for the metadata `keys`, and must where that is True.
     """
 
     file: Path
@@ -47,12 +47,13 @@ class Manifest:
     kind: Format
     category: str | None
     strict: bool = True
+    keys: Mapping[str, bool] = field(default_factory=dict)
 
     def lines(self) -> Iterator[Entry | BadLine]:
         """Yield the parsed lines, without checking the files. Raises `UsageError`, naming the manifest."""
         try:
             with self.file.open("rb") as stream:
-                for item in parse(stream, self.kind, strict=self.strict):
+                for item in parse(stream, self.kind, strict=self.strict, keys=self.keys):
                     yield self._without_category(item)
         except OSError as error:
             raise UsageError(f"--from-file: {self.shown} can't be read: {error.strerror}") from error
@@ -114,7 +115,8 @@ class Manifest:
             named=True,
             category=item.category,
             sha256=item.sha256,
-            destination=f"{item.category or ''}{f'/{item.name}' if renamed else ''}",
+            destination=f"{item.category or ''}{f'/{item.name}' if renamed else ''}{_written(item.metadata)}",
+            metadata=item.metadata,
         )
         if isinstance(info, BadLine):
             return self._failed(number, info, file)
@@ -168,6 +170,10 @@ def look(entry: Entry) -> os.stat_result | BadLine:
         else:
             return info
     return BadLine(entry.line, problem, entry.path, code)
+
+
+def _written(metadata: tuple[tuple[str, str], ...]) -> str:
+    return "".join(f" {key}={value}" for key, value in metadata)
 
 
 def _described(bad: BadLine) -> str:

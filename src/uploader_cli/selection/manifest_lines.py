@@ -21,13 +21,15 @@ from uploader_cli.core.events import FailureCode, FileEnded
 from uploader_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
 LONGEST = 1 << 20  # maximum bytes of a line
 CATEGORIES = ("personal", "scenic")  # the server's categories (docs/protocol.md section 1)
 COLUMNS = ("path", "path_b64", "name", "category", "sha256")
 OTHERS = frozenset({"v", "seq", "run", "ts", "type", *(spec.name for spec in fields(FileEnded))})
 """Columns of reports and keys of events. They are ignored here, except `relative_path`, which replaces `name`."""
+RESERVED = OTHERS | set(COLUMNS)
+"""Columns that never set metadata."""
 _BLOCK = 1 << 16
 _BOM = b"\xef\xbb\xbf"
 _UNDECODABLE = re.compile("[\ud800-\udfff]")  # bytes that are not UTF-8, as decoded here
@@ -57,6 +59,7 @@ class Entry:
     name: str
     category: str | None = None
     sha256: str | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +76,15 @@ class _Malformed(ValueError):
     """An invalid line."""
 
 
-def parse(stream: IO[bytes], kind: Format, *, strict: bool = True) -> Iterator[Entry | BadLine]:
+def parse(
+    stream: IO[bytes], kind: Format, *, strict: bool = True, keys: Mapping[str, bool] | None = None
+) -> Iterator[Entry | BadLine]:
     """Yield the lines of a manifest; blank ones are counted but not yielded.
 
     `strict`: an unknown column is an error, of the line in JSONL, of the whole list in CSV. Raises `UsageError` for a
-    CSV header without a path.
+    CSV header without a path. `keys` are keys of metadata, which may be columns; True: each line needs a value.
     """
+    keys = {key: needed for key, needed in (keys or {}).items() if key not in RESERVED}
     records: Iterator[tuple[int, Any]]
     record: Any
     read: Callable[[Any], Mapping[str, str | None] | None]
@@ -88,18 +94,18 @@ def parse(stream: IO[bytes], kind: Format, *, strict: bool = True) -> Iterator[E
         case Format.NUL:
             records, read = _pieces(stream, b"\0"), partial(_from_path, line_end=b"")
         case Format.JSONL:
-            records, read = _pieces(stream, b"\n"), partial(_from_json, strict=strict)
+            records, read = _pieces(stream, b"\n"), partial(_from_json, strict=strict, keys=keys)
         case Format.CSV:
             records = _csv_records(stream)
             first = next(records, None)
             if first is None:
                 return
-            read = partial(_from_row, columns=_header(*first, strict=strict))
+            read = partial(_from_row, columns=_header(*first, strict=strict, keys=keys))
     for number, record in records:
         try:
             values = read(record)
             if values is not None:
-                yield _entry(number, values)
+                yield _entry(number, values, keys)
         except _Malformed as problem:
             yield BadLine(number, str(problem))
 
@@ -132,7 +138,7 @@ def _from_path(piece: bytes, *, line_end: bytes) -> Mapping[str, str | None] | N
         raise _Malformed("the path can't be decoded on this system") from None
 
 
-def _from_json(piece: bytes, *, strict: bool) -> Mapping[str, str | None] | None:
+def _from_json(piece: bytes, *, strict: bool, keys: Mapping[str, bool]) -> Mapping[str, str | None] | None:
     if not piece.strip():
         return None
     _check_length(piece)
@@ -148,9 +154,9 @@ def _from_json(piece: bytes, *, strict: bool) -> Mapping[str, str | None] | None
         raise _Malformed("not valid JSON: a number is too long") from None
     if not isinstance(found, dict):
         raise _Malformed('must be an object as {"path": "a.mp4"}')
-    if strict and (unknown := _unknown(found)) is not None:
+    if strict and (unknown := _unknown(found, keys)) is not None:
         raise _Malformed(f"unknown key {unknown!r}")
-    for name in (*COLUMNS, "relative_path"):
+    for name in (*COLUMNS, "relative_path", *keys):
         if not isinstance(found.get(name), str | None):
             raise _Malformed(f"{name} must be text")
     return found
@@ -191,7 +197,7 @@ def _csv_records(stream: IO[bytes]) -> Iterator[tuple[int, list[str] | csv.Error
         number += len(taken)
 
 
-def _header(number: int, row: list[str] | csv.Error, *, strict: bool) -> list[str]:
+def _header(number: int, row: list[str] | csv.Error, *, strict: bool, keys: Container[str]) -> list[str]:
     hint = "the first line of a CSV manifest has its columns: path, and optionally name, category, sha256"
     if isinstance(row, csv.Error):
         raise UsageError(f"line {number}: the header is not valid CSV: {row}", hint=hint)
@@ -202,7 +208,7 @@ def _header(number: int, row: list[str] | csv.Error, *, strict: bool) -> list[st
     twice = next((name for name in columns if columns.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"line {number}: duplicate column {twice!r}", hint=hint)
-    if strict and (unknown := _unknown(columns)) is not None:
+    if strict and (unknown := _unknown(columns, keys)) is not None:
         raise UsageError(f"line {number}: unknown column {unknown!r}", hint=f"{hint}. --lenient ignores others")
     return columns
 
@@ -217,14 +223,14 @@ def _from_row(row: list[str] | csv.Error, *, columns: list[str]) -> Mapping[str,
     return {name: value or None for name, value in zip(columns, row, strict=True)}
 
 
-def _unknown(names: Iterable[str]) -> str | None:
-    return next((name for name in names if name not in COLUMNS and name not in OTHERS), None)
+def _unknown(names: Iterable[str], keys: Container[str]) -> str | None:
+    return next((name for name in names if name not in RESERVED and name not in keys), None)
 
 
 # --- values of one line -----------------------------------------------------------------------------------------------
 
 
-def _entry(number: int, values: Mapping[str, str | None]) -> Entry:
+def _entry(number: int, values: Mapping[str, str | None], keys: Mapping[str, bool]) -> Entry:
     """Raises `_Malformed`."""
     path = _path(values)
     category, digest = values.get("category"), values.get("sha256")
@@ -241,7 +247,19 @@ def _entry(number: int, values: Mapping[str, str | None]) -> Entry:
         _own_name(path) if name is None else _checked_name(name.removeprefix("./")),
         category,
         digest.lower() if digest is not None else None,
+        tuple(_metadata(values, keys)) if keys else (),
     )
+
+
+def _metadata(values: Mapping[str, str | None], keys: Mapping[str, bool]) -> Iterator[tuple[str, str]]:
+    for key, needed in keys.items():
+        value = values.get(key)
+        if value is None and needed:
+            raise _Malformed(f"no value for {key}: --metadata {key}=VALUE gives one for all lines")
+        if value is not None:
+            if _UNDECODABLE.search(value):
+                raise _Malformed(f"{key} is not valid text: {_short(value)}")
+            yield key, value
 
 
 def _path(values: Mapping[str, str | None]) -> str:

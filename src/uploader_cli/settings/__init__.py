@@ -4,7 +4,7 @@ from uploader_cli.settings.config_files import config_template, user_config_file
 from uploader_cli.settings.masking import MASK, mask
 from uploader_cli.settings.model import DEFAULT, OPTIONS, Layer, Option, Settings, Source
 from uploader_cli.settings.resolution import profiles, resolve
-from uploader_cli.settings.values import Header, Invalid, parse_size
+from uploader_cli.settings.values import Header, Invalid, Metadata, parse_size
 
 __all__ = [
     "DEFAULT",
@@ -13,6 +13,7 @@ __all__ = [
     "Header",
     "Invalid",
     "Layer",
+    "Metadata",
     "Option",
     "Settings",
     "Source",

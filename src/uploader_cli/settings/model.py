@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from uploader_cli.settings import shard, values
 from uploader_cli.settings.bearer import TokenCommand, token_from_file
-from uploader_cli.settings.values import Header, Moment, ReportFile
+from uploader_cli.settings.values import Header, Metadata, Moment, ReportFile
 
 T = TypeVar("T")
 
@@ -115,6 +115,7 @@ class Settings:
     category: Literal["personal", "scenic"] = option(default="personal", stored=True)
     protocol: Literal["auto", "batch", "tus"] = option(default="auto", stored=True)
     tus_endpoint: str | None = option(values.endpoint_url, default=None, stored=True)
+    metadata: tuple[Metadata, ...] = option(values.metadata, default=(), many=True, stored=True)
     jobs: int | Literal["auto"] = option(values.whole(1, auto="auto"), default="auto", stored=True)
     chunk_size: int | Literal["auto"] = option(values.size(LEAST_CHUNK, auto="auto"), default="auto", stored=True)
     checksum: Literal["auto", "none", "sha1", "sha256"] = option(default="auto", stored=True)

@@ -15,6 +15,9 @@ from uploader_cli.settings.values import Invalid, ReportFile
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+TUS_ONLY = ("metadata",)
+"""Options for tus servers without sessions."""
+
 
 def resolve(
     flags: Mapping[str, object | None],
@@ -61,6 +64,8 @@ def resolve(
     if distrusted:
         name = settings.target_option
         sources[name] = Source(Layer.WORKING_DIRECTORY, f"{sources[name]}, as the directory of the run named it")
+    if not settings.tus_endpoint:
+        settings = _without_endpoint(settings)
     _check(settings, need_server=need_server, user_config=user_config)
     return _withhold(settings, (environment, chosen, own.base))
 
@@ -129,6 +134,18 @@ def _with_target(settings: Settings, *, use_endpoint: bool) -> Settings:
             flag = "--protocol batch" if name == "protocol" else OPTIONS[name].flag
             raise UsageError(f"{flag} and {endpoint} exclude each other: {why}", hint="omit one of them")
     return replace(settings, protocol="tus")
+
+
+def _without_endpoint(settings: Settings) -> Settings:
+    """Drop the options that only a tus endpoint uses. Raise `UsageError` for one on the command line."""
+    given = [name for name in TUS_ONLY if getattr(settings, name)]
+    for name in given:
+        if settings.sources[name].layer is Layer.FLAG:
+            raise UsageError(
+                f"{OPTIONS[name].flag} needs a tus server: the server's own protocol has no place for it",
+                hint="name the tus server with --tus-endpoint",
+            )
+    return replace(settings, **{name: OPTIONS[name].default for name in given}) if given else settings
 
 
 def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -> None:

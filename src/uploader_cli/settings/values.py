@@ -43,6 +43,21 @@ class Header:
         return f"Header({self.name}: {MASK if self.secret else self.value})"
 
 
+FIELDS = ("path", "name", "stem", "ext", "type", "size", "sha256", "date")
+FIELD = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """One `--metadata`: a key of `Upload-Metadata` and the template of its value; None: each line of a list has it."""
+
+    name: str
+    template: str | None
+
+    def __str__(self) -> str:
+        return self.name if self.template is None else f"{self.name}={self.template}"
+
+
 ReportKind = Literal["json", "csv", "junit", "markdown"]
 _REPORTS: dict[str, ReportKind] = {".json": "json", ".csv": "csv", ".xml": "junit", ".md": "markdown"}
 
@@ -274,6 +289,21 @@ def header(raw: object) -> Header:
     if not value.isascii():
         raise Invalid(f"the value of {name} must be ASCII")
     return Header(name, value)
+
+
+def metadata(raw: object) -> Metadata:
+    """Parse `KEY=TEMPLATE`, or `KEY` for a value that each line of a list has."""
+    name, equals, template = text(raw).partition("=")
+    if not re.fullmatch(r"[!-+\--~]+", name):
+        raise Invalid(
+            f"must be written KEY=TEMPLATE, not {raw!r}",
+            hint="a key is ASCII without spaces and commas, for example 'title={stem}'",
+        )
+    unknown = next((field for field in FIELD.findall(template) if field not in FIELDS), None)
+    if unknown is not None:
+        fields = ", ".join(f"{{{field}}}" for field in FIELDS)
+        raise Invalid(f"{name}: there is no field {{{unknown}}}", hint=f"fields are {fields}")
+    return Metadata(name, template if equals else None)
 
 
 def server_url(raw: object) -> str:

@@ -19,6 +19,7 @@ from uploader_cli.core.tus import parts as cut
 from uploader_cli.transfer.bodies import IN_MEMORY, Body, Buffers, HashedChunks, Piece, content_type, open_unchanged
 from uploader_cli.transfer.job import Outcome, ends_run
 from uploader_cli.transfer.journal import ClaimState, PendingPart, PendingUpload
+from uploader_cli.transfer.metadata import metadata_of
 from uploader_cli.transfer.pool import Step
 from uploader_cli.transfer.retry import Tries
 
@@ -93,6 +94,7 @@ class TusFile:
         self._outdated = claim.outdated.urls if claim.outdated is not None else ()
         self._upload = claim.upload or PendingUpload("")
         self._foreign = bool(tus.context.settings.tus_endpoint)  # without upload keys; joined parts remain
+        self._metadata: dict[str, str] | None = None  # that of `--metadata`
         self._begun, self._left = False, 0
         self._most_confirmed = self._most_sent = 0
         self._lock = threading.RLock()
@@ -234,11 +236,17 @@ class TusFile:
         if part is None or part.index is None:
             named = {"filename": utf8(file.name), "filetype": content_type(file.name)}
             named |= {"relativePath": utf8(file.relative_path), "lastModified": str(file.mtime_ns // 1_000_000)}
-            return {"uploadKey": self._upload.upload_key} | named | session
+            return {"uploadKey": self._upload.upload_key} | named | session | self._own_metadata()
         if self._foreign:
             return session
         place = {"finalLength": str(file.size), "partOffset": str(part.start)}
         return {"finalKey": self._upload.upload_key} | place | session
+
+    def _own_metadata(self) -> dict[str, str]:
+        if self._metadata is None:
+            templates = self._context.settings.metadata
+            self._metadata = metadata_of(self.file, templates, self.check) if templates else {}
+        return self._metadata
 
     def check(self) -> None:
         """Raise `Interrupted`, or `PartStopped` once another part has failed."""

@@ -130,7 +130,7 @@ class Sending:
         """Return the outcome of the file. Raise what ends the run."""
         emit = lambda event: self.tell(event)  # noqa: E731
         ledger: Any = Ledger(emit, self._handle)
-        settings = SimpleNamespace(tus_endpoint="")
+        settings = Settings()
         pool: Any = SimpleNamespace(idle=self.parts - 1, put=lambda jobs, first: self._line.extend(jobs))
         context: Any = SimpleNamespace(
             settings=settings,

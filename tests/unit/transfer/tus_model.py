@@ -24,6 +24,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.tus import Capabilities
+from uploader_cli.settings import Settings
 from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
 from uploader_cli.transfer.pacing import RateBudget, Stop
@@ -368,7 +369,7 @@ def tus_file(
     idle: int = 0,
 ) -> TusFile:
     """Return the job that sends a file. Others that it makes go into `line`; `idle` workers could send parts."""
-    settings = SimpleNamespace(tus_endpoint=ENDPOINT if foreign else "")
+    settings = Settings(tus_endpoint=ENDPOINT if foreign else None)
     pool: Any = SimpleNamespace(idle=idle, put=lambda jobs, first: line.extendleft(reversed(jobs)))
     tus = with_context(terms, pool, settings=settings, emit=told.emit, ledger=told, run=told)
     opened: Any = SimpleNamespace(id=session, renew=lambda _api, _lost: False)

@@ -218,6 +218,8 @@ def _settle(
             size = local.size
         details["relative_path"], details["destination"] = local.relative_path, local.destination or None
         details["category"], details["sha256"] = local.category, local.sha256
+        if local.metadata:
+            details["upload_metadata"] = dict(local.metadata)
     ended = ev.FileEnded(file=file, outcome=outcome, size=size, **details)
     if known is not None or outcome is Phase.FAILED:
         state.finished.append(ended)

@@ -1,0 +1,262 @@
+"""Small tus servers that enforce the documented rules of public services, each rule with its source."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+class Refused(Exception):
+    """The service refuses the request with `status`."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+@dataclass
+class Upload:
+    """One upload, with the sizes of the chunks that it was sent in."""
+
+    length: int
+    metadata: dict[str, str] = field(default_factory=dict)
+    content: bytearray = field(default_factory=bytearray)
+    chunks: list[int] = field(default_factory=list)
+
+
+class Service:
+    """Any tus 1.0 server with creation. `refusals` are the broken rules, `requests` (method, headers) in order.
+
+    The next `locked` requests to uploads are answered with `lock_status`, as if another request held the upload.
+    """
+
+    extensions: ClassVar[str] = "creation"
+    lock_status: ClassVar[int] = 423
+
+    def __init__(self) -> None:
+        self.uploads: dict[str, Upload] = {}
+        self.refusals: list[str] = []
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.locked = 0
+        self.url = ""
+
+    @property
+    def only(self) -> Upload:
+        """The only upload."""
+        (upload,) = self.uploads.values()
+        return upload
+
+    def create(self, upload: Upload, headers: dict[str, str]) -> dict[str, str]:
+        """Check a new upload; return headers of the answer."""
+        return {}
+
+    def receive(self, upload: Upload, size: int, headers: dict[str, str]) -> None:
+        """Check a chunk of `size` bytes before it is stored."""
+
+    def complete(self, upload: Upload, headers: dict[str, str]) -> None:
+        """Check an upload that is about to be complete."""
+
+
+class CloudflareStream(Service):
+    """https://developers.cloudflare.com/stream/uploading-videos/resumable-uploads/ ("Requirements")."""
+
+    def create(self, upload: Upload, headers: dict[str, str]) -> dict[str, str]:
+        # "Get the video ID when using tus": the ID is in this header of the first answer, not in the URL.
+        return {"stream-media-id": f"cab807e0c477d01baq20f66c3d1dfc2{len(self.uploads)}"}
+
+    def receive(self, upload: Upload, size: int, headers: dict[str, str]) -> None:
+        is_last = len(upload.content) + size == upload.length
+        # "a minimum chunk size of 5,242,880 bytes unless the entire file is less than this amount"
+        if size < 5_242_880 and not is_last:
+            raise Refused(400, f"a chunk of {size} bytes is too small")
+        # "Maximum chunk size is 209,715,200 bytes."
+        if size > 209_715_200:
+            raise Refused(413, f"a chunk of {size} bytes is too large")
+        # "Chunk size must be divisible by 256 KiB"; the final chunk is exempt
+        if size % (256 * KIB) and not is_last:
+            raise Refused(400, f"a chunk of {size} bytes is no multiple of 256 KiB")
+
+
+class Supabase(Service):
+    """https://supabase.com/docs/guides/storage/uploads/resumable-uploads."""
+
+    extensions = "creation,creation-with-upload,creation-defer-length,termination,expiration"
+    lock_status = 409  # "Only 1 client can upload to the same upload URL": the others "receive a 409 Conflict error"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.objects: dict[tuple[str, str], Upload] = {}
+
+    def create(self, upload: Upload, headers: dict[str, str]) -> dict[str, str]:
+        # github.com/supabase/storage, src/http/routes/tus/lifecycle.ts, namingFunction: both make the upload's name
+        for key in ("bucketName", "objectName"):
+            if not upload.metadata.get(key):
+                raise Refused(400, f"no {key}")
+        # the same file, onCreate: whole seconds become max-age, anything else no-cache
+        if not upload.metadata.get("cacheControl", "").isdigit():
+            raise Refused(400, "cacheControl is not whole seconds")
+        return {}
+
+    def receive(self, upload: Upload, size: int, headers: dict[str, str]) -> None:
+        # The example's comment beside a chunkSize of 6 MiB: "it must be set to 6MB (for now) do not change it"
+        if size != 6 * MIB and len(upload.content) + size != upload.length:
+            raise Refused(400, f"a chunk of {size} bytes is not 6 MiB")
+
+    def complete(self, upload: Upload, headers: dict[str, str]) -> None:
+        place = upload.metadata["bucketName"], upload.metadata["objectName"]
+        # "the first client to complete the upload will succeed and the other clients will receive a 409 Conflict
+        # error. If you provide the x-upsert header the last client to complete the upload will succeed instead."
+        if place in self.objects and headers.get("x-upsert") != "true":
+            raise Refused(409, "the object exists")
+        self.objects[place] = upload
+
+
+class Tusd(Service):
+    """https://tus.github.io/tusd/: no rules for chunks; locks (advanced-topics/locks) are answered with 423."""
+
+    extensions = "creation,creation-with-upload,termination,concatenation,creation-defer-length"
+
+    def create(self, upload: Upload, headers: dict[str, str]) -> dict[str, str]:
+        # pkg/handler/unrouted_handler.go, filterContentType: downloads are named and typed by these keys
+        if not {"filename", "filetype"} <= upload.metadata.keys():
+            raise Refused(400, "no filename or filetype")
+        return {}
+
+
+class Vimeo(Service):
+    """https://developer.vimeo.com/api/upload/videos, "Using the resumable approach": uploads are made by another API.
+
+    The `upload_link` needs no token.
+    """
+
+    def create(self, upload: Upload, headers: dict[str, str]) -> dict[str, str]:
+        raise Refused(405, "uploads are created by the API, not by tus")
+
+    def receive(self, upload: Upload, size: int, headers: dict[str, str]) -> None:
+        if "authorization" in headers:
+            raise Refused(400, "a token went to the upload link")
+
+    def link(self, length: int) -> str:
+        """Create an upload as `POST /me/videos` does, and return its `upload_link`."""
+        name = f"v{len(self.uploads)}"
+        self.uploads[name] = Upload(length)
+        return f"{self.url}{name}?signature=s-{name}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_OPTIONS(self) -> None:
+        self._answer(204, {"Tus-Version": "1.0.0", "Tus-Extension": self.server.service.extensions})
+
+    def do_POST(self) -> None:
+        service, headers = self.server.service, self._headers
+        upload = Upload(int(headers["upload-length"]), _metadata(headers.get("upload-metadata", "")))
+        with self.server.lock:
+            body = self._body()
+            try:
+                answer = service.create(upload, headers)
+                if body:
+                    self._store(upload, body)
+            except Refused as error:
+                return self._refuse(error)
+            name = f"u{len(service.uploads)}"
+            service.uploads[name] = upload
+        self._answer(201, {"Location": f"/files/{name}", "Upload-Offset": len(upload.content), **answer})
+        return None
+
+    def do_HEAD(self) -> None:
+        upload = self._find()
+        if upload is not None:
+            self._answer(200, {"Upload-Length": upload.length, "Upload-Offset": len(upload.content)})
+
+    def do_PATCH(self) -> None:
+        body, upload = self._body(), self._find()
+        if upload is None:
+            return None
+        if int(self._headers["upload-offset"]) != len(upload.content):
+            return self._answer(409, {})
+        try:
+            self._store(upload, body)
+        except Refused as error:
+            return self._refuse(error)
+        return self._answer(204, {"Upload-Offset": len(upload.content)})
+
+    def _body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def _store(self, upload: Upload, body: bytes) -> None:
+        assert self._headers["content-type"] == "application/offset+octet-stream"
+        self.server.service.receive(upload, len(body), self._headers)
+        if len(upload.content) + len(body) == upload.length:
+            self.server.service.complete(upload, self._headers)
+        upload.content += body
+        upload.chunks.append(len(body))
+
+    def _find(self) -> Upload | None:
+        service = self.server.service
+        upload = service.uploads.get(self.path.partition("?")[0].rpartition("/")[2])
+        if upload is None:
+            self._answer(404, {})
+        elif service.locked:
+            service.locked -= 1
+            self._answer(service.lock_status, {})
+            upload = None
+        return upload
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {name.lower(): value for name, value in self.headers.items()}
+
+    def _refuse(self, error: Refused) -> None:
+        self.server.service.refusals.append(str(error))
+        self._answer(error.status, {})
+
+    def _answer(self, status: int, headers: dict[str, Any]) -> None:
+        self.server.service.requests.append((self.command, self._headers))
+        self.send_response(status)
+        for name, value in {"Tus-Resumable": "1.0.0", **headers}.items():
+            self.send_header(name, str(value))
+        if status not in (200, 204):
+            self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, service: Service) -> None:
+        self.lock, self.service = threading.Lock(), service
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+
+def _metadata(header: str) -> dict[str, str]:
+    pairs = [pair.partition(" ") for pair in header.split(",") if pair]
+    return {key: base64.b64decode(value).decode() for key, _, value in pairs}
+
+
+@contextlib.contextmanager
+def running(service: Service) -> Iterator[Service]:
+    """Run a service on a free port; `url` is its endpoint."""
+    with _Server(service) as server:
+        service.url = f"http://127.0.0.1:{server.server_port}/files/"
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield service
+        finally:
+            server.shutdown()
+            thread.join()
