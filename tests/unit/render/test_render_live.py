@@ -157,6 +157,15 @@ def test_the_channel_has_a_glyph_and_a_word(
     assert shown.removesuffix(" 12 ms") in screen.lines(40)[0]
 
 
+def test_header_names_run_and_session(run: Script, screen: Screen) -> None:
+    """As much of each as `resume` and `watch` need; in a narrow terminal the run is dropped first."""
+    screen.frame = Frame("0123456789abcdef")
+    run.begin()
+    run.channel(ChannelState.CONNECTING, ChannelState.LIVE, Transport.WEBSOCKET, latency=12.3)
+    assert screen.lines()[0] == "uploader → 127.0.0.1:8765 · run 01234567 · session 2ba25c4c · ● live websocket"
+    assert screen.lines(70)[0].startswith("uploader → 127.0.0.1:8765 · session 2ba25c4c")
+
+
 def test_processing_is_a_phase_of_its_own(run: Script, screen: Screen) -> None:
     run.begin(2)
     run.start(0, 1)
