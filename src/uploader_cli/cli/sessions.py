@@ -33,7 +33,7 @@ def watch(
         ),
     ] = None,
     wait: Annotated[
-        str, opt.option("--wait", "S", "Seconds to wait until the server knows the sessions. [default: 30]")
+        str, opt.option("--wait", "TIME", "Time to wait until the server knows the sessions. [default: 30]")
     ] = "30",
     **given: Any,
 ) -> None:
