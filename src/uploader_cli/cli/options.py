@@ -172,28 +172,38 @@ def flags(given: Mapping[str, object]) -> dict[str, object]:
     return found
 
 
-def load(given: Mapping[str, object], *, need_server: bool = True) -> Settings:
+def load(
+    given: Mapping[str, object], *, need_server: bool = True, stored: Mapping[str, object] | None = None
+) -> Settings:
+    """Resolve the settings of a command as `resolved`; notes about ignored values go to stderr, unless `--quiet`."""
+    settings = resolved(given, need_server=need_server, stored=stored)
+    if settings.notes:
+        from uploader_cli.run.views import print_notes
+
+        print_notes(settings)
+    return settings
+
+
+def resolved(
+    given: Mapping[str, object], *, need_server: bool = True, stored: Mapping[str, object] | None = None
+) -> Settings:
     """Resolve the settings of a command from its parameters by name, ignoring those that are no settings.
 
-    Notes about ignored values go to stderr, unless `--quiet`. Raises `UsageError`.
+    `stored` are options of a run, for flags that are not used. Raises `UsageError`.
     """
     try:
         here = Path.cwd()
     except FileNotFoundError:
         raise UsageError("the working directory was deleted", hint="change to an existing directory") from None
-    settings = resolve(
+    return resolve(
         flags(given),
         env=os.environ,
         cwd=here,
         user_config=user_config_file(),
         need_server=need_server,
         use_endpoint="tus_endpoint" in given,
+        stored=stored,
     )
-    if settings.notes:
-        from uploader_cli.run.views import print_notes
-
-        print_notes(settings)
-    return settings
 
 
 def valid_uuid(value: str, what: str) -> str:

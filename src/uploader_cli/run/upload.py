@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     Prepared = tuple[Selection, Sequence[Output]]
 
 FILTERS = ("include", "exclude", "exclude_from", "min_size", "max_size", "newer_than")
+LISTED = 5
+"""Maximum failures of a run that the journal keeps for the list of runs."""
 GRACE = 1.5
 """Seconds that a running request gets to end after an interrupt; the documented limit is 2 s."""
 
@@ -179,7 +181,7 @@ def execute(
             known_servers.remember(settings.target_url, seen)
         state, error = loop.state, stopped.error
         left = state.cancelled or state.failed or state.skips[ev.SkipReason.FAIL_FAST] or state.walking
-        run.finish(ok=not left and error is None)
+        run.finish(ok=not left and error is None, outcome=_outcome(state))
         code = exit_status.worst([_exit_code(loop, connections, error, interrupts), *codes])
         outcome = loop.finish(
             code, connections.channel.stats(), written=lambda state: all(one.write(state) for one in recorders)
@@ -217,6 +219,12 @@ def begin(settings: Settings, paths: Sequence[str], journal: Journal) -> RunHand
     """Begin this run in the journal; it resumes an unfinished one of the same server, destination and selection."""
     target, arguments, identity = named(settings, paths)
     return journal.begin(target, arguments, identity=identity, fresh=not settings.resume)
+
+
+def _outcome(state: ProgressState) -> dict[str, object]:
+    """Return what the list of runs says of a run that has ended."""
+    failures = [{"path": one.path, "code": one.code, "message": one.message[:500]} for one in state.failures[:LISTED]]
+    return {"failed": state.failed, "failures": failures, "trouble": state.trouble[:500]}
 
 
 def _all_heard(state: ProgressState) -> bool:
