@@ -15,7 +15,7 @@ from uploader_cli.checks.doctor import examine
 from uploader_cli.checks.doctor.context import Context
 from uploader_cli.checks.doctor.report import DoctorPage, as_json
 from uploader_cli.checks.runner import Stopped
-from uploader_cli.checks.smoke import CHECKS, chosen, run_checks
+from uploader_cli.checks.smoke import CHECKS, OF_ENDPOINTS, chosen, run_checks
 from uploader_cli.checks.smoke.report import SmokePage, check_json, junit, report_json
 from uploader_cli.checks.smoke.site import Site
 from uploader_cli.core.names import json_line
@@ -70,7 +70,7 @@ def smoke(
     budget: int,
 ) -> int:
     """Run the checks; the exit code tells whether the server passed. Raises `UsageError` before the first request."""
-    checks = chosen(only, skip)
+    checks = chosen(only, skip, OF_ENDPOINTS if settings.tus_endpoint else CHECKS)
     if file is not None:
         output_file.check(file, "--junit")
     site = Site(settings, budget=budget)

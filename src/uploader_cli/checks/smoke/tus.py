@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from uploader_cli.checks.result import check
 from uploader_cli.checks.smoke.expect import NotOffered, Violation, answered, header, said, same, same_bytes
 from uploader_cli.checks.smoke.sending import body_of, cut, cut_off, file_of, nothing, open_session, terms
-from uploader_cli.core.protocol import NOBODY, parse_http_date
-from uploader_cli.core.tus import VERSION, encode_metadata, parts, place
+from uploader_cli.core.protocol import parse_http_date
+from uploader_cli.core.tus import VERSION, encode_metadata, parts, place, unknown_upload
 from uploader_cli.core.tus import checksum_header as checksum_of
 from uploader_cli.transfer.bodies import content_type
 
@@ -61,7 +61,7 @@ def ask(
         may_refuse=True,
         leaves=method == "POST",
     )
-    stored = answer.headers.get("Upload-File-Id")
+    stored = answer.headers.get("Upload-File-Id") if not site.settings.tus_endpoint else None
     if answer.ok and stored and method in ("POST", "PATCH"):
         site.uploads.discard(url)
         where = answer.headers.get("Content-Location", "")
@@ -81,10 +81,12 @@ def created(
     site: Site, name: str, headers: Mapping[str, str], *, body: bytes | None = None, **metadata: str
 ) -> tuple[str, Answer]:
     """Try to create an upload; return its URL, empty on failure, and the response."""
-    if not site.slots:  # fill each session, to create as few as possible
+    in_session = not site.settings.tus_endpoint
+    if in_session and not site.slots:  # fill each session, to create as few as possible
         count = min(site.once(terms).limits.max_files, MOST_IN_A_SESSION)
         site.slots += [open_session(site, count)] * count
-    named = {"filename": name, "filetype": content_type(name), "sessionId": site.slots[-1], **metadata}
+    session = {"sessionId": site.slots[-1]} if in_session else {}
+    named = {"filename": name, "filetype": content_type(name), **session, **metadata}
     head = {"Upload-Metadata": encode_metadata(named), **headers}
     answer = ask(site, "POST", offered(site).endpoint, head, body)
     location = answer.headers.get("Location")
@@ -94,9 +96,9 @@ def created(
         url = place(answer.url, location)
     except ValueError:
         return "", answer
-    if headers.get("Upload-Concat") != "partial":  # refused uploads and parts of a file need no space
+    if in_session and headers.get("Upload-Concat") != "partial":  # refused uploads and parts of a file need no space
         site.slots.pop()
-    if not answer.headers.get("Upload-File-Id"):
+    if not in_session or not answer.headers.get("Upload-File-Id"):
         site.uploads.add(url)
     return url, answer
 
@@ -138,11 +140,15 @@ def halfway(site: Site) -> Halfway:
     return Halfway(url, _append(site, url, 0, content[:half], "PATCH of the first half"), half, content[half:])
 
 
-def _read_back(site: Site, answer: Answer, sent: bytes) -> None:
-    """Check the stored bytes, if the response to the last `PATCH` has their path."""
-    path = answer.headers.get("Content-Location", "")
-    if path.startswith("/"):
-        same_bytes(site.read(path), sent, "the file uploaded by tus, read back")
+def _read_back(site: Site, url: str, answer: Answer, sent: bytes) -> None:
+    """Check the stored bytes, if the response to the last `PATCH` has their path, or an endpoint returns uploads."""
+    path, what = answer.headers.get("Content-Location", ""), "the file uploaded by tus, read back"
+    if site.settings.tus_endpoint:
+        found = site.read(url)
+        if found is not None:
+            same_bytes(found, sent, what)
+    elif path.startswith("/"):
+        same_bytes(site.read(path), sent, what)
 
 
 @check("tus-core", "tus: uploads can be created, sent and queried", "resumable uploads don't work")
@@ -166,17 +172,24 @@ def core(site: Site) -> None:
     what = "PATCH of the first half"
     _speaks_tus(_append(site, url, 0, content[:half], what), what)
     answered(ask(site, "PATCH", url, {"Upload-Offset": "0"}, content[:half]), "PATCH at the wrong offset", 409)
-    wrong = site.call("HEAD", url, headers={"Tus-Resumable": "0.0.1"})
-    answered(wrong, "a request of another version of tus", 412)
     last = _append(site, url, half, content[half:], "PATCH of the second half")
     _offset(_head(site, url, "HEAD of a finished upload"), len(content), "the last PATCH")
-    _read_back(site, last, content)
-    answered(ask(site, "HEAD", f"{tus.endpoint.rstrip('/')}/{NOBODY}"), "HEAD of an unknown upload", *GONE)
+    _read_back(site, url, last, content)
+    if not tus.terminates:  # else `tus-termination` asks for a deleted one
+        answered(ask(site, "HEAD", unknown_upload(tus.endpoint)), "HEAD of an unknown upload", *GONE)
 
 
 def _speaks_tus(answer: Answer, what: str) -> None:
     """Check the version, which every response except that to OPTIONS must have."""
     header(answer, "Tus-Resumable", what, VERSION, lambda value: value == VERSION)
+
+
+@after_core("tus-version", "tus: other versions are refused", "later clients get wrong answers", required=False)
+def version(site: Site) -> None:
+    """See tus 1.0, core: status 412."""
+    offered(site)
+    answer = site.call("HEAD", site.once(halfway).url, headers={"Tus-Resumable": "0.0.1"})
+    answered(answer, "a request of another version of tus", 412)
 
 
 @after_core(
@@ -195,7 +208,7 @@ def resume(site: Site) -> str:
     if at > most:
         raise Violation(what, expected=f"an offset of {most} at most", got=str(at))
     last = _append(site, url, at, content[at:], "PATCH of the rest after a cut")
-    _read_back(site, last, content)
+    _read_back(site, url, last, content)
     return f"resumed at byte {at} of {len(content)}"
 
 
@@ -314,5 +327,5 @@ def concatenation(site: Site) -> None:
     same(head.headers.get("Upload-Length"), str(len(content)), f"Upload-Length after {what}")
     refusal = ask(site, "PATCH", final, {"Upload-Offset": str(len(content))}, b"more")
     answered(refusal, "PATCH of a joined upload", 403)
-    _read_back(site, answer, content)
+    _read_back(site, final, answer, content)
     site.uploads.difference_update(urls)
