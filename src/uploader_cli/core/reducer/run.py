@@ -80,7 +80,7 @@ def _run_finished(state: ProgressState, event: ev.RunFinished, now: float) -> li
 
 
 def _warned(state: ProgressState, event: ev.RunWarning, now: float) -> list[ev.Event]:
-    if len(state.warnings) < MOST_KEPT or event.code is WarningCode.MAY_BE_STORED:
+    if len(state.warnings) < MOST_KEPT or event.code in (WarningCode.MAY_BE_STORED, WarningCode.DEADLINE):
         state.warnings.append(event)
     state.news = event
     if (kind := _ALARMS.get(event.code)) is not None:
