@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FAILURES, FINISHED, MESSAGES = 3, 6, 5
 """Maximum rows for the newest failures and for what ended last; and for messages beside them in a wide terminal."""
 WIDE = 110  # minimum width for a second column
-LOW = 8  # maximum height at which running files leave no row to others
+LOW = 8  # rows below the totals; where there are fewer, running files leave none to others
 SMALL = 1 << 20  # bytes; a smaller file has no row before it was running for a while
 STUCK = 5.0  # seconds after which a small file that doesn't move gets a row
 _DOT = (" · ", "dim")
@@ -46,12 +46,12 @@ class Frame:
         files = {n: file for n, file in state.running.items() if n in self._slots or _is_long(file, state, now)}
         top = [_header(state, self._run, now, width), *_whole(state, now, width, len(state.running) - len(files))]
         alert = overview.alert(state, now)
-        if alert or space >= len(top) + LOW - 2:
+        if alert or space >= len(top) + 6:
             top.insert(min(len(top), space - 1), [("! ", "bold yellow"), (alert, "bold")] if alert else [])
         top = top[:space]
         space -= len(top)
         column = width * 3 // 5 if width >= WIDE else width
-        body = self._running(files, state, now, column, space - (space // 3 if height > LOW else 0))
+        body = self._running(files, state, now, column, space - (space // 3 if space >= LOW else 0))
         if state.analysis is not None:
             body += stages.rows(state.analysis, now, column, space - len(body))
         if column < width:
