@@ -45,6 +45,7 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
         "pack": ("", "Send many small files in one request if supported."),
         "limit_rate": ("SIZE", "Bandwidth limit per second, all files; none: no limit."),
         "retries": ("N", "Retries for each file."),
+        "deadline": ("TIME", "Stop after this time (as 90, 10m or 1h30m) so that the run can be resumed."),
         "fail_fast": ("", "Start no new file after the first failure."),
         "resend_unknown": ("", "Send a file again even if the server may have it (stored twice)."),
         "verify": ("", "Compare the stored files with the local ones afterwards."),
@@ -68,9 +69,9 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
     "Connection": {
         "server": ("URL", "Upload server. Without a scheme: http on loopback, else https.", "-s"),
         "tus_endpoint": ("URL", "Upload to this tus server, instead of --server."),
-        "max_wait": ("S", "Maximum seconds to wait for a rate limit (429)."),
-        "wait_for_server": ("S", "Seconds to wait for an unreachable or full server."),
-        "stall": ("S", "Warn after S seconds without progress."),
+        "max_wait": ("TIME", "Maximum time to wait for a rate limit (429), as 90 or 10m."),
+        "wait_for_server": ("TIME", "Time to wait for an unreachable or full server."),
+        "stall": ("TIME", "Warn after this time without progress."),
         "warn_latency": ("MS", "Warn when responses or messages take longer."),
         "warn_error_rate": ("PERCENT", "Warn when more of the last 50 attempts fail."),
         "proxy": ("URL", "Use this HTTP proxy."),
@@ -171,28 +172,38 @@ def flags(given: Mapping[str, object]) -> dict[str, object]:
     return found
 
 
-def load(given: Mapping[str, object], *, need_server: bool = True) -> Settings:
+def load(
+    given: Mapping[str, object], *, need_server: bool = True, stored: Mapping[str, object] | None = None
+) -> Settings:
+    """Resolve the settings of a command as `resolved`; notes about ignored values go to stderr, unless `--quiet`."""
+    settings = resolved(given, need_server=need_server, stored=stored)
+    if settings.notes:
+        from uploader_cli.run.views import print_notes
+
+        print_notes(settings)
+    return settings
+
+
+def resolved(
+    given: Mapping[str, object], *, need_server: bool = True, stored: Mapping[str, object] | None = None
+) -> Settings:
     """Resolve the settings of a command from its parameters by name, ignoring those that are no settings.
 
-    Notes about ignored values go to stderr, unless `--quiet`. Raises `UsageError`.
+    `stored` are options of a run, for flags that are not used. Raises `UsageError`.
     """
     try:
         here = Path.cwd()
     except FileNotFoundError:
         raise UsageError("the working directory was deleted", hint="change to an existing directory") from None
-    settings = resolve(
+    return resolve(
         flags(given),
         env=os.environ,
         cwd=here,
         user_config=user_config_file(),
         need_server=need_server,
         use_endpoint="tus_endpoint" in given,
+        stored=stored,
     )
-    if settings.notes:
-        from uploader_cli.run.views import print_notes
-
-        print_notes(settings)
-    return settings
 
 
 def valid_uuid(value: str, what: str) -> str:

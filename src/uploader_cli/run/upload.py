@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     Prepared = tuple[Selection, Sequence[Output]]
 
 FILTERS = ("include", "exclude", "exclude_from", "min_size", "max_size", "newer_than")
+LISTED = 5
+"""Maximum failures of a run that the journal keeps for the list of runs."""
 GRACE = 1.5
 """Seconds that a running request gets to end after an interrupt; the documented limit is 2 s."""
 
@@ -125,6 +127,7 @@ def execute(
     loop.listeners += [queue.settle, *([places.listen] if settings.analyze != "none" else [])]
     seen = known_servers.recall(settings.target_url)
     chunk = ChunkSize(settings.chunk_size, seen.chunk if seen is not None else None)
+    interrupts.begin(settings.deadline)
     with interrupts.raising():
         api.authorization()  # a missing token is a usage error, before anything starts
     run.check = connections.stop.check
@@ -178,7 +181,7 @@ def execute(
             known_servers.remember(settings.target_url, seen)
         state, error = loop.state, stopped.error
         left = state.cancelled or state.failed or state.skips[ev.SkipReason.FAIL_FAST] or state.walking
-        run.finish(ok=not left and error is None)
+        run.finish(ok=not left and error is None, outcome=_outcome(state))
         code = exit_status.worst([_exit_code(loop, connections, error, interrupts), *codes])
         outcome = loop.finish(
             code, connections.channel.stats(), written=lambda state: all(one.write(state) for one in recorders)
@@ -218,6 +221,12 @@ def begin(settings: Settings, paths: Sequence[str], journal: Journal) -> RunHand
     return journal.begin(target, arguments, identity=identity, fresh=not settings.resume)
 
 
+def _outcome(state: ProgressState) -> dict[str, object]:
+    """Return what the list of runs says of a run that has ended."""
+    failures = [{"path": one.path, "code": one.code, "message": one.message[:500]} for one in state.failures[:LISTED]]
+    return {"failed": state.failed, "failures": failures, "trouble": state.trouble[:500]}
+
+
 def _all_heard(state: ProgressState) -> bool:
     """Return whether the last message of each session has arrived."""
     return all(session.status in SERVER_TERMINAL for session in state.sessions.values())
@@ -246,7 +255,7 @@ def _until_stopped(
         if not interrupts.pending():
             continue
         if give_up is None:
-            connections.stop.set()
+            interrupts.stop(connections.stop, loop.emit)
             give_up = time.monotonic() + GRACE
         if interrupts.count > 1 or time.monotonic() > give_up:
             scheduler.shut()
@@ -256,9 +265,11 @@ def _until_stopped(
 def _exit_code(loop: Loop, connections: Connections, error: BaseException | None, interrupts: Interrupts) -> Exit:
     if error is not None and not isinstance(error, errors.UploaderError):
         return Exit.BUG
-    if interrupts.count and (loop.state.cancelled or loop.state.walking):
+    left = interrupts.count and (loop.state.cancelled or loop.state.walking)
+    if left and not interrupts.late:
         return interrupts.code
-    codes = [exit_status.of_failure(code, retryable=retryable) for code, retryable in loop.state.failed_as]
+    codes = [interrupts.code] if left else []
+    codes += [exit_status.of_failure(code, retryable=retryable) for code, retryable in loop.state.failed_as]
     if isinstance(error, errors.UsageError | errors.NotAnUploadServer):
         return exit_status.of_error(error)
     if isinstance(error, errors.NetworkError) and not connections.api.budget.answered:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core.observer import Observer
 from uploader_cli.errors import UsageError
-from uploader_cli.render import choose, use_color
+from uploader_cli.render import choose, github, use_color
 from uploader_cli.render.words import safe
 from uploader_cli.settings import DEFAULT, Layer, mask
 
@@ -47,32 +47,41 @@ def observers(settings: Settings, run_id: str, *, resume_hint: str = "") -> list
         from uploader_cli.render.ndjson import NdjsonView
 
         out.append(NdjsonView(sys.stdout, run_id, time.time))
+    annotated = 0
+    if github.wanted(os.environ):
+        out.append(github.Annotations(sys.stderr, os.environ))
+        annotated = github.MOST
     if kind == "live":
         from uploader_cli.render.live import LiveView
 
-        out.append(LiveView(sys.stderr, color=color))
+        out.append(LiveView(sys.stderr, color=color, run=run_id if resume_hint else ""))
     elif kind == "plain":
         from uploader_cli.render.plain import PlainView
 
-        out.append(PlainView(sys.stderr, verbose=settings.verbose, quiet=settings.quiet))
+        out.append(PlainView(sys.stderr, verbose=settings.verbose, quiet=settings.quiet, annotated=annotated))
     log = open_log(settings, run_id)
     if log is not None:
         out.append(log)  # it may print a warning after the view is closed
     quiet = settings.quiet or (settings.json and kind == "none")
-    failed_to = str(settings.failed_to or "")
-    out.append(_Summary(quiet, color, resume_hint, failed_to, settings.verbose > 0))
+    failed_to, listed = str(settings.failed_to or ""), kind == "plain"
+    out.append(_Summary(quiet, color, resume_hint, failed_to, settings.verbose > 0, listed))
     return out
 
 
 def resume_hint(settings: Settings) -> str:
-    """Return the command that resumes an upload with these settings."""
+    """Return how to resume an upload with these settings."""
+    return f"{resume_line(settings)}, or the same command again"
+
+
+def resume_line(settings: Settings, run_id: str = "") -> str:
+    """Return the command that resumes a run, by default the newest, whose journal these settings name."""
     source = settings.sources.get("state_dir", DEFAULT)
-    command = "uploader resume"
+    command = f"uploader resume {run_id}".rstrip()
     if source.layer is Layer.FLAG:
         command += f" --state-dir {shlex.quote(str(settings.state_dir))}"
     elif source.layer is Layer.USER_PROFILE:
         command += f" --profile {shlex.quote(settings.profile or '')}"
-    return f"{command}, or the same command again"
+    return command
 
 
 @dataclass(slots=True)
@@ -84,6 +93,7 @@ class _Summary(Observer):
     resume_hint: str
     failed_to: str
     verbose: bool
+    listed: bool
 
     def close(self, state: ProgressState, _now: float) -> None:
         outcome = state.outcome
@@ -99,6 +109,7 @@ class _Summary(Observer):
             resume_hint=self.resume_hint,
             failed_to=self.failed_to,
             verbose=self.verbose,
+            listed=self.listed,
         )
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()

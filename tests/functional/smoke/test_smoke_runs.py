@@ -49,6 +49,25 @@ def test_smoke_passes_on_the_bundled_server() -> None:
     assert report.calls <= 95
 
 
+def test_smoke_without_a_token_removes_what_tus_deletes() -> None:
+    """Finished uploads outside of sessions go with the tus DELETE; what batches stored stays, and is named."""
+    with running_server(rate_limit=1000) as server:
+        report = smoke(server.url)
+        files = {path.name for path in server.root.rglob("*smoke*") if path.is_file() and path.suffix == ".mp4"}
+        assert counted(server) == report.calls <= 100
+    assert (report.exit_code, failed(report)) == (Exit.OK, set())
+    assert not [name for name in files if "tus-resumed" in name or "tus-joined" in name]
+    assert len(report.left) == len(files) == 9
+    assert all(thing.endswith(": no token") for thing in report.left)
+
+
+def test_smoke_without_a_token_or_anonymous_uploads_uses_sessions() -> None:
+    with running_server(rate_limit=1000, anonymous_tus=False) as server:
+        report = smoke(server.url, ["tus-resume", "clean-up"])
+    assert failed(report) == set()
+    assert [thing.rpartition(": ")[2] for thing in report.left] == ["no token"]
+
+
 def test_smoke_passes_on_the_reference_backend() -> None:
     """Within half of its 100 calls in 15 minutes."""
     with running_server(flavour="reference", processing_seconds=0.9) as server:

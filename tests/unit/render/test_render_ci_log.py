@@ -77,7 +77,7 @@ def test_ten_minutes_5000_files_and_200_failures_are_fewer_than_300_lines(capsys
     lines, run = run_of_ten_minutes(capsys)
     assert run.state.failed == FILES // EVERY
     assert len(lines) < 300
-    end = summary(run.state, run.state.outcome, width=UNFOLDED)  # type: ignore[arg-type]
+    end = summary(run.state, run.state.outcome, width=UNFOLDED, listed=True)  # type: ignore[arg-type]
     assert lines[-len(end) :] == end
     assert end[-3].startswith("✗ ")
     assert "200 failed" in end[-3]

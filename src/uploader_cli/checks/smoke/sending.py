@@ -83,6 +83,7 @@ def terms(site: Site) -> Terms:
     if session is None or session.limits is None:
         raise Prevented(f"no session with limits could be created ({said(answer)})", "session")
     tus = parse_capabilities(as_object(answer.body).get("tus"), site.settings.server)
+    site.terminates = tus is None or tus.terminates
     return Terms(session.session_id, session.limits, tus)
 
 

@@ -67,6 +67,8 @@ class Site(Target):
         """URLs of unfinished tus uploads."""
         self.files: dict[str, str] = {}
         """IDs of stored files, with their paths under `/uploads/` if known."""
+        self.tus_files: dict[str, str] = {}
+        """The tus URLs of stored files, which some servers delete without a token."""
         self.unowned: list[str] = []
         """What stays because there was no token, or the server deletes nothing, with the reason."""
         self.undeleted: list[str] = []
@@ -170,7 +172,7 @@ class Site(Target):
     @property
     def spare(self) -> int:
         """Remaining requests for checks, without those to delete what was created."""
-        files = len(self.files) if self.may_delete else 0
+        files = len(self.files) if self.may_delete else len(self.files.keys() & self.tus_files.keys())
         return self.remaining - len(self.sessions) - len(self.uploads) - files
 
     def _note(self, answer: Answer, place: int) -> None:
@@ -229,6 +231,8 @@ class Site(Target):
             file, path = self.files.popitem()
             if self.may_delete:
                 self._remove(_named(file, path), "DELETE", f"/api/upload/file/{file}")
+            elif file in self.tus_files and self.terminates:
+                self._remove(_named(file, path), "DELETE", self.tus_files[file], {"Tus-Resumable": VERSION})
             else:
                 self.unowned.append(f"{_named(file, path)}: no token")
 

@@ -64,24 +64,39 @@ def ask(
     stored = answer.headers.get("Upload-File-Id") if not site.settings.tus_endpoint else None
     if answer.ok and stored and method in ("POST", "PATCH"):
         site.uploads.discard(url)
+        if method == "PATCH":
+            site.tus_files[stored] = url
         where = answer.headers.get("Content-Location", "")
         site.files[stored] = where if where.startswith("/") else ""
     return answer
 
 
-def create(site: Site, label: str, headers: Mapping[str, str], body: bytes | None = None) -> tuple[str, Answer]:
-    """Create an upload, which must succeed; return its URL and the response."""
-    url, answer = created(site, file_of(site, label)[0], headers, body=body)
+def create(
+    site: Site, label: str, headers: Mapping[str, str], body: bytes | None = None, *, removable: bool = False
+) -> tuple[str, Answer]:
+    """Create an upload, which must succeed; return its URL and the response.
+
+    `removable`: without a token the upload is not in a session, if the server accepts that, because then some servers
+    delete the stored file without a token.
+    """
+    alone = removable and not (site.may_delete or site.settings.tus_endpoint) and site.once(_accepts_without_session)
+    url, answer = created(site, file_of(site, label)[0], headers, body=body, alone=alone)
     if not url:
         raise Violation("creating an upload", expected="201 with a Location on this server", got=said(answer))
     return url, answer
 
 
 def created(
-    site: Site, name: str, headers: Mapping[str, str], *, body: bytes | None = None, **metadata: str
+    site: Site,
+    name: str,
+    headers: Mapping[str, str],
+    *,
+    body: bytes | None = None,
+    alone: bool = False,
+    **metadata: str,
 ) -> tuple[str, Answer]:
-    """Try to create an upload; return its URL, empty on failure, and the response."""
-    in_session = not site.settings.tus_endpoint
+    """Try to create an upload; return its URL, empty on failure, and the response. `alone`: without a session."""
+    in_session = not alone and not site.settings.tus_endpoint
     if in_session and not site.slots:  # fill each session, to create as few as possible
         count = min(site.once(terms).limits.max_files, MOST_IN_A_SESSION)
         site.slots += [open_session(site, count)] * count
@@ -98,13 +113,22 @@ def created(
         return "", answer
     if in_session and headers.get("Upload-Concat") != "partial":  # refused uploads and parts of a file need no space
         site.slots.pop()
-    if not in_session or not answer.headers.get("Upload-File-Id"):
+    stored = answer.headers.get("Upload-File-Id") if not site.settings.tus_endpoint else None
+    if stored:
+        site.tus_files[stored] = url
+    else:
         site.uploads.add(url)
     return url, answer
 
 
-def _create_sized(site: Site, label: str, content: bytes) -> str:
-    return create(site, label, {"Upload-Length": str(len(content))})[0]
+def _create_sized(site: Site, label: str, content: bytes, *, removable: bool = False) -> str:
+    return create(site, label, {"Upload-Length": str(len(content))}, removable=removable)[0]
+
+
+def _accepts_without_session(site: Site) -> bool:
+    """Return whether an upload can be created without a session. Use with `once`."""
+    url, _ = created(site, file_of(site, "tus-alone")[0], {"Upload-Length": "2"}, alone=True)
+    return bool(url)
 
 
 def _head(site: Site, url: str, what: str) -> Answer:
@@ -199,7 +223,7 @@ def resume(site: Site) -> str:
     """See tus 1.0, core: HEAD returns the offset after a cut PATCH, and the upload resumes there."""
     offered(site)
     content = _data(site)
-    url = _create_sized(site, "tus-resumed", content)
+    url = _create_sized(site, "tus-resumed", content, removable=True)
     with cut_off("half a PATCH"):
         ask(site, "PATCH", url, {"Upload-Offset": "0"}, content, midway=cut)
     what, most = "HEAD after a PATCH that was cut", (len(content) + 1) // 2
@@ -318,11 +342,11 @@ def concatenation(site: Site) -> None:
     urls = []
     for number, piece in enumerate((content[:half], content[half:])):
         partial = {"Upload-Concat": "partial", "Upload-Length": str(len(piece))}
-        url, _ = create(site, f"tus-part-{number}", partial)
+        url, _ = create(site, f"tus-part-{number}", partial, removable=True)
         _append(site, url, 0, piece, "PATCH of a partial upload")
         urls.append(url)
     what = "joining two partial uploads"
-    final, answer = create(site, "tus-joined", {"Upload-Concat": "final;" + " ".join(urls)})
+    final, answer = create(site, "tus-joined", {"Upload-Concat": "final;" + " ".join(urls)}, removable=True)
     head = _head(site, final, f"HEAD after {what}")
     same(head.headers.get("Upload-Length"), str(len(content)), f"Upload-Length after {what}")
     refusal = ask(site, "PATCH", final, {"Upload-Offset": str(len(content))}, b"more")
