@@ -7,13 +7,12 @@ import inspect
 import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from uploader_cli.errors import UploaderError, UsageError
-from uploader_cli.settings import OPTIONS, Settings, profiles, resolve, user_config_file
+from uploader_cli.settings import OPTIONS, Settings, profiles, resolve, user_config_file, working_directory
 
 FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
     "Options": {
@@ -155,7 +154,7 @@ def among(names: Iterable[str]) -> Callable[[str], list[str]]:
 def profile_names(incomplete: str) -> list[str]:
     """Complete the profiles of the config files; none if a file is invalid, which the command itself reports."""
     try:
-        return among(profiles(Path.cwd(), user_config_file()))(incomplete)
+        return among(profiles(working_directory(), user_config_file()))(incomplete)
     except (UploaderError, OSError):
         return []
 
@@ -191,14 +190,10 @@ def resolved(
 
     `stored` are options of a run, for flags that are not used. Raises `UsageError`.
     """
-    try:
-        here = Path.cwd()
-    except FileNotFoundError:
-        raise UsageError("the working directory was deleted", hint="change to an existing directory") from None
     return resolve(
         flags(given),
         env=os.environ,
-        cwd=here,
+        cwd=working_directory(),
         user_config=user_config_file(),
         need_server=need_server,
         use_endpoint="tus_endpoint" in given,

@@ -12,9 +12,10 @@ from uploader_cli.run import runs
 from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.interrupts import Interrupts, interruptible
 from uploader_cli.run.reports import facts_of, settled
+from uploader_cli.run.state import writable_state
 from uploader_cli.run.upload import begin, execute, prepare
 from uploader_cli.run.views import observers, print_notes, resume_hint
-from uploader_cli.settings import resolve, user_config_file
+from uploader_cli.settings import resolve, user_config_file, working_directory
 from uploader_cli.transfer.journal import Journal
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = 
 
     With `lasting=False` the server or the journal is temporary, so no hint about resuming is shown.
     """
-    with readable_list(settings, paths) as ready:
+    with writable_state(settings) as (able, notices), readable_list(able, paths) as ready:
         prepared = prepare(ready, paths)
         with interruptible() as interrupts, Journal(ready.state_path, check=interrupts.check) as journal:
+            journal.notices += notices
             run = begin(ready, paths, journal)
-            return _show(ready, prepared, interrupts, journal, run, resume_hint(ready) if lasting else "")
+            hint = resume_hint(ready) if lasting and not notices else ""
+            return _show(ready, prepared, interrupts, journal, run, hint)
 
 
 def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
@@ -78,7 +81,7 @@ def stored_run(
             f"run {info.id} can't be resumed: its journal entry is incomplete",
             hint=f"delete it with: uploader resume --forget {info.id}",
         )
-    settings = resolve(flags, env=os.environ, cwd=Path.cwd(), user_config=user_config_file(), stored=stored)
+    settings = resolve(flags, env=os.environ, cwd=working_directory(), user_config=user_config_file(), stored=stored)
     return info.id, replace(settings, from_file=Path(listed) if isinstance(listed, str) else None), cwd, paths
 
 

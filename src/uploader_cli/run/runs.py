@@ -15,7 +15,7 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
 from uploader_cli.run.from_file import as_typed, drop
 from uploader_cli.run.views import resume_line
-from uploader_cli.settings import resolve, user_config_file
+from uploader_cli.settings import resolve, user_config_file, working_directory
 from uploader_cli.settings.model import NAMED_BY_DIRECTORY
 from uploader_cli.transfer.journal import Journal
 from uploader_cli.transfer.journal.schema import NAME
@@ -36,7 +36,7 @@ NAMED = 3
 def place(flags: Mapping[str, object]) -> Settings:
     """Return the settings that name the journal."""
     given = {name: flags.get(name) for name in ("profile", "state_dir", "quiet")}
-    return resolve(given, env=os.environ, cwd=Path.cwd(), user_config=user_config_file(), need_server=False)
+    return resolve(given, env=os.environ, cwd=working_directory(), user_config=user_config_file(), need_server=False)
 
 
 def show(flags: Mapping[str, object]) -> int:
