@@ -97,7 +97,7 @@ def _workshop(keep: str | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="uploader-demo-", ignore_cleanup_errors=True) as temporary:
             yield Path(temporary)
         return
-    place = Path(keep).expanduser().absolute()
+    place = Path(os.path.expanduser(keep)).absolute()
     try:
         place.mkdir(parents=True, exist_ok=True)
         empty = not any(place.iterdir())

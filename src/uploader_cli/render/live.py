@@ -36,10 +36,10 @@ _LOCAL = 3  # index of the local modes in the result of `tcgetattr`
 class LiveView(Observer):
     """Redraws at most ten times a second and erases itself at the end."""
 
-    def __init__(self, stream: TextIO | Console, *, color: bool = True) -> None:
-        """`stream` is a terminal or a ready console."""
+    def __init__(self, stream: TextIO | Console, *, color: bool = True, run: str = "") -> None:
+        """`stream` is a terminal or a ready console; `run` is the id of a run that can be resumed."""
         self._console = stream if isinstance(stream, Console) else _console(stream, color=color)
-        self._frame = Frame()
+        self._frame = Frame(run)
         self._place = _Place()
         self._keys = _Keys(self._console.file)
         self._title = _Title(self._console.file, os.environ)
