@@ -17,6 +17,7 @@ from uploader_cli.run.from_file import as_typed, drop
 from uploader_cli.run.views import resume_line
 from uploader_cli.settings import resolve, user_config_file, working_directory
 from uploader_cli.settings.model import NAMED_BY_DIRECTORY
+from uploader_cli.settings.places import user_state_directory
 from uploader_cli.transfer.journal import Journal
 from uploader_cli.transfer.journal.schema import NAME
 
@@ -147,9 +148,10 @@ def _session(begin: str, known: Mapping[str, RunInfo]) -> str:
 
 def _open_sessions(settings: Settings) -> dict[str, RunInfo]:
     """Return the open sessions with their runs, newest first; none without a journal, which is not created."""
-    if not (settings.state_path / NAME).exists():
+    state = settings.state_dir or user_state_directory()
+    if state is None or not os.access(state / NAME, os.W_OK):
         return {}
-    with Journal(settings.state_path) as journal:
+    with Journal(state) as journal:
         runs = [info for info in journal.runs() if settings.server in ("", info.server)]
     return {session: info for info in runs for session in reversed(info.sessions)}
 

@@ -263,7 +263,7 @@ class Api(Http):
 
     def _located(self, where: str) -> str | None:
         """Return the URL of a stored file; None for another host than the server's (docs/protocol.md, section 5)."""
-        url = urljoin(self._settings.target_url, below(self.server, where))
+        url = urljoin(self._settings.target_url, below(self.server, where, "/uploads/"))
         return url if trusts(self._settings.target_url, url) else None
 
 
@@ -336,7 +336,7 @@ def answer_error(answer: Answer) -> errors.AnswerError:
             kind, text = errors.RateLimited, f"the server's rate limit is used up: {words}"
             hint = "try again later, or allow a longer --max-wait"
         case _ if target is not None:
-            text, hint = f"the server sends us on to {mask(target)}", "use that address as --server"
+            text, hint = f"the server sends us on to {mask(target)}", "use that address instead"
         case _ if status >= 500:
             kind, text = errors.ServerFault, f"the server failed: {words}"
     return kind(text, status=status, error=code, hint=hint, retry_after=retry_after(answer.headers))
