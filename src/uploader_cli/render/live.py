@@ -7,9 +7,8 @@ import sys
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
+from rich.color import ColorSystem
 from rich.console import Console
-from rich.live import Live
-from rich.segment import Segment
 from rich.style import Style
 
 from uploader_cli.core.observer import Observer
@@ -20,15 +19,15 @@ from uploader_cli.render.rows import width_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rich.console import ConsoleOptions, RenderResult
-
     from uploader_cli.core.state import ProgressState
-    from uploader_cli.render.rows import Row
+    from uploader_cli.render.rows import Row, Span
 
 _SPACING = 0.1
 _SYNC_ON, _SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
 """Synchronised output: terminals that support it show the frame at once, others ignore it."""
 
+_ERASE, _ERASE_LINE = "\x1b[J", "\x1b[K"
+_HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 _SAVE_TITLE, _RESTORE_TITLE = "\x1b[22;2t", "\x1b[23;2t"
 
 _LOCAL = 3  # index of the local modes in the result of `tcgetattr`
@@ -41,10 +40,9 @@ class LiveView(Observer):
         """`stream` is a terminal or a ready console; `run` is the id of a run that can be resumed."""
         self._console = stream if isinstance(stream, Console) else _console(stream, color=color)
         self._frame = Frame(run)
-        self._picture = _Picture()
+        self._place = _Place()
         self._keys = _Keys(self._console.file)
         self._title = _Title(self._console.file, os.environ)
-        self._live: Live | None = None
         self._due = float("-inf")
 
     def refresh(self, state: ProgressState, now: float) -> None:
@@ -54,47 +52,58 @@ class LiveView(Observer):
         self._due = max(self._due, now) + _SPACING
         self._keys.set_echo(on=False)
         width, height = self._console.size
-        self._erase_wrapped(width)
         # The last row is empty: the terminal echoes ^C there.
-        self._picture.rows = [*self._frame.rows(state, now, width, height), []]
-        self._picture.width = width
-        if self._live is None:
-            self._live = Live(
-                self._picture,
-                console=self._console,
-                auto_refresh=False,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-                vertical_overflow="crop",
-            )
-            self._live.start()
-        self._write(_SYNC_ON)
-        self._live.refresh()
-        self._write(self._title.change(state, now) + _SYNC_OFF)
+        rows = [*self._frame.rows(state, now, width, height), []]
+        start = self._place.top(width, height) if self._place.rows else _HIDE_CURSOR
+        self._place.rows = rows
+        self._write(_SYNC_ON + start + self._drawn(rows) + self._title.change(state, now) + _SYNC_OFF)
 
     def close(self, _state: ProgressState, _now: float) -> None:
         """Erase the view, show the cursor and discard typed input. Can be called twice."""
-        if self._live is not None:
-            self._erase_wrapped(self._console.size.width)
-            self._live.stop()
-            self._live = None
-            self._write(self._title.restore())
+        if self._place.rows:
+            width, height = self._console.size
+            self._write(self._place.top(width, height) + _ERASE + _SHOW_CURSOR + self._title.restore())
+            self._place.rows = []
         self._keys.set_echo(on=True)
 
-    def _erase_wrapped(self, width: int) -> None:
-        """Erase rows that a narrowed terminal has wrapped: they take more lines than were drawn."""
-        rows = self._picture.rows
-        if self._live is None or width >= self._picture.width or not rows:
-            return
-        folded = sum(max(1, -(-width_of(row) // width)) for row in rows)
-        if folded > len(rows):
-            self._write(f"\r\x1b[{folded - 1}A\x1b[J" + "\n" * (len(rows) - 1))
+    def _drawn(self, rows: list[Row]) -> str:
+        """Return the rows as they are written; the rest of each line and everything below are erased."""
+        return "\n".join("".join(map(self._styled, row)) + _ERASE_LINE for row in rows) + _ERASE
 
-    def _write(self, control: str) -> None:
-        if self._console.is_terminal:
-            self._console.file.write(control)
-            self._console.file.flush()
+    def _styled(self, part: Span) -> str:
+        text, style = part
+        system = ColorSystem.STANDARD if self._console.color_system and not self._console.no_color else None
+        return Style.parse(style).render(text, color_system=system) if style else text
+
+    def _write(self, output: str) -> None:
+        self._console.file.write(output)
+        self._console.file.flush()
+
+
+class _Place:
+    """Where the last frame is: the cursor is in its last row."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self._size = (0, 0)
+        self._scrolled: list[Row] = []  # rows that a terminal that became lower has scrolled off its screen
+
+    def top(self, width: int, height: int) -> str:
+        """Return the control sequence to the frame's first row, of which a narrower terminal has wrapped some."""
+        before, self._size = self._size, (width, height)
+        above = _lines(self.rows, width) - 1
+        if before[1] and height > before[1]:  # scrolled rows come back
+            above += min(_lines(self._scrolled, width), height - before[1])
+            self._scrolled = []
+        elif before != self._size:
+            kept = list(self.rows)
+            while _lines(kept[1:], width) >= height:
+                self._scrolled.append(kept.pop(0))
+        return f"\r\x1b[{above}A" if above else "\r"
+
+
+def _lines(rows: list[Row], width: int) -> int:
+    return sum(max(1, -(-width_of(row) // width)) for row in rows)
 
 
 class _Title:
@@ -137,20 +146,6 @@ def shows_progress(env: Mapping[str, str]) -> bool:
         or env.get("TERM_PROGRAM") in ("ghostty", "WezTerm")
         or (vte.isdecimal() and int(vte) >= 7900)
     )
-
-
-class _Picture:
-    """The rows as a rich renderable, without measuring or wrapping."""
-
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
-        self.width = 0
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for row in self.rows:
-            for text, style in row:
-                yield Segment(text, Style.parse(style) if style else None)
-            yield Segment.line()
 
 
 def _console(stream: TextIO, *, color: bool) -> Console:
