@@ -121,6 +121,7 @@ class ProgressState:
     sessions: dict[str, SessionState] = field(default_factory=dict)
     session: str = ""  # the newest session
     sessions_done: int = 0
+    sessions_in: Counter[str] = field(default_factory=Counter)  # number of sessions created, by category
     channel: Channel = field(default_factory=Channel)
     finished: deque[ev.FileEnded] = field(default_factory=lambda: deque(maxlen=HISTORY))
     failures: list[ev.FileFailed] = field(default_factory=list)  # the first `MOST_KEPT`

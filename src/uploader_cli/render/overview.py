@@ -29,6 +29,14 @@ def host(server: str) -> str:
     return safe(urlsplit(server).netloc.rpartition("@")[2] or server)
 
 
+def destination(state: ProgressState) -> str:
+    """Return `host:port/category`: where the files go."""
+    place = host(state.server)
+    if len(state.sessions_in) > 1:
+        return f"{place}, {len(state.sessions_in):,} categories"
+    return "/".join([place, *map(safe, state.sessions_in)])
+
+
 def percent(fraction: float, *, at_most: bool = False) -> str:
     """Format ` 42 %` in five cells, rounded down: only a complete whole is 100 %."""
     return f"{'≤' if at_most else ''}{int(fraction * 100 + 1e-9)} %".rjust(5)

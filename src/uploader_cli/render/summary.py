@@ -1,4 +1,4 @@
-"""The summary of a run in plain text: the verdict, the failures with their fixes, and warnings."""
+"""The summary of a run in plain text: failures with their fixes, warnings, and at the end the verdict."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.events import FailureCode, Phase, SkipReason, WarningCode
+from uploader_cli.render import overview
 from uploader_cli.render.words import plural, rate, safe, size, span, wrap
 
 if TYPE_CHECKING:
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import FileFailed, RunFinished
     from uploader_cli.core.state import ProgressState, SessionState
 
-MOST = 20  # maximum failed files, and watched sessions, listed
-_NOTES = 10  # maximum warnings, renamed files, analyses and interrupted files listed
+MOST = 10  # maximum failed files, warnings, watched sessions and others listed
 
 FIXES = {
     FailureCode.REFUSED_TYPE: "The server does not accept this type: convert the file, or skip it with --exclude.",
@@ -87,14 +87,15 @@ def summary(
     width: int = 80,
     color: bool = False,
     resume_hint: str = "",
+    failed_to: str = "",
     verbose: bool = False,
 ) -> list[str]:
-    """Return lines of at most `width` cells (20 at least); `resume_hint` is the command that resumes the run."""
+    """Return lines of at most `width` cells (20 at least).
+
+    `resume_hint` is the command that resumes the run, `failed_to` the file that lists all failed files.
+    """
     lines = _Lines(max(20, width))
     watching, interrupted = state.watched, outcome.exit_code in _INTERRUPTED
-    lines.add(*(_watch_verdict(state, outcome) if watching else _verdict(state, outcome)))
-    if verbose and state.bottleneck is not None:
-        lines.add(" ", f"limited by {_LIMITED_BY[state.bottleneck]}")
     if watching:
         _sessions(lines, state)
     _skips(lines, state)
@@ -102,11 +103,16 @@ def summary(
         lines.add("!", "stored under another name:")
         names = [f"{done.path} → {done.stored_as}" for done in state.renames]
         lines.list(" ", names, state.renamed)
-    _failures(lines, state)
     _analyses(lines, state, interrupted=interrupted)
     _warnings(lines, state)
+    _failures(lines, state, failed_to)
     if interrupted and not watching:
-        _interrupted(lines, state, "" if _complete(state, outcome) else resume_hint)
+        _interrupted(lines, state)
+    lines.add(*(_watch_verdict(state, outcome) if watching else _verdict(state, outcome)))
+    if not watching and (outcome.completed or outcome.failed):
+        lines.add(" ", _place(state))
+    if verbose and state.bottleneck is not None:
+        lines.add(" ", f"limited by {_LIMITED_BY[state.bottleneck]}")
     if outcome.exit_code:
         exits = {**_EXITS, **_EXITS_OF_A_WATCH} if watching else _EXITS
         words = exits.get(outcome.exit_code, "see above")
@@ -114,6 +120,9 @@ def summary(
         lines.add(" ", f"exit code {outcome.exit_code}: {words}")
     if state.advice:
         lines.add("→", safe(state.advice))
+    unfinished = interrupted or outcome.failed or outcome.cancelled
+    if resume_hint and unfinished and not watching and not _complete(state, outcome):
+        lines.add("→", f"to {'resume' if interrupted else 'retry'}: {safe(resume_hint)}")
     return [_colored(line) for line in lines.out] if color else lines.out
 
 
@@ -135,7 +144,7 @@ class _Lines:
         texts: Sequence[str],
         total: int | None = None,
         *,
-        most: int = _NOTES,
+        most: int = MOST,
         indent: int = 0,
         mark: str = "…",
         noun: str = "",
@@ -176,6 +185,13 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     return "✗", f"{outcome.completed:,} of {plural(total, 'file')} confirmed by the server{failed}, {took}"
 
 
+def _place(state: ProgressState) -> str:
+    """Format `stored in files.example.com/personal, session 2ba25c4c-…`."""
+    created = state.sessions_in.total()
+    session = f", session {safe(state.session)}" if created else ""
+    return f"stored in {overview.destination(state)}" + (f", {created:,} sessions" if created > 1 else session)
+
+
 def _complete(state: ProgressState, outcome: RunFinished) -> bool:
     """Return True where the upload is complete and only an analysis failed."""
     unfinished = outcome.failed or outcome.cancelled or state.running or state.over < state.selected
@@ -208,7 +224,7 @@ def _sessions(lines: _Lines, state: ProgressState) -> None:
             if session.status == "unknown":
                 end = "unknown to the server" if session.heard is None else "no longer known to the server"
             ends.append(f"session {session.session}: {end}")
-    lines.list("✗", ends, most=MOST, mark="✗", noun="session")
+    lines.list("✗", ends, mark="✗", noun="session")
 
 
 def _analyses(lines: _Lines, state: ProgressState, *, interrupted: bool) -> None:
@@ -233,20 +249,21 @@ def _skips(lines: _Lines, state: ProgressState) -> None:
         lines.add("-", f"{untried:,} not tried: {safe(state.trouble[:1000]) or 'the run ended before'}")
 
 
-def _failures(lines: _Lines, state: ProgressState) -> None:
-    """List failures grouped by cause, each group with its fix."""
+def _failures(lines: _Lines, state: ProgressState, failed_to: str) -> None:
+    """List the first failures grouped by cause, each group with its fix, and the number of the others."""
     groups: dict[tuple[FailureCode, bool], list[FileFailed]] = {}
     for failed in state.failures:
         groups.setdefault((failed.code, failed.retryable), []).append(failed)
     left = MOST
-    for (code, retryable), count in state.failed_as.most_common():
-        shown = groups.get((code, retryable), [])[:left]
+    for later, ((code, retryable), count) in enumerate(state.failed_as.most_common(), 1 - len(state.failed_as)):
+        shown = groups.get((code, retryable), [])[: max(1, left + later)]  # one for each later group
         lines.add("✗", f"{count:,} failed: {code.replace('_', ' ')} – {'' if retryable else 'not '}retryable")
         _reasons(lines, shown)
-        if count > len(shown):
-            lines.add("…", f"and {count - len(shown):,} more", indent=2)
         left -= len(shown)
         lines.add("→", FIXES[code], indent=2)
+    rest = state.failed - MOST + left
+    if rest > 0:
+        lines.add("…", f"{rest:,} more: {safe(failed_to) or '--failed-to FILE lists all'}")
 
 
 def _reasons(lines: _Lines, group: Sequence[FileFailed]) -> None:
@@ -257,10 +274,9 @@ def _reasons(lines: _Lines, group: Sequence[FileFailed]) -> None:
     for message, files in by_message.items():
         if message and len(files) > 1:
             lines.add(" ", message)
+            message = ""
         for failed in files:
-            lines.add("✗", safe(failed.path), indent=2)
-        if message and len(files) == 1:
-            lines.add(" ", message, indent=2)
+            lines.add("✗", safe(failed.path) + (f": {message}" if message else ""), indent=2)
 
 
 def _warnings(lines: _Lines, state: ProgressState) -> None:
@@ -276,14 +292,12 @@ def _warnings(lines: _Lines, state: ProgressState) -> None:
     lines.list("!", others, mark="!", noun="warning")
 
 
-def _interrupted(lines: _Lines, state: ProgressState, resume_hint: str) -> None:
+def _interrupted(lines: _Lines, state: ProgressState) -> None:
     flying = [file.path for file in state.running.values()]
     flying += [done.path for done in state.finished if done.outcome is Phase.CANCELLED and done.path]
     if flying:
         lines.add("■", "in progress when interrupted:")
         lines.list("■", flying, indent=2)
-    if resume_hint:
-        lines.add("→", f"to resume: {safe(resume_hint)}")
 
 
 def _colored(line: str) -> str:

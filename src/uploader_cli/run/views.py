@@ -59,7 +59,8 @@ def observers(settings: Settings, run_id: str, *, resume_hint: str = "") -> list
     if log is not None:
         out.append(log)  # it may print a warning after the view is closed
     quiet = settings.quiet or (settings.json and kind == "none")
-    out.append(_Summary(quiet, color, resume_hint, settings.verbose > 0))
+    failed_to = str(settings.failed_to or "")
+    out.append(_Summary(quiet, color, resume_hint, failed_to, settings.verbose > 0))
     return out
 
 
@@ -81,6 +82,7 @@ class _Summary(Observer):
     quiet: bool
     color: bool
     resume_hint: str
+    failed_to: str
     verbose: bool
 
     def close(self, state: ProgressState, _now: float) -> None:
@@ -95,6 +97,7 @@ class _Summary(Observer):
             width=columns(UNFOLDED),
             color=self.color,
             resume_hint=self.resume_hint,
+            failed_to=self.failed_to,
             verbose=self.verbose,
         )
         sys.stderr.write("\n".join(lines) + "\n")

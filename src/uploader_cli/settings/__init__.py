@@ -3,7 +3,7 @@
 from uploader_cli.settings.config_files import config_template, user_config_file
 from uploader_cli.settings.masking import MASK, mask
 from uploader_cli.settings.model import DEFAULT, OPTIONS, Layer, Option, Settings, Source
-from uploader_cli.settings.resolution import profiles, resolve
+from uploader_cli.settings.resolution import presets, profiles, resolve
 from uploader_cli.settings.values import Header, Invalid, Metadata, parse_size
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "config_template",
     "mask",
     "parse_size",
+    "presets",
     "profiles",
     "resolve",
     "user_config_file",

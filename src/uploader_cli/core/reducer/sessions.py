@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def _session_created(state: ProgressState, event: ev.SessionCreated, now: float) -> list[ev.Event]:
     state.sessions[event.session] = SessionState(event.session)
     state.session = event.session
+    state.sessions_in[event.category] += 1
     state.advanced = now
     return [event, *recovered(state, state.incidents.end(IncidentKind.SESSION, now))]
 
