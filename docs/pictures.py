@@ -59,7 +59,7 @@ class Picture:
     limit_rate: str = "none"
 
 
-SENDING = r"[34] of 7 done[\s\S]*↑[^\n]* [2-7]\d %"
+SENDING = r"[34] of 7\b[\s\S]*↑[^\n]* [2-7]\d %"
 """Some files are complete, others are being sent."""
 PICTURES = (
     Picture("live", "uploader upload videos", rf"● live[\s\S]*{SENDING}", limit_rate="4M"),

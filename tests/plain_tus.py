@@ -33,6 +33,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(201, Location=f"/files/{number}")
 
     def do_HEAD(self) -> None:
+        if self.headers["Tus-Resumable"] != "1.0.0":
+            self._answer(412)
+            return
         if not self.path.rpartition("/")[2].isdecimal():
             self._answer(404)
             return

@@ -23,8 +23,9 @@ PACKAGES = {
     "realtime": "core realtime",
     "render": "core render",
     "report": "core errors exit_status report render.words",
-    "checks": "core errors exit_status settings checks realtime.socket realtime.policy render.words report.junit "
-    "transfer.http transfer.wire transfer.api transfer.pacing transfer.bodies transfer.journal.schema",
+    "checks": "core errors exit_status settings checks realtime.socket realtime.policy render.words render.github "
+    "report.junit report.markdown transfer.http transfer.wire transfer.api transfer.pacing transfer.bodies "
+    "transfer.journal.schema",
     "cli": "run settings signals errors exit_status render.ndjson cli __version__",  # ndjson: --json-schema
 }
 """Each package, and what it may import of ours."""

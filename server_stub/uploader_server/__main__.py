@@ -28,11 +28,16 @@ They and --latency and --fail-file are short forms of --fault rules, which --lis
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that prints errors in one line, without the usage."""
+    """An ArgumentParser that prints errors without the usage."""
 
     def error(self, message: str) -> NoReturn:
         """Print the message and exit with code 2."""
-        self.exit(2, f"{self.prog}: {message} (see --help)\n")
+        self.exit(2, in_two_lines(message.removeprefix("argument "), f"see: {self.prog} --help"))
+
+
+def in_two_lines(message: str, hint: str) -> str:
+    """Return an error in the style of the client."""
+    return f"error: {message}\n" + (f"hint: {hint}\n" if hint else "")
 
 
 def parser(prog: str = PROG) -> argparse.ArgumentParser:
@@ -86,9 +91,9 @@ def _secret(option: str, path: Path) -> str:
     try:
         secret: str = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise StartupError(f"{option} {path}: can't be read ({error}); name a readable text file") from error
+        raise StartupError(f"{option} {path}: can't be read ({error})", "name a readable text file") from error
     if not secret:
-        raise StartupError(f"{option} {path}: it is empty; write a secret to it")
+        raise StartupError(f"{option} {path}: it is empty", "write a secret to it")
     return secret
 
 
@@ -96,7 +101,7 @@ def _auth_token(path: Path) -> str:
     """Return the bearer token of a file. Raises StartupError also if it is not valid in a header."""
     token = _secret("--auth-token-file", path)
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise StartupError(f"--auth-token-file {path}: a token is one line of printable ASCII without spaces; fix it")
+        raise StartupError(f"--auth-token-file {path}: a token is one line of printable ASCII without spaces", "fix it")
     return token
 
 
@@ -115,7 +120,7 @@ def configured(options: argparse.Namespace) -> ServerConfig:
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Serve until SIGTERM or SIGINT. Return the exit code: 0, or 2 if the server can't start.
 
-    `prog` is the prefix of error messages.
+    `prog` is the command in hints.
     """
     options = parser(prog).parse_args(argv)
     if options.list_faults:
@@ -126,14 +131,14 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
         config = configured(options)
         if options.print_token:
             if options.jwt_secret_file is None:
-                raise StartupError("--print-token: it needs a fixed secret; add --jwt-secret-file FILE")
+                raise StartupError("--print-token: it needs a fixed secret", "add --jwt-secret-file FILE")
             sys.stdout.write(issue_token(config.jwt_secret) + "\n")
             return 0
         from uploader_server.serving import serve  # late import, to start --help fast
 
         serve(config, lambda url, root: _announce(url, root, config, verbose=options.verbose))
     except StartupError as error:
-        sys.stderr.write(f"{prog}: {error}\n")
+        sys.stderr.write(in_two_lines(str(error), error.hint))
         return 2
     return 0
 

@@ -87,7 +87,7 @@ class UploadApp:
             self._log = AccessLog(config)
         except OSError as error:
             raise StartupError(
-                f"--access-log {config.access_log}: can't write to it ({error.strerror}); choose another file"
+                f"--access-log {config.access_log}: can't write to it ({error.strerror})", "choose another file"
             ) from error
 
     def _further_routes(self) -> list[Route]:
@@ -176,7 +176,8 @@ def create_app(config: ServerConfig, *, faults: Faults | None = None, scripted: 
     except RuleError as error:
         raise StartupError(f"--fault {error}") from None
     if config.fault_control and not config.loopback:
-        raise StartupError(f"--fault-control: not allowed on {config.host}; use a loopback address (--host 127.0.0.1)")
+        hint = "use a loopback address (--host 127.0.0.1)"
+        raise StartupError(f"--fault-control: not allowed on {config.host}", hint)
     store = Store(config.root, durable=config.durable)
     metrics = Metrics()
     realtime = Realtime(config, metrics)

@@ -22,13 +22,18 @@ Durability = Literal["fsync", "none"]
 
 MIB = 1 << 20
 _SIZE = re.compile(r"(?P<number>\d{1,18}(?:\.\d{1,18})?)\s*(?P<unit>[kmgt]?)(?P<decimal>i?b?)", re.IGNORECASE)
+_DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
 _MODE = re.compile(
     r"(?P<kind>up|off|refuse|hang)|(?P<timed>flap|kill-after|kick|freeze):(?P<seconds>\d+(\.\d+)?)", re.ASCII
 )
 
 
 class StartupError(Exception):
-    """The server can't start; the message names the option and the fix."""
+    """The server can't start; the message names the option, `hint` the fix."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,18 @@ def parse_number(text: str) -> float:
     return value
 
 
+def parse_duration(text: str) -> float:
+    """Parse a duration into seconds: `90`, `10m` or `1h30m`. Raises ValueError."""
+    match = _DURATION.fullmatch(text)
+    if match is None or not text:
+        return parse_number(text)
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
 def parse_seconds(text: str) -> float:
-    """Parse a number of seconds greater than 0. Raises ValueError."""
-    value = parse_number(text)
+    """Parse a duration greater than 0. Raises ValueError."""
+    value = parse_duration(text)
     if value == 0:
         raise ValueError("it must be more than 0 seconds")
     return value
@@ -156,7 +170,9 @@ class ServerConfig:
     Units: sizes are bytes, times are seconds, except `latency_ms`.
     """
 
-    host: str = option("127.0.0.1", "--host ADDRESS", "address to listen on (default: 127.0.0.1, this machine only)")
+    host: str = option(
+        "127.0.0.1", "--host ADDRESS", "address to listen on; :: for all (default: 127.0.0.1, this machine only)"
+    )
     port: int = option(8005, "--port N", "port; 0 selects a free one (default: 8005)", _port)
     root: Path | None = option(None, "--root DIR", "directory for files (default: temporary, removed on exit)", Path)
     durability: Durability | None = option(
@@ -170,11 +186,13 @@ class ServerConfig:
     relative_paths: bool = True
     rate_limit: int | None = option(None, "--rate-limit N", "API calls per 15 minutes; 0: no limit", _COUNT)
     rate_window: float = 900.0
-    session_ttl: float = option(24 * 3600.0, "--session-ttl S", "expiry of idle sessions in seconds", parse_seconds)
+    session_ttl: float = option(
+        24 * 3600.0, "--session-ttl TIME", "expiry of idle sessions, as 90 or 1h30m", parse_seconds
+    )
     tus: bool = option(default=True, flag="--no-tus", text="disable resumable uploads (tus 1.0)")
     anonymous_tus: bool = option(default=True, flag="--no-anonymous-tus", text="require a session for tus uploads")
     packs: bool = option(default=True, flag="--no-packs", text="disable packs of small files and the lookup")
-    upload_ttl: float = option(7 * 24 * 3600.0, "--upload-ttl S", "expiry of idle tus uploads", parse_seconds)
+    upload_ttl: float = option(7 * 24 * 3600.0, "--upload-ttl TIME", "expiry of idle tus uploads", parse_seconds)
     faults: tuple[str, ...] = option((), "--fault RULE", "inject a fault; repeatable")
     fault_control: bool = option(
         default=False, flag="--fault-control", text="change faults at run time at /faults (loopback only)"
@@ -182,7 +200,7 @@ class ServerConfig:
     realtime: str | None = option(None, "--realtime V", "faults of Socket.IO, see below", _text(RealtimeMode.parse))
     websocket: str | None = option(None, "--websocket V", "faults of websockets only", _text(RealtimeMode.parse))
     latency_ms: float = option(0.0, "--latency MS", "delay of every request in ms", _COUNT)
-    processing_seconds: float | None = option(None, "--processing S", "processing time per file", parse_number)
+    processing_seconds: float | None = option(None, "--processing TIME", "processing time per file", parse_duration)
     request_timeout: float | None = None
     """Maximum time to receive a request (reference: 300 s); 0: no limit."""
     idle_timeout: float = 300.0
@@ -192,7 +210,7 @@ class ServerConfig:
     progress_linger: float = 5.0
     """Reference only: time from the end of a session until `/progress` is 404."""
     fail_files: tuple[str, ...] = option((), "--fail-file GLOB", "fail matching files inside a 200; repeatable")
-    analysis_seconds: float = option(3.0, "--analysis-seconds S", "duration of an analysis", parse_number)
+    analysis_seconds: float = option(3.0, "--analysis-seconds TIME", "duration of an analysis", parse_duration)
     analysis: str | None = option(None, "--analysis V", "faults of analyses, see below", _text(AnalysisMode.parse))
     jwt_secret: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     auth_token: str | None = field(default=None, repr=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import shutil
 import signal
 import socket
@@ -71,23 +72,27 @@ class Granian(Server):
 def listen(config: ServerConfig) -> socket.socket:
     """Bind the address. Raises StartupError with the option and the fix."""
     where = f"{config.host}:{config.port}"
+    hint = "use 127.0.0.1 for this machine only, or :: for all addresses"
     try:
         family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-        listener = socket.create_server((config.host, config.port), family=family, backlog=BACKLOG)
+        both = config.host == "::" and socket.has_dualstack_ipv6()
+        listener = socket.create_server((config.host, config.port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
         # Inherited by accepted connections; avoids delays of 40 ms by Nagle's algorithm and delayed ACKs.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except socket.gaierror as error:
-        raise StartupError(f"--host {config.host}: not an address of this machine ({error.strerror})") from error
+        raise StartupError(f"--host {config.host}: not an address of this machine ({error.strerror})", hint) from error
     except OverflowError as error:
-        raise StartupError(f"--port {config.port}: a port is a number from 0 to 65535") from error
+        raise StartupError(f"--port {config.port}: no port", "a port is a number from 0 to 65535") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            fix = "another program is listening there; stop it, or choose another port (--port 0 selects a free one)"
-            raise StartupError(f"--port {config.port}: {where} is in use: {fix}") from error
+            hint = "stop the program that is listening there, or choose another port (--port 0 selects a free one)"
+            raise StartupError(f"--port {config.port}: {where} is in use", hint) from error
         if error.errno in {errno.EACCES, errno.EPERM}:
-            raise StartupError(f"--port {config.port}: permission denied; choose a port above 1023") from error
-        raise StartupError(f"--host {config.host}: can't listen on {where} ({error.strerror})") from error
+            raise StartupError(f"--port {config.port}: permission denied", "choose a port above 1023") from error
+        raise StartupError(
+            f"--host {config.host}: can't listen there ({os.strerror(error.errno or 0)})", hint
+        ) from error
 
 
 def url_of(listener: socket.socket) -> str:

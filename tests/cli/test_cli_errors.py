@@ -75,10 +75,27 @@ def test_removed_working_directory_is_an_error(runs: Runs, capsys: pytest.Captur
     assert "the working directory was deleted" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("argv", [["nonsense"], ["upload", "--nonsense", "a"], ["upload", "a", "--token", "x"]])
-def test_usage_errors_end_with_2(runs: Runs, argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(argv) == 2
-    assert "Traceback" not in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("line", "error", "hint"),
+    [
+        ("nonsense", "no such command: 'nonsense'", "see: uploader --help"),
+        ("uplod a", "no such command: 'uplod'", "did you mean upload?"),
+        ("upload -Z", "-Z: no such option", "see: uploader upload --help"),
+        ("upload a --token x", "--token: no such option", "did you mean --token-file?"),
+        ("upload a -s", "-s needs a value", "see: uploader upload --help"),
+        ("upload a --json=1", "--json takes no value", "see: uploader upload --help"),
+        ("status", "SESSION is missing", "see: uploader status --help"),
+        ("delete a b", "unexpected argument: b", "see: uploader delete --help"),
+        ("demo --files x", "--files: 'x' is not a whole number", "see: uploader demo --help"),
+        ("demo --files 0", "--files: 0 is not from 1 to 1000", "see: uploader demo --help"),
+        ("smoke --budget 0", "--budget: 0 is less than 1", "see: uploader smoke --help"),
+    ],
+)
+def test_usage_error_is_an_error_and_a_hint(
+    runs: Runs, line: str, error: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 2
+    assert capsys.readouterr() == ("", f"error: {error}\nhint: {hint}\n")
 
 
 def test_ctrl_c_ends_with_130(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:

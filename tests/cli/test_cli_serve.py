@@ -17,7 +17,7 @@ from typer.main import get_command
 
 from uploader_cli.__main__ import main
 from uploader_cli.cli.app import app
-from uploader_server.__main__ import parser
+from uploader_server.__main__ import configured, parser
 
 
 @pytest.fixture
@@ -56,6 +56,13 @@ def test_serve_has_the_options_of_the_server() -> None:
     own = {flag for action in parser()._actions for flag in action.option_strings}
     serve: Any = get_command(app).commands["serve"]  # type: ignore[attr-defined]
     assert {flag for param in serve.params for flag in param.opts} | {"-h", "--help"} == own
+
+
+def test_serve_accepts_durations() -> None:
+    argv = ["--session-ttl", "1h30m", "--upload-ttl", "2d", "--processing", "500s", "--analysis-seconds", "1.5"]
+    config = configured(parser().parse_args(argv))
+    assert (config.session_ttl, config.upload_ttl) == (5400, 172_800)
+    assert (config.processing_seconds, config.analysis_seconds) == (500, 1.5)
 
 
 def test_serve_without_options_passes_none(handed_over: list[list[str]]) -> None:

@@ -57,8 +57,8 @@ def test_output_for_people_is_on_stderr(server: EmbeddedServer, tmp_path: Path) 
     assert lines[0] == f"uploader smoke: {server.url}"
     for check in CHECKS:
         assert any(check.id in line for line in lines)
-    assert lines[-1] == "✓ 29 checks passed (2 not offered, 1 skipped)"
-    assert "Left on the server (11):" in done.err
+    assert lines[-1] == "✓ 31 checks passed (2 not offered, 1 skipped)"
+    assert "Left on the server (9):" in done.err
 
 
 def test_json_and_junit_include_the_cleanup(tmp_path: Path) -> None:

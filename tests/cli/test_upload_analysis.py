@@ -143,9 +143,17 @@ def test_uploaded_files_can_be_analysed_again(make_files: Callable[..., Path]) -
     assert ends(done) == stages_of(Kind.CONTENT)
 
 
-def test_an_analysis_needs_a_token(make_files: Callable[..., Path]) -> None:
-    """Exit 5, and the upload is complete."""
+def test_an_analysis_of_the_bundled_server_needs_no_token(make_files: Callable[..., Path]) -> None:
     with running_server(**QUICK) as server:
+        files = make_files(**{"a.mp4": 500})
+        done = uploader("upload", files, "-s", server.url, "--analyze", "content", "--json", home=files.parent)
+    assert done.code == 0, done.err
+    assert saved(files.parent)["analyses"][0]["result"]["finalReport"]
+
+
+def test_an_analysis_of_the_reference_backend_needs_a_token(make_files: Callable[..., Path]) -> None:
+    """Exit 5, and the upload is complete."""
+    with running_server(flavour="reference", **QUICK) as server:
         files = make_files(**{"a.mp4": 500})
         done = uploader("upload", files, "-s", server.url, "--analyze", "content", "--json", home=files.parent)
     assert done.code == 5

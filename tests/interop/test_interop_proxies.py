@@ -106,7 +106,10 @@ def test_doctor_finds_the_body_limit_of_nginx(tmp_path: Path, flavour: str) -> N
     with running_server(flavour=flavour) as server, stock_nginx(tmp_path, server.url) as url:
         limited, free = (uploader("doctor", "-s", where, home=tmp_path) for where in (url, server.url))
         assert (limited.code, free.code) == (0, 0), limited.err + free.err
+        smoke = uploader("smoke", "-s", url, "--only", "body-limit", home=tmp_path)
     assert "refuses requests of 2.0 MiB (413), 1.0 MiB pass" in " ".join(limited.err.split())
+    assert smoke.code == 4
+    assert "client_max_body_size" in smoke.err
     assert "client_max_body_size" in limited.err
     assert "requests of 8.0 MiB pass" in free.err
     assert stored(server) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
@@ -57,12 +58,8 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.fixture
-def tus_server(node: Node, tmp_path: Path) -> Iterator[TusServer]:
-    """Start a server that cuts PATCH requests after a seeded number of bytes, the first one after none."""
-    directory = tmp_path / "store"
-    directory.mkdir()
-    cuts = [0, *(random.Random(3).randrange(CHUNK) for _ in range(30))]
+@contextlib.contextmanager
+def running(node: Node, directory: Path, cuts: list[int]) -> Iterator[TusServer]:
     process = node.start("tus_node_server.mjs", str(directory), json.dumps(cuts))
     try:
         assert process.stdout is not None
@@ -73,6 +70,16 @@ def tus_server(node: Node, tmp_path: Path) -> Iterator[TusServer]:
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def tus_server(node: Node, tmp_path: Path) -> Iterator[TusServer]:
+    """Start a server that cuts PATCH requests after a seeded number of bytes, the first one after none."""
+    directory = tmp_path / "store"
+    directory.mkdir()
+    cuts = [0, *(random.Random(3).randrange(CHUNK) for _ in range(30))]
+    with running(node, directory, cuts) as server:
+        yield server
 
 
 @pytest.fixture
@@ -126,3 +133,23 @@ def test_resume_after_kills(tus_server: TusServer, files: list[Path], tmp_path: 
     counts = tus_server.counts()
     assert counts["POST"] <= len(files) + 2 * JOBS  # a creation interrupted by a kill may be repeated
     assert counts["patched"] <= sum((LARGE | SMALL).values()) + (counts["broken"] + 2 * JOBS) * CHUNK
+
+
+def test_smoke_and_doctor_pass_on_it(node: Node, tmp_path: Path) -> None:
+    """Without cuts; what smoke creates is deleted."""
+    directory = tmp_path / "store"
+    directory.mkdir()
+    with running(node, directory, []) as server:
+        smoke = uploader("smoke", "--tus-endpoint", server.endpoint, "--json", home=tmp_path)
+        doctor = uploader("doctor", "--tus-endpoint", server.endpoint, home=tmp_path)
+        wrong = uploader("smoke", "-s", server.url, home=tmp_path)
+    *checks, verdict = map(json.loads, smoke.out.splitlines())
+    assert smoke.code == 0, smoke.out
+    passed = {check["id"] for check in checks if check["verdict"] == "pass"}
+    assert passed >= {"tus-core", "tus-resume", "tus-creation-with-upload", "tus-termination", "body-limit", "clean-up"}
+    assert verdict["left"] == []
+    assert list(directory.iterdir()) == []
+    assert doctor.code == 0, doctor.err
+    assert "uploads will be resumable (tus)" in " ".join(doctor.err.split())
+    assert wrong.code == 6
+    assert "use --tus-endpoint" in wrong.err

@@ -1,7 +1,8 @@
 // @tus/server with a FileStore: `node tus_node_server.mjs DIRECTORY CUTS` prints its port.
 //
-// CUTS is a JSON list of numbers. Every third PATCH is broken off: the first one once CUTS[0] bytes of its body have come
-// (or all, where it has no more), the next one after CUTS[1], and so on, round and round. `GET /counts` tells what was asked.
+// CUTS is a JSON list of numbers, empty for no cuts. Every third PATCH is broken off: the first one once CUTS[0] bytes of
+// its body have come (or all, where it has no more), the next one after CUTS[1], and so on, round and round. `GET /counts`
+// tells what was asked.
 import { createServer } from 'node:http'
 import { FileStore } from '@tus/file-store'
 import { Server } from '@tus/server'
@@ -24,7 +25,7 @@ const server = createServer((request, response) => {
   if (request.url === '/counts') return response.end(JSON.stringify(counts))
   counts[request.method] += 1
   if (request.method === 'PATCH') {
-    const breaks = counts.PATCH % 3 === 0
+    const breaks = cuts.length && counts.PATCH % 3 === 0
     const length = Number(request.headers['content-length'])
     watch(request, breaks ? Math.min(length, cuts[counts.broken++ % cuts.length]) : Infinity)
   }

@@ -119,6 +119,30 @@ def test_invalid_integers(raw: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("raw", "seconds"),
+    [
+        ("90", 90),
+        (90, 90),
+        ("1.5", 1.5),
+        ("90s", 90),
+        ("10m", 600),
+        ("1h30m", 5400),
+        ("2d", 172_800),
+        (" 5m ", 300),
+        ("1.5h", 5400),
+    ],
+)
+def test_durations(raw: object, seconds: float) -> None:
+    assert values.seconds(zero=False)(raw) == seconds
+
+
+@pytest.mark.parametrize("raw", ["10x", "1m1h", "m", "-5m", "", "0m", "nan"])
+def test_invalid_durations(raw: str) -> None:
+    with pytest.raises(Invalid, match="a number of seconds \\(or 10m, 1h30m\\), more than 0"):
+        values.seconds(zero=False)(raw)
+
+
+@pytest.mark.parametrize(
     ("raw", "zero", "good"), [("0", True, True), (0, False, False), ("0.5", False, True), ("-1", True, False)]
 )
 def test_seconds(raw: object, zero: bool, good: bool) -> None:

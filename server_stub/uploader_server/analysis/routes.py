@@ -82,7 +82,10 @@ class AnalysisCalls:
         return Json({"success": True, "data": data, "timestamp": timestamp()})
 
     def _authorise(self, request: Request) -> None:
-        check_token(request.headers.get("authorization"), self._config.jwt_secret, self._config.auth_token)
+        """Check the token. The bundled server needs none, unless `auth_token` is configured; a bad one is refused."""
+        given = request.headers.get("authorization")
+        if given or self._config.reference or self._config.auth_token:
+            check_token(given, self._config.jwt_secret, self._config.auth_token)
 
     async def _fields(self, request: Request) -> dict[str, Any]:
         """Check the token and return the JSON object of the body. Raises ApiError 400 or 401."""

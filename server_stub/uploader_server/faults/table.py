@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from uploader_server.analysis.stages import STAGES
-from uploader_server.config import parse_number, parse_seconds, parse_size
+from uploader_server.config import parse_duration, parse_number, parse_seconds, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -158,7 +158,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "at": _size,
     "bytes": _integer,
     "code": _status,
-    "down": parse_number,
+    "down": parse_duration,
     "key": str,
     "ms": parse_number,
     "rate": parse_size,

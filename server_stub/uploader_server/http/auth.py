@@ -1,4 +1,4 @@
-"""Authentication: JSON Web Tokens (HS256) for DELETE and analyses, and one bearer token for all calls."""
+"""Authentication: JSON Web Tokens (HS256) for DELETE and reference analyses, and a bearer token for all calls."""
 
 from __future__ import annotations
 

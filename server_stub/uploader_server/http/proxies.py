@@ -70,9 +70,10 @@ def _values(scope: Scope, name: str) -> list[str]:
 
 def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(text)
+        parsed = ipaddress.ip_address(text)
     except ValueError:
         return None
+    return getattr(parsed, "ipv4_mapped", None) or parsed  # IPv4 on a socket of both families
 
 
 def is_address(text: str) -> bool:

@@ -47,6 +47,7 @@ _ERRORS = {
 _ALWAYS = (403, 421, 429, 500, 503)  # errors of every call
 _JSON_ERRORS = (400, 408, 413)  # errors of a call with a JSON body
 _JWT: Part = {"security": [{"jwt": []}]}
+_MAYBE_JWT: Part = {"security": [{}, *_JWT["security"]]}
 _RESUMABLE = "Tus-Resumable:version"
 _STORED = "Content-Location? Upload-File-Id? Repr-Digest? Upload-Expires?"  # headers of responses about an upload
 
@@ -112,7 +113,7 @@ def _upload(summary: str, success: Part, *errors: int, headers: str = "", **more
 
 def _analysis(summary: str, schema: str) -> Part:
     errors = (*_JSON_ERRORS, 401, 404, 409, 422, 504)
-    return _call(summary, _ok("AnalysisAnswer"), *errors, **_json(schema, MAX_FIELDS), **_JWT)
+    return _call(summary, _ok("AnalysisAnswer"), *errors, **_json(schema, MAX_FIELDS), **_MAYBE_JWT)
 
 
 def _calls() -> dict[str, Part]:
@@ -162,7 +163,11 @@ def _calls() -> dict[str, Part]:
         "POST /api/ai/analyze/fusion": _analysis("Plan a fusion of two videos (simulated)", "FusionAnalysis"),
         "POST /api/ai/generate/music-prompt": _analysis("Write a prompt for music (simulated)", "MusicPrompt"),
         "GET /api/ai/analysis/{id}/status": _call(
-            "Get the status of an analysis, by its id or the client's sessionId", _ok("Analysis"), 401, 404, **_JWT
+            "Get the status of an analysis, by its id or the client's sessionId",
+            _ok("Analysis"),
+            401,
+            404,
+            **_MAYBE_JWT,
         ),
         f"OPTIONS {TUS.rstrip('/')}": options,
         f"POST {TUS.rstrip('/')}": create,
@@ -179,7 +184,7 @@ def _calls() -> dict[str, Part]:
             **_body({}, BODY_TYPE),
         ),
         f"DELETE {TUS}{{id}}": _upload(
-            "Remove an upload and its file", _success(204, headers=_RESUMABLE), 401, security=[{}, {"jwt": []}]
+            "Remove an upload and its file", _success(204, headers=_RESUMABLE), 401, **_MAYBE_JWT
         ),
         f"POST {PACKS}": _call(
             "Upload many small files; send manifest before data",

@@ -88,11 +88,10 @@ class Store:
             self.digests = Digests(self.root, self.database, self.reading)
         except (VersionError, OSError, sqlite3.Error) as error:
             self._release()
+            problem, hint = f"can't store files there ({error})", "choose a writable directory"
             if isinstance(error, VersionError):
-                problem = f"{error}; start a newer server, or choose another directory"
-            else:
-                problem = f"can't store files there ({error}); choose a writable directory"
-            raise StartupError(f"--root {self.root}: {problem}") from error
+                problem, hint = str(error), "start a newer server, or choose another directory"
+            raise StartupError(f"--root {self.root}: {problem}", hint) from error
 
     def _check_devices(self) -> None:
         """Raise StartupError if a category is on another file system, where files can't be linked to."""
@@ -101,7 +100,7 @@ class Store:
             directory = self.root / category
             if directory.is_dir() and directory.stat().st_dev != here:
                 raise StartupError(
-                    f"--root {self.root}: {category} is on another file system; choose a root that is on one"
+                    f"--root {self.root}: {category} is on another file system", "choose a root that is on one"
                 )
 
     def _lock_root(self) -> None:
@@ -116,7 +115,7 @@ class Store:
         except BlockingIOError:
             self._release()
             raise StartupError(
-                f"--root {self.root}: another server is using it; stop that one or choose another directory"
+                f"--root {self.root}: another server is using it", "stop that one or choose another directory"
             ) from None
 
     def _release(self) -> None:

@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli.core.protocol import error_code
 from uploader_cli.core.sizes import FIRST_CHUNK, LEAST_CHUNK
+from uploader_cli.core.tus import VERSION, unknown_upload
 from uploader_cli.transfer.api import is_tus
 from uploader_cli.transfer.bodies import Body, Piece
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from uploader_cli.core.tus import Capabilities
     from uploader_cli.transfer.http import Answer
+
+    Ask = Callable[[str, str, Mapping[str, str], Body], Answer]
 
 WAIT = 0.5
 """Seconds, beyond some round trips, for a proxy to refuse a request by its head."""
 TICK = 0.05
-CHUNK, BATCH = "application/offset+octet-stream", "multipart/form-data; boundary=none"
-"""The media types of a tus chunk and of a batch, of which no part comes."""
 REMEDY = "Raise its limit, in nginx with client_max_body_size"
 
 
@@ -35,15 +37,14 @@ class Found(NamedTuple):
     answer: Answer | None
 
 
-def find(ask: Callable[[Body], Answer], kind: str, *, most: int | None = None, round_trip: float = 0.0) -> Found:
-    """Announce a body as large as a chunk, then halves of it until no proxy refuses one.
+def find(ask: Ask, tus: Capabilities | None, *, most: int | None = None, round_trip: float = 0.0) -> Found:
+    """Announce a chunk for an unknown upload, or without tus a batch, then halves of it until no proxy refuses one.
 
-    `ask` sends a request with the body of the media type `kind`; `most` is the server's own limit in bytes,
-    `round_trip` is in seconds.
+    `ask` sends a request. `most` is the server's own limit in bytes, `round_trip` is in seconds.
     """
     size, refused = min(FIRST_CHUNK, most or FIRST_CHUNK), 0
     while True:
-        answer = _announced(ask, kind, size, WAIT + 4 * round_trip)
+        answer = _announced(ask, tus, size, WAIT + 4 * round_trip)
         if answer is None or answer.status != 413 or is_tus(answer) or error_code(answer.body):
             return Found(refused, size, answer)
         refused, size = size, size // 2
@@ -51,7 +52,7 @@ def find(ask: Callable[[Body], Answer], kind: str, *, most: int | None = None, r
             return Found(refused, 0, answer)
 
 
-def _announced(ask: Callable[[Body], Answer], kind: str, size: int, seconds: float) -> Answer | None:
+def _announced(ask: Ask, tus: Capabilities | None, size: int, seconds: float) -> Answer | None:
     """Return the answer that comes before the body, of which only a few bytes are sent; None without one."""
     until = time.monotonic() + seconds
 
@@ -63,7 +64,13 @@ def _announced(ask: Callable[[Body], Answer], kind: str, size: int, seconds: flo
         time.sleep(TICK)
         return 1
 
+    def body(kind: str) -> Body:
+        return Body(kind, [Piece(size, memoryview(bytes(size)))], check=check, throttle=trickle)
+
     try:
-        return ask(Body(kind, [Piece(size, memoryview(bytes(size)))], check=check, throttle=trickle))
+        if tus is None:
+            return ask("POST", "/api/upload/batch", {}, body("multipart/form-data; boundary=none"))
+        headers = {"Tus-Resumable": VERSION, "Upload-Offset": "0"}
+        return ask("PATCH", unknown_upload(tus.endpoint), headers, body("application/offset+octet-stream"))
     except _Unanswered:
         return None

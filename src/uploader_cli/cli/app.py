@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
@@ -14,6 +15,7 @@ from typer.main import get_command
 
 from uploader_cli import __version__
 from uploader_cli.cli.options import FLAGS
+from uploader_cli.errors import UsageError
 
 COMMANDS = {
     "demo": "demo",
@@ -115,14 +117,47 @@ def _root(
     pass
 
 
+_REFUSAL: Any = typer.BadParameter.__base__
+"""The usage errors of Typer, whose class has no public name."""
+_REWORDED = {
+    r"No such option: (.*)": r"\1: no such option",
+    r"No such command (.*)": r"no such command: \1",
+    r"Option '(.*?)' requires an argument": r"\1 needs a value",
+    r"Option '(.*?)' does not take a value.*": r"\1 takes no value",
+    r"Got unexpected extra argument.*\((.*)\)": r"unexpected argument: \1",
+    r"Missing (?:argument|option|parameter) '(.*?)'": r"\1 is missing",
+    r"Invalid value for '(.*?)': (.*)": r"\1: \2",
+    r"(.*) is not a valid int.*": r"\1 is not a whole number",
+    r"(.*) is not in the range (.*)<=x<=(.*)": r"\1 is not from \2 to \3",
+    r"(.*) is not in the range x>=(.*)": r"\1 is less than \2",
+}
+
+
+def _usage_error(refusal: Any, words: Sequence[str]) -> UsageError:
+    """Return a usage error of Typer in the style of the others; `words` are those of the command line."""
+    near = getattr(refusal, "possibilities", None)
+    refusal.possibilities = None
+    text, _, guess = refusal.format_message().partition(" Did you mean ")
+    for pattern, better in _REWORDED.items():
+        text = re.sub(f"^{pattern}$", better, text.rstrip("."), flags=re.DOTALL)
+    guess = near[0] if near else guess.strip("'?")
+    command = "uploader " + "".join(f"{word} " for word in words[:1] if word in COMMANDS)
+    return UsageError(text, hint=f"did you mean {guess}?" if guess else f"see: {command}--help")
+
+
 def run_command(argv: Sequence[str] | None) -> int:
-    """Run one command and return its exit code; its usage errors (2) and Ctrl-C (130) are already printed."""
+    """Run one command and return its exit code; Ctrl-C (130) is already printed. Raise `UsageError`."""
     if "_UPLOADER_COMPLETE" in os.environ:  # set by the script of `uploader completion`
         from typer.completion import completion_init  # type: ignore[attr-defined] # re-exported
 
         completion_init()
     try:
-        app(args=argv, prog_name="uploader")
+        code = app(args=argv, prog_name="uploader", standalone_mode=False)
+    except _REFUSAL as refusal:
+        if "Usage:" in str(refusal):  # no command: the message is the help
+            refusal.show()
+            return 2
+        raise _usage_error(refusal, sys.argv[1:] if argv is None else argv) from None
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
-    return 0
+        code = end.code
+    return code if isinstance(code, int) else 0

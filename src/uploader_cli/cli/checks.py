@@ -34,7 +34,7 @@ def _checks(incomplete: str) -> list[str]:
     return opt.among(checks.smoke_checks())(incomplete)
 
 
-@opt.with_options(f"profile server category json quiet verbose {opt.REQUESTS}")
+@opt.with_options(f"profile server tus_endpoint category json quiet verbose {opt.REQUESTS}")
 def smoke(
     only: Annotated[
         list[str] | None,
@@ -53,7 +53,7 @@ def smoke(
     ] = 100,
     **given: Any,
 ) -> None:
-    """Check an upload server with black-box tests, for CI: a verdict per check and an exit code.
+    """Check an upload server or a tus server with black-box tests, for CI: a verdict per check and an exit code.
 
     The checks upload a few small files and delete them again; deleting all of them needs a token (--token-file).
     """

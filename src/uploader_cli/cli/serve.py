@@ -11,7 +11,7 @@ from uploader_cli.cli.server_extra import need_server_extra
 
 _REALTIME = "off, hang, refuse, flap:SECONDS or kill-after:SECONDS"
 _OPTIONS = (
-    ("--host", "ADDRESS", "Listen on ADDRESS. [default: 127.0.0.1]"),
+    ("--host", "ADDRESS", "Listen on ADDRESS; :: for all, IPv4 and IPv6. [default: 127.0.0.1]"),
     ("--port", "N", "Port; 0 selects a free one. [default: 8005]"),
     ("--root", "DIR", "Store files in DIR. [default: a temporary directory]"),
     (
@@ -26,20 +26,20 @@ _OPTIONS = (
     ("--max-size", "SIZE", "Maximum file size, as 300M or 8MB."),
     ("--types", "LIST", "Allowed types, as mp4,avi. [default: any]"),
     ("--rate-limit", "N", "Maximum requests in 15 minutes; 0: no limit."),
-    ("--session-ttl", "S", "Seconds until an unused session expires."),
+    ("--session-ttl", "TIME", "Time until an unused session expires, as 90, 10m or 1h30m."),
     ("--no-tus", "", "Disable resumable uploads (tus 1.0)."),
     ("--no-packs", "", "Disable packs of small files and the lookup."),
     ("--no-anonymous-tus", "", "Accept tus uploads only within sessions."),
-    ("--upload-ttl", "S", "Seconds until an idle, unfinished tus upload expires."),
+    ("--upload-ttl", "TIME", "Time until an idle, unfinished tus upload expires."),
     ("--fault", "RULE", "Inject a fault, as status:patch#2:503; repeatable."),
     ("--list-faults", "", "Print all faults with examples and exit."),
     ("--fault-control", "", "Let tests change the faults at /faults (loopback only)."),
     ("--realtime", "HOW", f"Break Socket.IO: {_REALTIME}."),
     ("--websocket", "HOW", "The same for the websocket transport only."),
     ("--latency", "MS", "Delay every response by MS milliseconds."),
-    ("--processing", "S", "Seconds of processing for each file after its last byte."),
+    ("--processing", "TIME", "Duration of processing for each file after its last byte."),
     ("--fail-file", "GLOB", "Fail files with matching names; repeatable."),
-    ("--analysis-seconds", "S", "Duration of an analysis in seconds. [default: 3]"),
+    ("--analysis-seconds", "TIME", "Duration of an analysis. [default: 3]"),
     ("--analysis", "HOW", "Break analyses: silent, hang, fail:STAGE or refuse:STAGE, separated by commas."),
     ("--jwt-secret-file", "FILE", "Secret for signing tokens. [default: random]"),
     ("--auth-token-file", "FILE", "Token that all requests and sockets must send."),

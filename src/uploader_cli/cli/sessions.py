@@ -17,7 +17,7 @@ OPTIONS = f"profile server json {opt.OUTPUT} {opt.REQUESTS}"
 def watch(
     sessions: Annotated[list[str], opt.argument("SESSION...", "Session IDs.")],
     wait: Annotated[
-        str, opt.option("--wait", "S", "Seconds to wait until the server knows the sessions. [default: 30]")
+        str, opt.option("--wait", "TIME", "Time to wait until the server knows the sessions. [default: 30]")
     ] = "30",
     **given: Any,
 ) -> None:

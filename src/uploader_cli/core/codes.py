@@ -108,6 +108,7 @@ class WarningCode(StrEnum):
     UNREACHABLE = "unreachable"
     DISK_FULL = "disk_full"
     RUN_ENDED = "run_ended"
+    DEADLINE = "deadline"
     SESSION_LOST = "session_lost"
     FINISH_FAILED = "finish_failed"
     CANCEL_FAILED = "cancel_failed"

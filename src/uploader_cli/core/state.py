@@ -14,6 +14,7 @@ from uploader_cli.core.events import ChannelState, PauseReason, Phase, Transport
 from uploader_cli.core.incidents import IncidentLog
 from uploader_cli.core.metrics import Measures
 from uploader_cli.core.rate import Meter
+from uploader_cli.core.tree import Tree
 
 if TYPE_CHECKING:
     from uploader_cli.core import events as ev
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.stages import Analysis, Kind
 
 HISTORY = 50  # maximum finished files and messages kept for the view
+BRIEF = 1.0  # seconds; a file that ends within is only counted by the view
 MOST_KEPT = 1000  # maximum failures, warnings and renamed files kept for the summary; the others are counted
 
 SERVER_TERMINAL = frozenset({"completed", "partial", "cancelled"})  # `overallStatus` values that end a session
@@ -151,6 +153,8 @@ class ProgressState:
     analysis_file: str = ""  # the file with the results
     sent_total: int = 0  # bytes sent in all attempts, from which the speed is computed
     meter: Meter = field(default_factory=Meter)
+    pace: Meter = field(default_factory=Meter)  # files per second
+    tree: Tree = field(default_factory=Tree)
     measures: Measures = field(default_factory=Measures)
     marks: bytearray = field(default_factory=bytearray)  # one byte per file: 1 if it has ended
     sizes: dict[int, int] = field(default_factory=dict)  # sizes of selected files that have not started

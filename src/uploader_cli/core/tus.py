@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-from uploader_cli.core.protocol import as_object, number, text, utf8, whole
+from uploader_cli.core.protocol import NOBODY, as_object, number, text, utf8, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -115,6 +115,11 @@ def capabilities_of(headers: Mapping[str, str], endpoint: str) -> Capabilities:
         checksum_algorithms=frozenset(item.lower() for item in _listed(headers.get("Tus-Checksum-Algorithm"))),
         max_size=whole(headers.get("Tus-Max-Size")) or None,
     )
+
+
+def unknown_upload(endpoint: str) -> str:
+    """Return the URL of an upload that no server has."""
+    return f"{endpoint.rstrip('/')}/{NOBODY}"
 
 
 def encode_metadata(metadata: Mapping[str, str]) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from uploader_cli.core.events import Phase
+from uploader_cli.core.events import FileEnded, Phase
 from uploader_cli.core.state import file_fraction
 from uploader_cli.render import overview
 from uploader_cli.render.rows import bar
-from uploader_cli.render.words import RATE_WIDTH, SIZE_WIDTH, clock, elide, pad, rate, safe, size, span
+from uploader_cli.render.words import RATE_WIDTH, SIZE_WIDTH, clock, elide, pad, plural, rate, safe, size, span
 
 if TYPE_CHECKING:
-    from uploader_cli.core.events import FileEnded
-    from uploader_cli.core.state import FileState
+    from uploader_cli.core.state import FileState, ProgressState
+    from uploader_cli.core.tree import Directory
     from uploader_cli.render.rows import Row, Span
 
 SENDING, PROCESSING = "cyan", "magenta"
@@ -35,14 +35,14 @@ def rows_each(width: int) -> int:
     return 1 if width >= ONE_ROW else 2
 
 
-def running(file: FileState, now: float, width: int) -> list[Row]:
+def running(file: FileState, state: ProgressState, now: float, width: int) -> list[Row]:
     """Draw one row, or two in a narrow terminal. A status text replaces the numbers while a file doesn't send."""
     words, mark, percent = _words(file, now), _GLYPHS[file.phase], overview.percent(file_fraction(file))
     if width < ONE_ROW:
-        first = [mark, *_name(file, width - 8), (" " + (" " * 5 if words else percent), "")]
+        first = [mark, *_name(file, state, width - 8), (" " + (" " * 5 if words else percent), "")]
         return [first, [("  ", ""), *_second(file, words, now, width - 2)]]
     length = min(40, max(8, (width - _BLOCK - 4) // 3))
-    row = [mark, *_name(file, width - _BLOCK - 4 - length), (" ", "")]
+    row = [mark, *_name(file, state, width - _BLOCK - 4 - length), (" ", "")]
     if words and file.phase is Phase.QUEUED:
         return [[*row, words]]
     full, speed = _numbers(file, now)
@@ -78,8 +78,8 @@ def _words(file: FileState, now: float) -> Span | None:
     return None
 
 
-def _name(file: FileState, width: int) -> Row:
-    name, tag = safe(file.path), ""
+def _name(file: FileState, state: ProgressState, width: int) -> Row:
+    name, tag = overview.short(file.path, state), ""
     if file.attempt > 1 and file.phase is not Phase.QUEUED and width >= 20:
         tag = f" retry {file.attempt - 1}"
     elif file.attempt == 1 and file.offset and file.size and width >= 28:
@@ -108,18 +108,27 @@ def _file_bar(file: FileState, width: int) -> Row:
     return bar(file_fraction(file), width, SENDING)
 
 
-def finished(done: FileEnded, width: int) -> Row:
-    """Draw a file that has ended: its size and time, or the reason."""
+def finished(done: FileEnded | Directory, state: ProgressState, width: int) -> Row:
+    """Draw a file that has ended with its size and time, or the reason; or a directory whose files have all ended."""
+    name = overview.short(done.path, state)
+    if not isinstance(done, FileEnded):
+        numbers = plural(done.files, "file") + (f", {done.failed:,} failed" if done.failed else "")
+        numbers = f"  {numbers}  {size(done.bytes)}"
+        mark, style = MARKS[Phase.FAILED if done.failed else Phase.COMPLETED]
+        return [(f"{mark} ", style), (elide(name[:-1], max(8, width - 2 - len(numbers))), ""), (numbers, "dim")]
     glyph, style = MARKS[done.outcome]
     if done.outcome is not Phase.COMPLETED:
-        return trouble(glyph, style, done.path, done.message or done.reason or done.outcome.value, width)
+        return trouble(glyph, style, name, done.message or done.reason or done.outcome.value, width)
     numbers = f" {size(done.size) if done.size else '':>{SIZE_WIDTH}}"
     if width >= ONE_ROW:
         numbers += f"  {span(done.seconds):>{RATE_WIDTH}}"
-    return [(f"{glyph} ", style), (pad(safe(done.path), width - 2 - len(numbers)), ""), (numbers, "dim")]
+    return [(f"{glyph} ", style), (pad(name, width - 2 - len(numbers)), ""), (numbers, "dim")]
 
 
-def trouble(glyph: str, style: str, path: str, why: str, width: int) -> Row:
+def trouble(glyph: str, style: str, name: str, why: str, width: int) -> Row:
     """Draw a file that went wrong, with the reason."""
-    name = elide(safe(path), max(8, width // 2 - 2))
-    return [(f"{glyph} ", style), (name, ""), (" – ", "dim"), (safe(why[:500]), style.removeprefix("bold "))]
+    return [
+        (f"{glyph} ", style),
+        (elide(name, max(8, width // 2 - 2)), ""),
+        (f"  {safe(why[:500])}", style.removeprefix("bold ")),
+    ]

@@ -1,30 +1,36 @@
 """Draw the state as rows of styled text for a terminal of a given size.
 
-From the top: header, totals, one row reserved for an alert, the running files, and the latest messages and finished
-files. A running file keeps its row; the next file reuses it.
+From the top: header, totals, one row reserved for an alert, the running files, failures and messages, and what ended
+last. In a wide terminal failures and messages have a column of their own. A running file keeps its row; the next file
+reuses it. Files that end within a second are only counted.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.events import ChannelState, Phase, WarningCode
+from uploader_cli.core.state import BRIEF
 from uploader_cli.render import overview, stages
-from uploader_cli.render.file_rows import MARKS, SENDING, finished, rows_each, running, trouble
+from uploader_cli.render.file_rows import MARKS, ONE_ROW, SENDING, finished, rows_each, running, trouble
 from uploader_cli.render.rows import bar, fit, width_of
-from uploader_cli.render.words import RATE_WIDTH, clock, rate, safe, size_of
+from uploader_cli.render.words import RATE_WIDTH, clock, elide, plural, rate, safe, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from uploader_cli.core.events import FileEnded
     from uploader_cli.core.state import FileState, ProgressState
     from uploader_cli.render.rows import Row
 
-FAILURES, FINISHED = 3, 6  # maximum rows for the newest failures and for the latest finished files
-SETTLE = 2.0  # seconds before the rows below a free row move up
-LATELY = 0.5  # seconds between two updates of those rows
+FAILURES, FINISHED, MESSAGES = 3, 6, 5
+"""Maximum rows for the newest failures and for what ended last; and for messages beside them in a wide terminal."""
+WIDE = 110  # minimum width for a second column
+LOW = 8  # maximum height at which running files leave no row to others
+SMALL = 1 << 20  # bytes; a smaller file has no row before it was running for a while
+STUCK = 5.0  # seconds after which a small file that doesn't move gets a row
+_DOT = (" · ", "dim")
 
 
 class Frame:
@@ -32,60 +38,59 @@ class Frame:
 
     def __init__(self) -> None:
         self._slots = Slots()
-        self._lately: list[FileEnded] = []
-        self._lately_due = float("-inf")
 
     def rows(self, state: ProgressState, now: float, width: int, height: int) -> list[Row]:
         """Return fewer than `height` rows of at most `width` cells each."""
         space = max(1, height - 1)
-        top = [_header(state, width), *_whole(state, now, width)]
+        files = {n: file for n, file in state.running.items() if n in self._slots or _is_long(file, state, now)}
+        top = [_header(state, now, width), *_whole(state, now, width, len(state.running) - len(files))]
         alert = overview.alert(state, now)
-        if alert or space >= len(top) + 4:
+        if alert or space >= len(top) + LOW - 2:
             top.insert(min(len(top), space - 1), [("! ", "bold yellow"), (alert, "bold")] if alert else [])
         top = top[:space]
-        files = self._running(state, now, width, space - len(top))
+        space -= len(top)
+        column = width * 3 // 5 if width >= WIDE else width
+        body = self._running(files, state, now, column, space - (space // 3 if height > LOW else 0))
         if state.analysis is not None:
-            files += stages.rows(state.analysis, now, width, space - len(top) - len(files))
-        tail = _tail(state, self._last(state, now), width, space - len(top) - len(files) - 1)
-        rows = [*top, *files, *([[]] if tail else []), *tail]
+            body += stages.rows(state.analysis, now, column, space - len(body))
+        if column < width:
+            beside = _troubles(state, width - column - 2, space, failures=space - MESSAGES, messages=MESSAGES)
+        else:
+            beside = []
+            free = space - len(body)
+            body += _troubles(state, width, free, failures=min(FAILURES, max(1, free // 3)), messages=1)
+        free = max(0, min(FINISHED, space - len(body)))
+        body += [finished(done, state, column) for done in list(state.tree.latest)[::-1][:free][::-1]]
+        rows = [*top, *(_beside(left, right, column) for left, right in zip_longest(body, beside))]
         return [fit(row, width) for row in rows]
 
-    def _last(self, state: ProgressState, now: float) -> list[FileEnded]:
-        """Return the latest finished files, updated twice a second so that they can be read."""
-        if now >= self._lately_due or len(state.finished) <= FINISHED:
-            self._lately = [done for done in state.finished if done.outcome is not Phase.FAILED]
-            self._lately_due = now + LATELY
-        return self._lately
-
-    def _running(self, state: ProgressState, now: float, width: int, space: int) -> list[Row]:
-        """Draw the running files and the number of those that don't fit; a third of the space stays empty."""
+    def _running(
+        self, files: Mapping[int, FileState], state: ProgressState, now: float, width: int, space: int
+    ) -> list[Row]:
+        """Draw the running files and the number of those that don't fit."""
         each = rows_each(width)
-        space -= space // 3
         capacity = space // each
-        if len(state.running) > capacity:
+        if len(files) > capacity:
             capacity = max(0, (space - 1) // each)
-        numbers = self._slots.assign(state.running, capacity, now)
-        rows: list[Row] = []
-        for number in numbers:
-            if number is None:
-                rows += [[] for _ in range(each)]
-            else:
-                rows += running(state.running[number], now, width)
-        more = len(state.running) - sum(number is not None for number in numbers)
+        numbers = self._slots.assign(files, capacity)
+        rows = [row for number in numbers for row in running(files[number], state, now, width)]
+        more = len(files) - len(numbers)
         if more and space > 0:
             rows.append([(f"  … and {more:,} more", "dim")])
         return rows
 
 
 class Slots:
-    """The rows of the running files; each file keeps its row to its end, so that rows don't jump."""
+    """The rows of the running files; each file keeps its row while others take over those of ended files."""
 
     def __init__(self) -> None:
-        self._rows: list[int | None] = []
-        self._free_since: float | None = None
+        self._rows: list[int] = []
 
-    def assign(self, running: Mapping[int, FileState], capacity: int, now: float) -> list[int | None]:
-        """Return file numbers by row, None for a free row; at most `capacity`."""
+    def __contains__(self, number: int) -> bool:
+        return number in self._rows
+
+    def assign(self, running: Mapping[int, FileState], capacity: int) -> list[int]:
+        """Return file numbers by row, at most `capacity`."""
         rows = [number if number in running else None for number in self._rows[:capacity]]
         shown = set(rows)
         hidden = deque(sorted((n for n in running if n not in shown), key=lambda n: not _busy(running[n])))
@@ -93,14 +98,8 @@ class Slots:
         rows += [hidden.popleft() for _ in range(min(len(hidden), capacity - len(rows)))]
         moving = deque(n for n in hidden if _busy(running[n]))  # a batch may have more files than there are rows
         rows = [moving.popleft() if moving and n is not None and not _busy(running[n]) else n for n in rows]
-        if None not in rows:
-            self._free_since = None
-        elif self._free_since is None:
-            self._free_since = now
-        elif now - self._free_since >= SETTLE:
-            rows = [n for n in rows if n is not None]
-        self._rows = rows
-        return rows
+        self._rows = [n for n in rows if n is not None]
+        return self._rows
 
 
 def _busy(file: FileState) -> bool:
@@ -109,85 +108,109 @@ def _busy(file: FileState) -> bool:
     return 0 < (file.server_percent or 0) < 100
 
 
+def _is_long(file: FileState, state: ProgressState, now: float) -> bool:
+    """Return whether the file gets a row: it takes more than a second, or is expected to."""
+    if file.packed:
+        return False
+    if file.size is None or file.phase is Phase.QUEUED or file.size >= max(SMALL, state.rate(now) * BRIEF):
+        return True
+    return now - file.started >= (BRIEF if _busy(file) else STUCK)
+
+
 # --- the top rows -----------------------------------------------------------------------------------------------------
 
 
-def _header(state: ProgressState, width: int) -> Row:
-    """Return the longest header that fits; first the latency is dropped, then the session, then the program's name."""
-    server = overview.host(state.server) or "…"
-    title: Row = [("uploader", "bold"), (" → ", "dim"), (server, "bold")]
-    session: Row = []
+def _header(state: ProgressState, now: float, width: int) -> Row:
+    """Return the longest header that fits; first the session is dropped, then the program's name, then the time."""
+    source, place = overview.what(state), overview.destination(state) if state.server else "…"
+    names = _names(state)
+    arrow: Row = [("→ ", "dim"), (place, "bold")]
+    title: Row = [(f"{source} ", "bold"), *arrow] if source else arrow
+    full: Row = [("uploader  ", "bold"), *title]
+    glyph, words, style = overview.channel(state.channel, latency=width >= WIDE)
+    channel: Row = [(f"{glyph} {words if width >= WIDE else words.removesuffix(' websocket')}", style)]
+    timed: Row = [*channel, (f"{clock(now - state.started):>10}", "dim")]
+    for left, right in ((full + names, timed), (full, timed), (title, timed), (title, channel), (arrow, channel)):
+        free = width - width_of(left) - width_of(right)
+        if free >= 2:
+            return [*left, (" " * free, ""), *right]
+    room = width - width_of(channel) - 3
+    return [arrow[0], (elide(place, room), "bold"), (" ", ""), *channel] if room >= 8 else channel
+
+
+def _names(state: ProgressState) -> Row:
+    """Return what the header says in the space that is left: the session."""
     active = sum(not session.over for session in state.sessions.values())
     if active > 1:
-        session = [(f" · {active} sessions", "dim")]
-    elif state.session:
-        session = [(" · session ", "dim"), (safe(state.session[:8]), "")]
-    dot = (" · ", "dim")
-    glyph, words, style = overview.channel(state.channel, latency=False)
-    short: Row = [(f"{glyph} ", style), (words, style)]
-    full: Row = [short[0], (overview.channel(state.channel)[1], style)]
-    rows = (
-        [*title, *session, dot, *full],
-        [*title, *session, dot, *short],
-        [*title, dot, *short],
-        [title[2], dot, *short],
-    )
-    return next((row for row in rows if width_of(row) <= width), short)
+        return [_DOT, (f"{active} sessions", "dim")]
+    return [_DOT, ("session ", "dim"), (safe(state.session[:8]), "")] if state.session else []
 
 
-def _whole(state: ProgressState, now: float, width: int) -> list[Row]:
-    """Draw bar and percent, bytes with rate and time left, and file counts in two rows, three in a narrow terminal."""
+def _whole(state: ProgressState, now: float, width: int, small: int) -> list[Row]:
+    """Draw bar, percent, bytes and rate in a row, two in a narrow terminal, and the file counts."""
     fraction = state.fraction
     percent = (" " + overview.percent(fraction, at_most=state.walking and not state.watched), "bold")
     numbers: Row = []
     if not state.watched:
-        total = size_of(
-            state.bytes_through, state.total_bytes, sep=" / " if width >= 72 else "/", at_least=state.walking
+        total = size_of(state.bytes_through, state.total_bytes, sep="/", at_least=state.walking)
+        numbers = [(total if width < 36 else f"{total}  {rate(state.rate(now)):>{RATE_WIDTH}}", "")]
+    beside: Row = [percent, ("  ", ""), *numbers] if width >= ONE_ROW and numbers else [percent]
+    first: Row = [*bar(fraction, width - width_of(beside), SENDING), *beside]
+    counts = _counts(state, now, width, small)
+    return [first, counts] if width >= ONE_ROW or not numbers else [first, numbers, counts]
+
+
+def _counts(state: ProgressState, now: float, width: int, small: int) -> Row:
+    """Return the longest counts that fit."""
+    done, total = state.files_done
+    least = "≥" if state.walking and not state.watched else ""
+    pace = state.pace.rate(now)
+    speed = f"{pace:,.0f} files/s" if pace >= 1.5 else ""
+    files = (f"{done:,} of {least}" + (f"{total:,}" if speed else plural(total, "file")), "bold")
+    under_way = f"{plural(small, 'small file')} under way" if small else ""
+    failed: Row = [(f"{state.failed:,} failed", "bold red")] if state.failed else []
+    others = [
+        (f"{count:,} {word}", style)
+        for count, word, style in (
+            (state.skipped, "skipped", ""),
+            (state.cancelled, "cancelled", "yellow"),
+            (state.retries, "retried", "yellow"),
         )
-        left = overview.eta(state, now)
-        numbers = [(f"{total}  {rate(state.rate(now)):>{RATE_WIDTH}}  ", ""), (left.ljust(9), "")]
-        if width < 36:
-            numbers = [(total, "")]
-    if width >= 72 and numbers:
-        beside = [percent, ("  ", ""), *numbers]
-        return [[*bar(fraction, width - width_of(beside), SENDING), *beside], _counts(state, now, width)]
-    first: Row = [*bar(fraction, width - 6, SENDING), percent]
-    return [first, *([numbers] if numbers else []), _counts(state, now, width)]
+        if count
+    ]
+    eta: Row = [] if state.watched else [(overview.eta(state, now), "")]
+    row: Row = []
+    for speeds in (", ".join(filter(None, [speed, under_way])), speed, ""):
+        parts = [files, *([(speeds, "")] if speeds else []), *failed, *others, *eta]
+        row = [span for part in parts for span in (_DOT, part)][1:]
+        if width_of(row) <= width:
+            return row
+    return [span for part in (files, *failed, *eta) for span in (_DOT, part)][1:]
 
 
-def _counts(state: ProgressState, now: float, width: int) -> Row:
-    row: Row = [(overview.files(state), "bold")]
-    if state.failed:
-        row += [(", ", ""), (f"{state.failed:,} failed", "bold red")]
-    for count, word, style in (
-        (state.skipped, "skipped", ""),
-        (state.cancelled, "cancelled", "yellow"),
-        (state.retries, "retried", "yellow"),
-    ):
-        if count:
-            row += [(" · ", "dim"), (f"{count:,} {word}", style)]
-    elapsed = clock(now - state.started)
-    free = width - width_of(row) - len(elapsed)
-    return [*row, (" " * free + elapsed, "dim")] if free >= 2 else row
+# --- failures and messages --------------------------------------------------------------------------------------------
 
 
-# --- messages and finished files --------------------------------------------------------------------------------------
-
-
-def _tail(state: ProgressState, last: list[FileEnded], width: int, space: int) -> list[Row]:
-    """Draw the newest warning or recovery, the newest failures, the last server message, and the `last` finished files.
+def _troubles(state: ProgressState, width: int, space: int, *, failures: int, messages: int) -> list[Row]:
+    """Draw the newest failures, the newest warning or recovery, and the last server messages.
 
     Failures have rows of their own, so that finished files don't scroll them away.
     """
     if space <= 0:
         return []
-    rows: list[Row] = []
-    if state.news is not None and space >= 2:
+    last = list(state.last_failures)[-max(1, failures) :]
+    why = [trouble(*MARKS[Phase.FAILED], overview.short(one.path, state), one.message, width) for one in last]
+    rows: list[Row] = why[:space]
+    if state.news is not None and space - len(rows) >= 1:
         mark = ("✓ ", "green") if state.news.code is WarningCode.RECOVERED else ("! ", "bold yellow")
         rows.append([mark, (safe(state.news.text[:500]), "")])
-    failures = list(state.last_failures)[-min(FAILURES, max(1, (space - len(rows)) // 3)) :]
-    rows += [trouble(*MARKS[Phase.FAILED], failed.path, failed.message, width) for failed in failures]
-    if state.messages and state.channel.state is ChannelState.LIVE and space - len(rows) >= 3:
-        rows.append([("» " + safe(state.messages[-1][:500]), "dim")])
-    space = min(FINISHED, space - len(rows))
-    return rows + [finished(done, width) for done in last[-space:] if space > 0]
+    free = min(messages, space - len(rows) - 2)
+    if state.channel.state is ChannelState.LIVE and free > 0:
+        rows += [[("» " + safe(text[:500]), "dim")] for text in list(state.messages)[-free:]]
+    return rows
+
+
+def _beside(left: Row | None, right: Row | None, column: int) -> Row:
+    """Return the row `right` in a second column."""
+    left = fit(left or [], column)
+    return [*left, (" " * (column - width_of(left) + 2), ""), *right] if right else left

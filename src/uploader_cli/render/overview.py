@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 from uploader_cli.core.alarms import why_nothing_moves
 from uploader_cli.core.events import ChannelState, PauseReason, Transport
 from uploader_cli.core.incidents import IncidentKind
-from uploader_cli.render.words import clock, safe
+from uploader_cli.core.tree import parent_of
+from uploader_cli.render.words import clock, plural, safe
 
 if TYPE_CHECKING:
     from uploader_cli.core.state import Channel, ProgressState
@@ -35,6 +36,19 @@ def destination(state: ProgressState) -> str:
     if len(state.sessions_in) > 1:
         return f"{place}, {len(state.sessions_in):,} categories"
     return "/".join([place, *map(safe, state.sessions_in)])
+
+
+def what(state: ProgressState) -> str:
+    """Return the name of the directory or file that is uploaded, or the number of files without a common directory."""
+    common = state.tree.common
+    if name := common[len(parent_of(common[:-1])) :].rstrip("/\\"):
+        return safe(name) + ("" if common.endswith(name) else "/")
+    return plural(state.selected, "file") if state.selected else ""
+
+
+def short(path: str, state: ProgressState) -> str:
+    """Return the path for display, without the directory that all files share."""
+    return safe(path.removeprefix(state.tree.common) or path[len(parent_of(path)) :])
 
 
 def percent(fraction: float, *, at_most: bool = False) -> str:

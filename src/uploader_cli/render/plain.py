@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 FEW = 20  # maximum number of files with a line each
 _SLOWEST = 60.0
-_LIMITS = dict.fromkeys(("failure", "message", "skip", "session", "stage"), 50)
+FAILURES = 50  # maximum lines about failures unless verbose
+_LIMITS = {"failure": FAILURES} | dict.fromkeys(("message", "skip", "session", "stage"), 50)
 _LIMITS |= {"retry": 30, "channel": 30, "warning": 20, "recovery": 20}
 """Maximum lines of each kind unless verbose; progress lines and the summary include the rest."""
 
@@ -25,14 +26,20 @@ _LIMITS |= {"retry": 30, "channel": 30, "warning": 20, "recovery": 20}
 class PlainView(Observer):
     """Prints one line per event. `verbose` 1 adds each file, 2 the server's messages; `quiet` shows only problems."""
 
-    def __init__(self, stream: TextIO, *, verbose: int = 0, quiet: bool = False, interval: float = 5.0) -> None:
-        """`interval`: minimum seconds between progress lines, which grow to one minute in a long run."""
+    def __init__(
+        self, stream: TextIO, *, verbose: int = 0, quiet: bool = False, interval: float = 5.0, annotated: int = 0
+    ) -> None:
+        """`interval`: minimum seconds between progress lines, which grow to one minute in a long run.
+
+        `annotated` is the number of failures that `Annotations` prints.
+        """
         self._stream = stream
         self._verbose = verbose
         self._quiet = quiet
         self._interval = interval
+        self._annotated = annotated
         self._due: float | None = None
-        self._lines: Counter[str] = Counter()
+        self._lines: Counter[str] = Counter(failure=annotated)
         self._channel = ""
         self._analysis: tuple[float, int] | None = None
 
@@ -52,7 +59,7 @@ class PlainView(Observer):
                 known = "" if state.watched else f"{size(event.size)}, "
                 name = f", stored as {safe(event.stored_as)}" if event.stored_as else ""
                 self._say(f"✓ {safe(event.path)} ({known}{span(event.seconds)}{name})")
-            case ev.FileFailed():
+            case ev.FileFailed() if state.failed > self._annotated:
                 self._say(f"✗ {safe(event.path)}: {_brief(event.message)}", kind="failure", wrong=True)
             case ev.FileSkipped() if self._verbose or (few and event.reason is not ev.SkipReason.NOT_TRIED):
                 self._say(f"- {safe(event.path)}: skipped ({event.reason})", kind="skip")
@@ -75,6 +82,10 @@ class PlainView(Observer):
                 self._stage(event, state.analysis, now)
             case ev.RunWarning(ev.WarningCode.RECOVERED):
                 self._say(f"✓ {_brief(event.text)}", kind="recovery")
+            case ev.RunWarning(ev.WarningCode.DEADLINE | ev.WarningCode.RUN_ENDED) if self._annotated:
+                pass
+            case ev.RunWarning(ev.WarningCode.DEADLINE):
+                pass  # the summary names it
             case ev.RunWarning():
                 self._say(f"warning: {_brief(event.text)}", kind="warning", wrong=True)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.events import FailureCode, Phase, SkipReason, WarningCode
 from uploader_cli.render import overview
+from uploader_cli.render.plain import FAILURES
 from uploader_cli.render.words import plural, rate, safe, size, span, wrap
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ _EXITS_OF_A_WATCH = {
 _NO_BREAK = "\xa0"
 """Between a number and its unit. `safe` replaces it in names by a plain space."""
 _INTERRUPTED = (130, 143)
+_LATE = 3
 _ANSI = {"✓": "\x1b[32m", "✗": "\x1b[1;31m", "!": "\x1b[1;33m", "■": "\x1b[1;33m", "→": "\x1b[36m"}
 
 
@@ -89,13 +91,15 @@ def summary(
     resume_hint: str = "",
     failed_to: str = "",
     verbose: bool = False,
+    listed: bool = False,
 ) -> list[str]:
     """Return lines of at most `width` cells (20 at least).
 
-    `resume_hint` is the command that resumes the run, `failed_to` the file that lists all failed files.
+    `resume_hint` is the command that resumes the run, `failed_to` the file that lists all failed files. `listed`: the
+    first failures were printed before, so that only their causes are.
     """
     lines = _Lines(max(20, width))
-    watching, interrupted = state.watched, outcome.exit_code in _INTERRUPTED
+    watching, interrupted = state.watched, outcome.exit_code in _INTERRUPTED or bool(_deadline(state, outcome))
     if watching:
         _sessions(lines, state)
     _skips(lines, state)
@@ -105,9 +109,9 @@ def summary(
         lines.list(" ", names, state.renamed)
     _analyses(lines, state, interrupted=interrupted)
     _warnings(lines, state)
-    _failures(lines, state, failed_to)
+    _failures(lines, state, failed_to, listed=listed)
     if interrupted and not watching:
-        _interrupted(lines, state)
+        _in_progress(lines, state, "interrupted" if outcome.exit_code in _INTERRUPTED else "stopped")
     lines.add(*(_watch_verdict(state, outcome) if watching else _verdict(state, outcome)))
     if not watching and (outcome.completed or outcome.failed):
         lines.add(" ", _place(state))
@@ -116,6 +120,7 @@ def summary(
     if outcome.exit_code:
         exits = {**_EXITS, **_EXITS_OF_A_WATCH} if watching else _EXITS
         words = exits.get(outcome.exit_code, "see above")
+        words = "not all files were sent in time; resumable" if interrupted and outcome.exit_code == _LATE else words
         words = words.replace("some files", "an analysis") if _complete(state, outcome) else words
         lines.add(" ", f"exit code {outcome.exit_code}: {words}")
     if state.advice:
@@ -160,7 +165,9 @@ class _Lines:
 
 def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     total = outcome.completed + outcome.failed + outcome.cancelled
-    total = max(total, state.selected - outcome.skipped if outcome.exit_code in _INTERRUPTED else 0)
+    deadline = _deadline(state, outcome)
+    interrupted = deadline or ("interrupted" if outcome.exit_code in _INTERRUPTED else "")
+    total = max(total, state.selected - outcome.skipped if interrupted else 0)
     analysed = bool(state.analyses) and state.stopped is not None
     seconds = (state.stopped or 0.0) - state.started if analysed else outcome.seconds
     numbers = [
@@ -172,9 +179,9 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     took = f"{moved} in {took} {speed}".rstrip()
     if _complete(state, outcome):
         return "✓", f"{plural(outcome.completed, 'file')}, {took}, all confirmed by the server"
-    if outcome.exit_code in _INTERRUPTED:
+    if interrupted:
         least = "at least " if state.walking else ""
-        return "■", f"interrupted: {outcome.completed:,} of {least}{plural(total, 'file')} confirmed, {took}"
+        return "■", f"{interrupted}: {outcome.completed:,} of {least}{plural(total, 'file')} confirmed, {took}"
     if outcome.ok and not total:
         return "✓", "already up to date" if outcome.skipped else "nothing to send"
     if outcome.ok:
@@ -185,11 +192,17 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     return "✗", f"{outcome.completed:,} of {plural(total, 'file')} confirmed by the server{failed}, {took}"
 
 
+def _deadline(state: ProgressState, outcome: RunFinished) -> str:
+    """Return the warning about the deadline, if it ended the run."""
+    late = (warning.text for warning in state.warnings if warning.code is WarningCode.DEADLINE)
+    return "" if outcome.ok else next(late, "")
+
+
 def _place(state: ProgressState) -> str:
-    """Format `stored in files.example.com/personal, session 2ba25c4c-…`."""
+    """Format `to files.example.com/personal, session 2ba25c4c-…`."""
     created = state.sessions_in.total()
     session = f", session {safe(state.session)}" if created else ""
-    return f"stored in {overview.destination(state)}" + (f", {created:,} sessions" if created > 1 else session)
+    return f"to {overview.destination(state)}" + (f", {created:,} sessions" if created > 1 else session)
 
 
 def _complete(state: ProgressState, outcome: RunFinished) -> bool:
@@ -249,8 +262,8 @@ def _skips(lines: _Lines, state: ProgressState) -> None:
         lines.add("-", f"{untried:,} not tried: {safe(state.trouble[:1000]) or 'the run ended before'}")
 
 
-def _failures(lines: _Lines, state: ProgressState, failed_to: str) -> None:
-    """List the first failures grouped by cause, each group with its fix, and the number of the others."""
+def _failures(lines: _Lines, state: ProgressState, failed_to: str, *, listed: bool) -> None:
+    """List failures grouped by cause, each group with its fix: the first files unless `listed`, and a number."""
     groups: dict[tuple[FailureCode, bool], list[FileFailed]] = {}
     for failed in state.failures:
         groups.setdefault((failed.code, failed.retryable), []).append(failed)
@@ -258,10 +271,11 @@ def _failures(lines: _Lines, state: ProgressState, failed_to: str) -> None:
     for later, ((code, retryable), count) in enumerate(state.failed_as.most_common(), 1 - len(state.failed_as)):
         shown = groups.get((code, retryable), [])[: max(1, left + later)]  # one for each later group
         lines.add("✗", f"{count:,} failed: {code.replace('_', ' ')} – {'' if retryable else 'not '}retryable")
-        _reasons(lines, shown)
+        if not listed:
+            _reasons(lines, shown)
         left -= len(shown)
         lines.add("→", FIXES[code], indent=2)
-    rest = state.failed - MOST + left
+    rest = state.failed - (FAILURES if listed else MOST - left)
     if rest > 0:
         lines.add("…", f"{rest:,} more: {safe(failed_to) or '--failed-to FILE lists all'}")
 
@@ -282,7 +296,8 @@ def _reasons(lines: _Lines, group: Sequence[FileFailed]) -> None:
 def _warnings(lines: _Lines, state: ProgressState) -> None:
     """List each warning once; files that may be stored without confirmation come first, without a limit."""
     shown_before = {done.warning for done in state.analyses}  # by `_analyses`
-    shown_before |= {warning.text for warning in state.warnings if warning.code is WarningCode.RUN_ENDED}  # by `_skips`
+    elsewhere = (WarningCode.RUN_ENDED, WarningCode.DEADLINE)  # in `_skips` and `_verdict`
+    shown_before |= {warning.text for warning in state.warnings if warning.code in elsewhere}
     counts = Counter(warning for warning in state.warnings if warning.text not in shown_before)
     stored, others = list[str](), list[str]()
     for warning, times in counts.items():
@@ -292,11 +307,11 @@ def _warnings(lines: _Lines, state: ProgressState) -> None:
     lines.list("!", others, mark="!", noun="warning")
 
 
-def _interrupted(lines: _Lines, state: ProgressState) -> None:
+def _in_progress(lines: _Lines, state: ProgressState, when: str) -> None:
     flying = [file.path for file in state.running.values()]
     flying += [done.path for done in state.finished if done.outcome is Phase.CANCELLED and done.path]
     if flying:
-        lines.add("■", "in progress when interrupted:")
+        lines.add("■", f"in progress when {when}:")
         lines.list("■", flying, indent=2)
 
 

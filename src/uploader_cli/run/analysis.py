@@ -110,7 +110,7 @@ def analyse(
         loop.turn()
         connections.tend()
         if interrupts.pending() and not connections.stop:
-            connections.stop.set()
+            interrupts.stop(connections.stop, loop.emit)
             analyst.shut()
     thread.join()
     loop.flush()

@@ -8,6 +8,7 @@ import signal
 import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli import signals
@@ -15,20 +16,19 @@ from uploader_cli.checks.doctor import examine
 from uploader_cli.checks.doctor.context import Context
 from uploader_cli.checks.doctor.report import DoctorPage, as_json
 from uploader_cli.checks.runner import Stopped
-from uploader_cli.checks.smoke import CHECKS, chosen, run_checks
-from uploader_cli.checks.smoke.report import SmokePage, check_json, junit, report_json
+from uploader_cli.checks.smoke import CHECKS, OF_ENDPOINTS, chosen, run_checks
+from uploader_cli.checks.smoke.report import SmokePage, annotated, check_json, junit, markdown, report_json
 from uploader_cli.checks.smoke.site import Site
 from uploader_cli.core.names import json_line
 from uploader_cli.exit_status import Exit
-from uploader_cli.render import in_ci, use_color
+from uploader_cli.render import github, in_ci, use_color
 from uploader_cli.report import output_file
 from uploader_cli.report.recorder import Notices
-from uploader_cli.run.reports import settled
+from uploader_cli.run.reports import STEP_SUMMARY, append_summary, settled
 from uploader_cli.run.views import columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from uploader_cli.checks.result import Check, Report, Result
     from uploader_cli.settings import Settings
@@ -70,7 +70,7 @@ def smoke(
     budget: int,
 ) -> int:
     """Run the checks; the exit code tells whether the server passed. Raises `UsageError` before the first request."""
-    checks = chosen(only, skip)
+    checks = chosen(only, skip, OF_ENDPOINTS if settings.tus_endpoint else CHECKS)
     if file is not None:
         output_file.check(file, "--junit")
     site = Site(settings, budget=budget)
@@ -87,16 +87,22 @@ def smoke(
         _write(report_json(report))
     else:
         screen.write(screen.page.end(report))
-    return report.exit_code if file is None else settled(report.exit_code, [_save(file, report)])
+    if github.wanted(os.environ):
+        sys.stderr.write("".join(annotated(report)))
+    return settled(report.exit_code, [_save(file, report)])
 
 
-def _save(file: Path, report: Report) -> Notices:
-    """Write the JUnit file; record a failure in the result."""
+def _save(file: Path | None, report: Report) -> Notices:
+    """Write the JUnit file and the summary of the step; record failures in the result."""
     notices = Notices()
-    try:
-        output_file.write(file, junit(report, datetime.now(UTC)), secrets.token_hex(4))
-    except OSError as error:
-        notices.problems.append(f"--junit: {file} can't be written: {error.strerror}")
+    if file is not None:
+        try:
+            output_file.write(file, junit(report, datetime.now(UTC)), secrets.token_hex(4))
+        except OSError as error:
+            notices.problems.append(f"--junit: {file} can't be written: {error.strerror}")
+    if os.environ.get(STEP_SUMMARY):
+        note = append_summary(Path(os.environ[STEP_SUMMARY]), markdown(report))
+        notices.notes += [note] if note else []
     return notices
 
 

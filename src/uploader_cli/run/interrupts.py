@@ -1,18 +1,24 @@
-"""Interrupts of a run: signals, or a program that cancels. The loop checks them every frame and stops in order."""
+"""Interrupts of a run: signals, a program that cancels, or the deadline. The loop stops in order."""
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli import signals
+from uploader_cli.core import events as ev
+from uploader_cli.core.incidents import duration
 from uploader_cli.exit_status import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from uploader_cli.transfer.pacing import Stop
 
 
 @dataclass(slots=True)
@@ -25,15 +31,37 @@ class Interrupts:
     """True once the run has reported its exit code."""
     cancel: threading.Event | None = None
     """Counts as an interrupt once it is set: a program has no signal handler for each run."""
+    deadline: float = math.inf
+    """Seconds that the run may take, counted by `begin`; then this counts as an interrupt with exit code 3."""
     error: Callable[[Exit], BaseException] = SystemExit
     """What is raised where there is no run to end."""
     _raises: bool = False
+    _until: float = math.inf
 
     def pending(self) -> int:
         """Return the number of interrupts until now."""
         if not self.count and self.cancel is not None and self.cancel.is_set():
             self.raise_(Exit.SIGINT)
+        if not self.count and time.monotonic() > self._until:
+            self.raise_(Exit.RETRY_MAY_HELP)
         return self.count
+
+    @property
+    def late(self) -> bool:
+        """True if the deadline was the first interrupt."""
+        return bool(self.count) and self.code is Exit.RETRY_MAY_HELP
+
+    def begin(self, deadline: float | None) -> None:
+        """Count the deadline from now."""
+        self.deadline = math.inf if deadline is None else deadline
+        self._until = time.monotonic() + self.deadline
+
+    def stop(self, stop: Stop, emit: Callable[[ev.Event], None]) -> None:
+        """Stop a run at its next resumable point, after an interrupt."""
+        if self.late:
+            text = f"stopped at the deadline of {duration(self.deadline)} (--deadline)"
+            emit(ev.RunWarning(ev.WarningCode.DEADLINE, text))
+        stop.set(late=self.late)
 
     def raise_(self, code: Exit) -> None:
         """Count an interrupt, in a signal handler in the main thread; the first one determines the exit code."""

@@ -116,12 +116,17 @@ def _write_failed(head: dict[str, Any], spool: Spool, *, path: Path) -> str:
 
 
 def _append_summary(head: dict[str, Any], spool: Spool, *, path: Path) -> str:
-    """Append the summary; return why it failed, which is only a warning because no option requested it."""
-    from uploader_cli.report import output_file
     from uploader_cli.report.markdown import as_markdown
 
+    return append_summary(path, as_markdown(head, spool))
+
+
+def append_summary(path: Path, text: Iterable[str]) -> str:
+    """Append to the summary of the step; return why it failed: only a warning because no option requested it."""
+    from uploader_cli.report import output_file
+
     try:
-        output_file.append(path, as_markdown(head, spool))
+        output_file.append(path, text)
     except OSError as error:
         return f"{STEP_SUMMARY}: {path} can't be written: {error.strerror}"
     return ""

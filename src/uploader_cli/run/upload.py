@@ -125,6 +125,7 @@ def execute(
     loop.listeners += [queue.settle, *([places.listen] if settings.analyze != "none" else [])]
     seen = known_servers.recall(settings.target_url)
     chunk = ChunkSize(settings.chunk_size, seen.chunk if seen is not None else None, settings.chunk_rule)
+    interrupts.begin(settings.deadline)
     with interrupts.raising():
         api.authorization()  # a missing token is a usage error, before anything starts
     run.check = connections.stop.check
@@ -246,7 +247,7 @@ def _until_stopped(
         if not interrupts.pending():
             continue
         if give_up is None:
-            connections.stop.set()
+            interrupts.stop(connections.stop, loop.emit)
             give_up = time.monotonic() + GRACE
         if interrupts.count > 1 or time.monotonic() > give_up:
             scheduler.shut()
@@ -256,9 +257,11 @@ def _until_stopped(
 def _exit_code(loop: Loop, connections: Connections, error: BaseException | None, interrupts: Interrupts) -> Exit:
     if error is not None and not isinstance(error, errors.UploaderError):
         return Exit.BUG
-    if interrupts.count and (loop.state.cancelled or loop.state.walking):
+    left = interrupts.count and (loop.state.cancelled or loop.state.walking)
+    if left and not interrupts.late:
         return interrupts.code
-    codes = [exit_status.of_failure(code, retryable=retryable) for code, retryable in loop.state.failed_as]
+    codes = [interrupts.code] if left else []
+    codes += [exit_status.of_failure(code, retryable=retryable) for code, retryable in loop.state.failed_as]
     if isinstance(error, errors.UsageError | errors.NotAnUploadServer):
         return exit_status.of_error(error)
     if isinstance(error, errors.NetworkError) and not connections.api.budget.answered:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core.observer import Observer
 from uploader_cli.errors import UsageError
-from uploader_cli.render import choose, use_color
+from uploader_cli.render import choose, github, use_color
 from uploader_cli.render.words import safe
 from uploader_cli.settings import DEFAULT, Layer, mask
 
@@ -47,6 +47,10 @@ def observers(settings: Settings, run_id: str, *, resume_hint: str = "") -> list
         from uploader_cli.render.ndjson import NdjsonView
 
         out.append(NdjsonView(sys.stdout, run_id, time.time))
+    annotated = 0
+    if github.wanted(os.environ):
+        out.append(github.Annotations(sys.stderr, os.environ))
+        annotated = github.MOST
     if kind == "live":
         from uploader_cli.render.live import LiveView
 
@@ -54,13 +58,13 @@ def observers(settings: Settings, run_id: str, *, resume_hint: str = "") -> list
     elif kind == "plain":
         from uploader_cli.render.plain import PlainView
 
-        out.append(PlainView(sys.stderr, verbose=settings.verbose, quiet=settings.quiet))
+        out.append(PlainView(sys.stderr, verbose=settings.verbose, quiet=settings.quiet, annotated=annotated))
     log = open_log(settings, run_id)
     if log is not None:
         out.append(log)  # it may print a warning after the view is closed
     quiet = settings.quiet or (settings.json and kind == "none")
-    failed_to = str(settings.failed_to or "")
-    out.append(_Summary(quiet, color, resume_hint, failed_to, settings.verbose > 0))
+    failed_to, listed = str(settings.failed_to or ""), kind == "plain"
+    out.append(_Summary(quiet, color, resume_hint, failed_to, settings.verbose > 0, listed))
     return out
 
 
@@ -84,6 +88,7 @@ class _Summary(Observer):
     resume_hint: str
     failed_to: str
     verbose: bool
+    listed: bool
 
     def close(self, state: ProgressState, _now: float) -> None:
         outcome = state.outcome
@@ -99,6 +104,7 @@ class _Summary(Observer):
             resume_hint=self.resume_hint,
             failed_to=self.failed_to,
             verbose=self.verbose,
+            listed=self.listed,
         )
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()

@@ -148,6 +148,7 @@ class Settings:
     stall: float = option(values.seconds(zero=False), default=30.0, stored=True)
     warn_latency: float | None = option(values.threshold("of milliseconds"), default=None)
     warn_error_rate: float | None = option(values.threshold("of percent", most=100.0), default=None)
+    deadline: float | None = option(values.seconds(zero=False, none=None), default=None)
     fail_fast: bool = option(default=False, stored=True)
     resend_unknown: bool = option(default=False, stored=True)
     resume: bool = option(default=True)

@@ -136,10 +136,19 @@ def whole(minimum: int, **words: str) -> Callable[[object], Any]:
     return _number(what, lambda value: value.is_integer() and value >= minimum, words, convert=int)
 
 
-def seconds(*, zero: bool) -> Callable[[object], Any]:
-    """Return a parser for durations in seconds; `zero` allows 0."""
-    what = f"a number of seconds, {'0 or more' if zero else 'more than 0'}"
-    return _number(what, lambda value: value > 0 or (zero and value == 0), {})
+def seconds(*, zero: bool, **words: str | None) -> Callable[[object], Any]:
+    """Return a parser for durations: a number of seconds, or `10m`, `1h30m`; `zero` allows 0. The value is in seconds.
+
+    It also accepts `words` with their values.
+    """
+    what = f"a number of seconds (or 10m, 1h30m), {'0 or more' if zero else 'more than 0'}"
+    number = _number(what, lambda value: value > 0 or (zero and value == 0), words)
+
+    def parse(raw: object) -> Any:
+        duration = parse_duration(raw) if isinstance(raw, str) else None
+        return number(raw if duration is None or (duration == 0 and not zero) else duration)
+
+    return parse
 
 
 def threshold(unit: str, *, most: float = math.inf) -> Callable[[object], Any]:

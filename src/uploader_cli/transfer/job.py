@@ -149,7 +149,11 @@ class Ledger:
         """End every open file: those with an attempt fail with `error`, the others are skipped."""
         left = list(self.open.values())
         self.end([Outcome(file, error) for file in left if file.file in self._attempts])
-        untried = list(self.open.values())
+        self.skip_untried()
+
+    def skip_untried(self) -> None:
+        """Skip every open file without an attempt."""
+        untried = [file for file in list(self.open.values()) if file.file not in self._attempts]
         self._run.release(untried)
         for file in untried:
             self.skip(file, SkipReason.NOT_TRIED)

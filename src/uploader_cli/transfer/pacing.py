@@ -27,9 +27,13 @@ class Stop:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self.late = False
+        """Whether the deadline was the reason."""
 
-    def set(self) -> None:
-        """Stop at the next resumable point."""
+    def set(self, *, late: bool = False) -> None:
+        """Stop at the next resumable point; the first call says whether the deadline is the reason."""
+        if not self._event.is_set():
+            self.late = late
         self._event.set()
 
     def __bool__(self) -> bool:

@@ -215,6 +215,8 @@ class Scheduler:
             session.abandon("cancelled")
         for file in supply.close():
             self._ledger.admit(file)
+        if self._stop.late:
+            self._ledger.skip_untried()
         self._ledger.cancel_all()
 
     def _make_worker(self, pool: Pool) -> Worker:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_cli import errors
-from uploader_cli.core.protocol import NOBODY, error_code, error_sentence, whole
-from uploader_cli.core.tus import VERSION, Capabilities, below, capabilities_of, encode_metadata, place
+from uploader_cli.core.protocol import error_code, error_sentence, whole
+from uploader_cli.core.tus import VERSION, Capabilities, below, capabilities_of, encode_metadata, place, unknown_upload
 from uploader_cli.settings import mask
 from uploader_cli.transfer.api import answer_error, is_blocked, is_tus, not_an_upload_server
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer
@@ -64,7 +64,7 @@ class TusClient:
         if not answer.ok and answer.status not in (405, 501):
             raise _refusal(answer)
         if not is_tus(answer):  # a gateway may answer OPTIONS, but none says that an unknown upload is there
-            unknown = self._send("HEAD", f"{self.endpoint.rstrip('/')}/{NOBODY}", {})
+            unknown = self._send("HEAD", unknown_upload(self.endpoint), {})
             if unknown.ok and not is_tus(unknown):
                 raise not_an_upload_server(unknown, "--tus-endpoint")
         try:

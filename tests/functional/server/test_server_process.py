@@ -16,7 +16,19 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 import websockets.sync.client
-from batches import DEADLINE, HalfSent, body_of, connected, eventually, file, new_session, progress, text, upload
+from batches import (
+    DEADLINE,
+    UNKNOWN,
+    HalfSent,
+    body_of,
+    connected,
+    eventually,
+    file,
+    new_session,
+    progress,
+    text,
+    upload,
+)
 from patience import ROOM
 from serving import REPOSITORY, running_server, server_process
 
@@ -29,13 +41,14 @@ if TYPE_CHECKING:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Start the server with arguments that end it with exit code 2, and return the line on stderr."""
+    """Start the server with arguments that end it with exit code 2; return the error and the hint on stderr."""
     try:
         code = main(list(arguments))
     except SystemExit as ended:
         code = ended.code  # type: ignore[assignment]
     out, err = capsys.readouterr()
-    assert (code, out, len(err.splitlines())) == (2, "", 1), err
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"error: (?!argument ).+\nhint: .+\n", err), err
     return err
 
 
@@ -166,6 +179,17 @@ def test_a_bad_option_is_one_line_that_names_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert named in refused(capsys, "--port", "0", *arguments)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6")
+def test_host_of_two_colons_serves_both_families() -> None:
+    """An IPv4 proxy is still known by its address."""
+    with running_server(host="::", rate_limit=1, behind_proxy=("127.0.0.1",)) as server:
+        port = server.url.rpartition(":")[2]
+        asked = [("[::1]", {}), ("127.0.0.1", {}), ("127.0.0.1", {"X-Forwarded-For": "192.0.2.7"})]
+        for host, headers in asked:
+            url = f"http://{host}:{port}/api/upload/progress/{UNKNOWN}"
+            assert requests.get(url, headers=headers, timeout=DEADLINE).status_code == 404
 
 
 def test_a_process_that_can_not_start_exits_with_2() -> None:

@@ -12,7 +12,7 @@ from serving import running_server
 
 from uploader_cli import Settings
 from uploader_cli.checks.result import BROKEN, Report
-from uploader_cli.checks.smoke import chosen, run_checks
+from uploader_cli.checks.smoke import CHECKS, OF_ENDPOINTS, chosen, run_checks
 from uploader_cli.checks.smoke.site import Site
 from uploader_server.http.middleware import Router
 
@@ -122,7 +122,8 @@ def smoke(
 ) -> Report:
     """All checks of a server, or the chosen ones."""
     site = Site(Settings(server=url, **settings), budget=budget, patience=patience)
-    return run_checks(site, chosen(only, skip), strict=strict)
+    among = OF_ENDPOINTS if site.settings.tus_endpoint else CHECKS
+    return run_checks(site, chosen(only, skip, among), strict=strict)
 
 
 def failed(report: Report) -> set[str]:

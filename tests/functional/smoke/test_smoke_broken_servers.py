@@ -307,7 +307,14 @@ def mostly(status: int, header: str, value: str) -> Callable[[Call, Reply], None
     return change
 
 
+def refuses_large_bodies(call: Call) -> Reply | None:
+    """Like a proxy with a limit of 1 MB, which does not read on."""
+    return Reply(413, {"content-length": "0"}) if int(call.headers.get("content-length", 0)) > 1 << 20 else None
+
+
 BROKEN = {
+    "small bodies": Broken({"body-limit"}, asked=refuses_large_bodies),
+    "small bodies in batch mode": Broken({"body-limit"}, {"tus": False}, asked=refuses_large_bodies),
     "sick": Broken({"health"}, said=on("GET", "/health", fields(status="DOWN"))),
     "no session": Broken({"session"}, said=on("POST", "/api/upload/session", instead(201, "", 500, {}))),
     "session without limits": Broken({"session"}, said=on("POST", "/api/upload/session", fields(maxFiles=None))),
@@ -388,7 +395,7 @@ BROKEN = {
     ),
     "no PATCH": Broken({"tus-core"}, said=on("PATCH", TUS, instead(204, "", 500, {}))),
     "any version of tus": Broken(
-        {"tus-core"}, asked=lambda call: void(call.headers.update({"tus-resumable": "1.0.0"}))
+        {"tus-version"}, asked=lambda call: void(call.headers.update({"tus-resumable": "1.0.0"})), exit_code=0
     ),
     "a cut ends the upload": Broken({"tus-resume"}, said=forgets_cut_uploads()),
     "no md5": Broken(

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 from broken import Broken, Call, Reply, failed, result, smoke
+from plain_tus import plain_tus_server
 from relays import http_proxy, tls_front
 from serving import running_server
 
 from uploader_cli import Settings
 from uploader_cli.checks.result import Verdict
-from uploader_cli.checks.smoke import CHECKS, run_checks
+from uploader_cli.checks.smoke import CHECKS, OF_ENDPOINTS, run_checks
 from uploader_cli.checks.smoke.site import Site
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings.values import Header
@@ -46,6 +47,25 @@ def test_smoke_passes_on_the_bundled_server() -> None:
     assert of(report, Verdict.PASS) == {check.id for check in CHECKS}
     assert (report.left, files) == ((), [])
     assert report.calls <= 95
+
+
+def test_smoke_without_a_token_removes_what_tus_deletes() -> None:
+    """Finished uploads outside of sessions go with the tus DELETE; what batches stored stays, and is named."""
+    with running_server(rate_limit=1000) as server:
+        report = smoke(server.url)
+        files = {path.name for path in server.root.rglob("*smoke*") if path.is_file() and path.suffix == ".mp4"}
+        assert counted(server) == report.calls <= 100
+    assert (report.exit_code, failed(report)) == (Exit.OK, set())
+    assert not [name for name in files if "tus-resumed" in name or "tus-joined" in name]
+    assert len(report.left) == len(files) == 9
+    assert all(thing.endswith(": no token") for thing in report.left)
+
+
+def test_smoke_without_a_token_or_anonymous_uploads_uses_sessions() -> None:
+    with running_server(rate_limit=1000, anonymous_tus=False) as server:
+        report = smoke(server.url, ["tus-resume", "clean-up"])
+    assert failed(report) == set()
+    assert [thing.rpartition(": ")[2] for thing in report.left] == ["no token"]
 
 
 def test_smoke_passes_on_the_reference_backend() -> None:
@@ -278,3 +298,35 @@ def test_smoke_through_a_proxy() -> None:
         report = smoke("http://files.invalid", proxy=f"http://127.0.0.1:{proxy.port}")
     assert (report.exit_code, failed(report)) == (Exit.OK, set()), report.results
     assert result(report, "websocket").verdict is Verdict.PASS
+
+
+def test_smoke_of_a_tus_endpoint_needs_no_sessions() -> None:
+    """The bundled server passes every check, and nothing stays."""
+    with running_server() as server:
+        report = smoke("", tus_endpoint=f"{server.url}/api/upload/files/", strict=True)
+        assert counted(server) == report.calls
+        assert not list(server.root.rglob("*smoke*"))
+    assert (report.exit_code, report.left) == (Exit.OK, ()), report.results
+    assert of(report, Verdict.PASS) == {check.id for check in OF_ENDPOINTS}
+
+
+def test_smoke_of_a_plain_tus_server_lists_what_it_cannot_delete() -> None:
+    with plain_tus_server() as (endpoint, uploads):
+        report = smoke("", tus_endpoint=endpoint)
+    assert report.exit_code is Exit.OK, report.results
+    assert of(report, Verdict.PASS) == {"tus-core", "tus-version", "tus-resume", "body-limit"}
+    assert of(report, Verdict.SKIPPED) == {"clean-up"}
+    assert len(report.left) == len(uploads) == 3
+    assert all(thing.endswith("the server has no termination") for thing in report.left)
+
+
+@pytest.mark.parametrize("where", ["wrong path", "tus server as --server"])
+def test_smoke_of_another_kind_of_server_exits_6(where: str, server: EmbeddedServer) -> None:
+    with plain_tus_server() as (endpoint, _):
+        if where == "wrong path":
+            report = smoke("", tus_endpoint=f"{server.url}/files/")
+        else:
+            report = smoke(endpoint.removesuffix("/files/"))
+            assert "--tus-endpoint" in result(report, "health").finding.hint
+    assert report.exit_code is Exit.NO_SERVER
+    assert len(failed(report)) == 1

@@ -125,7 +125,7 @@ def test_summary_separates_upload_and_analysis(code: int, retryable: bool) -> No
     run = Run()
     run.put(ev.AnalysisEnded(error="overheated", retryable=retryable))
     words = run.end(code)
-    assert words.startswith("✓ 1 file, 10.0 MiB")
+    assert "\n✓ 1 file, 10.0 MiB" in words
     assert "✗ content analysis of holiday.mp4: overheated" in words
     assert words.count("overheated") == 1
     assert f"exit code {code}: an analysis failed" in words
@@ -136,7 +136,7 @@ def test_an_interrupted_analysis_leaves_nothing_to_resume() -> None:
     run = Run()
     run.put(ev.AnalysisEnded(error="interrupted; the upload is complete"))
     words = run.end(130)
-    assert words.startswith("✓ 1 file")
+    assert "\n✓ 1 file" in words
     assert "exit code 130" in words
     assert "uploader resume" not in words
 

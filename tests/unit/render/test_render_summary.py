@@ -1,4 +1,4 @@
-"""The summary: a verdict, and what a person can act on."""
+"""The summary: what a person can act on, and below it the verdict."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def test_summary_of_a_successful_run(run: Script) -> None:
     outcome = run.end()
     assert summary(run.state, outcome) == [
         "✓ 2 files, 310.0 MiB in 12.3 s (25.2 MiB/s), all confirmed by the server",
+        "  to 127.0.0.1:8765/personal, session 2ba25c4c-a0ea-4983-89fc-cf63711e7de2",
     ]
 
 
@@ -44,20 +45,28 @@ def test_failures_have_reason_and_fix_once_per_cause(run: Script) -> None:
     run.fail(2, message="no space left on /data")
     run.put(ev.FileFailed(3, name_of(3), FailureCode.NETWORK, "connection reset", retryable=True))
     outcome = run.end(4)
-    assert summary(run.state, outcome, width=120) == [
-        "✗ 1 of 4 files confirmed by the server, 3 failed, 10.0 MiB in 12.3 s (832.5 KiB/s)",
+    assert summary(run.state, outcome, width=120, resume_hint="uploader resume") == [
         "✗ 2 failed: server failed – not retryable",
-        "  ✗ film-0001.mp4",
-        "    no space left",
-        "  ✗ film-0002.mp4",
-        "    no space left on /data",
+        "  ✗ film-0001.mp4: no space left",
+        "  ✗ film-0002.mp4: no space left on /data",
         "  → The server received the file but could not store it: contact its operator.",
         "✗ 1 failed: network – retryable",
-        "  ✗ film-0003.mp4",
-        "    connection reset",
+        "  ✗ film-0003.mp4: connection reset",
         "  → Check the network and the server, then run the command again.",
+        "✗ 1 of 4 files confirmed by the server, 3 failed, 10.0 MiB in 12.3 s (832.5 KiB/s)",
+        "  to 127.0.0.1:8765/personal, session 2ba25c4c-a0ea-4983-89fc-cf63711e7de2",
         "  exit code 4: some files failed permanently",
+        "→ to retry: uploader resume",
     ]
+
+
+def test_files_of_several_sessions_have_their_number(run: Script) -> None:
+    run.begin(2)
+    run.put(ev.SessionCreated("s-2", "personal", 1))
+    run.complete(0)
+    assert summary(run.state, run.end())[-1] == "  to 127.0.0.1:8765/personal, 2 sessions"
+    run.put(ev.SessionCreated("s-3", "teaching", 1))
+    assert summary(run.state, run.end())[-1] == "  to 127.0.0.1:8765, 2 categories, 3 sessions"
 
 
 def test_every_failure_code_has_a_fix() -> None:
@@ -68,20 +77,23 @@ def test_every_skip_reason_has_words(run: Script) -> None:
     for number, reason in enumerate(SkipReason):
         run.put(ev.FileSkipped(number, "x", reason))
     run.put(ev.FileSkipped(90, "y", SkipReason.TYPE))
-    skipped, untried = summary(run.state, run.end(), width=500)[1:3]
+    skipped, untried = summary(run.state, run.end(), width=500)[:2]
     assert skipped.startswith("- 10 skipped: 2 type not accepted by the server, 1 ")
     assert untried == "- 1 not tried: the run ended before"
 
 
-def test_of_many_failures_the_first_twenty_are_named(run: Script) -> None:
+def test_of_many_failures_ten_are_named_and_the_list_of_all(run: Script) -> None:
+    """Every cause is named, with a file."""
     run.begin(300)
     for number in range(300):
         run.fail(number, FailureCode.NETWORK if number % 3 else FailureCode.CHANGED)
-    lines = summary(run.state, run.end(4))
-    assert sum(line.startswith("  ✗ ") for line in lines) == 20
-    assert "  … and 180 more" in lines
-    assert "  … and 100 more" in lines
-    assert len(lines) < 60
+    outcome = run.end(4)
+    lines = summary(run.state, outcome, failed_to="failures.jsonl")
+    assert sum(line.startswith("  ✗ ") for line in lines) == 10
+    assert sum(line.startswith("✗ ") for line in lines) == 3
+    assert "… 290 more: failures.jsonl" in lines
+    assert len(lines) < 25
+    assert "… 290 more: --failed-to FILE lists all" in summary(run.state, outcome)
 
 
 def test_shared_reason_is_printed_once(run: Script) -> None:
@@ -90,12 +102,11 @@ def test_shared_reason_is_printed_once(run: Script) -> None:
     run.fail(1, message="disk on fire")
     run.fail(2, message="disk full")
     lines = summary(run.state, run.end(4))
-    assert [line.strip() for line in lines[2:7]] == [
+    assert [line.strip() for line in lines[1:5]] == [
         "disk full",
         "✗ film-0000.mp4",
         "✗ film-0002.mp4",
-        "✗ film-0001.mp4",
-        "disk on fire",
+        "✗ film-0001.mp4: disk on fire",
     ]
 
 
@@ -118,8 +129,8 @@ def test_warnings_are_printed_once_with_unknown_outcomes_first(run: Script) -> N
         run.put(ev.RunWarning(ev.WarningCode.JOURNAL, f"odd answer {number}"))
     run.put(ev.RunWarning(ev.WarningCode.MAY_BE_STORED, "a.mp4 may be stored already"))
     lines = summary(run.state, run.end(3), width=120)
-    assert lines[1] == "! a.mp4 may be stored already"
-    assert lines[2] == "! certificates are not verified (3 times)"
+    assert lines[0] == "! a.mp4 may be stored already"
+    assert lines[1] == "! certificates are not verified (3 times)"
     assert "! and 21 more warnings" in lines
 
 
@@ -130,12 +141,13 @@ def test_interrupt_summary_has_open_files_and_resume_command(run: Script) -> Non
     run.put(ev.FilesCancelled((1,)))
     outcome = run.end(130)
     assert summary(run.state, outcome, width=120, resume_hint="uploader resume r-1") == [
-        "■ interrupted: 1 of 5 files confirmed, 10.0 MiB in 12.3 s (832.5 KiB/s)",
         "■ in progress when interrupted:",
         "  ■ film-0002.mp4",
         "  ■ film-0001.mp4",
-        "→ to resume: uploader resume r-1",
+        "■ interrupted: 1 of 5 files confirmed, 10.0 MiB in 12.3 s (832.5 KiB/s)",
+        "  to 127.0.0.1:8765/personal, session 2ba25c4c-a0ea-4983-89fc-cf63711e7de2",
         "  exit code 130: interrupted (Ctrl-C)",
+        "→ to resume: uploader resume r-1",
     ]
 
 

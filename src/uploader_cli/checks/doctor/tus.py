@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 from uploader_cli.checks import body_limit as limit
 from uploader_cli.checks.doctor.sessions import USED_UP, refusal
 from uploader_cli.checks.result import Detail, Finding, check, failed, passed, skipped, warning
-from uploader_cli.core.protocol import NOBODY, as_object, parse_limits
-from uploader_cli.core.tus import VERSION, capabilities_of
+from uploader_cli.core.protocol import as_object, parse_limits
+from uploader_cli.core.tus import VERSION, capabilities_of, unknown_upload
 from uploader_cli.render.words import size
 from uploader_cli.transfer.api import is_blocked, is_tus
 from uploader_cli.transfer.http import redirect_target
 
 if TYPE_CHECKING:
-    from uploader_cli.checks.doctor.context import Context
+    from collections.abc import Mapping
 
-_HEADERS = {"Tus-Resumable": VERSION, "Upload-Offset": "0"}
+    from uploader_cli.checks.doctor.context import Context
+    from uploader_cli.transfer.bodies import Body
+    from uploader_cli.transfer.http import Answer
 
 
 @check("tus", "tus endpoint", rests_on="polling")
@@ -29,7 +31,7 @@ def endpoint(context: Context) -> Finding:
         return skipped(USED_UP)
     options = answer = context.call("OPTIONS", where).answer
     if not is_tus(answer):  # a gateway may answer OPTIONS
-        answer = context.call("HEAD", _unknown(where), headers={"Tus-Resumable": VERSION}).answer
+        answer = context.call("HEAD", unknown_upload(where), headers={"Tus-Resumable": VERSION}).answer
     target = redirect_target(answer)
     if target is not None:
         return failed(f"the tus endpoint redirects to {target}", f"Use that URL as {context.option}.")
@@ -57,15 +59,11 @@ def body_limit(context: Context) -> Finding:
     """Announce a chunk for an unknown upload, or without tus a batch; nothing is stored."""
     if context.limited is not None:
         return skipped(USED_UP)
-    method, where, headers, kind = "POST", "/api/upload/batch", {}, limit.BATCH
-    if context.tus is not None:
-        method, where, headers, kind = "PATCH", _unknown(context.tus.endpoint), _HEADERS, limit.CHUNK
-    found = limit.find(
-        lambda body: context.call(method, where, body=body, headers=headers).answer,
-        kind,
-        most=_own_limit(context),
-        round_trip=context.connect_ms / 1000,
-    )
+
+    def ask(method: str, where: str, headers: Mapping[str, str], body: Body) -> Answer:
+        return context.call(method, where, headers=headers, body=body).answer
+
+    found = limit.find(ask, context.tus, most=_own_limit(context), round_trip=context.connect_ms / 1000)
     details: dict[str, Detail] = {"refused_bytes": found.refused, "passed_bytes": found.passes}
     if found.refused:
         fitting = f", {size(found.passes)} pass" if found.passes else ""
@@ -77,15 +75,11 @@ def body_limit(context: Context) -> Finding:
         return skipped(USED_UP)
     if answer is not None and answer.status == 401:
         return refusal(context, answer) or skipped("")
-    if answer is not None and method == "PATCH" and is_blocked(answer):
+    if answer is not None and context.tus is not None and is_blocked(answer):
         cause = f"a proxy or firewall blocks PATCH ({answer.status})"
         hint = "Let PATCH pass; until then uploads send POST with X-HTTP-Method-Override."
         return warning(cause, hint, http_status=answer.status)
     return passed(f"requests of {size(found.passes)} pass", **details)
-
-
-def _unknown(where: str) -> str:
-    return f"{where.rstrip('/')}/{NOBODY}"
 
 
 def _own_limit(context: Context) -> int | None:

@@ -25,27 +25,29 @@ if TYPE_CHECKING:
 
 CHECKS = checks_of(sessions, live, tus, refusals)
 """Ordered so that a failure explains the following ones."""
+OF_ENDPOINTS = (*checks_of(tus), refusals.body_limit, refusals.clean_up)
+"""The checks of a tus endpoint, which has no sessions."""
 
 
-def chosen(only: Sequence[str] = (), skip: Sequence[str] = ()) -> tuple[Check, ...]:
-    """Return the checks that match one of `only` (empty: all) and none of `skip`; both are IDs or globs.
+def chosen(only: Sequence[str] = (), skip: Sequence[str] = (), among: Sequence[Check] = CHECKS) -> tuple[Check, ...]:
+    """Return the checks of `among` that match one of `only` (empty: all) and none of `skip`; both are IDs or globs.
 
     Raises `UsageError` for a pattern without a match, and if no check is left.
     """
     for option, patterns in (("--only", only), ("--skip", skip)):
         for pattern in patterns:
-            if not _matching([pattern]):
-                ids = ", ".join(check.id for check in CHECKS)
+            if not _matching([pattern], among):
+                ids = ", ".join(check.id for check in among)
                 raise errors.UsageError(f"{option}: no check matches {pattern!r}", hint=f"the checks are {ids}")
-    unwanted = _matching(skip)
-    found = tuple(check for check in _matching(only or ["*"]) if check not in unwanted)
+    unwanted = _matching(skip, among)
+    found = tuple(check for check in _matching(only or ["*"], among) if check not in unwanted)
     if not found:
         raise errors.UsageError("--skip excludes all checks of --only", hint="omit one of them")
     return found
 
 
-def _matching(patterns: Sequence[str]) -> list[Check]:
-    return [check for check in CHECKS if any(fnmatchcase(check.id, pattern) for pattern in patterns)]
+def _matching(patterns: Sequence[str], among: Sequence[Check]) -> list[Check]:
+    return [check for check in among if any(fnmatchcase(check.id, pattern) for pattern in patterns)]
 
 
 def run_checks(
@@ -69,8 +71,8 @@ def run_checks(
     speaks = site.answered and (site.speaks or not site.calls)
     code = stopped or exit_of(results, strict=strict, speaks=speaks, refused=site.shut_out)
     verdict, summary = Verdict.FAIL if code else Verdict.PASS, sentence(results, code, strict=strict)
-    left = tuple(map(mask, (*site.undeleted, *(f"{thing}: no token" for thing in site.unowned))))
-    server, took = site.settings.server, time.perf_counter() - began
+    left = tuple(map(mask, (*site.undeleted, *site.unowned)))
+    server, took = site.settings.target_url, time.perf_counter() - began
     return Report(server, tuple(results), verdict, summary, code, site.calls, took, strict, site.budget, left)
 
 

@@ -6,6 +6,7 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from uploader_cli.checks import body_limit as limit
 from uploader_cli.checks.result import Finding, Verdict, check, skipped
 from uploader_cli.checks.smoke.expect import (
     NotOffered,
@@ -22,14 +23,15 @@ from uploader_cli.checks.smoke.sessions import stored_one
 from uploader_cli.checks.smoke.tus import ask, created
 from uploader_cli.core.protocol import NOBODY, parse_batch, whole
 from uploader_cli.exit_status import Exit
-from uploader_cli.render.words import plural
+from uploader_cli.render.words import plural, size
 from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import content_type
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from uploader_cli.checks.smoke.site import Site
+    from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.http import Answer
 
 FEW_FILES = 20
@@ -43,6 +45,22 @@ ELSEWHERE = "..%2f" * 8 + "etc%2fpasswd"
 """A file on every Unix, relative to `/uploads/{category}/`; clients don't normalize escaped slashes."""
 NO_TOKEN = "files can't be deleted without a token: set one with --token-file"  # noqa: S105 - a sentence
 _ESCAPES = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:[/\\]")
+
+
+@check("body-limit", "requests as large as a chunk reach the server", "large files need many requests, or fail")
+def body_limit(site: Site) -> Finding | str:
+    """Announce a chunk for an unknown upload, or without tus a batch: a proxy may refuse it by its head."""
+    limits, tus = site.once(terms).limits, site.once(terms).tus
+
+    def ask(method: str, where: str, headers: Mapping[str, str], body: Body) -> Answer:
+        return site.call(method, where, body=body, headers=headers, may_refuse=True)
+
+    found = limit.find(ask, tus, most=tus.max_size if tus is not None else limits.max_file_size)
+    if not found.refused:
+        return f"{size(found.passes)} pass"
+    got = "413 of a proxy, by the head" + (f"; {size(found.passes)} pass" if found.passes else "")
+    what, expected = f"a request of {size(found.refused)}", "its body is read"
+    return Finding(Verdict.FAIL, what, f"{limit.REMEDY}.", Exit.FAILED_FOR_GOOD, expected, got)
 
 
 @check("limit-type", "a type that is not allowed is refused", "unusable files are stored")
@@ -188,13 +206,15 @@ def rate_limit(site: Site) -> Finding | str:
 @check("clean-up", "what the checks created can be deleted", "files uploaded by mistake stay")
 def clean_up(site: Site) -> Finding | str:
     """See docs/protocol.md section 1 (cancel, `DELETE`) and tus 1.0 (termination)."""
-    paths = list(site.files.values())
+    paths, uploads = list(site.files.values()), len(site.uploads)
     site.sweep()
     if site.undeleted:
         got = "; ".join(site.undeleted[:3])
         raise Violation("deleting what the checks created", expected="everything deleted", got=got)
     if site.unowned:
-        return skipped(NO_TOKEN)
+        return skipped("the server can't delete uploads" if site.settings.tus_endpoint else NO_TOKEN)
     for path in filter(None, paths):
         answered(site.call("HEAD", path), "HEAD of a file that was deleted", 404, 410)
+    if site.settings.tus_endpoint:
+        return f"{plural(uploads, 'upload')} removed"
     return f"{plural(len(paths), 'file')} removed"

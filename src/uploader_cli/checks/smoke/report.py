@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from uploader_cli.checks.page import Page
 from uploader_cli.checks.result import BROKEN, Verdict
 from uploader_cli.exit_status import Exit, worst
+from uploader_cli.render import github
 from uploader_cli.render.words import plural, safe, span, wrap
 from uploader_cli.report import junit as xml
+from uploader_cli.report.markdown import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -171,6 +173,33 @@ def report_json(report: Report) -> dict[str, object]:
         "seconds": round(report.seconds, 3),
         "left": list(report.left),
     }
+
+
+def annotated(report: Report) -> Iterator[str]:
+    """Yield a line for GitHub Actions for each of the first results that make the run fail."""
+    against = [result for result in report.results if counts(result, strict=report.strict)]
+    for result in against[: github.MOST]:
+        yield github.error(_in_words(result), title=f"uploader smoke: {result.id}")
+
+
+def markdown(report: Report) -> Iterator[str]:
+    """Yield a summary in Markdown: the verdict, the checks that failed, and what is left on the server."""
+    yield f"## {'✓' if report.ok else '✗'} {plain(report.summary)}\n\n"
+    shown = [result for result in report.results if result.verdict in (*BROKEN, Verdict.WARNING, Verdict.NOT_RUN)]
+    if shown:
+        yield "| check | verdict | reason |\n|---|---|---|\n"
+        yield from (f"| {result.id} | {result.verdict.words} | {plain(_in_words(result))} |\n" for result in shown)
+        yield "\n"
+    spent = f"{report.calls} of {plural(report.budget, 'call')} used in {span(report.seconds)}"
+    left = f" · {plural(len(report.left), 'object')} left on the server" if report.left else ""
+    yield f"{plain(report.server)} · {spent}{left} · exit code {int(report.exit_code)}\n\n"
+
+
+def _in_words(result: Result) -> str:
+    """Return what a failed check expects, where it failed, and what it got, in one line."""
+    found = result.finding
+    difference = f"expected {found.expected}, got {found.got}" if found.expected else ""
+    return "; ".join(filter(None, (result.check.description, found.message, difference)))
 
 
 def junit(report: Report, when: datetime) -> Iterator[str]:

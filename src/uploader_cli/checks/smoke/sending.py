@@ -7,9 +7,10 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from uploader_cli.checks.smoke.expect import Prevented, Violation, precondition, said
+from uploader_cli.checks.smoke.expect import Prevented, Violation, answered, header, precondition, said
+from uploader_cli.core.plan import endless
 from uploader_cli.core.protocol import as_object, parse_batch, parse_session, wire_name
-from uploader_cli.core.tus import Capabilities, parse_capabilities
+from uploader_cli.core.tus import VERSION, Capabilities, capabilities_of, parse_capabilities
 from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import Body, Piece, content_type, multipart
 
@@ -50,7 +51,7 @@ def cut_off(what: str) -> Iterator[None]:
 
 
 class Terms(NamedTuple):
-    """The first session response: an open session, the limits, and tus if offered."""
+    """The first session response: an open session, the limits, and tus if offered. A tus endpoint has no session."""
 
     session: str
     limits: Limits
@@ -74,13 +75,27 @@ def body_of(data: bytes, kind: str, midway: Midway = nothing, after: Midway = no
 
 def terms(site: Site) -> Terms:
     """Return the terms of uploads. Use with `once`."""
+    if site.settings.tus_endpoint:
+        return _terms_of(site, site.settings.tus_endpoint)
     with precondition("session", "no session could be created: "):
         answer = site.once(ask_for_session)
     session = _parsed(answer)
     if session is None or session.limits is None:
         raise Prevented(f"no session with limits could be created ({said(answer)})", "session")
     tus = parse_capabilities(as_object(answer.body).get("tus"), site.settings.server)
+    site.terminates = tus is None or tus.terminates
     return Terms(session.session_id, session.limits, tus)
+
+
+def _terms_of(site: Site, endpoint: str) -> Terms:
+    what = "OPTIONS of the tus endpoint"
+    with precondition("tus-core"):
+        answer = answered(site.call("OPTIONS", endpoint), what, 200, 204)
+        header(answer, "Tus-Version", what, f"{VERSION} among others", lambda value: VERSION in value)
+        header(answer, "Tus-Extension", what, "creation among others", lambda value: "creation" in value.lower())
+    tus = capabilities_of(answer.headers, endpoint)
+    site.terminates = tus.terminates
+    return Terms("", endless(tus.max_size), tus)
 
 
 def open_session(site: Site, files: int = 1) -> str:

@@ -10,7 +10,7 @@ from uploader_cli.checks.smoke.expect import NotOffered, OutOfCalls, Prevented, 
 from uploader_cli.checks.target import Target
 from uploader_cli.core.protocol import error_code, parse_session, whole
 from uploader_cli.core.tus import VERSION, trusts
-from uploader_cli.transfer.api import answer_error
+from uploader_cli.transfer.api import answer_error, is_tus, not_an_upload_server
 from uploader_cli.transfer.pacing import retry_after
 
 if TYPE_CHECKING:
@@ -67,10 +67,14 @@ class Site(Target):
         """URLs of unfinished tus uploads."""
         self.files: dict[str, str] = {}
         """IDs of stored files, with their paths under `/uploads/` if known."""
+        self.tus_files: dict[str, str] = {}
+        """The tus URLs of stored files, which some servers delete without a token."""
         self.unowned: list[str] = []
-        """Files that stay because there was no token."""
+        """What stays because there was no token, or the server deletes nothing, with the reason."""
         self.undeleted: list[str] = []
         """What else could not be deleted, with the reason."""
+        self.terminates = True
+        """Whether the server deletes tus uploads."""
         self.cleaning = False
         self._remaining: int | None = None
         self._once: dict[object, object] = {}
@@ -97,17 +101,15 @@ class Site(Target):
         and 504, and for 401 and 403 with our own token.
         """
         url = where if "://" in where else self.settings.server + where
-        counted, place = self.counts(url), len(self.meter)
-        if counted:
-            if (self.remaining if self.cleaning else self.spare) < 1 + leaves:
-                raise OutOfCalls(self.no_calls())
-            self.calls += 1
-            self.meter.append(None)
+        place = len(self.meter)
+        counted = self._count(url, leaves)
         own = self.authorization if token == "" else {"Authorization": f"Bearer {token}"} if token else {}
-        if not trusts(self.settings.server, url):  # it gets neither the token nor headers of --header
+        if not trusts(self.settings.target_url, url):  # it gets neither the token nor headers of --header
             own = {}
         own |= headers or {}
         answer = self.http.request(method, url, json=json, body=body, headers=own, read_timeout=limit)
+        if is_tus(answer) and not (self.settings.tus_endpoint or self.speaks):
+            raise not_an_upload_server(answer)
         self.answered = True
         if counted:
             self._note(answer, place)
@@ -119,17 +121,31 @@ class Site(Target):
                 raise answer_error(answer)
         return answer
 
+    def _count(self, url: str, leaves: int = 0) -> bool:
+        """Count a request that the rate limit counts. Raises `OutOfCalls`."""
+        if not self.counts(url):
+            return False
+        if (self.remaining if self.cleaning else self.spare) < 1 + leaves:
+            raise OutOfCalls(self.no_calls())
+        self.calls += 1
+        self.meter.append(None)
+        return True
+
     def answers(self) -> bool:
         """Return whether the server still answers, even with an error; uses an uncounted request."""
         try:
-            self.http.request("GET", f"{self.settings.server}/health", read_timeout=PATIENCE)
+            self.http.request(
+                "GET", self.settings.tus_endpoint or f"{self.settings.server}/health", read_timeout=PATIENCE
+            )
         except errors.UploaderError as error:
             return not isinstance(error, errors.NetworkError)
         return True
 
-    def read(self, path: str) -> bytes | None:
-        """Return the bytes of a stored file; None if the server does not return them."""
-        with self.http.stream(self.settings.server + path, self.authorization) as (answer, pieces):
+    def read(self, where: str) -> bytes | None:
+        """Return the bytes at a path or URL of the server; None if it does not return them."""
+        url = where if "://" in where else self.settings.server + where
+        self._count(url)
+        with self.http.stream(url, self.authorization) as (answer, pieces):
             return b"".join(pieces) if answer.status == 200 else None
 
     @property
@@ -156,7 +172,7 @@ class Site(Target):
     @property
     def spare(self) -> int:
         """Remaining requests for checks, without those to delete what was created."""
-        files = len(self.files) if self.may_delete else 0
+        files = len(self.files) if self.may_delete else len(self.files.keys() & self.tus_files.keys())
         return self.remaining - len(self.sessions) - len(self.uploads) - files
 
     def _note(self, answer: Answer, place: int) -> None:
@@ -165,7 +181,10 @@ class Site(Target):
         self.meter[place] = metered
         if place == len(self.meter) - 1:  # a longer request has older numbers
             self._remaining = whole(metered.remaining)
-        self.speaks |= bool(error_code(answer.body)) or parse_session(answer.body) is not None
+        if self.settings.tus_endpoint:
+            self.speaks |= is_tus(answer)
+        else:
+            self.speaks |= bool(error_code(answer.body)) or parse_session(answer.body) is not None
         if answer.status == 429:
             wait = retry_after(answer.headers)
             self._remaining, again = 0, "" if wait is None else f"; again in {wait:,.0f} s"
@@ -201,6 +220,9 @@ class Site(Target):
         self.cleaning = True
         while self.uploads:
             url = self.uploads.pop()
+            if not self.terminates:
+                self.unowned.append(f"the tus upload {url}: the server has no termination")
+                continue
             self._remove(f"the tus upload {url}", "DELETE", url, {"Tus-Resumable": VERSION})
         while self.sessions:
             session = self.sessions.pop()
@@ -209,8 +231,10 @@ class Site(Target):
             file, path = self.files.popitem()
             if self.may_delete:
                 self._remove(_named(file, path), "DELETE", f"/api/upload/file/{file}")
+            elif file in self.tus_files and self.terminates:
+                self._remove(_named(file, path), "DELETE", self.tus_files[file], {"Tus-Resumable": VERSION})
             else:
-                self.unowned.append(_named(file, path))
+                self.unowned.append(f"{_named(file, path)}: no token")
 
     def note_interrupted(self) -> None:
         """Add everything that is left to `undeleted`."""
@@ -228,7 +252,7 @@ class Site(Target):
             why = "no calls left"
         except errors.UploaderError as error:
             if isinstance(error, errors.Unauthorized) and not self.may_delete:
-                self.unowned.append(what)
+                self.unowned.append(f"{what}: no token")
             else:
                 why = str(error)
         if why:

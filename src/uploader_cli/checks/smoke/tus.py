@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from uploader_cli.checks.result import check
 from uploader_cli.checks.smoke.expect import NotOffered, Violation, answered, header, said, same, same_bytes
 from uploader_cli.checks.smoke.sending import body_of, cut, cut_off, file_of, nothing, open_session, terms
-from uploader_cli.core.protocol import NOBODY, parse_http_date
-from uploader_cli.core.tus import VERSION, encode_metadata, parts, place
+from uploader_cli.core.protocol import parse_http_date
+from uploader_cli.core.tus import VERSION, encode_metadata, parts, place, unknown_upload
 from uploader_cli.core.tus import checksum_header as checksum_of
 from uploader_cli.transfer.bodies import content_type
 
@@ -61,30 +61,47 @@ def ask(
         may_refuse=True,
         leaves=method == "POST",
     )
-    stored = answer.headers.get("Upload-File-Id")
+    stored = answer.headers.get("Upload-File-Id") if not site.settings.tus_endpoint else None
     if answer.ok and stored and method in ("POST", "PATCH"):
         site.uploads.discard(url)
+        if method == "PATCH":
+            site.tus_files[stored] = url
         where = answer.headers.get("Content-Location", "")
         site.files[stored] = where if where.startswith("/") else ""
     return answer
 
 
-def create(site: Site, label: str, headers: Mapping[str, str], body: bytes | None = None) -> tuple[str, Answer]:
-    """Create an upload, which must succeed; return its URL and the response."""
-    url, answer = created(site, file_of(site, label)[0], headers, body=body)
+def create(
+    site: Site, label: str, headers: Mapping[str, str], body: bytes | None = None, *, removable: bool = False
+) -> tuple[str, Answer]:
+    """Create an upload, which must succeed; return its URL and the response.
+
+    `removable`: without a token the upload is not in a session, if the server accepts that, because then some servers
+    delete the stored file without a token.
+    """
+    alone = removable and not (site.may_delete or site.settings.tus_endpoint) and site.once(_accepts_without_session)
+    url, answer = created(site, file_of(site, label)[0], headers, body=body, alone=alone)
     if not url:
         raise Violation("creating an upload", expected="201 with a Location on this server", got=said(answer))
     return url, answer
 
 
 def created(
-    site: Site, name: str, headers: Mapping[str, str], *, body: bytes | None = None, **metadata: str
+    site: Site,
+    name: str,
+    headers: Mapping[str, str],
+    *,
+    body: bytes | None = None,
+    alone: bool = False,
+    **metadata: str,
 ) -> tuple[str, Answer]:
-    """Try to create an upload; return its URL, empty on failure, and the response."""
-    if not site.slots:  # fill each session, to create as few as possible
+    """Try to create an upload; return its URL, empty on failure, and the response. `alone`: without a session."""
+    in_session = not alone and not site.settings.tus_endpoint
+    if in_session and not site.slots:  # fill each session, to create as few as possible
         count = min(site.once(terms).limits.max_files, MOST_IN_A_SESSION)
         site.slots += [open_session(site, count)] * count
-    named = {"filename": name, "filetype": content_type(name), "sessionId": site.slots[-1], **metadata}
+    session = {"sessionId": site.slots[-1]} if in_session else {}
+    named = {"filename": name, "filetype": content_type(name), **session, **metadata}
     head = {"Upload-Metadata": encode_metadata(named), **headers}
     answer = ask(site, "POST", offered(site).endpoint, head, body)
     location = answer.headers.get("Location")
@@ -94,15 +111,24 @@ def created(
         url = place(answer.url, location)
     except ValueError:
         return "", answer
-    if headers.get("Upload-Concat") != "partial":  # refused uploads and parts of a file need no space
+    if in_session and headers.get("Upload-Concat") != "partial":  # refused uploads and parts of a file need no space
         site.slots.pop()
-    if not answer.headers.get("Upload-File-Id"):
+    stored = answer.headers.get("Upload-File-Id") if not site.settings.tus_endpoint else None
+    if stored:
+        site.tus_files[stored] = url
+    else:
         site.uploads.add(url)
     return url, answer
 
 
-def _create_sized(site: Site, label: str, content: bytes) -> str:
-    return create(site, label, {"Upload-Length": str(len(content))})[0]
+def _create_sized(site: Site, label: str, content: bytes, *, removable: bool = False) -> str:
+    return create(site, label, {"Upload-Length": str(len(content))}, removable=removable)[0]
+
+
+def _accepts_without_session(site: Site) -> bool:
+    """Return whether an upload can be created without a session. Use with `once`."""
+    url, _ = created(site, file_of(site, "tus-alone")[0], {"Upload-Length": "2"}, alone=True)
+    return bool(url)
 
 
 def _head(site: Site, url: str, what: str) -> Answer:
@@ -138,11 +164,15 @@ def halfway(site: Site) -> Halfway:
     return Halfway(url, _append(site, url, 0, content[:half], "PATCH of the first half"), half, content[half:])
 
 
-def _read_back(site: Site, answer: Answer, sent: bytes) -> None:
-    """Check the stored bytes, if the response to the last `PATCH` has their path."""
-    path = answer.headers.get("Content-Location", "")
-    if path.startswith("/"):
-        same_bytes(site.read(path), sent, "the file uploaded by tus, read back")
+def _read_back(site: Site, url: str, answer: Answer, sent: bytes) -> None:
+    """Check the stored bytes, if the response to the last `PATCH` has their path, or an endpoint returns uploads."""
+    path, what = answer.headers.get("Content-Location", ""), "the file uploaded by tus, read back"
+    if site.settings.tus_endpoint:
+        found = site.read(url)
+        if found is not None:
+            same_bytes(found, sent, what)
+    elif path.startswith("/"):
+        same_bytes(site.read(path), sent, what)
 
 
 @check("tus-core", "tus: uploads can be created, sent and queried", "resumable uploads don't work")
@@ -166,17 +196,24 @@ def core(site: Site) -> None:
     what = "PATCH of the first half"
     _speaks_tus(_append(site, url, 0, content[:half], what), what)
     answered(ask(site, "PATCH", url, {"Upload-Offset": "0"}, content[:half]), "PATCH at the wrong offset", 409)
-    wrong = site.call("HEAD", url, headers={"Tus-Resumable": "0.0.1"})
-    answered(wrong, "a request of another version of tus", 412)
     last = _append(site, url, half, content[half:], "PATCH of the second half")
     _offset(_head(site, url, "HEAD of a finished upload"), len(content), "the last PATCH")
-    _read_back(site, last, content)
-    answered(ask(site, "HEAD", f"{tus.endpoint.rstrip('/')}/{NOBODY}"), "HEAD of an unknown upload", *GONE)
+    _read_back(site, url, last, content)
+    if not tus.terminates:  # else `tus-termination` asks for a deleted one
+        answered(ask(site, "HEAD", unknown_upload(tus.endpoint)), "HEAD of an unknown upload", *GONE)
 
 
 def _speaks_tus(answer: Answer, what: str) -> None:
     """Check the version, which every response except that to OPTIONS must have."""
     header(answer, "Tus-Resumable", what, VERSION, lambda value: value == VERSION)
+
+
+@after_core("tus-version", "tus: other versions are refused", "later clients get wrong answers", required=False)
+def version(site: Site) -> None:
+    """See tus 1.0, core: status 412."""
+    offered(site)
+    answer = site.call("HEAD", site.once(halfway).url, headers={"Tus-Resumable": "0.0.1"})
+    answered(answer, "a request of another version of tus", 412)
 
 
 @after_core(
@@ -186,7 +223,7 @@ def resume(site: Site) -> str:
     """See tus 1.0, core: HEAD returns the offset after a cut PATCH, and the upload resumes there."""
     offered(site)
     content = _data(site)
-    url = _create_sized(site, "tus-resumed", content)
+    url = _create_sized(site, "tus-resumed", content, removable=True)
     with cut_off("half a PATCH"):
         ask(site, "PATCH", url, {"Upload-Offset": "0"}, content, midway=cut)
     what, most = "HEAD after a PATCH that was cut", (len(content) + 1) // 2
@@ -195,7 +232,7 @@ def resume(site: Site) -> str:
     if at > most:
         raise Violation(what, expected=f"an offset of {most} at most", got=str(at))
     last = _append(site, url, at, content[at:], "PATCH of the rest after a cut")
-    _read_back(site, last, content)
+    _read_back(site, url, last, content)
     return f"resumed at byte {at} of {len(content)}"
 
 
@@ -305,14 +342,14 @@ def concatenation(site: Site) -> None:
     urls = []
     for number, piece in enumerate((content[:half], content[half:])):
         partial = {"Upload-Concat": "partial", "Upload-Length": str(len(piece))}
-        url, _ = create(site, f"tus-part-{number}", partial)
+        url, _ = create(site, f"tus-part-{number}", partial, removable=True)
         _append(site, url, 0, piece, "PATCH of a partial upload")
         urls.append(url)
     what = "joining two partial uploads"
-    final, answer = create(site, "tus-joined", {"Upload-Concat": "final;" + " ".join(urls)})
+    final, answer = create(site, "tus-joined", {"Upload-Concat": "final;" + " ".join(urls)}, removable=True)
     head = _head(site, final, f"HEAD after {what}")
     same(head.headers.get("Upload-Length"), str(len(content)), f"Upload-Length after {what}")
     refusal = ask(site, "PATCH", final, {"Upload-Offset": str(len(content))}, b"more")
     answered(refusal, "PATCH of a joined upload", 403)
-    _read_back(site, answer, content)
+    _read_back(site, final, answer, content)
     site.uploads.difference_update(urls)

@@ -10,7 +10,7 @@ from uploader_cli.core.events import Phase
 from uploader_cli.core.incidents import Ending, IncidentKind
 from uploader_cli.core.protocol import renamed
 from uploader_cli.core.reducer.run import recovered
-from uploader_cli.core.state import MOST_KEPT, FileState
+from uploader_cli.core.state import BRIEF, MOST_KEPT, FileState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -223,6 +223,9 @@ def _settle(
     ended = ev.FileEnded(file=file, outcome=outcome, size=size, **details)
     if known is not None or outcome is Phase.FAILED:
         state.finished.append(ended)
+    if known is not None or waiting is not None:
+        listed = known is not None and not known.packed and (known.size is None or ended.seconds >= BRIEF)
+        state.tree.end(ended, listed=listed)
     return ended
 
 

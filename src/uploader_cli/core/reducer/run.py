@@ -49,10 +49,12 @@ def _file_selected(state: ProgressState, event: ev.FileSelected, _now: float) ->
     state.selected += 1
     state.selected_bytes += event.size
     state.sizes[event.file] = event.size
+    state.tree.select(event.path, event.size)
 
 
 def _selection_ended(state: ProgressState, _event: ev.SelectionEnded, _now: float) -> None:
     state.walking = False
+    state.tree.leave(None)
 
 
 def _content_checked(state: ProgressState, event: ev.ContentChecked, _now: float) -> None:
@@ -78,7 +80,7 @@ def _run_finished(state: ProgressState, event: ev.RunFinished, now: float) -> li
 
 
 def _warned(state: ProgressState, event: ev.RunWarning, now: float) -> list[ev.Event]:
-    if len(state.warnings) < MOST_KEPT or event.code is WarningCode.MAY_BE_STORED:
+    if len(state.warnings) < MOST_KEPT or event.code in (WarningCode.MAY_BE_STORED, WarningCode.DEADLINE):
         state.warnings.append(event)
     state.news = event
     if (kind := _ALARMS.get(event.code)) is not None:
@@ -100,6 +102,7 @@ def _paused(state: ProgressState, event: ev.Paused, now: float) -> None:
 def _ticked(state: ProgressState, _event: ev.Ticked, now: float) -> list[ev.Event]:
     if state.stopped is None:
         state.measures.sample(now, state.sent_total)
+        state.pace.update(now, state.completed)
     if state.paused_until is None or state.paused(now):
         return []
     return recovered(state, state.incidents.end(IncidentKind.RATE_LIMIT, now))
