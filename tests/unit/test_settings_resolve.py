@@ -103,6 +103,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "from_format": "csv",
         "header": "X-A: 1",
         "metadata": "a=1",
+        "newer_than": "2d",
         "preset": "tusd",
         "retry_status": "409",
         "tus_endpoint": "tus.example/files/",
