@@ -8,7 +8,6 @@ import os
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from uploader_cli.core import events as ev
@@ -18,10 +17,11 @@ from uploader_cli.result import Progress, Receipts
 from uploader_cli.run.commands import stored_run
 from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.interrupts import Interrupts
+from uploader_cli.run.state import writable_state
 from uploader_cli.run.upload import begin, execute, prepare
 from uploader_cli.run.views import open_log
 from uploader_cli.run.watch import watch
-from uploader_cli.settings import OPTIONS, Settings, resolve, user_config_file
+from uploader_cli.settings import OPTIONS, Settings, resolve, user_config_file, working_directory
 from uploader_cli.transfer.journal import Journal
 
 if TYPE_CHECKING:
@@ -80,9 +80,11 @@ class Uploader:
         names = [os.fspath(path) for path in given]
         with (
             self._interruptible(cancel) as interrupts,
-            readable_list(self.settings, names) as ready,
+            writable_state(self.settings) as (able, notices),
+            readable_list(able, names) as ready,
             Journal(ready.state_path, check=interrupts.check) as journal,
         ):
+            journal.notices += notices
             return self._run(ready, names, journal, interrupts, lambda: begin(ready, names, journal))
 
     def resume(self, run: str | None = None, *, cancel: threading.Event | None = None) -> Result:
@@ -221,9 +223,9 @@ def _settings(settings: Settings | None, options: dict[str, object]) -> Settings
             hint = f"did you mean {near[0]}?" if near else "options are the fields of uploader_cli.Settings"
             raise UsageError(f"there is no option {name!r}", hint=hint)
     if settings is None:
-        return resolve(options, env=os.environ, cwd=Path.cwd(), user_config=user_config_file())
+        return resolve(options, env=os.environ, cwd=working_directory(), user_config=user_config_file())
     given = {name: value for name, value in options.items() if value is not None}
-    new = resolve({"server": "localhost", **given}, env={}, cwd=Path.cwd(), user_config=None)
+    new = resolve({"server": "localhost", **given}, env={}, cwd=working_directory(), user_config=None)
     changes: dict[str, Any] = {name: getattr(new, name) for name in given}
     if "server" in changes and "tus_endpoint" not in changes and settings.tus_endpoint:
         changes |= {"tus_endpoint": None, "protocol": "auto"}  # an endpoint had made it tus

@@ -19,7 +19,7 @@ from uploader_cli.settings import OPTIONS, Header, Settings
 
 _RESUME = get_command(app).commands["resume"]  # type: ignore[attr-defined]
 RESUME_OPTIONS = {param.name for param in _RESUME.params} & OPTIONS.keys()
-RUN_MODULES = ("checks", "commands", "config", "dry_run", "report_merge", "rest_commands", "watch")
+RUN_MODULES = ("checks", "commands", "config", "dry_run", "report_merge", "rest_commands", "runs", "watch")
 ID = "3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b"
 
 
@@ -39,6 +39,9 @@ class Runs:
             return self.code
 
         return called
+
+    def find_sessions(self, _settings: Settings, begins: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, object]]:
+        return begins, {}
 
     @property
     def settings(self) -> Settings:
@@ -181,9 +184,7 @@ def test_watch_of_a_repeated_session_id_watches_it_once(runs: Runs) -> None:
     assert runs.calls[0][2] == ((ID, other), 0.0)
 
 
-def test_watch_needs_a_session(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["watch"]) == 2
-    assert "SESSION" in capsys.readouterr().err
+def test_watch_refuses_what_is_no_id(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["watch", ID, "no-id"]) == 2
     assert "'no-id' is not an ID" in capsys.readouterr().err
     assert runs.calls == []
@@ -268,16 +269,22 @@ def test_resume_accepts_the_options_that_may_be_overridden(runs: Runs) -> None:
     assert flags == dict.fromkeys(RESUME_OPTIONS) | typed
 
 
+def test_runs(runs: Runs) -> None:
+    assert main(["runs", "--state-dir", "/state"]) == 0
+    name, flags, _ = runs.calls[0]
+    assert (name, flags["state_dir"]) == ("show", "/state")
+
+
 def test_resume_list(runs: Runs) -> None:
     assert main(["resume", "--list", "--json"]) == 0
     name, flags, rest = runs.calls[0]
-    assert (name, flags, rest) == ("resume_list", dict.fromkeys(RESUME_OPTIONS) | {"json": True}, ())
+    assert (name, flags, rest) == ("show", dict.fromkeys(RESUME_OPTIONS) | {"json": True}, ())
 
 
 def test_resume_forget(runs: Runs) -> None:
     assert main(["resume", "--forget", "1a2b", "--state-dir", "/state"]) == 0
     name, run, (flags,) = runs.calls[0]
-    assert (name, run, flags["state_dir"]) == ("resume_forget", "1a2b", "/state")
+    assert (name, run, flags["state_dir"]) == ("forget", "1a2b", "/state")
 
 
 @pytest.mark.parametrize(
@@ -297,7 +304,7 @@ def test_resume_refuses_an_empty_id(runs: Runs, capsys: pytest.CaptureFixture[st
     assert runs.calls == []
 
 
-@pytest.mark.parametrize("command", ["watch", "status", "cancel", "delete"])
+@pytest.mark.parametrize("command", ["status", "cancel", "delete"])
 @pytest.mark.parametrize("id_", ["1", "../../etc", "3f2b8c1e5d4a", "", f"{ID}/.."])
 def test_ids_must_be_uuids(runs: Runs, capsys: pytest.CaptureFixture[str], command: str, id_: str) -> None:
     assert main([command, id_]) == 2

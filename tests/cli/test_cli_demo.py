@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pty
 import shutil
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -87,6 +90,28 @@ def test_the_demo_uploads_and_verifies(tmp_path: Path) -> None:
     assert "城市夜景.mp4" in samples
     assert samples.items() <= stored.items()
     assert not list(Path(os.environ["XDG_STATE_HOME"]).rglob("*journal*"))  # a demo is not resumed
+
+
+def test_demo_in_a_terminal_takes_its_time_and_recovers(tmp_path: Path) -> None:
+    """About eight seconds with a lost connection; the log of the terminal has the recovery and the verification."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "uploader_cli", "demo", "--progress", "plain"]
+    environ = {name: value for name, value in os.environ.items() if name != "CI"}
+    began = time.monotonic()
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, env=environ) as process:
+        os.close(theirs)
+        seen = b""
+        with suppress(OSError):  # the end of a terminal on Linux
+            while piece := os.read(ours, 65536):
+                seen += piece
+        code = process.wait(PATIENCE)
+    os.close(ours)
+    text = seen.decode()
+    assert code == 0, text
+    assert 5 < time.monotonic() - began < PATIENCE
+    assert "↻ " in text
+    assert ": retry 1" in text
+    assert "Verified: the server has all 6 files" in text
 
 
 def digest(file: Path) -> str:

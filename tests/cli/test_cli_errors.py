@@ -69,12 +69,6 @@ def test_no_secret_is_in_a_message(
     assert capsys.readouterr().err == "error: no way through http://***@proxy with ***\n"
 
 
-def test_removed_working_directory_is_an_error(runs: Runs, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "work").rmdir()
-    assert main(["upload", "a"]) == 2
-    assert "the working directory was deleted" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("line", "error", "hint"),
     [

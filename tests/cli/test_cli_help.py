@@ -19,7 +19,20 @@ from uploader_cli.cli.options import FLAGS
 from uploader_cli.settings import OPTIONS
 
 COMMANDS = [
-    *("demo", "upload", "resume", "watch", "status", "cancel", "delete", "validate", "doctor", "smoke", "serve"),
+    *(
+        "demo",
+        "upload",
+        "resume",
+        "runs",
+        "watch",
+        "status",
+        "cancel",
+        "delete",
+        "validate",
+        "doctor",
+        "smoke",
+        "serve",
+    ),
     *("config", "completion"),
 ]
 COMMAND_OBJECTS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]

@@ -1,10 +1,11 @@
-"""Keys pressed during the live view are neither echoed nor left for the shell."""
+"""The live view and its terminal: keys are neither echoed nor left for the shell, the title shows the progress."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import pty
+import re
 import select
 import shlex
 import signal
@@ -21,7 +22,7 @@ from command import environment
 from patience import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from uploader_server.serving import EmbeddedServer
 
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 class Screen:
     """A command with its live view on a terminal; `text` is its output."""
 
-    def __init__(self, *arguments: str | Path, home: Path, program: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *arguments: str | Path, home: Path, program: Sequence[str] = (), env: Mapping[str, str] | None = None
+    ) -> None:
         self.screen, self.program = pty.openpty()
         fcntl.ioctl(self.program, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.before = termios.tcgetattr(self.program)
@@ -40,7 +43,7 @@ class Screen:
             stdout=self.program,
             stderr=self.program,
             cwd=home,
-            env=environment(home, TERM="xterm"),
+            env=environment(home, TERM="xterm", **(env or {})),
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
@@ -93,6 +96,23 @@ def test_keys_are_not_drawn_and_not_left_to_the_shell(
     assert one.waiting == b""
     assert termios.tcgetattr(one.program) == one.before
     one.close()
+
+
+def test_window_title_and_task_bar_show_the_progress(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Both are restored at the end; terminals that don't know the task bar get only the title."""
+    files = make_files(**{"a.mp4": 300_000, "b.mp4": 300_000})
+    command = ["upload", files, "-s", server.url, "--limit-rate", "500K"]
+    for more in ({"WT_SESSION": "1"}, {}):
+        one = Screen(*command, home=tmp_path, env=more)
+        assert one.end() == 0
+        assert re.search(rb"\x1b\[22;2t\x1b\]2;\d+ % files/ \xe2\x80\x93 uploader\x1b", one.text)
+        assert b"\x1b[23;2t" in one.text
+        bar = re.findall(rb"\x1b\]9;4;(\d(?:;\d+)?)\x1b", one.text)
+        assert bool(bar) == bool(more)
+        assert not bar or (bar[0].startswith(b"1;") and bar[-1] == b"0")
+        one.close()
 
 
 def test_bash_restores_echo_after_kill_9(

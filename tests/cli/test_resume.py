@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from urllib.parse import urlsplit
 import pytest
 from command import Done, environment, start, uploader
 from following import ended, read_confirmed, read_until
-from patience import ROOM
+from patience import PATIENCE, ROOM
 from recording import recorder
 from serving import running_server, server_process
 
@@ -384,12 +385,101 @@ def test_list(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None
     )
     text = uploader("resume", "--list", home=tmp_path)
     assert text.out == ""
-    first, second = text.err.splitlines()
+    first, second = (line for line in text.err.splitlines() if not line.startswith(" "))
     assert run_of(two) in first
     assert "interrupted" in first
     assert str(files) in first
     assert run_of(one) in second
     assert "finished" in second
+
+
+def test_runs_shows_what_failed_and_the_command_to_retry(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """In JSON as well; after a good resume there is nothing to retry."""
+    files = make_files(**{f"{number}.mp4": 10 for number in range(7)})
+    server.faults.next_answers("POST", ENDPOINT, [503] * 7)
+    failed = uploader("upload", files, "-s", server.url, "--retries", "0", "--no-pack", "--json", home=tmp_path)
+    assert failed.code == 3
+    stored = uploader("runs", home=tmp_path).err
+    assert "0 files done, 7 unfinished, 7 failed" in stored
+    assert f"  ✗ {files / '0.mp4'}: " in stored
+    assert "  ✗ 2 more\n" in stored
+    assert stored.splitlines()[-1] == f"  → uploader resume {run_of(failed)}"
+    (run,) = json.loads(uploader("runs", "--json", home=tmp_path).out)
+    assert (run["outcome"]["failed"], run["outcome"]["failures"][0]["code"]) == (7, "server_error")
+    assert "uploader resume --state-dir state " not in stored
+    resumed(tmp_path)
+    assert "→" not in uploader("runs", home=tmp_path).err
+
+
+def test_runs_shows_why_a_run_ended(make_files: Files, tmp_path: Path) -> None:
+    """The command to retry names the state directory where the command did."""
+    options = ("-s", "127.0.0.1:9", "--wait-for-server", "0", "--state-dir", "state")
+    assert uploader("upload", make_files(a=1), *options, home=tmp_path).code == 6
+    stored = uploader("runs", "--state-dir", "state", home=tmp_path).err.splitlines()
+    assert "✗" in stored[1]
+    assert "127.0.0.1" in stored[1]
+    assert re.fullmatch(rf"  → uploader resume [0-9a-f]+ --state-dir {tmp_path}/state", stored[-1])
+
+
+def two_interrupted(server: EmbeddedServer, make_files: Files, home: Path) -> tuple[Path, list[str]]:
+    """Two runs, each with a failed file; their ids, the newest first."""
+    files = make_files(**{"a.mp4": 10, "b.mp4": 10})
+    ids = []
+    for name in ("a.mp4", "b.mp4"):
+        server.faults.next_answers("POST", ENDPOINT, [503])
+        ids.append(run_of(uploader("upload", files / name, "-s", server.url, "--retries", "0", "--json", home=home)))
+    return files, ids[::-1]
+
+
+def test_resume_of_several_runs_names_the_others(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Without a terminal the newest one is resumed."""
+    files, (_, older) = two_interrupted(server, make_files, tmp_path)
+    done = resumed(tmp_path)
+    assert [event["path"] for event in done.of("file.completed")] == [str(files / "b.mp4")]
+    assert f"note: resuming the newest of 2 interrupted runs; the others: {older} ({files}/a.mp4)\n" in done.err
+    assert "note:" not in resumed(tmp_path).err
+
+
+@pytest.mark.parametrize(
+    ("answer", "name"),
+    [("\n", "b.mp4"), ("1\n", "b.mp4"), ("2\n", "a.mp4"), ("{older}\n", "a.mp4"), ("zz\n", ""), ("\x04", "")],
+)
+def test_resume_asks_on_a_terminal(
+    answer: str, name: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """By number or id, else the newest; no answer, or one that names no run, is exit code 2."""
+    _, (_, older) = two_interrupted(server, make_files, tmp_path)
+    screen, program = pty.openpty()
+    os.write(screen, answer.format(older=older[:8]).encode())
+    process = subprocess.Popen(
+        [sys.executable, "-m", "uploader_cli", "resume", "--json", "--progress", "none"],
+        stdin=program,
+        stdout=subprocess.PIPE,
+        stderr=program,
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        text=True,
+    )
+    out, _ = process.communicate(timeout=PATIENCE)
+    os.close(program)
+    shown = read_until_closed(screen)
+    assert "2 interrupted runs, the newest first:" in shown
+    assert "resume which one? number or id [1]: " in shown
+    assert process.returncode == (0 if name else 2), shown
+    completed = Done(0, out, "").of("file.completed") if name else []
+    assert [event["path"].rpartition("/")[2] for event in completed] == ([name] if name else [])
+
+
+def read_until_closed(screen: int) -> str:
+    """Read what was written on a terminal whose programs have ended."""
+    text = b""
+    with contextlib.suppress(OSError):
+        while piece := os.read(screen, 65536):
+            text += piece
+    os.close(screen)
+    return text.decode()
 
 
 def test_forget(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 import requests
 from command import start, uploader
-from following import ended, read_until
+from following import ended, read_confirmed, read_until
 from patience import PATIENCE
 from serving import running_server
 
@@ -77,6 +78,42 @@ def test_watch_of_a_cancelled_session_ends_with_4(server: EmbeddedServer, tmp_pa
     session = open_session(server.url)
     requests.post(f"{server.url}/api/upload/cancel/{session}", timeout=PATIENCE).raise_for_status()
     assert uploader("watch", session, "-s", server.url, "--json", home=tmp_path).code == 4
+
+
+def test_watch_finds_the_sessions_of_this_machine(make_files: Files, tmp_path: Path) -> None:
+    """The newest one, or that of a prefix, on the server of their run; others need the whole id."""
+    files = make_files(**{"a.mp4": 200_000})
+    assert "this machine has no open session" in uploader("watch", home=tmp_path).err
+    with running_server() as server:
+        options = ("-s", server.url, "--chunk-size", "64K", "--limit-rate", "100K", "--json")
+        uploading = start("upload", files, *options, home=tmp_path)
+        seen = read_confirmed(uploading, 1 << 16)
+        session = next(event["session"] for event in map(json.loads, seen.splitlines()) if "session" in event)
+        uploading.send_signal(signal.SIGSTOP)
+        watchers = [start("watch", *names, "--json", home=tmp_path) for names in ((), (session[:8].upper(),))]
+        firsts = [read_until(watching, "run.started") for watching in watchers]
+        unknown = uploader("watch", "ffff", home=tmp_path)
+        elsewhere = uploader("watch", session[:8], "-s", "localhost:9", home=tmp_path)
+        assert ended(uploading, seen, signal.SIGCONT).code == 0
+        for watching, first in zip(watchers, firsts, strict=True):
+            done = ended(watching, first)
+            assert (done.code, done.of("session.finished")[0]["session"]) == (0, session)
+    for refused in (unknown, elsewhere, uploader("watch", session[:8], home=tmp_path)):
+        assert refused.code == 2
+        assert "is not an ID, nor the beginning of an open session of this machine" in refused.err
+
+
+def test_watch_sends_no_token_to_a_server_that_only_a_directory_named(make_files: Files, tmp_path: Path) -> None:
+    """It was the config where the upload ran; elsewhere the journal knows this."""
+    files = make_files(**{"a.mp4": 200_000})
+    with running_server() as server:
+        (tmp_path / "uploader.toml").write_text(f'server = "{server.url}"\n')
+        uploading = start("upload", files, "--chunk-size", "64K", "--limit-rate", "100K", "--json", home=tmp_path)
+        ended(uploading, read_until(uploading, "session.created"), signal.SIGKILL)
+        (tmp_path / "uploader.toml").unlink()
+        watching = start("watch", "--json", home=tmp_path, UPLOADER_TOKEN="t0ken")
+        done = ended(watching, read_until(watching, "warning"), signal.SIGINT)
+    assert done.of("warning")[0]["code"] == "token_withheld"
 
 
 def test_status(server: EmbeddedServer, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": "demo",
     "upload": "upload",
     "resume": "upload",
+    "runs": "upload",
     "watch": "sessions",
     "status": "sessions",
     "cancel": "sessions",

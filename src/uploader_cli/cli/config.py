@@ -1,13 +1,12 @@
 """The commands `config` and `completion`."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from uploader_cli.cli import options as opt
 from uploader_cli.errors import UsageError
-from uploader_cli.settings import config_template, profiles, user_config_file
+from uploader_cli.settings import config_template, profiles, user_config_file, working_directory
 
 SHELLS = ("bash", "zsh", "fish", "powershell")
 ACTIONS = ("show", "init", "path")
@@ -34,15 +33,18 @@ def config(
     for flag, belongs in {"--force": "init", "--profile": "show", "--json": "show"}.items():
         if used[flag] and action != belongs:
             raise UsageError(f"config {action}: {flag} is only for `config {belongs}`", hint="omit it")
+    own = user_config_file()
+    if own is None:
+        raise UsageError("this user has no home directory", hint="set HOME")
     if action == "path":
-        typer.echo(user_config_file())
+        typer.echo(own)
         return
     from uploader_cli.run import config as run
 
     if action == "init":
-        raise typer.Exit(run.init(user_config_file(), config_template(opt.hints()), force=force))
+        raise typer.Exit(run.init(own, config_template(opt.hints()), force=force))
     settings = opt.load({**given, "tus_endpoint": None}, need_server=False)  # as in an upload
-    raise typer.Exit(run.show(settings, user_config_file(), profiles(Path.cwd(), user_config_file())))
+    raise typer.Exit(run.show(settings, own, profiles(working_directory(), own)))
 
 
 def completion(

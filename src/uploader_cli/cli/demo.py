@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,11 @@ _NAMES = (
 _PIECE = 1 << 20
 _PROCESSING = 0.4
 """Simulated processing time of each file in seconds; on loopback the stages would not be visible otherwise."""
+
+_SECONDS = 6
+"""Duration of the upload in a terminal, where somebody watches it."""
+_FAULT = "cut:patch#3:1M"
+"""Closes a connection there in the middle of a file."""
 
 _NEXT = """
 Next, run the first two in two terminals:
@@ -66,10 +72,15 @@ def _run(place: Path, files: int, total: int, progress: str | None) -> int:
     resolve(asked, env={}, cwd=place, user_config=None)  # reports an invalid --progress before anything is created
     sources = _make_files(place / "samples", files, total)
     _say(f"Made {files} sample files, {total / (1 << 20):.1f} MiB in total.")
-    config = ServerConfig(port=0, root=place / "server", processing_seconds=_PROCESSING)
+    watched = sys.stderr.isatty()
+    faults = (_FAULT,) if watched else ()
+    config = ServerConfig(port=0, root=place / "server", processing_seconds=_PROCESSING, faults=faults)
     with EmbeddedServer(config) as server, tempfile.TemporaryDirectory(prefix="uploader-demo-") as state:
         _say(f"Started a server at {server.url}.")
         _say(f"(It simulates {_PROCESSING} s of processing for each file, so that the stages are visible.)")
+        if watched:
+            _say(f"(--limit-rate makes the upload last {_SECONDS} s; the server closes one connection on purpose.)")
+            asked["limit_rate"] = str(max(1, total // _SECONDS))
         settings = resolve({**asked, "server": server.url, "state_dir": state}, env={}, cwd=place, user_config=None)
         code = upload_command(settings, [str(place / "samples")], lasting=False)
     if code:
@@ -97,7 +108,7 @@ def _workshop(keep: str | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="uploader-demo-", ignore_cleanup_errors=True) as temporary:
             yield Path(temporary)
         return
-    place = Path(keep).expanduser().absolute()
+    place = Path(os.path.expanduser(keep)).absolute()
     try:
         place.mkdir(parents=True, exist_ok=True)
         empty = not any(place.iterdir())

@@ -7,13 +7,12 @@ import inspect
 import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from uploader_cli.errors import UploaderError, UsageError
-from uploader_cli.settings import OPTIONS, Settings, presets, profiles, resolve, user_config_file
+from uploader_cli.settings import OPTIONS, Settings, presets, profiles, resolve, user_config_file, working_directory
 
 FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
     "Options": {
@@ -163,7 +162,7 @@ def among(names: Iterable[str]) -> Callable[[str], list[str]]:
 def profile_names(incomplete: str) -> list[str]:
     """Complete the profiles of the config files; none if a file is invalid, which the command itself reports."""
     try:
-        return among(profiles(Path.cwd(), user_config_file()))(incomplete)
+        return among(profiles(working_directory(), user_config_file()))(incomplete)
     except (UploaderError, OSError):
         return []
 
@@ -171,7 +170,7 @@ def profile_names(incomplete: str) -> list[str]:
 def preset_names(incomplete: str) -> list[str]:
     """Complete the presets, as `profile_names` does."""
     try:
-        return among(presets(Path.cwd(), user_config_file()))(incomplete)
+        return among(presets(working_directory(), user_config_file()))(incomplete)
     except (UploaderError, OSError):
         return []
 
@@ -192,28 +191,34 @@ def flags(given: Mapping[str, object]) -> dict[str, object]:
     return found
 
 
-def load(given: Mapping[str, object], *, need_server: bool = True) -> Settings:
-    """Resolve the settings of a command from its parameters by name, ignoring those that are no settings.
-
-    Notes about ignored values go to stderr, unless `--quiet`. Raises `UsageError`.
-    """
-    try:
-        here = Path.cwd()
-    except FileNotFoundError:
-        raise UsageError("the working directory was deleted", hint="change to an existing directory") from None
-    settings = resolve(
-        flags(given),
-        env=os.environ,
-        cwd=here,
-        user_config=user_config_file(),
-        need_server=need_server,
-        use_endpoint="tus_endpoint" in given,
-    )
+def load(
+    given: Mapping[str, object], *, need_server: bool = True, stored: Mapping[str, object] | None = None
+) -> Settings:
+    """Resolve the settings of a command as `resolved`; notes about ignored values go to stderr, unless `--quiet`."""
+    settings = resolved(given, need_server=need_server, stored=stored)
     if settings.notes:
         from uploader_cli.run.views import print_notes
 
         print_notes(settings)
     return settings
+
+
+def resolved(
+    given: Mapping[str, object], *, need_server: bool = True, stored: Mapping[str, object] | None = None
+) -> Settings:
+    """Resolve the settings of a command from its parameters by name, ignoring those that are no settings.
+
+    `stored` are options of a run, for flags that are not used. Raises `UsageError`.
+    """
+    return resolve(
+        flags(given),
+        env=os.environ,
+        cwd=working_directory(),
+        user_config=user_config_file(),
+        need_server=need_server,
+        use_endpoint="tus_endpoint" in given,
+        stored=stored,
+    )
 
 
 def valid_uuid(value: str, what: str) -> str:

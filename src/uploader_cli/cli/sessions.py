@@ -1,5 +1,6 @@
 """The commands about sessions and files on the server: `watch`, `status`, `cancel`, `delete` and `validate`."""
 
+import re
 from typing import Annotated, Any
 
 import typer
@@ -13,23 +14,40 @@ Session = Annotated[str, opt.argument("SESSION", "Session ID.")]
 OPTIONS = f"profile server json {opt.OUTPUT} {opt.REQUESTS}"
 
 
-@opt.with_options(f"{OPTIONS} progress max_wait stall warn_latency warn_error_rate")
+def _begin(session: str) -> str:
+    """Return a session ID, or its first characters. Raises `UsageError`."""
+    try:
+        return opt.valid_uuid(session, "SESSION")
+    except UsageError:
+        if re.fullmatch(r"[0-9a-f][0-9a-f-]{0,34}", session, re.IGNORECASE):
+            return session.lower()
+        raise
+
+
+@opt.with_options(f"{OPTIONS} state_dir progress max_wait stall warn_latency warn_error_rate")
 def watch(
-    sessions: Annotated[list[str], opt.argument("SESSION...", "Session IDs.")],
+    sessions: Annotated[
+        list[str] | None,
+        opt.argument(
+            "[SESSION...]", "Session IDs; of this machine's uploads their first characters. [default: its newest]"
+        ),
+    ] = None,
     wait: Annotated[
         str, opt.option("--wait", "TIME", "Time to wait until the server knows the sessions. [default: 30]")
     ] = "30",
     **given: Any,
 ) -> None:
-    """Follow sessions of other uploaders until they end."""
-    settings = opt.load(given)
-    wanted = tuple(dict.fromkeys(opt.valid_uuid(session, "SESSION") for session in sessions))
+    """Follow sessions of uploads until they end."""
+    wanted = tuple(dict.fromkeys(_begin(session) for session in sessions or ()))
     try:
         patience = seconds(zero=True)(wait)
     except Invalid as error:
         raise UsageError(f"--wait: {error}") from None
+    from uploader_cli.run import runs
     from uploader_cli.run import watch as run
 
+    wanted, stored = runs.find_sessions(opt.resolved(given, need_server=False), wanted)
+    settings = opt.load(given, stored=stored)
     raise typer.Exit(run.watch_command(settings, wanted, patience))
 
 

@@ -1,4 +1,4 @@
-"""The commands `upload` and `resume`."""
+"""The commands `upload`, `resume` and `runs`."""
 
 from typing import Annotated, Any
 
@@ -48,7 +48,8 @@ def upload(
 )
 def resume(
     run_id: Annotated[
-        str | None, opt.argument("[RUN]", "Run ID or its first characters. [default: the newest]")
+        str | None,
+        opt.argument("[RUN]", "Run ID or its first characters. [default: the newest; a terminal asks]"),
     ] = None,
     list_: Annotated[bool, opt.option("--list", "", "List the stored runs and exit.")] = False,
     forget: Annotated[
@@ -64,10 +65,18 @@ def resume(
         raise UsageError(f"{asked[0]} and {asked[1]} exclude each other", hint="omit one of them")
     if "" in (run_id, forget):
         raise UsageError(f"{asked[0]}: '' is not an ID", hint="list the runs with: uploader resume --list")
-    from uploader_cli.run import commands as run
+    if list_ or forget is not None:
+        from uploader_cli.run import runs as stored
 
-    if list_:
-        raise typer.Exit(run.resume_list(flags))
-    if forget is not None:
-        raise typer.Exit(run.resume_forget(forget, flags))
-    raise typer.Exit(run.resume_command(run_id, flags))
+        raise typer.Exit(stored.show(flags) if forget is None else stored.forget(forget, flags))
+    from uploader_cli.run import commands
+
+    raise typer.Exit(commands.resume_command(run_id, flags))
+
+
+@opt.with_options("profile state_dir json")
+def runs(**given: Any) -> None:
+    """List the stored runs: what failed, and the command that resumes (as resume --list)."""
+    from uploader_cli.run import runs as stored
+
+    raise typer.Exit(stored.show(opt.flags(given)))

@@ -15,7 +15,17 @@ _ACTIVE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 def escaped(text: str) -> str:
     r"""Escape what is not Unicode in `text`: `\xff` for a byte, `\ud800` for an unpaired surrogate."""
-    return _SURROGATE.sub(_escape, text)
+    return _SURROGATE.sub(_escape, decoded(text))
+
+
+def decoded(name: str) -> str:
+    """Return a name with the UTF-8 that a locale with another encoding did not decode."""
+    if not _SURROGATE.search(name):
+        return name
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # an unpaired surrogate in a Windows name
+        return name
 
 
 def inert(text: str) -> str:

@@ -15,7 +15,7 @@ from unicodedata import normalize
 from urllib.parse import quote, unquote
 
 from uploader_cli.core.events import AnalysisMessage, FileStatus, SessionProgress, Transport
-from uploader_cli.core.names import escaped
+from uploader_cli.core.names import decoded, escaped
 from uploader_cli.core.plan import Limits
 
 if TYPE_CHECKING:
@@ -268,7 +268,9 @@ def utf8(name: str) -> str:
     """Return `name` as valid UTF-8: undecodable bytes (surrogate escapes) become `%XX`."""
     if name.isascii():
         return name
-    return re.sub("[\udc80-\udcff]", lambda match: quote(match.group().encode("utf-8", "surrogateescape")), name)
+    return re.sub(
+        "[\udc80-\udcff]", lambda match: quote(match.group().encode("utf-8", "surrogateescape")), decoded(name)
+    )
 
 
 def text(value: object) -> str | None:

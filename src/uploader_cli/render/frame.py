@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FAILURES, FINISHED, MESSAGES = 3, 6, 5
 """Maximum rows for the newest failures and for what ended last; and for messages beside them in a wide terminal."""
 WIDE = 110  # minimum width for a second column
-LOW = 8  # maximum height at which running files leave no row to others
+LOW = 8  # rows below the totals; where there are fewer, running files leave none to others
 SMALL = 1 << 20  # bytes; a smaller file has no row before it was running for a while
 STUCK = 5.0  # seconds after which a small file that doesn't move gets a row
 _DOT = (" · ", "dim")
@@ -36,21 +36,22 @@ _DOT = (" · ", "dim")
 class Frame:
     """Draws the state; stores only the row of each file."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: str = "") -> None:
+        self._run = run
         self._slots = Slots()
 
     def rows(self, state: ProgressState, now: float, width: int, height: int) -> list[Row]:
         """Return fewer than `height` rows of at most `width` cells each."""
         space = max(1, height - 1)
         files = {n: file for n, file in state.running.items() if n in self._slots or _is_long(file, state, now)}
-        top = [_header(state, now, width), *_whole(state, now, width, len(state.running) - len(files))]
+        top = [_header(state, self._run, now, width), *_whole(state, now, width, len(state.running) - len(files))]
         alert = overview.alert(state, now)
-        if alert or space >= len(top) + LOW - 2:
+        if alert or space >= len(top) + 6:
             top.insert(min(len(top), space - 1), [("! ", "bold yellow"), (alert, "bold")] if alert else [])
         top = top[:space]
         space -= len(top)
         column = width * 3 // 5 if width >= WIDE else width
-        body = self._running(files, state, now, column, space - (space // 3 if height > LOW else 0))
+        body = self._running(files, state, now, column, space - (space // 3 if space >= LOW else 0))
         if state.analysis is not None:
             body += stages.rows(state.analysis, now, column, space - len(body))
         if column < width:
@@ -120,17 +121,19 @@ def _is_long(file: FileState, state: ProgressState, now: float) -> bool:
 # --- the top rows -----------------------------------------------------------------------------------------------------
 
 
-def _header(state: ProgressState, now: float, width: int) -> Row:
-    """Return the longest header that fits; first the session is dropped, then the program's name, then the time."""
+def _header(state: ProgressState, run: str, now: float, width: int) -> Row:
+    """Return the longest header that fits; run, session, the program's name and the time are dropped in this order."""
     source, place = overview.what(state), overview.destination(state) if state.server else "…"
-    names = _names(state)
     arrow: Row = [("→ ", "dim"), (place, "bold")]
     title: Row = [(f"{source} ", "bold"), *arrow] if source else arrow
     full: Row = [("uploader  ", "bold"), *title]
     glyph, words, style = overview.channel(state.channel, latency=width >= WIDE)
     channel: Row = [(f"{glyph} {words if width >= WIDE else words.removesuffix(' websocket')}", style)]
     timed: Row = [*channel, (f"{clock(now - state.started):>10}", "dim")]
-    for left, right in ((full + names, timed), (full, timed), (title, timed), (title, channel), (arrow, channel)):
+    session = _session(state)
+    named: Row = [_DOT, ("run ", "dim"), (run[:8], ""), *session] if run else session
+    rows = ((full + named, timed), (full + session, timed), (full, timed), (title, timed), (title, channel))
+    for left, right in (*rows, (arrow, channel)):
         free = width - width_of(left) - width_of(right)
         if free >= 2:
             return [*left, (" " * free, ""), *right]
@@ -138,8 +141,7 @@ def _header(state: ProgressState, now: float, width: int) -> Row:
     return [arrow[0], (elide(place, room), "bold"), (" ", ""), *channel] if room >= 8 else channel
 
 
-def _names(state: ProgressState) -> Row:
-    """Return what the header says in the space that is left: the session."""
+def _session(state: ProgressState) -> Row:
     active = sum(not session.over for session in state.sessions.values())
     if active > 1:
         return [_DOT, (f"{active} sessions", "dim")]

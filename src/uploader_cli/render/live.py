@@ -13,10 +13,13 @@ from rich.segment import Segment
 from rich.style import Style
 
 from uploader_cli.core.observer import Observer
+from uploader_cli.render import overview
 from uploader_cli.render.frame import Frame
 from uploader_cli.render.rows import width_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import ConsoleOptions, RenderResult
 
     from uploader_cli.core.state import ProgressState
@@ -26,18 +29,21 @@ _SPACING = 0.1
 _SYNC_ON, _SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
 """Synchronised output: terminals that support it show the frame at once, others ignore it."""
 
+_SAVE_TITLE, _RESTORE_TITLE = "\x1b[22;2t", "\x1b[23;2t"
+
 _LOCAL = 3  # index of the local modes in the result of `tcgetattr`
 
 
 class LiveView(Observer):
     """Redraws at most ten times a second and erases itself at the end."""
 
-    def __init__(self, stream: TextIO | Console, *, color: bool = True) -> None:
-        """`stream` is a terminal or a ready console."""
+    def __init__(self, stream: TextIO | Console, *, color: bool = True, run: str = "") -> None:
+        """`stream` is a terminal or a ready console; `run` is the id of a run that can be resumed."""
         self._console = stream if isinstance(stream, Console) else _console(stream, color=color)
-        self._frame = Frame()
+        self._frame = Frame(run)
         self._picture = _Picture()
         self._keys = _Keys(self._console.file)
+        self._title = _Title(self._console.file, os.environ)
         self._live: Live | None = None
         self._due = float("-inf")
 
@@ -65,7 +71,7 @@ class LiveView(Observer):
             self._live.start()
         self._write(_SYNC_ON)
         self._live.refresh()
-        self._write(_SYNC_OFF)
+        self._write(self._title.change(state, now) + _SYNC_OFF)
 
     def close(self, _state: ProgressState, _now: float) -> None:
         """Erase the view, show the cursor and discard typed input. Can be called twice."""
@@ -73,6 +79,7 @@ class LiveView(Observer):
             self._erase_wrapped(self._console.size.width)
             self._live.stop()
             self._live = None
+            self._write(self._title.restore())
         self._keys.set_echo(on=True)
 
     def _erase_wrapped(self, width: int) -> None:
@@ -88,6 +95,48 @@ class LiveView(Observer):
         if self._console.is_terminal:
             self._console.file.write(control)
             self._console.file.flush()
+
+
+class _Title:
+    """The window's title, and the progress that some terminals show in the task bar (OSC 9;4)."""
+
+    def __init__(self, stream: IO[str], env: Mapping[str, str]) -> None:
+        terminal = stream.isatty() and env.get("TERM", "") not in ("", "dumb", "linux")
+        self._title, self._bar = terminal, terminal and shows_progress(env)
+        self._last = ""
+
+    def change(self, state: ProgressState, now: float) -> str:
+        """Return the control sequences for the state; nothing where they are those of the last frame."""
+        if not self._title:
+            return ""
+        percent = overview.percent(state.fraction).strip()
+        words = f"\x1b]2;{percent} {overview.what(state)} – uploader\x1b\\"
+        if self._bar:
+            kind = _PAUSED if state.paused(now) else _BROKEN if state.failed else _NORMAL
+            words += f"\x1b]9;4;{kind};{percent.removesuffix(' %')}\x1b\\"
+        if words == self._last:
+            return ""
+        before, self._last = self._last, words
+        return words if before else _SAVE_TITLE + words
+
+    def restore(self) -> str:
+        """Return the control sequences that undo all others."""
+        bar = "\x1b]9;4;0\x1b\\" if self._bar else ""
+        return _RESTORE_TITLE + bar if self._last else ""
+
+
+_NORMAL, _BROKEN, _PAUSED = 1, 2, 4  # states of OSC 9;4
+
+
+def shows_progress(env: Mapping[str, str]) -> bool:
+    """Return True for terminals that are known to show OSC 9;4; others may print a notification for each."""
+    vte = env.get("VTE_VERSION", "")
+    return (
+        "WT_SESSION" in env
+        or env.get("ConEmuANSI") == "ON"
+        or env.get("TERM_PROGRAM") in ("ghostty", "WezTerm")
+        or (vte.isdecimal() and int(vte) >= 7900)
+    )
 
 
 class _Picture:

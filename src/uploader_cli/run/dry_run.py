@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 import time
@@ -24,6 +25,7 @@ from uploader_cli.render.plan import PlanView
 from uploader_cli.run import analysis
 from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.known_servers import KnownServer, recall
+from uploader_cli.run.state import writable_state
 from uploader_cli.run.upload import named, select
 from uploader_cli.run.views import UNFOLDED, columns
 from uploader_cli.selection.walk_queue import differs
@@ -47,7 +49,7 @@ FIRST = 3
 
 def dry_run(settings: Settings, paths: Sequence[str]) -> int:
     """Print the plan; the exit code is that of a run in which everything succeeds."""
-    with readable_list(settings, paths) as ready:
+    with writable_state(settings) as (able, _), readable_list(able, paths) as ready:
         found = select(ready, paths)
         analysis.check(ready, found)
         with history_of(ready, paths) as history:
@@ -57,7 +59,7 @@ def dry_run(settings: Settings, paths: Sequence[str]) -> int:
 @contextmanager
 def history_of(settings: Settings, paths: Sequence[str]) -> Iterator[History | None]:
     """Yield the journal's history; None without a journal, which a dry run does not create."""
-    if not (settings.state_path / NAME).exists():
+    if not os.path.exists(settings.state_path / NAME):
         yield None
         return
     target, _, identity = named(settings, paths)

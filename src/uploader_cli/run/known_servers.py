@@ -6,6 +6,7 @@ See docs/protocol.md section 3.12.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from uploader_cli.core.packs import parse_offer
 from uploader_cli.core.protocol import as_object, number, parse_limits
 from uploader_cli.core.tus import parse_capabilities
+from uploader_cli.settings.places import user_state_directory
 
 if TYPE_CHECKING:
     from uploader_cli.core.packs import PackOffer
@@ -89,6 +91,4 @@ def _servers(path: Path) -> dict[str, object]:
 
 
 def _cache() -> Path:
-    from platformdirs import user_state_path
-
-    return user_state_path("uploader") / "limits.json"
+    return (user_state_directory() or Path(os.devnull)) / "limits.json"

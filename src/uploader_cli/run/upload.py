@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors, exit_status
@@ -22,6 +21,7 @@ from uploader_cli.selection.selection import Selection, holds, sharded
 from uploader_cli.selection.walk import Step, missing, walk
 from uploader_cli.selection.walk_queue import WalkQueue
 from uploader_cli.settings import OPTIONS
+from uploader_cli.settings.places import GONE, working_directory
 from uploader_cli.transfer.journal import Target
 from uploader_cli.transfer.scheduler import Scheduler
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     Prepared = tuple[Selection, Sequence[Output]]
 
 FILTERS = ("include", "exclude", "exclude_from", "min_size", "max_size", "newer_than")
+LISTED = 5
+"""Maximum failures of a run that the journal keeps for the list of runs."""
 GRACE = 1.5
 """Seconds that a running request gets to end after an interrupt; the documented limit is 2 s."""
 
@@ -84,6 +86,8 @@ def _check_paths(paths: Sequence[str]) -> None:
     if not paths:
         hint = "give files or directories: uploader upload PATH…, or a list: --from-file FILE"
         raise errors.UsageError("no path given", hint=hint)
+    if working_directory() is GONE and not all(map(os.path.isabs, paths)):
+        raise errors.UsageError("the working directory was deleted", hint="change to another, or give full paths")
     if gone := missing(paths):
         more = f" (and {len(gone) - 1} more)" if len(gone) > 1 else ""
         raise errors.UsageError(f"{gone[0]}: no such file or directory{more}", hint="nothing was sent; check the path")
@@ -179,7 +183,7 @@ def execute(
             known_servers.remember(settings.target_url, seen)
         state, error = loop.state, stopped.error
         left = state.cancelled or state.failed or state.skips[ev.SkipReason.FAIL_FAST] or state.walking
-        run.finish(ok=not left and error is None)
+        run.finish(ok=not left and error is None, outcome=_outcome(state))
         code = exit_status.worst([_exit_code(loop, connections, error, interrupts), *codes])
         outcome = loop.finish(
             code, connections.channel.stats(), written=lambda state: all(one.write(state) for one in recorders)
@@ -195,7 +199,9 @@ def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, o
     # Other metadata may mean another bucket: what is known of a file there says nothing about this one.
     destination = " ".join(["tus", *map(str, settings.metadata)]) if settings.tus_endpoint else settings.category
     target = Target(settings.target_url, destination)
-    arguments: dict[str, object] = {"paths": list(paths), "cwd": str(Path.cwd()), "options": settings.storable()}
+    here = working_directory()
+    cwd = here.anchor if here is GONE else str(here)  # without it all paths are absolute
+    arguments: dict[str, object] = {"paths": list(paths), "cwd": cwd, "options": settings.storable()}
     identity: dict[str, object] = {
         "paths": [os.path.abspath(path) for path in paths],
         "include": list(settings.include),
@@ -217,6 +223,12 @@ def begin(settings: Settings, paths: Sequence[str], journal: Journal) -> RunHand
     """Begin this run in the journal; it resumes an unfinished one of the same server, destination and selection."""
     target, arguments, identity = named(settings, paths)
     return journal.begin(target, arguments, identity=identity, fresh=not settings.resume)
+
+
+def _outcome(state: ProgressState) -> dict[str, object]:
+    """Return what the list of runs says of a run that has ended."""
+    failures = [{"path": one.path, "code": one.code, "message": one.message[:500]} for one in state.failures[:LISTED]]
+    return {"failed": state.failed, "failures": failures, "trouble": state.trouble[:500]}
 
 
 def _all_heard(state: ProgressState) -> bool:

@@ -54,7 +54,7 @@ def observers(settings: Settings, run_id: str, *, resume_hint: str = "") -> list
     if kind == "live":
         from uploader_cli.render.live import LiveView
 
-        out.append(LiveView(sys.stderr, color=color))
+        out.append(LiveView(sys.stderr, color=color, run=run_id if resume_hint else ""))
     elif kind == "plain":
         from uploader_cli.render.plain import PlainView
 
@@ -69,14 +69,19 @@ def observers(settings: Settings, run_id: str, *, resume_hint: str = "") -> list
 
 
 def resume_hint(settings: Settings) -> str:
-    """Return the command that resumes an upload with these settings."""
+    """Return how to resume an upload with these settings."""
+    return f"{resume_line(settings)}, or the same command again"
+
+
+def resume_line(settings: Settings, run_id: str = "") -> str:
+    """Return the command that resumes a run, by default the newest, whose journal these settings name."""
     source = settings.sources.get("state_dir", DEFAULT)
-    command = "uploader resume"
+    command = f"uploader resume {run_id}".rstrip()
     if source.layer is Layer.FLAG:
         command += f" --state-dir {shlex.quote(str(settings.state_dir))}"
     elif source.layer is Layer.USER_PROFILE:
         command += f" --profile {shlex.quote(settings.profile or '')}"
-    return f"{command}, or the same command again"
+    return command
 
 
 @dataclass(slots=True)

@@ -1,8 +1,9 @@
 """Frozen settings and their sources: flag > environment > config file > default."""
 
-from uploader_cli.settings.config_files import config_template, user_config_file
+from uploader_cli.settings.config_files import config_template
 from uploader_cli.settings.masking import MASK, mask
 from uploader_cli.settings.model import DEFAULT, OPTIONS, Layer, Option, Settings, Source
+from uploader_cli.settings.places import user_config_file, working_directory
 from uploader_cli.settings.resolution import presets, profiles, resolve
 from uploader_cli.settings.values import Header, Invalid, Metadata, parse_size
 
@@ -24,4 +25,5 @@ __all__ = [
     "profiles",
     "resolve",
     "user_config_file",
+    "working_directory",
 ]

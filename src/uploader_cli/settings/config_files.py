@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -48,13 +49,6 @@ class Config(NamedTuple):
     presets: Mapping[str, Mapping[str, Given]] = {}
 
 
-def user_config_file() -> Path:
-    """Return the path of the user's config file, which may not exist."""
-    import platformdirs
-
-    return platformdirs.user_config_path("uploader") / "config.toml"
-
-
 def config_template(hints: Mapping[str, tuple[str, str]]) -> str:
     """Return a config file with all settings commented out; `hints` has a description and an example value of each."""
     parts = [_HEAD]
@@ -87,7 +81,7 @@ def of_directory(cwd: Path, user_config: Path | None) -> tuple[Config, tuple[str
     section = tool.get("uploader") if isinstance(tool, dict) else None
     notes: tuple[str, ...] = ()
     file, table = shared, section
-    if own.is_file():
+    if os.path.isfile(own):
         if section is not None:
             notes = (f"[tool.uploader] in {shared} is ignored because {own} exists",)
         file, table = own, _read(own)
@@ -135,13 +129,15 @@ def _settings(table: Mapping[str, Any], file: Path, layer: Layer, prefix: str = 
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Parse the file; an empty dictionary if it does not exist."""
+    """Parse the file; an empty dictionary if it does not exist, or is in a directory of somebody else."""
     try:
         content = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
-        raise UsageError(f"{file}: can't be read ({error.strerror})") from None
+        if isinstance(error, PermissionError) and not os.access(file.parent, os.X_OK):
+            return {}
+        raise UsageError(f"{file}: can't be read ({error.strerror})", hint="make it readable, or delete it") from None
     import tomllib  # deferred: most directories have no config
 
     try:

@@ -12,8 +12,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
+from uploader_cli.errors import UsageError
 from uploader_cli.settings import shard, values
 from uploader_cli.settings.bearer import TokenCommand, token_from_file
+from uploader_cli.settings.places import user_state_directory
 from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, ReportFile
 
 T = TypeVar("T")
@@ -198,12 +200,11 @@ class Settings:
 
     @property
     def state_path(self) -> Path:
-        """The directory of the journal."""
-        if self.state_dir is None:
-            import platformdirs
-
-            return platformdirs.user_state_path("uploader")
-        return self.state_dir
+        """The directory of the journal. Raises `UsageError` for a user without a home directory."""
+        directory = self.state_dir or user_state_directory()
+        if directory is None:
+            raise UsageError("this user has no home directory", hint="set HOME, or name a directory with --state-dir")
+        return directory
 
     @property
     def headers(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -280,7 +281,7 @@ def path(raw: object) -> Path:
     if "\0" in written:
         raise Invalid(f"{raw!r} is not a path: it contains a NUL character")
     try:
-        return Path(written).expanduser()
+        return Path(os.path.expanduser(written))  # `Path.expanduser` raises without a home directory
     except RuntimeError as error:  # "~nobody"
         raise Invalid(f"{raw!r}: {error}") from None
 

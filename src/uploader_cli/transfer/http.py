@@ -32,6 +32,7 @@ from urllib3.exceptions import TimeoutError as Urllib3Timeout
 from uploader_cli.core.events import CallMade
 from uploader_cli.core.tus import trusts
 from uploader_cli.errors import ConnectFailed, ConnectionLost, ProtocolError, TimedOut, UploaderError, UsageError
+from uploader_cli.settings import OPTIONS
 from uploader_cli.transfer.wire import Sockets, pool_classes
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 BAD_REQUEST, PROXY_AUTHENTICATION = 400, 407
 HANDSHAKE_LIMIT = 2.0  # seconds to find out whether a port speaks TLS
 REQUEST_ID = "X-Request-ID"
+BAD_TIME = {9: "is not valid yet", 10: "has expired"}
+"""Codes of certificates that are refused (OpenSSL's `X509_V_ERR_…`)."""
+BAD_NAME = (62, 64)
 CREDENTIALS = {"authorization", "cookie", "x-request-id"}
 """Headers that are not sent to other hosts, besides those of `--header`."""
 SOCKET_OPTIONS = [
@@ -115,6 +119,7 @@ class Http:
         self.sockets = Sockets(self.request_ids.answered)
         self.session = make_session(settings, self.sockets, self.request_ids)
         self._settings = settings
+        self._option = OPTIONS[settings.target_option].flag
 
     def request(
         self,
@@ -140,7 +145,7 @@ class Http:
         try:
             response = self._send(method, url, own, data, read_timeout)
         except (rex.RequestException, OSError) as error:
-            failure = _error(error, url, body_sent=body.through if body is not None else True)
+            failure = _error(error, url, self._option, body_sent=body.through if body is not None else True)
             if isinstance(failure, ConnectionLost) and not isinstance(failure, TimedOut):
                 self._check_scheme(url)
             raise failure from error
@@ -163,7 +168,7 @@ class Http:
             with self._send("GET", url, headers, None, READ_TIMEOUT, stream=True) as response:
                 yield _answer(response, None), response.iter_content(BLOCK)
         except (rex.RequestException, OSError) as error:
-            raise _error(error, url, body_sent=True) from error
+            raise _error(error, url, self._option, body_sent=True) from error
         finally:
             del self.sockets.answer_time
 
@@ -318,9 +323,9 @@ def _read(response: requests.Response) -> None:
     response._content = b"".join(pieces)
 
 
-def _error(error: Exception, url: str, *, body_sent: bool) -> UploaderError:
+def _error(error: Exception, url: str, option: str, *, body_sent: bool) -> UploaderError:
     if isinstance(error, rex.MissingSchema | rex.InvalidSchema | rex.InvalidURL):
-        return UsageError(f"--server: {url} is no URL that can be reached: {error}")
+        return UsageError(f"{option}: {url} is no URL that can be reached: {error}")
     where = _origin(url)
     if isinstance(error, _AnswerTooLarge):
         return ProtocolError(f"the answer of {where} is too large: {error}")
@@ -329,10 +334,8 @@ def _error(error: Exception, url: str, *, body_sent: bool) -> UploaderError:
     if isinstance(error, rex.ProxyError) and _has_no_tunnel(error):
         return ConnectFailed(f"the proxy did not connect to {where}: {_why(error)}", hint="check --proxy")
     if isinstance(error, rex.SSLError):
-        hint = "does the server speak TLS there?"
-        if _has(error, ssl.SSLCertVerificationError):
-            hint = "name the authority's certificate with --ca-bundle; --insecure gives up the protection"
-        failed = ConnectFailed(f"no secure connection to {where}: {_why(error)}", hint=hint)
+        cause, hint = _tls_cause(error, urlsplit(url).hostname or "", option)
+        failed = ConnectFailed(f"no secure connection to {where}: {cause}", hint=hint)
         failed.retryable = _has(error, ssl.SSLEOFError, ssl.SSLZeroReturnError)
         return failed
     if _has(error, NewConnectionError) or isinstance(error, rex.ConnectTimeout):
@@ -343,6 +346,27 @@ def _error(error: Exception, url: str, *, body_sent: bool) -> UploaderError:
     if isinstance(error, rex.ChunkedEncodingError | rex.ContentDecodingError):
         return ConnectionLost(f"the answer of {where} broke off", body_sent=True)
     return ConnectionLost(f"the connection to {where} broke: {_why(error)}", body_sent=body_sent)
+
+
+def _tls_cause(error: Exception, host: str, option: str) -> tuple[str, str]:
+    """Return in words why the handshake with `host` failed, and the fix; `option` names the server."""
+    found = next((item for item in reversed(_chain(error)) if isinstance(item, ssl.SSLError)), ssl.SSLError())
+    if isinstance(found, ssl.SSLCertVerificationError):
+        if found.verify_code in BAD_TIME:
+            cause = f"the server's certificate {BAD_TIME[found.verify_code]}"
+            return cause, "have the certificate renewed, or correct this machine's clock"
+        if found.verify_code in BAD_NAME:
+            return f"the server's certificate is not for {host}", f"use a name of the certificate in {option}"
+        cause = f"the authority of the server's certificate is unknown ({found.verify_message})"
+        return cause, "name the authority's certificate with --ca-bundle; --insecure gives up the protection"
+    reason = (found.reason or "").replace("_", " ").lower()
+    if found.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
+        return "this port does not speak TLS", f"use http:// in {option}, or the port with TLS"
+    if "certificate required" in reason or "handshake failure" in reason:
+        return "the server may require a client certificate", "give one with --client-cert"
+    if "protocol version" in reason or "unsupported protocol" in reason:
+        return "the server and this machine have no TLS version in common", "have TLS 1.2 or newer enabled there"
+    return f"the handshake failed ({reason or 'the server ended it'})", "does the server speak TLS there?"
 
 
 def _speaks_tls(url: str) -> bool:

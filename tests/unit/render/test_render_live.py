@@ -244,6 +244,15 @@ def test_the_channel_has_a_glyph_and_a_word(
     assert f" {shown.removesuffix(' websocket 12 ms')}" in screen.lines(40)[0]
 
 
+def test_header_names_run_and_session(run: Script, screen: Screen) -> None:
+    """As much of each as `resume` and `watch` need; in a narrow terminal the run is dropped first."""
+    screen.frame = Frame("0123456789abcdef")
+    run.begin()
+    run.live()
+    assert "/personal · run 01234567 · session 2ba25c4c " in screen.lines(100)[0]
+    assert "/personal · session 2ba25c4c " in screen.lines(80)[0]
+
+
 def test_processing_is_a_phase_of_its_own(run: Script, screen: Screen) -> None:
     run.begin(2)
     run.start(0, 1)

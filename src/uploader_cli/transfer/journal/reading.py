@@ -135,6 +135,7 @@ class RunInfo:
     """One run of the list. Times are in seconds since the epoch; `completed_*` include resumed runs.
 
     `state` is "running", "interrupted" or "finished"; `open_files` are in progress, `sessions` not finished.
+    `outcome` is what `RunHandle.finish` got: empty while it runs, and after a kill.
     """
 
     id: str
@@ -149,6 +150,7 @@ class RunInfo:
     completed_bytes: int
     open_files: int
     sessions: tuple[str, ...]
+    outcome: Mapping[str, Any]
 
 
 def pack_position(claim: Claim) -> tuple[str, int] | None:
@@ -285,15 +287,16 @@ def get_runs(db: Connection, named: str = "") -> list[RunInfo]:
     found = db.execute(
         "SELECT number, run.id, server, destination, arguments, started_at, updated_at,"
         " CASE WHEN finished THEN 'finished' WHEN alive(run.id) THEN 'running' ELSE 'interrupted' END,"
-        " files, bytes, coalesce(open_files, 0) FROM run JOIN target ON target.id = run.target"
+        " files, bytes, coalesce(open_files, 0), outcome FROM run JOIN target ON target.id = run.target"
         " LEFT JOIN (SELECT run AS owner, count(*) AS open_files FROM pending GROUP BY run) ON owner = number"
         " WHERE instr(' ' || earlier || ' ' || run.id || ' ', ' ' || ?) ORDER BY updated_at DESC, number DESC",
         (named,),
     ).fetchall()
     runs = []
-    for number, run_id, server, destination, arguments, started_at, updated_at, state, *counts in found:
+    for number, run_id, server, destination, arguments, started_at, updated_at, state, *counts, outcome in found:
         head = (run_id, server, destination, json.loads(arguments), started_at, updated_at)
-        runs.append(RunInfo(*head, state, state == "running", *counts, get_sessions(db, number)))  # type: ignore[call-arg]
+        tail = (get_sessions(db, number), json.loads(outcome))
+        runs.append(RunInfo(*head, state, state == "running", *counts, *tail))  # type: ignore[call-arg]
     return runs
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NAME = "journal.sqlite3"
-VERSION = 7
+VERSION = 8
 BUSY_SECONDS = 60.0  # wait for other processes
 KEPT_SECONDS = 90 * 86_400.0  # for receipts and unfinished runs
 MOST_FINISHED = 50  # runs in the list
@@ -60,7 +60,7 @@ CREATE TABLE run (
   number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, earlier TEXT NOT NULL DEFAULT '',
   target INTEGER NOT NULL, identity TEXT NOT NULL, arguments TEXT NOT NULL, started_at REAL NOT NULL,
   updated_at REAL NOT NULL, finished INTEGER NOT NULL DEFAULT 0, since INTEGER NOT NULL,
-  files INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0
+  files INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0, outcome TEXT NOT NULL DEFAULT '{}'
 );
 CREATE TABLE pending (
   target INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, run INTEGER NOT NULL,

@@ -107,7 +107,8 @@ class Journal(schema.Store):
 
     def _resume(self, db: Connection, old_id: str, run_id: str, arguments: str) -> RunHandle:
         db.execute(
-            "UPDATE run SET id = ?, earlier = ltrim(earlier || ' ' || id), arguments = ?, updated_at = ? WHERE id = ?",
+            "UPDATE run SET id = ?, earlier = ltrim(earlier || ' ' || id), arguments = ?, outcome = '{}',"
+            " updated_at = ? WHERE id = ?",
             (run_id, arguments, self.now(), old_id),
         )
         return RunHandle(self, db, run_id)
@@ -152,6 +153,7 @@ class RunHandle:
         self._counted: list[int] = []  # sizes of completed files
         self._sessions_changed = False
         self._ok: bool | None = None  # how the run has ended
+        self._outcome: Mapping[str, object] = {}
         self._retry_at = 0.0  # 0: the journal works, inf: it is damaged
         self._warned = False
         store.at_close.callback(self.close)
@@ -275,12 +277,15 @@ class RunHandle:
         with self._mutex:
             return tuple(self._sessions)
 
-    def finish(self, *, ok: bool) -> None:
-        """End the run once. `ok`: all files are stored; delete its uploads and runs of the same command."""
+    def finish(self, *, ok: bool, outcome: Mapping[str, object] | None = None) -> None:
+        """End the run once. `ok`: all files are stored; delete its uploads and runs of the same command.
+
+        `outcome` (JSON, no secrets) is for the list of runs.
+        """
         with self._mutex:
             if self._over:
                 return
-            self._over, self._ok = True, ok
+            self._over, self._ok, self._outcome = True, ok, outcome or {}
             self._save()
         self.close()
 
@@ -430,7 +435,8 @@ class RunHandle:
             db.execute("DELETE FROM session WHERE run = ?", (run,))
             db.executemany("INSERT INTO session (run, id) VALUES (?, ?)", [(run, name) for name in self._sessions])
         if self._ok is not None:
-            db.execute("UPDATE run SET finished = ?, updated_at = ? WHERE number = ?", (self._ok, now, run))
+            ended = (self._ok, _json(self._outcome), now, run)
+            db.execute("UPDATE run SET finished = ?, outcome = ?, updated_at = ? WHERE number = ?", ended)
         if self._ok:
             same = db.execute(
                 "DELETE FROM run WHERE NOT finished AND NOT alive(id)"

@@ -1,0 +1,184 @@
+"""The runs and sessions in the journal of this machine: to list, delete and choose them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uploader_cli.errors import UsageError
+from uploader_cli.exit_status import Exit
+from uploader_cli.render.words import plural, safe
+from uploader_cli.run.from_file import as_typed, drop
+from uploader_cli.run.views import resume_line
+from uploader_cli.settings import resolve, user_config_file, working_directory
+from uploader_cli.settings.model import NAMED_BY_DIRECTORY
+from uploader_cli.settings.places import user_state_directory
+from uploader_cli.transfer.journal import Journal
+from uploader_cli.transfer.journal.schema import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from uploader_cli.settings import Settings
+    from uploader_cli.transfer.journal import RunInfo
+
+OFFERED = 20
+"""Maximum runs to choose from."""
+ID_LENGTH = 36
+NAMED = 3
+"""Maximum runs named in one line."""
+
+
+def place(flags: Mapping[str, object]) -> Settings:
+    """Return the settings that name the journal."""
+    given = {name: flags.get(name) for name in ("profile", "state_dir", "quiet")}
+    return resolve(given, env=os.environ, cwd=working_directory(), user_config=user_config_file(), need_server=False)
+
+
+def show(flags: Mapping[str, object]) -> int:
+    """Print the stored runs, newest first: what failed, and the command that resumes."""
+    settings = place(flags)
+    with Journal(settings.state_path) as journal:
+        runs = journal.runs()
+    if flags.get("json"):
+        sys.stdout.write(json.dumps([asdict(info) for info in runs], ensure_ascii=True) + "\n")
+        return Exit.OK
+    for info in runs:
+        lines = [f"{info.id}  {_when(info)}  {info.state:<11}  {_described(info, settings.state_path)}"]
+        if info.state == "interrupted":
+            lines += [f"  {line}" for line in _failures(info)]
+            lines.append(f"  → {resume_line(settings, info.id)}")
+        sys.stderr.write("\n".join(lines) + "\n")
+    if not runs:
+        sys.stderr.write("no runs are stored\n")
+    return Exit.OK
+
+
+def forget(run_id: str, flags: Mapping[str, object]) -> int:
+    """Delete a run from the journal, so that it can't be resumed."""
+    state = place(flags).state_path
+    with Journal(state) as journal:
+        listed = journal.run(run_id).arguments.get("list")
+        journal.forget(run_id)
+    drop(state, [Path(listed)] if isinstance(listed, str) else [])
+    sys.stderr.write(f"run {run_id} deleted; its unfinished uploads expire on the server\n")
+    return Exit.OK
+
+
+def choose(journal: Journal, settings: Settings) -> str | None:
+    """Return the newest interrupted run, or on a terminal the one of several that the user chooses; None if none is.
+
+    Where it does not ask it names the others, unless `--quiet`. Raises `UsageError` if the user chooses none.
+    """
+    runs = [info for info in journal.runs() if info.state == "interrupted"]
+    if len(runs) < 2 or settings.quiet:
+        return runs[0].id if runs else None
+    if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty() and not os.environ.get("CI"):
+        return _ask(journal, runs, settings.state_path)
+    others = [f"{info.id} ({_what(info, settings.state_path)})" for info in runs[1:]]
+    more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
+    sys.stderr.write(
+        f"note: resuming the newest of {len(runs):,} interrupted runs; the others: {', '.join(others[:NAMED])}{more}\n"
+    )
+    return runs[0].id
+
+
+def _ask(journal: Journal, runs: Sequence[RunInfo], state: Path) -> str:
+    lines = [f"{len(runs):,} interrupted runs, the newest first:"]
+    for number, info in enumerate(runs[:OFFERED], 1):
+        lines.append(f"{number:>4}  {info.id[:8]}  {_when(info)}  {_described(info, state)}")
+    if len(runs) > OFFERED:
+        lines.append(f"   …  {len(runs) - OFFERED:,} more: uploader runs")
+    sys.stderr.write("\n".join(lines) + "\nresume which one? number or id [1]: ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if not answer:
+        sys.stderr.write("\n")
+        raise UsageError("no run was chosen", hint="name it: uploader resume RUN")
+    chosen = answer.strip() or "1"
+    if chosen.isascii() and chosen.isdigit() and 0 < int(chosen) <= min(len(runs), OFFERED):
+        return runs[int(chosen) - 1].id
+    return journal.run(chosen).id
+
+
+def find_sessions(settings: Settings, begins: Sequence[str]) -> tuple[tuple[str, ...], dict[str, object]]:
+    """Return the sessions that `begins` name by their first characters, without any the newest one of this machine.
+
+    The journal knows the open sessions, of the server of `settings` if there is one. A whole id may be unknown here.
+    The second result are stored options for `resolve`: the server of the sessions where `settings` has none.
+    """
+    if settings.server and begins and all(len(begin) == ID_LENGTH for begin in begins):
+        return tuple(begins), {}
+    known = _open_sessions(settings)
+    if not begins:
+        if not known:
+            raise UsageError("this machine has no open session", hint="name it: uploader watch SESSION")
+        begins = [next(iter(known))]
+    found = dict.fromkeys(_session(begin, known) for begin in begins)
+    runs = {known[session].server: known[session] for session in found if session in known}
+    if settings.server or not runs:
+        return tuple(found), {}
+    if len(runs) > 1:
+        raise UsageError("the sessions are on different servers", hint="watch those of one server at a time")
+    ((server, run),) = runs.items()
+    options = run.arguments.get("options")
+    untrusted = isinstance(options, dict) and bool(options.get(NAMED_BY_DIRECTORY))
+    return tuple(found), {"server": server, NAMED_BY_DIRECTORY: untrusted}
+
+
+def _session(begin: str, known: Mapping[str, RunInfo]) -> str:
+    matching = [session for session in known if session.startswith(begin)]
+    if len(matching) > 1:
+        hint = f"use more of the ID: {', '.join(matching[:NAMED])}"
+        raise UsageError(f"SESSION: {len(matching)} sessions of this machine begin with {begin}", hint=hint)
+    if matching:
+        return matching[0]
+    if len(begin) < ID_LENGTH:
+        raise UsageError(
+            f"SESSION: {begin!r} is not an ID, nor the beginning of an open session of this machine",
+            hint="an ID looks like 3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b",
+        )
+    return begin
+
+
+def _open_sessions(settings: Settings) -> dict[str, RunInfo]:
+    """Return the open sessions with their runs, newest first; none without a journal, which is not created."""
+    state = settings.state_dir or user_state_directory()
+    if state is None or not os.access(state / NAME, os.W_OK):
+        return {}
+    with Journal(state) as journal:
+        runs = [info for info in journal.runs() if settings.server in ("", info.server)]
+    return {session: info for info in runs for session in reversed(info.sessions)}
+
+
+def _when(info: RunInfo) -> str:
+    return datetime.fromtimestamp(info.updated_at).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _described(info: RunInfo, state: Path) -> str:
+    done = f"{plural(info.completed_files, 'file')} done, {info.open_files} unfinished"
+    failed = f", {info.outcome['failed']:,} failed" if info.outcome.get("failed") else ""
+    return f"{done}{failed}  {info.server} ({info.destination})  {_what(info, state)}"
+
+
+def _what(info: RunInfo, state: Path) -> str:
+    paths, listed = info.arguments.get("paths"), info.arguments.get("list")
+    names = [str(path) for path in paths[:NAMED]] if isinstance(paths, list) else []
+    names += [as_typed(Path(str(listed)), state)] if listed else []
+    return " ".join(map(safe, names))
+
+
+def _failures(info: RunInfo) -> Iterator[str]:
+    """Format what failed in a run that has ended; of a killed one nothing is known."""
+    if info.outcome.get("trouble"):
+        yield f"✗ {safe(info.outcome['trouble'])}"
+    failures = info.outcome.get("failures", [])
+    for failure in failures:
+        yield f"✗ {safe(failure['path'])}: {safe(failure['message'] or failure['code'])}"
+    if (rest := info.outcome.get("failed", 0) - len(failures)) > 0:
+        yield f"✗ {rest:,} more"

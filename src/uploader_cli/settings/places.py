@@ -1,0 +1,37 @@
+"""The directories of the user and of the process, some of which may be missing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+GONE = Path(os.devnull, "the deleted working directory")
+"""Stands for a deleted working directory: nothing can be read or created there."""
+
+
+def working_directory() -> Path:
+    """Return the working directory, or `GONE`."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return GONE
+
+
+def user_config_file() -> Path | None:
+    """Return the path of the user's config file, which may not exist; None for a user without a home directory."""
+    import platformdirs
+
+    try:
+        return platformdirs.user_config_path("uploader") / "config.toml"
+    except RuntimeError:
+        return None
+
+
+def user_state_directory() -> Path | None:
+    """Return the directory of the user's journal, which may not exist; None for a user without a home directory."""
+    import platformdirs
+
+    try:
+        return platformdirs.user_state_path("uploader")
+    except RuntimeError:
+        return None
