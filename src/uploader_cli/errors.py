@@ -170,6 +170,7 @@ class PatchBlocked(AnswerError):
             status=status,
             hint="have it let PATCH pass, or use --protocol batch",
         )
+        self.retryable = False  # also after 501
 
 
 class KeyReused(AnswerError):

@@ -90,15 +90,17 @@ def endpoint_of(value: object, server: str) -> str | None:
     return url if endpoint and trusts(server, url) else None
 
 
-def below(server: str, where: str) -> str:
+def below(server: str, where: str, root: str = "/api/upload/") -> str:
     """Return the absolute path `where` below the path of `server`; anything else, and a path that is there, unchanged.
 
-    A proxy that removes the path from requests may leave it out of the server's answers.
+    A proxy that removes the path from requests may leave it out of the server's answers. The server's own paths begin
+    with `root`: one is not there already because the path of `server` is `/api`, too.
     """
     prefix = urlsplit(server).path.rstrip("/")
-    if not prefix or not where.startswith("/") or where.startswith(("//", f"{prefix}/")):
+    if not prefix or not where.startswith("/") or where.startswith("//"):
         return where
-    return prefix + where
+    is_there = where.startswith(f"{prefix}/") and (not where.startswith(root) or where.startswith(prefix + root))
+    return where if is_there else prefix + where
 
 
 def capabilities_of(headers: Mapping[str, str], endpoint: str) -> Capabilities:

@@ -264,7 +264,7 @@ class Api(Http):
 
     def _located(self, where: str) -> str | None:
         """Return the URL of a stored file; None for another host than the server's (docs/protocol.md, section 5)."""
-        url = urljoin(self._settings.target_url, below(self.server, where))
+        url = urljoin(self._settings.target_url, below(self.server, where, "/uploads/"))
         return url if trusts(self._settings.target_url, url) else None
 
 

@@ -1,0 +1,74 @@
+"""Uploads through proxies that remove a base path, or block requests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from serving import running_server
+from test_scheduler_servers import Relay, Upload, digests, make, on_disk
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import WarningCode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MIB = 1 << 20
+
+
+class BelowPath(Relay):
+    """Removes the path `prefix` from requests, as nginx does with `proxy_pass URL/`; others get a 404."""
+
+    def __init__(self, upstream: str, prefix: str) -> None:
+        self.prefix = prefix
+        super().__init__(upstream)
+
+    def _ask(self, line: str, headers: dict[str, str], body: bytes) -> bytes:
+        method, path, version = line.split(" ")
+        if not path.startswith(f"{self.prefix}/"):
+            return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+        return super()._ask(f"{method} {path.removeprefix(self.prefix)} {version}", headers, body)
+
+
+class Firewall(Relay):
+    """Answers PATCH, and what stands for it, with `status`."""
+
+    def __init__(self, upstream: str, status: int) -> None:
+        self.status = status
+        super().__init__(upstream)
+
+    def _ask(self, line: str, headers: dict[str, str], body: bytes) -> bytes:
+        if line.startswith("PATCH ") or "x-http-method-override" in headers:
+            return b"HTTP/1.1 %d Blocked\r\nContent-Length: 0\r\n\r\n" % self.status
+        return super()._ask(line, headers, body)
+
+
+@pytest.mark.parametrize("protocol", ["batch", "tus"])
+@pytest.mark.parametrize("prefix", ["/uploads", "/api", "/api/upload", "/files"])
+def test_base_path_that_equals_the_start_of_a_server_path(tmp_path: Path, prefix: str, protocol: str) -> None:
+    (tmp_path / "stored").mkdir()
+    paths = make(tmp_path, "small.mp4") + make(tmp_path, "large.mp4", size=3 * MIB)
+    with running_server(root=tmp_path / "stored") as server, BelowPath(server.url, prefix) as proxy:
+        how = {"protocol": protocol, "verify": True, "chunk_size": MIB}
+        upload = Upload(proxy.url + prefix, paths, **how)
+        assert upload.go() is None
+        assert [event.verified for event in upload.all(ev.FileCompleted)] == [True, True]
+        assert upload.all(ev.RunWarning) == []
+        again = Upload(proxy.url + prefix, paths, **how, skip_existing=True)
+        assert again.go() is None
+        assert len(again.all(ev.FileSkipped)) == 2
+    assert on_disk(tmp_path / "stored") == digests(paths)
+
+
+@pytest.mark.parametrize("status", [403, 405, 501])
+def test_blocked_patch_is_not_retried_before_batch_mode(tmp_path: Path, status: int) -> None:
+    (tmp_path / "stored").mkdir()
+    paths = make(tmp_path, "a.mp4", size=3 * MIB)
+    with running_server(root=tmp_path / "stored") as server, Firewall(server.url, status) as proxy:
+        upload = Upload(proxy.url, paths, protocol="auto", chunk_size=MIB)
+        assert upload.go() is None
+        assert proxy.count("PATCH ") == 1
+    assert [event.delay for event in upload.all(ev.FileRetry)] == [0.0]
+    assert [event.code for event in upload.all(ev.RunWarning)] == [WarningCode.PATCH_BLOCKED]
+    assert on_disk(tmp_path / "stored") == digests(paths)
