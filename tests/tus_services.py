@@ -123,7 +123,7 @@ class Supabase(Service):
 class Tusd(Service):
     """https://tus.github.io/tusd/: no rules for chunks; locks (advanced-topics/locks) are answered with 423."""
 
-    extensions = "creation,creation-with-upload,termination,concatenation,creation-defer-length"
+    extensions = "creation,creation-with-upload,termination,creation-defer-length"  # concatenation is left out here
 
     def create(self, upload: Upload, headers: dict[str, str]) -> dict[str, str]:
         # pkg/handler/unrouted_handler.go, filterContentType: downloads are named and typed by these keys

@@ -139,7 +139,9 @@ class OffsetConflict(AnswerError):
 
 
 class Locked(AnswerError):
-    """423: another client writes to the upload."""
+    """423, or a status of `retry_status`: another client writes to the upload."""
+
+    retryable = True
 
 
 class ChecksumMismatch(AnswerError):

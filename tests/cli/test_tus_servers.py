@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import uploader
-from tus_services import Service, running
+from tus_services import MIB, CloudflareStream, Service, Supabase, Tusd, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -149,3 +149,127 @@ def test_tus_options_without_endpoint_exit_2(make_files: Files, tmp_path: Path) 
     assert "--metadata needs a tus server" in done.err
     ignored = uploader("upload", files, "-s", "localhost:1", "--dry-run", home=tmp_path, UPLOADER_METADATA="a=b")
     assert ignored.code == 0
+
+
+# --- presets ----------------------------------------------------------------------------------------------------------
+
+CLOUDFLARE = ("--preset", "cloudflare-stream")
+SUPABASE = ("--preset", "supabase", "--metadata", "bucketName=videos")
+
+
+def test_cloudflare_stream_preset_meets_the_rules(make_files: Files, tmp_path: Path) -> None:
+    """Chunks in multiples of 256 KiB from 5 MiB on, the video's name, and its ID in the receipt."""
+    files = make_files(**{"clip.mp4": 17 * MIB + 1, "short.mp4": 3})
+    with running(CloudflareStream()) as service:
+        done = uploader("upload", files, "--tus-endpoint", service.url, *CLOUDFLARE, "--json", home=tmp_path)
+    assert (done.code, service.refusals) == (0, []), done.err
+    assert sorted(upload.metadata["name"] for upload in service.uploads.values()) == ["clip.mp4", "short.mp4"]
+    assert {key for upload in service.uploads.values() for key in upload.metadata} == {"name", "filetype"}
+    ids = {event["server_id"] for event in done.of("file.completed")}
+    assert ids == {"cab807e0c477d01baq20f66c3d1dfc20", "cab807e0c477d01baq20f66c3d1dfc21"}
+
+
+def test_id_of_the_first_answer_survives_an_interrupted_run(make_files: Files, tmp_path: Path) -> None:
+    """Only the creation has the header; a resumed run creates nothing."""
+    files = make_files(**{"clip.mp4": 17 * MIB})
+    with running(CloudflareStream()) as service:
+        options = ("--tus-endpoint", service.url, *CLOUDFLARE, "--retries", "0", "--json")
+        service.locked = 1
+        assert uploader("upload", files, *options, home=tmp_path).code == 3
+        done = uploader("resume", "--json", home=tmp_path)
+        assert (done.code, len(service.uploads), service.refusals) == (0, 1, [])
+    assert done.of("file.completed")[0]["server_id"] == "cab807e0c477d01baq20f66c3d1dfc20"
+
+
+@pytest.mark.parametrize("size", ["4M", "6000000", "201M"])
+def test_chunk_size_against_the_preset_exits_2(size: str, make_files: Files, tmp_path: Path) -> None:
+    options = ("--tus-endpoint", "localhost:1", *CLOUDFLARE, "--chunk-size", size)
+    done = uploader("upload", make_files(a=1), *options, home=tmp_path)
+    assert done.code == 2
+    assert "does not fit the rule of the server, 5M-200M/262144" in done.err
+
+
+def test_supabase_preset_meets_the_rules(make_files: Files, tmp_path: Path) -> None:
+    """Chunks of exactly 6 MiB, the names of its metadata and no others; the bucket is given with the command."""
+    files = make_files(**{"deep/clip.mp4": 13 * MIB, "small.png": 3})
+    with running(Supabase()) as service:
+        refused = uploader("upload", files, "--tus-endpoint", service.url, *SUPABASE[:2], home=tmp_path)
+        assert refused.code == 2
+        assert "--metadata bucketName=VALUE" in refused.err
+        done = uploader("upload", files, "--tus-endpoint", service.url, *SUPABASE, home=tmp_path)
+    assert (done.code, service.refusals) == (0, []), done.err
+    clip = service.objects["videos", "files/deep/clip.mp4"]
+    assert clip.chunks == [6 * MIB, 6 * MIB, MIB]
+    assert clip.metadata == {
+        "bucketName": "videos",
+        "objectName": "files/deep/clip.mp4",
+        "contentType": "video/mp4",
+        "cacheControl": "3600",
+    }
+    assert {headers["x-upsert"] for method, headers in service.requests if method == "POST"} == {"false"}
+
+
+def test_supabase_locks_are_retried_and_objects_kept(make_files: Files, tmp_path: Path) -> None:
+    """409 stands for a lock, and for an object that exists; a header of the user replaces the preset's."""
+    files = make_files(**{"clip.mp4": 7 * MIB})
+    with running(Supabase()) as service:
+        options = ("--tus-endpoint", service.url, *SUPABASE, "--no-resume", "--json")
+        service.locked = 2
+        done = uploader("upload", files, *options, home=tmp_path)
+        assert (done.code, done.of("file.completed")[0]["attempts"]) == (0, 3)
+        assert {"another request holds the upload" in retry["message"] for retry in done.of("file.retry")} == {True}
+        again = uploader("upload", files, *options, "--retries", "1", home=tmp_path)
+        assert again.code == 3
+        assert "its file exists already (409" in again.of("file.failed")[0]["message"]
+        forced = uploader("upload", files, *options, "--header", "X-Upsert: true", home=tmp_path)
+        assert forced.code == 0
+
+
+def test_tusd_preset_meets_the_rules(make_files: Files, tmp_path: Path) -> None:
+    with running(Tusd()) as service:
+        service.locked = 1
+        files = make_files(**{"clip.mp4": 9 * MIB})
+        done = uploader("upload", files, "--tus-endpoint", service.url, "--preset", "tusd", home=tmp_path)
+    assert (done.code, service.refusals) == (0, []), done.err
+    assert service.only.metadata == {"filename": "clip.mp4", "filetype": "video/mp4"}
+
+
+def test_preset_of_a_config_file(plain: Service, make_files: Files, tmp_path: Path) -> None:
+    """Any setting may be in it, below all other sources; headers and metadata are added to those of the user."""
+    config = tmp_path / "config" / "uploader" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f"""
+        [preset.archive]
+        tus-endpoint = "{plain.url}"
+        chunk-rule = "64K-128K/64K"
+        metadata = ["collection=raw", "title={{stem}}"]
+        header = ["X-Team: video", "X-Tier: cold"]
+        retry-status = [418]
+        jobs = 3
+    """)
+    plain.locked, type(plain).lock_status = 1, 418
+    try:
+        files = make_files(**{"a.mp4": 300 << 10})
+        options = ("--preset", "archive", "--metadata", "title=own", "--header", "x-tier: hot", "--json")
+        done = uploader("upload", files, *options, home=tmp_path, UPLOADER_JOBS="2")
+    finally:
+        type(plain).lock_status = 423
+    assert done.code == 0, done.err
+    assert (done.events[0]["jobs"], done.events[0]["server"]) == (2, plain.url)
+    assert plain.only.metadata == {"collection": "raw", "title": "own"}
+    assert plain.only.chunks == [128 << 10, 128 << 10, 44 << 10]
+    sent = [(headers["x-team"], headers["x-tier"]) for method, headers in plain.requests if method == "PATCH"]
+    assert set(sent) == {("video", "hot")}
+    shown = json.loads(uploader("config", "--json", home=tmp_path, UPLOADER_PRESET="archive").out)["settings"]
+    assert shown["chunk_rule"]["value"] == "65536-131072/65536"
+    assert shown["chunk_rule"]["source"] == "preset"
+    unknown = uploader("upload", files, "--preset", "archiv", home=tmp_path)
+    assert unknown.code == 2
+    assert "use one of: archive, cloudflare-stream, supabase, tusd" in unknown.err
+
+
+def test_preset_of_a_foreign_directory_sets_no_header(make_files: Files, tmp_path: Path) -> None:
+    (tmp_path / "uploader.toml").write_text('[preset.theirs]\nheader = ["X-A: b"]\n')
+    done = uploader("upload", make_files(a=1), "--preset", "theirs", home=tmp_path)
+    assert done.code == 2
+    assert "not allowed in the config of a working directory" in done.err

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uploader_cli.settings import OPTIONS, Header, Layer, Metadata, Settings, resolve
-from uploader_cli.settings.values import Moment
+from uploader_cli.settings.values import ChunkRule, Moment
 
 CONNECTION = ("ca_bundle", "client_cert", "proxy")
 """Remembered where a run had them; a later environment may still add them to a run that had none."""
@@ -25,6 +25,10 @@ LATER = {
     "UPLOADER_PROTOCOL": "tus",
     "UPLOADER_TUS_ENDPOINT": "later.example/files",
     "UPLOADER_METADATA": "later=9",
+    "UPLOADER_PRESET": "tusd",
+    "UPLOADER_CHUNK_RULE": "9M",
+    "UPLOADER_RETRY_STATUS": "499",
+    "UPLOADER_ID_HEADER": "later",
     "UPLOADER_JOBS": "9",
     "UPLOADER_CHUNK_SIZE": "9M",
     "UPLOADER_CHECKSUM": "sha1",
@@ -83,6 +87,9 @@ to_an_endpoint = st.builds(
     Settings,
     tus_endpoint=st.sampled_from(["http://localhost:1080/files/", "https://tus.example/up"]),
     protocol=st.just("tus"),
+    chunk_rule=st.sampled_from([None, ChunkRule(9, 10**17, 1)]),
+    retry_status=st.lists(st.integers(400, 599)).map(tuple),
+    id_header=st.sampled_from([None, "stream-media-id"]),
     metadata=st.lists(st.builds(Metadata, st.sampled_from("ab"), st.none() | st.text("ab{} "))).map(tuple),
     **common,
 )

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from uploader_cli.errors import UploaderError, UsageError
-from uploader_cli.settings import OPTIONS, Settings, profiles, resolve, user_config_file, working_directory
+from uploader_cli.settings import OPTIONS, Settings, presets, profiles, resolve, user_config_file, working_directory
 
 FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
     "Options": {
@@ -37,6 +37,7 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "How to send": {
         "protocol": ("NAME", "Upload protocol: auto, batch or tus."),
+        "preset": ("NAME", "With --tus-endpoint: options for cloudflare-stream, supabase, tusd or one of your own."),
         "metadata": ("KEY=TEMPLATE", "With --tus-endpoint: send this metadata of each file; repeatable."),
         "jobs": ("N|auto", "Parallel uploads; in batch mode, parallel sessions.", "-j"),
         "chunk_size": ("SIZE|auto", "Maximum bytes in one tus request."),
@@ -91,6 +92,13 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """The flags by section of the help: metavar (empty for a switch or a counter), help text and short form."""
 
+IN_CONFIG: dict[str, tuple[str, ...]] = {
+    "chunk_rule": ("LEAST-MOST/MULTIPLE", "Chunk sizes that a tus server accepts; the last chunk may be smaller."),
+    "retry_status": ("N", "Statuses of a tus server that are retried, as those of a lock."),
+    "id_header": ("NAME", "Header of a tus server's answers with the ID of the file."),
+}
+"""The options of config files and the environment alone: example and description."""
+
 REQUESTS = "token_file token_command header ca_bundle client_cert insecure proxy"
 """The options of all commands that send requests."""
 OUTPUT = "quiet verbose log_file log_level"
@@ -138,7 +146,7 @@ def _parameter(section: str, name: str, metavar: str, help: str, *short: str) ->
         help=f"{help} [env: {option.variable}{shown}]",
         show_default=False,
         count=count,
-        autocompletion=profile_names if name == "profile" else among(option.names) if option.names else None,
+        autocompletion=_COMPLETE[name] if name in _COMPLETE else among(option.names) if option.names else None,
         rich_help_panel=section,
     )
     annotation = Annotated[kind, flag] if count else Annotated[kind | None, flag]
@@ -159,9 +167,21 @@ def profile_names(incomplete: str) -> list[str]:
         return []
 
 
+def preset_names(incomplete: str) -> list[str]:
+    """Complete the presets, as `profile_names` does."""
+    try:
+        return among(presets(working_directory(), user_config_file()))(incomplete)
+    except (UploaderError, OSError):
+        return []
+
+
+_COMPLETE = {"profile": profile_names, "preset": preset_names}
+
+
 def hints() -> dict[str, tuple[str, str]]:
     """Return the help text and the metavar of each flag."""
-    return {name: (row[1], row[0]) for section in FLAGS.values() for name, row in section.items()}
+    tables = [*FLAGS.values(), IN_CONFIG]
+    return {name: (row[1], row[0]) for table in tables for name, row in table.items()}
 
 
 def flags(given: Mapping[str, object]) -> dict[str, object]:

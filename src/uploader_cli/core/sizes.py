@@ -41,13 +41,24 @@ class ChunkSize:
     `MOST_CHUNK`, less after a failure. A fixed size is changed only by a 413.
     """
 
-    def __init__(self, size: int | Literal["auto"], known: int | None = None) -> None:
-        """`known` is the `limit` of an earlier run. A fixed size is tried all the same: the limit may have changed."""
+    def __init__(
+        self,
+        size: int | Literal["auto"],
+        known: int | None = None,
+        rule: tuple[int, int, int] | None = None,
+    ) -> None:
+        """`known` is the `limit` of an earlier run. A fixed size is tried all the same: the limit may have changed.
+
+        `rule`: the server accepts only chunks from the first to the second number, in multiples of the third.
+        """
         self.adapts, self.limit = size == "auto", known
         """`limit`: the largest chunk that the server accepts, known from a 413, else None."""
-        self._most = min(MOST_CHUNK, max(LEAST_CHUNK, known or MOST_CHUNK)) if size == "auto" else size
-        self.size = min(FIRST_CHUNK, self._most) if self.adapts else self._most
-        self._least = LEAST_CHUNK if self.adapts else min(LEAST_CHUNK, max(1, self.size // 2))
+        least, most, self._grain = rule or (LEAST_CHUNK, MOST_CHUNK, GRAIN)
+        self._most = max(least, min(most, MOST_CHUNK, known or most)) if size == "auto" else size
+        self.least = least if rule else 1
+        """The smallest chunk that the server accepts."""
+        self.size = self._grained(min(FIRST_CHUNK, self._most)) if self.adapts else self._most
+        self._least = least if self.adapts or rule else min(LEAST_CHUNK, max(1, self.size // 2))
         self._refused = False  # True from a 413 until a smaller chunk has arrived
         self._sending: set[object] = set()
         self._meetings = 0  # chunks that began while another one was being sent
@@ -61,8 +72,8 @@ class ChunkSize:
     def refuse(self, size: int) -> bool:
         """Make chunks smaller than `size`, which is too large; return False if no smaller one is tried."""
         smaller = max(self._least, (size + 1) // 2)
-        if self.adapts:
-            smaller = smaller // GRAIN * GRAIN or smaller
+        if self.adapts or self.least > 1:
+            smaller = self._grained(smaller)
         if smaller >= size:
             return False
         self._refused = True
@@ -73,7 +84,7 @@ class ChunkSize:
     def failed(self) -> None:
         """Make chunks smaller after a failure."""
         if self.adapts:
-            self.size = min(self.size, max(SAFE_CHUNK, self.size // 2 // GRAIN * GRAIN))
+            self.size = min(self.size, max(SAFE_CHUNK, self._grained(self.size // 2)))
 
     def arrived(self, size: int) -> None:
         """Record that the server accepted a body of `size` bytes."""
@@ -101,7 +112,11 @@ class ChunkSize:
                 self._beside = rate
             if self.adapts:
                 wanted = int(min(max(rate * CHUNK_SECONDS, FIRST_CHUNK), self._most))
-                self.size = wanted // GRAIN * GRAIN or wanted
+                self.size = self._grained(wanted)
+
+    def _grained(self, size: int) -> int:
+        """Round `size` down to what the server accepts."""
+        return max(self.least, size // self._grain * self._grain or size)
 
 
 class PackSize:

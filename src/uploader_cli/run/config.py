@@ -75,7 +75,7 @@ def _value(settings: Settings, name: str) -> Any:
     value = settings.state_path if name == "state_dir" else getattr(settings, name)
     if name in _SECRET:
         return MASK if value else None
-    return [_plain(item) for item in value] if isinstance(value, tuple) else _plain(value)
+    return [_plain(item) for item in value] if type(value) is tuple else _plain(value)
 
 
 def _plain(value: Any) -> Any:
@@ -94,7 +94,7 @@ def _words(name: str, value: Any) -> str:
         case bool():
             return "on" if value else "off"
         case list():
-            return safe(", ".join(value))
+            return safe(", ".join(map(str, value)))
         case float():
             return f"{value:g}"
         case int() if name in ("chunk_size", "limit_rate", "min_size", "max_size"):

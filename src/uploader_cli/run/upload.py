@@ -128,7 +128,7 @@ def execute(
     api, places, limits = connections.api, analysis.Places(run), list[Limits]()
     loop.listeners += [queue.settle, *([places.listen] if settings.analyze != "none" else [])]
     seen = known_servers.recall(settings.target_url)
-    chunk = ChunkSize(settings.chunk_size, seen.chunk if seen is not None else None)
+    chunk = ChunkSize(settings.chunk_size, seen.chunk if seen is not None else None, settings.chunk_rule)
     interrupts.begin(settings.deadline)
     with interrupts.raising():
         api.authorization()  # a missing token is a usage error, before anything starts

@@ -4,7 +4,7 @@ from uploader_cli.settings.config_files import config_template
 from uploader_cli.settings.masking import MASK, mask
 from uploader_cli.settings.model import DEFAULT, OPTIONS, Layer, Option, Settings, Source
 from uploader_cli.settings.places import user_config_file, working_directory
-from uploader_cli.settings.resolution import profiles, resolve
+from uploader_cli.settings.resolution import presets, profiles, resolve
 from uploader_cli.settings.values import Header, Invalid, Metadata, parse_size
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "config_template",
     "mask",
     "parse_size",
+    "presets",
     "profiles",
     "resolve",
     "user_config_file",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from uploader_cli.errors import UsageError
@@ -12,9 +13,10 @@ from uploader_cli.settings.model import OPTIONS, Layer, Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 PROFILES = "profile"  # the table of a config file that holds the profiles
+PRESETS = "preset"  # the table of a config file that holds the presets
+BUILT_IN = Path(__file__).with_name("presets.toml")
 _HEAD = """\
 # The settings of `uploader`. Commented lines show the default, or an example where there is none.
 # Flags and the environment override this file, and so does an uploader.toml in the working directory, for the settings
@@ -27,6 +29,10 @@ _FOOT = """
 """
 
 
+USER = (Layer.USER_CONFIG, Layer.USER_PROFILE, Layer.PRESET)
+DIRECTORY = (Layer.WORKING_DIRECTORY, Layer.DIRECTORY_PROFILE, Layer.DIRECTORY_PRESET)
+
+
 class Given(NamedTuple):
     """A raw value; relative paths in it start at `base`."""
 
@@ -36,10 +42,11 @@ class Given(NamedTuple):
 
 
 class Config(NamedTuple):
-    """The settings of one config file, and of its profiles by name."""
+    """The settings of one config file, and of its profiles and presets by name."""
 
     base: Mapping[str, Given] = {}
     profiles: Mapping[str, Mapping[str, Given]] = {}
+    presets: Mapping[str, Mapping[str, Given]] = {}
 
 
 def config_template(hints: Mapping[str, tuple[str, str]]) -> str:
@@ -55,7 +62,12 @@ def config_template(hints: Mapping[str, tuple[str, str]]) -> str:
 
 def of_user(file: Path | None) -> Config:
     """Read the user's config file, if it exists. Raises `UsageError`."""
-    return _config(_read(file), file, Layer.USER_CONFIG, Layer.USER_PROFILE) if file else Config()
+    return _config(_read(file), file, USER) if file else Config()
+
+
+def built_in_presets() -> Mapping[str, Mapping[str, Given]]:
+    """Return the presets that come with the program."""
+    return _config(_read(BUILT_IN), BUILT_IN, USER).presets
 
 
 def of_directory(cwd: Path, user_config: Path | None) -> tuple[Config, tuple[str, ...]]:
@@ -75,8 +87,8 @@ def of_directory(cwd: Path, user_config: Path | None) -> tuple[Config, tuple[str
         file, table = own, _read(own)
     if table is None:
         return Config(), notes
-    found = _config(table, file, Layer.WORKING_DIRECTORY, Layer.DIRECTORY_PROFILE)
-    for settings in (found.base, *found.profiles.values()):
+    found = _config(table, file, DIRECTORY)
+    for settings in (found.base, *found.profiles.values(), *found.presets.values()):
         for name, given in settings.items():
             if not OPTIONS[name].allow_cwd_config:
                 raise UsageError(
@@ -86,17 +98,17 @@ def of_directory(cwd: Path, user_config: Path | None) -> tuple[Config, tuple[str
     return found, notes
 
 
-def _config(table: object, file: Path, base: Layer, profile: Layer) -> Config:
+def _config(table: object, file: Path, layers: tuple[Layer, Layer, Layer]) -> Config:
+    """Parse a config file; `layers` are those of its settings, profiles and presets."""
     if not isinstance(table, dict):
         raise UsageError(f"{file}: [tool.uploader] must be a table")
-    profiles = table.get(PROFILES, {})
-    if not isinstance(profiles, dict) or not all(isinstance(inner, dict) for inner in profiles.values()):
-        raise UsageError(f"{file}: {PROFILES}: each profile must be a table", hint=f"write [{PROFILES}.NAME]")
-    own = {key: raw for key, raw in table.items() if key != PROFILES}
-    return Config(
-        _settings(own, file, base),
-        {name: _settings(inner, file, profile, f"{PROFILES}.{name}.") for name, inner in profiles.items()},
-    )
+    own, named = dict(table), []
+    for kind, layer in zip((PROFILES, PRESETS), layers[1:], strict=True):
+        tables = own.pop(kind, {}) if kind == PROFILES or isinstance(own.get(kind), dict) else {}
+        if not isinstance(tables, dict) or not all(isinstance(inner, dict) for inner in tables.values()):
+            raise UsageError(f"{file}: {kind}: each {kind} must be a table", hint=f"write [{kind}.NAME]")
+        named.append({name: _settings(inner, file, layer, f"{kind}.{name}.") for name, inner in tables.items()})
+    return Config(_settings(own, file, layers[0]), *named)
 
 
 def _settings(table: Mapping[str, Any], file: Path, layer: Layer, prefix: str = "") -> Mapping[str, Given]:

@@ -16,12 +16,12 @@ from uploader_cli.errors import UsageError
 from uploader_cli.settings import shard, values
 from uploader_cli.settings.bearer import TokenCommand, token_from_file
 from uploader_cli.settings.places import user_state_directory
-from uploader_cli.settings.values import Header, Metadata, Moment, ReportFile
+from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, ReportFile
 
 T = TypeVar("T")
 
 LEAST_CHUNK = 1024
-NONE = ("limit_rate", "shard", "max_size", "newer_than")
+NONE = ("limit_rate", "shard", "max_size", "newer_than", "preset", "chunk_rule", "id_header")
 """Options whose stored value is the word none if they have none."""
 NAMED_BY_DIRECTORY = "named_by_directory"
 """Key of a stored run whose server only the config of a working directory named: no secret may be sent there."""
@@ -36,6 +36,8 @@ class Layer(StrEnum):
     USER_PROFILE = "profile"
     WORKING_DIRECTORY = "working directory"
     USER_CONFIG = "user config"
+    DIRECTORY_PRESET = "preset of the working directory"
+    PRESET = "preset"
     DEFAULT = "default"
 
     @property
@@ -46,7 +48,7 @@ class Layer(StrEnum):
     @property
     def untrusted(self) -> bool:
         """True for the working directory, whose config may be from somebody else."""
-        return self in (Layer.WORKING_DIRECTORY, Layer.DIRECTORY_PROFILE)
+        return self in (Layer.WORKING_DIRECTORY, Layer.DIRECTORY_PROFILE, Layer.DIRECTORY_PRESET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Option:
 
     def ways(self, user_config: Path | None = None) -> str:
         """Return the ways to set the option, for a hint."""
-        ways = [self.flag] if self.on_command_line else ["--token-file", "--token-command"]
+        ways = [self.flag] if self.on_command_line else [] if self.in_config else ["--token-file", "--token-command"]
         return ", ".join([*ways, self.variable]) + (f" or {user_config}" if user_config and self.in_config else "")
 
 
@@ -117,9 +119,13 @@ class Settings:
     category: Literal["personal", "scenic"] = option(default="personal", stored=True)
     protocol: Literal["auto", "batch", "tus"] = option(default="auto", stored=True)
     tus_endpoint: str | None = option(values.endpoint_url, default=None, stored=True)
+    preset: str | None = option(values.name, default=None, stored=True)
     metadata: tuple[Metadata, ...] = option(values.metadata, default=(), many=True, stored=True)
     jobs: int | Literal["auto"] = option(values.whole(1, auto="auto"), default="auto", stored=True)
     chunk_size: int | Literal["auto"] = option(values.size(LEAST_CHUNK, auto="auto"), default="auto", stored=True)
+    chunk_rule: ChunkRule | None = option(values.chunk_rule, default=None, stored=True, on_command_line=False)
+    retry_status: tuple[int, ...] = option(values.whole(400), default=(), many=True, stored=True, on_command_line=False)
+    id_header: str | None = option(values.name, default=None, stored=True, on_command_line=False)
     checksum: Literal["auto", "none", "sha1", "sha256"] = option(default="auto", stored=True)
     pack: bool = option(default=True, stored=True)
     limit_rate: int | None = option(values.size(1, none=None), default=None, stored=True)

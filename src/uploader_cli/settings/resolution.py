@@ -10,12 +10,12 @@ from uploader_cli.errors import UsageError
 from uploader_cli.settings import config_files, shard
 from uploader_cli.settings.config_files import PROFILES, Given
 from uploader_cli.settings.model import DEFAULT, NAMED_BY_DIRECTORY, OPTIONS, Layer, Option, Settings, Source
-from uploader_cli.settings.values import Invalid, ReportFile
+from uploader_cli.settings.values import Invalid, ReportFile, written_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
-TUS_ONLY = ("metadata",)
+TUS_ONLY = ("preset", "metadata", "chunk_rule", "retry_status", "id_header")
 """Options for tus servers without sessions."""
 
 
@@ -47,27 +47,70 @@ def resolve(
         notes += (f"the profile {gone!r} of the run is not in the config files here; the run continues without it",)
     profile = _profile(line.get(PROFILES) or environment.get(PROFILES), known, user_config)
     chosen = own.profiles.get(profile, {})
-    layers = (line, environment, here.profiles.get(profile, {}), chosen, here.base, own.base)
+    layers: tuple[Mapping[str, Given], ...] = (line, environment, here.profiles.get(profile, {}), chosen)
+    layers += (here.base, own.base)
+    preset = _preset(_first("preset", layers), {**here.presets, **own.presets}, user_config)
+    settings = _with_target(_settings((*layers, preset), env, notes), use_endpoint=use_endpoint)
+    if not settings.tus_endpoint:
+        settings = _without_endpoint(_with_target(_settings(layers, env, notes), use_endpoint=use_endpoint))
+    sources = dict(settings.sources)
+    if distrusted:
+        name = settings.target_option
+        sources[name] = Source(Layer.WORKING_DIRECTORY, f"{sources[name]}, as the directory of the run named it")
+        settings = replace(settings, sources=sources)
+    _check(settings, need_server=need_server, user_config=user_config)
+    return _withhold(settings, (environment, chosen, own.base, preset))
+
+
+def _first(name: str, layers: Iterable[Mapping[str, Given]]) -> Given | None:
+    return next((layer[name] for layer in layers if name in layer), None)
+
+
+def _settings(layers: Sequence[Mapping[str, Given]], env: Mapping[str, str], notes: tuple[str, ...]) -> Settings:
+    """Return the settings of the layers. Headers and metadata of the last one, the preset, are added to others."""
     found: dict[str, Any] = {}
     sources: dict[str, Source] = {}
     for name, option in OPTIONS.items():
-        given = next((layer[name] for layer in layers if name in layer), None)
+        given = _first(name, layers)
         sources[name] = given.source if given else DEFAULT
         if given:
             found[name] = _value(option, given)
+            if name in ("header", "metadata") and layers[-1].get(name, given) is not given:
+                found[name] = _added(found[name], _value(option, layers[-1][name]), ignore_case=name == "header")
     if found.get("shard"):
         try:  # resolved once: a run that is resumed elsewhere stays the same shard
             found["shard"] = shard.resolved(found["shard"], env)
         except Invalid as error:
             raise UsageError(f"{sources['shard']}: {error}", hint=error.hint) from None
-    settings = _with_target(Settings(**found, sources=sources, notes=notes), use_endpoint=use_endpoint)
-    if distrusted:
-        name = settings.target_option
-        sources[name] = Source(Layer.WORKING_DIRECTORY, f"{sources[name]}, as the directory of the run named it")
-    if not settings.tus_endpoint:
-        settings = _without_endpoint(settings)
-    _check(settings, need_server=need_server, user_config=user_config)
-    return _withhold(settings, (environment, chosen, own.base))
+    return Settings(**found, sources=sources, notes=notes)
+
+
+def _added(own: tuple[Any, ...], preset: tuple[Any, ...], *, ignore_case: bool) -> tuple[Any, ...]:
+    """Return the items of a preset and `own`, which replace those of the same name."""
+    names = {item.name.lower() if ignore_case else item.name for item in own}
+    return (*(item for item in preset if (item.name.lower() if ignore_case else item.name) not in names), *own)
+
+
+def _preset(
+    asked: Given | None, known: Mapping[str, Mapping[str, Given]], user_config: Path | None
+) -> Mapping[str, Given]:
+    """Return the settings of the requested preset. Raise `UsageError` for an unknown one."""
+    name = _value(OPTIONS["preset"], asked) if asked else None
+    if name is None or asked is None:
+        return {}
+    known = {**config_files.built_in_presets(), **known}
+    if name not in known:
+        where = f"{user_config} or " if user_config else ""
+        hint = f"use one of: {', '.join(sorted(known))}; or write [preset.NAME] into {where}uploader.toml"
+        raise UsageError(f"{asked.source}: unknown preset {name!r}", hint=hint)
+    return known[name]
+
+
+def presets(cwd: Path, user_config: Path | None) -> list[str]:
+    """Return the names of all presets, sorted. Raises `UsageError` for an invalid file."""
+    here, _ = config_files.of_directory(cwd, user_config)
+    own = config_files.of_user(user_config)
+    return sorted(config_files.built_in_presets().keys() | here.presets.keys() | own.presets.keys())
 
 
 def profiles(cwd: Path, user_config: Path | None) -> list[str]:
@@ -155,6 +198,13 @@ def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -
             "no server given",
             hint=f'give --server URL, set UPLOADER_SERVER, or write server = "URL" into a config file ({file}). '
             "To try it without a server: uploader demo",
+        )
+    rule, size = settings.chunk_rule, settings.chunk_size
+    if rule is not None and size != "auto" and not rule.allows(size):
+        raise UsageError(
+            f"{settings.sources['chunk_size']}: {written_size(size)} does not fit the rule of the server, {rule}"
+            f" ({settings.sources['chunk_rule']})",
+            hint="omit it: the size is chosen by that rule",
         )
     flags = [settings.sources[name].layer is Layer.FLAG for name in ("quiet", "verbose")]
     if settings.quiet and settings.verbose and all(flags):

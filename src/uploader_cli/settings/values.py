@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_cli.settings.masking import MASK, is_secret_header, remember
@@ -59,6 +59,23 @@ class Metadata:
         return self.name if self.template is None else f"{self.name}={self.template}"
 
 
+class ChunkRule(NamedTuple):
+    """The chunk sizes that a service accepts, in bytes: from `least` to `most`, in multiples of `multiple`."""
+
+    least: int
+    most: int
+    multiple: int
+
+    def __str__(self) -> str:
+        if self.least == self.most:
+            return written_size(self.least)
+        return f"{written_size(self.least)}-{written_size(self.most)}/{written_size(self.multiple)}"
+
+    def allows(self, size: int) -> bool:
+        """Return whether chunks of `size` bytes are accepted."""
+        return self.least <= size <= self.most and size % self.multiple == 0
+
+
 ReportKind = Literal["json", "csv", "junit", "markdown"]
 _REPORTS: dict[str, ReportKind] = {".json": "json", ".csv": "csv", ".xml": "junit", ".md": "markdown"}
 
@@ -95,6 +112,11 @@ def text(raw: object) -> str:
     if not isinstance(raw, str) or not raw.strip():
         raise Invalid(f"must be text, not {raw!r}")
     return raw
+
+
+def name(raw: object) -> str | None:
+    """Parse a name; `none` for none."""
+    return None if raw == "none" else text(raw)
 
 
 def switch(raw: object) -> bool:
@@ -187,6 +209,23 @@ def parse_size(raw: str) -> int:
     base = 1000 if (suffix or "").lower() == "b" else 1024
     power = " kmgt".index(unit.lower()) if unit else 0
     return int(float(number) * base**power) if "." in number else int(number) * base**power
+
+
+def chunk_rule(raw: object) -> ChunkRule | None:
+    """Parse `SIZE` (exactly), `LEAST-MOST` or `LEAST-MOST/MULTIPLE`; `none` for no rule."""
+    if raw == "none":
+        return None
+    bounds, _, multiple = str(raw).partition("/")
+    least, dash, most = bounds.partition("-")
+    low = parse_size(least)
+    high = parse_size(most) if dash else low
+    rule = ChunkRule(low, high, parse_size(multiple) if multiple else 1)
+    if not 0 < rule.multiple <= low <= high or low % rule.multiple or high % rule.multiple:
+        raise Invalid(
+            f"must be SIZE or LEAST-MOST/MULTIPLE, not {raw!r}",
+            hint="for example 6M, or 5M-200M/256K; all are multiples",
+        )
+    return rule
 
 
 def written_size(count: int) -> str:

@@ -69,6 +69,7 @@ class Api(Http):
         self._emit, self._stop, self._token, self.budget = emit, stop, _Token(settings, stop), RateBudget()
         retries, max_wait, refresh = settings.retries, settings.max_wait, self._token.refresh
         self.retry = Retry(stop, self.budget, retries=retries, max_wait=max_wait, refresh=refresh, emit=emit)
+        self.retry_status = settings.retry_status  # statuses of a tus server that stand for a lock
         self.server = "" if settings.tus_endpoint else settings.server  # its base URL; empty for a tus endpoint
 
     def another(self) -> Api:

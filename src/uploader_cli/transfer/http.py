@@ -359,6 +359,10 @@ def _tls_cause(error: Exception, host: str, option: str) -> tuple[str, str]:
             return f"the server's certificate is not for {host}", f"use a name of the certificate in {option}"
         cause = f"the authority of the server's certificate is unknown ({found.verify_message})"
         return cause, "name the authority's certificate with --ca-bundle; --insecure gives up the protection"
+    if found.reason == "NO_CERTIFICATE_OR_CRL_FOUND":
+        return "the file of --ca-bundle contains no certificate", "give a PEM file"
+    if "PEM lib" in str(found):
+        return "the file of --client-cert can't be used", "give a PEM file with the certificate and its key"
     reason = (found.reason or "").replace("_", " ").lower()
     if found.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
         return "this port does not speak TLS", f"use http:// in {option}, or the port with TLS"

@@ -96,7 +96,7 @@ class Scheduler:
         self._api, self._settings, self._stop, self._ledger = api, settings, stop, ledger
         self._context = Context(settings, emit, followers, last_heard, stop, api.retry, ledger, run, self._traffic)
         self._remember, self._announce, self._announced = remember, announce, False
-        self._chunk = chunk or ChunkSize(settings.chunk_size)
+        self._chunk = chunk or ChunkSize(settings.chunk_size, None, settings.chunk_rule)
         self._limits = ASSUMED
         self._tus: Capabilities | None = None
         self._packs: PackSize | None = None

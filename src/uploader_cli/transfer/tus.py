@@ -29,6 +29,8 @@ KINDS: Mapping[int, tuple[type[errors.AnswerError], str]] = {
     460: (errors.ChecksumMismatch, "the chunk did not arrive as it was read"),
 }
 GONE = (errors.UploadGone, "the server does not have the upload any more")
+LOCKED = (errors.Locked, "another request holds the upload, or its file exists already")
+"""What a status of `retry_status` means."""
 NO_SESSION = ("SESSION_NOT_FOUND", "SESSION_ENDED")
 
 
@@ -162,6 +164,8 @@ class TusClient:
             if "Tus-Resumable" not in answer.headers:
                 self._check_port(url)
             self._api.budget.note(answer.headers)
+            if answer.status in self._api.retry_status:
+                raise _refusal(answer, LOCKED)
             target = answer.headers.get("Location")
             if answer.status not in (307, 308) or not target:
                 return answer

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.sessions import Context, UploadSession
     from uploader_cli.transfer.tus import Position, TusClient
 
+ID_HEADERS = ("Upload-File-Id", "stream-media-id")  # headers with the server's ID of a file, without `id-header`
 RESTARTS = 3  # new uploads per run after the server has lost one
 FAR = 0.02  # seconds of round trip from which one connection does not fill the link
 TICK = 0.25  # seconds between two checks for a failure of another part
@@ -57,7 +58,7 @@ class Tus:
     def chunk_size(self) -> int:
         """Bytes of the next chunk. With a checksum an adaptive size is limited by memory."""
         size = self.chunk.size
-        return min(size, IN_MEMORY) if self.chunk.adapts and self.checksum is not None else size
+        return min(size, max(IN_MEMORY, self.chunk.least)) if self.chunk.adapts and self.checksum is not None else size
 
     def in_one_request(self, length: int) -> bool:
         """Return whether `length` bytes are sent with the creation."""
@@ -93,6 +94,7 @@ class TusFile:
         self._tus, self._context, self._stop = tus, tus.context, tus.context.retry.stop
         self._outdated = claim.outdated.urls if claim.outdated is not None else ()
         self._upload = claim.upload or PendingUpload("")
+        self.server_id = self._upload.server_id  # from the answer to the creation
         self._foreign = bool(tus.context.settings.tus_endpoint)  # without upload keys; joined parts remain
         self._metadata: dict[str, str] | None = None  # that of `--metadata`
         self._begun, self._left = False, 0
@@ -147,7 +149,7 @@ class TusFile:
             # Only the paths of a foreign server are known.
             readable = urljoin(sent.url, location or "") if self._foreign else location or sent.url
             verified = sum(part.checked for part in self.parts) == file.size
-            server_id = sent.headers.get("Upload-File-Id")
+            server_id = self.id_in(sent) or self.server_id
             yield [Outcome(file, server_id=server_id, location=location, readable=readable, verified=verified)]
 
     def _send(self, worker: Worker) -> Position | None:
@@ -234,6 +236,8 @@ class TusFile:
         """Return the metadata of the file, or of a part (docs/protocol.md, section 7)."""
         file, session = self.file, {"sessionId": self.sent_to} if self.sent_to else {}
         if part is None or part.index is None:
+            if not self.has_keys:
+                return self._own_metadata()
             named = {"filename": utf8(file.name), "filetype": content_type(file.name)}
             named |= {"relativePath": utf8(file.relative_path), "lastModified": str(file.mtime_ns // 1_000_000)}
             return {"uploadKey": self._upload.upload_key} | named | session | self._own_metadata()
@@ -241,6 +245,16 @@ class TusFile:
             return session
         place = {"finalLength": str(file.size), "partOffset": str(part.start)}
         return {"finalKey": self._upload.upload_key} | place | session
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether uploads have a key; a service with a preset gets no metadata that it does not know."""
+        return not self._context.settings.preset
+
+    def id_in(self, answer: Position) -> str | None:
+        """Return the server's ID of the file from the headers of an answer."""
+        own = self._context.settings.id_header
+        return next(filter(None, map(answer.headers.get, (own,) if own else ID_HEADERS)), None)
 
     def _own_metadata(self) -> dict[str, str]:
         if self._metadata is None:
@@ -404,13 +418,17 @@ class Part:
             job.begin()
         self._prepare(size)
         body, checksum = self._chunk(0, size) if size else (None, None)
-        metadata, partial = {**job.metadata(self), "uploadKey": self.key}, self.index is not None
+        metadata, partial = job.metadata(self), self.index is not None
+        if job.has_keys:
+            metadata["uploadKey"] = self.key
         created = self._client.create(self.size, metadata, body=body, checksum=checksum, partial=partial)
         self.url = created.url
+        job.server_id = job.id_in(created)
         if partial:
             self._run.update(job.file, part=self.index, url=created.url)
         elif not self._tus.in_one_request(self.size):  # such a file is found again by its key
-            self._run.update(job.file, url=created.url)
+            known = {"url": created.url, "server_id": job.server_id} if job.server_id else {"url": created.url}
+            self._run.update(job.file, part=None, **known)
         offset = created.offset if created.offset is not None or size else 0
         if offset is None:
             return

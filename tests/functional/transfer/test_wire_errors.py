@@ -186,6 +186,16 @@ def test_cause_of_a_refused_certificate_is_in_words(get, tmp_path, name, since, 
     assert fix in caught.value.hint
 
 
+@pytest.mark.parametrize("option", ["ca_bundle", "client_cert"])
+def test_file_that_is_no_certificate_names_its_option(get, tls, tmp_path, option) -> None:
+    bad = tmp_path / "bad.pem"
+    bad.write_text("bad")
+    with RawServer(answering, tls=tls) as server, pytest.raises(ConnectFailed) as caught:
+        get(server.url, **{option: bad})
+    assert f"the file of --{option.replace('_', '-')} " in one_line(caught.value)
+    assert "PEM" in caught.value.hint
+
+
 def test_insecure_accepts_an_untrusted_certificate(get, tls) -> None:
     with RawServer(answering, tls=tls) as server:
         assert get(server.url, insecure=True).ok

@@ -186,3 +186,23 @@ def test_groups_are_passed_on_when_they_are_full_and_at_the_end(packed: bool) ->
     groups.flush()
     assert put[-1] == (1, packed)
     assert not groups
+
+
+def test_rule_of_a_server_bounds_all_sizes() -> None:
+    """Each size is allowed: at first, after a 413, after a failure, and for slow and fast connections."""
+    least, most, multiple = 10 << 20, 40 << 20, 5 << 20
+    chunk, clock = ChunkSize("auto", None, (least, most, multiple)), Clock()
+    seen = [chunk.size]
+    for seconds in (100, 0.01, 1.2):
+        with chunk.travelling(chunk.size, clock):
+            clock.pass_(seconds)
+        seen.append(chunk.size)
+        chunk.failed()
+        seen.append(chunk.size)
+    while chunk.refuse(chunk.size):
+        seen.append(chunk.size)
+    assert all(least <= size <= most and size % multiple == 0 for size in seen)
+    assert {seen[0], seen[-1], max(seen)} == {least, most}
+    exact = ChunkSize("auto", 1 << 20, (6 << 20, 6 << 20, 1))
+    assert exact.size == 6 << 20
+    assert not exact.refuse(6 << 20)

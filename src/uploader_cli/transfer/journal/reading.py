@@ -28,7 +28,7 @@ LIST = "`uploader resume --list` shows them"
 
 _PENDING = """
 SELECT path, run = ?2, run != ?2 AND alive((SELECT id FROM run WHERE number = pending.run)), size, mtime_ns, upload_key,
-  url, session, checked_until, pledged_until, uncertain, parts
+  url, session, checked_until, pledged_until, uncertain, parts, server_id
 FROM pending WHERE target = ?1"""
 _RECEIPTS = """
 SELECT path, size, mtime_ns, server_id, location, checksum, verified
@@ -69,7 +69,8 @@ class PendingUpload:
     """An upload in progress. `url` None: its creation was not answered; POST `upload_key` first.
 
     Bytes up to `checked_until` have accepted checksums. `pledged_until` is the end of the chunk with a checksum being
-    sent (0: none). `parts` is empty for one piece. `uncertain`: the file may be stored.
+    sent (0: none). `parts` is empty for one piece. `uncertain`: the file may be stored. `server_id` is
+    from the answer to the creation.
     """
 
     upload_key: str = field(default_factory=new_key)
@@ -79,6 +80,7 @@ class PendingUpload:
     pledged_until: int = 0
     uncertain: bool = field(default=False, compare=False)
     parts: tuple[PendingPart, ...] = ()
+    server_id: str | None = None
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -176,13 +178,13 @@ def pending_row(target: int, run: int, key: bytes, pending: Pending) -> tuple[An
     file, upload = pending.file, pending.upload
     parts = json.dumps(upload.parts, default=astuple) if upload.parts else "[]"
     known = (upload.upload_key, upload.url, upload.session, upload.checked_until, upload.pledged_until)
-    return (target, key, file.size, file.mtime_ns, run, *known, upload.uncertain, parts)
+    return (target, key, file.size, file.mtime_ns, run, *known, upload.uncertain, parts, upload.server_id)
 
 
 def find_pending(db: Connection, target: int, run: int, files: Files) -> Iterator[tuple[bytes, Pending]]:
     """Yield uploads in progress for the paths of `files`, as seen by run number `run`."""
     for key, own, busy, size, mtime_ns, *known in db.execute(_PENDING + _paths(files), (target, run, None, *files)):
-        known[-1] = tuple(PendingPart(*part) for part in json.loads(known[-1]))
+        known[-2] = tuple(PendingPart(*part) for part in json.loads(known[-2]))
         file = replace(files[key], size=size, mtime_ns=mtime_ns)
         yield key, Pending(file, PendingUpload(*known), bool(own), bool(busy))
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NAME = "journal.sqlite3"
-VERSION = 7
+VERSION = 8
 BUSY_SECONDS = 60.0  # wait for other processes
 KEPT_SECONDS = 90 * 86_400.0  # for receipts and unfinished runs
 MOST_FINISHED = 50  # runs in the list
@@ -66,6 +66,7 @@ CREATE TABLE pending (
   target INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, run INTEGER NOT NULL,
   upload_key TEXT NOT NULL, url TEXT, session TEXT, checked_until INTEGER NOT NULL DEFAULT 0,
   pledged_until INTEGER NOT NULL DEFAULT 0, uncertain INTEGER NOT NULL DEFAULT 0, parts TEXT NOT NULL DEFAULT '[]',
+  server_id TEXT,
   PRIMARY KEY (target, path)
 ) WITHOUT ROWID;
 CREATE TABLE session (run INTEGER NOT NULL, id TEXT NOT NULL, UNIQUE (run, id));
