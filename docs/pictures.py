@@ -2,7 +2,7 @@
 
 `pip install -e '.[server,docs]' && python docs/pictures.py [NAME…]`
 
-Starts the bundled server, runs the command in a terminal of 80 columns that is none (a pseudo-terminal, read by a
+Starts the bundled server, runs the command in a terminal that is none (a pseudo-terminal, read by a
 terminal emulator), and keeps what stands on its screen at a chosen moment, or at the end, as SVG.
 """
 
@@ -34,7 +34,6 @@ from uploader_server.http.auth import issue_token
 from uploader_server.serving import EmbeddedServer
 
 HERE = Path(__file__).resolve().parent / "pictures"
-COLUMNS, LINES = 80, 24
 PATIENCE = 120.0
 VIDEOS = {
     "holiday.mp4": 12,
@@ -57,12 +56,22 @@ class Picture:
     moment: str | None = None
     server: dict[str, object] = field(default_factory=dict)
     limit_rate: str = "none"
+    size: tuple[int, int] = (80, 24)
 
 
 SENDING = r"[34] of 7\b[\s\S]*↑[^\n]* [2-7]\d %"
 """Some files are complete, others are being sent."""
 PICTURES = (
     Picture("live", "uploader upload videos", rf"● live[\s\S]*{SENDING}", limit_rate="4M"),
+    Picture(
+        "live-120x40",
+        "uploader upload videos",
+        rf"● live[\s\S]*{SENDING}",
+        {"fail_files": ("party*",)},
+        limit_rate="4M",
+        size=(120, 40),
+    ),
+    Picture("live-40x24", "uploader upload videos", rf"● live[\s\S]*{SENDING}", limit_rate="4M", size=(40, 24)),
     Picture(
         "fallback", "uploader upload videos", rf"polling every[\s\S]*{SENDING}", {"realtime": "off"}, limit_rate="4M"
     ),
@@ -79,8 +88,8 @@ PICTURES = (
 class Screen:
     """What a person would see."""
 
-    def __init__(self) -> None:
-        self._screen = pyte.Screen(COLUMNS, LINES)
+    def __init__(self, columns: int, lines: int) -> None:
+        self._screen = pyte.Screen(columns, lines)
         self._stream = pyte.ByteStream(self._screen)
         self._screen.set_mode(pyte.modes.LNM)
 
@@ -92,10 +101,12 @@ class Screen:
         return "\n".join(self._screen.display)
 
     def save(self, name: str, title: str) -> None:
-        rows = [self._row(number) for number in range(LINES)]
+        rows = [self._row(number) for number in range(self._screen.lines)]
         while rows and not rows[-1].plain.strip():
             rows.pop()
-        console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+        console = Console(
+            record=True, width=self._screen.columns, file=io.StringIO(), force_terminal=True, color_system="truecolor"
+        )
         for row in rows:
             console.print(row, soft_wrap=True)
         HERE.mkdir(exist_ok=True)
@@ -103,7 +114,7 @@ class Screen:
 
     def _row(self, number: int) -> Text:
         row, line = Text(), self._screen.buffer[number]
-        cells = (line[column] for column in range(COLUMNS))
+        cells = (line[column] for column in range(self._screen.columns))
         for style, run in itertools.groupby(cells, _style):
             row.append("".join(cell.data for cell in run), style)  # the second cell of a wide character is empty
         row.rstrip()
@@ -134,7 +145,7 @@ def shoot(picture: Picture) -> None:
         for name, size in VIDEOS.items():
             (videos / name).write_bytes(os.urandom(int(size * 1e6)))
         main, child = pty.openpty()
-        fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+        fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", *reversed(picture.size), 0, 0))
         environment = {
             "HOME": home,
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
@@ -149,7 +160,7 @@ def shoot(picture: Picture) -> None:
             picture.command.split(), stdin=child, stdout=child, stderr=child, cwd=home, env=environment
         )
         os.close(child)
-        screen = Screen()
+        screen = Screen(*picture.size)
         came = _watch(main, screen, picture.moment)
         if came:
             screen.save(picture.name, picture.command)

@@ -113,7 +113,11 @@ def _is_long(file: FileState, state: ProgressState, now: float) -> bool:
     """Return whether the file gets a row: it takes more than a second, or is expected to."""
     if file.packed:
         return False
-    if file.size is None or file.phase is Phase.QUEUED or file.size >= max(SMALL, state.rate(now) * BRIEF):
+    if (
+        file.size is None
+        or file.phase is Phase.QUEUED
+        or file.size >= max(SMALL, state.rate(now) / len(state.running) * BRIEF)
+    ):
         return True
     return now - file.started >= (BRIEF if _busy(file) else STUCK)
 
