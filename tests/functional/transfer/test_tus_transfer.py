@@ -53,7 +53,8 @@ class Line:
         self.http = Http(Settings(server=endpoint, **settings))
         self.answers: list[Answer] = []
         token = {"Authorization": "Bearer t"}
-        api = SimpleNamespace(request=self.request, authorization=lambda: token, budget=RateBudget(), server="")
+        own = {"authorization": lambda: token, "budget": RateBudget(), "server": "", "retry_status": ()}
+        api = SimpleNamespace(request=self.request, **own)
         self.client = TusClient(api, endpoint)  # type: ignore[arg-type]
 
     def request(self, *what: Any, **how: Any) -> Answer:
