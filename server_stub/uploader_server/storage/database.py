@@ -198,13 +198,18 @@ def _run(connection: sqlite3.Connection, jobs: list[_Job]) -> None:
             job.done.set_result(result)
 
 
+def _without_cursor(result: Any) -> Any:
+    """Return None for a cursor: freed by another thread, it would reset a statement that this one is running."""
+    return None if isinstance(result, sqlite3.Cursor) else result
+
+
 def _together(
     connection: sqlite3.Connection, actions: list[Callable[[sqlite3.Connection], Any]], *, writes: bool
 ) -> list[Any]:
     """Run actions in one transaction. Raises the error of an action or of the commit, after a rollback."""
     connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
     try:
-        results = [action(connection) for action in actions]
+        results = [_without_cursor(action(connection)) for action in actions]
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:

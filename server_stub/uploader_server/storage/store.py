@@ -202,7 +202,12 @@ class Store:
 
     async def save(self, *changes: Change) -> None:
         """Commit changes in one transaction. Raises sqlite3.Error."""
-        await self.database.transaction(lambda db: [change(db) for change in changes])
+
+        def change(db: sqlite3.Connection) -> None:
+            for make in changes:
+                make(db)
+
+        await self.database.transaction(change)
 
     def files_saved(self, rows: Sequence[dict[str, Any]]) -> Change:
         """Return a change that inserts or updates the files of a request."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import threading
@@ -105,6 +106,24 @@ def test_queued_writes_share_a_commit_and_fail_separately(database: Database) ->
     assert isinstance(waiting[1].exception(DEADLINE), sqlite3.OperationalError)
     assert [waiting[0].result(DEADLINE), waiting[2].result(DEADLINE)] == [5, 7]
     assert numbers(database) == [0, 1, 2, 3, 4, 5, 7]
+
+
+def test_no_cursor_leaves_the_thread_of_the_database(database: Database, tmp_path: Path) -> None:
+    """Freed by another thread, a cursor resets a statement that is running: "bad parameter or other API misuse"."""
+    assert database.wait(lambda db: db.execute("INSERT INTO t VALUES (7)")) is None
+    store = Store(tmp_path / "root")
+    freed: list[str] = []
+
+    class Watched(sqlite3.Cursor):
+        def __del__(self) -> None:
+            freed.append(threading.current_thread().name)
+
+    def change(db: sqlite3.Connection) -> sqlite3.Cursor:
+        return db.cursor(Watched).execute("SELECT 1")
+
+    asyncio.run(store.save(change, change))
+    store.close()
+    assert freed == ["uploader-database"] * 2
 
 
 def test_close_finishes_queued_writes(tmp_path: Path) -> None:
