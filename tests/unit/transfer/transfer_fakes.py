@@ -106,6 +106,7 @@ class FakeApi:
     """
 
     server = ""
+    retry_status = ()
     tus: None = None
     """It offers no resumable uploads."""
     packs: None = None
