@@ -90,7 +90,11 @@ to_an_endpoint = st.builds(
     chunk_rule=st.sampled_from([None, ChunkRule(9, 10**17, 1)]),
     retry_status=st.lists(st.integers(400, 599)).map(tuple),
     id_header=st.sampled_from([None, "stream-media-id"]),
-    metadata=st.lists(st.builds(Metadata, st.sampled_from("ab"), st.none() | st.text("ab{} "))).map(tuple),
+    metadata=st.lists(
+        st.builds(
+            Metadata, st.sampled_from("ab"), st.none() | st.sampled_from(["", "a b", "{name}", "{stem}-{size} }"])
+        )
+    ).map(tuple),
     **common,
 )
 

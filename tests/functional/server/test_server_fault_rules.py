@@ -492,7 +492,7 @@ def test_a_wrong_rule_is_exit_2_with_the_rule_and_the_fix(
     assert caught.value.code == 2
     printed = capsys.readouterr().err
     assert message in printed
-    assert printed.count("\n") == 1
+    assert [line.partition(": ")[0] for line in printed.splitlines()] == ["error", "hint"]
 
 
 @pytest.mark.parametrize(
