@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SESSIONS, BASE = 2_000, 200
 WITHIN = 0.10
+FEW = 4  # workers that `--jobs auto` adds, and their connections
 SHORT = 60
 ONCE = SHORT // 3
 """Descriptors that a process opens once, some before its first request and some after; a leak is one a session."""
@@ -182,13 +183,13 @@ def test_few_sessions_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check_growth(soak: Soak) -> None:
-    """Memory at the end is within 10 % of that after 200 sessions."""
+    """Memory at the end is within 10 % of that after 200 sessions, and no session left a thread or a descriptor."""
     assert len(soak.client) == SESSIONS
     for side, (base, end) in soak.grown(BASE, 20).items():
         print(f"{side}: after {BASE} sessions {base}; after {SESSIONS} {end}")
         assert end.memory <= (1 + WITHIN) * base.memory
-        assert end.threads <= (1 + WITHIN) * base.threads
-        assert end.descriptors <= (1 + WITHIN) * base.descriptors
+        assert end.threads <= base.threads + FEW
+        assert end.descriptors <= base.descriptors + FEW
 
 
 @pytest.mark.acceptance

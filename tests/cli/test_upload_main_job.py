@@ -123,7 +123,7 @@ def test_connections_are_reused(server: EmbeddedServer, tmp_path: Path) -> None:
 def test_upload_succeeds_without_a_realtime_connection(option: str, mode: str, tmp_path: Path) -> None:
     """The upload succeeds, and the channel's states and times follow the policy."""
     files = make(tmp_path / "videos", 300_000, tuple(f"{number}.mp4" for number in range(6)))
-    arguments = ("--as", "reference", "--processing", "1.4", option, mode)
+    arguments = ("--as", "reference", "--processing", "3.5", option, mode)
     with server_process(*arguments) as server:
         done = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
     assert done.code == 0, done.err
