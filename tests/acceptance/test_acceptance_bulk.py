@@ -139,7 +139,8 @@ def kill_twice(directory: Path, volume: tuple[int, int], seed: int) -> Done:
         files.check_stored(bench)
     files.check_sent_once(kills=len(moments))
     assert end["completed"] + end["skipped"] == files.count
-    assert end["skipped"] >= sum(moment.nth for moment in moments) - len(moments) * JOBS
+    # A stored file whose receipt the kill has prevented is found by its key, and ends as completed.
+    assert end["skipped"] >= sum(moment.nth for moment in moments) // 2
     assert 0 < memory[-1] < MEMORY
     return done
 
