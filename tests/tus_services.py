@@ -132,26 +132,6 @@ class Tusd(Service):
         return {}
 
 
-class Vimeo(Service):
-    """https://developer.vimeo.com/api/upload/videos, "Using the resumable approach": uploads are made by another API.
-
-    The `upload_link` needs no token.
-    """
-
-    def create(self, upload: Upload, headers: dict[str, str]) -> dict[str, str]:
-        raise Refused(405, "uploads are created by the API, not by tus")
-
-    def receive(self, upload: Upload, size: int, headers: dict[str, str]) -> None:
-        if "authorization" in headers:
-            raise Refused(400, "a token went to the upload link")
-
-    def link(self, length: int) -> str:
-        """Create an upload as `POST /me/videos` does, and return its `upload_link`."""
-        name = f"v{len(self.uploads)}"
-        self.uploads[name] = Upload(length)
-        return f"{self.url}{name}?signature=s-{name}"
-
-
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server

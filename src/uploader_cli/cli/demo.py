@@ -77,9 +77,9 @@ def _run(place: Path, files: int, total: int, progress: str | None) -> int:
     config = ServerConfig(port=0, root=place / "server", processing_seconds=_PROCESSING, faults=faults)
     with EmbeddedServer(config) as server, tempfile.TemporaryDirectory(prefix="uploader-demo-") as state:
         _say(f"Started a server at {server.url}.")
-        _say(f"(It simulates {_PROCESSING} s of processing for each file, so that the stages are visible.)")
+        _say(f"(It simulates {_PROCESSING} s of processing for each file, to show the stages.)")
         if watched:
-            _say(f"(--limit-rate makes the upload last {_SECONDS} s; the server closes one connection on purpose.)")
+            _say(f"(--limit-rate makes the upload last {_SECONDS} s; the server cuts one connection.)")
             asked["limit_rate"] = str(max(1, total // _SECONDS))
         settings = resolve({**asked, "server": server.url, "state_dir": state}, env={}, cwd=place, user_config=None)
         code = upload_command(settings, [str(place / "samples")], lasting=False)
