@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 GIB = 1024 * MIB
 CLIENT, SERVER = 120 * MIB, 120 * MIB
-"""Bytes. The client holds at most 64 MiB of chunks over all workers."""
+"""Bytes. The client keeps at most 40 MiB of chunks over all workers."""
 
 
 def stay_small(directory: Path, size: int, *options: str | int) -> None:

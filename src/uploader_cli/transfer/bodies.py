@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 REPORT_EVERY = 0.05  # seconds between two reports of a file's sent bytes
 PIECE = 1 << 20  # bytes read from disk at a time
 IN_MEMORY = 16 << 20  # most bytes of a chunk kept in memory after hashing; a larger one is read again
-MEMORY = 64 << 20  # most bytes of all such chunks of a run
+MEMORY = 40 << 20  # most bytes of all such chunks of a run
 
 
 def open_unchanged(file: LocalFile) -> IO[bytes]:
