@@ -9,6 +9,7 @@ import { $, clearNotice, notice } from './view.js'
 
 const AT_ONCE = 3
 const CHUNK = 16 << 20 // bytes of one request
+const SMALL = 1 << 20 // bytes of a file that is sent with its creation
 const DELAYS = [0, 1000, 2000, 4000, 8000, 16_000, 32_000] // milliseconds between attempts without progress
 const KEPT = 'uploader-sessions'
 const SHOWN = 3 // names in a message
@@ -64,7 +65,7 @@ async function missing(id) {
     return progress.overallStatus === 'completed' ? [] : null
   }
   const there = new Set(progress.files.filter((file) => file.status !== 'uploading').map((file) => file.relativePath))
-  return stored()[id].filter((file) => !there.has(file.path))
+  return stored()[id].map((file, number) => ({ ...file, number })).filter((file) => !there.has(file.path))
 }
 
 function offerAgain(id, left) {
@@ -87,7 +88,7 @@ async function add(files) {
     if (running.has(id) || !known.some((entry) => rest.has(sameFile(entry)))) continue
     const left = await missing(id)
     if (!left) continue
-    start(id, left.map((entry) => rest.get(sameFile(entry))).filter(Boolean))
+    start(id, left.map((entry) => ({ ...entry, ...rest.get(sameFile(entry)) })).filter((entry) => entry.file))
     for (const entry of known) rest.delete(sameFile(entry))
   }
   const refused = [...rest.values()].filter((entry) => refusal(entry))
@@ -106,9 +107,10 @@ async function create(entries) {
   const session = await call('api/upload/session', { category: $('#category').value, expectedFiles: entries.length })
   const id = session.sessionId
   store((sessions) => (sessions[id] = entries.map(({ path, size, date }) => ({ path, size, date }))))
-  start(id, entries)
+  start(id, entries.map((entry, number) => ({ ...entry, number })))
 }
 
+// Send `entries`: each has its file, and as `number` its position in the kept list.
 async function start(id, entries) {
   const upload = new SessionUpload(id, entries)
   running.set(id, upload)
@@ -170,7 +172,7 @@ class SessionUpload {
     }
   }
 
-  #send({ file, path, size, date }) {
+  #send({ file, path, size, date, number }) {
     let upload
     const sent = new Promise((resolve, reject) => {
       upload = new window.tus.Upload(file, {
@@ -178,13 +180,14 @@ class SessionUpload {
         headers: authorization(),
         chunkSize: CHUNK,
         retryDelays: DELAYS,
-        uploadDataDuringCreation: true,
+        uploadDataDuringCreation: size <= SMALL,
         removeFingerprintOnSuccess: true,
         fingerprint: async () => ['uploader', this.id, path, size, date].join('\n'),
         metadata: {
           filename: file.name,
           filetype: file.type,
           sessionId: this.id,
+          uploadKey: `${this.id}/${number}`, // a creation whose answer was lost is not repeated
           relativePath: path,
           lastModified: String(date),
         },
