@@ -95,7 +95,8 @@ def facts_of(settings: Settings, run: RunHandle) -> RunFacts:
     from uploader_cli.report.document import RunFacts
 
     category = None if settings.tus_endpoint else settings.category
-    return RunFacts(run.id, __version__, time.time(), category, Shard.of(settings.shard), run.resumed_from)
+    shard = Shard.of(settings.shard)
+    return RunFacts(run.id, __version__, time.time(), category, settings.dest, shard, run.resumed_from)
 
 
 def settled(code: int, notices: Iterable[Notices]) -> int:
