@@ -137,6 +137,7 @@ class Settings:
     newer_than: Moment | None = option(values.moment, default=None, stored=True)
     shard: str | None = option(shard.parse, default=None, in_config=False, stored=True)
     follow_links: bool = option(default=False, allow_cwd_config=False, stored=True)
+    dest: str | None = option(values.directory, default=None, stored=True)
     from_file: Path | Literal["-"] | None = option(values.path_or_stdin, default=None, allow_cwd_config=False)
     from_format: Literal["auto", "plain", "nul", "csv", "jsonl"] = option(default="auto", stored=True)
     null: bool = option(default=False, stored=True)
@@ -167,6 +168,7 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"] = option(default="info")
     report: tuple[ReportFile, ...] = option(values.report_file, default=(), many=True, allow_cwd_config=False)
     failed_to: Path | None = option(values.path, default=None, allow_cwd_config=False)
+    metrics_file: Path | None = option(values.path, default=None, allow_cwd_config=False)
     on_failure: str | None = option(values.command, default=None, shown=False, allow_cwd_config=False)
     token: str | None = option(
         values.secret, default=None, shown=False, allow_cwd_config=False, in_config=False, on_command_line=False
@@ -217,7 +219,7 @@ class Settings:
         They are complete, so that neither the environment nor a later config file changes the run. Secrets (token,
         header, a proxy with user and password) and `insecure` are not included. `resume` is always on.
         """
-        stored: dict[str, str | list[str] | bool] = {"resume": True, **dict.fromkeys(NONE, "none")}
+        stored: dict[str, str | list[str] | bool] = {"resume": True, "dest": ".", **dict.fromkeys(NONE, "none")}
         for name, spec in OPTIONS.items():
             value = getattr(self, name)
             if not spec.stored or (self.tus_endpoint and name in ("server", "category")):

@@ -77,6 +77,7 @@ def first_contact(context: Context, api: Api, files: Sequence[LocalFile]) -> tup
         api.tus = retry.run(TusClient(api, settings.target_url).options, at_most=FIRST_CONTACT_RETRIES)
         return endless(api.tus.max_size), None
     limits = retry.run(api.health, at_most=FIRST_CONTACT_RETRIES)
+    check_directories(settings, limits)
     if limits is not None:
         return limits, _session_before(context, api)
     assumed = next(plan_sessions((file for file in files if not refusal(file, ASSUMED)), ASSUMED), None)
@@ -100,6 +101,16 @@ def choose(settings: Settings, offered: Capabilities | None) -> Capabilities | N
             hint="leave the option out: files then travel in batch mode",
         )
     return None if settings.protocol == "batch" else offered
+
+
+def check_directories(settings: Settings, limits: Limits | None) -> None:
+    """Raise `UsageError` for `--dest` at a server without directories."""
+    if settings.dest and not settings.tus_endpoint and (limits is None or not limits.relative_paths):
+        option = settings.sources.get("dest", "--dest")
+        raise errors.UsageError(
+            f"{option}: {settings.server} keeps no directories (its /health offers none)",
+            hint="omit it: the server stores files by their names",
+        )
 
 
 def _session_before(context: Context, api: Api) -> Opened | None:
