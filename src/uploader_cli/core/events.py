@@ -165,6 +165,7 @@ class FileSkipped(Event):
     reason: SkipReason
     local: LocalFile | None = field(default=None, compare=False, repr=False, metadata=INTERNAL)
     relative_path: str = field(default="", compare=False, repr=False, metadata=INTERNAL)
+    checksum: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
