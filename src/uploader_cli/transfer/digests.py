@@ -28,8 +28,9 @@ class Digests:
     def reach(self, file: LocalFile, end: int) -> None:
         """Add the bytes before `end` that were not read yet: an earlier run has sent them. Raise `FileError`."""
         prefix = self._prefix(file)
-        for start, data in read_range(file, prefix.length, end - prefix.length, check=self._check):
-            prefix.add(start, data)
+        if prefix.length < end:
+            for start, data in read_range(file, prefix.length, end - prefix.length, check=self._check):
+                prefix.add(start, data)
 
     def known(self, file: LocalFile) -> str | None:
         """Return the hex digest; None unless all bytes were read."""
