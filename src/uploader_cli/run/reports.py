@@ -1,4 +1,4 @@
-"""`--report`, `--failed-to` and GitHub's step summary: the files written at the end of a run."""
+"""The files of a run: `--report`, `--failed-to`, `--metrics-file` and GitHub's step summary."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from uploader_cli.report.document import RunFacts
+    from uploader_cli.report.prometheus import MetricsFile
     from uploader_cli.report.recorder import Notices, Output, Recorder
     from uploader_cli.report.spool import Spool
     from uploader_cli.settings import Settings
@@ -30,10 +31,16 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 """Variable with the path of the Markdown file that GitHub Actions shows on a job's page."""
 
 
-def outputs(reports: Sequence[ReportFile], failed_to: Path | None, env: Mapping[str, str]) -> list[Output]:
-    """Return the functions that write the files. Raises `UsageError` for an invalid path, before anything is sent."""
+def outputs(
+    reports: Sequence[ReportFile], failed_to: Path | None, env: Mapping[str, str], metrics_file: Path | None = None
+) -> list[Output]:
+    """Return the functions that write the files at the end of a run.
+
+    Raises `UsageError` for an invalid path, also of the metrics file, before anything is sent.
+    """
     places = [("--report", report.path) for report in reports]
     places += [("--failed-to", failed_to)] if failed_to is not None else []
+    places += [("--metrics-file", metrics_file)] if metrics_file is not None else []
     if places:
         _check(places)
     out: list[Output] = [partial(_write_report, report=report) for report in reports]
@@ -53,6 +60,11 @@ def _check(places: Sequence[tuple[str, Path]]) -> None:
         is_list = path.suffix.lower() in retry_list.SUFFIXES or output_file.is_special(path)
         if option == "--failed-to" and not is_list:  # `--failed-to a.mp4` lacks its value: it would be overwritten
             raise UsageError(f"{option}: {path} is not the name of a list", hint="use the suffix .jsonl, .csv or .txt")
+        if option == "--metrics-file" and (path.suffix != ".prom" or output_file.is_special(path)):
+            raise UsageError(
+                f"{option}: {path} is not the name of a metrics file",
+                hint="use a regular file with the suffix .prom: node_exporter reads no other files",
+            )
     for _, path in places:
         if path.resolve() in seen and not str(path).startswith(os.devnull):
             raise UsageError(f"{path} would be written twice", hint="use different files")
@@ -66,6 +78,16 @@ def recorders(outputs: Sequence[Output], settings: Settings, run: RunHandle) -> 
     from uploader_cli.report.recorder import Recorder
 
     return [Recorder(outputs, facts_of(settings, run), time.time)]
+
+
+def metrics_files(settings: Settings, run: RunHandle) -> list[MetricsFile]:
+    """Return the observer that writes the metrics file, if one is wanted."""
+    if settings.metrics_file is None:
+        return []
+    from uploader_cli.report.prometheus import MetricsFile
+
+    facts = facts_of(settings, run)
+    return [MetricsFile(settings.metrics_file, settings.target_url, facts, time.time, secrets.token_hex(8))]
 
 
 def facts_of(settings: Settings, run: RunHandle) -> RunFacts:

@@ -48,7 +48,7 @@ def prepare(settings: Settings, paths: Sequence[str], env: Mapping[str, str] = o
     """Return the files of a run and its report files, after all checks that need no server. Raises `UsageError`."""
     found = select(settings, paths)
     analysis.check(settings, found)
-    return found, reports.outputs(settings.report, settings.failed_to, env)
+    return found, reports.outputs(settings.report, settings.failed_to, env, settings.metrics_file)
 
 
 def select(settings: Settings, paths: Sequence[str]) -> Selection:
@@ -124,7 +124,8 @@ def execute(
     """
     found, outputs = prepared
     recorders = reports.recorders(outputs, settings, run)
-    loop = Loop([*recorders, *observers], alarms(settings))
+    metrics = reports.metrics_files(settings, run)
+    loop = Loop([*recorders, *metrics, *observers], alarms(settings))
     queue, connections = WalkQueue(found, loop.emit), Connections(settings, loop, run.id)
     api, places, limits = connections.api, analysis.Places(run), list[Limits]()
     loop.listeners += [queue.settle, *([places.listen] if settings.analyze != "none" else [])]
@@ -192,7 +193,7 @@ def execute(
         interrupts.finished = True
     if error is not None and not isinstance(error, errors.UploaderError):
         raise error
-    return outcome, [one.notices for one in recorders]
+    return outcome, [*(one.notices for one in recorders), *(one.notices for one in metrics)]
 
 
 def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, object], dict[str, object]]:
