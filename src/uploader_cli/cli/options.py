@@ -32,6 +32,7 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
         "shard": ("I/N|auto", "Send only part I of N; auto reads it from the job array."),
         "follow_links": ("", "Follow symbolic links instead of skipping them."),
         "dest": ("DIR", "Store the files below this directory on the server."),
+        "if_exists": ("NAME", "If a name is taken on the server: rename the new file, or fail."),
         "skip_existing": ("", "Skip files that are already on the server."),
         "trust_receipts": ("", "With --skip-existing: if the server can't be asked, rely on earlier runs."),
         "dry_run": ("", "Print the plan with the destinations and send nothing.", "-n"),

@@ -88,8 +88,8 @@ def validate(paths: Annotated[list[str], opt.argument("PATH...", "Files and dire
 
 
 @opt.with_options(
-    f"{OPTIONS} category from_file from_format null lenient include exclude exclude_from min_size max_size newer_than "
-    "shard follow_links jobs retries max_wait wait_for_server state_dir"
+    f"{OPTIONS} category dest from_file from_format null lenient include exclude exclude_from min_size max_size "
+    "newer_than shard follow_links jobs retries max_wait wait_for_server state_dir"
 )
 def check(
     paths: Annotated[list[str] | None, opt.argument("[PATH...]", "Files and directories.")] = None,

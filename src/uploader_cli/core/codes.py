@@ -75,6 +75,7 @@ class FailureCode(StrEnum):
     RATE_LIMITED = "rate_limited"
     UNAUTHORIZED = "unauthorized"
     IN_USE = "in_use"
+    EXISTS = "exists"
     SERVER_ERROR = "server_error"
     SERVER_REFUSED = "server_refused"
     SERVER_FAILED = "server_failed"

@@ -19,7 +19,7 @@ from uploader_cli.transfer.journal import ClaimState, Stored
 from uploader_cli.transfer.retry import Tries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from uploader_cli.core.packs import LookupOffer
     from uploader_cli.core.plan import Limits, LocalFile
@@ -62,6 +62,9 @@ class Checks:
                 ended.append(ends)
             else:
                 self._skip(file, there.get(file.file, True), claim.receipt)
+        if context.settings.if_exists == "fail":
+            picked, taken = self._free(worker.api, picked)
+            ended += taken
         context.ledger.end(ended)
         return picked
 
@@ -135,6 +138,36 @@ class Checks:
             sha256 = (receipt.checksum if receipt is not None else None) or _digest(file, check)
         self._context.ledger.skip(file, SkipReason.PRESENT if there else SkipReason.RECEIPT, sha256)
 
+    def _free(
+        self, api: Api, files: Sequence[tuple[LocalFile, Claim]]
+    ) -> tuple[list[tuple[LocalFile, Claim]], list[Outcome]]:
+        """Return the files whose names are free on the server, and the outcomes of the others.
+
+        A file whose upload is resumed was checked before; now its own upload may be there.
+        """
+        assert self._lookups is not None  # noqa: S101 - see `check_offer`
+        free: list[tuple[LocalFile, Claim]] = []
+        taken, endpoint = list[Outcome](), self._lookups.endpoint
+        for category, part in self._requests(files):
+            asked = [file for file, claim in part if claim.state is not ClaimState.RESUME]
+            paths = [(utf8(file.relative_path), file.size) for file in asked]
+            found = self._ask(lambda: api.lookup(endpoint, category, paths)) if paths else []  # noqa: B023 - called at once
+            there = {file.file for file, item in zip(asked, found, strict=True) if item is not None}
+            free += [item for item in part if item[0].file not in there]
+            for file, _ in part:
+                if file.file in there:
+                    text = f"{category}/{utf8(file.relative_path)} exists on the server (--if-exists fail)"
+                    taken.append(failed(file, FailureCode.EXISTS, text))
+        return free, taken
+
+    def _requests(self, files: Iterable[tuple[LocalFile, T]]) -> Iterator[tuple[str, list[tuple[LocalFile, T]]]]:
+        """Yield the files of each category, as many as one lookup takes."""
+        offer, own = self._lookups, self._context.settings.category
+        for category, same in groupby(files, key=lambda item: item[0].category or own):
+            group = iter(same)
+            while part := list(islice(group, offer.max_files if offer is not None else 1)):
+                yield category, part
+
     def _on_server(self, worker: Worker, files: Sequence[tuple[LocalFile, Stored | None]]) -> Iterator[bool | None]:
         """Yield whether the server has each file with the bytes of its receipt; None for unknown.
 
@@ -144,22 +177,20 @@ class Checks:
             for file, receipt in files:
                 yield self._by_receipt(worker, file, receipt.location if receipt is not None else None)
             return
-        api, offer, own = worker.api, self._lookups, self._context.settings.category
-        for category, same in groupby(files, key=lambda item: item[0].category or own):
-            group = iter(same)
-            while part := list(islice(group, offer.max_files if offer is not None else 1)):
-                paths = [_path(category, *item) for item in part]
-                if offer is None:
-                    found = [self._stored(api, stored_path(category, paths[0]))]
-                else:
-                    asked = [(path, file.size) for path, (file, _) in zip(paths, part, strict=True)]
-                    answer = self._asked(lambda: api.lookup(offer.endpoint, category, asked))  # noqa: B023 - called at once
-                    found = [None] * len(part) if answer is None else [item or False for item in answer]
-                for (file, receipt), path, item in zip(part, paths, found, strict=True):
-                    unsure = isinstance(item, Found) and item.size == file.size and item.sha256 is None
-                    if unsure and offer is not None and receipt is None:
-                        item = self._stored(api, stored_path(category, path))  # a lookup computes no digest
-                    yield self._is_equal(file, receipt, item) if isinstance(item, Found) else item
+        api, offer = worker.api, self._lookups
+        for category, part in self._requests(files):
+            paths = [_path(category, *item) for item in part]
+            if offer is None:
+                found = [self._stored(api, stored_path(category, paths[0]))]
+            else:
+                asked = [(path, file.size) for path, (file, _) in zip(paths, part, strict=True)]
+                answer = self._asked(lambda: api.lookup(offer.endpoint, category, asked))  # noqa: B023 - called at once
+                found = [None] * len(part) if answer is None else [item or False for item in answer]
+            for (file, receipt), path, item in zip(part, paths, found, strict=True):
+                unsure = isinstance(item, Found) and item.size == file.size and item.sha256 is None
+                if unsure and offer is not None and receipt is None:
+                    item = self._stored(api, stored_path(category, path))  # a lookup computes no digest
+                yield self._is_equal(file, receipt, item) if isinstance(item, Found) else item
 
     def _by_receipt(self, worker: Worker, file: LocalFile, where: str | None) -> bool | None:
         if where is None:

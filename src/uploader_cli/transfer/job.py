@@ -32,6 +32,7 @@ RUN_ENDING = (
     errors.NotAnUploadServer,
 )
 """Errors that end the run: they concern every file."""
+FORGOTTEN = (FailureCode.CHANGED, FailureCode.VANISHED, FailureCode.INTEGRITY, FailureCode.EXISTS)
 REFUSED_FOR_GOOD = (413, 415, 422)
 """Refusals of one file's content; any other status may come from a proxy, a portal, a token or a redeploy."""
 
@@ -84,7 +85,7 @@ class Outcome:
         error = self.error
         if isinstance(error, errors.AnswerError):
             return error.status in REFUSED_FOR_GOOD and not error.retryable
-        return error is not None and error.code in (FailureCode.CHANGED, FailureCode.VANISHED, FailureCode.INTEGRITY)
+        return error is not None and error.code in FORGOTTEN
 
 
 def failed(file: LocalFile, code: FailureCode, message: str, *, retryable: bool = False) -> Outcome:

@@ -12,7 +12,8 @@ from urllib.parse import urljoin
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.protocol import utf8
+from uploader_cli.core.codes import FailureCode
+from uploader_cli.core.protocol import TAKEN, utf8
 from uploader_cli.core.sizes import FIRST_CHUNK
 from uploader_cli.core.tus import LARGE, LARGE_AND_FAR, LEAST_PART, checksum_header, chunk_length
 from uploader_cli.core.tus import parts as cut
@@ -26,7 +27,7 @@ from uploader_cli.transfer.bodies import (
     ignore_read,
     open_unchanged,
 )
-from uploader_cli.transfer.job import Outcome, ends_run
+from uploader_cli.transfer.job import Outcome, ends_run, failed
 from uploader_cli.transfer.journal import ClaimState, PendingPart, PendingUpload
 from uploader_cli.transfer.metadata import metadata_of
 from uploader_cli.transfer.pool import Step
@@ -150,6 +151,8 @@ class TusFile:
             elif isinstance(error, errors.PatchBlocked) and self._tus.in_batch is not None:
                 self._tus.in_batch(self, error)
                 self.session.over(worker.api, 1, given_up=1)
+            elif isinstance(error, errors.AnswerError) and error.error == TAKEN:
+                yield [failed(file, FailureCode.EXISTS, str(error))]
             else:
                 yield [Outcome(file, error)]
             return
@@ -249,6 +252,8 @@ class TusFile:
                 return self._own_metadata()
             named = {"filename": utf8(file.name), "filetype": content_type(file.name)}
             named |= {"relativePath": utf8(file.relative_path), "lastModified": str(file.mtime_ns // 1_000_000)}
+            if self._context.settings.if_exists == "fail":
+                named["ifExists"] = "fail"
             return {"uploadKey": self._upload.upload_key} | named | session | self._own_metadata()
         if self._foreign:
             return session
