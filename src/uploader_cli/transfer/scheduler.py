@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Bottleneck, bottleneck
-from uploader_cli.core.events import WarningCode
+from uploader_cli.core.events import RunPaused, RunResumed, WarningCode
 from uploader_cli.core.plan import ASSUMED, SESSION_FILES, Limits, LocalFile, Planner, refusal
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
@@ -131,6 +131,12 @@ class Scheduler:
             round_trip=self._api.request_ids.round_trip,
             limited=self._traffic.granted / max(1e-3, seconds) / limit if limit else None,
         )
+
+    def toggle_pause(self) -> None:
+        """Begin no request with content until this is called again; those being sent are completed."""
+        held = self._context.retry.held = not self._context.retry.held
+        self._pool.hold(on=held)
+        self._context.emit(RunPaused() if held else RunResumed())
 
     def change_jobs(self, step: int) -> int:
         """Change the number of jobs and return it; `--jobs auto` no longer does."""
