@@ -208,6 +208,20 @@ class RunWarning(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RunPaused(Event):
+    """The user paused the run: what is being sent is completed, nothing else begins."""
+
+    type: ClassVar[str] = "run.paused"
+
+
+@dataclass(frozen=True, slots=True)
+class RunResumed(Event):
+    """The user ended the pause."""
+
+    type: ClassVar[str] = "run.resumed"
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelStats:
     """The statistics of the realtime channel, for `run.finished`."""
 

@@ -74,6 +74,8 @@ EVENTS: list[ev.Event] = [
     ev.ServerMessage("正在上传"),
     ev.Stage("model analysis", 23.0),
     ev.RunWarning(ev.WarningCode.STALLED, "nothing moves"),
+    ev.RunPaused(),
+    ev.RunResumed(),
     ev.RunFinished(True, 1, 0, 0, 0, 5, 1.0, 5.0, 0, ev.ChannelStats(None, 1, 2, 3, 4), 1000),
     ev.PlanStarted("http://h:1", "batch", 1, ev.LimitsOrigin.SEEN, 3, 1000, ("avi", "mp4")),
     ev.PlanStarted("http://h:1", "tus", 4, ev.LimitsOrigin.ASSUMED, None, None, ("*",)),
