@@ -20,6 +20,7 @@ from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
 from uploader_cli.transfer.batch import BatchSession, Flow
 from uploader_cli.transfer.checks import Checks
+from uploader_cli.transfer.digests import Digests
 from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.pacing import Limiter
 from uploader_cli.transfer.pack import tus_jobs
@@ -93,7 +94,18 @@ class Scheduler:
         api.retry.wait_for_server = settings.wait_for_server
         self._traffic = Limiter(settings.limit_rate, stop.sleep)
         self._api, self._settings, self._stop, self._ledger = api, settings, stop, ledger
-        self._context = Context(settings, emit, followers, last_heard, stop, api.retry, ledger, run, self._traffic)
+        self._context = Context(
+            settings,
+            emit,
+            followers,
+            last_heard,
+            stop,
+            api.retry,
+            ledger,
+            run,
+            self._traffic,
+            Digests(stop.check) if settings.hashes else None,
+        )
         self._remember, self._announce, self._announced = remember, announce, False
         self._chunk = chunk or ChunkSize(settings.chunk_size, None, settings.chunk_rule)
         self._limits = ASSUMED

@@ -83,6 +83,9 @@ EVENTS: list[ev.Event] = [
     ev.PlanSession(1, None, 2, 10, 3),
     ev.PlanFile(0, "b\udcff", 5, "b\udcff", 1),
     ev.PlanFinished(2, 10, 1, 4, 1, 1, 4),
+    ev.CheckFile(0, "b\udcff", 5, "b%FF", ev.CheckResult.DIFFERENT, 4, "/uploads/personal/b%25FF"),
+    ev.CheckFile(1, "a", 5, "a", ev.CheckResult.MISSING, None, None),
+    ev.CheckFinished(0, 1, 1, 0, 0, 10, 0.5, 4),
 ]
 
 
@@ -118,6 +121,7 @@ def test_the_schema_knows_exactly_the_public_events_and_stage() -> None:
         ("failureCode", ev.FailureCode),
         ("skipReason", ev.SkipReason),
         ("warningCode", ev.WarningCode),
+        ("checkResult", ev.CheckResult),
         ("limitsOrigin", ev.LimitsOrigin),
     ],
 )
