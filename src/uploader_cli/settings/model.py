@@ -138,6 +138,7 @@ class Settings:
     shard: str | None = option(shard.parse, default=None, in_config=False, stored=True)
     follow_links: bool = option(default=False, allow_cwd_config=False, stored=True)
     dest: str | None = option(values.directory, default=None, stored=True)
+    if_exists: Literal["rename", "fail"] = option(default="rename", stored=True)
     from_file: Path | Literal["-"] | None = option(values.path_or_stdin, default=None, allow_cwd_config=False)
     from_format: Literal["auto", "plain", "nul", "csv", "jsonl"] = option(default="auto", stored=True)
     null: bool = option(default=False, stored=True)
@@ -156,6 +157,7 @@ class Settings:
     resend_unknown: bool = option(default=False, stored=True)
     resume: bool = option(default=True)
     verify: bool = option(default=False, stored=True)
+    digest: bool = option(default=False, stored=True)
     analyze: Literal["none", "content", "fusion", "music"] = option(default="none", stored=True)
     analysis_to: Path | None = option(values.path, default=None, allow_cwd_config=False)
     cancel_on_interrupt: bool = option(default=False, stored=True)
@@ -207,6 +209,11 @@ class Settings:
         if directory is None:
             raise UsageError("this user has no home directory", hint="set HOME, or name a directory with --state-dir")
         return directory
+
+    @property
+    def hashes(self) -> bool:
+        """Whether the SHA-256 of each file is computed: with `--digest`, and for a report that lists digests."""
+        return self.digest or any(report.kind == "sha256" for report in self.report)
 
     @property
     def headers(self) -> dict[str, str]:
