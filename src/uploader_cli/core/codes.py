@@ -123,6 +123,7 @@ class WarningCode(StrEnum):
     ANALYSIS_FAILED = "analysis_failed"
     LATENCY = "latency"
     ERROR_RATE = "error_rate"
+    WORKERS = "workers"
     RECOVERED = "recovered"
 
 
