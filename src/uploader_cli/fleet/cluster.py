@@ -124,8 +124,9 @@ def connected(settings: Settings, run: str, news: News) -> Iterator[Cluster]:
             cluster = LocalCluster(
                 n_workers=int(place.partition(":")[2]),
                 threads_per_worker=1,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 worker_dashboard_address=None,
+                security=True,  # else each user of this machine could run code as this user
                 silence_logs=logging.CRITICAL,
                 preload=[worker.__name__],
                 env=_environment(settings),

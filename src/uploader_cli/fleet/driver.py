@@ -261,6 +261,8 @@ class Driver:
         del self._tasks[number]
         cluster.forget(number)
         if sent is not None and sent.error is not None:
+            if isinstance(sent.error, errors.Unauthorized):
+                sent.error.hint = "the workers read the token from their environment, --token-file or --token-command"
             raise sent.error
 
     def _result(self, task: Task, future: Future[Any]) -> Sent | None:
@@ -341,7 +343,11 @@ class Driver:
         """Pass on an event of a worker. What concerns all workers is told once."""
         match event:
             case ev.FileStarted():
+                file = self._ledger.open.get(event.file)
+                if file is None:
+                    return
                 self._attempts[event.file] = event.attempt
+                event = replace(event, path=file.path)  # as selected
             case ev.FileRetry() if event.file not in self._attempts:
                 file = self._ledger.open.get(event.file)
                 if file is None:
@@ -355,9 +361,11 @@ class Driver:
                 self._paused_until = until
                 cluster.pause(event.seconds)
             case ev.RunWarning():
-                if event.text in self._said:
+                of_pause = event.code is WarningCode.RATE_LIMITED  # each worker names the rest of the same pause
+                said = f"paused until {self._paused_until}" if of_pause else event.text
+                if said in self._said:
                     return
-                self._said.add(event.text)
+                self._said.add(said)
         self._emit(event)
         if isinstance(event, ev.SessionFinished):
             self._emit(ev.SessionLeft(event.session))
