@@ -39,6 +39,9 @@ def check(settings: Settings) -> None:
         what = "--tus-endpoint" if settings.tus_endpoint else "--protocol batch"
         hint = "a task that runs again could not find its uploads: use `uploader upload`, with --shard on each machine"
         raise errors.UsageError(f"{what} and --on exclude each other", hint=hint)
+    if settings.if_exists != "rename":
+        hint = "an import can't tell a file that a lost worker has stored from another one: use `uploader upload`"
+        raise errors.UsageError("--if-exists fail and --on exclude each other", hint=hint)
     if settings.analyze != "none":
         raise errors.UsageError("--analyze and --on exclude each other", hint="use `uploader upload`")
     if settings.header and not _is_local(settings):
@@ -49,10 +52,9 @@ def check(settings: Settings) -> None:
 def travelling(settings: Settings) -> dict[str, object]:
     """Return the options of `settings` for the tasks. No secret travels: workers have their own environment."""
     options: dict[str, object] = {**settings.storable(), "shard": "none", "on": "none"}
-    for name in ("token_file", "token_command"):
-        if value := getattr(settings, name):
-            options[name] = str(value)
-    return {**options, "insecure": True} if settings.insecure else options
+    options |= {"digest": settings.hashes, "insecure": settings.insecure}
+    named = {name: getattr(settings, name) for name in ("token_file", "token_command")}
+    return options | {name: str(value) for name, value in named.items() if value}
 
 
 class Cluster:

@@ -110,6 +110,8 @@ class Driver:
         self._most: float = math.inf  # of tasks, after the server was overloaded
         self._halved_at = self._paused_until = self._taken_at = 0.0
         self._workers, self._workers_since, self._alone = -1, time.monotonic(), False
+        self._slots, self._paused = 1, False
+        self._jobs: int | None = None  # most tasks, where the user has chosen it with a key
         self._shut = False
 
     def run(self, supply: Supply) -> errors.UploaderError | None:
@@ -134,6 +136,16 @@ class Driver:
 
     def bottleneck(self) -> None:
         """Return nothing: it is not known what limited the workers."""
+
+    def toggle_pause(self) -> None:
+        """Submit no task until this is called again; those that run are completed."""
+        self._paused = not self._paused
+        self._emit(ev.RunPaused() if self._paused else ev.RunResumed())
+
+    def change_jobs(self, step: int) -> int:
+        """Change the maximum number of tasks and return it."""
+        self._jobs = max(1, (self._slots if self._jobs is None else self._jobs) + step)
+        return self._jobs
 
     def shut(self) -> None:
         """Wait for nothing more, from another thread."""
@@ -185,9 +197,11 @@ class Driver:
                 self._held_cost += cost([file])
 
     def _has_room(self, cluster: dask.Cluster) -> bool:
-        slots = cluster.slots()
+        slots = self._slots = cluster.slots()
         most = min(self._most, slots + slots // 4 + 1 if slots else 1)  # the next task is there before one ends
-        return len(self._tasks) < most and time.monotonic() >= self._paused_until
+        if self._jobs is not None:
+            most = min(most, self._jobs)
+        return len(self._tasks) < most and not self._paused and time.monotonic() >= self._paused_until
 
     def _cut(self, cluster: dask.Cluster, *, all_: bool) -> list[LocalFile]:
         """Return the files of the next batch; none while more are expected. The last ones are shared by all workers."""
@@ -319,7 +333,8 @@ class Driver:
             self._fail(file, *known[:2], retryable=known[2])
         elif kind == outcomes.SKIPPED:
             self._run.release([file])
-            self._ledger.skip(file, SkipReason(known[0]))
+            reason, checksum = known
+            self._ledger.skip(file, reason, checksum.removeprefix("sha256:") if checksum else None)
         elif self._ledger.open.pop(number, None) is not None:
             server_id, location, verified, checksum, seconds = known
             self._emit(

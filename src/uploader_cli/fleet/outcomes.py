@@ -70,10 +70,10 @@ class Report:
                 known = (event.server_id, event.location, event.verified, event.checksum, event.seconds)
                 self._end((COMPLETED, number, *self._begun.get(number, ("", 0)), *known))
             case ev.FileFailed(file=number):
-                what = (str(event.code), event.message, event.retryable)
+                what = (event.code, event.message, event.retryable)
                 self._end((FAILED, number, *self._begun.get(number, ("", 0)), *what))
             case ev.FileSkipped(file=number):
-                self._end((SKIPPED, number, "", 0, str(event.reason)))
+                self._end((SKIPPED, number, "", 0, event.reason, event.checksum))
             case ev.FileRetry(file=number):
                 for kind in (ev.BytesSent, ev.BytesConfirmed):
                     self._moved.pop((kind.__name__, number), None)
