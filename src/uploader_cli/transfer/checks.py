@@ -61,7 +61,8 @@ class Checks:
             elif ends.error is not None:
                 ended.append(ends)
             else:
-                context.ledger.skip(file, SkipReason.PRESENT if there.get(file.file, True) else SkipReason.RECEIPT)
+                reason = SkipReason.PRESENT if there.get(file.file, True) else SkipReason.RECEIPT
+                context.ledger.skip(file, reason, claim.receipt.location if claim.receipt is not None else None)
         if context.settings.if_exists == "fail":
             picked, taken = self._free(worker.api, picked)
             ended += taken
@@ -120,9 +121,11 @@ class Checks:
         for (file, receipt), there in zip(receipts, self._on_server(worker, receipts), strict=True):
             context.stop.check()
             if there:
-                context.ledger.skip(file, SkipReason.PRESENT)
+                where = stored_path(file.category or context.settings.category, utf8(file.relative_path))
+                where = (receipt.location if receipt is not None else None) or where
+                context.ledger.skip(file, SkipReason.PRESENT, where)
             elif there is None and receipt is not None and trusts:
-                context.ledger.skip(file, SkipReason.RECEIPT)
+                context.ledger.skip(file, SkipReason.RECEIPT, receipt.location)
             else:
                 missing.append(file)
         if not self._limits.relative_paths and not trusts:

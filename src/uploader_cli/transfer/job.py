@@ -90,11 +90,16 @@ class Ledger:
     """The files in progress. Emit their events: attempts, and exactly one end for each file. Thread-safe."""
 
     def __init__(
-        self, emit: Callable[[Event], None], run: RunHandle, clock: Callable[[], float] = time.monotonic
+        self,
+        emit: Callable[[Event], None],
+        run: RunHandle,
+        url_of: Callable[[str], str],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`url_of(where)` returns the URL of a stored file from its path in an answer."""
         self.open: dict[int, LocalFile] = {}
         self.failures = 0
-        self._emit, self._run, self._clock = emit, run, clock
+        self._emit, self._run, self._url_of, self._clock = emit, run, url_of, clock
         self._lock = threading.Lock()
         self._attempts: dict[int, int] = {}
         self._began: dict[int, float] = {}
@@ -141,10 +146,11 @@ class Ledger:
         else:
             self.skip(file, SKIPS[refusal.code])
 
-    def skip(self, file: LocalFile, reason: SkipReason) -> None:
-        """Leave the file out."""
+    def skip(self, file: LocalFile, reason: SkipReason, where: str | None = None) -> None:
+        """Leave the file out; `where` is its path on the server, if it is there."""
         if self._close(file):
-            self._emit(ev.FileSkipped(file.file, file.path, reason, file))
+            url = self._url_of(where) if where else None
+            self._emit(ev.FileSkipped(file.file, file.path, reason, file, url=url))
 
     def fail_all(self, error: errors.UploaderError) -> None:
         """End every open file: those with an attempt fail with `error`, the others are skipped."""
@@ -166,7 +172,7 @@ class Ledger:
         self._emit(ev.FilesCancelled(tuple(file.file for file in left), left))
 
     def _complete(self, outcome: Outcome) -> None:
-        file = outcome.file
+        file, where = outcome.file, outcome.readable or outcome.location
         began, attempts = self._began.get(file.file), self._attempts.get(file.file, 1)
         if self._close(file):
             self._emit(
@@ -180,6 +186,7 @@ class Ledger:
                     attempts=attempts,
                     seconds=round(self._clock() - began, 3) if began is not None else 0.0,
                     checksum=f"sha256:{outcome.checksum}" if outcome.checksum else None,
+                    url=self._url_of(where) if where else None,
                     file_path=outcome.file_path,
                     local=file,
                 )
