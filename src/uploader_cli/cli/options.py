@@ -51,6 +51,7 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
         "fail_fast": ("", "Start no new file after the first failure."),
         "resend_unknown": ("", "Send a file again even if the server may have it (stored twice)."),
         "verify": ("", "Compare the stored files with the local ones afterwards."),
+        "digest": ("", "Compute the SHA-256 of each file as it is sent, for receipts and reports."),
     },
     "Resuming": {
         "resume": ("", "Resume an interrupted run of the same command."),
@@ -64,7 +65,7 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
         "verbose": ("", "Show more detail; repeatable.", "-v"),
         "log_file": ("FILE", "Append a JSON log to FILE."),
         "log_level": ("LEVEL", "Minimum level in the log: debug, info, warning or error."),
-        "report": ("FILE", "Write a report; the suffix selects .json, .csv, .xml (JUnit) or .md; repeatable."),
+        "report": ("FILE", "Write a report; the suffix selects .json, .csv, .xml (JUnit), .md or .sha256; repeatable."),
         "failed_to": ("FILE", "Write a list of the failed files, for --from-file."),
         "links": ("FILE", "Write the URL and the path of each file that is on the server."),
         "metrics_file": ("FILE", "Write metrics to FILE.prom during the run, for node_exporter (Prometheus)."),

@@ -135,6 +135,14 @@ class PauseReason(StrEnum):
     DISK_FULL = "disk_full"
 
 
+class CheckResult(StrEnum):
+    """How a local file compares with the server's."""
+
+    SAME = "same"
+    DIFFERENT = "different"
+    MISSING = "missing"
+
+
 class LimitsOrigin(StrEnum):
     """Whether a server reported its limits earlier, or they are assumed."""
 

@@ -96,7 +96,7 @@ def _show(
     lasting: bool = True,
 ) -> int:
     """Execute the run with the views of a command; `hint` is the command that resumes it."""
-    views = observers(settings, run.id, resume_hint=hint, lasting=lasting)
+    views = observers(settings, run.id, interrupts.keys, resume_hint=hint, lasting=lasting)
     if settings.on_failure is not None:
         from uploader_cli.run.on_failure import OnFailure
 

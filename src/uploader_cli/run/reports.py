@@ -14,7 +14,7 @@ from uploader_cli import __version__
 from uploader_cli.core.plan import Shard
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
-from uploader_cli.render.words import safe
+from uploader_cli.render.words import plural, safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -131,9 +131,16 @@ def _write(option: str, path: Path, text: Iterable[str]) -> None:
 def _write_report(head: dict[str, Any], spool: Spool, *, report: ReportFile) -> str:
     from uploader_cli.report import formats, junit, markdown  # few runs write a report
 
-    kinds = {"json": formats.as_json, "csv": formats.as_csv, "junit": junit.as_junit, "markdown": markdown.as_markdown}
+    kinds = {
+        "json": formats.as_json,
+        "csv": formats.as_csv,
+        "junit": junit.as_junit,
+        "markdown": markdown.as_markdown,
+        "sha256": formats.as_sha256,
+    }
     _write("--report", report.path, kinds[report.kind](head, spool))
-    return ""
+    lacking = formats.without_digest(spool) if report.kind == "sha256" else 0
+    return f"--report: {report.path} lacks {plural(lacking, 'file')} whose digest is not known" if lacking else ""
 
 
 def _write_failed(head: dict[str, Any], spool: Spool, *, path: Path) -> str:

@@ -13,6 +13,7 @@ from uploader_cli.core.plan import Limits, Shard
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.exit_status import Exit
+from uploader_cli.render.words import plural
 from uploader_cli.run import analysis, from_file, known_servers, reports
 from uploader_cli.run.connections import Connections, caution
 from uploader_cli.run.loop import Loop, alarms
@@ -254,10 +255,14 @@ def _until_stopped(
 ) -> ev.EngineStopped:
     """Turn the loop until the scheduler ends; the first interrupt stops it, the second closes its connections."""
     give_up: float | None = None
+    keys = _keys(scheduler)
+    interrupts.keys.update(keys)
     while True:
         stopped = loop.turn()
         connections.tend()
         if stopped is not None:
+            for key in keys:
+                del interrupts.keys[key]
             return stopped
         if not interrupts.pending():
             continue
@@ -267,6 +272,19 @@ def _until_stopped(
         if interrupts.count > 1 or time.monotonic() > give_up:
             scheduler.shut()
             give_up = time.monotonic() + GRACE  # --cancel-on-interrupt sends one more request
+
+
+def _keys(scheduler: Scheduler) -> dict[str, Callable[[], str]]:
+    """Return what keys of the live view do while files are sent; each function returns a note to be shown."""
+
+    def change_jobs(step: int) -> str:
+        return plural(scheduler.change_jobs(step), "job")
+
+    def pause() -> str:
+        scheduler.toggle_pause()
+        return ""
+
+    return {"p": pause, "+": lambda: change_jobs(1), "-": lambda: change_jobs(-1)}
 
 
 def _exit_code(loop: Loop, connections: Connections, error: BaseException | None, interrupts: Interrupts) -> Exit:

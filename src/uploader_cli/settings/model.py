@@ -157,6 +157,7 @@ class Settings:
     resend_unknown: bool = option(default=False, stored=True)
     resume: bool = option(default=True)
     verify: bool = option(default=False, stored=True)
+    digest: bool = option(default=False, stored=True)
     analyze: Literal["none", "content", "fusion", "music"] = option(default="none", stored=True)
     analysis_to: Path | None = option(values.path, default=None, allow_cwd_config=False)
     cancel_on_interrupt: bool = option(default=False, stored=True)
@@ -209,6 +210,11 @@ class Settings:
         if directory is None:
             raise UsageError("this user has no home directory", hint="set HOME, or name a directory with --state-dir")
         return directory
+
+    @property
+    def hashes(self) -> bool:
+        """Whether the SHA-256 of each file is computed: with `--digest`, and for a report that lists digests."""
+        return self.digest or any(report.kind == "sha256" for report in self.report)
 
     @property
     def headers(self) -> dict[str, str]:

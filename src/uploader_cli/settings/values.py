@@ -76,8 +76,14 @@ class ChunkRule(NamedTuple):
         return self.least <= size <= self.most and size % self.multiple == 0
 
 
-ReportKind = Literal["json", "csv", "junit", "markdown"]
-_REPORTS: dict[str, ReportKind] = {".json": "json", ".csv": "csv", ".xml": "junit", ".md": "markdown"}
+ReportKind = Literal["json", "csv", "junit", "markdown", "sha256"]
+_REPORTS: dict[str, ReportKind] = {
+    ".json": "json",
+    ".csv": "csv",
+    ".xml": "junit",
+    ".md": "markdown",
+    ".sha256": "sha256",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +319,7 @@ def report_file(raw: object) -> ReportFile:
     if kind is None:
         raise Invalid(
             f"{written!r}: unknown report format",
-            hint="use the suffix .json, .csv, .xml (JUnit) or .md, or write the format first: junit:FILE",
+            hint="use the suffix .json, .csv, .xml (JUnit), .md or .sha256, or write the format first: junit:FILE",
         )
     return ReportFile(kind, file)
 

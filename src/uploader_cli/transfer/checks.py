@@ -61,8 +61,7 @@ class Checks:
             elif ends.error is not None:
                 ended.append(ends)
             else:
-                reason = SkipReason.PRESENT if there.get(file.file, True) else SkipReason.RECEIPT
-                context.ledger.skip(file, reason, claim.receipt.location if claim.receipt is not None else None)
+                self._skip(file, there.get(file.file, True), claim.receipt)
         if context.settings.if_exists == "fail":
             picked, taken = self._free(worker.api, picked)
             ended += taken
@@ -83,7 +82,8 @@ class Checks:
     def _settled(self, api: Api, file: LocalFile, claim: Claim) -> Outcome | None:
         match claim.state:
             case ClaimState.DONE:
-                if (done := claim.receipt) is None or done.checksum is not None or not self._context.settings.verify:
+                done, verify = claim.receipt, self._context.settings.verify
+                if done is None or not verify or (done.verified and done.checksum is not None):
                     return Outcome(file)
                 outcome = Outcome(file, server_id=done.server_id, location=done.location, verified=done.verified)
                 return self.verified(api, outcome)
@@ -120,12 +120,8 @@ class Checks:
         receipts, missing = list(zip(files, context.run.receipts(files), strict=True)), []
         for (file, receipt), there in zip(receipts, self._on_server(worker, receipts), strict=True):
             context.stop.check()
-            if there:
-                where = stored_path(file.category or context.settings.category, utf8(file.relative_path))
-                where = (receipt.location if receipt is not None else None) or where
-                context.ledger.skip(file, SkipReason.PRESENT, where)
-            elif there is None and receipt is not None and trusts:
-                context.ledger.skip(file, SkipReason.RECEIPT, receipt.location)
+            if there or (there is None and receipt is not None and trusts):
+                self._skip(file, there, receipt)
             else:
                 missing.append(file)
         if not self._limits.relative_paths and not trusts:
@@ -134,6 +130,15 @@ class Checks:
             )
             self._warn_once(WarningCode.RECEIPTS_ONLY, f"{text} sent (--trust-receipts skips those with a receipt)")
         return missing
+
+    def _skip(self, file: LocalFile, there: bool | None, receipt: Stored | None) -> None:
+        """Leave out a file that is on the server: `there`, or by its receipt alone."""
+        context, sha256, where = self._context, None, receipt.location if receipt is not None else None
+        if where is None and self._limits.relative_paths:
+            where = stored_path(file.category or context.settings.category, utf8(file.relative_path))
+        if context.digests is not None:
+            sha256 = (receipt.checksum if receipt is not None else None) or _digest(file, context.stop.check)
+        context.ledger.skip(file, SkipReason.PRESENT if there else SkipReason.RECEIPT, where, sha256)
 
     def _free(
         self, api: Api, files: Sequence[tuple[LocalFile, Claim]]
@@ -227,12 +232,29 @@ class Checks:
         return found.sha256 == _digest(file, self._context.stop.check)
 
     def finish(self, api: Api, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Write the receipts of stored files first, then verify: a kill meanwhile sends no file again."""
-        run, verify = self._context.run, self._context.settings.verify
-        stored = [_receipt(outcome) for outcome in outcomes if outcome.error is None]
+        """Write the receipts of stored files first, then hash and verify: a kill meanwhile sends no file again."""
+        run, digests, verify = self._context.run, self._context.digests, self._context.settings.verify
+        if digests is not None:
+            outcomes = [replace(outcome, digest=digests.known(outcome.file)) for outcome in outcomes]
+        stored = [_receipt(outcome, verify=verify) for outcome in outcomes if outcome.error is None]
         if stored:
             run.completed(stored)
+        outcomes = [self._hashed(outcome) for outcome in outcomes]
         return [self.verified(api, outcome) if verify and outcome.error is None else outcome for outcome in outcomes]
+
+    def _hashed(self, outcome: Outcome) -> Outcome:
+        """Return the outcome with the digest of a stored file, with `--digest`."""
+        digests, file = self._context.digests, outcome.file
+        if digests is None:
+            return outcome
+        try:
+            if outcome.error is None and outcome.sha256 is None:
+                outcome = replace(outcome, digest=digests.complete(file))
+                self._context.run.completed([_receipt(outcome, verify=self._context.settings.verify)])
+        except errors.FileError as error:
+            outcome = replace(outcome, error=error)
+        digests.forget(file)
+        return outcome
 
     def verified(self, api: Api, outcome: Outcome) -> Outcome:
         """Compare the stored bytes with the file on disk and return the new outcome."""
@@ -241,7 +263,7 @@ class Checks:
         if outcome.checksum is not None:
             return outcome
         try:
-            mine = hash_range(file, 0, file.size, "sha256", check=context.stop.check).hex()
+            mine = outcome.digest or hash_range(file, 0, file.size, "sha256", check=context.stop.check).hex()
             equal = self._ask(lambda: _compare(api, where, mine, file.size)) if where else None
         except NO_OUTCOME:
             raise
@@ -308,9 +330,10 @@ def _digest(file: LocalFile, check: Callable[[], None]) -> str | None:
         return None
 
 
-def _receipt(outcome: Outcome) -> Stored:
-    where = outcome.location or outcome.readable
-    return Stored(outcome.file, outcome.server_id, where, outcome.checksum, outcome.verified)
+def _receipt(outcome: Outcome, *, verify: bool = False) -> Stored:
+    """Return the receipt, with `verify` without a digest that was not compared: a resumed run verifies the file."""
+    where, sha256 = outcome.location or outcome.readable, outcome.checksum if verify else outcome.sha256
+    return Stored(outcome.file, outcome.server_id, where, sha256, outcome.verified)
 
 
 def _compare(api: Api, where: str, mine: str, size: int) -> bool | None:

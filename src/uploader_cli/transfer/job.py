@@ -60,7 +60,8 @@ class Outcome:
     """The result of one file: the server has stored it, or `error` says why not.
 
     `readable` is where the stored bytes can be read (None: `location`), `checksum` the hex SHA-256 of compared bytes,
-    `verified` is also True where the server compared every chunk, `file_path` is the path on the server.
+    `digest` that of the bytes as they were read, with `--digest`. `verified` is also True where the server compared
+    every chunk, `file_path` is the path on the server.
     """
 
     file: LocalFile
@@ -71,6 +72,12 @@ class Outcome:
     checksum: str | None = None
     verified: bool = False
     file_path: str | None = None
+    digest: str | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        """The hex SHA-256 of the file, if it is known."""
+        return self.checksum or self.digest
 
     @property
     def forgotten(self) -> bool:
@@ -84,6 +91,10 @@ class Outcome:
 def failed(file: LocalFile, code: FailureCode, message: str, *, retryable: bool = False) -> Outcome:
     """Return the outcome of a file that failed for a reason that no request raised."""
     return Outcome(file, errors.FileFailure(message, code=code, retryable=retryable))
+
+
+def _checksum(sha256: str | None) -> str | None:
+    return f"sha256:{sha256}" if sha256 else None
 
 
 class Ledger:
@@ -146,11 +157,11 @@ class Ledger:
         else:
             self.skip(file, SKIPS[refusal.code])
 
-    def skip(self, file: LocalFile, reason: SkipReason, where: str | None = None) -> None:
-        """Leave the file out; `where` is its path on the server, if it is there."""
+    def skip(self, file: LocalFile, reason: SkipReason, where: str | None = None, sha256: str | None = None) -> None:
+        """Leave the file out; where it is on the server, `where` and its hex `sha256`, if known, are reported."""
         if self._close(file):
             url = self._url_of(where) if where else None
-            self._emit(ev.FileSkipped(file.file, file.path, reason, file, url=url))
+            self._emit(ev.FileSkipped(file.file, file.path, reason, file, checksum=_checksum(sha256), url=url))
 
     def fail_all(self, error: errors.UploaderError) -> None:
         """End every open file: those with an attempt fail with `error`, the others are skipped."""
@@ -185,7 +196,7 @@ class Ledger:
                     verified=outcome.verified or outcome.checksum is not None,
                     attempts=attempts,
                     seconds=round(self._clock() - began, 3) if began is not None else 0.0,
-                    checksum=f"sha256:{outcome.checksum}" if outcome.checksum else None,
+                    checksum=_checksum(outcome.sha256),
                     url=self._url_of(where) if where else None,
                     file_path=outcome.file_path,
                     local=file,

@@ -10,6 +10,7 @@ from uploader_cli import errors
 from uploader_cli.core.events import RunWarning, SessionCreated, SessionFinished, SkipReason, WarningCode
 from uploader_cli.core.plan import ASSUMED, endless, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
+from uploader_cli.transfer.bodies import ignore_read
 from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from uploader_cli.core.tus import Capabilities
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.bodies import OnRead
+    from uploader_cli.transfer.digests import Digests
     from uploader_cli.transfer.job import Followers, Ledger
     from uploader_cli.transfer.journal import RunHandle
     from uploader_cli.transfer.pacing import Stop
@@ -43,7 +46,13 @@ class Context:
     ledger: Ledger
     run: RunHandle
     throttle: Callable[[int], int]
+    digests: Digests | None = None  # None unless a digest of each file is wanted
     sessions: set[UploadSession] = field(default_factory=set)  # open sessions
+
+    @property
+    def on_read(self) -> OnRead:
+        """What gets the bytes of files as they are read to send them."""
+        return self.digests.read if self.digests is not None else ignore_read
 
     @property
     def fails_fast(self) -> bool:

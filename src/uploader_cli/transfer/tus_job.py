@@ -17,7 +17,16 @@ from uploader_cli.core.protocol import TAKEN, utf8
 from uploader_cli.core.sizes import FIRST_CHUNK
 from uploader_cli.core.tus import LARGE, LARGE_AND_FAR, LEAST_PART, checksum_header, chunk_length
 from uploader_cli.core.tus import parts as cut
-from uploader_cli.transfer.bodies import IN_MEMORY, Body, Buffers, HashedChunks, Piece, content_type, open_unchanged
+from uploader_cli.transfer.bodies import (
+    IN_MEMORY,
+    Body,
+    Buffers,
+    HashedChunks,
+    Piece,
+    content_type,
+    ignore_read,
+    open_unchanged,
+)
 from uploader_cli.transfer.job import Outcome, ends_run, failed
 from uploader_cli.transfer.journal import ClaimState, PendingPart, PendingUpload
 from uploader_cli.transfer.metadata import metadata_of
@@ -347,6 +356,7 @@ class Part:
         self.checked, self.pledged = known.checked_until, known.pledged_until
         self.confirmed = self.sent = 0
         self._job, self._tus, self._run, self._journaled = job, tus, tus.context.run, self.pledged
+        self._on_read = tus.context.on_read if not self.start else ignore_read  # a digest needs the bytes in order
         self._offset: int | None = None  # the server's offset; None while it is unknown
         self._most = -1  # the highest offset so far
         self._reach = self.size  # the highest offset that the server can have: the end of what was sent
@@ -364,7 +374,9 @@ class Part:
         job, tus = self._job, self._tus
         self._client, self._hashed = worker.tus, None
         if tus.checksum is not None:
-            self._hashed = HashedChunks(job.file, tus.checksum, job.check, worker.helper, tus.buffers)
+            self._hashed = HashedChunks(
+                job.file, tus.checksum, job.check, worker.helper, tus.buffers, on_read=self._on_read
+            )
         try:
             with open_unchanged(job.file) as self._source:
                 while self._offset != self.size:
@@ -488,6 +500,8 @@ class Part:
         """Return the body of a chunk and its checksum header; start hashing the next chunk."""
         tus, job, start, end = self._tus, self._job, self.start + offset, offset + size
         checksum = data = None
+        if tus.context.digests is not None and not self.start:
+            tus.context.digests.reach(job.file, offset)  # what an earlier run has sent
         if self._hashed is not None:
             digest, data = self._hashed.of(start, size)
             checksum = checksum_header(tus.checksum or "", digest)
@@ -504,6 +518,7 @@ class Part:
             check=job.check,
             throttle=tus.context.throttle,
             on_sent=lambda _file, sent: job.report_sent(self, offset + sent),
+            on_read=self._on_read,
         )
         return body, checksum
 
