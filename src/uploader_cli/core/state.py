@@ -108,6 +108,7 @@ class ProgressState:
 
     server: str = ""
     protocol: str = ""
+    dest: str | None = None
     started: float = 0.0
     walking: bool = True
     selected: int = 0

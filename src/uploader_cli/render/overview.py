@@ -34,11 +34,12 @@ def host(server: str) -> str:
 
 
 def destination(state: ProgressState) -> str:
-    """Return `host:port/category`: where the files go."""
-    place = host(state.server)
-    if len(state.sessions_in) > 1:
-        return f"{place}, {len(state.sessions_in):,} categories"
-    return "/".join([place, *map(safe, state.sessions_in)])
+    """Return `host:port/category/dest`: where the files go."""
+    place, dest = host(state.server), [safe(state.dest)] if state.dest else []
+    if len(state.sessions_in) == 1:
+        return "/".join([place, *map(safe, state.sessions_in), *dest])
+    categories = [f"{len(state.sessions_in):,} categories"] if state.sessions_in else []
+    return ", ".join([place, *categories, *dest])
 
 
 def what(state: ProgressState) -> str:

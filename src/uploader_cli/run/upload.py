@@ -54,7 +54,8 @@ def prepare(settings: Settings, paths: Sequence[str], env: Mapping[str, str] = o
         cluster.check(settings)
     found = select(settings, paths)
     analysis.check(settings, found)
-    return found, reports.outputs(settings.report, settings.failed_to, env, settings.metrics_file)
+    files = {"links": settings.links, "metrics_file": settings.metrics_file}
+    return found, reports.outputs(settings.report, settings.failed_to, env, **files)
 
 
 def select(settings: Settings, paths: Sequence[str]) -> Selection:
@@ -148,7 +149,7 @@ def execute(
         files = len(found.ahead) if found.complete else None
         size = sum(file.size for file in found.files) if found.complete else None
         protocol = protocol if api.budget.answered else "auto"  # known after the server's response
-        loop.emit(ev.RunStarted(settings.target_url, files, size, jobs, protocol, run.resumed_from))
+        loop.emit(ev.RunStarted(settings.target_url, files, size, jobs, protocol, run.resumed_from, settings.dest))
         for notice in journal.notices:
             loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
         caution(settings, loop.emit)

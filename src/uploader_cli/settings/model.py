@@ -171,6 +171,7 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"] = option(default="info")
     report: tuple[ReportFile, ...] = option(values.report_file, default=(), many=True, allow_cwd_config=False)
     failed_to: Path | None = option(values.path, default=None, allow_cwd_config=False)
+    links: Path | None = option(values.path, default=None, allow_cwd_config=False)
     metrics_file: Path | None = option(values.path, default=None, allow_cwd_config=False)
     on_failure: str | None = option(values.command, default=None, shown=False, allow_cwd_config=False)
     token: str | None = option(

@@ -163,10 +163,12 @@ class Checks:
 
     def _skip(self, file: LocalFile, there: bool | None, receipt: Stored | None) -> None:
         """Leave out a file that is on the server: `there`, or by its receipt alone."""
-        sha256, check = None, self._context.stop.check
-        if self._context.digests is not None:
-            sha256 = (receipt.checksum if receipt is not None else None) or _digest(file, check)
-        self._context.ledger.skip(file, SkipReason.PRESENT if there else SkipReason.RECEIPT, sha256)
+        context, sha256, where = self._context, None, receipt.location if receipt is not None else None
+        if where is None and self._limits.relative_paths:
+            where = stored_path(file.category or context.settings.category, utf8(file.relative_path))
+        if context.digests is not None:
+            sha256 = (receipt.checksum if receipt is not None else None) or _digest(file, context.stop.check)
+        context.ledger.skip(file, SkipReason.PRESENT if there else SkipReason.RECEIPT, where, sha256)
 
     def _free(
         self, api: Api, files: Sequence[tuple[LocalFile, Claim]]

@@ -38,7 +38,7 @@ def clamped(percent: float) -> float:
 
 
 def _run_started(state: ProgressState, event: ev.RunStarted, now: float) -> list[ev.Event]:
-    state.server, state.protocol = event.server, event.protocol
+    state.server, state.protocol, state.dest = event.server, event.protocol, event.dest
     state.started = state.advanced = now
     state.meter.update(now, 0)
     state.measures.sample(now, 0)
