@@ -65,10 +65,18 @@ class Api(Http):
     packs: PackOffer | None = None
     lookups: LookupOffer | None = None
 
-    def __init__(self, settings: Settings, emit: Callable[[Event], None], stop: Stop, *, run: str = "") -> None:
-        """`run` begins the ids of requests."""
+    def __init__(
+        self,
+        settings: Settings,
+        emit: Callable[[Event], None],
+        stop: Stop,
+        *,
+        run: str = "",
+        budget: RateBudget | None = None,
+    ) -> None:
+        """`run` begins the ids of requests; runs that share a `budget` pause together."""
         super().__init__(settings, RequestIds(run, emit))
-        self._emit, self._stop, self._token, self.budget = emit, stop, _Token(settings, stop), RateBudget()
+        self._emit, self._stop, self._token, self.budget = emit, stop, _Token(settings, stop), budget or RateBudget()
         retries, max_wait, refresh = settings.retries, settings.max_wait, self._token.refresh
         self.retry = Retry(stop, self.budget, retries=retries, max_wait=max_wait, refresh=refresh, emit=emit)
         self.retry_status = settings.retry_status  # statuses of a tus server that stand for a lock
