@@ -21,7 +21,7 @@ from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.rest_commands import client
 from uploader_cli.run.state import writable_state
-from uploader_cli.run.upload import select
+from uploader_cli.run.upload import history_of, select
 from uploader_cli.run.views import UNFOLDED, columns
 from uploader_cli.transfer.compare import Comparison
 
@@ -56,10 +56,10 @@ def check(settings: Settings, paths: Sequence[str], *, content: bool) -> int:
             with lock:
                 view.read(len(data))
 
-        with client(ready, emit=emit) as api:
+        with closing(view), history_of(ready, paths) as history, client(ready, emit=emit) as api:
             offer = api.find_lookup()
             api.retry.wait_for_server, api.retry.probe = ready.wait_for_server, api.health
-            with closing(view), closing(Comparison(api, offer, ready, on_read if content else None)) as comparison:
+            with closing(Comparison(api, offer, ready, history, on_read if content else None)) as comparison:
                 return _report(comparison.results(found), tell)
 
 

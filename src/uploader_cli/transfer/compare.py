@@ -16,6 +16,7 @@ from uploader_cli.core.protocol import utf8
 from uploader_cli.errors import FileError, UsageError
 from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import hash_range
+from uploader_cli.transfer.checks import path_below
 from uploader_cli.transfer.retry import Tries
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.bodies import OnRead
+    from uploader_cli.transfer.journal.reading import History
 
     Item: TypeAlias = LocalFile | ev.FileFailed | ev.FileSkipped
     Result: TypeAlias = ev.CheckFile | ev.FileFailed | ev.FileSkipped
@@ -39,9 +41,12 @@ AHEAD = 256  # most files whose comparisons run or wait
 class Comparison:
     """Compares files in threads with a connection each. Memory does not grow with the number of files."""
 
-    def __init__(self, api: Api, offer: LookupOffer, settings: Settings, on_read: OnRead | None = None) -> None:
+    def __init__(
+        self, api: Api, offer: LookupOffer, settings: Settings, history: History | None, on_read: OnRead | None = None
+    ) -> None:
         """Compare sizes, with `on_read` also the SHA-256; it gets what is read. `close` ends the threads."""
-        self._api, self._offer, self._on_read, self._own = api, offer, on_read, settings.category
+        self._api, self._offer, self._history, self._on_read = api, offer, history, on_read
+        self._own = settings.category
         self._jobs = FIRST_JOBS if settings.jobs == "auto" else settings.jobs
         self._pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="uploader-check")
         self._thread = threading.local()
@@ -78,7 +83,9 @@ class Comparison:
         found: dict[int, Found | None] = {}
         for category in dict.fromkeys(file.category for file in files):
             same = [file for file in files if file.category == category]
-            answer = self._ask_for(category, [(_name(file), file.size) for file in same])
+            receipts = self._history.receipts(same) if self._history is not None else [None] * len(same)
+            paths = (path_below(category or self._own, *item) for item in zip(same, receipts, strict=True))
+            answer = self._ask_for(category, [(path, file.size) for path, file in zip(paths, same, strict=True)])
             found.update(zip((file.file for file in same), answer, strict=True))
         return [(item, found.get(item.file)) for item in group]
 
