@@ -92,7 +92,7 @@ class Driver:
         """See `Scheduler`."""
         self._api, self._settings, self._emit, self._stop, self._run = api, settings, emit, stop, run
         self._remember, self._announce, self._announced = remember, announce, False
-        self._ledger = Ledger(emit, run)
+        self._ledger = Ledger(emit, run, api.url_of)
         api.retry.wait_for_server = settings.wait_for_server
         plain = replace(settings, skip_existing=False, verify=False)  # the workers do this
         self._context = Context(
@@ -333,10 +333,11 @@ class Driver:
             self._fail(file, *known[:2], retryable=known[2])
         elif kind == outcomes.SKIPPED:
             self._run.release([file])
-            reason, checksum = known
-            self._ledger.skip(file, reason, checksum.removeprefix("sha256:") if checksum else None)
+            reason, checksum, url = known
+            if self._ledger.open.pop(number, None) is not None:
+                self._emit(ev.FileSkipped(number, file.path, reason, file, checksum=checksum, url=url))
         elif self._ledger.open.pop(number, None) is not None:
-            server_id, location, verified, checksum, seconds = known
+            server_id, location, verified, checksum, seconds, url = known
             self._emit(
                 ev.FileCompleted(
                     *(number, file.path, file.size, server_id, location),
@@ -345,6 +346,7 @@ class Driver:
                     seconds=seconds,
                     checksum=checksum,
                     local=file,
+                    url=url,
                 )
             )
 
@@ -450,7 +452,7 @@ class Driver:
 
 
 def _receipt(file: LocalFile, row: Row) -> Stored:
-    server_id, location, verified, checksum, _ = row[4:]
+    server_id, location, verified, checksum = row[4:8]
     return Stored(file, server_id, location, checksum.removeprefix("sha256:") if checksum else None, verified)
 
 

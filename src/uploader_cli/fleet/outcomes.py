@@ -67,13 +67,13 @@ class Report:
                 if number in self._shown:
                     self._moved[type(event).__name__, number] = _row(event)
             case ev.FileCompleted(file=number):
-                known = (event.server_id, event.location, event.verified, event.checksum, event.seconds)
+                known = (event.server_id, event.location, event.verified, event.checksum, event.seconds, event.url)
                 self._end((COMPLETED, number, *self._begun.get(number, ("", 0)), *known))
             case ev.FileFailed(file=number):
                 what = (event.code, event.message, event.retryable)
                 self._end((FAILED, number, *self._begun.get(number, ("", 0)), *what))
             case ev.FileSkipped(file=number):
-                self._end((SKIPPED, number, "", 0, event.reason, event.checksum))
+                self._end((SKIPPED, number, "", 0, event.reason, event.checksum, event.url))
             case ev.FileRetry(file=number):
                 for kind in (ev.BytesSent, ev.BytesConfirmed):
                     self._moved.pop((kind.__name__, number), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors, exit_status
@@ -23,7 +24,8 @@ from uploader_cli.selection.walk import Step, missing, walk
 from uploader_cli.selection.walk_queue import MOST, WalkQueue
 from uploader_cli.settings import OPTIONS
 from uploader_cli.settings.places import GONE, working_directory
-from uploader_cli.transfer.journal import Target
+from uploader_cli.transfer.journal import Journal, Target
+from uploader_cli.transfer.journal.schema import NAME
 from uploader_cli.transfer.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
     from uploader_cli.report.recorder import Notices, Output
     from uploader_cli.run.interrupts import Interrupts
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.journal import Journal, RunHandle
+    from uploader_cli.transfer.journal import RunHandle
+    from uploader_cli.transfer.journal.reading import History
 
     Prepared = tuple[Selection, Sequence[Output]]
 
@@ -223,6 +226,17 @@ def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, o
         arguments["list"] = str(settings.from_file)
         identity["list"] = from_file.identity(settings)
     return target, arguments, identity
+
+
+@contextmanager
+def history_of(settings: Settings, paths: Sequence[str]) -> Iterator[History | None]:
+    """Yield the journal's history; None without a journal, which is not created."""
+    if not os.path.exists(settings.state_path / NAME):
+        yield None
+        return
+    target, _, identity = named(settings, paths)
+    with Journal(settings.state_path) as journal:
+        yield journal.history(target, identity, fresh=not settings.resume)
 
 
 def begin(settings: Settings, paths: Sequence[str], journal: Journal) -> RunHandle:
