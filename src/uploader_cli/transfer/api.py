@@ -172,6 +172,11 @@ class Api(Http):
         """Return the progress as received. Raise `NotFound`."""
         return self._ask("GET", f"/api/upload/progress/{_segment(session_id)}", "overallStatus")
 
+    def has_page(self) -> bool:
+        """Return whether the server has a page for browsers (docs/web.md); it may ask for a token."""
+        answer = self._call("GET", "/api/activity", raises=False)
+        return answer.status == 401 or "sessions" in protocol.as_object(answer.body)
+
     def cancel(self, session_id: str) -> dict[str, object]:
         """Cancel a session; running work continues (docs/protocol.md, section 3.9)."""
         return self._ask("POST", f"/api/upload/cancel/{_segment(session_id)}", "success")
