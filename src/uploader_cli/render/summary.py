@@ -32,7 +32,7 @@ FIXES = {
     FailureCode.TIMEOUT: "The server did not answer in time: try again when it is less busy.",
     FailureCode.TOO_SLOW: "The server's time limit for one request is too short for this connection: use a faster one.",
     FailureCode.RATE_LIMITED: "The server limits the rate of requests: try again after the time it names.",
-    FailureCode.UNAUTHORIZED: "The token is missing, wrong or expired: give another (UPLOADER_TOKEN, --token-file).",
+    FailureCode.UNAUTHORIZED: "The server refuses access: check the token, its expiry and its server.",
     FailureCode.IN_USE: "Another run is sending the file: wait for it, then run the command again.",
     FailureCode.SERVER_ERROR: "The server failed: contact its operator if the error persists.",
     FailureCode.SERVER_REFUSED: "The server refused the file for the reason above: correct that first.",

@@ -198,6 +198,14 @@ class Settings:
         """The name of the option that sets `target_url`."""
         return "tus_endpoint" if self.tus_endpoint else "server"
 
+    def given_as(self, name: str) -> str:
+        """Return the option as the user has given it: the flag, the variable, or the key and its file."""
+        source = self.sources.get(name, DEFAULT)
+        if source is DEFAULT:
+            return OPTIONS[name].flag
+        file, colon, key = source.name.rpartition(": ")
+        return f"{key} in {file}" if colon else source.name
+
     @property
     def state_path(self) -> Path:
         """The directory of the journal. Raises `UsageError` for a user without a home directory."""

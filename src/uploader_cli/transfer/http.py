@@ -31,8 +31,15 @@ from urllib3.exceptions import TimeoutError as Urllib3Timeout
 
 from uploader_cli.core.events import CallMade
 from uploader_cli.core.tus import trusts
-from uploader_cli.errors import ConnectFailed, ConnectionLost, ProtocolError, TimedOut, UploaderError, UsageError
-from uploader_cli.settings import OPTIONS
+from uploader_cli.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    ProtocolError,
+    ProxyUnauthorized,
+    TimedOut,
+    UploaderError,
+    UsageError,
+)
 from uploader_cli.transfer.wire import Sockets, pool_classes
 
 if TYPE_CHECKING:
@@ -104,6 +111,7 @@ class Answer:
     url: str
     request_id: str = ""
     sent: int = 0  # bytes of the request's body
+    authorized: bool = False  # whether the request had an `Authorization`
 
     @property
     def ok(self) -> bool:
@@ -119,7 +127,10 @@ class Http:
         self.sockets = Sockets(self.request_ids.answered)
         self.session = make_session(settings, self.sockets, self.request_ids)
         self._settings = settings
-        self._option = OPTIONS[settings.target_option].flag
+        self.option = settings.given_as(settings.target_option)
+        """What names the server: the flag, variable or config key that the user has given."""
+        self.proxy_option = settings.given_as("proxy") if settings.proxy else _proxy_variable(settings.target_url)
+        """What names the proxy, if there is one."""
 
     def request(
         self,
@@ -145,12 +156,12 @@ class Http:
         try:
             response = self._send(method, url, own, data, read_timeout)
         except (rex.RequestException, OSError) as error:
-            failure = _error(error, url, self._option, body_sent=body.through if body is not None else True)
+            failure = self._error(error, url, body_sent=body.through if body is not None else True)
             if isinstance(failure, ConnectionLost) and not isinstance(failure, TimedOut):
                 self._check_scheme(url)
             raise failure from error
         if response.status_code == PROXY_AUTHENTICATION:
-            raise _no_proxy_password(url)
+            raise self._no_proxy_password(url)
         try:
             content = jsonlib.loads(response.content) if response.content else None
         except (ValueError, RecursionError):
@@ -168,7 +179,7 @@ class Http:
             with self._send("GET", url, headers, None, READ_TIMEOUT, stream=True) as response:
                 yield _answer(response, None), response.iter_content(BLOCK)
         except (rex.RequestException, OSError) as error:
-            raise _error(error, url, self._option, body_sent=True) from error
+            raise self._error(error, url, body_sent=True) from error
         finally:
             del self.sockets.answer_time
 
@@ -201,6 +212,36 @@ class Http:
             session.cookies.update(response.cookies)
         return response
 
+    def _error(self, error: Exception, url: str, *, body_sent: bool) -> UploaderError:
+        if isinstance(error, rex.MissingSchema | rex.InvalidSchema | rex.InvalidURL):
+            return UsageError(f"{self.option}: {url} is no URL that can be reached: {error}")
+        where = _origin(url)
+        if isinstance(error, _AnswerTooLarge):
+            return ProtocolError(f"the answer of {where} is too large: {error}")
+        if "Tunnel connection failed: 407" in _why(error):
+            return self._no_proxy_password(url)
+        if isinstance(error, rex.ProxyError) and _has_no_tunnel(error):
+            return ConnectFailed(
+                f"the proxy did not connect to {where}: {_why(error)}", hint=f"check {self.proxy_option}"
+            )
+        if isinstance(error, rex.SSLError):
+            cause, hint = _tls_cause(error, urlsplit(url).hostname or "", self.option)
+            failed = ConnectFailed(f"no secure connection to {where}: {cause}", hint=hint)
+            failed.retryable = _has(error, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+            return failed
+        if _has(error, NewConnectionError) or isinstance(error, rex.ConnectTimeout):
+            return ConnectFailed(f"no connection to {where}: {_why(error)}", hint="is the server running there?")
+        if _has(error, Urllib3Timeout, TimeoutError):
+            what = "did not answer in time" if body_sent else "stopped taking bytes"
+            return TimedOut(f"{where} {what}", body_sent=body_sent)
+        if isinstance(error, rex.ChunkedEncodingError | rex.ContentDecodingError):
+            return ConnectionLost(f"the answer of {where} broke off", body_sent=True)
+        return ConnectionLost(f"the connection to {where} broke: {_why(error)}", body_sent=body_sent)
+
+    def _no_proxy_password(self, url: str) -> ProxyUnauthorized:
+        text = f"the proxy asks for a name and password (407) for {_origin(url)}"
+        return ProxyUnauthorized(text, hint=f"put name and password into {self.proxy_option}")
+
     def _check_scheme(self, url: str) -> None:
         """Raise `ConnectFailed` if `url` is http, nothing was heard from the server yet, and its port speaks TLS."""
         if url.startswith("http://") and not (self.request_ids.heard or self.session.proxies) and _speaks_tls(url):
@@ -222,7 +263,13 @@ def _answer(response: requests.Response, body: object) -> Answer:
     sent = response.request
     length = int(sent.headers.get("Content-Length", 0))
     return Answer(
-        response.status_code, response.headers, body, sent.url or "", sent.headers.get(REQUEST_ID, ""), length
+        response.status_code,
+        response.headers,
+        body,
+        sent.url or "",
+        sent.headers.get(REQUEST_ID, ""),
+        length,
+        "Authorization" in sent.headers,
     )
 
 
@@ -232,6 +279,13 @@ def _dialled(url: str) -> str:
     request = requests.PreparedRequest()
     request.prepare_url(url, None)
     return request.url or ""
+
+
+def _proxy_variable(url: str) -> str:
+    """Return the environment variable with the proxy for `url`."""
+    name = f"{urlsplit(url).scheme}_proxy"
+    names = (name, name.upper(), "all_proxy", "ALL_PROXY")
+    return next((name for name in names if os.environ.get(name)), "the system's settings")
 
 
 def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = None) -> requests.Session:
@@ -323,31 +377,6 @@ def _read(response: requests.Response) -> None:
     response._content = b"".join(pieces)
 
 
-def _error(error: Exception, url: str, option: str, *, body_sent: bool) -> UploaderError:
-    if isinstance(error, rex.MissingSchema | rex.InvalidSchema | rex.InvalidURL):
-        return UsageError(f"{option}: {url} is no URL that can be reached: {error}")
-    where = _origin(url)
-    if isinstance(error, _AnswerTooLarge):
-        return ProtocolError(f"the answer of {where} is too large: {error}")
-    if "Tunnel connection failed: 407" in _why(error):
-        return _no_proxy_password(url)
-    if isinstance(error, rex.ProxyError) and _has_no_tunnel(error):
-        return ConnectFailed(f"the proxy did not connect to {where}: {_why(error)}", hint="check --proxy")
-    if isinstance(error, rex.SSLError):
-        cause, hint = _tls_cause(error, urlsplit(url).hostname or "", option)
-        failed = ConnectFailed(f"no secure connection to {where}: {cause}", hint=hint)
-        failed.retryable = _has(error, ssl.SSLEOFError, ssl.SSLZeroReturnError)
-        return failed
-    if _has(error, NewConnectionError) or isinstance(error, rex.ConnectTimeout):
-        return ConnectFailed(f"no connection to {where}: {_why(error)}", hint="is the server running there?")
-    if _has(error, Urllib3Timeout, TimeoutError):
-        what = "did not answer in time" if body_sent else "stopped taking bytes"
-        return TimedOut(f"{where} {what}", body_sent=body_sent)
-    if isinstance(error, rex.ChunkedEncodingError | rex.ContentDecodingError):
-        return ConnectionLost(f"the answer of {where} broke off", body_sent=True)
-    return ConnectionLost(f"the connection to {where} broke: {_why(error)}", body_sent=body_sent)
-
-
 def _tls_cause(error: Exception, host: str, option: str) -> tuple[str, str]:
     """Return in words why the handshake with `host` failed, and the fix; `option` names the server."""
     found = next((item for item in reversed(_chain(error)) if isinstance(item, ssl.SSLError)), ssl.SSLError())
@@ -383,12 +412,6 @@ def _speaks_tls(url: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _no_proxy_password(url: str) -> ConnectFailed:
-    return ConnectFailed(
-        f"the proxy asks for a name and password (407) for {_origin(url)}", hint="put name and password into --proxy"
-    )
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import ssl
 import time
@@ -57,11 +56,7 @@ def proxy(context: Context) -> Finding:
         return passed("none", proxy=None)
     context.next_hop = address_of(context.proxy)
     where = str(context.next_hop)
-    if context.settings.proxy:
-        source = str(context.settings.sources.get("proxy", "--proxy"))
-    else:
-        names = (f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY")
-        source = next((name for name in names if os.environ.get(name)), "the system")
+    source = context.http.proxy_option
     return passed(f"{where}, from {source}", proxy=where, source=source)
 
 
@@ -120,7 +115,7 @@ def _closed(context: Context, problem: OSError) -> tuple[str, str]:
 
 
 def _option(context: Context) -> str:
-    return "--proxy" if context.proxy else context.option
+    return context.http.proxy_option if context.proxy else context.option
 
 
 class _ProxyRefused(OSError):
