@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
 
-    from uploader_cli.errors import UploaderError
 
 Detail = str | int | float | bool | None | list[str]
 
@@ -68,9 +67,9 @@ passed, warning, skipped = _constructor(Verdict.PASS), _constructor(Verdict.WARN
 failed = _constructor(Verdict.FAIL, Exit.NO_SERVER)
 
 
-def advice(error: UploaderError) -> str:
+def sentence(hint: str) -> str:
     """Return the hint of an error as a sentence."""
-    hint = error.hint or "try again"
+    hint = hint or "try again"
     return hint[0].upper() + hint[1:] + ("" if hint.endswith(("?", ".")) else ".")
 
 

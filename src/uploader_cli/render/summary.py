@@ -96,13 +96,13 @@ def summary(
     """Return lines of at most `width` cells (20 at least).
 
     `resume_hint` is the command that resumes the run, `failed_to` the file that lists all failed files. `listed`: the
-    first failures were printed before, so that only their causes are.
+    first failures, and what ended the run, were printed before and are not repeated.
     """
     lines = _Lines(max(20, width))
     watching, interrupted = state.watched, outcome.exit_code in _INTERRUPTED or bool(_deadline(state, outcome))
     if watching:
         _sessions(lines, state)
-    _skips(lines, state)
+    _skips(lines, state, listed=listed)
     if state.renamed:
         lines.add("!", "stored under another name:")
         names = [f"{done.path} → {done.stored_as}" for done in state.renames]
@@ -251,7 +251,7 @@ def _analyses(lines: _Lines, state: ProgressState, *, interrupted: bool) -> None
         lines.add("→", "To repeat the analysis, run the same command with --skip-existing.", indent=2)
 
 
-def _skips(lines: _Lines, state: ProgressState) -> None:
+def _skips(lines: _Lines, state: ProgressState, *, listed: bool) -> None:
     if state.skipped:
         why = ", ".join(
             f"{count:,} {_SKIPS[reason]}" for reason, count in state.skips.most_common() if reason in _SKIPS
@@ -259,7 +259,8 @@ def _skips(lines: _Lines, state: ProgressState) -> None:
         lines.add("-", f"{state.skipped:,} skipped: {why}" if why else f"{state.skipped:,} skipped")
     untried = state.skips[SkipReason.NOT_TRIED]
     if untried:
-        lines.add("-", f"{untried:,} not tried: {safe(state.trouble[:1000]) or 'the run ended before'}")
+        why = "" if listed else safe(state.trouble[:1000])
+        lines.add("-", f"{untried:,} not tried: {why or 'the run ended before'}")
 
 
 def _failures(lines: _Lines, state: ProgressState, failed_to: str, *, listed: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.checks.doctor.context import ANSWER_LIMIT
 from uploader_cli.checks.doctor.sessions import GIVE_TOKEN, OTHER_TOKEN
-from uploader_cli.checks.result import Detail, Finding, advice, check, failed, passed, skipped, warning
+from uploader_cli.checks.result import Detail, Finding, check, failed, passed, sentence, skipped, warning
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_http_date, parse_limits, parse_time, text
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock as hours
@@ -78,7 +78,7 @@ def _silent(context: Context, error: errors.NetworkError) -> tuple[str, str]:
             f"{OPERATOR}, or to restart it.",
         )
     if isinstance(error, errors.ConnectFailed):
-        return str(error), advice(error)
+        return str(error), sentence(error.hint)
     other = "http" if context.secure else "https"
     return (
         f"the server cut the connection instead of answering ({error})",
