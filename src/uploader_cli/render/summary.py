@@ -78,7 +78,7 @@ _EXITS_OF_A_WATCH = {
 _NO_BREAK = "\xa0"
 """Between a number and its unit. `safe` replaces it in names by a plain space."""
 _INTERRUPTED = (130, 143)
-_LATE = 3
+_LATE, _FOR_GOOD = 3, 4
 _ANSI = {"✓": "\x1b[32m", "✗": "\x1b[1;31m", "!": "\x1b[1;33m", "■": "\x1b[1;33m", "→": "\x1b[36m"}
 
 
@@ -127,7 +127,9 @@ def summary(
         lines.add("→", safe(state.advice))
     unfinished = interrupted or outcome.failed or outcome.cancelled
     if resume_hint and unfinished and not watching and not _complete(state, outcome):
-        lines.add("→", f"to {'resume' if interrupted else 'retry'}: {safe(resume_hint)}")
+        for_good = outcome.exit_code == _FOR_GOOD and not any(retryable for _, retryable in state.failed_as)
+        again = "retry once that is corrected" if for_good else "retry"
+        lines.add("→", f"to {'resume' if interrupted else again}: {safe(resume_hint)}")
     return [_colored(line) for line in lines.out] if color else lines.out
 
 

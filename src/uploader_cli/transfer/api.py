@@ -296,7 +296,7 @@ class _Token:
         with self._lock:
             used = getattr(self._used, "token", None)
             if used is not None and used == self._value:
-                self._value = self._ask(refresh=True)
+                self._value = self._ask(refresh=True) or used
             return self._value != used
 
 

@@ -11,7 +11,7 @@ from uploader_cli.core.protocol import error_code, error_sentence, whole
 from uploader_cli.core.tus import VERSION, Capabilities, below, capabilities_of, encode_metadata, place, unknown_upload
 from uploader_cli.settings import mask
 from uploader_cli.transfer.api import answer_error, is_blocked, is_tus, not_an_upload_server
-from uploader_cli.transfer.http import READ_TIMEOUT, Answer
+from uploader_cli.transfer.http import READ_TIMEOUT, Answer, redirect_target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,7 +59,7 @@ class TusClient:
         """Return the server's capabilities. Raise `NotAnUploadServer` where no endpoint is."""
         answer = self._send("OPTIONS", self.endpoint, {})
         page = answer.headers.get("Content-Type", "").startswith("text/html") and not is_tus(answer)
-        if answer.status in (404, 410) or (page and (answer.ok or answer.status == 501)):
+        if answer.status in (404, 410) or redirect_target(answer) or (page and (answer.ok or answer.status == 501)):
             raise not_an_upload_server(answer, self._api.option, endpoint=True)
         if not answer.ok and answer.status not in (405, 501):
             raise _refusal(answer)
