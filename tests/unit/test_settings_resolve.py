@@ -116,6 +116,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "client_cert": str(pem),
         "report": "r.json",
         "shard": "2/3",
+        "on": "local:2",
     }.get(name, "7")
     if OPTIONS[name].default is False:
         written = "yes"
@@ -394,6 +395,7 @@ def test_a_token_is_not_written_into_a_config_file(settle: Resolve, own: Path) -
         "log_file = '/home/me/.profile'",
         "report = ['json:/home/me/.profile']",
         "failed_to = '/home/me/.profile'",
+        "metrics_file = '/home/me/x.prom'",
         "follow_links = true",
         "state_dir = '/home/me/elsewhere'",
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.codes import FailureCode
@@ -63,6 +63,10 @@ class LocalFile:
     def name(self) -> str:
         """The base name."""
         return self.relative_path.rsplit("/", 1)[-1]
+
+    def below(self, dest: str) -> LocalFile:
+        """Return the file with its place on the server below the directory `dest`."""
+        return replace(self, relative_path=f"{dest}/{self.relative_path}")
 
     @property
     def kind(self) -> str:

@@ -1,13 +1,15 @@
-"""Write a report as JSON or CSV, in pieces."""
+"""Write a report as JSON or CSV, or a list of digests or links, in pieces."""
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.names import inert
+from uploader_cli.render.words import safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -37,9 +39,11 @@ COLUMNS = (
     "sha256",
     "run",
     "stored_as",
+    "url",
 )
 """The columns of the CSV, in order."""
 
+LINK_SUFFIXES = ("", ".txt", ".tsv", ".lst", ".list")  # the accepted suffixes of a list of links
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _PATHS = ("path", "relative_path", "name", "stored_as")
 
@@ -58,6 +62,36 @@ def as_json(head: dict[str, Any], spool: Spool) -> Iterator[str]:
 def as_csv(_head: dict[str, Any], spool: Spool) -> Iterator[str]:
     """Yield a header and one record per file (RFC 4180); unknown values are empty."""
     return csv_lines(COLUMNS, spool.rows())
+
+
+def as_links(spool: Spool) -> Iterator[str]:
+    """Yield a line for each file on the server: its URL, a tab, its path."""
+    return (f"{safe(row['url'])}\t{safe(row['path'])}\n" for row in spool.rows() if row.get("url"))
+
+
+def as_sha256(_head: dict[str, Any], spool: Spool) -> Iterator[str]:
+    """Yield a line of `sha256sum` for each file on the server, with its path as selected."""
+    for row in filter(_is_stored, spool.rows()):
+        if checksum := row.get("checksum"):
+            name = local_path(row)
+            written = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+            mark = "\\" if written != name else ""
+            yield f"{mark}{checksum.removeprefix('sha256:')}  {written}\n"
+
+
+def without_digest(spool: Spool) -> int:
+    """Return the number of files on the server that `as_sha256` leaves out."""
+    return sum(not row.get("checksum") for row in filter(_is_stored, spool.rows()))
+
+
+def _is_stored(row: Row) -> bool:
+    return row["outcome"] == "completed" or row.get("reason") in ("present", "receipt")
+
+
+def local_path(row: Row) -> str:
+    """Return the path as in the file system, with undecodable bytes as `surrogateescape` writes them."""
+    raw = row.get("path_b64")
+    return base64.b64decode(raw).decode("utf-8", "surrogateescape") if raw else row["path"]
 
 
 def csv_lines(columns: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:

@@ -13,13 +13,14 @@ from uploader_cli.core.plan import Limits, Shard
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.exit_status import Exit
+from uploader_cli.render.words import plural
 from uploader_cli.run import analysis, from_file, known_servers, reports
 from uploader_cli.run.connections import Connections, caution
 from uploader_cli.run.loop import Loop, alarms
 from uploader_cli.selection.filters import Filters
-from uploader_cli.selection.selection import Selection, holds, sharded
+from uploader_cli.selection.selection import Selection, holds, placed, sharded
 from uploader_cli.selection.walk import Step, missing, walk
-from uploader_cli.selection.walk_queue import WalkQueue
+from uploader_cli.selection.walk_queue import MOST, WalkQueue
 from uploader_cli.settings import OPTIONS
 from uploader_cli.settings.places import GONE, working_directory
 from uploader_cli.transfer.journal import Target
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.observer import Observer
     from uploader_cli.core.state import ProgressState
+    from uploader_cli.fleet.driver import Driver
     from uploader_cli.report.recorder import Notices, Output
     from uploader_cli.run.interrupts import Interrupts
     from uploader_cli.settings import Settings
@@ -46,9 +48,14 @@ GRACE = 1.5
 
 def prepare(settings: Settings, paths: Sequence[str], env: Mapping[str, str] = os.environ) -> Prepared:
     """Return the files of a run and its report files, after all checks that need no server. Raises `UsageError`."""
+    if settings.on is not None:
+        from uploader_cli.fleet import cluster
+
+        cluster.check(settings)
     found = select(settings, paths)
     analysis.check(settings, found)
-    return found, reports.outputs(settings.report, settings.failed_to, env)
+    files = {"links": settings.links, "metrics_file": settings.metrics_file}
+    return found, reports.outputs(settings.report, settings.failed_to, env, **files)
 
 
 def select(settings: Settings, paths: Sequence[str]) -> Selection:
@@ -68,7 +75,8 @@ def select(settings: Settings, paths: Sequence[str]) -> Selection:
     used = [OPTIONS[name].flag for name in FILTERS if getattr(settings, name) != OPTIONS[name].default]
     hint = f"check {', '.join(used)}" if used else "the directories contain no regular files"
     whole = _never_empty(steps, errors.UsageError(f"nothing to upload in {what}", hint=hint), listed=not paths)
-    return Selection(sharded(whole, shard))
+    steps = sharded(whole, shard)
+    return Selection(placed(steps, settings.dest) if settings.dest else steps)
 
 
 def _filters(settings: Settings) -> Filters:
@@ -122,9 +130,11 @@ def execute(
     are raised after the run was closed in order.
     """
     found, outputs = prepared
+    scheduler: Scheduler | Driver
     recorders = reports.recorders(outputs, settings, run)
-    loop = Loop([*recorders, *observers], alarms(settings))
-    queue, connections = WalkQueue(found, loop.emit), Connections(settings, loop, run.id)
+    metrics = reports.metrics_files(settings, run)
+    loop = Loop([*recorders, *metrics, *observers], alarms(settings))
+    queue, connections = WalkQueue(found, loop.emit, most=_ahead(settings)), Connections(settings, loop, run.id)
     api, places, limits = connections.api, analysis.Places(run), list[Limits]()
     loop.listeners += [queue.settle, *([places.listen] if settings.analyze != "none" else [])]
     seen = known_servers.recall(settings.target_url)
@@ -139,26 +149,22 @@ def execute(
         files = len(found.ahead) if found.complete else None
         size = sum(file.size for file in found.files) if found.complete else None
         protocol = protocol if api.budget.answered else "auto"  # known after the server's response
-        loop.emit(ev.RunStarted(settings.target_url, files, size, jobs, protocol, run.resumed_from))
+        loop.emit(ev.RunStarted(settings.target_url, files, size, jobs, protocol, run.resumed_from, settings.dest))
         for notice in journal.notices:
             loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
         caution(settings, loop.emit)
         queue.start()
-        connections.start_soon()
+        if settings.on is None:
+            connections.start_soon()
 
     with loop.observed():
-        scheduler = Scheduler(
-            api,
-            settings,
-            loop.emit,
-            connections,
-            connections.last_heard,
-            connections.stop,
-            run=run,
-            remember=limits.append,
-            chunk=chunk,
-            announce=announce,
-        )
+        shared = (api, settings, loop.emit, connections, connections.last_heard, connections.stop)
+        if settings.on is None:
+            scheduler = Scheduler(*shared, run=run, remember=limits.append, announce=announce, chunk=chunk)
+        else:
+            from uploader_cli.fleet.driver import Driver
+
+            scheduler = Driver(*shared, run=run, remember=limits.append, announce=announce)
         name = "uploader-scheduler"
         thread = threading.Thread(target=_work, args=(scheduler, queue, loop.emit), name=name, daemon=True)
         thread.start()
@@ -191,14 +197,14 @@ def execute(
         interrupts.finished = True
     if error is not None and not isinstance(error, errors.UploaderError):
         raise error
-    return outcome, [one.notices for one in recorders]
+    return outcome, [*(one.notices for one in recorders), *(one.notices for one in metrics)]
 
 
 def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, object], dict[str, object]]:
     """Return the journal's keys of a run: its target, the arguments to resume it, and the identity of its command."""
     # Other metadata may mean another bucket: what is known of a file there says nothing about this one.
     destination = " ".join(["tus", *map(str, settings.metadata)]) if settings.tus_endpoint else settings.category
-    target = Target(settings.target_url, destination)
+    target = Target(settings.target_url, f"{destination}/{settings.dest}" if settings.dest else destination)
     here = working_directory()
     cwd = here.anchor if here is GONE else str(here)  # without it all paths are absolute
     arguments: dict[str, object] = {"paths": list(paths), "cwd": cwd, "options": settings.storable()}
@@ -236,7 +242,16 @@ def _all_heard(state: ProgressState) -> bool:
     return all(session.status in SERVER_TERMINAL for session in state.sessions.values())
 
 
-def _work(scheduler: Scheduler, queue: WalkQueue, emit: Callable[[ev.Event], None]) -> None:
+def _ahead(settings: Settings) -> int:
+    """Return the maximum number of selected files that have not ended."""
+    if settings.on is None:
+        return MOST
+    from uploader_cli.fleet.driver import IN_PROGRESS
+
+    return IN_PROGRESS
+
+
+def _work(scheduler: Scheduler | Driver, queue: WalkQueue, emit: Callable[[ev.Event], None]) -> None:
     """Run the scheduler in its thread; always emit an event for its end."""
     error: BaseException | None = None
     try:
@@ -247,14 +262,18 @@ def _work(scheduler: Scheduler, queue: WalkQueue, emit: Callable[[ev.Event], Non
 
 
 def _until_stopped(
-    loop: Loop, connections: Connections, scheduler: Scheduler, interrupts: Interrupts
+    loop: Loop, connections: Connections, scheduler: Scheduler | Driver, interrupts: Interrupts
 ) -> ev.EngineStopped:
     """Turn the loop until the scheduler ends; the first interrupt stops it, the second closes its connections."""
     give_up: float | None = None
+    keys = _keys(scheduler)
+    interrupts.keys.update(keys)
     while True:
         stopped = loop.turn()
         connections.tend()
         if stopped is not None:
+            for key in keys:
+                del interrupts.keys[key]
             return stopped
         if not interrupts.pending():
             continue
@@ -264,6 +283,19 @@ def _until_stopped(
         if interrupts.count > 1 or time.monotonic() > give_up:
             scheduler.shut()
             give_up = time.monotonic() + GRACE  # --cancel-on-interrupt sends one more request
+
+
+def _keys(scheduler: Scheduler | Driver) -> dict[str, Callable[[], str]]:
+    """Return what keys of the live view do while files are sent; each function returns a note to be shown."""
+
+    def change_jobs(step: int) -> str:
+        return plural(scheduler.change_jobs(step), "job")
+
+    def pause() -> str:
+        scheduler.toggle_pause()
+        return ""
+
+    return {"p": pause, "+": lambda: change_jobs(1), "-": lambda: change_jobs(-1)}
 
 
 def _exit_code(loop: Loop, connections: Connections, error: BaseException | None, interrupts: Interrupts) -> Exit:

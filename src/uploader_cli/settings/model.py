@@ -21,7 +21,7 @@ from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, Re
 T = TypeVar("T")
 
 LEAST_CHUNK = 1024
-NONE = ("limit_rate", "shard", "max_size", "newer_than", "preset", "chunk_rule", "id_header")
+NONE = ("limit_rate", "shard", "max_size", "newer_than", "preset", "chunk_rule", "id_header", "on")
 """Options whose stored value is the word none if they have none."""
 NAMED_BY_DIRECTORY = "named_by_directory"
 """Key of a stored run whose server only the config of a working directory named: no secret may be sent there."""
@@ -137,6 +137,8 @@ class Settings:
     newer_than: Moment | None = option(values.moment, default=None, stored=True)
     shard: str | None = option(shard.parse, default=None, in_config=False, stored=True)
     follow_links: bool = option(default=False, allow_cwd_config=False, stored=True)
+    dest: str | None = option(values.directory, default=None, stored=True)
+    if_exists: Literal["rename", "fail"] = option(default="rename", stored=True)
     from_file: Path | Literal["-"] | None = option(values.path_or_stdin, default=None, allow_cwd_config=False)
     from_format: Literal["auto", "plain", "nul", "csv", "jsonl"] = option(default="auto", stored=True)
     null: bool = option(default=False, stored=True)
@@ -144,6 +146,7 @@ class Settings:
     skip_existing: bool = option(default=False, stored=True)
     trust_receipts: bool = option(default=False, stored=True)
     dry_run: bool = option(default=False)
+    on: str | None = option(values.cluster, default=None, in_config=False, allow_cwd_config=False, stored=True)
     retries: int = option(values.whole(0), default=5, stored=True)
     max_wait: float = option(values.seconds(zero=True), default=1200.0, stored=True)
     wait_for_server: float = option(values.seconds(zero=True), default=600.0, stored=True)
@@ -155,6 +158,7 @@ class Settings:
     resend_unknown: bool = option(default=False, stored=True)
     resume: bool = option(default=True)
     verify: bool = option(default=False, stored=True)
+    digest: bool = option(default=False, stored=True)
     analyze: Literal["none", "content", "fusion", "music"] = option(default="none", stored=True)
     analysis_to: Path | None = option(values.path, default=None, allow_cwd_config=False)
     cancel_on_interrupt: bool = option(default=False, stored=True)
@@ -167,6 +171,8 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"] = option(default="info")
     report: tuple[ReportFile, ...] = option(values.report_file, default=(), many=True, allow_cwd_config=False)
     failed_to: Path | None = option(values.path, default=None, allow_cwd_config=False)
+    links: Path | None = option(values.path, default=None, allow_cwd_config=False)
+    metrics_file: Path | None = option(values.path, default=None, allow_cwd_config=False)
     on_failure: str | None = option(values.command, default=None, shown=False, allow_cwd_config=False)
     token: str | None = option(
         values.secret, default=None, shown=False, allow_cwd_config=False, in_config=False, on_command_line=False
@@ -215,6 +221,11 @@ class Settings:
         return directory
 
     @property
+    def hashes(self) -> bool:
+        """Whether the SHA-256 of each file is computed: with `--digest`, and for a report that lists digests."""
+        return self.digest or any(report.kind == "sha256" for report in self.report)
+
+    @property
     def headers(self) -> dict[str, str]:
         """The headers of `--header`, to be sent with each request."""
         return {header.name: header.value for header in self.header}
@@ -225,7 +236,7 @@ class Settings:
         They are complete, so that neither the environment nor a later config file changes the run. Secrets (token,
         header, a proxy with user and password) and `insecure` are not included. `resume` is always on.
         """
-        stored: dict[str, str | list[str] | bool] = {"resume": True, **dict.fromkeys(NONE, "none")}
+        stored: dict[str, str | list[str] | bool] = {"resume": True, "dest": ".", **dict.fromkeys(NONE, "none")}
         for name, spec in OPTIONS.items():
             value = getattr(self, name)
             if not spec.stored or (self.tus_endpoint and name in ("server", "category")):

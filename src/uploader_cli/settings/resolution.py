@@ -206,6 +206,11 @@ def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -
             f" ({settings.sources['chunk_rule']})",
             hint="omit it: the size is chosen by that rule",
         )
+    if settings.dest and settings.preset and not any("{path}" in (item.template or "") for item in settings.metadata):
+        raise UsageError(
+            f"{settings.sources['dest']}: the preset {settings.preset} sends names without directories",
+            hint="send them as well, for example with --metadata 'filename={path}'",
+        )
     flags = [settings.sources[name].layer is Layer.FLAG for name in ("quiet", "verbose")]
     if settings.quiet and settings.verbose and all(flags):
         raise UsageError("--quiet and --verbose exclude each other", hint="omit one of them")

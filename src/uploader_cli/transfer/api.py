@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 PROCESSING_TIMEOUT = 300.0  # seconds from the last byte to the answer (docs/protocol.md, section 3.2)
 PROCESSING_PER_FILE = 30.0  # seconds more for each file
+UPLOADS = "/uploads/"  # the path of stored files (docs/protocol.md, section 1)
 STATUS_LIMIT = 5.0  # seconds for an answer on the state of an analysis
 NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
 """Statuses that leave open whether the server gives out stored files."""
@@ -49,6 +50,7 @@ BATCH_ERRORS: Kinds = {  # 500: see `batch` (docs/protocol.md, section 3.14)
     (404, "SESSION_NOT_FOUND"): errors.SessionLost,
     (409, "SESSION_ENDED"): errors.SessionLost,
 }
+LOOKUP_KEYS = ("relativePath", "size", "sha256")
 PACK_ERRORS: Kinds = {
     **BATCH_ERRORS,
     (409, "PACK_IN_PROGRESS"): errors.ServerFault,
@@ -65,14 +67,23 @@ class Api(Http):
     packs: PackOffer | None = None
     lookups: LookupOffer | None = None
 
-    def __init__(self, settings: Settings, emit: Callable[[Event], None], stop: Stop, *, run: str = "") -> None:
-        """`run` begins the ids of requests."""
+    def __init__(
+        self,
+        settings: Settings,
+        emit: Callable[[Event], None],
+        stop: Stop,
+        *,
+        run: str = "",
+        budget: RateBudget | None = None,
+    ) -> None:
+        """`run` begins the ids of requests; runs that share a `budget` pause together."""
         super().__init__(settings, RequestIds(run, emit))
-        self._emit, self._stop, self._token, self.budget = emit, stop, _Token(settings, stop), RateBudget()
+        self._emit, self._stop, self._token, self.budget = emit, stop, _Token(settings, stop), budget or RateBudget()
         retries, max_wait, refresh = settings.retries, settings.max_wait, self._token.refresh
         self.retry = Retry(stop, self.budget, retries=retries, max_wait=max_wait, refresh=refresh, emit=emit)
         self.retry_status = settings.retry_status  # statuses of a tus server that stand for a lock
         self.server = "" if settings.tus_endpoint else settings.server  # its base URL; empty for a tus endpoint
+        self._uploads = urljoin(settings.target_url, below(self.server, UPLOADS, UPLOADS))
 
     def another(self) -> Api:
         """Return a client of the same server for another thread."""
@@ -124,9 +135,25 @@ class Api(Http):
             raise errors.KeyReused(f"{answer.url} is a pack of other files", status=answer.status)
         return _packed(answer, count)
 
-    def lookup(self, endpoint: str, category: str, files: Sequence[tuple[str, int]]) -> list[Found | None]:
-        """Ask for files by path and size (docs/protocol.md, section 9)."""
-        asked = {"category": category, "files": [{"relativePath": path, "size": size} for path, size in files]}
+    def find_lookup(self) -> LookupOffer:
+        """Return the lookup that the server offers. Raise `UsageError` without one, else `NotAnUploadServer`."""
+        answer = self._call("GET", "/health", raises=False)
+        body = self._offers(answer)
+        if self.lookups is not None:
+            return self.lookups
+        if is_tus(answer) or (answer.ok and "status" in body):
+            raise errors.UsageError(
+                f"{self._settings.server} can't be asked which files it has: it has no lookup",
+                hint="compare the files as they are sent, with: uploader upload --verify",
+            )
+        raise self._no_result(answer)
+
+    def lookup(
+        self, endpoint: str, category: str, files: Sequence[tuple[str, int] | tuple[str, int, str]]
+    ) -> list[Found | None]:
+        """Ask for files by path and size, and SHA-256 where given (docs/protocol.md, section 9)."""
+        listed = [dict(zip(LOOKUP_KEYS, file, strict=False)) for file in files]
+        asked = {"category": category, "files": listed}
         answer = self._call("POST", endpoint, json=asked)
         return _checked(answer, packs.parse_found(answer.body, len(files)), f"{len(files)} files")
 
@@ -269,9 +296,15 @@ class Api(Http):
     def _url(self, where: str) -> str:
         return where if where.startswith(("http://", "https://")) else self._settings.server + where
 
+    def url_of(self, where: str) -> str:
+        """Return the URL of a stored file, from its path or URL in an answer."""
+        if self.server and where.startswith(UPLOADS):  # the common case, without parsing
+            return self._uploads + where[len(UPLOADS) :]
+        return urljoin(self._settings.target_url, below(self.server, where, UPLOADS))
+
     def _located(self, where: str) -> str | None:
         """Return the URL of a stored file; None for another host than the server's (docs/protocol.md, section 5)."""
-        url = urljoin(self._settings.target_url, below(self.server, where, "/uploads/"))
+        url = self.url_of(where)
         return url if trusts(self._settings.target_url, url) else None
 
 
@@ -379,7 +412,7 @@ _segment = partial(quote, safe="")
 
 def stored_path(category: str, file_name: str) -> str:
     """Return the URL path of a stored file."""
-    return f"/uploads/{category}/{quote(file_name)}"
+    return f"{UPLOADS}{category}/{quote(file_name)}"
 
 
 def sha256_of(repr_digest: str) -> str | None:

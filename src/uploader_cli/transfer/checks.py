@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 from urllib.parse import unquote
 
 from uploader_cli import errors
@@ -19,20 +19,32 @@ from uploader_cli.transfer.journal import ClaimState, Stored
 from uploader_cli.transfer.retry import Tries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from uploader_cli.core.packs import LookupOffer
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.journal import Claim
-    from uploader_cli.transfer.pool import Worker
     from uploader_cli.transfer.sessions import Context
+    from uploader_cli.transfer.tus import TusClient
 
 T = TypeVar("T")
 
 NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.ProxyUnauthorized, errors.DiskFull)
 """Errors that end the run, whatever was asked."""
 MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may have stored it, or not"
+
+
+class Caller(Protocol):
+    """The clients of one thread, as a worker has them."""
+
+    @property
+    def api(self) -> Api:
+        """The client of the server."""
+
+    @property
+    def tus(self) -> TusClient:
+        """The client of its tus endpoint."""
 
 
 class Checks:
@@ -42,9 +54,11 @@ class Checks:
         self._context, self._limits, self._lookups = context, limits, lookups
         self._warned: set[WarningCode] = set()
 
-    def pick(self, worker: Worker, files: Sequence[LocalFile], *, pack: bool = False) -> list[tuple[LocalFile, Claim]]:
+    def pick(self, worker: Caller, files: Sequence[LocalFile], *, pack: bool = False) -> list[tuple[LocalFile, Claim]]:
         """Claim files and return those to send, with `pack` in one pack. End the others."""
         context = self._context
+        if context.run.again and self._lookups is not None:
+            files = self._not_stored(worker.api, files, self._lookups)
         missing = self._missing(worker, files) if context.settings.skip_existing else list(files)
         readable, ended = (missing, list[Outcome]()) if pack else _readable(missing)  # a pack reads its files at once
         claims = list(zip(readable, context.run.claim(readable, pack=pack), strict=True))
@@ -62,11 +76,14 @@ class Checks:
             elif ends.error is not None:
                 ended.append(ends)
             else:
-                context.ledger.skip(file, SkipReason.PRESENT if there.get(file.file, True) else SkipReason.RECEIPT)
+                self._skip(file, there.get(file.file, True), claim.receipt)
+        if context.settings.if_exists == "fail":
+            picked, taken = self._free(worker.api, picked)
+            ended += taken
         context.ledger.end(ended)
         return picked
 
-    def _confirmed(self, worker: Worker, claims: Sequence[tuple[LocalFile, Claim]]) -> dict[int, bool | None]:
+    def _confirmed(self, worker: Caller, claims: Sequence[tuple[LocalFile, Claim]]) -> dict[int, bool | None]:
         """Return for each file with a receipt of this run whether the server has it (None: unknown)."""
         receipts = [(file, claim.receipt) for file, claim in claims if claim.state is ClaimState.DONE]
         there = {}
@@ -80,7 +97,8 @@ class Checks:
     def _settled(self, api: Api, file: LocalFile, claim: Claim) -> Outcome | None:
         match claim.state:
             case ClaimState.DONE:
-                if (done := claim.receipt) is None or done.checksum is not None or not self._context.settings.verify:
+                done, verify = claim.receipt, self._context.settings.verify
+                if done is None or not verify or (done.verified and done.checksum is not None):
                     return Outcome(file)
                 outcome = Outcome(file, server_id=done.server_id, location=done.location, verified=done.verified)
                 return self.verified(api, outcome)
@@ -112,15 +130,13 @@ class Checks:
         run.certain([file])
         return None
 
-    def _missing(self, worker: Worker, files: Sequence[LocalFile]) -> list[LocalFile]:
+    def _missing(self, worker: Caller, files: Sequence[LocalFile]) -> list[LocalFile]:
         context, trusts = self._context, self._context.settings.trust_receipts
         receipts, missing = list(zip(files, context.run.receipts(files), strict=True)), []
         for (file, receipt), there in zip(receipts, self._on_server(worker, receipts), strict=True):
             context.stop.check()
-            if there:
-                context.ledger.skip(file, SkipReason.PRESENT)
-            elif there is None and receipt is not None and trusts:
-                context.ledger.skip(file, SkipReason.RECEIPT)
+            if there or (there is None and receipt is not None and trusts):
+                self._skip(file, there, receipt)
             else:
                 missing.append(file)
         if not self._limits.relative_paths and not trusts:
@@ -130,7 +146,62 @@ class Checks:
             self._warn_once(WarningCode.RECEIPTS_ONLY, f"{text} sent (--trust-receipts skips those with a receipt)")
         return missing
 
-    def _on_server(self, worker: Worker, files: Sequence[tuple[LocalFile, Stored | None]]) -> Iterator[bool | None]:
+    def _not_stored(self, api: Api, files: Sequence[LocalFile], offer: LookupOffer) -> list[LocalFile]:
+        """End the files that an earlier try has stored, as far as a lookup knows; return the others."""
+        left: list[LocalFile] = []
+        ended: list[Outcome] = []
+        for category, part in self._requests((file, None) for file in files):
+            asked = [(utf8(file.relative_path), file.size) for file, _ in part]
+            answer = self._asked(lambda: api.lookup(offer.endpoint, category, asked))  # noqa: B023 - called at once
+            for (file, _), found in zip(part, answer or [None] * len(part), strict=True):
+                known = found is not None and found.size == file.size and found.sha256 is not None
+                if found is not None and known and found.sha256 == _digest(file, self._context.stop.check):
+                    ended.append(Outcome(file, None, None, found.location, None, found.sha256, verified=True))
+                else:
+                    left.append(file)
+        self._context.ledger.end(ended)
+        return left
+
+    def _skip(self, file: LocalFile, there: bool | None, receipt: Stored | None) -> None:
+        """Leave out a file that is on the server: `there`, or by its receipt alone."""
+        context, sha256, where = self._context, None, receipt.location if receipt is not None else None
+        if where is None and self._limits.relative_paths:
+            where = stored_path(file.category or context.settings.category, utf8(file.relative_path))
+        if context.digests is not None:
+            sha256 = (receipt.checksum if receipt is not None else None) or _digest(file, context.stop.check)
+        context.ledger.skip(file, SkipReason.PRESENT if there else SkipReason.RECEIPT, where, sha256)
+
+    def _free(
+        self, api: Api, files: Sequence[tuple[LocalFile, Claim]]
+    ) -> tuple[list[tuple[LocalFile, Claim]], list[Outcome]]:
+        """Return the files whose names are free on the server, and the outcomes of the others.
+
+        A file whose upload is resumed was checked before; now its own upload may be there.
+        """
+        assert self._lookups is not None  # noqa: S101 - see `check_offer`
+        free: list[tuple[LocalFile, Claim]] = []
+        taken, endpoint = list[Outcome](), self._lookups.endpoint
+        for category, part in self._requests(files):
+            asked = [file for file, claim in part if claim.state is not ClaimState.RESUME]
+            paths = [(utf8(file.relative_path), file.size) for file in asked]
+            found = self._ask(lambda: api.lookup(endpoint, category, paths)) if paths else []  # noqa: B023 - called at once
+            there = {file.file for file, item in zip(asked, found, strict=True) if item is not None}
+            free += [item for item in part if item[0].file not in there]
+            for file, _ in part:
+                if file.file in there:
+                    text = f"{category}/{utf8(file.relative_path)} exists on the server (--if-exists fail)"
+                    taken.append(failed(file, FailureCode.EXISTS, text))
+        return free, taken
+
+    def _requests(self, files: Iterable[tuple[LocalFile, T]]) -> Iterator[tuple[str, list[tuple[LocalFile, T]]]]:
+        """Yield the files of each category, as many as one lookup takes."""
+        offer, own = self._lookups, self._context.settings.category
+        for category, same in groupby(files, key=lambda item: item[0].category or own):
+            group = iter(same)
+            while part := list(islice(group, offer.max_files if offer is not None else 1)):
+                yield category, part
+
+    def _on_server(self, worker: Caller, files: Sequence[tuple[LocalFile, Stored | None]]) -> Iterator[bool | None]:
         """Yield whether the server has each file with the bytes of its receipt; None for unknown.
 
         Use one lookup for a group where offered, else one call for each path or receipt.
@@ -139,24 +210,22 @@ class Checks:
             for file, receipt in files:
                 yield self._by_receipt(worker, file, receipt.location if receipt is not None else None)
             return
-        api, offer, own = worker.api, self._lookups, self._context.settings.category
-        for category, same in groupby(files, key=lambda item: item[0].category or own):
-            group = iter(same)
-            while part := list(islice(group, offer.max_files if offer is not None else 1)):
-                paths = [_path(category, *item) for item in part]
-                if offer is None:
-                    found = [self._stored(api, stored_path(category, paths[0]))]
-                else:
-                    asked = [(path, file.size) for path, (file, _) in zip(paths, part, strict=True)]
-                    answer = self._asked(lambda: api.lookup(offer.endpoint, category, asked))  # noqa: B023 - called at once
-                    found = [None] * len(part) if answer is None else [item or False for item in answer]
-                for (file, receipt), path, item in zip(part, paths, found, strict=True):
-                    unsure = isinstance(item, Found) and item.size == file.size and item.sha256 is None
-                    if unsure and offer is not None and receipt is None:
-                        item = self._stored(api, stored_path(category, path))  # a lookup computes no digest
-                    yield self._is_equal(file, receipt, item) if isinstance(item, Found) else item
+        api, offer = worker.api, self._lookups
+        for category, part in self._requests(files):
+            paths = [_path(category, *item) for item in part]
+            if offer is None:
+                found = [self._stored(api, stored_path(category, paths[0]))]
+            else:
+                asked = [(path, file.size) for path, (file, _) in zip(paths, part, strict=True)]
+                answer = self._asked(lambda: api.lookup(offer.endpoint, category, asked))  # noqa: B023 - called at once
+                found = [None] * len(part) if answer is None else [item or False for item in answer]
+            for (file, receipt), path, item in zip(part, paths, found, strict=True):
+                unsure = isinstance(item, Found) and item.size == file.size and item.sha256 is None
+                if unsure and offer is not None and receipt is None:
+                    item = self._stored(api, stored_path(category, path))  # a lookup computes no digest
+                yield self._is_equal(file, receipt, item) if isinstance(item, Found) else item
 
-    def _by_receipt(self, worker: Worker, file: LocalFile, where: str | None) -> bool | None:
+    def _by_receipt(self, worker: Caller, file: LocalFile, where: str | None) -> bool | None:
         if where is None:
             return None
         if self._context.settings.tus_endpoint:
@@ -194,12 +263,29 @@ class Checks:
         return found.sha256 == _digest(file, self._context.stop.check)
 
     def finish(self, api: Api, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Write the receipts of stored files first, then verify: a kill meanwhile sends no file again."""
-        run, verify = self._context.run, self._context.settings.verify
-        stored = [_receipt(outcome) for outcome in outcomes if outcome.error is None]
+        """Write the receipts of stored files first, then hash and verify: a kill meanwhile sends no file again."""
+        run, digests, verify = self._context.run, self._context.digests, self._context.settings.verify
+        if digests is not None:
+            outcomes = [replace(outcome, digest=digests.known(outcome.file)) for outcome in outcomes]
+        stored = [_receipt(outcome, verify=verify) for outcome in outcomes if outcome.error is None]
         if stored:
             run.completed(stored)
+        outcomes = [self._hashed(outcome) for outcome in outcomes]
         return [self.verified(api, outcome) if verify and outcome.error is None else outcome for outcome in outcomes]
+
+    def _hashed(self, outcome: Outcome) -> Outcome:
+        """Return the outcome with the digest of a stored file, with `--digest`."""
+        digests, file = self._context.digests, outcome.file
+        if digests is None:
+            return outcome
+        try:
+            if outcome.error is None and outcome.sha256 is None:
+                outcome = replace(outcome, digest=digests.complete(file))
+                self._context.run.completed([_receipt(outcome, verify=self._context.settings.verify)])
+        except errors.FileError as error:
+            outcome = replace(outcome, error=error)
+        digests.forget(file)
+        return outcome
 
     def verified(self, api: Api, outcome: Outcome) -> Outcome:
         """Compare the stored bytes with the file on disk and return the new outcome."""
@@ -208,7 +294,7 @@ class Checks:
         if outcome.checksum is not None:
             return outcome
         try:
-            mine = hash_range(file, 0, file.size, "sha256", check=context.stop.check).hex()
+            mine = outcome.digest or hash_range(file, 0, file.size, "sha256", check=context.stop.check).hex()
             equal = self._ask(lambda: _compare(api, where, mine, file.size)) if where else None
         except NO_OUTCOME:
             raise
@@ -275,9 +361,10 @@ def _digest(file: LocalFile, check: Callable[[], None]) -> str | None:
         return None
 
 
-def _receipt(outcome: Outcome) -> Stored:
-    where = outcome.location or outcome.readable
-    return Stored(outcome.file, outcome.server_id, where, outcome.checksum, outcome.verified)
+def _receipt(outcome: Outcome, *, verify: bool = False) -> Stored:
+    """Return the receipt, with `verify` without a digest that was not compared: a resumed run verifies the file."""
+    where, sha256 = outcome.location or outcome.readable, outcome.checksum if verify else outcome.sha256
+    return Stored(outcome.file, outcome.server_id, where, sha256, outcome.verified)
 
 
 def _compare(api: Api, where: str, mine: str, size: int) -> bool | None:

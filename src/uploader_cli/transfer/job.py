@@ -33,6 +33,7 @@ RUN_ENDING = (
     errors.NotAnUploadServer,
 )
 """Errors that end the run: they concern every file."""
+FORGOTTEN = (FailureCode.CHANGED, FailureCode.VANISHED, FailureCode.INTEGRITY, FailureCode.EXISTS)
 REFUSED_FOR_GOOD = (413, 415, 422)
 """Refusals of one file's content; any other status may come from a proxy, a portal, a token or a redeploy."""
 
@@ -60,7 +61,8 @@ class Outcome:
     """The result of one file: the server has stored it, or `error` says why not.
 
     `readable` is where the stored bytes can be read (None: `location`), `checksum` the hex SHA-256 of compared bytes,
-    `verified` is also True where the server compared every chunk, `file_path` is the path on the server.
+    `digest` that of the bytes as they were read, with `--digest`. `verified` is also True where the server compared
+    every chunk, `file_path` is the path on the server.
     """
 
     file: LocalFile
@@ -71,6 +73,12 @@ class Outcome:
     checksum: str | None = None
     verified: bool = False
     file_path: str | None = None
+    digest: str | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        """The hex SHA-256 of the file, if it is known."""
+        return self.checksum or self.digest
 
     @property
     def forgotten(self) -> bool:
@@ -78,7 +86,7 @@ class Outcome:
         error = self.error
         if isinstance(error, errors.AnswerError):
             return error.status in REFUSED_FOR_GOOD and not error.retryable
-        return error is not None and error.code in (FailureCode.CHANGED, FailureCode.VANISHED, FailureCode.INTEGRITY)
+        return error is not None and error.code in FORGOTTEN
 
 
 def failed(file: LocalFile, code: FailureCode, message: str, *, retryable: bool = False) -> Outcome:
@@ -86,15 +94,24 @@ def failed(file: LocalFile, code: FailureCode, message: str, *, retryable: bool 
     return Outcome(file, errors.FileFailure(message, code=code, retryable=retryable))
 
 
+def _checksum(sha256: str | None) -> str | None:
+    return f"sha256:{sha256}" if sha256 else None
+
+
 class Ledger:
     """The files in progress. Emit their events: attempts, and exactly one end for each file. Thread-safe."""
 
     def __init__(
-        self, emit: Callable[[Event], None], run: RunHandle, clock: Callable[[], float] = time.monotonic
+        self,
+        emit: Callable[[Event], None],
+        run: RunHandle,
+        url_of: Callable[[str], str],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`url_of(where)` returns the URL of a stored file from its path in an answer."""
         self.open: dict[int, LocalFile] = {}
         self.failures = 0
-        self._emit, self._run, self._clock = emit, run, clock
+        self._emit, self._run, self._url_of, self._clock = emit, run, url_of, clock
         self._lock = threading.Lock()
         self._attempts: dict[int, int] = {}
         self._began: dict[int, float] = {}
@@ -141,10 +158,11 @@ class Ledger:
         else:
             self.skip(file, SKIPS[refusal.code])
 
-    def skip(self, file: LocalFile, reason: SkipReason) -> None:
-        """Leave the file out."""
+    def skip(self, file: LocalFile, reason: SkipReason, where: str | None = None, sha256: str | None = None) -> None:
+        """Leave the file out; where it is on the server, `where` and its hex `sha256`, if known, are reported."""
         if self._close(file):
-            self._emit(ev.FileSkipped(file.file, file.path, reason, file))
+            url = self._url_of(where) if where else None
+            self._emit(ev.FileSkipped(file.file, file.path, reason, file, checksum=_checksum(sha256), url=url))
 
     def fail_all(self, error: errors.UploaderError) -> None:
         """End every open file: those with an attempt fail with `error`, the others are skipped."""
@@ -166,7 +184,7 @@ class Ledger:
         self._emit(ev.FilesCancelled(tuple(file.file for file in left), left))
 
     def _complete(self, outcome: Outcome) -> None:
-        file = outcome.file
+        file, where = outcome.file, outcome.readable or outcome.location
         began, attempts = self._began.get(file.file), self._attempts.get(file.file, 1)
         if self._close(file):
             self._emit(
@@ -179,7 +197,8 @@ class Ledger:
                     verified=outcome.verified or outcome.checksum is not None,
                     attempts=attempts,
                     seconds=round(self._clock() - began, 3) if began is not None else 0.0,
-                    checksum=f"sha256:{outcome.checksum}" if outcome.checksum else None,
+                    checksum=_checksum(outcome.sha256),
+                    url=self._url_of(where) if where else None,
                     file_path=outcome.file_path,
                     local=file,
                 )

@@ -10,6 +10,7 @@ from uploader_cli import errors
 from uploader_cli.core.events import RunWarning, SessionCreated, SessionFinished, SkipReason, WarningCode
 from uploader_cli.core.plan import ASSUMED, endless, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
+from uploader_cli.transfer.bodies import ignore_read
 from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from uploader_cli.core.tus import Capabilities
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.bodies import OnRead
+    from uploader_cli.transfer.digests import Digests
     from uploader_cli.transfer.job import Followers, Ledger
     from uploader_cli.transfer.journal import RunHandle
     from uploader_cli.transfer.pacing import Stop
@@ -43,7 +46,13 @@ class Context:
     ledger: Ledger
     run: RunHandle
     throttle: Callable[[int], int]
+    digests: Digests | None = None  # None unless a digest of each file is wanted
     sessions: set[UploadSession] = field(default_factory=set)  # open sessions
+
+    @property
+    def on_read(self) -> OnRead:
+        """What gets the bytes of files as they are read to send them."""
+        return self.digests.read if self.digests is not None else ignore_read
 
     @property
     def fails_fast(self) -> bool:
@@ -74,9 +83,11 @@ def first_contact(context: Context, api: Api, files: Sequence[LocalFile]) -> tup
     """
     settings, retry = context.settings, context.retry
     if settings.tus_endpoint:
+        check_offer(settings, None, lookup=False)
         api.tus = retry.run(TusClient(api, settings.target_url).options, at_most=FIRST_CONTACT_RETRIES)
         return endless(api.tus.max_size), None
     limits = retry.run(api.health, at_most=FIRST_CONTACT_RETRIES)
+    check_offer(settings, limits, lookup=api.lookups is not None)
     if limits is not None:
         return limits, _session_before(context, api)
     assumed = next(plan_sessions((file for file in files if not refusal(file, ASSUMED)), ASSUMED), None)
@@ -100,6 +111,22 @@ def choose(settings: Settings, offered: Capabilities | None) -> Capabilities | N
             hint="leave the option out: files then travel in batch mode",
         )
     return None if settings.protocol == "batch" else offered
+
+
+def check_offer(settings: Settings, limits: Limits | None, *, lookup: bool) -> None:
+    """Raise `UsageError` for `--dest` and `--if-exists fail` at a server that lacks directories or the `lookup`."""
+    directories, server = bool(settings.tus_endpoint) or (limits is not None and limits.relative_paths), settings.server
+    if settings.dest and not directories:
+        raise errors.UsageError(
+            f"{settings.sources.get('dest', '--dest')}: {server} keeps no directories (its /health offers none)",
+            hint="omit it: the server stores files by their names",
+        )
+    if settings.if_exists == "fail" and not lookup:
+        option = settings.sources.get("if_exists", "--if-exists")
+        raise errors.UsageError(
+            f"{option}: fail needs a lookup of stored files, which {settings.target_url} does not offer",
+            hint="omit it: the server decides what happens to a file whose name is taken",
+        )
 
 
 def _session_before(context: Context, api: Api) -> Opened | None:

@@ -12,12 +12,22 @@ from urllib.parse import urljoin
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.protocol import utf8
+from uploader_cli.core.codes import FailureCode
+from uploader_cli.core.protocol import TAKEN, utf8
 from uploader_cli.core.sizes import FIRST_CHUNK
 from uploader_cli.core.tus import LARGE, LARGE_AND_FAR, LEAST_PART, checksum_header, chunk_length
 from uploader_cli.core.tus import parts as cut
-from uploader_cli.transfer.bodies import IN_MEMORY, Body, Buffers, HashedChunks, Piece, content_type, open_unchanged
-from uploader_cli.transfer.job import Outcome, ends_run
+from uploader_cli.transfer.bodies import (
+    IN_MEMORY,
+    Body,
+    Buffers,
+    HashedChunks,
+    Piece,
+    content_type,
+    ignore_read,
+    open_unchanged,
+)
+from uploader_cli.transfer.job import Outcome, ends_run, failed
 from uploader_cli.transfer.journal import ClaimState, PendingPart, PendingUpload
 from uploader_cli.transfer.metadata import metadata_of
 from uploader_cli.transfer.pool import Step
@@ -141,6 +151,8 @@ class TusFile:
             elif isinstance(error, errors.PatchBlocked) and self._tus.in_batch is not None:
                 self._tus.in_batch(self, error)
                 self.session.over(worker.api, 1, given_up=1)
+            elif isinstance(error, errors.AnswerError) and error.error == TAKEN:
+                yield [failed(file, FailureCode.EXISTS, str(error))]
             else:
                 yield [Outcome(file, error)]
             return
@@ -155,7 +167,8 @@ class TusFile:
     def _send(self, worker: Worker) -> Position | None:
         """Return the complete upload; None where its parts have become jobs."""
         tus, run, file, upload, session = self._tus, self._context.run, self.file, self._upload, self.session.id
-        count = 1 if self.resumes else tus.parts(file.size, tus.pool.idle, worker.api.request_ids.round_trip)
+        idle = tus.pool.idle if run.secret is None else 0  # another process would not find the parts
+        count = 1 if self.resumes else tus.parts(file.size, idle, worker.api.request_ids.round_trip)
         sizes, parts = [size for _, size in cut(file.size, count)], upload.parts
         if len(sizes) > 1:
             self._upload, parts = run.creating(file, session), run.split(file, sizes)
@@ -240,6 +253,8 @@ class TusFile:
                 return self._own_metadata()
             named = {"filename": utf8(file.name), "filetype": content_type(file.name)}
             named |= {"relativePath": utf8(file.relative_path), "lastModified": str(file.mtime_ns // 1_000_000)}
+            if self._context.settings.if_exists == "fail":
+                named["ifExists"] = "fail"
             return {"uploadKey": self._upload.upload_key} | named | session | self._own_metadata()
         if self._foreign:
             return session
@@ -342,6 +357,7 @@ class Part:
         self.checked, self.pledged = known.checked_until, known.pledged_until
         self.confirmed = self.sent = 0
         self._job, self._tus, self._run, self._journaled = job, tus, tus.context.run, self.pledged
+        self._on_read = tus.context.on_read if not self.start else ignore_read  # a digest needs the bytes in order
         self._offset: int | None = None  # the server's offset; None while it is unknown
         self._most = -1  # the highest offset so far
         self._reach = self.size  # the highest offset that the server can have: the end of what was sent
@@ -359,7 +375,9 @@ class Part:
         job, tus = self._job, self._tus
         self._client, self._hashed = worker.tus, None
         if tus.checksum is not None:
-            self._hashed = HashedChunks(job.file, tus.checksum, job.check, worker.helper, tus.buffers)
+            self._hashed = HashedChunks(
+                job.file, tus.checksum, job.check, worker.helper, tus.buffers, on_read=self._on_read
+            )
         try:
             with open_unchanged(job.file) as self._source:
                 while self._offset != self.size:
@@ -484,6 +502,8 @@ class Part:
         """Return the body of a chunk and its checksum header; start hashing the next chunk."""
         tus, job, start, end = self._tus, self._job, self.start + offset, offset + size
         checksum = data = None
+        if tus.context.digests is not None and not self.start:
+            tus.context.digests.reach(job.file, offset)  # what an earlier run has sent
         if self._hashed is not None:
             digest, data = self._hashed.of(start, size)
             checksum = checksum_header(tus.checksum or "", digest)
@@ -500,6 +520,7 @@ class Part:
             check=job.check,
             throttle=tus.context.throttle,
             on_sent=lambda _file, sent: job.report_sent(self, offset + sent),
+            on_read=self._on_read,
         )
         return body, checksum
 
