@@ -574,6 +574,13 @@ class AlarmOver(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WorkersChanged(Event):
+    """An import runs in `workers` processes now."""
+
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
 class Paused(Event):
     """All requests wait `seconds` from now; 0 ends the pause. `waited` is how long it has lasted already."""
 

@@ -178,7 +178,7 @@ def _counts(state: ProgressState, now: float, width: int, small: int) -> Row:
     speed = f"{pace:,.0f} files/s" if pace >= 1.5 else ""
     files = (f"{done:,} of {least}" + (f"{total:,}" if speed else plural(total, "file")), "bold")
     under_way = f"{plural(small, 'small file')} under way" if small else ""
-    failed: Row = [(f"{state.failed:,} failed", "bold red")] if state.failed else []
+    failed: Row = [(overview.failed(state), "bold red")] if state.failed else []
     others = [
         (f"{count:,} {word}", style)
         for count, word, style in (

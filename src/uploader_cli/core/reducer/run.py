@@ -150,6 +150,10 @@ def _channel_changed(state: ProgressState, event: ev.ChannelChanged, now: float)
     return [event]
 
 
+def _workers_changed(state: ProgressState, event: ev.WorkersChanged, _now: float) -> None:
+    state.channel.workers = event.workers
+
+
 def _poll_failed(state: ProgressState, event: ev.PollFailed, now: float) -> None:
     state.measures.failed_polls += 1
     state.channel.stale, state.channel.failure = event.reason, event.error
@@ -208,6 +212,7 @@ HANDLERS: Handlers = {
     ev.CallMade: _call_made,
     ev.ServerClock: _server_clock,
     ev.ChannelChanged: _channel_changed,
+    ev.WorkersChanged: _workers_changed,
     ev.PollFailed: _poll_failed,
     ev.AnalysisStarted: _analysis_started,
     ev.AnalysisMessage: _analysis_message,
