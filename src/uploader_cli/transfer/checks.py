@@ -14,6 +14,7 @@ from uploader_cli.core.packs import Found
 from uploader_cli.core.protocol import utf8
 from uploader_cli.transfer.api import NO_ANSWER, stored_path
 from uploader_cli.transfer.bodies import hash_range, open_unchanged
+from uploader_cli.transfer.content import Stream
 from uploader_cli.transfer.job import Outcome, failed
 from uploader_cli.transfer.journal import ClaimState, Stored
 from uploader_cli.transfer.retry import Tries
@@ -87,6 +88,9 @@ class Checks:
                 return failed(file, FailureCode.IN_USE, "another run is uploading this file now", retryable=True)
             case ClaimState.UNKNOWN:
                 return self._unknown(api, file)
+            case ClaimState.CHANGED if file.upload_url:
+                words = f"{utf8(file.path)} has changed since an earlier upload of it to the same URL"
+                return failed(file, FailureCode.CHANGED, f"{words}: ask the service for a new upload URL")
             case ClaimState.CHANGED:
                 text = f"{utf8(file.path)} has changed since an earlier upload of it: it is sent from the beginning"
                 self._context.warn(WarningCode.FILE_CHANGED, text)
@@ -158,7 +162,7 @@ class Checks:
     def _by_receipt(self, worker: Worker, file: LocalFile, where: str | None) -> bool | None:
         if where is None:
             return None
-        if self._context.settings.tus_endpoint:
+        if self._context.settings.foreign:
             # Not retried: many servers answer 404 for a finished upload, and each retry would wait longer.
             position = self._asked(lambda: worker.tus.head(where), at_most=0)
             return None if position is None else position.offset == file.size
@@ -207,7 +211,8 @@ class Checks:
         if outcome.checksum is not None:
             return outcome
         try:
-            mine = hash_range(file, 0, file.size, "sha256", check=context.stop.check).hex()
+            read = file.content.sha256 if isinstance(file.content, Stream) else None
+            mine = read or hash_range(file, 0, file.size, "sha256", check=context.stop.check).hex()
             equal = self._ask(lambda: _compare(api, where, mine, file.size)) if where else None
         except NO_OUTCOME:
             raise
@@ -240,7 +245,8 @@ def _readable(files: Sequence[LocalFile]) -> tuple[list[LocalFile], list[Outcome
     readable, ended = [], []
     for file in files:
         try:
-            open_unchanged(file).close()
+            if not file.once:
+                open_unchanged(file).close()
         except errors.FileError as error:
             ended.append(Outcome(file, error))
         else:

@@ -112,14 +112,15 @@ class Answer:
 
 
 class Http:
-    """A client with persistent connections. Credentials are sent only to the settings' server."""
+    """A client with persistent connections. Credentials are sent only to the origin of `Settings.trusted_url`."""
 
     def __init__(self, settings: Settings, ids: RequestIds | None = None) -> None:
         self.request_ids = ids or RequestIds()
         self.sockets = Sockets(self.request_ids.answered)
         self.session = make_session(settings, self.sockets, self.request_ids)
         self._settings = settings
-        self._option = OPTIONS[settings.target_option].flag
+        self._option = OPTIONS["upload_url" if settings.upload_url else settings.target_option].flag
+        self._trusted = settings.trusted_url
 
     def request(
         self,
@@ -179,7 +180,7 @@ class Http:
         session, request = self.session, requests.PreparedRequest()
         request.method, request.url, request.body = method, _dialled(url), data
         request.headers = CaseInsensitiveDict(cast("dict[str, str]", session.headers))
-        if not trusts(self._settings.target_url, request.url):
+        if not trusts(self._trusted, request.url):
             for name in self._settings.headers:
                 request.headers.pop(name, None)
             own = {name: value for name, value in own.items() if name.lower() not in CREDENTIALS}
@@ -251,7 +252,7 @@ def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = 
         session.cert = str(settings.client_cert)
     session.headers["User-Agent"] = f"uploader ({platform.system()})"
     session.headers.update(dict(settings.headers))
-    adapter = _Adapter(settings.target_url, sockets, ids or RequestIds())
+    adapter = _Adapter(settings.trusted_url, sockets, ids or RequestIds())
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session

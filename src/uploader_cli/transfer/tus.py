@@ -84,10 +84,12 @@ class TusClient:
     ) -> Position:
         """Create an upload of `length` bytes (tus 1.0, creation; with `body`: creation-with-upload).
 
-        It may be `partial`, or the concatenation of the URLs `parts`, with `length` None. Raise `SessionLost` for an
-        unknown or ended session.
+        It may be `partial`, or the concatenation of the URLs `parts`. `length` is None for that, and for an upload
+        whose length is sent later. Raise `SessionLost` for an unknown or ended session.
         """
         headers = {} if length is None else {"Upload-Length": str(length)}
+        if length is None and not parts:
+            headers["Upload-Defer-Length"] = "1"
         if partial or parts:
             headers["Upload-Concat"] = "partial" if partial else "final;" + " ".join(parts)
         if encoded := encode_metadata(metadata):  # servers refuse an empty one (docs/protocol.md, section 5)
@@ -118,9 +120,16 @@ class TusClient:
         error.retryable = True
         raise error
 
-    def patch(self, url: str, offset: int, body: Body, checksum: str | None = None) -> Position:
-        """Send a chunk at `offset` and return the new offset. Raise a retryable `UploadGone` for 404 and 410."""
+    def patch(
+        self, url: str, offset: int, body: Body, checksum: str | None = None, length: int | None = None
+    ) -> Position:
+        """Send a chunk at `offset` and return the new offset. Raise a retryable `UploadGone` for 404 and 410.
+
+        `length` is that of an upload that was created without one (tus 1.0, creation-defer-length).
+        """
         headers = {"Upload-Offset": str(offset)}
+        if length is not None:
+            headers["Upload-Length"] = str(length)
         if not self._patch_is_blocked:
             answer = self._send("PATCH", url, headers, CHUNK_TIMEOUT, body, checksum)
             self._patch_is_blocked = is_blocked(answer)

@@ -120,6 +120,8 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
             state.renamed += 1
             if len(state.renames) < MOST_KEPT:
                 state.renames.append(event)
+    if state.unsized:
+        state.unsized, state.selected_bytes = False, event.size
     state.completed += 1
     state.completed_bytes += event.size
     state.measures.file_over(well=True)
@@ -215,11 +217,13 @@ def _settle(
         details["session"] = known.session or None
     if local is not None:
         if size is None and (local.size or local.mtime_ns):  # else unknown, see `LocalFile`
-            size = local.size
+            size = local.known_size
         details["relative_path"], details["destination"] = local.relative_path, local.destination or None
         details["category"], details["sha256"] = local.category, local.sha256
         if local.metadata:
             details["upload_metadata"] = dict(local.metadata)
+        if local.upload_url:
+            details["upload_url"] = local.upload_url
     ended = ev.FileEnded(file=file, outcome=outcome, size=size, **details)
     if known is not None or outcome is Phase.FAILED:
         state.finished.append(ended)
