@@ -9,7 +9,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, cast
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.observer import Observer
@@ -26,6 +26,14 @@ from uploader_cli.run.watch import watch
 from uploader_cli.settings import OPTIONS, Settings, resolve, user_config_file, working_directory
 from uploader_cli.transfer.journal import Journal
 
+
+class Readable(Protocol):
+    """A binary file object, which may be able to seek; a pipe, for example, is not."""
+
+    def read(self, size: int = -1, /) -> bytes | None:
+        """Return up to `size` bytes; none at the end."""
+
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -34,7 +42,7 @@ if TYPE_CHECKING:
     from uploader_cli.result import Result
     from uploader_cli.transfer.journal import RunHandle
 
-    Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | BinaryIO
+    Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Readable
 
 
 class Uploader:

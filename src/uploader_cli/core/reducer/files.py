@@ -104,6 +104,10 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
         return []
     out: list[ev.Event] = []
     file = state.running.get(event.file)
+    if state.unsized:  # the end of the stream, the only file, is known now
+        state.unsized, state.selected_bytes = False, event.size
+        if file is not None:
+            file.size = event.size
     if file is not None and (file.confirmed < event.size or file.sent < event.size):
         if file.packed:  # has no progress events
             state.sent_total += event.size
@@ -120,8 +124,6 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
             state.renamed += 1
             if len(state.renames) < MOST_KEPT:
                 state.renames.append(event)
-    if state.unsized:
-        state.unsized, state.selected_bytes = False, event.size
     state.completed += 1
     state.completed_bytes += event.size
     state.measures.file_over(well=True)
