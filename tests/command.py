@@ -28,7 +28,7 @@ QUICK_LOOKS = {"uploader_cli.transfer.batch.LOOK_AT_LEAST": 0.2}
 QUICK_STATUS = {"uploader_cli.run.analyst.QUIET": 0.3}
 """Seconds without an event of an analysis after which the server is asked for its status."""
 _SCHEMA = json.loads(schema_text())
-_VALIDATORS = {
+VALIDATORS = {
     kind["properties"]["type"]["const"]: jsonschema.Draft202012Validator({**kind, "$defs": _SCHEMA["$defs"]})
     for kind in _SCHEMA["oneOf"]
 }
@@ -109,7 +109,7 @@ def uploader(*arguments: str | Path, home: Path, **how: Any) -> Done:
 def check_stream(events: list[dict[str, Any]]) -> None:
     """Check what is true for the event stream of any run."""
     for event in events:
-        _VALIDATORS[event["type"]].validate(event)
+        VALIDATORS[event["type"]].validate(event)
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     assert len({event["run"] for event in events}) == 1
     kinds = [event["type"] for event in events]

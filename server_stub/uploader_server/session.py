@@ -43,6 +43,8 @@ class FileState:
     error: str | None = None
     error_code: str | None = None
     temporary: Path | None = None
+    may_rename: bool = True
+    """Whether it gets another name if its own is taken; otherwise it fails."""
     sha256: bytes = b""
     """Empty if unknown."""
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from uploader_server.http.errors import ApiError
 from uploader_server.metrics import counted
 from uploader_server.session import EVENT_INTERVAL, FILE_COLUMNS, STATUSES, FileState, Session
-from uploader_server.storage.paths import PERMANENT, UnsafePathError
-from uploader_server.wire import is_uuid, timestamp
+from uploader_server.storage.paths import PERMANENT, NameTakenError, UnsafePathError
+from uploader_server.wire import TAKEN, is_uuid, timestamp
 
 if TYPE_CHECKING:
     import sqlite3
@@ -156,7 +156,10 @@ class Sessions:
                 if self.faults.fails(file.original_name, path):
                     file.fail("UPLOAD_FAILED", "Failed by the server's option --fail-file")
                 else:
-                    placed.append((file, self.store.place(file.temporary, category, path)))
+                    final = self.store.place(file.temporary, category, path, rename=file.may_rename)
+                    placed.append((file, final))
+            except NameTakenError as error:
+                file.fail(TAKEN, str(error))
             except UnsafePathError as error:
                 file.fail("INVALID_PATH", str(error))
             except OSError as error:

@@ -7,6 +7,8 @@ import uuid
 from datetime import UTC, datetime
 
 CATEGORIES = ("personal", "scenic")
+TAKEN = "FILE_EXISTS"
+"""Code of the failure of a file whose name is taken, with `ifExists` (docs/protocol.md, section 9)."""
 
 
 def timestamp(moment: datetime | None = None) -> str:

@@ -29,6 +29,7 @@ COMMANDS = [
         "cancel",
         "delete",
         "validate",
+        "check",
         "doctor",
         "smoke",
         "serve",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from command import DEADLINE, environment
 from pages import blocks, codes, page, rows, section
+from serving import running_server
 
 from uploader_cli.__main__ import main
 from uploader_cli.settings import shard
@@ -117,6 +118,18 @@ def test_docs_shell_script_runs_all_shards(server: EmbeddedServer, place: Path) 
     )
     assert done.returncode == 0
     check_all_there(server, place / "import.json")
+
+
+def test_docs_check_compares_with_the_server(place: Path, capsys: pytest.CaptureFixture) -> None:
+    """The commands of the section exit 0 after the import, and 4 where a file is missing."""
+    with running_server(packs=True) as server:
+        assert main(["upload", "-q", "-s", server.url, "videos"]) == 0
+        words = [shlex.split(line) for line in blocks(section(PAGE, "## Check the result"))[0].text.splitlines()]
+        compare = [[word.replace("files.example", server.url) for word in line] for line in words]
+        assert [run(line, place) for line in compare] == [0, 0]
+        next((server.root / "personal/videos").rglob("*.mp4")).unlink()
+        assert [run(line, place) for line in compare] == [4, 4]
+    assert "missing: videos/" in capsys.readouterr().err
 
 
 def test_docs_name_the_scheduler_variables_that_are_read() -> None:

@@ -1,8 +1,9 @@
-"""The live view and its terminal: keys are neither echoed nor left for the shell, the title shows the progress."""
+"""The live view and its terminal: keys act on the run, and are neither echoed nor left for the shell."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -15,7 +16,7 @@ import sys
 import termios
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 from command import environment
@@ -27,11 +28,21 @@ if TYPE_CHECKING:
     from uploader_server.serving import EmbeddedServer
 
 
+FRAME = b"\x1b[?2026h"
+ALTERNATE_SCREEN, MAIN_SCREEN = b"\x1b[?1049h", b"\x1b[?1049l"
+
+
 class Screen:
     """A command with its live view on a terminal; `text` is its output."""
 
     def __init__(
-        self, *arguments: str | Path, home: Path, program: Sequence[str] = (), env: Mapping[str, str] | None = None
+        self,
+        *arguments: str | Path,
+        home: Path,
+        program: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        stdin: int | None = None,
+        stdout: IO[bytes] | None = None,
     ) -> None:
         self.screen, self.program = pty.openpty()
         fcntl.ioctl(self.program, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -39,13 +50,13 @@ class Screen:
         self.text = b""
         self.process = subprocess.Popen(
             program or [sys.executable, "-m", "uploader_cli", *map(str, arguments)],
-            stdin=self.program,
-            stdout=self.program,
+            stdin=self.program if stdin is None else stdin,
+            stdout=stdout or self.program,
             stderr=self.program,
             cwd=home,
             env=environment(home, TERM="xterm", **(env or {})),
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=lambda: fcntl.ioctl(2, termios.TIOCSCTTY, 0),
         )
 
     def read(self, until: Callable[[], bool]) -> None:
@@ -56,9 +67,16 @@ class Screen:
             if select.select([self.screen], [], [], 0.02)[0]:
                 self.text += os.read(self.screen, 65536)
 
-    def type(self, keys: bytes) -> None:
-        """Type; a terminal that echoes has done so when this returns."""
+    def type(self, keys: bytes, answer: bytes = b"") -> None:
+        """Type; a terminal that echoes has done so when this returns. Wait for `answer` in the output after it."""
+        before = len(self.text)
         os.write(self.screen, keys)
+        self.read(lambda: answer in self.text[before:])
+
+    def wait_for_frames(self, count: int = 2) -> None:
+        """Wait for frames that begin after the call."""
+        before = self.text.count(FRAME)
+        self.read(lambda: self.text.count(FRAME) >= before + count)
 
     def end(self) -> int:
         """Read to the end; the exit code."""
@@ -82,19 +100,110 @@ class Screen:
         os.close(self.program)
 
 
-@pytest.mark.parametrize("keys", [b"", b"\x03"])
+@pytest.mark.parametrize("keys", [b"", b"\x03", b"TERM"])
 def test_keys_are_not_drawn_and_not_left_to_the_shell(
     keys: bytes, server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """The terminal settings are restored; Ctrl-C keeps its meaning."""
+    """The terminal settings are restored, also after SIGTERM; Ctrl-C keeps its meaning. Pasted text is no command."""
     files = make_files(**{"a.mp4": 1_000_000})
-    one = Screen("upload", files, "-s", server.url, "--limit-rate", "500K", home=tmp_path)
+    one = Screen("upload", files, "-s", server.url, "--limit-rate", "600K", home=tmp_path)
     one.read(lambda: b"KiB/s" in one.text)
-    one.type(b"rm -rf precious\n" + keys)
-    assert one.end() == (130 if keys else 0)
+    one.type(b"rm -rf precious\n" + (keys if keys == b"\x03" else b""))
+    if keys == b"TERM":
+        one.process.terminate()
+    assert one.end() == {b"": 0, b"\x03": 130, b"TERM": 143}[keys]
     assert b"precious" not in one.text
     assert one.waiting == b""
     assert termios.tcgetattr(one.program) == one.before
+    assert one.text.count(ALTERNATE_SCREEN) == one.text.count(MAIN_SCREEN) == 1
+    one.close()
+
+
+def test_keys_change_the_view_and_the_run(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Keys of several bytes are none of ours, even where a read gets only their start."""
+    files = make_files(**{"a.mp4": 3_000_000})
+    one = Screen("upload", files, "-s", server.url, "--limit-rate", "100K", home=tmp_path)
+    one.read(lambda: b"? keys" in one.text)
+    one.type(b"?", b"p pause  +/- jobs  f failures  q stop")
+    one.type(b"+", b"5 jobs")
+    one.type(b"--", b"3 jobs")
+    one.type(b"f", b"no file has failed")
+    one.type(b"f", b"a.mp4")
+    for key in (b"\x1bOp", b"\x1bq", b"\x1b[1;5q", "\u00fc".encode()):
+        one.type(key[:1])
+        one.wait_for_frames(1)
+        one.type(key[1:])
+        one.wait_for_frames()
+    assert b"pausing" not in one.text
+    one.type(b"q", b"to resume: uploader resume")
+    assert one.end() == 130
+    assert termios.tcgetattr(one.program) == one.before
+    one.close()
+
+
+@pytest.mark.parametrize(("deadline", "size", "code"), [("none", 450_000, 0), ("3", 1_200_000, 3)])
+def test_paused_run_begins_no_request_and_uses_no_retry(
+    deadline: str, size: int, code: int, server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    """`--deadline` goes on, and ends a run in its pause."""
+    files = make_files(**{f"{name}.mp4": size for name in "ab"})
+    options = ("--chunk-size", "100K", "--limit-rate", "600K", "-j", "1", "--no-pack", "--retries", "0", "--json")
+    with (tmp_path / "events").open("w+b") as lines:
+        command = ("upload", files, "-s", server.url, *options, "--deadline", deadline)
+        one = Screen(*command, home=tmp_path, stdout=lines)
+        one.read(lambda: b"? keys" in one.text)
+        one.type(b"p", b"pausing" if code else b", p resumes")
+        if not code:
+            one.type(b"p", b"KiB/s")
+        assert one.end() == code
+        lines.seek(0)
+        events = [json.loads(line) for line in lines]
+    kinds = [event["type"] for event in events]
+    assert "file.retry" not in kinds
+    pause = events[kinds.index("run.paused") : kinds.index("run.finished" if code else "run.resumed")]
+    confirmed = [event["confirmed"] for event in pause if event["type"] == "file.progress"]
+    assert "file.started" not in kinds[kinds.index("run.paused") :][: len(pause)]
+    assert max(confirmed, default=0) - min(confirmed, default=0) <= 102_400
+    one.close()
+
+
+def test_keys_are_not_read_where_the_input_is_no_terminal(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    """They are discarded, as they are where keys are read."""
+    files = make_files(**{"a.mp4": 500_000})
+    with (tmp_path / "empty").open("w+b") as empty:
+        one = Screen("upload", files, "-s", server.url, "--limit-rate", "500K", home=tmp_path, stdin=empty.fileno())
+        one.read(lambda: FRAME in one.text)
+        one.type(b"q")
+        assert one.end() == 0
+    assert b"? keys" not in one.text
+    assert one.waiting == b""
+    assert termios.tcgetattr(one.program) == one.before
+    one.close()
+
+
+def test_ctrl_z_gives_the_terminal_back_until_fg(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    """In the background, after `bg`, nothing is drawn."""
+    files = make_files(**{"a.mp4": 3_000_000})
+    arguments = ["upload", str(files), "-s", server.url, "--limit-rate", "100K"]
+    one = Screen(home=tmp_path, program=["bash", "--norc", "--noprofile", "-i"])
+    one.type(shlex.join([sys.executable, "-m", "uploader_cli", *arguments]).encode() + b"\n", b"? keys")
+    before = len(one.text)
+    one.type(b"\x1a", b"Stopped")
+    assert MAIN_SCREEN in one.text[before:]
+    one.type(b"stty -a; bg; sleep 0.5; echo not\\ drawn\n", b"not drawn\r\n")
+    for mode in (b" icanon ", b" echo "):
+        assert mode in one.text[before:]
+    assert FRAME not in one.text[before:].partition(b"Stopped")[2]
+    one.type(b"fg\n", b"? keys")
+    one.type(b"q", b"to resume")
+    one.type(b"exit\n")
+    one.end()
     one.close()
 
 
@@ -162,5 +271,6 @@ def test_terminal_settings_of_a_background_job_are_unchanged(
     process.kill()
     process.wait()
     assert b"ended 0" in text
+    assert FRAME not in text
     os.close(screen)
     os.close(program)

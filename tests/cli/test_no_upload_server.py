@@ -80,7 +80,7 @@ def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
 @pytest.mark.parametrize("handler", [Files, Page, Json, Text])
 @pytest.mark.parametrize(
     "command",
-    ["upload", "upload --tus-endpoint", "validate", "status", "cancel", "delete", "watch"],
+    ["upload", "upload --tus-endpoint", "validate", "status", "cancel", "delete", "watch", "check"],
 )
 def test_commands_exit_6_where_no_upload_server_answers(
     command: str,
@@ -90,7 +90,7 @@ def test_commands_exit_6_where_no_upload_server_answers(
 ) -> None:
     """No command reports success or suggests a retry."""
     name, _, endpoint = command.partition(" ")
-    subject = str(make_files(**{"a.mp4": 10})) if name in ("upload", "validate") else SESSION
+    subject = str(make_files(**{"a.mp4": 10})) if name in ("upload", "validate", "check") else SESSION
     with serving(handler) as url:
         more = ("--wait", "0") if name == "watch" else ("--retries", "0") if name == "upload" else ()
         where = (endpoint, f"{url}/files/") if endpoint else ("-s", url)
@@ -113,11 +113,11 @@ def test_server_option_with_a_tus_server_names_the_option(
     assert "use --tus-endpoint" in done.err
 
 
-@pytest.mark.parametrize("command", ["upload", "validate", "status", "watch"])
+@pytest.mark.parametrize("command", ["upload", "validate", "check", "status", "watch"])
 def test_wrong_path_of_an_upload_server_exits_6(
     command: str, server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
-    subject = str(make_files(**{"a.mp4": 10})) if command in ("upload", "validate") else SESSION
+    subject = str(make_files(**{"a.mp4": 10})) if command in ("upload", "validate", "check") else SESSION
     more = ("--wait", "0") if command == "watch" else ()
     done = uploader(command, subject, "-s", f"{server.url}/wrong", *more, home=tmp_path)
     assert done.code == 6, done.err

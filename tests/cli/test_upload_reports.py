@@ -63,6 +63,8 @@ def test_report(server: EmbeddedServer, make_files: Callable[..., Path], tmp_pat
         (["--report", "r.txt"], "unknown report format"),
         (["--report", "json:"], "must be text"),
         (["--failed-to", "files/a.mp4"], "not the name of a list"),
+        (["--metrics-file", "gone/x.prom"], "--metrics-file: no such directory"),
+        (["--metrics-file", "files/a.mp4"], "not the name of a metrics file"),
     ],
 )
 def test_invalid_report_destination_is_an_error_before_the_upload(

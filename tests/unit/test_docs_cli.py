@@ -28,6 +28,7 @@ ENUMS = {
     "`reason` of `channel.changed`": events.ChannelReason,
     "`code` of `warning`": events.WarningCode,
     "`limits` of `plan.started`": events.LimitsOrigin,
+    "`result` of `check.file`": events.CheckResult,
 }
 
 

@@ -395,6 +395,7 @@ def test_a_token_is_not_written_into_a_config_file(settle: Resolve, own: Path) -
         "log_file = '/home/me/.profile'",
         "report = ['json:/home/me/.profile']",
         "failed_to = '/home/me/.profile'",
+        "metrics_file = '/home/me/x.prom'",
         "follow_links = true",
         "state_dir = '/home/me/elsewhere'",
     ],

@@ -57,6 +57,7 @@ class Intake(Listener):
         self.reader = BatchReader(sessions.limits, sessions.store.incoming, self, eager=True)
         self.session: Session | None = None
         self.category: str | None = None
+        self.if_exists = "rename"
         self.paths: list[str] = []
         self.task: asyncio.Future[tuple[Session, list[FileState]]]
         """The task of `receive`, which is cancelled with the session."""
@@ -93,8 +94,12 @@ class Intake(Listener):
             details = f"{len(self.paths)} paths, {len(self.reader.files)} files"
             message = "Send relativePath once for each file, or not at all"
             raise ApiError(400, "VALIDATION_ERROR", message, details=details)
+        if self.if_exists not in {"rename", "fail"}:
+            raise ApiError(400, "VALIDATION_ERROR", "ifExists must be rename or fail", details=self.if_exists)
         for file, path in zip(self.reader.files, self.paths, strict=False):
             file.relative_path = path
+        for file in self.reader.files:
+            file.may_rename = self.if_exists == "rename"
         return self.session, self.reader.files
 
     async def text(self, name: str, value: str) -> None:
@@ -107,6 +112,8 @@ class Intake(Listener):
             self._attach(self.sessions.find_open(value))
         elif name == "category":
             self.category = value
+        elif name == "ifExists":
+            self.if_exists = value
         if self.session is not None and self.category not in {None, self.session.category}:
             raise ApiError(400, "INVALID_CATEGORY", "The session has another category", details=self.session.category)
 

@@ -37,7 +37,8 @@ class Manifest(NamedTuple):
     session: str
     entries: list[Entry]
     total: int  # bytes of the data
-    digest: bytes  # SHA-256 of everything but the session; requests with the same key must have the same digest
+    may_rename: bool  # whether a file gets another name if its own is taken
+    digest: bytes  # SHA-256 of the files; requests with the same key must have the same digest
 
 
 def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
@@ -46,11 +47,13 @@ def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
         body = parse_json(text)
     except ValueError as error:
         raise _wrong(f"it is not JSON in UTF-8: {error}") from error
-    if not isinstance(body, dict) or body.keys() != {"sessionId", "files"}:
-        raise _wrong('it must be an object with exactly the keys "sessionId" and "files"')
-    session, files = body["sessionId"], body["files"]
+    if not isinstance(body, dict) or not {"sessionId", "files"} <= body.keys() <= {"sessionId", "files", "ifExists"}:
+        raise _wrong('it must be an object with the keys "sessionId" and "files", and may have "ifExists"')
+    session, files, if_exists = body["sessionId"], body["files"], body.get("ifExists", "rename")
     if not isinstance(session, str):
         raise _wrong('"sessionId" must be a string')
+    if if_exists not in ("rename", "fail"):
+        raise _wrong('"ifExists" must be rename or fail')
     if not isinstance(files, list) or not files:
         raise _wrong('"files" must be a list of at least one file')
     if len(files) > limits.files:
@@ -61,7 +64,7 @@ def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
     total = sum(entry.size for entry in entries)
     if total > limits.bytes:
         raise too_large(f"a pack has at most {limits.bytes} bytes")
-    return Manifest(session, entries, total, _digest(entries))
+    return Manifest(session, entries, total, if_exists == "rename", _digest(entries))
 
 
 def _entry(index: int, file: Any) -> Entry:

@@ -146,7 +146,7 @@ class Packs:
     def _unpack(self, session: Session, manifest: Manifest, data: bytearray) -> tuple[list[Packed], bytes]:
         """Store the files; return them and the JSON response (runs in a thread)."""
         sessions = self._sessions
-        unpacking = Unpacking(sessions.store, session.category, manifest.entries, data)
+        unpacking = Unpacking(sessions.store, session.category, manifest, data)
         unpacking.refuse(sessions.limits, session.ending, sessions.faults)
         unpacking.run()
         return unpacking.files, _answer(session.id, unpacking.files)

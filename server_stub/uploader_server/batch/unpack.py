@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from uploader_server.storage.paths import (
     BAD_NAME,
+    NameTakenError,
     UnsafePathError,
     candidates,
     check_inside,
@@ -20,10 +21,10 @@ from uploader_server.storage.paths import (
     leads_out,
     safe_parts,
 )
-from uploader_server.wire import extension
+from uploader_server.wire import TAKEN, extension
 
 if TYPE_CHECKING:
-    from uploader_server.batch.manifest import Entry
+    from uploader_server.batch.manifest import Entry, Manifest
     from uploader_server.config import Limits
     from uploader_server.faults import Faults
     from uploader_server.storage.store import Store
@@ -58,10 +59,11 @@ class Packed:
 class Unpacking:
     """Stores the files of one pack; all temporary files are complete before the first one is linked to its name."""
 
-    def __init__(self, store: Store, category: str, entries: list[Entry], data: bytearray) -> None:
+    def __init__(self, store: Store, category: str, manifest: Manifest, data: bytearray) -> None:
         self._store = store
         self._category = category
         self._base = store.root / category
+        entries, self._may_rename = manifest.entries, manifest.may_rename
         prefix = str(uuid.uuid4())[:24]
         self.files = [Packed(entry, f"{prefix}{number:012x}") for number, entry in enumerate(entries)]
         ends = list(itertools.accumulate((entry.size for entry in entries), initial=0))
@@ -144,6 +146,8 @@ class Unpacking:
                     os.makedirs(os.path.dirname(target), exist_ok=True)
                 path = self._link_numbered(file, temporary, target, data)
             file.path = path
+        except NameTakenError as error:
+            file.fail(TAKEN, str(error))
         except (FileExistsError, NotADirectoryError):
             file.fail("PATH_CONFLICT", "The path conflicts with a stored file or directory")
         except OSError as error:
@@ -151,7 +155,10 @@ class Unpacking:
             file.fail("INVALID_PATH" if permanent else "UPLOAD_FAILED", message, retryable=not permanent)
 
     def _link_numbered(self, file: Packed, temporary: str, target: str, data: memoryview) -> str:
-        """Link to the first free name, or use an existing equal file. Raises FileExistsError for a directory."""
+        """Link to the first free name, or use an existing equal file.
+
+        Raises FileExistsError for a directory, NameTakenError instead of a second name if that is not allowed.
+        """
         for candidate in candidates(Path(target)):
             try:
                 claim(Path(temporary), candidate)
@@ -159,9 +166,10 @@ class Unpacking:
                 there = candidate.stat()
                 if stat.S_ISDIR(there.st_mode):
                     raise
-                if not (stat.S_ISREG(there.st_mode) and there.st_size == len(data)):
-                    continue
-                if leads_out(candidate, self._base) or candidate.read_bytes() != data:
+                equal = stat.S_ISREG(there.st_mode) and there.st_size == len(data)
+                if not equal or leads_out(candidate, self._base) or candidate.read_bytes() != data:
+                    if not self._may_rename:
+                        raise NameTakenError from None
                     continue
                 file.existing, file.changed = True, there.st_mtime_ns
             return self._store.below(candidate)

@@ -40,13 +40,13 @@ FileProgress    id:id originalName progress:percent status:file-status relativeP
 Finish          failed?:failed-files
 Finished        success:true sessionId:id overallStatus:status completedFiles:count failedFiles:count timestamp:time
 Done            success:true message timestamp:time
-Batch           sessionId:id category:category files:batch-files relativePath?:[text]
+Batch           sessionId:id category:category files:batch-files relativePath?:[text] ifExists?:if-exists
 BatchAnswer     success:true sessionId:id files:[CompletedFile|RejectedFile] summary:Summary timestamp:time
 CompletedFile   FILE status=completed fileName filePath uploadEndTime:time isValidFormat:true isValidSize:true
 RejectedFile    FILE status=failed errorMessage errorCode
 Summary         totalFiles:count completedFiles:count failedFiles:count totalSize:count
 Pack            manifest:Manifest data:binary
-Manifest        sessionId files:pack-files
+Manifest        sessionId files:pack-files ifExists?:if-exists
 PackFile        relativePath size:pack-file-size sha256:sha256 lastModified:milliseconds
 PackAnswer      sessionId:id files:[PackedFile|FailedFile]
 PackedFile      status=stored id:id location existing?:true
@@ -105,6 +105,7 @@ TYPES: dict[str, Schema] = {
     },
     "plan": {"type": ["object", "string"], "minProperties": 1, "minLength": 1},
     "flag": {"type": "boolean"},
+    "if-exists": _one_of(["rename", "fail"]),
     "true": {"const": True},
     "false": {"const": False},
     "one": {"const": "1"},

@@ -26,6 +26,13 @@ class UnsafePathError(ValueError):
     """A relative path that is not allowed below a category."""
 
 
+class NameTakenError(Exception):
+    """A file has the requested name, and the new one must not be renamed."""
+
+    def __init__(self) -> None:
+        super().__init__("A file with other content has this name")
+
+
 def safe_parts(relative_path: str) -> list[str]:
     """Return the segments of a path below a category.
 

@@ -24,7 +24,15 @@ from uploader_server.config import StartupError
 from uploader_server.session import ENDED
 from uploader_server.storage.database import Database, VersionError
 from uploader_server.storage.disk import Disk
-from uploader_server.storage.paths import candidates, check_inside, claim, leads_out, safe_parts, unnumbered
+from uploader_server.storage.paths import (
+    NameTakenError,
+    candidates,
+    check_inside,
+    claim,
+    leads_out,
+    safe_parts,
+    unnumbered,
+)
 from uploader_server.storage.reading import Digests, Reading
 from uploader_server.wire import CATEGORIES
 
@@ -150,12 +158,13 @@ class Store:
             with self._names:
                 self._placing -= Counter(paths)  # also removes names whose count is 0
 
-    def place(self, temporary: Path, category: str, relative_path: str) -> Path:
+    def place(self, temporary: Path, category: str, relative_path: str, *, rename: bool = True) -> Path:
         """Link a received file to its final path and return that path (runs in a thread).
 
-        Existing files are never overwritten: an equal one is returned, else the new file becomes `name (2).ext`. The
-        caller removes the temporary name and flushes the new one (`Disk.names`). Raises UnsafePathError for a path that
-        leaves the category, OSError if the file system rejects it.
+        Existing files are never overwritten: an equal one is returned, else the new file becomes `name (2).ext`, or
+        without `rename` NameTakenError is raised. The caller removes the temporary name and flushes the new one
+        (`Disk.names`). Raises UnsafePathError for a path that leaves the category, OSError if the file system rejects
+        it.
         """
         base = self.root / category
         target = base.joinpath(*safe_parts(relative_path))
@@ -168,6 +177,8 @@ class Store:
                 claim(temporary, candidate)
             except FileExistsError:
                 if not candidate.is_file() or not self._equal(candidate, temporary, base):
+                    if not rename:
+                        raise NameTakenError from None
                     continue
             return candidate
         raise AssertionError("candidates() never ends")

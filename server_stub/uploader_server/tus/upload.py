@@ -62,6 +62,7 @@ class Upload:
         self.is_part = self.concat.kind == "partial"
         name = self.fields.get("filename") or self.fields.get("name") or self.id
         self.file = FileState(name, self.fields.get("relativePath") or None, self.length, self.id)
+        self.file.may_rename = self.fields.get("ifExists") != "fail"
 
     @property
     def key(self) -> str:

@@ -27,6 +27,7 @@ COMMANDS = {
     "cancel": "sessions",
     "delete": "sessions",
     "validate": "sessions",
+    "check": "sessions",
     "report": "report",
     "doctor": "checks",
     "smoke": "checks",

@@ -32,6 +32,8 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
         "newer_than": ("WHEN", "Send only files changed since then: 2d, 1h30m or a date, as 2026-01-31."),
         "shard": ("I/N|auto", "Send only part I of N; auto reads it from the job array."),
         "follow_links": ("", "Follow symbolic links instead of skipping them."),
+        "dest": ("DIR", "Store the files below this directory on the server."),
+        "if_exists": ("NAME", "If a name is taken on the server: rename the new file, or fail."),
         "skip_existing": ("", "Skip files that are already on the server."),
         "trust_receipts": ("", "With --skip-existing: if the server can't be asked, rely on earlier runs."),
         "dry_run": ("", "Print the plan with the destinations and send nothing.", "-n"),
@@ -50,6 +52,7 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
         "fail_fast": ("", "Start no new file after the first failure."),
         "resend_unknown": ("", "Send a file again even if the server may have it (stored twice)."),
         "verify": ("", "Compare the stored files with the local ones afterwards."),
+        "digest": ("", "Compute the SHA-256 of each file as it is sent, for receipts and reports."),
     },
     "Resuming": {
         "resume": ("", "Resume an interrupted run of the same command."),
@@ -63,8 +66,9 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
         "verbose": ("", "Show more detail; repeatable.", "-v"),
         "log_file": ("FILE", "Append a JSON log to FILE."),
         "log_level": ("LEVEL", "Minimum level in the log: debug, info, warning or error."),
-        "report": ("FILE", "Write a report; the suffix selects .json, .csv, .xml (JUnit) or .md; repeatable."),
+        "report": ("FILE", "Write a report; the suffix selects .json, .csv, .xml (JUnit), .md or .sha256; repeatable."),
         "failed_to": ("FILE", "Write a list of the failed files, for --from-file."),
+        "metrics_file": ("FILE", "Write metrics to FILE.prom during the run, for node_exporter (Prometheus)."),
         "on_failure": ("CMD", "Run this command when a run needs attention; its stdin is the report."),
     },
     "Connection": {

@@ -1,4 +1,4 @@
-"""The commands about sessions and files on the server: `watch`, `status`, `cancel`, `delete` and `validate`."""
+"""The commands about sessions and files on the server: `watch`, `status`, `cancel`, `delete`, `validate`, `check`."""
 
 import re
 from typing import Annotated, Any
@@ -85,3 +85,19 @@ def validate(paths: Annotated[list[str], opt.argument("PATH...", "Files and dire
     from uploader_cli.run import rest_commands as run
 
     raise typer.Exit(run.validate(settings, paths))
+
+
+@opt.with_options(
+    f"{OPTIONS} category dest from_file from_format null lenient include exclude exclude_from min_size max_size "
+    "newer_than shard follow_links jobs retries max_wait wait_for_server state_dir"
+)
+def check(
+    paths: Annotated[list[str] | None, opt.argument("[PATH...]", "Files and directories.")] = None,
+    content: Annotated[bool, opt.option("--digest", "", "Compare the content, too, by SHA-256.")] = False,
+    **given: Any,
+) -> None:
+    """Compare local files with those on the server: list the different and the missing ones."""
+    settings = opt.load({**given, "tus_endpoint": None})  # refused where the environment or a profile sets it
+    from uploader_cli.run import compare as run
+
+    raise typer.Exit(run.check(settings, paths or [], content=content))

@@ -43,8 +43,8 @@ def upload(
 
 @opt.with_options(
     "profile jobs limit_rate retries deadline max_wait wait_for_server stall warn_latency warn_error_rate lenient "
-    "resend_unknown verify analysis_to cancel_on_interrupt state_dir json progress report failed_to on_failure "
-    f"{opt.OUTPUT} {opt.REQUESTS}"
+    "resend_unknown verify analysis_to cancel_on_interrupt state_dir json progress report failed_to metrics_file "
+    f"on_failure {opt.OUTPUT} {opt.REQUESTS}"
 )
 def resume(
     run_id: Annotated[

@@ -75,6 +75,7 @@ class FailureCode(StrEnum):
     RATE_LIMITED = "rate_limited"
     UNAUTHORIZED = "unauthorized"
     IN_USE = "in_use"
+    EXISTS = "exists"
     SERVER_ERROR = "server_error"
     SERVER_REFUSED = "server_refused"
     SERVER_FAILED = "server_failed"
@@ -132,6 +133,14 @@ class PauseReason(StrEnum):
     RATE_LIMIT = "rate_limit"
     UNREACHABLE = "unreachable"
     DISK_FULL = "disk_full"
+
+
+class CheckResult(StrEnum):
+    """How a local file compares with the server's."""
+
+    SAME = "same"
+    DIFFERENT = "different"
+    MISSING = "missing"
 
 
 class LimitsOrigin(StrEnum):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.codes import ChannelReason as ChannelReason
 from uploader_cli.core.codes import ChannelState as ChannelState
+from uploader_cli.core.codes import CheckResult as CheckResult
 from uploader_cli.core.codes import FailureCode as FailureCode
 from uploader_cli.core.codes import LimitsOrigin as LimitsOrigin
 from uploader_cli.core.codes import PauseReason as PauseReason
@@ -164,6 +165,7 @@ class FileSkipped(Event):
     reason: SkipReason
     local: LocalFile | None = field(default=None, compare=False, repr=False, metadata=INTERNAL)
     relative_path: str = field(default="", compare=False, repr=False, metadata=INTERNAL)
+    checksum: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,20 @@ class RunWarning(Event):
     type: ClassVar[str] = "warning"
     code: WarningCode
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunPaused(Event):
+    """The user paused the run: what is being sent is completed, nothing else begins."""
+
+    type: ClassVar[str] = "run.paused"
+
+
+@dataclass(frozen=True, slots=True)
+class RunResumed(Event):
+    """The user ended the pause."""
+
+    type: ClassVar[str] = "run.resumed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +332,38 @@ class PlanFinished(Event):
     calls: int
     skipped: int
     failed: int
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckFile(Event):
+    """A local file was compared with the server's. `name` is its path below the category.
+
+    `stored_size` and `location` are those of the stored file, None if it is missing.
+    """
+
+    type: ClassVar[str] = "check.file"
+    file: int
+    path: str
+    size: int
+    name: str
+    result: CheckResult
+    stored_size: int | None
+    location: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckFinished(Event):
+    """The last line of a check: the number of files by result, and the bytes of the compared files."""
+
+    type: ClassVar[str] = "check.finished"
+    same: int
+    different: int
+    missing: int
+    failed: int
+    skipped: int
+    bytes: int
+    seconds: float
     exit_code: int
 
 

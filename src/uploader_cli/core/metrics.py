@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import CallMade, SessionProgress
 
 SAMPLE = 1.0  # seconds per rate sample
+LATENCIES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+"""Upper bounds of the histogram of response times, in ms."""
 LAST, LAST_TRIES = 5, 50  # how many of the newest times and attempts an alarm looks at
 
 
@@ -35,7 +37,7 @@ class Measures:
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LAST))
     lags: deque[float] = field(default_factory=lambda: deque(maxlen=LAST))
     tries: deque[bool] = field(default_factory=lambda: deque(maxlen=LAST_TRIES))  # True for each success
-    _latency: Sketch = field(default_factory=Sketch)
+    latency: Sketch = field(default_factory=Sketch)  # response times of requests without file data, in ms
     _connect: Sketch = field(default_factory=Sketch)
     _lag: Sketch = field(default_factory=Sketch)
     _rate: Sketch = field(default_factory=Sketch)
@@ -56,7 +58,7 @@ class Measures:
         self.failed_calls += not call.well
         self.tries.append(call.well)
         if call.status is not None and not call.carries and "/api/ai/" not in parts.path:
-            self._latency.add(call.seconds * 1000)
+            self.latency.add(call.seconds * 1000)
             self.latencies.append(call.seconds * 1000)
 
     def connected(self, latency_ms: float) -> None:
@@ -100,7 +102,7 @@ class Measures:
         return Metrics(
             calls=self.calls,
             failed_calls=self.failed_calls,
-            latency_ms=self._latency.spread(),
+            latency_ms=self.latency.spread(),
             dials=self.dials,
             failed_dials=self.failed_dials,
             connect_ms=self._connect.spread(),

@@ -80,13 +80,13 @@ def _found(fields: JsonObject) -> Found | None:
     return Found(size, text(fields.get("sha256")), text(fields.get("location")))
 
 
-def manifest(session: str, entries: Iterable[tuple[str, int, str, int]]) -> bytes:
+def manifest(session: str, entries: Iterable[tuple[str, int, str, int]], **more: str) -> bytes:
     """Return the manifest of a pack; each entry is (relative path, size, hex SHA-256, mtime in ms)."""
     files = [
         {"relativePath": path, "size": size, "sha256": digest, "lastModified": modified}
         for path, size, digest, modified in entries
     ]
-    return json.dumps({"sessionId": session, "files": files}, separators=(",", ":")).encode()
+    return json.dumps({"sessionId": session, **more, "files": files}, separators=(",", ":")).encode()
 
 
 def parse_answer(body: object, count: int) -> list[PackedFile] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING, Protocol
 
 from uploader_cli.core.codes import FailureCode
@@ -87,6 +87,10 @@ class LocalFile:
     def name(self) -> str:
         """The base name."""
         return self.relative_path.rsplit("/", 1)[-1]
+
+    def below(self, dest: str) -> LocalFile:
+        """Return the file with its place on the server below the directory `dest`."""
+        return replace(self, relative_path=f"{dest}/{self.relative_path}")
 
     @property
     def kind(self) -> str:

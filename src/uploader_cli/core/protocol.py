@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
 
 JsonObject = dict[str, object]
+TAKEN = "FILE_EXISTS"
+"""Code of the failure of a file whose name is taken, with `ifExists` (docs/protocol.md section 1)."""
 NOBODY = "00000000-0000-4000-8000-000000000000"
 """An ID that no session, file and upload has: requests for it change nothing."""
 
@@ -49,6 +51,7 @@ class StoredFile:
     size: int | None = None
     relative_path: str | None = None
     file_path: str | None = None
+    error_code: str | None = None
 
 
 def as_object(body: object) -> JsonObject:
@@ -114,6 +117,7 @@ def parse_batch(body: object) -> tuple[StoredFile, ...] | None:
                 server_id=text(fields.get("id")),
                 location=text(fields.get("fileName")),
                 error=text(fields.get("errorMessage")) or text(fields.get("errorCode")),
+                error_code=text(fields.get("errorCode")),
                 size=integer(fields.get("fileSize")),
                 relative_path=text(fields.get("relativePath")),
                 file_path=text(fields.get("filePath")),

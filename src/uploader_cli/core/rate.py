@@ -23,6 +23,12 @@ class Meter:
         while len(self._samples) > 2 and self._samples[1][0] <= now - self._window:
             self._samples.popleft()
 
+    def restart(self, now: float) -> None:
+        """Measure from now on: what was transferred before is no speed."""
+        self._samples.clear()
+        if self._latest is not None:
+            self.update(now, self._latest[1])
+
     def rate(self, now: float) -> float:
         """Return bytes per second over the window before `now`; it falls towards 0 without updates."""
         if not self._samples or self._latest is None:

@@ -139,6 +139,7 @@ class ProgressState:
     news: ev.RunWarning | None = None  # the newest warning or recovery
     incidents: IncidentLog = field(default_factory=IncidentLog)
     checking: str = ""  # the listed file whose digest is being checked
+    held: float | None = None  # time of the user's pause (run clock, seconds); None without one
     paused_until: float | None = None  # time of the next request (run clock, seconds); None without a pause
     paused_since: float = 0.0
     pause_reason: PauseReason = PauseReason.RATE_LIMIT
@@ -210,7 +211,9 @@ class ProgressState:
         return min(0.99, done / total) if total else 0.0
 
     def paused(self, now: float) -> bool:
-        """Return whether all requests wait. A rate limit has a known end; an outage is ended by an event."""
+        """Return whether all requests wait. A rate limit has a known end; other pauses are ended by an event."""
+        if self.held is not None:
+            return True
         if self.paused_until is None or self.outcome is not None:
             return False
         return self.paused_until > now or self.pause_reason is not PauseReason.RATE_LIMIT
@@ -219,7 +222,7 @@ class ProgressState:
         """Return the bytes per second of the last seconds; after the transfer, of the whole run."""
         if self.stopped is not None:
             return self.sent_total / max(1e-3, self.stopped - self.started)
-        return self.meter.rate(now)
+        return 0.0 if self.held is not None and self.meter.idle(now) >= BRIEF else self.meter.rate(now)
 
     def eta(self, now: float) -> float | None:
         """Return the remaining seconds of the transfer; None if unknown."""

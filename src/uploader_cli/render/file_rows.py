@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.events import FileEnded, Phase
-from uploader_cli.core.state import file_fraction
+from uploader_cli.core.state import BRIEF, file_fraction
 from uploader_cli.render import overview
 from uploader_cli.render.rows import bar
 from uploader_cli.render.words import RATE_WIDTH, SIZE_WIDTH, clock, elide, pad, plural, rate, safe, size, span
@@ -37,7 +37,7 @@ def rows_each(width: int) -> int:
 
 def running(file: FileState, state: ProgressState, now: float, width: int) -> list[Row]:
     """Draw one row, or two in a narrow terminal. A status text replaces the numbers while a file doesn't send."""
-    words, mark, percent = _words(file, now), _GLYPHS[file.phase], _percent(file)
+    words, mark, percent = _words(file, state, now), _GLYPHS[file.phase], _percent(file)
     if width < ONE_ROW:
         first = [mark, *_name(file, state, width - 8), (" " + (" " * 5 if words else percent), "")]
         return [first, [("  ", ""), *_second(file, words, now, width - 2)]]
@@ -60,7 +60,7 @@ def _second(file: FileState, words: Span | None, now: float, width: int) -> Row:
     return [*_file_bar(file, width - 1 - len(tail)), (" ", ""), (tail, words[1] if words else "")]
 
 
-def _words(file: FileState, now: float) -> Span | None:
+def _words(file: FileState, state: ProgressState, now: float) -> Span | None:
     """Return the status of a file that isn't sending, None for one that is."""
     match file.phase:
         case Phase.QUEUED:
@@ -75,6 +75,8 @@ def _words(file: FileState, now: float) -> Span | None:
             return f"{safe(file.server_status[:20]) or 'uploading'}{_server_percent(file)}", ""
         case _ if file.size is not None and file.sent >= file.size and file.meter.idle(now) >= UNCONFIRMED:
             return "sent, not confirmed", "dim"
+        case _ if state.held is not None and file.meter.idle(now) >= BRIEF:
+            return "paused", "yellow"
     return None
 
 

@@ -38,6 +38,8 @@ class Frame:
 
     def __init__(self, run: str = "") -> None:
         self._run = run
+        self.expanded = False
+        """Whether failures have all rows below the totals."""
         self._slots = Slots()
 
     def rows(self, state: ProgressState, now: float, width: int, height: int) -> list[Row]:
@@ -50,6 +52,8 @@ class Frame:
             top.insert(min(len(top), space - 1), [("! ", "bold yellow"), (alert, "bold")] if alert else [])
         top = top[:space]
         space -= len(top)
+        if self.expanded:
+            return [fit(row, width) for row in [*top, *_failures(state, width, space)]]
         column = width * 3 // 5 if width >= WIDE else width
         body = self._running(files, state, now, column, space - (space // 3 if space >= LOW else 0))
         if state.analysis is not None:
@@ -195,6 +199,19 @@ def _counts(state: ProgressState, now: float, width: int, small: int) -> Row:
 
 
 # --- failures and messages --------------------------------------------------------------------------------------------
+
+
+def _failures(state: ProgressState, width: int, space: int) -> list[Row]:
+    """Draw the newest failures, and the number of those that don't fit."""
+    if not state.failed:
+        return [[("no file has failed", "dim")]][:space]
+    shown = min(len(state.last_failures), space)
+    if shown < state.failed:
+        shown = min(shown, max(0, space - 1))
+    more = state.failed - shown
+    last = list(state.last_failures)[len(state.last_failures) - shown :]
+    rows = [trouble(*MARKS[Phase.FAILED], overview.short(one.path, state), one.message, width) for one in last]
+    return [*([[(f"  … {more:,} earlier", "dim")]] if more else []), *rows][:space]
 
 
 def _troubles(state: ProgressState, width: int, space: int, *, failures: int, messages: int) -> list[Row]:

@@ -1,11 +1,9 @@
-"""The live view: draws `frame` on a terminal, always in the same place."""
+"""The live view: draws `frame` on a terminal, always in the same place, and obeys keys."""
 
 from __future__ import annotations
 
 import os
-import sys
-from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, TextIO
 
 from rich.color import ColorSystem
 from rich.console import Console
@@ -14,61 +12,126 @@ from rich.style import Style
 from uploader_cli.core.observer import Observer
 from uploader_cli.render import overview
 from uploader_cli.render.frame import Frame
-from uploader_cli.render.rows import width_of
+from uploader_cli.render.keyboard import Keyboard
+from uploader_cli.render.rows import fit, width_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from uploader_cli.core.state import ProgressState
     from uploader_cli.render.rows import Row, Span
 
 _SPACING = 0.1
+_SOON = 0.5  # seconds until the first frame on the alternate screen
+_NOTED = 3.0  # seconds for which the note of a key is shown
 _SYNC_ON, _SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
 """Synchronised output: terminals that support it show the frame at once, others ignore it."""
 
 _ERASE, _ERASE_LINE = "\x1b[J", "\x1b[K"
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+_ALTERNATE_SCREEN, _MAIN_SCREEN, _HOME = "\x1b[?1049h\x1b[H", "\x1b[?1049l", "\x1b[H"
 _SAVE_TITLE, _RESTORE_TITLE = "\x1b[22;2t", "\x1b[23;2t"
-
-_LOCAL = 3  # index of the local modes in the result of `tcgetattr`
 
 
 class LiveView(Observer):
-    """Redraws at most ten times a second and erases itself at the end."""
+    """Redraws at most ten times a second and erases itself at the end.
 
-    def __init__(self, stream: TextIO | Console, *, color: bool = True, run: str = "") -> None:
-        """`stream` is a terminal or a ready console; `run` is the id of a run that can be resumed."""
+    On a terminal it uses the alternate screen: a terminal that becomes narrower wraps the rows of the usual one and
+    scrolls them away, where nothing can erase them. Runs that end within half a second show no view.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | Console,
+        *,
+        color: bool = True,
+        run: str = "",
+        keys: Mapping[str, Callable[[], str]] | None = None,
+    ) -> None:
+        """`stream` is a terminal or a ready console; `run` is the id of a run that can be resumed.
+
+        `keys` are what keys do in the run; each function returns a note to be shown.
+        """
         self._console = stream if isinstance(stream, Console) else _console(stream, color=color)
         self._frame = Frame(run)
-        self._place = _Place()
-        self._keys = _Keys(self._console.file)
+        self._keyboard = Keyboard(self._console.file)
+        self._keys: Mapping[str, Callable[[], str]] = {} if keys is None else keys
+        # GNU screen has none by default.
+        self._alternate = _is_emulator(self._console.file, os.environ) and "STY" not in os.environ
         self._title = _Title(self._console.file, os.environ)
+        self._lines = 0  # of the last frame
+        self._help = False
         self._due = float("-inf")
+        self._note, self._note_until = "", float("-inf")
 
     def refresh(self, state: ProgressState, now: float) -> None:
-        """Draw, unless the last frame is less than 0.1 s old."""
+        """Draw, unless the last frame is less than 0.1 s old; do what the keys ask for."""
+        if self._keyboard.stopping:
+            self.close(state, now)
+            self._keyboard.stop()
         if now < self._due - 0.02:  # tolerate jitter of a caller with the same rate
             return
+        first = self._due == float("-inf")
         self._due = max(self._due, now) + _SPACING
-        self._keys.set_echo(on=False)
+        if not self._keyboard.take():
+            return
+        if first and self._alternate:
+            self._due = now + _SOON
+            return
+        for key in self._keyboard.read():
+            self._press(key, now)
         width, height = self._console.size
-        # The last row is empty: the terminal echoes ^C there.
-        rows = [*self._frame.rows(state, now, width, height), []]
-        start = self._place.top(width, height) if self._place.rows else _HIDE_CURSOR
-        self._place.rows = rows
-        self._write(_SYNC_ON + start + self._drawn(rows) + self._title.change(state, now) + _SYNC_OFF)
+        # The last row is for keys: a terminal that echoes shows ^C there.
+        rows = [*self._frame.rows(state, now, width, height), fit(self._last_row(state, now), width - 1)]
+        output = _SYNC_ON + self._start() + self._drawn(rows, width) + self._title.change(state, now) + _SYNC_OFF
+        self._lines = len(rows)
+        self._write(output)
 
     def close(self, _state: ProgressState, _now: float) -> None:
         """Erase the view, show the cursor and discard typed input. Can be called twice."""
-        if self._place.rows:
-            width, height = self._console.size
-            self._write(self._place.top(width, height) + _ERASE + _SHOW_CURSOR + self._title.restore())
-            self._place.rows = []
-        self._keys.set_echo(on=True)
+        if self._lines:
+            leave = _MAIN_SCREEN if self._alternate else ""
+            self._write(self._start() + _ERASE + leave + _SHOW_CURSOR + self._title.restore())
+            self._lines = 0
+        self._keyboard.give_back()
 
-    def _drawn(self, rows: list[Row]) -> str:
-        """Return the rows as they are written; the rest of each line and everything below are erased."""
-        return "\n".join("".join(map(self._styled, row)) + _ERASE_LINE for row in rows) + _ERASE
+    def _press(self, key: str, now: float) -> None:
+        if key == "f":
+            self._frame.expanded = not self._frame.expanded
+        elif key == "?":
+            self._help = not self._help
+        elif (action := self._keys.get(key)) is not None:
+            self._note, self._note_until = action(), now + _NOTED
+
+    def _last_row(self, state: ProgressState, now: float) -> Row:
+        """Return a note, the keys, or how to show them."""
+        if now < self._note_until and self._note:
+            return [(self._note, "bold")]
+        if not self._keyboard.reads:
+            return []
+        if not self._help:
+            return [("? keys", "dim")]
+        paused, expanded = state.held is not None, self._frame.expanded
+        keys = {"p": "p resume" if paused else "p pause", "+": "+/- jobs", "q": "q stop"}
+        known = {key: text for key, text in keys.items() if key in self._keys}
+        known["f"] = "f files" if expanded else "f failures"
+        return [("  ".join(known[key] for key in "p+fq" if key in known), "dim")]
+
+    def _start(self) -> str:
+        """Return the control sequences to the first row of the frame."""
+        if not self._lines:
+            return (_ALTERNATE_SCREEN if self._alternate else "") + _HIDE_CURSOR
+        if self._alternate:
+            return _HOME
+        return f"\r\x1b[{self._lines - 1}A" if self._lines > 1 else "\r"
+
+    def _drawn(self, rows: list[Row], width: int) -> str:
+        """Return the rows as they are written; the rest of each line and everything below are erased.
+
+        Right after the last column some terminals would erase the character in it.
+        """
+        ends = (_ERASE_LINE if width_of(row) < width else "" for row in rows)
+        return "\n".join("".join(map(self._styled, row)) + end for row, end in zip(rows, ends, strict=True)) + _ERASE
 
     def _styled(self, part: Span) -> str:
         text, style = part
@@ -80,37 +143,11 @@ class LiveView(Observer):
         self._console.file.flush()
 
 
-class _Place:
-    """Where the last frame is: the cursor is in its last row."""
-
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
-        self._size = (0, 0)
-        self._scrolled: list[Row] = []  # rows that a terminal that became lower has scrolled off its screen
-
-    def top(self, width: int, height: int) -> str:
-        """Return the control sequence to the frame's first row, of which a narrower terminal has wrapped some."""
-        before, self._size = self._size, (width, height)
-        above = _lines(self.rows, width) - 1
-        if before[1] and height > before[1]:  # scrolled rows come back
-            above += min(_lines(self._scrolled, width), height - before[1])
-            self._scrolled = []
-        elif before != self._size:
-            kept = list(self.rows)
-            while _lines(kept[1:], width) >= height:
-                self._scrolled.append(kept.pop(0))
-        return f"\r\x1b[{above}A" if above else "\r"
-
-
-def _lines(rows: list[Row], width: int) -> int:
-    return sum(max(1, -(-width_of(row) // width)) for row in rows)
-
-
 class _Title:
     """The window's title, and the progress that some terminals show in the task bar (OSC 9;4)."""
 
     def __init__(self, stream: IO[str], env: Mapping[str, str]) -> None:
-        terminal = stream.isatty() and env.get("TERM", "") not in ("", "dumb", "linux")
+        terminal = _is_emulator(stream, env)
         self._title, self._bar = terminal, terminal and shows_progress(env)
         self._last = ""
 
@@ -131,7 +168,13 @@ class _Title:
     def restore(self) -> str:
         """Return the control sequences that undo all others."""
         bar = "\x1b]9;4;0\x1b\\" if self._bar else ""
-        return _RESTORE_TITLE + bar if self._last else ""
+        last, self._last = self._last, ""
+        return _RESTORE_TITLE + bar if last else ""
+
+
+def _is_emulator(stream: IO[str], env: Mapping[str, str]) -> bool:
+    """Return whether the stream is a terminal with a title and an alternate screen."""
+    return stream.isatty() and env.get("TERM", "") not in ("", "dumb", "linux")
 
 
 _NORMAL, _BROKEN, _ENDLESS, _PAUSED = 1, 2, 3, 4  # states of OSC 9;4
@@ -158,39 +201,3 @@ def _console(stream: TextIO, *, color: bool) -> Console:
         emoji=False,
         highlight=False,
     )
-
-
-class _Keys:
-    """The keys of a stream's terminal, if it is one. Ctrl-C and similar keys still work. Does nothing on Windows.
-
-    After `kill -9` the shell restores the terminal; another process would change it under the shell's prompt.
-    """
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._terminal: int | None = None
-        self._before: list[Any] | None = None
-        if sys.platform != "win32":
-            with suppress(OSError, ValueError, AttributeError):  # not every stream has a descriptor
-                self._terminal = stream.fileno() if stream.isatty() else None
-
-    def set_echo(self, *, on: bool) -> None:
-        """Switch the echo off, repeatedly, because a shell switches it on again (Ctrl-Z); or restore the terminal.
-
-        Input that was typed meanwhile is discarded.
-        """
-        if self._terminal is None:
-            return
-        import termios
-
-        with suppress(OSError, termios.error):  # the terminal was closed
-            if os.tcgetpgrp(self._terminal) != os.getpgrp():
-                return  # a background process that changes its terminal is stopped
-            if on:
-                before, self._before = self._before, None
-                if before is not None:
-                    termios.tcflush(self._terminal, termios.TCIFLUSH)
-                    termios.tcsetattr(self._terminal, termios.TCSANOW, before)
-            elif (modes := termios.tcgetattr(self._terminal))[_LOCAL] & termios.ECHO:
-                self._before = self._before or termios.tcgetattr(self._terminal)
-                modes[_LOCAL] &= ~termios.ECHO
-                termios.tcsetattr(self._terminal, termios.TCSANOW, modes)

@@ -52,7 +52,7 @@ class _Throttle:
 
 
 class NdjsonView(Observer):
-    """Writes the lines of a frame together, in UTF-8, and flushes them; the last line of a run or plan at once.
+    """Writes the lines of a frame together, in UTF-8, and flushes them; the last line of a run, plan or check at once.
 
     A closed pipe raises BrokenPipeError.
     """
@@ -81,7 +81,7 @@ class NdjsonView(Observer):
                 self._files[event.file].pending = None  # of an earlier attempt
             case ev.FileCompleted() | ev.FileFailed():
                 self._flush(event.file)
-            case ev.RunFinished() | ev.PlanFinished():
+            case ev.RunFinished() | ev.PlanFinished() | ev.CheckFinished():
                 for file in list(self._files):
                     self._flush(file)
                 self._write(event)

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from uploader_cli.core.alarms import why_nothing_moves
 from uploader_cli.core.events import ChannelState, PauseReason, Transport
 from uploader_cli.core.incidents import IncidentKind
+from uploader_cli.core.state import BRIEF
 from uploader_cli.core.tree import parent_of
 from uploader_cli.render.words import clock, plural, safe, size, size_of
 
@@ -104,6 +105,9 @@ def channel(now: Channel, *, latency: bool = True) -> tuple[str, str, str]:
 
 def alert(state: ProgressState, now: float) -> str:
     """Return what stops the run or makes its numbers outdated; empty if nothing does."""
+    if state.held is not None:
+        ends = now - state.advanced < BRIEF and state.running
+        return "pausing: requests being sent are completed" if ends else f"paused {clock(now - state.held)}, p resumes"
     if pause := _pause(state, now):
         return pause
     parts = []

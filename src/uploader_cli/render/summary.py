@@ -34,6 +34,7 @@ FIXES = {
     FailureCode.RATE_LIMITED: "The server limits the rate of requests: try again after the time it names.",
     FailureCode.UNAUTHORIZED: "The token is missing, wrong or expired: give another (UPLOADER_TOKEN, --token-file).",
     FailureCode.IN_USE: "Another run is sending the file: wait for it, then run the command again.",
+    FailureCode.EXISTS: "A file has this name there: choose another --dest, or omit --if-exists fail to rename yours.",
     FailureCode.SERVER_ERROR: "The server failed: contact its operator if the error persists.",
     FailureCode.SERVER_REFUSED: "The server refused the file for the reason above: correct that first.",
     FailureCode.SERVER_FAILED: "The server received the file but could not store it: contact its operator.",

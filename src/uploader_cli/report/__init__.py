@@ -1,1 +1,1 @@
-"""The files of a run: reports in four formats, the list for a retry, and combined reports."""
+"""The files of a run: reports, combined reports, the list for a retry, and metrics."""

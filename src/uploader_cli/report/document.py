@@ -23,13 +23,15 @@ FORMAT, VERSION = "uploader-report", 1
 class RunFacts:
     """What a report says about a run that is not in its state. `started` is in unix seconds.
 
-    `category` is None at a server without categories, `shard` for an unsharded run, `resumed_from` for a new one.
+    `category` is None at a server without categories, `dest` without `--dest`, `shard` for an unsharded run,
+    `resumed_from` for a new one.
     """
 
     run: str
     version: str
     started: float
     category: str | None = None
+    dest: str | None = None
     shard: Shard | None = None
     resumed_from: str | None = None
 
@@ -49,6 +51,7 @@ def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[
         "server": state.server,
         "protocol": state.protocol,
         "category": facts.category,
+        "dest": facts.dest,
         "shard": asdict(facts.shard) if facts.shard is not None else None,
         "started": rfc3339(facts.started),
         "finished": rfc3339(finished),
@@ -94,15 +97,18 @@ def _incident(incident: Incident, origin: float) -> dict[str, Any]:
     }
 
 
-def row_of(end: ev.FileEnded) -> dict[str, Any]:
-    """Return a file's row as JSON values: unknown ones are omitted, an undecodable path is also given in base64."""
+def row_of(end: ev.FileEnded, dest: str | None = None) -> dict[str, Any]:
+    """Return a file's row as JSON values: unknown ones are omitted, an undecodable path is also given in base64.
+
+    `relative_path` is that below `dest`, so that a list of the same files works with the same options.
+    """
     out: dict[str, Any] = {}
     for name in _COLUMNS:
         value = getattr(end, name)
         if value is not None or name == "size":
             out[name] = str(value) if isinstance(value, StrEnum) else value
     if end.relative_path is not None:
-        out["relative_path"] = utf8(end.relative_path)
+        out["relative_path"] = utf8(end.relative_path.removeprefix(f"{dest}/") if dest else end.relative_path)
     return portable(out)
 
 

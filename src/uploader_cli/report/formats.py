@@ -1,7 +1,8 @@
-"""Write a report as JSON or CSV, in pieces."""
+"""Write a report as JSON or CSV, or as a list of digests, in pieces."""
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -61,6 +62,31 @@ def as_json(head: dict[str, Any], spool: Spool) -> Iterator[str]:
 def as_csv(_head: dict[str, Any], spool: Spool) -> Iterator[str]:
     """Yield a header and one record per file (RFC 4180); unknown values are empty."""
     return csv_lines(COLUMNS, spool.rows())
+
+
+def as_sha256(_head: dict[str, Any], spool: Spool) -> Iterator[str]:
+    """Yield a line of `sha256sum` for each file on the server, with its path as selected."""
+    for row in filter(_is_stored, spool.rows()):
+        if checksum := row.get("checksum"):
+            name = local_path(row)
+            written = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+            mark = "\\" if written != name else ""
+            yield f"{mark}{checksum.removeprefix('sha256:')}  {written}\n"
+
+
+def without_digest(spool: Spool) -> int:
+    """Return the number of files on the server that `as_sha256` leaves out."""
+    return sum(not row.get("checksum") for row in filter(_is_stored, spool.rows()))
+
+
+def _is_stored(row: Row) -> bool:
+    return row["outcome"] == "completed" or row.get("reason") in ("present", "receipt")
+
+
+def local_path(row: Row) -> str:
+    """Return the path as in the file system, with undecodable bytes as `surrogateescape` writes them."""
+    raw = row.get("path_b64")
+    return base64.b64decode(raw).decode("utf-8", "surrogateescape") if raw else row["path"]
 
 
 def csv_lines(columns: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _OUTCOMES = ("completed", "failed", "skipped", "cancelled")
 NAMED = 20  # maximum files in several shards listed
-_OF_A_RUN = ("run", "resumed_from", "server", "category", "shard", "started", "finished", "exit_code", "counts")
+_OF_A_RUN = ("run", "resumed_from", "server", "category", "dest", "shard", "started", "finished", "exit_code", "counts")
 """The fields of each run in a combined report."""
 
 
@@ -66,8 +66,8 @@ class Merge:
         if missing:
             code = worst((code, Exit.RETRY_MAY_HELP))
         runs = sorted(self.runs.values(), key=lambda run: str(run["finished"]))
-        places = {(run["server"], run["category"]) for run in runs}
-        server, category = places.pop() if len(places) == 1 else (None, None)
+        places = {(run["server"], run["category"], run["dest"]) for run in runs}
+        server, category, dest = places.pop() if len(places) == 1 else (None, None, None)
         started = min(str(run["started"]) for run in runs)
         return {
             "format": FORMAT,
@@ -76,6 +76,7 @@ class Merge:
             "run": None,
             "server": server,
             "category": category,
+            "dest": dest,
             "shard": None,
             "started": started,
             "finished": runs[-1]["finished"],
@@ -95,7 +96,7 @@ class Merge:
 
     def _take(self, row: Row) -> None:
         run = self.runs.get(row["run"], {})
-        place = [run.get("server"), run.get("category"), row.get("destination")]
+        place = [run.get("server"), run.get("category"), run.get("dest"), row.get("destination")]
         key = json.dumps([*place, row.get("path_b64"), row["path"]])
         before = self.spool.find(key)
         if before is None:

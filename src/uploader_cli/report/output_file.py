@@ -31,10 +31,11 @@ def check(path: Path, option: str) -> None:
         raise UsageError(f"{option}: {where} is not writable", hint="give a writable path")
 
 
-def write(path: Path, text: Iterable[str], tag: str) -> None:
+def write(path: Path, text: Iterable[str], tag: str, *, sync: bool = True) -> None:
     """Write `text` to `path` atomically; `tag` makes the name of the temporary file unique.
 
-    A pipe or a device is written directly. Undecodable bytes are encoded with `surrogateescape`. Raises OSError.
+    Without `sync` the text may be lost if the system crashes. A pipe or a device is written directly. Undecodable
+    bytes are encoded with `surrogateescape`. Raises OSError.
     """
     if is_special(path):
         with path.open("wb") as stream:
@@ -46,7 +47,8 @@ def write(path: Path, text: Iterable[str], tag: str) -> None:
         with _new(made) as stream:
             stream.writelines(map(_encoded, text))
             stream.flush()
-            os.fsync(stream.fileno())
+            if sync:
+                os.fsync(stream.fileno())
         if target.exists():
             made.chmod(stat.S_IMODE(target.stat().st_mode))
         made.replace(target)

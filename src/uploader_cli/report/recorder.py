@@ -59,7 +59,7 @@ class Recorder(Observer):
         """Add the row of a file that ended."""
         if isinstance(event, FileEnded) and self._spool is not None:
             with self._guarded():
-                self._spool.put(row_of(event))
+                self._spool.put(row_of(event, self.facts.dest))
 
     def write(self, state: ProgressState) -> bool:
         """Write the reports, once; return False if one could not be written."""

@@ -6,11 +6,10 @@ for `--from-file`.
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.names import json_line
-from uploader_cli.report.formats import csv_lines
+from uploader_cli.report.formats import csv_lines, local_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,14 +38,16 @@ def as_manifest(path: Path, spool: Spool) -> Iterator[str]:
         case ".jsonl" | ".ndjson":
             return (json_line({name: value for name, value in entry.items() if value}) for entry in entries)
     end = "\0" if needs_nul(path, spool) else "\n"
-    return (_name(row) + end for row in _left(spool))
+    return (local_path(row) + end for row in _left(spool))
 
 
 def needs_nul(path: Path, spool: Spool) -> bool:
     """Return True where plain paths need NUL separators: one has a line break, or begins with U+FEFF."""
     if path.suffix.lower() in (".csv", ".jsonl", ".ndjson"):
         return False
-    return any("\n" in name or name.endswith("\r") or name.startswith("\ufeff") for name in map(_name, _left(spool)))
+    return any(
+        "\n" in name or name.endswith("\r") or name.startswith("\ufeff") for name in map(local_path, _left(spool))
+    )
 
 
 def _left(spool: Spool) -> Iterator[Row]:
@@ -63,9 +64,3 @@ def _own(row: Row) -> Row:
     """Return the columns that only some lists have."""
     existing = {"upload_url": row["upload_url"]} if "upload_url" in row else {}
     return existing | (row.get("upload_metadata") or {})
-
-
-def _name(row: Row) -> str:
-    """Return the path as in the file system, with undecodable bytes as `surrogateescape` writes them."""
-    raw = row.get("path_b64")
-    return base64.b64decode(raw).decode("utf-8", "surrogateescape") if raw else row["path"]

@@ -91,7 +91,7 @@ def _show(
     settings: Settings, prepared: Prepared, interrupts: Interrupts, journal: Journal, run: RunHandle, hint: str
 ) -> int:
     """Execute the run with the views of a command; `hint` is the command that resumes it."""
-    views = observers(settings, run.id, resume_hint=hint)
+    views = observers(settings, run.id, interrupts.keys, resume_hint=hint)
     if settings.on_failure is not None:
         from uploader_cli.run.on_failure import OnFailure
 

@@ -34,7 +34,7 @@ from uploader_cli.transfer.job import SKIPS
 from uploader_cli.transfer.journal import Journal
 from uploader_cli.transfer.journal.schema import NAME
 from uploader_cli.transfer.scheduler import GROUP
-from uploader_cli.transfer.sessions import choose
+from uploader_cli.transfer.sessions import check_offer, choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -86,6 +86,8 @@ class Plan:
         self._settings, self._tell, self._history = settings, tell, history
         self._seen, self._origin = _known(settings)
         self._tus = choose(settings, self._seen.tus)
+        if self._origin is LimitsOrigin.SEEN or settings.tus_endpoint:
+            check_offer(settings, self._seen.limits, lookup=self._seen.lookup > 1)
         self._jobs = FIRST_JOBS if settings.jobs == "auto" else settings.jobs
         self._limits = self._seen.limits if self._tus is None else replace(self._seen.limits, empty_files=True)
         self._forecast = Forecast(

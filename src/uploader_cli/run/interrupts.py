@@ -1,4 +1,4 @@
-"""Interrupts of a run: signals, a program that cancels, or the deadline. The loop stops in order."""
+"""Interrupts of a run: signals, a key, a program that cancels, or the deadline. The loop stops in order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli import signals
@@ -35,8 +35,18 @@ class Interrupts:
     """Seconds that the run may take, counted by `begin`; then this counts as an interrupt with exit code 3."""
     error: Callable[[Exit], BaseException] = SystemExit
     """What is raised where there is no run to end."""
+    keys: dict[str, Callable[[], str]] = field(default_factory=dict)
+    """What keys of the live view do in the run; each function returns a note to be shown."""
     _raises: bool = False
     _until: float = math.inf
+
+    def __post_init__(self) -> None:
+        self.keys["q"] = self._quit
+
+    def _quit(self) -> str:
+        if not self.count:
+            self.raise_(Exit.SIGINT)
+        return "stopping"
 
     def pending(self) -> int:
         """Return the number of interrupts until now."""

@@ -51,7 +51,8 @@ class OnFailure(Observer):
         """Run the command if the run needs attention."""
         if not needs_person(state.outcome):
             return
-        document = {**report_head(state, self._facts, time.time()), "files": [row_of(end) for end in self._failed]}
+        files = [row_of(end, self._facts.dest) for end in self._failed]
+        document = {**report_head(state, self._facts, time.time()), "files": files}
         document["files_left_out"] = state.failed - len(self._failed)
         problem = self._run(json.dumps(document).encode())
         if problem:

@@ -1,4 +1,4 @@
-"""`--report`, `--failed-to` and GitHub's step summary: the files written at the end of a run."""
+"""The files of a run: `--report`, `--failed-to`, `--metrics-file` and GitHub's step summary."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from uploader_cli import __version__
 from uploader_cli.core.plan import Shard
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
-from uploader_cli.render.words import safe
+from uploader_cli.render.words import plural, safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from uploader_cli.report.document import RunFacts
+    from uploader_cli.report.prometheus import MetricsFile
     from uploader_cli.report.recorder import Notices, Output, Recorder
     from uploader_cli.report.spool import Spool
     from uploader_cli.settings import Settings
@@ -30,10 +31,16 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 """Variable with the path of the Markdown file that GitHub Actions shows on a job's page."""
 
 
-def outputs(reports: Sequence[ReportFile], failed_to: Path | None, env: Mapping[str, str]) -> list[Output]:
-    """Return the functions that write the files. Raises `UsageError` for an invalid path, before anything is sent."""
+def outputs(
+    reports: Sequence[ReportFile], failed_to: Path | None, env: Mapping[str, str], metrics_file: Path | None = None
+) -> list[Output]:
+    """Return the functions that write the files at the end of a run.
+
+    Raises `UsageError` for an invalid path, also of the metrics file, before anything is sent.
+    """
     places = [("--report", report.path) for report in reports]
     places += [("--failed-to", failed_to)] if failed_to is not None else []
+    places += [("--metrics-file", metrics_file)] if metrics_file is not None else []
     if places:
         _check(places)
     out: list[Output] = [partial(_write_report, report=report) for report in reports]
@@ -53,6 +60,11 @@ def _check(places: Sequence[tuple[str, Path]]) -> None:
         is_list = path.suffix.lower() in retry_list.SUFFIXES or output_file.is_special(path)
         if option == "--failed-to" and not is_list:  # `--failed-to a.mp4` lacks its value: it would be overwritten
             raise UsageError(f"{option}: {path} is not the name of a list", hint="use the suffix .jsonl, .csv or .txt")
+        if option == "--metrics-file" and (path.suffix != ".prom" or output_file.is_special(path)):
+            raise UsageError(
+                f"{option}: {path} is not the name of a metrics file",
+                hint="use a regular file with the suffix .prom: node_exporter reads no other files",
+            )
     for _, path in places:
         if path.resolve() in seen and not str(path).startswith(os.devnull):
             raise UsageError(f"{path} would be written twice", hint="use different files")
@@ -68,12 +80,23 @@ def recorders(outputs: Sequence[Output], settings: Settings, run: RunHandle) -> 
     return [Recorder(outputs, facts_of(settings, run), time.time)]
 
 
+def metrics_files(settings: Settings, run: RunHandle) -> list[MetricsFile]:
+    """Return the observer that writes the metrics file, if one is wanted."""
+    if settings.metrics_file is None:
+        return []
+    from uploader_cli.report.prometheus import MetricsFile
+
+    facts = facts_of(settings, run)
+    return [MetricsFile(settings.metrics_file, settings.target_url, facts, time.time, secrets.token_hex(8))]
+
+
 def facts_of(settings: Settings, run: RunHandle) -> RunFacts:
     """Return the facts of a report about a run that begins now, except its outcome."""
     from uploader_cli.report.document import RunFacts
 
     category = None if settings.foreign else settings.category
-    return RunFacts(run.id, __version__, time.time(), category, Shard.of(settings.shard), run.resumed_from)
+    shard = Shard.of(settings.shard)
+    return RunFacts(run.id, __version__, time.time(), category, settings.dest, shard, run.resumed_from)
 
 
 def settled(code: int, notices: Iterable[Notices]) -> int:
@@ -98,9 +121,16 @@ def _write(option: str, path: Path, text: Iterable[str]) -> None:
 def _write_report(head: dict[str, Any], spool: Spool, *, report: ReportFile) -> str:
     from uploader_cli.report import formats, junit, markdown  # few runs write a report
 
-    kinds = {"json": formats.as_json, "csv": formats.as_csv, "junit": junit.as_junit, "markdown": markdown.as_markdown}
+    kinds = {
+        "json": formats.as_json,
+        "csv": formats.as_csv,
+        "junit": junit.as_junit,
+        "markdown": markdown.as_markdown,
+        "sha256": formats.as_sha256,
+    }
     _write("--report", report.path, kinds[report.kind](head, spool))
-    return ""
+    lacking = formats.without_digest(spool) if report.kind == "sha256" else 0
+    return f"--report: {report.path} lacks {plural(lacking, 'file')} whose digest is not known" if lacking else ""
 
 
 def _write_failed(head: dict[str, Any], spool: Spool, *, path: Path) -> str:

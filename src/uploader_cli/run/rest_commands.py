@@ -1,4 +1,4 @@
-"""The commands with one request each: status, cancel, delete, validate."""
+"""The commands with one request each: status, cancel, delete, validate; and the client of `check`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from uploader_cli.transfer.bodies import content_type
 from uploader_cli.transfer.pacing import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from uploader_cli.core.events import Event
     from uploader_cli.settings import Settings
 
 
 def status(settings: Settings, session: str) -> int:
     """Print the status of a session: exit 0 while it succeeds, 4 for partial or cancelled, 6 for an unknown one."""
-    with _api(settings, session) as api:
+    with client(settings, session) as api:
         body = api.progress_body(session)
     state = text(body.get("overallStatus")) or "unknown"
     listed = body.get("files")
@@ -47,7 +48,7 @@ def status(settings: Settings, session: str) -> int:
 
 def cancel(settings: Settings, session: str) -> int:
     """Cancel a session; the server may still store files it has received."""
-    with _api(settings, session) as api:
+    with client(settings, session) as api:
         body = api.cancel(session)
     note = "files received completely may still be stored; delete them with: uploader delete"
     _print(settings, body, [f"session {session}: cancellation accepted by the server", f"  {note}"])
@@ -56,7 +57,7 @@ def cancel(settings: Settings, session: str) -> int:
 
 def delete(settings: Settings, file_id: str) -> int:
     """Delete a stored file."""
-    with _api(settings) as api:
+    with client(settings) as api:
         body = api.delete(file_id)
     _print(settings, body, [f"file {file_id}: deleted"])
     return Exit.OK
@@ -68,7 +69,7 @@ def validate(settings: Settings, paths: Sequence[str]) -> int:
     files = [item for item in found if isinstance(item, LocalFile)]
     refused = [(item.path, [item.message]) for item in found if isinstance(item, FileFailed)]
     total = len(files) + len(refused)
-    with _api(settings) as api:
+    with client(settings) as api:
         known = api.health()
         limits, asked = known or ASSUMED, list[LocalFile]()
         for file in files:
@@ -93,14 +94,20 @@ def validate(settings: Settings, paths: Sequence[str]) -> int:
 
 
 @contextmanager
-def _api(settings: Settings, session: str = "") -> Iterator[Api]:
-    """Yield a client whose events go only to the log file. A 404 means that `session` is unknown."""
+def client(settings: Settings, session: str = "", emit: Callable[[Event], None] = lambda _event: None) -> Iterator[Api]:
+    """Yield a client whose events go to the log file and to `emit`. A 404 means that `session` is unknown."""
     run_id = secrets.token_hex(8)
     with signals.unwinding(), ExitStack() as closing:
         log = open_log(settings, run_id)
         if log:
             closing.callback(log.end)
-        api = Api(settings, log.write if log else lambda _event: None, Stop(), run=run_id)
+
+        def tell(event: Event) -> None:
+            if log:
+                log.write(event)
+            emit(event)
+
+        api = Api(settings, tell, Stop(), run=run_id)
         closing.callback(api.close)
         try:
             yield api

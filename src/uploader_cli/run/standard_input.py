@@ -57,7 +57,7 @@ def file_of(settings: Settings, source: BinaryIO, what: str) -> tuple[Settings, 
         raise UsageError(f"--name: {error}") from None
     if settings.dry_run:
         raise UsageError(f"--dry-run does not read {what}", hint="omit it")
-    content = content_of(source, name, digest=settings.verify)
+    content = content_of(source, name)
     useless = SELECTING.split()
     if content.once:
         useless += ["skip_existing", "upload_url"]
@@ -71,11 +71,13 @@ def file_of(settings: Settings, source: BinaryIO, what: str) -> tuple[Settings, 
         source_of = settings.sources.get(option)
         if source_of is not None and source_of.layer is Layer.FLAG and getattr(settings, option):
             raise UsageError(f"{OPTIONS[option].flag} and {what} exclude each other", hint="omit the option")
-    unused = {option: OPTIONS[option].default for option in useless}
+    changed = {option: OPTIONS[option].default for option in useless}
+    if content.once and settings.verify:
+        changed["digest"] = True  # computed as it is sent: it can't be read again
     # The random destination keeps it apart from other content of this name in the journal.
     size, destination = content.length or 0, f" input {secrets.token_hex(8)}"
     file = LocalFile(0, name, name, size, _changed(source), named=True, destination=destination, content=content)
-    return replace(settings, **unused), file
+    return replace(settings, **changed), file
 
 
 def _changed(source: BinaryIO) -> int:

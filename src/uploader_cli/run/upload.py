@@ -14,11 +14,12 @@ from uploader_cli.core.plan import Limits, LocalFile, Shard, of_upload
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.exit_status import Exit
+from uploader_cli.render.words import plural
 from uploader_cli.run import analysis, from_file, known_servers, reports
 from uploader_cli.run.connections import Connections, caution
 from uploader_cli.run.loop import Loop, alarms
 from uploader_cli.selection.filters import Filters
-from uploader_cli.selection.selection import Selection, holds, sharded
+from uploader_cli.selection.selection import Selection, holds, placed, sharded
 from uploader_cli.selection.walk import Step, missing, walk
 from uploader_cli.selection.walk_queue import WalkQueue
 from uploader_cli.settings import OPTIONS, hide
@@ -55,9 +56,9 @@ def prepare(
 
     `given` is sent instead of `paths`: standard input or a file object.
     """
-    found = with_url(settings, Selection([given])) if given is not None else select(settings, paths)
+    found = _selection(settings, [given]) if given is not None else select(settings, paths)
     analysis.check(settings, found)
-    return found, reports.outputs(settings.report, settings.failed_to, env)
+    return found, reports.outputs(settings.report, settings.failed_to, env, settings.metrics_file)
 
 
 def select(settings: Settings, paths: Sequence[str]) -> Selection:
@@ -77,7 +78,15 @@ def select(settings: Settings, paths: Sequence[str]) -> Selection:
     used = [OPTIONS[name].flag for name in FILTERS if getattr(settings, name) != OPTIONS[name].default]
     hint = f"check {', '.join(used)}" if used else "the directories contain no regular files"
     whole = _never_empty(steps, errors.UsageError(f"nothing to upload in {what}", hint=hint), listed=not paths)
-    return with_url(settings, Selection(_concealed(sharded(whole, shard))))
+    return _selection(settings, _concealed(sharded(whole, shard)))
+
+
+def _selection(settings: Settings, steps: Iterable[Step]) -> Selection:
+    """Return the selection with the files below `--dest`, or the only one with `--upload-url`."""
+    found = Selection(placed(steps, settings.dest) if settings.dest else steps)
+    if settings.upload_url:
+        _use_existing(settings, settings.upload_url, found)
+    return found
 
 
 def _concealed(steps: Iterable[Step]) -> Iterator[Step]:
@@ -88,18 +97,15 @@ def _concealed(steps: Iterable[Step]) -> Iterator[Step]:
         yield step
 
 
-def with_url(settings: Settings, found: Selection) -> Selection:
+def _use_existing(settings: Settings, url: str, found: Selection) -> None:
     """Give `--upload-url` to the only file of a selection. Raise `UsageError` for a directory or several files."""
-    if not settings.upload_url:
-        return found
-    option, url = settings.sources.get("upload_url", "upload_url"), settings.upload_url
-    file = found.ahead[0]
-    if not found.complete or len(found.ahead) != 1 or (isinstance(file, LocalFile) and not file.named):
-        hint = "give one file; a list has a column upload_url for several ones"
-        raise errors.UsageError(f"{option} is the upload of one file, not of a directory or of several", hint=hint)
-    if isinstance(file, LocalFile):
-        found.ahead[0] = replace(file, upload_url=url, destination=of_upload(url))
-    return found
+    for file in found.ahead:  # none in another shard
+        if not found.complete or len(found.ahead) > 1 or (isinstance(file, LocalFile) and not file.named):
+            hint = "give one file; a list has a column upload_url for several ones"
+            option = settings.sources.get("upload_url", "upload_url")
+            raise errors.UsageError(f"{option} is the upload of one file, not of a directory or of several", hint=hint)
+        if isinstance(file, LocalFile):
+            found.ahead[0] = replace(file, upload_url=url, destination=of_upload(url))
 
 
 def _filters(settings: Settings) -> Filters:
@@ -154,7 +160,8 @@ def execute(
     """
     found, outputs = prepared
     recorders = reports.recorders(outputs, settings, run)
-    loop = Loop([*recorders, *observers], alarms(settings))
+    metrics = reports.metrics_files(settings, run)
+    loop = Loop([*recorders, *metrics, *observers], alarms(settings))
     queue, connections = WalkQueue(found, loop.emit), Connections(settings, loop, run.id)
     api, places, limits = connections.api, analysis.Places(run), list[Limits]()
     loop.listeners += [queue.settle, *([places.listen] if settings.analyze != "none" else [])]
@@ -223,14 +230,14 @@ def execute(
         interrupts.finished = True
     if error is not None and not isinstance(error, errors.UploaderError):
         raise error
-    return outcome, [one.notices for one in recorders]
+    return outcome, [*(one.notices for one in recorders), *(one.notices for one in metrics)]
 
 
 def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, object], dict[str, object]]:
     """Return the journal's keys of a run: its target, the arguments to resume it, and the identity of its command."""
     # Other metadata may mean another bucket: what is known of a file there says nothing about this one.
     destination = " ".join(["tus", *map(str, settings.metadata)]) if settings.foreign else settings.category
-    target = Target(settings.target_url, destination)
+    target = Target(settings.target_url, f"{destination}/{settings.dest}" if settings.dest else destination)
     here = working_directory()
     cwd = here.anchor if here is GONE else str(here)  # without it all paths are absolute
     arguments: dict[str, object] = {"paths": list(paths), "cwd": cwd, "options": settings.storable()}
@@ -287,10 +294,14 @@ def _until_stopped(
 ) -> ev.EngineStopped:
     """Turn the loop until the scheduler ends; the first interrupt stops it, the second closes its connections."""
     give_up: float | None = None
+    keys = _keys(scheduler)
+    interrupts.keys.update(keys)
     while True:
         stopped = loop.turn()
         connections.tend()
         if stopped is not None:
+            for key in keys:
+                del interrupts.keys[key]
             return stopped
         if not interrupts.pending():
             continue
@@ -300,6 +311,19 @@ def _until_stopped(
         if interrupts.count > 1 or time.monotonic() > give_up:
             scheduler.shut()
             give_up = time.monotonic() + GRACE  # --cancel-on-interrupt sends one more request
+
+
+def _keys(scheduler: Scheduler) -> dict[str, Callable[[], str]]:
+    """Return what keys of the live view do while files are sent; each function returns a note to be shown."""
+
+    def change_jobs(step: int) -> str:
+        return plural(scheduler.change_jobs(step), "job")
+
+    def pause() -> str:
+        scheduler.toggle_pause()
+        return ""
+
+    return {"p": pause, "+": lambda: change_jobs(1), "-": lambda: change_jobs(-1)}
 
 
 def _exit_code(loop: Loop, connections: Connections, error: BaseException | None, interrupts: Interrupts) -> Exit:

@@ -17,6 +17,7 @@ from uploader_cli.render.words import safe
 from uploader_cli.settings import DEFAULT, Layer, mask
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from uploader_cli.core.state import ProgressState
@@ -27,10 +28,12 @@ UNFOLDED = 100_000
 """Columns where there is no terminal, so that lines are not wrapped and paths can be searched."""
 
 
-def observers(settings: Settings, run_id: str, *, resume_hint: str = "") -> list[Observer]:
+def observers(
+    settings: Settings, run_id: str, keys: Mapping[str, Callable[[], str]] | None = None, *, resume_hint: str = ""
+) -> list[Observer]:
     """Return the observers of a run, in closing order: the view is closed before the summary is printed.
 
-    `resume_hint` is the command that resumes the run, if it can be resumed.
+    `keys` is `Interrupts.keys`; `resume_hint` is the command that resumes the run, if it can be resumed.
     """
     out: list[Observer] = []
     tty = sys.stderr.isatty()
@@ -54,7 +57,7 @@ def observers(settings: Settings, run_id: str, *, resume_hint: str = "") -> list
     if kind == "live":
         from uploader_cli.render.live import LiveView
 
-        out.append(LiveView(sys.stderr, color=color, run=run_id if resume_hint else ""))
+        out.append(LiveView(sys.stderr, color=color, run=run_id if resume_hint else "", keys=keys))
     elif kind == "plain":
         from uploader_cli.render.plain import PlainView
 

@@ -43,7 +43,9 @@ def watch_command(settings: Settings, sessions: Sequence[str], wait: float) -> i
     """Follow sessions of other uploaders; each must be known within `wait` seconds."""
     run_id = secrets.token_hex(8)
     with interruptible() as interrupts:
-        return watch(settings, sessions, wait, observers(settings, run_id), interrupts, run_id).exit_code
+        return watch(
+            settings, sessions, wait, observers(settings, run_id, interrupts.keys), interrupts, run_id
+        ).exit_code
 
 
 def watch(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import time
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from uploader_cli.core.events import FileFailed
 from uploader_cli.core.names import raw_bytes
 from uploader_cli.core.plan import LocalFile
 
@@ -63,6 +65,16 @@ def sharded(steps: Iterable[Step], shard: Shard | None) -> Iterator[Step]:
     for step in steps:
         other = shard is not None and step is not None and not holds(shard, step.relative_path or step.path)
         yield None if other else step
+
+
+def placed(steps: Iterable[Step], dest: str) -> Iterator[Step]:
+    """Yield the steps with files whose place on the server is below the directory `dest`."""
+    for step in steps:
+        if isinstance(step, LocalFile):
+            step = step.below(dest)
+        elif isinstance(step, FileFailed) and step.local is not None:
+            step = replace(step, local=step.local.below(dest))
+        yield step
 
 
 def holds(shard: Shard, relative_path: str) -> bool:

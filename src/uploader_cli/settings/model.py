@@ -141,6 +141,8 @@ class Settings:
     newer_than: Moment | None = option(values.moment, default=None, stored=True)
     shard: str | None = option(shard.parse, default=None, in_config=False, stored=True)
     follow_links: bool = option(default=False, allow_cwd_config=False, stored=True)
+    dest: str | None = option(values.directory, default=None, stored=True)
+    if_exists: Literal["rename", "fail"] = option(default="rename", stored=True)
     from_file: Path | Literal["-"] | None = option(values.path_or_stdin, default=None, allow_cwd_config=False)
     from_format: Literal["auto", "plain", "nul", "csv", "jsonl"] = option(default="auto", stored=True)
     null: bool = option(default=False, stored=True)
@@ -160,6 +162,7 @@ class Settings:
     resend_unknown: bool = option(default=False, stored=True)
     resume: bool = option(default=True)
     verify: bool = option(default=False, stored=True)
+    digest: bool = option(default=False, stored=True)
     analyze: Literal["none", "content", "fusion", "music"] = option(default="none", stored=True)
     analysis_to: Path | None = option(values.path, default=None, allow_cwd_config=False)
     cancel_on_interrupt: bool = option(default=False, stored=True)
@@ -172,6 +175,7 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"] = option(default="info")
     report: tuple[ReportFile, ...] = option(values.report_file, default=(), many=True, allow_cwd_config=False)
     failed_to: Path | None = option(values.path, default=None, allow_cwd_config=False)
+    metrics_file: Path | None = option(values.path, default=None, allow_cwd_config=False)
     on_failure: str | None = option(values.command, default=None, shown=False, allow_cwd_config=False)
     token: str | None = option(
         values.secret, default=None, shown=False, allow_cwd_config=False, in_config=False, on_command_line=False
@@ -234,6 +238,11 @@ class Settings:
         return directory
 
     @property
+    def hashes(self) -> bool:
+        """Whether the SHA-256 of each file is computed: with `--digest`, and for a report that lists digests."""
+        return self.digest or any(report.kind == "sha256" for report in self.report)
+
+    @property
     def headers(self) -> dict[str, str]:
         """The headers of `--header`, to be sent with each request."""
         return {header.name: header.value for header in self.header}
@@ -244,7 +253,7 @@ class Settings:
         They are complete, so that neither the environment nor a later config file changes the run. Secrets (token,
         header, a proxy with user and password) and `insecure` are not included. `resume` is always on.
         """
-        stored: dict[str, str | list[str] | bool] = {"resume": True, **dict.fromkeys(NONE, "none")}
+        stored: dict[str, str | list[str] | bool] = {"resume": True, "dest": ".", **dict.fromkeys(NONE, "none")}
         for name, spec in OPTIONS.items():
             value = getattr(self, name)
             unused = {"server": self.tus_endpoint or not self.server, "category": self.foreign}

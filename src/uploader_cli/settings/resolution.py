@@ -187,6 +187,7 @@ def _with_upload_url(settings: Settings) -> Settings:
         "category": "a tus server has no categories",
         "metadata": "the upload was created with its metadata",
         "from_file": "a list has a column upload_url",
+        "dest": "the upload has its place already",
     }
     if settings.protocol == "batch":
         excluded["protocol"] = "the upload is one of the tus protocol"
@@ -227,6 +228,11 @@ def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -
             f"{settings.sources['chunk_size']}: {written_size(size)} does not fit the rule of the server, {rule}"
             f" ({settings.sources['chunk_rule']})",
             hint="omit it: the size is chosen by that rule",
+        )
+    if settings.dest and settings.preset and not any("{path}" in (item.template or "") for item in settings.metadata):
+        raise UsageError(
+            f"{settings.sources['dest']}: the preset {settings.preset} sends names without directories",
+            hint="send them as well, for example with --metadata 'filename={path}'",
         )
     flags = [settings.sources[name].layer is Layer.FLAG for name in ("quiet", "verbose")]
     if settings.quiet and settings.verbose and all(flags):

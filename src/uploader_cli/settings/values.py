@@ -76,8 +76,14 @@ class ChunkRule(NamedTuple):
         return self.least <= size <= self.most and size % self.multiple == 0
 
 
-ReportKind = Literal["json", "csv", "junit", "markdown"]
-_REPORTS: dict[str, ReportKind] = {".json": "json", ".csv": "csv", ".xml": "junit", ".md": "markdown"}
+ReportKind = Literal["json", "csv", "junit", "markdown", "sha256"]
+_REPORTS: dict[str, ReportKind] = {
+    ".json": "json",
+    ".csv": "csv",
+    ".xml": "junit",
+    ".md": "markdown",
+    ".sha256": "sha256",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +281,23 @@ def one_of(*names: str) -> Callable[[object], Any]:
     return parse
 
 
+def directory(raw: object) -> str | None:
+    """Parse a directory on the server, as `trips/2026`; `.` for none, so that it overrides a config file."""
+    written = text(raw).removesuffix("/")
+    if written == ".":
+        return None
+    written = written.removeprefix("./")
+    if any(part in ("", ".", "..") for part in written.split("/")):
+        raise Invalid(
+            f"must be a relative path without . and .., not {raw!r}", hint="for example trips/2026; . for no directory"
+        )
+    if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", written):
+        raise Invalid(f"contains a control character or invalid text: {raw!r}")
+    if "\\" in written:
+        raise Invalid(f"contains a backslash: {raw!r}", hint="separate directories with /")
+    return written
+
+
 def path(raw: object) -> Path:
     """Parse a local path; `~` is the home directory."""
     written = text(raw)
@@ -296,7 +319,7 @@ def report_file(raw: object) -> ReportFile:
     if kind is None:
         raise Invalid(
             f"{written!r}: unknown report format",
-            hint="use the suffix .json, .csv, .xml (JUnit) or .md, or write the format first: junit:FILE",
+            hint="use the suffix .json, .csv, .xml (JUnit), .md or .sha256, or write the format first: junit:FILE",
         )
     return ReportFile(kind, file)
 

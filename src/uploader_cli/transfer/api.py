@@ -47,6 +47,7 @@ BATCH_ERRORS: Kinds = {  # 500: see `batch` (docs/protocol.md, section 3.14)
     (404, "SESSION_NOT_FOUND"): errors.SessionLost,
     (409, "SESSION_ENDED"): errors.SessionLost,
 }
+LOOKUP_KEYS = ("relativePath", "size", "sha256")
 PACK_ERRORS: Kinds = {
     **BATCH_ERRORS,
     (409, "PACK_IN_PROGRESS"): errors.ServerFault,
@@ -122,9 +123,25 @@ class Api(Http):
             raise errors.KeyReused(f"{answer.url} is a pack of other files", status=answer.status)
         return _packed(answer, count)
 
-    def lookup(self, endpoint: str, category: str, files: Sequence[tuple[str, int]]) -> list[Found | None]:
-        """Ask for files by path and size (docs/protocol.md, section 9)."""
-        asked = {"category": category, "files": [{"relativePath": path, "size": size} for path, size in files]}
+    def find_lookup(self) -> LookupOffer:
+        """Return the lookup that the server offers. Raise `UsageError` without one, else `NotAnUploadServer`."""
+        answer = self._call("GET", "/health", raises=False)
+        body = self._offers(answer)
+        if self.lookups is not None:
+            return self.lookups
+        if is_tus(answer) or (answer.ok and "status" in body):
+            raise errors.UsageError(
+                f"{self._settings.server} can't be asked which files it has: it has no lookup",
+                hint="compare the files as they are sent, with: uploader upload --verify",
+            )
+        raise _no_result(answer)
+
+    def lookup(
+        self, endpoint: str, category: str, files: Sequence[tuple[str, int] | tuple[str, int, str]]
+    ) -> list[Found | None]:
+        """Ask for files by path and size, and SHA-256 where given (docs/protocol.md, section 9)."""
+        listed = [dict(zip(LOOKUP_KEYS, file, strict=False)) for file in files]
+        asked = {"category": category, "files": listed}
         answer = self._call("POST", endpoint, json=asked)
         return _checked(answer, packs.parse_found(answer.body, len(files)), f"{len(files)} files")
 

@@ -12,7 +12,7 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode
 from uploader_cli.core.plan import request_length
-from uploader_cli.core.protocol import paired, sent_name, utf8, wire_name
+from uploader_cli.core.protocol import TAKEN, paired, sent_name, utf8, wire_name
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
@@ -192,6 +192,8 @@ class BatchSession:
         fields = [("sessionId", session.id), ("category", session.category)]
         if self._paths:
             fields += [("relativePath", utf8(file.relative_path)) for file in group]
+        if context.settings.if_exists == "fail":
+            fields.append(("ifExists", "fail"))
 
         def on_sent(file: LocalFile, sent: int) -> None:
             context.emit(ev.BytesSent(file.file, context.ledger.attempt(file), sent))
@@ -209,6 +211,7 @@ class BatchSession:
             on_sent=on_sent,
             on_last=lambda: context.run.uncertain(group),  # a kill from here on may leave the files stored
             on_through=on_through,
+            on_read=context.on_read,
         )
 
     def _receive(self, file: LocalFile, item: StoredFile | None) -> None:
@@ -218,7 +221,8 @@ class BatchSession:
             self._ended.append(Outcome(file, errors.ProtocolError(words)))
             return
         if item.status != "completed":
-            outcome = _not_stored(file, item.error or f"its status is {item.status or 'missing'}")
+            words, code = item.error or f"its status is {item.status or 'missing'}", FailureCode.SERVER_FAILED
+            outcome = _not_stored(file, words, FailureCode.EXISTS if item.error_code == TAKEN else code)
         elif item.size is not None and item.size != file.size:
             words = f"the server stored {item.size} of {file.size} bytes"
             outcome = failed(file, FailureCode.INTEGRITY, words)
@@ -299,8 +303,8 @@ class BatchSession:
         return found
 
 
-def _not_stored(file: LocalFile, words: str) -> Outcome:
-    return failed(file, FailureCode.SERVER_FAILED, f"the server could not store it: {words}")
+def _not_stored(file: LocalFile, words: str, code: FailureCode = FailureCode.SERVER_FAILED) -> Outcome:
+    return failed(file, code, f"the server could not store it: {words}")
 
 
 def _too_slow(file: LocalFile, error: errors.TooSlow) -> errors.TooSlow:

@@ -23,11 +23,17 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
     Content = LocalFile | Iterable[bytes | bytearray]
+    OnRead = Callable[[LocalFile, int, memoryview], None]
+    """Gets the bytes of a file that were read from a position on."""
 
 REPORT_EVERY = 0.05  # seconds between two reports of a file's sent bytes
 PIECE = 1 << 20  # bytes read from disk at a time
 IN_MEMORY = 16 << 20  # most bytes of a chunk kept in memory after hashing; a larger one is read again
 MEMORY = 40 << 20  # most bytes of all such chunks of a run
+
+
+def ignore_read(_file: LocalFile, _position: int, _data: memoryview) -> None:
+    """Do nothing with bytes that were read."""
 
 
 def open_unchanged(file: LocalFile) -> IO[bytes]:
@@ -85,18 +91,33 @@ def hash_range(
     *,
     check: Callable[[], None] = lambda: None,
     into: memoryview | None = None,
+    on_read: OnRead = ignore_read,
 ) -> bytes:
     """Return the digest of a byte range, which `into` receives. `check` raises to stop."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
+    for position, piece in read_range(file, start, length, check=check, into=into):
+        digest.update(piece)
+        on_read(file, position, piece)
+    return digest.digest()
+
+
+def read_range(
+    file: LocalFile,
+    start: int,
+    length: int,
+    *,
+    check: Callable[[], None] = lambda: None,
+    into: memoryview | None = None,
+) -> Iterator[tuple[int, memoryview]]:
+    """Yield the pieces of a byte range with their positions, in `into` or in one buffer."""
     buffer = memoryview(bytearray(min(PIECE, length) if into is None else 0))
     with open_unchanged(file) as source:
         for done in range(0, length, PIECE):
             check()
             piece = (buffer if into is None else into[done:])[: length - done][:PIECE]
             read_at(file, source, start + done, piece)
-            digest.update(piece)
+            yield start + done, piece
         check_unchanged(file, source)
-    return digest.digest()
 
 
 def content_type(name: str) -> str:
@@ -147,16 +168,17 @@ class Body:
         on_sent: Callable[[LocalFile, int], None] = lambda _file, _sent: None,
         on_last: Callable[[], None] = lambda: None,
         on_through: Callable[[], None] = lambda: None,
+        on_read: OnRead = ignore_read,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`check` raises to stop; `throttle` waits and returns how many bytes may be sent.
 
         `on_sent(file, bytes)` is called as the kernel takes bytes, `on_last()` before the last piece is read (no server
-        has the whole request before), `on_through()` after the last byte.
+        has the whole request before), `on_through()` after the last byte, `on_read` with what is read from a file.
         """
         self.content_type, self.check = content_type, check
         self._parts, self._throttle, self._clock = parts, throttle, clock
-        self._on_sent, self._on_last, self._on_through = on_sent, on_last, on_through
+        self._on_sent, self._on_last, self._on_through, self._on_read = on_sent, on_last, on_through, on_read
         self._began: float | None = None
         self._ended: float | None = None
         self._unsent: deque[tuple[int, int, LocalFile]] = deque()
@@ -247,6 +269,7 @@ class Body:
                             piece[filled:] = data[done : done + size]
                         elif file is not None and source is not None:
                             read_at(file, source, start + done, piece[filled:])
+                            self._on_read(file, start + done, piece[filled:])
                     done, filled = done + size, len(piece)
                     if done == length and file is not None and source is not None:
                         check_unchanged(file, source)
@@ -332,10 +355,11 @@ class HashedChunks:
         check: Callable[[], None],
         helper: Callable[[], Executor],
         buffers: Buffers,
+        on_read: OnRead = ignore_read,
     ) -> None:
         """`helper()` is the worker's one-thread executor. `check` raises to stop."""
         self._file, self._algorithm, self._check, self._helper = file, algorithm, check, helper
-        self._buffers = buffers
+        self._buffers, self._on_read = buffers, on_read
         self._current: HashedChunk | None = None
         self._ahead: tuple[int, int, Future[HashedChunk]] | None = None
         self._closed = False
@@ -374,7 +398,10 @@ class HashedChunks:
         buffer = self._buffers.take(length) if length <= IN_MEMORY else None
         data = memoryview(buffer)[:length] if buffer is not None else None
         try:
-            return HashedChunk(hash_range(self._file, start, length, self._algorithm, check=check, into=data), data)
+            digest = hash_range(
+                self._file, start, length, self._algorithm, check=check, into=data, on_read=self._on_read
+            )
+            return HashedChunk(digest, data)
         except BaseException:
             self._release(HashedChunk(b"", data))
             raise

@@ -14,13 +14,12 @@ from uploader_cli.core.packs import Found
 from uploader_cli.core.protocol import utf8
 from uploader_cli.transfer.api import NO_ANSWER, stored_path
 from uploader_cli.transfer.bodies import hash_range, open_unchanged
-from uploader_cli.transfer.content import Stream
 from uploader_cli.transfer.job import Outcome, failed
 from uploader_cli.transfer.journal import ClaimState, Stored
 from uploader_cli.transfer.retry import Tries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from uploader_cli.core.packs import LookupOffer
     from uploader_cli.core.plan import Limits, LocalFile
@@ -62,7 +61,10 @@ class Checks:
             elif ends.error is not None:
                 ended.append(ends)
             else:
-                context.ledger.skip(file, SkipReason.PRESENT if there.get(file.file, True) else SkipReason.RECEIPT)
+                self._skip(file, there.get(file.file, True), claim.receipt)
+        if context.settings.if_exists == "fail":
+            picked, taken = self._free(worker.api, picked)
+            ended += taken
         context.ledger.end(ended)
         return picked
 
@@ -80,7 +82,8 @@ class Checks:
     def _settled(self, api: Api, file: LocalFile, claim: Claim) -> Outcome | None:
         match claim.state:
             case ClaimState.DONE:
-                if (done := claim.receipt) is None or done.checksum is not None or not self._context.settings.verify:
+                done, verify = claim.receipt, self._context.settings.verify
+                if done is None or not verify or (done.verified and done.checksum is not None):
                     return Outcome(file)
                 outcome = Outcome(file, server_id=done.server_id, location=done.location, verified=done.verified)
                 return self.verified(api, outcome)
@@ -120,10 +123,8 @@ class Checks:
         receipts, missing = list(zip(files, context.run.receipts(files), strict=True)), []
         for (file, receipt), there in zip(receipts, self._on_server(worker, receipts), strict=True):
             context.stop.check()
-            if there:
-                context.ledger.skip(file, SkipReason.PRESENT)
-            elif there is None and receipt is not None and trusts:
-                context.ledger.skip(file, SkipReason.RECEIPT)
+            if there or (there is None and receipt is not None and trusts):
+                self._skip(file, there, receipt)
             else:
                 missing.append(file)
         if not self._limits.relative_paths and not trusts:
@@ -132,6 +133,43 @@ class Checks:
             )
             self._warn_once(WarningCode.RECEIPTS_ONLY, f"{text} sent (--trust-receipts skips those with a receipt)")
         return missing
+
+    def _skip(self, file: LocalFile, there: bool | None, receipt: Stored | None) -> None:
+        """Leave out a file that is on the server: `there`, or by its receipt alone."""
+        sha256, check = None, self._context.stop.check
+        if self._context.digests is not None:
+            sha256 = (receipt.checksum if receipt is not None else None) or _digest(file, check)
+        self._context.ledger.skip(file, SkipReason.PRESENT if there else SkipReason.RECEIPT, sha256)
+
+    def _free(
+        self, api: Api, files: Sequence[tuple[LocalFile, Claim]]
+    ) -> tuple[list[tuple[LocalFile, Claim]], list[Outcome]]:
+        """Return the files whose names are free on the server, and the outcomes of the others.
+
+        A file whose upload is resumed was checked before; now its own upload may be there.
+        """
+        assert self._lookups is not None  # noqa: S101 - see `check_offer`
+        free: list[tuple[LocalFile, Claim]] = []
+        taken, endpoint = list[Outcome](), self._lookups.endpoint
+        for category, part in self._requests(files):
+            asked = [file for file, claim in part if claim.state is not ClaimState.RESUME]
+            paths = [(utf8(file.relative_path), file.size) for file in asked]
+            found = self._ask(lambda: api.lookup(endpoint, category, paths)) if paths else []  # noqa: B023 - called at once
+            there = {file.file for file, item in zip(asked, found, strict=True) if item is not None}
+            free += [item for item in part if item[0].file not in there]
+            for file, _ in part:
+                if file.file in there:
+                    text = f"{category}/{utf8(file.relative_path)} exists on the server (--if-exists fail)"
+                    taken.append(failed(file, FailureCode.EXISTS, text))
+        return free, taken
+
+    def _requests(self, files: Iterable[tuple[LocalFile, T]]) -> Iterator[tuple[str, list[tuple[LocalFile, T]]]]:
+        """Yield the files of each category, as many as one lookup takes."""
+        offer, own = self._lookups, self._context.settings.category
+        for category, same in groupby(files, key=lambda item: item[0].category or own):
+            group = iter(same)
+            while part := list(islice(group, offer.max_files if offer is not None else 1)):
+                yield category, part
 
     def _on_server(self, worker: Worker, files: Sequence[tuple[LocalFile, Stored | None]]) -> Iterator[bool | None]:
         """Yield whether the server has each file with the bytes of its receipt; None for unknown.
@@ -142,22 +180,20 @@ class Checks:
             for file, receipt in files:
                 yield self._by_receipt(worker, file, receipt.location if receipt is not None else None)
             return
-        api, offer, own = worker.api, self._lookups, self._context.settings.category
-        for category, same in groupby(files, key=lambda item: item[0].category or own):
-            group = iter(same)
-            while part := list(islice(group, offer.max_files if offer is not None else 1)):
-                paths = [_path(category, *item) for item in part]
-                if offer is None:
-                    found = [self._stored(api, stored_path(category, paths[0]))]
-                else:
-                    asked = [(path, file.size) for path, (file, _) in zip(paths, part, strict=True)]
-                    answer = self._asked(lambda: api.lookup(offer.endpoint, category, asked))  # noqa: B023 - called at once
-                    found = [None] * len(part) if answer is None else [item or False for item in answer]
-                for (file, receipt), path, item in zip(part, paths, found, strict=True):
-                    unsure = isinstance(item, Found) and item.size == file.size and item.sha256 is None
-                    if unsure and offer is not None and receipt is None:
-                        item = self._stored(api, stored_path(category, path))  # a lookup computes no digest
-                    yield self._is_equal(file, receipt, item) if isinstance(item, Found) else item
+        api, offer = worker.api, self._lookups
+        for category, part in self._requests(files):
+            paths = [_path(category, *item) for item in part]
+            if offer is None:
+                found = [self._stored(api, stored_path(category, paths[0]))]
+            else:
+                asked = [(path, file.size) for path, (file, _) in zip(paths, part, strict=True)]
+                answer = self._asked(lambda: api.lookup(offer.endpoint, category, asked))  # noqa: B023 - called at once
+                found = [None] * len(part) if answer is None else [item or False for item in answer]
+            for (file, receipt), path, item in zip(part, paths, found, strict=True):
+                unsure = isinstance(item, Found) and item.size == file.size and item.sha256 is None
+                if unsure and offer is not None and receipt is None:
+                    item = self._stored(api, stored_path(category, path))  # a lookup computes no digest
+                yield self._is_equal(file, receipt, item) if isinstance(item, Found) else item
 
     def _by_receipt(self, worker: Worker, file: LocalFile, where: str | None) -> bool | None:
         if where is None:
@@ -197,12 +233,29 @@ class Checks:
         return found.sha256 == _digest(file, self._context.stop.check)
 
     def finish(self, api: Api, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Write the receipts of stored files first, then verify: a kill meanwhile sends no file again."""
-        run, verify = self._context.run, self._context.settings.verify
-        stored = [_receipt(outcome) for outcome in outcomes if outcome.error is None]
+        """Write the receipts of stored files first, then hash and verify: a kill meanwhile sends no file again."""
+        run, digests, verify = self._context.run, self._context.digests, self._context.settings.verify
+        if digests is not None:
+            outcomes = [replace(outcome, digest=digests.known(outcome.file)) for outcome in outcomes]
+        stored = [_receipt(outcome, verify=verify) for outcome in outcomes if outcome.error is None]
         if stored:
             run.completed(stored)
+        outcomes = [self._hashed(outcome) for outcome in outcomes]
         return [self.verified(api, outcome) if verify and outcome.error is None else outcome for outcome in outcomes]
+
+    def _hashed(self, outcome: Outcome) -> Outcome:
+        """Return the outcome with the digest of a stored file, with `--digest`."""
+        digests, file = self._context.digests, outcome.file
+        if digests is None:
+            return outcome
+        try:
+            if outcome.error is None and outcome.sha256 is None:
+                outcome = replace(outcome, digest=digests.complete(file))
+                self._context.run.completed([_receipt(outcome, verify=self._context.settings.verify)])
+        except errors.FileError as error:
+            outcome = replace(outcome, error=error)
+        digests.forget(file)
+        return outcome
 
     def verified(self, api: Api, outcome: Outcome) -> Outcome:
         """Compare the stored bytes with the file on disk and return the new outcome."""
@@ -211,8 +264,7 @@ class Checks:
         if outcome.checksum is not None:
             return outcome
         try:
-            read = file.content.sha256 if isinstance(file.content, Stream) else None
-            mine = read or hash_range(file, 0, file.size, "sha256", check=context.stop.check).hex()
+            mine = outcome.digest or hash_range(file, 0, file.size, "sha256", check=context.stop.check).hex()
             equal = self._ask(lambda: _compare(api, where, mine, file.size)) if where else None
         except NO_OUTCOME:
             raise
@@ -280,9 +332,10 @@ def _digest(file: LocalFile, check: Callable[[], None]) -> str | None:
         return None
 
 
-def _receipt(outcome: Outcome) -> Stored:
-    where = outcome.location or outcome.readable
-    return Stored(outcome.file, outcome.server_id, where, outcome.checksum, outcome.verified)
+def _receipt(outcome: Outcome, *, verify: bool = False) -> Stored:
+    """Return the receipt, with `verify` without a digest that was not compared: a resumed run verifies the file."""
+    where, sha256 = outcome.location or outcome.readable, outcome.checksum if verify else outcome.sha256
+    return Stored(outcome.file, outcome.server_id, where, sha256, outcome.verified)
 
 
 def _compare(api: Api, where: str, mine: str, size: int) -> bool | None:

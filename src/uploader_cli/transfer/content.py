@@ -6,7 +6,6 @@ memory, so that it can be sent again.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import select
@@ -28,8 +27,8 @@ PATIENCE = 5.0  # seconds after which a part of a chunk is sent, where the sourc
 MOST_DESCRIPTORS = 1024  # `select` takes smaller numbers only
 
 
-def content_of(source: BinaryIO, name: str, *, digest: bool = False) -> FileObject | Stream:
-    """Return the content of a binary file object from its position on; `digest`: compute the SHA-256 of a stream.
+def content_of(source: BinaryIO, name: str) -> FileObject | Stream:
+    """Return the content of a binary file object from its position on.
 
     Raise `UsageError` for another object, or one that can't be read.
     """
@@ -43,7 +42,7 @@ def content_of(source: BinaryIO, name: str, *, digest: bool = False) -> FileObje
             return FileObject(source, name)
     except (OSError, ValueError) as error:
         raise UsageError(f"{name}: can't be read: {error}") from error
-    return Stream(source, name, descriptor, digest=digest)
+    return Stream(source, name, descriptor)
 
 
 class FileObject:
@@ -90,23 +89,17 @@ class Stream:
 
     once = True
 
-    def __init__(self, source: BinaryIO, name: str, descriptor: int | None, *, digest: bool) -> None:
+    def __init__(self, source: BinaryIO, name: str, descriptor: int | None) -> None:
         self.length: int | None = None
         self.start = 0
         self._source, self._name = source, name
         self._window = memoryview(b"")
-        self._hash = hashlib.sha256(usedforsecurity=False) if digest else None
         raw = isinstance(source, io.FileIO)
         buffered = isinstance(source, io.BufferedReader) and isinstance(source.raw, io.FileIO)
         usable = descriptor is not None and descriptor < MOST_DESCRIPTORS and sys.platform != "win32"
         self._descriptor = descriptor if usable and (raw or buffered) else None
         self._may_be_buffered = buffered  # by earlier reads, which `select` does not know of
         self._read = getattr(source, "read1", source.read)  # `read` waits until it has all
-
-    @property
-    def sha256(self) -> str | None:
-        """The hex SHA-256 of all bytes read."""
-        return self._hash.hexdigest() if self._hash is not None else None
 
     def open(self) -> IO[bytes]:
         """Raise `FileError`: there is no second reader."""
@@ -147,8 +140,6 @@ class Stream:
             if not data:
                 self.length = offset + filled
                 break
-            if self._hash is not None:
-                self._hash.update(data)
             buffer[filled : filled + len(data)] = data
             filled += len(data)
         return buffer[:filled].toreadonly()

@@ -32,6 +32,7 @@ RUN_ENDING = (
     errors.NotAnUploadServer,
 )
 """Errors that end the run: they concern every file."""
+FORGOTTEN = (FailureCode.CHANGED, FailureCode.VANISHED, FailureCode.INTEGRITY, FailureCode.EXISTS)
 REFUSED_FOR_GOOD = (413, 415, 422)
 """Refusals of one file's content; any other status may come from a proxy, a portal, a token or a redeploy."""
 
@@ -59,7 +60,8 @@ class Outcome:
     """The result of one file: the server has stored it, or `error` says why not.
 
     `readable` is where the stored bytes can be read (None: `location`), `checksum` the hex SHA-256 of compared bytes,
-    `verified` is also True where the server compared every chunk, `file_path` is the path on the server.
+    `digest` that of the bytes as they were read, with `--digest`. `verified` is also True where the server compared
+    every chunk, `file_path` is the path on the server.
     """
 
     file: LocalFile
@@ -70,6 +72,12 @@ class Outcome:
     checksum: str | None = None
     verified: bool = False
     file_path: str | None = None
+    digest: str | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        """The hex SHA-256 of the file, if it is known."""
+        return self.checksum or self.digest
 
     @property
     def forgotten(self) -> bool:
@@ -77,12 +85,16 @@ class Outcome:
         error = self.error
         if isinstance(error, errors.AnswerError):
             return error.status in REFUSED_FOR_GOOD and not error.retryable
-        return error is not None and error.code in (FailureCode.CHANGED, FailureCode.VANISHED, FailureCode.INTEGRITY)
+        return error is not None and error.code in FORGOTTEN
 
 
 def failed(file: LocalFile, code: FailureCode, message: str, *, retryable: bool = False) -> Outcome:
     """Return the outcome of a file that failed for a reason that no request raised."""
     return Outcome(file, errors.FileFailure(message, code=code, retryable=retryable))
+
+
+def _checksum(sha256: str | None) -> str | None:
+    return f"sha256:{sha256}" if sha256 else None
 
 
 class Ledger:
@@ -140,10 +152,10 @@ class Ledger:
         else:
             self.skip(file, SKIPS[refusal.code])
 
-    def skip(self, file: LocalFile, reason: SkipReason) -> None:
-        """Leave the file out."""
+    def skip(self, file: LocalFile, reason: SkipReason, sha256: str | None = None) -> None:
+        """Leave the file out; its hex `sha256`, if known, is reported."""
         if self._close(file):
-            self._emit(ev.FileSkipped(file.file, file.path, reason, file))
+            self._emit(ev.FileSkipped(file.file, file.path, reason, file, checksum=_checksum(sha256)))
 
     def fail_all(self, error: errors.UploaderError) -> None:
         """End every open file: those with an attempt fail with `error`, the others are skipped."""
@@ -178,7 +190,7 @@ class Ledger:
                     verified=outcome.verified or outcome.checksum is not None,
                     attempts=attempts,
                     seconds=round(self._clock() - began, 3) if began is not None else 0.0,
-                    checksum=f"sha256:{outcome.checksum}" if outcome.checksum else None,
+                    checksum=_checksum(outcome.sha256),
                     file_path=outcome.file_path,
                     local=file,
                 )

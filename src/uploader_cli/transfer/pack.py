@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from uploader_cli import errors
 from uploader_cli.core import packs
 from uploader_cli.core.events import FailureCode, WarningCode
-from uploader_cli.core.protocol import utf8
+from uploader_cli.core.protocol import TAKEN, utf8
 from uploader_cli.transfer.bodies import Body, multipart, read_whole
 from uploader_cli.transfer.job import Attempt, Outcome, ends_run
 from uploader_cli.transfer.journal import Claim, ClaimState
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.sessions import UploadSession
     from uploader_cli.transfer.tus_job import Tus
 
-MISMATCH = "CHECKSUM_MISMATCH"
+CODES = {"CHECKSUM_MISMATCH": FailureCode.INTEGRITY, TAKEN: FailureCode.EXISTS}
 
 
 class Entry(NamedTuple):
@@ -141,7 +141,8 @@ class Pack:
                 return known
             self._sent_before = False
         listed = ((utf8(f.relative_path), f.size, digest, f.mtime_ns // 1_000_000) for f, _, digest in entries)
-        manifest = packs.manifest(attempt.session, listed)
+        more = {"ifExists": "fail"} if context.settings.if_exists == "fail" else {}
+        manifest = packs.manifest(attempt.session, listed, **more)
         form = multipart(
             [
                 ('"manifest"\r\nContent-Type: application/json', [manifest]),
@@ -162,7 +163,7 @@ class Pack:
             if item.stored:
                 outcomes.append(Outcome(file, None, item.server_id, item.location, None, digest, verified=True))
                 continue
-            code = FailureCode.INTEGRITY if item.error == MISMATCH else FailureCode.SERVER_FAILED
+            code = CODES.get(item.error, FailureCode.SERVER_FAILED)
             words = f"the server could not store it: {item.message or item.error or 'it gives no reason'}"
             refused = errors.FileFailure(words, code=code, retryable=item.retryable)
             if earlier or (item.retryable and self._tries < self._context.settings.retries):

@@ -6,17 +6,17 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Waits
+from uploader_cli.core.jobs import MOST_JOBS, AutoJobs
 from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Executor
 
-    from uploader_cli.core.jobs import AutoJobs
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Outcome
     from uploader_cli.transfer.pacing import Limiter
@@ -85,11 +85,13 @@ class Worker(threading.Thread):
 class Pool:
     """A queue of jobs, and at most `most` workers, started on demand."""
 
-    def __init__(self, most: int, make_worker: Callable[[Pool], Worker]) -> None:
-        self.most, self._make_worker = most, make_worker
+    def __init__(self, jobs: int | Literal["auto"], make_worker: Callable[[Pool], Worker]) -> None:
+        self.auto = AutoJobs() if jobs == "auto" else None  # controls the number of workers with `--jobs auto`
+        self.most = self.auto.jobs if self.auto is not None else int(jobs)
+        self._make_worker = make_worker
         self.changed = threading.Condition()
         self.fatal: BaseException | None = None  # the first error that ended the run
-        self.auto: AutoJobs | None = None  # controls the number of workers with `--jobs auto`
+        self.held = False  # True while no job is begun
         self.resized: Callable[[int], object] = lambda _most: None  # called with each new number of workers
         self._jobs: deque[Job] = deque()
         self._workers: list[Worker] = []
@@ -124,7 +126,7 @@ class Pool:
     def take(self) -> Job | None:
         """Wait for the next job; None once the pool is closed or has failed."""
         with self.changed:
-            while self.fatal is not None or not self._jobs or self._busy >= self.most:
+            while self.fatal is not None or self.held or not self._jobs or self._busy >= self.most:
                 if self.fatal is not None or (self._closed and not self._busy):  # a busy worker may queue parts
                     return None
                 self.changed.wait()
@@ -137,10 +139,19 @@ class Pool:
             self._busy -= 1
             self.changed.notify_all()
 
+    def hold(self, *, on: bool) -> None:
+        """Begin no job until this is called with False; running jobs are not affected."""
+        with self.changed:
+            self.held = on
+            self.changed.notify_all()
+
     def adapt(self, traffic: Limiter) -> None:
         """Adapt the number of workers to the throughput, once per `PERIOD`."""
-        if self.auto is not None and (rate := traffic.measure(PERIOD)) is not None:
-            self._resize(self.auto.measured(rate, in_line=bool(self._jobs)))
+        if self.auto is None or (rate := traffic.measure(PERIOD)) is None or self.held:
+            return
+        with self.changed:
+            if self.auto is not None:
+                self._resize(self.auto.measured(rate, in_line=bool(self._jobs)))
 
     def overloaded(self) -> None:
         """Halve the number of workers, at most once per `PERIOD`."""
@@ -149,8 +160,14 @@ class Pool:
             if self.auto is None or now - self._halved_at < PERIOD:
                 return
             self._halved_at = now
-            jobs = self.auto.refused()
-        self._resize(jobs)
+            self._resize(self.auto.refused())
+
+    def resize(self, step: int) -> int:
+        """Change the number of workers by `step`, from 1 to `MOST_JOBS`, and return it; it is no longer adapted."""
+        with self.changed:
+            self.auto = None
+            self._resize(max(1, min(self.most + step, max(self.most, MOST_JOBS))))
+            return self.most
 
     def fail(self, error: BaseException) -> None:
         """End the run. An interrupt never hides another error."""

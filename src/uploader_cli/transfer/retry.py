@@ -34,6 +34,7 @@ BACKOFF = wait_exponential(multiplier=0.5, max=30.0) + wait_random(0, 0.5)
 LEAST_WAIT = 1.0  # least seconds of pause after a 429
 FIRST_PROBE = 0.5  # seconds before the second probe of an unreachable server, then doubled
 LAST_PROBE = 10.0  # most seconds between two probes
+HELD = 0.1  # seconds between two checks for the end of the user's pause
 OVERLOADED = (429, 503)
 NEVER_REPEATED = (errors.SessionLost, errors.RateLimited, errors.Unreachable, errors.DiskFull, errors.DigestPending)
 """Errors that the same request would meet again."""
@@ -80,6 +81,7 @@ class Retry:
         self.probe: Callable[[], object] | None = None
         """A cheap call that succeeds when the server answers; None before its first answer."""
         self.overloaded: Callable[[], None] = lambda: None  # called after a 429, a 503 or a timeout
+        self.held = False  # True while the user pauses the run: no request with content begins
         self._emit, self._clock = emit, clock
         self._lock = threading.Lock()
         self._outage: Future[bool] | None = None
@@ -126,10 +128,14 @@ class Retry:
         return policy(attempt)
 
     def wait_out_pause(self, sleep: Callable[[float], None] | None = None) -> None:
-        """Wait until the rate limit allows calls. Raise what `sleep` raises."""
-        while (left := self.budget.pause_left()) > 0:
-            self._announce(left)
-            (sleep or self.stop.sleep)(left)
+        """Wait until the user and the rate limit allow calls. Raise what `sleep` raises."""
+        sleep = sleep or self.stop.sleep
+        while self.held or (left := self.budget.pause_left()) > 0:
+            if self.held:
+                sleep(HELD)
+            else:
+                self._announce(left)
+                sleep(left)
 
     def pause(self, seconds: float, reason: PauseReason, waited: float) -> None:
         """Pause all calls; `waited` seconds were paused before."""
@@ -216,6 +222,10 @@ class Retry:
             delay = min(max(FIRST_PROBE, 2 * delay), LAST_PROBE, self.wait_for_server - waited)
             self._emit(ev.Paused(delay, PauseReason.UNREACHABLE, waited))
             self.stop.sleep(delay)
+            before = self._clock()
+            while self.held:
+                self.stop.sleep(HELD)
+            began += self._clock() - before  # a pause of the user is no part of the wait
         if delay:
             self._emit(ev.Paused(0.0, PauseReason.UNREACHABLE))
         return delay > 0

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Bottleneck, bottleneck
-from uploader_cli.core.events import WarningCode
-from uploader_cli.core.jobs import AutoJobs
+from uploader_cli.core.events import RunPaused, RunResumed, WarningCode
 from uploader_cli.core.plan import ASSUMED, SESSION_FILES, Limits, LocalFile, Planner, refusal
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
 from uploader_cli.transfer.batch import BatchSession, Flow
 from uploader_cli.transfer.checks import Checks
+from uploader_cli.transfer.digests import Digests
 from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.pacing import Limiter
 from uploader_cli.transfer.pack import tus_jobs
@@ -94,14 +94,25 @@ class Scheduler:
         api.retry.wait_for_server = settings.wait_for_server
         self._traffic = Limiter(settings.limit_rate, stop.sleep)
         self._api, self._settings, self._stop, self._ledger = api, settings, stop, ledger
-        self._context = Context(settings, emit, followers, last_heard, stop, api.retry, ledger, run, self._traffic)
+        self._context = Context(
+            settings,
+            emit,
+            followers,
+            last_heard,
+            stop,
+            api.retry,
+            ledger,
+            run,
+            self._traffic,
+            Digests(stop.check) if settings.hashes else None,
+        )
         self._remember, self._announce, self._announced = remember, announce, False
         self._chunk = chunk or ChunkSize(settings.chunk_size, None, settings.chunk_rule)
         self._limits = ASSUMED
         self._tus: Capabilities | None = None
         self._packs: PackSize | None = None
         self._opened: Opened | None = None
-        self._pool = Pool(1, self._make_worker)
+        self._pool = Pool(settings.jobs, self._make_worker)
         self._flow = Flow()
         self._patch_blocked = False
         self._prober: Api | None = None  # the client of the probe; one thread at a time uses it
@@ -134,6 +145,16 @@ class Scheduler:
             limited=self._traffic.granted / max(1e-3, seconds) / limit if limit else None,
         )
 
+    def toggle_pause(self) -> None:
+        """Begin no request with content until this is called again; those being sent are completed."""
+        held = self._context.retry.held = not self._context.retry.held
+        self._pool.hold(on=held)
+        self._context.emit(RunPaused() if held else RunResumed())
+
+    def change_jobs(self, step: int) -> int:
+        """Change the number of jobs and return it; `--jobs auto` no longer does."""
+        return self._pool.resize(step)
+
     def shut(self) -> None:
         """End every request that is being sent, from another thread."""
         self._api.shut()
@@ -157,11 +178,10 @@ class Scheduler:
         self._context.retry.probe = self._probe
         self._tus = choose(self._settings, self._api.tus)
         check_lengths(supply.ahead, self._tus)
-        auto = AutoJobs()
-        self._pool.most = auto.jobs if self._settings.jobs == "auto" else self._settings.jobs
-        if self._tus is not None:
-            if self._settings.jobs == "auto":
-                self._pool.auto, self._context.retry.overloaded = auto, self._pool.overloaded
+        if self._tus is None:
+            self._pool.auto = None
+        else:
+            self._context.retry.overloaded = self._pool.overloaded
             self._limits = replace(self._limits, empty_files=True)
             try:
                 checksum = self._tus.checksum(self._settings.checksum)

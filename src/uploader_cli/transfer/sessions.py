@@ -12,6 +12,7 @@ from uploader_cli.core.events import RunWarning, SessionCreated, SessionFinished
 from uploader_cli.core.plan import ASSUMED, endless, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.tus import Capabilities
+from uploader_cli.transfer.bodies import ignore_read
 from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.bodies import OnRead
+    from uploader_cli.transfer.digests import Digests
     from uploader_cli.transfer.job import Followers, Ledger
     from uploader_cli.transfer.journal import RunHandle
     from uploader_cli.transfer.pacing import Stop
@@ -44,7 +47,13 @@ class Context:
     ledger: Ledger
     run: RunHandle
     throttle: Callable[[int], int]
+    digests: Digests | None = None  # None unless a digest of each file is wanted
     sessions: set[UploadSession] = field(default_factory=set)  # open sessions
+
+    @property
+    def on_read(self) -> OnRead:
+        """What gets the bytes of files as they are read to send them."""
+        return self.digests.read if self.digests is not None else ignore_read
 
     @property
     def fails_fast(self) -> bool:
@@ -78,6 +87,7 @@ def first_contact(
     """
     settings, retry = context.settings, context.retry
     if settings.foreign:
+        check_offer(settings, None, lookup=False)
         client = TusClient(api, settings.target_url)
         if existing:
             api.tus = Capabilities(settings.target_url)
@@ -87,6 +97,7 @@ def first_contact(
             api.tus = retry.run(client.options, at_most=FIRST_CONTACT_RETRIES)
         return endless(api.tus.max_size), None
     limits = retry.run(api.health, at_most=FIRST_CONTACT_RETRIES)
+    check_offer(settings, limits, lookup=api.lookups is not None)
     if limits is not None:
         return limits, _session_before(context, api)
     check_lengths(files, api.tus)
@@ -119,6 +130,22 @@ def check_lengths(files: Iterable[LocalFile], tus: Capabilities | None) -> None:
         raise errors.UsageError(
             "the server takes no file of unknown length (tus extension creation-defer-length)",
             hint="save the data to a file first, and upload that",
+        )
+
+
+def check_offer(settings: Settings, limits: Limits | None, *, lookup: bool) -> None:
+    """Raise `UsageError` for `--dest` and `--if-exists fail` at a server that lacks directories or the `lookup`."""
+    directories, server = settings.foreign or (limits is not None and limits.relative_paths), settings.server
+    if settings.dest and not directories:
+        raise errors.UsageError(
+            f"{settings.sources.get('dest', '--dest')}: {server} keeps no directories (its /health offers none)",
+            hint="omit it: the server stores files by their names",
+        )
+    if settings.if_exists == "fail" and not lookup:
+        option = settings.sources.get("if_exists", "--if-exists")
+        raise errors.UsageError(
+            f"{option}: fail needs a lookup of stored files, which {settings.target_url} does not offer",
+            hint="omit it: the server decides what happens to a file whose name is taken",
         )
 
 

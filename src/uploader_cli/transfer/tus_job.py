@@ -16,13 +16,22 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.plan import ENDLESS
-from uploader_cli.core.protocol import utf8
+from uploader_cli.core.protocol import TAKEN, utf8
 from uploader_cli.core.sizes import FIRST_CHUNK
 from uploader_cli.core.tus import LARGE, LARGE_AND_FAR, LEAST_PART, checksum_header, chunk_length
 from uploader_cli.core.tus import parts as cut
-from uploader_cli.transfer.bodies import IN_MEMORY, Body, Buffers, HashedChunks, Piece, content_type, open_unchanged
+from uploader_cli.transfer.bodies import (
+    IN_MEMORY,
+    Body,
+    Buffers,
+    HashedChunks,
+    Piece,
+    content_type,
+    ignore_read,
+    open_unchanged,
+)
 from uploader_cli.transfer.content import PATIENCE, Stream
-from uploader_cli.transfer.job import Outcome, ends_run
+from uploader_cli.transfer.job import Outcome, ends_run, failed
 from uploader_cli.transfer.journal import ClaimState, PendingPart, PendingUpload
 from uploader_cli.transfer.metadata import metadata_of
 from uploader_cli.transfer.pool import Step
@@ -152,6 +161,8 @@ class TusFile:
             elif isinstance(error, errors.PatchBlocked) and self._tus.in_batch is not None:
                 self._tus.in_batch(self, error)
                 self.session.over(worker.api, 1, given_up=1)
+            elif isinstance(error, errors.AnswerError) and error.error == TAKEN:
+                yield [failed(file, FailureCode.EXISTS, str(error))]
             else:
                 yield [Outcome(file, error)]
             return
@@ -261,6 +272,8 @@ class TusFile:
                 return self._own_metadata()
             named = {"filename": utf8(file.name), "filetype": content_type(file.name)}
             named |= {"relativePath": utf8(file.relative_path), "lastModified": str(file.mtime_ns // 1_000_000)}
+            if self._context.settings.if_exists == "fail":
+                named["ifExists"] = "fail"
             return {"uploadKey": self._upload.upload_key} | named | session | self._own_metadata()
         if self._foreign:
             return session
@@ -367,6 +380,7 @@ class Part:
         self._checksum = tus.checksum if not job.file.upload_url else None  # what such a server supports is unknown
         self._deferred = False  # whether the server does not know the length yet
         self._data: memoryview | None = None  # the chunk of a stream
+        self._on_read = tus.context.on_read if not self.start else ignore_read  # a digest needs the bytes in order
         self._offset: int | None = None  # the server's offset; None while it is unknown
         self._most = -1  # the highest offset so far
         self._reach = self.size  # the highest offset that the server can have: the end of what was sent
@@ -384,7 +398,9 @@ class Part:
         job, tus = self._job, self._tus
         self._client, self._hashed = worker.tus, None
         if self._checksum is not None and self._stream is None:
-            self._hashed = HashedChunks(job.file, self._checksum, job.check, worker.helper, tus.buffers)
+            self._hashed = HashedChunks(
+                job.file, self._checksum, job.check, worker.helper, tus.buffers, on_read=self._on_read
+            )
         try:
             with open_unchanged(job.file) if self._stream is None else nullcontext() as self._source:
                 while self._offset != self.size:
@@ -521,6 +537,7 @@ class Part:
             return chunk_length(offset, self.size, self._tus.chunk_size)
         patience = PATIENCE if chunk.least == 1 else math.inf  # a server with a rule takes whole chunks only
         self._data = stream.chunk(offset, self._tus.chunk_in_memory, self._job.check, patience)
+        self._on_read(self._job.file, offset, self._data)
         self.size = ENDLESS if stream.length is None else stream.length
         return len(self._data)
 
@@ -534,6 +551,8 @@ class Part:
         """Return the body of a chunk and its checksum header; start hashing the next chunk."""
         tus, job, start, end = self._tus, self._job, self.start + offset, offset + size
         checksum, data = None, self._data
+        if tus.context.digests is not None and not self.start:
+            tus.context.digests.reach(job.file, offset)  # what an earlier run has sent
         if self._hashed is not None:
             digest, data = self._hashed.of(start, size)
             checksum = checksum_header(self._checksum or "", digest)
@@ -552,6 +571,7 @@ class Part:
             check=job.check,
             throttle=tus.context.throttle,
             on_sent=lambda _file, sent: job.report_sent(self, offset + sent),
+            on_read=self._on_read,
         )
         return body, checksum
 

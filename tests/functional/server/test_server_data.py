@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,6 +131,19 @@ def test_interrupted_join_of_parts_is_finished_after_a_restart(tmp_path: Path, m
         (joined,) = (tmp_path / "tus").iterdir()
         assert offset_of(f"{server.url}/api/upload/files/{joined.name}") == len(data) + 3
         assert joined.read_bytes() == data + b"end"
+
+
+def test_session_saved_before_its_last_file_is_settled_at_the_start(tmp_path: Path) -> None:
+    """A crash between the two writes leaves a row that is older than the files."""
+    with running_server(root=tmp_path) as server:
+        session = new_session(server.url, 2)
+        upload(server.url, file("1.txt", b"1"), file("2.txt", b"2"), session=session)
+    with sqlite3.connect(tmp_path / ".uploader" / "server.sqlite3") as database:
+        database.execute("UPDATE sessions SET status = 'pending', progress = 0")
+    database.close()
+    with running_server(root=tmp_path) as server:
+        after = progress(server.url, session).json()
+    assert (after["overallStatus"], after["completedFiles"]) == ("completed", 2)
 
 
 def test_a_root_on_two_file_systems_is_refused(tmp_path: Path) -> None:

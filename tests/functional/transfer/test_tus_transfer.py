@@ -27,6 +27,7 @@ from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.tus import Capabilities
 from uploader_cli.settings import Settings
 from uploader_cli.settings.values import Header
+from uploader_cli.transfer.bodies import ignore_read
 from uploader_cli.transfer.http import Answer, Http
 from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.journal import Journal, Target
@@ -110,7 +111,7 @@ def make_terms(
     checksum: str | None = None,
     throttle: Callable[[int], int] = lambda wanted: wanted,
 ) -> Terms:
-    context: Any = SimpleNamespace(retry=retry, throttle=throttle)
+    context: Any = SimpleNamespace(retry=retry, throttle=throttle, digests=None, on_read=ignore_read)
     return Terms(context, SimpleNamespace(), capabilities, ChunkSize(chunk_size), checksum)  # type: ignore[arg-type]
 
 
@@ -139,8 +140,7 @@ class Sending:
             ledger=ledger,
             run=self._handle,
             fails_fast=False,
-            retry=self.terms.retry,
-            throttle=self.terms.context.throttle,
+            **vars(self.terms.context),
         )
         tus = replace(self.terms, context=context, pool=pool)
         session: Any = SimpleNamespace(id="")

@@ -99,10 +99,13 @@ def test_stall_alarm_and_its_end_are_reported_once() -> None:
     assert len(run.told) == 2
 
 
-def test_a_pause_is_no_stall() -> None:
+@pytest.mark.parametrize("pause", [ev.Paused(100.0, ev.PauseReason.RATE_LIMIT), ev.RunPaused()])
+def test_a_pause_is_no_stall(pause: ev.Event) -> None:
     run = Watched(Alarms(stall=30))
-    run.put(ev.Paused(100.0, ev.PauseReason.RATE_LIMIT))
+    run.put(pause)
     run.look(50.0)
+    run.put(ev.RunResumed())
+    run.look(1.0)
     assert not run.told
 
 

@@ -410,6 +410,47 @@ def test_outage_is_shown_until_it_ends(run: Script, screen: Screen) -> None:
     assert "paused" not in screen.text()
 
 
+def test_pause_of_the_user_is_shown_with_rates_of_zero(run: Script, screen: Screen) -> None:
+    """What is being sent is completed first; after the pause speed is measured anew."""
+    run.begin(2)
+    run.start(0)
+    for step in range(1, 5):
+        run.now += 1
+        run.sent(0, step * MIB)
+    run.put(ev.RunPaused())
+    assert "! pausing: requests being sent are completed" in screen.lines()
+    run.now += 60
+    run.stall()
+    lines = screen.lines()
+    assert lines[1].endswith(" 0 B/s")
+    assert lines[2].endswith("ETA –")
+    assert lines[3] == "! paused 1:00, p resumes"
+    assert lines[4].endswith(" paused")
+    run.put(ev.RunResumed())
+    run.now += 1
+    run.sent(0, 5 * MIB)
+    run.stall()
+    assert screen.lines()[1].endswith(" 1.0 MiB/s")
+    assert "!" not in screen.text()
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_list_of_failures_takes_all_rows(run: Script, screen: Screen, width: int, height: int) -> None:
+    screen.frame.expanded = True
+    run.begin(40)
+    assert "no file has failed" in screen.lines(80)
+    run.start(0)
+    for number in range(1, 31):
+        run.fail(number)
+    lines = screen.lines(width, height)
+    assert len(lines) == min(height - 1, 34)
+    assert all(cell_len(line) <= width for line in lines)
+    if height > 5:
+        shown = sum(line.startswith("✗") for line in lines)
+        assert f"  … {30 - shown} earlier" in lines or shown == 30
+        assert lines[-1].startswith("✗ film-0030") or width < 30
+
+
 def test_stale_progress_shows_its_age(run: Script, screen: Screen) -> None:
     run.begin(1)
     run.put(ev.SessionProgress(SESSION, Transport.HTTP, None, "uploading"))
@@ -515,34 +556,3 @@ def test_colour_only_on_request(color: bool, monkeypatch: pytest.MonkeyPatch) ->
     run.start(0)
     run.tick()
     assert bool(re.search(r"\x1b\[[0-9;]*3[0-7]m", stream.getvalue())) is color
-
-
-def test_a_narrower_terminal_is_wiped_as_far_as_its_rows_were_folded() -> None:
-    """Each row of more than 50 cells takes two lines there."""
-    terminal = console(100)
-    run = Script(LiveView(terminal))
-    run.begin()
-    run.start(0)
-    run.tick()
-    drawn = out(terminal).count("\n")
-    assert moved_up(run, terminal, 50, 24) == drawn + 3
-
-
-def moved_up(run: Script, terminal: Console, width: int, height: int) -> int:
-    """Return by how many lines the next frame moves up on a terminal of another size."""
-    before = len(out(terminal))
-    terminal.size = (width, height)  # type: ignore[assignment]
-    run.tick()
-    return int(re.search(r"\r\x1b\[(\d+)A", out(terminal)[before:])[1])  # type: ignore[index]
-
-
-def test_rows_that_a_lower_terminal_scrolled_off_are_erased_when_they_come_back() -> None:
-    terminal = console(80, 24)
-    run = Script(LiveView(terminal))
-    run.begin(10)
-    run.start(*range(10))
-    run.tick()
-    drawn = out(terminal).count("\n")
-    assert moved_up(run, terminal, 80, 8) == drawn
-    assert moved_up(run, terminal, 80, 24) == 7 + (drawn + 1 - 8)
-    assert moved_up(run, terminal, 80, 30) == drawn

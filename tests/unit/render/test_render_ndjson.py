@@ -74,6 +74,8 @@ EVENTS: list[ev.Event] = [
     ev.ServerMessage("正在上传"),
     ev.Stage("model analysis", 23.0),
     ev.RunWarning(ev.WarningCode.STALLED, "nothing moves"),
+    ev.RunPaused(),
+    ev.RunResumed(),
     ev.RunFinished(True, 1, 0, 0, 0, 5, 1.0, 5.0, 0, ev.ChannelStats(None, 1, 2, 3, 4), 1000),
     ev.PlanStarted("http://h:1", "batch", 1, ev.LimitsOrigin.SEEN, 3, 1000, ("avi", "mp4")),
     ev.PlanStarted("http://h:1", "tus", 4, ev.LimitsOrigin.ASSUMED, None, None, ("*",)),
@@ -81,6 +83,9 @@ EVENTS: list[ev.Event] = [
     ev.PlanSession(1, None, 2, 10, 3),
     ev.PlanFile(0, "b\udcff", 5, "b\udcff", 1),
     ev.PlanFinished(2, 10, 1, 4, 1, 1, 4),
+    ev.CheckFile(0, "b\udcff", 5, "b%FF", ev.CheckResult.DIFFERENT, 4, "/uploads/personal/b%25FF"),
+    ev.CheckFile(1, "a", 5, "a", ev.CheckResult.MISSING, None, None),
+    ev.CheckFinished(0, 1, 1, 0, 0, 10, 0.5, 4),
 ]
 
 
@@ -116,6 +121,7 @@ def test_the_schema_knows_exactly_the_public_events_and_stage() -> None:
         ("failureCode", ev.FailureCode),
         ("skipReason", ev.SkipReason),
         ("warningCode", ev.WarningCode),
+        ("checkResult", ev.CheckResult),
         ("limitsOrigin", ev.LimitsOrigin),
     ],
 )

@@ -15,7 +15,7 @@ from tus_model import FakeStop, pauses
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.transfer.pacing import RateBudget
-from uploader_cli.transfer.retry import BACKOFF, FIRST_PROBE, LAST_PROBE, Retry, Tries
+from uploader_cli.transfer.retry import BACKOFF, FIRST_PROBE, HELD, LAST_PROBE, Retry, Tries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -373,6 +373,45 @@ def test_outage_uses_up_no_retry_and_is_reported_until_it_ends() -> None:
     assert [(event.seconds, event.waited) for event in paused] == [(0.5, 0.0), (1.0, 0.5), (2.0, 1.5), (0.0, 0.0)]
     warnings = [event.code for event in policy.events if isinstance(event, ev.RunWarning)]
     assert warnings == [ev.WarningCode.UNREACHABLE]
+
+
+class Held(FakeStop):
+    """Ends the user's pause after 100 looks for its end."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy.clock)
+        self.looks, self._policy = 0, policy
+        policy.stop = policy.retry.stop = self
+        policy.retry.held = True
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        self.looks += seconds == HELD
+        self._policy.retry.held = self.looks < 100
+
+
+def test_request_begins_after_the_pause_of_the_user() -> None:
+    policy = Policy(retries=0)
+    stop = Held(policy)
+    call, _ = failing(None)
+    assert Tries(policy.retry, on_retry=policy.report).run(call) == "done"
+    assert (stop.looks, policy.reports, policy.events) == (100, [], [])
+
+
+def test_pause_of_the_user_is_no_part_of_wait_for_server() -> None:
+    policy = Policy(wait_for_server=3.0)
+    Held(policy)
+    server = Server(policy, threads=1, down=3)
+    assert policy.retry.run(server.call) == "done"
+    assert policy.clock.now >= 1000 + 100 * HELD
+
+
+def test_interrupt_ends_the_pause_of_the_user() -> None:
+    policy = Policy()
+    policy.retry.held = True
+    policy.stop.set()
+    with pytest.raises(errors.Interrupted):
+        policy.retry.wait_out_pause()
 
 
 def test_full_disk_pauses_all_calls_and_uses_up_no_retry() -> None:

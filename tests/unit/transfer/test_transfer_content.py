@@ -54,7 +54,7 @@ def test_chunks_of_a_stream_and_its_end() -> None:
 
 def test_stream_reads_no_further_than_one_byte_beyond_the_chunk() -> None:
     source = Source(bytes(1 << 20))
-    stream = Stream(source, "in", None, digest=False)  # type: ignore[arg-type]
+    stream = Stream(source, "in", None)  # type: ignore[arg-type]
     for offset in range(0, 500_000, 1000):
         assert len(stream.chunk(offset, 1000, never)) == 1000
         assert source.given == offset + 1001
@@ -120,6 +120,6 @@ def test_stream_that_fails_is_unreadable(error: Exception) -> None:
         def read(self, _most: int) -> bytes:
             raise error
 
-    stream = Stream(Broken(), "in", None, digest=False)  # type: ignore[arg-type]
+    stream = Stream(Broken(), "in", None)  # type: ignore[arg-type]
     with pytest.raises(FileError, match="in: can't be read: I"):
         stream.chunk(0, 1, never)

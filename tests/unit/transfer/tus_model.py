@@ -25,6 +25,7 @@ from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.tus import Capabilities
 from uploader_cli.settings import Settings
+from uploader_cli.transfer.bodies import ignore_read
 from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
 from uploader_cli.transfer.pacing import RateBudget, Stop
@@ -346,13 +347,13 @@ def make_terms(
         ENDPOINT, extensions=frozenset(offered), checksum_algorithms=frozenset({"sha1", "sha256"})
     )
     retry = Retry(FakeStop(clock) if stop is None else stop, RateBudget(clock), clock=clock, **policy)
-    context: Any = SimpleNamespace(retry=retry, throttle=throttle)
+    context: Any = SimpleNamespace(retry=retry, throttle=throttle, digests=None, on_read=ignore_read)
     return Terms(context, SimpleNamespace(), capabilities, ChunkSize(chunk_size), checksum)  # type: ignore[arg-type]
 
 
 def with_context(terms: Tus, pool: Any, **context: Any) -> Tus:
     """Return the terms with what a job needs of the run."""
-    known: Any = SimpleNamespace(retry=terms.context.retry, throttle=terms.context.throttle, fails_fast=False)
+    known: Any = SimpleNamespace(**vars(terms.context), fails_fast=False)
     vars(known).update(context)
     return replace(terms, context=known, pool=pool)
 

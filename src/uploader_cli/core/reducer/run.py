@@ -64,7 +64,7 @@ def _content_checked(state: ProgressState, event: ev.ContentChecked, _now: float
 
 
 def _engine_stopped(state: ProgressState, event: ev.EngineStopped, now: float) -> None:
-    state.stopped, state.bottleneck = now, event.bottleneck
+    state.stopped, state.bottleneck, state.held = now, event.bottleneck, None
     state.measures.sample(now, state.sent_total, last=True)
     state.trouble = str(event.error or "")
     state.advice = getattr(event.error, "hint", "")
@@ -99,6 +99,19 @@ def _paused(state: ProgressState, event: ev.Paused, now: float) -> None:
     state.pause_reason, state.paused_since = event.reason, now - event.waited
     if event.reason is PauseReason.RATE_LIMIT:
         state.incidents.begin(IncidentKind.RATE_LIMIT, now, "the server's rate limit")
+
+
+def _run_paused(state: ProgressState, event: ev.RunPaused, now: float) -> list[ev.Event]:
+    state.held = now
+    return [event]
+
+
+def _run_resumed(state: ProgressState, event: ev.RunResumed, now: float) -> list[ev.Event]:
+    """Measure speed and progress from now on."""
+    state.held, state.advanced = None, now
+    for meter in (state.meter, state.pace, *(file.meter for file in state.running.values())):
+        meter.restart(now)
+    return [event]
 
 
 def _ticked(state: ProgressState, _event: ev.Ticked, now: float) -> list[ev.Event]:
@@ -191,6 +204,8 @@ HANDLERS: Handlers = {
     ev.RunWarning: _warned,
     ev.AlarmOver: _alarm_over,
     ev.Paused: _paused,
+    ev.RunPaused: _run_paused,
+    ev.RunResumed: _run_resumed,
     ev.Ticked: _ticked,
     ev.CallMade: _call_made,
     ev.ServerClock: _server_clock,

@@ -1,0 +1,85 @@
+"""The results of `uploader check` as text: a line for each file that is not the same, and a summary."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, TextIO
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import CheckResult
+from uploader_cli.render.words import clip, plural, safe, size, span, wrap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FRAME = 0.1  # seconds between two updates of the count
+
+
+class ComparisonView:
+    """Writes each line as soon as it is known; stores only counts."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        width: int,
+        verbose: bool = False,
+        quiet: bool = False,
+        moves: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`width`: maximum cells per line. `verbose` names every file; `quiet` omits the summary.
+
+        `moves`: a terminal, whose last line shows the number of compared files.
+        """
+        self._stream, self._width, self._verbose, self._quiet = stream, width, verbose, quiet
+        self._moves, self._clock, self._due = moves and not quiet, clock, 0.0
+        self._compared = 0
+
+    def tell(self, event: ev.Event) -> None:
+        """Process one event of a check."""
+        match event:
+            case ev.CheckFile():
+                self._compared += 1
+                if event.result is not CheckResult.SAME or self._verbose:
+                    self._line(f"{event.result}: {_described(event)}")
+            case ev.FileFailed():
+                self._line(f"failed: {safe(event.path)}: {safe(event.message[:500])}")
+            case ev.RunWarning():
+                self._line(f"warning: {safe(event.text)}")
+            case ev.FileSkipped() if self._verbose:
+                self._line(f"skipped: {safe(event.path)} ({event.reason})")
+            case ev.CheckFinished() if not self._quiet:
+                self._line(_summary(event))
+                return
+        if self._moves and self._clock() >= self._due:
+            self._due = self._clock() + FRAME
+            count = f"{plural(self._compared, 'file')} compared"
+            self._stream.write(f"\r\x1b[K{clip(count, self._width - 1)}")
+            self._stream.flush()
+
+    def clear(self) -> None:
+        """Remove the count from the terminal."""
+        if self._moves:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+    def _line(self, text: str) -> None:
+        self.clear()
+        self._due = 0.0
+        self._stream.write("\n".join([*wrap(text, self._width, rest="  "), ""]))
+
+
+def _described(event: ev.CheckFile) -> str:
+    path = safe(event.path)
+    if event.result is not CheckResult.DIFFERENT:
+        return path
+    if event.stored_size == event.size:
+        return f"{path} (same size, other content)"
+    return f"{path} ({event.size:,} bytes, on the server {event.stored_size:,})"
+
+
+def _summary(event: ev.CheckFinished) -> str:
+    others = ("different", "missing", "failed", "skipped")
+    counts = [f"{event.same:,} same", *(f"{getattr(event, name):,} {name}" for name in others if getattr(event, name))]
+    return f"{', '.join(counts)} ({size(event.bytes)} in {span(event.seconds)})"

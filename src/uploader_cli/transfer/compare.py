@@ -1,0 +1,134 @@
+"""Compare local files with those on the server, for `uploader check` (docs/protocol.md, section 9)."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import CheckResult
+from uploader_cli.core.jobs import FIRST_JOBS
+from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.protocol import utf8
+from uploader_cli.errors import FileError, UsageError
+from uploader_cli.transfer.api import stored_path
+from uploader_cli.transfer.bodies import hash_range
+from uploader_cli.transfer.retry import Tries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from concurrent.futures import Future
+
+    from uploader_cli.core.packs import Found, LookupOffer
+    from uploader_cli.settings import Settings
+    from uploader_cli.transfer.api import Api
+
+    Item: TypeAlias = LocalFile | ev.FileFailed | ev.FileSkipped
+    Result: TypeAlias = ev.CheckFile | ev.FileFailed | ev.FileSkipped
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+AHEAD = 256  # most files whose comparisons run or wait
+
+
+class Comparison:
+    """Compares files in threads with a connection each. Memory does not grow with the number of files."""
+
+    def __init__(self, api: Api, offer: LookupOffer, settings: Settings, *, content: bool) -> None:
+        """Compare sizes, with `content` also the SHA-256. `close` ends the threads."""
+        self._api, self._offer, self._content, self._own = api, offer, content, settings.category
+        self._jobs = FIRST_JOBS if settings.jobs == "auto" else settings.jobs
+        self._pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="uploader-check")
+        self._thread = threading.local()
+        self._apis: list[Api] = []  # one per thread
+
+    def results(self, items: Iterable[Item]) -> Iterator[Result]:
+        """Yield the result of each file in order, and the other items as they are. Raise what ends the check."""
+        rest = iter(items)
+        groups = iter(lambda: list(islice(rest, self._offer.max_files)), [])
+        found = chain.from_iterable(self._in_order(self._look_up, groups, self._jobs))
+        return self._in_order(self._compare, found, AHEAD) if self._content else map(self._compare, found)
+
+    def close(self) -> None:
+        """End running calls and the threads."""
+        self._api.retry.stop.set()
+        for api in self._apis:
+            api.shut()
+        self._pool.shutdown(cancel_futures=True)
+        for api in self._apis:
+            api.close()
+
+    def _in_order(self, call: Callable[[A], B], items: Iterable[A], ahead: int) -> Iterator[B]:
+        """Yield `call(item)` of each item, computed in the threads, at most `ahead` in advance."""
+        running: deque[Future[B]] = deque()
+        for item in items:
+            running.append(self._pool.submit(call, item))
+            if len(running) > ahead:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+
+    def _look_up(self, group: Sequence[Item]) -> list[tuple[Item, Found | None]]:
+        files = [item for item in group if isinstance(item, LocalFile)]
+        found: dict[int, Found | None] = {}
+        for category in dict.fromkeys(file.category for file in files):
+            same = [file for file in files if file.category == category]
+            answer = self._ask_for(category, [(_name(file), file.size) for file in same])
+            found.update(zip((file.file for file in same), answer, strict=True))
+        return [(item, found.get(item.file)) for item in group]
+
+    def _compare(self, asked: tuple[Item, Found | None]) -> Result:
+        file, found = asked
+        if not isinstance(file, LocalFile):
+            return file
+        same = found is not None and found.size == file.size
+        if found is not None and self._content:
+            try:
+                found, same = self._by_content(file, found)
+            except FileError as error:
+                return ev.FileFailed(file.file, file.path, error.code, str(error), error.retryable)
+        result = CheckResult.MISSING if found is None else CheckResult.SAME if same else CheckResult.DIFFERENT
+        size, location = (found.size, found.location) if found is not None else (None, None)
+        return ev.CheckFile(file.file, file.path, file.size, _name(file), result, size, location)
+
+    def _by_content(self, file: LocalFile, found: Found) -> tuple[Found | None, bool]:
+        """Return the stored file, and whether its bytes are equal. One under another name is found by its digest."""
+        theirs, where = found.sha256, found.location or stored_path(file.category or self._own, _name(file))
+        mine = hash_range(file, 0, file.size, "sha256", check=self._api.retry.stop.check).hex()
+        if theirs is None and found.size == file.size:
+            api = self._own_api()
+            there = Tries(api.retry).run(lambda: api.stored(where))  # the server computes the digest
+            if there is None:
+                return None, False
+            theirs = there.sha256
+            if theirs is None:
+                raise UsageError("--digest: the server gives no digests", hint="leave it out: sizes are compared")
+        if (found.size, theirs) == (file.size, mine):
+            return found, True
+        (other,) = self._ask_for(file.category, [(_name(file), file.size, mine)])
+        if other is not None and (other.size, other.sha256) == (file.size, mine):
+            return other, True
+        return found, False
+
+    def _ask_for(
+        self, category: str | None, files: Sequence[tuple[str, int] | tuple[str, int, str]]
+    ) -> list[Found | None]:
+        api = self._own_api()
+        return Tries(api.retry).run(lambda: api.lookup(self._offer.endpoint, category or self._own, files))
+
+    def _own_api(self) -> Api:
+        """Return the client of this thread."""
+        api: Api | None = getattr(self._thread, "api", None)
+        if api is None:
+            api = self._thread.api = self._api.another()
+            self._apis.append(api)
+        return api
+
+
+def _name(file: LocalFile) -> str:
+    """Return the file's path below the category."""
+    return utf8(file.relative_path)

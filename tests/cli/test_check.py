@@ -1,0 +1,143 @@
+"""`uploader check` compares local files with those on a real server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from command import VALIDATORS, Done, uploader
+from plain_tus import plain_tus_server
+from serving import running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from uploader_server.serving import EmbeddedServer
+
+    Files = Callable[..., Path]
+
+LOOKUP = ("POST", "/api/upload/lookup")
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedServer]:
+    """Run the bundled server with packs and lookups."""
+    with running_server(packs=True) as running:
+        yield running
+
+
+def test_check_lists_different_and_missing_files(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """A file of another size is different; -v names the same ones, too, and -q only the others."""
+    files = make_files(a=3, b=3, **{"deep/c": 3})
+    assert uploader("upload", "files", "-s", server.url, home=tmp_path).code == 0
+    equal = uploader("check", "files", "-s", server.url, "-q", home=tmp_path)
+    assert (equal.code, equal.out, equal.err) == (0, "", "")
+    (files / "b").write_bytes(b"changed")
+    make_files(new=1)
+    done = uploader("check", "files", "-s", server.url, "-v", home=tmp_path)
+    *lines, summary = done.err.splitlines()
+    assert (done.code, done.out) == (4, "")
+    assert lines == [
+        "same: files/a",
+        "different: files/b (7 bytes, on the server 3)",
+        "same: files/deep/c",
+        "missing: files/new",
+    ]
+    assert summary.startswith("2 same, 1 different, 1 missing (14 B in ")
+    quiet = uploader("check", "files", "-s", server.url, "-q", home=tmp_path)
+    assert (quiet.code, quiet.err.splitlines()) == (4, [lines[1], lines[3]])
+
+
+def test_check_by_digest_compares_the_content(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """The server computes a digest that it does not know; a file under another name is found by its digest."""
+    files = make_files(a=b"abc", b=b"bcd", renamed=b"one")
+    upload = ("upload", "files", "-s", server.url)
+    assert uploader(*upload, home=tmp_path).code == 0
+    (files / "renamed").write_bytes(b"two")
+    assert uploader(*upload, home=tmp_path).code == 0
+    stored = server.root / "personal" / "files"
+    assert (stored / "renamed (2)").read_bytes() == b"two"
+    (stored / "a").write_bytes(b"abX")
+    (stored / "b").write_bytes(b"bcd")  # its digest is not known any more
+    assert uploader("check", "files", "-s", server.url, home=tmp_path).code == 0
+    done = uploader("check", "files", "-s", server.url, "--digest", "--json", home=tmp_path)
+    *lines, last = lines_of(done)
+    assert (done.code, last["type"], last["exit_code"]) == (4, "check.finished", 4)
+    results = {line["name"]: (line["result"], line["location"]) for line in lines}
+    assert results == {
+        "files/a": ("different", "/uploads/personal/files/a"),
+        "files/b": ("same", "/uploads/personal/files/b"),
+        "files/renamed": ("same", "/uploads/personal/files/renamed%20%282%29"),
+    }
+    text = uploader("check", "files", "-s", server.url, "--digest", home=tmp_path)
+    assert text.err.splitlines()[0] == "different: files/a (same size, other content)"
+
+
+def lines_of(done: Done) -> list[dict[str, Any]]:
+    """Return the lines of `--json`, each checked against the schema."""
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    for line in lines:
+        VALIDATORS[line["type"]].validate(line)
+    assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
+    return lines
+
+
+def test_check_asks_for_many_files_in_one_call(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """A call that fails is retried; lines come in the order of the files."""
+    files = make_files(**{f"{number:04}": 0 for number in range(1100)})
+    shutil.copytree(files, server.root / "personal" / "files")
+    server.faults.next_answers(*LOOKUP, [503])
+    done = uploader("check", "files", "-s", server.url, "--json", home=tmp_path)
+    assert done.code == 0, done.err
+    assert server.faults.count(*LOOKUP) == 3
+    names = [json.loads(line).get("name") for line in done.out.splitlines()]
+    assert names == [*(f"files/{number:04}" for number in range(1100)), None]
+
+
+def test_check_takes_the_selection_of_upload(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """A list has names and categories; filters leave files out; a file that can't be read fails."""
+    make_files(a=1, b=2, c=3)
+    (tmp_path / "list.csv").write_text("path,name,category\nfiles/a,x/a,scenic\nfiles/b,b,\nfiles/c,c,scenic\n")
+    selection = ("--from-file", "list.csv", "--exclude", "c", "-s", server.url)
+    assert uploader("upload", *selection, home=tmp_path).code == 0
+    assert (server.root / "scenic" / "x" / "a").exists()
+    done = uploader("check", *selection, "--json", home=tmp_path)
+    assert [line["name"] for line in lines_of(done)[:-1]] == ["x/a", "b"]
+    assert done.code == 0
+    assert uploader("check", *selection[2:], "files", home=tmp_path).code == 4
+    (tmp_path / "files" / "b").unlink()
+    done = uploader("check", *selection, "--lenient", "--json", home=tmp_path)
+    assert done.code == 4
+    assert [line["type"] for line in lines_of(done)] == ["check.file", "file.failed", "check.finished"]
+
+
+@pytest.mark.parametrize("kind", ["reference", "without packs", "tus server", "tus endpoint"])
+def test_check_needs_a_server_with_lookups(kind: str, make_files: Files, tmp_path: Path) -> None:
+    make_files(a=1)
+    with ExitStack() as running:
+        if kind.startswith("tus"):
+            endpoint, _ = running.enter_context(plain_tus_server())
+            where = {"UPLOADER_TUS_ENDPOINT" if kind == "tus endpoint" else "UPLOADER_SERVER": endpoint}
+        else:
+            config = {"flavour": "reference"} if kind == "reference" else {"packs": False}
+            where = {"UPLOADER_SERVER": running.enter_context(running_server(**config)).url}
+        done = uploader("check", "files", home=tmp_path, **where)
+    error, hint = done.err.splitlines()
+    assert done.code == 2
+    assert error.startswith("error: http://127.0.0.1:")
+    assert "can't be asked which files it has" in error
+    assert hint.startswith("hint: ")
+
+
+def test_check_exits_6_without_a_server_and_3_where_it_fails_later(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    make_files(a=1)
+    server.faults.next_answers(*LOOKUP, [500, 500])
+    done = uploader("check", "files", "-s", server.url, "--retries", "1", home=tmp_path)
+    assert (done.code, done.err.count("error: ")) == (3, 1)
+    assert uploader("check", "files", "-s", "http://127.0.0.1:9", home=tmp_path).code == 6

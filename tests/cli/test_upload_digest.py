@@ -1,0 +1,117 @@
+"""`upload --digest`: the SHA-256 of each file, from the bytes that are read to send it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from command import start, uploader
+from following import ended, read_confirmed
+from serving import running_server
+
+from uploader_cli.__main__ import main
+from uploader_cli.transfer import bodies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Files = Callable[..., Path]
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        ("--chunk-size", "64K"),
+        ("--chunk-size", "64K", "--checksum", "none"),
+        ("--chunk-size", "64K", "--checksum", "sha1", "--verify"),
+        ("--protocol", "batch"),
+    ],
+    ids=" ".join,
+)
+def test_digest_is_computed_in_the_pass_that_sends(
+    how: tuple[str, ...],
+    make_files: Files,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With packs, tus and batch, each byte is read once; event, report and receipt have the digest."""
+    make_files(small=10, one=1, **{"deep/large": os.urandom(300 * KIB)})
+    monkeypatch.chdir(tmp_path)
+    read, read_at = [], bodies.read_at
+
+    def counted(file: Any, source: Any, position: int, piece: memoryview) -> None:
+        read.append(len(piece))
+        read_at(file, source, position, piece)
+
+    monkeypatch.setattr(bodies, "read_at", counted)
+    names = ("files/small", "files/one", "files/deep/large")
+    digests = {name: f"sha256:{sha256(tmp_path / name)}" for name in names}
+    with running_server(packs=True) as server:
+        monkeypatch.setenv("UPLOADER_SERVER", server.url)
+        monkeypatch.setattr("uploader_cli.core.sizes.LARGEST_PACKED", 64 * KIB)
+        assert main(["upload", "files", "--digest", "--report", "r.json", "--json", *how]) == 0
+        events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert {event["path"]: event["checksum"] for event in events if event["type"] == "file.completed"} == digests
+        rows = json.loads((tmp_path / "r.json").read_text())["files"]
+        assert {row["path"]: row["checksum"] for row in rows} == digests
+        assert sum(read) == 300 * KIB + 11
+        assert main(["upload", "files", "--skip-existing", "--report", "files.sha256", "-q", *how]) == 0
+    assert sum(read) == 300 * KIB + 11, "the second run has the digests of the receipts"
+    listed = dict(reversed(line.split("  ")) for line in (tmp_path / "files.sha256").read_text().splitlines())
+    assert {name: f"sha256:{digest}" for name, digest in listed.items()} == digests
+
+
+def test_list_of_digests_is_that_of_sha256sum(make_files: Files, tmp_path: Path) -> None:
+    """Names are escaped as sha256sum does; a file that failed is not listed."""
+    names = ["empty", "a b", "-c", "with\nline", "back\\slash", "carriage\r", "旅行"]
+    files = make_files(**{name: name.removeprefix("empty").encode() for name in names})
+    os.rename(files / "-c", os.fsencode(files) + b"/not-utf8-\xff")
+    make_files(**{"no.tmp": 1})
+    with running_server(fail_files=("no.tmp",), packs=True) as server:
+        options = ("-s", server.url, "--report", "files.sha256", "--json")
+        done = uploader("upload", "files", *options, home=tmp_path)
+    assert done.code in (3, 4)
+    checked = subprocess.run(
+        ["sha256sum", "--strict", "-c", "files.sha256"], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stdout.count(b": OK")) == (0, len(names)), checked
+    theirs = subprocess.run(["sha256sum", *files.iterdir()], cwd=tmp_path, capture_output=True, check=True).stdout
+    ours = (tmp_path / "files.sha256").read_bytes().splitlines()
+    expected = theirs.replace(os.fsencode(tmp_path) + b"/", b"").splitlines()
+    assert sorted(ours) == sorted(line for line in expected if not line.endswith(b"no.tmp"))
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_digest_of_a_resumed_file_includes_what_was_sent_before(parts: int, tmp_path: Path) -> None:
+    """The first run has no --digest; a file sent in parts is read again where they are not in order."""
+    big, early = tmp_path / "big.mp4", tmp_path / "early.mp4"
+    big.write_bytes(os.urandom(4 * MIB))
+    early.write_bytes(b"early")
+    slow = ("-j", str(parts), "--chunk-size", "256K", "--limit-rate", "4M", "--json")
+    near = {f"uploader_cli.transfer.tus_job.{name}": MIB for name in ("LARGE_AND_FAR", "LEAST_PART")}
+    with running_server(latency_ms=30 if parts > 1 else 0) as server:
+        process = start("upload", early, big, "-s", server.url, *slow, home=tmp_path, constants=near)
+        ended(process, read_confirmed(process, MIB), signal.SIGKILL)
+        again = ("resume", "--limit-rate", "none", "--report", "files.sha256", "--json")
+        done = uploader(*again, home=tmp_path, constants=near)
+        assert done.code == 0, done.err
+        (began,) = done.of("file.started")
+        assert MIB <= began["offset"] < 4 * MIB
+        expected = {str(path): f"sha256:{sha256(path)}" for path in (early, big)}
+        ends = done.of("file.completed") + done.of("file.skipped")
+        assert {event["path"]: event["checksum"] for event in ends} == expected
+    subprocess.run(["sha256sum", "--strict", "-c", "files.sha256"], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    assert len((tmp_path / "files.sha256").read_text().splitlines()) == 2
