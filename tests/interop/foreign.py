@@ -28,6 +28,12 @@ class Node:
         command = ["node", self._directory / script, *arguments]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
+    def add(self, script: str, text: str) -> Path:
+        """Write a further script, beside the packages; return its path."""
+        path = self._directory / script
+        path.write_text(text)
+        return path
+
     def run(self, script: str, **options: Any) -> dict[str, Any]:
         """Run a script with JSON as its argument, and return the JSON that it prints."""
         process = self.start(script, json.dumps(options))

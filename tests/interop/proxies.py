@@ -1,4 +1,4 @@
-"""nginx, haproxy and tinyproxy from Debian, each in its own process on a free loopback port."""
+"""nginx, haproxy, tinyproxy and Redis from Debian, each in its own process on a free loopback port."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from patience import PATIENCE
@@ -63,35 +63,45 @@ def nginx(directory: Path, server: str) -> contextlib.AbstractContextManager[str
 def nginx_http(directory: Path, http: str) -> Iterator[str]:
     """Run nginx with the content of an `http` block, where `{port}` is the port to listen on; yield its URL."""
     user = "user root;" if os.geteuid() == 0 else ""
-    port = _free_port()
+    port = free_port()
     config = directory / "nginx.conf"
     config.write_text(NGINX.format(user=user, directory=directory, http=http.replace("{port}", str(port))))
-    with _running(["nginx", "-e", f"{directory}/nginx.log", "-c", str(config)], port):
+    with running(["nginx", "-e", f"{directory}/nginx.log", "-c", str(config)], port):
         yield f"http://127.0.0.1:{port}"
 
 
 @contextlib.contextmanager
 def haproxy(directory: Path, config: str) -> Iterator[str]:
     """Run haproxy with `config`, where `{port}` is the port to bind; yield its URL."""
-    port = _free_port()
+    port = free_port()
     file = directory / "haproxy.cfg"
     file.write_text(config.replace("{port}", str(port)))
-    with _running(["haproxy", "-db", "-f", str(file)], port):
+    with running(["haproxy", "-db", "-f", str(file)], port):
         yield f"http://127.0.0.1:{port}"
 
 
 @contextlib.contextmanager
 def tinyproxy(directory: Path, *directives: str) -> Iterator[str]:
     """Run a forward proxy with additional directives; yield its address, HOST:PORT."""
-    port = _free_port()
+    port = free_port()
     file = directory / "tinyproxy.conf"
     basic = (f"Port {port}", "Listen 127.0.0.1", "Timeout 600", f'LogFile "{directory}/tinyproxy.log"', "LogLevel Info")
     file.write_text("\n".join((*basic, *directives, "")))
-    with _running(["tinyproxy", "-d", "-c", str(file)], port):
+    with running(["tinyproxy", "-d", "-c", str(file)], port):
         yield f"127.0.0.1:{port}"
 
 
-def _free_port() -> int:
+@contextlib.contextmanager
+def redis(directory: Path) -> Iterator[str]:
+    """Run a Redis server that keeps its data in memory; yield its URL."""
+    port = free_port()
+    options = {"port": str(port), "bind": "127.0.0.1", "dir": str(directory), "save": ""}
+    command = ["redis-server", *(word for name, value in options.items() for word in (f"--{name}", value))]
+    with running(command, port):
+        yield f"redis://127.0.0.1:{port}"
+
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -99,13 +109,14 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def _running(command: list[str], port: int) -> Iterator[None]:
+def running(command: list[str], port: int, **how: Any) -> Iterator[subprocess.Popen[str]]:
+    """Run a program that listens on `port`; `how` are further arguments of `Popen`. Yield its process."""
     if shutil.which(command[0]) is None:
         pytest.fail(f"the test needs {command[0]} in PATH (Debian: apt-get install {command[0]})", pytrace=False)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **how)
     try:
         _wait_for(process, port)
-        yield
+        yield process
     finally:
         process.terminate()
         try:

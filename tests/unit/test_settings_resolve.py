@@ -117,6 +117,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "client_cert": str(pem),
         "report": "r.json",
         "shard": "2/3",
+        "on": "local:2",
     }.get(name, "7")
     if OPTIONS[name].default is False:
         written = "yes"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Literal
 
 from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.events import FailureCode, Phase, SkipReason, WarningCode
 from uploader_cli.render import overview
 from uploader_cli.render.plain import FAILURES
-from uploader_cli.render.words import plural, rate, safe, size, span, wrap
+from uploader_cli.render.words import cells, plural, rate, safe, size, span, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from uploader_cli.core.state import ProgressState, SessionState
 
 MOST = 10  # maximum failed files, warnings, watched sessions and others listed
+FEW = 5  # maximum stored files of a run that lists them with their URLs
+Urls = Literal["none", "text", "links"]
+"""How the URLs of stored files are shown."""
+_LINKABLE = re.compile("https?://[!-~]+")
 
 FIXES = {
     FailureCode.REFUSED_TYPE: "The server does not accept this type: convert the file, or skip it with --exclude.",
@@ -93,13 +99,15 @@ def summary(
     failed_to: str = "",
     verbose: bool = False,
     listed: bool = False,
+    urls: Urls = "none",
 ) -> list[str]:
-    """Return lines of at most `width` cells (20 at least).
+    """Return lines of at most `width` cells (20 at least), except those of a URL, which is never broken.
 
     `resume_hint` is the command that resumes the run, `failed_to` the file that lists all failed files. `listed`: the
-    first failures were printed before, so that only their causes are.
+    first failures were printed before, so that only their causes are. `urls` of a few stored files are shown as text,
+    or their names are links (OSC 8).
     """
-    lines = _Lines(max(20, width))
+    lines = _Lines(max(20, width), links=urls == "links")
     watching, interrupted = state.watched, outcome.exit_code in _INTERRUPTED or bool(_deadline(state, outcome))
     if watching:
         _sessions(lines, state)
@@ -107,7 +115,7 @@ def summary(
     if state.renamed:
         lines.add("!", "stored under another name:")
         names = [f"{done.path} → {done.stored_as}" for done in state.renames]
-        lines.list(" ", names, state.renamed)
+        lines.list(" ", names, state.renamed, urls=[done.url or "" for done in state.renames])
     _analyses(lines, state, interrupted=interrupted)
     _warnings(lines, state)
     _failures(lines, state, failed_to, listed=listed)
@@ -116,6 +124,8 @@ def summary(
     lines.add(*(_watch_verdict(state, outcome) if watching else _verdict(state, outcome)))
     if not watching and (outcome.completed or outcome.failed):
         lines.add(" ", _place(state))
+        if urls != "none" and state.completed <= FEW:
+            _stored(lines, state)
     if verbose and state.bottleneck is not None:
         lines.add(" ", f"limited by {_LIMITED_BY[state.bottleneck]}")
     if outcome.exit_code:
@@ -135,13 +145,17 @@ def summary(
 class _Lines:
     """Lines with a glyph in the first column and wrapped text beside it."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, links: bool) -> None:
         self.out: list[str] = []
-        self._width = width
+        self.width, self.links = width, links
 
-    def add(self, glyph: str, text: str, *, indent: int = 0) -> None:
+    def add(self, glyph: str, text: str, *, indent: int = 0, url: str = "") -> None:
+        """Add wrapped text, as a link to `url` where the terminal knows links."""
         space = " " * indent
-        folded = wrap(text, self._width, first=f"{space}{glyph} ", rest=f"{space}  ")
+        folded = wrap(text, self.width, first=f"{space}{glyph} ", rest=f"{space}  ")
+        if self.links and _LINKABLE.fullmatch(url):
+            start = indent + 2
+            folded = [f"{line[:start]}\x1b]8;;{url}\x1b\\{line[start:]}\x1b]8;;\x1b\\" for line in folded]
         self.out += [line.replace(_NO_BREAK, " ") for line in folded]
 
     def list(
@@ -154,10 +168,11 @@ class _Lines:
         indent: int = 0,
         mark: str = "…",
         noun: str = "",
+        urls: Sequence[str] = (),
     ) -> None:
         """Add the first `most` untrusted texts, and the number of the others, of `total` if that is larger."""
-        for text in texts[:most]:
-            self.add(glyph, safe(text), indent=indent)
+        for text, url in zip_longest(texts[:most], urls[:most], fillvalue=""):
+            self.add(glyph, safe(text), indent=indent, url=url)
         rest = (len(texts) if total is None else total) - most
         if rest > 0:
             words = plural(rest, f"more {noun}") if noun else f"{rest:,} more"
@@ -204,6 +219,18 @@ def _place(state: ProgressState) -> str:
     created = state.sessions_in.total()
     session = f", session {safe(state.session)}" if created else ""
     return f"to {overview.destination(state)}" + (f", {created:,} sessions" if created > 1 else session)
+
+
+def _stored(lines: _Lines, state: ProgressState) -> None:
+    """List the files that were stored: as links, or with their URLs."""
+    done = [end for end in state.finished if end.outcome is Phase.COMPLETED and end.url]
+    for end in sorted(done, key=lambda end: end.file):
+        name, url = safe(end.path), safe(end.url or "")
+        if lines.links or cells(name) + cells(url) + 5 > lines.width:
+            lines.add(" ", name, url=url)
+            lines.out += [] if lines.links else [f"    {url}"]
+        else:
+            lines.add(" ", f"{name} → {url}")
 
 
 def _complete(state: ProgressState, outcome: RunFinished) -> bool:

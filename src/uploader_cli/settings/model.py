@@ -21,7 +21,7 @@ from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, Re
 T = TypeVar("T")
 
 LEAST_CHUNK = 1024
-NONE = ("limit_rate", "shard", "max_size", "newer_than", "preset", "chunk_rule", "id_header", "upload_url")
+NONE = ("limit_rate", "shard", "max_size", "newer_than", "preset", "chunk_rule", "id_header", "upload_url", "on")
 """Options whose stored value is the word none if they have none."""
 NAMED_BY_DIRECTORY = "named_by_directory"
 """Key of a stored run whose server only the config of a working directory named: no secret may be sent there."""
@@ -151,6 +151,7 @@ class Settings:
     skip_existing: bool = option(default=False, stored=True)
     trust_receipts: bool = option(default=False, stored=True)
     dry_run: bool = option(default=False)
+    on: str | None = option(values.cluster, default=None, in_config=False, allow_cwd_config=False, stored=True)
     retries: int = option(values.whole(0), default=5, stored=True)
     max_wait: float = option(values.seconds(zero=True), default=1200.0, stored=True)
     wait_for_server: float = option(values.seconds(zero=True), default=600.0, stored=True)
@@ -175,6 +176,7 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"] = option(default="info")
     report: tuple[ReportFile, ...] = option(values.report_file, default=(), many=True, allow_cwd_config=False)
     failed_to: Path | None = option(values.path, default=None, allow_cwd_config=False)
+    links: Path | None = option(values.path, default=None, allow_cwd_config=False)
     metrics_file: Path | None = option(values.path, default=None, allow_cwd_config=False)
     on_failure: str | None = option(values.command, default=None, shown=False, allow_cwd_config=False)
     token: str | None = option(

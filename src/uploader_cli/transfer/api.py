@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 PROCESSING_TIMEOUT = 300.0  # seconds from the last byte to the answer (docs/protocol.md, section 3.2)
 PROCESSING_PER_FILE = 30.0  # seconds more for each file
+UPLOADS = "/uploads/"  # the path of stored files (docs/protocol.md, section 1)
 STATUS_LIMIT = 5.0  # seconds for an answer on the state of an analysis
 NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
 """Statuses that leave open whether the server gives out stored files."""
@@ -64,14 +65,23 @@ class Api(Http):
     packs: PackOffer | None = None
     lookups: LookupOffer | None = None
 
-    def __init__(self, settings: Settings, emit: Callable[[Event], None], stop: Stop, *, run: str = "") -> None:
-        """`run` begins the ids of requests."""
+    def __init__(
+        self,
+        settings: Settings,
+        emit: Callable[[Event], None],
+        stop: Stop,
+        *,
+        run: str = "",
+        budget: RateBudget | None = None,
+    ) -> None:
+        """`run` begins the ids of requests; runs that share a `budget` pause together."""
         super().__init__(settings, RequestIds(run, emit))
-        self._emit, self._stop, self._token, self.budget = emit, stop, _Token(settings, stop), RateBudget()
+        self._emit, self._stop, self._token, self.budget = emit, stop, _Token(settings, stop), budget or RateBudget()
         retries, max_wait, refresh = settings.retries, settings.max_wait, self._token.refresh
         self.retry = Retry(stop, self.budget, retries=retries, max_wait=max_wait, refresh=refresh, emit=emit)
         self.retry_status = settings.retry_status  # statuses of a tus server that stand for a lock
         self.server = "" if settings.foreign else settings.server  # its base URL; empty for a tus endpoint
+        self._uploads = urljoin(settings.target_url, below(self.server, UPLOADS, UPLOADS))
 
     def another(self) -> Api:
         """Return a client of the same server for another thread."""
@@ -279,9 +289,15 @@ class Api(Http):
     def _url(self, where: str) -> str:
         return where if where.startswith(("http://", "https://")) else self._settings.server + where
 
+    def url_of(self, where: str) -> str:
+        """Return the URL of a stored file, from its path or URL in an answer."""
+        if self.server and where.startswith(UPLOADS):  # the common case, without parsing
+            return self._uploads + where[len(UPLOADS) :]
+        return urljoin(self._settings.target_url, below(self.server, where, UPLOADS))
+
     def _located(self, where: str) -> str | None:
         """Return the URL of a stored file; None for another host than the server's (docs/protocol.md, section 5)."""
-        url = urljoin(self._settings.target_url, below(self.server, where, "/uploads/"))
+        url = self.url_of(where)
         return url if trusts(self._settings.target_url, url) else None
 
 
@@ -395,7 +411,7 @@ _segment = partial(quote, safe="")
 
 def stored_path(category: str, file_name: str) -> str:
     """Return the URL path of a stored file."""
-    return f"/uploads/{category}/{quote(file_name)}"
+    return f"{UPLOADS}{category}/{quote(file_name)}"
 
 
 def sha256_of(repr_digest: str) -> str | None:

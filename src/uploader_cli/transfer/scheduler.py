@@ -90,7 +90,7 @@ class Scheduler:
 
         `announce(protocol, jobs)` is called once, before any event of a file or a session.
         """
-        ledger = Ledger(emit, run)
+        ledger = Ledger(emit, run, api.url_of)
         api.retry.wait_for_server = settings.wait_for_server
         self._traffic = Limiter(settings.limit_rate, stop.sleep)
         self._api, self._settings, self._stop, self._ledger = api, settings, stop, ledger

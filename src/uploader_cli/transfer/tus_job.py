@@ -181,7 +181,8 @@ class TusFile:
         """Return the complete upload; None where its parts have become jobs."""
         tus, run, file, upload, session = self._tus, self._context.run, self.file, self._upload, self.session.id
         whole = self.resumes or file.upload_url or file.once
-        count = 1 if whole else tus.parts(file.size, tus.pool.idle, worker.api.request_ids.round_trip)
+        idle = tus.pool.idle if run.secret is None else 0  # another process would not find the parts
+        count = 1 if whole else tus.parts(file.size, idle, worker.api.request_ids.round_trip)
         sizes, parts = [size for _, size in cut(file.size, count)], upload.parts
         if len(sizes) > 1:
             self._upload, parts = run.creating(file, session), run.split(file, sizes)

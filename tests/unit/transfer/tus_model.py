@@ -230,6 +230,7 @@ class Emitted:
     """The ledger, the events and the journal of one file. It asserts the promises of the event stream."""
 
     failures = 0
+    secret = None
 
     def __init__(self, upload: PendingUpload | None = None) -> None:
         self.upload = upload or PendingUpload("k1")
