@@ -36,8 +36,7 @@ def check(settings: Settings) -> None:
             "--on needs Dask, which is not installed (no distributed)", hint="pip install 'uploader-cli[dask]'"
         )
     if settings.foreign or settings.protocol == "batch":
-        endpoint = "--tus-endpoint" if settings.tus_endpoint else "--upload-url"
-        what = endpoint if settings.foreign else "--protocol batch"
+        what = "--tus-endpoint" if settings.foreign else "--protocol batch"
         hint = "a task that runs again could not find its uploads: use `uploader upload`, with --shard on each machine"
         raise errors.UsageError(f"{what} and --on exclude each other", hint=hint)
     if settings.if_exists != "rename":

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from uploader_cli.settings import Settings
 
 STDIN = "-"
-SELECTING = "include exclude exclude_from min_size max_size newer_than shard follow_links from_file failed_to on"
+SELECTING = "include exclude exclude_from min_size max_size newer_than shard follow_links from_file failed_to"
 """Options for files that are found or listed: on the command line an error, in the environment or a config unused."""
 UNKNOWN = ("size", "sha256")
 """Fields of metadata that are unknown before the end."""
@@ -34,6 +34,8 @@ def standard_input(settings: Settings, paths: Sequence[str]) -> tuple[Settings, 
         if settings.name is not None and settings.sources["name"].layer is Layer.FLAG:
             raise UsageError("--name names standard input", hint="give - as the PATH, or omit --name")
         return settings, None
+    if settings.on is not None:
+        raise UsageError("an import can't send standard input", hint="use: uploader upload -")
     if len(paths) > 1:
         raise UsageError("- excludes other PATHs", hint=f"run twice; a file named - is .{os.sep}-")
     if sys.stdin is None:
