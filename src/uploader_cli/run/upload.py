@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,8 @@ from uploader_cli.selection.walk import Step, missing, walk
 from uploader_cli.selection.walk_queue import MOST, WalkQueue
 from uploader_cli.settings import OPTIONS, hide
 from uploader_cli.settings.places import GONE, working_directory
-from uploader_cli.transfer.journal import Target
+from uploader_cli.transfer.journal import Journal, Target
+from uploader_cli.transfer.journal.schema import NAME
 from uploader_cli.transfer.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ if TYPE_CHECKING:
     from uploader_cli.report.recorder import Notices, Output
     from uploader_cli.run.interrupts import Interrupts
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.journal import Journal, RunHandle
+    from uploader_cli.transfer.journal import RunHandle
+    from uploader_cli.transfer.journal.reading import History
 
     Prepared = tuple[Selection, Sequence[Output]]
 
@@ -108,7 +111,7 @@ def _use_existing(settings: Settings, url: str, found: Selection) -> None:
     for file in found.ahead:  # none in another shard
         if not found.complete or len(found.ahead) > 1 or (isinstance(file, LocalFile) and not file.named):
             hint = "give one file; a list has a column upload_url for several ones"
-            option = settings.sources.get("upload_url", "upload_url")
+            option = settings.given_as("upload_url")
             raise errors.UsageError(f"{option} is the upload of one file, not of a directory or of several", hint=hint)
         if isinstance(file, LocalFile):
             found.ahead[0] = replace(file, upload_url=url, destination=of_upload(url))
@@ -259,6 +262,17 @@ def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, o
         arguments["list"] = str(settings.from_file)
         identity["list"] = from_file.identity(settings)
     return target, arguments, identity
+
+
+@contextmanager
+def history_of(settings: Settings, paths: Sequence[str]) -> Iterator[History | None]:
+    """Yield the journal's history; None without a journal, which is not created."""
+    if not os.path.exists(settings.state_path / NAME):
+        yield None
+        return
+    target, _, identity = named(settings, paths)
+    with Journal(settings.state_path) as journal:
+        yield journal.history(target, identity, fresh=not settings.resume)
 
 
 def begin(settings: Settings, paths: Sequence[str], journal: Journal, *, lasting: bool = True) -> RunHandle:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.DiskFull)  # errors that end the run, whatever was asked
+NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.ProxyUnauthorized, errors.DiskFull)
+"""Errors that end the run, whatever was asked."""
 MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may have stored it, or not"
 
 
@@ -214,7 +215,7 @@ class Checks:
             return
         api, offer = worker.api, self._lookups
         for category, part in self._requests(files):
-            paths = [_path(category, *item) for item in part]
+            paths = [path_below(category, *item) for item in part]
             if offer is None:
                 found = [self._stored(api, stored_path(category, paths[0]))]
             else:
@@ -319,8 +320,8 @@ class Checks:
             self._context.warn(code, text)
 
 
-def _path(category: str, file: LocalFile, receipt: Stored | None) -> str:
-    """Return the path to ask for; a receipt's has precedence."""
+def path_below(category: str, file: LocalFile, receipt: Stored | None) -> str:
+    """Return the file's path below the category; a receipt's has precedence: the server may have renamed the file."""
     location, root = (receipt.location if receipt is not None else None) or "", stored_path(category, "")
     return unquote(location.removeprefix(root)) if location.startswith(root) else utf8(file.relative_path)
 
