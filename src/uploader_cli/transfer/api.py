@@ -82,7 +82,7 @@ class Api(Http):
         retries, max_wait, refresh = settings.retries, settings.max_wait, self._token.refresh
         self.retry = Retry(stop, self.budget, retries=retries, max_wait=max_wait, refresh=refresh, emit=emit)
         self.retry_status = settings.retry_status  # statuses of a tus server that stand for a lock
-        self.server = "" if settings.tus_endpoint else settings.server  # its base URL; empty for a tus endpoint
+        self.server = "" if settings.foreign else settings.server  # its base URL; empty for a tus endpoint
         self._uploads = urljoin(settings.target_url, below(self.server, UPLOADS, UPLOADS))
 
     def another(self) -> Api:
@@ -173,6 +173,11 @@ class Api(Http):
     def progress_body(self, session_id: str) -> dict[str, object]:
         """Return the progress as received. Raise `NotFound`."""
         return self._ask("GET", f"/api/upload/progress/{_segment(session_id)}", "overallStatus")
+
+    def has_page(self) -> bool:
+        """Return whether the server has a page for browsers (docs/web.md); it may ask for a token."""
+        answer = self._call("GET", "/api/activity", raises=False)
+        return answer.status == 401 or "sessions" in protocol.as_object(answer.body)
 
     def cancel(self, session_id: str) -> dict[str, object]:
         """Cancel a session; running work continues (docs/protocol.md, section 3.9)."""
