@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -17,6 +18,7 @@ from uploader_cli.core.events import FailureCode
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import wire_name
 from uploader_cli.errors import FileError
+from uploader_cli.sources import is_url, open_file, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -36,10 +38,13 @@ def ignore_read(_file: LocalFile, _position: int, _data: memoryview) -> None:
     """Do nothing with bytes that were read."""
 
 
-def open_unchanged(file: LocalFile) -> IO[bytes]:
-    """Open the selected file, unbuffered. Raise `FileError` (vanished, unreadable, changed), as all readers do."""
+def open_unchanged(file: LocalFile, end: int | None = None) -> IO[bytes]:
+    """Open the selected file, unbuffered, for reading up to `end`.
+
+    Raise `FileError` (vanished, unreadable, changed), as all readers do.
+    """
     try:
-        source = open(file.path, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
+        source = open_file(file.path, end)
     except OSError as error:
         raise _unreadable(file, error) from error
     try:
@@ -52,7 +57,10 @@ def open_unchanged(file: LocalFile) -> IO[bytes]:
 
 def check_unchanged(file: LocalFile, source: IO[bytes]) -> None:
     """Check that size and mtime are those of the selection."""
-    info = os.fstat(source.fileno())
+    try:
+        info = status_of(source)
+    except OSError as error:
+        raise _unreadable(file, error) from error
     if (info.st_size, info.st_mtime_ns) != (file.size, file.mtime_ns):
         raise _failure(file, "changed while it was being read")
 
@@ -107,7 +115,7 @@ def read_range(
 ) -> Iterator[tuple[int, memoryview]]:
     """Yield the pieces of a byte range with their positions, in `into` or in one buffer."""
     buffer = memoryview(bytearray(min(PIECE, length) if into is None else 0))
-    with open_unchanged(file) as source:
+    with open_unchanged(file, start + length) as source:
         for done in range(0, length, PIECE):
             check()
             piece = (buffer if into is None else into[done:])[: length - done][:PIECE]
@@ -133,7 +141,9 @@ def _content_type(suffix: str) -> str:
 def _unreadable(file: LocalFile, error: OSError) -> FileError:
     if isinstance(error, FileNotFoundError):
         return _failure(file, "is gone", FailureCode.VANISHED)
-    return _failure(file, f"can't be read: {error.strerror}", FailureCode.UNREADABLE)
+    failure = _failure(file, f"can't be read: {error.strerror}", FailureCode.UNREADABLE)
+    failure.retryable = is_url(file.path) and error.errno == errno.EIO  # its server may be unreachable
+    return failure
 
 
 def _failure(file: LocalFile, how: str, code: FailureCode = FailureCode.CHANGED) -> FileError:
