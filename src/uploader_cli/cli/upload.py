@@ -41,7 +41,7 @@ def upload(
 @opt.with_options(opt.IMPORT)
 def import_(
     paths: Annotated[
-        list[str] | None, opt.argument("[PATH...]", "Files and directories that all workers see, or URLs.")
+        list[str] | None, opt.argument("[PATH...]", "Files and directories of all workers, or URLs.")
     ] = None,
     **given: Any,
 ) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import CancelledError
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import cache
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
@@ -18,11 +18,13 @@ from uploader_cli.core.events import FailureCode
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import wire_name
 from uploader_cli.errors import FileError
-from uploader_cli.sources import is_url, open_file, status_of
+from uploader_cli.sources import is_url, open_file, status, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from concurrent.futures import Executor, Future
+
+    from uploader_cli.sources import Status
 
     Content = LocalFile | Iterable[bytes | bytearray]
     OnRead = Callable[[LocalFile, int, memoryview], None]
@@ -61,7 +63,7 @@ def check_unchanged(file: LocalFile, source: IO[bytes]) -> None:
         info = status_of(source)
     except OSError as error:
         raise _unreadable(file, error) from error
-    if (info.st_size, info.st_mtime_ns) != (file.size, file.mtime_ns):
+    if not _is_same(file, info):
         raise _failure(file, "changed while it was being read")
 
 
@@ -142,8 +144,16 @@ def _unreadable(file: LocalFile, error: OSError) -> FileError:
     if isinstance(error, FileNotFoundError):
         return _failure(file, "is gone", FailureCode.VANISHED)
     failure = _failure(file, f"can't be read: {error.strerror}", FailureCode.UNREADABLE)
-    failure.retryable = is_url(file.path) and error.errno == errno.EIO  # its server may be unreachable
+    if is_url(file.path) and error.errno == errno.EIO:
+        with suppress(OSError):  # some services refuse a range of an old version
+            if not _is_same(file, status(file.path)):
+                return _failure(file, "changed while it was being read")
+        failure.retryable = True  # its server may be unreachable
     return failure
+
+
+def _is_same(file: LocalFile, info: Status) -> bool:
+    return (info.st_size, info.st_mtime_ns) == (file.size, file.mtime_ns)
 
 
 def _failure(file: LocalFile, how: str, code: FailureCode = FailureCode.CHANGED) -> FileError:
