@@ -84,9 +84,9 @@ class Destination:
         assert [path for path in files if ".uploader" not in path.parts or upload_id in path.name] == []
 
 
-def open_session(server: EmbeddedServer) -> str:
-    """Create a session for one file and return its id."""
-    wanted = {"category": "personal", "expectedFiles": 1}
+def open_session(server: EmbeddedServer, files: int = 1) -> str:
+    """Create a session and return its id."""
+    wanted = {"category": "personal", "expectedFiles": files}
     answer = requests.post(f"{server.url}/api/upload/session", json=wanted, timeout=PATIENCE)
     assert answer.status_code == 201
     session: str = answer.json()["sessionId"]

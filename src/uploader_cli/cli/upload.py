@@ -63,7 +63,7 @@ def _start(settings: Settings, paths: list[str] | None) -> None:
 
 @opt.with_options(
     "profile jobs limit_rate retries deadline max_wait wait_for_server stall warn_latency warn_error_rate lenient "
-    "resend_unknown verify analysis_to cancel_on_interrupt state_dir json progress report failed_to links "
+    "resend_unknown verify digest analysis_to cancel_on_interrupt state_dir json progress report failed_to links "
     f"metrics_file on_failure {opt.OUTPUT} {opt.REQUESTS}"
 )
 def resume(

@@ -45,6 +45,8 @@ def open_unchanged(file: LocalFile, end: int | None = None) -> IO[bytes]:
 
     Raise `FileError` (vanished, unreadable, changed), as all readers do.
     """
+    if file.content is not None:
+        return file.content.open()
     try:
         source = open_file(file.path, end)
     except OSError as error:
@@ -58,7 +60,9 @@ def open_unchanged(file: LocalFile, end: int | None = None) -> IO[bytes]:
 
 
 def check_unchanged(file: LocalFile, source: IO[bytes]) -> None:
-    """Check that size and mtime are those of the selection."""
+    """Check that size and mtime are those of the selection, which a file object does not have."""
+    if file.content is not None:
+        return
     try:
         info = status_of(source)
     except OSError as error:
@@ -76,7 +80,7 @@ def read_at(file: LocalFile, source: IO[bytes], position: int, piece: memoryview
             if not count:
                 raise _failure(file, "became shorter while it was being read")
             piece = piece[count:]
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a file object that was closed
         raise _unreadable(file, error) from error
 
 
@@ -140,11 +144,12 @@ def _content_type(suffix: str) -> str:
     return known.get(suffix) or guess or "application/octet-stream"
 
 
-def _unreadable(file: LocalFile, error: OSError) -> FileError:
+def _unreadable(file: LocalFile, error: OSError | ValueError) -> FileError:
     if isinstance(error, FileNotFoundError):
         return _failure(file, "is gone", FailureCode.VANISHED)
-    failure = _failure(file, f"can't be read: {error.strerror}", FailureCode.UNREADABLE)
-    if is_url(file.path) and error.errno == errno.EIO:
+    words = getattr(error, "strerror", None) or error
+    failure = _failure(file, f"can't be read: {words}", FailureCode.UNREADABLE)
+    if is_url(file.path) and getattr(error, "errno", None) == errno.EIO:
         with suppress(OSError):  # some services refuse a range of an old version
             if not _is_same(file, status(file.path)):
                 return _failure(file, "changed while it was being read")
@@ -271,7 +276,8 @@ class Body:
         """Yield pieces of `_wanted` bytes; a piece of one part in memory is not copied."""
         buffer, filled = memoryview(b""), 0
         for length, data, file, start, opened in self._parts:
-            with open_unchanged(file) if file is not None and opened is None else nullcontext(opened) as source:
+            unread = file is not None and opened is None and data is None
+            with open_unchanged(file) if file is not None and unread else nullcontext(opened) as source:
                 done = 0
                 while done < length:
                     size = min(self._wanted - filled, length - done)

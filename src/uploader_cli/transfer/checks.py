@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.DiskFull)  # errors that end the run, whatever was asked
+NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.ProxyUnauthorized, errors.DiskFull)
+"""Errors that end the run, whatever was asked."""
 MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may have stored it, or not"
 
 
@@ -105,6 +106,9 @@ class Checks:
                 return failed(file, FailureCode.IN_USE, "another run is uploading this file now", retryable=True)
             case ClaimState.UNKNOWN:
                 return self._unknown(api, file)
+            case ClaimState.CHANGED if file.upload_url:
+                words = f"{utf8(file.path)} has changed since an earlier upload of it to the same URL"
+                return failed(file, FailureCode.CHANGED, f"{words}: ask the service for a new upload URL")
             case ClaimState.CHANGED:
                 text = f"{utf8(file.path)} has changed since an earlier upload of it: it is sent from the beginning"
                 self._context.warn(WarningCode.FILE_CHANGED, text)
@@ -211,7 +215,7 @@ class Checks:
             return
         api, offer = worker.api, self._lookups
         for category, part in self._requests(files):
-            paths = [_path(category, *item) for item in part]
+            paths = [path_below(category, *item) for item in part]
             if offer is None:
                 found = [self._stored(api, stored_path(category, paths[0]))]
             else:
@@ -227,7 +231,7 @@ class Checks:
     def _by_receipt(self, worker: Caller, file: LocalFile, where: str | None) -> bool | None:
         if where is None:
             return None
-        if self._context.settings.tus_endpoint:
+        if self._context.settings.foreign:
             # Not retried: many servers answer 404 for a finished upload, and each retry would wait longer.
             position = self._asked(lambda: worker.tus.head(where), at_most=0)
             return None if position is None else position.offset == file.size
@@ -316,8 +320,8 @@ class Checks:
             self._context.warn(code, text)
 
 
-def _path(category: str, file: LocalFile, receipt: Stored | None) -> str:
-    """Return the path to ask for; a receipt's has precedence."""
+def path_below(category: str, file: LocalFile, receipt: Stored | None) -> str:
+    """Return the file's path below the category; a receipt's has precedence: the server may have renamed the file."""
     location, root = (receipt.location if receipt is not None else None) or "", stored_path(category, "")
     return unquote(location.removeprefix(root)) if location.startswith(root) else utf8(file.relative_path)
 
@@ -326,7 +330,8 @@ def _readable(files: Sequence[LocalFile]) -> tuple[list[LocalFile], list[Outcome
     readable, ended = [], []
     for file in files:
         try:
-            open_unchanged(file).close()
+            if not file.once:
+                open_unchanged(file).close()
         except errors.FileError as error:
             ended.append(Outcome(file, error))
         else:
