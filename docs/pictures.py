@@ -157,7 +157,14 @@ def shoot(picture: Picture) -> None:
             "UPLOADER_TOKEN": issue_token(config.jwt_secret),  # analyses need one
         }
         process = subprocess.Popen(
-            picture.command.split(), stdin=child, stdout=child, stderr=child, cwd=home, env=environment
+            picture.command.split(),
+            stdin=child,
+            stdout=child,
+            stderr=child,
+            cwd=home,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(child)
         screen = Screen(*picture.size)

@@ -23,6 +23,7 @@ PACKAGES = {
     "realtime": "core realtime",
     "render": "core render",
     "report": "core errors exit_status report render.words render.rows",
+    "fleet": "core errors settings selection transfer fleet __version__",
     "checks": "core errors exit_status settings checks realtime.socket realtime.policy render.words render.github "
     "report.junit report.markdown transfer.http transfer.wire transfer.api transfer.pacing transfer.bodies "
     "transfer.journal.schema",
@@ -42,6 +43,8 @@ SHARED = {
     "typer": "cli",
     "uploader_server": "cli.serve cli.demo testing",
     "pytest": "pytest_plugin",
+    "dask": "fleet",
+    "distributed": "fleet",
 }
 """A dependency, and who may import it."""
 

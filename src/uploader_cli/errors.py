@@ -4,7 +4,7 @@
     ├── UsageError, NotAnUploadServer, ProtocolError, SessionUnknown, Interrupted
     ├── FileError, FileFailure, OutcomeUnknown, AnalysisFailed
     ├── NetworkError
-    │   ├── ConnectFailed ── Unreachable
+    │   ├── ConnectFailed ── Unreachable, ProxyUnauthorized
     │   └── ConnectionLost ── TimedOut
     └── AnswerError
         ├── ServerFault ── DiskFull, DigestPending
@@ -18,7 +18,7 @@ The message says what happened to which file or URL, `hint` how to fix it. `code
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.codes import FailureCode
 
@@ -36,6 +36,16 @@ class UploaderError(Exception):
         """`message` is one sentence that names the file, URL or option; `hint` says how to fix it."""
         super().__init__(message)
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle without calling the constructors, whose arguments differ."""
+        return _unpickled, (type(self), self.args, self.__dict__)
+
+
+def _unpickled(kind: type[UploaderError], args: tuple[Any, ...], fields: dict[str, Any]) -> UploaderError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
 
 
 class UsageError(UploaderError):
@@ -59,6 +69,10 @@ class ConnectFailed(NetworkError):
 
 class Unreachable(ConnectFailed):
     """A server that has answered in this run stayed unreachable for longer than the run waits."""
+
+
+class ProxyUnauthorized(ConnectFailed):
+    """407: the proxy asks for a name and password."""
 
 
 class ConnectionLost(NetworkError):

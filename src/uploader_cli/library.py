@@ -57,7 +57,7 @@ class Uploader:
     ) -> None:
         """Use `settings`, or what the environment and the config files say, with `options` in place of theirs.
 
-        `options` are fields of `Settings` (`server`, `jobs`, `limit_rate`, `token`, …): numbers, or strings as the
+        `options` are fields of `Settings` (`server`, `dest`, `jobs`, `token`, …): numbers, or strings as the
         command line takes them ("10M"). `on_event` gets each event of the stream that `--json` writes, `on_progress`
         those of running files, `on_completed` and `on_error` the end of a file, and `on_overall` the totals ten times a
         second. Callbacks run in the thread of the call; the first exception of one ends the run and leaves the call.

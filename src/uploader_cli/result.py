@@ -32,6 +32,8 @@ class Receipt:
     retryable: bool = False
     stored_as: str | None = None
     """The name under which the server stored it, if it is another one."""
+    url: str | None = None
+    """Where the file can be read, if it is on the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,7 @@ class Receipts(Observer):
                     event.message or event.reason or "",
                     bool(event.retryable),
                     event.stored_as,
+                    event.url,
                 )
             )
 

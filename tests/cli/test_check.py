@@ -64,7 +64,7 @@ def test_check_by_digest_compares_the_content(server: EmbeddedServer, make_files
     (stored / "a").write_bytes(b"abX")
     (stored / "b").write_bytes(b"bcd")  # its digest is not known any more
     assert uploader("check", "files", "-s", server.url, home=tmp_path).code == 0
-    done = uploader("check", "files", "-s", server.url, "--digest", "--json", home=tmp_path)
+    done = uploader("check", "files", "-s", server.url, "--digest", "--json", "--state-dir", "none", home=tmp_path)
     *lines, last = lines_of(done)
     assert (done.code, last["type"], last["exit_code"]) == (4, "check.finished", 4)
     results = {line["name"]: (line["result"], line["location"]) for line in lines}
@@ -75,6 +75,20 @@ def test_check_by_digest_compares_the_content(server: EmbeddedServer, make_files
     }
     text = uploader("check", "files", "-s", server.url, "--digest", home=tmp_path)
     assert text.err.splitlines()[0] == "different: files/a (same size, other content)"
+
+
+def test_check_finds_a_renamed_file_by_its_receipt(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """The server kept the file that had the name; on another machine the sizes differ."""
+    make_files(a=b"new content")
+    kept = server.root / "personal" / "files" / "a"
+    kept.parent.mkdir()
+    kept.write_bytes(b"old")
+    assert uploader("upload", "files", "-s", server.url, home=tmp_path).code == 0
+    check = ("check", "files", "-s", server.url)
+    assert uploader(*check, home=tmp_path).code == 0
+    elsewhere = uploader(*check, "--state-dir", "none", home=tmp_path)
+    assert (elsewhere.code, elsewhere.err.splitlines()[0]) == (4, "different: files/a (11 bytes, on the server 3)")
+    assert not (tmp_path / "none").exists()
 
 
 def lines_of(done: Done) -> list[dict[str, Any]]:

@@ -210,7 +210,7 @@ def test_ctrl_z_gives_the_terminal_back_until_fg(
 def test_window_title_and_task_bar_show_the_progress(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Both are restored at the end; terminals that don't know the task bar get only the title."""
+    """Both are restored at the end; terminals that don't know the task bar and links get only the title and URLs."""
     files = make_files(**{"a.mp4": 300_000, "b.mp4": 300_000})
     command = ["upload", files, "-s", server.url, "--limit-rate", "500K"]
     for more in ({"WT_SESSION": "1"}, {}):
@@ -221,6 +221,9 @@ def test_window_title_and_task_bar_show_the_progress(
         bar = re.findall(rb"\x1b\]9;4;(\d(?:;\d+)?)\x1b", one.text)
         assert bool(bar) == bool(more)
         assert not bar or (bar[0].startswith(b"1;") and bar[-1] == b"0")
+        url = f"{server.url}/uploads/personal/files/a.mp4".encode()
+        assert (b"\x1b]8;;" + url + b"\x1b\\" + bytes(files)[:9] in one.text) is bool(more)
+        assert (b"\n    " + url in one.text) is not bool(more)
         one.close()
 
 

@@ -43,7 +43,7 @@ class Book:
         self.told: list[ev.Event] = []
         self.clock = Clock()
         self.run = FakeRun()
-        self.ledger = Ledger(self.told.append, self.run, self.clock)  # type: ignore[arg-type]
+        self.ledger = Ledger(self.told.append, self.run, str, self.clock)  # type: ignore[arg-type]
         for file in self.files:
             self.ledger.admit(file)
 
@@ -77,7 +77,9 @@ def test_completed_file_has_its_attempts_and_the_time_since_the_first() -> None:
         ev.FileStarted(0, "a.mp4", 10, "s", 0, 1, "wire%22name"),
         ev.FileRetry(0, 2, 0.123, FailureCode.NETWORK, "lost"),
         ev.FileStarted(0, "a.mp4", 10, "s2", 0, 2, "wire%22name"),
-        ev.FileCompleted(0, "a.mp4", 10, "id", "personal/a.mp4", verified=False, attempts=2, seconds=5.0),
+        ev.FileCompleted(
+            0, "a.mp4", 10, "id", "personal/a.mp4", verified=False, attempts=2, seconds=5.0, url="personal/a.mp4"
+        ),
     ]
 
 

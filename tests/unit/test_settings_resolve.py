@@ -101,6 +101,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "log_level": "debug",
         "analyze": "fusion",
         "from_format": "csv",
+        "if_exists": "fail",
         "header": "X-A: 1",
         "metadata": "a=1",
         "newer_than": "2d",
@@ -116,6 +117,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "client_cert": str(pem),
         "report": "r.json",
         "shard": "2/3",
+        "on": "local:2",
     }.get(name, "7")
     if OPTIONS[name].default is False:
         written = "yes"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from itertools import takewhile
+from keyword import iskeyword
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ from uploader_cli.errors import UsageError
 COMMANDS = {
     "demo": "demo",
     "upload": "upload",
+    "import": "upload",
     "resume": "upload",
     "runs": "upload",
     "watch": "sessions",
@@ -35,7 +37,8 @@ COMMANDS = {
     "config": "config",
     "completion": "config",
 }
-"""The commands in the order of the help, with their modules in this package. Each is a function of that name."""
+"""The commands in the order of the help, with their modules in this package. Each is a function of that name, or
+`import_`."""
 
 _APPEARANCE: dict[str, Any] = {
     "rich_markup_mode": None,  # rich would cost --help 60 ms
@@ -70,7 +73,8 @@ class _Command(TyperCommand):
 @cache
 def _command(name: str, module: str) -> Any:
     alone = typer.Typer(add_completion=False, **_APPEARANCE)
-    alone.command(cls=_Command)(getattr(import_module(f"uploader_cli.cli.{module}"), name))
+    function = getattr(import_module(f"uploader_cli.cli.{module}"), f"{name}_" if iskeyword(name) else name)
+    alone.command(cls=_Command)(function)
     return get_command(alone)
 
 

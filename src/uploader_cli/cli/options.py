@@ -38,6 +38,7 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
         "dry_run": ("", "Print the plan with the destinations and send nothing.", "-n"),
     },
     "How to send": {
+        "on": ("local:N|URL", "Run the import on N processes here, or on the Dask cluster dask://HOST:PORT."),
         "protocol": ("NAME", "Upload protocol: auto, batch or tus."),
         "preset": ("NAME", "With --tus-endpoint: options for cloudflare-stream, supabase, tusd or one of your own."),
         "metadata": ("KEY=TEMPLATE", "With --tus-endpoint: send this metadata of each file; repeatable."),
@@ -70,6 +71,7 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
             "Write a report; the suffix selects .json, .csv, .xml (JUnit), .md, .html or .sha256; repeatable.",
         ),
         "failed_to": ("FILE", "Write a list of the failed files, for --from-file."),
+        "links": ("FILE", "Write the URL and the path of each file that is on the server."),
         "metrics_file": ("FILE", "Write metrics to FILE.prom during the run, for node_exporter (Prometheus)."),
         "on_failure": ("CMD", "Run this command when a run needs attention; its stdin is the report."),
     },
@@ -106,10 +108,14 @@ IN_CONFIG: dict[str, tuple[str, ...]] = {
 }
 """The options of config files and the environment alone: example and description."""
 
+NOT_IMPORTED = "tus_endpoint preset metadata if_exists trust_receipts cancel_on_interrupt analyze analysis_to"
+"""The options of `upload` that need one process, or another server than imports do."""
 REQUESTS = "token_file token_command header ca_bundle client_cert insecure proxy"
 """The options of all commands that send requests."""
 OUTPUT = "quiet verbose log_file log_level"
 ALL = " ".join(name for section in FLAGS.values() for name in section)
+UPLOAD = " ".join(name for name in ALL.split() if name != "on")
+IMPORT = " ".join(name for name in ALL.split() if name not in NOT_IMPORTED.split())
 
 
 def argument(metavar: str, help: str, **more: Any) -> Any:  # noqa: A002 - as in Typer

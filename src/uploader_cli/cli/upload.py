@@ -1,11 +1,13 @@
 """The commands `upload`, `resume` and `runs`."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from uploader_cli.cli import options as opt
 from uploader_cli.errors import UsageError
+from uploader_cli.settings import Settings
 
 
 def _print_schema(wanted: bool) -> None:
@@ -26,14 +28,30 @@ _SCHEMA = opt.option(
 )
 
 
-@opt.with_options(opt.ALL)
+@opt.with_options(opt.UPLOAD)
 def upload(
     paths: Annotated[list[str] | None, opt.argument("[PATH...]", "Files and directories.")] = None,
     json_schema: Annotated[bool, _SCHEMA] = False,  # noqa: ARG001 - its callback acts
     **given: Any,
 ) -> None:
     """Upload files and directories."""
-    settings = opt.load(given)
+    _start(replace(opt.load(given), on=None), paths)
+
+
+@opt.with_options(opt.IMPORT)
+def import_(
+    paths: Annotated[list[str] | None, opt.argument("[PATH...]", "Files and directories that all workers see.")] = None,
+    **given: Any,
+) -> None:
+    """Upload files and directories with several processes, or on a Dask cluster."""
+    settings = opt.load({**given, "tus_endpoint": None})
+    if settings.on is None:
+        hint = "give --on local:4 for four processes of this machine, or --on dask://scheduler:8786"
+        raise UsageError("an import needs a place to run", hint=hint)
+    _start(settings, paths)
+
+
+def _start(settings: Settings, paths: list[str] | None) -> None:
     if settings.dry_run:
         from uploader_cli.run.dry_run import dry_run as command
     else:
@@ -43,8 +61,8 @@ def upload(
 
 @opt.with_options(
     "profile jobs limit_rate retries deadline max_wait wait_for_server stall warn_latency warn_error_rate lenient "
-    "resend_unknown verify analysis_to cancel_on_interrupt state_dir json progress report failed_to metrics_file "
-    f"on_failure {opt.OUTPUT} {opt.REQUESTS}"
+    "resend_unknown verify digest analysis_to cancel_on_interrupt state_dir json progress report failed_to links "
+    f"metrics_file on_failure {opt.OUTPUT} {opt.REQUESTS}"
 )
 def resume(
     run_id: Annotated[

@@ -124,6 +124,7 @@ class WarningCode(StrEnum):
     ANALYSIS_FAILED = "analysis_failed"
     LATENCY = "latency"
     ERROR_RATE = "error_rate"
+    WORKERS = "workers"
     RECOVERED = "recovered"
 
 

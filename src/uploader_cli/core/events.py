@@ -46,7 +46,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted(Event):
-    """The first event. `files` and `bytes` are None while the selection is being walked."""
+    """The first event. `files` and `bytes` are None while the selection is being walked; `dest` is that of `--dest`."""
 
     type: ClassVar[str] = "run.started"
     server: str
@@ -55,6 +55,7 @@ class RunStarted(Event):
     jobs: int
     protocol: str
     resumed_from: str | None = None
+    dest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,8 @@ class FileCompleted(Event):
     """The server's own path of the file, needed for an analysis (docs/protocol.md section 4)."""
     local: LocalFile | None = field(default=None, compare=False, repr=False, metadata=INTERNAL)
     """The file as selected, for the receipts."""
+    url: str | None = None
+    """Where the file can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +169,8 @@ class FileSkipped(Event):
     local: LocalFile | None = field(default=None, compare=False, repr=False, metadata=INTERNAL)
     relative_path: str = field(default="", compare=False, repr=False, metadata=INTERNAL)
     checksum: str | None = None
+    url: str | None = None
+    """Where the file can be read, if it is on the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,9 +461,9 @@ class FileEnded(Event):
 
     `outcome` is a terminal phase. `size` is None if unknown, `bytes` is the confirmed part, `attempts` is 0 for a file
     never tried; `seconds` are from the first attempt to the end. `code`, `message` and `retryable` are set for a
-    failure, `reason` for a skip; `stored_as` if the server chose another name. `relative_path` is the file's name on
-    the server, None if it was not selected to be sent. `category`, `sha256` and `upload_metadata` are from a list,
-    `destination` distinguishes a file that is sent to several places.
+    failure, `reason` for a skip; `stored_as` if the server chose another name, `url` for a file on the server.
+    `relative_path` is the file's name on the server, None if it was not selected to be sent. `category`, `sha256` and
+    `upload_metadata` are from a list, `destination` distinguishes a file that is sent to several places.
     """
 
     file: int
@@ -482,6 +487,7 @@ class FileEnded(Event):
     sha256: str | None = None
     destination: str | None = None
     stored_as: str | None = None
+    url: str | None = None
     upload_metadata: dict[str, str] | None = None
 
 
@@ -568,6 +574,13 @@ class AlarmOver(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WorkersChanged(Event):
+    """An import runs in `workers` processes now."""
+
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
 class Paused(Event):
     """All requests wait `seconds` from now; 0 ends the pause. `waited` is how long it has lasted already."""
 
@@ -642,7 +655,9 @@ def as_fields(event: Event) -> dict[str, Any]:
     return out
 
 
-_OPTIONAL = frozenset({"resumed_from", "server_percent", "checksum", "stored_as", "attempt", "latency_ms"})
+_OPTIONAL = frozenset(
+    {"resumed_from", "dest", "server_percent", "checksum", "stored_as", "url", "attempt", "latency_ms"}
+)
 _NESTED = frozenset({"channel", "metrics"})
 _COLUMNS = {
     kind: [(spec.name, spec.name.rstrip("_"), spec.name in _OPTIONAL) for spec in fields(kind) if not spec.metadata]

@@ -100,6 +100,7 @@ class Channel:
     heard: float | None = None  # time of the last message (run clock, seconds)
     stale: str = ""  # the last poll's failure, while the known progress is stale; else empty
     failure: Exception | None = None  # its exception
+    workers: int | None = None  # processes of an import, which has no realtime channel
 
 
 @dataclass(slots=True)
@@ -108,6 +109,7 @@ class ProgressState:
 
     server: str = ""
     protocol: str = ""
+    dest: str | None = None
     started: float = 0.0
     walking: bool = True
     selected: int = 0

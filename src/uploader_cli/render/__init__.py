@@ -39,6 +39,27 @@ def in_ci(env: Mapping[str, str]) -> bool:
     return env.get("CI", "").lower() not in ("", "0", "false", "no")
 
 
+def use_links(env: Mapping[str, str], *, is_tty: bool) -> bool:
+    """Return True for a terminal that is known to show links (OSC 8); FORCE_HYPERLINK decides for the others.
+
+    tmux and screen may drop them, and with them the URL.
+    """
+    term, vte, forced = env.get("TERM", ""), env.get("VTE_VERSION", ""), env.get("FORCE_HYPERLINK")
+    if not is_tty or term == "dumb":
+        return False
+    if forced:
+        return forced != "0"
+    if term.startswith(("screen", "tmux", "linux")):
+        return False
+    return (
+        "WT_SESSION" in env
+        or "KONSOLE_VERSION" in env
+        or term.startswith(("xterm-kitty", "xterm-ghostty", "alacritty", "foot", "wezterm", "contour"))
+        or env.get("TERM_PROGRAM") in ("iTerm.app", "WezTerm", "vscode", "ghostty", "Hyper")
+        or (vte.isdecimal() and int(vte) >= 5001)  # 0.50.0 crashes
+    )
+
+
 def use_color(env: Mapping[str, str], *, is_tty: bool) -> bool:
     """Return True for a terminal that shows colours, unless `NO_COLOR` is set."""
     return is_tty and not env.get("NO_COLOR") and env.get("TERM") != "dumb"

@@ -23,18 +23,22 @@ class ComparisonView:
         stream: TextIO,
         *,
         width: int,
+        content: bool = False,
         verbose: bool = False,
         quiet: bool = False,
         moves: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`width`: maximum cells per line. `verbose` names every file; `quiet` omits the summary.
+        """`width`: maximum cells per line. `content`: not only sizes are compared.
+
+        `verbose` names every file; `quiet` omits the summary.
 
         `moves`: a terminal, whose last line shows the number of compared files.
         """
         self._stream, self._width, self._verbose, self._quiet = stream, width, verbose, quiet
         self._moves, self._clock, self._due = moves and not quiet, clock, 0.0
-        self._compared = 0
+        self._compared = self._read = 0
+        self._how = "by content" if content else "by size"
 
     def tell(self, event: ev.Event) -> None:
         """Process one event of a check."""
@@ -50,22 +54,31 @@ class ComparisonView:
             case ev.FileSkipped() if self._verbose:
                 self._line(f"skipped: {safe(event.path)} ({event.reason})")
             case ev.CheckFinished() if not self._quiet:
-                self._line(_summary(event))
+                self._line(_summary(event, self._how))
                 return
+        self._count()
+
+    def read(self, count: int) -> None:
+        """Process `count` bytes that were read of a file that is being compared."""
+        self._read += count
+        self._count()
+
+    def _count(self) -> None:
         if self._moves and self._clock() >= self._due:
             self._due = self._clock() + FRAME
-            count = f"{plural(self._compared, 'file')} compared"
-            self._stream.write(f"\r\x1b[K{clip(count, self._width - 1)}")
+            read = f", {size(self._read)} read" if self._read else ""
+            line = clip(f"{plural(self._compared, 'file')} compared{read}", self._width - 1)
+            self._stream.write(f"\r\x1b[K{line}")
             self._stream.flush()
 
-    def clear(self) -> None:
+    def close(self) -> None:
         """Remove the count from the terminal."""
         if self._moves:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
 
     def _line(self, text: str) -> None:
-        self.clear()
+        self.close()
         self._due = 0.0
         self._stream.write("\n".join([*wrap(text, self._width, rest="  "), ""]))
 
@@ -79,7 +92,7 @@ def _described(event: ev.CheckFile) -> str:
     return f"{path} ({event.size:,} bytes, on the server {event.stored_size:,})"
 
 
-def _summary(event: ev.CheckFinished) -> str:
+def _summary(event: ev.CheckFinished, how: str) -> str:
     others = ("different", "missing", "failed", "skipped")
     counts = [f"{event.same:,} same", *(f"{getattr(event, name):,} {name}" for name in others if getattr(event, name))]
-    return f"{', '.join(counts)} ({size(event.bytes)} in {span(event.seconds)})"
+    return f"{', '.join(counts)} ({size(event.bytes)} in {span(event.seconds)}, {how})"

@@ -75,7 +75,7 @@ def _words(file: FileState, state: ProgressState, now: float) -> Span | None:
             return f"{safe(file.server_status[:20]) or 'uploading'}{_server_percent(file)}", ""
         case _ if file.sent >= file.size and file.meter.idle(now) >= UNCONFIRMED:
             return "sent, not confirmed", "dim"
-        case _ if state.held is not None and file.meter.idle(now) >= BRIEF:
+        case _ if state.held is not None and now - state.advanced >= BRIEF:
             return "paused", "yellow"
     return None
 

@@ -174,11 +174,11 @@ def _counts(state: ProgressState, now: float, width: int, small: int) -> Row:
     """Return the longest counts that fit."""
     done, total = state.files_done
     least = "≥" if state.walking and not state.watched else ""
-    pace = state.pace.rate(now)
+    pace = state.pace.rate(now) if state.held is None else 0.0
     speed = f"{pace:,.0f} files/s" if pace >= 1.5 else ""
     files = (f"{done:,} of {least}" + (f"{total:,}" if speed else plural(total, "file")), "bold")
     under_way = f"{plural(small, 'small file')} under way" if small else ""
-    failed: Row = [(f"{state.failed:,} failed", "bold red")] if state.failed else []
+    failed: Row = [(overview.failed(state), "bold red")] if state.failed else []
     others = [
         (f"{count:,} {word}", style)
         for count, word, style in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from uploader_cli.render.words import clock, plural, safe
 if TYPE_CHECKING:
     from uploader_cli.core.state import Channel, ProgressState
 
+CAUSES = 3  # maximum causes of failures in a line
 RECONNECTS = 3  # attempts before the channel falls back to polling (docs/protocol.md section 2)
 
 _CHANNELS = {
@@ -32,11 +34,12 @@ def host(server: str) -> str:
 
 
 def destination(state: ProgressState) -> str:
-    """Return `host:port/category`: where the files go."""
-    place = host(state.server)
-    if len(state.sessions_in) > 1:
-        return f"{place}, {len(state.sessions_in):,} categories"
-    return "/".join([place, *map(safe, state.sessions_in)])
+    """Return `host:port/category/dest`: where the files go."""
+    place, dest = host(state.server), [safe(state.dest)] if state.dest else []
+    if len(state.sessions_in) == 1:
+        return "/".join([place, *map(safe, state.sessions_in), *dest])
+    categories = [f"{len(state.sessions_in):,} categories"] if state.sessions_in else []
+    return ", ".join([place, *categories, *dest])
 
 
 def what(state: ProgressState) -> str:
@@ -64,6 +67,17 @@ def files(state: ProgressState) -> str:
     return f"{done:{len(f'{total:,}')},} of {'≥' if least else ''}{total:,} done"
 
 
+def failed(state: ProgressState) -> str:
+    """Format `3 failed`, for an import with the causes: `3 failed (2 network, 1 changed)`; empty if none has failed."""
+    if not state.failed:
+        return ""
+    causes = Counter[str]()
+    for (code, _), count in state.failed_as.items():
+        causes[code.replace("_", " ")] += count
+    by_cause = f" ({', '.join(f'{count:,} {code}' for code, count in causes.most_common(CAUSES))})"
+    return f"{state.failed:,} failed{by_cause if state.channel.workers is not None else ''}"
+
+
 def eta(state: ProgressState, now: float) -> str:
     """Format `ETA 0:15`, or `ETA –` where nothing moves or everything is sent."""
     seconds = state.eta(now)
@@ -74,6 +88,8 @@ def eta(state: ProgressState, now: float) -> str:
 
 def channel(now: Channel, *, latency: bool = True) -> tuple[str, str, str]:
     """Return glyph, text and style, as `●`, `live websocket 12 ms` and `green`; the text is complete in itself."""
+    if now.workers is not None:
+        return "●", plural(now.workers, "worker"), "green" if now.workers else "bold yellow"
     words = now.state.value
     match now.state:
         case ChannelState.LIVE:

@@ -160,8 +160,10 @@ def progress_line(state: ProgressState, now: float) -> str:
             rate(state.rate(now)),
             overview.eta(state, now),
         ]
-    failed = f", {state.failed:,} failed" if state.failed else ""
-    parts.append(overview.files(state).strip() + failed)
+    parts.append(", ".join(filter(None, [overview.files(state).strip(), overview.failed(state)])))
+    if state.channel.workers is not None:
+        retried = f"{state.retries:,} retried" if state.retries else ""
+        parts += filter(None, [f"{state.pace.rate(now):,.0f} files/s", retried])
     parts.append(overview.channel(state.channel, latency=False)[1])
     return " · ".join(filter(None, [*parts, overview.alert(state, now)]))
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Literal
 
 from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.events import FailureCode, Phase, SkipReason, WarningCode
 from uploader_cli.render import overview
 from uploader_cli.render.plain import FAILURES
-from uploader_cli.render.words import plural, rate, safe, size, span, wrap
+from uploader_cli.render.words import cells, plural, rate, safe, size, span, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from uploader_cli.core.state import ProgressState, SessionState
 
 MOST = 10  # maximum failed files, warnings, watched sessions and others listed
+FEW = 5  # maximum stored files of a run that lists them with their URLs
+Urls = Literal["none", "text", "links"]
+"""How the URLs of stored files are shown."""
+_LINKABLE = re.compile("https?://[!-~]+")
 
 FIXES = {
     FailureCode.REFUSED_TYPE: "The server does not accept this type: convert the file, or skip it with --exclude.",
@@ -32,7 +38,7 @@ FIXES = {
     FailureCode.TIMEOUT: "The server did not answer in time: try again when it is less busy.",
     FailureCode.TOO_SLOW: "The server's time limit for one request is too short for this connection: use a faster one.",
     FailureCode.RATE_LIMITED: "The server limits the rate of requests: try again after the time it names.",
-    FailureCode.UNAUTHORIZED: "The token is missing, wrong or expired: give another (UPLOADER_TOKEN, --token-file).",
+    FailureCode.UNAUTHORIZED: "The server refuses access: check the token, its expiry and its server.",
     FailureCode.IN_USE: "Another run is sending the file: wait for it, then run the command again.",
     FailureCode.EXISTS: "A file has this name there: choose another --dest, or omit --if-exists fail to rename yours.",
     FailureCode.SERVER_ERROR: "The server failed: contact its operator if the error persists.",
@@ -79,7 +85,7 @@ _EXITS_OF_A_WATCH = {
 _NO_BREAK = "\xa0"
 """Between a number and its unit. `safe` replaces it in names by a plain space."""
 _INTERRUPTED = (130, 143)
-_LATE = 3
+_LATE, _FOR_GOOD = 3, 4
 _ANSI = {"✓": "\x1b[32m", "✗": "\x1b[1;31m", "!": "\x1b[1;33m", "■": "\x1b[1;33m", "→": "\x1b[36m"}
 
 
@@ -93,21 +99,23 @@ def summary(
     failed_to: str = "",
     verbose: bool = False,
     listed: bool = False,
+    urls: Urls = "none",
 ) -> list[str]:
-    """Return lines of at most `width` cells (20 at least).
+    """Return lines of at most `width` cells (20 at least), except those of a URL, which is never broken.
 
     `resume_hint` is the command that resumes the run, `failed_to` the file that lists all failed files. `listed`: the
-    first failures were printed before, so that only their causes are.
+    first failures, and what ended the run, were printed before and are not repeated. `urls` of a few stored files are
+    shown as text, or their names are links (OSC 8).
     """
-    lines = _Lines(max(20, width))
+    lines = _Lines(max(20, width), links=urls == "links")
     watching, interrupted = state.watched, outcome.exit_code in _INTERRUPTED or bool(_deadline(state, outcome))
     if watching:
         _sessions(lines, state)
-    _skips(lines, state)
+    _skips(lines, state, listed=listed)
     if state.renamed:
         lines.add("!", "stored under another name:")
         names = [f"{done.path} → {done.stored_as}" for done in state.renames]
-        lines.list(" ", names, state.renamed)
+        lines.list(" ", names, state.renamed, urls=[done.url or "" for done in state.renames])
     _analyses(lines, state, interrupted=interrupted)
     _warnings(lines, state)
     _failures(lines, state, failed_to, listed=listed)
@@ -116,6 +124,8 @@ def summary(
     lines.add(*(_watch_verdict(state, outcome) if watching else _verdict(state, outcome)))
     if not watching and (outcome.completed or outcome.failed):
         lines.add(" ", _place(state))
+        if urls != "none" and state.completed <= FEW:
+            _stored(lines, state)
     if verbose and state.bottleneck is not None:
         lines.add(" ", f"limited by {_LIMITED_BY[state.bottleneck]}")
     if outcome.exit_code:
@@ -128,20 +138,26 @@ def summary(
         lines.add("→", safe(state.advice))
     unfinished = interrupted or outcome.failed or outcome.cancelled
     if resume_hint and unfinished and not watching and not _complete(state, outcome):
-        lines.add("→", f"to {'resume' if interrupted else 'retry'}: {safe(resume_hint)}")
+        for_good = outcome.exit_code == _FOR_GOOD and not any(retryable for _, retryable in state.failed_as)
+        again = "retry once that is corrected" if for_good else "retry"
+        lines.add("→", f"to {'resume' if interrupted else again}: {safe(resume_hint)}")
     return [_colored(line) for line in lines.out] if color else lines.out
 
 
 class _Lines:
     """Lines with a glyph in the first column and wrapped text beside it."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, links: bool) -> None:
         self.out: list[str] = []
-        self._width = width
+        self.width, self.links = width, links
 
-    def add(self, glyph: str, text: str, *, indent: int = 0) -> None:
+    def add(self, glyph: str, text: str, *, indent: int = 0, url: str = "") -> None:
+        """Add wrapped text, as a link to `url` where the terminal knows links."""
         space = " " * indent
-        folded = wrap(text, self._width, first=f"{space}{glyph} ", rest=f"{space}  ")
+        folded = wrap(text, self.width, first=f"{space}{glyph} ", rest=f"{space}  ")
+        if self.links and _LINKABLE.fullmatch(url):
+            start = indent + 2
+            folded = [f"{line[:start]}\x1b]8;;{url}\x1b\\{line[start:]}\x1b]8;;\x1b\\" for line in folded]
         self.out += [line.replace(_NO_BREAK, " ") for line in folded]
 
     def list(
@@ -154,10 +170,11 @@ class _Lines:
         indent: int = 0,
         mark: str = "…",
         noun: str = "",
+        urls: Sequence[str] = (),
     ) -> None:
         """Add the first `most` untrusted texts, and the number of the others, of `total` if that is larger."""
-        for text in texts[:most]:
-            self.add(glyph, safe(text), indent=indent)
+        for text, url in zip_longest(texts[:most], urls[:most], fillvalue=""):
+            self.add(glyph, safe(text), indent=indent, url=url)
         rest = (len(texts) if total is None else total) - most
         if rest > 0:
             words = plural(rest, f"more {noun}") if noun else f"{rest:,} more"
@@ -206,6 +223,18 @@ def _place(state: ProgressState) -> str:
     return f"to {overview.destination(state)}" + (f", {created:,} sessions" if created > 1 else session)
 
 
+def _stored(lines: _Lines, state: ProgressState) -> None:
+    """List the files that were stored: as links, or with their URLs."""
+    done = [end for end in state.finished if end.outcome is Phase.COMPLETED and end.url]
+    for end in sorted(done, key=lambda end: end.file):
+        name, url = safe(end.path), safe(end.url or "")
+        if lines.links or cells(name) + cells(url) + 5 > lines.width:
+            lines.add(" ", name, url=url)
+            lines.out += [] if lines.links else [f"    {url}"]
+        else:
+            lines.add(" ", f"{name} → {url}")
+
+
 def _complete(state: ProgressState, outcome: RunFinished) -> bool:
     """Return True where the upload is complete and only an analysis failed."""
     unfinished = outcome.failed or outcome.cancelled or state.running or state.over < state.selected
@@ -252,7 +281,7 @@ def _analyses(lines: _Lines, state: ProgressState, *, interrupted: bool) -> None
         lines.add("→", "To repeat the analysis, run the same command with --skip-existing.", indent=2)
 
 
-def _skips(lines: _Lines, state: ProgressState) -> None:
+def _skips(lines: _Lines, state: ProgressState, *, listed: bool) -> None:
     if state.skipped:
         why = ", ".join(
             f"{count:,} {_SKIPS[reason]}" for reason, count in state.skips.most_common() if reason in _SKIPS
@@ -260,7 +289,8 @@ def _skips(lines: _Lines, state: ProgressState) -> None:
         lines.add("-", f"{state.skipped:,} skipped: {why}" if why else f"{state.skipped:,} skipped")
     untried = state.skips[SkipReason.NOT_TRIED]
     if untried:
-        lines.add("-", f"{untried:,} not tried: {safe(state.trouble[:1000]) or 'the run ended before'}")
+        why = "" if listed else safe(state.trouble[:1000])
+        lines.add("-", f"{untried:,} not tried: {why or 'the run ended before'}")
 
 
 def _failures(lines: _Lines, state: ProgressState, failed_to: str, *, listed: bool) -> None:

@@ -1,4 +1,4 @@
-"""Write a report as JSON or CSV, or as a list of digests, in pieces."""
+"""Write a report as JSON or CSV, or a list of digests or links, in pieces."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.names import inert
+from uploader_cli.render.words import safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -39,11 +40,13 @@ COLUMNS = (
     "sha256",
     "run",
     "stored_as",
+    "url",
 )
 """The columns of the CSV, in order."""
 
 _LISTS = re.compile(r"\[\n([\d.,\s]+)\]")
 """Lists of numbers in indented JSON, which are put in one line."""
+LINK_SUFFIXES = ("", ".txt", ".tsv", ".lst", ".list")  # the accepted suffixes of a list of links
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _PATHS = ("path", "relative_path", "name", "stored_as")
 
@@ -64,6 +67,11 @@ def as_json(head: dict[str, Any], spool: Spool) -> Iterator[str]:
 def as_csv(_head: dict[str, Any], spool: Spool) -> Iterator[str]:
     """Yield a header and one record per file (RFC 4180); unknown values are empty."""
     return csv_lines(COLUMNS, spool.rows())
+
+
+def as_links(spool: Spool) -> Iterator[str]:
+    """Yield a line for each file on the server: its URL, a tab, its path."""
+    return (f"{safe(row['url'])}\t{safe(row['path'])}\n" for row in spool.rows() if row.get("url"))
 
 
 def as_sha256(_head: dict[str, Any], spool: Spool) -> Iterator[str]:

@@ -48,7 +48,8 @@ def _facts(head: dict[str, Any]) -> str:
     if head["seconds"] is not None:
         parts[0] += f" in **{span(head['seconds'])}**"
     if head["server"]:
-        parts.append(f"to {plain(head['server'])}" + (f" ({plain(head['category'])})" if head.get("category") else ""))
+        place = "/".join(filter(None, (head.get("category"), head.get("dest"))))
+        parts.append(f"to {plain(head['server'])}" + (f" ({plain(place)})" if place else ""))
     if head.get("shard"):
         parts.append(f"shard {head['shard']['index']} of {head['shard']['count']}")
     parts.append(f"run {plain(head['run'])}" if head.get("run") else plural(len(head.get("runs", ())), "run"))

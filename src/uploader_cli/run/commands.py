@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = True) -> int:
     """Upload `paths` with the fitting view; return the exit code.
 
-    With `lasting=False` the server or the journal is temporary, so no hint about resuming is shown.
+    With `lasting=False` the server or the journal is temporary, so neither a hint about resuming nor a URL is shown.
     """
     with writable_state(settings) as (able, notices), readable_list(able, paths) as ready:
         prepared = prepare(ready, paths)
@@ -37,7 +37,7 @@ def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = 
             journal.notices += notices
             run = begin(ready, paths, journal)
             hint = resume_hint(ready) if lasting and not notices else ""
-            return _show(ready, prepared, interrupts, journal, run, hint)
+            return _show(ready, prepared, interrupts, journal, run, hint, lasting=lasting)
 
 
 def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
@@ -86,10 +86,17 @@ def stored_run(
 
 
 def _show(
-    settings: Settings, prepared: Prepared, interrupts: Interrupts, journal: Journal, run: RunHandle, hint: str
+    settings: Settings,
+    prepared: Prepared,
+    interrupts: Interrupts,
+    journal: Journal,
+    run: RunHandle,
+    hint: str,
+    *,
+    lasting: bool = True,
 ) -> int:
     """Execute the run with the views of a command; `hint` is the command that resumes it."""
-    views = observers(settings, run.id, interrupts.keys, resume_hint=hint)
+    views = observers(settings, run.id, interrupts.keys, resume_hint=hint, lasting=lasting)
     if settings.on_failure is not None:
         from uploader_cli.run.on_failure import OnFailure
 

@@ -16,16 +16,19 @@ from uploader_cli.core.state import ProgressState
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render import in_ci
+from uploader_cli.render.comparison import ComparisonView
+from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.rest_commands import client
 from uploader_cli.run.state import writable_state
-from uploader_cli.run.upload import select
+from uploader_cli.run.upload import history_of, select
 from uploader_cli.run.views import UNFOLDED, columns
 from uploader_cli.transfer.compare import Comparison
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from uploader_cli.core.plan import LocalFile
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.compare import Result
 
@@ -39,20 +42,24 @@ def check(settings: Settings, paths: Sequence[str], *, content: bool) -> int:
         )
     with writable_state(settings) as (able, _), readable_list(able, paths) as ready:
         found = select(ready, paths)
-        view, lock = _view(ready), threading.Lock()
+        view, lock = _view(ready, content=content), threading.Lock()
 
         def tell(event: ev.Event) -> None:
             with lock:
-                view(event)
+                view.tell(event)
 
-        def emit(event: ev.Event) -> None:  # called in the threads of the comparison
+        def emit(event: ev.Event) -> None:  # in the threads of the comparison, as `on_read`
             if isinstance(event, ev.RunWarning):
                 tell(event)
 
-        with client(ready, emit=emit) as api:
+        def on_read(_file: LocalFile, _position: int, data: memoryview) -> None:
+            with lock:
+                view.read(len(data))
+
+        with closing(view), history_of(ready, paths) as history, client(ready, emit=emit) as api:
             offer = api.find_lookup()
             api.retry.wait_for_server, api.retry.probe = ready.wait_for_server, api.health
-            with closing(Comparison(api, offer, ready, content=content)) as comparison:
+            with closing(Comparison(api, offer, ready, history, on_read if content else None)) as comparison:
                 return _report(comparison.results(found), tell)
 
 
@@ -85,23 +92,31 @@ def _report(results: Iterable[Result], tell: Callable[[ev.Event], None]) -> int:
     return Exit.OK if same else Exit.FAILED_FOR_GOOD
 
 
-def _view(settings: Settings) -> Callable[[ev.Event], None]:
+class _JsonView:
+    """Writes each event at once as a line of JSON; has the methods of `ComparisonView`."""
+
+    def __init__(self) -> None:
+        self._lines, self._state = NdjsonView(sys.stdout, secrets.token_hex(8), time.time), ProgressState()
+
+    def tell(self, event: ev.Event) -> None:
+        self._lines.handle(event, self._state, 0.0)
+        self._lines.refresh(self._state, 0.0)
+
+    def read(self, _count: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _view(settings: Settings, *, content: bool) -> ComparisonView | _JsonView:
     if settings.json:
-        from uploader_cli.render.ndjson import NdjsonView
-
-        lines, state = NdjsonView(sys.stdout, secrets.token_hex(8), time.time), ProgressState()
-
-        def write(event: ev.Event) -> None:
-            lines.handle(event, state, 0.0)
-            lines.refresh(state, 0.0)
-
-        return write
-    from uploader_cli.render.comparison import ComparisonView
-
+        return _JsonView()
     return ComparisonView(
         sys.stderr,
         width=columns(UNFOLDED),
+        content=content,
         verbose=settings.verbose > 0,
         quiet=settings.quiet,
         moves=sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not in_ci(os.environ),
-    ).tell
+    )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import sys
 import time
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,12 +24,10 @@ from uploader_cli.run import analysis
 from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.known_servers import KnownServer, recall
 from uploader_cli.run.state import writable_state
-from uploader_cli.run.upload import named, select
+from uploader_cli.run.upload import history_of, select
 from uploader_cli.run.views import UNFOLDED, columns
 from uploader_cli.selection.walk_queue import differs
 from uploader_cli.transfer.job import SKIPS
-from uploader_cli.transfer.journal import Journal
-from uploader_cli.transfer.journal.schema import NAME
 from uploader_cli.transfer.scheduler import GROUP
 from uploader_cli.transfer.sessions import check_offer, choose
 
@@ -54,17 +50,6 @@ def dry_run(settings: Settings, paths: Sequence[str]) -> int:
         analysis.check(ready, found)
         with history_of(ready, paths) as history:
             return Plan(ready, _view(ready), history).run(found).exit_code
-
-
-@contextmanager
-def history_of(settings: Settings, paths: Sequence[str]) -> Iterator[History | None]:
-    """Yield the journal's history; None without a journal, which a dry run does not create."""
-    if not os.path.exists(settings.state_path / NAME):
-        yield None
-        return
-    target, _, identity = named(settings, paths)
-    with Journal(settings.state_path) as journal:
-        yield journal.history(target, identity, fresh=not settings.resume)
 
 
 def _view(settings: Settings) -> Callable[[ev.Event], None]:

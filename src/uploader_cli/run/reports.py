@@ -1,4 +1,4 @@
-"""The files of a run: `--report`, `--failed-to`, `--metrics-file` and GitHub's step summary."""
+"""The files of a run: `--report`, `--failed-to`, `--links`, `--metrics-file` and GitHub's step summary."""
 
 from __future__ import annotations
 
@@ -34,20 +34,27 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
 def outputs(
-    reports: Sequence[ReportFile], failed_to: Path | None, env: Mapping[str, str], metrics_file: Path | None = None
+    reports: Sequence[ReportFile],
+    failed_to: Path | None,
+    env: Mapping[str, str],
+    *,
+    links: Path | None = None,
+    metrics_file: Path | None = None,
 ) -> list[Output]:
     """Return the functions that write the files at the end of a run.
 
     Raises `UsageError` for an invalid path, also of the metrics file, before anything is sent.
     """
     places = [("--report", report.path) for report in reports]
-    places += [("--failed-to", failed_to)] if failed_to is not None else []
-    places += [("--metrics-file", metrics_file)] if metrics_file is not None else []
+    others = {"--failed-to": failed_to, "--links": links, "--metrics-file": metrics_file}
+    places += [(option, path) for option, path in others.items() if path is not None]
     if places:
         _check(places)
     out: list[Output] = [partial(_write_report, report=report) for report in reports]
     if failed_to is not None:
         out.append(partial(_write_failed, path=failed_to))
+    if links is not None:
+        out.append(partial(_write_links, path=links))
     if env.get(STEP_SUMMARY):
         out.append(partial(_append_summary, path=Path(env[STEP_SUMMARY])))
     return out
@@ -63,14 +70,17 @@ def named_outputs(reports: Sequence[str], failed_to: str | None) -> list[Output]
 
 
 def _check(places: Sequence[tuple[str, Path]]) -> None:
-    from uploader_cli.report import output_file, retry_list
+    from uploader_cli.report import formats, output_file, retry_list
 
+    lists = {"--failed-to": retry_list.SUFFIXES, "--links": formats.LINK_SUFFIXES}
     seen: set[Path] = set()
     for option, path in places:
         output_file.check(path, option)
-        is_list = path.suffix.lower() in retry_list.SUFFIXES or output_file.is_special(path)
-        if option == "--failed-to" and not is_list:  # `--failed-to a.mp4` lacks its value: it would be overwritten
-            raise UsageError(f"{option}: {path} is not the name of a list", hint="use the suffix .jsonl, .csv or .txt")
+        suffixes = lists.get(option)
+        if suffixes and path.suffix.lower() not in suffixes and not output_file.is_special(path):
+            # `--failed-to a.mp4` lacks its value: it would be overwritten
+            hint = f"use the suffix {', '.join(suffixes[1:])}, or none"
+            raise UsageError(f"{option}: {path} is not the name of a list", hint=hint)
         if option == "--metrics-file" and (path.suffix != ".prom" or output_file.is_special(path)):
             raise UsageError(
                 f"{option}: {path} is not the name of a metrics file",
@@ -155,6 +165,13 @@ def _write_failed(head: dict[str, Any], spool: Spool, *, path: Path) -> str:
     if head.get("selection_complete") is False:
         notes.append(f"the run ended before all files were found: {path} lists only the known ones")
     return f"--failed-to: {'; '.join(notes)}" if notes else ""
+
+
+def _write_links(_head: dict[str, Any], spool: Spool, *, path: Path) -> str:
+    from uploader_cli.report import formats
+
+    _write("--links", path, formats.as_links(spool))
+    return ""
 
 
 def _append_summary(head: dict[str, Any], spool: Spool, *, path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors, exit_status
@@ -20,10 +21,11 @@ from uploader_cli.run.loop import Loop, alarms
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.selection import Selection, holds, placed, sharded
 from uploader_cli.selection.walk import Step, missing, walk
-from uploader_cli.selection.walk_queue import WalkQueue
+from uploader_cli.selection.walk_queue import MOST, WalkQueue
 from uploader_cli.settings import OPTIONS
 from uploader_cli.settings.places import GONE, working_directory
-from uploader_cli.transfer.journal import Target
+from uploader_cli.transfer.journal import Journal, Target
+from uploader_cli.transfer.journal.schema import NAME
 from uploader_cli.transfer.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -31,10 +33,12 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.observer import Observer
     from uploader_cli.core.state import ProgressState
+    from uploader_cli.fleet.driver import Driver
     from uploader_cli.report.recorder import Notices, Output
     from uploader_cli.run.interrupts import Interrupts
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.journal import Journal, RunHandle
+    from uploader_cli.transfer.journal import RunHandle
+    from uploader_cli.transfer.journal.reading import History
 
     Prepared = tuple[Selection, Sequence[Output]]
 
@@ -47,9 +51,14 @@ GRACE = 1.5
 
 def prepare(settings: Settings, paths: Sequence[str], env: Mapping[str, str] = os.environ) -> Prepared:
     """Return the files of a run and its report files, after all checks that need no server. Raises `UsageError`."""
+    if settings.on is not None:
+        from uploader_cli.fleet import cluster
+
+        cluster.check(settings)
     found = select(settings, paths)
     analysis.check(settings, found)
-    return found, reports.outputs(settings.report, settings.failed_to, env, settings.metrics_file)
+    files = {"links": settings.links, "metrics_file": settings.metrics_file}
+    return found, reports.outputs(settings.report, settings.failed_to, env, **files)
 
 
 def select(settings: Settings, paths: Sequence[str]) -> Selection:
@@ -124,10 +133,11 @@ def execute(
     are raised after the run was closed in order.
     """
     found, outputs = prepared
+    scheduler: Scheduler | Driver
     recorders = reports.recorders(outputs, settings, run)
     metrics = reports.metrics_files(settings, run)
     loop = Loop([*recorders, *metrics, *observers], alarms(settings))
-    queue, connections = WalkQueue(found, loop.emit), Connections(settings, loop, run.id)
+    queue, connections = WalkQueue(found, loop.emit, most=_ahead(settings)), Connections(settings, loop, run.id)
     api, places, limits = connections.api, analysis.Places(run), list[Limits]()
     loop.listeners += [queue.settle, *([places.listen] if settings.analyze != "none" else [])]
     seen = known_servers.recall(settings.target_url)
@@ -142,26 +152,22 @@ def execute(
         files = len(found.ahead) if found.complete else None
         size = sum(file.size for file in found.files) if found.complete else None
         protocol = protocol if api.budget.answered else "auto"  # known after the server's response
-        loop.emit(ev.RunStarted(settings.target_url, files, size, jobs, protocol, run.resumed_from))
+        loop.emit(ev.RunStarted(settings.target_url, files, size, jobs, protocol, run.resumed_from, settings.dest))
         for notice in journal.notices:
             loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
         caution(settings, loop.emit)
         queue.start()
-        connections.start_soon()
+        if settings.on is None:
+            connections.start_soon()
 
     with loop.observed():
-        scheduler = Scheduler(
-            api,
-            settings,
-            loop.emit,
-            connections,
-            connections.last_heard,
-            connections.stop,
-            run=run,
-            remember=limits.append,
-            chunk=chunk,
-            announce=announce,
-        )
+        shared = (api, settings, loop.emit, connections, connections.last_heard, connections.stop)
+        if settings.on is None:
+            scheduler = Scheduler(*shared, run=run, remember=limits.append, announce=announce, chunk=chunk)
+        else:
+            from uploader_cli.fleet.driver import Driver
+
+            scheduler = Driver(*shared, run=run, remember=limits.append, announce=announce)
         name = "uploader-scheduler"
         thread = threading.Thread(target=_work, args=(scheduler, queue, loop.emit), name=name, daemon=True)
         thread.start()
@@ -222,6 +228,17 @@ def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, o
     return target, arguments, identity
 
 
+@contextmanager
+def history_of(settings: Settings, paths: Sequence[str]) -> Iterator[History | None]:
+    """Yield the journal's history; None without a journal, which is not created."""
+    if not os.path.exists(settings.state_path / NAME):
+        yield None
+        return
+    target, _, identity = named(settings, paths)
+    with Journal(settings.state_path) as journal:
+        yield journal.history(target, identity, fresh=not settings.resume)
+
+
 def begin(settings: Settings, paths: Sequence[str], journal: Journal) -> RunHandle:
     """Begin this run in the journal; it resumes an unfinished one of the same server, destination and selection."""
     target, arguments, identity = named(settings, paths)
@@ -239,7 +256,16 @@ def _all_heard(state: ProgressState) -> bool:
     return all(session.status in SERVER_TERMINAL for session in state.sessions.values())
 
 
-def _work(scheduler: Scheduler, queue: WalkQueue, emit: Callable[[ev.Event], None]) -> None:
+def _ahead(settings: Settings) -> int:
+    """Return the maximum number of selected files that have not ended."""
+    if settings.on is None:
+        return MOST
+    from uploader_cli.fleet.driver import IN_PROGRESS
+
+    return IN_PROGRESS
+
+
+def _work(scheduler: Scheduler | Driver, queue: WalkQueue, emit: Callable[[ev.Event], None]) -> None:
     """Run the scheduler in its thread; always emit an event for its end."""
     error: BaseException | None = None
     try:
@@ -250,7 +276,7 @@ def _work(scheduler: Scheduler, queue: WalkQueue, emit: Callable[[ev.Event], Non
 
 
 def _until_stopped(
-    loop: Loop, connections: Connections, scheduler: Scheduler, interrupts: Interrupts
+    loop: Loop, connections: Connections, scheduler: Scheduler | Driver, interrupts: Interrupts
 ) -> ev.EngineStopped:
     """Turn the loop until the scheduler ends; the first interrupt stops it, the second closes its connections."""
     give_up: float | None = None
@@ -273,7 +299,7 @@ def _until_stopped(
             give_up = time.monotonic() + GRACE  # --cancel-on-interrupt sends one more request
 
 
-def _keys(scheduler: Scheduler) -> dict[str, Callable[[], str]]:
+def _keys(scheduler: Scheduler | Driver) -> dict[str, Callable[[], str]]:
     """Return what keys of the live view do while files are sent; each function returns a note to be shown."""
 
     def change_jobs(step: int) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core.observer import Observer
 from uploader_cli.errors import UsageError
-from uploader_cli.render import choose, github, use_color
+from uploader_cli.render import choose, github, use_color, use_links
 from uploader_cli.render.words import safe
 from uploader_cli.settings import DEFAULT, Layer, mask
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.state import ProgressState
     from uploader_cli.render.logfile import LogFile
+    from uploader_cli.render.summary import Urls
     from uploader_cli.settings import Settings
 
 UNFOLDED = 100_000
@@ -29,11 +30,17 @@ UNFOLDED = 100_000
 
 
 def observers(
-    settings: Settings, run_id: str, keys: Mapping[str, Callable[[], str]] | None = None, *, resume_hint: str = ""
+    settings: Settings,
+    run_id: str,
+    keys: Mapping[str, Callable[[], str]] | None = None,
+    *,
+    resume_hint: str = "",
+    lasting: bool = True,
 ) -> list[Observer]:
     """Return the observers of a run, in closing order: the view is closed before the summary is printed.
 
     `keys` is `Interrupts.keys`; `resume_hint` is the command that resumes the run, if it can be resumed.
+    `lasting=False`: the server ends with the run, so that no URL is shown.
     """
     out: list[Observer] = []
     tty = sys.stderr.isatty()
@@ -67,7 +74,8 @@ def observers(
         out.append(log)  # it may print a warning after the view is closed
     quiet = settings.quiet or (settings.json and kind == "none")
     failed_to, listed = str(settings.failed_to or ""), kind == "plain"
-    out.append(_Summary(quiet, color, resume_hint, failed_to, settings.verbose > 0, listed))
+    urls: Urls = "none" if not lasting else "links" if use_links(os.environ, is_tty=tty) else "text"
+    out.append(_Summary(quiet, color, resume_hint, failed_to, settings.verbose > 0, listed, urls))
     return out
 
 
@@ -97,6 +105,7 @@ class _Summary(Observer):
     failed_to: str
     verbose: bool
     listed: bool
+    urls: Urls
 
     def close(self, state: ProgressState, _now: float) -> None:
         outcome = state.outcome
@@ -113,6 +122,7 @@ class _Summary(Observer):
             failed_to=self.failed_to,
             verbose=self.verbose,
             listed=self.listed,
+            urls=self.urls,
         )
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()

@@ -21,7 +21,7 @@ from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, Re
 T = TypeVar("T")
 
 LEAST_CHUNK = 1024
-NONE = ("limit_rate", "shard", "max_size", "newer_than", "preset", "chunk_rule", "id_header")
+NONE = ("limit_rate", "shard", "max_size", "newer_than", "preset", "chunk_rule", "id_header", "on")
 """Options whose stored value is the word none if they have none."""
 NAMED_BY_DIRECTORY = "named_by_directory"
 """Key of a stored run whose server only the config of a working directory named: no secret may be sent there."""
@@ -146,6 +146,7 @@ class Settings:
     skip_existing: bool = option(default=False, stored=True)
     trust_receipts: bool = option(default=False, stored=True)
     dry_run: bool = option(default=False)
+    on: str | None = option(values.cluster, default=None, in_config=False, allow_cwd_config=False, stored=True)
     retries: int = option(values.whole(0), default=5, stored=True)
     max_wait: float = option(values.seconds(zero=True), default=1200.0, stored=True)
     wait_for_server: float = option(values.seconds(zero=True), default=600.0, stored=True)
@@ -170,6 +171,7 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"] = option(default="info")
     report: tuple[ReportFile, ...] = option(values.report_file, default=(), many=True, allow_cwd_config=False)
     failed_to: Path | None = option(values.path, default=None, allow_cwd_config=False)
+    links: Path | None = option(values.path, default=None, allow_cwd_config=False)
     metrics_file: Path | None = option(values.path, default=None, allow_cwd_config=False)
     on_failure: str | None = option(values.command, default=None, shown=False, allow_cwd_config=False)
     token: str | None = option(
@@ -201,6 +203,14 @@ class Settings:
     def target_option(self) -> str:
         """The name of the option that sets `target_url`."""
         return "tus_endpoint" if self.tus_endpoint else "server"
+
+    def given_as(self, name: str) -> str:
+        """Return the option as the user has given it: the flag, the variable, or the key and its file."""
+        source = self.sources.get(name, DEFAULT)
+        if source is DEFAULT:
+            return OPTIONS[name].flag
+        file, colon, key = source.name.rpartition(": ")
+        return f"{key} in {file}" if colon else source.name
 
     @property
     def state_path(self) -> Path:
@@ -248,8 +258,8 @@ class Settings:
         """Return the token, or None if there is none or it is withheld.
 
         The source with the highest precedence wins; within one source the order is token, file, command. The file is
-        read each time; the command runs once, and again for `refresh`. Raises `UsageError`, without the token, and
-        `Interrupted` once `stopped` returns True while waiting for a command or a pipe.
+        read each time; the command runs once, and again for `refresh`. A pipe without another token is None then.
+        Raises `UsageError`, without the token, and `Interrupted` once `stopped` returns True during a wait.
         """
         given = [name for name in ("token", "token_file", "token_command") if getattr(self, name)]
         first = min(given, key=lambda name: self.sources.get(name, DEFAULT).layer.rank, default=None)
@@ -258,7 +268,7 @@ class Settings:
         if first == "token_command" and self._command:
             return self._command.token(refresh=refresh, stopped=stopped)
         if first == "token_file" and self.token_file:
-            return token_from_file(self.token_file, self._named(first), stopped)
+            return token_from_file(self.token_file, self._named(first), stopped, refresh=refresh)
         return self.token
 
     def _named(self, name: str) -> str:

@@ -379,6 +379,20 @@ def metadata(raw: object) -> Metadata:
     return Metadata(name, template if equals else None)
 
 
+_CLUSTER = re.compile(r"local:[1-9][0-9]{0,3}|dask(\+tls)?://[^/@\s]+")
+
+
+def cluster(raw: object) -> str | None:
+    """Parse where an import runs: `local:4`, `dask://HOST:PORT` or `dask+tls://HOST:PORT`; `none` for None."""
+    written = "" if raw is None else str(raw).strip().rstrip("/")
+    if written == "none":
+        return None
+    if not _CLUSTER.fullmatch(written):
+        hint = "write local:4 for four processes of this machine, or dask://scheduler:8786 for a Dask cluster"
+        raise Invalid(f"must be local:N or dask://HOST:PORT, not {raw!r}", hint=hint)
+    return written
+
+
 def server_url(raw: object) -> str:
     """Parse the server's base URL: scheme, host, port and path prefix, without a trailing slash.
 

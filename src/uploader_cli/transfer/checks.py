@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 from urllib.parse import unquote
 
 from uploader_cli import errors
@@ -25,13 +25,26 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.journal import Claim
-    from uploader_cli.transfer.pool import Worker
     from uploader_cli.transfer.sessions import Context
+    from uploader_cli.transfer.tus import TusClient
 
 T = TypeVar("T")
 
-NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.DiskFull)  # errors that end the run, whatever was asked
+NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.ProxyUnauthorized, errors.DiskFull)
+"""Errors that end the run, whatever was asked."""
 MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may have stored it, or not"
+
+
+class Caller(Protocol):
+    """The clients of one thread, as a worker has them."""
+
+    @property
+    def api(self) -> Api:
+        """The client of the server."""
+
+    @property
+    def tus(self) -> TusClient:
+        """The client of its tus endpoint."""
 
 
 class Checks:
@@ -41,9 +54,11 @@ class Checks:
         self._context, self._limits, self._lookups = context, limits, lookups
         self._warned: set[WarningCode] = set()
 
-    def pick(self, worker: Worker, files: Sequence[LocalFile], *, pack: bool = False) -> list[tuple[LocalFile, Claim]]:
+    def pick(self, worker: Caller, files: Sequence[LocalFile], *, pack: bool = False) -> list[tuple[LocalFile, Claim]]:
         """Claim files and return those to send, with `pack` in one pack. End the others."""
         context = self._context
+        if context.run.again and self._lookups is not None:
+            files = self._not_stored(worker.api, files, self._lookups)
         missing = self._missing(worker, files) if context.settings.skip_existing else list(files)
         readable, ended = (missing, list[Outcome]()) if pack else _readable(missing)  # a pack reads its files at once
         claims = list(zip(readable, context.run.claim(readable, pack=pack), strict=True))
@@ -68,7 +83,7 @@ class Checks:
         context.ledger.end(ended)
         return picked
 
-    def _confirmed(self, worker: Worker, claims: Sequence[tuple[LocalFile, Claim]]) -> dict[int, bool | None]:
+    def _confirmed(self, worker: Caller, claims: Sequence[tuple[LocalFile, Claim]]) -> dict[int, bool | None]:
         """Return for each file with a receipt of this run whether the server has it (None: unknown)."""
         receipts = [(file, claim.receipt) for file, claim in claims if claim.state is ClaimState.DONE]
         there = {}
@@ -115,7 +130,7 @@ class Checks:
         run.certain([file])
         return None
 
-    def _missing(self, worker: Worker, files: Sequence[LocalFile]) -> list[LocalFile]:
+    def _missing(self, worker: Caller, files: Sequence[LocalFile]) -> list[LocalFile]:
         context, trusts = self._context, self._context.settings.trust_receipts
         receipts, missing = list(zip(files, context.run.receipts(files), strict=True)), []
         for (file, receipt), there in zip(receipts, self._on_server(worker, receipts), strict=True):
@@ -131,12 +146,30 @@ class Checks:
             self._warn_once(WarningCode.RECEIPTS_ONLY, f"{text} sent (--trust-receipts skips those with a receipt)")
         return missing
 
+    def _not_stored(self, api: Api, files: Sequence[LocalFile], offer: LookupOffer) -> list[LocalFile]:
+        """End the files that an earlier try has stored, as far as a lookup knows; return the others."""
+        left: list[LocalFile] = []
+        ended: list[Outcome] = []
+        for category, part in self._requests((file, None) for file in files):
+            asked = [(utf8(file.relative_path), file.size) for file, _ in part]
+            answer = self._asked(lambda: api.lookup(offer.endpoint, category, asked))  # noqa: B023 - called at once
+            for (file, _), found in zip(part, answer or [None] * len(part), strict=True):
+                known = found is not None and found.size == file.size and found.sha256 is not None
+                if found is not None and known and found.sha256 == _digest(file, self._context.stop.check):
+                    ended.append(Outcome(file, None, None, found.location, None, found.sha256, verified=True))
+                else:
+                    left.append(file)
+        self._context.ledger.end(ended)
+        return left
+
     def _skip(self, file: LocalFile, there: bool | None, receipt: Stored | None) -> None:
         """Leave out a file that is on the server: `there`, or by its receipt alone."""
-        sha256, check = None, self._context.stop.check
-        if self._context.digests is not None:
-            sha256 = (receipt.checksum if receipt is not None else None) or _digest(file, check)
-        self._context.ledger.skip(file, SkipReason.PRESENT if there else SkipReason.RECEIPT, sha256)
+        context, sha256, where = self._context, None, receipt.location if receipt is not None else None
+        if where is None and self._limits.relative_paths:
+            where = stored_path(file.category or context.settings.category, utf8(file.relative_path))
+        if context.digests is not None:
+            sha256 = (receipt.checksum if receipt is not None else None) or _digest(file, context.stop.check)
+        context.ledger.skip(file, SkipReason.PRESENT if there else SkipReason.RECEIPT, where, sha256)
 
     def _free(
         self, api: Api, files: Sequence[tuple[LocalFile, Claim]]
@@ -168,7 +201,7 @@ class Checks:
             while part := list(islice(group, offer.max_files if offer is not None else 1)):
                 yield category, part
 
-    def _on_server(self, worker: Worker, files: Sequence[tuple[LocalFile, Stored | None]]) -> Iterator[bool | None]:
+    def _on_server(self, worker: Caller, files: Sequence[tuple[LocalFile, Stored | None]]) -> Iterator[bool | None]:
         """Yield whether the server has each file with the bytes of its receipt; None for unknown.
 
         Use one lookup for a group where offered, else one call for each path or receipt.
@@ -179,7 +212,7 @@ class Checks:
             return
         api, offer = worker.api, self._lookups
         for category, part in self._requests(files):
-            paths = [_path(category, *item) for item in part]
+            paths = [path_below(category, *item) for item in part]
             if offer is None:
                 found = [self._stored(api, stored_path(category, paths[0]))]
             else:
@@ -192,7 +225,7 @@ class Checks:
                     item = self._stored(api, stored_path(category, path))  # a lookup computes no digest
                 yield self._is_equal(file, receipt, item) if isinstance(item, Found) else item
 
-    def _by_receipt(self, worker: Worker, file: LocalFile, where: str | None) -> bool | None:
+    def _by_receipt(self, worker: Caller, file: LocalFile, where: str | None) -> bool | None:
         if where is None:
             return None
         if self._context.settings.tus_endpoint:
@@ -284,8 +317,8 @@ class Checks:
             self._context.warn(code, text)
 
 
-def _path(category: str, file: LocalFile, receipt: Stored | None) -> str:
-    """Return the path to ask for; a receipt's has precedence."""
+def path_below(category: str, file: LocalFile, receipt: Stored | None) -> str:
+    """Return the file's path below the category; a receipt's has precedence: the server may have renamed the file."""
     location, root = (receipt.location if receipt is not None else None) or "", stored_path(category, "")
     return unquote(location.removeprefix(root)) if location.startswith(root) else utf8(file.relative_path)
 

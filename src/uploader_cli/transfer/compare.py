@@ -16,6 +16,7 @@ from uploader_cli.core.protocol import utf8
 from uploader_cli.errors import FileError, UsageError
 from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import hash_range
+from uploader_cli.transfer.checks import path_below
 from uploader_cli.transfer.retry import Tries
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from uploader_cli.core.packs import Found, LookupOffer
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.bodies import OnRead
+    from uploader_cli.transfer.journal.reading import History
 
     Item: TypeAlias = LocalFile | ev.FileFailed | ev.FileSkipped
     Result: TypeAlias = ev.CheckFile | ev.FileFailed | ev.FileSkipped
@@ -38,9 +41,12 @@ AHEAD = 256  # most files whose comparisons run or wait
 class Comparison:
     """Compares files in threads with a connection each. Memory does not grow with the number of files."""
 
-    def __init__(self, api: Api, offer: LookupOffer, settings: Settings, *, content: bool) -> None:
-        """Compare sizes, with `content` also the SHA-256. `close` ends the threads."""
-        self._api, self._offer, self._content, self._own = api, offer, content, settings.category
+    def __init__(
+        self, api: Api, offer: LookupOffer, settings: Settings, history: History | None, on_read: OnRead | None = None
+    ) -> None:
+        """Compare sizes, with `on_read` also the SHA-256; it gets what is read. `close` ends the threads."""
+        self._api, self._offer, self._history, self._on_read = api, offer, history, on_read
+        self._own = settings.category
         self._jobs = FIRST_JOBS if settings.jobs == "auto" else settings.jobs
         self._pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="uploader-check")
         self._thread = threading.local()
@@ -51,7 +57,7 @@ class Comparison:
         rest = iter(items)
         groups = iter(lambda: list(islice(rest, self._offer.max_files)), [])
         found = chain.from_iterable(self._in_order(self._look_up, groups, self._jobs))
-        return self._in_order(self._compare, found, AHEAD) if self._content else map(self._compare, found)
+        return self._in_order(self._compare, found, AHEAD) if self._on_read else map(self._compare, found)
 
     def close(self) -> None:
         """End running calls and the threads."""
@@ -77,7 +83,9 @@ class Comparison:
         found: dict[int, Found | None] = {}
         for category in dict.fromkeys(file.category for file in files):
             same = [file for file in files if file.category == category]
-            answer = self._ask_for(category, [(_name(file), file.size) for file in same])
+            receipts = self._history.receipts(same) if self._history is not None else [None] * len(same)
+            paths = (path_below(category or self._own, *item) for item in zip(same, receipts, strict=True))
+            answer = self._ask_for(category, [(path, file.size) for path, file in zip(paths, same, strict=True)])
             found.update(zip((file.file for file in same), answer, strict=True))
         return [(item, found.get(item.file)) for item in group]
 
@@ -86,19 +94,19 @@ class Comparison:
         if not isinstance(file, LocalFile):
             return file
         same = found is not None and found.size == file.size
-        if found is not None and self._content:
+        if found is not None and self._on_read is not None:
             try:
-                found, same = self._by_content(file, found)
+                found, same = self._by_content(file, found, self._on_read)
             except FileError as error:
                 return ev.FileFailed(file.file, file.path, error.code, str(error), error.retryable)
         result = CheckResult.MISSING if found is None else CheckResult.SAME if same else CheckResult.DIFFERENT
         size, location = (found.size, found.location) if found is not None else (None, None)
         return ev.CheckFile(file.file, file.path, file.size, _name(file), result, size, location)
 
-    def _by_content(self, file: LocalFile, found: Found) -> tuple[Found | None, bool]:
+    def _by_content(self, file: LocalFile, found: Found, on_read: OnRead) -> tuple[Found | None, bool]:
         """Return the stored file, and whether its bytes are equal. One under another name is found by its digest."""
         theirs, where = found.sha256, found.location or stored_path(file.category or self._own, _name(file))
-        mine = hash_range(file, 0, file.size, "sha256", check=self._api.retry.stop.check).hex()
+        mine = hash_range(file, 0, file.size, "sha256", check=self._api.retry.stop.check, on_read=on_read).hex()
         if theirs is None and found.size == file.size:
             api = self._own_api()
             there = Tries(api.retry).run(lambda: api.stored(where))  # the server computes the digest

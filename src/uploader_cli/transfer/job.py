@@ -27,6 +27,7 @@ RUN_ENDING = (
     errors.Interrupted,
     errors.RateLimited,
     errors.Unreachable,
+    errors.ProxyUnauthorized,
     errors.DiskFull,
     errors.UsageError,
     errors.NotAnUploadServer,
@@ -101,11 +102,16 @@ class Ledger:
     """The files in progress. Emit their events: attempts, and exactly one end for each file. Thread-safe."""
 
     def __init__(
-        self, emit: Callable[[Event], None], run: RunHandle, clock: Callable[[], float] = time.monotonic
+        self,
+        emit: Callable[[Event], None],
+        run: RunHandle,
+        url_of: Callable[[str], str],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`url_of(where)` returns the URL of a stored file from its path in an answer."""
         self.open: dict[int, LocalFile] = {}
         self.failures = 0
-        self._emit, self._run, self._clock = emit, run, clock
+        self._emit, self._run, self._url_of, self._clock = emit, run, url_of, clock
         self._lock = threading.Lock()
         self._attempts: dict[int, int] = {}
         self._began: dict[int, float] = {}
@@ -152,10 +158,11 @@ class Ledger:
         else:
             self.skip(file, SKIPS[refusal.code])
 
-    def skip(self, file: LocalFile, reason: SkipReason, sha256: str | None = None) -> None:
-        """Leave the file out; its hex `sha256`, if known, is reported."""
+    def skip(self, file: LocalFile, reason: SkipReason, where: str | None = None, sha256: str | None = None) -> None:
+        """Leave the file out; where it is on the server, `where` and its hex `sha256`, if known, are reported."""
         if self._close(file):
-            self._emit(ev.FileSkipped(file.file, file.path, reason, file, checksum=_checksum(sha256)))
+            url = self._url_of(where) if where else None
+            self._emit(ev.FileSkipped(file.file, file.path, reason, file, checksum=_checksum(sha256), url=url))
 
     def fail_all(self, error: errors.UploaderError) -> None:
         """End every open file: those with an attempt fail with `error`, the others are skipped."""
@@ -177,7 +184,7 @@ class Ledger:
         self._emit(ev.FilesCancelled(tuple(file.file for file in left), left))
 
     def _complete(self, outcome: Outcome) -> None:
-        file = outcome.file
+        file, where = outcome.file, outcome.readable or outcome.location
         began, attempts = self._began.get(file.file), self._attempts.get(file.file, 1)
         if self._close(file):
             self._emit(
@@ -191,6 +198,7 @@ class Ledger:
                     attempts=attempts,
                     seconds=round(self._clock() - began, 3) if began is not None else 0.0,
                     checksum=_checksum(outcome.sha256),
+                    url=self._url_of(where) if where else None,
                     file_path=outcome.file_path,
                     local=file,
                 )

@@ -167,7 +167,8 @@ class TusFile:
     def _send(self, worker: Worker) -> Position | None:
         """Return the complete upload; None where its parts have become jobs."""
         tus, run, file, upload, session = self._tus, self._context.run, self.file, self._upload, self.session.id
-        count = 1 if self.resumes else tus.parts(file.size, tus.pool.idle, worker.api.request_ids.round_trip)
+        idle = tus.pool.idle if run.secret is None else 0  # another process would not find the parts
+        count = 1 if self.resumes else tus.parts(file.size, idle, worker.api.request_ids.round_trip)
         sizes, parts = [size for _, size in cut(file.size, count)], upload.parts
         if len(sizes) > 1:
             self._upload, parts = run.creating(file, session), run.split(file, sizes)
@@ -387,6 +388,7 @@ class Part:
         finally:
             if self._hashed is not None:
                 self._hashed.close()
+            del self._job, self._tries, self._hashed  # cycles, which the rare garbage collections leave for long
         return self._last
 
     def found(self, offset: int) -> None:

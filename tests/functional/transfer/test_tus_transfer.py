@@ -131,7 +131,7 @@ class Sending:
     def run(self, *clients: TusClient) -> Outcome:
         """Return the outcome of the file. Raise what ends the run."""
         emit = lambda event: self.tell(event)  # noqa: E731
-        ledger: Any = Ledger(emit, self._handle)
+        ledger: Any = Ledger(emit, self._handle, str)
         settings = Settings()
         pool: Any = SimpleNamespace(idle=self.parts - 1, put=lambda jobs, first: self._line.extend(jobs))
         context: Any = SimpleNamespace(

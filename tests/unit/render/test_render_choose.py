@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from uploader_cli.render import choose, use_color
+from uploader_cli.render import choose, use_color, use_links
 
 TTY = {"TERM": "xterm-256color"}
 
@@ -43,3 +43,22 @@ def test_choice(progress: str, options: dict[str, object], kind: str) -> None:
 )
 def test_colour(env: dict[str, str], is_tty: bool, color: bool) -> None:
     assert use_color(env, is_tty=is_tty) is color
+
+
+@pytest.mark.parametrize(
+    ("env", "is_tty", "links"),
+    [
+        (TTY, True, False),
+        ({**TTY, "VTE_VERSION": "7600"}, True, True),
+        ({**TTY, "VTE_VERSION": "5000"}, True, False),
+        ({**TTY, "VTE_VERSION": "7600"}, False, False),
+        ({"TERM": "tmux-256color", "VTE_VERSION": "7600"}, True, False),
+        ({"TERM": "tmux-256color", "FORCE_HYPERLINK": "1"}, True, True),
+        ({"TERM": "dumb", "FORCE_HYPERLINK": "1"}, True, False),
+        ({"TERM": "xterm-kitty"}, True, True),
+        ({"TERM": "xterm-kitty", "FORCE_HYPERLINK": "0"}, True, False),
+        ({**TTY, "TERM_PROGRAM": "vscode"}, True, True),
+    ],
+)
+def test_links_where_the_terminal_knows_them(env: dict[str, str], is_tty: bool, links: bool) -> None:
+    assert use_links(env, is_tty=is_tty) is links

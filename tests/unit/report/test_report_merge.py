@@ -205,10 +205,13 @@ def test_similar_names_are_different_files(write: Write, capsys: pytest.CaptureF
     assert (code, len(document["files"])) == (4, 2)
 
 
-def test_merge_writes_every_format(write: Write, tmp_path: Path) -> None:
-    one, two = write("one", "a✓ b✗"), write("two", "c✓ d■ e-", at=2)
-    options = [f"--report={name}" for name in ("m.json", "m.csv", "m.xml", "m.md")]
+def test_merge_writes_every_format(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hashed = [row | {"checksum": "sha256:00"} for row in rows("a✓ b✗")]
+    one, two = write("one", "", files=hashed), write("two", "c✓ d■ e-", at=2)
+    options = [f"--report={name}" for name in ("m.json", "m.csv", "m.xml", "m.md", "m.sha256")]
     assert main(["report", "merge", one, two, "-q", *options, "--failed-to", "again.txt"]) == 3
+    assert (tmp_path / "m.sha256").read_text() == "00  a\n"
+    assert "m.sha256 lacks 1 file whose digest is not known" in capsys.readouterr().err
     assert len(json.loads((tmp_path / "m.json").read_text())["files"]) == 5
     assert (tmp_path / "m.csv").read_text().count("\n") == 6
     (suite,) = check_junit((tmp_path / "m.xml").read_text())

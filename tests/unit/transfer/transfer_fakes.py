@@ -175,6 +175,9 @@ class FakeApi:
             raise answer
         return answer
 
+    def url_of(self, where: str) -> str:
+        return f"http://files.example{where}"
+
     def stored(self, where: str) -> Any:
         self.calls.append(("stored", where))
         answer = self.heads.popleft() if self.heads else None if self.limits else (None, None)

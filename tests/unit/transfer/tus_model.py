@@ -230,6 +230,7 @@ class Emitted:
     """The ledger, the events and the journal of one file. It asserts the promises of the event stream."""
 
     failures = 0
+    secret = None
 
     def __init__(self, upload: PendingUpload | None = None) -> None:
         self.upload = upload or PendingUpload("k1")
@@ -447,6 +448,7 @@ def client_of(
 ) -> TusClient:
     """Return the real client, connected to what stands in for `Http`."""
     api: Any = SimpleNamespace(
+        option="--tus-endpoint",
         retry_status=(),
         request=lambda *what, **how: http.request(*what, **how),
         authorization=authorization,

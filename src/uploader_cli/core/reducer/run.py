@@ -38,7 +38,7 @@ def clamped(percent: float) -> float:
 
 
 def _run_started(state: ProgressState, event: ev.RunStarted, now: float) -> list[ev.Event]:
-    state.server, state.protocol = event.server, event.protocol
+    state.server, state.protocol, state.dest = event.server, event.protocol, event.dest
     state.started = state.advanced = now
     state.meter.update(now, 0)
     state.measures.sample(now, 0)
@@ -152,6 +152,10 @@ def _channel_changed(state: ProgressState, event: ev.ChannelChanged, now: float)
     return [event]
 
 
+def _workers_changed(state: ProgressState, event: ev.WorkersChanged, _now: float) -> None:
+    state.channel.workers = event.workers
+
+
 def _poll_failed(state: ProgressState, event: ev.PollFailed, now: float) -> None:
     state.measures.failed_polls += 1
     state.channel.stale, state.channel.failure = event.reason, event.error
@@ -210,6 +214,7 @@ HANDLERS: Handlers = {
     ev.CallMade: _call_made,
     ev.ServerClock: _server_clock,
     ev.ChannelChanged: _channel_changed,
+    ev.WorkersChanged: _workers_changed,
     ev.PollFailed: _poll_failed,
     ev.AnalysisStarted: _analysis_started,
     ev.AnalysisMessage: _analysis_message,

@@ -16,7 +16,7 @@ from uploader_cli.errors import UsageError
 from uploader_cli.transfer.journal.schema import KEPT_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from sqlite3 import Connection
 
     from uploader_cli.core.plan import LocalFile
@@ -257,17 +257,20 @@ class History:
 
     def done(self, file: LocalFile) -> bool:
         """Return whether the resumed run has sent this file."""
-        return self._since is not None and self._has(file, self._since)
+        return self._since is not None and self.receipts([file], self._since) != [None]
 
     def sent_before(self, file: LocalFile) -> bool:
         """Return whether any run has sent it in the last 90 days (`--skip-existing`)."""
-        return self._has(file, -1)
+        return self.receipts([file]) != [None]
 
-    def _has(self, file: LocalFile, since: int) -> bool:
-        oldest = self._store.now() - KEPT_SECONDS
+    def receipts(self, files: Sequence[LocalFile], since: int = -1) -> list[Stored | None]:
+        """Return the newest receipt for each file's size and mtime, not older than 90 days."""
+        paths, oldest = [path_key(file) for file in files], self._store.now() - KEPT_SECONDS
         with self._store.read() as db:
-            found = find_receipts(db, self._target, {path_key(file): file}, since, oldest)
-            return any(is_same(file, receipt.file) for _, receipt in found)
+            by_path = dict(zip(paths, files, strict=True))
+            found = dict(find_receipts(db, self._target, by_path, since, oldest))
+        known = [found.get(path) for path in paths]
+        return [row if row and is_same(file, row.file) else None for file, row in zip(files, known, strict=True)]
 
 
 def find_resumable(db: Connection, target: Target, identity: str) -> tuple[int, list[tuple[str, int]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import math
 import secrets
@@ -128,7 +129,7 @@ class RunHandle:
 
     Where the journal can't be written, `on_trouble(text)` is called once (it must not block), and changes are kept in
     memory until writing works again. Calls before the end of an upload raise `Interrupted` from `check`. `resumed_from`
-    is the previous id of the run.
+    is the previous id of the run, `number` stays the same when it is resumed.
     """
 
     def __init__(self, store: schema.Store, db: Connection, run_id: str, *, fresh: bool = False) -> None:
@@ -141,12 +142,14 @@ class RunHandle:
         except OSError as error:
             raise UploaderError(f"run {run_id} can't be locked: {error}", hint="see --state-dir") from error
         found = db.execute("SELECT number, target, since, earlier FROM run WHERE id = ?", (run_id,)).fetchone()
-        self._number, self._target, self._since, earlier = found
+        self.number, self._target, self._since, earlier = found
         self.resumed_from: str | None = earlier.split()[-1] if earlier else None
         self.on_trouble: Callable[[str], None] = lambda _text: None
+        self.secret: bytes | None = None  # other processes with it give the same file the same upload key
+        self.again = False  # another process may have created uploads under these keys
         self._mutex = threading.Lock()
         self._claimed: dict[bytes, Pending] = {}
-        self._sessions = dict.fromkeys(reading.get_sessions(db, self._number))
+        self._sessions = dict.fromkeys(reading.get_sessions(db, self.number))
         self._over = False
         # unwritten changes
         self._changes: dict[bytes, _Change] = {}
@@ -168,11 +171,11 @@ class RunHandle:
             return []
         paths = [path_key(file) for file in files]
         by_path = dict(zip(paths, files, strict=True))
-        uploads = _packed_uploads(reading.new_key()) if pack else iter(PendingUpload, None)
+        uploads = _packed_uploads(reading.new_key()) if pack else None
         pending, receipts, claims = dict[bytes, Pending](), dict[bytes, Stored](), list[Claim]()
 
         def look(db: Connection) -> None:  # keeps what precedes damage
-            pending.update(reading.find_pending(db, self._target, self._number, by_path))
+            pending.update(reading.find_pending(db, self._target, self.number, by_path))
             receipts.update(reading.find_receipts(db, self._target, by_path, self._since))
 
         def take(db: Connection | None) -> None:
@@ -305,7 +308,7 @@ class RunHandle:
         file: LocalFile,
         pending: Pending | None,
         receipt: Stored | None,
-        uploads: Iterator[PendingUpload],
+        uploads: Iterator[PendingUpload] | None,
     ) -> Claim:
         receipt, own, change = self._receipt(key, receipt), self._claimed.get(key), self._changes.get(key)
         if change is not None:
@@ -318,10 +321,18 @@ class RunHandle:
         if old and is_same(file, old.file) and (old.own or not self._fresh):
             self._put(key, replace(old, file=file, own=True))
             return Claim(ClaimState.UNKNOWN if old.upload.uncertain else ClaimState.RESUME, old.upload)
-        new = Pending(file, next(uploads))
+        new = Pending(file, self._new_upload(key, file) if uploads is None else next(uploads))
         self._put(key, new)
+        if self.again and uploads is None:
+            return Claim(ClaimState.RESUME, new.upload)
         is_new = self._fresh and not old.own if old else receipt is None
         return Claim(ClaimState.NEW if is_new else ClaimState.CHANGED, new.upload, outdated=old.upload if old else None)
+
+    def _new_upload(self, key: bytes, file: LocalFile) -> PendingUpload:
+        if self.secret is None:
+            return PendingUpload()
+        identity = b"%d %d %s" % (file.size, file.mtime_ns, key)
+        return PendingUpload(hmac.digest(self.secret, identity, "sha256").hex()[:32])
 
     def _receipt(self, key: bytes, written: Stored | None) -> Stored | None:
         """Return the receipt of a path, an unwritten one first."""
@@ -404,7 +415,7 @@ class RunHandle:
             self.on_trouble(f"{error}; the upload goes on, but a resume may send files again: {error.hint}")
 
     def _write(self, db: Connection) -> None:
-        target, run, now, changes = self._target, self._number, self._store.now(), self._changes.items()
+        target, run, now, changes = self._target, self.number, self._store.now(), self._changes.items()
         db.executemany(
             "DELETE FROM pending WHERE target = ? AND path = ?"
             " AND (run = ? OR NOT alive((SELECT id FROM run WHERE number = pending.run)))",

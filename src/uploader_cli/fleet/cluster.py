@@ -1,0 +1,165 @@
+"""The Dask cluster of an import: processes of this machine, or a scheduler elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from uploader_cli import errors
+from uploader_cli.fleet import worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from distributed import Client, Future
+
+    from uploader_cli.fleet.batches import Batch
+    from uploader_cli.settings import Settings
+
+    News = Callable[[tuple[str, int, bytes]], None]
+
+LOOK_EVERY = 1.0  # seconds between two looks at the workers
+ALLOWED_DEATHS = 20  # of workers that run a task, on `local:N`; a cluster has a configuration of its own
+CONNECT_SECONDS = 10.0
+CLOSE_SECONDS = 5.0
+
+
+def check(settings: Settings) -> None:
+    """Raise `UsageError` for settings of an import that can't work, before anything is started."""
+    if find_spec("distributed") is None:
+        raise errors.UsageError(
+            "--on needs Dask, which is not installed (no distributed)", hint="pip install 'uploader-cli[dask]'"
+        )
+    if settings.tus_endpoint or settings.protocol == "batch":
+        what = "--tus-endpoint" if settings.tus_endpoint else "--protocol batch"
+        hint = "a task that runs again could not find its uploads: use `uploader upload`, with --shard on each machine"
+        raise errors.UsageError(f"{what} and --on exclude each other", hint=hint)
+    if settings.if_exists != "rename":
+        hint = "an import can't tell a file that a lost worker has stored from another one: use `uploader upload`"
+        raise errors.UsageError("--if-exists fail and --on exclude each other", hint=hint)
+    if settings.analyze != "none":
+        raise errors.UsageError("--analyze and --on exclude each other", hint="use `uploader upload`")
+    if settings.header and not _is_local(settings):
+        hint = "set UPLOADER_HEADER in the environment of the workers, and omit it here"
+        raise errors.UsageError("--header is not sent to the workers of a cluster", hint=hint)
+
+
+def travelling(settings: Settings) -> dict[str, object]:
+    """Return the options of `settings` for the tasks. No secret travels: workers have their own environment."""
+    options: dict[str, object] = {**settings.storable(), "shard": "none", "on": "none"}
+    options |= {"digest": settings.hashes, "insecure": settings.insecure}
+    named = {name: getattr(settings, name) for name in ("token_file", "token_command")}
+    return options | {name: str(value) for name, value in named.items() if value}
+
+
+class Cluster:
+    """A connected cluster."""
+
+    def __init__(self, client: Client, run: str) -> None:
+        self._client, self._run = client, run
+        self._threads: dict[str, int] = {}
+        self._looked = 0.0
+
+    def slots(self) -> int:
+        """Return how many tasks run at once; `workers` is current after it."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK_EVERY:
+            self._looked = now
+            with suppress(OSError, TimeoutError):  # the scheduler is gone: futures say so
+                self._threads = dict(self._client.nthreads())
+        return sum(self._threads.values())
+
+    @property
+    def workers(self) -> int:
+        """The number of worker processes."""
+        return len(self._threads)
+
+    def submit(self, batch: Batch, done: Callable[[int, Future[Any]], None]) -> Future[Any]:
+        """Submit a task; `done(number, future)` is called in another thread at its end."""
+        name = worker.began_name(batch.run, batch.number)
+        future = self._client.submit(worker.send, batch, key=name, pure=False)
+        future.add_done_callback(lambda one: done(batch.number, one))
+        return future
+
+    def forget(self, number: int) -> None:
+        """Forget that a task began: it has ended."""
+        from distributed import Event
+
+        with suppress(OSError, TimeoutError):
+            Event(worker.began_name(self._run, number), client=self._client).clear()
+
+    def pause(self, seconds: float) -> None:
+        """Pause the calls of all workers."""
+        self._on_all(worker.pause, self._run, seconds)
+
+    def stop(self) -> None:
+        """Stop all tasks at their next resumable point."""
+        self._on_all(worker.stop, self._run)
+
+    def _on_all(self, function: Callable[..., None], *arguments: object) -> None:
+        """Call a function on all workers, in a thread: a worker may hang."""
+
+        def call() -> None:
+            with suppress(Exception):
+                self._client.run(function, *arguments, on_error="ignore")
+
+        threading.Thread(target=call, name="uploader-cluster", daemon=True).start()
+
+
+@contextmanager
+def connected(settings: Settings, run: str, news: News) -> Iterator[Cluster]:
+    """Start or reach the cluster of `settings.on`; `news` gets what tasks report. Raise `ConnectFailed`."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    place = settings.on or ""
+    loggers = logging.ERROR if settings.verbose < 2 else logging.WARNING
+    with ExitStack() as closing:
+        if _is_local(settings):
+            own = {"distributed.scheduler.allowed-failures": ALLOWED_DEATHS}
+            closing.enter_context(dask.config.set(own))
+            cluster = LocalCluster(
+                n_workers=int(place.partition(":")[2]),
+                threads_per_worker=1,
+                dashboard_address="127.0.0.1:0",
+                worker_dashboard_address=None,
+                security=True,  # else each user of this machine could run code as this user
+                silence_logs=logging.CRITICAL,
+                preload=[worker.__name__],
+                env=_environment(settings),
+            )
+            closing.callback(_quietly, lambda: cluster.close(CLOSE_SECONDS))
+            address: Any = cluster
+        else:
+            scheme, _, host = place.partition("://")
+            address = f"{'tls' if scheme.endswith('tls') else 'tcp'}://{host}"
+            logging.getLogger("distributed").setLevel(loggers)
+        try:
+            client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        except (OSError, TimeoutError) as error:
+            hint = "check that the scheduler runs, and its address"
+            raise errors.ConnectFailed(f"no Dask scheduler answers at {place}: {error}", hint=hint) from error
+        closing.callback(_quietly, lambda: client.close(CLOSE_SECONDS))
+        client.subscribe_topic(worker.TOPIC, lambda event: news(event[1]))
+        yield Cluster(client, run)
+
+
+def _is_local(settings: Settings) -> bool:
+    return (settings.on or "").startswith("local:")
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """Return the variables with the secrets of `settings`, for processes of this machine."""
+    own = {"UPLOADER_TOKEN": settings.token or "", "UPLOADER_PROXY": settings.proxy or ""}
+    own["UPLOADER_HEADER"] = "\n".join(f"{header.name}: {header.value}" for header in settings.header)
+    return {**os.environ, **{name: value for name, value in own.items() if value}}
+
+
+def _quietly(close: Callable[[], object]) -> None:
+    with suppress(Exception):
+        close()

@@ -1,0 +1,468 @@
+"""The driver of an import: it cuts the selection into batches, submits them to Dask and applies what they report."""
+
+from __future__ import annotations
+
+import hmac
+import math
+import os
+import pickle
+import secrets
+import tempfile
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from uploader_cli import __version__, errors
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import FailureCode, PauseReason, SkipReason, WarningCode
+from uploader_cli.fleet import cluster as dask
+from uploader_cli.fleet import outcomes
+from uploader_cli.fleet.batches import Batch, BatchSize, cost, fields_of
+from uploader_cli.transfer.checks import Checks
+from uploader_cli.transfer.job import Ledger
+from uploader_cli.transfer.journal import Stored
+from uploader_cli.transfer.sessions import FIRST_CONTACT_RETRIES, Context
+from uploader_cli.transfer.tus import TusClient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from distributed import Future
+
+    from uploader_cli.core.last_heard import LastHeard
+    from uploader_cli.core.plan import Limits, LocalFile
+    from uploader_cli.fleet.outcomes import Row
+    from uploader_cli.fleet.worker import Sent
+    from uploader_cli.settings import Settings
+    from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.job import Followers
+    from uploader_cli.transfer.journal import RunHandle
+    from uploader_cli.transfer.pacing import Stop
+    from uploader_cli.transfer.scheduler import Supply
+
+IN_PROGRESS = 200_000  # most files that have not ended, in memory and in tasks
+GROUP = 500  # files that are claimed in the journal at once
+TICK = 0.1
+TAKEN = 5000  # most files taken from the walk between two looks at the tasks
+PATIENCE = 0.5  # seconds without a new file after which an incomplete batch is submitted
+LAST_FILES = 50  # a batch has at least so many while the last ones are shared out
+GRACE = 1.5  # seconds that tasks get to stop
+HALVED_EVERY = 5.0  # seconds between two reductions of the number of tasks after a 429 or 503
+NO_WORKERS = 10.0  # seconds without a worker until a warning
+KEY_FILE = "import.key"
+"""The file in the state directory from which the secrets of runs are derived."""
+
+
+class Caller(NamedTuple):
+    """The clients of the driver's thread."""
+
+    api: Api
+    tus: TusClient
+
+
+@dataclass(slots=True)
+class Task:
+    """A submitted batch: its files that have not ended."""
+
+    files: dict[int, LocalFile]
+    cost: int
+    future: Future[Any] | None = field(default=None)
+
+
+class Driver:
+    """Send files with the workers of a Dask cluster. It stands in for the scheduler of one process."""
+
+    def __init__(
+        self,
+        api: Api,
+        settings: Settings,
+        emit: Callable[[ev.Event], None],
+        followers: Followers,
+        last_heard: LastHeard,
+        stop: Stop,
+        *,
+        run: RunHandle,
+        remember: Callable[[Limits], None],
+        announce: Callable[[str, int], None],
+    ) -> None:
+        """See `Scheduler`."""
+        self._api, self._settings, self._emit, self._stop, self._run = api, settings, emit, stop, run
+        self._remember, self._announce, self._announced = remember, announce, False
+        self._ledger = Ledger(emit, run, api.url_of)
+        api.retry.wait_for_server = settings.wait_for_server
+        plain = replace(settings, skip_existing=False, verify=False)  # the workers do this
+        self._context = Context(
+            plain, emit, followers, last_heard, stop, api.retry, self._ledger, run, lambda wanted: wanted
+        )
+        self._options = dask.travelling(settings)
+        self._tasks: dict[int, Task] = {}
+        self._size, self._submitted = BatchSize(), 0
+        self._held: deque[LocalFile] = deque()  # files for the next batches
+        self._held_cost = 0
+        self._inbox: SimpleQueue[tuple[int, bytes | Future[Any]]] = SimpleQueue()
+        self._attempts: dict[int, int] = {}  # attempts of files whose start was reported
+        self._tried: dict[int, int] = {}  # attempts of earlier tries of a task
+        self._said: set[str] = set()
+        self._most: float = math.inf  # of tasks, after the server was overloaded
+        self._halved_at = self._paused_until = self._taken_at = 0.0
+        self._workers, self._workers_since, self._alone = -1, time.monotonic(), False
+        self._slots, self._paused = 1, False
+        self._jobs: int | None = None  # most tasks, where the user has chosen it with a key
+        self._shut = False
+
+    def run(self, supply: Supply) -> errors.UploaderError | None:
+        """Send all files. Return the error that ended the run early, if any. Every file ends exactly once."""
+        try:
+            self._contact()
+            with dask.connected(self._settings, self._run.id, self._hear) as cluster:
+                try:
+                    self._send(supply, cluster)
+                except errors.UploaderError:
+                    self._stop_tasks(cluster)
+                    raise
+        except errors.Interrupted:
+            self._interrupted(supply)
+        except errors.UploaderError as error:
+            try:
+                self._fail_rest(supply, error)
+            except errors.Interrupted:
+                self._interrupted(supply)
+            return error
+        return None
+
+    def bottleneck(self) -> None:
+        """Return nothing: it is not known what limited the workers."""
+
+    def toggle_pause(self) -> None:
+        """Submit no task until this is called again; those that run are completed."""
+        self._paused = not self._paused
+        self._emit(ev.RunPaused() if self._paused else ev.RunResumed())
+
+    def change_jobs(self, step: int) -> int:
+        """Change the maximum number of tasks and return it."""
+        self._jobs = max(1, (self._slots if self._jobs is None else self._jobs) + step)
+        return self._jobs
+
+    def shut(self) -> None:
+        """Wait for nothing more, from another thread."""
+        self._shut = True
+        self._api.shut()
+
+    def _contact(self) -> None:
+        api, settings = self._api, self._settings
+        limits = api.retry.run(api.health, at_most=FIRST_CONTACT_RETRIES)
+        if limits is None or not limits.relative_paths or api.tus is None or api.lookups is None:
+            raise errors.UsageError(
+                f"{settings.server} can't take imports: it has no resumable uploads, or can't look up stored files",
+                hint="use `uploader upload`, with --shard on several machines",
+            )
+        self._remember(limits)
+        self._context.retry.probe = api.health
+        self._checks = Checks(self._context, limits, api.lookups)
+        self._caller = Caller(api, TusClient(api, api.tus.endpoint))
+        self._secret = hmac.digest(run_secret(settings.state_path), b"%d" % self._run.number, "sha256")
+
+    def _begin(self, slots: int) -> None:
+        if not self._announced:
+            self._announced = True
+            self._announce("tus", slots)
+
+    def _send(self, supply: Supply, cluster: dask.Cluster) -> None:
+        """Submit batches until the walk has ended and all files are sent. Raise what ends the run."""
+        self._begin(max(1, cluster.slots()))
+        while not (supply.ended and not self._held and not self._tasks):
+            self._stop.check()
+            self._look(cluster)
+            self._take(supply)
+            waits = supply.ended or time.monotonic() - self._taken_at >= PATIENCE
+            while self._has_room(cluster) and (files := self._cut(cluster, all_=waits)):
+                self._submit(cluster, files)
+            self._receive(cluster, TICK)
+
+    def _take(self, supply: Supply) -> None:
+        """Take files from the walk."""
+        for _ in range(TAKEN):
+            if supply.ended or (file := supply.take()) is None:
+                return
+            self._ledger.admit(file)
+            self._taken_at = time.monotonic()
+            if self._context.fails_fast:
+                self._ledger.skip(file, SkipReason.FAIL_FAST)
+            else:
+                self._held.append(file)
+                self._held_cost += cost([file])
+
+    def _has_room(self, cluster: dask.Cluster) -> bool:
+        slots = self._slots = cluster.slots()
+        most = min(self._most, slots + slots // 4 + 1 if slots else 1)  # the next task is there before one ends
+        if self._jobs is not None:
+            most = min(most, self._jobs)
+        return len(self._tasks) < most and not self._paused and time.monotonic() >= self._paused_until
+
+    def _cut(self, cluster: dask.Cluster, *, all_: bool) -> list[LocalFile]:
+        """Return the files of the next batch; none while more are expected. The last ones are shared by all workers."""
+        slots = max(1, cluster.slots())
+        limit, least, most = self._size.cost, 1, max(LAST_FILES, IN_PROGRESS // (2 * slots))
+        if all_:
+            limit, least = min(limit, self._held_cost // (2 * slots)), LAST_FILES
+        elif self._held_cost < limit and len(self._held) < most:
+            return []
+        files: list[LocalFile] = []
+        spent = 0
+        while self._held and (len(files) < least or spent < limit) and not self._size.is_full(files, spent):
+            if len(files) >= most:
+                break
+            files.append(self._held.popleft())
+            spent += cost(files[-1:])
+        self._held_cost -= spent
+        return files
+
+    def _submit(self, cluster: dask.Cluster, files: Sequence[LocalFile]) -> None:
+        """Submit a task for the files that the run has not sent before."""
+        left = [
+            file
+            for start in range(0, len(files), GROUP)
+            for file, _ in self._checks.pick(self._caller, files[start : start + GROUP], pack=True)
+        ]
+        if not left:
+            return
+        self._submitted += 1
+        again = self._run.resumed_from is not None
+        sent = tuple(fields_of(file, os.path.abspath(file.path)) for file in left)
+        batch = Batch(self._run.id, self._submitted, __version__, self._shared(cluster), self._secret, again, sent)
+        task = self._tasks[batch.number] = Task({file.file: file for file in left}, cost(left))
+        task.future = cluster.submit(batch, lambda number, future: self._inbox.put((number, future)))
+
+    def _shared(self, cluster: dask.Cluster) -> dict[str, object]:
+        """Return the options of a task, which gets its part of `--limit-rate`."""
+        limit, slots = self._settings.limit_rate, max(1, cluster.slots())
+        return self._options if limit is None else {**self._options, "limit_rate": str(max(1, limit // slots))}
+
+    # What tasks report
+
+    def _hear(self, message: tuple[str, int, bytes]) -> None:
+        """Take a message of a task, in a thread of Dask."""
+        run, number, rows = message
+        if run == self._run.id:
+            self._inbox.put((number, rows))
+
+    def _receive(self, cluster: dask.Cluster, wait: float) -> None:
+        """Apply what has arrived; wait for something."""
+        with suppress(Empty):
+            item = self._inbox.get(timeout=wait)
+            while True:
+                number, content = item
+                if isinstance(content, bytes):
+                    self._apply(number, pickle.loads(content), cluster)  # noqa: S301 - Dask sends pickles, too
+                else:
+                    self._end(number, content, cluster)
+                item = self._inbox.get_nowait()
+
+    def _end(self, number: int, future: Future[Any], cluster: dask.Cluster) -> None:
+        """Apply the result of a task. Raise what ends the run."""
+        task = self._tasks.get(number)
+        if task is None:
+            return
+        sent = self._result(task, future)
+        if sent is not None:
+            self._apply(number, sent.ends, cluster)
+            self._size.measured(task.cost, sent.seconds)
+            self._most += 1
+        del self._tasks[number]
+        cluster.forget(number)
+        if sent is not None and sent.error is not None:
+            if isinstance(sent.error, errors.Unauthorized):
+                sent.error.hint = "the workers read the token from their environment, --token-file or --token-command"
+            raise sent.error
+
+    def _result(self, task: Task, future: Future[Any]) -> Sent | None:
+        """Return the result of a task; None if its workers died too often: its files fail."""
+        if future.status == "finished":
+            result: Sent = future.result()
+            return result
+        error = future.exception() if future.status == "error" else None
+        match error:
+            case None:
+                raise errors.NetworkError(
+                    "the Dask scheduler is gone, or cancelled the tasks", hint="run the same command again"
+                )
+            case ImportError():
+                hint = "install the same version of uploader-cli on all workers"
+                raise errors.UsageError(f"the workers can't run imports: {error}", hint=hint)
+            case _ if type(error).__name__ != "KilledWorker":
+                raise error
+        message = "the workers that sent it died"
+        for file in list(task.files.values()):
+            self._fail(file, FailureCode.NETWORK, message, retryable=True)
+        return None
+
+    def _apply(self, number: int, rows: Sequence[Row], cluster: dask.Cluster) -> None:
+        """Apply the rows of a task: receipts first, then events."""
+        task = self._tasks.get(number)
+        if task is None:
+            return
+        stored = [row for row in rows if row[0] == outcomes.COMPLETED and row[1] in task.files]
+        if stored:
+            self._run.completed([_receipt(task.files[row[1]], row) for row in stored])
+        for row in rows:
+            match row:
+                case (outcomes.COMPLETED | outcomes.FAILED | outcomes.SKIPPED, int(file), *_):
+                    if file in task.files:
+                        self._file_ended(task.files.pop(file), row)
+                case (outcomes.OVERLOAD,):
+                    self._overloaded()
+                case (outcomes.AGAIN,):
+                    self._runs_again(task)
+                case _:
+                    self._tell(outcomes.event_of(row, self._tries), cluster)
+
+    def _tries(self, file: int) -> int:
+        return self._tried.get(file, 0)
+
+    def _file_ended(self, file: LocalFile, row: Row) -> None:
+        kind, number, session, attempt, *known = row
+        if attempt and number not in self._attempts:
+            self._emit(ev.FileStarted(number, file.path, file.size, session, 0, attempt, packed=True))
+        attempts = max(1, attempt) + self._tried.pop(number, 0)
+        self._attempts.pop(number, None)
+        if kind == outcomes.FAILED:
+            self._fail(file, *known[:2], retryable=known[2])
+        elif kind == outcomes.SKIPPED:
+            self._run.release([file])
+            reason, checksum, url = known
+            if self._ledger.open.pop(number, None) is not None:
+                self._emit(ev.FileSkipped(number, file.path, reason, file, checksum=checksum, url=url))
+        elif self._ledger.open.pop(number, None) is not None:
+            server_id, location, verified, checksum, seconds, url = known
+            self._emit(
+                ev.FileCompleted(
+                    *(number, file.path, file.size, server_id, location),
+                    verified=verified,
+                    attempts=attempts,
+                    seconds=seconds,
+                    checksum=checksum,
+                    local=file,
+                    url=url,
+                )
+            )
+
+    def _fail(self, file: LocalFile, code: FailureCode, message: str, *, retryable: bool) -> None:
+        self._run.release([file])
+        if self._ledger.open.pop(file.file, None) is not None:
+            self._ledger.failures += 1
+            self._emit(ev.FileFailed(file.file, file.path, code, message, retryable, file))
+
+    def _tell(self, event: ev.Event, cluster: dask.Cluster) -> None:
+        """Pass on an event of a worker. What concerns all workers is told once."""
+        match event:
+            case ev.FileStarted():
+                file = self._ledger.open.get(event.file)
+                if file is None:
+                    return
+                self._attempts[event.file] = event.attempt
+                event = replace(event, path=file.path)  # as selected
+            case ev.FileRetry() if event.file not in self._attempts:
+                file = self._ledger.open.get(event.file)
+                if file is None:
+                    return
+                self._attempts[event.file] = event.attempt - 1
+                self._emit(ev.FileStarted(event.file, file.path, file.size, "", 0, event.attempt - 1, packed=True))
+            case ev.Paused(reason=PauseReason.RATE_LIMIT):
+                until = time.monotonic() + event.seconds
+                if until <= self._paused_until + 1.0:
+                    return
+                self._paused_until = until
+                cluster.pause(event.seconds)
+            case ev.RunWarning():
+                of_pause = event.code is WarningCode.RATE_LIMITED  # each worker names the rest of the same pause
+                said = f"paused until {self._paused_until}" if of_pause else event.text
+                if said in self._said:
+                    return
+                self._said.add(said)
+        self._emit(event)
+        if isinstance(event, ev.SessionFinished):
+            self._emit(ev.SessionLeft(event.session))
+
+    def _runs_again(self, task: Task) -> None:
+        """Report that the worker of a task died."""
+        text = f"a worker died: its task with {len(task.files):,} unfinished files runs again"
+        self._emit(ev.RunWarning(WarningCode.WORKERS, text))
+        for number in task.files:
+            if (attempt := self._attempts.get(number)) is not None:
+                self._tried[number] = attempt
+                self._emit(ev.FileRetry(number, attempt + 1, 0.0, FailureCode.NETWORK, "its worker died"))
+
+    def _overloaded(self) -> None:
+        """Halve the number of tasks after a 429 or 503; each task that ends adds one again."""
+        now = time.monotonic()
+        if now - self._halved_at >= HALVED_EVERY:
+            self._halved_at = now
+            self._most = max(1, min(self._most, len(self._tasks)) // 2)
+
+    def _look(self, cluster: dask.Cluster) -> None:
+        """Report the number of workers. Raise `NetworkError` after `--wait-for-server` without one."""
+        cluster.slots()
+        now = time.monotonic()
+        if cluster.workers != self._workers:
+            self._workers, self._workers_since, self._alone = cluster.workers, now, False
+            self._emit(ev.WorkersChanged(cluster.workers))
+        lonely = now - self._workers_since if not cluster.workers else 0.0
+        if lonely > NO_WORKERS and not self._alone:
+            self._alone = True
+            wait = f"waiting up to {self._settings.wait_for_server:.0f} s (--wait-for-server)"
+            self._emit(ev.RunWarning(WarningCode.WORKERS, f"no worker is connected to {self._settings.on}: {wait}"))
+        if lonely > max(NO_WORKERS, self._settings.wait_for_server):
+            raise errors.NetworkError(f"no worker is connected to {self._settings.on}", hint="start `dask worker`")
+
+    # The end
+
+    def _stop_tasks(self, cluster: dask.Cluster) -> None:
+        """Stop the tasks in order and apply their results."""
+        cluster.stop()
+        end = time.monotonic() + GRACE
+        while self._tasks and time.monotonic() < end and not self._shut:
+            with suppress(errors.UploaderError):  # the first one counts
+                self._receive(cluster, TICK)
+        for task in self._tasks.values():
+            if task.future is not None:
+                task.future.cancel()
+
+    def _interrupted(self, supply: Supply) -> None:
+        self._begin(1)
+        for file in supply.close():
+            self._ledger.admit(file)
+        if self._stop.late:
+            self._ledger.skip_untried()
+        self._ledger.cancel_all()
+
+    def _fail_rest(self, supply: Supply, error: errors.UploaderError) -> None:
+        self._begin(1)
+        self._context.warn(WarningCode.RUN_ENDED, f"the run ended early: {error}")
+        self._ledger.fail_all(error)
+        while not supply.ended:
+            self._stop.check()
+            file = supply.take(TICK)
+            if file is not None:
+                self._ledger.admit(file)
+                self._ledger.fail_all(error)
+
+
+def _receipt(file: LocalFile, row: Row) -> Stored:
+    server_id, location, verified, checksum = row[4:8]
+    return Stored(file, server_id, location, checksum.removeprefix("sha256:") if checksum else None, verified)
+
+
+def run_secret(state: Path) -> bytes:
+    """Return the secret of the state directory, which is created once."""
+    path = state / KEY_FILE
+    if not path.exists():
+        with tempfile.NamedTemporaryFile(dir=state) as new:  # whole, or not at all
+            new.write(secrets.token_bytes(32))
+            new.flush()
+            with suppress(FileExistsError):
+                os.link(new.name, path)
+    return path.read_bytes()

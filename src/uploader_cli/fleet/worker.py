@@ -1,0 +1,169 @@
+"""The task of an import: send the files of a batch. It runs in a Dask worker."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from uploader_cli import __version__, errors
+from uploader_cli.core.last_heard import LastHeard
+from uploader_cli.fleet.outcomes import AGAIN, Report
+from uploader_cli.selection.selection import Selection
+from uploader_cli.selection.walk_queue import WalkQueue
+from uploader_cli.settings import resolve, user_config_file, working_directory
+from uploader_cli.transfer.api import Api
+from uploader_cli.transfer.journal import Journal, Target
+from uploader_cli.transfer.pacing import RateBudget, Stop
+from uploader_cli.transfer.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from distributed import Worker
+
+    from uploader_cli.fleet.batches import Batch
+    from uploader_cli.fleet.outcomes import Row
+
+TOPIC = "uploader-import"
+"""The topic of structured events that has the news of all tasks."""
+PERIOD = 0.5  # seconds between two reports of a task
+
+
+class Sent(NamedTuple):
+    """The result of a task: all ends, the error that ended it early, and its duration in seconds."""
+
+    ends: list[Row]
+    error: errors.UploaderError | None
+    seconds: float
+
+
+class _Controls:
+    """What the driver tells the tasks of one run in this process."""
+
+    def __init__(self) -> None:
+        self.stop, self.budget = Stop(), RateBudget()
+
+
+class _Unfollowed:
+    """The followers of sessions: none, since the driver draws what tasks report."""
+
+    def follow(self, session: str) -> None: ...
+
+    def body_sent(self, session: str) -> None: ...
+
+    def leave(self, session: str) -> None: ...
+
+
+_runs: dict[str, _Controls] = {}
+_lock = threading.Lock()
+
+
+def _controls(run: str) -> _Controls:
+    with _lock:
+        return _runs.setdefault(run, _Controls())
+
+
+def began_name(run: str, number: int) -> str:
+    """Return the name of the Dask event that is set once a task began: it exists where a task is run again."""
+    return f"{TOPIC}-{run}-{number}"
+
+
+def stop(run: str) -> None:
+    """Stop the tasks of a run in this process at their next resumable point."""
+    _controls(run).stop.set()
+
+
+def pause(run: str, seconds: float) -> None:
+    """Pause all calls of a run in this process."""
+    _controls(run).budget.pause(seconds)
+
+
+def dask_setup(_worker: Worker) -> None:
+    """Ignore Ctrl-C, which a terminal sends to all its processes: the driver stops the tasks in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def send(batch: Batch) -> Sent:
+    """Send the files of a batch and return their outcomes.
+
+    A task that runs again (its first worker died) first asks the server which files it has.
+    """
+    from distributed import Event, get_worker
+
+    if batch.version != __version__:
+        text = f"this machine runs uploader {batch.version}, the worker {get_worker().address} runs {__version__}"
+        return Sent([], errors.UsageError(text, hint="install the same version on all workers"), 0.0)
+    began, controls, report, worker = time.monotonic(), _controls(batch.run), Report(), get_worker()
+    event = Event(began_name(batch.run, batch.number))
+    again = event.is_set()
+    if again:
+        report.tell(AGAIN)
+    else:
+        event.set()
+
+    def tell() -> None:
+        if rows := report.take():
+            worker.log_event(TOPIC, (batch.run, batch.number, pickle.dumps(rows)))
+
+    error: errors.UploaderError | None
+    with tempfile.TemporaryDirectory(dir=worker.local_directory, ignore_cleanup_errors=True) as state, _every(tell):
+        try:
+            error = _send(batch, report, controls, Path(state), again=again or batch.again)
+        except errors.UploaderError as problem:  # of the settings
+            error = problem
+    return Sent(report.ends, error, time.monotonic() - began)
+
+
+def _send(
+    batch: Batch, report: Report, controls: _Controls, state: Path, *, again: bool
+) -> errors.UploaderError | None:
+    here, own = working_directory(), user_config_file()
+    settings = resolve({}, env=os.environ, cwd=here, user_config=own, stored=batch.options)
+    files = list(batch.local_files())
+    with Journal(state) as journal:
+        run = journal.begin(Target(settings.target_url, settings.category), {}, identity=[batch.run, batch.number])
+        run.secret, run.again = batch.secret, again
+        api = Api(settings, report.emit, controls.stop, run=run.id, budget=controls.budget)
+        queue = WalkQueue(Selection(files), report.emit, most=len(files) + 1)
+        scheduler = Scheduler(
+            api,
+            settings,
+            report.emit,
+            _Unfollowed(),
+            LastHeard(),
+            controls.stop,
+            run=run,
+            remember=lambda _limits: None,
+            announce=lambda _protocol, _jobs: queue.start(),
+        )
+        try:
+            return scheduler.run(queue)
+        finally:
+            api.close()
+            run.finish(ok=True)  # its directory goes away
+
+
+@contextmanager
+def _every(action: Callable[[], None]) -> Iterator[None]:
+    """Call `action` every `PERIOD` in a thread, and at the end of the block."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(PERIOD):
+            action()
+
+    thread = threading.Thread(target=repeat, name="uploader-report", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        action()

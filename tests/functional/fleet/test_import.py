@@ -1,0 +1,179 @@
+"""Imports on a Dask cluster of real processes (docs/fleet.md)."""
+
+from __future__ import annotations
+
+import filecmp
+import logging
+import os
+import random
+import signal
+import time
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from command import Done, start, uploader
+from distributed import Client, LocalCluster
+from following import ended, read_until
+from patience import ROOM
+from serving import running_server
+
+from uploader_cli import UsageError, upload
+from uploader_cli.fleet import cluster as cluster_module
+from uploader_server.faults import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from uploader_server.serving import EmbeddedServer
+
+PACKS = "/api/upload/packs"
+SMALL, BIG = 300, 10 << 20
+CHUNK = "1M"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Client]:
+    """Run a cluster of two worker processes; Dask replaces those that are killed."""
+    quiet: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": None}
+    processes = LocalCluster(n_workers=2, threads_per_worker=1, silence_logs=logging.CRITICAL, **quiet)
+    with processes, Client(processes, set_as_default=False) as client:
+        yield client
+
+
+@pytest.fixture
+def bundled() -> Iterator[EmbeddedServer]:
+    with running_server(packs=True) as server:
+        yield server
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Make a directory of small files and of one large one, which is selected first."""
+    top, chance = tmp_path / "tree", random.Random(7)
+    (top / "below").mkdir(parents=True)
+    (top / "a-large.bin").write_bytes(chance.randbytes(BIG))
+    for number in range(SMALL):
+        (top / "below" / f"{number:03}.bin").write_bytes(chance.randbytes(chance.randrange(4000)))
+    return top
+
+
+def on(cluster: Client) -> str:
+    return cluster.scheduler.address.replace("tcp", "dask")
+
+
+def check_stored(server: EmbeddedServer, tree: Path) -> None:
+    """Check that the server has each file with its bytes, and no other file."""
+    stored = server.root / "personal"
+    wanted = {str(path.relative_to(tree.parent)) for path in tree.rglob("*") if path.is_file()}
+    assert {str(path.relative_to(stored)) for path in stored.rglob("*") if path.is_file()} == wanted
+    assert filecmp.cmpfiles(tree.parent, stored, wanted, shallow=False) == (list(wanted), [], [])
+
+
+def ends(done: Done) -> int:
+    """Return the number of files that ended; `Done.events` checks that each ended once."""
+    return sum(len(done.of(kind)) for kind in ("file.completed", "file.skipped"))
+
+
+def test_task_of_a_killed_worker_continues_on_another(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
+    """The large file is resumed at the offset of the server, which had confirmed some chunks."""
+    options = ("--json", "--chunk-size", CHUNK, "--limit-rate", "8M", "-j", "1")
+    process = start("import", tree, "--on", on(cluster), "-s", bundled.url, *options, home=tree.parent)
+    seen = read_until(process, "file.progress", lambda event: event["confirmed"] >= 2 << 20)
+    pids = cluster.run(os.getpid)
+    worker = next(name for name, keys in cluster.processing().items() if any(str(key).endswith("-1") for key in keys))
+    os.kill(pids[worker], signal.SIGKILL)
+    done = ended(process, seen)
+    assert done.code == 0
+    assert ends(done) == SMALL + 1
+    assert [event["code"] for event in done.of("warning")] == ["workers"]
+    (first, *later) = [event["offset"] for event in done.of("file.started") if event["path"].endswith("a-large.bin")]
+    assert first == 0
+    assert max(later) >= 2 << 20
+    check_stored(bundled, tree)
+
+
+def test_same_command_continues_after_ctrl_c(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
+    line = ("import", tree, "--on", on(cluster), "-s", bundled.url, "--json", "--chunk-size", CHUNK, "-j", "1")
+    process = start(*line, "--limit-rate", "8M", home=tree.parent)
+    seen = read_until(process, "file.progress", lambda event: event["confirmed"] >= 2 << 20)
+    began = time.monotonic()
+    first = ended(process, seen, signal.SIGINT)
+    assert first.code == 130
+    assert time.monotonic() - began < 2 * ROOM
+    second = uploader(*line, home=tree.parent)
+    assert second.code == 0
+    assert len(first.of("file.completed")) + len(second.of("file.completed")) == SMALL + 1
+    assert ends(second) == SMALL + 1
+    (large,) = [event for event in second.of("file.started") if event["path"].endswith("a-large.bin")]
+    assert large["offset"] >= 2 << 20
+    check_stored(bundled, tree)
+
+
+def test_429_to_one_worker_pauses_all(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
+    (tree / "a-large.bin").unlink()
+    for path in (tree / "below").iterdir():
+        path.write_bytes(random.Random(path.name).randbytes(8000))
+    bundled.faults.next_answers("POST", PACKS, [None, None, Answer(429, {"Retry-After": "2"})])
+    options = ("--limit-rate", "2M", "--chunk-size", "64K", "--report", tree.parent / "report.json")
+    done = uploader("import", tree, "--on", on(cluster), "-s", bundled.url, "--json", *options, home=tree.parent)
+    assert (done.code, done.finished["completed"]) == (0, SMALL)
+    assert [event["code"] for event in done.of("warning")] == ["rate_limited"]
+    packs = [request for request in bundled.faults.requests if request.path == PACKS]
+    assert [request.status for request in packs].count(429) == 1
+    assert max(after.time - before.time for before, after in pairwise(packs)) >= 1.0
+    assert (tree.parent / "report.json").stat().st_size > 0
+    check_stored(bundled, tree)
+
+
+def test_token_does_not_travel(cluster: Client, tmp_path: Path) -> None:
+    """The workers have no token of their own: the run ends with exit code 5."""
+    (tmp_path / "a.bin").write_bytes(b"a")
+    with running_server(packs=True, auth_token="secret") as server:
+        line = ("import", "a.bin", "--on", on(cluster), "-s", server.url, "--json")
+        done = uploader(*line, home=tmp_path, UPLOADER_TOKEN="secret")
+        assert done.code == 5
+        (tmp_path / "token").write_text("secret")
+        assert uploader(*line, "--token-file", "token", home=tmp_path).code == 0
+
+
+def test_import_on_processes_of_this_machine(bundled: EmbeddedServer, tree: Path) -> None:
+    result = upload(tree, server=bundled.url, on="local:1")
+    assert (result.ok, len(result.receipts)) == (True, SMALL + 1)
+    check_stored(bundled, tree)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        ((), 2, "give --on local:4"),
+        (("--on", "somewhere"), 2, "--on: must be local:N or dask://HOST:PORT, not 'somewhere'"),
+        (("--on", "local:1", "--protocol", "batch"), 2, "--protocol batch and --on exclude each other"),
+        (("--on", "dask://localhost:1", "--header", "K: V"), 2, "--header is not sent to the workers"),
+        (("--on", "dask://127.0.0.1:1"), 3, "no Dask scheduler answers at dask://127.0.0.1:1"),
+    ],
+)
+def test_unusable_place(
+    options: tuple[str, ...], code: int, words: str, bundled: EmbeddedServer, tmp_path: Path
+) -> None:
+    (tmp_path / "a.bin").write_bytes(b"a")
+    soon = {"uploader_cli.fleet.cluster.CONNECT_SECONDS": 0.2}
+    done = uploader("import", "a.bin", "-s", bundled.url, *options, home=tmp_path, constants=soon)
+    assert done.code == code
+    assert words in done.err
+
+
+def test_server_without_lookup_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"a")
+    with running_server(flavour="reference") as server:
+        done = uploader("import", "a.mp4", "-s", server.url, "--on", "local:1", home=tmp_path)
+    assert done.code == 2
+    assert "can't take imports" in done.err
+
+
+def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cluster_module, "find_spec", lambda _name: None)
+    with pytest.raises(UsageError, match="not installed") as raised:
+        upload(tmp_path, server="localhost", on="local:1")
+    assert "uploader-cli[dask]" in raised.value.hint
