@@ -73,7 +73,7 @@ def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[
         "bottleneck": state.bottleneck,
         "metrics": ended.get("metrics"),
         "timeline": {"step": state.timeline.step, "bytes": state.timeline.bytes, "files": state.timeline.files},
-        "latency_histogram": {"bounds_ms": LATENCIES, "counts": state.measures.latency.histogram(LATENCIES)},
+        "latency_histogram": {"bounds_ms": list(LATENCIES), "counts": state.measures.latency.histogram(LATENCIES)},
         "incidents": {
             "total": state.incidents.total,
             "kept": [_incident(item, facts.started - state.started) for item in state.incidents.kept],

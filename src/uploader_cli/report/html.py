@@ -140,13 +140,12 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.3g}"
 
 
-def _bands(head: dict[str, Any]) -> Iterator[tuple[float, float, str]]:
-    """Yield start, seconds and name of the incidents that slowed the run down."""
+def _bands(head: dict[str, Any]) -> Iterator[tuple[float, float]]:
+    """Yield the start and the seconds of the incidents that slowed the run down."""
     start = datetime.fromisoformat(head["started"])
     for incident in head["incidents"]["kept"]:
         if incident["kind"] in ("rate_limit", "transfer", "stall") and incident["seconds"] is not None:
-            begun = (datetime.fromisoformat(incident["ts"]) - start).total_seconds()
-            yield begun, incident["seconds"], incident["text"]
+            yield (datetime.fromisoformat(incident["ts"]) - start).total_seconds(), incident["seconds"]
 
 
 def _plot(
@@ -156,7 +155,7 @@ def _plot(
     marks: Sequence[float],
     form: Callable[[float], str],
     colour: str,
-    bands: Iterable[tuple[float, float, str]],
+    bands: Iterable[tuple[float, float]],
 ) -> str:
     """Draw `values`, one for each `step` of seconds, with `marks` on the axis of values."""
     seconds, top = len(values) * step, marks[-1]
@@ -167,12 +166,12 @@ def _plot(
     parts = [f'<b style="bottom:{100 * mark / top:.4g}%"></b>' for mark in marks]
     parts += [f'<i class="y" style="bottom:{100 * mark / top:.4g}%">{form(mark) if mark else 0}</i>' for mark in marks]
     parts += [f'<i class="x" style="left:{100 * time / seconds:.4g}%">{name}</i>' for time, name in moments(seconds)]
-    drawn = [
-        f'<rect class="band" x="{begun * wide:.1f}" width="{max(3.0, long * wide):.1f}" height="{HIGH}">'
-        f"<title>{_text(text)} ({span(long)})</title></rect>"
-        for begun, long, text in bands
+    shaded = (
+        f'<rect x="{begun * wide:.1f}" width="{max(3.0, long * wide):.1f}" height="{HIGH}"/>'
+        for begun, long in bands
         if 0 <= begun < seconds
-    ]
+    )
+    drawn = [f'<g class="bands">{"".join(shaded)}</g>']
     drawn.append(f'<path class="area" d="M0 {HIGH}L{line}L{WIDE} {HIGH}Z"/><path class="curve" d="M{line}"/>')
     drawn += [
         f'<rect class="hit" x="{at * step * wide:.1f}" width="{step * wide:.1f}" height="{HIGH}">'
