@@ -112,6 +112,7 @@ class ProgressState:
     dest: str | None = None
     started: float = 0.0
     walking: bool = True
+    unsized: bool = False  # the only file is a stream whose length is not known yet
     selected: int = 0
     selected_bytes: int = 0
     completed: int = 0

@@ -35,8 +35,8 @@ def check(settings: Settings) -> None:
         raise errors.UsageError(
             "--on needs Dask, which is not installed (no distributed)", hint="pip install 'uploader-cli[dask]'"
         )
-    if settings.tus_endpoint or settings.protocol == "batch":
-        what = "--tus-endpoint" if settings.tus_endpoint else "--protocol batch"
+    if settings.foreign or settings.protocol == "batch":
+        what = "--tus-endpoint" if settings.foreign else "--protocol batch"
         hint = "a task that runs again could not find its uploads: use `uploader upload`, with --shard on each machine"
         raise errors.UsageError(f"{what} and --on exclude each other", hint=hint)
     if settings.if_exists != "rename":

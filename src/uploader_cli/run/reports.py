@@ -115,7 +115,7 @@ def facts_of(settings: Settings, run: RunHandle) -> RunFacts:
     """Return the facts of a report about a run that begins now, except its outcome."""
     from uploader_cli.report.document import RunFacts
 
-    category = None if settings.tus_endpoint else settings.category
+    category = None if settings.foreign else settings.category
     shard = Shard.of(settings.shard)
     return RunFacts(run.id, __version__, time.time(), category, settings.dest, shard, run.resumed_from)
 

@@ -12,7 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
-from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.plan import LocalFile, of_upload
 from uploader_cli.errors import UsageError
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format, parse
 from uploader_cli.selection.walk import HIDDEN_CONTENT, SeenNames, has_hidden_content
@@ -54,7 +54,7 @@ class Manifest:
         try:
             with self.file.open("rb") as stream:
                 for item in parse(stream, self.kind, strict=self.strict, keys=self.keys):
-                    yield self._without_category(item)
+                    yield self._fitting(item)
         except OSError as error:
             raise UsageError(f"--from-file: {self.shown} can't be read: {error.strerror}") from error
         except UsageError as error:
@@ -115,8 +115,10 @@ class Manifest:
             named=True,
             category=item.category,
             sha256=item.sha256,
-            destination=f"{item.category or ''}{f'/{item.name}' if renamed else ''}{_written(item.metadata)}",
+            destination=f"{item.category or ''}{f'/{item.name}' if renamed else ''}{_written(item.metadata)}"
+            + of_upload(item.upload_url),
             metadata=item.metadata,
+            upload_url=item.upload_url,
         )
         if isinstance(info, BadLine):
             return self._failed(number, info, file)
@@ -131,7 +133,10 @@ class Manifest:
         message = f"{bad.message} ({where})" if bad.path else bad.message
         return FileFailed(number, bad.path or where, bad.code, message, retryable=False, local=file, relative_path=name)
 
-    def _without_category(self, item: Entry | BadLine) -> Entry | BadLine:
+    def _fitting(self, item: Entry | BadLine) -> Entry | BadLine:
+        """Return the line for this kind of server: an upload that exists needs one of tus, which has no categories."""
+        if not isinstance(item, BadLine) and item.upload_url and self.category is not None:
+            return BadLine(item.line, "upload_url needs a tus server: name it with --tus-endpoint", item.path)
         if isinstance(item, BadLine) or item.category is None:
             return item
         if self.category is None:

@@ -120,7 +120,7 @@ class WalkQueue:
         self._emit(ev.SelectionEnded())
 
     def _emit_selected(self, item: Selected) -> None:
-        self._emit(ev.FileSelected(item.file, item.path, item.size if isinstance(item, LocalFile) else 0))
+        self._emit(ev.FileSelected(item.file, item.path, item.known_size if isinstance(item, LocalFile) else 0))
 
     def _put(self, item: Selected) -> None:
         """Queue a file whose content is as listed; emit the end of every other item."""

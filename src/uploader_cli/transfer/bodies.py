@@ -38,6 +38,8 @@ def ignore_read(_file: LocalFile, _position: int, _data: memoryview) -> None:
 
 def open_unchanged(file: LocalFile) -> IO[bytes]:
     """Open the selected file, unbuffered. Raise `FileError` (vanished, unreadable, changed), as all readers do."""
+    if file.content is not None:
+        return file.content.open()
     try:
         source = open(file.path, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
     except OSError as error:
@@ -51,7 +53,9 @@ def open_unchanged(file: LocalFile) -> IO[bytes]:
 
 
 def check_unchanged(file: LocalFile, source: IO[bytes]) -> None:
-    """Check that size and mtime are those of the selection."""
+    """Check that size and mtime are those of the selection, which a file object does not have."""
+    if file.content is not None:
+        return
     info = os.fstat(source.fileno())
     if (info.st_size, info.st_mtime_ns) != (file.size, file.mtime_ns):
         raise _failure(file, "changed while it was being read")
@@ -66,7 +70,7 @@ def read_at(file: LocalFile, source: IO[bytes], position: int, piece: memoryview
             if not count:
                 raise _failure(file, "became shorter while it was being read")
             piece = piece[count:]
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a file object that was closed
         raise _unreadable(file, error) from error
 
 
@@ -130,10 +134,10 @@ def _content_type(suffix: str) -> str:
     return known.get(suffix) or guess or "application/octet-stream"
 
 
-def _unreadable(file: LocalFile, error: OSError) -> FileError:
+def _unreadable(file: LocalFile, error: OSError | ValueError) -> FileError:
     if isinstance(error, FileNotFoundError):
         return _failure(file, "is gone", FailureCode.VANISHED)
-    return _failure(file, f"can't be read: {error.strerror}", FailureCode.UNREADABLE)
+    return _failure(file, f"can't be read: {getattr(error, 'strerror', None) or error}", FailureCode.UNREADABLE)
 
 
 def _failure(file: LocalFile, how: str, code: FailureCode = FailureCode.CHANGED) -> FileError:
@@ -251,7 +255,8 @@ class Body:
         """Yield pieces of `_wanted` bytes; a piece of one part in memory is not copied."""
         buffer, filled = memoryview(b""), 0
         for length, data, file, start, opened in self._parts:
-            with open_unchanged(file) if file is not None and opened is None else nullcontext(opened) as source:
+            unread = file is not None and opened is None and data is None
+            with open_unchanged(file) if file is not None and unread else nullcontext(opened) as source:
                 done = 0
                 while done < length:
                     size = min(self._wanted - filled, length - done)

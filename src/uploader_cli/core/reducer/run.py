@@ -46,10 +46,12 @@ def _run_started(state: ProgressState, event: ev.RunStarted, now: float) -> list
 
 
 def _file_selected(state: ProgressState, event: ev.FileSelected, _now: float) -> None:
+    size = event.size or 0
     state.selected += 1
-    state.selected_bytes += event.size
-    state.sizes[event.file] = event.size
-    state.tree.select(event.path, event.size)
+    state.selected_bytes += size
+    state.unsized = event.size is None
+    state.sizes[event.file] = size
+    state.tree.select(event.path, size)
 
 
 def _selection_ended(state: ProgressState, _event: ev.SelectionEnded, _now: float) -> None:

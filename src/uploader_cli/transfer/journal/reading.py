@@ -289,7 +289,7 @@ def get_runs(db: Connection, named: str = "") -> list[RunInfo]:
     """Return the runs whose present or earlier id begins with `named`, newest first."""
     found = db.execute(
         "SELECT number, run.id, server, destination, arguments, started_at, updated_at,"
-        " CASE WHEN finished THEN 'finished' WHEN alive(run.id) THEN 'running' ELSE 'interrupted' END,"
+        " CASE WHEN alive(run.id) THEN 'running' WHEN finished THEN 'finished' ELSE 'interrupted' END,"
         " files, bytes, coalesce(open_files, 0), outcome FROM run JOIN target ON target.id = run.target"
         " LEFT JOIN (SELECT run AS owner, count(*) AS open_files FROM pending GROUP BY run) ON owner = number"
         " WHERE instr(' ' || earlier || ' ' || run.id || ' ', ' ' || ?) ORDER BY updated_at DESC, number DESC",
