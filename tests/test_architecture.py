@@ -22,7 +22,7 @@ PACKAGES = {
     "transfer": "core errors settings transfer",
     "realtime": "core realtime",
     "render": "core render",
-    "report": "core errors exit_status report render.words",
+    "report": "core errors exit_status report render.words render.rows",
     "fleet": "core errors settings selection transfer fleet __version__",
     "checks": "core errors exit_status settings checks realtime.socket realtime.policy render.words render.github "
     "report.junit report.markdown transfer.http transfer.wire transfer.api transfer.pacing transfer.bodies "
@@ -37,7 +37,7 @@ SHARED = {
     "socketio": "realtime.socket",
     "engineio": "realtime.socket",
     "websocket": "realtime.websocket",
-    "rich": "render.live",
+    "rich": "render.live run.report_show",
     "tenacity": "transfer.retry",
     "pathspec": "selection.filters",
     "typer": "cli",
