@@ -22,7 +22,7 @@ PACKAGES = {
     "transfer": "core errors settings sources transfer",
     "realtime": "core realtime",
     "render": "core render",
-    "report": "core errors exit_status report render.words",
+    "report": "core errors exit_status report render.words render.rows",
     "sources": "errors",
     "fleet": "core errors settings selection transfer sources fleet __version__",
     "checks": "core errors exit_status settings checks realtime.socket realtime.policy render.words render.github "
@@ -38,7 +38,7 @@ SHARED = {
     "socketio": "realtime.socket",
     "engineio": "realtime.socket",
     "websocket": "realtime.websocket",
-    "rich": "render.live",
+    "rich": "render.live run.report_show",
     "tenacity": "transfer.retry",
     "pathspec": "selection.filters",
     "typer": "cli",

@@ -67,7 +67,10 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
         "verbose": ("", "Show more detail; repeatable.", "-v"),
         "log_file": ("FILE", "Append a JSON log to FILE."),
         "log_level": ("LEVEL", "Minimum level in the log: debug, info, warning or error."),
-        "report": ("FILE", "Write a report; the suffix selects .json, .csv, .xml (JUnit), .md or .sha256; repeatable."),
+        "report": (
+            "FILE",
+            "Write a report; the suffix selects .json, .csv, .xml (JUnit), .md, .html or .sha256; repeatable.",
+        ),
         "failed_to": ("FILE", "Write a list of the failed files, for --from-file."),
         "links": ("FILE", "Write the URL and the path of each file that is on the server."),
         "metrics_file": ("FILE", "Write metrics to FILE.prom during the run, for node_exporter (Prometheus)."),
