@@ -139,7 +139,7 @@ def test_token_does_not_travel(cluster: Client, tmp_path: Path) -> None:
 
 
 def test_import_on_processes_of_this_machine(bundled: EmbeddedServer, tree: Path) -> None:
-    result = upload(tree, server=bundled.url, on="local:1")
+    result = upload(f"file://{tree}", server=bundled.url, on="local:1")
     assert (result.ok, len(result.receipts)) == (True, SMALL + 1)
     check_stored(bundled, tree)
 
