@@ -622,4 +622,12 @@ MUTANTS = (
         "for file, claim in part]",
         "cli/test_upload_if_exists.py",
     ),
+    # The page
+    Mutant(
+        "the list of sessions needs no token",
+        SERVER + "http/middleware.py",
+        '"/faults", *FILES}',
+        '"/faults", "/api/activity", *FILES}',
+        "functional/server/test_server_page.py",
+    ),
 )

@@ -111,7 +111,7 @@ IN_CONFIG: dict[str, tuple[str, ...]] = {
 """The options of config files and the environment alone: example and description."""
 
 NOT_IMPORTED = (
-    "tus_endpoint upload_url name preset metadata if_exists trust_receipts cancel_on_interrupt analyze analysis_to"
+    "tus_endpoint upload_url name preset metadata name if_exists trust_receipts cancel_on_interrupt analyze analysis_to"
 )
 """The options of `upload` that need one process, or another server than imports do."""
 REQUESTS = "token_file token_command header ca_bundle client_cert insecure proxy"
