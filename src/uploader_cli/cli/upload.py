@@ -30,7 +30,7 @@ _SCHEMA = opt.option(
 
 @opt.with_options(opt.UPLOAD)
 def upload(
-    paths: Annotated[list[str] | None, opt.argument("[PATH...]", "Files and directories.")] = None,
+    paths: Annotated[list[str] | None, opt.argument("[PATH...]", "Files and directories; - is standard input.")] = None,
     json_schema: Annotated[bool, _SCHEMA] = False,  # noqa: ARG001 - its callback acts
     **given: Any,
 ) -> None:
