@@ -92,7 +92,7 @@ def test_stream_whose_patch_is_blocked_is_not_sent_in_batch_mode(tmp_path: Path)
     reader, writer = os.pipe()
     os.write(writer, bytes(3000))
     os.close(writer)
-    options: dict[str, Any] = {"name": "stream.mp4", "chunk_size": 1024, "state_dir": tmp_path / "state"}
+    options: dict[str, Any] = {"name": "stream.mp4", "chunk_size": 1024, "state_dir": str(tmp_path / "state")}
     with running_server() as server, Firewall(server.url, 403) as proxy, open(reader, "rb") as stream:
         result = uploader_cli.upload(stream, server=proxy.url, **options)
         assert proxy.count("POST /api/upload/batch") == 0
