@@ -616,10 +616,10 @@ MUTANTS = (
         "cli/test_upload_url.py",
     ),
     Mutant(
-        "the length of a stream is sent with each chunk",
+        "a deferred length is sent with each chunk",
         "src/uploader_cli/transfer/tus_job.py",
         "self._deferred = self._deferred and length is None",
         "pass",
-        "cli/test_standard_input.py",
+        "cli/test_upload_url.py",
     ),
 )
