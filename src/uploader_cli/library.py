@@ -24,6 +24,7 @@ from uploader_cli.run.upload import begin, execute, prepare
 from uploader_cli.run.views import open_log
 from uploader_cli.run.watch import watch
 from uploader_cli.settings import OPTIONS, Settings, resolve, user_config_file, working_directory
+from uploader_cli.sources import is_url
 from uploader_cli.transfer.journal import Journal
 
 
@@ -118,7 +119,7 @@ class Uploader:
             run_id, stored, directory, typed = stored_run(journal, run, {})
             kept = {name: getattr(self.settings, name) for name in ("token", "token_file", "token_command", "header")}
             settings = replace(stored, state_dir=self.settings.state_dir, **kept)
-            names = [os.path.join(directory, path) for path in typed]
+            names = [path if is_url(path) else os.path.join(directory, path) for path in typed]
             with readable_list(settings, names) as ready:
                 return self._run(ready, names, journal, interrupts, lambda: journal.resume(run_id))
 

@@ -67,7 +67,10 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
         "verbose": ("", "Show more detail; repeatable.", "-v"),
         "log_file": ("FILE", "Append a JSON log to FILE."),
         "log_level": ("LEVEL", "Minimum level in the log: debug, info, warning or error."),
-        "report": ("FILE", "Write a report; the suffix selects .json, .csv, .xml (JUnit), .md or .sha256; repeatable."),
+        "report": (
+            "FILE",
+            "Write a report; the suffix selects .json, .csv, .xml (JUnit), .md, .html or .sha256; repeatable.",
+        ),
         "failed_to": ("FILE", "Write a list of the failed files, for --from-file."),
         "links": ("FILE", "Write the URL and the path of each file that is on the server."),
         "metrics_file": ("FILE", "Write metrics to FILE.prom during the run, for node_exporter (Prometheus)."),
@@ -108,7 +111,7 @@ IN_CONFIG: dict[str, tuple[str, ...]] = {
 """The options of config files and the environment alone: example and description."""
 
 NOT_IMPORTED = (
-    "tus_endpoint upload_url name preset metadata if_exists trust_receipts cancel_on_interrupt analyze analysis_to"
+    "tus_endpoint upload_url name preset metadata name if_exists trust_receipts cancel_on_interrupt analyze analysis_to"
 )
 """The options of `upload` that need one process, or another server than imports do."""
 REQUESTS = "token_file token_command header ca_bundle client_cert insecure proxy"

@@ -30,7 +30,9 @@ _SCHEMA = opt.option(
 
 @opt.with_options(opt.UPLOAD)
 def upload(
-    paths: Annotated[list[str] | None, opt.argument("[PATH...]", "Files and directories; - is standard input.")] = None,
+    paths: Annotated[
+        list[str] | None, opt.argument("[PATH...]", "Files and directories, or their URLs; - is stdin.")
+    ] = None,
     json_schema: Annotated[bool, _SCHEMA] = False,  # noqa: ARG001 - its callback acts
     **given: Any,
 ) -> None:
@@ -40,7 +42,9 @@ def upload(
 
 @opt.with_options(opt.IMPORT)
 def import_(
-    paths: Annotated[list[str] | None, opt.argument("[PATH...]", "Files and directories that all workers see.")] = None,
+    paths: Annotated[
+        list[str] | None, opt.argument("[PATH...]", "Files and directories of all workers, or URLs.")
+    ] = None,
     **given: Any,
 ) -> None:
     """Upload files and directories with several processes, or on a Dask cluster."""

@@ -25,6 +25,7 @@ from uploader_cli.selection.walk import Step, missing, walk
 from uploader_cli.selection.walk_queue import MOST, WalkQueue
 from uploader_cli.settings import OPTIONS, hide
 from uploader_cli.settings.places import GONE, working_directory
+from uploader_cli.sources import absolute, is_url
 from uploader_cli.transfer.journal import Journal, Target
 from uploader_cli.transfer.journal.schema import NAME
 from uploader_cli.transfer.scheduler import Scheduler
@@ -63,7 +64,7 @@ def prepare(
     if settings.on is not None:
         from uploader_cli.fleet import cluster
 
-        cluster.check(settings)
+        cluster.check(settings, given)
     found = _selection(settings, [given]) if given is not None else select(settings, paths)
     analysis.check(settings, found)
     files = {"links": settings.links, "metrics_file": settings.metrics_file}
@@ -132,7 +133,7 @@ def _check_paths(paths: Sequence[str]) -> None:
     if not paths:
         hint = "give files or directories: uploader upload PATH…, or a list: --from-file FILE"
         raise errors.UsageError("no path given", hint=hint)
-    if working_directory() is GONE and not all(map(os.path.isabs, paths)):
+    if working_directory() is GONE and not all(os.path.isabs(path) or is_url(path) for path in paths):
         raise errors.UsageError("the working directory was deleted", hint="change to another, or give full paths")
     if gone := missing(paths):
         more = f" (and {len(gone) - 1} more)" if len(gone) > 1 else ""
@@ -248,7 +249,7 @@ def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, o
     cwd = here.anchor if here is GONE else str(here)  # without it all paths are absolute
     arguments: dict[str, object] = {"paths": list(paths), "cwd": cwd, "options": settings.storable()}
     identity: dict[str, object] = {
-        "paths": [os.path.abspath(path) for path in paths],
+        "paths": [absolute(path) for path in paths],
         "include": list(settings.include),
         "exclude": list(settings.exclude),
         "exclude_from": list(map(str, settings.exclude_from)),
@@ -358,11 +359,13 @@ def _exit_code(loop: Loop, connections: Connections, error: BaseException | None
     left = interrupts.count and (loop.state.cancelled or loop.state.walking)
     if left and not interrupts.late:
         return interrupts.code
+    answered = connections.api.budget.answered
     codes = [interrupts.code] if left else []
+    codes += [Exit.NO_SERVER] if left and loop.state.measures.calls and not answered else []
     codes += [exit_status.of_failure(code, retryable=retryable) for code, retryable in loop.state.failed_as]
     if isinstance(error, errors.UsageError | errors.NotAnUploadServer):
         return exit_status.of_error(error)
-    if isinstance(error, errors.NetworkError) and not connections.api.budget.answered:
+    if isinstance(error, errors.NetworkError) and not answered:
         codes.append(Exit.NO_SERVER)
     elif error is not None:
         codes.append(exit_status.of_failure(error.code, retryable=error.retryable))

@@ -16,6 +16,7 @@ from uploader_cli.core.plan import LocalFile, of_upload
 from uploader_cli.errors import UsageError
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format, parse
 from uploader_cli.selection.walk import HIDDEN_CONTENT, SeenNames, has_hidden_content
+from uploader_cli.sources import absolute, is_url, status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.selection.filters import Filters
     from uploader_cli.selection.walk import Selected, Step
+    from uploader_cli.sources import Status
 
 NAMED = 20  # maximum bad lines reported one by one
 SHOWN = 200  # maximum characters of a path in a message
@@ -102,9 +104,9 @@ class Manifest:
             else:
                 yield self._selected(next(numbers), item, info, seen)
 
-    def _selected(self, number: int, item: Entry, info: os.stat_result | BadLine, seen: SeenNames) -> Selected:
+    def _selected(self, number: int, item: Entry, info: Status | BadLine, seen: SeenNames) -> Selected:
         size, mtime_ns = (0, 0) if isinstance(info, BadLine) else (info.st_size, info.st_mtime_ns)
-        path = os.path.abspath(item.path)
+        path = absolute(item.path)
         renamed = not path.replace(os.sep, "/").endswith(f"/{item.name}")
         file = LocalFile(
             number,
@@ -156,11 +158,11 @@ class Manifest:
         return ""
 
 
-def look(entry: Entry) -> os.stat_result | BadLine:
+def look(entry: Entry) -> Status | BadLine:
     """Return the status of a listed file, or why it can't be sent. Links are followed."""
     code = FailureCode.UNREADABLE
     try:
-        info = os.stat(entry.path)
+        info = status(entry.path)
     except (FileNotFoundError, NotADirectoryError):
         problem, code = "no such file", FailureCode.VANISHED
     except OSError as error:
@@ -170,7 +172,7 @@ def look(entry: Entry) -> os.stat_result | BadLine:
             problem = "is a directory: give it as PATH, or list its files"
         elif not stat.S_ISREG(info.st_mode):
             problem = "not a regular file"
-        elif not info.st_size and has_hidden_content(entry.path):
+        elif not info.st_size and not is_url(entry.path) and has_hidden_content(entry.path):
             problem = HIDDEN_CONTENT
         else:
             return info

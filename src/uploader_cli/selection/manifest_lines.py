@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 from uploader_cli.core.events import FailureCode, FileEnded
 from uploader_cli.core.tus import usable
 from uploader_cli.errors import UsageError
+from uploader_cli.sources import base_name, is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -288,6 +289,8 @@ def _path(values: Mapping[str, str | None]) -> str:
 
 def _own_name(path: str) -> str:
     """Return the listed path relative to the working directory; only the last part of a path outside it."""
+    if is_url(path):
+        return base_name(path)
     normal = os.path.normpath(path)
     if os.path.isabs(normal) or normal.split(os.sep)[0] in (os.curdir, os.pardir):
         return os.path.basename(os.path.abspath(path))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
+from uploader_cli.sources import open_file, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -159,11 +159,11 @@ def differs(file: LocalFile, check: Callable[[], None] = lambda: None) -> ev.Fil
         return None
     digest, buffer = hashlib.sha256(), memoryview(bytearray(PIECE))
     try:
-        with open(file.path, "rb", buffering=0) as source:
-            while count := source.readinto(buffer):
+        with open_file(file.path) as source:
+            while count := source.readinto(buffer):  # type: ignore[attr-defined]  # an unbuffered file has it
                 check()
                 digest.update(buffer[:count])
-            info = os.fstat(source.fileno())
+            info = status_of(source)
     except FileNotFoundError:
         code, problem = ev.FailureCode.VANISHED, "the file no longer exists"
     except OSError as error:

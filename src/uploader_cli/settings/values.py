@@ -76,12 +76,13 @@ class ChunkRule(NamedTuple):
         return self.least <= size <= self.most and size % self.multiple == 0
 
 
-ReportKind = Literal["json", "csv", "junit", "markdown", "sha256"]
+ReportKind = Literal["json", "csv", "junit", "markdown", "html", "sha256"]
 _REPORTS: dict[str, ReportKind] = {
     ".json": "json",
     ".csv": "csv",
     ".xml": "junit",
     ".md": "markdown",
+    ".html": "html",
     ".sha256": "sha256",
 }
 
@@ -319,7 +320,7 @@ def report_file(raw: object) -> ReportFile:
     if kind is None:
         raise Invalid(
             f"{written!r}: unknown report format",
-            hint="use the suffix .json, .csv, .xml (JUnit), .md or .sha256, or write the format first: junit:FILE",
+            hint="use the suffix .json, .csv, .xml (JUnit), .md, .html or .sha256, or name the format: junit:FILE",
         )
     return ReportFile(kind, file)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -9,7 +10,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import CancelledError
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import cache
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
@@ -17,10 +18,13 @@ from uploader_cli.core.events import FailureCode
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import wire_name
 from uploader_cli.errors import FileError
+from uploader_cli.sources import is_url, open_file, status, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from concurrent.futures import Executor, Future
+
+    from uploader_cli.sources import Status
 
     Content = LocalFile | Iterable[bytes | bytearray]
     OnRead = Callable[[LocalFile, int, memoryview], None]
@@ -36,12 +40,15 @@ def ignore_read(_file: LocalFile, _position: int, _data: memoryview) -> None:
     """Do nothing with bytes that were read."""
 
 
-def open_unchanged(file: LocalFile) -> IO[bytes]:
-    """Open the selected file, unbuffered. Raise `FileError` (vanished, unreadable, changed), as all readers do."""
+def open_unchanged(file: LocalFile, end: int | None = None) -> IO[bytes]:
+    """Open the selected file, unbuffered, for reading up to `end`.
+
+    Raise `FileError` (vanished, unreadable, changed), as all readers do.
+    """
     if file.content is not None:
         return file.content.open()
     try:
-        source = open(file.path, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
+        source = open_file(file.path, end)
     except OSError as error:
         raise _unreadable(file, error) from error
     try:
@@ -56,8 +63,11 @@ def check_unchanged(file: LocalFile, source: IO[bytes]) -> None:
     """Check that size and mtime are those of the selection, which a file object does not have."""
     if file.content is not None:
         return
-    info = os.fstat(source.fileno())
-    if (info.st_size, info.st_mtime_ns) != (file.size, file.mtime_ns):
+    try:
+        info = status_of(source)
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    if not _is_same(file, info):
         raise _failure(file, "changed while it was being read")
 
 
@@ -111,7 +121,7 @@ def read_range(
 ) -> Iterator[tuple[int, memoryview]]:
     """Yield the pieces of a byte range with their positions, in `into` or in one buffer."""
     buffer = memoryview(bytearray(min(PIECE, length) if into is None else 0))
-    with open_unchanged(file) as source:
+    with open_unchanged(file, start + length) as source:
         for done in range(0, length, PIECE):
             check()
             piece = (buffer if into is None else into[done:])[: length - done][:PIECE]
@@ -137,7 +147,18 @@ def _content_type(suffix: str) -> str:
 def _unreadable(file: LocalFile, error: OSError | ValueError) -> FileError:
     if isinstance(error, FileNotFoundError):
         return _failure(file, "is gone", FailureCode.VANISHED)
-    return _failure(file, f"can't be read: {getattr(error, 'strerror', None) or error}", FailureCode.UNREADABLE)
+    words = getattr(error, "strerror", None) or error
+    failure = _failure(file, f"can't be read: {words}", FailureCode.UNREADABLE)
+    if is_url(file.path) and getattr(error, "errno", None) == errno.EIO:
+        with suppress(OSError):  # some services refuse a range of an old version
+            if not _is_same(file, status(file.path)):
+                return _failure(file, "changed while it was being read")
+        failure.retryable = True  # its server may be unreachable
+    return failure
+
+
+def _is_same(file: LocalFile, info: Status) -> bool:
+    return (info.st_size, info.st_mtime_ns) == (file.size, file.mtime_ns)
 
 
 def _failure(file: LocalFile, how: str, code: FailureCode = FailureCode.CHANGED) -> FileError:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from uploader_cli.errors import UsageError
+from uploader_cli.sources import absolute
 from uploader_cli.transfer.journal.schema import KEPT_SECONDS
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def path_key(file: LocalFile) -> bytes:
     """Return the absolute path of `file` as bytes, with the file's own destination after a NUL."""
     name = file.path
     if name[:1] != "/" or "//" in name or "/." in name or name[-1:] == "/":  # else it is absolute: `abspath` costs 5 µs
-        name = os.path.abspath(name)
+        name = absolute(name)
     path = os.fsencode(name)
     return path + b"\0" + file.destination.encode() if file.destination else path
 
