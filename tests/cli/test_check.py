@@ -147,11 +147,15 @@ def test_check_needs_a_server_with_lookups(kind: str, make_files: Files, tmp_pat
     assert hint.startswith("hint: ")
 
 
-def test_check_exits_6_without_a_server_and_3_where_it_fails_later(
-    server: EmbeddedServer, make_files: Files, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("fault", ["status:lookup:500", "reset:lookup"])
+def test_check_exits_3_where_a_call_keeps_failing(fault: str, make_files: Files, tmp_path: Path) -> None:
     make_files(a=1)
-    server.faults.next_answers(*LOOKUP, [500, 500])
-    done = uploader("check", "files", "-s", server.url, "--retries", "1", home=tmp_path)
-    assert (done.code, done.err.count("error: ")) == (3, 1)
+    with running_server(packs=True, faults=(fault,)) as server:
+        done = uploader("check", "files", "-s", server.url, "--retries", "1", home=tmp_path)
+        assert server.faults.count(*LOOKUP) == 2
+    assert (done.code, done.err.count("error: ")) == (3, 1), done.err
+
+
+def test_check_exits_6_without_a_server(make_files: Files, tmp_path: Path) -> None:
+    make_files(a=1)
     assert uploader("check", "files", "-s", "http://127.0.0.1:9", home=tmp_path).code == 6
