@@ -35,6 +35,8 @@ from uploader_server.reference.backend import Reference
 from uploader_server.storage.store import Store
 from uploader_server.tus.headers import described
 from uploader_server.tus.routes import Tus
+from uploader_server.ui.page import page_routes
+from uploader_server.wire import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -98,6 +100,8 @@ class UploadApp:
             routes.append(Route(CONTROL_PATH, FaultControl(state.faults), include_in_schema=False))
         if isinstance(backend, Bundled):
             routes += [Route("/metrics", self._metrics), Route("/openapi.json", self._openapi)]
+            if state.config.ui:
+                routes += [*page_routes(), Route("/api/activity", self._activity)]
             if state.config.tus:
                 self._offers["tus"] = described(backend.limits.max_size)
                 routes += Tus(backend.tus).routes()
@@ -136,6 +140,18 @@ class UploadApp:
 
     async def _openapi(self, _: Request) -> Response:
         return Json(self.document())
+
+    async def _activity(self, _: Request) -> Response:
+        """Serve `GET /api/activity`: what the page shows. With an auth token only its holders get here."""
+        backend = self.state.backend
+        assert isinstance(backend, Bundled)  # noqa: S101 - for the type checker
+        activity = {
+            "sessions": backend.newest(),
+            "analyses": self.state.analyses.newest(),
+            "receivedBytes": self.tracker.received(),
+            "timestamp": timestamp(),
+        }
+        return Json(activity)
 
     def _keep(self, entry: LoggedRequest) -> None:
         self.state.faults.requests.append(entry)

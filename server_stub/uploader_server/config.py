@@ -192,6 +192,7 @@ class ServerConfig:
     tus: bool = option(default=True, flag="--no-tus", text="disable resumable uploads (tus 1.0)")
     anonymous_tus: bool = option(default=True, flag="--no-anonymous-tus", text="require a session for tus uploads")
     packs: bool = option(default=True, flag="--no-packs", text="disable packs of small files and the lookup")
+    ui: bool = option(default=True, flag="--no-ui", text="disable the web page at / and the list of sessions")
     upload_ttl: float = option(7 * 24 * 3600.0, "--upload-ttl TIME", "expiry of idle tus uploads", parse_seconds)
     faults: tuple[str, ...] = option((), "--fault RULE", "inject a fault; repeatable")
     fault_control: bool = option(

@@ -33,12 +33,14 @@ _ROUTES = (
     ("/api/upload/validate", "validate"),
     ("/api/upload/cancel/", "cancel"),
     ("/api/upload/file/", "delete"),
+    ("/api/activity", "activity"),
     ("/api/ai/analysis/", "analysis-status"),
     ("/api/ai/", "analysis"),
     ("/uploads/", "stored"),
     ("/health", "health"),
     ("/metrics", "metrics"),
     ("/openapi.json", "openapi"),
+    ("/ui/", "page"),
 )
 
 

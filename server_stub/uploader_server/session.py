@@ -274,6 +274,19 @@ class Session:
             "message": message,
         }
 
+    def summary(self) -> dict[str, Any]:
+        """Return the entry in the list of sessions."""
+        return {
+            "sessionId": self.id,
+            "category": self.category,
+            "overallStatus": self.status,
+            "totalProgress": self.measure(),
+            "completedFiles": self.completed,
+            "failedFiles": self.failed,
+            "totalFiles": self.total,
+            "createdAt": self.created,
+        }
+
     def row(self) -> dict[str, Any]:
         """Return the database row."""
         return {name: getattr(self, name) for name in SESSION_COLUMNS}

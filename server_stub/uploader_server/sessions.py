@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 import uuid
@@ -29,6 +30,8 @@ MAX_OPEN = 10_000
 """Maximum open sessions."""
 MAX_KNOWN = 100_000
 """Maximum sessions in memory; the oldest ended ones are removed first."""
+LISTED = 100
+"""Maximum sessions in a list."""
 BURST = 20
 """Events sent before other tasks may run."""
 
@@ -74,6 +77,10 @@ class Sessions:
             code = "CANCELLED" if session.status == "cancelled" else "SESSION_ENDED"
             raise ApiError(409, code, f"The session is {session.status}: create a new one")
         return session
+
+    def newest(self) -> list[dict[str, Any]]:
+        """Return the summaries of the LISTED newest sessions, newest first."""
+        return [session.summary() for session in itertools.islice(reversed(self.known.values()), LISTED)]
 
     def snapshot(self, session_id: str) -> dict[str, Any] | None:
         """Return the event for a client that joins, or None for an unknown session."""

@@ -4,7 +4,7 @@
     ├── UsageError, NotAnUploadServer, ProtocolError, SessionUnknown, Interrupted
     ├── FileError, FileFailure, OutcomeUnknown, AnalysisFailed
     ├── NetworkError
-    │   ├── ConnectFailed ── Unreachable
+    │   ├── ConnectFailed ── Unreachable, ProxyUnauthorized
     │   └── ConnectionLost ── TimedOut
     └── AnswerError
         ├── ServerFault ── DiskFull, DigestPending
@@ -69,6 +69,10 @@ class ConnectFailed(NetworkError):
 
 class Unreachable(ConnectFailed):
     """A server that has answered in this run stayed unreachable for longer than the run waits."""
+
+
+class ProxyUnauthorized(ConnectFailed):
+    """407: the proxy asks for a name and password."""
 
 
 class ConnectionLost(NetworkError):

@@ -17,9 +17,11 @@ from soak import Soak
 
 import uploader_cli.realtime.socket  # noqa: F401 - in the middle of a short run, this takes as long as the run
 from uploader_cli import Settings, upload
+from uploader_cli.core.jobs import MOST_JOBS
 from uploader_cli.run.connections import Connections
 from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.watch import watch
+from uploader_cli.transfer.tus_job import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,6 +164,29 @@ def test_few_sessions_in_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             assert inside.seen[-1][table] < SHORT  # not the most: sessions are made ahead, and a channel is late
         assert inside.most("server's sockets") == inside.most("connections") == 1
         inside.check_nothing_is_left()
+
+
+def test_ended_files_are_freed_without_garbage_collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Collections are rare in a run (`gc.set_threshold` in `__main__`): cycles would take memory until then."""
+    alive: weakref.WeakSet[Part] = weakref.WeakSet()
+    counts: list[int] = []
+    make = Part.__init__
+
+    def made(part: Part, *arguments: Any, **how: Any) -> None:
+        alive.add(part)
+        make(part, *arguments, **how)
+
+    monkeypatch.setattr(Part, "__init__", made)
+    files = make_files(tmp_path / "files", SHORT)
+    with running_server() as server:
+        settings = Settings(server=server.url, protocol="tus", state_dir=tmp_path / "state")
+        gc.disable()
+        try:
+            upload(files, settings, on_completed=lambda _event: counts.append(len(alive)))
+        finally:
+            gc.enable()
+    assert len(counts) == SHORT
+    assert counts[-1] <= MOST_JOBS
 
 
 def test_few_sessions_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,8 @@ def test_smoke_annotates_its_failures_and_adds_to_the_step_summary(tmp_path: Pat
         ((properties, message),) = annotations(one.err)  # `validate` does not count
         assert properties == {"title": "uploader smoke%3A batch-one"}
         assert message.startswith("a batch of one file is stored")
+    assert done.err.count("a batch of one file is stored") == done.err.count("--fail-file") == 1
+    assert done.err.count("files can be validated") == 1
     before, *tables = page.read_text().split("## ")
     assert (before, len(tables)) == ("before\n", 2)
     assert tables[0].startswith("✗ 1 of 4 checks failed: batch-one")
@@ -97,6 +99,7 @@ def test_smoke_without_github_writes_no_annotation(server: EmbeddedServer, tmp_p
     done = uploader("smoke", "-s", server.url, "--only", "health", home=tmp_path)
     assert done.code == 4
     assert "::error" not in done.err
+    assert done.err.count("GET /health returns OK") == done.err.count("500 without an error code") == 1
 
 
 def test_smoke_with_an_unwritable_step_summary_warns(server: EmbeddedServer, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_output_for_people_is_on_stderr(server: EmbeddedServer, tmp_path: Path) 
     for check in CHECKS:
         assert any(check.id in line for line in lines)
     assert lines[-1] == "✓ 31 checks passed (2 not offered, 1 skipped)"
-    assert "Left on the server (9):" in done.err
+    assert "Left on the server (8):" in done.err
 
 
 def test_json_and_junit_include_the_cleanup(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_quiet_and_verbose(server: EmbeddedServer, typed: Callable[..., Done]) -
     server.faults.next_answers("GET", "/health", [500])
     broken = typed("-s", server.url, "--only", "health", "-q")
     assert broken.code == 4
-    assert broken.err.splitlines()[0].startswith("✗ health: ")
+    assert broken.err.splitlines()[0].startswith("✗ fail         health ")
 
 
 def test_ctrl_c_cleans_up(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from command import uploader
+import pytest
+from command import finish, start, uploader
 from serving import running_server
 
 if TYPE_CHECKING:
@@ -83,6 +85,27 @@ def test_5_without_a_valid_token(server: EmbeddedServer, make_files: Callable[..
     assert [event["reason"] for event in done.of("file.skipped")] == ["not_tried"]
     assert [event["code"] for event in done.of("warning")] == ["run_ended"]
     assert "UPLOADER_TOKEN" in done.err
+
+
+@pytest.mark.parametrize("option", ["--token-file", "--token-command", "--header", "pipe"])
+def test_5_with_a_token_says_that_this_token_is_refused(
+    option: str, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A pipe into which nothing else is written counts as no other token."""
+    (tmp_path / "token").write_text("wrong-token")
+    values = {"--token-file": "token", "--token-command": "echo wrong-token", "--header": "Authorization: Bearer wrong"}
+    how: dict[str, Any] = {"home": tmp_path, "constants": {"uploader_cli.settings.bearer.AGAIN_LIMIT": 0.2}}
+    with running_server(auth_token="the-right-token") as server:
+        command = ["upload", make_files(**{"a.mp4": 10}), "-s", server.url]
+        if option == "pipe":
+            os.mkfifo(tmp_path / "pipe")
+            process = start(*command, "--token-file", "pipe", **how)
+            (tmp_path / "pipe").write_text("wrong-token")  # opens once there is a reader
+            done = finish(process)
+        else:
+            done = uploader(*command, option, values[option], **how)
+    assert done.code == 5
+    assert "→ the server refuses this token: it may have expired or be for another server\n" in done.err
 
 
 def test_6_when_no_server_answers(make_files: Callable[..., Path], tmp_path: Path) -> None:

@@ -116,6 +116,23 @@ def test_watch_sends_no_token_to_a_server_that_only_a_directory_named(make_files
     assert done.of("warning")[0]["code"] == "token_withheld"
 
 
+def test_watch_web_opens_the_page_of_a_session(server: EmbeddedServer, tmp_path: Path) -> None:
+    """A server without a page, and a machine without a browser, are named."""
+    (tmp_path / "browser").write_text('#!/bin/sh\nprintf %s "$1" > opened\n')
+    (tmp_path / "browser").chmod(0o755)
+    session = open_session(server.url)
+    watch = ("watch", session, "--web", "-s")
+    done = uploader(*watch, server.url, home=tmp_path, BROWSER=f"{tmp_path}/browser %s")
+    assert (done.code, done.err) == (0, f"opened {server.url}/#{session}\n")
+    assert (tmp_path / "opened").read_text() == f"{server.url}/#{session}"
+    without = uploader(*watch, server.url, "--json", home=tmp_path, BROWSER="/nothing %s", PATH="", DISPLAY="")
+    assert (without.code, json.loads(without.out)["opened"]) == (0, False)
+    with running_server(ui=False) as plain:
+        refused = uploader(*watch, plain.url, home=tmp_path, BROWSER=f"{tmp_path}/browser %s")
+    assert refused.code == 6
+    assert "has no page for browsers" in refused.err
+
+
 def test_status(server: EmbeddedServer, tmp_path: Path) -> None:
     """In words on stderr, as JSON on stdout; an unknown session is exit 4."""
     session = open_session(server.url)

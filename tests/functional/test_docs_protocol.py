@@ -31,7 +31,7 @@ VARYING = [
     (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "TIME"),
     (r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", "TIME"),
-    (r'("(?:uptime|rss|uploadSpeed)": ?)[\d.]+', r"\1 0"),
+    (r'("(?:uptime|rss|uploadSpeed|receivedBytes)": ?)[\d.]+', r"\1 0"),
 ]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+import pytest
 import requests
 from patience import PATIENCE
 
@@ -82,6 +84,14 @@ class Destination:
         files = [path for path in self.server.root.rglob("*") if path.is_file()]
         upload_id = url.rpartition("/")[2]
         assert [path for path in files if ".uploader" not in path.parts or upload_id in path.name] == []
+
+
+def chromium_path() -> str:
+    """Return Debian's Chromium: Playwright's own browsers need not be installed."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.fail("the test needs chromium in PATH (Debian: apt-get install chromium)", pytrace=False)
+    return found
 
 
 def open_session(server: EmbeddedServer) -> str:

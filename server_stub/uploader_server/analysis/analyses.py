@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from uploader_server.analysis.stages import stage_at
+from uploader_server.analysis.stages import KINDS, stage_at
 from uploader_server.http.errors import ApiError
 from uploader_server.wire import timestamp
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 HANG_LIMIT = 600.0  # timeout of an analysis in seconds (504); longer than the timeouts of clients (180 s and 300 s)
 KEPT = 1000  # maximum ended analyses in memory
+LISTED = 20  # maximum analyses in a list
 STEP = 5  # percent between two events; every stage ends at a multiple
 
 
@@ -45,8 +47,8 @@ class Analysis:
         content = {"stage": self.stage, "progress": self.progress, "message": self.message, "timestamp": self.updated}
         return "analysis:progress", content
 
-    def answer(self) -> dict[str, Any]:
-        """Return the response of `/status`, with the result of an ended analysis."""
+    def state(self) -> dict[str, Any]:
+        """Return kind, status and progress."""
         return {
             "analysisId": self.id,
             "kind": self.kind,
@@ -56,6 +58,12 @@ class Analysis:
             "message": self.message,
             "startedAt": self.started,
             "lastUpdate": self.updated,
+        }
+
+    def answer(self) -> dict[str, Any]:
+        """Return the response of `/status`, with the result of an ended analysis."""
+        return {
+            **self.state(),
             **({} if self.data is None else {"result": self.data}),
             **({} if self.error is None else {"error": self.error.body()}),
             "timestamp": timestamp(),
@@ -94,6 +102,11 @@ class Analyses:
     def find(self, analysis_id: str) -> Analysis | None:
         """Return the analysis with this id, or None."""
         return self._known.get(analysis_id)
+
+    def newest(self) -> list[dict[str, Any]]:
+        """Return the running and recently ended analyses, newest first, with their stages but without results."""
+        newest = itertools.islice(reversed(self._known.values()), LISTED)
+        return [{**analysis.state(), "stages": [stage.name for stage in KINDS[analysis.kind]]} for analysis in newest]
 
     def running(self) -> int:
         """Return the number of running analyses."""

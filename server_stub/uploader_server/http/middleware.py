@@ -16,6 +16,7 @@ from uploader_server.http.errors import ApiError, Json, as_api_error, before, re
 from uploader_server.http.origins import PREFLIGHT, Origins, is_preflight
 from uploader_server.http.proxies import prefixed
 from uploader_server.http.ratelimit import RateLimit
+from uploader_server.ui.page import FILES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,7 +36,7 @@ STREAMED = ("/api/upload/batch", "/api/upload/packs", TUS_PATH)
 """Paths whose bodies are streamed, with limits of their own."""
 MEMORY = 64 << 20
 """Total bytes of the other bodies over all requests."""
-FREE = ("/health", "/openapi.json", "/faults")
+FREE = frozenset({"/health", "/openapi.json", "/faults", *FILES})
 """Paths that need no token."""
 
 
@@ -83,6 +84,8 @@ class RequestTracker:
         self._addresses: Counter[str] = Counter()
         """Running requests per address."""
         self._began: set[tuple[str, int]] = set()
+        self._received = 0
+        """Bytes of the bodies of ended requests."""
         self._stopped: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
@@ -112,6 +115,7 @@ class RequestTracker:
             await seen.give_up()
         finally:
             del self._running[task]
+            self._received += seen.received if seen.http else 0
             self._addresses[address] -= 1
             if not self._addresses[address]:
                 del self._addresses[address]
@@ -128,6 +132,10 @@ class RequestTracker:
     def busy(self) -> dict[tuple[str, int], TrackedRequest]:
         """Return the running requests by their connections."""
         return {seen.peer: seen for seen in self._running.values()}
+
+    def received(self) -> int:
+        """Return the bytes of all bodies since the start, including those that are arriving."""
+        return self._received + sum(seen.received for seen in self._running.values() if seen.http)
 
     def began(self) -> set[tuple[str, int]]:
         """Return the connections on which requests began since the last call."""

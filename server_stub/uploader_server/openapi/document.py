@@ -139,6 +139,7 @@ def _calls() -> dict[str, Part]:
         "GET /health": _call("Get status and limits", _ok("Health")),
         "GET /openapi.json": _call("Get this document", _success(200, {"type": "object"})),
         "GET /metrics": _call("Get metrics for Prometheus", _success(200, TYPES["text"], "text/plain")),
+        "GET /api/activity": _call("List the newest sessions and analyses", _ok("Activity")),
         "GET /uploads/{category}/{path}": _file("Get a stored file; the path may have slashes"),
         "POST /api/upload/validate": _call(
             "Check files against the limits", _ok("Validation"), *_JSON_ERRORS, **_json("FilesToValidate", MAX_JSON)
@@ -204,6 +205,7 @@ def document(config: ServerConfig, offers: Part) -> Part:
     """Build the document for a configuration; `offers` is as in `/health`."""
     optional = {"tus": TUS.rstrip("/"), "packs": PACKS, "lookup": LOOKUP}
     absent = tuple(path for name, path in optional.items() if name not in offers)
+    absent += () if config.ui else ("/api/activity",)
     bearer = {"type": "http", "scheme": "bearer"}
     schemes: Part = {"jwt": {**bearer, "bearerFormat": "JWT", "description": "Signed by the server (--print-token)"}}
     if config.auth_token is not None:

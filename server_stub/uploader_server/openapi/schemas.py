@@ -23,6 +23,10 @@ Schema = dict[str, Any]
 _RECORDS = """
 Error           error:code message details?:details allowedFormats?:[text] stage? retryable?:flag timestamp?:time
 Health          status=OK timestamp:time uptime:seconds memory:Memory limits:Limits OFFERS
+Activity        sessions:[SessionSummary] analyses:[AnalysisSummary] receivedBytes:count timestamp:time
+SessionSummary  sessionId:id category:category overallStatus:status totalProgress:percent completedFiles:count
+                failedFiles:count totalFiles:count createdAt:time
+AnalysisSummary ANALYSIS stages:[stage]
 Memory          rss:count
 Limits          LIMITS
 TusOffer        endpoint version:version extensions:[extension] checksumAlgorithms:[algorithm] maxSize:count
@@ -61,10 +65,12 @@ FusionAnalysis  video1Path:video video2Path:video category?:category? sessionId?
 MusicPrompt     fusionPlan:plan category?:category? sessionId?:id? ...
 AnalysisAnswer  success:true data:AnalysisResult timestamp:time
 AnalysisResult  analysisId:id kind:kind finalReport ...
-Analysis        analysisId:id kind:kind status:analysis-status progress:percent stage:stage message startedAt:time
-                lastUpdate:time timestamp:time result?:AnalysisResult error?:Error
+Analysis        ANALYSIS timestamp:time result?:AnalysisResult error?:Error
 """
 _LIMITS = "maxFiles:count allowedTypes:[text] maxFileSize:count mixedTypes:flag relativePaths:flag"
+_ANALYSIS = (
+    "analysisId:id kind:kind status:analysis-status progress:percent stage:stage message startedAt:time lastUpdate:time"
+)
 _FILE = (
     "id:id originalName fileSize:count fileType progress:percent uploadSpeed:speed uploadStartTime:time relativePath?"
 )
@@ -142,7 +148,9 @@ def schemas(limits: Limits, offers: Iterable[str]) -> dict[str, Schema]:
         "pack-file-size": _whole(0, min(packs.file_size, limits.max_size)),
     }
     offered = " ".join(f"{name}:{name.capitalize()}Offer" for name in offers)
-    text = _RECORDS.replace("LIMITS", _LIMITS).replace("FILE", _FILE).replace("OFFERS", offered)
+    text = _RECORDS
+    for word, fields in (("LIMITS", _LIMITS), ("FILE", _FILE), ("ANALYSIS", _ANALYSIS), ("OFFERS", offered)):
+        text = text.replace(word, fields)
     lines = text.replace("\n  ", " ").split("\n")[1:-1]
     return {name: _record(fields.split(), types) for name, fields in (line.split(maxsplit=1) for line in lines)}
 

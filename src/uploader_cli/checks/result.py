@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
 
+
 Detail = str | int | float | bool | None | list[str]
 
 
@@ -64,6 +65,12 @@ def _constructor(verdict: Verdict, code: Exit = Exit.OK) -> Callable[..., Findin
 
 passed, warning, skipped = _constructor(Verdict.PASS), _constructor(Verdict.WARNING), _constructor(Verdict.SKIPPED)
 failed = _constructor(Verdict.FAIL, Exit.NO_SERVER)
+
+
+def sentence(hint: str) -> str:
+    """Return the hint of an error as a sentence."""
+    hint = hint or "try again"
+    return hint[0].upper() + hint[1:] + ("" if hint.endswith(("?", ".")) else ".")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from uploader_cli.core.events import ChannelReason
 from uploader_cli.core.protocol import JsonObject, as_object
 from uploader_cli.realtime.policy import Dial, Dialled, Lost
 from uploader_cli.realtime.socket import Connection
-from uploader_cli.settings import OPTIONS
 from uploader_cli.transfer.http import Http, make_session
 from uploader_cli.transfer.wire import Sockets
 
@@ -43,8 +42,13 @@ class Target:
 
     @property
     def option(self) -> str:
-        """The option that names the server."""
-        return OPTIONS[self.settings.target_option].flag
+        """What names the server: the flag, variable or config key that the user has given."""
+        return self.http.option
+
+    @property
+    def own_authorization(self) -> bool:
+        """Whether `--header` sets one."""
+        return any(name.lower() == "authorization" for name in self.settings.headers)
 
     @property
     def authorization(self) -> dict[str, str]:

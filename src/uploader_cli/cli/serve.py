@@ -30,6 +30,7 @@ _OPTIONS = (
     ("--no-tus", "", "Disable resumable uploads (tus 1.0)."),
     ("--no-packs", "", "Disable packs of small files and the lookup."),
     ("--no-anonymous-tus", "", "Accept tus uploads only within sessions."),
+    ("--no-ui", "", "Disable the web page at / and the list of sessions."),
     ("--upload-ttl", "TIME", "Time until an idle, unfinished tus upload expires."),
     ("--fault", "RULE", "Inject a fault, as status:patch#2:503; repeatable."),
     ("--list-faults", "", "Print all faults with examples and exit."),

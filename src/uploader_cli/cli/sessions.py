@@ -35,6 +35,9 @@ def watch(
     wait: Annotated[
         str, opt.option("--wait", "TIME", "Time to wait until the server knows the sessions. [default: 30]")
     ] = "30",
+    web: Annotated[
+        bool | None, opt.option("--web", "", "Open the first session on the server's page in a browser instead.")
+    ] = None,
     **given: Any,
 ) -> None:
     """Follow sessions of uploads until they end."""
@@ -43,11 +46,13 @@ def watch(
         patience = seconds(zero=True)(wait)
     except Invalid as error:
         raise UsageError(f"--wait: {error}") from None
-    from uploader_cli.run import runs
+    from uploader_cli.run import rest_commands, runs
     from uploader_cli.run import watch as run
 
     wanted, stored = runs.find_sessions(opt.resolved(given, need_server=False), wanted)
     settings = opt.load(given, stored=stored)
+    if web:
+        raise typer.Exit(rest_commands.open_page(settings, wanted[0]))
     raise typer.Exit(run.watch_command(settings, wanted, patience))
 
 

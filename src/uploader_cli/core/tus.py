@@ -176,7 +176,7 @@ def place(base: str, location: str) -> str:
     return urlunsplit(theirs._replace(fragment=""))
 
 
-@lru_cache(1024)
+@lru_cache(64)
 def trusts(base: str, url: str) -> bool:
     """Return True if `url` may get the credentials of `base`: the same origin, or https instead of http (80, 443)."""
     try:

@@ -38,7 +38,7 @@ FIXES = {
     FailureCode.TIMEOUT: "The server did not answer in time: try again when it is less busy.",
     FailureCode.TOO_SLOW: "The server's time limit for one request is too short for this connection: use a faster one.",
     FailureCode.RATE_LIMITED: "The server limits the rate of requests: try again after the time it names.",
-    FailureCode.UNAUTHORIZED: "The token is missing, wrong or expired: give another (UPLOADER_TOKEN, --token-file).",
+    FailureCode.UNAUTHORIZED: "The server refuses access: check the token, its expiry and its server.",
     FailureCode.IN_USE: "Another run is sending the file: wait for it, then run the command again.",
     FailureCode.EXISTS: "A file has this name there: choose another --dest, or omit --if-exists fail to rename yours.",
     FailureCode.SERVER_ERROR: "The server failed: contact its operator if the error persists.",
@@ -85,7 +85,7 @@ _EXITS_OF_A_WATCH = {
 _NO_BREAK = "\xa0"
 """Between a number and its unit. `safe` replaces it in names by a plain space."""
 _INTERRUPTED = (130, 143)
-_LATE = 3
+_LATE, _FOR_GOOD = 3, 4
 _ANSI = {"✓": "\x1b[32m", "✗": "\x1b[1;31m", "!": "\x1b[1;33m", "■": "\x1b[1;33m", "→": "\x1b[36m"}
 
 
@@ -104,14 +104,14 @@ def summary(
     """Return lines of at most `width` cells (20 at least), except those of a URL, which is never broken.
 
     `resume_hint` is the command that resumes the run, `failed_to` the file that lists all failed files. `listed`: the
-    first failures were printed before, so that only their causes are. `urls` of a few stored files are shown as text,
-    or their names are links (OSC 8).
+    first failures, and what ended the run, were printed before and are not repeated. `urls` of a few stored files are
+    shown as text, or their names are links (OSC 8).
     """
     lines = _Lines(max(20, width), links=urls == "links")
     watching, interrupted = state.watched, outcome.exit_code in _INTERRUPTED or bool(_deadline(state, outcome))
     if watching:
         _sessions(lines, state)
-    _skips(lines, state)
+    _skips(lines, state, listed=listed)
     if state.renamed:
         lines.add("!", "stored under another name:")
         names = [f"{done.path} → {done.stored_as}" for done in state.renames]
@@ -138,7 +138,9 @@ def summary(
         lines.add("→", safe(state.advice))
     unfinished = interrupted or outcome.failed or outcome.cancelled
     if resume_hint and unfinished and not watching and not _complete(state, outcome):
-        lines.add("→", f"to {'resume' if interrupted else 'retry'}: {safe(resume_hint)}")
+        for_good = outcome.exit_code == _FOR_GOOD and not any(retryable for _, retryable in state.failed_as)
+        again = "retry once that is corrected" if for_good else "retry"
+        lines.add("→", f"to {'resume' if interrupted else again}: {safe(resume_hint)}")
     return [_colored(line) for line in lines.out] if color else lines.out
 
 
@@ -279,7 +281,7 @@ def _analyses(lines: _Lines, state: ProgressState, *, interrupted: bool) -> None
         lines.add("→", "To repeat the analysis, run the same command with --skip-existing.", indent=2)
 
 
-def _skips(lines: _Lines, state: ProgressState) -> None:
+def _skips(lines: _Lines, state: ProgressState, *, listed: bool) -> None:
     if state.skipped:
         why = ", ".join(
             f"{count:,} {_SKIPS[reason]}" for reason, count in state.skips.most_common() if reason in _SKIPS
@@ -287,7 +289,8 @@ def _skips(lines: _Lines, state: ProgressState) -> None:
         lines.add("-", f"{state.skipped:,} skipped: {why}" if why else f"{state.skipped:,} skipped")
     untried = state.skips[SkipReason.NOT_TRIED]
     if untried:
-        lines.add("-", f"{untried:,} not tried: {safe(state.trouble[:1000]) or 'the run ended before'}")
+        why = "" if listed else safe(state.trouble[:1000])
+        lines.add("-", f"{untried:,} not tried: {why or 'the run ended before'}")
 
 
 def _failures(lines: _Lines, state: ProgressState, failed_to: str, *, listed: bool) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from uploader_cli.checks.doctor.context import Context
 from uploader_cli.checks.doctor.report import DoctorPage, as_json
 from uploader_cli.checks.runner import Stopped
 from uploader_cli.checks.smoke import CHECKS, OF_ENDPOINTS, chosen, run_checks
-from uploader_cli.checks.smoke.report import SmokePage, annotated, check_json, junit, markdown, report_json
+from uploader_cli.checks.smoke.report import SmokePage, annotation, check_json, counts, junit, markdown, report_json
 from uploader_cli.checks.smoke.site import Site
 from uploader_cli.core.names import json_line
 from uploader_cli.exit_status import Exit
@@ -28,7 +29,7 @@ from uploader_cli.run.reports import STEP_SUMMARY, append_summary, settled
 from uploader_cli.run.views import columns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from uploader_cli.checks.result import Check, Report, Result
     from uploader_cli.settings import Settings
@@ -74,21 +75,31 @@ def smoke(
     if file is not None:
         output_file.check(file, "--junit")
     site = Site(settings, budget=budget)
-    screen = None if settings.json else _Screen(settings, SmokePage)
+    screen = None if settings.json else _Screen(settings, partial(SmokePage, strict=strict))
+    annotations = github.MOST if github.wanted(os.environ) else 0
+
+    def tell(result: Result) -> None:
+        """Print a result once: a failure as an annotation, if there is one; `--json` prints all on stdout."""
+        nonlocal annotations
+        if screen is None:
+            _write(check_json(result))
+        if annotations and counts(result, strict=strict):
+            annotations -= 1
+            sys.stderr.write(annotation(result))
+            sys.stderr.flush()
+        elif screen is not None:
+            screen.tell(result)
+
     try:
         with _stoppable():
-            if screen is None:
-                report = run_checks(site, checks, strict=strict, tell=lambda result: _write(check_json(result)))
-            else:
-                report = run_checks(site, checks, strict=strict, begin=screen.running, tell=screen.tell)
+            begin = screen.running if screen is not None else lambda _check: None
+            report = run_checks(site, checks, strict=strict, begin=begin, tell=tell)
     except Stopped as stop:  # a signal after the last check
         return stop.code
     if screen is None:
         _write(report_json(report))
     else:
         screen.write(screen.page.end(report))
-    if github.wanted(os.environ):
-        sys.stderr.write("".join(annotated(report)))
     return settled(report.exit_code, [_save(file, report)])
 
 
@@ -129,9 +140,10 @@ def _write(line: dict[str, object]) -> None:
 class _Screen:
     """Prints a page on stderr; on a terminal also the running check, until its result replaces it."""
 
-    def __init__(self, settings: Settings, kind: type[DoctorPage | SmokePage]) -> None:
+    def __init__(self, settings: Settings, kind: Callable[..., DoctorPage | SmokePage]) -> None:
         tty = sys.stderr.isatty()
-        self._moves = tty and not settings.quiet and os.environ.get("TERM") != "dumb" and not in_ci(os.environ)
+        plain = settings.quiet or os.environ.get("TERM") == "dumb" or in_ci(os.environ) or github.wanted(os.environ)
+        self._moves = tty and not plain
         self.page = kind(
             width=columns(80),
             color=use_color(os.environ, is_tty=tty),

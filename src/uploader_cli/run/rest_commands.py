@@ -1,9 +1,10 @@
-"""The commands with one request each: status, cancel, delete, validate; and the client of `check`."""
+"""The commands with one request each: status, cancel, delete, validate, watch --web; and the client of `check`."""
 
 from __future__ import annotations
 
 import secrets
 import sys
+import webbrowser
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,19 @@ def status(settings: Settings, session: str) -> int:
         lines.append(f"  {shown}  {safe(text(file.get('status')) or '?'):<10}  {name}{error}")
     _print(settings, body, lines)
     return Exit.OK if state in ("completed", "pending", "uploading") and not failed else Exit.FAILED_FOR_GOOD
+
+
+def open_page(settings: Settings, session: str) -> int:
+    """Open the server's page of a session in a browser. Raises `NotAnUploadServer` if it has none."""
+    with client(settings) as api:
+        if not api.has_page():
+            raise errors.NotAnUploadServer(
+                f"{settings.server} has no page for browsers", hint="leave out --web to follow the session here"
+            )
+    url = f"{settings.server}/#{session}"
+    opened = webbrowser.open(url)
+    _print(settings, {"url": url, "opened": opened}, [f"{'opened' if opened else 'open this in a browser:'} {url}"])
+    return Exit.OK
 
 
 def cancel(settings: Settings, session: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import threading
@@ -18,13 +19,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOOK = 0.1  # seconds between two checks for an interrupt
+AGAIN_LIMIT = 5.0  # maximum seconds to wait for another token from a named pipe
 COMMAND_LIMIT = 60.0  # maximum seconds for a token command: long enough for a prompt, short enough for a CI job
 
 
-def token_from_file(file: Path, source: str, stopped: Callable[[], bool]) -> str:
-    """Return the token in `file`, read each time because agents rotate it. Raises `UsageError` or `Interrupted`."""
+def token_from_file(file: Path, source: str, stopped: Callable[[], bool], *, refresh: bool = False) -> str | None:
+    """Return the token in `file`, read each time because agents rotate it. Raises `UsageError` or `Interrupted`.
+
+    With `refresh` return None for a pipe into which no other token is written.
+    """
     try:
-        raw = _from_pipe(file, stopped) if file.is_fifo() else file.read_bytes()
+        if file.is_fifo():
+            raw = _from_pipe(file, stopped, AGAIN_LIMIT if refresh else math.inf)
+            if refresh and not raw:
+                return None
+        else:
+            raw = file.read_bytes()
         content = raw.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
@@ -32,12 +42,12 @@ def token_from_file(file: Path, source: str, stopped: Callable[[], bool]) -> str
     return _checked(content, f"{source}: the token file {file}")
 
 
-def _from_pipe(file: Path, stopped: Callable[[], bool]) -> bytes:
-    """Read a named pipe to its end; a blocking read could not be interrupted."""
-    out = b""
+def _from_pipe(file: Path, stopped: Callable[[], bool], limit: float) -> bytes:
+    """Read a named pipe to its end, at most `limit` seconds; a blocking read could not be interrupted."""
+    out, until = b"", time.monotonic() + limit
     pipe = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        while True:
+        while time.monotonic() < until:
             _check(stopped)
             if not select.select([pipe], [], [], LOOK)[0]:
                 continue
@@ -46,6 +56,7 @@ def _from_pipe(file: Path, stopped: Callable[[], bool]) -> bytes:
                 if not piece:
                     return out
                 out += piece
+        return out
     finally:
         os.close(pipe)
 

@@ -204,6 +204,14 @@ class Settings:
         """The name of the option that sets `target_url`."""
         return "tus_endpoint" if self.tus_endpoint else "server"
 
+    def given_as(self, name: str) -> str:
+        """Return the option as the user has given it: the flag, the variable, or the key and its file."""
+        source = self.sources.get(name, DEFAULT)
+        if source is DEFAULT:
+            return OPTIONS[name].flag
+        file, colon, key = source.name.rpartition(": ")
+        return f"{key} in {file}" if colon else source.name
+
     @property
     def state_path(self) -> Path:
         """The directory of the journal. Raises `UsageError` for a user without a home directory."""
@@ -250,8 +258,8 @@ class Settings:
         """Return the token, or None if there is none or it is withheld.
 
         The source with the highest precedence wins; within one source the order is token, file, command. The file is
-        read each time; the command runs once, and again for `refresh`. Raises `UsageError`, without the token, and
-        `Interrupted` once `stopped` returns True while waiting for a command or a pipe.
+        read each time; the command runs once, and again for `refresh`. A pipe without another token is None then.
+        Raises `UsageError`, without the token, and `Interrupted` once `stopped` returns True during a wait.
         """
         given = [name for name in ("token", "token_file", "token_command") if getattr(self, name)]
         first = min(given, key=lambda name: self.sources.get(name, DEFAULT).layer.rank, default=None)
@@ -260,7 +268,7 @@ class Settings:
         if first == "token_command" and self._command:
             return self._command.token(refresh=refresh, stopped=stopped)
         if first == "token_file" and self.token_file:
-            return token_from_file(self.token_file, self._named(first), stopped)
+            return token_from_file(self.token_file, self._named(first), stopped, refresh=refresh)
         return self.token
 
     def _named(self, name: str) -> str:

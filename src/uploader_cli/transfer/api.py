@@ -44,6 +44,8 @@ BLOCKED = (403, 405, 501)
 """Answers of a firewall to a method that it does not pass on."""
 NO_ROUTE = "NOT_FOUND"
 """The code of an upload server for a path that it does not have, as below a wrong `--server`."""
+TOKEN_MISSING = "give a token with UPLOADER_TOKEN, --token-file or --token-command"  # noqa: S105 - a sentence
+TOKEN_REFUSED = "the server refuses this token: it may have expired or be for another server"  # noqa: S105
 BATCH_ERRORS: Kinds = {  # 500: see `batch` (docs/protocol.md, section 3.14)
     (404, "SESSION_NOT_FOUND"): errors.SessionLost,
     (409, "SESSION_ENDED"): errors.SessionLost,
@@ -107,7 +109,7 @@ class Api(Http):
         if session is not None:
             self._offers(answer)
             return replace(session, category=category)
-        raise _no_result(answer)
+        raise self._no_result(answer)
 
     def batch(self, body: Body, files: int) -> tuple[protocol.StoredFile, ...]:
         """Send one request with `files` files, without a retry. Raise `SessionLost` for an unknown session."""
@@ -144,7 +146,7 @@ class Api(Http):
                 f"{self._settings.server} can't be asked which files it has: it has no lookup",
                 hint="compare the files as they are sent, with: uploader upload --verify",
             )
-        raise _no_result(answer)
+        raise self._no_result(answer)
 
     def lookup(
         self, endpoint: str, category: str, files: Sequence[tuple[str, int] | tuple[str, int, str]]
@@ -171,6 +173,11 @@ class Api(Http):
     def progress_body(self, session_id: str) -> dict[str, object]:
         """Return the progress as received. Raise `NotFound`."""
         return self._ask("GET", f"/api/upload/progress/{_segment(session_id)}", "overallStatus")
+
+    def has_page(self) -> bool:
+        """Return whether the server has a page for browsers (docs/web.md); it may ask for a token."""
+        answer = self._call("GET", "/api/activity", raises=False)
+        return answer.status == 401 or "sessions" in protocol.as_object(answer.body)
 
     def cancel(self, session_id: str) -> dict[str, object]:
         """Cancel a session; running work continues (docs/protocol.md, section 3.9)."""
@@ -238,7 +245,12 @@ class Api(Http):
             return body
         if protocol.error_code(body) not in ("", NO_ROUTE):
             raise answer_error(answer)
-        raise _no_result(answer)
+        raise self._no_result(answer)
+
+    def _no_result(self, answer: Answer) -> errors.UploaderError:
+        if answer.status < 400 or answer.status in (404, 405, 501) or is_tus(answer):
+            return not_an_upload_server(answer, self.option)
+        return answer_error(answer)
 
     def _call(self, method: str, path: str, *, patient: bool = True, raises: bool = True, **how: Any) -> Answer:
         """Send one call; 429 and an expired token are excused. Without `patient` (a poll) a 429 slows polls alone."""
@@ -322,7 +334,7 @@ class _Token:
         with self._lock:
             used = getattr(self._used, "token", None)
             if used is not None and used == self._value:
-                self._value = self._ask(refresh=True)
+                self._value = self._ask(refresh=True) or used
             return self._value != used
 
 
@@ -358,7 +370,7 @@ def answer_error(answer: Answer) -> errors.AnswerError:
     kind, text, hint = errors.AnswerError, f"the server refused: {words}", ""
     match status:
         case 401 | 403:
-            kind, hint = errors.Unauthorized, "give a token with UPLOADER_TOKEN, --token-file or --token-command"
+            kind, hint = errors.Unauthorized, TOKEN_REFUSED if answer.authorized else TOKEN_MISSING
         case 404 | 410:
             kind, text = errors.NotFound, f"{answer.url}: {words}"
         case 408:
@@ -376,18 +388,12 @@ def answer_error(answer: Answer) -> errors.AnswerError:
     return kind(text, status=status, error=code, hint=hint, retry_after=retry_after(answer.headers))
 
 
-def _no_result(answer: Answer) -> errors.UploaderError:
-    if answer.status < 400 or answer.status in (404, 405, 501) or is_tus(answer):
-        return not_an_upload_server(answer)
-    return answer_error(answer)
-
-
-def not_an_upload_server(answer: Answer, option: str = "--server") -> errors.NotAnUploadServer:
-    """Return the error for an answer that no upload server gives; `option` names the server."""
+def not_an_upload_server(answer: Answer, option: str, *, endpoint: bool = False) -> errors.NotAnUploadServer:
+    """Return the error for an answer that no upload server gives; `option` names the server, or the tus `endpoint`."""
     target = redirect_target(answer)
     if target:
-        hint = f"it points to {mask(target)}: is that the {option}?"
-    elif option == "--server" and is_tus(answer):
+        hint = f"it points to {mask(target)}: is that the address for {option}?"
+    elif not endpoint and is_tus(answer):
         hint = "it is a tus server: use --tus-endpoint"
     else:
         hint = f"check {option}: its path, its port, and whether a proxy answers in its place"

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.DiskFull)  # errors that end the run, whatever was asked
+NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.ProxyUnauthorized, errors.DiskFull)
+"""Errors that end the run, whatever was asked."""
 MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may have stored it, or not"
 
 

@@ -17,6 +17,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from http.client import HTTPException, RemoteDisconnected
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin, urlsplit
 
@@ -31,8 +32,15 @@ from urllib3.exceptions import TimeoutError as Urllib3Timeout
 
 from uploader_cli.core.events import CallMade
 from uploader_cli.core.tus import trusts
-from uploader_cli.errors import ConnectFailed, ConnectionLost, ProtocolError, TimedOut, UploaderError, UsageError
-from uploader_cli.settings import OPTIONS
+from uploader_cli.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    ProtocolError,
+    ProxyUnauthorized,
+    TimedOut,
+    UploaderError,
+    UsageError,
+)
 from uploader_cli.transfer.wire import Sockets, pool_classes
 
 if TYPE_CHECKING:
@@ -54,6 +62,9 @@ REQUEST_ID = "X-Request-ID"
 BAD_TIME = {9: "is not valid yet", 10: "has expired"}
 """Codes of certificates that are refused (OpenSSL's `X509_V_ERR_…`)."""
 BAD_NAME = (62, 64)
+SELF_SIGNED = 18
+UNTRUSTED = (2, 19, 20, 21, 27)
+"""Codes of certificates whose authority is not among those that are trusted."""
 CREDENTIALS = {"authorization", "cookie", "x-request-id"}
 """Headers that are not sent to other hosts, besides those of `--header`."""
 SOCKET_OPTIONS = [
@@ -104,6 +115,7 @@ class Answer:
     url: str
     request_id: str = ""
     sent: int = 0  # bytes of the request's body
+    authorized: bool = False  # whether the request had an `Authorization`
 
     @property
     def ok(self) -> bool:
@@ -119,7 +131,10 @@ class Http:
         self.sockets = Sockets(self.request_ids.answered)
         self.session = make_session(settings, self.sockets, self.request_ids)
         self._settings = settings
-        self._option = OPTIONS[settings.target_option].flag
+        self.option = settings.given_as(settings.target_option)
+        """What names the server: the flag, variable or config key that the user has given."""
+        self.proxy_option = settings.given_as("proxy") if settings.proxy else _proxy_variable(settings.target_url)
+        """What names the proxy, if there is one."""
 
     def request(
         self,
@@ -145,12 +160,12 @@ class Http:
         try:
             response = self._send(method, url, own, data, read_timeout)
         except (rex.RequestException, OSError) as error:
-            failure = _error(error, url, self._option, body_sent=body.through if body is not None else True)
+            failure = self._error(error, url, body_sent=body.through if body is not None else True)
             if isinstance(failure, ConnectionLost) and not isinstance(failure, TimedOut):
                 self._check_scheme(url)
             raise failure from error
         if response.status_code == PROXY_AUTHENTICATION:
-            raise _no_proxy_password(url)
+            raise self._no_proxy_password(url)
         try:
             content = jsonlib.loads(response.content) if response.content else None
         except (ValueError, RecursionError):
@@ -168,7 +183,7 @@ class Http:
             with self._send("GET", url, headers, None, READ_TIMEOUT, stream=True) as response:
                 yield _answer(response, None), response.iter_content(BLOCK)
         except (rex.RequestException, OSError) as error:
-            raise _error(error, url, self._option, body_sent=True) from error
+            raise self._error(error, url, body_sent=True) from error
         finally:
             del self.sockets.answer_time
 
@@ -201,6 +216,79 @@ class Http:
             session.cookies.update(response.cookies)
         return response
 
+    def _error(self, error: Exception, url: str, *, body_sent: bool) -> UploaderError:
+        if isinstance(error, rex.MissingSchema | rex.InvalidSchema | rex.InvalidURL):
+            return UsageError(f"{self.option}: {url} is no URL that can be reached: {error}")
+        where = _origin(url)
+        if isinstance(error, _AnswerTooLarge):
+            return ProtocolError(f"the answer of {where} is too large: {error}")
+        if "Tunnel connection failed: 407" in _why(error):
+            return self._no_proxy_password(url)
+        if isinstance(error, rex.ProxyError) and _has_no_tunnel(error):
+            why = _why(error).replace("Tunnel connection failed:", "it answered")
+            return ConnectFailed(f"the proxy did not connect to {where}: {why}", hint=f"check {self.proxy_option}")
+        if isinstance(error, rex.SSLError) or _wants_certificate(error):
+            cause, hint = self.tls_cause(error, urlsplit(url).hostname or "")
+            failed = ConnectFailed(f"no secure connection to {where}: {cause}", hint=hint)
+            failed.retryable = _has(error, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+            return failed
+        if _has(error, socket.gaierror, UnicodeError):
+            return ConnectFailed(f"no connection to {where}: {_why(error)}", hint=f"check the name in {self.option}")
+        if _has(error, NewConnectionError) or isinstance(error, rex.ConnectTimeout):
+            return ConnectFailed(f"no connection to {where}: {_why(error)}", hint="is the server running there?")
+        if _has(error, Urllib3Timeout, TimeoutError):
+            what = "did not answer in time" if body_sent else "stopped taking bytes"
+            return TimedOut(f"{where} {what}", body_sent=body_sent)
+        if isinstance(error, rex.ChunkedEncodingError | rex.ContentDecodingError):
+            return ConnectionLost(f"the answer of {where} broke off", body_sent=True)
+        if _has(error, HTTPException) and not _has(error, RemoteDisconnected):
+            hint = f"check {self.option}: its port, and whether a server for HTTP is there"
+            return ConnectionLost(f"the answer of {where} is not HTTP", hint=hint, body_sent=body_sent)
+        return ConnectionLost(f"the connection to {where} broke: {_why(error)}", body_sent=body_sent)
+
+    def tls_cause(self, error: Exception, host: str) -> tuple[str, str]:
+        """Return in words why the handshake with `host` failed, and the fix. Raise `UsageError` for a local file."""
+        found = next((item for item in reversed(_chain(error)) if isinstance(item, ssl.SSLError)), ssl.SSLError())
+        settings = self._settings
+        if found.reason == "NO_CERTIFICATE_OR_CRL_FOUND":
+            raise UsageError(f"{_bundle(settings)}: the file contains no certificate", hint="give a PEM file")
+        if "PEM lib" in str(found):
+            cause = f"{settings.given_as('client_cert')}: the file has no certificate with its key"
+            raise UsageError(cause, hint="give a PEM file with both")
+        if isinstance(found, ssl.SSLCertVerificationError):
+            return self._distrust(found, host)
+        reason = (found.reason or "").replace("_", " ").lower()
+        if found.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
+            return "this port does not speak TLS", f"use http:// in {self.option}, or the port with TLS"
+        if "certificate required" in reason or "handshake failure" in reason:
+            return "the server may require a client certificate", "give one with --client-cert"
+        if "protocol version" in reason or "unsupported protocol" in reason:
+            return "the server and this machine have no TLS version in common", "have TLS 1.2 or newer enabled there"
+        if "eof" in reason or not reason:
+            hint = (
+                "check that the server speaks TLS there, and whether it requires a client certificate (--client-cert)"
+            )
+            return "the server ended the handshake", hint
+        return f"the handshake failed ({reason})", "check that the server speaks TLS there"
+
+    def _distrust(self, found: ssl.SSLCertVerificationError, host: str) -> tuple[str, str]:
+        if found.verify_code in BAD_TIME:
+            cause = f"the server's certificate {BAD_TIME[found.verify_code]}"
+            return cause, "have the certificate renewed, or correct this machine's clock"
+        if found.verify_code in BAD_NAME:
+            return f"the server's certificate is not for {host}", f"use a name of the certificate in {self.option}"
+        if found.verify_code == SELF_SIGNED:
+            hint = "name the certificate itself with --ca-bundle; --insecure gives up the protection"
+            return "the server's certificate is self-signed", hint
+        why = "" if found.verify_code in UNTRUSTED else f" ({found.verify_message})"
+        where = "" if self.session.verify is True else f": it is not in the file of {_bundle(self._settings)}"
+        cause = f"the authority of the server's certificate is unknown{where}{why}"
+        return cause, "name the authority's certificate with --ca-bundle; --insecure gives up the protection"
+
+    def _no_proxy_password(self, url: str) -> ProxyUnauthorized:
+        text = f"the proxy asks for a name and password (407) for {_origin(url)}"
+        return ProxyUnauthorized(text, hint=f"put name and password into {self.proxy_option}")
+
     def _check_scheme(self, url: str) -> None:
         """Raise `ConnectFailed` if `url` is http, nothing was heard from the server yet, and its port speaks TLS."""
         if url.startswith("http://") and not (self.request_ids.heard or self.session.proxies) and _speaks_tls(url):
@@ -222,7 +310,13 @@ def _answer(response: requests.Response, body: object) -> Answer:
     sent = response.request
     length = int(sent.headers.get("Content-Length", 0))
     return Answer(
-        response.status_code, response.headers, body, sent.url or "", sent.headers.get(REQUEST_ID, ""), length
+        response.status_code,
+        response.headers,
+        body,
+        sent.url or "",
+        sent.headers.get(REQUEST_ID, ""),
+        length,
+        "Authorization" in sent.headers,
     )
 
 
@@ -234,6 +328,20 @@ def _dialled(url: str) -> str:
     return request.url or ""
 
 
+def _bundle(settings: Settings) -> str:
+    """Return what names the trusted certificates: the option as given, or the environment variable."""
+    if settings.ca_bundle:
+        return settings.given_as("ca_bundle")
+    return next(filter(os.environ.get, CA_VARIABLES), "--ca-bundle")
+
+
+def _proxy_variable(url: str) -> str:
+    """Return the environment variable with the proxy for `url`."""
+    name = f"{urlsplit(url).scheme}_proxy"
+    names = (name, name.upper(), "all_proxy", "ALL_PROXY")
+    return next((name for name in names if os.environ.get(name)), "the system's settings")
+
+
 def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = None) -> requests.Session:
     """Make a `requests` session with the settings' certificates, proxy and headers."""
     session = requests.Session()
@@ -243,6 +351,8 @@ def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = 
     environment = requests.utils.get_environ_proxies(settings.target_url) if not settings.proxy else {}
     session.proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else dict(environment)
     trusted = settings.ca_bundle or next(filter(None, map(os.environ.get, CA_VARIABLES)), None)
+    if trusted and not os.path.exists(trusted):
+        raise UsageError(f"{_bundle(settings)}: no such file: {trusted}", hint="name a PEM file, or unset it")
     session.verify = str(trusted) if trusted else True
     if settings.insecure:  # the run warns once
         session.verify = False
@@ -323,56 +433,6 @@ def _read(response: requests.Response) -> None:
     response._content = b"".join(pieces)
 
 
-def _error(error: Exception, url: str, option: str, *, body_sent: bool) -> UploaderError:
-    if isinstance(error, rex.MissingSchema | rex.InvalidSchema | rex.InvalidURL):
-        return UsageError(f"{option}: {url} is no URL that can be reached: {error}")
-    where = _origin(url)
-    if isinstance(error, _AnswerTooLarge):
-        return ProtocolError(f"the answer of {where} is too large: {error}")
-    if "Tunnel connection failed: 407" in _why(error):
-        return _no_proxy_password(url)
-    if isinstance(error, rex.ProxyError) and _has_no_tunnel(error):
-        return ConnectFailed(f"the proxy did not connect to {where}: {_why(error)}", hint="check --proxy")
-    if isinstance(error, rex.SSLError):
-        cause, hint = _tls_cause(error, urlsplit(url).hostname or "", option)
-        failed = ConnectFailed(f"no secure connection to {where}: {cause}", hint=hint)
-        failed.retryable = _has(error, ssl.SSLEOFError, ssl.SSLZeroReturnError)
-        return failed
-    if _has(error, NewConnectionError) or isinstance(error, rex.ConnectTimeout):
-        return ConnectFailed(f"no connection to {where}: {_why(error)}", hint="is the server running there?")
-    if _has(error, Urllib3Timeout, TimeoutError):
-        what = "did not answer in time" if body_sent else "stopped taking bytes"
-        return TimedOut(f"{where} {what}", body_sent=body_sent)
-    if isinstance(error, rex.ChunkedEncodingError | rex.ContentDecodingError):
-        return ConnectionLost(f"the answer of {where} broke off", body_sent=True)
-    return ConnectionLost(f"the connection to {where} broke: {_why(error)}", body_sent=body_sent)
-
-
-def _tls_cause(error: Exception, host: str, option: str) -> tuple[str, str]:
-    """Return in words why the handshake with `host` failed, and the fix; `option` names the server."""
-    found = next((item for item in reversed(_chain(error)) if isinstance(item, ssl.SSLError)), ssl.SSLError())
-    if isinstance(found, ssl.SSLCertVerificationError):
-        if found.verify_code in BAD_TIME:
-            cause = f"the server's certificate {BAD_TIME[found.verify_code]}"
-            return cause, "have the certificate renewed, or correct this machine's clock"
-        if found.verify_code in BAD_NAME:
-            return f"the server's certificate is not for {host}", f"use a name of the certificate in {option}"
-        cause = f"the authority of the server's certificate is unknown ({found.verify_message})"
-        return cause, "name the authority's certificate with --ca-bundle; --insecure gives up the protection"
-    if found.reason == "NO_CERTIFICATE_OR_CRL_FOUND":
-        return "the file of --ca-bundle contains no certificate", "give a PEM file"
-    if "PEM lib" in str(found):
-        return "the file of --client-cert can't be used", "give a PEM file with the certificate and its key"
-    reason = (found.reason or "").replace("_", " ").lower()
-    if found.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
-        return "this port does not speak TLS", f"use http:// in {option}, or the port with TLS"
-    if "certificate required" in reason or "handshake failure" in reason:
-        return "the server may require a client certificate", "give one with --client-cert"
-    if "protocol version" in reason or "unsupported protocol" in reason:
-        return "the server and this machine have no TLS version in common", "have TLS 1.2 or newer enabled there"
-    return f"the handshake failed ({reason or 'the server ended it'})", "does the server speak TLS there?"
-
-
 def _speaks_tls(url: str) -> bool:
     """Return whether a TLS handshake succeeds; nothing is sent after it."""
     parts, unverified = urlsplit(url), ssl.create_default_context()
@@ -383,12 +443,6 @@ def _speaks_tls(url: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _no_proxy_password(url: str) -> ConnectFailed:
-    return ConnectFailed(
-        f"the proxy asks for a name and password (407) for {_origin(url)}", hint="put name and password into --proxy"
-    )
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -406,6 +460,11 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def _has(error: BaseException, *kinds: type[BaseException]) -> bool:
     return any(isinstance(item, kinds) for item in _chain(error))
+
+
+def _wants_certificate(error: BaseException) -> bool:
+    """Return whether the server asked for a client certificate; with TLS 1.3, after the handshake."""
+    return any("CERTIFICATE_REQUIRED" in str(getattr(item, "reason", "")) for item in _chain(error))
 
 
 def _has_no_tunnel(error: BaseException) -> bool:

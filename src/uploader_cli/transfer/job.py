@@ -27,6 +27,7 @@ RUN_ENDING = (
     errors.Interrupted,
     errors.RateLimited,
     errors.Unreachable,
+    errors.ProxyUnauthorized,
     errors.DiskFull,
     errors.UsageError,
     errors.NotAnUploadServer,

@@ -36,7 +36,14 @@ FIRST_PROBE = 0.5  # seconds before the second probe of an unreachable server, t
 LAST_PROBE = 10.0  # most seconds between two probes
 HELD = 0.1  # seconds between two checks for the end of the user's pause
 OVERLOADED = (429, 503)
-NEVER_REPEATED = (errors.SessionLost, errors.RateLimited, errors.Unreachable, errors.DiskFull, errors.DigestPending)
+NEVER_REPEATED = (
+    errors.SessionLost,
+    errors.RateLimited,
+    errors.Unreachable,
+    errors.ProxyUnauthorized,
+    errors.DiskFull,
+    errors.DigestPending,
+)
 """Errors that the same request would meet again."""
 
 
@@ -185,7 +192,7 @@ class Retry:
 
         Raise `Unreachable` after `--wait-for-server`, in all threads.
         """
-        if self.probe is None or not error.retryable or isinstance(error, errors.Unreachable):
+        if self.probe is None or not _can_help(error):
             return False
         with self._lock:
             if self._lost is not None:
@@ -234,7 +241,7 @@ class Retry:
         try:
             if self.probe is not None:
                 self.probe()
-        except errors.Interrupted:
+        except (errors.Interrupted, errors.ProxyUnauthorized):
             raise
         except errors.UploaderError as error:
             return not isinstance(error, errors.NetworkError)  # a refusal is an answer

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Bottleneck, bottleneck
 from uploader_cli.core.events import RunPaused, RunResumed, WarningCode
-from uploader_cli.core.plan import ASSUMED, SESSION_FILES, Limits, LocalFile, Planner, refusal
+from uploader_cli.core.plan import ASSUMED, SESSION_FILES, Limits, LocalFile, Planner, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
 from uploader_cli.transfer.batch import BatchSession, Flow
@@ -114,6 +114,7 @@ class Scheduler:
         self._opened: Opened | None = None
         self._pool = Pool(settings.jobs, self._make_worker)
         self._flow = Flow()
+        self._blocked: deque[LocalFile] = deque()  # files that a proxy blocks, to be sent in batch mode
         self._patch_blocked = False
         self._prober: Api | None = None  # the client of the probe; one thread at a time uses it
         self._began, self._cpu_before = time.monotonic(), time.process_time()
@@ -347,16 +348,24 @@ class Scheduler:
         self._pool.put(list(tus_jobs(self._jobs, self._packs, session, zip(files, claims, strict=True))))
 
     def _in_batch(self, sent: TusFile, error: errors.PatchBlocked) -> None:
-        """Queue a file for batch mode, because a proxy blocks tus."""
+        """Queue a file for batch mode, because a proxy blocks tus. Such files share sessions."""
         if not self._patch_blocked:
             self._patch_blocked = True
             self._context.warn(WarningCode.PATCH_BLOCKED, f"{error}: such files are sent in batch mode")
         self._ledger.retry([sent.file], error)
-        self._api.budget.sessions_to_come += 1
-        category = sent.session.category
-        self._pool.put(
-            [BatchSession(self._context, [sent.file], self._limits, self._flow, category=category)], first=True
-        )
+        self._blocked.append(sent.file)
+        self._pool.put([Step(self._send_blocked, None)])
+
+    def _send_blocked(self, _worker: Worker) -> Iterator[Sequence[Outcome]]:
+        """Queue sessions for all blocked files; those that other workers are sending follow soon."""
+        if self._blocked:
+            self._stop.sleep(PATIENCE)
+        files = [self._blocked.popleft() for _ in range(len(self._blocked))]
+        for planned in plan_sessions(files, self._limits):
+            category = planned.category or self._settings.category
+            self._api.budget.sessions_to_come += 1
+            self._pool.put([BatchSession(self._context, planned.files, self._limits, self._flow, category=category)])
+        yield from ()
 
     def _wait(self, ready: Callable[[], bool]) -> None:
         with self._pool.changed:

@@ -11,7 +11,7 @@ from uploader_cli.core.protocol import error_code, error_sentence, whole
 from uploader_cli.core.tus import VERSION, Capabilities, below, capabilities_of, encode_metadata, place, unknown_upload
 from uploader_cli.settings import mask
 from uploader_cli.transfer.api import answer_error, is_blocked, is_tus, not_an_upload_server
-from uploader_cli.transfer.http import READ_TIMEOUT, Answer
+from uploader_cli.transfer.http import READ_TIMEOUT, Answer, redirect_target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,20 +53,20 @@ class TusClient:
     def __init__(self, api: Api, endpoint: str) -> None:
         """The client shares the connections, token and rate limit of `api`."""
         self.endpoint, self._api = endpoint, api
-        self._patch_is_blocked = False
+        self._overrides = False  # POST is sent in place of PATCH: it has worked, and PATCH has not
 
     def options(self) -> Capabilities:
         """Return the server's capabilities. Raise `NotAnUploadServer` where no endpoint is."""
         answer = self._send("OPTIONS", self.endpoint, {})
         page = answer.headers.get("Content-Type", "").startswith("text/html") and not is_tus(answer)
-        if answer.status in (404, 410) or (page and (answer.ok or answer.status == 501)):
-            raise not_an_upload_server(answer, "--tus-endpoint")
+        if answer.status in (404, 410) or redirect_target(answer) or (page and (answer.ok or answer.status == 501)):
+            raise not_an_upload_server(answer, self._api.option, endpoint=True)
         if not answer.ok and answer.status not in (405, 501):
             raise _refusal(answer)
         if not is_tus(answer):  # a gateway may answer OPTIONS, but none says that an unknown upload is there
             unknown = self._send("HEAD", unknown_upload(self.endpoint), {})
             if unknown.ok and not is_tus(unknown):
-                raise not_an_upload_server(unknown, "--tus-endpoint")
+                raise not_an_upload_server(unknown, self._api.option, endpoint=True)
         try:
             return capabilities_of(answer.headers, self.endpoint)
         except ValueError as error:
@@ -119,17 +119,21 @@ class TusClient:
         raise error
 
     def patch(self, url: str, offset: int, body: Body, checksum: str | None = None) -> Position:
-        """Send a chunk at `offset` and return the new offset. Raise a retryable `UploadGone` for 404 and 410."""
-        headers = {"Upload-Offset": str(offset)}
-        if not self._patch_is_blocked:
-            answer = self._send("PATCH", url, headers, CHUNK_TIMEOUT, body, checksum)
-            self._patch_is_blocked = is_blocked(answer)
-        if self._patch_is_blocked:  # a firewall: tus 1.0 allows this instead (core, X-HTTP-Method-Override)
+        """Send a chunk at `offset` and return the new offset.
+
+        Where a firewall blocks PATCH, send a POST that stands for it (tus 1.0, core), or the other way round. Raise
+        `PatchBlocked` where both are blocked, a retryable `UploadGone` for 404 and 410.
+        """
+        for override in (self._overrides, not self._overrides):
+            headers = {"Upload-Offset": str(offset)} | ({"X-HTTP-Method-Override": "PATCH"} if override else {})
+            answer = self._send("POST" if override else "PATCH", url, headers, CHUNK_TIMEOUT, body, checksum)
+            if not is_blocked(answer):
+                break
             body.rewind()
-            headers["X-HTTP-Method-Override"] = "PATCH"
-            answer = self._send("POST", url, headers, CHUNK_TIMEOUT, body, checksum)
-            if is_blocked(answer):
-                raise errors.PatchBlocked(url, answer.status)
+        else:
+            self._overrides = False
+            raise errors.PatchBlocked(url, answer.status)
+        self._overrides = override and (self._overrides or answer.ok)
         if answer.status in (404, 410):
             gone = _refusal(answer, GONE)
             gone.retryable = True  # HEAD decides

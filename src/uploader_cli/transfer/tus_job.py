@@ -388,6 +388,7 @@ class Part:
         finally:
             if self._hashed is not None:
                 self._hashed.close()
+            del self._job, self._tries, self._hashed  # cycles, which the rare garbage collections leave for long
         return self._last
 
     def found(self, offset: int) -> None:

@@ -252,7 +252,8 @@ def _offer(sock: socket.socket, piece: memoryview) -> int:
 
 def _broken(error: ssl.SSLError) -> OSError:
     """Return a TLS error after the handshake as a broken connection."""
-    return ConnectionResetError(errno.ECONNRESET, error.reason or os.strerror(errno.ECONNRESET))
+    reason = (error.reason or "").replace("_", " ").lower()
+    return ConnectionResetError(errno.ECONNRESET, reason or os.strerror(errno.ECONNRESET))
 
 
 def pool_classes(sockets: Sockets) -> dict[str, type[HTTPConnectionPool]]:

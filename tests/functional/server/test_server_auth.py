@@ -31,6 +31,7 @@ CALLS = [
     ("POST", f"/api/upload/session/{UNKNOWN}/finish"),
     ("POST", "/api/upload/batch"),
     ("GET", f"/api/upload/progress/{UNKNOWN}"),
+    ("GET", "/api/activity"),
     ("POST", f"/api/upload/cancel/{UNKNOWN}"),
     ("DELETE", f"/api/upload/file/{UNKNOWN}"),
     ("OPTIONS", "/api/upload/files/"),
@@ -189,6 +190,8 @@ def test_refused_long_poll_gets_no_event(fresh: EmbeddedServer) -> None:
         "/socket.io/../api/upload/progress/{}",
         "/socket.io/../metrics",
         "/health/../metrics",
+        "/ui/../metrics",
+        "/ui/../api/upload/progress/{}",
         "//metrics",
     ],
 )

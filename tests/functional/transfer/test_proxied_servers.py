@@ -10,6 +10,7 @@ from test_scheduler_servers import Relay, Upload, digests, make, on_disk
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import WarningCode
+from uploader_cli.errors import ProxyUnauthorized
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,3 +73,55 @@ def test_blocked_patch_is_not_retried_before_batch_mode(tmp_path: Path, status: 
     assert [event.delay for event in upload.all(ev.FileRetry)] == [0.0]
     assert [event.code for event in upload.all(ev.RunWarning)] == [WarningCode.PATCH_BLOCKED]
     assert on_disk(tmp_path / "stored") == digests(paths)
+
+
+def test_files_of_a_blocked_patch_share_a_batch_session(tmp_path: Path) -> None:
+    (tmp_path / "stored").mkdir()
+    paths = make(tmp_path, *(f"{number}.mp4" for number in range(8)), size=2 * MIB)
+    with running_server(root=tmp_path / "stored") as server, Firewall(server.url, 403) as proxy:
+        upload = Upload(proxy.url, paths, protocol="auto", chunk_size=MIB, jobs=2)
+        assert upload.go() is None
+        assert len(upload.all(ev.SessionCreated)) == 2, "one for tus, one for batch mode"
+    assert on_disk(tmp_path / "stored") == digests(paths)
+
+
+class Moody(Firewall):
+    """Blocks the first PATCH, and every POST that stands for one."""
+
+    def _ask(self, line: str, headers: dict[str, str], body: bytes) -> bytes:
+        if line.startswith("PATCH ") and self.count("PATCH ") > 1:
+            return Relay._ask(self, line, headers, body)
+        return super()._ask(line, headers, body)
+
+
+def test_one_refused_patch_does_not_end_tus(tmp_path: Path) -> None:
+    """It was not the method: later files are sent with PATCH, without a POST in its place."""
+    (tmp_path / "stored").mkdir()
+    paths = make(tmp_path, "a.mp4", "b.mp4", "c.mp4", size=2 * MIB)
+    with running_server(root=tmp_path / "stored") as server, Moody(server.url, 403) as proxy:
+        upload = Upload(proxy.url, paths, protocol="auto", chunk_size=MIB, jobs=1)
+        assert upload.go() is None
+        assert proxy.count("PATCH ") > 3
+        assert proxy.count("POST /api/upload/batch") == 1
+    assert on_disk(tmp_path / "stored") == digests(paths)
+
+
+class Checkpoint(Relay):
+    """A forward proxy that asks for a password once it has passed a PATCH."""
+
+    def _ask(self, line: str, headers: dict[str, str], body: bytes) -> bytes:
+        if self.count("PATCH ") > 1:
+            return b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+        return super()._ask(line, headers, body)
+
+
+def test_407_during_a_run_ends_it_at_once_with_its_hint(tmp_path: Path) -> None:
+    """It is no outage, which would be waited for."""
+    paths = make(tmp_path, "a.mp4", "b.mp4", size=3 * MIB)
+    with running_server() as server, Checkpoint(server.url) as proxy:
+        how = {"chunk_size": MIB, "proxy": proxy.url, "wait_for_server": 60.0, "jobs": 2}
+        error = Upload(server.url, paths, protocol="tus", **how).go()
+        asked = proxy.count("")
+    assert isinstance(error, ProxyUnauthorized)
+    assert error.hint == "put name and password into --proxy"
+    assert asked < 20

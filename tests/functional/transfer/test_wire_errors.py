@@ -6,7 +6,9 @@ import contextlib
 import os
 import socket
 import ssl
+import tempfile
 import threading
+import warnings
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -190,10 +192,67 @@ def test_cause_of_a_refused_certificate_is_in_words(get, tmp_path, name, since, 
 def test_file_that_is_no_certificate_names_its_option(get, tls, tmp_path, option) -> None:
     bad = tmp_path / "bad.pem"
     bad.write_text("bad")
-    with RawServer(answering, tls=tls) as server, pytest.raises(ConnectFailed) as caught:
+    with RawServer(answering, tls=tls) as server, pytest.raises(UsageError) as caught:
         get(server.url, **{option: bad})
-    assert f"the file of --{option.replace('_', '-')} " in one_line(caught.value)
+    assert one_line(caught.value).startswith(f"--{option.replace('_', '-')}: the file ")
     assert "PEM" in caught.value.hint
+
+
+def test_missing_bundle_of_the_environment_names_its_variable(monkeypatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere.pem")
+    with pytest.raises(UsageError, match=r"REQUESTS_CA_BUNDLE: no such file: /nowhere\.pem"):
+        Http(Settings(server="https://127.0.0.1"))
+
+
+def old_tls() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings(action="ignore"):
+        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    return context
+
+
+def self_signed() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority = trustme.CA()
+    with tempfile.NamedTemporaryFile("wb") as file:
+        file.write(authority.private_key_pem.bytes() + authority.cert_pem.bytes())
+        file.flush()
+        context.load_cert_chain(file.name)
+    return context
+
+
+@pytest.mark.parametrize(
+    ("make", "cause", "fix"),
+    [
+        (old_tls, "the server and this machine have no TLS version in common", "TLS 1.2"),
+        (self_signed, "the server's certificate is self-signed", "--ca-bundle"),
+    ],
+)
+def test_cause_of_a_failed_handshake_is_in_words(get, make, cause, fix) -> None:
+    with RawServer(answering, tls=make()) as server, pytest.raises(ConnectFailed) as caught:
+        get(server.url)
+    assert one_line(caught.value) == f"no secure connection to {server.url}: {cause}"
+    assert fix in caught.value.hint
+
+
+@pytest.mark.parametrize("said", ["SSH-2.0-OpenSSH_9", "HTTP/1.1 abc OK\r\n", f"HTTP/1.1 200 OK\r\nA: {'x' * 70000}"])
+def test_answer_that_is_not_http_is_told_in_words(get, said) -> None:
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.sock.sendall(f"{said}\r\n".encode())
+
+    with RawServer(script) as server, pytest.raises(ConnectionLost) as caught:
+        get(server.url)
+    assert one_line(caught.value) == f"the answer of {server.url} is not HTTP"
+    assert caught.value.hint == "check --server: its port, and whether a server for HTTP is there"
+
+
+def test_unknown_name_has_a_hint_about_the_name(get) -> None:
+    with pytest.raises(ConnectFailed) as caught:
+        get("http://a..invalid")
+    assert caught.value.hint == "check the name in --server"
 
 
 def test_insecure_accepts_an_untrusted_certificate(get, tls) -> None:
@@ -215,6 +274,7 @@ def test_client_certificate_is_sent(get, tmp_path) -> None:
         with pytest.raises((ConnectFailed, ConnectionLost)) as caught:
             get(server.url, ca_bundle=bundle)
     one_line(caught.value)
+    assert "_" not in str(caught.value)
 
 
 def test_plain_http_answer_to_tls_is_not_retryable(get) -> None:

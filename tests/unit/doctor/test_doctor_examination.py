@@ -14,7 +14,7 @@ from uploader_cli import Settings, errors
 from uploader_cli.checks import doctor
 from uploader_cli.checks.doctor import STEPS, examine
 from uploader_cli.checks.doctor.context import Context
-from uploader_cli.checks.doctor.report import DoctorPage, as_json, sentence
+from uploader_cli.checks.doctor.report import DoctorPage, as_json, summary_of
 from uploader_cli.checks.result import Check, Finding, Report, Result, Verdict, failed, passed, skipped, warning
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import cells
@@ -176,7 +176,7 @@ SKEW = result("clock", warning("clock skew of 1:00:00: it is behind", "Set it.")
 def test_the_verdict(live: dict[str, float], results: list[Result], expected: str) -> None:
     seen = context()
     seen.live = live
-    assert sentence(seen, results) == expected
+    assert summary_of(seen, results) == expected
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

@@ -60,6 +60,14 @@ def test_failures_have_reason_and_fix_once_per_cause(run: Script) -> None:
     ]
 
 
+def test_permanent_failures_are_retried_only_once_corrected(run: Script) -> None:
+    run.begin(1)
+    run.start(0)
+    run.fail(0, message="no space left")
+    lines = summary(run.state, run.end(4), width=120, resume_hint="uploader resume")
+    assert lines[-1] == "→ to retry once that is corrected: uploader resume"
+
+
 def test_files_of_several_sessions_have_their_number(run: Script) -> None:
     run.begin(2)
     run.put(ev.SessionCreated("s-2", "personal", 1))

@@ -490,7 +490,14 @@ def test_refused_token_is_asked_for_again_once(wire: Any, tmp_path: Path) -> Non
     with pytest.raises(errors.Unauthorized, match="401 INVALID_TOKEN") as caught:
         called.api.delete("f")
     assert [call.request.headers["Authorization"] for call in wire.calls] == ["Bearer 1", "Bearer 2"]
-    assert "--token-command" in caught.value.hint
+    assert caught.value.hint == "the server refuses this token: it may have expired or be for another server"
+
+
+def test_missing_token_is_named_by_the_ways_to_give_one(wire: Any) -> None:
+    wire.delete(f"{SERVER}/api/upload/file/f", status=401)
+    with pytest.raises(errors.Unauthorized) as caught:
+        Called().api.delete("f")
+    assert caught.value.hint == "give a token with UPLOADER_TOKEN, --token-file or --token-command"
 
 
 def test_new_token_is_used_for_later_calls(wire: Any, tmp_path: Path) -> None:
@@ -593,4 +600,4 @@ def test_redirect_that_echoes_a_secret_is_masked_in_error_and_hint() -> None:
     remember("sesame-0815")
     answer = Answer(302, {"Location": "https://other.test/?token=sesame-0815"}, None, f"{SERVER}/api/x")
     assert "https://other.test/?token=***" in str(answer_error(answer))
-    assert "https://other.test/?token=***" in not_an_upload_server(answer).hint
+    assert "https://other.test/?token=***" in not_an_upload_server(answer, "--server").hint

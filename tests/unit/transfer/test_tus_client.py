@@ -231,6 +231,12 @@ class TestOptions:
         with pytest.raises(errors.NotAnUploadServer):
             client.options()
 
+    def test_redirect_to_a_login_page_is_not_an_upload_server(self) -> None:
+        client, _ = client_of((302, {"Location": "https://login.example/"}))
+        with pytest.raises(errors.NotAnUploadServer) as caught:
+            client.options()
+        assert caught.value.hint == "it points to https://login.example/: is that the address for --tus-endpoint?"
+
     def test_404_is_not_an_upload_server(self) -> None:
         client, _ = client_of((404, {}))
         with pytest.raises(errors.NotAnUploadServer):

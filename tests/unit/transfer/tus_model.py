@@ -448,6 +448,7 @@ def client_of(
 ) -> TusClient:
     """Return the real client, connected to what stands in for `Http`."""
     api: Any = SimpleNamespace(
+        option="--tus-endpoint",
         retry_status=(),
         request=lambda *what, **how: http.request(*what, **how),
         authorization=authorization,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from uploader_cli import errors
 from uploader_cli.checks.doctor import disk, live, network, server, sessions, tus
-from uploader_cli.checks.doctor.report import sentence
-from uploader_cli.checks.result import Report, Result, Verdict, checks_of, failed, skipped, warning
+from uploader_cli.checks.doctor.report import summary_of
+from uploader_cli.checks.result import Report, Result, Verdict, checks_of, failed, sentence, skipped, warning
 from uploader_cli.checks.runner import run
 from uploader_cli.exit_status import Exit, of_error, worst
 from uploader_cli.settings import mask
@@ -49,7 +49,7 @@ def examine(
     code = worst(result.finding.exit for result in results)
     warned = any(result.verdict is Verdict.WARNING for result in results)
     verdict = Verdict.FAIL if code is not Exit.OK else Verdict.WARNING if warned else Verdict.PASS
-    summary, took = mask(sentence(context, results)), time.perf_counter() - began
+    summary, took = mask(summary_of(context, results)), time.perf_counter() - began
     return Report(context.settings.target_url, tuple(results), verdict, summary, code, context.calls, took)
 
 
@@ -99,9 +99,9 @@ def _late(context: Context, step: Check, limit: float) -> Finding:
 
 def _of_error(step: Check, error: errors.UploaderError) -> Finding:
     """Return the finding for an error that the step did not handle."""
-    hint = error.hint or "try again"
-    hint = hint[0].upper() + hint[1:] + ("" if hint.endswith(("?", ".")) else ".")
-    return failed(str(error), hint, exit=of_error(error)) if step.required else warning(str(error), hint)
+    if step.required:
+        return failed(str(error), sentence(error.hint), exit=of_error(error))
+    return warning(str(error), sentence(error.hint))
 
 
 def _clean_up(context: Context) -> None:

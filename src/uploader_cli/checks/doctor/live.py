@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
+from uploader_cli.checks.doctor.sessions import GIVE_TOKEN, OTHER_TOKEN
 from uploader_cli.checks.result import Finding, check, passed, warning
 from uploader_cli.checks.target import Listener
 from uploader_cli.core.events import ChannelReason, Transport
@@ -38,8 +39,9 @@ def websocket(context: Context) -> Finding:
     if status == 404:
         return _missing(context, "the server has no websocket at /socket.io/ (404)")
     if status == 401:
-        cause = "the websocket is refused (401): it requires a valid token"
-        return warning(cause, "Set one with UPLOADER_TOKEN, --token-file or --token-command.", http_status=401)
+        given = context.token or context.own_authorization
+        cause = f"the websocket is refused (401): the server {'refuses the token' if given else 'requires a token'}"
+        return warning(cause, OTHER_TOKEN if given else GIVE_TOKEN, http_status=401)
     if status == 101:
         cause = "the websocket opens, but no messages get through"
     else:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import ssl
 import time
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.checks.doctor.context import ANSWER_LIMIT, address_of
-from uploader_cli.checks.result import Detail, Finding, check, failed, passed, skipped, warning
+from uploader_cli.checks.result import Detail, Finding, check, failed, passed, sentence, skipped, warning
 from uploader_cli.settings import DEFAULT, OPTIONS
+from uploader_cli.transfer.http import BAD_NAME, PROXY_AUTHENTICATION
 
 if TYPE_CHECKING:
     from uploader_cli.checks.doctor.context import Context
@@ -22,9 +21,6 @@ ASK_DNS = "Check the name for typos, and this machine's DNS server or VPN."
 DAY = 86_400.0
 SOON = 14
 """Days before the expiry of a certificate that cause a warning."""
-WRONG_NAME = (62, 64)
-"""OpenSSL's codes (x509_vfy.h): the certificate is for other host names or IP addresses."""
-NOT_YET, EXPIRED = 9, 10
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
 
@@ -57,11 +53,7 @@ def proxy(context: Context) -> Finding:
         return passed("none", proxy=None)
     context.next_hop = address_of(context.proxy)
     where = str(context.next_hop)
-    if context.settings.proxy:
-        source = str(context.settings.sources.get("proxy", "--proxy"))
-    else:
-        names = (f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY")
-        source = next((name for name in names if os.environ.get(name)), "the system")
+    source = context.http.proxy_option
     return passed(f"{where}, from {source}", proxy=where, source=source)
 
 
@@ -106,6 +98,7 @@ def _closed(context: Context, problem: OSError) -> tuple[str, str]:
     where = context.next_hop
     if isinstance(problem, ConnectionRefusedError):
         what, own = ("the proxy", "") if context.proxy else ("the server", " (`uploader serve` listens on 8005)")
+        own = "" if context.settings.tus_endpoint else own
         cause = f"port {where.port} of {where.host} is closed: nothing listens there"
         return cause, f"Start {what}, or correct the port in {_option(context)}{own}."
     if isinstance(problem, TimeoutError):
@@ -120,11 +113,14 @@ def _closed(context: Context, problem: OSError) -> tuple[str, str]:
 
 
 def _option(context: Context) -> str:
-    return "--proxy" if context.proxy else context.option
+    return context.http.proxy_option if context.proxy else context.option
 
 
 class _ProxyRefused(OSError):
-    pass
+    def __init__(self, said: str) -> None:
+        """`said` is the first line of the answer, empty without one."""
+        super().__init__(f"it answered {said.partition(' ')[2]!r}" if said else "it closed the connection")
+        self.status = "".join(said.split(" ")[1:2])
 
 
 @check("tls", "TLS", rests_on="tcp")
@@ -140,10 +136,13 @@ def tls(context: Context) -> Finding:
     except ssl.SSLCertVerificationError as error:
         return _distrusted(context, error)
     except ssl.SSLError as error:
-        return failed(*_no_tls(context, error))
+        cause, hint = context.http.tls_cause(error, context.server.host)
+        return failed(f"no TLS with {context.server}: {cause}", sentence(hint))
     except _ProxyRefused as error:
         cause = f"the proxy does not connect to {context.server}: {error}"
         hint = f"Let the proxy allow CONNECT to port {context.server.port}, or use another one with --proxy."
+        if error.status == str(PROXY_AUTHENTICATION):
+            hint = f"Put name and password into {context.http.proxy_option}."
         return failed(cause, hint)
     except OSError as error:
         why = "no answer" if isinstance(error, TimeoutError) else error.strerror or "the connection was closed"
@@ -172,7 +171,7 @@ def _tunnel(raw: socket.socket, context: Context) -> None:
         head += piece
     said = head.partition(b"\r\n")[0].decode("latin-1")
     if said.split(" ")[1:2] != ["200"]:
-        raise _ProxyRefused(f"it answered {said.partition(' ')[2]!r}" if said else "it closed the connection")
+        raise _ProxyRefused(said)
 
 
 def _ssl_context(context: Context, *, names: bool) -> ssl.SSLContext:
@@ -213,8 +212,8 @@ def _accepted(secured: ssl.SSLSocket) -> Finding:
 
 
 def _distrusted(context: Context, error: ssl.SSLCertVerificationError) -> Finding:
-    host, words = context.server.host, error.verify_message
-    if error.verify_code in WRONG_NAME:
+    host = context.server.host
+    if error.verify_code in BAD_NAME:
         try:
             with _handshake(context, None) as secured:
                 listed = _names(dict(secured.getpeercert() or {}))
@@ -225,25 +224,8 @@ def _distrusted(context: Context, error: ssl.SSLCertVerificationError) -> Findin
         return failed(
             cause, f"Use one of these names in {context.option}, or get a certificate for this one.", names=listed
         )
-    if error.verify_code in (EXPIRED, NOT_YET):
-        cause = f"the certificate {'has expired' if error.verify_code == EXPIRED else 'is not valid yet'} ({words})"
-        return failed(cause, "Renew the server's certificate, or correct this machine's clock.")
-    given = context.settings.ca_bundle
-    known = f" in {Path(given).name} (--ca-bundle)" if given else ""
-    cause = f"the TLS authority is unknown{known}: the certificate of {host} is not trusted ({words})"
-    return failed(cause, "Give the authority's certificate with --ca-bundle FILE; --insecure disables the protection.")
-
-
-def _no_tls(context: Context, error: ssl.SSLError) -> tuple[str, str]:
-    """Return why the handshake failed, and the fix."""
-    reason = (error.reason or "").replace("_", " ").lower()
-    if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
-        cause = f"port {context.server.port} of {context.server.host} does not use TLS"
-        return cause, f"Use http:// in {context.option}, or the port with TLS."
-    if "certificate required" in reason or "handshake failure" in reason:
-        cause = f"the server refused the TLS handshake ({reason}): it may require a client certificate"
-        return cause, "Give one with --client-cert FILE."
-    return f"no TLS with {context.server}: {reason or error}", f"Check the scheme and the port in {context.option}."
+    cause, hint = context.http.tls_cause(error, host)
+    return failed(cause, sentence(hint))
 
 
 def _names(certificate: dict[str, Any]) -> list[str]:

@@ -105,7 +105,7 @@ class DoctorPage(Page):
         return "ok" if verdict is Verdict.PASS and not self._glyphs else super()._sign(verdict)
 
 
-def sentence(context: Context, results: Sequence[Result]) -> str:
+def summary_of(context: Context, results: Sequence[Result]) -> str:
     """Return what an upload can expect, and the causes of problems."""
     broken = next((result for result in results if result.verdict is Verdict.FAIL), None)
     if broken is not None:

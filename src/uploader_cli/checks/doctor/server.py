@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.checks.doctor.context import ANSWER_LIMIT
-from uploader_cli.checks.result import Detail, Finding, check, failed, passed, skipped, warning
+from uploader_cli.checks.doctor.sessions import GIVE_TOKEN, OTHER_TOKEN
+from uploader_cli.checks.result import Detail, Finding, check, failed, passed, sentence, skipped, warning
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_http_date, parse_limits, parse_time, text
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock as hours
@@ -43,10 +44,11 @@ def health(context: Context) -> Finding:
     except errors.NetworkError as error:
         return failed(*_silent(context, error))
     answer = context.health.answer
-    if answer.status in (401, 403, 407):
-        whose = "the proxy" if answer.status == 407 else "the server, or a proxy before it,"
-        option = "Add the proxy's user and password to --proxy" if answer.status == 407 else "Set a token or --header"
-        return failed(f"{whose} requires authentication ({answer.status})", f"{option}.", exit=Exit.NOT_AUTHORISED)
+    if answer.status in (401, 403):
+        cause = f"the server, or a proxy before it, requires authentication ({answer.status})"
+        if answer.authorized:
+            cause = f"the server, or a proxy before it, refuses the token ({answer.status})"
+        return failed(cause, OTHER_TOKEN if answer.authorized else GIVE_TOKEN, exit=Exit.NOT_AUTHORISED)
     if answer.status >= 500:
         known = dict.fromkeys((503, 504), "it is overloaded or under maintenance")
         why = {**known, 502: "the server behind its proxy is down"}.get(answer.status, "it has an internal error")
@@ -76,12 +78,11 @@ def _silent(context: Context, error: errors.NetworkError) -> tuple[str, str]:
             f"{OPERATOR}, or to restart it.",
         )
     if isinstance(error, errors.ConnectFailed):
-        hint = "Check --proxy: it does not reach the server." if context.proxy else "Check the URL in --server."
-        return str(error), hint
+        return str(error), sentence(error.hint)
     other = "http" if context.secure else "https"
     return (
         f"the server cut the connection instead of answering ({error})",
-        f"Check the port, and whether --server needs {other}://.",
+        f"Check the port, and whether {context.option} needs {other}://.",
     )
 
 
@@ -106,15 +107,15 @@ def _doubtful(context: Context, answer: Answer) -> Finding:
     """Check with one more request whether it is an upload server with an unusual `/health`."""
     target = redirect_target(answer)
     if target is not None:
-        return failed(f"the server redirects to {target}", f"Use --server {target.removesuffix('/health')}.")
+        return failed(f"the server redirects to {target}", f"Use {target.removesuffix('/health')} in {context.option}.")
     if is_tus(answer):
-        return failed("this is a tus server, which has no sessions", "Use --tus-endpoint instead of --server.")
+        return failed("this is a tus server, which has no sessions", f"Use --tus-endpoint instead of {context.option}.")
     probe = context.call("GET", f"/api/upload/progress/{NOBODY}").answer
     if error_code(probe.body) not in ("", NO_ROUTE):
         return passed(f"upload server, though its /health answers {answer.status}", kind="upload server", tus=False)
     kind = (answer.headers.get("Content-Type") or "nothing").partition(";")[0]
     cause = f"this is not an upload server: /health answers {answer.status} with {kind}"
-    hint = "Check host, port and path of --server; a proxy or another web site may answer instead."
+    hint = f"Check the host, port and path in {context.option}; a proxy or another web site may answer instead."
     return failed(cause, hint, http_status=answer.status, content_type=kind)
 
 

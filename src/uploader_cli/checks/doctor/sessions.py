@@ -28,7 +28,8 @@ FEW = 20
 UNAVAILABLE = (502, 503, 504)
 LATER = "Try again; if it persists, contact the server's operator."
 USED_UP = "because the rate limit is used up"
-GIVE_TOKEN = "Set a valid one with UPLOADER_TOKEN, --token-file or --token-command."  # noqa: S105 - a sentence
+GIVE_TOKEN = "Set one with UPLOADER_TOKEN, --token-file or --token-command."  # noqa: S105 - a sentence
+OTHER_TOKEN = "It may have expired or be for another server: get a new one."  # noqa: S105 - a sentence
 
 
 @check("session", "session", rests_on="health", required=False)
@@ -46,7 +47,7 @@ def session(context: Context) -> Finding:
         return passed(
             f"a new one in {opened.category or 'no category'}; cancelled at the end", session=opened.session_id
         )
-    if (refused := refusal(context, answer)) is not None:
+    if (refused := refusal(answer)) is not None:
         return refused
     error = answer_error(answer)
     return failed(f"no session was created: {error}", "Contact the server's operator.", exit=of_error(error))
@@ -61,7 +62,7 @@ def _known(context: Context, asked: str) -> Finding:
         cause = f"the session has expired or never existed: the server does not know {asked}"
         hint = "Upload again, in a new session. Some servers know a session only while its files are processed."
         return warning(cause, hint, session=asked, state=None)
-    return refusal(context, answer) or _odd(answer)
+    return refusal(answer) or _odd(context, answer)
 
 
 @check("polling", "HTTP polling", rests_on="session")
@@ -81,11 +82,11 @@ def polling(context: Context) -> Finding:
     if SLOW_POLL_MS < ms < HOPELESS_MS or answer.status in UNAVAILABLE:  # once more: it may have been accidental
         answer, again, _ = context.call("GET", path)
         ms = min(ms, again)
-    if (refused := refusal(context, answer)) is not None:
+    if (refused := refusal(answer)) is not None:
         return refused
     is_progress = answer.ok and parse_progress(answer.body, Transport.HTTP) is not None
     if not is_progress and error_code(answer.body) in ("", NO_ROUTE):
-        return _odd(answer)
+        return _odd(context, answer)
     context.poll_ms = ms
     if ms > SLOW_POLL_MS:
         cause = f"slow polling ({ms:,.0f} ms): progress without a live connection is late"
@@ -107,9 +108,9 @@ def token(context: Context) -> Finding:
     code = error_code(answer.body)
     if answer.status in (401, 403):
         return warning(
-            f"the server refuses the token ({answer.status}{f' {code}' if code else ''}): it has expired, or is for "
-            "another server; uploads need none here, `uploader delete` does",
-            GIVE_TOKEN,
+            f"the server refuses the token ({answer.status}{f' {code}' if code else ''}): uploads need none here, "
+            "`uploader delete` does",
+            OTHER_TOKEN,
             http_status=answer.status,
             code=code,
         )
@@ -155,13 +156,13 @@ def _used_up(context: Context, seconds: float, most: int | None) -> Finding:
     return warning(cause, hint, **details)
 
 
-def refusal(context: Context, answer: Answer) -> Finding | None:
+def refusal(answer: Answer) -> Finding | None:
     """Return the finding for a refused request to `/api` (permission, rate limit, server error), else None."""
     if answer.status in (401, 403):
-        what = "refuses the token" if context.token else "requires a token"
+        what = "refuses the token" if answer.authorized else "requires a token"
         code = error_code(answer.body)
         cause = f"the server {what} ({answer.status}{f' {code}' if code else ''})"
-        hint = GIVE_TOKEN if context.token else GIVE_TOKEN.replace("a valid one", "one")
+        hint = OTHER_TOKEN if answer.authorized else GIVE_TOKEN
         return failed(cause, hint, exit=Exit.NOT_AUTHORISED, http_status=answer.status, code=code)
     if answer.status == 429:
         return skipped(USED_UP)
@@ -173,10 +174,10 @@ def refusal(context: Context, answer: Answer) -> Finding | None:
     return None
 
 
-def _odd(answer: Answer) -> Finding:
+def _odd(context: Context, answer: Answer) -> Finding:
     target = redirect_target(answer)
     if target is not None:
-        return failed(f"requests to /api are redirected to {target}", "Use that host and path as --server.")
+        return failed(f"requests to /api are redirected to {target}", f"Use that host and path in {context.option}.")
     said = error_code(answer.body) or "without an error code"
     cause = f"this is not an upload server: /api/upload answers {answer.status} {said}"
-    return failed(cause, "Check host, port and path of --server.", http_status=answer.status)
+    return failed(cause, f"Check the host, port and path in {context.option}.", http_status=answer.status)

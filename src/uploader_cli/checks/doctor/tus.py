@@ -34,10 +34,10 @@ def endpoint(context: Context) -> Finding:
         answer = context.call("HEAD", unknown_upload(where), headers={"Tus-Resumable": VERSION}).answer
     target = redirect_target(answer)
     if target is not None:
-        return failed(f"the tus endpoint redirects to {target}", f"Use that URL as {context.option}.")
+        return failed(f"the tus endpoint redirects to {target}", f"Use that URL in {context.option}.")
     if not is_tus(answer):
         cause = f"{where} does not answer as a tus server ({answer.status})"
-        return refusal(context, answer) or failed(cause, _reach(context), http_status=answer.status)
+        return refusal(answer) or failed(cause, _reach(context), http_status=answer.status)
     if options.status in (404, 410):
         return failed(f"{where} is not the endpoint of the tus server ({options.status})", _reach(context))
     try:
@@ -50,7 +50,7 @@ def endpoint(context: Context) -> Finding:
 
 def _reach(context: Context) -> str:
     if context.settings.tus_endpoint:
-        return f"Check host, port and path of {context.option}; a proxy or another web site may answer instead."
+        return f"Check the host, port and path in {context.option}; a proxy or another web site may answer instead."
     return "Let the proxy before the server pass this path with all methods."
 
 
@@ -74,7 +74,7 @@ def body_limit(context: Context) -> Finding:
     if answer is not None and answer.status == 429:
         return skipped(USED_UP)
     if answer is not None and answer.status == 401:
-        return refusal(context, answer) or skipped("")
+        return refusal(answer) or skipped("")
     if answer is not None and context.tus is not None and is_blocked(answer):
         cause = f"a proxy or firewall blocks PATCH ({answer.status})"
         hint = "Let PATCH pass; until then uploads send POST with X-HTTP-Method-Override."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uploader_cli.checks.page import Page
 from uploader_cli.checks.result import BROKEN, Verdict
@@ -73,22 +73,30 @@ def _ids(results: Sequence[Result]) -> str:
 
 
 class SmokePage(Page):
-    """A table of verdicts, the failures, what is left on the server, and a summary line."""
+    """A table of verdicts, failures with their details, what is left on the server, and a summary line."""
 
     command, narrow = "smoke", 70
     _said = ""
+
+    def __init__(self, *, strict: bool = False, **how: Any) -> None:
+        """`strict` is that of the run; the other arguments are those of `Page`."""
+        super().__init__(**how)
+        self._strict = strict
 
     def running(self, check: Check) -> str:
         """Return the line of the running check."""
         return f"{'…' if self._glyphs else '.'} {check.id}"
 
     def row(self, result: Result) -> list[str]:
-        """Return the lines of one check, without repeating the previous message."""
-        if self._quiet:
-            return []
+        """Return the lines of one check, without repeating the previous message; all about a failure is here."""
         check, verdict, message = result.check, result.verdict, result.finding.message
+        broken = verdict in BROKEN
+        if self._quiet and not (broken and counts(result, strict=self._strict)):
+            return []
         said, self._said = message if message != self._said else "", message
-        if self._verbose and verdict in (Verdict.PASS, Verdict.NOT_OFFERED):
+        if broken:
+            said = check.description + ("" if check.required else " (not required)")
+        elif self._verbose and verdict in (Verdict.PASS, Verdict.NOT_OFFERED):
             said = f"{check.description} ({message})" if message else check.description
         ran = verdict not in (Verdict.NOT_OFFERED, Verdict.SKIPPED, Verdict.NOT_RUN)
         title = f"{check.id:<{_ID}}{span(result.seconds) if ran else '':>{_TIME}}"
@@ -97,26 +105,19 @@ class SmokePage(Page):
         else:
             words = "" if verdict is Verdict.PASS else verdict.words
             lines = self._below(f"{self._sign(verdict)} {title}", ": ".join(filter(None, (words, said))))
-        return self._painted(lines, verdict)
+        return [*self._painted(lines, verdict), *(self._why(result) if broken else ())]
 
     def end(self, report: Report) -> list[str]:
-        """Return the failures, what was left on the server, the requests and time used, and the summary."""
+        """Return what was left on the server, the requests and time used, and the summary."""
         if self._quiet and report.ok:
             return []
         spent = f"{report.calls} of {plural(report.budget, 'call')} used, {span(report.seconds)}"
-        lines = [line for result in report.results for line in self._failure(result, report)]
-        lines += [*self._left(report.left), *self._summary(report, spent)]
+        lines = [*self._left(report.left), *self._summary(report, spent)]
         return lines[1:] if self._quiet else lines
 
-    def _failure(self, result: Result, report: Report) -> list[str]:
-        if result.verdict not in BROKEN or (self._quiet and not counts(result, strict=report.strict)):
-            return []
-        check, found = result.check, result.finding
-        optional = "" if check.required else " (not required)"
-        title = f"{self._sign(found.verdict)} {check.id}: {check.description}{optional}"
-        lines = ["", *self._painted(wrap(title, self._width, rest="  "), found.verdict)]
-        where = "error" if found.verdict is Verdict.ERROR else "in"
-        for name, text in {where: found.message, **_details(result)}.items():
+    def _why(self, result: Result) -> list[str]:
+        lines, where = [], "error" if result.verdict is Verdict.ERROR else "in"
+        for name, text in {where: result.finding.message, **_details(result)}.items():
             if text:
                 lines += self._beside(f"  {name:<8}  ", text)
         return lines
@@ -175,11 +176,9 @@ def report_json(report: Report) -> dict[str, object]:
     }
 
 
-def annotated(report: Report) -> Iterator[str]:
-    """Yield a line for GitHub Actions for each of the first results that make the run fail."""
-    against = [result for result in report.results if counts(result, strict=report.strict)]
-    for result in against[: github.MOST]:
-        yield github.error(_in_words(result), title=f"uploader smoke: {result.id}")
+def annotation(result: Result) -> str:
+    """Return the line for GitHub Actions of a result that makes the run fail."""
+    return github.error(_in_words(result), title=f"uploader smoke: {result.id}")
 
 
 def markdown(report: Report) -> Iterator[str]:
@@ -196,10 +195,10 @@ def markdown(report: Report) -> Iterator[str]:
 
 
 def _in_words(result: Result) -> str:
-    """Return what a failed check expects, where it failed, and what it got, in one line."""
+    """Return what a failed check expects, where it failed, what it got, and the fix, in one line."""
     found = result.finding
     difference = f"expected {found.expected}, got {found.got}" if found.expected else ""
-    return "; ".join(filter(None, (result.check.description, found.message, difference)))
+    return "; ".join(filter(None, (result.check.description, found.message, difference, found.hint)))
 
 
 def junit(report: Report, when: datetime) -> Iterator[str]:

@@ -109,7 +109,7 @@ class Site(Target):
         own |= headers or {}
         answer = self.http.request(method, url, json=json, body=body, headers=own, read_timeout=limit)
         if is_tus(answer) and not (self.settings.tus_endpoint or self.speaks):
-            raise not_an_upload_server(answer)
+            raise not_an_upload_server(answer, self.option)
         self.answered = True
         if counted:
             self._note(answer, place)
@@ -152,11 +152,6 @@ class Site(Target):
     def may_delete(self) -> bool:
         """Whether requests carry an authorization for `DELETE`: a token, or a header."""
         return bool(self.token) or self.own_authorization
-
-    @property
-    def own_authorization(self) -> bool:
-        """Whether `--header` sets one."""
-        return any(name.lower() == "authorization" for name in self.settings.headers)
 
     @property
     def shut_out(self) -> bool:

@@ -245,7 +245,7 @@ def checksum(site: Site) -> str:
         got = ", ".join(sorted(algorithms)) or "none"
         raise Violation("the checksum algorithms that are offered", expected="sha1 among them", got=got)
     content = _data(site)
-    url = _create_sized(site, "tus-checksum", content)
+    url = _create_sized(site, "tus-checksum", content, removable=True)
     for name, (start, length) in zip(known, parts(len(content), len(known)), strict=False):
         piece = content[start : start + length]
         digest = hashlib.new(name, piece, usedforsecurity=False).digest()

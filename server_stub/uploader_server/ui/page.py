@@ -1,0 +1,49 @@
+"""The web page at `/` (docs/web.md): static files, which any client may read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.responses import FileResponse
+from starlette.routing import Route
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+STATIC = Path(__file__).parent / "static"
+TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain",
+}
+"""Media types by suffix; those of `mimetypes` depend on the system."""
+FILES = {
+    "/": STATIC / "index.html",
+    **{f"/ui/{path.relative_to(STATIC).as_posix()}": path for path in STATIC.rglob("*") if path.suffix in TYPES},
+}
+"""The files of the page by URL path."""
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none';"
+        " form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+def page_routes() -> list[Route]:
+    """Return one route for each file."""
+    return [Route(path, _serve, include_in_schema=False) for path in FILES]
+
+
+async def _serve(request: Request) -> Response:
+    path = FILES[request.scope["path"]]
+    # Only the directories of libraries have a version in their names.
+    caching = "public, max-age=31536000, immutable" if "/vendor/" in request.scope["path"] else "no-cache"
+    return FileResponse(path, headers={**HEADERS, "cache-control": caching}, media_type=TYPES[path.suffix])

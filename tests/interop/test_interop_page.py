@@ -1,0 +1,281 @@
+"""The page of the bundled server in Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+from command import finish, start
+from foreign import chromium_path, open_session
+from patience import PATIENCE
+from serving import running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Locator, Page
+
+    from uploader_server.serving import EmbeddedServer
+
+pytestmark = [pytest.mark.interop, pytest.mark.debian]
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+TOKEN = "the-token-of-the-page"
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import expect, sync_playwright  # at the top it would slow every run of the other tests
+
+    expect.set_options(timeout=PATIENCE * 1000)
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium_path(), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """Return a new page, which must have no exception and no violation of its policy."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE * 1000)
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if "Policy" in message.text else None)
+    yield page
+    context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedServer]:
+    with running_server(packs=True) as server:
+        yield server
+
+
+def expect(locator: Locator) -> Any:
+    from playwright.sync_api import expect
+
+    return expect(locator)
+
+
+def row(page: Page, name: str) -> Locator:
+    return page.locator("#rows li").filter(has_text=name)
+
+
+def send(server: EmbeddedServer, session: str, name: str) -> None:
+    """Send one file as another client."""
+    fields = {"sessionId": session, "category": "personal"}
+    parts = [("files", (name, b"content", "video/mp4"))]
+    answer = requests.post(f"{server.url}/api/upload/batch", data=fields, files=parts, timeout=PATIENCE)
+    answer.raise_for_status()
+
+
+def new_session(server: EmbeddedServer, files: int) -> str:
+    wanted = {"category": "personal", "expectedFiles": files}
+    return str(requests.post(f"{server.url}/api/upload/session", json=wanted, timeout=PATIENCE).json()["sessionId"])
+
+
+def test_page_shows_1000_files_of_a_command(page: Page, server: EmbeddedServer, tmp_path: Path) -> None:
+    """A large file, in a session of its own, is followed while it is sent; two small ones fail."""
+    server.faults.add("fail-file:broken*")
+    folder = tmp_path / "trip"
+    folder.mkdir()
+    for number in range(1000):
+        (folder / f"{'broken' if number < 2 else 'photo'}-{number:04}.jpg").write_bytes(b"%d" % number)
+    (folder / "clip.mp4").write_bytes(bytes(6 * MIB))
+    page.goto(server.url)
+    uploading = start("upload", folder, "-s", server.url, "--limit-rate", "2M", home=tmp_path)
+    page.locator("#sessions a").filter(has_text="0 of 1 file").click()
+    expect(row(page, "clip.mp4").locator(".percent")).to_have_text(re.compile(r"^[1-9]\d? %$"))
+    expect(page.locator("#status")).to_have_text("Uploading")
+    assert finish(uploading).code == 4
+    expect(page.locator("#status")).to_have_text("Completed")
+    page.locator("#sessions a").filter(has_text="failed").click()
+    expect(page.locator("#status")).to_have_text("Partial")
+    expect(page.locator("#counted")).to_have_text("998 of 1,000 files · 2 failed")
+    expect(page.locator("#filters")).to_have_text("All 1,000Running 0Failed 2Done 998")
+    expect(page.locator("#rows li")).to_have_count(200)
+    page.get_by_role("button", name="Show 200 more of 1,000").click()
+    expect(page.locator("#rows li")).to_have_count(400)
+    page.get_by_role("button", name="Failed 2").click()
+    expect(page.locator("#rows .error")).to_have_text(["Failed by the server's option --fail-file"] * 2)
+
+
+def test_page_polls_while_the_socket_is_lost(page: Page, server: EmbeddedServer) -> None:
+    session = new_session(server, 3)
+    calls = ("GET", f"/api/upload/progress/{session}")
+    page.goto(f"{server.url}/#{session}")
+    channel = page.locator("#channel")
+    expect(channel).to_have_text("Live")
+    server.faults.set_realtime("off")
+    expect(channel).to_have_text("Polling")
+    send(server, session, "polled.mp4")
+    expect(row(page, "polled.mp4").locator(".percent")).to_have_text("completed")
+    server.faults.set_realtime(None)
+    expect(channel).to_have_text("Live")
+    expect(page.locator("#counted")).to_have_text("1 of 3 files")
+    polls = server.faults.count(*calls)
+    assert polls > 1
+    send(server, session, "live.mp4")
+    expect(row(page, "live.mp4").locator(".percent")).to_have_text("completed")
+    assert server.faults.count(*calls) <= polls + 1  # one after the reconnection may be under way
+
+
+def test_page_shows_the_stages_of_an_analysis(page: Page) -> None:
+    with running_server(analysis_seconds=3) as server:
+        session = open_session(server)
+        send(server, session, "a.mp4")
+        page.goto(server.url)
+        address, video = f"{server.url}/api/ai/analyze/content", {"videoPath": "/uploads/personal/a.mp4"}
+        analysing = threading.Thread(target=requests.post, args=(address,), kwargs={"json": video}, daemon=True)
+        analysing.start()
+        stages = page.locator("#analyses .stages li")
+        expect(page.locator("#analyses .badge")).to_have_text("Running")
+        expect(stages.nth(2)).to_have_attribute("data-status", "running")
+        expect(stages.nth(1)).to_have_text("model analysis Completed")
+        expect(page.locator("#analyses .badge")).to_have_text("Completed")
+        expect(stages.nth(4)).to_have_text("saving Completed")
+        analysing.join(PATIENCE)
+
+
+def test_dropped_folder_is_uploaded_with_its_paths(page: Page, server: EmbeddedServer, tmp_path: Path) -> None:
+    """Dropped by the protocol of the browser's tools, because scripts can't make a drop of files."""
+    files = {"trip/a.txt": b"one", "trip/day 1/夏 %.bin": b"two" * 9, "trip/empty": b""}
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    page.goto(server.url)
+    expect(page.locator("#add")).to_be_visible()
+    tools = page.context.new_cdp_session(page)
+    dropped = {"items": [], "files": [str(tmp_path / "trip")], "dragOperationsMask": 1}
+    tools.send("Input.dispatchDragEvent", {"type": "dragEnter", "x": 640, "y": 400, "data": dropped})
+    tools.send("Input.dispatchDragEvent", {"type": "dragOver", "x": 640, "y": 400, "data": dropped})
+    expect(page.locator("#overlay")).to_be_visible()
+    tools.send("Input.dispatchDragEvent", {"type": "drop", "x": 640, "y": 400, "data": dropped})
+    expect(page.locator("#status")).to_have_text("Completed")
+    expect(page.locator("#counted")).to_have_text("3 of 3 files")
+    expect(page.locator("#overlay")).to_be_hidden()
+    stored = server.root / "personal"
+    assert {
+        path.relative_to(stored).as_posix(): path.read_bytes() for path in stored.rglob("*") if path.is_file()
+    } == files
+
+
+def test_watch_follows_an_upload_of_the_page(page: Page, server: EmbeddedServer, tmp_path: Path) -> None:
+    server.faults.add("stall:create#1:in,seconds=2,at=64K")
+    (tmp_path / "clip.mp4").write_bytes(bytes(200_000))
+    page.goto(server.url)
+    page.get_by_label("Category").select_option("scenic")
+    page.get_by_label("Choose files").set_input_files(tmp_path / "clip.mp4")
+    expect(page.get_by_role("button", name="Cancel upload")).to_be_visible()
+    session = page.url.partition("#")[2]
+    watched = finish(start("watch", session, "-s", server.url, "--json", home=tmp_path))
+    assert (watched.code, [event["path"] for event in watched.of("file.completed")]) == (0, ["clip.mp4"])
+    expect(page.locator("#status")).to_have_text("Completed")
+    assert (server.root / "scenic/clip.mp4").stat().st_size == 200_000
+
+
+def test_upload_resumes_after_a_reload(page: Page, server: EmbeddedServer, tmp_path: Path) -> None:
+    """The server stops reading in the large file; after the reload it continues there, in the same session."""
+    large, small = tmp_path / "large.mp4", tmp_path / "small.mp4"
+    large.write_bytes(bytes(range(256)) * 4096 * 8)
+    small.write_bytes(b"small")
+    for fault in ("slow:patch#1:4M", f"stall:patch#1:in,seconds={PATIENCE:.0f},at=2M"):
+        server.faults.add(fault)
+    page.goto(server.url)
+    page.get_by_label("Choose files").set_input_files([large, small])
+    expect(row(page, "large.mp4").locator(".percent")).to_have_text(re.compile(r"^[1-9]\d? %$"))
+    expect(row(page, "small.mp4").locator(".percent")).to_have_text("completed")
+    session = page.url
+    page.reload()
+    expect(page.locator("#notices")).to_contain_text("Choose large.mp4 again")
+    page.get_by_label("Choose files").set_input_files([large, small])
+    expect(page.locator("#status")).to_have_text("Completed")
+    expect(page.locator("#counted")).to_have_text("2 of 2 files")
+    expect(page.locator("#notices .notice")).to_have_count(0)
+    assert page.url == session
+    assert server.faults.count("POST", "/api/upload/files/") == 2
+    patched = sum(entry.received for entry in server.faults.requests if entry.method == "PATCH")
+    assert patched < large.stat().st_size + 2 * MIB
+    assert (server.root / "personal/large.mp4").read_bytes() == large.read_bytes()
+
+
+def test_refused_files_are_named(page: Page, tmp_path: Path) -> None:
+    """One that the page knows to be refused, and one whose session is cancelled by somebody else."""
+    with running_server(types=("mp4",)) as server:
+        server.faults.add(f"stall:create#1:in,seconds={PATIENCE:.0f},at=1K")
+        (tmp_path / "a.mp4").write_bytes(bytes(9000))
+        (tmp_path / "b.txt").write_bytes(b"text")
+        page.goto(server.url)
+        page.get_by_label("Choose files").set_input_files([tmp_path / "a.mp4", tmp_path / "b.txt"])
+        expect(page.locator("#notices")).to_contain_text("Not sent: b.txt (type not accepted)")
+        expect(page.locator("#counted")).to_have_text("0 of 1 file")
+        session = page.url.partition("#")[2]
+        requests.post(f"{server.url}/api/upload/cancel/{session}", timeout=PATIENCE)
+        expect(page.locator("#notices")).to_contain_text("Refused: a.mp4")
+        expect(page.locator("#status")).to_have_text("Cancelled")
+
+
+def test_page_asks_for_the_token_and_lists_nothing_without_it(page: Page) -> None:
+    with running_server(auth_token=TOKEN) as server:
+        asked, headers = {"category": "personal", "expectedFiles": 1}, {"authorization": f"Bearer {TOKEN}"}
+        requests.post(f"{server.url}/api/upload/session", json=asked, headers=headers, timeout=PATIENCE)
+        page.goto(server.url)
+        dialog = page.get_by_role("dialog", name="Token")
+        expect(dialog).to_be_visible()
+        expect(page.locator("#wrong")).to_be_hidden()
+        for given in ("wrong", TOKEN):
+            assert page.locator("#sessions li").count() == 0
+            page.get_by_role("textbox", name="Token").fill(given)
+            page.keyboard.press("Enter")
+            if given != TOKEN:
+                expect(page.locator("#wrong")).to_be_visible()
+        expect(dialog).to_be_hidden()
+        expect(page.locator("#sessions li")).to_have_count(1)
+        expect(page.locator("#channel")).to_have_text("Live")
+        assert TOKEN not in page.url
+
+
+def test_page_is_usable_by_keyboard_and_on_a_phone(page: Page, server: EmbeddedServer) -> None:
+    session = open_session(server)
+    send(server, session, "a.mp4")
+    page.set_viewport_size({"width": 390, "height": 844})
+    grounds = set()
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.goto(server.url)
+        grounds.add(page.evaluate("() => getComputedStyle(document.body).backgroundColor"))
+    assert len(grounds) == 2
+    link = page.get_by_role("navigation", name="Sessions").get_by_role("link")
+    expect(link).to_have_text(re.compile("personal .*Completed", re.DOTALL))
+    press_until(page, "Tab", link)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text(f"personal {session[:8]}")
+    expect(link).to_be_hidden()
+    expect(page.get_by_role("progressbar", name="Progress of the session")).to_have_js_property("value", 100)
+    expect(page.get_by_role("img", name=re.compile("Throughput of the last two minutes: now .* peak"))).to_be_visible()
+    done = page.get_by_role("button", name="Done 1")
+    press_until(page, "Tab", done)
+    page.keyboard.press("Space")
+    expect(done).to_have_attribute("aria-pressed", "true")
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    back = page.get_by_role("link", name="All sessions")
+    press_until(page, "Shift+Tab", back)
+    page.keyboard.press("Enter")
+    expect(link).to_be_visible()
+
+
+def press_until(page: Page, key: str, target: Locator) -> None:
+    """Press a key until the target has the focus."""
+    for _ in range(20):
+        page.keyboard.press(key)
+        if target.evaluate("node => node === document.activeElement"):
+            return
+    raise AssertionError(f"{target} is not reached by {key}")
