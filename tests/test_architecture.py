@@ -17,17 +17,19 @@ PACKAGES = {
     "core": "core",
     "errors": "core.codes",  # the vocabulary of failures
     "exit_status": "errors core.codes",
+    "extras": "errors",
     "settings": "errors settings",
-    "selection": "core errors selection",
-    "transfer": "core errors settings transfer",
+    "selection": "core errors sources selection",
+    "transfer": "core errors settings sources transfer",
     "realtime": "core realtime",
     "render": "core render",
-    "report": "core errors exit_status report render.words",
-    "fleet": "core errors settings selection transfer fleet __version__",
+    "report": "core errors exit_status report render.words render.rows",
+    "sources": "errors",
+    "fleet": "core errors extras settings selection transfer sources fleet __version__",
     "checks": "core errors exit_status settings checks realtime.socket realtime.policy render.words render.github "
     "report.junit report.markdown transfer.http transfer.wire transfer.api transfer.pacing transfer.bodies "
     "transfer.journal.schema",
-    "cli": "run settings signals errors exit_status render.ndjson cli __version__",  # ndjson: --json-schema
+    "cli": "run settings signals errors extras exit_status render.ndjson cli __version__",  # ndjson: --json-schema
 }
 """Each package, and what it may import of ours."""
 
@@ -37,7 +39,7 @@ SHARED = {
     "socketio": "realtime.socket",
     "engineio": "realtime.socket",
     "websocket": "realtime.websocket",
-    "rich": "render.live",
+    "rich": "render.live run.report_show",
     "tenacity": "transfer.retry",
     "pathspec": "selection.filters",
     "typer": "cli",
@@ -45,6 +47,7 @@ SHARED = {
     "pytest": "pytest_plugin",
     "dask": "fleet",
     "distributed": "fleet",
+    "fsspec": "sources",
 }
 """A dependency, and who may import it."""
 

@@ -25,9 +25,9 @@ class Refused(Exception):
 
 @dataclass
 class Upload:
-    """One upload, with the sizes of the chunks that it was sent in."""
+    """One upload, with the sizes of the chunks that it was sent in; `length` is None until it is known."""
 
-    length: int
+    length: int | None
     metadata: dict[str, str] = field(default_factory=dict)
     content: bytearray = field(default_factory=bytearray)
     chunks: list[int] = field(default_factory=list)
@@ -40,6 +40,8 @@ class Service:
     """
 
     extensions: ClassVar[str] = "creation"
+    methods: ClassVar[str] = "OPTIONS POST HEAD PATCH"
+    query: ClassVar[str] = ""  # of the URLs of uploads
     lock_status: ClassVar[int] = 423
 
     def __init__(self) -> None:
@@ -54,6 +56,12 @@ class Service:
         """The only upload."""
         (upload,) = self.uploads.values()
         return upload
+
+    def existing(self, length: int | None, content: bytes = b"") -> str:
+        """Create an upload as the service's own API does; return its URL."""
+        name = f"u{len(self.uploads)}"
+        self.uploads[name] = Upload(length, content=bytearray(content))
+        return f"{self.url}{name}{self.query and '?'}{self.query}"
 
     def create(self, upload: Upload, headers: dict[str, str]) -> dict[str, str]:
         """Check a new upload; return headers of the answer."""
@@ -84,6 +92,28 @@ class CloudflareStream(Service):
         # "Chunk size must be divisible by 256 KiB"; the final chunk is exempt
         if size % (256 * KIB) and not is_last:
             raise Refused(400, f"a chunk of {size} bytes is no multiple of 256 KiB")
+
+
+class CloudflareDirectUpload(CloudflareStream):
+    """https://developers.cloudflare.com/stream/uploading-videos/direct-creator-uploads/ ("tus protocol")."""
+
+    # "The one-time upload URL is returned in the Location header of the response": the API of another host creates the
+    # upload with "Upload-Length", and this URL, .../tus/ID?tusv2=true, is all that the user's client gets.
+    methods = "HEAD PATCH"
+    query = "tusv2=true"
+
+
+class Vimeo(Service):
+    """https://developer.vimeo.com/api/upload/videos ("Using the resumable approach")."""
+
+    # POST api.vimeo.com/me/videos with {"upload": {"approach": "tus", "size": …}} returns upload.upload_link, on a host
+    # for uploads; there the file is sent by PATCH (with Tus-Resumable, Upload-Offset and this Content-Type:
+    # application/offset+octet-stream), and its offset is asked by HEAD. No other method is documented for it.
+    methods = "HEAD PATCH"
+
+    def receive(self, upload: Upload, size: int, headers: dict[str, str]) -> None:
+        if not {"tus-resumable", "upload-offset"} <= headers.keys():
+            raise Refused(412, "headers are missing")
 
 
 class Supabase(Service):
@@ -137,11 +167,20 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_OPTIONS(self) -> None:
+        if self._is_refused():
+            return
         self._answer(204, {"Tus-Version": "1.0.0", "Tus-Extension": self.server.service.extensions})
 
+    def do_DELETE(self) -> None:
+        self._is_refused()
+
     def do_POST(self) -> None:
+        if self._is_refused():
+            return None
         service, headers = self.server.service, self._headers
-        upload = Upload(int(headers["upload-length"]), _metadata(headers.get("upload-metadata", "")))
+        assert ("upload-length" in headers) != (headers.get("upload-defer-length") == "1")
+        length = int(headers["upload-length"]) if "upload-length" in headers else None
+        upload = Upload(length, _metadata(headers.get("upload-metadata", "")))
         with self.server.lock:
             body = self._body()
             try:
@@ -158,7 +197,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         upload = self._find()
         if upload is not None:
-            self._answer(200, {"Upload-Length": upload.length, "Upload-Offset": len(upload.content)})
+            length = {"Upload-Length": upload.length} if upload.length is not None else {"Upload-Defer-Length": 1}
+            self._answer(200, {**length, "Upload-Offset": len(upload.content)})
 
     def do_PATCH(self) -> None:
         body, upload = self._body(), self._find()
@@ -167,6 +207,11 @@ class _Handler(BaseHTTPRequestHandler):
         if int(self._headers["upload-offset"]) != len(upload.content):
             return self._answer(409, {})
         try:
+            if "upload-length" in self._headers:
+                # tus 1.0, creation-defer-length: "Once set the length MUST NOT be changed"
+                if upload.length is not None:
+                    raise Refused(400, "the length is known already")
+                upload.length = int(self._headers["upload-length"])
             self._store(upload, body)
         except Refused as error:
             return self._refuse(error)
@@ -183,10 +228,19 @@ class _Handler(BaseHTTPRequestHandler):
         upload.content += body
         upload.chunks.append(len(body))
 
+    def _is_refused(self) -> bool:
+        """Answer a method that the service does not have."""
+        if self.command in self.server.service.methods.split():
+            return False
+        self._body()
+        self._refuse(Refused(405, f"{self.command} is not allowed"))
+        return True
+
     def _find(self) -> Upload | None:
         service = self.server.service
-        upload = service.uploads.get(self.path.partition("?")[0].rpartition("/")[2])
-        if upload is None:
+        path, _, query = self.path.partition("?")
+        upload = service.uploads.get(path.rpartition("/")[2])
+        if upload is None or query != service.query:
             self._answer(404, {})
         elif service.locked:
             service.locked -= 1

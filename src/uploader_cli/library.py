@@ -8,7 +8,8 @@ import os
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, cast
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.observer import Observer
@@ -17,21 +18,32 @@ from uploader_cli.result import Progress, Receipts
 from uploader_cli.run.commands import stored_run
 from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.interrupts import Interrupts
+from uploader_cli.run.standard_input import file_of
 from uploader_cli.run.state import writable_state
 from uploader_cli.run.upload import begin, execute, prepare
 from uploader_cli.run.views import open_log
 from uploader_cli.run.watch import watch
 from uploader_cli.settings import OPTIONS, Settings, resolve, user_config_file, working_directory
+from uploader_cli.sources import is_url
 from uploader_cli.transfer.journal import Journal
+
+
+class Readable(Protocol):
+    """A binary file object, which may be able to seek; a pipe, for example, is not."""
+
+    def read(self, size: int = -1, /) -> bytes | None:
+        """Return up to `size` bytes; none at the end."""
+
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from uploader_cli.core.plan import LocalFile
     from uploader_cli.core.state import ProgressState
     from uploader_cli.result import Result
     from uploader_cli.transfer.journal import RunHandle
 
-    Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+    Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Readable
 
 
 class Uploader:
@@ -57,7 +69,7 @@ class Uploader:
     ) -> None:
         """Use `settings`, or what the environment and the config files say, with `options` in place of theirs.
 
-        `options` are fields of `Settings` (`server`, `jobs`, `limit_rate`, `token`, …): numbers, or strings as the
+        `options` are fields of `Settings` (`server`, `dest`, `jobs`, `token`, …): numbers, or strings as the
         command line takes them ("10M"). `on_event` gets each event of the stream that `--json` writes, `on_progress`
         those of running files, `on_completed` and `on_error` the end of a file, and `on_overall` the totals ten times a
         second. Callbacks run in the thread of the call; the first exception of one ends the run and leaves the call.
@@ -73,19 +85,26 @@ class Uploader:
     def upload(self, paths: Paths = (), *, cancel: threading.Event | None = None) -> Result:
         """Upload files and directories, or without `paths` what `settings.from_file` lists; return their receipts.
 
+        A binary file object is sent from its position on, under the option `name`; that run can't be resumed.
+
         Failed files raise nothing: see `Result.ok` and `Result.receipts`. Set `cancel` from another thread to end the
         run in order; it can be resumed. Raises `UsageError` for a missing path or an empty selection.
         """
-        given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-        names = [os.fspath(path) for path in given]
+        settings, given = self.settings, None
+        if hasattr(paths, "read"):
+            settings, given = file_of(settings, cast("BinaryIO", paths), "a file object")
+            names = [given.path]
+        else:
+            names = [os.fspath(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
         with (
             self._interruptible(cancel) as interrupts,
-            writable_state(self.settings) as (able, notices),
+            writable_state(settings) as (able, notices),
             readable_list(able, names) as ready,
             Journal(ready.state_path, check=interrupts.check) as journal,
         ):
             journal.notices += notices
-            return self._run(ready, names, journal, interrupts, lambda: begin(ready, names, journal))
+            start = partial(begin, ready, names, journal, lasting=given is None)
+            return self._run(ready, names, journal, interrupts, start, given)
 
     def resume(self, run: str | None = None, *, cancel: threading.Event | None = None) -> Result:
         """Resume the interrupted run with this id, by default the newest; return a receipt for each file.
@@ -100,7 +119,7 @@ class Uploader:
             run_id, stored, directory, typed = stored_run(journal, run, {})
             kept = {name: getattr(self.settings, name) for name in ("token", "token_file", "token_command", "header")}
             settings = replace(stored, state_dir=self.settings.state_dir, **kept)
-            names = [os.path.join(directory, path) for path in typed]
+            names = [path if is_url(path) else os.path.join(directory, path) for path in typed]
             with readable_list(settings, names) as ready:
                 return self._run(ready, names, journal, interrupts, lambda: journal.resume(run_id))
 
@@ -145,8 +164,9 @@ class Uploader:
         journal: Journal,
         interrupts: Interrupts,
         start: Callable[[], RunHandle],
+        given: LocalFile | None = None,
     ) -> Result:
-        prepared = prepare(settings, names, env={})
+        prepared = prepare(settings, names, env={}, given=given)
         run, receipts = start(), Receipts()
         log = open_log(settings, run.id)
         observers: list[Observer] = [self._callbacks, receipts, *([log] if log else [])]
@@ -167,7 +187,7 @@ def upload(
     cancel: threading.Event | None = None,
     **options: object,
 ) -> Result:
-    """Upload files and directories once; return a receipt for each file.
+    """Upload files and directories, or a binary file object, once; return a receipt for each file.
 
     `Uploader` describes settings, options and callbacks, `Uploader.upload` the rest.
     """

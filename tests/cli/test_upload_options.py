@@ -253,7 +253,7 @@ def test_progress(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> 
     none = uploader("upload", files, "-s", server.url, "--progress", "none", home=tmp_path)
     assert f"✓ {files / 'a.mp4'}" in plain.err
     assert "\x1b" not in plain.err
-    assert len(none.err.splitlines()) == 2, "the verdict, and where the files are"
+    assert len(none.err.splitlines()) == 3, "the verdict, and where the files are"
 
 
 def test_quiet(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:

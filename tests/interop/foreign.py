@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-import pytest
 import requests
 from patience import PATIENCE
 
@@ -86,17 +84,9 @@ class Destination:
         assert [path for path in files if ".uploader" not in path.parts or upload_id in path.name] == []
 
 
-def chromium_path() -> str:
-    """Return Debian's Chromium: Playwright's own browsers need not be installed."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.fail("the test needs chromium in PATH (Debian: apt-get install chromium)", pytrace=False)
-    return found
-
-
-def open_session(server: EmbeddedServer) -> str:
-    """Create a session for one file and return its id."""
-    wanted = {"category": "personal", "expectedFiles": 1}
+def open_session(server: EmbeddedServer, files: int = 1) -> str:
+    """Create a session and return its id."""
+    wanted = {"category": "personal", "expectedFiles": files}
     answer = requests.post(f"{server.url}/api/upload/session", json=wanted, timeout=PATIENCE)
     assert answer.status_code == 201
     session: str = answer.json()["sessionId"]

@@ -9,48 +9,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 from command import finish, start
-from foreign import chromium_path, open_session
+from foreign import open_session
 from patience import PATIENCE
+from proxies import FORWARD, nginx
 from serving import running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Locator, Page
 
     from uploader_server.serving import EmbeddedServer
 
 pytestmark = [pytest.mark.interop, pytest.mark.debian]
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 TOKEN = "the-token-of-the-page"
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import expect, sync_playwright  # at the top it would slow every run of the other tests
-
-    expect.set_options(timeout=PATIENCE * 1000)
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium_path(), args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """Return a new page, which must have no exception and no violation of its policy."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE * 1000)
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: problems.append(message.text) if "Policy" in message.text else None)
-    yield page
-    context.close()
-    assert problems == []
 
 
 @pytest.fixture
@@ -75,11 +50,6 @@ def send(server: EmbeddedServer, session: str, name: str) -> None:
     parts = [("files", (name, b"content", "video/mp4"))]
     answer = requests.post(f"{server.url}/api/upload/batch", data=fields, files=parts, timeout=PATIENCE)
     answer.raise_for_status()
-
-
-def new_session(server: EmbeddedServer, files: int) -> str:
-    wanted = {"category": "personal", "expectedFiles": files}
-    return str(requests.post(f"{server.url}/api/upload/session", json=wanted, timeout=PATIENCE).json()["sessionId"])
 
 
 def test_page_shows_1000_files_of_a_command(page: Page, server: EmbeddedServer, tmp_path: Path) -> None:
@@ -109,7 +79,7 @@ def test_page_shows_1000_files_of_a_command(page: Page, server: EmbeddedServer, 
 
 
 def test_page_polls_while_the_socket_is_lost(page: Page, server: EmbeddedServer) -> None:
-    session = new_session(server, 3)
+    session = open_session(server, 3)
     calls = ("GET", f"/api/upload/progress/{session}")
     page.goto(f"{server.url}/#{session}")
     channel = page.locator("#channel")
@@ -207,6 +177,20 @@ def test_upload_resumes_after_a_reload(page: Page, server: EmbeddedServer, tmp_p
     assert (server.root / "personal/large.mp4").read_bytes() == large.read_bytes()
 
 
+def test_page_works_below_the_path_of_a_proxy(page: Page, tmp_path: Path) -> None:
+    """Through nginx, and without websockets: Socket.IO then uses long polling."""
+    (tmp_path / "clip.mp4").write_bytes(bytes(3 * MIB))
+    with running_server(behind_proxy=("127.0.0.1",), websocket="refuse", described=False) as server:
+        header = "proxy_set_header X-Forwarded-Prefix /files; client_max_body_size 0;"
+        location = f"location /files/ {{ proxy_pass {server.url}/; {FORWARD} {header} }}"
+        with nginx(tmp_path, location) as address:
+            page.goto(f"{address}/files/")
+            expect(page.locator("#channel")).to_have_text("Live")
+            page.get_by_label("Choose files").set_input_files(tmp_path / "clip.mp4")
+            expect(page.locator("#status")).to_have_text("Completed")
+        assert (server.root / "personal/clip.mp4").stat().st_size == 3 * MIB
+
+
 def test_refused_files_are_named(page: Page, tmp_path: Path) -> None:
     """One that the page knows to be refused, and one whose session is cancelled by somebody else."""
     with running_server(types=("mp4",)) as server:
@@ -221,6 +205,16 @@ def test_refused_files_are_named(page: Page, tmp_path: Path) -> None:
         requests.post(f"{server.url}/api/upload/cancel/{session}", timeout=PATIENCE)
         expect(page.locator("#notices")).to_contain_text("Refused: a.mp4")
         expect(page.locator("#status")).to_have_text("Cancelled")
+
+
+def test_page_stays_below_a_rate_limit(page: Page) -> None:
+    with running_server(rate_limit=6, rate_window=5.0) as server:
+        open_session(server)
+        page.goto(server.url)
+        expect(page.locator("#channel")).to_have_text("Live")
+        page.wait_for_timeout(7000)  # the limit counts for five seconds
+        assert server.faults.count("GET", "/api/activity") > 2
+        assert [entry for entry in server.faults.requests if entry.status == 429] == []
 
 
 def test_page_asks_for_the_token_and_lists_nothing_without_it(page: Page) -> None:

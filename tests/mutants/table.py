@@ -578,4 +578,19 @@ MUTANTS = (
         "self.remaining < 1",
         "functional/smoke/test_smoke_runs.py",
     ),
+    # Names that are taken
+    Mutant(
+        "a pack renames a file that must fail",
+        SERVER + "batch/unpack.py",
+        "if not self._may_rename:",
+        "if False:",
+        "cli/test_upload_if_exists.py",
+    ),
+    Mutant(
+        "a resumed file counts as taken",
+        "src/uploader_cli/transfer/checks.py",
+        "for file, claim in part if claim.state is not ClaimState.RESUME]",
+        "for file, claim in part]",
+        "cli/test_upload_if_exists.py",
+    ),
 )

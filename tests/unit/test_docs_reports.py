@@ -27,8 +27,9 @@ def documented(title: str) -> list[list[str]]:
 
 
 def test_the_suffixes_are_those_of_the_program() -> None:
-    kinds = {suffix: report_file(f"r{suffix}").kind for row in rows(PAGE)[:5] for suffix in codes(row[0])}
-    assert kinds == {".json": "json", ".csv": "csv", ".xml": "junit", ".md": "markdown", ".sha256": "sha256"}
+    kinds = {suffix: report_file(f"r{suffix}").kind for row in rows(PAGE)[:6] for suffix in codes(row[0])}
+    known = {".json": "json", ".csv": "csv", ".xml": "junit", ".md": "markdown", ".html": "html", ".sha256": "sha256"}
+    assert kinds == known
 
 
 def test_the_fields_of_the_head_are_named_in_their_order() -> None:

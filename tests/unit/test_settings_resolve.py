@@ -108,6 +108,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "preset": "tusd",
         "retry_status": "409",
         "tus_endpoint": "tus.example/files/",
+        "upload_url": "https://uploads.example/u1?tusv2=true",
         "checksum": "sha1",
         "chunk_size": "1M",
         "resume": "no",

@@ -51,6 +51,7 @@ LATER = {
     "UPLOADER_STALL": "9",
     "UPLOADER_ANALYZE": "music",
     "UPLOADER_FROM_FORMAT": "csv",
+    "UPLOADER_UPLOAD_URL": "https://later.example/u1",
     **{f"UPLOADER_{name.upper()}": "yes" for name in STORED if OPTIONS[name].default is False},
 }
 """Each stored option, as the environment has it when the run is resumed."""

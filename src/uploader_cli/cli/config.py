@@ -43,7 +43,7 @@ def config(
 
     if action == "init":
         raise typer.Exit(run.init(own, config_template(opt.hints()), force=force))
-    settings = opt.load({**given, "tus_endpoint": None}, need_server=False)  # as in an upload
+    settings = opt.load({**given, "tus_endpoint": None, "upload_url": None}, need_server=False)  # as in an upload
     raise typer.Exit(run.show(settings, own, profiles(working_directory(), own)))
 
 

@@ -23,6 +23,7 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
         "from_format": ("NAME", "Format of the list: auto (by suffix), plain, nul, csv or jsonl."),
         "null": ("", "Paths of the list end with NUL, as from find -print0 (--null is deprecated).", "-0"),
         "lenient": ("", "Skip invalid lines of the list and send the rest (exit code 4)."),
+        "name": ("NAME", "Name on the server of standard input, the PATH -."),
         "include": ("GLOB", "Send only matching files (gitignore syntax); repeatable."),
         "exclude": ("GLOB", "Skip matching files (gitignore syntax); repeatable."),
         "exclude_from": ("FILE", "Skip files that match the patterns in FILE (gitignore syntax); repeatable."),
@@ -66,7 +67,10 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
         "verbose": ("", "Show more detail; repeatable.", "-v"),
         "log_file": ("FILE", "Append a JSON log to FILE."),
         "log_level": ("LEVEL", "Minimum level in the log: debug, info, warning or error."),
-        "report": ("FILE", "Write a report; the suffix selects .json, .csv, .xml (JUnit), .md or .sha256; repeatable."),
+        "report": (
+            "FILE",
+            "Write a report; the suffix selects .json, .csv, .xml (JUnit), .md, .html or .sha256; repeatable.",
+        ),
         "failed_to": ("FILE", "Write a list of the failed files, for --from-file."),
         "links": ("FILE", "Write the URL and the path of each file that is on the server."),
         "metrics_file": ("FILE", "Write metrics to FILE.prom during the run, for node_exporter (Prometheus)."),
@@ -75,6 +79,7 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
     "Connection": {
         "server": ("URL", "Upload server. Without a scheme: http on loopback, else https.", "-s"),
         "tus_endpoint": ("URL", "Upload to this tus server, instead of --server."),
+        "upload_url": ("URL", "Send one file to this upload, which a service has created."),
         "max_wait": ("TIME", "Maximum time to wait for a rate limit (429), as 90 or 10m."),
         "wait_for_server": ("TIME", "Time to wait for an unreachable or full server."),
         "stall": ("TIME", "Warn after this time without progress."),
@@ -105,7 +110,9 @@ IN_CONFIG: dict[str, tuple[str, ...]] = {
 }
 """The options of config files and the environment alone: example and description."""
 
-NOT_IMPORTED = "tus_endpoint preset metadata if_exists trust_receipts cancel_on_interrupt analyze analysis_to"
+NOT_IMPORTED = (
+    "tus_endpoint upload_url name preset metadata name if_exists trust_receipts cancel_on_interrupt analyze analysis_to"
+)
 """The options of `upload` that need one process, or another server than imports do."""
 REQUESTS = "token_file token_command header ca_bundle client_cert insecure proxy"
 """The options of all commands that send requests."""
@@ -220,9 +227,10 @@ def resolved(
 
     `stored` are options of a run, for flags that are not used. Raises `UsageError`.
     """
+    existing = {} if "upload_url" in given else {OPTIONS["upload_url"].variable: ""}  # only an upload has one
     return resolve(
         flags(given),
-        env=os.environ,
+        env={**os.environ, **existing},
         cwd=working_directory(),
         user_config=user_config_file(),
         need_server=need_server,

@@ -11,13 +11,21 @@ from uploader_cli.errors import UsageError
 @opt.with_options("json quiet")
 def report(
     action: Annotated[
-        str, opt.argument("merge", "merge: combine several reports.", autocompletion=opt.among(["merge"]))
+        str,
+        opt.argument(
+            "merge|show",
+            "merge: combine several reports; show: draw one in the terminal.",
+            autocompletion=opt.among(["merge", "show"]),
+        ),
     ],
     files: Annotated[list[str], opt.argument("FILE...", "JSON reports.")],
     reports: Annotated[
         list[str] | None,
         typer.Option(
-            "--report", "-o", metavar="FILE", help="Write the combined report: .json, .csv, .xml or .md; repeatable."
+            "--report",
+            "-o",
+            metavar="FILE",
+            help="Write the report: .json, .csv, .xml, .md, .html or .sha256; repeatable.",
         ),
     ] = None,
     failed_to: Annotated[
@@ -25,10 +33,18 @@ def report(
     ] = None,
     **given: Any,
 ) -> None:
-    """Combine the reports of several runs or shards: each file once, and which are missing."""
-    if action != "merge":
-        raise UsageError(f"report: unknown action {action!r}", hint="use merge")
+    """Combine the reports of several runs or shards, each file once; or draw one report."""
     settings = opt.load(given, need_server=False)
-    from uploader_cli.run.report_merge import report_merge
+    if action == "merge":
+        from uploader_cli.run.report_merge import report_merge
 
-    raise typer.Exit(report_merge(files, reports or [], failed_to, json=settings.json, quiet=settings.quiet))
+        raise typer.Exit(report_merge(files, reports or [], failed_to, json=settings.json, quiet=settings.quiet))
+    if action != "show":
+        raise UsageError(f"report: unknown action {action!r}", hint="use merge or show")
+    if len(files) > 1:
+        raise UsageError("report show takes one report", hint="combine several with: uploader report merge")
+    if settings.json:
+        raise UsageError("report show writes no JSON", hint="omit --json: the report is JSON itself")
+    from uploader_cli.run.report_show import report_show
+
+    raise typer.Exit(report_show(files[0], reports or [], failed_to, quiet=settings.quiet))

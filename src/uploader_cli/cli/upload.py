@@ -30,7 +30,7 @@ _SCHEMA = opt.option(
 
 @opt.with_options(opt.UPLOAD)
 def upload(
-    paths: Annotated[list[str] | None, opt.argument("[PATH...]", "Files and directories.")] = None,
+    paths: Annotated[list[str] | None, opt.argument("[PATH...]", "Files and directories, or URLs of them.")] = None,
     json_schema: Annotated[bool, _SCHEMA] = False,  # noqa: ARG001 - its callback acts
     **given: Any,
 ) -> None:
@@ -40,7 +40,9 @@ def upload(
 
 @opt.with_options(opt.IMPORT)
 def import_(
-    paths: Annotated[list[str] | None, opt.argument("[PATH...]", "Files and directories that all workers see.")] = None,
+    paths: Annotated[
+        list[str] | None, opt.argument("[PATH...]", "Files and directories of all workers, or URLs.")
+    ] = None,
     **given: Any,
 ) -> None:
     """Upload files and directories with several processes, or on a Dask cluster."""

@@ -77,6 +77,8 @@ def _latencies(state: ProgressState) -> list[tuple[float, str]]:
 def why_nothing_moves(state: ProgressState) -> str:
     """Return what a run without progress waits for."""
     files = state.running.values()
+    if state.unsized and all(file.sent == file.confirmed for file in files):
+        return "no more input arrives"
     if any(file.phase is Phase.SENDING and file.size is not None and file.sent < file.size for file in files):
         return "the server accepts no bytes"
     if any(file.phase in (Phase.SENDING, Phase.PROCESSING) and file.size is not None for file in files):

@@ -46,7 +46,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted(Event):
-    """The first event. `files` and `bytes` are None while the selection is being walked; `dest` is that of `--dest`."""
+    """The first event. `files` and `bytes` are None while the selection is being walked, `bytes` also if unknown.
+
+    `dest` is that of `--dest`.
+    """
 
     type: ClassVar[str] = "run.started"
     server: str
@@ -79,12 +82,12 @@ class SessionFinished(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileStarted(Event):
-    """An attempt at a file begins. `wire_name` is the file's name in messages of the server."""
+    """An attempt at a file begins. `size` is None if unknown; `wire_name` is its name in messages of the server."""
 
     type: ClassVar[str] = "file.started"
     file: int
     path: str
-    size: int
+    size: int | None
     session: str
     offset: int
     attempt: int
@@ -403,11 +406,11 @@ class CallMade(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileSelected(Event):
-    """The walk found a file that will be sent, or failed with a reason."""
+    """The walk found a file that will be sent, or failed with a reason. `size` is None if unknown."""
 
     file: int
     path: str
-    size: int
+    size: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -462,8 +465,9 @@ class FileEnded(Event):
     `outcome` is a terminal phase. `size` is None if unknown, `bytes` is the confirmed part, `attempts` is 0 for a file
     never tried; `seconds` are from the first attempt to the end. `code`, `message` and `retryable` are set for a
     failure, `reason` for a skip; `stored_as` if the server chose another name, `url` for a file on the server.
-    `relative_path` is the file's name on the server, None if it was not selected to be sent. `category`, `sha256` and
-    `upload_metadata` are from a list, `destination` distinguishes a file that is sent to several places.
+    `relative_path` is the file's name on the server, None if it was not selected to be sent. `category`, `sha256`,
+    `upload_metadata` and `upload_url` (a secret) are from a list, `destination` distinguishes a file that is sent to
+    several places.
     """
 
     file: int
@@ -489,6 +493,7 @@ class FileEnded(Event):
     stored_as: str | None = None
     url: str | None = None
     upload_metadata: dict[str, str] | None = None
+    upload_url: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Protocol
 
 from uploader_cli.core.codes import FailureCode
 
@@ -38,6 +39,16 @@ class Shard:
         return cls(int(index), int(count))
 
 
+class Content(Protocol):
+    """Standard input or a file object; `length` in bytes is None until the end of content that is read `once`."""
+
+    once: bool
+    length: int | None
+
+    def open(self) -> IO[bytes]:
+        """Return a reader that can seek. Raise `FileError` for content that is read once."""
+
+
 @dataclass(frozen=True, slots=True)
 class LocalFile:
     """A selected file. `path` is as selected, `relative_path` its name on the server; `mtime_ns` as at the walk.
@@ -45,7 +56,8 @@ class LocalFile:
     `size` and `mtime_ns` are 0 for a listed file that could not be read, which is reported and never sent. `named` is
     True for a file given as an argument or in a list, which must not be skipped silently. A list may set `category`,
     the `sha256` (hex) that it must have, and `metadata` (key, value). `destination` distinguishes a file that is sent
-    to several places; it is empty where path and run determine the destination.
+    to several places; it is empty where path and run determine the destination. `upload_url` is its upload where a
+    service has created that already: a secret. `content` has the bytes that are not read from `path`.
     """
 
     file: int
@@ -58,6 +70,18 @@ class LocalFile:
     sha256: str | None = None
     destination: str = ""
     metadata: tuple[tuple[str, str], ...] = ()
+    upload_url: str = field(default="", repr=False)
+    content: Content | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def once(self) -> bool:
+        """True for content that can be read only once; `size` is 0 then."""
+        return self.content is not None and self.content.once
+
+    @property
+    def known_size(self) -> int | None:
+        """The bytes; None while the end of content that can be read only once is unknown."""
+        return self.content.length if self.content is not None else self.size
 
     @property
     def name(self) -> str:
@@ -73,6 +97,11 @@ class LocalFile:
         """The type as servers use it: the extension in lower case, without the dot."""
         stem, dot, suffix = self.name.rpartition(".")
         return suffix.lower() if dot and stem else ""
+
+
+def of_upload(url: str) -> str:
+    """Return what distinguishes a file sent to an existing upload, without the URL; empty for no URL."""
+    return f" upload {hashlib.sha256(url.encode()).hexdigest()[:16]}" if url else ""
 
 
 @dataclass(frozen=True, slots=True)

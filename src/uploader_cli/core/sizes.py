@@ -139,7 +139,7 @@ class PackSize:
 
     def takes(self, file: LocalFile) -> bool:
         """Return whether a file is sent in a pack."""
-        return not self.refused and file.size <= self.largest
+        return not (self.refused or file.once or file.upload_url) and file.size <= self.largest
 
     def measured(self, size: int, seconds: float) -> None:
         """Record how long a pack of `size` bytes took; the next ones should take 1 to 2 s."""

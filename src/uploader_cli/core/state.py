@@ -14,6 +14,7 @@ from uploader_cli.core.events import ChannelState, PauseReason, Phase, Transport
 from uploader_cli.core.incidents import IncidentLog
 from uploader_cli.core.metrics import Measures
 from uploader_cli.core.rate import Meter
+from uploader_cli.core.timeline import Timeline
 from uploader_cli.core.tree import Tree
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class ProgressState:
     dest: str | None = None
     started: float = 0.0
     walking: bool = True
+    unsized: bool = False  # the only file is a stream whose length is not known yet
     selected: int = 0
     selected_bytes: int = 0
     completed: int = 0
@@ -159,6 +161,7 @@ class ProgressState:
     pace: Meter = field(default_factory=Meter)  # files per second
     tree: Tree = field(default_factory=Tree)
     measures: Measures = field(default_factory=Measures)
+    timeline: Timeline = field(default_factory=Timeline)
     marks: bytearray = field(default_factory=bytearray)  # one byte per file: 1 if it has ended
     sizes: dict[int, int] = field(default_factory=dict)  # sizes of selected files that have not started
 

@@ -26,6 +26,7 @@ LEAST_PART = 4 << 20  # minimum bytes of a part there
 Checksum = Literal["auto", "none", "sha1", "sha256"]
 _UNAMBIGUOUS = re.compile(r"https?://[^\x00-\x20\x7f-\x9f\\/?#@]+(?:[/?#][^\x00-\x1f\x7f\\]*)?", re.IGNORECASE)
 """URLs that every parser reads alike: no user, backslash or control character."""
+_ODD = frozenset("#'\"<>")  # a fragment, and what ends a URL in a text
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # urllib drops some of them
 
 
@@ -47,6 +48,11 @@ class Capabilities:
     def terminates(self) -> bool:
         """True if uploads can be deleted."""
         return "termination" in self.extensions
+
+    @property
+    def defers_length(self) -> bool:
+        """True if the length of an upload may be sent at its end."""
+        return "creation-defer-length" in self.extensions
 
     @property
     def concatenates(self) -> bool:
@@ -184,6 +190,17 @@ def trusts(base: str, url: str) -> bool:
     except ValueError:  # not a URL, or an ambiguous one
         return False
     return ours == theirs or (ours == ("http", theirs[1], 80) and theirs[::2] == ("https", 443))
+
+
+def usable(url: str) -> bool:
+    """Return whether `url` is an http or https URL that every parser reads alike."""
+    return _UNAMBIGUOUS.fullmatch(url) is not None and re.fullmatch(r"[!-~]+", url) is not None and not set(url) & _ODD
+
+
+def concealed(url: str) -> str:
+    """Return the origin of an upload URL, whose rest is a secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}/***"
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

@@ -7,10 +7,9 @@ import os
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from uploader_cli import errors
+from uploader_cli import errors, extras
 from uploader_cli.fleet import worker
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from distributed import Client, Future
 
+    from uploader_cli.core.plan import LocalFile
     from uploader_cli.fleet.batches import Batch
     from uploader_cli.settings import Settings
 
@@ -29,19 +29,19 @@ CONNECT_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 
 
-def check(settings: Settings) -> None:
-    """Raise `UsageError` for settings of an import that can't work, before anything is started."""
-    if find_spec("distributed") is None:
-        raise errors.UsageError(
-            "--on needs Dask, which is not installed (no distributed)", hint="pip install 'uploader-cli[dask]'"
-        )
-    if settings.tus_endpoint or settings.protocol == "batch":
-        what = "--tus-endpoint" if settings.tus_endpoint else "--protocol batch"
+def check(settings: Settings, given: LocalFile | None) -> None:
+    """Raise `UsageError` for an import that can't work, before anything is started. `given` is no file of a disk."""
+    extras.need("dask", "--on", "Dask")
+    if settings.foreign or settings.protocol == "batch":
+        what = "--tus-endpoint" if settings.foreign else "--protocol batch"
         hint = "a task that runs again could not find its uploads: use `uploader upload`, with --shard on each machine"
         raise errors.UsageError(f"{what} and --on exclude each other", hint=hint)
     if settings.if_exists != "rename":
         hint = "an import can't tell a file that a lost worker has stored from another one: use `uploader upload`"
         raise errors.UsageError("--if-exists fail and --on exclude each other", hint=hint)
+    if given is not None:
+        hint = "write it to a file that all workers see"
+        raise errors.UsageError(f"{given.path} can't be imported with --on: only one process can read it", hint=hint)
     if settings.analyze != "none":
         raise errors.UsageError("--analyze and --on exclude each other", hint="use `uploader upload`")
     if settings.header and not _is_local(settings):

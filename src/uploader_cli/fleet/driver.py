@@ -21,6 +21,7 @@ from uploader_cli.core.events import FailureCode, PauseReason, SkipReason, Warni
 from uploader_cli.fleet import cluster as dask
 from uploader_cli.fleet import outcomes
 from uploader_cli.fleet.batches import Batch, BatchSize, cost, fields_of
+from uploader_cli.sources import absolute
 from uploader_cli.transfer.checks import Checks
 from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.journal import Stored
@@ -232,7 +233,7 @@ class Driver:
             return
         self._submitted += 1
         again = self._run.resumed_from is not None
-        sent = tuple(fields_of(file, os.path.abspath(file.path)) for file in left)
+        sent = tuple(fields_of(file, absolute(file.path)) for file in left)
         batch = Batch(self._run.id, self._submitted, __version__, self._shared(cluster), self._secret, again, sent)
         task = self._tasks[batch.number] = Task({file.file: file for file in left}, cost(left))
         task.future = cluster.submit(batch, lambda number, future: self._inbox.put((number, future)))

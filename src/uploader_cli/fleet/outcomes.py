@@ -60,7 +60,7 @@ class Report:
         match event:
             case ev.FileStarted(file=number):
                 self._begun[number] = event.session, event.attempt
-                if event.size >= SHOWN and not event.packed:
+                if event.size is not None and event.size >= SHOWN and not event.packed:
                     self._shown.add(number)
                     self._news.append(_row(event))
             case ev.BytesSent(file=number) | ev.BytesConfirmed(file=number):

@@ -37,7 +37,7 @@ def rows_each(width: int) -> int:
 
 def running(file: FileState, state: ProgressState, now: float, width: int) -> list[Row]:
     """Draw one row, or two in a narrow terminal. A status text replaces the numbers while a file doesn't send."""
-    words, mark, percent = _words(file, state, now), _GLYPHS[file.phase], overview.percent(file_fraction(file))
+    words, mark, percent = _words(file, state, now), _GLYPHS[file.phase], _percent(file)
     if width < ONE_ROW:
         first = [mark, *_name(file, state, width - 8), (" " + (" " * 5 if words else percent), "")]
         return [first, [("  ", ""), *_second(file, words, now, width - 2)]]
@@ -71,9 +71,9 @@ def _words(file: FileState, state: ProgressState, now: float) -> Span | None:
             return "waiting for the server", "dim"
         case Phase.PROCESSING:
             return f"processing{_server_percent(file)}", PROCESSING
-        case _ if file.size is None:
+        case _ if file.size is None and not file.sent:
             return f"{safe(file.server_status[:20]) or 'uploading'}{_server_percent(file)}", ""
-        case _ if file.sent >= file.size and file.meter.idle(now) >= UNCONFIRMED:
+        case _ if file.size is not None and file.sent >= file.size and file.meter.idle(now) >= UNCONFIRMED:
             return "sent, not confirmed", "dim"
         case _ if state.held is not None and now - state.advanced >= BRIEF:
             return "paused", "yellow"
@@ -90,12 +90,17 @@ def _name(file: FileState, state: ProgressState, width: int) -> Row:
 
 
 def _numbers(file: FileState, now: float) -> tuple[str, str]:
-    """Return size and rate; both are unknown for a watched file."""
-    if file.size is None:
+    """Return size and rate: of a stream, the bytes sent so far; of a watched file, nothing is known."""
+    if file.size is None and not file.sent:
         return "", ""
     speed = file.meter.rate(now)
     measured = file.sent > file.offset and (speed or file.meter.idle(now) >= 1.0)
-    return size(file.size), rate(speed) if measured else "–"
+    return size(file.sent if file.size is None else file.size), rate(speed) if measured else "–"
+
+
+def _percent(file: FileState) -> str:
+    """Format the percentage in five cells, `–` for a stream, whose size is unknown."""
+    return "–".rjust(5) if file.size is None and file.sent else overview.percent(file_fraction(file))
 
 
 def _server_percent(file: FileState) -> str:

@@ -16,7 +16,7 @@ from uploader_cli.core.state import BRIEF
 from uploader_cli.render import overview, stages
 from uploader_cli.render.file_rows import MARKS, ONE_ROW, SENDING, finished, rows_each, running, trouble
 from uploader_cli.render.rows import bar, fit, width_of
-from uploader_cli.render.words import RATE_WIDTH, clock, elide, plural, rate, safe, size_of
+from uploader_cli.render.words import RATE_WIDTH, clock, elide, plural, rate, safe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -159,10 +159,10 @@ def _session(state: ProgressState) -> Row:
 def _whole(state: ProgressState, now: float, width: int, small: int) -> list[Row]:
     """Draw bar, percent, bytes and rate in a row, two in a narrow terminal, and the file counts."""
     fraction = state.fraction
-    percent = (" " + overview.percent(fraction, at_most=state.walking and not state.watched), "bold")
+    percent = (" " + overview.share(state), "bold")
     numbers: Row = []
     if not state.watched:
-        total = size_of(state.bytes_through, state.total_bytes, sep="/", at_least=state.walking)
+        total = overview.amount(state)
         numbers = [(total if width < 36 else f"{total}  {rate(state.rate(now)):>{RATE_WIDTH}}", "")]
     beside: Row = [percent, ("  ", ""), *numbers] if width >= ONE_ROW and numbers else [percent]
     first: Row = [*bar(fraction, width - width_of(beside), SENDING), *beside]

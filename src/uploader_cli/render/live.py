@@ -155,11 +155,11 @@ class _Title:
         """Return the control sequences for the state; nothing where they are those of the last frame."""
         if not self._title:
             return ""
-        percent = overview.percent(state.fraction).strip()
+        percent = overview.share(state).strip()
         words = f"\x1b]2;{percent} {overview.what(state)} – uploader\x1b\\"
         if self._bar:
-            kind = _PAUSED if state.paused(now) else _BROKEN if state.failed else _NORMAL
-            words += f"\x1b]9;4;{kind};{percent.removesuffix(' %')}\x1b\\"
+            kind = _PAUSED if state.paused(now) else _BROKEN if state.failed else _ENDLESS if state.unsized else _NORMAL
+            words += f"\x1b]9;4;{kind};{percent.removesuffix(' %').replace('–', '0')}\x1b\\"
         if words == self._last:
             return ""
         before, self._last = self._last, words
@@ -177,7 +177,7 @@ def _is_emulator(stream: IO[str], env: Mapping[str, str]) -> bool:
     return stream.isatty() and env.get("TERM", "") not in ("", "dumb", "linux")
 
 
-_NORMAL, _BROKEN, _PAUSED = 1, 2, 4  # states of OSC 9;4
+_NORMAL, _BROKEN, _ENDLESS, _PAUSED = 1, 2, 3, 4  # states of OSC 9;4
 
 
 def shows_progress(env: Mapping[str, str]) -> bool:

@@ -11,7 +11,7 @@ from uploader_cli.core.events import ChannelState, PauseReason, Transport
 from uploader_cli.core.incidents import IncidentKind
 from uploader_cli.core.state import BRIEF
 from uploader_cli.core.tree import parent_of
-from uploader_cli.render.words import clock, plural, safe
+from uploader_cli.render.words import clock, plural, safe, size, size_of
 
 if TYPE_CHECKING:
     from uploader_cli.core.state import Channel, ProgressState
@@ -58,6 +58,20 @@ def short(path: str, state: ProgressState) -> str:
 def percent(fraction: float, *, at_most: bool = False) -> str:
     """Format ` 42 %` in five cells, rounded down: only a complete whole is 100 %."""
     return f"{'≤' if at_most else ''}{int(fraction * 100 + 1e-9)} %".rjust(5)
+
+
+def share(state: ProgressState) -> str:
+    """Format the percentage of the run in five cells, ` ≤7 %` during the walk, `–` where the size is unknown."""
+    if state.unsized:
+        return "–".rjust(5)
+    return percent(state.fraction, at_most=state.walking and not state.watched)
+
+
+def amount(state: ProgressState) -> str:
+    """Format `12.0/310.0 MiB`; without the total where that is unknown."""
+    if state.unsized:
+        return size(state.bytes_through)
+    return size_of(state.bytes_through, state.total_bytes, sep="/", at_least=state.walking)
 
 
 def files(state: ProgressState) -> str:

@@ -9,7 +9,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelState
 from uploader_cli.core.observer import Observer
 from uploader_cli.render import overview, stages
-from uploader_cli.render.words import clock, plural, rate, safe, size, size_of, span
+from uploader_cli.render.words import clock, plural, rate, safe, size, span
 
 if TYPE_CHECKING:
     from uploader_cli.core.stages import Analysis
@@ -51,7 +51,7 @@ class PlainView(Observer):
                 return
             case ev.FileStarted() if self._verbose > 1:
                 self._say(f"  {safe(event.path)}: {f'resumed at {size(event.offset)}' if event.offset else 'started'}")
-            case ev.FileStarted() if event.offset and event.attempt == 1 and few:
+            case ev.FileStarted() if event.offset and event.size and event.attempt == 1 and few:
                 self._say(f"↻ {safe(event.path)}: resuming at {overview.percent(event.offset / event.size).strip()}")
             case ev.FileRetry():
                 self._retry(event, state)
@@ -153,10 +153,10 @@ class PlainView(Observer):
 
 def progress_line(state: ProgressState, now: float) -> str:
     """Format `42 % · 130.2/310.0 MiB · 12.1 MiB/s · ETA 0:15 · 7 of 20 done · live websocket 12 ms`."""
-    parts = [overview.percent(state.fraction, at_most=state.walking).strip()]
+    parts = [overview.share(state).strip()]
     if not state.watched:
         parts += [
-            size_of(state.bytes_through, state.total_bytes, sep="/", at_least=state.walking).strip(),
+            overview.amount(state).strip(),
             rate(state.rate(now)),
             overview.eta(state, now),
         ]

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core import events as ev
+from uploader_cli.core.metrics import LATENCIES
 from uploader_cli.core.names import escaped, portable, rfc3339
 from uploader_cli.core.protocol import utf8
 from uploader_cli.exit_status import Exit
@@ -71,6 +72,8 @@ def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[
         "peak_rss": ended.get("peak_rss"),
         "bottleneck": state.bottleneck,
         "metrics": ended.get("metrics"),
+        "timeline": {"step": state.timeline.step, "bytes": state.timeline.bytes, "files": state.timeline.files},
+        "latency_histogram": {"bounds_ms": list(LATENCIES), "counts": state.measures.latency.histogram(LATENCIES)},
         "incidents": {
             "total": state.incidents.total,
             "kept": [_incident(item, facts.started - state.started) for item in state.incidents.kept],

@@ -6,9 +6,11 @@ import base64
 import csv
 import io
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.names import inert
+from uploader_cli.core.tus import concealed
 from uploader_cli.render.words import safe
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ COLUMNS = (
 )
 """The columns of the CSV, in order."""
 
+_LISTS = re.compile(r"\[\n([\d.,\s]+)\]")
+"""Lists of numbers in indented JSON, which are put in one line."""
 LINK_SUFFIXES = ("", ".txt", ".tsv", ".lst", ".list")  # the accepted suffixes of a list of links
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _PATHS = ("path", "relative_path", "name", "stored_as")
@@ -50,10 +54,14 @@ _PATHS = ("path", "relative_path", "name", "stored_as")
 
 def as_json(head: dict[str, Any], spool: Spool) -> Iterator[str]:
     """Yield the head, and `files` last with one file per line, so that they can be read line by line."""
-    opening = inert(json.dumps(head, indent=2, ensure_ascii=False))
+    opening = _LISTS.sub(
+        lambda found: f"[{' '.join(found[1].split())}]", inert(json.dumps(head, indent=2, ensure_ascii=False))
+    )
     yield opening.removesuffix("\n}") + ',\n  "files": ['
     separator = "\n    "
     for row in spool.rows():
+        if "upload_url" in row:
+            row["upload_url"] = concealed(row["upload_url"])
         yield separator + inert(json.dumps(row, ensure_ascii=False))
         separator = ",\n    "
     yield "\n  ]\n}\n"

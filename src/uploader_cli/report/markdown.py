@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.render.words import plural, safe, size, span
+from uploader_cli.report.figures import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +22,7 @@ _SPECIAL = re.compile(r"[\\`*_{}\[\]<>|#~&$]")
 def as_markdown(head: dict[str, Any], spool: Spool) -> Iterator[str]:
     """Yield the text, which ends with an empty line so that more can be appended."""
     counts = head["counts"]
-    yield f"## {_verdict(head)}\n\n"
+    yield f"## {verdict(head)}\n\n"
     yield "| | files |\n|---|---:|\n"
     for name in ("completed", "failed", "skipped", "cancelled"):
         if counts[name] or name == "completed":
@@ -37,15 +38,6 @@ def as_markdown(head: dict[str, Any], spool: Spool) -> Iterator[str]:
     yield from _table("| renamed | stored as |\n|---|---|\n", renamed, _renamed, head.get("renamed", 0))
 
 
-def _verdict(head: dict[str, Any]) -> str:
-    counts = head["counts"]
-    done, total = counts["completed"], sum(counts[name] for name in ("completed", "failed", "cancelled"))
-    if head["ok"]:
-        return f"✓ {plural(done, 'file')} uploaded" if done else "✓ already up to date"
-    others = (f", {counts[name]:,} {name}" for name in ("failed", "cancelled") if counts[name])
-    return f"✗ {done:,} of {plural(total, 'file')} uploaded{''.join(others)}"
-
-
 def _reasons(head: dict[str, Any]) -> str:
     parts = (f"{count:,} {plain(reason)}" for reason, count in head["skips"].items())
     return f" ({', '.join(parts)})" if head["skips"] else ""
@@ -56,7 +48,8 @@ def _facts(head: dict[str, Any]) -> str:
     if head["seconds"] is not None:
         parts[0] += f" in **{span(head['seconds'])}**"
     if head["server"]:
-        parts.append(f"to {plain(head['server'])}" + (f" ({plain(head['category'])})" if head.get("category") else ""))
+        place = "/".join(filter(None, (head.get("category"), head.get("dest"))))
+        parts.append(f"to {plain(head['server'])}" + (f" ({plain(place)})" if place else ""))
     if head.get("shard"):
         parts.append(f"shard {head['shard']['index']} of {head['shard']['count']}")
     parts.append(f"run {plain(head['run'])}" if head.get("run") else plural(len(head.get("runs", ())), "run"))

@@ -33,7 +33,7 @@ def as_manifest(path: Path, spool: Spool) -> Iterator[str]:
     entries = map(_entry, _left(spool))
     match path.suffix.lower():
         case ".csv":
-            keys = {key: None for row in _left(spool) for key in row.get("upload_metadata", ())}
+            keys = {key: None for row in _left(spool) for key in _own(row)}
             return csv_lines((*_COLUMNS, *keys), entries)
         case ".jsonl" | ".ndjson":
             return (json_line({name: value for name, value in entry.items() if value}) for entry in entries)
@@ -57,4 +57,10 @@ def _left(spool: Spool) -> Iterator[Row]:
 def _entry(row: Row) -> Row:
     given = {"path": row["path"], "name": row.get("relative_path")}
     entry = {column: given.get(column, row.get(column)) for column in _COLUMNS}
-    return entry | (row.get("upload_metadata") or {})
+    return entry | _own(row)
+
+
+def _own(row: Row) -> Row:
+    """Return the columns that only some lists have."""
+    existing = {"upload_url": row["upload_url"]} if "upload_url" in row else {}
+    return existing | (row.get("upload_metadata") or {})

@@ -39,7 +39,7 @@ def check(settings: Settings, found: Selection) -> None:
     """Raise `UsageError` if the selection can't be analysed or the result can't be saved, before anything is sent."""
     if settings.analyze == "none":
         return
-    if settings.tus_endpoint:
+    if settings.foreign:
         raise errors.UsageError("--analyze: a tus endpoint has no analysis", hint="use --server, or omit --analyze")
     count = len(found.files)
     if settings.analyze != "content" and (count != PAIR or not found.complete):

@@ -12,6 +12,7 @@ from uploader_cli.run import runs
 from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.interrupts import Interrupts, interruptible
 from uploader_cli.run.reports import facts_of, settled
+from uploader_cli.run.standard_input import standard_input
 from uploader_cli.run.state import writable_state
 from uploader_cli.run.upload import begin, execute, prepare
 from uploader_cli.run.views import observers, print_notes, resume_hint
@@ -31,12 +32,13 @@ def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = 
 
     With `lasting=False` the server or the journal is temporary, so neither a hint about resuming nor a URL is shown.
     """
+    settings, given = standard_input(settings, paths)
     with writable_state(settings) as (able, notices), readable_list(able, paths) as ready:
-        prepared = prepare(ready, paths)
+        prepared = prepare(ready, paths, given=given)
         with interruptible() as interrupts, Journal(ready.state_path, check=interrupts.check) as journal:
             journal.notices += notices
-            run = begin(ready, paths, journal)
-            hint = resume_hint(ready) if lasting and not notices else ""
+            run = begin(ready, paths, journal, lasting=given is None)
+            hint = resume_hint(ready) if lasting and not notices and given is None else ""
             return _show(ready, prepared, interrupts, journal, run, hint, lasting=lasting)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.settings import Settings
 
-_SECRET = ("token", "token_command", "on_failure")
+_SECRET = ("token", "token_command", "on_failure", "upload_url")
 """Always masked. Proxies and headers are masked only where they look secret."""
 
 

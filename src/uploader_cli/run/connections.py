@@ -37,7 +37,7 @@ class Connections:
         self.stop, self.last_heard = Stop(), LastHeard()
         self.on_analysis: Callable[[AnalysisMessage], None] = lambda _event: None
         """Called with messages of an analysis, in a thread of the channel."""
-        self._loop, self._has_channel = loop, not settings.tus_endpoint
+        self._loop, self._has_channel = loop, not settings.foreign
         self._dial_at = math.inf
         self._leaving = deque[tuple[float, str]]()
         self.api = api = Api(settings, loop.emit, self.stop, run=run)
@@ -106,6 +106,10 @@ def caution(settings: Settings, emit: Callable[[Event], None]) -> None:
     if settings.insecure:
         text = "certificates are not verified (--insecure): others on the network can read and change the data"
         emit(RunWarning(WarningCode.INSECURE, text))
+    if settings.upload_url and not settings.trusted_url:
+        host = settings.target_url.rstrip("/")
+        text = f"the token and the headers are not sent to {host}: if they are for it, add --tus-endpoint {host}"
+        emit(RunWarning(WarningCode.TOKEN_WITHHELD, text))
     if settings.token_withheld:
         text = "the token is not sent: only the config of a directory names the server"
         text += f"; set {OPTIONS[settings.target_option].variable} or the server in your user config"

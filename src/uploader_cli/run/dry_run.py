@@ -23,6 +23,7 @@ from uploader_cli.render.plan import PlanView
 from uploader_cli.run import analysis
 from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.known_servers import KnownServer, recall
+from uploader_cli.run.standard_input import standard_input
 from uploader_cli.run.state import writable_state
 from uploader_cli.run.upload import history_of, select
 from uploader_cli.run.views import UNFOLDED, columns
@@ -45,6 +46,7 @@ FIRST = 3
 
 def dry_run(settings: Settings, paths: Sequence[str]) -> int:
     """Print the plan; the exit code is that of a run in which everything succeeds."""
+    standard_input(settings, paths)  # it is not read
     with writable_state(settings) as (able, _), readable_list(able, paths) as ready:
         found = select(ready, paths)
         analysis.check(ready, found)
@@ -77,14 +79,14 @@ class Plan:
             limits=self._limits,
             tus=self._tus,
             metered=self._seen.metered,
-            sessions=not settings.tus_endpoint,
+            sessions=not settings.foreign,
             chunk_size=FIRST_CHUNK if settings.chunk_size == "auto" else settings.chunk_size,
             jobs=self._jobs,
             verify=settings.verify,
             look=settings.skip_existing and self._seen.lookup == 1,
         )
         self._packs: PackSize | None = None
-        if self._tus is not None and self._seen.packs is not None and settings.pack and not settings.tus_endpoint:
+        if self._tus is not None and self._seen.packs is not None and settings.pack and not settings.foreign:
             self._packs = PackSize(self._seen.packs, settings.chunk_size, self._jobs)
         self._pack_of: dict[int, int] = {}
         """The number of the pack of each file that goes into one, until its session is planned."""
@@ -120,7 +122,7 @@ class Plan:
         outcome = ev.PlanFinished(
             files=files,
             bytes=size,
-            sessions=0 if self._settings.tus_endpoint else sessions,
+            sessions=0 if self._settings.foreign else sessions,
             calls=calls + (FIRST_CONTACT if self._met else 0),
             skipped=self._skipped,
             failed=len(self._failed),
@@ -135,7 +137,7 @@ class Plan:
         others = [file for file in session.files if self._pack_of.pop(file.file, None) is None]
         planned = ev.PlanSession(
             session_number=number,
-            category=None if self._settings.tus_endpoint else session.category or self._settings.category,
+            category=None if self._settings.foreign else session.category or self._settings.category,
             files=len(session.files),
             bytes=session.size,
             calls=self._forecast.calls(others, packs=len(packs)),
@@ -211,6 +213,6 @@ def _known(settings: Settings) -> tuple[KnownServer, LimitsOrigin]:
     if seen is not None:
         return seen, LimitsOrigin.SEEN
     offer = Capabilities(settings.target_url, extensions=frozenset({"creation", CREATION_WITH_UPLOAD}))
-    if settings.tus_endpoint:
+    if settings.foreign:
         return KnownServer(endless(offer.max_size), offer), LimitsOrigin.ASSUMED
     return KnownServer(ASSUMED, offer if settings.protocol == "tus" else None, metered=True), LimitsOrigin.ASSUMED

@@ -75,7 +75,7 @@ def manifest(settings: Settings) -> Manifest | None:
     named = Format.NUL if settings.null else settings.from_format
     kind = format_of(file.name) if named == "auto" else Format(named)
     shown = "the piped list" if _is_copy(file, settings.state_path) else str(file)
-    category = None if settings.tus_endpoint else settings.category
+    category = None if settings.foreign else settings.category
     keys = {item.name: item.template is None for item in settings.metadata}
     for key in RESERVED & {key for key, needed in keys.items() if needed}:
         raise UsageError(

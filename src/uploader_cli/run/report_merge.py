@@ -16,9 +16,7 @@ from uploader_cli.report.merge import Merge
 from uploader_cli.report.read import Report
 from uploader_cli.report.recorder import Notices, write_all
 from uploader_cli.report.spool import Spool
-from uploader_cli.run.reports import outputs, settled
-from uploader_cli.settings import Invalid
-from uploader_cli.settings.values import report_file
+from uploader_cli.run.reports import named_outputs, settled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,11 +26,7 @@ def report_merge(
     files: Sequence[str], reports: Sequence[str], failed_to: str | None, *, json: bool, quiet: bool
 ) -> int:
     """Combine the reports in `files`; return 0 if each file is on the server and none is missing, else as for a run."""
-    try:
-        kinds = [report_file(name) for name in reports]
-    except Invalid as error:
-        raise UsageError(f"--report: {error}", hint=error.hint) from None
-    files_to_write = outputs(kinds, Path(failed_to) if failed_to is not None else None, {})
+    files_to_write = named_outputs(reports, failed_to)
     found = [Report.open(Path(name)) for name in files]
     try:
         with signals.unwinding(), closing(Spool()) as spool:

@@ -15,6 +15,8 @@ from uploader_cli.core.plan import Shard
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
+from uploader_cli.settings import Invalid
+from uploader_cli.settings.values import report_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -56,6 +58,15 @@ def outputs(
     if env.get(STEP_SUMMARY):
         out.append(partial(_append_summary, path=Path(env[STEP_SUMMARY])))
     return out
+
+
+def named_outputs(reports: Sequence[str], failed_to: str | None) -> list[Output]:
+    """Return the functions that write the files with these names, for reports of earlier runs. Raises `UsageError`."""
+    try:
+        kinds = [report_file(name) for name in reports]
+    except Invalid as error:
+        raise UsageError(f"--report: {error}", hint=error.hint) from None
+    return outputs(kinds, Path(failed_to) if failed_to is not None else None, {})
 
 
 def _check(places: Sequence[tuple[str, Path]]) -> None:
@@ -104,7 +115,7 @@ def facts_of(settings: Settings, run: RunHandle) -> RunFacts:
     """Return the facts of a report about a run that begins now, except its outcome."""
     from uploader_cli.report.document import RunFacts
 
-    category = None if settings.tus_endpoint else settings.category
+    category = None if settings.foreign else settings.category
     shard = Shard.of(settings.shard)
     return RunFacts(run.id, __version__, time.time(), category, settings.dest, shard, run.resumed_from)
 
@@ -129,13 +140,14 @@ def _write(option: str, path: Path, text: Iterable[str]) -> None:
 
 
 def _write_report(head: dict[str, Any], spool: Spool, *, report: ReportFile) -> str:
-    from uploader_cli.report import formats, junit, markdown  # few runs write a report
+    from uploader_cli.report import formats, html, junit, markdown  # few runs write a report
 
     kinds = {
         "json": formats.as_json,
         "csv": formats.as_csv,
         "junit": junit.as_junit,
         "markdown": markdown.as_markdown,
+        "html": html.as_html,
         "sha256": formats.as_sha256,
     }
     _write("--report", report.path, kinds[report.kind](head, spool))

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from uploader_cli.core.tus import concealed
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
@@ -45,6 +46,10 @@ def show(flags: Mapping[str, object]) -> int:
     settings = place(flags)
     with Journal(settings.state_path) as journal:
         runs = journal.runs()
+    for info in runs:
+        options = info.arguments.get("options")
+        if isinstance(options, dict) and str(options.get("upload_url", "none")) != "none":
+            options["upload_url"] = concealed(str(options["upload_url"]))
     if flags.get("json"):
         sys.stdout.write(json.dumps([asdict(info) for info in runs], ensure_ascii=True) + "\n")
         return Exit.OK

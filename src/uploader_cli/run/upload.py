@@ -6,11 +6,12 @@ import os
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors, exit_status
 from uploader_cli.core import events as ev
-from uploader_cli.core.plan import Limits, Shard
+from uploader_cli.core.plan import Limits, LocalFile, Shard, of_upload
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.exit_status import Exit
@@ -22,8 +23,9 @@ from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.selection import Selection, holds, placed, sharded
 from uploader_cli.selection.walk import Step, missing, walk
 from uploader_cli.selection.walk_queue import MOST, WalkQueue
-from uploader_cli.settings import OPTIONS
+from uploader_cli.settings import OPTIONS, hide
 from uploader_cli.settings.places import GONE, working_directory
+from uploader_cli.sources import absolute, is_url
 from uploader_cli.transfer.journal import Journal, Target
 from uploader_cli.transfer.journal.schema import NAME
 from uploader_cli.transfer.scheduler import Scheduler
@@ -49,13 +51,21 @@ GRACE = 1.5
 """Seconds that a running request gets to end after an interrupt; the documented limit is 2 s."""
 
 
-def prepare(settings: Settings, paths: Sequence[str], env: Mapping[str, str] = os.environ) -> Prepared:
-    """Return the files of a run and its report files, after all checks that need no server. Raises `UsageError`."""
+def prepare(
+    settings: Settings,
+    paths: Sequence[str],
+    env: Mapping[str, str] = os.environ,
+    given: LocalFile | None = None,
+) -> Prepared:
+    """Return the files of a run and its report files, after all checks that need no server. Raises `UsageError`.
+
+    `given` is sent instead of `paths`: standard input or a file object.
+    """
     if settings.on is not None:
         from uploader_cli.fleet import cluster
 
-        cluster.check(settings)
-    found = select(settings, paths)
+        cluster.check(settings, given)
+    found = _selection(settings, [given]) if given is not None else select(settings, paths)
     analysis.check(settings, found)
     files = {"links": settings.links, "metrics_file": settings.metrics_file}
     return found, reports.outputs(settings.report, settings.failed_to, env, **files)
@@ -78,8 +88,34 @@ def select(settings: Settings, paths: Sequence[str]) -> Selection:
     used = [OPTIONS[name].flag for name in FILTERS if getattr(settings, name) != OPTIONS[name].default]
     hint = f"check {', '.join(used)}" if used else "the directories contain no regular files"
     whole = _never_empty(steps, errors.UsageError(f"nothing to upload in {what}", hint=hint), listed=not paths)
-    steps = sharded(whole, shard)
-    return Selection(placed(steps, settings.dest) if settings.dest else steps)
+    return _selection(settings, _concealed(sharded(whole, shard)))
+
+
+def _selection(settings: Settings, steps: Iterable[Step]) -> Selection:
+    """Return the selection with the files below `--dest`, or the only one with `--upload-url`."""
+    found = Selection(placed(steps, settings.dest) if settings.dest else steps)
+    if settings.upload_url:
+        _use_existing(settings, settings.upload_url, found)
+    return found
+
+
+def _concealed(steps: Iterable[Step]) -> Iterator[Step]:
+    """Yield the steps; from then on nothing that is printed contains their upload URLs."""
+    for step in steps:
+        if isinstance(step, LocalFile) and step.upload_url:
+            hide(step.upload_url)
+        yield step
+
+
+def _use_existing(settings: Settings, url: str, found: Selection) -> None:
+    """Give `--upload-url` to the only file of a selection. Raise `UsageError` for a directory or several files."""
+    for file in found.ahead:  # none in another shard
+        if not found.complete or len(found.ahead) > 1 or (isinstance(file, LocalFile) and not file.named):
+            hint = "give one file; a list has a column upload_url for several ones"
+            option = settings.given_as("upload_url")
+            raise errors.UsageError(f"{option} is the upload of one file, not of a directory or of several", hint=hint)
+        if isinstance(file, LocalFile):
+            found.ahead[0] = replace(file, upload_url=url, destination=of_upload(url))
 
 
 def _filters(settings: Settings) -> Filters:
@@ -97,7 +133,7 @@ def _check_paths(paths: Sequence[str]) -> None:
     if not paths:
         hint = "give files or directories: uploader upload PATH…, or a list: --from-file FILE"
         raise errors.UsageError("no path given", hint=hint)
-    if working_directory() is GONE and not all(map(os.path.isabs, paths)):
+    if working_directory() is GONE and not all(os.path.isabs(path) or is_url(path) for path in paths):
         raise errors.UsageError("the working directory was deleted", hint="change to another, or give full paths")
     if gone := missing(paths):
         more = f" (and {len(gone) - 1} more)" if len(gone) > 1 else ""
@@ -150,7 +186,8 @@ def execute(
 
     def announce(protocol: str, jobs: int) -> None:
         files = len(found.ahead) if found.complete else None
-        size = sum(file.size for file in found.files) if found.complete else None
+        is_known = found.complete and not any(file.once for file in found.files)
+        size = sum(file.size for file in found.files) if is_known else None
         protocol = protocol if api.budget.answered else "auto"  # known after the server's response
         loop.emit(ev.RunStarted(settings.target_url, files, size, jobs, protocol, run.resumed_from, settings.dest))
         for notice in journal.notices:
@@ -206,13 +243,13 @@ def execute(
 def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, object], dict[str, object]]:
     """Return the journal's keys of a run: its target, the arguments to resume it, and the identity of its command."""
     # Other metadata may mean another bucket: what is known of a file there says nothing about this one.
-    destination = " ".join(["tus", *map(str, settings.metadata)]) if settings.tus_endpoint else settings.category
+    destination = " ".join(["tus", *map(str, settings.metadata)]) if settings.foreign else settings.category
     target = Target(settings.target_url, f"{destination}/{settings.dest}" if settings.dest else destination)
     here = working_directory()
     cwd = here.anchor if here is GONE else str(here)  # without it all paths are absolute
     arguments: dict[str, object] = {"paths": list(paths), "cwd": cwd, "options": settings.storable()}
     identity: dict[str, object] = {
-        "paths": [os.path.abspath(path) for path in paths],
+        "paths": [absolute(path) for path in paths],
         "include": list(settings.include),
         "exclude": list(settings.exclude),
         "exclude_from": list(map(str, settings.exclude_from)),
@@ -239,10 +276,14 @@ def history_of(settings: Settings, paths: Sequence[str]) -> Iterator[History | N
         yield journal.history(target, identity, fresh=not settings.resume)
 
 
-def begin(settings: Settings, paths: Sequence[str], journal: Journal) -> RunHandle:
-    """Begin this run in the journal; it resumes an unfinished one of the same server, destination and selection."""
+def begin(settings: Settings, paths: Sequence[str], journal: Journal, *, lasting: bool = True) -> RunHandle:
+    """Begin this run in the journal; it resumes an unfinished one of the same server, destination and selection.
+
+    A run that is not `lasting` reads what can't be read again, so it can't be resumed.
+    """
     target, arguments, identity = named(settings, paths)
-    return journal.begin(target, arguments, identity=identity, fresh=not settings.resume)
+    fresh = not (settings.resume and lasting)
+    return journal.begin(target, arguments, identity=identity, fresh=fresh, lasting=lasting)
 
 
 def _outcome(state: ProgressState) -> dict[str, object]:
@@ -318,11 +359,13 @@ def _exit_code(loop: Loop, connections: Connections, error: BaseException | None
     left = interrupts.count and (loop.state.cancelled or loop.state.walking)
     if left and not interrupts.late:
         return interrupts.code
+    answered = connections.api.budget.answered
     codes = [interrupts.code] if left else []
+    codes += [Exit.NO_SERVER] if left and loop.state.measures.calls and not answered else []
     codes += [exit_status.of_failure(code, retryable=retryable) for code, retryable in loop.state.failed_as]
     if isinstance(error, errors.UsageError | errors.NotAnUploadServer):
         return exit_status.of_error(error)
-    if isinstance(error, errors.NetworkError) and not connections.api.budget.answered:
+    if isinstance(error, errors.NetworkError) and not answered:
         codes.append(Exit.NO_SERVER)
     elif error is not None:
         codes.append(exit_status.of_failure(error.code, retryable=error.retryable))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from pathspec import GitIgnoreSpec
 
+    from uploader_cli.sources import Status
+
 IGNORE_FILE = ".uploaderignore"
 SYNTAX = "use the syntax of .gitignore, as '*.tmp' or 'raw/'"
 
@@ -47,7 +49,7 @@ class Filters:
         """Return True for a directory that may contain wanted files."""
         return self._exclude is None or not self._exclude.match_file(below + "/")
 
-    def fits(self, info: os.stat_result) -> bool:
+    def fits(self, info: Status) -> bool:
         """Return True for a file whose size and time of change are wanted."""
         if info.st_size < self._min_size or (self._max_size is not None and info.st_size > self._max_size):
             return False

@@ -12,10 +12,11 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
-from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.plan import LocalFile, of_upload
 from uploader_cli.errors import UsageError
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format, parse
 from uploader_cli.selection.walk import HIDDEN_CONTENT, SeenNames, has_hidden_content
+from uploader_cli.sources import absolute, is_url, status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.selection.filters import Filters
     from uploader_cli.selection.walk import Selected, Step
+    from uploader_cli.sources import Status
 
 NAMED = 20  # maximum bad lines reported one by one
 SHOWN = 200  # maximum characters of a path in a message
@@ -54,7 +56,7 @@ class Manifest:
         try:
             with self.file.open("rb") as stream:
                 for item in parse(stream, self.kind, strict=self.strict, keys=self.keys):
-                    yield self._without_category(item)
+                    yield self._fitting(item)
         except OSError as error:
             raise UsageError(f"--from-file: {self.shown} can't be read: {error.strerror}") from error
         except UsageError as error:
@@ -102,9 +104,9 @@ class Manifest:
             else:
                 yield self._selected(next(numbers), item, info, seen)
 
-    def _selected(self, number: int, item: Entry, info: os.stat_result | BadLine, seen: SeenNames) -> Selected:
+    def _selected(self, number: int, item: Entry, info: Status | BadLine, seen: SeenNames) -> Selected:
         size, mtime_ns = (0, 0) if isinstance(info, BadLine) else (info.st_size, info.st_mtime_ns)
-        path = os.path.abspath(item.path)
+        path = absolute(item.path)
         renamed = not path.replace(os.sep, "/").endswith(f"/{item.name}")
         file = LocalFile(
             number,
@@ -115,8 +117,10 @@ class Manifest:
             named=True,
             category=item.category,
             sha256=item.sha256,
-            destination=f"{item.category or ''}{f'/{item.name}' if renamed else ''}{_written(item.metadata)}",
+            destination=f"{item.category or ''}{f'/{item.name}' if renamed else ''}{_written(item.metadata)}"
+            + of_upload(item.upload_url),
             metadata=item.metadata,
+            upload_url=item.upload_url,
         )
         if isinstance(info, BadLine):
             return self._failed(number, info, file)
@@ -131,7 +135,10 @@ class Manifest:
         message = f"{bad.message} ({where})" if bad.path else bad.message
         return FileFailed(number, bad.path or where, bad.code, message, retryable=False, local=file, relative_path=name)
 
-    def _without_category(self, item: Entry | BadLine) -> Entry | BadLine:
+    def _fitting(self, item: Entry | BadLine) -> Entry | BadLine:
+        """Return the line for this kind of server: an upload that exists needs one of tus, which has no categories."""
+        if not isinstance(item, BadLine) and item.upload_url and self.category is not None:
+            return BadLine(item.line, "upload_url needs a tus server: name it with --tus-endpoint", item.path)
         if isinstance(item, BadLine) or item.category is None:
             return item
         if self.category is None:
@@ -151,11 +158,11 @@ class Manifest:
         return ""
 
 
-def look(entry: Entry) -> os.stat_result | BadLine:
+def look(entry: Entry) -> Status | BadLine:
     """Return the status of a listed file, or why it can't be sent. Links are followed."""
     code = FailureCode.UNREADABLE
     try:
-        info = os.stat(entry.path)
+        info = status(entry.path)
     except (FileNotFoundError, NotADirectoryError):
         problem, code = "no such file", FailureCode.VANISHED
     except OSError as error:
@@ -165,7 +172,7 @@ def look(entry: Entry) -> os.stat_result | BadLine:
             problem = "is a directory: give it as PATH, or list its files"
         elif not stat.S_ISREG(info.st_mode):
             problem = "not a regular file"
-        elif not info.st_size and has_hidden_content(entry.path):
+        elif not info.st_size and not is_url(entry.path) and has_hidden_content(entry.path):
             problem = HIDDEN_CONTENT
         else:
             return info

@@ -12,20 +12,22 @@ import json
 import os
 import re
 from collections import deque
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 from uploader_cli.core.events import FailureCode, FileEnded
+from uploader_cli.core.tus import usable
 from uploader_cli.errors import UsageError
+from uploader_cli.sources import base_name, is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
 LONGEST = 1 << 20  # maximum bytes of a line
 CATEGORIES = ("personal", "scenic")  # the server's categories (docs/protocol.md section 1)
-COLUMNS = ("path", "path_b64", "name", "category", "sha256")
+COLUMNS = ("path", "path_b64", "name", "category", "sha256", "upload_url")
 OTHERS = frozenset({"v", "seq", "run", "ts", "type", *(spec.name for spec in fields(FileEnded))})
 """Columns of reports and keys of events. They are ignored here, except `relative_path`, which replaces `name`."""
 RESERVED = OTHERS | set(COLUMNS)
@@ -60,6 +62,7 @@ class Entry:
     category: str | None = None
     sha256: str | None = None
     metadata: tuple[tuple[str, str], ...] = ()
+    upload_url: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +201,7 @@ def _csv_records(stream: IO[bytes]) -> Iterator[tuple[int, list[str] | csv.Error
 
 
 def _header(number: int, row: list[str] | csv.Error, *, strict: bool, keys: Container[str]) -> list[str]:
-    hint = "the first line of a CSV manifest has its columns: path, and optionally name, category, sha256"
+    hint = "the first line of a CSV manifest has its columns: path, and optionally name, category, sha256, upload_url"
     if isinstance(row, csv.Error):
         raise UsageError(f"line {number}: the header is not valid CSV: {row}", hint=hint)
     columns = [name.strip() for name in row]
@@ -241,13 +244,17 @@ def _entry(number: int, values: Mapping[str, str | None], keys: Mapping[str, boo
         raise _Malformed(f"category must be {' or '.join(CATEGORIES)}, not {_short(category)}")
     if digest is not None and not _SHA256.fullmatch(digest):
         raise _Malformed(f"sha256 must be 64 hexadecimal digits, not {_short(digest)}")
+    upload_url = values.get("upload_url") or ""
+    if upload_url and not usable(upload_url):
+        raise _Malformed("upload_url is not an http or https URL")  # which may be a secret all the same
     return Entry(
         number,
         path,
-        _own_name(path) if name is None else _checked_name(name.removeprefix("./")),
+        _own_name(path) if name is None else relative_name(name.removeprefix("./")),
         category,
         digest.lower() if digest is not None else None,
         tuple(_metadata(values, keys)) if keys else (),
+        upload_url,
     )
 
 
@@ -282,13 +289,16 @@ def _path(values: Mapping[str, str | None]) -> str:
 
 def _own_name(path: str) -> str:
     """Return the listed path relative to the working directory; only the last part of a path outside it."""
+    if is_url(path):
+        return base_name(path)
     normal = os.path.normpath(path)
     if os.path.isabs(normal) or normal.split(os.sep)[0] in (os.curdir, os.pardir):
         return os.path.basename(os.path.abspath(path))
     return normal.replace(os.sep, "/")
 
 
-def _checked_name(name: str) -> str:
+def relative_name(name: str) -> str:
+    """Return the name on the server if it is a safe relative path. Raise `ValueError`."""
     if any(part in ("", ".", "..") for part in name.split("/")):
         raise _Malformed(f"name must be a relative path without . and .., as videos/a.mp4, not {_short(name)}")
     if "\0" in name or _UNDECODABLE.search(name):

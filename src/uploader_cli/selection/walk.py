@@ -16,6 +16,7 @@ from itertools import count, pairwise
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from uploader_cli import sources
 from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.selection.filters import IGNORE_FILE, BadIgnoreFile, Ignores
@@ -36,7 +37,7 @@ Step = Selected | None  # None: something was examined that is not selected
 
 def missing(paths: Iterable[str]) -> list[str]:
     """Return those of `paths` that don't exist, in order."""
-    return [path for path in paths if not os.path.lexists(path)]
+    return [path for path in paths if not sources.exists(path)]
 
 
 def walk(paths: Sequence[str], filters: Filters, *, follow_links: bool = False) -> Iterator[Step]:
@@ -78,6 +79,9 @@ class _Walker:
         self._numbers = count()
 
     def argument(self, path: str) -> Iterator[Step]:
+        if sources.is_url(path):
+            yield from self._remote(path)
+            return
         base = os.path.basename(os.path.abspath(path))
         try:
             info = os.stat(path)
@@ -90,6 +94,25 @@ class _Walker:
             yield self._file(path, base, info, named=True)
         else:
             yield None
+
+    def _remote(self, url: str) -> Iterator[Step]:
+        base = sources.base_name(url)
+        try:
+            for place, below, status in sources.listing(url):
+                name = f"{base}/{below}" if below else base
+                if not self._filters.wants(below or base):
+                    yield None
+                elif isinstance(status, OSError):
+                    yield self._unreadable(place, name, status)
+                elif not self._filters.fits(status):
+                    yield None
+                elif self._seen is not None and not self._seen.add(place):
+                    yield FileSkipped(next(self._numbers), place, SkipReason.DUPLICATE, relative_path=name)
+                else:
+                    size, mtime_ns = status.st_size, status.st_mtime_ns
+                    yield LocalFile(next(self._numbers), place, name, size, mtime_ns, named=not below)
+        except OSError as error:
+            yield self._unreadable(url, base, error)
 
     def _tree(self, root: _Directory) -> Iterator[Step]:
         """Walk depth first, on a stack of our own: directories can nest deeper than Python's recursion limit."""

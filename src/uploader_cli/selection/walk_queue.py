@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
+from uploader_cli.sources import open_file, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -120,7 +120,7 @@ class WalkQueue:
         self._emit(ev.SelectionEnded())
 
     def _emit_selected(self, item: Selected) -> None:
-        self._emit(ev.FileSelected(item.file, item.path, item.size if isinstance(item, LocalFile) else 0))
+        self._emit(ev.FileSelected(item.file, item.path, item.known_size if isinstance(item, LocalFile) else 0))
 
     def _put(self, item: Selected) -> None:
         """Queue a file whose content is as listed; emit the end of every other item."""
@@ -159,11 +159,11 @@ def differs(file: LocalFile, check: Callable[[], None] = lambda: None) -> ev.Fil
         return None
     digest, buffer = hashlib.sha256(), memoryview(bytearray(PIECE))
     try:
-        with open(file.path, "rb", buffering=0) as source:
-            while count := source.readinto(buffer):
+        with open_file(file.path) as source:
+            while count := source.readinto(buffer):  # type: ignore[attr-defined]  # an unbuffered file has it
                 check()
                 digest.update(buffer[:count])
-            info = os.fstat(source.fileno())
+            info = status_of(source)
     except FileNotFoundError:
         code, problem = ev.FailureCode.VANISHED, "the file no longer exists"
     except OSError as error:

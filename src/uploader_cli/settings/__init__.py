@@ -1,7 +1,7 @@
 """Frozen settings and their sources: flag > environment > config file > default."""
 
 from uploader_cli.settings.config_files import config_template
-from uploader_cli.settings.masking import MASK, mask
+from uploader_cli.settings.masking import MASK, hide, mask
 from uploader_cli.settings.model import DEFAULT, OPTIONS, Layer, Option, Settings, Source
 from uploader_cli.settings.places import user_config_file, working_directory
 from uploader_cli.settings.resolution import presets, profiles, resolve
@@ -19,6 +19,7 @@ __all__ = [
     "Settings",
     "Source",
     "config_template",
+    "hide",
     "mask",
     "parse_size",
     "presets",

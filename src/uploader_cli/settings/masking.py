@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 MASK = "***"
 
@@ -23,6 +23,7 @@ _PATTERNS = (
 _TOO_SHORT = 4  # masking every "a" would reveal the secret
 
 _secrets: set[str] = set()
+_places: dict[str, re.Pattern[str]] = {}  # by origin
 
 
 def remember(secret: str) -> None:
@@ -34,10 +35,20 @@ def remember(secret: str) -> None:
         _secrets.update({secret, quote(secret, safe="", errors="surrogateescape")})  # as in a URL
 
 
+def hide(url: str) -> None:
+    """Register an upload URL, which gives the right to write: all URLs of its origin are masked but for the origin."""
+    parts = urlsplit(url)
+    origin = f"{parts.scheme}://{parts.netloc}"
+    if origin not in _places:
+        _places[origin] = re.compile(re.escape(origin) + r"/[^\s'\"<>]*[^\s'\"<>:;,.)]", re.IGNORECASE)
+
+
 def mask(text: str) -> str:
     """Replace known secrets in `text`, and what looks like one, by `MASK`."""
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, MASK)
+    for origin, pattern in tuple(_places.items()):
+        text = pattern.sub(f"{origin}/{MASK}", text)
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text

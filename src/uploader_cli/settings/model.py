@@ -21,7 +21,7 @@ from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, Re
 T = TypeVar("T")
 
 LEAST_CHUNK = 1024
-NONE = ("limit_rate", "shard", "max_size", "newer_than", "preset", "chunk_rule", "id_header", "on")
+NONE = ("limit_rate", "shard", "max_size", "newer_than", "preset", "chunk_rule", "id_header", "upload_url", "on")
 """Options whose stored value is the word none if they have none."""
 NAMED_BY_DIRECTORY = "named_by_directory"
 """Key of a stored run whose server only the config of a working directory named: no secret may be sent there."""
@@ -109,7 +109,8 @@ def option(parse: Callable[[object], Any] | None = None, *, default: T, shown: b
 class Settings:
     """The settings of a command. Times are in seconds, sizes in bytes; `jobs` is the number of parallel uploads.
 
-    `server` may be empty for a dry run or with a `tus_endpoint`, which replaces it (and sets the protocol to tus).
+    `server` may be empty for a dry run or with a `tus_endpoint`, which replaces it (and sets the protocol to tus), as
+    does an `upload_url`.
     `sources` has the source of each option, `notes` are messages about ignored values. The token and secret headers are
     withheld (`token_withheld`) from a server that only the config of a working directory names.
     """
@@ -119,6 +120,9 @@ class Settings:
     category: Literal["personal", "scenic"] = option(default="personal", stored=True)
     protocol: Literal["auto", "batch", "tus"] = option(default="auto", stored=True)
     tus_endpoint: str | None = option(values.endpoint_url, default=None, stored=True)
+    upload_url: str | None = option(
+        values.upload_url, default=None, shown=False, allow_cwd_config=False, in_config=False, stored=True
+    )
     preset: str | None = option(values.name, default=None, stored=True)
     metadata: tuple[Metadata, ...] = option(values.metadata, default=(), many=True, stored=True)
     jobs: int | Literal["auto"] = option(values.whole(1, auto="auto"), default="auto", stored=True)
@@ -143,6 +147,7 @@ class Settings:
     from_format: Literal["auto", "plain", "nul", "csv", "jsonl"] = option(default="auto", stored=True)
     null: bool = option(default=False, stored=True)
     lenient: bool = option(default=False, stored=True)
+    name: str | None = option(values.text, default=None, in_config=False)
     skip_existing: bool = option(default=False, stored=True)
     trust_receipts: bool = option(default=False, stored=True)
     dry_run: bool = option(default=False)
@@ -196,12 +201,34 @@ class Settings:
 
     @property
     def target_url(self) -> str:
-        """The tus endpoint if there is one, else the server."""
+        """The root of the host of the upload URL if there is one, else the tus endpoint, else the server."""
+        if self.upload_url:
+            return f"{values.origin(self.upload_url)}/"
         return self.tus_endpoint or self.server
 
     @property
+    def trusted_url(self) -> str:
+        """The URL whose origin gets the token and the headers: the tus endpoint or the server.
+
+        Where none is named, an upload URL gets the headers, unless there is a token, which may be for another server.
+        """
+        if self.upload_url and not (self.tus_endpoint or self.server):
+            return "" if self.has_token else self.target_url
+        return self.tus_endpoint or self.server
+
+    @property
+    def has_token(self) -> bool:
+        """True where a token is given in any way."""
+        return bool(self.token or self.token_file or self.token_command)
+
+    @property
+    def foreign(self) -> bool:
+        """True for a tus server without sessions."""
+        return bool(self.tus_endpoint or self.upload_url)
+
+    @property
     def target_option(self) -> str:
-        """The name of the option that sets `target_url`."""
+        """The name of the option that sets the server, also the one beside an upload URL."""
         return "tus_endpoint" if self.tus_endpoint else "server"
 
     def given_as(self, name: str) -> str:
@@ -239,7 +266,8 @@ class Settings:
         stored: dict[str, str | list[str] | bool] = {"resume": True, "dest": ".", **dict.fromkeys(NONE, "none")}
         for name, spec in OPTIONS.items():
             value = getattr(self, name)
-            if not spec.stored or (self.tus_endpoint and name in ("server", "category")):
+            unused = {"server": self.tus_endpoint or not self.server, "category": self.foreign}
+            if not spec.stored or unused.get(name):
                 continue
             if spec.many:
                 items = [str(item.absolute() if isinstance(item, Path) else item) for item in value]

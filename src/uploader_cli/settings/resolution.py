@@ -51,7 +51,7 @@ def resolve(
     layers += (here.base, own.base)
     preset = _preset(_first("preset", layers), {**here.presets, **own.presets}, user_config)
     settings = _with_target(_settings((*layers, preset), env, notes), use_endpoint=use_endpoint)
-    if not settings.tus_endpoint:
+    if not settings.foreign:
         settings = _without_endpoint(_with_target(_settings(layers, env, notes), use_endpoint=use_endpoint))
     sources = dict(settings.sources)
     if distrusted:
@@ -164,6 +164,8 @@ def _absolute(value: Any, base: Path) -> Any:
 
 def _with_target(settings: Settings, *, use_endpoint: bool) -> Settings:
     """Drop the tus endpoint where it is unwanted or a source of higher precedence names a server."""
+    if settings.upload_url:
+        return _with_upload_url(settings)
     if not settings.tus_endpoint:
         return settings
     server, endpoint = settings.sources["server"], settings.sources["tus_endpoint"]
@@ -177,6 +179,27 @@ def _with_target(settings: Settings, *, use_endpoint: bool) -> Settings:
             flag = "--protocol batch" if name == "protocol" else OPTIONS[name].flag
             raise UsageError(f"{flag} and {endpoint} exclude each other: {why}", hint="omit one of them")
     return replace(settings, protocol="tus")
+
+
+def _with_upload_url(settings: Settings) -> Settings:
+    """Use tus, without a list and without options that belong to the creation of an upload or to a session."""
+    excluded = {
+        "category": "a tus server has no categories",
+        "metadata": "the upload was created with its metadata",
+        "from_file": "a list has a column upload_url",
+        "dest": "the upload has its place already",
+    }
+    if settings.protocol == "batch":
+        excluded["protocol"] = "the upload is one of the tus protocol"
+    for name, why in excluded.items():
+        if settings.sources[name].layer is Layer.FLAG and getattr(settings, name):
+            flag = "--protocol batch" if name == "protocol" else OPTIONS[name].flag
+            source = settings.sources["upload_url"]
+            raise UsageError(f"{flag} and {source} exclude each other: {why}", hint="omit one of them")
+    tus_endpoint = settings.tus_endpoint
+    if tus_endpoint and settings.sources["server"].layer.rank < settings.sources["tus_endpoint"].layer.rank:
+        tus_endpoint = None
+    return replace(settings, protocol="tus", tus_endpoint=tus_endpoint)
 
 
 def _without_endpoint(settings: Settings) -> Settings:
@@ -221,10 +244,9 @@ def _withhold(settings: Settings, trusted: Iterable[Mapping[str, Given]]) -> Set
     name = settings.target_option
     if not settings.sources[name].layer.untrusted:
         return settings
-    if any(name in layer and _value(OPTIONS[name], layer[name]) == settings.target_url for layer in trusted):
+    if any(name in layer and _value(OPTIONS[name], layer[name]) == getattr(settings, name) for layer in trusted):
         return settings  # the user's own settings name it, too
-    has_token = settings.token or settings.token_file or settings.token_command
     harmless = tuple(header for header in settings.header if not header.secret)
-    if has_token or harmless != settings.header:
+    if settings.has_token or harmless != settings.header:
         return replace(settings, header=harmless, token_withheld=True)
     return settings

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from uploader_cli.settings.masking import MASK, is_secret_header, remember
+from uploader_cli.settings.masking import MASK, hide, is_secret_header, remember
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,12 +76,13 @@ class ChunkRule(NamedTuple):
         return self.least <= size <= self.most and size % self.multiple == 0
 
 
-ReportKind = Literal["json", "csv", "junit", "markdown", "sha256"]
+ReportKind = Literal["json", "csv", "junit", "markdown", "html", "sha256"]
 _REPORTS: dict[str, ReportKind] = {
     ".json": "json",
     ".csv": "csv",
     ".xml": "junit",
     ".md": "markdown",
+    ".html": "html",
     ".sha256": "sha256",
 }
 
@@ -319,7 +320,7 @@ def report_file(raw: object) -> ReportFile:
     if kind is None:
         raise Invalid(
             f"{written!r}: unknown report format",
-            hint="use the suffix .json, .csv, .xml (JUnit), .md or .sha256, or write the format first: junit:FILE",
+            hint="use the suffix .json, .csv, .xml (JUnit), .md, .html or .sha256, or name the format: junit:FILE",
         )
     return ReportFile(kind, file)
 
@@ -424,6 +425,30 @@ def endpoint_url(raw: object) -> str:
         raise Invalid(f"{written!r}: ?query and #fragment are not allowed")
     scheme = parts.scheme if "://" in written or _is_loopback(host) else "https"
     return f"{scheme}://{parts.netloc.lower()}{parts.path}"
+
+
+def upload_url(raw: object) -> str | None:
+    """Parse the URL of an existing upload; `none` for none. No message shows it: who knows it may write there."""
+    if raw == "none":
+        return None
+    written = text(raw).strip()
+    try:
+        parts = urlsplit(written)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    plain = re.fullmatch(r"[!-~]+", written) and not re.search(r"[\\@#'\"<>]", written)
+    if not host or port == 0 or parts.scheme not in ("http", "https") or not plain:
+        raise Invalid("is not the URL of an upload", hint="give the whole URL as the service returned it, in quotes")
+    hide(written)
+    return written
+
+
+def origin(url: str) -> str:
+    """Return scheme, host and port of an http or https URL."""
+    parts = urlsplit(url)
+    default = ":443" if parts.scheme == "https" else ":80"
+    return f"{parts.scheme}://{parts.netloc.lower().removesuffix(default)}"
 
 
 def proxy_url(raw: object) -> str:

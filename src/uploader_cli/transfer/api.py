@@ -82,7 +82,7 @@ class Api(Http):
         retries, max_wait, refresh = settings.retries, settings.max_wait, self._token.refresh
         self.retry = Retry(stop, self.budget, retries=retries, max_wait=max_wait, refresh=refresh, emit=emit)
         self.retry_status = settings.retry_status  # statuses of a tus server that stand for a lock
-        self.server = "" if settings.tus_endpoint else settings.server  # its base URL; empty for a tus endpoint
+        self.server = "" if settings.foreign else settings.server  # its base URL; empty for a tus endpoint
         self._uploads = urljoin(settings.target_url, below(self.server, UPLOADS, UPLOADS))
 
     def another(self) -> Api:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -9,7 +10,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import CancelledError
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import cache
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
@@ -17,10 +18,13 @@ from uploader_cli.core.events import FailureCode
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import wire_name
 from uploader_cli.errors import FileError
+from uploader_cli.sources import is_url, open_file, status, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from concurrent.futures import Executor, Future
+
+    from uploader_cli.sources import Status
 
     Content = LocalFile | Iterable[bytes | bytearray]
     OnRead = Callable[[LocalFile, int, memoryview], None]
@@ -36,10 +40,15 @@ def ignore_read(_file: LocalFile, _position: int, _data: memoryview) -> None:
     """Do nothing with bytes that were read."""
 
 
-def open_unchanged(file: LocalFile) -> IO[bytes]:
-    """Open the selected file, unbuffered. Raise `FileError` (vanished, unreadable, changed), as all readers do."""
+def open_unchanged(file: LocalFile, end: int | None = None) -> IO[bytes]:
+    """Open the selected file, unbuffered, for reading up to `end`.
+
+    Raise `FileError` (vanished, unreadable, changed), as all readers do.
+    """
+    if file.content is not None:
+        return file.content.open()
     try:
-        source = open(file.path, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
+        source = open_file(file.path, end)
     except OSError as error:
         raise _unreadable(file, error) from error
     try:
@@ -51,9 +60,14 @@ def open_unchanged(file: LocalFile) -> IO[bytes]:
 
 
 def check_unchanged(file: LocalFile, source: IO[bytes]) -> None:
-    """Check that size and mtime are those of the selection."""
-    info = os.fstat(source.fileno())
-    if (info.st_size, info.st_mtime_ns) != (file.size, file.mtime_ns):
+    """Check that size and mtime are those of the selection, which a file object does not have."""
+    if file.content is not None:
+        return
+    try:
+        info = status_of(source)
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    if not _is_same(file, info):
         raise _failure(file, "changed while it was being read")
 
 
@@ -66,7 +80,7 @@ def read_at(file: LocalFile, source: IO[bytes], position: int, piece: memoryview
             if not count:
                 raise _failure(file, "became shorter while it was being read")
             piece = piece[count:]
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a file object that was closed
         raise _unreadable(file, error) from error
 
 
@@ -107,7 +121,7 @@ def read_range(
 ) -> Iterator[tuple[int, memoryview]]:
     """Yield the pieces of a byte range with their positions, in `into` or in one buffer."""
     buffer = memoryview(bytearray(min(PIECE, length) if into is None else 0))
-    with open_unchanged(file) as source:
+    with open_unchanged(file, start + length) as source:
         for done in range(0, length, PIECE):
             check()
             piece = (buffer if into is None else into[done:])[: length - done][:PIECE]
@@ -130,10 +144,21 @@ def _content_type(suffix: str) -> str:
     return known.get(suffix) or guess or "application/octet-stream"
 
 
-def _unreadable(file: LocalFile, error: OSError) -> FileError:
+def _unreadable(file: LocalFile, error: OSError | ValueError) -> FileError:
     if isinstance(error, FileNotFoundError):
         return _failure(file, "is gone", FailureCode.VANISHED)
-    return _failure(file, f"can't be read: {error.strerror}", FailureCode.UNREADABLE)
+    words = getattr(error, "strerror", None) or error
+    failure = _failure(file, f"can't be read: {words}", FailureCode.UNREADABLE)
+    if is_url(file.path) and getattr(error, "errno", None) == errno.EIO:
+        with suppress(OSError):  # some services refuse a range of an old version
+            if not _is_same(file, status(file.path)):
+                return _failure(file, "changed while it was being read")
+        failure.retryable = True  # its server may be unreachable
+    return failure
+
+
+def _is_same(file: LocalFile, info: Status) -> bool:
+    return (info.st_size, info.st_mtime_ns) == (file.size, file.mtime_ns)
 
 
 def _failure(file: LocalFile, how: str, code: FailureCode = FailureCode.CHANGED) -> FileError:
@@ -251,7 +276,8 @@ class Body:
         """Yield pieces of `_wanted` bytes; a piece of one part in memory is not copied."""
         buffer, filled = memoryview(b""), 0
         for length, data, file, start, opened in self._parts:
-            with open_unchanged(file) if file is not None and opened is None else nullcontext(opened) as source:
+            unread = file is not None and opened is None and data is None
+            with open_unchanged(file) if file is not None and unread else nullcontext(opened) as source:
                 done = 0
                 while done < length:
                     size = min(self._wanted - filled, length - done)

@@ -106,6 +106,9 @@ class Checks:
                 return failed(file, FailureCode.IN_USE, "another run is uploading this file now", retryable=True)
             case ClaimState.UNKNOWN:
                 return self._unknown(api, file)
+            case ClaimState.CHANGED if file.upload_url:
+                words = f"{utf8(file.path)} has changed since an earlier upload of it to the same URL"
+                return failed(file, FailureCode.CHANGED, f"{words}: ask the service for a new upload URL")
             case ClaimState.CHANGED:
                 text = f"{utf8(file.path)} has changed since an earlier upload of it: it is sent from the beginning"
                 self._context.warn(WarningCode.FILE_CHANGED, text)
@@ -228,7 +231,7 @@ class Checks:
     def _by_receipt(self, worker: Caller, file: LocalFile, where: str | None) -> bool | None:
         if where is None:
             return None
-        if self._context.settings.tus_endpoint:
+        if self._context.settings.foreign:
             # Not retried: many servers answer 404 for a finished upload, and each retry would wait longer.
             position = self._asked(lambda: worker.tus.head(where), at_most=0)
             return None if position is None else position.offset == file.size
@@ -327,7 +330,8 @@ def _readable(files: Sequence[LocalFile]) -> tuple[list[LocalFile], list[Outcome
     readable, ended = [], []
     for file in files:
         try:
-            open_unchanged(file).close()
+            if not file.once:
+                open_unchanged(file).close()
         except errors.FileError as error:
             ended.append(Outcome(file, error))
         else:

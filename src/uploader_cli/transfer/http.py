@@ -124,14 +124,15 @@ class Answer:
 
 
 class Http:
-    """A client with persistent connections. Credentials are sent only to the settings' server."""
+    """A client with persistent connections. Credentials are sent only to the origin of `Settings.trusted_url`."""
 
     def __init__(self, settings: Settings, ids: RequestIds | None = None) -> None:
         self.request_ids = ids or RequestIds()
         self.sockets = Sockets(self.request_ids.answered)
         self.session = make_session(settings, self.sockets, self.request_ids)
         self._settings = settings
-        self.option = settings.given_as(settings.target_option)
+        self._trusted = settings.trusted_url
+        self.option = settings.given_as("upload_url" if settings.upload_url else settings.target_option)
         """What names the server: the flag, variable or config key that the user has given."""
         self.proxy_option = settings.given_as("proxy") if settings.proxy else _proxy_variable(settings.target_url)
         """What names the proxy, if there is one."""
@@ -194,7 +195,7 @@ class Http:
         session, request = self.session, requests.PreparedRequest()
         request.method, request.url, request.body = method, _dialled(url), data
         request.headers = CaseInsensitiveDict(cast("dict[str, str]", session.headers))
-        if not trusts(self._settings.target_url, request.url):
+        if not trusts(self._trusted, request.url):
             for name in self._settings.headers:
                 request.headers.pop(name, None)
             own = {name: value for name, value in own.items() if name.lower() not in CREDENTIALS}
@@ -361,7 +362,7 @@ def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = 
         session.cert = str(settings.client_cert)
     session.headers["User-Agent"] = f"uploader ({platform.system()})"
     session.headers.update(dict(settings.headers))
-    adapter = _Adapter(settings.target_url, sockets, ids or RequestIds())
+    adapter = _Adapter(settings.trusted_url, sockets, ids or RequestIds())
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session

@@ -128,7 +128,7 @@ class Ledger:
         """Begin an attempt at `offset` (bytes) under the server's `name` for the file."""
         attempt = self._attempts[file.file] = self._attempts.get(file.file, 0) + 1
         self._began.setdefault(file.file, self._clock())
-        self._emit(ev.FileStarted(file.file, file.path, file.size, session, offset, attempt, name, packed))
+        self._emit(ev.FileStarted(file.file, file.path, file.known_size, session, offset, attempt, name, packed))
 
     def retry(self, files: Iterable[LocalFile], error: errors.UploaderError, delay: float = 0.0) -> None:
         """Announce another attempt after `delay` seconds, because of `error`."""

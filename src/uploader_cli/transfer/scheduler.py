@@ -25,7 +25,7 @@ from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.pacing import Limiter
 from uploader_cli.transfer.pack import tus_jobs
 from uploader_cli.transfer.pool import Pool, Step, Worker
-from uploader_cli.transfer.sessions import Context, UploadSession, choose, first_contact, new_session
+from uploader_cli.transfer.sessions import Context, UploadSession, check_lengths, choose, first_contact, new_session
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_job import Tus
 
@@ -117,6 +117,7 @@ class Scheduler:
         self._blocked: deque[LocalFile] = deque()  # files that a proxy blocks, to be sent in batch mode
         self._patch_blocked = False
         self._prober: Api | None = None  # the client of the probe; one thread at a time uses it
+        self._existing = ""  # the URL to probe where all uploads exist already
         self._began, self._cpu_before = time.monotonic(), time.process_time()
         self._claims: dict[int, Claim] = {}  # claims of files that are not in a session yet
 
@@ -169,12 +170,15 @@ class Scheduler:
             early = supply.take()
             if supply.ended:
                 return
-        limits, self._opened = first_contact(self._context, self._api, supply.ahead)
+        if supply.ahead and all(file.upload_url for file in supply.ahead):
+            self._existing = supply.ahead[0].upload_url
+        limits, self._opened = first_contact(self._context, self._api, supply.ahead, self._existing)
         if limits is not None:
             self._limits = limits
             self._remember(limits)
         self._context.retry.probe = self._probe
         self._tus = choose(self._settings, self._api.tus)
+        check_lengths(supply.ahead, self._tus)
         if self._tus is None:
             self._pool.auto = None
         else:
@@ -184,10 +188,10 @@ class Scheduler:
                 checksum = self._tus.checksum(self._settings.checksum)
             except ValueError as error:
                 raise errors.UsageError(f"--checksum: {error}", hint="--checksum auto takes what is offered") from error
-            may_change = self._settings.protocol == "auto" and not self._settings.tus_endpoint
+            may_change = self._settings.protocol == "auto" and not self._settings.foreign
             in_batch = self._in_batch if may_change else None
             self._jobs = Tus(self._context, self._pool, self._tus, self._chunk, checksum, in_batch)
-            if self._api.packs is not None and self._settings.pack and not self._settings.tus_endpoint:
+            if self._api.packs is not None and self._settings.pack and not self._settings.foreign:
                 self._packs = PackSize(self._api.packs, self._settings.chunk_size, self._pool.most)
                 self._pool.resized = self._packs.share
         self._begin()
@@ -258,7 +262,9 @@ class Scheduler:
     def _probe(self) -> None:
         api = self._prober = self._api.another()
         try:
-            if self._settings.tus_endpoint:
+            if self._existing:
+                TusClient(api, self._settings.target_url).head(self._existing)
+            elif self._settings.foreign:
                 TusClient(api, self._settings.target_url).options()
             else:
                 api.health()
@@ -338,7 +344,7 @@ class Scheduler:
             self._api.budget.sessions_to_come += 1
             self._pool.put([job])
             return
-        if self._settings.tus_endpoint:
+        if self._settings.foreign:
             opened = Session("", "", None)
         made = opened or new_session(context, self._api, category, len(files))
         session = UploadSession(context, made, limits, len(files))

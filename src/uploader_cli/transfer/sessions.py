@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,6 +11,7 @@ from uploader_cli import errors
 from uploader_cli.core.events import RunWarning, SessionCreated, SessionFinished, SkipReason, WarningCode
 from uploader_cli.core.plan import ASSUMED, endless, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
+from uploader_cli.core.tus import Capabilities
 from uploader_cli.transfer.bodies import ignore_read
 from uploader_cli.transfer.tus import TusClient
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import Event
     from uploader_cli.core.last_heard import LastHeard
     from uploader_cli.core.plan import Limits, LocalFile
-    from uploader_cli.core.tus import Capabilities
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.bodies import OnRead
@@ -76,20 +77,30 @@ class Opened(NamedTuple):
     capacity: int
 
 
-def first_contact(context: Context, api: Api, files: Sequence[LocalFile]) -> tuple[Limits | None, Opened | None]:
+def first_contact(
+    context: Context, api: Api, files: Sequence[LocalFile], existing: str = ""
+) -> tuple[Limits | None, Opened | None]:
     """Ask for the server's limits (None: unknown) and return a session that is open already, if any.
 
+    `existing` is one of the upload URLs where all uploads exist already: then nothing but the offset is asked.
     Without limits, `expectedFiles` is what fits the assumed ones, then 1 after a 400 (section 3.12).
     """
     settings, retry = context.settings, context.retry
-    if settings.tus_endpoint:
+    if settings.foreign:
         check_offer(settings, None, lookup=False)
-        api.tus = retry.run(TusClient(api, settings.target_url).options, at_most=FIRST_CONTACT_RETRIES)
+        client = TusClient(api, settings.target_url)
+        if existing:
+            api.tus = Capabilities(settings.target_url)
+            with suppress(errors.AnswerError, errors.ProtocolError):  # an answer; the job reports what it says
+                retry.run(lambda: client.head(existing), at_most=FIRST_CONTACT_RETRIES)
+        else:
+            api.tus = retry.run(client.options, at_most=FIRST_CONTACT_RETRIES)
         return endless(api.tus.max_size), None
     limits = retry.run(api.health, at_most=FIRST_CONTACT_RETRIES)
     check_offer(settings, limits, lookup=api.lookups is not None)
     if limits is not None:
         return limits, _session_before(context, api)
+    check_lengths(files, api.tus)
     assumed = next(plan_sessions((file for file in files if not refusal(file, ASSUMED)), ASSUMED), None)
     category = (assumed.category if assumed is not None else None) or settings.category
     capacity = len(assumed.files) if assumed is not None else max(1, min(len(files), ASSUMED.max_files))
@@ -113,9 +124,18 @@ def choose(settings: Settings, offered: Capabilities | None) -> Capabilities | N
     return None if settings.protocol == "batch" else offered
 
 
+def check_lengths(files: Iterable[LocalFile], tus: Capabilities | None) -> None:
+    """Raise `UsageError` for a file of unknown length where the server needs the length at first."""
+    if any(file.once for file in files) and not (tus is not None and tus.defers_length):
+        raise errors.UsageError(
+            "the server takes no file of unknown length (tus extension creation-defer-length)",
+            hint="save the data to a file first, and upload that",
+        )
+
+
 def check_offer(settings: Settings, limits: Limits | None, *, lookup: bool) -> None:
     """Raise `UsageError` for `--dest` and `--if-exists fail` at a server that lacks directories or the `lookup`."""
-    directories, server = bool(settings.tus_endpoint) or (limits is not None and limits.relative_paths), settings.server
+    directories, server = settings.foreign or (limits is not None and limits.relative_paths), settings.server
     if settings.dest and not directories:
         raise errors.UsageError(
             f"{settings.sources.get('dest', '--dest')}: {server} keeps no directories (its /health offers none)",

@@ -84,10 +84,12 @@ class TusClient:
     ) -> Position:
         """Create an upload of `length` bytes (tus 1.0, creation; with `body`: creation-with-upload).
 
-        It may be `partial`, or the concatenation of the URLs `parts`, with `length` None. Raise `SessionLost` for an
-        unknown or ended session.
+        It may be `partial`, or the concatenation of the URLs `parts`. `length` is None for that, and for an upload
+        whose length is sent later. Raise `SessionLost` for an unknown or ended session.
         """
         headers = {} if length is None else {"Upload-Length": str(length)}
+        if length is None and not parts:
+            headers["Upload-Defer-Length"] = "1"
         if partial or parts:
             headers["Upload-Concat"] = "partial" if partial else "final;" + " ".join(parts)
         if encoded := encode_metadata(metadata):  # servers refuse an empty one (docs/protocol.md, section 5)
@@ -118,14 +120,18 @@ class TusClient:
         error.retryable = True
         raise error
 
-    def patch(self, url: str, offset: int, body: Body, checksum: str | None = None) -> Position:
+    def patch(
+        self, url: str, offset: int, body: Body, checksum: str | None = None, length: int | None = None
+    ) -> Position:
         """Send a chunk at `offset` and return the new offset.
 
-        Where a firewall blocks PATCH, send a POST that stands for it (tus 1.0, core), or the other way round. Raise
-        `PatchBlocked` where both are blocked, a retryable `UploadGone` for 404 and 410.
+        `length` is that of an upload that was created without one (tus 1.0, creation-defer-length). Where a firewall
+        blocks PATCH, send a POST that stands for it (tus 1.0, core), or the other way round. Raise `PatchBlocked` where
+        both are blocked, a retryable `UploadGone` for 404 and 410.
         """
+        own = {"Upload-Offset": str(offset)} | ({"Upload-Length": str(length)} if length is not None else {})
         for override in (self._overrides, not self._overrides):
-            headers = {"Upload-Offset": str(offset)} | ({"X-HTTP-Method-Override": "PATCH"} if override else {})
+            headers = own | ({"X-HTTP-Method-Override": "PATCH"} if override else {})
             answer = self._send("POST" if override else "PATCH", url, headers, CHUNK_TIMEOUT, body, checksum)
             if not is_blocked(answer):
                 break

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import threading
 import time
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
@@ -13,6 +15,7 @@ from urllib.parse import urljoin
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.codes import FailureCode
+from uploader_cli.core.plan import ENDLESS
 from uploader_cli.core.protocol import TAKEN, utf8
 from uploader_cli.core.sizes import FIRST_CHUNK
 from uploader_cli.core.tus import LARGE, LARGE_AND_FAR, LEAST_PART, checksum_header, chunk_length
@@ -27,6 +30,7 @@ from uploader_cli.transfer.bodies import (
     ignore_read,
     open_unchanged,
 )
+from uploader_cli.transfer.content import PATIENCE, Stream
 from uploader_cli.transfer.job import Outcome, ends_run, failed
 from uploader_cli.transfer.journal import ClaimState, PendingPart, PendingUpload
 from uploader_cli.transfer.metadata import metadata_of
@@ -66,9 +70,14 @@ class Tus:
 
     @property
     def chunk_size(self) -> int:
-        """Bytes of the next chunk. With a checksum an adaptive size is limited by memory."""
+        """Bytes of the next chunk."""
+        return self.chunk.size if self.checksum is None else self.chunk_in_memory
+
+    @property
+    def chunk_in_memory(self) -> int:
+        """Bytes of the next chunk where it is kept in memory, which limits an adaptive size."""
         size = self.chunk.size
-        return min(size, max(IN_MEMORY, self.chunk.least)) if self.chunk.adapts and self.checksum is not None else size
+        return min(size, max(IN_MEMORY, self.chunk.least)) if self.chunk.adapts else size
 
     def in_one_request(self, length: int) -> bool:
         """Return whether `length` bytes are sent with the creation."""
@@ -102,10 +111,11 @@ class TusFile:
         self.parts: list[Part] = []
         self.error: BaseException | None = None  # the first failure of a part: it stops the others
         self._tus, self._context, self._stop = tus, tus.context, tus.context.retry.stop
-        self._outdated = claim.outdated.urls if claim.outdated is not None else ()
+        # An upload that a service created is never deleted.
+        self._outdated = claim.outdated.urls if claim.outdated is not None and not file.upload_url else ()
         self._upload = claim.upload or PendingUpload("")
         self.server_id = self._upload.server_id  # from the answer to the creation
-        self._foreign = bool(tus.context.settings.tus_endpoint)  # without upload keys; joined parts remain
+        self._foreign = tus.context.settings.foreign  # without upload keys; joined parts remain
         self._metadata: dict[str, str] | None = None  # that of `--metadata`
         self._begun, self._left = False, 0
         self._most_confirmed = self._most_sent = 0
@@ -158,24 +168,29 @@ class TusFile:
             return
         if sent is not None:
             location = sent.headers.get("Content-Location")
-            # Only the paths of a foreign server are known.
-            readable = urljoin(sent.url, location or "") if self._foreign else location or sent.url
-            verified = sum(part.checked for part in self.parts) == file.size
+            if file.upload_url and not location:
+                readable = None  # no event and no receipt has the URL of an upload that a service created
+            else:  # only the paths of a foreign server are known
+                readable = urljoin(sent.url, location or "") if self._foreign else location or sent.url
+            verified = sum(part.checked for part in self.parts) == self.size
             server_id = self.id_in(sent) or self.server_id
+            file = replace(file, size=self.size) if file.once else file
             yield [Outcome(file, server_id=server_id, location=location, readable=readable, verified=verified)]
 
     def _send(self, worker: Worker) -> Position | None:
         """Return the complete upload; None where its parts have become jobs."""
         tus, run, file, upload, session = self._tus, self._context.run, self.file, self._upload, self.session.id
+        whole = self.resumes or file.upload_url or file.once
         idle = tus.pool.idle if run.secret is None else 0  # another process would not find the parts
-        count = 1 if self.resumes else tus.parts(file.size, idle, worker.api.request_ids.round_trip)
+        count = 1 if whole else tus.parts(file.size, idle, worker.api.request_ids.round_trip)
         sizes, parts = [size for _, size in cut(file.size, count)], upload.parts
         if len(sizes) > 1:
             self._upload, parts = run.creating(file, session), run.split(file, sizes)
         elif not parts:
             # In a session the key is used instead of the URL: this moves an upload from another session.
-            known = (upload.upload_key, None if session else upload.url, upload.checked_until, upload.pledged_until)
-            parts = (PendingPart(0, 0, file.size, *known),)
+            url = file.upload_url or (None if session else upload.url)
+            known = (upload.upload_key, url, upload.checked_until, upload.pledged_until)
+            parts = (PendingPart(0, 0, ENDLESS if file.once else file.size, *known),)
         self.sent_to, self._left = session, len(parts)
         self.parts = [Part(self, tus, part, whole=len(parts) == 1) for part in parts]
         return self._send_parts(worker) if len(parts) > 1 else self.parts[0].run(worker)
@@ -240,6 +255,11 @@ class TusFile:
         if self._tus.capabilities.terminates:
             for url in urls:
                 client.discard(url)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the file; `ENDLESS` until the end of a stream is known."""
+        return self.parts[0].size if self.file.once else self.file.size
 
     @property
     def _urls(self) -> list[str]:
@@ -329,7 +349,7 @@ class TusFile:
             self.begin()
             self._most_confirmed = max(self._most_confirmed, sum(part.confirmed for part in self.parts))
             # For a file in one request the end event is enough.
-            if offset < self.file.size or not self._tus.in_one_request(self.file.size):
+            if offset < self.size or not self._tus.in_one_request(self.size):
                 self._tell(ev.BytesConfirmed, self._most_confirmed)
 
     def _tell(self, event: type[ev.BytesSent | ev.BytesConfirmed], total: int) -> None:
@@ -349,7 +369,7 @@ class Part:
     _client: TusClient
     _hashed: HashedChunks | None
     _last: Position
-    _source: IO[bytes]
+    _source: IO[bytes] | None  # None for a stream
 
     def __init__(self, job: TusFile, tus: Tus, known: PendingPart, *, whole: bool) -> None:
         self.index = None if whole else known.index
@@ -357,6 +377,10 @@ class Part:
         self.checked, self.pledged = known.checked_until, known.pledged_until
         self.confirmed = self.sent = 0
         self._job, self._tus, self._run, self._journaled = job, tus, tus.context.run, self.pledged
+        self._stream = job.file.content if isinstance(job.file.content, Stream) else None
+        self._checksum = tus.checksum if not job.file.upload_url else None  # what such a server supports is unknown
+        self._deferred = False  # whether the server does not know the length yet
+        self._data: memoryview | None = None  # the chunk of a stream
         self._on_read = tus.context.on_read if not self.start else ignore_read  # a digest needs the bytes in order
         self._offset: int | None = None  # the server's offset; None while it is unknown
         self._most = -1  # the highest offset so far
@@ -374,12 +398,12 @@ class Part:
         """Return once the server has all of it. Raise the last error, or what stopped it."""
         job, tus = self._job, self._tus
         self._client, self._hashed = worker.tus, None
-        if tus.checksum is not None:
+        if self._checksum is not None and self._stream is None:
             self._hashed = HashedChunks(
-                job.file, tus.checksum, job.check, worker.helper, tus.buffers, on_read=self._on_read
+                job.file, self._checksum, job.check, worker.helper, tus.buffers, on_read=self._on_read
             )
         try:
-            with open_unchanged(job.file) as self._source:
+            with open_unchanged(job.file) if self._stream is None else nullcontext() as self._source:
                 while self._offset != self.size:
                     self._tries.run(self._advance)
         except (errors.ConnectionLost, errors.ServerFault):
@@ -431,6 +455,7 @@ class Part:
     def _create(self) -> None:
         """Create an upload, without a body where the key was sent before: the server may know it."""
         job, again, self._asked = self._job, self._asked, True
+        self._available(0)
         size = self.size if self._tus.in_one_request(self.size) and not again else 0
         self._reach = self.size if again else 0
         if size:
@@ -440,7 +465,9 @@ class Part:
         metadata, partial = job.metadata(self), self.index is not None
         if job.has_keys:
             metadata["uploadKey"] = self.key
-        created = self._client.create(self.size, metadata, body=body, checksum=checksum, partial=partial)
+        self._deferred = self.size == ENDLESS
+        length = None if self._deferred else self.size
+        created = self._client.create(length, metadata, body=body, checksum=checksum, partial=partial)
         self.url = created.url
         job.server_id = job.id_in(created)
         if partial:
@@ -462,14 +489,24 @@ class Part:
         except errors.UploadGone as error:
             self._restart(error)
             return
+        self._deferred = found.headers.get("Upload-Defer-Length") == "1"
         if found.offset is not None and found.offset <= self._reach and found.length in (None, self.size):
             self._confirm(found, found.offset)
+        elif self._job.file.upload_url and found.length not in (None, self.size):
+            words = f"its upload was created for {found.length:,} bytes, and it has {self.size:,}: nothing was sent"
+            raise errors.FileFailure(words, code=FailureCode.REFUSED_SIZE)
         else:
             claim = f"offset {found.offset} of {found.length} bytes"
             self._restart(errors.ProtocolError(f"{url} claims {claim}, which is not what was sent there"))
 
     def _restart(self, error: errors.UploaderError) -> None:
-        """Forget the upload, and journal the key of the next one."""
+        """Forget the upload, and journal the key of the next one. Raise where that is impossible."""
+        if self._job.file.upload_url:
+            words = f"its upload can't be used: {error}; ask the service for a new upload URL"
+            raise errors.FileFailure(words, code=FailureCode.SERVER_REFUSED) from error
+        if self._stream is not None and self._stream.start:
+            words = f"what was sent of it is lost, and it can't be read again: {error}"
+            raise errors.FileFailure(words, code=error.code) from error
         if self._restarts == RESTARTS:
             raise error
         self._restarts += 1
@@ -483,14 +520,28 @@ class Part:
     def _send(self, offset: int, url: str) -> None:
         """Send one chunk and record the new offset. Raise `OffsetConflict` for an impossible one."""
         self._offset = None  # unknown until the answer
-        size = chunk_length(offset, self.size, self._tus.chunk_size)
+        size = self._available(offset)
         self._prepare(size)
         body, checksum = self._chunk(offset, size)
+        length = self.size if self._deferred and self.size != ENDLESS else None
         with self._tus.chunk.travelling(size, time.monotonic):
-            sent = self._client.patch(url, offset, body, checksum)
-        if sent.offset is None or not offset < sent.offset <= offset + size:
+            sent = self._client.patch(url, offset, body, checksum, length)
+        # The end of a stream may be found when all its bytes have been sent.
+        if sent.offset is None or not (offset < sent.offset <= offset + size or sent.offset == offset == length):
             raise errors.OffsetConflict(f"{size} bytes at offset {offset} led to offset {sent.offset}", status=204)
+        self._deferred = self._deferred and length is None
         self._confirm(sent, sent.offset)
+
+    def _available(self, offset: int) -> int:
+        """Return the bytes of the chunk at `offset`; read those of a stream, and find its end."""
+        stream, chunk = self._stream, self._tus.chunk
+        if stream is None:
+            return chunk_length(offset, self.size, self._tus.chunk_size)
+        patience = PATIENCE if chunk.least == 1 else math.inf  # a server with a rule takes whole chunks only
+        self._data = stream.chunk(offset, self._tus.chunk_in_memory, self._job.check, patience)
+        self._on_read(self._job.file, offset, self._data)
+        self.size = ENDLESS if stream.length is None else stream.length
+        return len(self._data)
 
     def _prepare(self, size: int) -> None:
         """Wait until a request with a body of `size` bytes may be sent."""
@@ -501,13 +552,15 @@ class Part:
     def _chunk(self, offset: int, size: int) -> tuple[Body, str | None]:
         """Return the body of a chunk and its checksum header; start hashing the next chunk."""
         tus, job, start, end = self._tus, self._job, self.start + offset, offset + size
-        checksum = data = None
+        checksum, data = None, self._data
         if tus.context.digests is not None and not self.start:
             tus.context.digests.reach(job.file, offset)  # what an earlier run has sent
         if self._hashed is not None:
             digest, data = self._hashed.of(start, size)
-            checksum = checksum_header(tus.checksum or "", digest)
+            checksum = checksum_header(self._checksum or "", digest)
             self._hashed.prepare(start + size, chunk_length(end, self.size, tus.chunk_size))
+        elif data is not None and self._checksum is not None:
+            checksum = checksum_header(self._checksum, hashlib.new(self._checksum, data).digest())
         self.pledged = end if checksum is not None and offset <= self.checked else 0
         pledge = self.pledged if size < self.size else 0  # one that is the whole part needs none
         if pledge != self._journaled:

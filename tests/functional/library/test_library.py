@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from serving import running_server
 
 import uploader_cli
 from uploader_cli import (
@@ -164,3 +166,71 @@ def test_cancelled_task_cancels_the_upload(server: EmbeddedServer, make_files: C
 
     asyncio.run(run())
     assert not list(server.root.rglob("a.mp4"))
+
+
+# --- file objects -----------------------------------------------------------------------------------------------------
+
+
+class Pieces:
+    """A source that can only be read, once; an exception among its pieces is raised."""
+
+    def __init__(self, *pieces: bytes | Exception) -> None:
+        self._pieces = list(pieces)
+
+    def read(self, size: int = -1) -> bytes:
+        piece = self._pieces.pop(0) if self._pieces else b""
+        if isinstance(piece, Exception):
+            raise piece
+        if len(piece) > size >= 0:
+            self._pieces.insert(0, piece[size:])
+        return piece[:size]
+
+
+def test_file_objects_are_stored_under_their_names(server: EmbeddedServer, tmp_path: Path) -> None:
+    """From their position on; one that can't seek has no known length."""
+    whole = io.BytesIO(b"--" + bytes(300_000))
+    whole.seek(2)
+    (tmp_path / "some").write_bytes(b"from a file")
+    with (tmp_path / "some").open("rb") as opened:
+        given = {"a/whole.bin": whole, "opened.bin": opened, "pieces.bin": Pieces(b"12", b"3", bytes(200_000), b"4")}
+        for name, source in given.items():
+            result = upload(source, server=server.url, name=name, chunk_size="64k", verify=True)
+            assert result.ok, result
+            (receipt,) = result.receipts
+            assert (receipt.path, receipt.size) == (name, len((server.root / "personal" / name).read_bytes()))
+    assert (server.root / "personal" / "a" / "whole.bin").read_bytes() == bytes(300_000)
+    assert (server.root / "personal" / "pieces.bin").read_bytes() == b"123" + bytes(200_000) + b"4"
+
+
+def test_file_object_is_sent_to_a_server_without_tus() -> None:
+    with running_server(tus=False, faults=("status:batch#1:503",)) as server:
+        assert asyncio.run(upload_async(io.BytesIO(b"bytes"), server=server.url, name="a.mp4")).ok
+        with pytest.raises(UsageError, match="exclude each other"):
+            upload(io.BytesIO(b"bytes"), server=server.url, name="a.mp4", failed_to="list.txt")
+        assert upload(Pieces(b"bytes"), server=server.url, name="b.mp4").exit_code == 2
+        assert [path.name for path in (server.root / "personal").iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "said"),
+    [
+        (io.BytesIO(b"x"), {}, "a file object has no name"),
+        (io.BytesIO(b"x"), {"name": "/x"}, "name must be a relative path"),
+        (io.StringIO("x"), {"name": "x"}, "not a binary file object"),
+        (Pieces(b"x"), {"name": "x", "skip_existing": True}, "--skip-existing and a file object exclude each other"),
+    ],
+)
+def test_unusable_file_object_is_a_usage_error(source: Any, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        upload(source, server="localhost:1", **options)
+
+
+def test_exception_of_a_file_object_leaves_the_call(server: EmbeddedServer) -> None:
+    """The upload stays incomplete: nothing is stored, and nothing can be resumed."""
+    with Uploader(server=server.url, name="half.bin", chunk_size="64k") as uploader:
+        with pytest.raises(RuntimeError, match="the producer failed"):
+            uploader.upload(Pieces(bytes(200_000), RuntimeError("the producer failed")))
+        with pytest.raises(UsageError, match="no interrupted run"):
+            uploader.resume()
+    assert not (server.root / "personal" / "half.bin").exists()
+    assert client_threads() == []

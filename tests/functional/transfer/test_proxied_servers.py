@@ -120,8 +120,9 @@ def test_407_during_a_run_ends_it_at_once_with_its_hint(tmp_path: Path) -> None:
     paths = make(tmp_path, "a.mp4", "b.mp4", size=3 * MIB)
     with running_server() as server, Checkpoint(server.url) as proxy:
         how = {"chunk_size": MIB, "proxy": proxy.url, "wait_for_server": 60.0, "jobs": 2}
-        error = Upload(server.url, paths, protocol="tus", **how).go()
-        asked = proxy.count("")
+        upload = Upload(server.url, paths, protocol="tus", **how)
+        error, asked = upload.go(), proxy.count("")
     assert isinstance(error, ProxyUnauthorized)
     assert error.hint == "put name and password into --proxy"
     assert asked < 20
+    assert {event.retryable for event in upload.all(ev.FileFailed)} == {True}

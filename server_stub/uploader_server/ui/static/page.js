@@ -1,6 +1,6 @@
 // The page: polls the server's activity, follows open sessions over Socket.IO, and draws both.
 
-import { address, call, setToken, token } from './server.js'
+import { address, call, setToken, spacing, token } from './server.js'
 import { Live } from './live.js'
 import * as model from './model.js'
 import * as plot from './plot.js'
@@ -11,6 +11,8 @@ const { $ } = view
 const BUSY = 1000 // milliseconds between two polls while something happens
 const IDLE = 2000
 const FRAME = 100
+const FOLLOWED = 20 // open sessions that are followed over Socket.IO; the list has the others
+const ID = /^[0-9a-f-]{36}$/
 
 let analyses = []
 let received = 0
@@ -29,7 +31,8 @@ const live = new Live(onEvent, () => {
 })
 
 function chosen() {
-  return location.hash.slice(1).toLowerCase()
+  const id = location.hash.slice(1).toLowerCase()
+  return ID.test(id) ? id : ''
 }
 
 function selected() {
@@ -90,13 +93,13 @@ async function fetchAll() {
   live.start()
   await uploads.offer()
   await fetchFiles(selected())
-  const open = [...model.sessions.values()].filter((one) => !model.ended(one))
-  live.follow(open.map((one) => one.id))
+  const open = [...new Set([selected(), ...model.listed])].filter((one) => one && !model.ended(one))
+  live.follow(open.slice(0, FOLLOWED).map((one) => one.id))
   setChannel(live.connected ? 'live' : channel === 'connecting' ? channel : 'polling')
-  return busy || open.length ? BUSY : IDLE
+  return Math.max(busy || open.length ? BUSY : IDLE, spacing)
 }
 
-// Get the files of a session where events do not suffice; at most a fifth of the time goes into large answers.
+// Get the files of a session where events do not suffice; at most a tenth of the time goes into large answers.
 async function fetchFiles(one) {
   const polled = one && !live.connected && !model.ended(one)
   if (!one || !(polled || model.incomplete(one)) || performance.now() < nextFetch) return
@@ -107,7 +110,7 @@ async function fetchFiles(one) {
     if (error.status !== 404) throw error
     model.applyUnknown(one.id)
   }
-  nextFetch = performance.now() + 4 * (performance.now() - began)
+  nextFetch = performance.now() + 9 * (performance.now() - began)
 }
 
 function ask() {

@@ -1,6 +1,7 @@
 // Calls of the server. URLs are relative to the page, which a proxy may serve below a path.
 
 const BASE = new URL('.', document.baseURI)
+const WINDOW = 900_000 // longest milliseconds of a rate limit
 const KEPT = 'uploader-token'
 
 export const address = BASE.href.replace(/\/$/, '')
@@ -12,6 +13,15 @@ export const token = () => sessionStorage.getItem(KEPT) ?? ''
 export const setToken = (text) => sessionStorage.setItem(KEPT, text)
 
 export const authorization = () => (token() ? { Authorization: `Bearer ${token()}` } : {})
+
+// Milliseconds between two calls so that half of what the rate limit leaves remains for uploads; 0 without a limit.
+export let spacing = 0
+
+function measure(headers) {
+  const [remaining, reset] = ['Remaining', 'Reset'].map((name) => Number(headers.get(`X-RateLimit-${name}`)))
+  const left = Math.min(Math.max(reset * 1000 - Date.now(), 0), WINDOW)
+  spacing = headers.has('X-RateLimit-Reset') ? left / Math.max(remaining / 2, 1) : 0
+}
 
 // An answer that is no success; `wait` are the seconds of its Retry-After.
 export class Refusal extends Error {
@@ -30,6 +40,7 @@ export async function call(path, json) {
     sent.body = JSON.stringify(json)
   }
   const answer = await fetch(url(path), sent)
+  if (path.startsWith('api/')) measure(answer.headers)
   const body = await answer.json().catch(() => ({}))
   if (!answer.ok) throw new Refusal(answer.status, body, Number(answer.headers.get('Retry-After')) || 0)
   return body

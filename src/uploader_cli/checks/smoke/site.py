@@ -128,6 +128,8 @@ class Site(Target):
         if (self.remaining if self.cleaning else self.spare) < 1 + leaves:
             raise OutOfCalls(self.no_calls())
         self.calls += 1
+        if self._remaining:
+            self._remaining -= 1  # a request that is given up has no answer with the number
         self.meter.append(None)
         return True
 

@@ -104,6 +104,10 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
         return []
     out: list[ev.Event] = []
     file = state.running.get(event.file)
+    if state.unsized:  # the end of the stream, the only file, is known now
+        state.unsized, state.selected_bytes = False, event.size
+        if file is not None:
+            file.size = event.size
     if file is not None and (file.confirmed < event.size or file.sent < event.size):
         if file.packed:  # has no progress events
             state.sent_total += event.size
@@ -215,11 +219,13 @@ def _settle(
         details["session"] = known.session or None
     if local is not None:
         if size is None and (local.size or local.mtime_ns):  # else unknown, see `LocalFile`
-            size = local.size
+            size = local.known_size
         details["relative_path"], details["destination"] = local.relative_path, local.destination or None
         details["category"], details["sha256"] = local.category, local.sha256
         if local.metadata:
             details["upload_metadata"] = dict(local.metadata)
+        if local.upload_url:
+            details["upload_url"] = local.upload_url
     ended = ev.FileEnded(file=file, outcome=outcome, size=size, **details)
     if known is not None or outcome is Phase.FAILED:
         state.finished.append(ended)

@@ -46,10 +46,12 @@ def _run_started(state: ProgressState, event: ev.RunStarted, now: float) -> list
 
 
 def _file_selected(state: ProgressState, event: ev.FileSelected, _now: float) -> None:
+    size = event.size or 0
     state.selected += 1
-    state.selected_bytes += event.size
-    state.sizes[event.file] = event.size
-    state.tree.select(event.path, event.size)
+    state.selected_bytes += size
+    state.unsized = event.size is None
+    state.sizes[event.file] = size
+    state.tree.select(event.path, size)
 
 
 def _selection_ended(state: ProgressState, _event: ev.SelectionEnded, _now: float) -> None:
@@ -64,6 +66,7 @@ def _content_checked(state: ProgressState, event: ev.ContentChecked, _now: float
 def _engine_stopped(state: ProgressState, event: ev.EngineStopped, now: float) -> None:
     state.stopped, state.bottleneck, state.held = now, event.bottleneck, None
     state.measures.sample(now, state.sent_total, last=True)
+    state.timeline.update(now - state.started, state.sent_total, state.completed)
     state.trouble = str(event.error or "")
     state.advice = getattr(event.error, "hint", "")
     if event.error is not None:
@@ -116,6 +119,7 @@ def _ticked(state: ProgressState, _event: ev.Ticked, now: float) -> list[ev.Even
     if state.stopped is None:
         state.measures.sample(now, state.sent_total)
         state.pace.update(now, state.completed)
+        state.timeline.update(now - state.started, state.sent_total, state.completed)
     if state.paused_until is None or state.paused(now):
         return []
     return recovered(state, state.incidents.end(IncidentKind.RATE_LIMIT, now))

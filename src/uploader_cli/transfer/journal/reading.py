@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from uploader_cli.errors import UsageError
+from uploader_cli.sources import absolute
 from uploader_cli.transfer.journal.schema import KEPT_SECONDS
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def path_key(file: LocalFile) -> bytes:
     """Return the absolute path of `file` as bytes, with the file's own destination after a NUL."""
     name = file.path
     if name[:1] != "/" or "//" in name or "/." in name or name[-1:] == "/":  # else it is absolute: `abspath` costs 5 µs
-        name = os.path.abspath(name)
+        name = absolute(name)
     path = os.fsencode(name)
     return path + b"\0" + file.destination.encode() if file.destination else path
 
@@ -289,7 +290,7 @@ def get_runs(db: Connection, named: str = "") -> list[RunInfo]:
     """Return the runs whose present or earlier id begins with `named`, newest first."""
     found = db.execute(
         "SELECT number, run.id, server, destination, arguments, started_at, updated_at,"
-        " CASE WHEN finished THEN 'finished' WHEN alive(run.id) THEN 'running' ELSE 'interrupted' END,"
+        " CASE WHEN alive(run.id) THEN 'running' WHEN finished THEN 'finished' ELSE 'interrupted' END,"
         " files, bytes, coalesce(open_files, 0), outcome FROM run JOIN target ON target.id = run.target"
         " LEFT JOIN (SELECT run AS owner, count(*) AS open_files FROM pending GROUP BY run) ON owner = number"
         " WHERE instr(' ' || earlier || ' ' || run.id || ' ', ' ' || ?) ORDER BY updated_at DESC, number DESC",

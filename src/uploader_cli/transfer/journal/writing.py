@@ -29,6 +29,7 @@ RETRY_SECONDS = 5.0  # until the next try to write
 LAST_SECONDS = 1.0  # wait of the last try
 MOST_UNWRITTEN = 50_000  # files kept in memory while writing fails; the oldest are dropped
 PERIOD_RECEIPTS = 100_000  # per period
+_WITHOUT_URL = "UPDATE run SET arguments = json_remove(arguments, '$.options.upload_url') WHERE number = ?"
 _COUNT = "UPDATE period SET receipts = receipts + ?, last_at = ? WHERE number = ?"
 
 
@@ -49,14 +50,16 @@ class Journal(schema.Store):
         identity: object = None,
         run_id: str | None = None,
         fresh: bool = False,
+        lasting: bool = True,
     ) -> RunHandle:
         """Begin a run, or resume the newest interrupted one of the same target and identity.
 
-        `arguments` (JSON, no secrets) is what `resume` needs; `identity` (JSON, default: `arguments`) is what makes
-        commands equal. `run_id` must be new. `fresh` (--no-resume) resumes nothing and deletes such runs.
+        `arguments` (JSON, no secrets but an upload URL) is what `resume` needs; `identity` (JSON, default: `arguments`)
+        is what makes commands equal. `run_id` must be new. `fresh` (--no-resume) resumes nothing and deletes such runs.
+        A run that is not `lasting` is never resumed.
         """
         run_id, now = run_id or secrets.token_hex(8), self.now()
-        digest = _digest(arguments if identity is None else identity)
+        digest = _digest(run_id if not lasting else arguments if identity is None else identity)
         with self.write() as db:
             db.execute("INSERT OR IGNORE INTO target (server, destination) VALUES (?, ?)", astuple(target))
             number, free = reading.find_resumable(db, target, digest)
@@ -65,12 +68,12 @@ class Journal(schema.Store):
             # their uploads stay until a claim deletes them
             db.executemany("DELETE FROM run WHERE id = ?", [(name,) for name, _since in free])
             db.execute(
-                "INSERT INTO run (id, target, identity, arguments, started_at, updated_at, since)"
-                " SELECT ?, ?, ?, ?, ?, ?, max(number) FROM period",
-                (run_id, number, digest, _json(arguments), now, now),
+                "INSERT INTO run (id, target, identity, arguments, started_at, updated_at, finished, since)"
+                " SELECT ?, ?, ?, ?, ?, ?, ?, max(number) FROM period",
+                (run_id, number, digest, _json(arguments), now, now, not lasting),
             )
             db.execute("INSERT INTO period DEFAULT VALUES")
-            return RunHandle(self, db, run_id, fresh=fresh)
+            return RunHandle(self, db, run_id, fresh=fresh, lasting=lasting)
 
     def history(self, target: Target, identity: object, *, fresh: bool = False) -> reading.History:
         """Return what is known before such a run begins. Changes nothing."""
@@ -132,15 +135,18 @@ class RunHandle:
     is the previous id of the run, `number` stays the same when it is resumed.
     """
 
-    def __init__(self, store: schema.Store, db: Connection, run_id: str, *, fresh: bool = False) -> None:
+    def __init__(
+        self, store: schema.Store, db: Connection, run_id: str, *, fresh: bool = False, lasting: bool = True
+    ) -> None:
         """Lock the run in the transaction that adds it: no process sees it without its lock."""
-        self.id, self._store, self._fresh = run_id, store, fresh
+        self.id, self._store, self._fresh, self._lasting = run_id, store, fresh, lasting
         self.check = store.check
         self._lock = ExitStack()
         try:
             self._lock.enter_context(schema.locked(store.run_lock(run_id), self.check, 1.0))
         except OSError as error:
-            raise UploaderError(f"run {run_id} can't be locked: {error}", hint="see --state-dir") from error
+            why = error.strerror or error
+            raise UploaderError(f"run {run_id} can't be locked: {why}", hint="see --state-dir") from error
         found = db.execute("SELECT number, target, since, earlier FROM run WHERE id = ?", (run_id,)).fetchone()
         self.number, self._target, self._since, earlier = found
         self.resumed_from: str | None = earlier.split()[-1] if earlier else None
@@ -288,7 +294,7 @@ class RunHandle:
         with self._mutex:
             if self._over:
                 return
-            self._over, self._ok, self._outcome = True, ok, outcome or {}
+            self._over, self._ok, self._outcome = True, ok or not self._lasting, outcome or {}
             self._save()
         self.close()
 
@@ -449,6 +455,8 @@ class RunHandle:
             ended = (self._ok, _json(self._outcome), now, run)
             db.execute("UPDATE run SET finished = ?, outcome = ?, updated_at = ? WHERE number = ?", ended)
         if self._ok:
+            # An upload URL is kept only as long as the run can be resumed.
+            db.execute(_WITHOUT_URL, (run,))
             same = db.execute(
                 "DELETE FROM run WHERE NOT finished AND NOT alive(id)"
                 " AND (target, identity) = (SELECT target, identity FROM run WHERE number = ?) RETURNING number",

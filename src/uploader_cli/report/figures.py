@@ -1,0 +1,138 @@
+"""What a picture of a run shows: its verdict, the slowest files, the causes of failures, and the ticks of axes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from heapq import nlargest
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from uploader_cli.render.words import clock, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from uploader_cli.report.spool import Row
+
+SLOWEST, EXAMPLES = 20, 5
+"""Maximum slowest files, and failed files with one cause, that are listed."""
+POINTS, LEAST_POINTS = 100, 10
+"""Points of a curve."""
+_TIMES = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
+
+
+@dataclass(slots=True)
+class Cause:
+    """The failures with one code: their number, how many of them are retryable, and the first ones."""
+
+    code: str
+    count: int = 0
+    retryable: int = 0
+    files: list[Row] = field(default_factory=list)
+
+    @property
+    def message(self) -> str:
+        """The message of the first one."""
+        return str(self.files[0].get("message", ""))
+
+
+@dataclass(slots=True)
+class Figures:
+    """The files that took longest, and the causes of failures, most frequent first."""
+
+    slowest: list[Row]
+    causes: list[Cause]
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Figures:
+        """Read all rows once; memory is bounded."""
+        causes: dict[str, Cause] = {}
+        slowest = nlargest(SLOWEST, _noted(rows, causes), key=lambda row: row.get("seconds") or 0.0)
+        ranked = sorted(causes.values(), key=lambda cause: -cause.count)
+        return cls([row for row in slowest if row.get("seconds")], ranked)
+
+
+def _noted(rows: Iterable[Row], causes: dict[str, Cause]) -> Iterator[Row]:
+    """Yield the rows, after noting the causes of the failures among them."""
+    for row in rows:
+        if row["outcome"] == "failed":
+            code = str(row.get("code", ""))
+            cause = causes.setdefault(code, Cause(code))
+            cause.count += 1
+            cause.retryable += bool(row.get("retryable"))
+            if len(cause.files) < EXAMPLES:
+                cause.files.append(row)
+        yield row
+
+
+def verdict(head: dict[str, Any]) -> str:
+    """Return the result of a run in one line, as `✓ 20 files uploaded`."""
+    counts = head["counts"]
+    done, total = counts["completed"], sum(counts[name] for name in ("completed", "failed", "cancelled"))
+    if head["ok"]:
+        return f"✓ {plural(done, 'file')} uploaded" if done else "✓ already up to date"
+    others = (f", {counts[name]:,} {name}" for name in ("failed", "cancelled") if counts[name])
+    return f"✗ {done:,} of {plural(total, 'file')} uploaded{''.join(others)}"
+
+
+def limit(head: dict[str, Any]) -> str:
+    """Return what limited the speed, for display; empty if it is not known."""
+    found = str(head.get("bottleneck") or "")
+    return {"limit_rate": "--limit-rate", "cpu": "CPU"}.get(found, found)
+
+
+def rates(head: dict[str, Any], name: str) -> tuple[list[float], float]:
+    """Return the speed over time, of `bytes` or `files` per second, and the seconds that each value stands for.
+
+    The values are averages over half a second or more: small files arrive in bursts. Without a timeline there are none.
+    """
+    timeline = head.get("timeline") or {}
+    step, counts = timeline.get("step") or 1.0, timeline.get(name) or ()
+    if not counts:
+        return [], step
+    seconds = len(counts) * step
+    count = min(len(counts), POINTS, max(LEAST_POINTS, int(seconds / 0.5)))
+    return resampled([amount / step for amount in counts], count), seconds / count
+
+
+def responses(head: dict[str, Any]) -> list[tuple[str, int]]:
+    """Return the histogram of response times, as `≤ 5 ms` and a count, without the empty ends."""
+    histogram = head.get("latency_histogram") or {}
+    bounds, counts = histogram.get("bounds_ms", ()), histogram.get("counts", ())
+    names = [*(f"≤ {milliseconds(bound)}" for bound in bounds), f"> {milliseconds(bounds[-1])}"] if bounds else []
+    used = [number for number, count in enumerate(counts) if count]
+    return list(zip(names, counts, strict=True))[used[0] : used[-1] + 1] if used else []
+
+
+def milliseconds(value: float) -> str:
+    """Format a response time as `12.1 ms` or `2 s`."""
+    return f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.3g} s"
+
+
+def ticks(most: float, *, unit: float = 1.0, count: int = 4) -> list[float]:
+    """Return about `count` round values from 0 to at least `most`; `unit` 1024 counts in binary units."""
+    scale = unit ** max(0, math.floor(math.log(most, unit))) if unit > 1 and most > 0 else 1.0
+    raw = (most / scale or 1.0) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * nice for nice in (1, 2, 2.5, 5, 10) if power * nice >= raw * 0.999) * scale
+    return [step * number for number in range(math.ceil(most / step - 0.001) + 1)] if most > 0 else [0.0, step]
+
+
+def moments(seconds: float, count: int = 6) -> list[tuple[float, str]]:
+    """Return at most `count` + 1 times from 0 to `seconds`, and their names."""
+    step = next((time for time in _TIMES if seconds / time <= count), math.ceil(seconds / count / 86400) * 86400)
+    times = [step * number for number in range(int(seconds / step + 0.001) + 1)]
+    return [(time, f"{time:g} s" if seconds < 10 else clock(time)) for time in times]
+
+
+def resampled(values: Sequence[float], count: int) -> list[float]:
+    """Return `count` averages of `values`, each over an equal part of them."""
+    edges = [len(values) * number / count for number in range(count + 1)]
+    return [_average(values, start, end) for start, end in pairwise(edges)]
+
+
+def _average(values: Sequence[float], start: float, end: float) -> float:
+    """Return the average from `start` to `end`, where each value is as wide as 1."""
+    parts = range(int(start), min(len(values), math.ceil(end)))
+    return sum(values[at] * (min(end, at + 1) - max(start, at)) for at in parts) / (end - start)

@@ -1,0 +1,295 @@
+"""Write a report as one HTML page: speed over time, response times, the slowest files, failures by cause.
+
+The page loads nothing and runs no script; its size is bounded, whatever the number of files. Plots are SVG that is
+stretched to the width of the page; their labels are HTML, so that they keep their size.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from html import escape
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uploader_cli.render.words import clip, plural, rate, safe, size, span
+from uploader_cli.report.figures import (
+    EXAMPLES,
+    Figures,
+    limit,
+    milliseconds,
+    moments,
+    rates,
+    responses,
+    ticks,
+    verdict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from uploader_cli.report.spool import Row, Spool
+
+LONGEST, MOST_NOTES = 300, 30  # maximum characters of a text, and rows of incidents and of warnings
+WIDE, HIGH = 1000, 100
+"""Units of a plot, which is stretched to its place."""
+_BEGIN = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>
+{style}</style>
+"""
+
+
+def as_html(head: dict[str, Any], spool: Spool) -> Iterator[str]:
+    """Yield the page."""
+    figures = Figures.of(spool.rows())
+    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    yield _BEGIN.format(title=_text(verdict(head)[2:]), style=style)
+    yield from _header(head)
+    yield f'<dl class="tiles">{"".join(_tiles(head))}</dl>\n'
+    yield from _speed(head)
+    yield from _causes(figures)
+    yield from _slowest(figures.slowest)
+    yield from _responses(head)
+    yield from _notes(head)
+    yield from _failed(head["counts"]["failed"], figures)
+    yield f"<footer>uploader {_text(head['version'])}</footer>\n</html>\n"
+
+
+def _text(value: object) -> str:
+    """Return untrusted text for the page: visible, escaped and not too long."""
+    return escape(clip(safe(str(value)), LONGEST))
+
+
+def _header(head: dict[str, Any]) -> Iterator[str]:
+    glyph, _, words = verdict(head).partition(" ")
+    kind = "ok" if head["ok"] else "bad"
+    yield f'<header>\n<h1><span class="{kind}">{glyph}</span> {_text(words)}</h1>\n'
+    where = _text(head["server"] or "several servers") + (f" ({_text(head['category'])})" if head["category"] else "")
+    shard = head.get("shard")
+    parts = [
+        f"to {where}",
+        _period(head["started"], head["finished"]),
+        f"shard {shard['index']} of {shard['count']}" if shard else "",
+        f"run {_text(head['run'])}" if head["run"] else plural(len(head.get("runs", ())), "run"),
+        f"exit code {head['exit_code']} ({_text(head['exit'].replace('_', ' '))})",
+    ]
+    yield f'<p class="soft">{" · ".join(filter(None, parts))}</p>\n</header>\n'
+    incomplete = "The run ended before all files were found." if head.get("selection_complete") is False else ""
+    for note in filter(None, (head.get("trouble"), incomplete, *head.get("missing", ()))):
+        yield f'<p class="note">{_text(note)}</p>\n'
+
+
+def _moment(written: str) -> str:
+    try:
+        return datetime.fromisoformat(written).strftime("%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        return _text(written)
+
+
+def _period(started: str, finished: str) -> str:
+    start, end = _moment(started), _moment(finished)
+    return f"{start} – {end[11:] if start[:10] == end[:10] else end} UTC"
+
+
+def _tiles(head: dict[str, Any]) -> Iterator[str]:
+    counts, metrics = head["counts"], head.get("metrics") or {}
+    yield _tile("files uploaded", f"{counts['completed']:,}", f"of {counts['selected']:,}")
+    yield _tile("data", size(head["bytes"]), f"of {size(head['selected_bytes'])}")
+    if head.get("seconds") is not None:
+        average = rate(head["rate"]) + " on average" if head.get("rate") else ""
+        yield _tile("time", span(head["seconds"]), average)
+    for name in ("failed", "cancelled", "skipped"):
+        if counts[name]:
+            why = (f"{count:,} {reason}" for reason, count in head["skips"].items()) if name == "skipped" else ()
+            yield _tile(name, f"{counts[name]:,}", ", ".join(why))
+    if metrics.get("latency_ms"):
+        yield _tile("response time", milliseconds(metrics["latency_ms"]["p50"]), "median, without file data")
+    if metrics.get("calls"):
+        failed, retries = metrics["failed_calls"], plural(metrics["retries"], "retry").replace("retrys", "retries")
+        yield _tile("requests", f"{metrics['calls']:,}", f"{failed:,} failed, {retries}")
+
+
+def _tile(name: str, value: str, detail: str) -> str:
+    return f"<div><dt>{name}</dt><dd>{_text(value)}<small>{_text(detail)}</small></dd></div>"
+
+
+# --- plots ------------------------------------------------------------------------------------------------------------
+
+
+def _speed(head: dict[str, Any]) -> Iterator[str]:
+    (data, step), (files, _) = rates(head, "bytes"), rates(head, "files")
+    if not data:
+        return
+    bands = list(_bands(head))
+    yield "<section>\n"
+    yield _plot("Throughput", data, step, ticks(max(data), unit=1024), rate, "blue", bands)
+    yield _plot("Files per second", files, step, ticks(max(files)), _number, "teal", bands)
+    notes = ["Shaded: the server limited the rate, or requests were retried."] if bands else []
+    if head.get("bottleneck"):
+        notes.append(f"Limited by: {_text(limit(head))}.")
+    yield f"<p><small>{' '.join(notes)}</small></p>\n" if notes else ""
+    yield "</section>\n"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.3g}"
+
+
+def _bands(head: dict[str, Any]) -> Iterator[tuple[float, float]]:
+    """Yield the start and the seconds of the incidents that slowed the run down."""
+    start = datetime.fromisoformat(head["started"])
+    for incident in head["incidents"]["kept"]:
+        if incident["kind"] in ("rate_limit", "transfer", "stall") and incident["seconds"] is not None:
+            yield (datetime.fromisoformat(incident["ts"]) - start).total_seconds(), incident["seconds"]
+
+
+def _plot(
+    title: str,
+    values: Sequence[float],
+    step: float,
+    marks: Sequence[float],
+    form: Callable[[float], str],
+    colour: str,
+    bands: Iterable[tuple[float, float]],
+) -> str:
+    """Draw `values`, one for each `step` of seconds, with `marks` on the axis of values."""
+    seconds, top = len(values) * step, marks[-1]
+    wide, heights = WIDE / seconds, [HIGH * (1 - value / top) for value in values]
+    points = [((at + 0.5) * step * wide, height) for at, height in enumerate(heights)]
+    line = "L".join(f"{x:.1f} {y:.1f}" for x, y in [(0.0, heights[0]), *points, (WIDE, heights[-1])])
+    average, most = sum(values) / len(values), max(values)
+    parts = [f'<b style="bottom:{100 * mark / top:.4g}%"></b>' for mark in marks]
+    parts += [f'<i class="y" style="bottom:{100 * mark / top:.4g}%">{form(mark) if mark else 0}</i>' for mark in marks]
+    parts += [f'<i class="x" style="left:{100 * time / seconds:.4g}%">{name}</i>' for time, name in moments(seconds)]
+    shaded = (
+        f'<rect x="{begun * wide:.1f}" width="{max(3.0, long * wide):.1f}" height="{HIGH}"/>'
+        for begun, long in bands
+        if 0 <= begun < seconds
+    )
+    drawn = [f'<g class="bands">{"".join(shaded)}</g>']
+    drawn.append(f'<path class="area" d="M0 {HIGH}L{line}L{WIDE} {HIGH}Z"/><path class="curve" d="M{line}"/>')
+    drawn += [
+        f'<rect class="hit" x="{at * step * wide:.1f}" width="{step * wide:.1f}" height="{HIGH}">'
+        f"<title>{span(at * step)}: {form(value)}</title></rect>"
+        for at, value in enumerate(values)
+    ]
+    known = f"{form(average)} on average, at most {form(most)}"
+    return (
+        f'<figure class="{colour}" role="img" aria-label="{title}: {known}">\n'
+        f'<div class="head"><h2>{title}</h2><small>{known}</small></div>\n'
+        f'<div class="plot">{"".join(parts)}\n<svg viewBox="0 0 {WIDE} {HIGH}" preserveAspectRatio="none">'
+        f"{''.join(drawn)}</svg></div>\n</figure>\n"
+    )
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def _section(title: str, detail: str, columns: Sequence[str], rows: Iterable[Sequence[str]], more: int = 0) -> str:
+    """Draw a table; a column whose name begins with `#` has numbers, with `~` it is omitted on narrow screens,
+    with `+` both, with `^` it is never broken. An empty name is a column of bars, `=` one of long bars.
+    """
+    kinds = [
+        {"#": "n", "~": "wide", "+": "n wide", "^": "key", "": "bar", "=": "bar long"}.get(name[:1], "name")
+        for name in columns
+    ]
+    head = "".join(f'<th class="{kind}">{name.lstrip("#~+^=")}</th>' for kind, name in zip(kinds, columns, strict=True))
+    body = "\n".join(
+        "<tr>" + "".join(f'<td class="{kind}">{cell}</td>' for kind, cell in zip(kinds, row, strict=True)) + "</tr>"
+        for row in rows
+    )
+    rest = f"<p><small>… and {more:,} more</small></p>\n" if more > 0 else ""
+    return (
+        f'<section>\n<div class="head"><h2>{title}</h2><small>{detail}</small></div>\n'
+        f"<table>\n<tr>{head}</tr>\n{body}\n</table>\n{rest}</section>\n"
+    )
+
+
+def _bar(share: float, colour: str) -> str:
+    return (
+        f'<svg class="{colour}" viewBox="0 0 100 1" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect width="{max(0.5, 100 * share):.4g}" height="1"/></svg>'
+    )
+
+
+def _responses(head: dict[str, Any]) -> Iterator[str]:
+    if bars := responses(head):
+        most, total = max(count for _, count in bars), sum(count for _, count in bars)
+        spread = (head.get("metrics") or {}).get("latency_ms") or {}
+        known = ", ".join(
+            f"{name} {milliseconds(spread[name])}" for name in ("p50", "p90", "p99", "max") if name in spread
+        )
+        rows = [
+            (name, _bar(count / most, "blue"), f"{count:,}", f"{100 * count / total:.1f} %") for name, count in bars
+        ]
+        yield _section("Response times", f"without file data: {known}", ("^time", "=", "#requests", "#share"), rows)
+
+
+def _causes(figures: Figures) -> Iterator[str]:
+    if not figures.causes:
+        return
+    most = figures.causes[0].count
+    rows = [
+        (
+            _text(cause.code),
+            f"{cause.count:,}",
+            _bar(cause.count / most, "red"),
+            f"{cause.retryable:,}",
+            _text(cause.message),
+        )
+        for cause in figures.causes
+    ]
+    yield _section("Failures by cause", "", ("^cause", "#files", "", "#retryable", "~first message"), rows)
+
+
+def _failed(failed: int, figures: Figures) -> Iterator[str]:
+    if figures.causes:
+        files = (row for cause in figures.causes for row in cause.files)
+        rows = [(_text(row["path"]), _text(row.get("message", ""))) for row in files]
+        detail = f"at most {EXAMPLES} for each cause"
+        yield _section("Failed files", detail, ("file", "reason"), rows, failed - len(rows))
+
+
+def _slowest(slowest: Sequence[Row]) -> Iterator[str]:
+    if not slowest:
+        return
+    most = slowest[0]["seconds"]
+    rows = [
+        (
+            _text(row["path"]) + ("" if row["outcome"] == "completed" else f" <small>{_text(row['outcome'])}</small>"),
+            size(row.get("size") or 0),
+            span(row["seconds"]),
+            _bar(row["seconds"] / most, "blue" if row["outcome"] == "completed" else "red"),
+            f"{row.get('attempts') or 0:,}",
+        )
+        for row in slowest
+    ]
+    detail = "from the first attempt to the confirmation"
+    yield _section("Slowest files", detail, ("file", "#size", "#time", "", "+attempts"), rows)
+
+
+def _notes(head: dict[str, Any]) -> Iterator[str]:
+    incidents, warnings = head.get("incidents") or {"kept": [], "total": 0}, head.get("warnings") or []
+    if kept := incidents["kept"][:MOST_NOTES]:
+        rows = [
+            (
+                _moment(one["ts"]),
+                _text(one["kind"].replace("_", " ")),
+                "" if one["seconds"] is None else span(one["seconds"]),
+                _text((one["ending"] or "").replace("_", " ")),
+                _text(one["text"]),
+            )
+            for one in kept
+        ]
+        columns = ("~start", "incident", "#time", "ending", "first message")
+        yield _section(
+            "Incidents", "problems during the run, and how they ended", columns, rows, incidents["total"] - len(rows)
+        )
+    if warnings:
+        named = [(_text(one["code"].replace("_", " ")), _text(one["text"])) for one in islice(warnings, MOST_NOTES)]
+        yield _section("Warnings", "", ("code", "text"), named, len(warnings) - len(named))

@@ -1,0 +1,191 @@
+"""Draw a report for a terminal, as rows of styled text: the same figures as in the HTML page."""
+
+from __future__ import annotations
+
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
+
+from uploader_cli.render.rows import bar, fit
+from uploader_cli.render.words import SIZE_WIDTH, cells, clip, pad, plural, rate, safe, size, span
+from uploader_cli.report.figures import limit, milliseconds, moments, rates, resampled, responses, ticks, verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from uploader_cli.render.rows import Row
+    from uploader_cli.report.figures import Figures
+
+NARROW = 60  # columns below which details are omitted
+SLOWEST, CAUSES, INCIDENTS = 10, 12, 5  # maximum rows of each table
+HIGH, LOW = 2, 1  # rows between two marks of the two plots
+_EIGHTHS = " ▁▂▃▄▅▆▇█"
+
+
+def rows_of(head: dict[str, Any], figures: Figures, width: int) -> Iterator[Row]:
+    """Yield the rows, each at most `width` cells wide."""
+    return (fit(row, width) for row in _rows(head, figures, width))
+
+
+def _rows(head: dict[str, Any], figures: Figures, width: int) -> Iterator[Row]:
+    yield from _header(head, width)
+    (data, step), (files, _) = rates(head, "bytes"), rates(head, "files")
+    if data:
+        seconds = len(data) * step
+        yield from _plot("Throughput", data, seconds, ticks(max(data), unit=1024), rate, "cyan", width, HIGH)
+        yield from _plot("Files per second", files, seconds, ticks(max(files)), _number, "green", width, LOW)
+    yield from _causes(head, figures, width)
+    yield from _slowest(figures, width)
+    yield from _responses(head, width)
+    yield from _incidents(head, width)
+
+
+def _header(head: dict[str, Any], width: int) -> Iterator[Row]:
+    glyph, _, words = verdict(head).partition(" ")
+    counts, metrics = head["counts"], head.get("metrics") or {}
+    for number, line in enumerate(wrap(words, width - 2)):
+        mark = "  " if number else f"{glyph} "
+        yield [(mark, "bold green" if head["ok"] else "bold red"), (line, "bold")]
+    numbers = [size(head["bytes"])]
+    if head.get("seconds") is not None:
+        numbers[0] += f" in {span(head['seconds'])}"
+    if head.get("rate"):
+        numbers.append(f"{rate(head['rate'])} on average")
+    if counts["skipped"]:
+        numbers.append(f"{counts['skipped']:,} skipped")
+    if metrics.get("calls"):
+        numbers.append(f"{metrics['calls']:,} requests")
+    if metrics.get("retries"):
+        numbers.append(f"{metrics['retries']:,} retried")
+    if head.get("bottleneck"):
+        numbers.append(f"limited by {limit(head)}")
+    yield from _wrapped(numbers, width)
+    about = [f"to {safe(head['server'] or 'several servers')}", f"run {safe(head['run'])}" if head["run"] else ""]
+    about.append(f"exit code {head['exit_code']} ({head['exit'].replace('_', ' ')})")
+    yield from _wrapped([part for part in about if part], width, "dim")
+    for note in filter(None, (head.get("trouble"), *head.get("missing", ()))):
+        yield [("! ", "yellow"), (safe(note), "")]
+
+
+def _wrapped(parts: Sequence[str], width: int, style: str = "") -> Iterator[Row]:
+    """Join the parts with dots, in as many rows as they need."""
+    line = ""
+    for part in parts:
+        joined = f"{line} · {part}" if line else part
+        if line and cells(joined) > width - 2:
+            yield [(f"  {line}", style)]
+            joined = part
+        line = clip(joined, width - 2)
+    yield [(f"  {line}", style)]
+
+
+def _title(title: str, width: int, *details: str) -> Iterator[Row]:
+    """Yield an empty row and the title, with those details that fit."""
+    known = ""
+    for detail in details:
+        longer = f"{known}, {detail}" if known else detail
+        known = longer if len(title) + 2 + len(longer) <= width else known
+    yield []
+    yield [(title, "bold"), (f"  {known}", "dim")]
+
+
+# --- plots ------------------------------------------------------------------------------------------------------------
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.3g}"
+
+
+def _plot(
+    title: str,
+    values: Sequence[float],
+    seconds: float,
+    marks: Sequence[float],
+    form: Callable[[float], str],
+    style: str,
+    width: int,
+    each: int,
+) -> Iterator[Row]:
+    """Draw `values` over `seconds` as an area of block characters, with a mark in each `each` rows."""
+    average, most = f"{form(sum(values) / len(values))} on average", f"at most {form(max(values))}"
+    yield from _title(title, width, average, most)
+    label = max(len(form(mark)) for mark in marks)
+    columns, top, height = width - label - 3, marks[-1], each * (len(marks) - 1)
+    eighths = [max(0, round(value / top * height * 8)) for value in resampled(values, columns)]
+    names = {round(mark / top * height): form(mark) for mark in marks if mark}
+    for level in range(height, 0, -1):
+        drawn = "".join(_EIGHTHS[min(8, max(0, column - 8 * (level - 1)))] for column in eighths)
+        yield [(f"{names.get(level, ''):>{label}} ", "dim"), ("┤" if level in names else "│", "dim"), (drawn, style)]
+    yield [(f"{0:>{label}} └" + "─" * columns, "dim")]
+    axis = [" "] * columns
+    for moment, name in moments(seconds, columns // 9):
+        start = min(max(0, int(moment / seconds * columns) - len(name) // 2), columns - len(name))
+        axis[start : start + len(name)] = name
+    yield [(" " * (label + 2) + "".join(axis), "dim")]
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def _bar(share: float, width: int, style: str) -> Row:
+    """Draw a bar; a count above 0 is visible."""
+    return bar(max(share, 0.5 / width) if share else 0.0, width, style)
+
+
+def _causes(head: dict[str, Any], figures: Figures, width: int) -> Iterator[Row]:
+    if not figures.causes:
+        return
+    yield from _title("Failures by cause", width, plural(head["counts"]["failed"], "file"))
+    most, name = figures.causes[0].count, max(len(cause.code) for cause in figures.causes)
+    count = len(f"{most:,}")
+    for cause in figures.causes[:CAUSES]:
+        length = max(6, min(20, width - name - count - 4)) if width >= NARROW else max(4, width - name - count - 4)
+        row = [(f"{clip(safe(cause.code), name):<{name}}  {cause.count:>{count},}  ", "")]
+        row += _bar(cause.count / most, length, "red")
+        yield [*row, (f"  {safe(cause.message)}" if width >= NARROW else "", "dim")]
+
+
+def _slowest(figures: Figures, width: int) -> Iterator[Row]:
+    if not figures.slowest:
+        return
+    yield from _title("Slowest files", width)
+    most = figures.slowest[0]["seconds"]
+    length = 16 if width >= NARROW else 0
+    for row in figures.slowest[:SLOWEST]:
+        mark, style = ("✓ ", "green") if row["outcome"] == "completed" else ("✗ ", "bold red")
+        numbers = f" {span(row['seconds']):>7}"
+        if length:
+            numbers = f" {size(row.get('size') or 0):>{SIZE_WIDTH}}{numbers}  "
+        name = pad(safe(row["path"]), width - 2 - len(numbers) - length)
+        yield [(mark, style), (name, ""), (numbers, ""), *bar(row["seconds"] / most, length, "cyan")]
+
+
+def _responses(head: dict[str, Any], width: int) -> Iterator[Row]:
+    bars = responses(head)
+    if not bars:
+        return
+    spread = (head.get("metrics") or {}).get("latency_ms") or {}
+    known = (f"{name} {milliseconds(spread[name])}" for name in ("p50", "p90", "p99", "max") if name in spread)
+    yield from _title("Response times", width, *known)
+    most, total = max(count for _, count in bars), sum(count for _, count in bars)
+    digits = len(f"{most:,}")
+    for name, count in bars:
+        length = min(40, width - 10 - digits - 10)
+        yield [
+            (f"{name:>8}  ", ""),
+            *_bar(count / most, length, "cyan"),
+            (f"  {count:>{digits},} {100 * count / total:5.1f} %", ""),
+        ]
+
+
+def _incidents(head: dict[str, Any], width: int) -> Iterator[Row]:
+    incidents = head.get("incidents") or {"kept": [], "total": 0}
+    if not incidents["kept"]:
+        return
+    yield from _title("Incidents", width)
+    for one in incidents["kept"][:INCIDENTS]:
+        took = "" if one["seconds"] is None else f" {span(one['seconds'])}"
+        ending = (one["ending"] or "").replace("_", " ")
+        yield [("! ", "yellow"), (f"{one['kind'].replace('_', ' ')}{took}, {ending}: {safe(one['text'])}", "")]
+    more = incidents["total"] - min(INCIDENTS, len(incidents["kept"]))
+    if more > 0:
+        yield [(f"  … and {more:,} more", "dim")]

@@ -1,0 +1,55 @@
+"""`uploader report show`: draw a report in the terminal."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from uploader_cli.errors import UsageError
+from uploader_cli.exit_status import Exit
+from uploader_cli.report.figures import Figures
+from uploader_cli.report.read import Report
+from uploader_cli.report.recorder import Notices, write_all
+from uploader_cli.report.spool import Spool
+from uploader_cli.report.terminal import rows_of
+from uploader_cli.run.reports import named_outputs, settled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LEAST, MOST = 40, 120
+"""Columns: a narrower terminal wraps the rows, a wider one is not filled."""
+
+
+def report_show(file: str, reports: Sequence[str], failed_to: str | None, *, quiet: bool) -> int:
+    """Draw the report in `file` on stdout, and write it in other formats; return 0, or 2 where one was not written."""
+    files_to_write = named_outputs(reports, failed_to)
+    report, notices = Report.open(Path(file)), Notices()
+    try:
+        if not quiet:
+            _draw(report)
+        if files_to_write:
+            with closing(Spool()) as spool:
+                for number, row in enumerate(report.rows()):
+                    spool.put({**row, "file": number})
+                write_all(files_to_write, report.head, spool, notices)
+    except (TypeError, KeyError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
+        raise UsageError(f"{file} is damaged: {error!r}", hint="use the report as uploader wrote it") from error
+    except sqlite3.Error as error:
+        raise UsageError(f"no space for the report: {error}", hint="set TMPDIR to a disk with more space") from error
+    return settled(Exit.OK, [notices])
+
+
+def _draw(report: Report) -> None:
+    with suppress(AttributeError, ValueError):  # not a real stream
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # bars in another encoding than UTF-8
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    rows = list(rows_of(report.head, Figures.of(report.rows()), max(LEAST, min(MOST, console.width))))
+    for row in rows:
+        console.print(Text.assemble(*row), soft_wrap=True)

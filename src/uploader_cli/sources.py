@@ -1,0 +1,242 @@
+"""What is read: local files, and with the extra `fsspec` files at URLs (`s3://bucket/key`, `zip://name::s3://…`).
+
+A file at a URL needs a size, and an ETag or a modification time: without them a change would not be noticed. All
+problems are `OSError`s, as those of local files.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import re
+import stat
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
+from urllib.parse import urlsplit
+
+from uploader_cli.errors import UploaderError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+BLOCK = 4 << 20  # bytes of one request for a range
+_FINE = 1_000_000  # nanoseconds of a millisecond, which hold a digest of the ETag
+_TAGS = ("ETag", "etag", "CRC")
+_TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "date_time", "created")
+"""Names in the details of file systems."""
+_is_url = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://").match
+
+
+class RemoteStatus(NamedTuple):
+    """The part of `os.stat_result` that is known of a file at a URL. The ETag is in the digits below a millisecond."""
+
+    st_mode: int
+    st_size: int
+    st_mtime: float
+    st_mtime_ns: int
+
+
+Status = os.stat_result | RemoteStatus
+
+
+def is_url(path: str) -> bool:
+    """Return whether `path` is a URL."""
+    return _is_url(path) is not None
+
+
+def absolute(path: str) -> str:
+    """Return the absolute path; a URL is one."""
+    return path if is_url(path) else os.path.abspath(path)
+
+
+def status(path: str) -> Status:
+    """Return size and mtime, following links. Raise `OSError`."""
+    if not is_url(path):
+        return os.stat(path)
+    with _os_errors():
+        system, name = _file_system(path)
+        return _status(system.info(name))
+
+
+def exists(path: str) -> bool:
+    """Return whether there is something at the path. Raise `UsageError` for a URL that can't be used."""
+    if not is_url(path):
+        return os.path.lexists(path)
+    try:
+        with _os_errors():
+            system, name = _file_system(path)
+            return bool(system.exists(name))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}", hint="check the URL and its credentials") from error
+
+
+def open_file(path: str, end: int | None = None) -> IO[bytes]:
+    """Open a file for reading, unbuffered, up to the position `end`. Raise `OSError`."""
+    if not is_url(path):
+        return open(path, "rb", buffering=0)
+    with _os_errors():
+        return cast("IO[bytes]", _RemoteFile(path, end))
+
+
+def status_of(source: IO[bytes]) -> Status:
+    """Return the present status of an open file. Raise `OSError`."""
+    if isinstance(source, _RemoteFile):
+        return source.status()
+    return os.fstat(source.fileno())
+
+
+def listing(url: str) -> Iterator[tuple[str, str, RemoteStatus | OSError]]:
+    """Yield URL, path below `url` (empty for itself) and status of each file, or why it can't be sent."""
+    with _os_errors():
+        system, root = _file_system(url)
+        details = system.info(root)
+        if details["type"] != "directory":
+            yield url, "", _status_or_error(details)
+            return
+        for _, _, files in system.walk(root, detail=True):
+            for name in sorted(filter(None, files)):
+                below = files[name]["name"].strip("/").removeprefix(root.strip("/")).strip("/")
+                yield _member(url, below), below, _status_or_error(files[name])
+
+
+def base_name(url: str) -> str:
+    """Return the last part of a URL's path, or the name of the archive for its root."""
+    first, _, container = url.partition("::")
+    return first.partition("://")[2].rstrip("/").rpartition("/")[2] or container.rpartition("/")[2] or "root"
+
+
+def _member(url: str, below: str) -> str:
+    first, chained, container = url.partition("::")
+    slash = "" if first.endswith("/") else "/"
+    return f"{first}{slash}{below}{chained}{container}"
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    """Return the file system and the path in it. Raise `UsageError` for one that can't be used."""
+    if urlsplit(url.partition("::")[0]).password:
+        raise UsageError("credentials don't belong in the URL of a file", hint="use the config of its file system")
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise UsageError(
+            f"{url} needs fsspec, which is not installed", hint="pip install 'uploader-cli[fsspec]'"
+        ) from None
+    try:
+        system, path = url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"{url}: {error}", hint="install the package of its protocol, as s3fs for s3://") from error
+    system.invalidate_cache()
+    return system, path
+
+
+def _status_or_error(details: Mapping[str, Any]) -> RemoteStatus | OSError:
+    try:
+        return _status(details)
+    except OSError as error:
+        return error
+
+
+def _status(details: Mapping[str, Any]) -> RemoteStatus:
+    """Return the status of a file from the details of its file system. Raise `OSError` without a version."""
+    if details.get("type") == "directory":
+        return RemoteStatus(stat.S_IFDIR, 0, 0.0, 0)
+    size, tag = details.get("size"), next((str(details[name]) for name in _TAGS if details.get(name)), "")
+    modified = next((_epoch(details[name]) for name in _TIMES if details.get(name) is not None), None)
+    if size is None:
+        raise OSError(errno.EINVAL, "its source gives no size")
+    if not tag and modified is None:
+        raise OSError(errno.EINVAL, "its source gives neither an ETag nor a modification time")
+    ns = round((modified or 0.0) * 1e9)
+    if tag:
+        digest = hashlib.blake2b(tag.encode(), digest_size=8).digest()
+        ns = ns // _FINE * _FINE + int.from_bytes(digest, "big") % _FINE
+    return RemoteStatus(stat.S_IFREG, int(size), modified or 0.0, ns)
+
+
+def _epoch(value: Any) -> float:
+    """Return seconds since the epoch; times without a zone are UTC."""
+    if isinstance(value, int | float):
+        return float(value)
+    if isinstance(value, tuple):
+        value = datetime(*value)  # noqa: DTZ001 - UTC below
+    elif isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    at: datetime = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    return at.timestamp()
+
+
+class _RemoteFile(io.RawIOBase):
+    """A file at a URL, read by ranges of `BLOCK` bytes."""
+
+    def __init__(self, url: str, end: int | None) -> None:
+        """Nothing beyond `end` will be read. Raise any error of the file system."""
+        super().__init__()
+        self._system, self._path = _file_system(url)
+        self._known: RemoteStatus | None = _status(self._system.info(self._path))
+        self._file = self._system.open(self._path, "rb", block_size=BLOCK, cache_type="none")
+        self._end = min(self._known.st_size, self._known.st_size if end is None else end)
+        self._position = self._start = 0
+        self._block = memoryview(b"")  # bytes from `_start` on
+
+    def status(self) -> RemoteStatus:
+        """Return that of the opening, or the present one once something was read. Raise `OSError`."""
+        if self._known is not None:
+            return self._known
+        with _os_errors():
+            self._system.invalidate_cache()
+            return _status(self._system.info(self._path))
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        if whence != io.SEEK_SET:
+            raise OSError(errno.EINVAL, "seek counts from the start")
+        self._position = offset
+        return offset
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read into `buffer`; 0 at the end. Raise `OSError`."""
+        wanted = memoryview(buffer).cast("B")
+        at = self._position - self._start
+        if not 0 <= at < len(self._block):
+            with _os_errors():
+                length = min(max(BLOCK, len(wanted)), self._end - self._position)
+                self._known = None
+                self._file.seek(self._position)
+                self._block, self._start, at = memoryview(self._file.read(max(0, length))), self._position, 0
+        data = self._block[at : at + len(wanted)]
+        wanted[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._block = memoryview(b"")
+            self._file.close()
+        super().close()
+
+
+@contextmanager
+def _os_errors() -> Iterator[None]:
+    """Raise each error of a file system as an `OSError` with its words."""
+    try:
+        yield
+    except UploaderError:
+        raise
+    except OSError as error:
+        if error.strerror is not None:
+            raise
+        kind = type(error) if isinstance(error, FileNotFoundError | PermissionError) else OSError
+        code = errno.ENOENT if kind is FileNotFoundError else errno.EACCES if kind is PermissionError else errno.EIO
+        raise kind(code, os.strerror(code) if kind is not OSError else str(error)) from error
+    except Exception as error:
+        raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,189 @@
+"""The HTML page of a report, and `report show`: the numbers of the run, whatever the names of its files."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from serving import running_server
+
+from uploader_cli.__main__ import main
+from uploader_cli.core.timeline import MOST, Timeline
+from uploader_cli.render.words import cells
+from uploader_cli.report.html import as_html
+from uploader_cli.report.spool import Spool
+from uploader_server.faults import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HOSTILE = 'a<script>alert("1")</script>&amp;\x1b[31m\u202e.mp4'
+EMPTY = {"meta", "!doctype"}
+
+
+class Page(html.parser.HTMLParser):
+    """Collects the text, checks that tags match, and that nothing runs or is loaded."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.words, self.open = "", list[str]()
+        self.feed(page)
+        assert self.open == []
+        assert "url(" not in page
+        assert "@import" not in page
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("script", "link", "img", "iframe", "a", "base", "form")
+        assert not [name for name, _ in attrs if name.startswith("on") or name in ("src", "href", "action")]
+        if tag not in EMPTY:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in ("path", "rect")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Upload two files, of which one is retried, and one that fails; return the directory with the reports."""
+    top = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(top)
+        patch.setenv("XDG_STATE_HOME", str(top / "state"))
+        for name, size in {HOSTILE.replace("/", "|"): 700_000, "bad.mp4": 10, "b.mp4": 30}.items():
+            (top / "files").mkdir(exist_ok=True)
+            (top / "files" / name).write_bytes(b"x" * size)
+        with running_server(flavour="reference", processing_seconds=0.01, fail_files=("bad*",)) as server:
+            server.faults.next_answers("POST", "/api/upload/batch", [Answer(503, {"Retry-After": "0"})])
+            line = ["upload", "files", "-s", server.url, "-q", "--report", "run.json", "--report", "run.html"]
+            assert main([*line, "--failed-to", "again.txt"]) == 4
+        yield top
+
+
+@pytest.fixture
+def report(place: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.chdir(place)
+    found: dict[str, Any] = json.loads((place / "run.json").read_text())
+    return found
+
+
+def test_html_page_has_the_figures_of_the_run_and_runs_nothing(place: Path, report: dict[str, Any]) -> None:
+    text = (place / "run.html").read_text()
+    words = Page(text).words
+    assert "default-src 'none'" in text
+    assert "2 of 3 files uploaded, 1 failed" in words
+    assert 'files/a<script>alert("1")<|script>&amp;\\x1b[31m\\u202e.mp4' in words
+    for title in ("Throughput", "Files per second", "Failures by cause", "Slowest files", "Response times"):
+        assert title in words
+    assert "server_failed" in words
+    assert report["run"] in words
+
+
+def test_report_has_the_speed_over_time_and_the_response_times(report: dict[str, Any]) -> None:
+    timeline, histogram = report["timeline"], report["latency_histogram"]
+    assert sum(timeline["files"]) == report["counts"]["completed"] == 2
+    assert sum(timeline["bytes"]) >= report["bytes"]
+    assert len(timeline["bytes"]) == len(timeline["files"]) <= MOST
+    assert timeline["step"] * (len(timeline["files"]) - 1) <= report["seconds"]
+    assert len(histogram["counts"]) == len(histogram["bounds_ms"]) + 1
+    assert 0 < sum(histogram["counts"]) <= report["metrics"]["calls"]
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_report_show_fits_the_terminal(
+    report: dict[str, Any], width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a pipe it is plain text of the same width, with the same figures as the page."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["report", "show", "run.json"]) == 0
+    out = capsys.readouterr().out
+    assert max(cells(line) for line in out.splitlines()) <= width
+    assert "\x1b" not in out
+    assert out.startswith("✗ 2 of 3 files uploaded, 1 failed\n")
+    assert re.search(r"^server_failed  1  ━", out, re.MULTILINE)
+    assert re.search(r"^✓ files/a.*mp4 +(683.6 KiB +)?[\d.]+ m?s", out, re.MULTILINE)
+    for title in ("Throughput", "Files per second", "Slowest files", "Response times"):
+        assert f"\n\n{title}" in out
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert main(["report", "show", "run.json"]) == 0
+    assert re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out) == out
+
+
+def test_report_show_writes_the_page_of_an_earlier_run(place: Path, report: dict[str, Any]) -> None:
+    outputs = ["-o", "later.html", "-o", "later.json", "--failed-to", "later.txt"]
+    assert main(["report", "show", "run.json", "-q", *outputs]) == 0
+    for name, later in {"run.html": "later.html", "run.json": "later.json", "again.txt": "later.txt"}.items():
+        assert (place / later).read_text() == (place / name).read_text()
+
+
+def test_merged_report_and_one_of_an_older_version_are_drawn_without_plots(
+    place: Path, report: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("timeline", "latency_histogram"):
+        del report[name]
+    (place / "old.json").write_text(json.dumps(report))
+    assert main(["report", "merge", "run.json", "-q", "-o", "all.html", "-o", "all.json"]) == 4
+    assert "server_failed" in Page((place / "all.html").read_text()).words
+    for name in ("old.json", "all.json"):
+        capsys.readouterr()
+        assert main(["report", "show", name]) == 0
+        out = capsys.readouterr().out
+        assert "Slowest files" in out
+        assert "Throughput" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["show", "run.json", "run.json"], "takes one report"),
+        (["show", "run.json", "--json"], "writes no JSON"),
+        (["draw", "run.json"], "unknown action 'draw'"),
+        (["show", "run.html"], "run.html"),
+        (["show", "odd.json"], "odd.json is damaged"),
+        (["show", "odd.json", "-q", "-o", "odd.html"], "odd.json is damaged"),
+        (["show", "run.json", "-o", "gone/run.html"], "no such directory"),
+    ],
+)
+def test_report_show_refuses_what_it_cannot_draw(
+    place: Path, report: dict[str, Any], words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "odd.json").write_text(json.dumps({**report, "timeline": {"step": "x", "bytes": ["1"], "files": [2]}}))
+    assert main(["report", *words]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_timeline_of_a_long_run_is_bounded() -> None:
+    timeline = Timeline()
+    for second in range(20_000):
+        timeline.update(second, second * 1000, second)
+    assert len(timeline.bytes) == len(timeline.files) == 196
+    assert (sum(timeline.bytes), sum(timeline.files), timeline.step) == (19_999_000, 19_999, 0.1 * 1024)
+    assert {count // 100 for count in timeline.files[:-1]} == {1}
+
+
+def test_page_of_many_files_is_not_larger(report: dict[str, Any]) -> None:
+    """Nor with many failures, warnings and incidents, or a long run."""
+    report["warnings"], report["incidents"]["kept"] = report["warnings"] * 1000, report["incidents"]["kept"] * 100
+    report["timeline"] = {"step": 100.0, "bytes": [1 << 40] * MOST, "files": [1000] * MOST}
+    few, many = (len(page_of(report, failed)) for failed in (1000, 5000))
+    assert few < 250_000
+    assert many == pytest.approx(few, rel=0.01)
+
+
+def page_of(head: dict[str, Any], failed: int) -> str:
+    spool = Spool()
+    for number in range(failed):
+        row = {"file": number, "path": "p" * 500, "outcome": "failed", "size": 1, "seconds": 1.0, "attempts": 1}
+        spool.put({**row, "code": f"code{number % 20}", "message": "x" * 500, "retryable": True})
+    return "".join(as_html(head, spool))

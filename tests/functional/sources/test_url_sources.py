@@ -1,0 +1,112 @@
+"""Files at URLs as sources, through fsspec (docs/cli.md, section "Files at URLs")."""
+
+from __future__ import annotations
+
+import json
+import random
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from command import uploader
+from fsspec.implementations.memory import MemoryFileSystem
+
+from uploader_cli import UsageError, upload
+from uploader_server.faults import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from uploader_server.serving import EmbeddedServer
+
+BIG = random.Random(3).randbytes(5 << 20)
+
+
+@pytest.fixture
+def memory() -> Iterator[MemoryFileSystem]:
+    """A file system of URLs `memory://…`, empty at the end."""
+    system = MemoryFileSystem()
+    yield system
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+
+
+def stored(server: EmbeddedServer) -> dict[str, bytes]:
+    top = server.root / "personal"
+    return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+
+
+def test_directory_at_a_url(server: EmbeddedServer, memory: MemoryFileSystem) -> None:
+    memory.pipe({"/tree/a.bin": BIG, "/tree/below/b.txt": b"b", "/tree/c.tmp": b"c"})
+    result = upload("memory://tree", server=server.url, exclude=["*.tmp"], verify=True)
+    assert result.ok
+    assert stored(server) == {"tree/a.bin": BIG, "tree/below/b.txt": b"b"}
+    assert sorted(receipt.path for receipt in result.receipts) == ["memory://tree/a.bin", "memory://tree/below/b.txt"]
+    assert all(receipt.verified for receipt in result.receipts)
+
+
+def test_same_upload_continues_by_ranges(server: EmbeddedServer, memory: MemoryFileSystem) -> None:
+    """The second run reads from the offset of the server on."""
+    memory.pipe({"/a.bin": BIG})
+    server.faults.next_answers("PATCH", "*", [None, None, Answer(400)])
+    options: dict[str, Any] = {"server": server.url, "chunk_size": "1M", "retries": 0}
+    assert not upload("memory://a.bin", **options).ok
+    started: list[int] = []
+    result = upload("memory://a.bin", **options, on_event=lambda one: started.append(getattr(one, "offset", 0)))
+    assert result.ok
+    assert max(started) == 2 << 20
+    assert stored(server) == {"a.bin": BIG}
+
+
+def test_file_that_changes_fails(server: EmbeddedServer, memory: MemoryFileSystem) -> None:
+    memory.pipe({"/a.bin": BIG})
+
+    def change(_progress: object) -> None:
+        memory.pipe({"/a.bin": BIG})  # same size, later
+
+    result = upload("memory://a.bin", server=server.url, chunk_size="1M", limit_rate="8M", on_progress=change)
+    assert [receipt.code for receipt in result.receipts] == ["changed"]
+    assert stored(server) == {}
+
+
+def test_source_without_size_or_version_fails(
+    server: EmbeddedServer, memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.pipe({"/tree/a.bin": b"a"})
+    ls = MemoryFileSystem.ls
+
+    def without_time(self: MemoryFileSystem, path: str, detail: bool = True, **how: Any) -> Any:
+        found = ls(self, path, detail=detail, **how)
+        return [{key: value for key, value in one.items() if key != "created"} for one in found] if detail else found
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", without_time)
+    (receipt,) = upload("memory://tree", server=server.url).receipts
+    assert receipt.code == "unreadable"
+    assert "neither an ETag nor a modification time" in receipt.message
+
+
+def test_files_of_a_zip_archive_and_a_list_of_urls(server: EmbeddedServer, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
+        archive.writestr("in/a.txt", b"a" * 1000)
+    (tmp_path / "b.txt").write_bytes(b"b")
+    done = uploader("upload", f"zip://::file://{tmp_path}/some.zip", "-s", server.url, home=tmp_path)
+    assert done.code == 0, done.err
+    lines = [{"path": f"file://{tmp_path}/b.txt"}, {"path": f"zip://in/a.txt::file://{tmp_path}/some.zip", "name": "c"}]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    done = uploader("upload", "--from-file", "list.jsonl", "-s", server.url, home=tmp_path)
+    assert done.code == 0, done.err
+    assert stored(server) == {"some.zip/in/a.txt": b"a" * 1000, "b.txt": b"b", "c": b"a" * 1000}
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("memory://nothing", "memory://nothing: no such file or directory"),
+        ("nothing://a", "Protocol not known"),
+        ("sftp://user:secret@host/a", "credentials don't belong in the URL of a file"),
+    ],
+)
+def test_unusable_url(url: str, words: str, server: EmbeddedServer) -> None:
+    with pytest.raises(UsageError, match=words):
+        upload(url, server=server.url)

@@ -1,0 +1,125 @@
+"""Streams and file objects as content."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from uploader_cli.errors import FileError, UsageError
+from uploader_cli.transfer.content import FileObject, Stream, content_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Source:
+    """An object with `read` only, which returns `pieces`; `given` counts the bytes."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces, self.given = list(pieces), 0
+
+    def read(self, most: int = -1) -> bytes:
+        piece = self._pieces.pop(0) if self._pieces else b""
+        taken, rest = piece[:most], piece[most:]
+        self._pieces[:0] = [rest] if rest else []
+        self.given += len(taken)
+        return taken
+
+
+def never() -> None:
+    """Do not stop."""
+
+
+def stream_of(*pieces: bytes) -> Stream:
+    content = content_of(Source(*pieces), "in")  # type: ignore[arg-type]
+    assert isinstance(content, Stream)
+    return content
+
+
+def test_chunks_of_a_stream_and_its_end() -> None:
+    stream = stream_of(b"abc", b"defg", b"h")
+    assert (bytes(stream.chunk(0, 4, never)), stream.length) == (b"abcd", None)
+    assert bytes(stream.chunk(0, 4, never)) == b"abcd", "again"
+    assert bytes(stream.chunk(2, 4, never)) == b"cdef", "from the middle"
+    assert bytes(stream.chunk(2, 3, never)) == b"cde", "smaller chunks after a 413"
+    assert (bytes(stream.chunk(6, 4, never)), stream.length) == (b"gh", 8)
+    assert bytes(stream.chunk(8, 4, never)) == b""
+    with pytest.raises(FileError, match="needs its bytes from 5 on, which can't be read again"):
+        stream.chunk(5, 4, never)
+
+
+def test_stream_reads_no_further_than_one_byte_beyond_the_chunk() -> None:
+    source = Source(bytes(1 << 20))
+    stream = Stream(source, "in", None)  # type: ignore[arg-type]
+    for offset in range(0, 500_000, 1000):
+        assert len(stream.chunk(offset, 1000, never)) == 1000
+        assert source.given == offset + 1001
+        assert len(stream._window) == 1001
+
+
+def test_slow_stream_sends_a_part_of_a_chunk() -> None:
+    reader, writer = os.pipe()
+    with open(reader, "rb", buffering=0) as source, open(writer, "wb", buffering=0) as sink:
+        stream = content_of(source, "in")
+        assert isinstance(stream, Stream)
+        sink.write(b"ab")
+        assert bytes(stream.chunk(0, 10, never, patience=0.0)) == b"ab"
+        threading.Timer(0.05, sink.write, (b"c",)).start()
+        assert bytes(stream.chunk(2, 10, never, patience=0.0)) == b"c", "waits for the first byte"
+
+
+@pytest.mark.parametrize("buffered", [0, -1])
+def test_wait_for_a_pipe_can_be_stopped(buffered: int) -> None:
+    class Stopped(Exception):
+        pass
+
+    def checks(count: int) -> Callable[[], None]:
+        left = iter(range(count))
+
+        def check() -> None:
+            if next(left, None) is None:
+                raise Stopped
+
+        return check
+
+    reader, writer = os.pipe()
+    with open(reader, "rb", buffering=buffered) as source:
+        stream = content_of(source, "in")
+        assert isinstance(stream, Stream)
+        os.write(writer, b"ab")
+        with pytest.raises(Stopped):
+            stream.chunk(0, 10, checks(3))
+    os.close(writer)
+
+
+def test_file_object_begins_at_its_position_and_has_several_readers() -> None:
+    source = io.BytesIO(b"12abcdef")
+    source.seek(2)
+    content = content_of(source, "object")
+    assert isinstance(content, FileObject)
+    first, second = content.open(), content.open()
+    assert content.length == 6
+    first.seek(3)
+    assert second.read(2) == b"ab"
+    assert first.read(10) == b"def"
+
+
+@pytest.mark.parametrize("source", [io.StringIO("text"), object()])
+def test_other_objects_are_refused(source: object) -> None:
+    with pytest.raises(UsageError, match="not a binary file object"):
+        content_of(source, "object")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ValueError("I/O operation on closed file.")])
+def test_stream_that_fails_is_unreadable(error: Exception) -> None:
+    class Broken:
+        def read(self, _most: int) -> bytes:
+            raise error
+
+    stream = Stream(Broken(), "in", None)  # type: ignore[arg-type]
+    with pytest.raises(FileError, match="in: can't be read: I"):
+        stream.chunk(0, 1, never)
