@@ -95,6 +95,35 @@ MUTANTS = (
     Mutant("JUnit passes cancelled files", REPORT + "junit.py", 'case "cancelled":', 'case "":', FORMATS),
     Mutant("Markdown names every failure", REPORT + "markdown.py", "MOST = 50", "MOST = 5000", FORMATS),
     Mutant("Markdown lets a name end its cell", REPORT + "markdown.py", "<>|#", "<>#", FORMATS),
+    # The page of a report, and metrics
+    Mutant(
+        "the page does not escape names",
+        REPORT + "html.py",
+        "return escape(clip(safe(str(value)), LONGEST))",
+        "return clip(safe(str(value)), LONGEST)",
+        "cli/test_report_pictures.py",
+    ),
+    Mutant(
+        "a long timeline loses bytes",
+        CORE + "timeline.py",
+        "[sum(counts[at : at + 2])",
+        "[counts[at]",
+        "cli/test_report_pictures.py",
+    ),
+    Mutant(
+        "a failed run is a success in the metrics",
+        REPORT + "prometheus.py",
+        "if code == Exit.OK:",
+        "if code is not None:",
+        "cli/test_metrics_file.py",
+    ),
+    Mutant(
+        "buckets of the metrics are not cumulative",
+        REPORT + "prometheus.py",
+        "accumulate(sketch.histogram(LATENCIES))",
+        "iter(sketch.histogram(LATENCIES))",
+        "cli/test_metrics_file.py",
+    ),
     # Joined reports, the list of files to retry, --on-failure
     Mutant(
         "the earlier run decides",
@@ -592,5 +621,13 @@ MUTANTS = (
         "for file, claim in part if claim.state is not ClaimState.RESUME]",
         "for file, claim in part]",
         "cli/test_upload_if_exists.py",
+    ),
+    # The page
+    Mutant(
+        "the list of sessions needs no token",
+        SERVER + "http/middleware.py",
+        '"/faults", *FILES}',
+        '"/faults", "/api/activity", *FILES}',
+        "functional/server/test_server_page.py",
     ),
 )
