@@ -113,14 +113,14 @@ def test_check_asks_for_many_files_in_one_call(server: EmbeddedServer, make_file
 
 
 def test_check_takes_the_selection_of_upload(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """A list has names and categories; filters leave files out; a file that can't be read fails."""
+    """A list has names and categories; filters leave files out; --dest is where they are; an unreadable file fails."""
     make_files(a=1, b=2, c=3)
     (tmp_path / "list.csv").write_text("path,name,category\nfiles/a,x/a,scenic\nfiles/b,b,\nfiles/c,c,scenic\n")
-    selection = ("--from-file", "list.csv", "--exclude", "c", "-s", server.url)
+    selection = ("--from-file", "list.csv", "--exclude", "c", "-s", server.url, "--dest", "to/here")
     assert uploader("upload", *selection, home=tmp_path).code == 0
-    assert (server.root / "scenic" / "x" / "a").exists()
+    assert (server.root / "scenic" / "to" / "here" / "x" / "a").exists()
     done = uploader("check", *selection, "--json", home=tmp_path)
-    assert [line["name"] for line in lines_of(done)[:-1]] == ["x/a", "b"]
+    assert [line["name"] for line in lines_of(done)[:-1]] == ["to/here/x/a", "to/here/b"]
     assert done.code == 0
     assert uploader("check", *selection[2:], "files", home=tmp_path).code == 4
     (tmp_path / "files" / "b").unlink()
