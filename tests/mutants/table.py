@@ -622,6 +622,35 @@ MUTANTS = (
         "for file, claim in part]",
         "cli/test_upload_if_exists.py",
     ),
+    # Uploads that exist already, and streams
+    Mutant(
+        "an upload URL gets the credentials of another server",
+        "src/uploader_cli/transfer/http.py",
+        "if not trusts(self._trusted, request.url):",
+        "if not trusts(self._settings.target_url, request.url):",
+        "cli/test_upload_url.py",
+    ),
+    Mutant(
+        "an upload URL stays in the journal",
+        "src/uploader_cli/transfer/journal/writing.py",
+        "            db.execute(_WITHOUT_URL, (run,))\n",
+        "",
+        "cli/test_upload_url.py",
+    ),
+    Mutant(
+        "an upload that is gone is created anew",
+        "src/uploader_cli/transfer/tus_job.py",
+        "        if self._job.file.upload_url:\n            words = f\"its upload can't",
+        "        if False:\n            words = f\"its upload can't",
+        "cli/test_upload_url.py",
+    ),
+    Mutant(
+        "a deferred length is sent with each chunk",
+        "src/uploader_cli/transfer/tus_job.py",
+        "self._deferred = self._deferred and length is None",
+        "pass",
+        "cli/test_upload_url.py",
+    ),
     # The page
     Mutant(
         "the list of sessions needs no token",
