@@ -17,6 +17,7 @@ PACKAGES = {
     "core": "core",
     "errors": "core.codes",  # the vocabulary of failures
     "exit_status": "errors core.codes",
+    "extras": "errors",
     "settings": "errors settings",
     "selection": "core errors sources selection",
     "transfer": "core errors settings sources transfer",
@@ -24,11 +25,11 @@ PACKAGES = {
     "render": "core render",
     "report": "core errors exit_status report render.words render.rows",
     "sources": "errors",
-    "fleet": "core errors settings selection transfer sources fleet __version__",
+    "fleet": "core errors extras settings selection transfer sources fleet __version__",
     "checks": "core errors exit_status settings checks realtime.socket realtime.policy render.words render.github "
     "report.junit report.markdown transfer.http transfer.wire transfer.api transfer.pacing transfer.bodies "
     "transfer.journal.schema",
-    "cli": "run settings signals errors exit_status render.ndjson cli __version__",  # ndjson: --json-schema
+    "cli": "run settings signals errors extras exit_status render.ndjson cli __version__",  # ndjson: --json-schema
 }
 """Each package, and what it may import of ours."""
 

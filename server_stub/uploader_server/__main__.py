@@ -91,7 +91,8 @@ def _secret(option: str, path: Path) -> str:
     try:
         secret: str = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise StartupError(f"{option} {path}: can't be read ({error})", "name a readable text file") from error
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise StartupError(f"{option} {path}: can't be read ({why})", "name a readable text file") from error
     if not secret:
         raise StartupError(f"{option} {path}: it is empty", "write a secret to it")
     return secret

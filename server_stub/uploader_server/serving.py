@@ -80,8 +80,6 @@ def listen(config: ServerConfig) -> socket.socket:
         # Inherited by accepted connections; avoids delays of 40 ms by Nagle's algorithm and delayed ACKs.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
-    except socket.gaierror as error:
-        raise StartupError(f"--host {config.host}: not an address of this machine ({error.strerror})", hint) from error
     except OverflowError as error:
         raise StartupError(f"--port {config.port}: no port", "a port is a number from 0 to 65535") from error
     except OSError as error:
@@ -90,9 +88,9 @@ def listen(config: ServerConfig) -> socket.socket:
             raise StartupError(f"--port {config.port}: {where} is in use", hint) from error
         if error.errno in {errno.EACCES, errno.EPERM}:
             raise StartupError(f"--port {config.port}: permission denied", "choose a port above 1023") from error
-        raise StartupError(
-            f"--host {config.host}: can't listen there ({os.strerror(error.errno or 0)})", hint
-        ) from error
+        number = error.errno or 0
+        why = os.strerror(number) if number > 0 else "the name is unknown"  # a negative one is of the resolver
+        raise StartupError(f"--host {config.host}: can't listen there ({why})", hint) from error
 
 
 def url_of(listener: socket.socket) -> str:

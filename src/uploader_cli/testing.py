@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uploader_cli.cli.server_extra import need_server_extra
+from uploader_cli import extras
 from uploader_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def running_server(marks: Iterable[tuple[Sequence[Any], Mapping[str, Any]]] = ()
 
     Raises `UsageError` for an unknown or invalid option, and without the extra `server`.
     """
-    need_server_extra("the fixture `upload_server`")
+    extras.need("server", "the fixture `upload_server`", "the bundled server")
     from uploader_server.config import ServerConfig, StartupError
     from uploader_server.serving import EmbeddedServer
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Callable[[Path, Path], int]], list[Settings]]:
     """Put `upload(samples, server_root) -> exit code` in the place of a server and a run; gives the settings used."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("uploader_cli.cli.server_extra.find_spec", lambda _: object())
+    monkeypatch.setattr("uploader_cli.extras.find_spec", lambda _: object())
 
     class Server:
         def __init__(self, config: Any) -> None:
@@ -222,6 +222,6 @@ def test_bad_options_are_refused(
 def test_demo_without_the_extra_shows_the_pip_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("uploader_cli.cli.server_extra.find_spec", lambda name: None if name == "granian" else object())
+    monkeypatch.setattr("uploader_cli.extras.find_spec", lambda name: None if name == "granian" else object())
     assert main(["demo"]) == 2
     assert "hint: pip install 'granian" in capsys.readouterr().err

@@ -30,7 +30,7 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         calls.append(argv)
         return 0
 
-    monkeypatch.setattr("uploader_cli.cli.server_extra.find_spec", lambda _: object())
+    monkeypatch.setattr("uploader_cli.extras.find_spec", lambda _: object())
     monkeypatch.setitem(sys.modules, "uploader_server.__main__", SimpleNamespace(main=serve))
     return calls
 
@@ -73,7 +73,7 @@ def test_serve_without_options_passes_none(handed_over: list[list[str]]) -> None
 def test_missing_extra_shows_the_pip_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("uploader_cli.cli.server_extra.find_spec", lambda name: None if name == "granian" else object())
+    monkeypatch.setattr("uploader_cli.extras.find_spec", lambda name: None if name == "granian" else object())
     assert main(["serve"]) == 2
     error, hint = capsys.readouterr().err.splitlines()
     assert error == "error: `uploader serve` needs the bundled server, which is not installed (no granian)"

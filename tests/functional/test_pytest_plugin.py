@@ -100,7 +100,7 @@ def test_plugin_errors_have_no_traceback(foreign: Callable[..., pytest.RunResult
         @pytest.fixture(autouse=True)
         def _no_extra(request, monkeypatch):
             if request.node.name == "test_without_the_extra":
-                monkeypatch.setattr("uploader_cli.cli.server_extra.find_spec", lambda name: None)
+                monkeypatch.setattr("uploader_cli.extras.find_spec", lambda name: None)
     """
     result = foreign(source, conftest=conftest)
     result.assert_outcomes(errors=2)
@@ -117,7 +117,7 @@ def test_plugin_errors_have_no_traceback(foreign: Callable[..., pytest.RunResult
 
 
 def test_missing_extra_shows_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uploader_cli.cli.server_extra.find_spec", lambda name: None if name == "granian" else object())
+    monkeypatch.setattr("uploader_cli.extras.find_spec", lambda name: None if name == "granian" else object())
     with pytest.raises(
         UsageError, match=r"fixture `upload_server` needs the bundled server, .* \(no granian\)"
     ) as error:

@@ -81,13 +81,14 @@ def test_page_shows_1000_files_of_a_command(page: Page, server: EmbeddedServer, 
 def test_page_polls_while_the_socket_is_lost(page: Page, server: EmbeddedServer) -> None:
     session = open_session(server, 3)
     calls = ("GET", f"/api/upload/progress/{session}")
+    server.faults.set_realtime("off")
     page.goto(f"{server.url}/#{session}")
     channel = page.locator("#channel")
-    expect(channel).to_have_text("Live")
-    server.faults.set_realtime("off")
-    expect(channel).to_have_text("Polling")
-    send(server, session, "polled.mp4")
-    expect(row(page, "polled.mp4").locator(".percent")).to_have_text("completed")
+    for mode, label in (("off", "Polling"), (None, "Live"), ("off", "Polling")):
+        server.faults.set_realtime(mode)
+        expect(channel).to_have_text(label)
+    send(server, session, "<b>polled.mp4")
+    expect(row(page, "<b>polled.mp4").locator(".percent")).to_have_text("completed")
     server.faults.set_realtime(None)
     expect(channel).to_have_text("Live")
     expect(page.locator("#counted")).to_have_text("1 of 3 files")
@@ -217,7 +218,7 @@ def test_page_stays_below_a_rate_limit(page: Page) -> None:
         assert [entry for entry in server.faults.requests if entry.status == 429] == []
 
 
-def test_page_asks_for_the_token_and_lists_nothing_without_it(page: Page) -> None:
+def test_page_asks_for_the_token_and_lists_nothing_without_it(page: Page, tmp_path: Path) -> None:
     with running_server(auth_token=TOKEN) as server:
         asked, headers = {"category": "personal", "expectedFiles": 1}, {"authorization": f"Bearer {TOKEN}"}
         requests.post(f"{server.url}/api/upload/session", json=asked, headers=headers, timeout=PATIENCE)
@@ -234,6 +235,9 @@ def test_page_asks_for_the_token_and_lists_nothing_without_it(page: Page) -> Non
         expect(dialog).to_be_hidden()
         expect(page.locator("#sessions li")).to_have_count(1)
         expect(page.locator("#channel")).to_have_text("Live")
+        (tmp_path / "a.mp4").write_bytes(b"content")
+        page.get_by_label("Choose files").set_input_files(tmp_path / "a.mp4")
+        expect(page.locator("#counted")).to_have_text("1 of 1 file")
         assert TOKEN not in page.url
 
 
@@ -251,7 +255,7 @@ def test_page_is_usable_by_keyboard_and_on_a_phone(page: Page, server: EmbeddedS
     expect(link).to_have_text(re.compile("personal .*Completed", re.DOTALL))
     press_until(page, "Tab", link)
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", level=1)).to_contain_text(f"personal {session[:8]}")
+    expect(page.get_by_role("heading", level=2).and_(page.locator(".title"))).to_contain_text(f"personal {session[:8]}")
     expect(link).to_be_hidden()
     expect(page.get_by_role("progressbar", name="Progress of the session")).to_have_js_property("value", 100)
     expect(page.get_by_role("img", name=re.compile("Throughput of the last two minutes: now .* peak"))).to_be_visible()

@@ -96,7 +96,8 @@ class Store:
             self.digests = Digests(self.root, self.database, self.reading)
         except (VersionError, OSError, sqlite3.Error) as error:
             self._release()
-            problem, hint = f"can't store files there ({error})", "choose a writable directory"
+            why = error.strerror if isinstance(error, OSError) else error
+            problem, hint = f"can't store files there ({why})", "choose a writable directory"
             if isinstance(error, VersionError):
                 problem, hint = str(error), "start a newer server, or choose another directory"
             raise StartupError(f"--root {self.root}: {problem}", hint) from error

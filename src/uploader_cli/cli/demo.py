@@ -11,9 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from uploader_cli import signals
+from uploader_cli import extras, signals
 from uploader_cli.cli import options as opt
-from uploader_cli.cli.server_extra import need_server_extra
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings import Invalid, parse_size, resolve
@@ -50,7 +49,7 @@ def demo(
     **given: Any,
 ) -> None:
     """Upload sample files to a bundled server and verify the stored copies."""
-    need_server_extra("`uploader demo`")
+    extras.need("server", "`uploader demo`", "the bundled server")
     try:
         total = parse_size(size)
     except Invalid as error:

@@ -5,9 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from uploader_cli import signals
+from uploader_cli import extras, signals
 from uploader_cli.cli.options import among
-from uploader_cli.cli.server_extra import need_server_extra
 
 _REALTIME = "off, hang, refuse, flap:SECONDS or kill-after:SECONDS"
 _OPTIONS = (
@@ -59,7 +58,7 @@ _OPTIONS = (
 
 def serve(**given: Any) -> None:
     """Run the bundled server, with optional faults, until Ctrl-C."""
-    need_server_extra("`uploader serve`")
+    extras.need("server", "`uploader serve`", "the bundled server")
     from uploader_server.__main__ import main
 
     with signals.unwinding():

@@ -7,10 +7,9 @@ import os
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from uploader_cli import errors
+from uploader_cli import errors, extras
 from uploader_cli.fleet import worker
 
 if TYPE_CHECKING:
@@ -32,10 +31,7 @@ CLOSE_SECONDS = 5.0
 
 def check(settings: Settings, given: LocalFile | None) -> None:
     """Raise `UsageError` for an import that can't work, before anything is started. `given` is no file of a disk."""
-    if find_spec("distributed") is None:
-        raise errors.UsageError(
-            "--on needs Dask, which is not installed (no distributed)", hint="pip install 'uploader-cli[dask]'"
-        )
+    extras.need("dask", "--on", "Dask")
     if settings.foreign or settings.protocol == "batch":
         what = "--tus-endpoint" if settings.foreign else "--protocol batch"
         hint = "a task that runs again could not find its uploads: use `uploader upload`, with --shard on each machine"

@@ -359,11 +359,13 @@ def _exit_code(loop: Loop, connections: Connections, error: BaseException | None
     left = interrupts.count and (loop.state.cancelled or loop.state.walking)
     if left and not interrupts.late:
         return interrupts.code
+    answered = connections.api.budget.answered
     codes = [interrupts.code] if left else []
+    codes += [Exit.NO_SERVER] if left and loop.state.measures.calls and not answered else []
     codes += [exit_status.of_failure(code, retryable=retryable) for code, retryable in loop.state.failed_as]
     if isinstance(error, errors.UsageError | errors.NotAnUploadServer):
         return exit_status.of_error(error)
-    if isinstance(error, errors.NetworkError) and not connections.api.budget.answered:
+    if isinstance(error, errors.NetworkError) and not answered:
         codes.append(Exit.NO_SERVER)
     elif error is not None:
         codes.append(exit_status.of_failure(error.code, retryable=error.retryable))

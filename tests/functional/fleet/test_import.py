@@ -19,7 +19,6 @@ from patience import ROOM
 from serving import running_server
 
 from uploader_cli import UsageError, upload
-from uploader_cli.fleet import cluster as cluster_module
 from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
@@ -173,7 +172,9 @@ def test_server_without_lookup_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(cluster_module, "find_spec", lambda _name: None)
+    monkeypatch.setattr("uploader_cli.extras.find_spec", lambda _name: None)
     with pytest.raises(UsageError, match="not installed") as raised:
         upload(tmp_path, server="localhost", on="local:1")
-    assert "uploader-cli[dask]" in raised.value.hint
+    assert raised.value.hint.startswith("pip install '")
+    assert "'distributed>=" in raised.value.hint
+    assert "uploader" not in raised.value.hint, "it is not on PyPI"

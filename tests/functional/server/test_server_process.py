@@ -49,6 +49,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     out, err = capsys.readouterr()
     assert (code, out) == (2, "")
     assert re.fullmatch(r"error: (?!argument ).+\nhint: .+\n", err), err
+    assert "rrno" not in err, "in words, without the number of an error"
     return err
 
 
@@ -167,6 +168,7 @@ def test_an_embedded_server_stops_with_clients_and_leaves_no_thread() -> None:
         (("--access-log", "missing/log"), "--access-log"),
         (("--print-token",), "--jwt-secret-file"),
         (("--root", "/dev/null/x"), "--root"),
+        (("--host", "no-such-host.invalid"), "the name is unknown"),
         (("--unknown",), "--unknown"),
     ],
 )

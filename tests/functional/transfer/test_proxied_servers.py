@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from serving import running_server
 from test_scheduler_servers import Relay, Upload, digests, make, on_disk
 
+import uploader_cli
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import WarningCode
 from uploader_cli.errors import ProxyUnauthorized
@@ -85,6 +87,18 @@ def test_files_of_a_blocked_patch_share_a_batch_session(tmp_path: Path) -> None:
     assert on_disk(tmp_path / "stored") == digests(paths)
 
 
+def test_stream_whose_patch_is_blocked_is_not_sent_in_batch_mode(tmp_path: Path) -> None:
+    """A batch needs the length, and can't begin with what was read already."""
+    reader, writer = os.pipe()
+    os.write(writer, bytes(3000))
+    os.close(writer)
+    options: dict[str, Any] = {"name": "stream.mp4", "chunk_size": 1024, "state_dir": str(tmp_path / "state")}
+    with running_server() as server, Firewall(server.url, 403) as proxy, open(reader, "rb") as stream:
+        result = uploader_cli.upload(stream, server=proxy.url, **options)
+        assert proxy.count("POST /api/upload/batch") == 0
+    assert (result.exit_code, "blocks PATCH" in result.receipts[0].message) == (4, True)
+
+
 class Moody(Firewall):
     """Blocks the first PATCH, and every POST that stands for one."""
 
@@ -120,8 +134,9 @@ def test_407_during_a_run_ends_it_at_once_with_its_hint(tmp_path: Path) -> None:
     paths = make(tmp_path, "a.mp4", "b.mp4", size=3 * MIB)
     with running_server() as server, Checkpoint(server.url) as proxy:
         how = {"chunk_size": MIB, "proxy": proxy.url, "wait_for_server": 60.0, "jobs": 2}
-        error = Upload(server.url, paths, protocol="tus", **how).go()
-        asked = proxy.count("")
+        upload = Upload(server.url, paths, protocol="tus", **how)
+        error, asked = upload.go(), proxy.count("")
     assert isinstance(error, ProxyUnauthorized)
     assert error.hint == "put name and password into --proxy"
     assert asked < 20
+    assert {event.retryable for event in upload.all(ev.FileFailed)} == {True}

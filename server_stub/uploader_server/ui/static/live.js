@@ -22,6 +22,7 @@ export class Live {
       onChange()
     })
     this.socket.on('disconnect', onChange)
+    this.socket.on('connect_error', onChange)
   }
 
   get connected() {

@@ -4,7 +4,7 @@ const ENDED = new Set(['completed', 'partial', 'cancelled', 'unknown'])
 
 export const sessions = new Map()
 
-export let listed = [] // newest first
+export let listed // newest first; undefined until the server has answered
 
 export function session(id) {
   if (!sessions.has(id)) {

@@ -36,7 +36,7 @@ function chosen() {
 }
 
 function selected() {
-  return chosen() ? model.session(chosen()) : model.listed[0]
+  return chosen() ? model.session(chosen()) : model.listed?.[0]
 }
 
 function onEvent(event) {

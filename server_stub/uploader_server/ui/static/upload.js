@@ -16,7 +16,7 @@ const SHOWN = 3 // names in a message
 
 const running = new Map() // session id → its upload
 let limits // of the server, with its tus endpoint; undefined until it has answered, null without tus
-let open = () => {}
+let show // is called with the id of a session that begins or continues
 
 const stored = () => JSON.parse(localStorage.getItem(KEPT) ?? '{}')
 
@@ -30,7 +30,12 @@ function store(change) {
   }
 }
 
-const forget = (id) => store((sessions) => delete sessions[id])
+function forget(id) {
+  store((sessions) => delete sessions[id])
+  for (const key of Object.keys(localStorage)) {
+    if (key.startsWith(`tus::uploader\n${id}\n`)) localStorage.removeItem(key) // of tus-js-client
+  }
+}
 
 const sameFile = (entry) => `${entry.path}\n${entry.size}\n${entry.date}`
 
@@ -115,7 +120,7 @@ async function start(id, entries) {
   const upload = new SessionUpload(id, entries)
   running.set(id, upload)
   clearNotice(id)
-  open(id)
+  show(id)
   await upload.run()
   if (upload.stopped) return
   running.delete(id)
@@ -253,9 +258,9 @@ async function addShown(files) {
   }
 }
 
-// Accept files; `show` is called with the id of a session that begins or continues.
-export function prepare(show) {
-  open = show
+// Accept files, and call `whenStarted` with the id of each session that begins or continues.
+export function prepare(whenStarted) {
+  show = whenStarted
   for (const input of [$('#files'), $('#folder')]) {
     input.addEventListener('change', () => {
       addShown([...input.files].map((file) => ({ file, path: file.webkitRelativePath || file.name })))

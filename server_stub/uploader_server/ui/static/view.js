@@ -57,7 +57,7 @@ function bar(root, percent, label, status) {
 }
 
 export function drawSessions(list, selected) {
-  fill($('#sessions'), list, '#session-row', (row, one) => {
+  fill($('#sessions'), list ?? [], '#session-row', (row, one) => {
     const link = $('a', row)
     link.href = `#${one.id}`
     if (one.id === selected) link.setAttribute('aria-current', 'true')
@@ -69,8 +69,8 @@ export function drawSessions(list, selected) {
     text(row, '.counts', counts(one))
     text(row, 'time', one.created ? time(one.created) : '')
   })
-  $('#sessions').hidden = !list.length
-  $('#no-sessions').hidden = list.length > 0
+  $('#sessions').hidden = !list?.length
+  $('#no-sessions').hidden = list?.length !== 0
 }
 
 const failures = (one) => (one.failed ? ` · ${count(one.failed)} failed` : '')
@@ -182,7 +182,7 @@ export function notice(id, words, actions = {}) {
   const node = $('#notice').content.firstElementChild.cloneNode(true)
   node.dataset.notice = id
   $('p', node).textContent = words
-  for (const [label, action] of Object.entries({ ...actions, Dismiss: actions.Dismiss ?? (() => clearNotice(id)) })) {
+  for (const [label, action] of Object.entries({ ...actions, Dismiss: () => clearNotice(id) })) {
     const button = document.createElement('button')
     button.type = 'button'
     button.textContent = label

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from uploader_cli.checks.result import Detail, Finding, check, failed, passed, warning
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import rate
+from uploader_cli.settings.places import user_state_directory
 from uploader_cli.transfer.journal.schema import NAME, VERSION
 
 if TYPE_CHECKING:
@@ -33,13 +34,18 @@ ELSEWHERE = "use a directory on a local disk with --state-dir."
 @check("disk", "state dir", required=False)
 def disk(context: Context) -> Finding:
     """Write, sync and delete a file in the state directory (or its nearest parent), and read the journal."""
-    directory = context.settings.state_path
+    directory = context.settings.state_dir or user_state_directory()
+    if directory is None:
+        cause = "interrupted uploads can't be resumed: this user has no home directory"
+        return warning(cause, f"Set HOME, or {ELSEWHERE}")
     existing = next((place for place in (directory, *directory.parents) if place.exists()), directory)
     try:
         speed, slowest = _written(existing, context)
     except OSError as error:
         cause = f"the state directory {directory} can't be written: {error.strerror or error}"
         hint = f"Check its free space and permissions, or {ELSEWHERE}"
+        if context.settings.state_dir is None:  # uploads use a temporary one instead
+            return warning(f"interrupted uploads can't be resumed: {cause}", hint, directory=str(directory))
         return failed(cause, hint, exit=Exit.USAGE, directory=str(directory))
     details: dict[str, Detail] = {"directory": str(directory), "bytes_per_second": round(speed)}
     details["slowest_sync_ms"] = round(slowest * 1000, 1)

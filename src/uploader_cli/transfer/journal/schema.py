@@ -305,4 +305,6 @@ def _code(error: BaseException) -> int:
 def _words(error: BaseException) -> str:
     if _code(error) in _BUSY:
         return f"other programs kept it locked for {BUSY_SECONDS:.0f} s"
-    return "no space left" if _code(error) == sqlite3.SQLITE_FULL else str(error)
+    if _code(error) == sqlite3.SQLITE_FULL:
+        return "no space left"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

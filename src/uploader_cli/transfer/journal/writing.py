@@ -145,7 +145,8 @@ class RunHandle:
         try:
             self._lock.enter_context(schema.locked(store.run_lock(run_id), self.check, 1.0))
         except OSError as error:
-            raise UploaderError(f"run {run_id} can't be locked: {error}", hint="see --state-dir") from error
+            why = error.strerror or error
+            raise UploaderError(f"run {run_id} can't be locked: {why}", hint="see --state-dir") from error
         found = db.execute("SELECT number, target, since, earlier FROM run WHERE id = ?", (run_id,)).fetchone()
         self.number, self._target, self._since, earlier = found
         self.resumed_from: str | None = earlier.split()[-1] if earlier else None

@@ -1,0 +1,24 @@
+"""The packages of the extras `server` and `dask`, which a plain installation lacks."""
+
+from importlib.util import find_spec
+
+from uploader_cli.errors import UsageError
+
+_PACKAGES = {
+    "server": ("uploader_server", "starlette", "granian", "multipart", "jwt", "prometheus_client"),
+    "dask": ("distributed", "cryptography"),
+}
+
+
+def need(extra: str, user: str, what: str) -> None:
+    """Raise `UsageError` with the pip command if `user` needs `what`, and packages of `extra` are not installed."""
+    missing = [name for name in _PACKAGES[extra] if find_spec(name) is None]
+    if missing:
+        from importlib.metadata import requires  # takes 20 ms
+
+        lines = (line.partition(";") for line in requires("uploader-cli") or ())
+        packages = [f"'{name.strip()}'" for name, _, mark in lines if f"extra == '{extra}'" in mark.replace('"', "'")]
+        raise UsageError(
+            f"{user} needs {what}, which is not installed (no {', '.join(missing)})",
+            hint=f"pip install {' '.join(packages)}",
+        )
