@@ -141,6 +141,19 @@ def test_merged_report_and_one_of_an_older_version_are_drawn_without_plots(
         assert "Throughput" not in out
 
 
+def test_run_that_sent_nothing_has_no_plots(
+    place: Path, report: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["upload", "files", "-s", "127.0.0.1:1", "-q", "--wait-for-server", "0", "--no-resume"]
+    assert main([*line, "--report", "nothing.json", "--report", "nothing.html"]) == 6
+    capsys.readouterr()
+    assert main(["report", "show", "nothing.json"]) == 0
+    for text in (capsys.readouterr().out, Page((place / "nothing.html").read_text()).words):
+        assert "0 of 3 files uploaded, 3 cancelled" in text
+        assert "no connection to http://127.0.0.1:1" in text
+        assert "Throughput" not in text
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -128,6 +128,14 @@ def test_server_without_deferred_length_exits_2_and_gets_nothing(tmp_path: Path)
         assert not list(server.root.rglob("in.bin"))
 
 
+def test_standard_input_beyond_the_limit_of_the_server_exits_4(tmp_path: Path) -> None:
+    with running_server(max_size=2 * CHUNK) as server:
+        done = send(os.urandom(2 * CHUNK + 1), "-s", server.url, home=tmp_path)
+        assert done.code == 4
+        assert send(os.urandom(2 * CHUNK), "-s", server.url, home=tmp_path).code == 0
+    assert f"exceeds the server's limit of {2 * CHUNK} bytes" in done.of("file.failed")[0]["message"]
+
+
 def test_redirected_file_has_a_length(tmp_path: Path) -> None:
     """From the position of the descriptor on, also in batch mode, with retries and `--skip-existing`."""
     source = tmp_path / "source"
@@ -178,3 +186,13 @@ def test_useless_options_exit_2(arguments: tuple[str, ...], said: str, tmp_path:
         done = uploader("upload", *arguments, *server, home=tmp_path, stdin=reader)
     assert (done.code, done.err.count("error:")) == (2, 1)
     assert said in done.err
+
+
+def test_terminal_is_no_standard_input_to_send(tmp_path: Path) -> None:
+    """The live view reads its keys from there."""
+    program, terminal = os.openpty()
+    done = uploader("upload", "-", "--name", "x", "-s", "localhost:1", home=tmp_path, stdin=terminal)
+    os.close(program)
+    os.close(terminal)
+    assert done.code == 2
+    assert "-: standard input is closed, or a terminal" in done.err

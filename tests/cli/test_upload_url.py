@@ -99,6 +99,15 @@ def test_upload_url_of_another_length_exits_4(plain: Service, make_files: Files,
     assert not plain.uploads[url.rpartition("/")[2]].content
 
 
+def test_upload_url_without_length_gets_it(plain: Service, make_files: Files, tmp_path: Path) -> None:
+    """An upload may have been created with a deferred length (tus 1.0, creation-defer-length)."""
+    clip = make_files(**{"clip.mp4": 3 * MIB}) / "clip.mp4"
+    url = plain.existing(None)
+    assert uploader("upload", clip, "--upload-url", url, "--chunk-size", "1M", home=tmp_path).code == 0
+    upload = plain.uploads[url.rpartition("/")[2]]
+    assert (upload.length, upload.content, plain.refusals) == (3 * MIB, clip.read_bytes(), [])
+
+
 def test_upload_url_without_upload_exits_4_and_creates_none(plain: Service, make_files: Files, tmp_path: Path) -> None:
     clip, before = make_files(**{"clip.mp4": 10}) / "clip.mp4", len(plain.uploads)
     done = uploader("upload", clip, "--upload-url", f"{plain.url}gone?sig=abc", home=tmp_path)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
 import random
+import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,6 @@ from command import start, uploader
 from patience import PATIENCE
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.interop
 
 KIB = 1 << 10
+NAMED = f"filename {base64.b64encode(b'named.bin').decode()}"
 CHUNK = 256 * KIB
 JOBS = 4
 LARGE = {f"large{number}.bin": (4 + number) * CHUNK + number for number in range(5)}
@@ -133,6 +135,27 @@ def test_resume_after_kills(tus_server: TusServer, files: list[Path], tmp_path: 
     counts = tus_server.counts()
     assert counts["POST"] <= len(files) + 2 * JOBS  # a creation interrupted by a kill may be repeated
     assert counts["patched"] <= sum((LARGE | SMALL).values()) + (counts["broken"] + 2 * JOBS) * CHUNK
+
+
+def test_standard_input_and_existing_upload_survive_cuts(
+    tus_server: TusServer, make_file: Callable[[str, int], Path], tmp_path: Path
+) -> None:
+    """The length of the first is sent with its last chunk; the second one was created by somebody else."""
+    piped, named = make_file("piped.bin", 7 * CHUNK + 3), make_file("named.bin", 6 * CHUNK + 5)
+    with subprocess.Popen(["cat", piped], stdout=subprocess.PIPE) as cat:
+        assert cat.stdout is not None
+        command = ("upload", "-", "--name", "piped.bin", *options(tus_server), "--verify")
+        done = uploader(*command, home=tmp_path, stdin=cat.stdout)
+    assert done.code == 0, done.err
+    assert (done.of("file.completed")[0]["verified"], len(done.of("file.retry")) > 0) == (True, True)
+    headers = {"Tus-Resumable": "1.0.0", "Upload-Length": str(named.stat().st_size), "Upload-Metadata": NAMED}
+    url = requests.post(tus_server.endpoint, headers=headers, timeout=PATIENCE).headers["Location"]
+    before = tus_server.counts()
+    done = uploader("upload", named, "--upload-url", url, "--chunk-size", str(CHUNK), home=tmp_path)
+    assert done.code == 0, done.err
+    after = tus_server.counts()
+    assert [after[method] - before[method] for method in ("OPTIONS", "POST", "DELETE")] == [0, 0, 0]
+    assert tus_server.stored() == expected([piped, named])
 
 
 def test_smoke_and_doctor_pass_on_it(node: Node, tmp_path: Path) -> None:

@@ -95,6 +95,35 @@ MUTANTS = (
     Mutant("JUnit passes cancelled files", REPORT + "junit.py", 'case "cancelled":', 'case "":', FORMATS),
     Mutant("Markdown names every failure", REPORT + "markdown.py", "MOST = 50", "MOST = 5000", FORMATS),
     Mutant("Markdown lets a name end its cell", REPORT + "markdown.py", "<>|#", "<>#", FORMATS),
+    # The page of a report, and metrics
+    Mutant(
+        "the page does not escape names",
+        REPORT + "html.py",
+        "return escape(clip(safe(str(value)), LONGEST))",
+        "return clip(safe(str(value)), LONGEST)",
+        "cli/test_report_pictures.py",
+    ),
+    Mutant(
+        "a long timeline loses bytes",
+        CORE + "timeline.py",
+        "[sum(counts[at : at + 2])",
+        "[counts[at]",
+        "cli/test_report_pictures.py",
+    ),
+    Mutant(
+        "a failed run is a success in the metrics",
+        REPORT + "prometheus.py",
+        "if code == Exit.OK:",
+        "if code is not None:",
+        "cli/test_metrics_file.py",
+    ),
+    Mutant(
+        "buckets of the metrics are not cumulative",
+        REPORT + "prometheus.py",
+        "accumulate(sketch.histogram(LATENCIES))",
+        "iter(sketch.histogram(LATENCIES))",
+        "cli/test_metrics_file.py",
+    ),
     # Joined reports, the list of files to retry, --on-failure
     Mutant(
         "the earlier run decides",
@@ -592,6 +621,35 @@ MUTANTS = (
         "for file, claim in part if claim.state is not ClaimState.RESUME]",
         "for file, claim in part]",
         "cli/test_upload_if_exists.py",
+    ),
+    # Uploads that exist already, and streams
+    Mutant(
+        "an upload URL gets the credentials of another server",
+        "src/uploader_cli/transfer/http.py",
+        "if not trusts(self._trusted, request.url):",
+        "if not trusts(self._settings.target_url, request.url):",
+        "cli/test_upload_url.py",
+    ),
+    Mutant(
+        "an upload URL stays in the journal",
+        "src/uploader_cli/transfer/journal/writing.py",
+        "            db.execute(_WITHOUT_URL, (run,))\n",
+        "",
+        "cli/test_upload_url.py",
+    ),
+    Mutant(
+        "an upload that is gone is created anew",
+        "src/uploader_cli/transfer/tus_job.py",
+        "        if self._job.file.upload_url:\n            words = f\"its upload can't",
+        "        if False:\n            words = f\"its upload can't",
+        "cli/test_upload_url.py",
+    ),
+    Mutant(
+        "a deferred length is sent with each chunk",
+        "src/uploader_cli/transfer/tus_job.py",
+        "self._deferred = self._deferred and length is None",
+        "pass",
+        "cli/test_upload_url.py",
     ),
     # The page
     Mutant(

@@ -30,7 +30,9 @@ _SCHEMA = opt.option(
 
 @opt.with_options(opt.UPLOAD)
 def upload(
-    paths: Annotated[list[str] | None, opt.argument("[PATH...]", "Files and directories, or URLs of them.")] = None,
+    paths: Annotated[
+        list[str] | None, opt.argument("[PATH...]", "Files, directories or their URLs; - is stdin.")
+    ] = None,
     json_schema: Annotated[bool, _SCHEMA] = False,  # noqa: ARG001 - its callback acts
     **given: Any,
 ) -> None:

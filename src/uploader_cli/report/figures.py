@@ -85,11 +85,12 @@ def limit(head: dict[str, Any]) -> str:
 def rates(head: dict[str, Any], name: str) -> tuple[list[float], float]:
     """Return the speed over time, of `bytes` or `files` per second, and the seconds that each value stands for.
 
-    The values are averages over half a second or more: small files arrive in bursts. Without a timeline there are none.
+    The values are averages over half a second or more: small files arrive in bursts. Without a timeline, or if nothing
+    was sent, there are none.
     """
     timeline = head.get("timeline") or {}
     step, counts = timeline.get("step") or 1.0, timeline.get(name) or ()
-    if not counts:
+    if not any(timeline.get("bytes") or ()):
         return [], step
     seconds = len(counts) * step
     count = min(len(counts), POINTS, max(LEAST_POINTS, int(seconds / 0.5)))
@@ -112,11 +113,13 @@ def milliseconds(value: float) -> str:
 
 def ticks(most: float, *, unit: float = 1.0, count: int = 4) -> list[float]:
     """Return about `count` round values from 0 to at least `most`; `unit` 1024 counts in binary units."""
-    scale = unit ** max(0, math.floor(math.log(most, unit))) if unit > 1 and most > 0 else 1.0
-    raw = (most / scale or 1.0) / count
+    if most <= 0:
+        return [0.0, 1.0]
+    scale = unit ** max(0, math.floor(math.log(most, unit))) if unit > 1 else 1.0
+    raw = most / scale / count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * nice for nice in (1, 2, 2.5, 5, 10) if power * nice >= raw * 0.999) * scale
-    return [step * number for number in range(math.ceil(most / step - 0.001) + 1)] if most > 0 else [0.0, step]
+    return [step * number for number in range(math.ceil(most / step - 0.001) + 1)]
 
 
 def moments(seconds: float, count: int = 6) -> list[tuple[float, str]]:

@@ -121,7 +121,7 @@ def _numbers(state: ProgressState) -> Iterator[Family]:
 def _present(state: ProgressState, now: float) -> Iterator[Family]:
     """Yield what only a run that goes on has."""
     yield _gauge("active_files", "Files that are sent, or processed by the server.", len(state.running))
-    paused = "1 while all requests wait: a rate limit, an unreachable server, a full disk."
+    paused = "1 while all requests wait: a rate limit, an unreachable server, a full disk, a pause of the user."
     yield _gauge("paused", paused, int(state.paused(now)))
 
 

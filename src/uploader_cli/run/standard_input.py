@@ -38,8 +38,10 @@ def standard_input(settings: Settings, paths: Sequence[str]) -> tuple[Settings, 
         raise UsageError("an import can't send standard input", hint="use: uploader upload -")
     if len(paths) > 1:
         raise UsageError("- excludes other PATHs", hint=f"run twice; a file named - is .{os.sep}-")
-    if sys.stdin is None:
-        raise UsageError("-: standard input is closed", hint="pipe the data, as in: COMMAND | uploader upload -")
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError(
+            "-: standard input is closed, or a terminal", hint="pipe the data, as in: COMMAND | uploader upload -"
+        )
     return file_of(settings, open(sys.stdin.fileno(), "rb", buffering=0, closefd=False), STDIN)
 
 

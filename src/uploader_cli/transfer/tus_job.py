@@ -158,7 +158,7 @@ class TusFile:
                 self._context.ledger.retry([file], error)
                 (claim,) = self._context.run.claim([file])
                 self._tus.pool.put([TusFile(self._tus, self.session, file, claim)], first=True)
-            elif isinstance(error, errors.PatchBlocked) and self._tus.in_batch is not None:
+            elif isinstance(error, errors.PatchBlocked) and self._tus.in_batch is not None and not file.once:
                 self._tus.in_batch(self, error)
                 self.session.over(worker.api, 1, given_up=1)
             elif isinstance(error, errors.AnswerError) and error.error == TAKEN:
@@ -540,6 +540,8 @@ class Part:
         patience = PATIENCE if chunk.least == 1 else math.inf  # a server with a rule takes whole chunks only
         self._data = stream.chunk(offset, self._tus.chunk_in_memory, self._job.check, patience)
         self._on_read(self._job.file, offset, self._data)
+        if offset + len(self._data) > (most := self._job.session.limits.max_file_size):
+            raise errors.FileFailure(f"exceeds the server's limit of {most} bytes", code=FailureCode.REFUSED_SIZE)
         self.size = ENDLESS if stream.length is None else stream.length
         return len(self._data)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from serving import running_server
 from test_scheduler_servers import Relay, Upload, digests, make, on_disk
 
+import uploader_cli
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import WarningCode
 from uploader_cli.errors import ProxyUnauthorized
@@ -83,6 +85,18 @@ def test_files_of_a_blocked_patch_share_a_batch_session(tmp_path: Path) -> None:
         assert upload.go() is None
         assert len(upload.all(ev.SessionCreated)) == 2, "one for tus, one for batch mode"
     assert on_disk(tmp_path / "stored") == digests(paths)
+
+
+def test_stream_whose_patch_is_blocked_is_not_sent_in_batch_mode(tmp_path: Path) -> None:
+    """A batch needs the length, and can't begin with what was read already."""
+    reader, writer = os.pipe()
+    os.write(writer, bytes(3000))
+    os.close(writer)
+    options: dict[str, Any] = {"name": "stream.mp4", "chunk_size": 1024, "state_dir": str(tmp_path / "state")}
+    with running_server() as server, Firewall(server.url, 403) as proxy, open(reader, "rb") as stream:
+        result = uploader_cli.upload(stream, server=proxy.url, **options)
+        assert proxy.count("POST /api/upload/batch") == 0
+    assert (result.exit_code, "blocks PATCH" in result.receipts[0].message) == (4, True)
 
 
 class Moody(Firewall):
