@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.clients import Installed, curl_patch, curl_post, tus_js, tuspy, uploader, uploaders_at_once
+from benchmarks.clients import Installed, curl_patch, curl_post, importer, tus_js, tuspy, uploader, uploaders_at_once
 from benchmarks.contest import Entry, Start
 from benchmarks.files import GIB, KIB, MIB, Files, log_normal, make
 from benchmarks.measure import BenchmarkError
@@ -249,6 +249,21 @@ def curve(setup: Setup) -> list[Entry]:
     return entries
 
 
+def fleet(setup: Setup) -> list[Entry]:
+    count, large = (50_000, 24) if setup.full else (1000, 2)
+    few = setup.files(f"fleet-{count}", [4 * KIB] * count)
+    big = setup.files(f"fleet-large-{large}", [64 * MIB] * large)
+    entries = []
+    for name, command in setup.own.items():
+        serve = setup.bundled(setup.servers[name])
+        for files, what in ((few, f"{count:,} files"), (big, f"{large} of 64 MiB")):
+            one = uploader(command, "--jobs", str(JOBS))
+            workers = importer(command, JOBS, "--jobs", "1")
+            entries.append(Entry(f"{name}, one process, {JOBS} jobs, {what}", one, files, serve))
+            entries.append(Entry(f"{name}, {JOBS} workers, 1 job each, {what}", workers, files, serve))
+    return entries
+
+
 def _each(entries: list[Entry], label: str = "{}", **changes: Any) -> list[Entry]:
     """Return the entries with other labels, and with what else is changed in each."""
     return [replace(entry, label=label.format(entry.label), **changes) for entry in entries]
@@ -303,6 +318,15 @@ CASES = {
             ("messages",),
         ),
         Case("server-memory", "100,000 files of 1 KiB (quick: 500)", server_memory, "files", 1, 3),
+        Case(
+            "fleet",
+            "4 workers and one process with 4 jobs: 50,000 files of 4 KiB, 24 of 64 MiB (quick: 1,000 and 2)",
+            fleet,
+            "files",
+            1,
+            3,
+            _BOTH_CPU,
+        ),
         Case(
             "curve",
             "1,000 to 1,000,000 files of 1 KiB (quick: 250 and 1,000)",

@@ -65,6 +65,16 @@ def uploader(command: str, *options: str, progress: str = "none") -> Client:
     return commands
 
 
+def importer(command: str, workers: int, *options: str) -> Client:
+    """Return an `uploader import` with processes of this machine."""
+
+    def commands(task: Task) -> list[Command]:
+        name, _, *rest = _uploader(command, task)
+        return [[name, "import", "--on", f"local:{workers}", *rest, *options, str(task.files.directory)]]
+
+    return commands
+
+
 def uploaders_at_once(command: str, files_each: int) -> Client:
     """Return as many `uploader` processes as are needed when each sends so many files."""
 

@@ -54,6 +54,8 @@ def of_error(error: BaseException) -> Exit:
             return Exit.USAGE
         case errors.Unauthorized():
             return Exit.NOT_AUTHORISED
+        case errors.Unreachable():  # it has answered before
+            return Exit.RETRY_MAY_HELP
         case errors.NetworkError() | errors.NotAnUploadServer() | errors.ProtocolError():
             return Exit.NO_SERVER
         case errors.UploaderError():

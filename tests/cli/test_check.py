@@ -113,14 +113,14 @@ def test_check_asks_for_many_files_in_one_call(server: EmbeddedServer, make_file
 
 
 def test_check_takes_the_selection_of_upload(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """A list has names and categories; filters leave files out; a file that can't be read fails."""
+    """A list has names and categories; filters leave files out; --dest is where they are; an unreadable file fails."""
     make_files(a=1, b=2, c=3)
     (tmp_path / "list.csv").write_text("path,name,category\nfiles/a,x/a,scenic\nfiles/b,b,\nfiles/c,c,scenic\n")
-    selection = ("--from-file", "list.csv", "--exclude", "c", "-s", server.url)
+    selection = ("--from-file", "list.csv", "--exclude", "c", "-s", server.url, "--dest", "to/here")
     assert uploader("upload", *selection, home=tmp_path).code == 0
-    assert (server.root / "scenic" / "x" / "a").exists()
+    assert (server.root / "scenic" / "to" / "here" / "x" / "a").exists()
     done = uploader("check", *selection, "--json", home=tmp_path)
-    assert [line["name"] for line in lines_of(done)[:-1]] == ["x/a", "b"]
+    assert [line["name"] for line in lines_of(done)[:-1]] == ["to/here/x/a", "to/here/b"]
     assert done.code == 0
     assert uploader("check", *selection[2:], "files", home=tmp_path).code == 4
     (tmp_path / "files" / "b").unlink()
@@ -147,11 +147,15 @@ def test_check_needs_a_server_with_lookups(kind: str, make_files: Files, tmp_pat
     assert hint.startswith("hint: ")
 
 
-def test_check_exits_6_without_a_server_and_3_where_it_fails_later(
-    server: EmbeddedServer, make_files: Files, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("fault", ["status:lookup:500", "reset:lookup"])
+def test_check_exits_3_where_a_call_keeps_failing(fault: str, make_files: Files, tmp_path: Path) -> None:
     make_files(a=1)
-    server.faults.next_answers(*LOOKUP, [500, 500])
-    done = uploader("check", "files", "-s", server.url, "--retries", "1", home=tmp_path)
-    assert (done.code, done.err.count("error: ")) == (3, 1)
+    with running_server(packs=True, faults=(fault,)) as server:
+        done = uploader("check", "files", "-s", server.url, "--retries", "1", home=tmp_path)
+        assert server.faults.count(*LOOKUP) == 2
+    assert (done.code, done.err.count("error: ")) == (3, 1), done.err
+
+
+def test_check_exits_6_without_a_server(make_files: Files, tmp_path: Path) -> None:
+    make_files(a=1)
     assert uploader("check", "files", "-s", "http://127.0.0.1:9", home=tmp_path).code == 6

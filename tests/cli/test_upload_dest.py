@@ -35,6 +35,7 @@ def test_dest_stores_files_below_a_directory(packs: bool, protocol: str, make_fi
         assert ((there / "deep" / "a.mp4").read_bytes(), (there / "b.mp4").read_bytes()) == (b"a", b"b")
         again = uploader(*command, "--dest", DEST, "--json", home=tmp_path)
         assert {event["reason"] for event in again.of("file.skipped")} == {"present"}
+        assert again.events[0]["dest"] == DEST
         elsewhere = uploader(*command, "--dest", ".", "--json", home=tmp_path)
         assert elsewhere.finished["completed"] == 2
     report = json.loads((tmp_path / "r.json").read_text())

@@ -43,6 +43,7 @@ ERRORS: list[tuple[BaseException, int]] = [
     (errors.UsageError("x"), 2),
     (errors.NetworkError("x"), 6),
     (errors.ConnectFailed("x"), 6),
+    (errors.Unreachable("x"), 3),
     (errors.ConnectionLost("x"), 6),
     (errors.TimedOut("x"), 6),
     (errors.NotAnUploadServer("x"), 6),

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 SECONDS = 15.0  # target duration of a task
-FILE_COST = 32 << 10  # bytes that take as long as the fixed part of a file
-FIRST = 8 << 20  # cost of the first batches: 256 empty files, or 8 MiB
+FILE_COST = 128 << 10  # bytes that take as long as the fixed part of a file
+FIRST = 32 << 20  # cost of the first batches: 256 empty files, or 32 MiB
 GROWTH = 4.0  # most times that the next batch costs more than a measured one
-MOST_FILES = 5000  # in a batch: its files and outcomes travel in one message
+MOST_FILES = 20_000  # in a batch: its files and outcomes travel in one message
 
 
 @dataclass(frozen=True, slots=True)

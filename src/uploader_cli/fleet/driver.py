@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from uploader_cli import __version__, errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import FailureCode, PauseReason, SkipReason, WarningCode
+from uploader_cli.core.events import FailureCode, PauseReason, WarningCode
 from uploader_cli.fleet import cluster as dask
 from uploader_cli.fleet import outcomes
 from uploader_cli.fleet.batches import Batch, BatchSize, cost, fields_of
@@ -53,6 +53,7 @@ PATIENCE = 0.5  # seconds without a new file after which an incomplete batch is 
 LAST_FILES = 50  # a batch has at least so many while the last ones are shared out
 GRACE = 1.5  # seconds that tasks get to stop
 HALVED_EVERY = 5.0  # seconds between two reductions of the number of tasks after a 429 or 503
+GATHER_SECONDS = 10.0  # time to get the result of a task from its worker
 NO_WORKERS = 10.0  # seconds without a worker until a warning
 KEY_FILE = "import.key"
 """The file in the state directory from which the secrets of runs are derived."""
@@ -179,6 +180,10 @@ class Driver:
             self._stop.check()
             self._look(cluster)
             self._take(supply)
+            if self._context.fails_fast:
+                self._context.skip(self._held)
+                self._held.clear()
+                self._held_cost = 0
             waits = supply.ended or time.monotonic() - self._taken_at >= PATIENCE
             while self._has_room(cluster) and (files := self._cut(cluster, all_=waits)):
                 self._submit(cluster, files)
@@ -191,11 +196,8 @@ class Driver:
                 return
             self._ledger.admit(file)
             self._taken_at = time.monotonic()
-            if self._context.fails_fast:
-                self._ledger.skip(file, SkipReason.FAIL_FAST)
-            else:
-                self._held.append(file)
-                self._held_cost += cost([file])
+            self._held.append(file)
+            self._held_cost += cost([file])
 
     def _has_room(self, cluster: dask.Cluster) -> bool:
         slots = self._slots = cluster.slots()
@@ -268,7 +270,11 @@ class Driver:
         task = self._tasks.get(number)
         if task is None:
             return
-        sent = self._result(task, future)
+        try:
+            sent = self._result(task, future)
+        except TimeoutError:  # the worker died with the result: Dask runs the task again
+            future.add_done_callback(lambda again: self._inbox.put((number, again)))
+            return
         if sent is not None:
             self._apply(number, sent.ends, cluster)
             self._size.measured(task.cost, sent.seconds)
@@ -281,9 +287,12 @@ class Driver:
             raise sent.error
 
     def _result(self, task: Task, future: Future[Any]) -> Sent | None:
-        """Return the result of a task; None if its workers died too often: its files fail."""
-        if future.status == "finished":
-            result: Sent = future.result()
+        """Return the result of a task; None if its workers died too often: its files fail.
+
+        Raise `TimeoutError` where there is no result any more.
+        """
+        if future.status in ("finished", "pending"):
+            result: Sent = future.result(timeout=GATHER_SECONDS)
             return result
         error = future.exception() if future.status == "error" else None
         match error:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.state import ProgressState, SessionState
 
 MOST = 10  # maximum failed files, warnings, watched sessions and others listed
-FEW = 5  # maximum stored files of a run that lists them with their URLs
+FEW = 3  # maximum stored files of a run that lists them with their URLs
 Urls = Literal["none", "text", "links"]
 """How the URLs of stored files are shown."""
 _LINKABLE = re.compile("https?://[!-~]+")

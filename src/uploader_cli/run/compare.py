@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.state import ProgressState
-from uploader_cli.errors import UsageError
+from uploader_cli.errors import NetworkError, Unreachable, UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render import in_ci
 from uploader_cli.render.comparison import ComparisonView
@@ -60,7 +60,10 @@ def check(settings: Settings, paths: Sequence[str], *, content: bool) -> int:
             offer = api.find_lookup()
             api.retry.wait_for_server, api.retry.probe = ready.wait_for_server, api.health
             with closing(Comparison(api, offer, ready, history, on_read if content else None)) as comparison:
-                return _report(comparison.results(found), tell)
+                try:
+                    return _report(comparison.results(found), tell)
+                except NetworkError as error:
+                    raise Unreachable(str(error), hint=error.hint) from error
 
 
 def _report(results: Iterable[Result], tell: Callable[[ev.Event], None]) -> int:

@@ -160,7 +160,8 @@ def test_unknown_sessions_are_404(server: EmbeddedServer, call: str, session: st
 
 
 @pytest.mark.parametrize(
-    "call", ["GET /api/nothing", "GET /api/upload/batch", "PUT /api/upload/session", "GET /", "DELETE /health"]
+    "call",
+    ["GET /api/nothing", "GET /api/upload/batch", "PUT /api/upload/session", "GET /ui/no", "POST /", "DELETE /health"],
 )
 def test_unknown_routes_are_a_404(server: EmbeddedServer, call: str) -> None:
     method, path = call.split()

@@ -62,6 +62,21 @@ def test_the_progress_line_comes_every_five_seconds() -> None:
     assert len([line for line in log.lines if " % · " in line]) == 2
 
 
+def test_progress_line_of_an_import_has_workers_retries_and_causes() -> None:
+    log = Log()
+    log.begin(40)
+    log.put(ev.WorkersChanged(4))
+    log.start(0, 1, 2, 3)
+    log.put(ev.FileRetry(0, 2, 0.0, FailureCode.NETWORK, "its worker died"))
+    log.fail(1)
+    log.fail(2)
+    for _ in range(60):
+        log.tick()
+    (line,) = [line for line in log.lines if " % · " in line]
+    assert "0 of 40 done, 2 failed (2 server failed)" in line
+    assert line.endswith(" · 0 files/s · 1 retried · 4 workers")
+
+
 def test_progress_lines_get_rarer_in_a_long_run() -> None:
     log = Log()
     log.begin(40)
