@@ -91,7 +91,7 @@ class Uploader:
         run in order; it can be resumed. Raises `UsageError` for a missing path or an empty selection.
         """
         settings, given = self.settings, None
-        if hasattr(paths, "read"):
+        if hasattr(paths, "read") and not isinstance(paths, os.PathLike):
             settings, given = file_of(settings, cast("BinaryIO", paths), "a file object")
             names = [given.path]
         else:

@@ -10,6 +10,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.metrics import LATENCIES
 from uploader_cli.core.names import escaped, portable, rfc3339
 from uploader_cli.core.protocol import utf8
+from uploader_cli.core.tus import concealed
 from uploader_cli.exit_status import Exit
 
 if TYPE_CHECKING:
@@ -113,6 +114,11 @@ def row_of(end: ev.FileEnded, dest: str | None = None) -> dict[str, Any]:
     if end.relative_path is not None:
         out["relative_path"] = utf8(end.relative_path.removeprefix(f"{dest}/") if dest else end.relative_path)
     return portable(out)
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row for readers of a report: of an upload URL only the origin."""
+    return row | {"upload_url": concealed(row["upload_url"])} if "upload_url" in row else row
 
 
 _COLUMNS = [spec.name for spec in fields(ev.FileEnded)]

@@ -10,8 +10,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.names import inert
-from uploader_cli.core.tus import concealed
 from uploader_cli.render.words import safe
+from uploader_cli.report.document import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -60,9 +60,7 @@ def as_json(head: dict[str, Any], spool: Spool) -> Iterator[str]:
     yield opening.removesuffix("\n}") + ',\n  "files": ['
     separator = "\n    "
     for row in spool.rows():
-        if "upload_url" in row:
-            row["upload_url"] = concealed(row["upload_url"])
-        yield separator + inert(json.dumps(row, ensure_ascii=False))
+        yield separator + inert(json.dumps(shown(row), ensure_ascii=False))
         separator = ",\n    "
     yield "\n  ]\n}\n"
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uploader_cli.core.events import FileEnded, Phase
 from uploader_cli.core.incidents import needs_person
 from uploader_cli.core.observer import Observer
-from uploader_cli.report.document import report_head, row_of
+from uploader_cli.report.document import report_head, row_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ class OnFailure(Observer):
         """Run the command if the run needs attention."""
         if not needs_person(state.outcome):
             return
-        files = [row_of(end, self._facts.dest) for end in self._failed]
+        files = [shown(row_of(end, self._facts.dest)) for end in self._failed]
         document = {**report_head(state, self._facts, time.time()), "files": files}
         document["files_left_out"] = state.failed - len(self._failed)
         problem = self._run(json.dumps(document).encode())

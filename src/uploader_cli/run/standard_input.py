@@ -54,7 +54,8 @@ def file_of(settings: Settings, source: BinaryIO, what: str) -> tuple[Settings, 
     from uploader_cli.transfer.content import content_of
 
     if settings.name is None:
-        raise UsageError(f"{what} has no name", hint="give its name on the server: --name NAME")
+        option = "--name NAME" if what == STDIN else "name=…"
+        raise UsageError(f"{what} has no name", hint=f"give its name on the server: {option}")
     try:
         name = relative_name(settings.name)
     except ValueError as error:
