@@ -60,8 +60,9 @@ class Exchange:
         elif answer.after_bytes is not None:
             await self._read(answer.after_bytes)
         elif answer.when == "after_body":
-            while (await self.receive()).get("more_body"):
-                pass
+            with contextlib.suppress(OSError):  # the full disk of another rule
+                while (await self.receive()).get("more_body"):
+                    pass
         if answer.close or answer.after_bytes is not None:
             await self.drop()
             return

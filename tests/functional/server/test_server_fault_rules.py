@@ -516,6 +516,12 @@ def test_rules_on_one_request_act_together_and_count_alone() -> None:
         assert [rule.hits for rule in server.faults.rules] == [1, 1, 0]
 
 
+def test_scripted_answer_after_a_body_that_fills_the_disk_is_sent() -> None:
+    with running_server(faults=("disk-full:validate:1", "status:validate:401,when=body")) as server:
+        answer = requests.post(f"{server.url}/api/upload/validate", json={"files": []}, timeout=DEADLINE)
+        assert answer.status_code == 401
+
+
 def test_faults_can_be_added_and_ended_while_the_server_runs() -> None:
     with running_server() as server:
         rule = server.faults.add("status:health:503")
