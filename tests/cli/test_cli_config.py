@@ -254,18 +254,7 @@ def acceptable(option: Option) -> str:
     """Something that the option takes from the environment."""
     if option.name in ("preset", "chunk_rule"):
         return {"preset": "tusd", "chunk_rule": "7M"}[option.name]
-    for written in (
-        *option.names,
-        "7",
-        "407",
-        "7M",
-        "yes",
-        "1/2",
-        "X-A: 1",
-        "r.json",
-        "local:2",
-        "http://uploads.example/1",
-    ):
+    for written in (*option.names, "7", "407", "7M", "yes", "1/2", "X-A: 1", "r.json", "local:2"):
         with contextlib.suppress(Invalid):
             option.parse(written)
             return written
