@@ -162,7 +162,8 @@ class Ledger:
         """Leave the file out; where it is on the server, `where` and its hex `sha256`, if known, are reported."""
         if self._close(file):
             url = self._url_of(where) if where else None
-            self._emit(ev.FileSkipped(file.file, file.path, reason, file, checksum=_checksum(sha256), url=url))
+            digest = _checksum(sha256)
+            self._emit(ev.FileSkipped(file.file, file.path, reason, file, place=where, checksum=digest, url=url))
 
     def fail_all(self, error: errors.UploaderError) -> None:
         """End every open file: those with an attempt fail with `error`, the others are skipped."""
