@@ -406,6 +406,20 @@ MUTANTS = (
         "self._free_at",
         "unit/transfer/test_tus_limiter.py",
     ),
+    Mutant(
+        "a pause of the user counts as an outage",
+        "src/uploader_cli/transfer/retry.py",
+        "began += self._clock() - before",
+        "pass",
+        "unit/transfer/test_retry.py",
+    ),
+    Mutant(
+        "the number of jobs that the user chose is adapted",
+        "src/uploader_cli/transfer/pool.py",
+        "            self.auto = None\n",
+        "",
+        "unit/transfer/test_pool.py",
+    ),
     # The server refuses
     Mutant(
         "one address may have any number of requests",
