@@ -17,7 +17,7 @@ class Mutant(NamedTuple):
 
 
 CORE, REPORT, RUN = "src/uploader_cli/core/", "src/uploader_cli/report/", "src/uploader_cli/run/"
-CHECKS = "src/uploader_cli/checks/"
+CHECKS, TRANSFER = "src/uploader_cli/checks/", "src/uploader_cli/transfer/"
 REALTIME, SELECTION = "src/uploader_cli/realtime/", "src/uploader_cli/selection/"
 SERVER = "server_stub/uploader_server/"
 
@@ -672,5 +672,27 @@ MUTANTS = (
         '"/faults", *FILES}',
         '"/faults", "/api/activity", *FILES}',
         "functional/server/test_server_page.py",
+    ),
+    # Digests
+    Mutant(
+        "a digest needs a second pass",
+        TRANSFER + "bodies.py",
+        "self._on_read(file, start + done, piece[filled:])",
+        "pass",
+        "cli/test_upload_digest.py",
+    ),
+    Mutant(
+        "a resumed file is hashed from its offset on",
+        TRANSFER + "digests.py",
+        "if prefix.length < end:",
+        "if False:",
+        "cli/test_upload_digest.py",
+    ),
+    Mutant(
+        "check --digest compares sizes",
+        TRANSFER + "compare.py",
+        "if (found.size, theirs) == (file.size, mine):",
+        "if found.size == file.size:",
+        "cli/test_check.py",
     ),
 )
