@@ -9,7 +9,7 @@ from typer.main import get_command
 
 from uploader_cli.cli.app import app
 from uploader_cli.cli.options import FLAGS
-from uploader_cli.render.summary import _EXITS as EXITS
+from uploader_cli.exit_status import MEANINGS
 
 PAGE = Path(__file__).with_name("uploader.1")
 GROUP: Any = get_command(app)
@@ -37,7 +37,7 @@ def man_page() -> str:
     for name, command in GROUP.commands.items():
         lines += _options(name, command)
     lines += [".SH EXIT STATUS"]
-    for code, meaning in {0: "success", **EXITS}.items():
+    for code, meaning in {0: "success", **MEANINGS}.items():
         lines += [".TP", f".B {code}", _text(meaning)]
     lines += [".SH EXAMPLES"]
     for what, line in EXAMPLES:

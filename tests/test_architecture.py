@@ -22,7 +22,7 @@ PACKAGES = {
     "selection": "core errors sources selection",
     "transfer": "core errors settings sources transfer",
     "realtime": "core realtime",
-    "render": "core render",
+    "render": "core exit_status render",
     "report": "core errors exit_status report render.words render.rows",
     "sources": "errors",
     "fleet": "core errors extras settings selection transfer sources fleet __version__",

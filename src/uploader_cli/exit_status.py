@@ -27,6 +27,19 @@ class Exit(IntEnum):
     SIGTERM = 143
 
 
+MEANINGS = {
+    1: "an internal error",
+    2: "the command or its files are invalid",
+    3: "some files failed; retryable",
+    4: "some files failed permanently",
+    5: "not authorised",
+    6: "the server never answered, or is not an upload server",
+    7: "a file differs from what was read here, or from the list",
+    130: "interrupted (Ctrl-C)",
+    143: "interrupted (SIGTERM)",
+}
+"""What the code of an upload says about the files."""
+
 _RANK = (
     Exit.SIGTERM,
     Exit.SIGINT,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SESSIONS, BASE = 2_000, 200
 WITHIN = 0.10
-FEW = 4  # workers that `--jobs auto` adds, and their connections
+FEW = MOST_JOBS  # workers that `--jobs auto` adds, each with a connection
 SHORT = 60
 ONCE = SHORT // 3
 """Descriptors that a process opens once, some before its first request and some after; a leak is one a session."""

@@ -252,9 +252,10 @@ def test_config_error_names_file_and_line(own: Path, capsys: Capture) -> None:
 
 def acceptable(option: Option) -> str:
     """Something that the option takes from the environment."""
-    if option.name in ("preset", "chunk_rule"):
-        return {"preset": "tusd", "chunk_rule": "7M"}[option.name]
-    for written in (*option.names, "7", "407", "7M", "yes", "1/2", "X-A: 1", "r.json", "local:2"):
+    own = {"preset": "tusd", "chunk_rule": "7M", "metadata": "filename={path}"}
+    if option.name in own:
+        return own[option.name]
+    for written in (*option.names, "7", "407", "7M", "yes", "1/2", "X-A: 1", "r.json", "local:2", "http://a/b"):
         with contextlib.suppress(Invalid):
             option.parse(written)
             return written

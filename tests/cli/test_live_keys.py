@@ -124,7 +124,8 @@ def test_keys_change_the_view_and_the_run(
 ) -> None:
     """Keys of several bytes are none of ours, even where a read gets only their start."""
     files = make_files(**{"a.mp4": 3_000_000})
-    one = Screen("upload", files, "-s", server.url, "--limit-rate", "100K", home=tmp_path)
+    command = ("upload", files, "-s", server.url, "--limit-rate", "100K", "--cancel-on-interrupt")
+    one = Screen(*command, home=tmp_path)
     one.read(lambda: b"? keys" in one.text)
     one.type(b"?", b"p pause  +/- jobs  f failures  q stop")
     one.type(b"+", b"5 jobs")
@@ -137,8 +138,10 @@ def test_keys_change_the_view_and_the_run(
         one.type(key[1:])
         one.wait_for_frames()
     assert b"pausing" not in one.text
+    one.type(b"p", b"pausing")
     one.type(b"q", b"to resume: uploader resume")
     assert one.end() == 130
+    assert server.faults.count("POST", "/api/upload/cancel/*") == 1
     assert termios.tcgetattr(one.program) == one.before
     one.close()
 

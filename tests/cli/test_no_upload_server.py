@@ -101,6 +101,28 @@ def test_commands_exit_6_where_no_upload_server_answers(
         assert "upload server" in done.err
 
 
+@pytest.mark.parametrize("command", ["status", "upload", "doctor"])
+@pytest.mark.parametrize("given", ["--server", "--tus-endpoint", "UPLOADER_SERVER", "UPLOADER_TUS_ENDPOINT", "config"])
+def test_hint_names_the_server_as_it_was_given(
+    given: str, command: str, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    """By flag, variable, or key and config file."""
+    if command == "status" and "ENDPOINT" in given.upper().replace("-", "_"):
+        pytest.skip("it is about sessions")
+    subject = {"status": (SESSION,), "upload": (make_files(**{"a.mp4": 10}),), "doctor": ()}[command]
+    named = f"server in {tmp_path / 'uploader.toml'}" if given == "config" else given
+    with serving(Page) as url:
+        if given == "config":
+            (tmp_path / "uploader.toml").write_text(f'server = "{url}"\n')
+        flag = (given, url) if given.startswith("--") else ()
+        variable = {given: url} if given.isupper() else {}
+        done = uploader(command, *subject, *flag, home=tmp_path, **variable)
+    assert done.code == 6, done.err
+    said = "".join(done.err.split())  # doctor wraps lines
+    assert f"check{named}:".replace(" ", "") in said or f"in{named};".replace(" ", "") in said
+    assert ("--server" in said) is (given == "--server")
+
+
 @pytest.mark.parametrize("path", ["", "/files"])
 @pytest.mark.parametrize("command", ["upload", "validate", "status"])
 def test_server_option_with_a_tus_server_names_the_option(

@@ -131,13 +131,15 @@ def test_a_failed_analysis_leaves_the_upload_complete(how: str, make_files: Call
     assert ("the same command with --skip-existing" in done.err) == (how == "fail")
 
 
-def test_uploaded_files_can_be_analysed_again(make_files: Callable[..., Path]) -> None:
-    """With the command that the failed run printed."""
+@pytest.mark.parametrize("receipts", [True, False])
+def test_uploaded_files_can_be_analysed_again(receipts: bool, make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """With the command that the failed run printed, also if the receipts were lost, as by a kill."""
     files = make_files(**{"a.mp4": 500})
     with running_server(analysis="fail:report", **QUICK) as server:
         assert analyzed("content", files, server).code == 3
         server.faults.set_analysis(None)
-        done = analyzed("content", files, server, "--skip-existing")
+        journal = () if receipts else ("--state-dir", tmp_path / "new")
+        done = analyzed("content", files, server, "--skip-existing", *journal)
     assert done.code == 0, done.err
     assert [event["reason"] for event in done.of("file.skipped")] == ["present"]
     assert ends(done) == stages_of(Kind.CONTENT)

@@ -257,6 +257,8 @@ def test_page_is_usable_by_keyboard_and_on_a_phone(page: Page, server: EmbeddedS
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=2).and_(page.locator(".title"))).to_contain_text(f"personal {session[:8]}")
     expect(link).to_be_hidden()
+    back = page.get_by_role("link", name="All sessions")
+    expect(back).to_be_focused()
     expect(page.get_by_role("progressbar", name="Progress of the session")).to_have_js_property("value", 100)
     expect(page.get_by_role("img", name=re.compile("Throughput of the last two minutes: now .* peak"))).to_be_visible()
     done = page.get_by_role("button", name="Done 1")
@@ -264,7 +266,6 @@ def test_page_is_usable_by_keyboard_and_on_a_phone(page: Page, server: EmbeddedS
     page.keyboard.press("Space")
     expect(done).to_have_attribute("aria-pressed", "true")
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
-    back = page.get_by_role("link", name="All sessions")
     press_until(page, "Shift+Tab", back)
     page.keyboard.press("Enter")
     expect(link).to_be_visible()

@@ -17,7 +17,7 @@ class Mutant(NamedTuple):
 
 
 CORE, REPORT, RUN = "src/uploader_cli/core/", "src/uploader_cli/report/", "src/uploader_cli/run/"
-CHECKS = "src/uploader_cli/checks/"
+CHECKS, TRANSFER = "src/uploader_cli/checks/", "src/uploader_cli/transfer/"
 REALTIME, SELECTION = "src/uploader_cli/realtime/", "src/uploader_cli/selection/"
 SERVER = "server_stub/uploader_server/"
 
@@ -406,6 +406,20 @@ MUTANTS = (
         "self._free_at",
         "unit/transfer/test_tus_limiter.py",
     ),
+    Mutant(
+        "a pause of the user counts as an outage",
+        "src/uploader_cli/transfer/retry.py",
+        "began += self._clock() - before",
+        "pass",
+        "unit/transfer/test_retry.py",
+    ),
+    Mutant(
+        "the number of jobs that the user chose is adapted",
+        "src/uploader_cli/transfer/pool.py",
+        "            self.auto = None\n",
+        "",
+        "unit/transfer/test_pool.py",
+    ),
     # The server refuses
     Mutant(
         "one address may have any number of requests",
@@ -658,5 +672,27 @@ MUTANTS = (
         '"/faults", *FILES}',
         '"/faults", "/api/activity", *FILES}',
         "functional/server/test_server_page.py",
+    ),
+    # Digests
+    Mutant(
+        "a digest needs a second pass",
+        TRANSFER + "bodies.py",
+        "self._on_read(file, start + done, piece[filled:])",
+        "pass",
+        "cli/test_upload_digest.py",
+    ),
+    Mutant(
+        "a resumed file is hashed from its offset on",
+        TRANSFER + "digests.py",
+        "if prefix.length < end:",
+        "if False:",
+        "cli/test_upload_digest.py",
+    ),
+    Mutant(
+        "check --digest compares sizes",
+        TRANSFER + "compare.py",
+        "if (found.size, theirs) == (file.size, mine):",
+        "if found.size == file.size:",
+        "cli/test_check.py",
     ),
 )

@@ -7,6 +7,7 @@ import inspect
 import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -148,6 +149,7 @@ def _sections(names: list[str]) -> list[tuple[str, str]]:
     return [(section, name) for section, flags in FLAGS.items() for name in flags if name in names]
 
 
+@cache  # several commands of a module have most options in common
 def _parameter(section: str, name: str, metavar: str, help: str, *short: str) -> inspect.Parameter:  # noqa: A002
     """Declare an option of the table; its help ends with the environment variable and the default."""
     option = OPTIONS[name]

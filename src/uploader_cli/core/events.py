@@ -171,6 +171,8 @@ class FileSkipped(Event):
     reason: SkipReason
     local: LocalFile | None = field(default=None, compare=False, repr=False, metadata=INTERNAL)
     relative_path: str = field(default="", compare=False, repr=False, metadata=INTERNAL)
+    place: str | None = field(default=None, compare=False, repr=False, metadata=INTERNAL)
+    """The path or upload URL of a file that is on the server."""
     checksum: str | None = None
     url: str | None = None
     """Where the file can be read, if it is on the server."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.events import FailureCode, Phase, SkipReason, WarningCode
+from uploader_cli.exit_status import MEANINGS
 from uploader_cli.render import overview
 from uploader_cli.render.plain import FAILURES
 from uploader_cli.render.words import cells, plural, rate, safe, size, span, wrap
@@ -66,17 +67,6 @@ _LIMITED_BY = {
     Bottleneck.NETWORK: "the network, or a server that reads slowly",
     Bottleneck.SERVER: "the server",
 }
-_EXITS = {
-    1: "an internal error",
-    2: "the command or its files are invalid",
-    3: "some files failed; retryable",
-    4: "some files failed permanently",
-    5: "not authorised",
-    6: "the server never answered, or is not an upload server",
-    7: "a file differs from what was read here, or from the list",
-    130: "interrupted (Ctrl-C)",
-    143: "interrupted (SIGTERM)",
-}
 _EXITS_OF_A_WATCH = {
     3: "the connection to the server was lost; retryable",
     4: "a session did not complete",
@@ -129,7 +119,7 @@ def summary(
     if verbose and state.bottleneck is not None:
         lines.add(" ", f"limited by {_LIMITED_BY[state.bottleneck]}")
     if outcome.exit_code:
-        exits = {**_EXITS, **_EXITS_OF_A_WATCH} if watching else _EXITS
+        exits = {**MEANINGS, **_EXITS_OF_A_WATCH} if watching else MEANINGS
         words = exits.get(outcome.exit_code, "see above")
         words = "not all files were sent in time; resumable" if interrupted and outcome.exit_code == _LATE else words
         words = words.replace("some files", "an analysis") if _complete(state, outcome) else words

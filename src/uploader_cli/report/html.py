@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uploader_cli.exit_status import MEANINGS
 from uploader_cli.render.words import clip, plural, rate, safe, size, span
 from uploader_cli.report.figures import (
     EXAMPLES,
@@ -76,7 +77,7 @@ def _header(head: dict[str, Any]) -> Iterator[str]:
         _period(head["started"], head["finished"]),
         f"shard {shard['index']} of {shard['count']}" if shard else "",
         f"run {_text(head['run'])}" if head["run"] else plural(len(head.get("runs", ())), "run"),
-        f"exit code {head['exit_code']} ({_text(head['exit'].replace('_', ' '))})",
+        f"exit code {head['exit_code']} ({_text(MEANINGS.get(head['exit_code'], 'complete'))})",
     ]
     yield f'<p class="soft">{" · ".join(filter(None, parts))}</p>\n</header>\n'
     incomplete = "The run ended before all files were found." if head.get("selection_complete") is False else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from uploader_cli.exit_status import MEANINGS
 from uploader_cli.render.rows import bar, fit
 from uploader_cli.render.words import SIZE_WIDTH, cells, clip, pad, plural, rate, safe, size, span
 from uploader_cli.report.figures import limit, milliseconds, moments, rates, resampled, responses, ticks, verdict
@@ -60,7 +61,7 @@ def _header(head: dict[str, Any], width: int) -> Iterator[Row]:
         numbers.append(f"limited by {limit(head)}")
     yield from _wrapped(numbers, width)
     about = [f"to {safe(head['server'] or 'several servers')}", f"run {safe(head['run'])}" if head["run"] else ""]
-    about.append(f"exit code {head['exit_code']} ({head['exit'].replace('_', ' ')})")
+    about.append(f"exit code {head['exit_code']} ({MEANINGS.get(head['exit_code'], 'complete')})")
     yield from _wrapped([part for part in about if part], width, "dim")
     for note in filter(None, (head.get("trouble"), *head.get("missing", ()))):
         yield [("! ", "yellow"), (safe(note), "")]

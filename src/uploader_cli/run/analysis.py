@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from uploader_cli.run.loop import Loop
     from uploader_cli.selection.selection import Selection
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.journal import RunHandle
 
 PAIR = 2
 """Number of files of a fusion (docs/protocol.md section 4)."""
@@ -65,12 +64,8 @@ def _result_file(settings: Settings, run_id: str) -> Path:
 
 @dataclass(slots=True)
 class Places:
-    """The files on the server: `path` as selected, `place` as the server reported it, else the one below /uploads.
+    """The files on the server: `path` as selected, `place` on the server. `listen` gets the loop's events."""
 
-    For a file that was present, the journal has the path from an earlier run. `listen` gets the loop's events.
-    """
-
-    run: RunHandle
     subjects: dict[int, dict[str, str]] = field(default_factory=dict)
     nowhere: list[str] = field(default_factory=list)
     """Files on the server whose path there is unknown."""
@@ -81,9 +76,8 @@ class Places:
             match event:
                 case ev.FileCompleted():
                     place = event.file_path or event.location
-                case ev.FileSkipped(reason=SkipReason.PRESENT | SkipReason.RECEIPT) if event.local is not None:
-                    (receipt,) = self.run.receipts([event.local])
-                    place = receipt.location if receipt else None
+                case ev.FileSkipped(reason=SkipReason.PRESENT | SkipReason.RECEIPT):
+                    place = event.place
                 case _:
                     continue
             if place:

@@ -174,7 +174,7 @@ def execute(
     metrics = reports.metrics_files(settings, run)
     loop = Loop([*recorders, *metrics, *observers], alarms(settings))
     queue, connections = WalkQueue(found, loop.emit, most=_ahead(settings)), Connections(settings, loop, run.id)
-    api, places, limits = connections.api, analysis.Places(run), list[Limits]()
+    api, places, limits = connections.api, analysis.Places(), list[Limits]()
     loop.listeners += [queue.settle, *([places.listen] if settings.analyze != "none" else [])]
     seen = known_servers.recall(settings.target_url)
     chunk = ChunkSize(settings.chunk_size, seen.chunk if seen is not None else None, settings.chunk_rule)

@@ -165,6 +165,7 @@ class BatchSession:
         try:
             with sending:
                 sending.enter_context(flow.one_body(context.stop))
+                context.retry.wait_out_pause()  # one may have begun meanwhile
                 stored = self._api.batch(body, len(self._group))
         except errors.UploaderError as error:
             context.stop.check()

@@ -33,7 +33,7 @@ RUN_ENDING = (
     errors.NotAnUploadServer,
 )
 """Errors that end the run: they concern every file."""
-FORGOTTEN = (FailureCode.CHANGED, FailureCode.VANISHED, FailureCode.INTEGRITY, FailureCode.EXISTS)
+FORGOTTEN = (FailureCode.CHANGED, FailureCode.VANISHED, FailureCode.INTEGRITY)
 REFUSED_FOR_GOOD = (413, 415, 422)
 """Refusals of one file's content; any other status may come from a proxy, a portal, a token or a redeploy."""
 
@@ -141,8 +141,11 @@ class Ledger:
         """Emit the end of each file, and keep or forget what the journal has of those that failed."""
         bad = [outcome.file for outcome in outcomes if outcome.error is not None]
         forgotten = [outcome.file for outcome in outcomes if outcome.forgotten]
+        taken = [one.file for one in outcomes if one.error is not None and one.error.code is FailureCode.EXISTS]
         if forgotten:
             self._run.forget(forgotten)
+        if taken:
+            self._run.forget(taken, receipts=False)
         if bad:
             self._run.release(bad)
         for outcome in outcomes:
@@ -162,7 +165,8 @@ class Ledger:
         """Leave the file out; where it is on the server, `where` and its hex `sha256`, if known, are reported."""
         if self._close(file):
             url = self._url_of(where) if where else None
-            self._emit(ev.FileSkipped(file.file, file.path, reason, file, checksum=_checksum(sha256), url=url))
+            digest = _checksum(sha256)
+            self._emit(ev.FileSkipped(file.file, file.path, reason, file, place=where, checksum=digest, url=url))
 
     def fail_all(self, error: errors.UploaderError) -> None:
         """End every open file: those with an attempt fail with `error`, the others are skipped."""

@@ -137,12 +137,14 @@ class Retry:
     def wait_out_pause(self, sleep: Callable[[float], None] | None = None) -> None:
         """Wait until the user and the rate limit allow calls. Raise what `sleep` raises."""
         sleep = sleep or self.stop.sleep
-        while self.held or (left := self.budget.pause_left()) > 0:
-            if self.held:
+        while True:
+            if self.held:  # another thread changes it
                 sleep(HELD)
-            else:
+            elif (left := self.budget.pause_left()) > 0:
                 self._announce(left)
                 sleep(left)
+            else:
+                return
 
     def pause(self, seconds: float, reason: PauseReason, waited: float) -> None:
         """Pause all calls; `waited` seconds were paused before."""

@@ -231,6 +231,7 @@ class Scheduler:
 
     def _interrupted(self, supply: Supply) -> None:
         self._begin()
+        self._context.retry.held = False  # sessions are cancelled also in a pause of the user
         if self._flow.unanswered:
             text = "the server had the whole request already: what was in it may be stored"
             self._context.warn(WarningCode.MAY_BE_STORED, text)

@@ -494,7 +494,7 @@ class Part:
             self._confirm(found, found.offset)
         elif self._job.file.upload_url and found.length not in (None, self.size):
             words = f"its upload was created for {found.length:,} bytes, and it has {self.size:,}: nothing was sent"
-            raise errors.FileFailure(words, code=FailureCode.REFUSED_SIZE)
+            raise errors.FileFailure(words, code=FailureCode.SERVER_REFUSED)
         else:
             claim = f"offset {found.offset} of {found.length} bytes"
             self._restart(errors.ProtocolError(f"{url} claims {claim}, which is not what was sent there"))

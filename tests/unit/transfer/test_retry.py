@@ -398,6 +398,17 @@ def test_request_begins_after_the_pause_of_the_user() -> None:
     assert (stop.looks, policy.reports, policy.events) == (100, [], [])
 
 
+def test_pause_of_the_user_may_end_at_any_moment() -> None:
+    """Another thread ends it between the first look and the second."""
+    looks = iter([True, False, False])
+
+    class Looked(Retry):
+        held = property(lambda _self: next(looks), lambda _self, _held: None)  # type: ignore[assignment]
+
+    clock = Clock()
+    Looked(FakeStop(clock), RateBudget(clock)).wait_out_pause()
+
+
 def test_pause_of_the_user_is_no_part_of_wait_for_server() -> None:
     policy = Policy(wait_for_server=3.0)
     Held(policy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,9 @@ from uploader_cli.core.plan import ASSUMED, Limits
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from uploader_cli.core.protocol import StoredFile
+    from uploader_cli.transfer.bodies import Body
 
 
 def exit_of(run: Run) -> int:
@@ -801,6 +805,32 @@ def test_a_cancel_that_fails_is_a_warning(tmp_path: Path) -> None:
     run.api = Deaf()
     interrupted_in(run, cut)
     assert run.warnings[-1] == WarningCode.CANCEL_FAILED
+
+
+def test_batch_that_waits_for_another_body_begins_after_the_pause(tmp_path: Path) -> None:
+    """The user pauses while the first body is sent."""
+    held: list[bool] = []
+
+    class Paused(FakeApi):
+        def batch(self, body: Body, files: int) -> tuple[StoredFile, ...]:
+            held.append(self.retry.held)
+            while len(run.all(ev.FileStarted)) < 2:
+                time.sleep(0.001)
+            self.retry.held = len(held) == 1
+            return super().batch(body, files)
+
+    class Resuming(FakeStop):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            run.api.retry.held = False
+
+    run = Run(tmp_path, Paused(), jobs=2)
+    run.stop = Resuming(run.clock)
+    run.file("a.mp4")
+    run.file("b.avi")
+    run.go()
+    assert sorted(run.completed) == [0, 1]
+    assert held == [False, False]
 
 
 # --- sizes of requests -----------------------------------------------------------------------------------------------

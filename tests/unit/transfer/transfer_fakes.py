@@ -287,9 +287,9 @@ class Run:
         ends = [e.file for e in self.all(ev.FileCompleted, ev.FileFailed, ev.FileSkipped)]
         ends += [number for e in self.all(ev.FilesCancelled) for number in e.files]
         assert sorted(ends) == [file.file for file in self.files]
-        opened = [e.session for e in self.all(ev.SessionCreated)]
-        assert [e.session for e in self.all(ev.SessionFinished)] == opened
-        assert [session for what, session in self.followers.told if what == "leave"] == opened
+        opened = sorted(e.session for e in self.all(ev.SessionCreated))
+        assert sorted(e.session for e in self.all(ev.SessionFinished)) == opened
+        assert sorted(session for what, session in self.followers.told if what == "leave") == opened
         return error
 
     def all(self, *kinds: type[ev.Event]) -> list[Any]:

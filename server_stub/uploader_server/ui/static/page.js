@@ -120,6 +120,7 @@ function ask() {
 
 function onHash() {
   document.body.dataset.view = chosen() ? 'session' : 'list'
+  $('.back').focus() // on a narrow screen: the list with the focus is hidden now
   draw()
   poll()
 }

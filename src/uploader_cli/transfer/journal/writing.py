@@ -255,13 +255,13 @@ class RunHandle:
         """Record that the files are not stored."""
         self._update(files, begins=False, uncertain=False)
 
-    def forget(self, files: Sequence[LocalFile]) -> None:
-        """Forget files that were refused or have changed, and receipts for their size and mtime."""
+    def forget(self, files: Sequence[LocalFile], *, receipts: bool = True) -> None:
+        """Forget the uploads of files, with `receipts` also the receipts for their size and mtime."""
         with self._change():
             for file in files:
                 key = path_key(file)
                 self._claimed.pop(key, None)
-                self._changes[key] = _Change(refused=file)
+                self._changes[key] = _Change(refused=file if receipts else None)
 
     def release(self, files: Sequence[LocalFile]) -> None:
         """Stop sending these files in this run."""
