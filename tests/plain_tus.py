@@ -41,6 +41,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         length, content = self._upload
         self._answer(200, **{"Upload-Length": length, "Upload-Offset": len(content), "Cache-Control": "no-store"})
+        self.server.asked.set()
 
     def do_PATCH(self) -> None:
         if not self.path.rpartition("/")[2].isdecimal():
@@ -48,6 +49,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         _, content = self._upload
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.late and len(body) < int(self.headers["Content-Length"]):
+            self.server.asked.clear()
+            self.server.asked.wait()
         if int(self.headers["Upload-Offset"]) != len(content):
             self._answer(409)
             return
@@ -73,16 +77,20 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, *, late: bool) -> None:
+        self.late, self.asked = late, threading.Event()
         self.lock = threading.Lock()
         self.uploads: list[tuple[int, bytearray]] = []
         super().__init__(("127.0.0.1", 0), _Handler)
 
 
 @contextlib.contextmanager
-def plain_tus_server() -> Iterator[tuple[str, list[tuple[int, bytearray]]]]:
-    """Run the server; return its endpoint and its uploads, each with its length and the received bytes."""
-    with _Server() as server:
+def plain_tus_server(*, late: bool = False) -> Iterator[tuple[str, list[tuple[int, bytearray]]]]:
+    """Run the server; return its endpoint and its uploads, each with its length and the received bytes.
+
+    With `late` it stores what arrived of a cut request only after a HEAD.
+    """
+    with _Server(late=late) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         try:

@@ -159,14 +159,14 @@ def test_the_token_of_a_profile_outranks_the_token_of_the_file(settle: Resolve, 
 
 def test_resume_uses_the_profile_of_the_run(settle: Resolve, here: Path, own: Path) -> None:
     """A resume uses its token or a newly given one; no token if the profile was removed."""
-    own.write_text("[profile.x]\nserver = 'files.example'\ntoken_command = 'echo first'\n[profile.y]")
+    own.write_text("[profile.x]\nserver = 'files.example'\ntoken_command = 'echo token-of-x'\n[profile.y]")
     stored = settle(profile="x").storable()
 
     def again(**flags: object) -> Settings:
         return resolve(flags, stored=stored, env={}, cwd=here, user_config=own)
 
     settings = again()
-    assert (settings.profile, settings.server, settings.bearer()) == ("x", "https://files.example", "first")
+    assert (settings.profile, settings.server, settings.bearer()) == ("x", "https://files.example", "token-of-x")
     settings = again(profile="y")
     assert (settings.profile, settings.server, settings.bearer()) == ("y", "https://files.example", None)
     own.unlink()

@@ -79,12 +79,10 @@ class Cluster:
         """The number of worker processes."""
         return len(self._threads)
 
-    def submit(self, batch: Batch, done: Callable[[int, Future[Any]], None]) -> Future[Any]:
-        """Submit a task; `done(number, future)` is called in another thread at its end."""
+    def submit(self, batch: Batch) -> Future[Any]:
+        """Submit a task."""
         name = worker.began_name(batch.run, batch.number)
-        future = self._client.submit(worker.send, batch, key=name, pure=False)
-        future.add_done_callback(lambda one: done(batch.number, one))
-        return future
+        return self._client.submit(worker.send, batch, key=name, pure=False)
 
     def forget(self, number: int) -> None:
         """Forget that a task began: it has ended."""

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -53,6 +53,7 @@ PATIENCE = 0.5  # seconds without a new file after which an incomplete batch is 
 LAST_FILES = 50  # a batch has at least so many while the last ones are shared out
 GRACE = 1.5  # seconds that tasks get to stop
 HALVED_EVERY = 5.0  # seconds between two reductions of the number of tasks after a 429 or 503
+RUNNING = ("pending", "lost")  # states of a future; lost: the worker died with the result, the task runs again
 GATHER_SECONDS = 10.0  # time to get the result of a task from its worker
 NO_WORKERS = 10.0  # seconds without a worker until a warning
 KEY_FILE = "import.key"
@@ -72,7 +73,7 @@ class Task:
 
     files: dict[int, LocalFile]
     cost: int
-    future: Future[Any] | None = field(default=None)
+    future: Future[Any]
 
 
 class Driver:
@@ -105,7 +106,7 @@ class Driver:
         self._size, self._submitted = BatchSize(), 0
         self._held: deque[LocalFile] = deque()  # files for the next batches
         self._held_cost = 0
-        self._inbox: SimpleQueue[tuple[int, bytes | Future[Any]]] = SimpleQueue()
+        self._inbox: SimpleQueue[tuple[int, bytes]] = SimpleQueue()  # numbers of tasks, and pickled rows
         self._attempts: dict[int, int] = {}  # attempts of files whose start was reported
         self._tried: dict[int, int] = {}  # attempts of earlier tries of a task
         self._said: set[str] = set()
@@ -237,8 +238,7 @@ class Driver:
         again = self._run.resumed_from is not None
         sent = tuple(fields_of(file, absolute(file.path)) for file in left)
         batch = Batch(self._run.id, self._submitted, __version__, self._shared(cluster), self._secret, again, sent)
-        task = self._tasks[batch.number] = Task({file.file: file for file in left}, cost(left))
-        task.future = cluster.submit(batch, lambda number, future: self._inbox.put((number, future)))
+        self._tasks[batch.number] = Task({file.file: file for file in left}, cost(left), cluster.submit(batch))
 
     def _shared(self, cluster: dask.Cluster) -> dict[str, object]:
         """Return the options of a task, which gets its part of `--limit-rate`."""
@@ -254,26 +254,21 @@ class Driver:
             self._inbox.put((number, rows))
 
     def _receive(self, cluster: dask.Cluster, wait: float) -> None:
-        """Apply what has arrived; wait for something."""
+        """Apply what has arrived, after waiting for it, and the results of tasks that have ended."""
         with suppress(Empty):
             item = self._inbox.get(timeout=wait)
             while True:
-                number, content = item
-                if isinstance(content, bytes):
-                    self._apply(number, pickle.loads(content), cluster)  # noqa: S301 - Dask sends pickles, too
-                else:
-                    self._end(number, content, cluster)
+                self._apply(item[0], pickle.loads(item[1]), cluster)  # noqa: S301 - Dask sends pickles, too
                 item = self._inbox.get_nowait()
+        for number, task in list(self._tasks.items()):
+            if task.future.status not in RUNNING:
+                self._end(number, task, cluster)
 
-    def _end(self, number: int, future: Future[Any], cluster: dask.Cluster) -> None:
+    def _end(self, number: int, task: Task, cluster: dask.Cluster) -> None:
         """Apply the result of a task. Raise what ends the run."""
-        task = self._tasks.get(number)
-        if task is None:
-            return
         try:
-            sent = self._result(task, future)
-        except TimeoutError:  # the worker died with the result: Dask runs the task again
-            future.add_done_callback(lambda again: self._inbox.put((number, again)))
+            sent = self._result(task)
+        except TimeoutError:  # its worker has just died: the task runs again
             return
         if sent is not None:
             self._apply(number, sent.ends, cluster)
@@ -286,15 +281,12 @@ class Driver:
                 sent.error.hint = "the workers read the token from their environment, --token-file or --token-command"
             raise sent.error
 
-    def _result(self, task: Task, future: Future[Any]) -> Sent | None:
-        """Return the result of a task; None if its workers died too often: its files fail.
-
-        Raise `TimeoutError` where there is no result any more.
-        """
-        if future.status in ("finished", "pending"):
-            result: Sent = future.result(timeout=GATHER_SECONDS)
+    def _result(self, task: Task) -> Sent | None:
+        """Return the result of a task; None if its workers died too often: its files fail. Raise `TimeoutError`."""
+        if task.future.status == "finished":
+            result: Sent = task.future.result(timeout=GATHER_SECONDS)
             return result
-        error = future.exception() if future.status == "error" else None
+        error = task.future.exception() if task.future.status == "error" else None
         match error:
             case None:
                 raise errors.NetworkError(
@@ -398,7 +390,9 @@ class Driver:
             self._emit(ev.SessionLeft(event.session))
 
     def _runs_again(self, task: Task) -> None:
-        """Report that the worker of a task died."""
+        """Report that the worker of a task died, unless only the task's result was lost."""
+        if not task.files:
+            return
         text = f"a worker died: its task with {len(task.files):,} unfinished files runs again"
         self._emit(ev.RunWarning(WarningCode.WORKERS, text))
         for number in task.files:
@@ -438,8 +432,7 @@ class Driver:
             with suppress(errors.UploaderError):  # the first one counts
                 self._receive(cluster, TICK)
         for task in self._tasks.values():
-            if task.future is not None:
-                task.future.cancel()
+            task.future.cancel()
 
     def _interrupted(self, supply: Supply) -> None:
         self._begin(1)

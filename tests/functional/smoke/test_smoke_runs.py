@@ -313,11 +313,17 @@ def test_smoke_of_a_tus_endpoint_needs_no_sessions() -> None:
 def test_smoke_of_a_plain_tus_server_lists_what_it_cannot_delete() -> None:
     with plain_tus_server() as (endpoint, uploads):
         report = smoke("", tus_endpoint=endpoint)
-    assert report.exit_code is Exit.OK, report.results
+    assert report.exit_code is Exit.OK, failed(report)
     assert of(report, Verdict.PASS) == {"tus-core", "tus-version", "tus-resume", "body-limit"}
     assert of(report, Verdict.SKIPPED) == {"clean-up"}
     assert len(report.left) == len(uploads) == 3
     assert all(thing.endswith("the server has no termination") for thing in report.left)
+
+
+def test_cut_request_that_the_server_ends_late_is_awaited() -> None:
+    with plain_tus_server(late=True) as (endpoint, _):
+        report = smoke("", ["tus-core", "tus-resume"], tus_endpoint=endpoint)
+    assert failed(report) == set()
 
 
 @pytest.mark.parametrize("where", ["wrong path", "tus server as --server"])
