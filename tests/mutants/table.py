@@ -632,8 +632,8 @@ MUTANTS = (
     Mutant(
         "a resumed file counts as taken",
         "src/uploader_cli/transfer/checks.py",
-        "for file, claim in part if claim.state is not ClaimState.RESUME]",
-        "for file, claim in part]",
+        "if item is None or claim.state is ClaimState.RESUME:",
+        "if item is None:",
         "cli/test_upload_if_exists.py",
     ),
     # Uploads that exist already, and streams

@@ -8,7 +8,8 @@ from base64 import b64decode
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote, urljoin
 
 from uploader_cli import errors
@@ -50,7 +51,6 @@ BATCH_ERRORS: Kinds = {  # 500: see `batch` (docs/protocol.md, section 3.14)
     (404, "SESSION_NOT_FOUND"): errors.SessionLost,
     (409, "SESSION_ENDED"): errors.SessionLost,
 }
-LOOKUP_KEYS = ("relativePath", "size", "sha256")
 PACK_ERRORS: Kinds = {
     **BATCH_ERRORS,
     (409, "PACK_IN_PROGRESS"): errors.ServerFault,
@@ -58,6 +58,20 @@ PACK_ERRORS: Kinds = {
     (413, ""): errors.TooLarge,
     (422, "KEY_REUSED"): errors.KeyReused,
 }
+
+
+class LookedUp(NamedTuple):
+    """A file to look up: its path below the category, its bytes, and its hex SHA-256 if files by any name are meant."""
+
+    category: str
+    path: str
+    size: int
+    sha256: str | None = None
+
+    @property
+    def asked(self) -> protocol.JsonObject:
+        """The file in a request."""
+        return {"relativePath": self.path, "size": self.size} | ({"sha256": self.sha256} if self.sha256 else {})
 
 
 class Api(Http):
@@ -148,14 +162,17 @@ class Api(Http):
             )
         raise self._no_result(answer)
 
-    def lookup(
-        self, endpoint: str, category: str, files: Sequence[tuple[str, int] | tuple[str, int, str]]
-    ) -> list[Found | None]:
-        """Ask for files by path and size, and SHA-256 where given (docs/protocol.md, section 9)."""
-        listed = [dict(zip(LOOKUP_KEYS, file, strict=False)) for file in files]
-        asked = {"category": category, "files": listed}
-        answer = self._call("POST", endpoint, json=asked)
-        return _checked(answer, packs.parse_found(answer.body, len(files)), f"{len(files)} files")
+    def lookup(self, offer: LookupOffer, files: Sequence[LookedUp]) -> list[Found | None]:
+        """Ask for files, in as many requests as the categories and the `offer` need (docs/protocol.md, section 9)."""
+        found: dict[int, Found | None] = {}
+        for category in dict.fromkeys(file.category for file in files):
+            same = iter([number for number, file in enumerate(files) if file.category == category])
+            while part := list(islice(same, offer.max_files)):
+                asked = {"category": category, "files": [files[number].asked for number in part]}
+                answer = self._call("POST", offer.endpoint, json=asked)
+                there = _checked(answer, packs.parse_found(answer.body, len(part)), f"{len(part)} files")
+                found.update(zip(part, there, strict=True))
+        return [found[number] for number in range(len(files))]
 
     def finish(self, session_id: str, failed: int = 0) -> None:
         """Close a session where the server has the call; `failed` counts files given up here."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from itertools import groupby, islice
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 from urllib.parse import unquote
 
@@ -12,14 +11,14 @@ from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
 from uploader_cli.core.packs import Found
 from uploader_cli.core.protocol import utf8
-from uploader_cli.transfer.api import NO_ANSWER, stored_path
+from uploader_cli.transfer.api import NO_ANSWER, LookedUp, stored_path
 from uploader_cli.transfer.bodies import hash_range, open_unchanged
 from uploader_cli.transfer.job import Outcome, failed
 from uploader_cli.transfer.journal import ClaimState, Stored
 from uploader_cli.transfer.retry import Tries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from uploader_cli.core.packs import LookupOffer
     from uploader_cli.core.plan import Limits, LocalFile
@@ -153,15 +152,13 @@ class Checks:
         """End the files that an earlier try has stored, as far as a lookup knows; return the others."""
         left: list[LocalFile] = []
         ended: list[Outcome] = []
-        for category, part in self._requests((file, None) for file in files):
-            asked = [(utf8(file.relative_path), file.size) for file, _ in part]
-            answer = self._asked(lambda: api.lookup(offer.endpoint, category, asked))  # noqa: B023 - called at once
-            for (file, _), found in zip(part, answer or [None] * len(part), strict=True):
-                known = found is not None and found.size == file.size and found.sha256 is not None
-                if found is not None and known and found.sha256 == _digest(file, self._context.stop.check):
-                    ended.append(Outcome(file, None, None, found.location, None, found.sha256, verified=True))
-                else:
-                    left.append(file)
+        answer = self._asked(lambda: api.lookup(offer, [self._looked_up(file) for file in files]))
+        for file, found in zip(files, answer or [None] * len(files), strict=True):
+            known = found is not None and found.size == file.size and found.sha256 is not None
+            if found is not None and known and found.sha256 == _digest(file, self._context.stop.check):
+                ended.append(Outcome(file, None, None, found.location, None, found.sha256, verified=True))
+            else:
+                left.append(file)
         self._context.ledger.end(ended)
         return left
 
@@ -181,28 +178,20 @@ class Checks:
 
         A file whose upload is resumed was checked before; now its own upload may be there.
         """
-        assert self._lookups is not None  # noqa: S101 - see `check_offer`
-        free: list[tuple[LocalFile, Claim]] = []
-        taken, endpoint = list[Outcome](), self._lookups.endpoint
-        for category, part in self._requests(files):
-            asked = [file for file, claim in part if claim.state is not ClaimState.RESUME]
-            paths = [(utf8(file.relative_path), file.size) for file in asked]
-            found = self._ask(lambda: api.lookup(endpoint, category, paths)) if paths else []  # noqa: B023 - called at once
-            there = {file.file for file, item in zip(asked, found, strict=True) if item is not None}
-            free += [item for item in part if item[0].file not in there]
-            for file, _ in part:
-                if file.file in there:
-                    text = f"{category}/{utf8(file.relative_path)} exists on the server (--if-exists fail)"
-                    taken.append(failed(file, FailureCode.EXISTS, text))
+        offer = self._lookups
+        assert offer is not None  # noqa: S101 - see `check_offer`
+        asked, free, taken = [self._looked_up(file) for file, _ in files], [], list[Outcome]()
+        there = self._ask(lambda: api.lookup(offer, asked))
+        for (file, claim), one, item in zip(files, asked, there, strict=True):
+            if item is None or claim.state is ClaimState.RESUME:
+                free.append((file, claim))
+            else:
+                text = f"{one.category}/{one.path} exists on the server (--if-exists fail)"
+                taken.append(failed(file, FailureCode.EXISTS, text))
         return free, taken
 
-    def _requests(self, files: Iterable[tuple[LocalFile, T]]) -> Iterator[tuple[str, list[tuple[LocalFile, T]]]]:
-        """Yield the files of each category, as many as one lookup takes."""
-        offer, own = self._lookups, self._context.settings.category
-        for category, same in groupby(files, key=lambda item: item[0].category or own):
-            group = iter(same)
-            while part := list(islice(group, offer.max_files if offer is not None else 1)):
-                yield category, part
+    def _looked_up(self, file: LocalFile, receipt: Stored | None = None) -> LookedUp:
+        return looked_up(file, file.category or self._context.settings.category, receipt)
 
     def _on_server(self, worker: Caller, files: Sequence[tuple[LocalFile, Stored | None]]) -> Iterator[bool | None]:
         """Yield whether the server has each file with the bytes of its receipt; None for unknown.
@@ -213,20 +202,14 @@ class Checks:
             for file, receipt in files:
                 yield self._by_receipt(worker, file, receipt.location if receipt is not None else None)
             return
-        api, offer = worker.api, self._lookups
-        for category, part in self._requests(files):
-            paths = [path_below(category, *item) for item in part]
-            if offer is None:
-                found = [self._stored(api, stored_path(category, paths[0]))]
-            else:
-                asked = [(path, file.size) for path, (file, _) in zip(paths, part, strict=True)]
-                answer = self._asked(lambda: api.lookup(offer.endpoint, category, asked))  # noqa: B023 - called at once
-                found = [None] * len(part) if answer is None else [item or False for item in answer]
-            for (file, receipt), path, item in zip(part, paths, found, strict=True):
-                unsure = isinstance(item, Found) and item.size == file.size and item.sha256 is None
-                if unsure and offer is not None and receipt is None:
-                    item = self._stored(api, stored_path(category, path))  # a lookup computes no digest
-                yield self._is_equal(file, receipt, item) if isinstance(item, Found) else item
+        api, offer, asked = worker.api, self._lookups, [self._looked_up(*item) for item in files]
+        answer = self._asked(lambda: api.lookup(offer, asked)) if offer is not None else None
+        for number, (file, receipt) in enumerate(files):
+            item: Found | Literal[False] | None = None if answer is None else answer[number] or False
+            unsure = isinstance(item, Found) and item.size == file.size and item.sha256 is None
+            if offer is None or (unsure and receipt is None):  # a lookup computes no digest
+                item = self._stored(api, stored_path(asked[number].category, asked[number].path))
+            yield self._is_equal(file, receipt, item) if isinstance(item, Found) else item
 
     def _by_receipt(self, worker: Caller, file: LocalFile, where: str | None) -> bool | None:
         if where is None:
@@ -320,10 +303,11 @@ class Checks:
             self._context.warn(code, text)
 
 
-def path_below(category: str, file: LocalFile, receipt: Stored | None) -> str:
-    """Return the file's path below the category; a receipt's has precedence: the server may have renamed the file."""
+def looked_up(file: LocalFile, category: str, receipt: Stored | None = None) -> LookedUp:
+    """Return how to look up a file; the path of a receipt has precedence: the server may have renamed the file."""
     location, root = (receipt.location if receipt is not None else None) or "", stored_path(category, "")
-    return unquote(location.removeprefix(root)) if location.startswith(root) else utf8(file.relative_path)
+    path = unquote(location.removeprefix(root)) if location.startswith(root) else utf8(file.relative_path)
+    return LookedUp(category, path, file.size)
 
 
 def _readable(files: Sequence[LocalFile]) -> tuple[list[LocalFile], list[Outcome]]:

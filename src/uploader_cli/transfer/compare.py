@@ -14,9 +14,9 @@ from uploader_cli.core.jobs import FIRST_JOBS
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import utf8
 from uploader_cli.errors import FileError, UsageError
-from uploader_cli.transfer.api import stored_path
+from uploader_cli.transfer.api import LookedUp, stored_path
 from uploader_cli.transfer.bodies import hash_range
-from uploader_cli.transfer.checks import path_below
+from uploader_cli.transfer.checks import looked_up
 from uploader_cli.transfer.retry import Tries
 
 if TYPE_CHECKING:
@@ -80,14 +80,10 @@ class Comparison:
 
     def _look_up(self, group: Sequence[Item]) -> list[tuple[Item, Found | None]]:
         files = [item for item in group if isinstance(item, LocalFile)]
-        found: dict[int, Found | None] = {}
-        for category in dict.fromkeys(file.category for file in files):
-            same = [file for file in files if file.category == category]
-            receipts = self._history.receipts(same) if self._history is not None else [None] * len(same)
-            paths = (path_below(category or self._own, *item) for item in zip(same, receipts, strict=True))
-            answer = self._ask_for(category, [(path, file.size) for path, file in zip(paths, same, strict=True)])
-            found.update(zip((file.file for file in same), answer, strict=True))
-        return [(item, found.get(item.file)) for item in group]
+        receipts = self._history.receipts(files) if self._history is not None else [None] * len(files)
+        known = zip(files, receipts, strict=True)
+        found = iter(self._ask_for([looked_up(file, file.category or self._own, receipt) for file, receipt in known]))
+        return [(item, next(found) if isinstance(item, LocalFile) else None) for item in group]
 
     def _compare(self, asked: tuple[Item, Found | None]) -> Result:
         file, found = asked
@@ -117,16 +113,14 @@ class Comparison:
                 raise UsageError("--digest: the server gives no digests", hint="leave it out: sizes are compared")
         if (found.size, theirs) == (file.size, mine):
             return found, True
-        (other,) = self._ask_for(file.category, [(_name(file), file.size, mine)])
+        (other,) = self._ask_for([LookedUp(file.category or self._own, _name(file), file.size, mine)])
         if other is not None and (other.size, other.sha256) == (file.size, mine):
             return other, True
         return found, False
 
-    def _ask_for(
-        self, category: str | None, files: Sequence[tuple[str, int] | tuple[str, int, str]]
-    ) -> list[Found | None]:
+    def _ask_for(self, files: Sequence[LookedUp]) -> list[Found | None]:
         api = self._own_api()
-        return Tries(api.retry).run(lambda: api.lookup(self._offer.endpoint, category or self._own, files))
+        return Tries(api.retry).run(lambda: api.lookup(self._offer, files))
 
     def _own_api(self) -> Api:
         """Return the client of this thread."""

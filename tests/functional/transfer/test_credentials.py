@@ -10,7 +10,7 @@ from raw_server import Peer, RawServer
 
 from uploader_cli import errors
 from uploader_cli.settings import Header, Settings
-from uploader_cli.transfer.api import Api
+from uploader_cli.transfer.api import Api, LookedUp
 from uploader_cli.transfer.http import Http, make_session
 from uploader_cli.transfer.pacing import Stop
 from uploader_cli.transfer.tus import TusClient
@@ -99,7 +99,7 @@ def offered_packs(hosts: Hosts) -> None:
 def offered_lookup(hosts: Hosts) -> None:
     hosts.api.health()
     if hosts.api.lookups is not None:
-        hosts.api.lookup(hosts.api.lookups.endpoint, "personal", [("a", 1)])
+        hosts.api.lookup(hosts.api.lookups, [LookedUp("personal", "a", 1)])
 
 
 def location_of_a_stored_file(hosts: Hosts) -> None:
