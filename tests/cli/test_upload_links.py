@@ -83,6 +83,18 @@ def test_url_at_a_tus_server_is_that_of_the_upload(make_files: Files, tmp_path: 
     assert completed["url"].endswith(upload)
 
 
+def test_skip_existing_asks_the_url_that_a_tus_server_has_given(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """Its `Content-Location` is where the file is; its upload may be gone."""
+    make_files(**{"a.mp4": b"one"})
+    command = ("upload", "files", "--tus-endpoint", f"{server.url}/api/upload/files/", "--dest", tmp_path.name)
+    first = uploader(*command, "--json", home=tmp_path)
+    again = uploader(*command, "--skip-existing", "--json", home=tmp_path)
+    (completed,), (skipped,) = first.of("file.completed"), again.of("file.skipped")
+    assert (skipped["reason"], skipped["url"]) == ("present", completed["url"])
+
+
 def test_summary_of_many_files_lists_no_urls(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     files = make_files(**{f"{number}.mp4": 1 for number in range(4)})
     assert "/uploads/" not in uploader("upload", files, "-s", server.url, "--dest", tmp_path.name, home=tmp_path).err

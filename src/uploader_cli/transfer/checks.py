@@ -214,7 +214,7 @@ class Checks:
     def _by_receipt(self, worker: Caller, file: LocalFile, where: str | None) -> bool | None:
         if where is None:
             return None
-        if self._context.settings.foreign:
+        if self._context.settings.foreign and where.startswith("http"):  # else the path of a Content-Location
             # Not retried: many servers answer 404 for a finished upload, and each retry would wait longer.
             position = self._asked(lambda: worker.tus.head(where), at_most=0)
             return None if position is None else position.offset == file.size
