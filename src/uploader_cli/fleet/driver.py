@@ -25,6 +25,7 @@ from uploader_cli.sources import absolute
 from uploader_cli.transfer.checks import Checks
 from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.journal import Stored
+from uploader_cli.transfer.scheduler import Engine
 from uploader_cli.transfer.sessions import FIRST_CONTACT_RETRIES, Context
 from uploader_cli.transfer.tus import TusClient
 
@@ -76,7 +77,7 @@ class Task:
     future: Future[Any]
 
 
-class Driver:
+class Driver(Engine):
     """Send files with the workers of a Dask cluster. It stands in for the scheduler of one process."""
 
     def __init__(
@@ -93,14 +94,11 @@ class Driver:
         announce: Callable[[str, int], None],
     ) -> None:
         """See `Scheduler`."""
-        self._api, self._settings, self._emit, self._stop, self._run = api, settings, emit, stop, run
-        self._remember, self._announce, self._announced = remember, announce, False
-        self._ledger = Ledger(emit, run, api.url_of)
-        api.retry.wait_for_server = settings.wait_for_server
         plain = replace(settings, skip_existing=False, verify=False)  # the workers do this
-        self._context = Context(
-            plain, emit, followers, last_heard, stop, api.retry, self._ledger, run, lambda wanted: wanted
-        )
+        ledger = Ledger(emit, run, api.url_of)
+        context = Context(plain, emit, followers, last_heard, stop, api.retry, ledger, run, lambda wanted: wanted)
+        super().__init__(context, api, announce)
+        self._settings, self._emit, self._handle, self._remember = settings, emit, run, remember
         self._options = dask.travelling(settings)
         self._tasks: dict[int, Task] = {}
         self._size, self._submitted = BatchSize(), 0
@@ -116,26 +114,6 @@ class Driver:
         self._slots, self._paused = 1, False
         self._jobs: int | None = None  # most tasks, where the user has chosen it with a key
         self._shut = False
-
-    def run(self, supply: Supply) -> errors.UploaderError | None:
-        """Send all files. Return the error that ended the run early, if any. Every file ends exactly once."""
-        try:
-            self._contact()
-            with dask.connected(self._settings, self._run.id, self._hear) as cluster:
-                try:
-                    self._send(supply, cluster)
-                except errors.UploaderError:
-                    self._stop_tasks(cluster)
-                    raise
-        except errors.Interrupted:
-            self._interrupted(supply)
-        except errors.UploaderError as error:
-            try:
-                self._fail_rest(supply, error)
-            except errors.Interrupted:
-                self._interrupted(supply)
-            return error
-        return None
 
     def bottleneck(self) -> None:
         """Return nothing: it is not known what limited the workers."""
@@ -167,16 +145,25 @@ class Driver:
         self._context.retry.probe = api.health
         self._checks = Checks(self._context, limits, api.lookups)
         self._caller = Caller(api, TusClient(api, api.tus.endpoint))
-        self._secret = hmac.digest(run_secret(settings.state_path), b"%d" % self._run.number, "sha256")
+        self._secret = hmac.digest(run_secret(settings.state_path), b"%d" % self._handle.number, "sha256")
 
-    def _begin(self, slots: int) -> None:
-        if not self._announced:
-            self._announced = True
-            self._announce("tus", slots)
+    @property
+    def _shape(self) -> tuple[str, int]:
+        return "tus", self._slots
+
+    def _run(self, supply: Supply) -> None:
+        self._contact()
+        with dask.connected(self._settings, self._handle.id, self._hear) as cluster:
+            try:
+                self._send(supply, cluster)
+            except errors.UploaderError:
+                self._stop_tasks(cluster)
+                raise
 
     def _send(self, supply: Supply, cluster: dask.Cluster) -> None:
         """Submit batches until the walk has ended and all files are sent. Raise what ends the run."""
-        self._begin(max(1, cluster.slots()))
+        self._slots = max(1, cluster.slots())
+        self._begin()
         while not (supply.ended and not self._held and not self._tasks):
             self._stop.check()
             self._look(cluster)
@@ -235,9 +222,9 @@ class Driver:
         if not left:
             return
         self._submitted += 1
-        again = self._run.resumed_from is not None
+        again = self._handle.resumed_from is not None
         sent = tuple(fields_of(file, absolute(file.path)) for file in left)
-        batch = Batch(self._run.id, self._submitted, __version__, self._shared(cluster), self._secret, again, sent)
+        batch = Batch(self._handle.id, self._submitted, __version__, self._shared(cluster), self._secret, again, sent)
         self._tasks[batch.number] = Task({file.file: file for file in left}, cost(left), cluster.submit(batch))
 
     def _shared(self, cluster: dask.Cluster) -> dict[str, object]:
@@ -250,7 +237,7 @@ class Driver:
     def _hear(self, message: tuple[str, int, bytes]) -> None:
         """Take a message of a task, in a thread of Dask."""
         run, number, rows = message
-        if run == self._run.id:
+        if run == self._handle.id:
             self._inbox.put((number, rows))
 
     def _receive(self, cluster: dask.Cluster, wait: float) -> None:
@@ -309,7 +296,7 @@ class Driver:
             return
         stored = [row for row in rows if row[0] == outcomes.COMPLETED and row[1] in task.files]
         if stored:
-            self._run.completed([_receipt(task.files[row[1]], row) for row in stored])
+            self._handle.completed([_receipt(task.files[row[1]], row) for row in stored])
         for row in rows:
             match row:
                 case (outcomes.COMPLETED | outcomes.FAILED | outcomes.SKIPPED, int(file), *_):
@@ -334,7 +321,7 @@ class Driver:
         if kind == outcomes.FAILED:
             self._fail(file, *known[:2], retryable=known[2])
         elif kind == outcomes.SKIPPED:
-            self._run.release([file])
+            self._handle.release([file])
             reason, checksum, url = known
             if self._ledger.open.pop(number, None) is not None:
                 self._emit(ev.FileSkipped(number, file.path, reason, file, checksum=checksum, url=url))
@@ -353,7 +340,7 @@ class Driver:
             )
 
     def _fail(self, file: LocalFile, code: FailureCode, message: str, *, retryable: bool) -> None:
-        self._run.release([file])
+        self._handle.release([file])
         if self._ledger.open.pop(file.file, None) is not None:
             self._ledger.failures += 1
             self._emit(ev.FileFailed(file.file, file.path, code, message, retryable, file))
@@ -433,25 +420,6 @@ class Driver:
                 self._receive(cluster, TICK)
         for task in self._tasks.values():
             task.future.cancel()
-
-    def _interrupted(self, supply: Supply) -> None:
-        self._begin(1)
-        for file in supply.close():
-            self._ledger.admit(file)
-        if self._stop.late:
-            self._ledger.skip_untried()
-        self._ledger.cancel_all()
-
-    def _fail_rest(self, supply: Supply, error: errors.UploaderError) -> None:
-        self._begin(1)
-        self._context.warn(WarningCode.RUN_ENDED, f"the run ended early: {error}")
-        self._ledger.fail_all(error)
-        while not supply.ended:
-            self._stop.check()
-            file = supply.take(TICK)
-            if file is not None:
-                self._ledger.admit(file)
-                self._ledger.fail_all(error)
 
 
 def _receipt(file: LocalFile, row: Row) -> Stored:

@@ -69,7 +69,73 @@ class Supply(Protocol):
         """End the walk; return the remaining files."""
 
 
-class Scheduler:
+class Engine:
+    """Sends the files of a run, or has them sent: how it begins, and how it ends early."""
+
+    def __init__(self, context: Context, api: Api, announce: Callable[[str, int], None]) -> None:
+        """`announce(protocol, jobs)` is called once, before any event of a file or a session."""
+        self._context, self._settings = context, context.settings
+        self._api, self._stop, self._ledger = api, context.stop, context.ledger
+        self._announce, self._announced = announce, False
+        api.retry.wait_for_server = context.settings.wait_for_server
+
+    def run(self, supply: Supply) -> errors.UploaderError | None:
+        """Send all files. Return the error that ended the run early, if any. Every file ends exactly once."""
+        try:
+            self._run(supply)
+        except errors.Interrupted:
+            self._interrupted(supply)
+        except errors.UploaderError as error:
+            try:
+                self._fail_rest(supply, error)
+            except errors.Interrupted:
+                self._interrupted(supply)
+            return error
+        return None
+
+    @property
+    def _shape(self) -> tuple[str, int]:
+        """The protocol and the number of jobs."""
+        raise NotImplementedError
+
+    def _run(self, supply: Supply) -> None:
+        """Send all files. Raise what ends the run."""
+        raise NotImplementedError
+
+    def _begin(self) -> None:
+        if not self._announced:
+            self._announced = True
+            self._announce(*self._shape)
+
+    def _fail_rest(self, supply: Supply, error: errors.UploaderError) -> None:
+        """End the run, also for files that the walk has not found yet."""
+        self._begin()
+        self._context.warn(WarningCode.RUN_ENDED, f"the run ended early: {error}")
+        self._ledger.fail_all(error)
+        for session in list(self._context.sessions):
+            session.abandon("partial")
+        while not supply.ended:
+            self._stop.check()
+            file = supply.take(TICK)
+            if file is not None:
+                self._ledger.admit(file)
+                self._ledger.fail_all(error)
+
+    def _interrupted(self, supply: Supply) -> None:
+        """Leave the sessions, and end all files."""
+        self._begin()
+        for session in list(self._context.sessions):
+            if self._settings.cancel_on_interrupt:
+                session.cancel(self._api)
+            session.abandon("cancelled")
+        for file in supply.close():
+            self._ledger.admit(file)
+        if self._stop.late:
+            self._ledger.skip_untried()
+        self._ledger.cancel_all()
+
+
+class Scheduler(Engine):
     """Send files, in as many sessions as the server's limits require."""
 
     def __init__(
@@ -86,27 +152,22 @@ class Scheduler:
         announce: Callable[[str, int], None] = lambda _protocol, _jobs: None,
         chunk: ChunkSize | None = None,
     ) -> None:
-        """`remember(limits)` keeps the limits for a later dry run.
-
-        `announce(protocol, jobs)` is called once, before any event of a file or a session.
-        """
-        ledger = Ledger(emit, run, api.url_of)
-        api.retry.wait_for_server = settings.wait_for_server
+        """`remember(limits)` keeps the limits for a later dry run."""
         self._traffic = Limiter(settings.limit_rate, stop.sleep)
-        self._api, self._settings, self._stop, self._ledger = api, settings, stop, ledger
-        self._context = Context(
+        context = Context(
             settings,
             emit,
             followers,
             last_heard,
             stop,
             api.retry,
-            ledger,
+            Ledger(emit, run, api.url_of),
             run,
             self._traffic,
             Digests(stop.check) if settings.hashes else None,
         )
-        self._remember, self._announce, self._announced = remember, announce, False
+        super().__init__(context, api, announce)
+        self._remember = remember
         self._chunk = chunk or ChunkSize(settings.chunk_size, None, settings.chunk_rule)
         self._limits = ASSUMED
         self._tus: Capabilities | None = None
@@ -120,20 +181,6 @@ class Scheduler:
         self._existing = ""  # the URL to probe where all uploads exist already
         self._began, self._cpu_before = time.monotonic(), time.process_time()
         self._claims: dict[int, Claim] = {}  # claims of files that are not in a session yet
-
-    def run(self, supply: Supply) -> errors.UploaderError | None:
-        """Send all files. Return the error that ended the run early, if any. Every file ends exactly once."""
-        try:
-            self._run(supply)
-        except errors.Interrupted:
-            self._interrupted(supply)
-        except errors.UploaderError as error:
-            try:
-                self._fail_rest(supply, error)
-            except errors.Interrupted:
-                self._interrupted(supply)
-            return error
-        return None
 
     def bottleneck(self) -> Bottleneck | None:
         """Return what limited the speed of the run so far."""
@@ -209,25 +256,10 @@ class Scheduler:
         if self._pool.fatal is not None:
             raise self._pool.fatal
 
-    def _begin(self) -> None:
-        if not self._announced:
-            self._announced = True
-            tus = self._tus is not None or self._settings.protocol == "tus"
-            self._announce("tus" if tus else "batch", self._pool.most)
-
-    def _fail_rest(self, supply: Supply, error: errors.UploaderError) -> None:
-        """End the run, also for files that the walk has not found yet."""
-        self._begin()
-        self._context.warn(WarningCode.RUN_ENDED, f"the run ended early: {error}")
-        self._ledger.fail_all(error)
-        for session in list(self._context.sessions):
-            session.abandon("partial")
-        while not supply.ended:
-            self._stop.check()
-            file = supply.take(TICK)
-            if file is not None:
-                self._ledger.admit(file)
-                self._ledger.fail_all(error)
+    @property
+    def _shape(self) -> tuple[str, int]:
+        tus = self._tus is not None or self._settings.protocol == "tus"
+        return "tus" if tus else "batch", self._pool.most
 
     def _interrupted(self, supply: Supply) -> None:
         self._begin()
@@ -235,15 +267,7 @@ class Scheduler:
         if self._flow.unanswered:
             text = "the server had the whole request already: what was in it may be stored"
             self._context.warn(WarningCode.MAY_BE_STORED, text)
-        for session in list(self._context.sessions):
-            if self._settings.cancel_on_interrupt:
-                session.cancel(self._api)
-            session.abandon("cancelled")
-        for file in supply.close():
-            self._ledger.admit(file)
-        if self._stop.late:
-            self._ledger.skip_untried()
-        self._ledger.cancel_all()
+        super()._interrupted(supply)
 
     def _make_worker(self, pool: Pool) -> Worker:
         endpoint = self._tus.endpoint if self._tus is not None else self._settings.target_url
