@@ -13,7 +13,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from uploader_cli import __version__, errors
 from uploader_cli.core import events as ev
@@ -27,7 +27,6 @@ from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.journal import Stored
 from uploader_cli.transfer.scheduler import Engine
 from uploader_cli.transfer.sessions import FIRST_CONTACT_RETRIES, Context
-from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,13 +58,6 @@ GATHER_SECONDS = 10.0  # time to get the result of a task from its worker
 NO_WORKERS = 10.0  # seconds without a worker until a warning
 KEY_FILE = "import.key"
 """The file in the state directory from which the secrets of runs are derived."""
-
-
-class Caller(NamedTuple):
-    """The clients of the driver's thread."""
-
-    api: Api
-    tus: TusClient
 
 
 @dataclass(slots=True)
@@ -144,7 +136,6 @@ class Driver(Engine):
         self._remember(limits)
         self._context.retry.probe = api.health
         self._checks = Checks(self._context, limits, api.lookups)
-        self._caller = Caller(api, TusClient(api, api.tus.endpoint))
         self._secret = hmac.digest(run_secret(settings.state_path), b"%d" % self._handle.number, "sha256")
 
     @property
@@ -217,7 +208,7 @@ class Driver(Engine):
         left = [
             file
             for start in range(0, len(files), GROUP)
-            for file, _ in self._checks.pick(self._caller, files[start : start + GROUP], pack=True)
+            for file, _ in self._checks.pick(self._api, files[start : start + GROUP], pack=True)
         ]
         if not left:
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import unquote
 
 from uploader_cli import errors
@@ -16,6 +16,7 @@ from uploader_cli.transfer.bodies import hash_range, open_unchanged
 from uploader_cli.transfer.job import Outcome, failed
 from uploader_cli.transfer.journal import ClaimState, Stored
 from uploader_cli.transfer.retry import Tries
+from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -25,25 +26,12 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.journal import Claim
     from uploader_cli.transfer.sessions import Context
-    from uploader_cli.transfer.tus import TusClient
 
 T = TypeVar("T")
 
 NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.ProxyUnauthorized, errors.DiskFull)
 """Errors that end the run, whatever was asked."""
 MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may have stored it, or not"
-
-
-class Caller(Protocol):
-    """The clients of one thread, as a worker has them."""
-
-    @property
-    def api(self) -> Api:
-        """The client of the server."""
-
-    @property
-    def tus(self) -> TusClient:
-        """The client of its tus endpoint."""
 
 
 class Checks:
@@ -53,15 +41,15 @@ class Checks:
         self._context, self._limits, self._lookups = context, limits, lookups
         self._warned: set[WarningCode] = set()
 
-    def pick(self, worker: Caller, files: Sequence[LocalFile], *, pack: bool = False) -> list[tuple[LocalFile, Claim]]:
+    def pick(self, api: Api, files: Sequence[LocalFile], *, pack: bool = False) -> list[tuple[LocalFile, Claim]]:
         """Claim files and return those to send, with `pack` in one pack. End the others."""
         context = self._context
         if context.run.again and self._lookups is not None:
-            files = self._not_stored(worker.api, files, self._lookups)
-        missing = self._missing(worker, files) if context.settings.skip_existing else list(files)
+            files = self._not_stored(api, files, self._lookups)
+        missing = self._missing(api, files) if context.settings.skip_existing else list(files)
         readable, ended = (missing, list[Outcome]()) if pack else _readable(missing)  # a pack reads its files at once
         claims = list(zip(readable, context.run.claim(readable, pack=pack), strict=True))
-        there = self._confirmed(worker, claims)
+        there = self._confirmed(api, claims)
         lost = [file for file in readable if there.get(file.file) is False]
         if lost:
             context.run.forget(lost)
@@ -69,7 +57,7 @@ class Checks:
             claims = [(file, next(again) if there.get(file.file) is False else claim) for file, claim in claims]
         picked = []
         for file, claim in claims:
-            ends = self._settled(worker.api, file, claim)
+            ends = self._settled(api, file, claim)
             if ends is None:
                 picked.append((file, claim))
             elif ends.error is not None:
@@ -77,16 +65,16 @@ class Checks:
             else:
                 self._skip(file, there.get(file.file, True), claim.receipt)
         if context.settings.if_exists == "fail":
-            picked, taken = self._free(worker.api, picked)
+            picked, taken = self._free(api, picked)
             ended += taken
         context.ledger.end(ended)
         return picked
 
-    def _confirmed(self, worker: Caller, claims: Sequence[tuple[LocalFile, Claim]]) -> dict[int, bool | None]:
+    def _confirmed(self, api: Api, claims: Sequence[tuple[LocalFile, Claim]]) -> dict[int, bool | None]:
         """Return for each file with a receipt of this run whether the server has it (None: unknown)."""
         receipts = [(file, claim.receipt) for file, claim in claims if claim.state is ClaimState.DONE]
         there = {}
-        for (file, _), found in zip(receipts, self._on_server(worker, receipts), strict=True):
+        for (file, _), found in zip(receipts, self._on_server(api, receipts), strict=True):
             there[file.file] = found
             if found is False:
                 text = f"{utf8(file.path)} was uploaded and is not on the server any more: it is sent again"
@@ -132,10 +120,10 @@ class Checks:
         run.certain([file])
         return None
 
-    def _missing(self, worker: Caller, files: Sequence[LocalFile]) -> list[LocalFile]:
+    def _missing(self, api: Api, files: Sequence[LocalFile]) -> list[LocalFile]:
         context, trusts = self._context, self._context.settings.trust_receipts
         receipts, missing = list(zip(files, context.run.receipts(files), strict=True)), []
-        for (file, receipt), there in zip(receipts, self._on_server(worker, receipts), strict=True):
+        for (file, receipt), there in zip(receipts, self._on_server(api, receipts), strict=True):
             context.stop.check()
             if there or (there is None and receipt is not None and trusts):
                 self._skip(file, there, receipt)
@@ -193,16 +181,16 @@ class Checks:
     def _looked_up(self, file: LocalFile, receipt: Stored | None = None) -> LookedUp:
         return looked_up(file, file.category or self._context.settings.category, receipt)
 
-    def _on_server(self, worker: Caller, files: Sequence[tuple[LocalFile, Stored | None]]) -> Iterator[bool | None]:
+    def _on_server(self, api: Api, files: Sequence[tuple[LocalFile, Stored | None]]) -> Iterator[bool | None]:
         """Yield whether the server has each file with the bytes of its receipt; None for unknown.
 
         Use one lookup for a group where offered, else one call for each path or receipt.
         """
         if not self._limits.relative_paths:
             for file, receipt in files:
-                yield self._by_receipt(worker, file, receipt.location if receipt is not None else None)
+                yield self._by_receipt(api, file, receipt.location if receipt is not None else None)
             return
-        api, offer, asked = worker.api, self._lookups, [self._looked_up(*item) for item in files]
+        offer, asked = self._lookups, [self._looked_up(*item) for item in files]
         answer = self._asked(lambda: api.lookup(offer, asked)) if offer is not None else None
         for number, (file, receipt) in enumerate(files):
             item: Found | Literal[False] | None = None if answer is None else answer[number] or False
@@ -211,14 +199,15 @@ class Checks:
                 item = self._stored(api, stored_path(asked[number].category, asked[number].path))
             yield self._is_equal(file, receipt, item) if isinstance(item, Found) else item
 
-    def _by_receipt(self, worker: Caller, file: LocalFile, where: str | None) -> bool | None:
+    def _by_receipt(self, api: Api, file: LocalFile, where: str | None) -> bool | None:
         if where is None:
             return None
-        if self._context.settings.foreign and where.startswith("http"):  # else the path of a Content-Location
+        settings = self._context.settings
+        if settings.foreign and where.startswith("http"):  # else the path of a Content-Location
             # Not retried: many servers answer 404 for a finished upload, and each retry would wait longer.
-            position = self._asked(lambda: worker.tus.head(where), at_most=0)
+            position = self._asked(lambda: TusClient(api, settings.target_url).head(where), at_most=0)
             return None if position is None else position.offset == file.size
-        found = self._stored(worker.api, where)
+        found = self._stored(api, where)
         return found.size in (None, file.size) if isinstance(found, Found) else found
 
     def _stored(self, api: Api, where: str) -> Found | Literal[False] | None:

@@ -336,7 +336,7 @@ class Scheduler(Engine):
 
         def pick(worker: Worker) -> Iterator[Sequence[Outcome]]:
             self._stop.check()
-            picked.set_result(self._checks.pick(worker, files, pack=pack))
+            picked.set_result(self._checks.pick(worker.api, files, pack=pack))
             yield from ()
 
         self._pool.put([Step(pick, None)])
