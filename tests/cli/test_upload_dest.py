@@ -77,6 +77,7 @@ def test_dest_at_a_server_without_directories_exits_2(make_files: Files, tmp_pat
     assert done.code == plan.code == 2
     assert "--dest: " in done.err
     assert "keeps no directories" in done.err
+    assert "uploader resume" not in done.err
     assert "keeps no directories" in plan.err
 
 

@@ -75,7 +75,7 @@ _EXITS_OF_A_WATCH = {
 _NO_BREAK = "\xa0"
 """Between a number and its unit. `safe` replaces it in names by a plain space."""
 _INTERRUPTED = (130, 143)
-_LATE, _FOR_GOOD = 3, 4
+_USAGE, _LATE, _FOR_GOOD = 2, 3, 4
 _ANSI = {"✓": "\x1b[32m", "✗": "\x1b[1;31m", "!": "\x1b[1;33m", "■": "\x1b[1;33m", "→": "\x1b[36m"}
 
 
@@ -126,7 +126,7 @@ def summary(
         lines.add(" ", f"exit code {outcome.exit_code}: {words}")
     if state.advice:
         lines.add("→", safe(state.advice))
-    unfinished = interrupted or outcome.failed or outcome.cancelled
+    unfinished = outcome.exit_code != _USAGE and (interrupted or outcome.failed or outcome.cancelled)
     if resume_hint and unfinished and not watching and not _complete(state, outcome):
         for_good = outcome.exit_code == _FOR_GOOD and not any(retryable for _, retryable in state.failed_as)
         again = "retry once that is corrected" if for_good else "retry"
