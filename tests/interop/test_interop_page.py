@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from command import finish, start
+from command import finish, start, uploader
 from foreign import open_session
 from patience import PATIENCE
 from proxies import FORWARD, nginx
@@ -53,19 +54,24 @@ def send(server: EmbeddedServer, session: str, name: str) -> None:
 
 
 def test_page_shows_1000_files_of_a_command(page: Page, server: EmbeddedServer, tmp_path: Path) -> None:
-    """A large file, in a session of its own, is followed while it is sent; two small ones fail."""
+    """A large file is followed while it is sent, and after a resume; of many small ones two fail."""
     server.faults.add("fail-file:broken*")
     folder = tmp_path / "trip"
     folder.mkdir()
     for number in range(1000):
         (folder / f"{'broken' if number < 2 else 'photo'}-{number:04}.jpg").write_bytes(b"%d" % number)
-    (folder / "clip.mp4").write_bytes(bytes(6 * MIB))
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(bytes(6 * MIB))
     page.goto(server.url)
-    uploading = start("upload", folder, "-s", server.url, "--limit-rate", "2M", home=tmp_path)
+    assert uploader("upload", folder, "-s", server.url, home=tmp_path).code == 4
+    slowly = ("--limit-rate", "200K", "--chunk-size", "100K")
+    uploading = start("upload", clip, "-s", server.url, *slowly, home=tmp_path)
     page.locator("#sessions a").filter(has_text="0 of 1 file").click()
     expect(row(page, "clip.mp4").locator(".percent")).to_have_text(re.compile(r"^[1-9]\d? %$"))
     expect(page.locator("#status")).to_have_text("Uploading")
-    assert finish(uploading).code == 4
+    uploading.send_signal(signal.SIGINT)
+    assert finish(uploading).code == 130
+    assert uploader("resume", "--limit-rate", "none", home=tmp_path).code == 0
     expect(page.locator("#status")).to_have_text("Completed")
     page.locator("#sessions a").filter(has_text="failed").click()
     expect(page.locator("#status")).to_have_text("Partial")
