@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 GONE = Path(os.devnull, "the deleted working directory")
 """Stands for a deleted working directory: nothing can be read or created there."""
@@ -21,17 +25,20 @@ def user_config_file() -> Path | None:
     """Return the path of the user's config file, which may not exist; None for a user without a home directory."""
     import platformdirs
 
-    try:
-        return platformdirs.user_config_path("uploader") / "config.toml"
-    except RuntimeError:
-        return None
+    directory = _known(platformdirs.user_config_path)
+    return None if directory is None else directory / "config.toml"
 
 
 def user_state_directory() -> Path | None:
     """Return the directory of the user's journal, which may not exist; None for a user without a home directory."""
     import platformdirs
 
+    return _known(platformdirs.user_state_path)
+
+
+def _known(look_up: Callable[[str], Path]) -> Path | None:
     try:
-        return platformdirs.user_state_path("uploader")
+        path = look_up("uploader")
     except RuntimeError:
         return None
+    return path if path.is_absolute() else None  # below "~" with earlier versions of platformdirs
