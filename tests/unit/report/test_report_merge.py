@@ -181,11 +181,11 @@ def test_merged_report_can_be_merged_again(write: Write, tmp_path: Path, capsys:
     """Also together with its own parts, as `*.json` has it."""
     one, two = write("one", "a✗", shard=shard(1, 2)), write("two", "b✓", shard=shard(2, 2))
     assert main(["report", "merge", one, two, "-q", "-o", "all.json"]) == 3
-    mended = write("mended", "a✓", at=3, shard=shard(1, 2))
-    code, document, _ = merged("all.json", one, two, mended, capsys=capsys)
+    repaired = write("repaired", "a✓", at=3, shard=shard(1, 2))
+    code, document, _ = merged("all.json", one, two, repaired, capsys=capsys)
     assert (code, said(document), document["in_several_shards"]) == (0, "a✓ b✓", 0)
-    assert [run["run"] for run in document["runs"]] == ["one", "two", "mended"]
-    assert [row["run"] for row in document["files"]] == ["mended", "two"]
+    assert [run["run"] for run in document["runs"]] == ["one", "two", "repaired"]
+    assert [row["run"] for row in document["files"]] == ["repaired", "two"]
 
 
 def test_a_path_that_was_selected_twice_is_one_file(write: Write, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,14 +69,14 @@ def test_unreadable_journal_is_set_aside_and_reported(tmp_path: Path, spoil, why
     with Journal(tmp_path) as journal:
         claimed(begin(journal), a_file())
     spoil(tmp_path / "journal.sqlite3")
-    spoilt = (tmp_path / "journal.sqlite3").read_bytes()
+    damaged = (tmp_path / "journal.sqlite3").read_bytes()
     with Journal(tmp_path, now=Clock(1.7e9)) as journal:
         (notice,) = journal.notices
         assert notice.startswith(f"the journal {tmp_path / 'journal.sqlite3'} {why}")
         assert "set aside as journal.sqlite3.aside-20231114T221320.000000Z" in notice
         assert journal.runs() == []
         assert claimed(begin(journal), a_file()).state == "new"
-    assert aside(tmp_path)[0].read_bytes() == spoilt
+    assert aside(tmp_path)[0].read_bytes() == damaged
     assert Journal(tmp_path, now=Clock(1.7e9)).notices == ()
 
 
@@ -128,7 +128,7 @@ def test_damaged_journal_is_set_aside_at_the_start(tmp_path: Path) -> None:
 
 def test_only_the_newest_journals_set_aside_are_kept(tmp_path: Path) -> None:
     for number in range(8):
-        (tmp_path / "journal.sqlite3").write_bytes(b"spoilt" * 1000)
+        (tmp_path / "journal.sqlite3").write_bytes(b"damaged" * 1000)
         Journal(tmp_path, now=Clock(1.7e9 + number)).close()
     assert len(aside(tmp_path)) == 5
     assert aside(tmp_path)[-1].name.endswith("221327.000000Z")
