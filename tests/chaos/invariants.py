@@ -10,6 +10,7 @@ import re
 import signal
 import sqlite3
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -296,14 +297,16 @@ def check_texts(texts: Iterable[tuple[str, bytes]], secrets: Secrets) -> None:
 
 
 def texts_below(directory: Path, leave_out: Iterable[Path]) -> list[tuple[str, bytes]]:
-    """Return the files below a directory, except those of trees, by relative path."""
+    """Return the files below a directory, except those of trees, by relative path.
+
+    The server may still be running and may delete a file of its own between the listing and the read.
+    """
     out = set(leave_out)
     found = []
     for top, directories, names in os.walk(directory):
         directories[:] = [name for name in directories if Path(top, name) not in out]
-        found += [
-            (os.path.relpath(os.path.join(top, name), directory), Path(top, name).read_bytes())
-            for name in names
-            if Path(top, name) not in out
-        ]
+        for path in (Path(top, name) for name in names):
+            if path not in out:
+                with suppress(FileNotFoundError):
+                    found.append((str(path.relative_to(directory)), path.read_bytes()))
     return found
