@@ -32,7 +32,10 @@ AVAILABLE = sys.platform == "linux"
 PIPE, DEVNULL = subprocess.PIPE, subprocess.DEVNULL
 CLOSED = -100
 """Start the command with this descriptor closed, as `>&-` of a shell does."""
-_LATE = ("coverage", "encodings.idna", "platform", "requests", "sqlite3", "ssl", "tempfile", "traceback", "websocket")
+_LATE = (
+    *("coverage", "encodings.ascii", "encodings.idna", "platform", "platformdirs.unix", "requests", "sqlite3", "ssl"),
+    *("tempfile", "traceback", "typer._click.decorators", "websocket"),
+)
 """What is imported in functions; `coverage` is started in each command where this process is measured."""
 _UNUSED = ("uploader_cli.pytest_plugin", "uploader_cli.testing")
 _MEASURED = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
@@ -186,6 +189,8 @@ def _main(descriptor: str, package: str, *more: str) -> None:
             importlib.import_module(module.name)
     for name in (*_LATE, *more):
         importlib.import_module(name)
+    if package == "uploader_cli":
+        _make_parameters()
     gc.freeze()
     request = _forks(socket.socket(fileno=int(descriptor)))
     sys.argv = [entry.__file__ or package, *request["argv"]]
@@ -195,6 +200,12 @@ def _main(descriptor: str, package: str, *more: str) -> None:
         importlib.import_module("coverage").process_startup()
     code = getattr(entry, "run", entry.main)()
     sys.exit(code)
+
+
+def _make_parameters() -> None:
+    """Make the parameters of all commands, which the program does for the command that it runs."""
+    commands = importlib.import_module("typer.main").get_command(importlib.import_module("uploader_cli.cli.app").app)
+    list(commands.commands.values())
 
 
 def _forks(control: socket.socket) -> dict[str, Any]:
