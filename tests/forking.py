@@ -148,8 +148,13 @@ def start(
     status, report = socket.socketpair(type=socket.SOCK_SEQPACKET)
     closed = [number for number, wanted in enumerate((stdin, stdout, stderr)) if wanted == CLOSED]
     request = {
-        "argv": list(map(str, arguments)), "cwd": str(cwd or os.getcwd()), "env": dict(env), "closed": closed,
-        "free": free, "on_terminal": on_terminal, "constants": constants or {},
+        "argv": list(map(str, arguments)),
+        "cwd": str(cwd or os.getcwd()),
+        "env": dict(env),
+        "closed": closed,
+        "free": free,
+        "on_terminal": on_terminal,
+        "constants": constants or {},
     }
     socket.send_fds(_server(package), [json.dumps(request).encode()], [*theirs, report.fileno()])
     for end in theirs:
