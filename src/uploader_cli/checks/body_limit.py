@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     Ask = Callable[[str, str, Mapping[str, str], Body], Answer]
 
-WAIT = 0.5
-"""Seconds, beyond some round trips, for a proxy to refuse a request by its head."""
+WAIT = 0.5  # seconds, beyond some round trips, for a proxy to refuse a request by its head
 TICK = 0.05
 REMEDY = "Raise its limit, in nginx with client_max_body_size"
 

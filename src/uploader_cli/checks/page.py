@@ -33,8 +33,7 @@ class Page:
     """
 
     command: ClassVar[str]
-    narrow: ClassVar[int]
-    """Columns below which a text is below its title."""
+    narrow: ClassVar[int]  # columns below which a text is below its title
 
     def __init__(
         self, *, width: int = 80, color: bool = False, glyphs: bool = True, verbose: bool = False, quiet: bool = False

@@ -80,12 +80,9 @@ class Check:
     id: str
     description: str
     look: Callable[[Any], Finding | str | None]
-    means: str = ""
-    """The consequence of a failure for users."""
-    rests_on: str = ""
-    """The ID of a check without which this one is meaningless."""
-    required: bool = True
-    """Whether uploads need what is checked."""
+    means: str = ""  # the consequence of a failure for users
+    rests_on: str = ""  # the ID of a check without which this one is meaningless
+    required: bool = True  # whether uploads need what is checked
 
 
 def check(
@@ -108,8 +105,7 @@ class Result:
     finding: Finding
     seconds: float = 0.0
     calls: int = 0
-    blocked_by: str = ""
-    """The ID of the failed check that blocks this one."""
+    blocked_by: str = ""  # the ID of the failed check that blocks this one
 
     @property
     def id(self) -> str:

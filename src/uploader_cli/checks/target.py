@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 
 JOIN_LIMIT = 0.6
 """Seconds to wait for a first message after joining; not all servers send one (docs/protocol.md section 3.7)."""
-CUT_LIMIT = 0.5
-"""Maximum seconds for a cut connection to end."""
-END_LIMIT = 1.0
-"""Maximum seconds for all live connections to end."""
+CUT_LIMIT = 0.5  # maximum seconds for a cut connection to end
+END_LIMIT = 1.0  # maximum seconds for all live connections to end
 _FREE = ("/health", "/uploads/", "/socket.io/")
 
 
@@ -37,8 +35,7 @@ class Target:
         self.settings, self.token = settings, token
         self.http = Http(settings)
         self.calls = 0
-        self.endings: list[threading.Thread] = []
-        """Threads that end live connections."""
+        self.endings: list[threading.Thread] = []  # threads that end live connections
 
     @property
     def option(self) -> str:
@@ -73,10 +70,8 @@ class Listener:
 
     def __init__(self, target: Target, transport: Transport, limit: float) -> None:
         """`limit` is the maximum of seconds to connect. Does not connect before `dial`."""
-        self.events: list[JsonObject] = []
-        """The received events, in order; an invalid one is an empty object."""
-        self.latency = 0.0
-        """Seconds to connect."""
+        self.events: list[JsonObject] = []  # the received events, in order; an invalid one is an empty object
+        self.latency = 0.0  # seconds to connect
         sockets = Sockets()
         self._target, self._limit = target, limit
         self._news: queue.Queue[Dialled | Lost] = queue.Queue()

@@ -38,8 +38,7 @@ class Frame:
 
     def __init__(self, run: str = "") -> None:
         self._run = run
-        self.expanded = False
-        """Whether failures have all rows below the totals."""
+        self.expanded = False  # whether failures have all rows below the totals
         self._slots = Slots()
 
     def rows(self, state: ProgressState, now: float, width: int, height: int) -> list[Row]:

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 MOST = 10  # maximum failed files, warnings, watched sessions and others listed
 FEW = 3  # maximum stored files of a run that lists them with their URLs
-Urls = Literal["none", "text", "links"]
-"""How the URLs of stored files are shown."""
+Urls = Literal["none", "text", "links"]  # how the URLs of stored files are shown
 _LINKABLE = re.compile("https?://[!-~]+")
 
 FIXES = {

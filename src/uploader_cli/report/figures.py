@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 
     from uploader_cli.report.spool import Row
 
-SLOWEST, EXAMPLES = 20, 5
-"""Maximum slowest files, and failed files with one cause, that are listed."""
-POINTS, LEAST_POINTS = 100, 10
-"""Points of a curve."""
+SLOWEST, EXAMPLES = 20, 5  # maximum slowest files, and failed files with one cause, that are listed
+POINTS, LEAST_POINTS = 100, 10  # points of a curve
 _TIMES = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 
 

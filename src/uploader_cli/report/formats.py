@@ -45,8 +45,7 @@ COLUMNS = (
 )
 """The columns of the CSV, in order."""
 
-_LISTS = re.compile(r"\[\n([\d.,\s]+)\]")
-"""Lists of numbers in indented JSON, which are put in one line."""
+_LISTS = re.compile(r"\[\n([\d.,\s]+)\]")  # lists of numbers in indented JSON, which are put in one line
 LINK_SUFFIXES = ("", ".txt", ".tsv", ".lst", ".list")  # the accepted suffixes of a list of links
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _PATHS = ("path", "relative_path", "name", "stored_as")

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from uploader_cli.report.spool import Row, Spool
 
 LONGEST, MOST_NOTES = 300, 30  # maximum characters of a text, and rows of incidents and of warnings
-WIDE, HIGH = 1000, 100
-"""Units of a plot, which is stretched to its place."""
+WIDE, HIGH = 1000, 100  # units of a plot, which is stretched to its place
 _BEGIN = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">

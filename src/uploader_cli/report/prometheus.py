@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.state import ProgressState
     from uploader_cli.report.document import RunFacts
 
-INTERVAL = 5.0
-"""Seconds between two writes during a run."""
+INTERVAL = 5.0  # seconds between two writes during a run
 PREFIX = "uploader_run_"
 _SUCCESS = re.compile(rf"^{PREFIX}last_success_timestamp_seconds{{.*}} (\S+)$", re.MULTILINE)
 

@@ -28,10 +28,8 @@ STEPS = checks_of(network, server, sessions, tus, live, disk)
 """Ordered so that a failure explains the following ones."""
 ENDPOINT_STEPS = (*checks_of(network), replace(tus.endpoint, rests_on="tls"), *checks_of(tus)[1:], *checks_of(disk))
 """The steps for a tus endpoint: it has no sessions."""
-STEP_LIMIT = 5.0
-"""Maximum seconds for a step."""
-RUN_LIMIT = 25.0
-"""Seconds after which no further step is started; the clean-up may take `STEP_LIMIT` more."""
+STEP_LIMIT = 5.0  # maximum seconds for a step
+RUN_LIMIT = 25.0  # seconds after which no further step is started; the clean-up may take `STEP_LIMIT` more
 
 
 def examine(

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.http import Answer
 
-ANSWER_LIMIT = 4.0
-"""Maximum seconds for a response, less than for a step, so that the step can report it."""
+ANSWER_LIMIT = 4.0  # maximum seconds for a response, less than for a step, so that the step can report it
 
 
 class Address(NamedTuple):
@@ -62,19 +61,13 @@ class Context(Target):
         """The first hop is the proxy if there is one."""
         self.proxy: str | None = None
         self.addresses: list[str] = []
-        self.connect_ms = 0.0
-        """Duration of the TCP handshake: about one round trip."""
+        self.connect_ms = 0.0  # duration of the TCP handshake: about one round trip
         self.health: Timed | None = None
-        self.tus: Capabilities | None = None
-        """What the tus endpoint offers, once it was asked."""
-        self.opened: str | None = None
-        """The session created here, until it is cancelled."""
-        self.limited: float | None = None
-        """Seconds until the server accepts requests again, after a 429."""
-        self.meter: Mapping[str, str] | None = None
-        """The headers of the last counted response."""
-        self.live: dict[str, float] = {}
-        """Transport → milliseconds to connect."""
+        self.tus: Capabilities | None = None  # what the tus endpoint offers, once it was asked
+        self.opened: str | None = None  # the session created here, until it is cancelled
+        self.limited: float | None = None  # seconds until the server accepts requests again, after a 429
+        self.meter: Mapping[str, str] | None = None  # the headers of the last counted response
+        self.live: dict[str, float] = {}  # transport → milliseconds to connect
         self.poll_ms: float | None = None
 
     @property

@@ -20,14 +20,10 @@ if TYPE_CHECKING:
 
     from uploader_cli.checks.doctor.context import Context
 
-PIECES, PIECE = 8, 512 * 1024
-"""Pieces written and synced, and their size in bytes."""
-WRITING = 2.0
-"""Seconds after which no further piece is written."""
-SLOW_RATE = 4e6
-"""Bytes/s below which the disk may limit the upload."""
-SLOW_SYNC = 0.3
-"""Seconds to sync one piece."""
+PIECES, PIECE = 8, 512 * 1024  # pieces written and synced, and their size in bytes
+WRITING = 2.0  # seconds after which no further piece is written
+SLOW_RATE = 4e6  # bytes/s below which the disk may limit the upload
+SLOW_SYNC = 0.3  # seconds to sync one piece
 ELSEWHERE = "use a directory on a local disk with --state-dir."
 
 

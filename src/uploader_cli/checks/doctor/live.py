@@ -20,8 +20,7 @@ DIAL_LIMIT = 3.5
 """Maximum seconds to connect; an upload tries the next transport after 5 (docs/protocol.md section 2)."""
 PROBE_LIMIT = 1.0
 NO_SOCKET_IO = "no_socket_io"
-FULL = 429
-"""Status of the handshake at the connection limit of an address."""
+FULL = 429  # status of the handshake at the connection limit of an address
 
 
 @check("websocket", "websocket", rests_on="polling", required=False)

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 ASK_DNS = "Check the name for typos, and this machine's DNS server or VPN."
 DAY = 86_400.0
-SOON = 14
-"""Days before the expiry of a certificate that cause a warning."""
+SOON = 14  # days before the expiry of a certificate that cause a warning
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
 

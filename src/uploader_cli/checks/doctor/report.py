@@ -16,11 +16,9 @@ if TYPE_CHECKING:
     from uploader_cli.checks.result import Check
 
 STATUS = {Verdict.PASS: "ok", Verdict.WARNING: "warning", Verdict.FAIL: "failed", Verdict.SKIPPED: "skipped"}
-MOST = 2
-"""Maximum causes listed."""
+MOST = 2  # maximum causes listed
 _LIVE = ("websocket", "long_polling")
-_TITLE, _TIME = 13, 9
-"""Cells of the longest title and a space, and of a time."""
+_TITLE, _TIME = 13, 9  # cells of the longest title and a space, and of a time
 
 
 def as_json(report: Report) -> dict[str, object]:

@@ -21,18 +21,13 @@ if TYPE_CHECKING:
     from uploader_cli.checks.doctor.context import Context, Timed
     from uploader_cli.transfer.http import Answer
 
-TRIES = 3
-"""Maximum requests after a 5xx: one may be accidental."""
+TRIES = 3  # maximum requests after a 5xx: one may be accidental
 PAUSE = 0.3
-SAMPLES = 5
-"""Responses of `/health` that are timed, including the first."""
-SAMPLING = 3.0
-"""Seconds into which another response as slow as the slowest must fit, to bound the step."""
-SLOW_MS = 500.0
-"""Maximum milliseconds of a response beyond the round trip."""
+SAMPLES = 5  # responses of `/health` that are timed, including the first
+SAMPLING = 3.0  # seconds into which another response as slow as the slowest must fit, to bound the step
+SLOW_MS = 500.0  # maximum milliseconds of a response beyond the round trip
 UNEVEN_MS = 400.0
-SKEW = 30.0
-"""Seconds of clock skew that matter for tokens and certificates."""
+SKEW = 30.0  # seconds of clock skew that matter for tokens and certificates
 OPERATOR = "Ask the server's operator to look at its load"
 
 

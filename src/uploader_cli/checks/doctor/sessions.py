@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 SLOW_POLL_MS = 500.0
 """Maximum milliseconds of a poll; polls are sent every second (docs/protocol.md section 2)."""
-HOPELESS_MS = 2000.0
-"""Milliseconds above which a request is not repeated, to bound the step."""
+HOPELESS_MS = 2000.0  # milliseconds above which a request is not repeated, to bound the step
 FEW = 20
 """Remaining requests that may be too few: an upload of 3 files needs 5 (docs/protocol.md section 3.11)."""
 UNAVAILABLE = (502, 503, 504)

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from uploader_cli.checks.runner import Begin, Tell
     from uploader_cli.checks.smoke.site import Site
 
-CHECKS = checks_of(sessions, live, tus, refusals)
-"""Ordered so that a failure explains the following ones."""
+CHECKS = checks_of(sessions, live, tus, refusals)  # ordered so that a failure explains the following ones
 OF_ENDPOINTS = (*checks_of(tus), refusals.body_limit, refusals.clean_up)
 """The checks of a tus endpoint, which has no sessions."""
 

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.transfer.http import Answer
 
-SHOWN = 80
-"""Maximum characters of a quoted value."""
+SHOWN = 80  # maximum characters of a quoted value
 SESSION_STATUSES = ("pending", "uploading", "completed", "partial", "cancelled")
 FILE_STATUSES = ("pending", "queued", "uploading", "completed", "failed", "cancelled")
 

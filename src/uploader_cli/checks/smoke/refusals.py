@@ -34,12 +34,9 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.http import Answer
 
-FEW_FILES = 20
-"""Maximum files sent to exceed the limit of files."""
-SMALL = 1 << 20
-"""Maximum bytes sent to exceed the limit of bytes."""
-FEW = 3
-"""Minimum responses needed to check the rate limit."""
+FEW_FILES = 20  # maximum files sent to exceed the limit of files
+SMALL = 1 << 20  # maximum bytes sent to exceed the limit of bytes
+FEW = 3  # minimum responses needed to check the rate limit
 UP = "../../../"
 ELSEWHERE = "..%2f" * 8 + "etc%2fpasswd"
 """A file on every Unix, relative to `/uploads/{category}/`; clients don't normalize escaped slashes."""

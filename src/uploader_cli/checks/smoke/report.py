@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
 _WHY = {Exit.NO_SERVER: "No upload server answers: ", Exit.NOT_AUTHORISED: "The server denies access: "}
 """The common cause of all failures."""
-_ID, _WORD, _TIME = 25, 11, 8
-"""Cells of the longest ID, of the longest verdict, and of a time."""
-MOST_LEFT = 5
-"""Maximum objects left on the server that are listed, unless `verbose`."""
+_ID, _WORD, _TIME = 25, 11, 8  # cells of the longest ID, of the longest verdict, and of a time
+MOST_LEFT = 5  # maximum objects left on the server that are listed, unless `verbose`
 
 
 def counts(result: Result, *, strict: bool) -> bool:

@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.protocol import StoredFile
     from uploader_cli.transfer.http import Answer
 
-SEVERAL = 3
-"""Maximum files in one batch."""
+SEVERAL = 3  # maximum files in one batch
 _ANSWER = "success: true, sessionId: text, files: list, summary: object, timestamp: time"
 _FILE = (
     "id: text, originalName: text, fileSize: count, fileType: words, status: file status, progress: percent, "

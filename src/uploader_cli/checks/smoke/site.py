@@ -24,10 +24,8 @@ BUDGET = 100
 """Default budget: the reference backend allows 100 requests in 15 minutes (docs/protocol.md section 3.11)."""
 ANSWER_LIMIT = 30.0
 """Seconds for a response to start: the reference backend takes 2.7 per file (docs/protocol.md section 3.2)."""
-PATIENCE = 10.0
-"""Seconds to wait for expected events, which usually arrive within a fraction of one."""
-UNAVAILABLE = (502, 503, 504)
-"""Statuses of proxies for a server that is down or busy."""
+PATIENCE = 10.0  # seconds to wait for expected events, which usually arrive within a fraction of one
+UNAVAILABLE = (502, 503, 504)  # statuses of proxies for a server that is down or busy
 
 Value = TypeVar("Value")
 
@@ -47,34 +45,24 @@ class Site(Target):
         """Does not connect yet. Raises `UsageError` for an unreadable token."""
         super().__init__(settings, settings.bearer())
         self.budget, self.patience = budget, patience
-        self.run = secrets.token_hex(4)
-        """Part of all names of this run."""
-        self.answered = self.speaks = False
-        """Whether there was any response, and one of an upload server."""
+        self.run = secrets.token_hex(4)  # part of all names of this run
+        self.answered = self.speaks = False  # whether there was any response, and one of an upload server
         self.admitted: set[bool] = set()
         """Whether counted requests with our own token were accepted, or got 401 or 403."""
         self.meter: list[Metered | None] = []
         """The rate limit headers of each counted request, in order of their starts; None without a response."""
-        self.limited = ""
-        """After a 429, when requests are accepted again."""
-        self.gone = False
-        """Whether the server no longer answers."""
-        self.sessions: set[str] = set()
-        """Created sessions that have not ended."""
-        self.slots: list[str] = []
-        """Sessions for tus uploads, each as often as it has space."""
-        self.uploads: set[str] = set()
-        """URLs of unfinished tus uploads."""
-        self.files: dict[str, str] = {}
-        """IDs of stored files, with their paths under `/uploads/` if known."""
+        self.limited = ""  # after a 429, when requests are accepted again
+        self.gone = False  # whether the server no longer answers
+        self.sessions: set[str] = set()  # created sessions that have not ended
+        self.slots: list[str] = []  # sessions for tus uploads, each as often as it has space
+        self.uploads: set[str] = set()  # URLs of unfinished tus uploads
+        self.files: dict[str, str] = {}  # IDs of stored files, with their paths under `/uploads/` if known
         self.tus_files: dict[str, str] = {}
         """The tus URLs of stored files, which some servers delete without a token."""
         self.unowned: list[str] = []
         """What stays because there was no token, or the server deletes nothing, with the reason."""
-        self.undeleted: list[str] = []
-        """What else could not be deleted, with the reason."""
-        self.terminates = True
-        """Whether the server deletes tus uploads."""
+        self.undeleted: list[str] = []  # what else could not be deleted, with the reason
+        self.terminates = True  # whether the server deletes tus uploads
         self.cleaning = False
         self._remaining: int | None = None
         self._once: dict[object, object] = {}

@@ -22,11 +22,9 @@ if TYPE_CHECKING:
     from uploader_cli.core.tus import Capabilities
     from uploader_cli.transfer.http import Answer
 
-GONE = (403, 404, 410)
-"""Statuses for an upload that does not exist (tus 1.0, HEAD)."""
+GONE = (403, 404, 410)  # statuses for an upload that does not exist (tus 1.0, HEAD)
 MOST_IN_A_SESSION = 20
-WAITS = (0.2, 0.5, 1.0)
-"""Seconds to wait for the end of a cut request."""
+WAITS = (0.2, 0.5, 1.0)  # seconds to wait for the end of a cut request
 
 after_core = partial(check, rests_on="tus-core")
 
