@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import Transport
     from uploader_cli.settings import Settings
 
-JOIN_LIMIT = 0.6
-"""Seconds to wait for a first message after joining; not all servers send one (docs/protocol.md section 3.7)."""
+JOIN_LIMIT = 0.6  # seconds to wait for a first message, which not all servers send (docs/protocol.md section 3.7)
 CUT_LIMIT = 0.5  # maximum seconds for a cut connection to end
 END_LIMIT = 1.0  # maximum seconds for all live connections to end
+UNAVAILABLE = (502, 503, 504)  # statuses of proxies for a server that is down or busy
 _FREE = ("/health", "/uploads/", "/socket.io/")
 
 
@@ -41,6 +41,10 @@ class Target:
     def option(self) -> str:
         """What names the server: the flag, variable or config key that the user has given."""
         return self.http.option
+
+    def url(self, where: str) -> str:
+        """Return the URL for a path of the server, or for a URL."""
+        return where if "://" in where else self.settings.server + where
 
     @property
     def own_authorization(self) -> bool:

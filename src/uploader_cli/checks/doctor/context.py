@@ -57,8 +57,7 @@ class Context(Target):
         super().__init__(settings)  # the first step reads the token
         self.session, self.new_session, self.fsync = session, new_session, fsync
         self.secure = settings.target_url.startswith("https://")
-        self.server = self.next_hop = address_of(settings.target_url)
-        """The first hop is the proxy if there is one."""
+        self.server = self.next_hop = address_of(settings.target_url)  # the first hop is the proxy if there is one
         self.proxy: str | None = None
         self.addresses: list[str] = []
         self.connect_ms = 0.0  # duration of the TCP handshake: about one round trip
@@ -81,24 +80,28 @@ class Context(Target):
     def call(
         self,
         method: str,
-        path: str,
+        where: str,
         *,
         json: object = None,
         body: Body | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Timed:
-        """Send a request to a path or URL of the server and time it. Raises `NetworkError`."""
-        counted = self.counts(path)
+    ) -> Answer:
+        """Send a request to a path or URL of the server. Raises `NetworkError`."""
+        url, counted = self.url(where), self.counts(where)
         self.calls += counted
-        began = time.perf_counter()
-        url, own = path if "://" in path else self.settings.server + path, {**self.authorization, **(headers or {})}
+        own = {**self.authorization, **(headers or {})}
         answer = self.http.request(method, url, json=json, body=body, headers=own, read_timeout=ANSWER_LIMIT)
-        ms = (time.perf_counter() - began) * 1000
         if counted:
             self.meter = answer.headers
             if answer.status == 429:
                 self.limited = max(1.0, retry_after(answer.headers) or 60.0)
-        return Timed(answer, ms, time.time())
+        return answer
+
+    def timed(self, path: str) -> Timed:
+        """Get a path of the server and time the response. Raises `NetworkError`."""
+        began = time.perf_counter()
+        answer = self.call("GET", path)
+        return Timed(answer, (time.perf_counter() - began) * 1000, time.time())
 
 
 def address_of(url: str) -> Address:

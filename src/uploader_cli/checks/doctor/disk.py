@@ -9,7 +9,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
-from uploader_cli.checks.result import Detail, Finding, check, failed, passed, warning
+from uploader_cli.checks.check import Finding, check, failed, passed, warning
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import rate
 from uploader_cli.settings.places import user_state_directory
@@ -43,8 +43,8 @@ def disk(context: Context) -> Finding:
         if context.settings.state_dir is None:  # uploads use a temporary one instead
             return warning(f"interrupted uploads can't be resumed: {cause}", hint, directory=str(directory))
         return failed(cause, hint, exit=Exit.USAGE, directory=str(directory))
-    details: dict[str, Detail] = {"directory": str(directory), "bytes_per_second": round(speed)}
-    details["slowest_sync_ms"] = round(slowest * 1000, 1)
+    where, sync = str(directory), round(slowest * 1000, 1)
+    details = {"directory": where, "bytes_per_second": round(speed), "slowest_sync_ms": sync}
     trouble = _journal(directory)
     if trouble:
         hint = "The next upload replaces it by a new one; interrupted uploads are restarted."

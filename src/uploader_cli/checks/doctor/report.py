@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from uploader_cli.checks.check import Finding, Report, Result, Verdict
 from uploader_cli.checks.doctor.live import FULL, NO_SOCKET_IO
 from uploader_cli.checks.page import Page
-from uploader_cli.checks.result import Finding, Report, Result, Verdict
 from uploader_cli.render.words import plural, safe, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from uploader_cli.checks.check import Check
     from uploader_cli.checks.doctor.context import Context
-    from uploader_cli.checks.result import Check
 
 STATUS = {Verdict.PASS: "ok", Verdict.WARNING: "warning", Verdict.FAIL: "failed", Verdict.SKIPPED: "skipped"}
 MOST = 2  # maximum causes listed

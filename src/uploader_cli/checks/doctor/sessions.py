@@ -6,8 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
+from uploader_cli.checks.check import Finding, check, failed, passed, skipped, warning
 from uploader_cli.checks.doctor.context import ANSWER_LIMIT
-from uploader_cli.checks.result import Detail, Finding, check, failed, passed, skipped, warning
+from uploader_cli.checks.target import UNAVAILABLE
 from uploader_cli.core.events import Transport
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_progress, parse_session, text, whole
 from uploader_cli.exit_status import Exit, of_error
@@ -19,12 +20,9 @@ if TYPE_CHECKING:
     from uploader_cli.checks.doctor.context import Context
     from uploader_cli.transfer.http import Answer
 
-SLOW_POLL_MS = 500.0
-"""Maximum milliseconds of a poll; polls are sent every second (docs/protocol.md section 2)."""
+SLOW_POLL_MS = 500.0  # maximum milliseconds of a poll; one is sent every second (docs/protocol.md section 2)
 HOPELESS_MS = 2000.0  # milliseconds above which a request is not repeated, to bound the step
-FEW = 20
-"""Remaining requests that may be too few: an upload of 3 files needs 5 (docs/protocol.md section 3.11)."""
-UNAVAILABLE = (502, 503, 504)
+FEW = 20  # remaining requests that may be too few: 3 files need 5 (docs/protocol.md section 3.11)
 LATER = "Try again; if it persists, contact the server's operator."
 USED_UP = "because the rate limit is used up"
 GIVE_TOKEN = "Set one with UPLOADER_TOKEN, --token-file or --token-command."  # noqa: S105 - a sentence
@@ -39,13 +37,12 @@ def session(context: Context) -> Finding:
     if not context.new_session:
         return skipped("because neither --session nor --new-session was given")
     body = {"category": context.settings.category, "expectedFiles": 1}
-    answer = context.call("POST", "/api/upload/session", json=body).answer
+    answer = context.call("POST", "/api/upload/session", json=body)
     opened = parse_session(answer.body) if answer.ok else None
     if opened is not None:
         context.opened = opened.session_id
-        return passed(
-            f"a new one in {opened.category or 'no category'}; cancelled at the end", session=opened.session_id
-        )
+        where = opened.category or "no category"
+        return passed(f"a new one in {where}; cancelled at the end", session=opened.session_id)
     if (refused := refusal(answer)) is not None:
         return refused
     error = answer_error(answer)
@@ -53,7 +50,7 @@ def session(context: Context) -> Finding:
 
 
 def _known(context: Context, asked: str) -> Finding:
-    answer = context.call("GET", f"/api/upload/progress/{asked}").answer
+    answer = context.call("GET", f"/api/upload/progress/{asked}")
     state = text(as_object(answer.body).get("overallStatus")) if answer.ok else None
     if state:
         return passed(f"{asked} is {state}", session=asked, state=state)
@@ -74,12 +71,12 @@ def polling(context: Context) -> Finding:
         return skipped(USED_UP)
     path = f"/api/upload/progress/{context.opened or context.session or NOBODY}"
     try:
-        answer, ms, _ = context.call("GET", path)
+        answer, ms, _ = context.timed(path)
     except errors.TimedOut:
         cause = f"requests to /api get no response within {ANSWER_LIMIT:.0f} s, though /health does"
         return failed(cause, "Contact the server's operator; a proxy may pass only /health.")
     if SLOW_POLL_MS < ms < HOPELESS_MS or answer.status in UNAVAILABLE:  # once more: it may have been accidental
-        answer, again, _ = context.call("GET", path)
+        answer, again, _ = context.timed(path)
         ms = min(ms, again)
     if (refused := refusal(answer)) is not None:
         return refused
@@ -103,16 +100,11 @@ def token(context: Context) -> Finding:
         return skipped("because there is none; uploads work without one here, `uploader delete` needs one")
     if context.limited is not None:
         return skipped(USED_UP)
-    answer = context.call("DELETE", f"/api/upload/file/{NOBODY}").answer
+    answer = context.call("DELETE", f"/api/upload/file/{NOBODY}")
     code = error_code(answer.body)
     if answer.status in (401, 403):
-        return warning(
-            f"the server refuses the token ({answer.status}{f' {code}' if code else ''}): uploads need none here, "
-            "`uploader delete` does",
-            OTHER_TOKEN,
-            http_status=answer.status,
-            code=code,
-        )
+        cause = f"the server refuses the token ({_named(answer)}): uploads need none here, `uploader delete` does"
+        return warning(cause, OTHER_TOKEN, http_status=answer.status, code=code)
     if answer.status == 429:
         return skipped(USED_UP)
     if answer.ok or code == "FILE_NOT_FOUND":
@@ -135,7 +127,7 @@ def rate_limit(context: Context) -> Finding:
     seconds = None if reset is None else max(0.0, reset - time.time() if reset > 1e9 else float(reset))
     reset_in = "" if seconds is None else f", reset in {clock(seconds)}"
     of = f" of {most}" if most is not None else ""
-    details: dict[str, Detail] = {"limit": most, "remaining": left, "reset_seconds": seconds}
+    details = {"limit": most, "remaining": left, "reset_seconds": seconds}
     if left < FEW:
         cause = f"the rate limit is nearly used up: {plural(left, 'call')}{of} left{reset_in}"
         hint = "Wait until then, or upload fewer sessions in parallel; uploads wait automatically."
@@ -145,7 +137,7 @@ def rate_limit(context: Context) -> Finding:
 
 def _used_up(context: Context, seconds: float, most: int | None) -> Finding:
     cause = f"the rate limit is used up (429): the server accepts requests again in {clock(seconds)}"
-    details: dict[str, Detail] = {"limit": most, "remaining": 0, "reset_seconds": seconds}
+    details = {"limit": most, "remaining": 0, "reset_seconds": seconds}
     patience = context.settings.max_wait
     if seconds > patience:
         cause = f"{cause}, longer than uploads wait ({clock(patience)})"
@@ -159,9 +151,8 @@ def refusal(answer: Answer) -> Finding | None:
     """Return the finding for a refused request to `/api` (permission, rate limit, server error), else None."""
     if answer.status in (401, 403):
         what = "refuses the token" if answer.authorized else "requires a token"
-        code = error_code(answer.body)
-        cause = f"the server {what} ({answer.status}{f' {code}' if code else ''})"
-        hint = OTHER_TOKEN if answer.authorized else GIVE_TOKEN
+        hint, code = OTHER_TOKEN if answer.authorized else GIVE_TOKEN, error_code(answer.body)
+        cause = f"the server {what} ({_named(answer)})"
         return failed(cause, hint, exit=Exit.NOT_AUTHORISED, http_status=answer.status, code=code)
     if answer.status == 429:
         return skipped(USED_UP)
@@ -171,6 +162,10 @@ def refusal(answer: Answer) -> Finding | None:
     if answer.status >= 500:
         return warning(str(answer_error(answer)), LATER, http_status=answer.status)
     return None
+
+
+def _named(answer: Answer) -> str:
+    return f"{answer.status} {error_code(answer.body)}".rstrip()
 
 
 def _odd(context: Context, answer: Answer) -> Finding:

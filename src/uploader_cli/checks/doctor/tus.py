@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from uploader_cli.checks import body_limit as limit
+from uploader_cli.checks.check import Finding, check, failed, passed, skipped, warning
 from uploader_cli.checks.doctor.sessions import USED_UP, refusal
-from uploader_cli.checks.result import Detail, Finding, check, failed, passed, skipped, warning
 from uploader_cli.core.protocol import as_object, parse_limits
 from uploader_cli.core.tus import VERSION, capabilities_of, unknown_upload
 from uploader_cli.render.words import size
@@ -14,11 +14,7 @@ from uploader_cli.transfer.api import is_blocked, is_tus
 from uploader_cli.transfer.http import redirect_target
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from uploader_cli.checks.doctor.context import Context
-    from uploader_cli.transfer.bodies import Body
-    from uploader_cli.transfer.http import Answer
 
 
 @check("tus", "tus endpoint", rests_on="polling")
@@ -29,9 +25,9 @@ def endpoint(context: Context) -> Finding:
         return skipped("because the server offers no resumable uploads")
     if context.limited is not None:
         return skipped(USED_UP)
-    options = answer = context.call("OPTIONS", where).answer
+    options = answer = context.call("OPTIONS", where)
     if not is_tus(answer):  # a gateway may answer OPTIONS
-        answer = context.call("HEAD", unknown_upload(where), headers={"Tus-Resumable": VERSION}).answer
+        answer = context.call("HEAD", unknown_upload(where), headers={"Tus-Resumable": VERSION})
     target = redirect_target(answer)
     if target is not None:
         return failed(f"the tus endpoint redirects to {target}", f"Use that URL in {context.option}.")
@@ -59,22 +55,16 @@ def body_limit(context: Context) -> Finding:
     """Announce a chunk for an unknown upload, or without tus a batch; nothing is stored."""
     if context.limited is not None:
         return skipped(USED_UP)
-
-    def ask(method: str, where: str, headers: Mapping[str, str], body: Body) -> Answer:
-        return context.call(method, where, headers=headers, body=body).answer
-
-    found = limit.find(ask, context.tus, most=_own_limit(context), round_trip=context.connect_ms / 1000)
-    details: dict[str, Detail] = {"refused_bytes": found.refused, "passed_bytes": found.passes}
+    found = limit.find(context.call, context.tus, most=_own_limit(context), round_trip=context.connect_ms / 1000)
+    details = {"refused_bytes": found.refused, "passed_bytes": found.passes}
     if found.refused:
         fitting = f", {size(found.passes)} pass" if found.passes else ""
         hint = "until then larger files fail" if context.tus is None else "until then uploads use smaller requests"
         cause = f"a proxy refuses requests of {size(found.refused)} (413){fitting}"
         return warning(cause, f"{limit.REMEDY}; {hint}.", **details)
     answer = found.answer
-    if answer is not None and answer.status == 429:
-        return skipped(USED_UP)
-    if answer is not None and answer.status == 401:
-        return refusal(answer) or skipped("")
+    if answer is not None and answer.status in (401, 429) and (refused := refusal(answer)) is not None:
+        return refused
     if answer is not None and context.tus is not None and is_blocked(answer):
         cause = f"a proxy or firewall blocks PATCH ({answer.status})"
         hint = "Let PATCH pass; until then uploads send POST with X-HTTP-Method-Override."

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.checks.result import check
+from uploader_cli.checks.check import check
 from uploader_cli.checks.smoke.expect import (
     NotOffered,
     Prevented,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from uploader_cli.checks import body_limit as limit
-from uploader_cli.checks.result import Finding, Verdict, check, skipped
+from uploader_cli.checks.check import Finding, Verdict, check, skipped
 from uploader_cli.checks.smoke.expect import (
     NotOffered,
     Prevented,
@@ -28,10 +29,9 @@ from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import content_type
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from uploader_cli.checks.smoke.site import Site
-    from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.http import Answer
 
 FEW_FILES = 20  # maximum files sent to exceed the limit of files
@@ -47,11 +47,8 @@ _ESCAPES = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:[/\\]")
 @check("body-limit", "requests as large as a chunk reach the server", "large files need many requests, or fail")
 def body_limit(site: Site) -> Finding | str:
     """Announce a chunk for an unknown upload, or without tus a batch: a proxy may refuse it by its head."""
-    limits, tus = site.once(terms).limits, site.once(terms).tus
-
-    def ask(method: str, where: str, headers: Mapping[str, str], body: Body) -> Answer:
-        return site.call(method, where, body=body, headers=headers, may_refuse=True)
-
+    _, limits, tus = site.once(terms)
+    ask = partial(site.call, may_refuse=True)
     found = limit.find(ask, tus, most=tus.max_size if tus is not None else limits.max_file_size)
     if not found.refused:
         return f"{size(found.passes)} pass"

@@ -6,7 +6,7 @@ import base64
 import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from uploader_cli.checks.result import check
+from uploader_cli.checks.check import check
 from uploader_cli.checks.smoke.expect import (
     NotOffered,
     Prevented,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from uploader_cli import errors
 from uploader_cli.checks.smoke.expect import NotOffered, OutOfCalls, Prevented, Violation, said
-from uploader_cli.checks.target import Target
+from uploader_cli.checks.target import UNAVAILABLE, Target
 from uploader_cli.core.protocol import error_code, parse_session, whole
 from uploader_cli.core.tus import VERSION, trusts
 from uploader_cli.transfer.api import answer_error, is_tus, not_an_upload_server
@@ -20,12 +20,9 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.http import Answer
 
-BUDGET = 100
-"""Default budget: the reference backend allows 100 requests in 15 minutes (docs/protocol.md section 3.11)."""
-ANSWER_LIMIT = 30.0
-"""Seconds for a response to start: the reference backend takes 2.7 per file (docs/protocol.md section 3.2)."""
+BUDGET = 100  # as many as the reference backend allows in 15 minutes (docs/protocol.md section 3.11)
+ANSWER_LIMIT = 30.0  # seconds; the reference backend takes 2.7 per file (docs/protocol.md section 3.2)
 PATIENCE = 10.0  # seconds to wait for expected events, which usually arrive within a fraction of one
-UNAVAILABLE = (502, 503, 504)  # statuses of proxies for a server that is down or busy
 
 Value = TypeVar("Value")
 
@@ -88,8 +85,7 @@ class Site(Target):
         creates, `limit` the seconds for a response. Raises `OutOfCalls`, `NetworkError`, the error for 429, 502, 503
         and 504, and for 401 and 403 with our own token.
         """
-        url = where if "://" in where else self.settings.server + where
-        place = len(self.meter)
+        url, place = self.url(where), len(self.meter)
         counted = self._count(url, leaves)
         own = self.authorization if token == "" else {"Authorization": f"Bearer {token}"} if token else {}
         if not trusts(self.settings.target_url, url):  # it gets neither the token nor headers of --header
@@ -123,17 +119,16 @@ class Site(Target):
 
     def answers(self) -> bool:
         """Return whether the server still answers, even with an error; uses an uncounted request."""
+        url = self.settings.tus_endpoint or self.url("/health")
         try:
-            self.http.request(
-                "GET", self.settings.tus_endpoint or f"{self.settings.server}/health", read_timeout=PATIENCE
-            )
+            self.http.request("GET", url, read_timeout=PATIENCE)
         except errors.UploaderError as error:
             return not isinstance(error, errors.NetworkError)
         return True
 
     def read(self, where: str) -> bytes | None:
         """Return the bytes at a path or URL of the server; None if it does not return them."""
-        url = where if "://" in where else self.settings.server + where
+        url = self.url(where)
         self._count(url)
         with self.http.stream(url, self.authorization) as (answer, pieces):
             return b"".join(pieces) if answer.status == 200 else None
@@ -205,21 +200,22 @@ class Site(Target):
         self.cleaning = True
         while self.uploads:
             url = self.uploads.pop()
-            if not self.terminates:
+            if self.terminates:
+                self._remove(f"the tus upload {url}", "DELETE", url, {"Tus-Resumable": VERSION})
+            else:
                 self.unowned.append(f"the tus upload {url}: the server has no termination")
-                continue
-            self._remove(f"the tus upload {url}", "DELETE", url, {"Tus-Resumable": VERSION})
         while self.sessions:
             session = self.sessions.pop()
             self._remove(f"session {session}", "POST", f"/api/upload/cancel/{session}")
         while self.files:
             file, path = self.files.popitem()
+            name = _named(file, path)
             if self.may_delete:
-                self._remove(_named(file, path), "DELETE", f"/api/upload/file/{file}")
+                self._remove(name, "DELETE", f"/api/upload/file/{file}")
             elif file in self.tus_files and self.terminates:
-                self._remove(_named(file, path), "DELETE", self.tus_files[file], {"Tus-Resumable": VERSION})
+                self._remove(name, "DELETE", self.tus_files[file], {"Tus-Resumable": VERSION})
             else:
-                self.unowned.append(f"{_named(file, path)}: no token")
+                self.unowned.append(f"{name}: no token")
 
     def note_interrupted(self) -> None:
         """Add everything that is left to `undeleted`."""

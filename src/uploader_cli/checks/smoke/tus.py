@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from uploader_cli.checks.result import check
+from uploader_cli.checks.check import check
 from uploader_cli.checks.smoke.expect import NotOffered, Violation, answered, header, said, same, same_bytes
 from uploader_cli.checks.smoke.sending import body_of, cut, cut_off, file_of, nothing, open_session, terms
 from uploader_cli.core.protocol import parse_http_date
