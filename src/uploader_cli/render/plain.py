@@ -155,11 +155,7 @@ def progress_line(state: ProgressState, now: float) -> str:
     """Format `42 % · 130.2/310.0 MiB · 12.1 MiB/s · ETA 0:15 · 7 of 20 done · live websocket 12 ms`."""
     parts = [overview.share(state).strip()]
     if not state.watched:
-        parts += [
-            overview.amount(state).strip(),
-            rate(state.rate(now)),
-            overview.eta(state, now),
-        ]
+        parts += [overview.amount(state).strip(), rate(state.rate(now)), overview.eta(state, now)]
     parts.append(", ".join(filter(None, [overview.files(state).strip(), overview.failed(state)])))
     if state.channel.workers is not None:
         retried = f"{state.retries:,} retried" if state.retries else ""
