@@ -22,7 +22,7 @@ _SPECIAL = re.compile(r"[\\`*_{}\[\]<>|#~&$]")
 def as_markdown(head: dict[str, Any], spool: Spool) -> Iterator[str]:
     """Yield the text, which ends with an empty line so that more can be appended."""
     counts = head["counts"]
-    yield f"## {verdict(head)}\n\n"
+    yield f"## {' '.join(verdict(head))}\n\n"
     yield "| | files |\n|---|---:|\n"
     for name in ("completed", "failed", "skipped", "cancelled"):
         if counts[name] or name == "completed":

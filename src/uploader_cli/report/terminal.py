@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.exit_status import MEANINGS
 from uploader_cli.render.rows import bar, fit
 from uploader_cli.render.words import SIZE_WIDTH, cells, clip, pad, plural, rate, safe, size, span
-from uploader_cli.report.figures import limit, milliseconds, moments, rates, resampled, responses, ticks, verdict
+from uploader_cli.report.figures import limit, moments, number, rates, resampled, responses, spread, ticks, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +34,7 @@ def _rows(head: dict[str, Any], figures: Figures, width: int) -> Iterator[Row]:
     if data:
         seconds = len(data) * step
         yield from _plot("Throughput", data, seconds, ticks(max(data), unit=1024), rate, "cyan", width, HIGH)
-        yield from _plot("Files per second", files, seconds, ticks(max(files)), _number, "green", width, LOW)
+        yield from _plot("Files per second", files, seconds, ticks(max(files)), number, "green", width, LOW)
     yield from _causes(head, figures, width)
     yield from _slowest(figures, width)
     yield from _responses(head, width)
@@ -41,10 +42,8 @@ def _rows(head: dict[str, Any], figures: Figures, width: int) -> Iterator[Row]:
 
 
 def _header(head: dict[str, Any], width: int) -> Iterator[Row]:
-    glyph, _, words = verdict(head).partition(" ")
-    counts, metrics = head["counts"], head.get("metrics") or {}
-    for number, line in enumerate(wrap(words, width - 2)):
-        mark = "  " if number else f"{glyph} "
+    (glyph, words), counts, metrics = verdict(head), head["counts"], head.get("metrics") or {}
+    for mark, line in zip_longest([f"{glyph} "], wrap(words, width - 2), fillvalue="  "):
         yield [(mark, "bold green" if head["ok"] else "bold red"), (line, "bold")]
     numbers = [size(head["bytes"])]
     if head.get("seconds") is not None:
@@ -90,10 +89,6 @@ def _title(title: str, width: int, *details: str) -> Iterator[Row]:
 
 
 # --- plots ------------------------------------------------------------------------------------------------------------
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.3g}"
 
 
 def _plot(
@@ -164,9 +159,7 @@ def _responses(head: dict[str, Any], width: int) -> Iterator[Row]:
     bars = responses(head)
     if not bars:
         return
-    spread = (head.get("metrics") or {}).get("latency_ms") or {}
-    known = (f"{name} {milliseconds(spread[name])}" for name in ("p50", "p90", "p99", "max") if name in spread)
-    yield from _title("Response times", width, *known)
+    yield from _title("Response times", width, *spread(head))
     most, total = max(count for _, count in bars), sum(count for _, count in bars)
     digits = len(f"{most:,}")
     for name, count in bars:
