@@ -176,22 +176,22 @@ def auth(site: Site) -> Finding | str:
 @check("rate-limit", "requests are counted, and responses report it", "clients run into 429 instead of waiting in time")
 def rate_limit(site: Site) -> Finding | str:
     """See docs/protocol.md section 3.11: `X-RateLimit-*` on every counted response so far."""
-    while sum(seen is not None for seen in site.meter) < FEW:
+    while sum(headers is not None for headers in site.meter) < FEW:
         site.call("GET", f"/api/upload/progress/{NOBODY}")
-    seen = [metered for metered in site.meter if metered is not None]
-    if not any(any(metered) for metered in seen):
+    names = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+    seen = [[headers.get(name) for name in names] for headers in site.meter if headers is not None]
+    if not any(map(any, seen)):
         raise NotOffered("the server has no rate limit: no response has X-RateLimit headers")
-    for metered in seen:
-        for name, value in zip(("Limit", "Remaining", "Reset"), metered, strict=True):
-            if whole(value) is None:
-                got = "no such header" if value is None else quoted(value)
-                raise Violation(f"X-RateLimit-{name} on every answer of /api", expected="a whole number", got=got)
-    for before, after in pairwise(seen):
-        rise = (whole(after.remaining) or 0) - (whole(before.remaining) or 0)
-        if rise == 0 or (rise > 0 and after.reset == before.reset):  # another reset: the window restarted
-            got = f"{after.remaining} after {before.remaining}"
+    for name, value in (pair for values in seen for pair in zip(names, values, strict=True)):
+        if whole(value) is None:
+            got = "no such header" if value is None else quoted(value)
+            raise Violation(f"{name} on every answer of /api", expected="a whole number", got=got)
+    for (_, before, old_reset), (_, after, reset) in pairwise(seen):
+        rise = (whole(after) or 0) - (whole(before) or 0)
+        if rise == 0 or (rise > 0 and reset == old_reset):  # another reset: the window restarted
+            got = f"{after} after {before}"
             raise Violation("X-RateLimit-Remaining after another call", expected="less than before", got=got)
-    most, left = seen[-1].limit, seen[-1].remaining
+    most, left, _ = seen[-1]
     if (whole(left) or 0) > (whole(most) or 0):
         return Finding(Verdict.WARNING, f"{left} calls remain of {most}", exit=Exit.FAILED_FOR_GOOD)
     return f"{left} of {most} calls left"

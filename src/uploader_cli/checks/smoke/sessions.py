@@ -89,9 +89,7 @@ def session_bad_input(site: Site) -> None:
 )
 def validate(site: Site) -> None:
     """See docs/protocol.md section 1: a valid file, and an empty one."""
-    limits = site.once(terms).limits
-    ending = "mp4" if limits.allowed_types & {"*", "mp4"} else min(limits.allowed_types)
-    name = f"a.{ending}"
+    name, _ = file_of(site, "validated")
     good = {"name": name, "size": 1, "type": content_type(name)}
     answer = answered(site.call("POST", "/api/upload/validate", json={"files": [good]}), "validating a good file", 200)
     body = shaped(answer.body, "the validation", "valid: true, files: list, timestamp: time")

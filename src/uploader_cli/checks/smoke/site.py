@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from uploader_cli import errors
 from uploader_cli.checks.smoke.expect import NotOffered, OutOfCalls, Prevented, Violation, said
@@ -27,14 +27,6 @@ PATIENCE = 10.0  # seconds to wait for expected events, which usually arrive wit
 Value = TypeVar("Value")
 
 
-class Metered(NamedTuple):
-    """The rate limit headers of a counted response; None for a missing one."""
-
-    limit: str | None
-    remaining: str | None
-    reset: str | None
-
-
 class Site(Target):
     """A server in one run. Counted requests never exceed the budget."""
 
@@ -46,8 +38,8 @@ class Site(Target):
         self.answered = self.speaks = False  # whether there was any response, and one of an upload server
         self.admitted: set[bool] = set()
         """Whether counted requests with our own token were accepted, or got 401 or 403."""
-        self.meter: list[Metered | None] = []
-        """The rate limit headers of each counted request, in order of their starts; None without a response."""
+        self.meter: list[Mapping[str, str] | None] = []
+        """The headers of the response to each counted request, in order of their starts; None without a response."""
         self.limited = ""  # after a 429, when requests are accepted again
         self.gone = False  # whether the server no longer answers
         self.sessions: set[str] = set()  # created sessions that have not ended
@@ -156,11 +148,9 @@ class Site(Target):
         return self.remaining - len(self.sessions) - len(self.uploads) - files
 
     def _note(self, answer: Answer, place: int) -> None:
-        names = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
-        metered = Metered(*(answer.headers.get(name) for name in names))
-        self.meter[place] = metered
+        self.meter[place] = answer.headers
         if place == len(self.meter) - 1:  # a longer request has older numbers
-            self._remaining = whole(metered.remaining)
+            self._remaining = whole(answer.headers.get("X-RateLimit-Remaining"))
         if self.settings.tus_endpoint:
             self.speaks |= is_tus(answer)
         else:

@@ -61,7 +61,7 @@ def ask(
         may_refuse=True,
         leaves=method == "POST",
     )
-    stored = answer.headers.get("Upload-File-Id") if not site.settings.tus_endpoint else None
+    stored = _stored_id(site, answer)
     if answer.ok and stored and method in ("POST", "PATCH"):
         site.uploads.discard(url)
         if method == "PATCH":
@@ -69,6 +69,10 @@ def ask(
         where = answer.headers.get("Content-Location", "")
         site.files[stored] = where if where.startswith("/") else ""
     return answer
+
+
+def _stored_id(site: Site, answer: Answer) -> str:
+    return "" if site.settings.tus_endpoint else answer.headers.get("Upload-File-Id", "")
 
 
 def create(
@@ -113,8 +117,7 @@ def created(
         return "", answer
     if in_session and headers.get("Upload-Concat") != "partial":  # refused uploads and parts of a file need no space
         site.slots.pop()
-    stored = answer.headers.get("Upload-File-Id") if not site.settings.tus_endpoint else None
-    if stored:
+    if stored := _stored_id(site, answer):
         site.tus_files[stored] = url
     else:
         site.uploads.add(url)
