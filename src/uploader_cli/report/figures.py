@@ -13,7 +13,7 @@ from uploader_cli.render.words import clock, plural
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from uploader_cli.report.spool import Row
+    from uploader_cli.report.recorder import Row
 
 SLOWEST, EXAMPLES = 20, 5  # maximum slowest files, and failed files with one cause, that are listed
 POINTS, LEAST_POINTS = 100, 10  # points of a curve

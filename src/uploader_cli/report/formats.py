@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from uploader_cli.report.spool import Row, Spool
+    from uploader_cli.report.recorder import Row, Spool
 
 COLUMNS: tuple[str, ...] = ("file", "path", "path_b64", "relative_path", "outcome", "size", "bytes", "session")
 COLUMNS += ("attempts", "seconds", "server_id", "location", "checksum", "verified", "code", "message", "retryable")

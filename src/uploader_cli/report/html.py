@@ -19,7 +19,7 @@ from uploader_cli.report.figures import EXAMPLES, Figures
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from uploader_cli.report.spool import Row, Spool
+    from uploader_cli.report.recorder import Row, Spool
 
 LONGEST, MOST_NOTES = 300, 30  # maximum characters of a text, and rows of incidents and of warnings
 WIDE, HIGH = 1000, 100  # units of a plot, which is stretched to its place

@@ -12,7 +12,7 @@ from uploader_cli.report.figures import verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from uploader_cli.report.spool import Row, Spool
+    from uploader_cli.report.recorder import Row, Spool
 
 MOST = 50  # maximum failed files, and renamed ones, listed: GitHub limits a step's summary to 1 MiB
 _LONGEST = 300

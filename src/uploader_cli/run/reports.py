@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.report.document import RunFacts
     from uploader_cli.report.prometheus import MetricsFile
-    from uploader_cli.report.recorder import Notices, Output, Recorder
-    from uploader_cli.report.spool import Spool
+    from uploader_cli.report.recorder import Notices, Output, Recorder, Spool
     from uploader_cli.settings import Settings
     from uploader_cli.settings.values import ReportFile
     from uploader_cli.transfer.journal import RunHandle

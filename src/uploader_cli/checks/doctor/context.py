@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_cli.checks.target import Target
-from uploader_cli.core.protocol import as_object
+from uploader_cli.core.protocol import as_object, parse_limits
 from uploader_cli.core.tus import Capabilities, parse_capabilities
 from uploader_cli.transfer.pacing import retry_after
 
@@ -76,6 +76,14 @@ class Context(Target):
             return self.settings.tus_endpoint
         offered = parse_capabilities(as_object(self.health.answer.body).get("tus"), self.settings.server)
         return offered.endpoint if offered is not None else None
+
+    @property
+    def max_size(self) -> int | None:
+        """The server's limit for one file in bytes, if known."""
+        if self.tus is not None and self.tus.max_size is not None:
+            return self.tus.max_size
+        limits = parse_limits(as_object(self.health.answer.body).get("limits")) if self.health is not None else None
+        return limits.max_file_size if limits is not None else None
 
     def call(
         self,

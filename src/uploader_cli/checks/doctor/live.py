@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.checks.check import Finding, check, passed, warning
-from uploader_cli.checks.doctor.sessions import GIVE_TOKEN, OTHER_TOKEN
+from uploader_cli.checks.doctor.uploads import GIVE_TOKEN, OTHER_TOKEN
 from uploader_cli.checks.target import Listener
 from uploader_cli.core.events import ChannelReason, Transport
 

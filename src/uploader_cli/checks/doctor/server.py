@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.checks.check import Finding, check, failed, passed, sentence, skipped, warning
 from uploader_cli.checks.doctor.context import ANSWER_LIMIT
-from uploader_cli.checks.doctor.sessions import GIVE_TOKEN, OTHER_TOKEN
+from uploader_cli.checks.doctor.uploads import GIVE_TOKEN, OTHER_TOKEN
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_http_date, parse_limits, parse_time, text
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock as hours
