@@ -113,8 +113,8 @@ MUTANTS = (
     Mutant(
         "a failed run is a success in the metrics",
         REPORT + "prometheus.py",
-        "if code == Exit.OK:",
-        "if code is not None:",
+        "ended if code == Exit.OK else",
+        "ended if code is not None else",
         "cli/test_metrics_file.py",
     ),
     Mutant(

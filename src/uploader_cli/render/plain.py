@@ -82,11 +82,9 @@ class PlainView(Observer):
                 self._stage(event, state.analysis, now)
             case ev.RunWarning(ev.WarningCode.RECOVERED):
                 self._say(f"✓ {_brief(event.text)}", kind="recovery")
-            case ev.RunWarning(ev.WarningCode.DEADLINE | ev.WarningCode.RUN_ENDED) if self._annotated:
-                pass
             case ev.RunWarning(ev.WarningCode.DEADLINE):
                 pass  # the summary names it
-            case ev.RunWarning():
+            case ev.RunWarning() if not (self._annotated and event.code is ev.WarningCode.RUN_ENDED):
                 self._say(f"warning: {_brief(event.text)}", kind="warning", wrong=True)
 
     def refresh(self, state: ProgressState, now: float) -> None:

@@ -44,31 +44,27 @@ def _header(head: dict[str, Any], width: int) -> Iterator[Row]:
     (glyph, words), counts, metrics = verdict(head), head["counts"], head.get("metrics") or {}
     for mark, line in zip_longest([f"{glyph} "], wrap(words, width - 2), fillvalue="  "):
         yield [(mark, "bold green" if head["ok"] else "bold red"), (line, "bold")]
-    numbers = [size(head["bytes"])]
-    if head.get("seconds") is not None:
-        numbers[0] += f" in {span(head['seconds'])}"
-    if head.get("rate"):
-        numbers.append(f"{rate(head['rate'])} on average")
-    if counts["skipped"]:
-        numbers.append(f"{counts['skipped']:,} skipped")
-    if metrics.get("calls"):
-        numbers.append(f"{metrics['calls']:,} requests")
-    if metrics.get("retries"):
-        numbers.append(f"{metrics['retries']:,} retried")
-    if head.get("bottleneck"):
-        numbers.append(f"limited by {limit(head)}")
+    took = f" in {span(head['seconds'])}" if head.get("seconds") is not None else ""
+    numbers = [
+        size(head["bytes"]) + took,
+        f"{rate(head['rate'])} on average" if head.get("rate") else "",
+        f"{counts['skipped']:,} skipped" if counts["skipped"] else "",
+        f"{metrics['calls']:,} requests" if metrics.get("calls") else "",
+        f"{metrics['retries']:,} retried" if metrics.get("retries") else "",
+        f"limited by {limit(head)}" if head.get("bottleneck") else "",
+    ]
     yield from _wrapped(numbers, width)
-    about = [f"to {safe(head['server'] or 'several servers')}", f"run {safe(head['run'])}" if head["run"] else ""]
-    about.append(f"exit code {head['exit_code']} ({MEANINGS.get(head['exit_code'], 'complete')})")
-    yield from _wrapped([part for part in about if part], width, "dim")
+    where, run = safe(head["server"] or "several servers"), f"run {safe(head['run'])}" if head["run"] else ""
+    end = f"exit code {head['exit_code']} ({MEANINGS.get(head['exit_code'], 'complete')})"
+    yield from _wrapped([f"to {where}", run, end], width, "dim")
     for note in filter(None, (head.get("trouble"), *head.get("missing", ()))):
         yield [("! ", "yellow"), (safe(note), "")]
 
 
 def _wrapped(parts: Sequence[str], width: int, style: str = "") -> Iterator[Row]:
-    """Join the parts with dots, in as many rows as they need."""
+    """Join the parts that are not empty with dots, in as many rows as they need."""
     line = ""
-    for part in parts:
+    for part in filter(None, parts):
         joined = f"{line} · {part}" if line else part
         if line and cells(joined) > width - 2:
             yield [(f"  {line}", style)]

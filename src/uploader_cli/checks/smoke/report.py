@@ -26,12 +26,9 @@ MOST_LEFT = 5  # maximum objects left on the server that are listed, unless `ver
 
 def counts(result: Result, *, strict: bool) -> bool:
     """Return True if this result makes the run fail."""
-    match result.verdict:
-        case Verdict.PASS | Verdict.NOT_OFFERED | Verdict.SKIPPED:
-            return False
-        case Verdict.WARNING:
-            return strict
-    return result.check.required or strict
+    if result.verdict in (Verdict.PASS, Verdict.NOT_OFFERED, Verdict.SKIPPED):
+        return False
+    return strict or (result.check.required and result.verdict is not Verdict.WARNING)
 
 
 def exit_of(results: Sequence[Result], *, strict: bool, speaks: bool, refused: bool) -> Exit:
@@ -204,12 +201,8 @@ def junit(report: Report, when: datetime) -> Iterator[str]:
     tags = [_tag(result, strict=report.strict) for result in report.results]
     names = {"failures": "failure", "errors": "error", "skipped": "skipped"}
     numbers = {"tests": len(tags), **{name: tags.count(tag) for name, tag in names.items()}}
-    properties = {
-        "server": report.server,
-        "calls": report.calls,
-        "budget": report.budget,
-        "exit_code": int(report.exit_code),
-    }
+    properties = {name: getattr(report, name) for name in ("server", "calls", "budget")}
+    properties["exit_code"] = int(report.exit_code)
     yield xml.BEGIN
     yield xml.opening(0, "uploader smoke", when.isoformat(), report.seconds, numbers, properties)
     notes = []
