@@ -631,7 +631,7 @@ MUTANTS = (
     ),
     Mutant(
         "a resumed file counts as taken",
-        "src/uploader_cli/transfer/checks.py",
+        "src/uploader_cli/transfer/compare.py",
         "if item is None or claim.state is ClaimState.RESUME:",
         "if item is None:",
         "cli/test_upload_if_exists.py",
@@ -683,7 +683,7 @@ MUTANTS = (
     ),
     Mutant(
         "a resumed file is hashed from its offset on",
-        TRANSFER + "digests.py",
+        TRANSFER + "content.py",
         "if prefix.length < end:",
         "if False:",
         "cli/test_upload_digest.py",

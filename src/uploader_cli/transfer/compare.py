@@ -1,45 +1,314 @@
-"""Compare local files with those on the server, for `uploader check` (docs/protocol.md, section 9)."""
+"""Compare files with the journal and the server: before they are sent, after that, and for `uploader check`."""
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain, islice
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from urllib.parse import unquote
 
+from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import CheckResult
+from uploader_cli.core.events import CheckResult, FailureCode, SkipReason, WarningCode
 from uploader_cli.core.jobs import FIRST_JOBS
+from uploader_cli.core.packs import Found
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import utf8
-from uploader_cli.errors import FileError, UsageError
-from uploader_cli.transfer.api import LookedUp, stored_path
-from uploader_cli.transfer.bodies import hash_range
-from uploader_cli.transfer.checks import looked_up
+from uploader_cli.transfer.api import NO_ANSWER, LookedUp, stored_path
+from uploader_cli.transfer.content import open_unchanged, sha256_of
+from uploader_cli.transfer.job import Outcome, failed
+from uploader_cli.transfer.journal import ClaimState, Stored
 from uploader_cli.transfer.retry import Tries
+from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
-    from uploader_cli.core.packs import Found, LookupOffer
+    from uploader_cli.core.packs import LookupOffer
+    from uploader_cli.core.plan import Limits
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.bodies import OnRead
+    from uploader_cli.transfer.content import Digests, OnRead
+    from uploader_cli.transfer.journal import Claim
     from uploader_cli.transfer.journal.reading import History
+    from uploader_cli.transfer.sessions import Context
 
     Item: TypeAlias = LocalFile | ev.FileFailed | ev.FileSkipped
     Result: TypeAlias = ev.CheckFile | ev.FileFailed | ev.FileSkipped
+    Picked = list[tuple[LocalFile, Claim]]
 
 A = TypeVar("A")
 B = TypeVar("B")
+T = TypeVar("T")
 
 AHEAD = 256  # most files whose comparisons run or wait
+NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.ProxyUnauthorized, errors.DiskFull)
+"""Errors that end the run, whatever was asked."""
+MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may have stored it, or not"
+
+
+class Checks:
+    """Check groups of files in the workers, each with the worker's own `Api`."""
+
+    def __init__(self, context: Context, limits: Limits, lookups: LookupOffer | None = None) -> None:
+        self._context, self._limits, self._lookups = context, limits, lookups
+        self._warned: set[WarningCode] = set()
+
+    def pick(self, api: Api, files: Sequence[LocalFile], *, pack: bool = False) -> Picked:
+        """Claim files and return those to send, with `pack` in one pack. End the others."""
+        context, ended = self._context, list[Outcome]()
+        if context.run.again and self._lookups is not None:
+            files = self._not_stored(api, files, self._lookups)
+        if context.settings.skip_existing:
+            files = self._missing(api, files)
+        if not pack:  # a pack reads its files at once
+            files = _readable(files, ended)
+        picked: Picked = []
+        for file, claim, there in self._claimed(api, files, pack=pack):
+            ends = self._settled(api, file, claim)
+            if ends is None:
+                picked.append((file, claim))
+            elif ends.error is not None:
+                ended.append(ends)
+            else:
+                self._skip(file, there, claim.receipt)
+        if context.settings.if_exists == "fail":
+            picked = self._free(api, picked, ended)
+        context.ledger.end(ended)
+        return picked
+
+    def _claimed(
+        self, api: Api, files: Sequence[LocalFile], *, pack: bool
+    ) -> Iterator[tuple[LocalFile, Claim, bool | None]]:
+        """Yield the claim of each file, and whether the server has one that this run has sent (None: unknown)."""
+        run = self._context.run
+        claims = list(zip(files, run.claim(files, pack=pack), strict=True))
+        sent = [(file, claim.receipt) for file, claim in claims if claim.state is ClaimState.DONE]
+        there = {file.file: found for (file, _), found in zip(sent, self._on_server(api, sent), strict=True)}
+        lost = [file for file, _ in sent if there[file.file] is False]
+        if lost:
+            text = f"{utf8(lost[0].path)} was uploaded and is not on the server any more: it is sent again"
+            self._warn_once(WarningCode.FILE_LOST, text)
+            run.forget(lost)
+        again = iter(run.claim(lost, pack=pack))
+        for file, claim in claims:
+            known = there.get(file.file, True)
+            yield file, next(again) if known is False else claim, known
+
+    def _settled(self, api: Api, file: LocalFile, claim: Claim) -> Outcome | None:
+        """Return the outcome of a file that is not sent."""
+        match claim.state:
+            case ClaimState.DONE:
+                done, verify = claim.receipt, self._context.settings.verify
+                if done is None or not verify or (done.verified and done.checksum is not None):
+                    return Outcome(file)
+                outcome = Outcome(file, server_id=done.server_id, location=done.location, verified=done.verified)
+                return self._verified(api, outcome)
+            case ClaimState.BUSY:
+                return failed(file, FailureCode.IN_USE, "another run is uploading this file now", retryable=True)
+            case ClaimState.UNKNOWN:
+                return self._unknown(api, file)
+            case ClaimState.CHANGED if file.upload_url:
+                words = f"{utf8(file.path)} has changed since an earlier upload of it to the same URL"
+                return failed(file, FailureCode.CHANGED, f"{words}: ask the service for a new upload URL")
+            case ClaimState.CHANGED:
+                text = f"{utf8(file.path)} has changed since an earlier upload of it: it is sent from the beginning"
+                self._context.warn(WarningCode.FILE_CHANGED, text)
+        return None
+
+    def _unknown(self, api: Api, file: LocalFile) -> Outcome | None:
+        """Ask whether the file is stored before it is sent again (docs/protocol.md, section 3.15)."""
+        run, settings = self._context.run, self._context.settings
+        if not settings.resend_unknown:
+            if not self._limits.relative_paths:
+                return Outcome(file, errors.OutcomeUnknown(MAY_BE_STORED))
+            category, check = file.category or settings.category, self._context.stop.check
+            try:
+                found = self._ask(lambda: equal_on_server(api, category, file, check))
+            except NO_OUTCOME:
+                raise
+            except errors.UploaderError as error:
+                return Outcome(file, errors.OutcomeUnknown(MAY_BE_STORED) if says_nothing(error) else error)
+            if found is not None:
+                run.completed([_receipt(found)])
+                return found
+        run.certain([file])
+        return None
+
+    def _missing(self, api: Api, files: Sequence[LocalFile]) -> list[LocalFile]:
+        """Skip the files that are on the server, or were sent at some time; return the others (`--skip-existing`)."""
+        context, trusts = self._context, self._context.settings.trust_receipts
+        receipts, missing = list(zip(files, context.run.receipts(files), strict=True)), []
+        for (file, receipt), there in zip(receipts, self._on_server(api, receipts), strict=True):
+            context.stop.check()
+            if there or (there is None and receipt is not None and trusts):
+                self._skip(file, there, receipt)
+            else:
+                missing.append(file)
+        if not self._limits.relative_paths and not trusts:
+            text = (
+                "--skip-existing: the server can be asked only for files whose receipts say where they are; others are"
+            )
+            self._warn_once(WarningCode.RECEIPTS_ONLY, f"{text} sent (--trust-receipts skips those with a receipt)")
+        return missing
+
+    def _not_stored(self, api: Api, files: Sequence[LocalFile], offer: LookupOffer) -> list[LocalFile]:
+        """End the files that an earlier try has stored, as far as a lookup knows; return the others."""
+        left, ended = list[LocalFile](), list[Outcome]()
+        answer = self._asked(lambda: api.lookup(offer, [self._looked_up(file) for file in files]))
+        for file, found in zip(files, answer or [None] * len(files), strict=True):
+            if found is not None and _has_bytes(found, file, self._context.stop.check):
+                ended.append(Outcome(file, None, None, found.location, None, found.sha256, verified=True))
+            else:
+                left.append(file)
+        self._context.ledger.end(ended)
+        return left
+
+    def _skip(self, file: LocalFile, there: bool | None, receipt: Stored | None) -> None:
+        """Leave out a file that is on the server: `there`, or by its receipt alone."""
+        context, sha256, where = self._context, None, receipt.location if receipt is not None else None
+        if where is None and self._limits.relative_paths:
+            where = stored_path(file.category or context.settings.category, utf8(file.relative_path))
+        if context.digests is not None:
+            sha256 = (receipt.checksum if receipt is not None else None) or _digest(file, context.stop.check)
+        context.ledger.skip(file, SkipReason.PRESENT if there else SkipReason.RECEIPT, where, sha256)
+
+    def _free(self, api: Api, files: Picked, ended: list[Outcome]) -> Picked:
+        """Return the files whose names are free on the server; add the outcomes of the others to `ended`.
+
+        A file whose upload is resumed was checked before; now its own upload may be there.
+        """
+        offer = self._lookups
+        assert offer is not None  # noqa: S101 - see `check_offer`
+        asked, free = [self._looked_up(file) for file, _ in files], []
+        there = self._ask(lambda: api.lookup(offer, asked))
+        for (file, claim), one, item in zip(files, asked, there, strict=True):
+            if item is None or claim.state is ClaimState.RESUME:
+                free.append((file, claim))
+            else:
+                text = f"{one.category}/{one.path} exists on the server (--if-exists fail)"
+                ended.append(failed(file, FailureCode.EXISTS, text))
+        return free
+
+    def _looked_up(self, file: LocalFile, receipt: Stored | None = None) -> LookedUp:
+        return _looked_up(file, self._context.settings.category, receipt)
+
+    def _on_server(self, api: Api, files: Sequence[tuple[LocalFile, Stored | None]]) -> Iterator[bool | None]:
+        """Yield whether the server has each file with the bytes of its receipt; None for unknown.
+
+        Use one lookup for a group where offered, else one call for each path or receipt.
+        """
+        if not self._limits.relative_paths:
+            for file, receipt in files:
+                yield self._by_receipt(api, file, receipt.location if receipt is not None else None)
+            return
+        offer, asked = self._lookups, [self._looked_up(*item) for item in files]
+        answer = self._asked(lambda: api.lookup(offer, asked)) if offer is not None else None
+        for number, (file, receipt) in enumerate(files):
+            item: Found | Literal[False] | None = None if answer is None else answer[number] or False
+            unsure = isinstance(item, Found) and item.size == file.size and item.sha256 is None
+            if offer is None or (unsure and receipt is None):  # a lookup computes no digest
+                item = self._stored(api, stored_path(asked[number].category, asked[number].path))
+            yield self._is_equal(file, receipt, item) if isinstance(item, Found) else item
+
+    def _by_receipt(self, api: Api, file: LocalFile, where: str | None) -> bool | None:
+        if where is None:
+            return None
+        settings = self._context.settings
+        if settings.foreign and where.startswith("http"):  # else the path of a Content-Location
+            # Not retried: many servers answer 404 for a finished upload, and each retry would wait longer.
+            position = self._asked(lambda: TusClient(api, settings.target_url).head(where), at_most=0)
+            return None if position is None else position.offset == file.size
+        found = self._stored(api, where)
+        return found.size in (None, file.size) if isinstance(found, Found) else found
+
+    def _stored(self, api: Api, where: str) -> Found | Literal[False] | None:
+        """Return False for a file that is not stored, None without an answer."""
+        return self._asked(lambda: api.stored(where) or False)
+
+    def _is_equal(self, file: LocalFile, receipt: Stored | None, found: Found) -> bool:
+        """Compare size and digest. A receipt's digest saves reading the file."""
+        if found.size != file.size or found.sha256 is None:
+            return found.size == file.size
+        known = receipt.checksum if receipt is not None else None
+        return found.sha256 == (_digest(file, self._context.stop.check) if known is None else known)
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        """Repeat a question while that can help; wait for a digest in computation."""
+        return Tries(self._context.retry).run(call)
+
+    def _asked(self, call: Callable[[], T], at_most: int | None = None) -> T | None:
+        """Return the answer, or None without one. Raise what ends the run."""
+        try:
+            return self._ask(call) if at_most is None else self._context.retry.run(call, at_most=at_most)
+        except NO_OUTCOME:
+            raise
+        except errors.UploaderError:
+            return None
+
+    def finish(self, api: Api, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Write the receipts of stored files first, then hash and verify: a kill meanwhile sends no file again."""
+        run, digests, verify = self._context.run, self._context.digests, self._context.settings.verify
+        if digests is not None:
+            outcomes = [replace(outcome, digest=digests.known(outcome.file)) for outcome in outcomes]
+        stored = [_receipt(outcome, verify=verify) for outcome in outcomes if outcome.error is None]
+        if stored:
+            run.completed(stored)
+        if digests is not None:
+            outcomes = [self._hashed(digests, outcome) for outcome in outcomes]
+        return [self._verified(api, outcome) if verify and outcome.error is None else outcome for outcome in outcomes]
+
+    def _hashed(self, digests: Digests, outcome: Outcome) -> Outcome:
+        """Return the outcome with the digest of a stored file."""
+        try:
+            if outcome.error is None and outcome.sha256 is None:
+                outcome = replace(outcome, digest=digests.complete(outcome.file))
+                self._context.run.completed([_receipt(outcome, verify=self._context.settings.verify)])
+        except errors.FileError as error:
+            outcome = replace(outcome, error=error)
+        digests.forget(outcome.file)
+        return outcome
+
+    def _verified(self, api: Api, outcome: Outcome) -> Outcome:
+        """Compare the stored bytes with the file on disk and return the new outcome."""
+        context, file = self._context, outcome.file
+        where = outcome.readable or outcome.location
+        if outcome.checksum is not None:
+            return outcome
+        try:
+            mine = outcome.digest or sha256_of(file, context.stop.check)
+            equal = self._ask(lambda: _compare(api, where, mine, file.size)) if where else None
+        except NO_OUTCOME:
+            raise
+        except errors.UploaderError as error:
+            error.retryable = error.retryable or not isinstance(error, errors.FileError)
+            return replace(outcome, error=error)
+        if equal is None:
+            text = "--verify: this server gives no way to read a stored file or its digest"
+            self._warn_once(WarningCode.UNVERIFIABLE, text)
+            return outcome
+        if not equal:
+            return failed(file, FailureCode.INTEGRITY, "what the server has is not what was read (SHA-256 differs)")
+        outcome = replace(outcome, checksum=mine, verified=True)
+        context.run.completed([_receipt(outcome)])
+        return outcome
+
+    def _warn_once(self, code: WarningCode, text: str) -> None:
+        if code not in self._warned:
+            self._warned.add(code)
+            self._context.warn(code, text)
 
 
 class Comparison:
-    """Compares files in threads with a connection each. Memory does not grow with the number of files."""
+    """Compare files for `uploader check`, in threads with a connection each (docs/protocol.md, section 9).
+
+    Memory does not grow with the number of files.
+    """
 
     def __init__(
         self, api: Api, offer: LookupOffer, settings: Settings, history: History | None, on_read: OnRead | None = None
@@ -82,7 +351,7 @@ class Comparison:
         files = [item for item in group if isinstance(item, LocalFile)]
         receipts = self._history.receipts(files) if self._history is not None else [None] * len(files)
         known = zip(files, receipts, strict=True)
-        found = iter(self._ask_for([looked_up(file, file.category or self._own, receipt) for file, receipt in known]))
+        found = iter(self._ask_for([_looked_up(file, self._own, receipt) for file, receipt in known]))
         return [(item, next(found) if isinstance(item, LocalFile) else None) for item in group]
 
     def _compare(self, asked: tuple[Item, Found | None]) -> Result:
@@ -93,27 +362,29 @@ class Comparison:
         if found is not None and self._on_read is not None:
             try:
                 found, same = self._by_content(file, found, self._on_read)
-            except FileError as error:
+            except errors.FileError as error:
                 return ev.FileFailed(file.file, file.path, error.code, str(error), error.retryable)
         result = CheckResult.MISSING if found is None else CheckResult.SAME if same else CheckResult.DIFFERENT
         size, location = (found.size, found.location) if found is not None else (None, None)
-        return ev.CheckFile(file.file, file.path, file.size, _name(file), result, size, location)
+        return ev.CheckFile(file.file, file.path, file.size, utf8(file.relative_path), result, size, location)
 
     def _by_content(self, file: LocalFile, found: Found, on_read: OnRead) -> tuple[Found | None, bool]:
         """Return the stored file, and whether its bytes are equal. One under another name is found by its digest."""
-        theirs, where = found.sha256, found.location or stored_path(file.category or self._own, _name(file))
-        mine = hash_range(file, 0, file.size, "sha256", check=self._api.retry.stop.check, on_read=on_read).hex()
+        own, theirs = _looked_up(file, self._own), found.sha256
+        mine = sha256_of(file, self._api.retry.stop.check, on_read=on_read)
         if theirs is None and found.size == file.size:
-            api = self._own_api()
+            api, where = self._own_api(), found.location or stored_path(own.category, own.path)
             there = Tries(api.retry).run(lambda: api.stored(where))  # the server computes the digest
             if there is None:
                 return None, False
             theirs = there.sha256
             if theirs is None:
-                raise UsageError("--digest: the server gives no digests", hint="leave it out: sizes are compared")
+                raise errors.UsageError(
+                    "--digest: the server gives no digests", hint="leave it out: sizes are compared"
+                )
         if (found.size, theirs) == (file.size, mine):
             return found, True
-        (other,) = self._ask_for([LookedUp(file.category or self._own, _name(file), file.size, mine)])
+        (other,) = self._ask_for([own._replace(sha256=mine)])
         if other is not None and (other.size, other.sha256) == (file.size, mine):
             return other, True
         return found, False
@@ -131,6 +402,77 @@ class Comparison:
         return api
 
 
-def _name(file: LocalFile) -> str:
-    """Return the file's path below the category."""
-    return utf8(file.relative_path)
+def _looked_up(file: LocalFile, own: str, receipt: Stored | None = None) -> LookedUp:
+    """Return how to look up a file, by default in the category `own`.
+
+    The path of a receipt has precedence: the server may have renamed the file.
+    """
+    category, location = file.category or own, (receipt.location if receipt is not None else None) or ""
+    root = stored_path(category, "")
+    path = unquote(location.removeprefix(root)) if location.startswith(root) else utf8(file.relative_path)
+    return LookedUp(category, path, file.size)
+
+
+def _readable(files: Sequence[LocalFile], ended: list[Outcome]) -> list[LocalFile]:
+    """Return the files that can be read; add the outcomes of the others to `ended`."""
+    readable = []
+    for file in files:
+        try:
+            if not file.once:
+                open_unchanged(file).close()
+        except errors.FileError as error:
+            ended.append(Outcome(file, error))
+        else:
+            readable.append(file)
+    return readable
+
+
+def says_nothing(error: errors.UploaderError) -> bool:
+    """Return whether the server refuses for good to say what is stored."""
+    refused = isinstance(error, errors.AnswerError) and error.status not in NO_ANSWER
+    return refused or isinstance(error, errors.ProtocolError)
+
+
+def equal_on_server(api: Api, category: str, file: LocalFile, check: Callable[[], None]) -> Outcome | None:
+    """Return the outcome of a file whose bytes the server has under its path, else None. Raise what the call raises.
+
+    For servers that keep relative paths.
+    """
+    where = stored_path(category, utf8(file.relative_path))
+    found = api.stored(where)
+    if found is None or not _has_bytes(found, file, check):
+        return None
+    return Outcome(file, location=where, checksum=found.sha256, verified=True)
+
+
+def _has_bytes(found: Found, file: LocalFile, check: Callable[[], None]) -> bool:
+    """Compare size and digest; a digest that the server does not know is not equal."""
+    return found.size == file.size and found.sha256 is not None and found.sha256 == _digest(file, check)
+
+
+def _digest(file: LocalFile, check: Callable[[], None]) -> str | None:
+    """Return the hex SHA-256; None for a file that can't be read unchanged."""
+    try:
+        return sha256_of(file, check)
+    except errors.FileError:
+        return None
+
+
+def _receipt(outcome: Outcome, *, verify: bool = False) -> Stored:
+    """Return the receipt, with `verify` without a digest that was not compared: a resumed run verifies the file."""
+    where, sha256 = outcome.location or outcome.readable, outcome.checksum if verify else outcome.sha256
+    return Stored(outcome.file, outcome.server_id, where, sha256, outcome.verified)
+
+
+def _compare(api: Api, where: str, mine: str, size: int) -> bool | None:
+    """Compare the stored digest or bytes with `mine`; None where the server offers neither."""
+    found = None
+    try:
+        found = api.stored(where)
+    except errors.UploaderError as error:
+        if not says_nothing(error):
+            raise
+    if found is not None and found.sha256 is not None:
+        return found.size in (None, size) and found.sha256 == mine
+    theirs = hashlib.sha256()
+    return theirs.hexdigest() == mine if api.read_back(where, theirs.update) else None

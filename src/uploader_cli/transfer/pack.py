@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,7 +9,8 @@ from uploader_cli import errors
 from uploader_cli.core import packs
 from uploader_cli.core.events import FailureCode, WarningCode
 from uploader_cli.core.protocol import TAKEN, utf8
-from uploader_cli.transfer.bodies import Body, multipart, read_whole
+from uploader_cli.transfer.bodies import Body, multipart
+from uploader_cli.transfer.content import sha256_of
 from uploader_cli.transfer.job import Attempt, Outcome, ends_run
 from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.journal.reading import pack_position
@@ -63,13 +63,13 @@ class Pack:
             context.stop.sleep(_delay(self._tries))
         unread = []
         for file in files:
-            context.stop.check()
+            data = bytearray(file.size)
             try:
-                data = read_whole(file)
+                digest = sha256_of(file, context.stop.check, into=memoryview(data))
             except errors.FileError as error:
                 unread.append(Outcome(file, error))
             else:
-                self._entries.append(Entry(file, data, hashlib.sha256(data, usedforsecurity=False).hexdigest()))
+                self._entries.append(Entry(file, data, digest))
         if unread:
             yield unread
         if self._entries:

@@ -27,13 +27,11 @@ from uploader_cli.transfer.bodies import (
     HashedChunks,
     Piece,
     content_type,
-    ignore_read,
-    open_unchanged,
+    metadata_of,
 )
-from uploader_cli.transfer.content import PATIENCE, Stream
+from uploader_cli.transfer.content import PATIENCE, Stream, ignore_read, open_unchanged
 from uploader_cli.transfer.job import Outcome, ends_run, failed
 from uploader_cli.transfer.journal import ClaimState, PendingPart, PendingUpload
-from uploader_cli.transfer.metadata import metadata_of
 from uploader_cli.transfer.pool import Step
 from uploader_cli.transfer.retry import Tries
 
