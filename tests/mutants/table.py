@@ -631,7 +631,7 @@ MUTANTS = (
     ),
     Mutant(
         "a resumed file counts as taken",
-        "src/uploader_cli/transfer/compare.py",
+        "src/uploader_cli/transfer/checks.py",
         "if item is None or claim.state is ClaimState.RESUME:",
         "if item is None:",
         "cli/test_upload_if_exists.py",
@@ -690,7 +690,7 @@ MUTANTS = (
     ),
     Mutant(
         "check --digest compares sizes",
-        TRANSFER + "compare.py",
+        "src/uploader_cli/run/compare.py",
         "if (found.size, theirs) == (file.size, mine):",
         "if found.size == file.size:",
         "cli/test_check.py",

@@ -22,7 +22,7 @@ from uploader_cli.fleet import cluster as dask
 from uploader_cli.fleet import outcomes
 from uploader_cli.fleet.batches import Batch, BatchSize, cost, fields_of
 from uploader_cli.sources import absolute
-from uploader_cli.transfer.compare import Checks
+from uploader_cli.transfer.checks import Checks
 from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.journal import Stored
 from uploader_cli.transfer.scheduler import Engine

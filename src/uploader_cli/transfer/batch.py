@@ -16,7 +16,7 @@ from uploader_cli.core.protocol import paired, sent_name, utf8, wire_name
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
-from uploader_cli.transfer.compare import equal_on_server, says_nothing
+from uploader_cli.transfer.checks import equal_on_server, says_nothing
 from uploader_cli.transfer.job import Attempt, Outcome, ends_run, failed, not_stored
 from uploader_cli.transfer.retry import Tries
 from uploader_cli.transfer.sessions import Context, UploadSession, new_session

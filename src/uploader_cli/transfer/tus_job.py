@@ -110,9 +110,7 @@ class TusFile:
         self._upload = claim.upload or PendingUpload("")
         self.server_id = self._upload.server_id  # from the answer to the creation
         self._foreign = tus.context.settings.foreign  # without upload keys; joined parts remain
-        self.has_keys = (
-            not tus.context.settings.preset
-        )  # the service of a preset may not know metadata
+        self.has_keys = not tus.context.settings.preset  # the service of a preset may not know metadata
         self._begun, self._left = False, 0
         self._most_confirmed = self._most_sent = 0
         self._lock = threading.RLock()

@@ -1,22 +1,15 @@
-"""Compare files with the journal and the server: before they are sent, after that, and for `uploader check`."""
+"""Checks before and after a file is sent: claims, files on the server, verification."""
 
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import chain, islice
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import unquote
 
 from uploader_cli import errors
-from uploader_cli.core import events as ev
-from uploader_cli.core.events import CheckResult, FailureCode, SkipReason, WarningCode
-from uploader_cli.core.jobs import FIRST_JOBS
+from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
 from uploader_cli.core.packs import Found
-from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import utf8
 from uploader_cli.transfer.api import NO_ANSWER, LookedUp, stored_path
 from uploader_cli.transfer.content import open_unchanged, sha256_of
@@ -26,27 +19,19 @@ from uploader_cli.transfer.retry import Tries
 from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Callable, Iterator, Sequence
 
     from uploader_cli.core.packs import LookupOffer
-    from uploader_cli.core.plan import Limits
-    from uploader_cli.settings import Settings
+    from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.content import Digests, OnRead
+    from uploader_cli.transfer.content import Digests
     from uploader_cli.transfer.journal import Claim
-    from uploader_cli.transfer.journal.reading import History
     from uploader_cli.transfer.sessions import Context
 
-    Item: TypeAlias = LocalFile | ev.FileFailed | ev.FileSkipped
-    Result: TypeAlias = ev.CheckFile | ev.FileFailed | ev.FileSkipped
     Picked = list[tuple[LocalFile, Claim]]
 
-A = TypeVar("A")
-B = TypeVar("B")
 T = TypeVar("T")
 
-AHEAD = 256  # most files whose comparisons run or wait
 NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.ProxyUnauthorized, errors.DiskFull)
 """Errors that end the run, whatever was asked."""
 MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may have stored it, or not"
@@ -159,7 +144,7 @@ class Checks:
 
     def _not_stored(self, api: Api, files: Sequence[LocalFile], offer: LookupOffer) -> list[LocalFile]:
         """End the files that an earlier try has stored, as far as a lookup knows; return the others."""
-        left, ended = list[LocalFile](), list[Outcome]()
+        left, ended = [], []
         answer = self._asked(lambda: api.lookup(offer, [self._looked_up(file) for file in files]))
         for file, found in zip(files, answer or [None] * len(files), strict=True):
             if found is not None and _has_bytes(found, file, self._context.stop.check):
@@ -196,7 +181,7 @@ class Checks:
         return free
 
     def _looked_up(self, file: LocalFile, receipt: Stored | None = None) -> LookedUp:
-        return _looked_up(file, self._context.settings.category, receipt)
+        return looked_up(file, self._context.settings.category, receipt)
 
     def _on_server(self, api: Api, files: Sequence[tuple[LocalFile, Stored | None]]) -> Iterator[bool | None]:
         """Yield whether the server has each file with the bytes of its receipt; None for unknown.
@@ -304,105 +289,7 @@ class Checks:
             self._context.warn(code, text)
 
 
-class Comparison:
-    """Compare files for `uploader check`, in threads with a connection each (docs/protocol.md, section 9).
-
-    Memory does not grow with the number of files.
-    """
-
-    def __init__(
-        self, api: Api, offer: LookupOffer, settings: Settings, history: History | None, on_read: OnRead | None = None
-    ) -> None:
-        """Compare sizes, with `on_read` also the SHA-256; it gets what is read. `close` ends the threads."""
-        self._api, self._offer, self._history, self._on_read = api, offer, history, on_read
-        self._own = settings.category
-        self._jobs = FIRST_JOBS if settings.jobs == "auto" else settings.jobs
-        self._pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="uploader-check")
-        self._thread = threading.local()
-        self._apis: list[Api] = []  # one per thread
-
-    def results(self, items: Iterable[Item]) -> Iterator[Result]:
-        """Yield the result of each file in order, and the other items as they are. Raise what ends the check."""
-        rest = iter(items)
-        groups = iter(lambda: list(islice(rest, self._offer.max_files)), [])
-        found = chain.from_iterable(self._in_order(self._look_up, groups, self._jobs))
-        return self._in_order(self._compare, found, AHEAD) if self._on_read else map(self._compare, found)
-
-    def close(self) -> None:
-        """End running calls and the threads."""
-        self._api.retry.stop.set()
-        for api in self._apis:
-            api.shut()
-        self._pool.shutdown(cancel_futures=True)
-        for api in self._apis:
-            api.close()
-
-    def _in_order(self, call: Callable[[A], B], items: Iterable[A], ahead: int) -> Iterator[B]:
-        """Yield `call(item)` of each item, computed in the threads, at most `ahead` in advance."""
-        running: deque[Future[B]] = deque()
-        for item in items:
-            running.append(self._pool.submit(call, item))
-            if len(running) > ahead:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-
-    def _look_up(self, group: Sequence[Item]) -> list[tuple[Item, Found | None]]:
-        files = [item for item in group if isinstance(item, LocalFile)]
-        receipts = self._history.receipts(files) if self._history is not None else [None] * len(files)
-        known = zip(files, receipts, strict=True)
-        found = iter(self._ask_for([_looked_up(file, self._own, receipt) for file, receipt in known]))
-        return [(item, next(found) if isinstance(item, LocalFile) else None) for item in group]
-
-    def _compare(self, asked: tuple[Item, Found | None]) -> Result:
-        file, found = asked
-        if not isinstance(file, LocalFile):
-            return file
-        same = found is not None and found.size == file.size
-        if found is not None and self._on_read is not None:
-            try:
-                found, same = self._by_content(file, found, self._on_read)
-            except errors.FileError as error:
-                return ev.FileFailed(file.file, file.path, error.code, str(error), error.retryable)
-        result = CheckResult.MISSING if found is None else CheckResult.SAME if same else CheckResult.DIFFERENT
-        size, location = (found.size, found.location) if found is not None else (None, None)
-        return ev.CheckFile(file.file, file.path, file.size, utf8(file.relative_path), result, size, location)
-
-    def _by_content(self, file: LocalFile, found: Found, on_read: OnRead) -> tuple[Found | None, bool]:
-        """Return the stored file, and whether its bytes are equal. One under another name is found by its digest."""
-        own, theirs = _looked_up(file, self._own), found.sha256
-        mine = sha256_of(file, self._api.retry.stop.check, on_read=on_read)
-        if theirs is None and found.size == file.size:
-            api, where = self._own_api(), found.location or stored_path(own.category, own.path)
-            there = Tries(api.retry).run(lambda: api.stored(where))  # the server computes the digest
-            if there is None:
-                return None, False
-            theirs = there.sha256
-            if theirs is None:
-                raise errors.UsageError(
-                    "--digest: the server gives no digests", hint="leave it out: sizes are compared"
-                )
-        if (found.size, theirs) == (file.size, mine):
-            return found, True
-        (other,) = self._ask_for([own._replace(sha256=mine)])
-        if other is not None and (other.size, other.sha256) == (file.size, mine):
-            return other, True
-        return found, False
-
-    def _ask_for(self, files: Sequence[LookedUp]) -> list[Found | None]:
-        api = self._own_api()
-        return Tries(api.retry).run(lambda: api.lookup(self._offer, files))
-
-    def _own_api(self) -> Api:
-        """Return the client of this thread."""
-        api: Api | None = getattr(self._thread, "api", None)
-        if api is None:
-            api = self._thread.api = self._api.another()
-            self._apis.append(api)
-        return api
-
-
-def _looked_up(file: LocalFile, own: str, receipt: Stored | None = None) -> LookedUp:
+def looked_up(file: LocalFile, own: str, receipt: Stored | None = None) -> LookedUp:
     """Return how to look up a file, by default in the category `own`.
 
     The path of a receipt has precedence: the server may have renamed the file.
