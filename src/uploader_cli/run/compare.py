@@ -29,8 +29,7 @@ from uploader_cli.run.rest_commands import client
 from uploader_cli.run.state import writable_state
 from uploader_cli.run.upload import history_of, select
 from uploader_cli.run.views import UNFOLDED, columns
-from uploader_cli.transfer.api import stored_path
-from uploader_cli.transfer.checks import looked_up
+from uploader_cli.transfer.checks import looked_up, place_of
 from uploader_cli.transfer.content import sha256_of
 from uploader_cli.transfer.retry import Tries
 
@@ -178,10 +177,10 @@ class Comparison:
 
     def _by_content(self, file: LocalFile, found: Found, on_read: OnRead) -> tuple[Found | None, bool]:
         """Return the stored file, and whether its bytes are equal. One under another name is found by its digest."""
-        own, theirs = looked_up(file, self._own), found.sha256
+        theirs, where = found.sha256, found.location or place_of(file, self._own)
         mine = sha256_of(file, self._api.retry.stop.check, on_read=on_read)
         if theirs is None and found.size == file.size:
-            api, where = self._own_api(), found.location or stored_path(own.category, own.path)
+            api = self._own_api()
             there = Tries(api.retry).run(lambda: api.stored(where))  # the server computes the digest
             if there is None:
                 return None, False
@@ -190,7 +189,7 @@ class Comparison:
                 raise UsageError("--digest: the server gives no digests", hint="leave it out: sizes are compared")
         if (found.size, theirs) == (file.size, mine):
             return found, True
-        (other,) = self._ask_for([own._replace(sha256=mine)])
+        (other,) = self._ask_for([looked_up(file, self._own)._replace(sha256=mine)])
         if other is not None and (other.size, other.sha256) == (file.size, mine):
             return other, True
         return found, False

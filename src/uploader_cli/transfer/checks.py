@@ -112,9 +112,8 @@ class Checks:
         if not settings.resend_unknown:
             if not self._limits.relative_paths:
                 return Outcome(file, errors.OutcomeUnknown(MAY_BE_STORED))
-            category, check = file.category or settings.category, self._context.stop.check
             try:
-                found = self._ask(lambda: equal_on_server(api, category, file, check))
+                found = self._ask(lambda: equal_on_server(api, file, settings.category, self._context.stop.check))
             except NO_OUTCOME:
                 raise
             except errors.UploaderError as error:
@@ -136,10 +135,9 @@ class Checks:
             else:
                 missing.append(file)
         if not self._limits.relative_paths and not trusts:
-            text = (
-                "--skip-existing: the server can be asked only for files whose receipts say where they are; others are"
-            )
-            self._warn_once(WarningCode.RECEIPTS_ONLY, f"{text} sent (--trust-receipts skips those with a receipt)")
+            text = "--skip-existing: the server can be asked only for files whose receipts say where they are;"
+            text += " others are sent (--trust-receipts skips those with a receipt)"
+            self._warn_once(WarningCode.RECEIPTS_ONLY, text)
         return missing
 
     def _not_stored(self, api: Api, files: Sequence[LocalFile], offer: LookupOffer) -> list[LocalFile]:
@@ -158,7 +156,7 @@ class Checks:
         """Leave out a file that is on the server: `there`, or by its receipt alone."""
         context, sha256, where = self._context, None, receipt.location if receipt is not None else None
         if where is None and self._limits.relative_paths:
-            where = stored_path(file.category or context.settings.category, utf8(file.relative_path))
+            where = place_of(file, context.settings.category)
         if context.digests is not None:
             sha256 = (receipt.checksum if receipt is not None else None) or _digest(file, context.stop.check)
         context.ledger.skip(file, SkipReason.PRESENT if there else SkipReason.RECEIPT, where, sha256)
@@ -320,12 +318,14 @@ def says_nothing(error: errors.UploaderError) -> bool:
     return refused or isinstance(error, errors.ProtocolError)
 
 
-def equal_on_server(api: Api, category: str, file: LocalFile, check: Callable[[], None]) -> Outcome | None:
-    """Return the outcome of a file whose bytes the server has under its path, else None. Raise what the call raises.
+def place_of(file: LocalFile, own: str) -> str:
+    """Return where a server that keeps relative paths has the file, by default in the category `own`."""
+    return stored_path(file.category or own, utf8(file.relative_path))
 
-    For servers that keep relative paths.
-    """
-    where = stored_path(category, utf8(file.relative_path))
+
+def equal_on_server(api: Api, file: LocalFile, own: str, check: Callable[[], None]) -> Outcome | None:
+    """Return the outcome of a file whose bytes are at `place_of`, else None. Raise what the call raises."""
+    where = place_of(file, own)
     found = api.stored(where)
     if found is None or not _has_bytes(found, file, check):
         return None
