@@ -531,7 +531,7 @@ MUTANTS = (
     Mutant(
         "paths without files are taken",
         SERVER + "batch/intake.py",
-        "if self.paths and len(self.paths) != len(self.reader.files):",
+        "if self.paths and len(self.paths) != len(self.files):",
         "if False:",
         "functional/server/test_server_batch.py",
     ),
