@@ -175,11 +175,20 @@ class Session:
         first = next(iter(self.files.values()), None)
         return self.packed_ending if first is None else extension(first.original_name)
 
-    def measure(self) -> int:
-        """Update and return the progress in percent: files have equal weight; 100 only at the end."""
+    def state(self) -> dict[str, Any]:
+        """Update the progress in percent and return it with status and counts.
+
+        Files have equal weight; 100 only at the end.
+        """
         done = (100 * (self.completed + self.failed) + self.points) // self.total
         self.progress = max(self.progress, min(100 if self.ended else 99, done))
-        return self.progress
+        return {
+            "overallStatus": self.status,
+            "totalProgress": self.progress,
+            "completedFiles": self.completed,
+            "failedFiles": self.failed,
+            "totalFiles": self.total,
+        }
 
     def attach(self, request: asyncio.Future[Any]) -> None:
         """Register a running request, which prevents expiry and is cancelled with the session."""
@@ -265,27 +274,14 @@ class Session:
         return {
             "sessionId": self.id,
             "timestamp": timestamp(),
-            "overallStatus": self.status,
-            "totalProgress": self.measure(),
-            "completedFiles": self.completed,
-            "failedFiles": self.failed,
-            "totalFiles": self.total,
+            **self.state(),
             **({"currentFile": current.in_event()} if current is not None else {}),
             "message": message,
         }
 
     def summary(self) -> dict[str, Any]:
         """Return the entry in the list of sessions."""
-        return {
-            "sessionId": self.id,
-            "category": self.category,
-            "overallStatus": self.status,
-            "totalProgress": self.measure(),
-            "completedFiles": self.completed,
-            "failedFiles": self.failed,
-            "totalFiles": self.total,
-            "createdAt": self.created,
-        }
+        return {"sessionId": self.id, "category": self.category, **self.state(), "createdAt": self.created}
 
     def row(self) -> dict[str, Any]:
         """Return the database row."""

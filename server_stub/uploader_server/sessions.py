@@ -54,8 +54,7 @@ class Sessions:
     async def create(self, category: str, expected: int) -> tuple[str, str]:
         """Create a session; return its id and creation time. Raises ApiError 503 if too many are open."""
         if len(self.known) >= MAX_OPEN and sum(not s.ended for s in self.known.values()) >= MAX_OPEN:
-            message = f"There are {MAX_OPEN} open sessions"
-            raise ApiError(503, "TOO_MANY_SESSIONS", message, headers={"retry-after": "60"})
+            raise ApiError(503, "TOO_MANY_SESSIONS", f"There are {MAX_OPEN} open sessions", retry_after=60)
         if len(self.known) >= MAX_KNOWN:
             del self.known[next(known.id for known in self.known.values() if known.ended)]
         session = Session(str(uuid.uuid4()), category, expected)
@@ -97,15 +96,12 @@ class Sessions:
         session.touch()
         others = await self.store.unlisted(session.id, ended=session.ended) if session.unlisted else []
         unlisted = [_file(row) for row in others if row["id"] not in session.files]
-        percent = session.measure()
+        state = session.state()
+        percent = session.progress
         elapsed = time.monotonic() - session.began if session.requests else 0.0
         return {
             "sessionId": session.id,
-            "overallStatus": session.status,
-            "totalProgress": percent,
-            "completedFiles": session.completed,
-            "failedFiles": session.failed,
-            "totalFiles": session.total,
+            **state,
             "files": [file.shown() for file in [*session.files.values(), *unlisted]],
             "estimatedTimeRemaining": round(elapsed * (100 - percent) / percent, 1) if percent and elapsed else 0,
             "lastUpdate": timestamp(),

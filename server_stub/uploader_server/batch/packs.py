@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 ENDPOINT = "/api/upload/packs"
 MEMORY = 64 << 20  # total bytes of buffered data over all requests
 _KEY = re.compile(r"[!-~]{1,200}")
-_SOON = {"retry-after": "1"}
 
 
 class Packs:
@@ -185,7 +184,7 @@ class Packs:
     def _memory(self, size: int) -> Iterator[None]:
         """Reserve bytes of memory. Raises ApiError 503 if MEMORY is exceeded."""
         if self._buffered + size > MEMORY:
-            raise ApiError(503, "SERVER_BUSY", "Too many packs are being received", headers=_SOON)
+            raise ApiError(503, "SERVER_BUSY", "Too many packs are being received", retry_after=1)
         self._buffered += size
         try:
             yield
@@ -228,7 +227,7 @@ def _answered(file: Packed) -> dict[str, Any]:
 
 
 def _in_progress() -> ApiError:
-    return ApiError(409, "PACK_IN_PROGRESS", "A pack with this key is being stored", headers=_SOON)
+    return ApiError(409, "PACK_IN_PROGRESS", "A pack with this key is being stored", retry_after=1)
 
 
 def _other_manifest() -> ApiError:

@@ -49,7 +49,7 @@ _ZH = {
 
 
 class ApiError(Exception):
-    """An error response: `{error, message, details?, timestamp}` with an HTTP status and `headers`."""
+    """An error response: `{error, message, details?, timestamp}`; `number` is for the message in Chinese."""
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class ApiError(Exception):
         details: Any = None,
         number: int = 0,
         headers: Mapping[str, str] | None = None,
+        retry_after: int | None = None,
         **extra: Any,
     ) -> None:
         super().__init__(f"{code}: {message}")
@@ -69,6 +70,8 @@ class ApiError(Exception):
         self.details = details
         self.number = number
         self.headers = dict(headers or {})
+        if retry_after is not None:
+            self.headers["retry-after"] = str(retry_after)
         self.extra = extra
 
     def body(self, *, chinese: bool = False) -> dict[str, Any]:

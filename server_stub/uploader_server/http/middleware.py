@@ -247,7 +247,7 @@ class Router:
             complete = not message.get("more_body", False)
             size = len(message.get("body", b""))
             if self._buffered + size > MEMORY:
-                raise ApiError(503, "SERVER_BUSY", "Too many calls at once", headers={"retry-after": "1"})
+                raise ApiError(503, "SERVER_BUSY", "Too many calls at once", retry_after=1)
             self._buffered += size
             buffered += size
             return message

@@ -11,6 +11,7 @@ import engineio  # type: ignore[import-untyped]
 import socketio  # type: ignore[import-untyped]
 from starlette.requests import ClientDisconnect, Request
 
+from uploader_server.http.accesslog import client_address
 from uploader_server.http.auth import bearer, same_token
 from uploader_server.http.errors import ApiError, before, read_body, refuse
 from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, StrictServer, are_packets, checked
@@ -136,7 +137,7 @@ class Realtime:
             return False
         connected = [environ["asgi.scope"] for environ in self.server.environ.values()]
         scopes = {id(known): known for known in [*connected, *(known for known, _ in self._handshakes.values())]}
-        count = sum(_address(known) == _address(scope) for known in scopes.values())
+        count = sum(client_address(known) == client_address(scope) for known in scopes.values())
         if count >= limit:
             self._metrics.refused.labels("limit").inc()
         return count >= limit
@@ -266,7 +267,3 @@ def _is_handshake(scope: Scope) -> bool:
 
 def _query(scope: Scope) -> dict[str, list[str]]:
     return parse_qs(scope["query_string"].decode("latin-1"))
-
-
-def _address(scope: Scope) -> str:
-    return str(scope["client"][0]) if scope.get("client") else ""

@@ -29,8 +29,7 @@ async def new_upload(uploads: Uploads, request: Request, body: Body, owner: str)
     if body.present and body.kind != BODY_TYPE:
         raise ApiError(415, "WRONG_CONTENT_TYPE", f"A body of a creation has Content-Type: {BODY_TYPE}")
     if len(uploads.open) >= MAX_OPEN:
-        message = f"There are {MAX_OPEN} unfinished uploads"
-        raise ApiError(503, "TOO_MANY_UPLOADS", message, headers={"retry-after": "60"})
+        raise ApiError(503, "TOO_MANY_UPLOADS", f"There are {MAX_OPEN} unfinished uploads", retry_after=60)
     metadata = request.headers.get("upload-metadata") or None
     session = _session(uploads, parse_metadata(metadata or "").get("sessionId"))
     upload = Upload(
