@@ -624,7 +624,7 @@ MUTANTS = (
     # Names that are taken
     Mutant(
         "a pack renames a file that must fail",
-        SERVER + "batch/unpack.py",
+        SERVER + "batch/packstore.py",
         "if not self._may_rename:",
         "if False:",
         "cli/test_upload_if_exists.py",

@@ -11,10 +11,8 @@ from urllib.parse import quote
 
 from starlette.routing import Route
 
-from uploader_server.batch.manifest import MAX_MANIFEST, PackLimits, parse_manifest
-from uploader_server.batch.packbody import FRAMING, PackBody
-from uploader_server.batch.packstore import Key, PackRows
-from uploader_server.batch.unpack import Unpacking
+from uploader_server.batch.packbody import FRAMING, MAX_MANIFEST, PackBody, PackLimits, parse_manifest
+from uploader_server.batch.packstore import Key, PackRows, Unpacking
 from uploader_server.http.auth import owner_of
 from uploader_server.http.errors import ApiError, Json
 from uploader_server.session import FileState, packed_mark
@@ -27,8 +25,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from uploader_server.batch.manifest import Manifest
-    from uploader_server.batch.unpack import Packed
+    from uploader_server.batch.packbody import Manifest
+    from uploader_server.batch.packstore import Packed
     from uploader_server.session import Session
     from uploader_server.sessions import Sessions
 

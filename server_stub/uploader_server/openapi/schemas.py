@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_server.analysis.stages import KINDS, STAGES
 from uploader_server.batch.lookup import MAX_FILES
-from uploader_server.batch.manifest import LATEST, PackLimits
+from uploader_server.batch.packbody import LATEST, PackLimits
 from uploader_server.session import STATUSES
 from uploader_server.tus.headers import CHECKSUMS, EXTENSIONS, VERSION
 from uploader_server.wire import CATEGORIES
