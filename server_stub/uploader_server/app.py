@@ -71,8 +71,7 @@ class UploadApp:
         self._offers: dict[str, Any] = {}
         config = state.config
         routes = [*Rest(state.backend, self._offers).routes(), *self._further_routes()]
-        self.routes = [route for route in routes if route.include_in_schema]
-        """Routes of all HTTP calls."""
+        self.routes = [route for route in routes if route.include_in_schema]  # routes of all HTTP calls
         self._rest = RestRouter(routes, lifespan=self._lifespan)
         router = Router(config, self._rest, state.realtime)
         control = router if config.fault_control else None

@@ -106,16 +106,14 @@ class Runner:
         """Bind the address and build the application. Raises StartupError."""
         self._listener = listen(config)
         try:
-            self.app = create_app(config, scripted=scripted)
-            """The running or last application."""
+            self.app = create_app(config, scripted=scripted)  # the running or last application
         except StartupError:
             self._listener.close()
             raise
         self.port: int = self._listener.getsockname()[1]
         self.url = url_of(self._listener)
         self._scripted = scripted
-        self._kept_roots: list[Path] = []
-        """Temporary roots of earlier applications, removed by `close`."""
+        self._kept_roots: list[Path] = []  # temporary roots of earlier applications, removed by `close`
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until `stop` is set. `ready` is called once."""
@@ -247,8 +245,7 @@ class EmbeddedServer:
         self.url = ""
         self._runner: Runner | None = None
         self._thread: threading.Thread | None = None
-        self._end: Future[Callable[[], object]] = Future()
-        """Function that ends the server, once it is ready."""
+        self._end: Future[Callable[[], object]] = Future()  # function that ends the server, once it is ready
 
     @property
     def app(self) -> UploadApp:

@@ -26,14 +26,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_OPEN = 10_000
-"""Maximum open sessions."""
-MAX_KNOWN = 100_000
-"""Maximum sessions in memory; the oldest ended ones are removed first."""
-LISTED = 100
-"""Maximum sessions in a list."""
-BURST = 20
-"""Events sent before other tasks may run."""
+MAX_OPEN = 10_000  # maximum open sessions
+MAX_KNOWN = 100_000  # maximum sessions in memory; the oldest ended ones are removed first
+LISTED = 100  # maximum sessions in a list
+BURST = 20  # events sent before other tasks may run
 
 
 @dataclass(eq=False)
@@ -43,8 +39,7 @@ class Sessions:
     config: ServerConfig
     store: Store
     faults: Faults
-    emit: Callable[[str, dict[str, Any]], Awaitable[None]]
-    """Sends an event to the Socket.IO room of a session id."""
+    emit: Callable[[str, dict[str, Any]], Awaitable[None]]  # sends an event to the Socket.IO room of a session id
 
     def __post_init__(self) -> None:
         self.limits = self.config.limits

@@ -42,8 +42,7 @@ class Packs:
         self._sessions = sessions
         self._rows = PackRows(sessions.store, sessions.config.upload_ttl)
         self._limits = PackLimits(file_size=min(PackLimits().file_size, sessions.limits.max_size))
-        self._running: dict[Key, bytes] = {}
-        """Manifest digests of packs that are being stored, by key."""
+        self._running: dict[Key, bytes] = {}  # manifest digests of packs that are being stored, by key
         self._buffered = 0
         self._turn = asyncio.Lock()  # limits writing to one pack, since threads contend for the lock of a directory
 

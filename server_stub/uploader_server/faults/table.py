@@ -218,8 +218,7 @@ def _fault(head: str, text: str) -> Fault:
 
 
 _LINES = _TABLE.strip().splitlines()
-FAULTS = {fault.kind: fault for fault in map(_fault, _LINES[::2], _LINES[1::2])}
-"""Faults by kind."""
+FAULTS = {fault.kind: fault for fault in map(_fault, _LINES[::2], _LINES[1::2])}  # faults by kind
 
 
 def listing() -> str:

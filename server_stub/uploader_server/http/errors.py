@@ -23,12 +23,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Message, Receive, Scope, Send
 
-SMALL_JSON = 64 << 10
-"""Maximum bytes of a JSON body with a fixed number of values."""
-MAX_JSON = 4 << 20
-"""Maximum bytes of a JSON body with lists of files."""
-MAX_CONTAINERS = 100_000
-"""Maximum lists and objects in a JSON text; each needs about 60 bytes of memory."""
+SMALL_JSON = 64 << 10  # maximum bytes of a JSON body with a fixed number of values
+MAX_JSON = 4 << 20  # maximum bytes of a JSON body with lists of files
+MAX_CONTAINERS = 100_000  # maximum lists and objects in a JSON text; each needs about 60 bytes of memory
 
 # The full-width commas are part of the captured messages.
 _ZH = {

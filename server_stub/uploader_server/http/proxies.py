@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Scope, Send
 
-PREFIX = re.compile(r"(/[\w.~-]+)+")
-"""A path that is the same with and without percent-encoding."""
+PREFIX = re.compile(r"(/[\w.~-]+)+")  # a path that is the same with and without percent-encoding
 LOCATIONS = (b"location", b"content-location")
 
 

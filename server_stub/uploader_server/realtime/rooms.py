@@ -51,8 +51,7 @@ class Realtime:
         self._metrics = metrics
         self._backend: Bundled | Reference
         self._analyses: Analyses
-        self._joined: dict[str, set[str]] = {}
-        """Rooms by connection; python-socketio has no index for this."""
+        self._joined: dict[str, set[str]] = {}  # rooms by connection; python-socketio has no index for this
         self._joins = 0  # total number of joins
         self._handshakes: dict[int, tuple[Scope, asyncio.Future[None]]] = {}
         """Scope and task of each handshake (of a websocket until its end), by the `id()` of the scope."""

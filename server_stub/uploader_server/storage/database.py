@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-VERSION = 3
-"""`PRAGMA user_version` of this schema. Version 3 added parts in place, 2 packs, 1 relative paths."""
+VERSION = 3  # `PRAGMA user_version` of this schema. Version 3 added parts in place, 2 packs, 1 relative paths
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -47,8 +46,7 @@ CREATE TABLE IF NOT EXISTS packs (
 CREATE INDEX IF NOT EXISTS packs_touched ON packs (touched);
 """
 
-MOST_TOGETHER = 500
-"""Maximum actions in one transaction."""
+MOST_TOGETHER = 500  # maximum actions in one transaction
 
 
 class VersionError(Exception):

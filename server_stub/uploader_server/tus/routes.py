@@ -45,8 +45,7 @@ if TYPE_CHECKING:
     from uploader_server.tus.headers import Checksum
     from uploader_server.tus.uploads import Uploads
 
-MAX_OPEN = 10_000
-"""Maximum unfinished uploads."""
+MAX_OPEN = 10_000  # maximum unfinished uploads
 ON_ENDPOINT = ["OPTIONS", "POST"]
 ON_UPLOAD = ["OPTIONS", "HEAD", "PATCH", "DELETE", "GET"]
 

@@ -29,8 +29,7 @@ _COLUMNS = (
 )
 """Fields of Upload in the order of the columns."""
 _SAVE = f"INSERT OR REPLACE INTO tus_uploads VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"  # noqa: S608 - our own
-_HAS_DATA = f"(status = '{OPEN}' OR (status = '{FINISHED}' AND path IS NULL))"
-"""Condition for `Upload.has_data`."""
+_HAS_DATA = f"(status = '{OPEN}' OR (status = '{FINISHED}' AND path IS NULL))"  # condition for `Upload.has_data`
 
 
 class TusStore:
