@@ -19,9 +19,8 @@ from uploader_server.config import ServerConfig, StartupError
 from uploader_server.faults import Faults
 from uploader_server.faults.control import PATH as CONTROL_PATH
 from uploader_server.faults.control import FaultControl
-from uploader_server.faults.events import FaultyEvents
 from uploader_server.faults.rules import RuleError
-from uploader_server.faults.wrapper import FaultyApp
+from uploader_server.faults.wrapper import FaultyApp, FaultyEvents
 from uploader_server.http.accesslog import AccessLog
 from uploader_server.http.connections import cut, most_connections
 from uploader_server.http.errors import Json

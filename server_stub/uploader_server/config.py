@@ -165,10 +165,7 @@ def _text(check: Callable[[str], object]) -> Callable[[str], str]:
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """The configuration of a server. None means the flavour's value (see `_OWN`).
-
-    Units: sizes are bytes, times are seconds, except `latency_ms`.
-    """
+    """The configuration; None is the flavour's value (see `_OWN`). In bytes and seconds, except `latency_ms`."""
 
     host: str = option(
         "127.0.0.1", "--host ADDRESS", "address to listen on; :: for all (default: 127.0.0.1, this machine only)"

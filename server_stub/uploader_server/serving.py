@@ -209,10 +209,7 @@ def run_loop(main: Coroutine[Any, Any, None]) -> None:
 
 
 def serve(config: ServerConfig, on_ready: Callable[[str, Path], None]) -> None:
-    """Serve until SIGTERM or SIGINT, in the main thread. Call `on_ready(url, root)` once the server is ready.
-
-    Raises StartupError.
-    """
+    """Serve in the main thread until a signal; call `on_ready(url, root)` when ready. Raises StartupError."""
     raise_limit()
     runner = Runner(replace(config, remembered_requests=0), scripted=False)  # only tests use them
     try:

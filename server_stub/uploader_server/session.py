@@ -165,10 +165,7 @@ class Session:
         return self.packed_ending if first is None else extension(first.original_name)
 
     def state(self) -> dict[str, Any]:
-        """Update the progress in percent and return it with status and counts.
-
-        Files have equal weight; 100 only at the end.
-        """
+        """Update the progress (files have equal weight; 100 only at the end); return it with status and counts."""
         done = (100 * (self.completed + self.failed) + self.points) // self.total
         self.progress = max(self.progress, min(100 if self.ended else 99, done))
         return {

@@ -134,11 +134,15 @@ class Sessions:
             if number % BURST == BURST - 1:
                 await asyncio.sleep(0)  # let heartbeats of other connections run
             await self.emit(session.id, session.event(f"{file.original_name}: {file.status}", file))
+        await self.settle(session)
+        session.release()
+
+    async def settle(self, session: Session) -> None:
+        """End the session after its last file. Raises sqlite3.Error."""
         session.touch()
         if session.settle():
             await self.keep(session)
             await self.emit(session.id, session.event(ending(session)))
-        session.release()
 
     def place(self, category: str, files: list[FileState], *, alone: bool = True) -> None:
         """Link every file to its name (runs in a thread).

@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 
 async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
-    """Receive one batch, store its files and return the answer.
-
-    Raises ApiError, OSError, sqlite3.Error; ClientDisconnect if the connection closed (nothing is stored).
-    """
+    """Receive and store a batch. Raises ApiError, OSError, sqlite3.Error, ClientDisconnect (nothing is stored)."""
     intake = Intake(sessions, int(request.headers.get("content-length", 0)))
     receiving = intake.task = asyncio.ensure_future(intake.receive(request))
     try:

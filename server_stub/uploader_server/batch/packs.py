@@ -16,7 +16,7 @@ from uploader_server.batch.packstore import Key, PackRows, Unpacking
 from uploader_server.http.auth import owner_of
 from uploader_server.http.errors import ApiError, Json
 from uploader_server.session import FileState, packed_mark
-from uploader_server.sessions import BURST, ending
+from uploader_server.sessions import BURST
 from uploader_server.sweeping import sweep
 
 if TYPE_CHECKING:
@@ -152,7 +152,6 @@ class Packs:
         failed = [file for file in files if file.counted and file.error]
         stored = [file for file in files if not file.error]
         session.count_packed(sum(file.counted for file in stored), len(failed))
-        session.touch()
         emit = self._sessions.emit
         last = _state(stored[-1]) if stored else None
         await emit(session.id, session.event(f"Pack: {len(stored)} of {len(files)} files stored", last))
@@ -160,9 +159,7 @@ class Packs:
             if number % BURST == BURST - 1:
                 await asyncio.sleep(0)
             await emit(session.id, session.event(f"{file.name}: failed", _state(file)))
-        if session.settle():
-            await self._sessions.keep(session)
-            await emit(session.id, session.event(ending(session)))
+        await self._sessions.settle(session)
 
     def _check_running(self, key: Key, manifest: Manifest) -> None:
         running = self._running.get(key)

@@ -1,7 +1,4 @@
-"""The table of faults with their targets and parameters.
-
-`--list-faults`, the error messages for rules and the tables of docs/server.md are generated from it.
-"""
+"""The table of faults: source of `--list-faults`, the error messages for rules and the tables of docs/server.md."""
 
 from __future__ import annotations
 

@@ -172,10 +172,7 @@ async def before(end: float, receive: Receive) -> Message:
 
 
 async def pieces(receive: Receive, idle_timeout: float) -> AsyncIterator[bytes]:
-    """Yield the pieces of a body as they arrive.
-
-    Raises ApiError 408 after `idle_timeout` seconds without data, ClientDisconnect if the connection closed.
-    """
+    """Yield the pieces of a body. Raises ApiError 408 after `idle_timeout` seconds without data, ClientDisconnect."""
     more = True
     while more:
         try:

@@ -29,10 +29,7 @@ class Proxies:
         return parsed is not None and any(parsed in network for network in self._networks)
 
     def client_scope(self, scope: Scope) -> Scope:
-        """Return the scope with the forwarded client address and host; `peer` is then the proxy's address.
-
-        `prefix` is the path that the proxy has removed, if any.
-        """
+        """Return the scope with the client address, host and `prefix` from a trusted proxy, whose address is `peer`."""
         client = scope.get("client")
         if not self._networks or not client or not self.include(str(client[0])):
             return scope

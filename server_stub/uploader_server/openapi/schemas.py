@@ -163,12 +163,7 @@ def _record(fields: list[str], types: dict[str, Schema]) -> Schema:
         if name != "...":
             properties[name.rstrip("?")] = {"const": constant} if equals else _type(kind if colon else "text", types)
             required += [] if name.endswith("?") else [name]
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": required,
-        "additionalProperties": "..." in fields,
-    }
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": "..." in fields}
 
 
 def _type(kind: str, types: dict[str, Schema]) -> Schema:

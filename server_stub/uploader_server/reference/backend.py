@@ -69,11 +69,7 @@ class Reference:
     """The backend of the reference flavour."""
 
     def __init__(
-        self,
-        config: ServerConfig,
-        store: Store,
-        faults: Faults,
-        emit: Callable[[str, dict[str, Any]], Awaitable[None]],
+        self, config: ServerConfig, store: Store, faults: Faults, emit: Callable[[str, dict[str, Any]], Awaitable[None]]
     ) -> None:
         self.config = config
         self.limits = config.limits

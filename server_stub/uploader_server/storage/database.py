@@ -68,10 +68,7 @@ class Database:
     """
 
     def __init__(self, path: Path, *, durable: bool = False) -> None:
-        """Open the database. Raises sqlite3.Error, VersionError.
-
-        Commits survive the end of the process, and with `durable` a power loss.
-        """
+        """Open the database; with `durable` commits survive a power loss. Raises sqlite3.Error, VersionError."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
         opened: Future[None] = Future()

@@ -109,10 +109,7 @@ class Digests:
         return (await self.known([now])).get(now)
 
     async def compute(self, path: Path) -> bytes | None:
-        """Return the digest of a file; None after `patience` seconds, while the computation continues.
-
-        Raises OSError, sqlite3.Error.
-        """
+        """Return the digest; None after `patience` seconds, while it is computed. Raises OSError, sqlite3.Error."""
         known = await self.find(path)
         if known is not None:
             return known
