@@ -30,7 +30,7 @@ from uploader_server.http.routes import Rest
 from uploader_server.metrics import CONTENT_TYPE, Metrics
 from uploader_server.openapi.document import document
 from uploader_server.realtime.rooms import Realtime
-from uploader_server.reference.backend import Reference
+from uploader_server.reference import Reference
 from uploader_server.storage.store import Store
 from uploader_server.tus.headers import described
 from uploader_server.tus.routes import Tus
@@ -195,7 +195,7 @@ def create_app(config: ServerConfig, *, faults: Faults | None = None, scripted: 
     store = Store(config.root, durable=config.durable)
     metrics = Metrics()
     realtime = Realtime(config, metrics)
-    analyses = Analyses(faults, config.session_ttl, realtime.emit_event, metrics.ended)
+    analyses = Analyses(faults, config.session_ttl, realtime.emit_event, metrics)
     flavour = Reference if config.reference else Bundled
     backend: Bundled | Reference = flavour(config, store, faults, realtime.emit)
     realtime.serve(backend, analyses)

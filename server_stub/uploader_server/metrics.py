@@ -93,10 +93,6 @@ class Metrics(Collector):
             kind = "unanswered" if entry.status == 0 else "client" if entry.status < 500 else "server"
             self._errors.labels(kind).inc()
 
-    def ended(self, kind: str, status: str) -> None:
-        """Count an ended analysis."""
-        self.analyses.labels(kind, status).inc()
-
     def text(self) -> bytes:
         """Return all metrics in the Prometheus text format 0.0.4."""
         return generate_latest(self.registry)

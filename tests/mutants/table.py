@@ -538,7 +538,7 @@ MUTANTS = (
     Mutant(
         "a batch of another category is taken",
         SERVER + "batch/intake.py",
-        "if self.session is not None and self.category not in {None, self.session.category}:",
+        'if self.session is not None and self.texts.get("category") not in {None, self.session.category}:',
         "if False:",
         "functional/server/test_server_batch.py",
     ),

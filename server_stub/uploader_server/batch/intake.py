@@ -53,8 +53,6 @@ class Intake(BatchReader):
         self.sessions = sessions
         self.total = total
         self.session: Session | None = None
-        self.category: str | None = None
-        self.if_exists = "rename"
         self.paths: list[str] = []
         self.task: asyncio.Future[tuple[Session, list[FileState]]]
         """The task of `receive`, which is cancelled with the session."""
@@ -82,19 +80,20 @@ class Intake(BatchReader):
         """Return session and files of a complete body. Raises ApiError if a part is missing."""
         if self.session is None:
             raise ApiError(400, "NO_SESSION_ID", "The text part sessionId is missing")
-        if self.category is None or not self.files:
-            missing = "category" if self.category is None else "files"
+        if "category" not in self.texts or not self.files:
+            missing = "files" if "category" in self.texts else "category"
             raise ApiError(400, "MISSING_PARAMETERS", f"The part {missing} is missing")
         if self.paths and len(self.paths) != len(self.files):
             details = f"{len(self.paths)} paths, {len(self.files)} files"
             message = "Send relativePath once for each file, or not at all"
             raise ApiError(400, "VALIDATION_ERROR", message, details=details)
-        if self.if_exists not in {"rename", "fail"}:
-            raise ApiError(400, "VALIDATION_ERROR", "ifExists must be rename or fail", details=self.if_exists)
+        if_exists = self.texts.get("ifExists", "rename")
+        if if_exists not in {"rename", "fail"}:
+            raise ApiError(400, "VALIDATION_ERROR", "ifExists must be rename or fail", details=if_exists)
         for file, path in zip(self.files, self.paths, strict=False):
             file.relative_path = path
         for file in self.files:
-            file.may_rename = self.if_exists == "rename"
+            file.may_rename = if_exists == "rename"
         return self.session, self.files
 
     async def text(self, name: str, value: str) -> None:
@@ -105,11 +104,9 @@ class Intake(BatchReader):
             self.paths.append(value)
         elif name == "sessionId":
             self._attach(self.sessions.find_open(value))
-        elif name == "category":
-            self.category = value
-        elif name == "ifExists":
-            self.if_exists = value
-        if self.session is not None and self.category not in {None, self.session.category}:
+        elif name in {"category", "ifExists"}:
+            self.texts[name] = value
+        if self.session is not None and self.texts.get("category") not in {None, self.session.category}:
             raise ApiError(400, "INVALID_CATEGORY", "The session has another category", details=self.session.category)
 
     def _attach(self, session: Session) -> None:

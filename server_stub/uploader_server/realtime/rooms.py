@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from uploader_server.bundled import Bundled
     from uploader_server.config import ServerConfig
     from uploader_server.metrics import Metrics
-    from uploader_server.reference.backend import Reference
+    from uploader_server.reference import Reference
 
 # By default a polling payload with more than 16 packets ends the connection.
 engineio.payload.Payload.max_decode_packets = MAX_PACKETS
