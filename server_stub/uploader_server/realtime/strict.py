@@ -26,10 +26,7 @@ _RESERVED = frozenset({"connect", "disconnect", "connect_error", "*"})
 
 
 class StrictServer(socketio.AsyncServer):  # type: ignore[misc]
-    """A Socket.IO server that calls `close(eio_sid)` after a bad packet.
-
-    Clients get `announced_timeout` as the pong timeout instead of `ping_timeout`.
-    """
+    """Calls `close(eio_sid)` after a bad packet, and announces `announced_timeout` instead of `ping_timeout`."""
 
     def __init__(self, close: Callable[[str], None], announced_timeout: float, **options: Any) -> None:
         super().__init__(**options)
