@@ -683,14 +683,14 @@ MUTANTS = (
     ),
     Mutant(
         "a resumed file is hashed from its offset on",
-        TRANSFER + "digests.py",
+        TRANSFER + "content.py",
         "if prefix.length < end:",
         "if False:",
         "cli/test_upload_digest.py",
     ),
     Mutant(
         "check --digest compares sizes",
-        TRANSFER + "compare.py",
+        "src/uploader_cli/run/compare.py",
         "if (found.size, theirs) == (file.size, mine):",
         "if found.size == file.size:",
         "cli/test_check.py",
