@@ -20,7 +20,7 @@ from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
 from uploader_cli.transfer.batch import BatchSession, Flow
 from uploader_cli.transfer.checks import Checks
-from uploader_cli.transfer.digests import Digests
+from uploader_cli.transfer.content import Digests
 from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.pacing import Limiter
 from uploader_cli.transfer.pack import tus_jobs
