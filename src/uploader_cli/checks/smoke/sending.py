@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 
     Midway = Callable[[], None]
 
-SIZE = 4096
-"""Maximum bytes of a file."""
-ARRIVAL = 0.2
-"""Seconds for half a body to arrive before it is cut, so that there is something to resume."""
+SIZE = 4096  # maximum bytes of a file
+ARRIVAL = 0.2  # seconds for half a body to arrive before it is cut, so that there is something to resume
 
 
 class _CutOff(Exception):

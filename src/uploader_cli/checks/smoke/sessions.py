@@ -6,7 +6,7 @@ import base64
 import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from uploader_cli.checks.result import check
+from uploader_cli.checks.check import check
 from uploader_cli.checks.smoke.expect import (
     NotOffered,
     Prevented,
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.protocol import StoredFile
     from uploader_cli.transfer.http import Answer
 
-SEVERAL = 3
-"""Maximum files in one batch."""
+SEVERAL = 3  # maximum files in one batch
 _ANSWER = "success: true, sessionId: text, files: list, summary: object, timestamp: time"
 _FILE = (
     "id: text, originalName: text, fileSize: count, fileType: words, status: file status, progress: percent, "
@@ -90,9 +89,7 @@ def session_bad_input(site: Site) -> None:
 )
 def validate(site: Site) -> None:
     """See docs/protocol.md section 1: a valid file, and an empty one."""
-    limits = site.once(terms).limits
-    ending = "mp4" if limits.allowed_types & {"*", "mp4"} else min(limits.allowed_types)
-    name = f"a.{ending}"
+    name, _ = file_of(site, "validated")
     good = {"name": name, "size": 1, "type": content_type(name)}
     answer = answered(site.call("POST", "/api/upload/validate", json={"files": [good]}), "validating a good file", 200)
     body = shaped(answer.body, "the validation", "valid: true, files: list, timestamp: time")
