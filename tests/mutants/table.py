@@ -401,7 +401,7 @@ MUTANTS = (
     ),
     Mutant(
         "unused time is made up for without limit",
-        "src/uploader_cli/transfer/pacing.py",
+        "src/uploader_cli/transfer/retry.py",
         "max(self._free_at, now - CREDIT)",
         "self._free_at",
         "unit/transfer/test_tus_limiter.py",

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Followers
     from uploader_cli.transfer.journal import RunHandle
-    from uploader_cli.transfer.pacing import Stop
+    from uploader_cli.transfer.retry import Stop
     from uploader_cli.transfer.scheduler import Supply
 
 IN_PROGRESS = 200_000  # most files that have not ended, in memory and in tasks

@@ -20,7 +20,7 @@ from uploader_cli.selection.walk_queue import WalkQueue
 from uploader_cli.settings import resolve, user_config_file, working_directory
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.journal import Journal, Target
-from uploader_cli.transfer.pacing import RateBudget, Stop
+from uploader_cli.transfer.retry import RateBudget, Stop
 from uploader_cli.transfer.scheduler import Scheduler
 
 if TYPE_CHECKING:

@@ -17,9 +17,8 @@ from uploader_cli.core import packs, protocol
 from uploader_cli.core.events import ServerClock, SessionProgress, Transport
 from uploader_cli.core.tus import Capabilities, below, parse_capabilities, trusts
 from uploader_cli.settings import mask
-from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Http, RequestIds, redirect_target
-from uploader_cli.transfer.pacing import DEFAULT_WAIT, RateBudget, retry_after
-from uploader_cli.transfer.retry import LEAST_WAIT, Retry, Tries
+from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Http, RequestIds, redirect_target, retry_after
+from uploader_cli.transfer.retry import RateBudget, Retry, Tries, pause_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.bodies import Body
-    from uploader_cli.transfer.pacing import Stop
+    from uploader_cli.transfer.retry import Stop
 
     Kinds = Mapping[tuple[int, str], type[errors.AnswerError]]
 
@@ -283,8 +282,7 @@ class Api(Http):
         try:
             return step()
         except errors.RateLimited as error:
-            delay = DEFAULT_WAIT if error.retry_after is None else max(LEAST_WAIT, error.retry_after)
-            self.budget.pause_polls(delay)
+            self.budget.pause_polls(pause_after(error))
             raise
 
     def _once(

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.core.protocol import Session, StoredFile
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.pacing import Stop
     from uploader_cli.transfer.pool import Worker
+    from uploader_cli.transfer.retry import Stop
 
 MEASURABLE = 8 * 1024 * 1024  # least bytes of a request whose speed counts: fewer fit into socket buffers
 REQUEST_LIMIT = 300.0  # seconds for a whole request on the reference backend (3.10)

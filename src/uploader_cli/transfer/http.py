@@ -31,6 +31,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.exceptions import TimeoutError as Urllib3Timeout
 
 from uploader_cli.core.events import CallMade
+from uploader_cli.core.protocol import parse_http_date, whole
 from uploader_cli.core.tus import trusts
 from uploader_cli.errors import (
     ConnectFailed,
@@ -493,3 +494,13 @@ def redirect_target(answer: Answer) -> str | None:
         return urljoin(answer.url, location) if location and 300 <= answer.status < 400 else None
     except ValueError:
         return None
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return `Retry-After` in seconds; None if missing or invalid."""
+    value = headers.get("Retry-After") or ""
+    seconds = whole(value)
+    if seconds is not None:
+        return float(seconds)
+    date = parse_http_date(value)
+    return None if date is None else max(0.0, date - time.time())

@@ -22,9 +22,9 @@ from uploader_cli.transfer.batch import BatchSession, Flow
 from uploader_cli.transfer.checks import Checks
 from uploader_cli.transfer.digests import Digests
 from uploader_cli.transfer.job import Ledger
-from uploader_cli.transfer.pacing import Limiter
 from uploader_cli.transfer.pack import tus_jobs
 from uploader_cli.transfer.pool import Pool, Step, Worker
+from uploader_cli.transfer.retry import Limiter
 from uploader_cli.transfer.sessions import Context, UploadSession, check_lengths, choose, first_contact, new_session
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_job import Tus
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Followers, Outcome
     from uploader_cli.transfer.journal import Claim, RunHandle
-    from uploader_cli.transfer.pacing import Stop
     from uploader_cli.transfer.pool import Job
+    from uploader_cli.transfer.retry import Stop
     from uploader_cli.transfer.sessions import Opened
     from uploader_cli.transfer.tus_job import TusFile
 

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.digests import Digests
     from uploader_cli.transfer.job import Followers, Ledger
     from uploader_cli.transfer.journal import RunHandle
-    from uploader_cli.transfer.pacing import Stop
-    from uploader_cli.transfer.retry import Retry
+    from uploader_cli.transfer.retry import Retry, Stop
 
 
 FIRST_CONTACT_RETRIES = 2  # retries of the first call: a wrong address is reported soon

@@ -12,7 +12,7 @@ from uploader_cli import errors
 from uploader_cli.settings import Header, Settings
 from uploader_cli.transfer.api import Api, LookedUp
 from uploader_cli.transfer.http import Http, make_session
-from uploader_cli.transfer.pacing import Stop
+from uploader_cli.transfer.retry import Stop
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.wire import Sockets
 

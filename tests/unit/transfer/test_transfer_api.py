@@ -24,7 +24,7 @@ from uploader_cli.transfer.api import Api, answer_error, not_an_upload_server, s
 from uploader_cli.transfer.batch import UNKNOWN_SESSION
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.http import Answer
-from uploader_cli.transfer.pacing import RateBudget
+from uploader_cli.transfer.retry import RateBudget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -25,7 +25,7 @@ from uploader_cli.transfer.bodies import (
     open_unchanged,
     read_at,
 )
-from uploader_cli.transfer.pacing import Stop
+from uploader_cli.transfer.retry import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,8 +20,7 @@ from uploader_cli.errors import Interrupted
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.http import RequestIds
 from uploader_cli.transfer.journal import Journal, Target
-from uploader_cli.transfer.pacing import RateBudget, Stop
-from uploader_cli.transfer.retry import Retry
+from uploader_cli.transfer.retry import RateBudget, Retry, Stop
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_cli.transfer.wire import Sockets
 
