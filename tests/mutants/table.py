@@ -641,7 +641,7 @@ MUTANTS = (
         "an upload URL gets the credentials of another server",
         "src/uploader_cli/transfer/http.py",
         "if not trusts(self._trusted, request.url):",
-        "if not trusts(self._settings.target_url, request.url):",
+        "if not trusts(self.settings.target_url, request.url):",
         "cli/test_upload_url.py",
     ),
     Mutant(

@@ -54,6 +54,9 @@ class _Controls:
 class _Unfollowed:
     """The followers of sessions: none, since the driver draws what tasks report."""
 
+    def __init__(self) -> None:
+        self.last_heard = LastHeard()
+
     def follow(self, session: str) -> None: ...
 
     def body_sent(self, session: str) -> None: ...
@@ -143,12 +146,8 @@ def _send(
         queue = WalkQueue(Selection(files), report.emit, most=len(files) + 1)
         scheduler = Scheduler(
             api,
-            settings,
-            report.emit,
             _Unfollowed(),
-            LastHeard(),
-            controls.stop,
-            run=run,
+            run,
             remember=lambda _limits: None,
             announce=lambda _protocol, _jobs: queue.start(),
         )

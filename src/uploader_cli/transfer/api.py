@@ -91,7 +91,7 @@ class Api(Http):
     ) -> None:
         """`run` begins the ids of requests; runs that share a `budget` pause together."""
         super().__init__(settings, RequestIds(run, emit))
-        self._emit, self._stop, self._token, self.budget = emit, stop, _Token(settings, stop), budget or RateBudget()
+        self.emit, self._token, self.budget = emit, _Token(settings, stop), budget or RateBudget()
         retries, max_wait, refresh = settings.retries, settings.max_wait, self._token.refresh
         self.retry = Retry(stop, self.budget, retries=retries, max_wait=max_wait, refresh=refresh, emit=emit)
         self.retry_status = settings.retry_status  # statuses of a tus server that stand for a lock
@@ -101,7 +101,7 @@ class Api(Http):
     def another(self) -> Api:
         """Return a client of the same server for another thread."""
         api = copy(self)
-        Http.__init__(api, self._settings, self.request_ids)
+        Http.__init__(api, self.settings, self.request_ids)
         return api
 
     def authorization(self) -> dict[str, str]:
@@ -156,7 +156,7 @@ class Api(Http):
             return self.lookups
         if is_tus(answer) or (answer.ok and "status" in body):
             raise errors.UsageError(
-                f"{self._settings.server} can't be asked which files it has: it has no lookup",
+                f"{self.settings.server} can't be asked which files it has: it has no lookup",
                 hint="compare the files as they are sent, with: uploader upload --verify",
             )
         raise self._no_result(answer)
@@ -249,7 +249,7 @@ class Api(Http):
             if answer.status != 200:
                 return False
             for piece in pieces:
-                self._stop.check()
+                self.retry.stop.check()
                 take(piece)
         return True
 
@@ -302,30 +302,30 @@ class Api(Http):
         known = protocol.server_time(answer.headers, answer.body) if body is None else None
         if known is not None:  # its clock was read between request and response
             ended = time.time()
-            self._emit(ServerClock(known[0] - (began + ended) / 2, known[1] + (ended - began) / 2))
+            self.emit(ServerClock(known[0] - (began + ended) / 2, known[1] + (ended - began) / 2))
         return answer
 
     def _offers(self, answer: Answer) -> protocol.JsonObject:
         """Record what the server offers beside the calls of section 1; return the object of the answer."""
-        body, server = protocol.as_object(answer.body), self._settings.server
+        body, server = protocol.as_object(answer.body), self.settings.server
         self.tus = parse_capabilities(body.get("tus"), server)
         self.packs = packs.parse_offer(body.get("packs"), server)
         self.lookups = packs.parse_lookup_offer(body.get("lookup"), server)
         return body
 
     def _url(self, where: str) -> str:
-        return where if where.startswith(("http://", "https://")) else self._settings.server + where
+        return where if where.startswith(("http://", "https://")) else self.settings.server + where
 
     def url_of(self, where: str) -> str:
         """Return the URL of a stored file, from its path or URL in an answer."""
         if self.server and where.startswith(UPLOADS):  # the common case, without parsing
             return self._uploads + where[len(UPLOADS) :]
-        return urljoin(self._settings.target_url, below(self.server, where, UPLOADS))
+        return urljoin(self.settings.target_url, below(self.server, where, UPLOADS))
 
     def _located(self, where: str) -> str | None:
         """Return the URL of a stored file; None for another host than the server's (docs/protocol.md, section 5)."""
         url = self.url_of(where)
-        return url if trusts(self._settings.target_url, url) else None
+        return url if trusts(self.settings.target_url, url) else None
 
 
 class _Token:

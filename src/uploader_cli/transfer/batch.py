@@ -289,14 +289,14 @@ class BatchSession:
             except errors.UploaderError:
                 message = None
             if message is not None:
-                context.last_heard.note(message)
+                context.followers.last_heard.note(message)
             misses = misses + 1 if message is None or message.status in SERVER_TERMINAL else 0
         return self._reported()
 
     def _reported(self) -> dict[int, Outcome | None]:
         found: dict[int, Outcome | None] = {}
         for file in self._group:
-            status = self._context.last_heard.of(self.session.id, wire_name(file.name))
+            status = self._context.followers.last_heard.of(self.session.id, wire_name(file.name))
             if status is not None and status.status == "completed":
                 found[file.file] = Outcome(file, server_id=status.server_id)
             elif status is not None and status.status == "failed":

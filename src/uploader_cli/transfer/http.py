@@ -131,7 +131,7 @@ class Http:
         self.request_ids = ids or RequestIds()
         self.sockets = Sockets(self.request_ids.answered)
         self.session = make_session(settings, self.sockets, self.request_ids)
-        self._settings = settings
+        self.settings = settings
         self._trusted = settings.trusted_url
         self.option = settings.given_as("upload_url" if settings.upload_url else settings.target_option)
         """What names the server: the flag, variable or config key that the user has given."""
@@ -197,7 +197,7 @@ class Http:
         request.method, request.url, request.body = method, _dialled(url), data
         request.headers = CaseInsensitiveDict(cast("dict[str, str]", session.headers))
         if not trusts(self._trusted, request.url):
-            for name in self._settings.headers:
+            for name in self.settings.headers:
                 request.headers.pop(name, None)
             own = {name: value for name, value in own.items() if name.lower() not in CREDENTIALS}
         elif session.cookies and "Cookie" not in session.headers:
@@ -251,7 +251,7 @@ class Http:
     def tls_cause(self, error: Exception, host: str) -> tuple[str, str]:
         """Return in words why the handshake with `host` failed, and the fix. Raise `UsageError` for a local file."""
         found = next((item for item in reversed(_chain(error)) if isinstance(item, ssl.SSLError)), ssl.SSLError())
-        settings = self._settings
+        settings = self.settings
         if found.reason == "NO_CERTIFICATE_OR_CRL_FOUND":
             raise UsageError(f"{_bundle(settings)}: the file contains no certificate", hint="give a PEM file")
         if "PEM lib" in str(found):
@@ -283,7 +283,7 @@ class Http:
             hint = "name the certificate itself with --ca-bundle; --insecure gives up the protection"
             return "the server's certificate is self-signed", hint
         why = "" if found.verify_code in UNTRUSTED else f" ({found.verify_message})"
-        where = "" if self.session.verify is True else f": it is not in the file of {_bundle(self._settings)}"
+        where = "" if self.session.verify is True else f": it is not in the file of {_bundle(self.settings)}"
         cause = f"the authority of the server's certificate is unknown{where}{why}"
         return cause, "name the authority's certificate with --ca-bundle; --insecure gives up the protection"
 

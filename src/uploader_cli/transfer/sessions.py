@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors
@@ -13,41 +12,35 @@ from uploader_cli.core.plan import ASSUMED, endless, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.tus import Capabilities
 from uploader_cli.transfer.bodies import ignore_read
+from uploader_cli.transfer.digests import Digests
+from uploader_cli.transfer.job import Ledger
+from uploader_cli.transfer.retry import Limiter
 from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from uploader_cli.core.events import Event
-    from uploader_cli.core.last_heard import LastHeard
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.bodies import OnRead
-    from uploader_cli.transfer.digests import Digests
-    from uploader_cli.transfer.job import Followers, Ledger
+    from uploader_cli.transfer.job import Followers
     from uploader_cli.transfer.journal import RunHandle
-    from uploader_cli.transfer.retry import Retry, Stop
 
 
 FIRST_CONTACT_RETRIES = 2  # retries of the first call: a wrong address is reported soon
 
 
-@dataclass(frozen=True, slots=True)
 class Context:
-    """What every job of a run uses. `throttle(wanted)` returns how many bytes may be sent now."""
+    """What every job of a run uses."""
 
-    settings: Settings
-    emit: Callable[[Event], None]
-    followers: Followers
-    last_heard: LastHeard
-    stop: Stop
-    retry: Retry
-    ledger: Ledger
-    run: RunHandle
-    throttle: Callable[[int], int]
-    digests: Digests | None = None  # None unless a digest of each file is wanted
-    sessions: set[UploadSession] = field(default_factory=set)  # open sessions
+    def __init__(self, api: Api, followers: Followers, run: RunHandle) -> None:
+        self.settings, self.followers, self.run = api.settings, followers, run
+        self.emit, self.retry, self.stop = api.emit, api.retry, api.retry.stop
+        self.ledger = Ledger(api.emit, run, api.url_of)
+        self.throttle = Limiter(api.settings.limit_rate, self.stop.sleep)
+        self.digests = Digests(self.stop.check) if api.settings.hashes else None
+        self.sessions: set[UploadSession] = set()  # open sessions
 
     @property
     def on_read(self) -> OnRead:

@@ -114,7 +114,7 @@ def bytes_of_a_stored_file(hosts: Hosts) -> None:
 
 
 def redirected_realtime_call(hosts: Hosts) -> None:
-    with make_session(hosts.api._settings, Sockets()) as session:
+    with make_session(hosts.api.settings, Sockets()) as session:
         session.get(f"{hosts.home.url}/moved", headers=hosts.api.authorization(), timeout=9)
 
 

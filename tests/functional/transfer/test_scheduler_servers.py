@@ -120,9 +120,7 @@ class Upload:
         known: list[Limits] = []
         with Journal(self.settings.state_path) as journal:
             run = journal.begin(Target(self.settings.server, "personal"), {})
-            scheduler = Scheduler(
-                api, self.settings, self._emit, self, self.last_heard, self.stop, run=run, remember=known.append
-            )
+            scheduler = Scheduler(api, self, run, remember=known.append)
             try:
                 return scheduler.run(Supplied(self.files))
             finally:
