@@ -55,19 +55,14 @@ READ_TIMEOUT = 30.0
 BLOCK = 1 << 20  # bytes read from a body at a time: urllib3's 16 KiB halve the throughput
 ANSWER_BLOCK = 64 << 10
 MOST_ANSWER = 32 << 20  # most bytes of a decompressed answer; stored files may be larger
-CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-"""Environment variables with certificates; `--ca-bundle` has precedence."""
+CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")  # `--ca-bundle` has precedence
 BAD_REQUEST, PROXY_AUTHENTICATION = 400, 407
 HANDSHAKE_LIMIT = 2.0  # seconds to find out whether a port speaks TLS
 REQUEST_ID = "X-Request-ID"
-BAD_TIME = {9: "is not valid yet", 10: "has expired"}
-"""Codes of certificates that are refused (OpenSSL's `X509_V_ERR_…`)."""
-BAD_NAME = (62, 64)
-SELF_SIGNED = 18
+# Codes of certificates that are refused (OpenSSL's `X509_V_ERR_…`); UNTRUSTED: their authority is unknown.
+BAD_TIME, BAD_NAME, SELF_SIGNED = {9: "is not valid yet", 10: "has expired"}, (62, 64), 18
 UNTRUSTED = (2, 19, 20, 21, 27)
-"""Codes of certificates whose authority is not among those that are trusted."""
-CREDENTIALS = {"authorization", "cookie", "x-request-id"}
-"""Headers that are not sent to other hosts, besides those of `--header`."""
+CREDENTIALS = {"authorization", "cookie", "x-request-id"}  # not sent to other hosts, as those of `--header`
 SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -133,10 +128,9 @@ class Http:
         self.session = make_session(settings, self.sockets, self.request_ids)
         self.settings = settings
         self._trusted = settings.trusted_url
+        # What names the server, and the proxy if there is one: the flag, variable or config key as the user gave it.
         self.option = settings.given_as("upload_url" if settings.upload_url else settings.target_option)
-        """What names the server: the flag, variable or config key that the user has given."""
         self.proxy_option = settings.given_as("proxy") if settings.proxy else _proxy_variable(settings.target_url)
-        """What names the proxy, if there is one."""
 
     def request(
         self,
@@ -229,7 +223,8 @@ class Http:
         if isinstance(error, rex.ProxyError) and _has_no_tunnel(error):
             why = _why(error).replace("Tunnel connection failed:", "it answered")
             return ConnectFailed(f"the proxy did not connect to {where}: {why}", hint=f"check {self.proxy_option}")
-        if isinstance(error, rex.SSLError) or _wants_certificate(error):
+        reasons = " ".join(str(getattr(item, "reason", "")) for item in _chain(error))
+        if isinstance(error, rex.SSLError) or "CERTIFICATE_REQUIRED" in reasons:  # with TLS 1.3 after the handshake
             cause, hint = self.tls_cause(error, urlsplit(url).hostname or "")
             failed = ConnectFailed(f"no secure connection to {where}: {cause}", hint=hint)
             failed.retryable = _has(error, ssl.SSLEOFError, ssl.SSLZeroReturnError)
@@ -266,12 +261,11 @@ class Http:
             return "the server may require a client certificate", "give one with --client-cert"
         if "protocol version" in reason or "unsupported protocol" in reason:
             return "the server and this machine have no TLS version in common", "have TLS 1.2 or newer enabled there"
+        hint = "check that the server speaks TLS there"
         if "eof" in reason or not reason:
-            hint = (
-                "check that the server speaks TLS there, and whether it requires a client certificate (--client-cert)"
-            )
+            hint += ", and whether it requires a client certificate (--client-cert)"
             return "the server ended the handshake", hint
-        return f"the handshake failed ({reason})", "check that the server speaks TLS there"
+        return f"the handshake failed ({reason})", hint
 
     def _distrust(self, found: ssl.SSLCertVerificationError, host: str) -> tuple[str, str]:
         if found.verify_code in BAD_TIME:
@@ -279,13 +273,13 @@ class Http:
             return cause, "have the certificate renewed, or correct this machine's clock"
         if found.verify_code in BAD_NAME:
             return f"the server's certificate is not for {host}", f"use a name of the certificate in {self.option}"
+        hint = "name {} with --ca-bundle; --insecure gives up the protection"
         if found.verify_code == SELF_SIGNED:
-            hint = "name the certificate itself with --ca-bundle; --insecure gives up the protection"
-            return "the server's certificate is self-signed", hint
+            return "the server's certificate is self-signed", hint.format("the certificate itself")
         why = "" if found.verify_code in UNTRUSTED else f" ({found.verify_message})"
         where = "" if self.session.verify is True else f": it is not in the file of {_bundle(self.settings)}"
         cause = f"the authority of the server's certificate is unknown{where}{why}"
-        return cause, "name the authority's certificate with --ca-bundle; --insecure gives up the protection"
+        return cause, hint.format("the authority's certificate")
 
     def _no_proxy_password(self, url: str) -> ProxyUnauthorized:
         text = f"the proxy asks for a name and password (407) for {_origin(url)}"
@@ -309,17 +303,9 @@ class Http:
 
 
 def _answer(response: requests.Response, body: object) -> Answer:
-    sent = response.request
-    length = int(sent.headers.get("Content-Length", 0))
-    return Answer(
-        response.status_code,
-        response.headers,
-        body,
-        sent.url or "",
-        sent.headers.get(REQUEST_ID, ""),
-        length,
-        "Authorization" in sent.headers,
-    )
+    own = response.request.headers
+    known = (own.get(REQUEST_ID, ""), int(own.get("Content-Length", 0)), "Authorization" in own)
+    return Answer(response.status_code, response.headers, body, response.request.url or "", *known)
 
 
 @lru_cache(64)
@@ -462,11 +448,6 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def _has(error: BaseException, *kinds: type[BaseException]) -> bool:
     return any(isinstance(item, kinds) for item in _chain(error))
-
-
-def _wants_certificate(error: BaseException) -> bool:
-    """Return whether the server asked for a client certificate; with TLS 1.3, after the handshake."""
-    return any("CERTIFICATE_REQUIRED" in str(getattr(item, "reason", "")) for item in _chain(error))
 
 
 def _has_no_tunnel(error: BaseException) -> bool:

@@ -80,7 +80,7 @@ class Engine:
         """
         self._api, self._settings, self._context = api, api.settings, Context(api, followers, run)
         self._stop, self._ledger, self._emit = self._context.stop, self._context.ledger, self._context.emit
-        self._remember, self._announce, self._announced = remember, announce, False
+        self._remember, self._announce = remember, announce
         api.retry.wait_for_server = api.settings.wait_for_server
 
     def run(self, supply: Supply) -> errors.UploaderError | None:
@@ -107,9 +107,8 @@ class Engine:
         raise NotImplementedError
 
     def _begin(self) -> None:
-        if not self._announced:
-            self._announced = True
-            self._announce(*self._shape)
+        announce, self._announce = self._announce, lambda _protocol, _jobs: None
+        announce(*self._shape)
 
     def _fail_rest(self, supply: Supply, error: errors.UploaderError) -> None:
         """End the run, also for files that the walk has not found yet."""
@@ -344,9 +343,7 @@ class Scheduler(Engine):
     def _put(self, files: Sequence[LocalFile], category: str, opened: Session | None) -> None:
         context, limits, claims = self._context, self._limits, [self._claims.pop(file.file) for file in files]
         if self._tus is None:
-            job = BatchSession(context, files, limits, self._flow, category=category, opened=opened)
-            self._api.budget.sessions_to_come += 1
-            self._pool.put([job])
+            self._put_batch(files, category, opened)
             return
         if self._settings.foreign:
             opened = Session("", "", None)
@@ -372,10 +369,13 @@ class Scheduler(Engine):
             self._stop.sleep(PATIENCE)
         files = [self._blocked.popleft() for _ in range(len(self._blocked))]
         for planned in plan_sessions(files, self._limits):
-            category = planned.category or self._settings.category
-            self._api.budget.sessions_to_come += 1
-            self._pool.put([BatchSession(self._context, planned.files, self._limits, self._flow, category=category)])
+            self._put_batch(planned.files, planned.category or self._settings.category, None)
         yield from ()
+
+    def _put_batch(self, files: Sequence[LocalFile], category: str, opened: Session | None) -> None:
+        self._api.budget.sessions_to_come += 1
+        job = BatchSession(self._context, files, self._limits, self._flow, category=category, opened=opened)
+        self._pool.put([job])
 
     def _wait(self, ready: Callable[[], bool]) -> None:
         with self._pool.changed:

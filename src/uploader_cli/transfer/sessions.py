@@ -178,10 +178,9 @@ class UploadSession:
 
     def begin(self) -> None:
         """Report the session and follow its progress."""
-        self._open = True
-        self._context.sessions.add(self)
+        self._open, context = True, self._context
+        context.sessions.add(self)
         if self.id:
-            context = self._context
             if self.category == context.settings.category:  # only such a session can be resumed
                 context.run.session_opened(self.id)
             context.emit(SessionCreated(self.id, self.category, self._left))
@@ -216,21 +215,20 @@ class UploadSession:
             leads = self._renewed is None
             renewed = self._renewed = self._renewed or threading.Event()
         context = self._context
-        if not leads:
-            while not renewed.wait(0.1):
-                context.stop.check()
-            return self.id != lost
-        try:
-            made = new_session(context, api, self.category, max(1, self._left))
-            text = f"session {lost} is gone on the server: continuing in {made.session_id}"
-            context.warn(WarningCode.SESSION_LOST, text)
-            context.run.session_closed(lost)
-            self._leave("lost")
-            self.id = made.session_id
-            self.begin()
-        finally:
-            renewed.set()
-        return True
+        if leads:
+            try:
+                made = new_session(context, api, self.category, max(1, self._left))
+                text = f"session {lost} is gone on the server: continuing in {made.session_id}"
+                context.warn(WarningCode.SESSION_LOST, text)
+                context.run.session_closed(lost)
+                self._leave("lost")
+                self.id = made.session_id
+                self.begin()
+            finally:
+                renewed.set()
+        while not renewed.wait(0.1):
+            context.stop.check()
+        return self.id != lost
 
     def abandon(self, status: str) -> None:
         """Report the end of a run in the middle of the session; a resumed run may join it."""

@@ -58,7 +58,7 @@ def test_live_run_is_not_resumed(journal: Journal, tmp_path: Path) -> None:
     with Journal(tmp_path) as other:
         two = begin(other)
         assert two.resumed_from is None
-        assert {(info.state, info.alive) for info in other.runs()} == {("running", True)}
+        assert {info.state for info in other.runs()} == {"running"}
         assert other.newest_unfinished() is None
         for refused in (other.resume, other.forget):
             with pytest.raises(UsageError, match="under way in another process"):
@@ -117,7 +117,7 @@ def test_a_finished_run_keeps_nothing_under_way_and_is_not_resumed(journal: Jour
     run.session_opened("s")
     run.finish(ok=True)
     (info,) = journal.runs()
-    assert (info.state, info.alive, info.open_files, info.sessions) == ("finished", False, 0, ())
+    assert (info.state, info.open_files, info.sessions) == ("finished", 0, ())
     assert journal.newest_unfinished() is None
     with pytest.raises(UsageError, match="is finished"):
         journal.resume(run.id)
