@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
-from base64 import b64decode
 from copy import copy
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urljoin
 
 from uploader_cli import errors
 from uploader_cli.core import packs, protocol
 from uploader_cli.core.events import ServerClock, SessionProgress, Transport
+from uploader_cli.core.protocol import UPLOADS
 from uploader_cli.core.tus import Capabilities, below, parse_capabilities, trusts
 from uploader_cli.settings import mask
-from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Http, RequestIds, redirect_target, retry_after
+from uploader_cli.transfer.http import Answer, Http, RequestIds, redirect_target, retry_after
 from uploader_cli.transfer.retry import RateBudget, Retry, Tries, pause_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from uploader_cli.core.events import Event
-    from uploader_cli.core.packs import Found, LookupOffer, PackedFile, PackOffer
+    from uploader_cli.core.packs import Found, LookedUp, LookupOffer, PackedFile, PackOffer
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.bodies import Body
@@ -36,7 +36,6 @@ T = TypeVar("T")
 
 PROCESSING_TIMEOUT = 300.0  # seconds from the last byte to the answer (docs/protocol.md, section 3.2)
 PROCESSING_PER_FILE = 30.0  # seconds more for each file
-UPLOADS = "/uploads/"  # the path of stored files (docs/protocol.md, section 1)
 STATUS_LIMIT = 5.0  # seconds for an answer on the state of an analysis
 NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
 """Statuses that leave open whether the server gives out stored files."""
@@ -57,20 +56,6 @@ PACK_ERRORS: Kinds = {
     (413, ""): errors.TooLarge,
     (422, "KEY_REUSED"): errors.KeyReused,
 }
-
-
-class LookedUp(NamedTuple):
-    """A file to look up: its path below the category, its bytes, and its hex SHA-256 if files by any name are meant."""
-
-    category: str
-    path: str
-    size: int
-    sha256: str | None = None
-
-    @property
-    def asked(self) -> protocol.JsonObject:
-        """The file in a request."""
-        return {"relativePath": self.path, "size": self.size} | ({"sha256": self.sha256} if self.sha256 else {})
 
 
 class Api(Http):
@@ -234,8 +219,8 @@ class Api(Http):
             if answer.status == 503 and error.retry_after:  # an answer to HEAD has no code
                 raise errors.DigestPending(str(error), status=503, retry_after=error.retry_after)
             raise error
-        digest = sha256_of(answer.headers.get("Repr-Digest", ""))
-        return packs.Found(protocol.whole(answer.headers.get("Content-Length")), _hex(digest), None)
+        digest = protocol.sha256_of(answer.headers.get("Repr-Digest", ""))
+        return packs.Found(protocol.whole(answer.headers.get("Content-Length")), digest, None)
 
     def read_back(self, where: str, take: Callable[[bytes], object]) -> bool:
         """Pass the stored bytes to `take`; return False where the server does not give them out."""
@@ -286,18 +271,11 @@ class Api(Http):
             raise
 
     def _once(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Body | None = None,
-        headers: Mapping[str, str] | None = None,
-        json: object = None,
-        read_timeout: float = READ_TIMEOUT,
+        self, method: str, path: str, *, body: Body | None = None, headers: Mapping[str, str] | None = None, **how: Any
     ) -> Answer:
         began, sent = time.time(), {**self.authorization(), **(headers or {})}
-        url = self._url(path)
-        answer = self.request(method, url, json=json, body=body, headers=sent, read_timeout=read_timeout)
+        url = path if path.startswith(("http://", "https://")) else self.settings.server + path
+        answer = self.request(method, url, body=body, headers=sent, **how)
         self.budget.note(answer.headers)
         known = protocol.server_time(answer.headers, answer.body) if body is None else None
         if known is not None:  # its clock was read between request and response
@@ -312,9 +290,6 @@ class Api(Http):
         self.packs = packs.parse_offer(body.get("packs"), server)
         self.lookups = packs.parse_lookup_offer(body.get("lookup"), server)
         return body
-
-    def _url(self, where: str) -> str:
-        return where if where.startswith(("http://", "https://")) else self.settings.server + where
 
     def url_of(self, where: str) -> str:
         """Return the URL of a stored file, from its path or URL in an answer."""
@@ -428,27 +403,3 @@ def is_blocked(answer: Answer) -> bool:
 
 
 _segment = partial(quote, safe="")
-
-
-def stored_path(category: str, file_name: str) -> str:
-    """Return the URL path of a stored file."""
-    return f"{UPLOADS}{category}/{quote(file_name)}"
-
-
-def sha256_of(repr_digest: str) -> str | None:
-    """Return the SHA-256 of a `Repr-Digest` header (RFC 9530), base64."""
-    for part in repr_digest.split(","):
-        name, _, value = part.strip().partition("=")
-        if name.lower() == "sha-256":
-            return value.strip(": ")
-    return None
-
-
-def _hex(digest: str | None) -> str | None:
-    """Return a base64 digest as hex; an empty string, equal to none, where it is invalid."""
-    if digest is None:
-        return None
-    try:
-        return b64decode(digest, validate=True).hex()
-    except ValueError:
-        return ""

@@ -12,9 +12,8 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode
 from uploader_cli.core.plan import request_length
-from uploader_cli.core.protocol import TAKEN, paired, sent_name, utf8, wire_name
+from uploader_cli.core.protocol import TAKEN, paired, sent_name, stored_path, utf8, wire_name
 from uploader_cli.core.state import SERVER_TERMINAL
-from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.checks import equal_on_server, says_nothing
 from uploader_cli.transfer.job import Attempt, Outcome, ends_run, failed

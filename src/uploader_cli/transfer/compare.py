@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import CheckResult
 from uploader_cli.core.jobs import FIRST_JOBS
+from uploader_cli.core.packs import LookedUp
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.core.protocol import utf8
+from uploader_cli.core.protocol import stored_path, utf8
 from uploader_cli.errors import FileError, UsageError
-from uploader_cli.transfer.api import LookedUp, stored_path
 from uploader_cli.transfer.bodies import hash_range
 from uploader_cli.transfer.checks import looked_up
 from uploader_cli.transfer.retry import Tries

@@ -9,8 +9,9 @@ import pytest
 from raw_server import Peer, RawServer
 
 from uploader_cli import errors
+from uploader_cli.core.packs import LookedUp
 from uploader_cli.settings import Header, Settings
-from uploader_cli.transfer.api import Api, LookedUp
+from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.http import Http, make_session
 from uploader_cli.transfer.retry import Stop
 from uploader_cli.transfer.tus import TusClient

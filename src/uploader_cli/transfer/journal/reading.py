@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from uploader_cli.core.protocol import UPLOADS
 from uploader_cli.errors import UsageError
 from uploader_cli.sources import absolute
 from uploader_cli.transfer.journal.schema import KEPT_SECONDS
@@ -36,7 +37,6 @@ SELECT path, size, mtime_ns, server_id, location, checksum, verified
 FROM receipt WHERE target = ?1 AND period > ?2 AND completed_at >= ?3"""
 _is_plain = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch  # matches a path that `quote` does not change
 _parts = re.compile(r"(\d+)([ /])(.*)", re.DOTALL).fullmatch
-UPLOADS = "/uploads/"
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,23 +48,22 @@ class Journal(schema.Store):
         arguments: Mapping[str, object],
         *,
         identity: object = None,
-        run_id: str | None = None,
         fresh: bool = False,
         lasting: bool = True,
     ) -> RunHandle:
         """Begin a run, or resume the newest interrupted one of the same target and identity.
 
         `arguments` (JSON, no secrets but an upload URL) is what `resume` needs; `identity` (JSON, default: `arguments`)
-        is what makes commands equal. `run_id` must be new. `fresh` (--no-resume) resumes nothing and deletes such runs.
+        is what makes commands equal. `fresh` (--no-resume) resumes nothing and deletes such runs.
         A run that is not `lasting` is never resumed.
         """
-        run_id, now = run_id or secrets.token_hex(8), self.now()
+        run_id, now = secrets.token_hex(8), self.now()
         digest = _digest(run_id if not lasting else arguments if identity is None else identity)
         with self.write() as db:
             db.execute("INSERT OR IGNORE INTO target (server, destination) VALUES (?, ?)", astuple(target))
             number, free = reading.find_resumable(db, target, digest)
             if free and not fresh:
-                return self._resume(db, free[0][0], run_id, _json(arguments))
+                return self._resume(db, free[0][0], _json(arguments))
             # their uploads stay until a claim deletes them
             db.executemany("DELETE FROM run WHERE id = ?", [(name,) for name, _since in free])
             db.execute(
@@ -81,13 +80,13 @@ class Journal(schema.Store):
             number, free = reading.find_resumable(db, target, _digest(identity))
         return reading.History(self, number, free[0][1] if free and not fresh else None)
 
-    def resume(self, run_id: str, *, new_id: str | None = None) -> RunHandle:
+    def resume(self, run_id: str) -> RunHandle:
         """Resume a run by id or unique prefix. Raise `UsageError` if it is unknown, finished or alive."""
         with self.write() as db:
             info = _find_idle(db, run_id)
             if info.state == "finished":
                 raise UsageError(f"run {info.id} is finished: nothing is left to resume", hint=reading.LIST)
-            return self._resume(db, info.id, new_id or secrets.token_hex(8), _json(info.arguments))
+            return self._resume(db, info.id, _json(info.arguments))
 
     def runs(self) -> list[RunInfo]:
         """Return all runs, the last written first."""
@@ -109,7 +108,8 @@ class Journal(schema.Store):
             run = (_find_idle(db, run_id).id,)
             _delete_open(db, db.execute("DELETE FROM run WHERE id = ? RETURNING number", run).fetchall())
 
-    def _resume(self, db: Connection, old_id: str, run_id: str, arguments: str) -> RunHandle:
+    def _resume(self, db: Connection, old_id: str, arguments: str) -> RunHandle:
+        run_id = secrets.token_hex(8)
         db.execute(
             "UPDATE run SET id = ?, earlier = ltrim(earlier || ' ' || id), arguments = ?, outcome = '{}',"
             " updated_at = ? WHERE id = ?",
