@@ -30,18 +30,10 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.exceptions import TimeoutError as Urllib3Timeout
 
+from uploader_cli import errors
 from uploader_cli.core.events import CallMade
 from uploader_cli.core.protocol import parse_http_date, whole
 from uploader_cli.core.tus import trusts
-from uploader_cli.errors import (
-    ConnectFailed,
-    ConnectionLost,
-    ProtocolError,
-    ProxyUnauthorized,
-    TimedOut,
-    UploaderError,
-    UsageError,
-)
 from uploader_cli.transfer.wire import Sockets, pool_classes
 
 if TYPE_CHECKING:
@@ -157,7 +149,7 @@ class Http:
             response = self._send(method, url, own, data, read_timeout)
         except (rex.RequestException, OSError) as error:
             failure = self._error(error, url, body_sent=body.through if body is not None else True)
-            if isinstance(failure, ConnectionLost) and not isinstance(failure, TimedOut):
+            if isinstance(failure, errors.ConnectionLost) and not isinstance(failure, errors.TimedOut):
                 self._check_scheme(url)
             raise failure from error
         if response.status_code == PROXY_AUTHENTICATION:
@@ -212,46 +204,47 @@ class Http:
             session.cookies.update(response.cookies)
         return response
 
-    def _error(self, error: Exception, url: str, *, body_sent: bool) -> UploaderError:
+    def _error(self, error: Exception, url: str, *, body_sent: bool) -> errors.UploaderError:
         if isinstance(error, rex.MissingSchema | rex.InvalidSchema | rex.InvalidURL):
-            return UsageError(f"{self.option}: {url} is no URL that can be reached: {error}")
-        where = _origin(url)
+            return errors.UsageError(f"{self.option}: {url} is no URL that can be reached: {error}")
+        where, why = _origin(url), _why(error)
         if isinstance(error, _AnswerTooLarge):
-            return ProtocolError(f"the answer of {where} is too large: {error}")
-        if "Tunnel connection failed: 407" in _why(error):
+            return errors.ProtocolError(f"the answer of {where} is too large: {error}")
+        if "Tunnel connection failed: 407" in why:
             return self._no_proxy_password(url)
         if isinstance(error, rex.ProxyError) and _has_no_tunnel(error):
-            why = _why(error).replace("Tunnel connection failed:", "it answered")
-            return ConnectFailed(f"the proxy did not connect to {where}: {why}", hint=f"check {self.proxy_option}")
+            why = why.replace("Tunnel connection failed:", "it answered")
+            hint = f"check {self.proxy_option}"
+            return errors.ConnectFailed(f"the proxy did not connect to {where}: {why}", hint=hint)
         reasons = " ".join(str(getattr(item, "reason", "")) for item in _chain(error))
         if isinstance(error, rex.SSLError) or "CERTIFICATE_REQUIRED" in reasons:  # with TLS 1.3 after the handshake
             cause, hint = self.tls_cause(error, urlsplit(url).hostname or "")
-            failed = ConnectFailed(f"no secure connection to {where}: {cause}", hint=hint)
+            failed = errors.ConnectFailed(f"no secure connection to {where}: {cause}", hint=hint)
             failed.retryable = _has(error, ssl.SSLEOFError, ssl.SSLZeroReturnError)
             return failed
-        if _has(error, socket.gaierror, UnicodeError):
-            return ConnectFailed(f"no connection to {where}: {_why(error)}", hint=f"check the name in {self.option}")
-        if _has(error, NewConnectionError) or isinstance(error, rex.ConnectTimeout):
-            return ConnectFailed(f"no connection to {where}: {_why(error)}", hint="is the server running there?")
+        no_name = _has(error, socket.gaierror, UnicodeError)
+        if no_name or _has(error, NewConnectionError) or isinstance(error, rex.ConnectTimeout):
+            hint = f"check the name in {self.option}" if no_name else "is the server running there?"
+            return errors.ConnectFailed(f"no connection to {where}: {why}", hint=hint)
         if _has(error, Urllib3Timeout, TimeoutError):
             what = "did not answer in time" if body_sent else "stopped taking bytes"
-            return TimedOut(f"{where} {what}", body_sent=body_sent)
+            return errors.TimedOut(f"{where} {what}", body_sent=body_sent)
         if isinstance(error, rex.ChunkedEncodingError | rex.ContentDecodingError):
-            return ConnectionLost(f"the answer of {where} broke off", body_sent=True)
+            return errors.ConnectionLost(f"the answer of {where} broke off", body_sent=True)
         if _has(error, HTTPException) and not _has(error, RemoteDisconnected):
             hint = f"check {self.option}: its port, and whether a server for HTTP is there"
-            return ConnectionLost(f"the answer of {where} is not HTTP", hint=hint, body_sent=body_sent)
-        return ConnectionLost(f"the connection to {where} broke: {_why(error)}", body_sent=body_sent)
+            return errors.ConnectionLost(f"the answer of {where} is not HTTP", hint=hint, body_sent=body_sent)
+        return errors.ConnectionLost(f"the connection to {where} broke: {why}", body_sent=body_sent)
 
     def tls_cause(self, error: Exception, host: str) -> tuple[str, str]:
         """Return in words why the handshake with `host` failed, and the fix. Raise `UsageError` for a local file."""
         found = next((item for item in reversed(_chain(error)) if isinstance(item, ssl.SSLError)), ssl.SSLError())
         settings = self.settings
         if found.reason == "NO_CERTIFICATE_OR_CRL_FOUND":
-            raise UsageError(f"{_bundle(settings)}: the file contains no certificate", hint="give a PEM file")
+            raise errors.UsageError(f"{_bundle(settings)}: the file contains no certificate", hint="give a PEM file")
         if "PEM lib" in str(found):
             cause = f"{settings.given_as('client_cert')}: the file has no certificate with its key"
-            raise UsageError(cause, hint="give a PEM file with both")
+            raise errors.UsageError(cause, hint="give a PEM file with both")
         if isinstance(found, ssl.SSLCertVerificationError):
             return self._distrust(found, host)
         reason = (found.reason or "").replace("_", " ").lower()
@@ -281,15 +274,15 @@ class Http:
         cause = f"the authority of the server's certificate is unknown{where}{why}"
         return cause, hint.format("the authority's certificate")
 
-    def _no_proxy_password(self, url: str) -> ProxyUnauthorized:
+    def _no_proxy_password(self, url: str) -> errors.ProxyUnauthorized:
         text = f"the proxy asks for a name and password (407) for {_origin(url)}"
-        return ProxyUnauthorized(text, hint=f"put name and password into {self.proxy_option}")
+        return errors.ProxyUnauthorized(text, hint=f"put name and password into {self.proxy_option}")
 
     def _check_scheme(self, url: str) -> None:
         """Raise `ConnectFailed` if `url` is http, nothing was heard from the server yet, and its port speaks TLS."""
         if url.startswith("http://") and not (self.request_ids.heard or self.session.proxies) and _speaks_tls(url):
             secure = _origin(url).replace("http", "https", 1)
-            failed = ConnectFailed(f"{_origin(url)}: this port speaks TLS: use https", hint=f"use {secure}")
+            failed = errors.ConnectFailed(f"{_origin(url)}: this port speaks TLS: use https", hint=f"use {secure}")
             failed.retryable = False
             raise failed
 
@@ -340,7 +333,7 @@ def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = 
     session.proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else dict(environment)
     trusted = settings.ca_bundle or next(filter(None, map(os.environ.get, CA_VARIABLES)), None)
     if trusted and not os.path.exists(trusted):
-        raise UsageError(f"{_bundle(settings)}: no such file: {trusted}", hint="name a PEM file, or unset it")
+        raise errors.UsageError(f"{_bundle(settings)}: no such file: {trusted}", hint="name a PEM file, or unset it")
     session.verify = str(trusted) if trusted else True
     if settings.insecure:  # the run warns once
         session.verify = False
@@ -441,8 +434,8 @@ def _chain(error: BaseException) -> list[BaseException]:
     chain = [error]
     for item in chain:
         inner = (*item.args, getattr(item, "reason", None), item.__cause__, item.__context__)
-        errors = [x for x in inner if isinstance(x, BaseException) and not isinstance(x, UploaderError)]
-        chain.extend(x for x in errors if not any(x is known for known in chain))
+        foreign = [x for x in inner if isinstance(x, BaseException) and not isinstance(x, errors.UploaderError)]
+        chain.extend(x for x in foreign if not any(x is known for known in chain))
     return chain
 
 
