@@ -531,14 +531,14 @@ MUTANTS = (
     Mutant(
         "paths without files are taken",
         SERVER + "batch/intake.py",
-        "if self.paths and len(self.paths) != len(self.reader.files):",
+        "if self.paths and len(self.paths) != len(self.files):",
         "if False:",
         "functional/server/test_server_batch.py",
     ),
     Mutant(
         "a batch of another category is taken",
         SERVER + "batch/intake.py",
-        "if self.session is not None and self.category not in {None, self.session.category}:",
+        'if self.session is not None and self.texts.get("category") not in {None, self.session.category}:',
         "if False:",
         "functional/server/test_server_batch.py",
     ),
@@ -624,7 +624,7 @@ MUTANTS = (
     # Names that are taken
     Mutant(
         "a pack renames a file that must fail",
-        SERVER + "batch/unpack.py",
+        SERVER + "batch/packstore.py",
         "if not self._may_rename:",
         "if False:",
         "cli/test_upload_if_exists.py",
@@ -683,14 +683,14 @@ MUTANTS = (
     ),
     Mutant(
         "a resumed file is hashed from its offset on",
-        TRANSFER + "digests.py",
+        TRANSFER + "content.py",
         "if prefix.length < end:",
         "if False:",
         "cli/test_upload_digest.py",
     ),
     Mutant(
         "check --digest compares sizes",
-        TRANSFER + "compare.py",
+        "src/uploader_cli/run/compare.py",
         "if (found.size, theirs) == (file.size, mine):",
         "if found.size == file.size:",
         "cli/test_check.py",

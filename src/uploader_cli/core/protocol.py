@@ -254,7 +254,7 @@ def stored_path(category: str, file_name: str) -> str:
     return f"{UPLOADS}{category}/{quote(file_name)}"
 
 
-def sha256_of(repr_digest: str) -> str | None:
+def sha256_in(repr_digest: str) -> str | None:
     """Return the hex SHA-256 of a `Repr-Digest` header (RFC 9530): None without one, empty if it is invalid."""
     for part in repr_digest.split(","):
         name, _, value = part.strip().partition("=")

@@ -219,7 +219,7 @@ class Api(Http):
             if answer.status == 503 and error.retry_after:  # an answer to HEAD has no code
                 raise errors.DigestPending(str(error), status=503, retry_after=error.retry_after)
             raise error
-        digest = protocol.sha256_of(answer.headers.get("Repr-Digest", ""))
+        digest = protocol.sha256_in(answer.headers.get("Repr-Digest", ""))
         return packs.Found(protocol.whole(answer.headers.get("Content-Length")), digest, None)
 
     def read_back(self, where: str, take: Callable[[bytes], object]) -> bool:

@@ -12,11 +12,11 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode
 from uploader_cli.core.plan import request_length
-from uploader_cli.core.protocol import TAKEN, paired, sent_name, stored_path, utf8, wire_name
+from uploader_cli.core.protocol import paired, sent_name, stored_path, utf8, wire_name
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.checks import equal_on_server, says_nothing
-from uploader_cli.transfer.job import Attempt, Outcome, ends_run, failed
+from uploader_cli.transfer.job import Attempt, Outcome, ends_run, failed, not_stored
 from uploader_cli.transfer.retry import Tries
 from uploader_cli.transfer.sessions import Context, UploadSession, new_session
 
@@ -221,8 +221,8 @@ class BatchSession:
             self._ended.append(Outcome(file, errors.ProtocolError(words)))
             return
         if item.status != "completed":
-            words, code = item.error or f"its status is {item.status or 'missing'}", FailureCode.SERVER_FAILED
-            outcome = _not_stored(file, words, FailureCode.EXISTS if item.error_code == TAKEN else code)
+            why = item.error or f"its status is {item.status or 'missing'}"
+            outcome = not_stored(file, why, item.error_code or "")
         elif item.size is not None and item.size != file.size:
             words = f"the server stored {item.size} of {file.size} bytes"
             outcome = failed(file, FailureCode.INTEGRITY, words)
@@ -259,12 +259,12 @@ class BatchSession:
 
     def _find_by_path(self) -> dict[int, Outcome | None]:
         """Ask for each file by path: its outcome, None where it is not stored, no entry without an answer."""
-        stop, category = self._context.stop, self.session.category
+        stop = self._context.stop
         stop.sleep(LOOK_EVERY)
         found: dict[int, Outcome | None] = {}
         for file in self._group:
             try:
-                found[file.file] = equal_on_server(self._api, category, file, stop.check)
+                found[file.file] = equal_on_server(self._api, file, self._category, stop.check)
             except errors.Interrupted:
                 raise
             except errors.UploaderError as error:
@@ -299,12 +299,8 @@ class BatchSession:
             if status is not None and status.status == "completed":
                 found[file.file] = Outcome(file, server_id=status.server_id)
             elif status is not None and status.status == "failed":
-                found[file.file] = _not_stored(file, status.error or "it gives no reason")
+                found[file.file] = not_stored(file, status.error)
         return found
-
-
-def _not_stored(file: LocalFile, words: str, code: FailureCode = FailureCode.SERVER_FAILED) -> Outcome:
-    return failed(file, code, f"the server could not store it: {words}")
 
 
 def _too_slow(file: LocalFile, error: errors.TooSlow) -> errors.TooSlow:

@@ -11,8 +11,7 @@ from uploader_cli.core.events import RunWarning, SessionCreated, SessionFinished
 from uploader_cli.core.plan import ASSUMED, endless, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.tus import Capabilities
-from uploader_cli.transfer.bodies import ignore_read
-from uploader_cli.transfer.digests import Digests
+from uploader_cli.transfer.content import Digests, ignore_read
 from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.retry import Limiter
 from uploader_cli.transfer.tus import TusClient
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.bodies import OnRead
+    from uploader_cli.transfer.content import OnRead
     from uploader_cli.transfer.job import Followers
     from uploader_cli.transfer.journal import RunHandle
 
