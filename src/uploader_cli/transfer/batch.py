@@ -23,7 +23,7 @@ from uploader_cli.transfer.sessions import Context, UploadSession, new_session
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from uploader_cli.core.plan import Limits, LocalFile
+    from uploader_cli.core.plan import LocalFile
     from uploader_cli.core.protocol import Session, StoredFile
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.pool import Worker
@@ -72,15 +72,14 @@ class BatchSession:
         self,
         context: Context,
         files: Sequence[LocalFile],
-        limits: Limits,
         flow: Flow,
         *,
         category: str,
         opened: Session | None = None,
     ) -> None:
         """`opened` is a session to use instead of a new one."""
-        self._context, self._flow, self._paths = context, flow, limits.relative_paths
-        self._limits, self._category, self._opened = limits, category, opened
+        self._context, self._flow, self._paths = context, flow, context.limits.relative_paths
+        self._category, self._opened = category, opened
         self._waiting = deque(files)
         self._halves: deque[list[LocalFile]] = deque()  # halves of refused requests, which are sent next
         self._most = 1 << 30
@@ -95,7 +94,7 @@ class BatchSession:
             context.skip(self._waiting)
             return
         made = self._opened or new_session(context, self._api, self._category, len(self._waiting))
-        self.session = UploadSession(context, made, self._limits, len(self._waiting))
+        self.session = UploadSession(context, made, len(self._waiting))
         self.session.begin()
         while self._halves or self._waiting:
             context.stop.check()
