@@ -307,7 +307,7 @@ class _Token:
     """The bearer token, read at first use and after a refusal."""
 
     def __init__(self, settings: Settings, stop: Stop) -> None:
-        self._ask, self._lock = partial(settings.bearer, stopped=lambda: bool(stop)), threading.Lock()
+        self._ask, self._lock = partial(settings.bearer, stopped=stop.is_set), threading.Lock()
         self._value: str | None = None
         self._read, self._used = False, threading.local()  # `_used.token`: the last one that the thread was given
 
