@@ -20,7 +20,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, PauseReason, WarningCode
 from uploader_cli.fleet import cluster as dask
 from uploader_cli.fleet import outcomes
-from uploader_cli.fleet.batches import Batch, BatchSize, cost, fields_of
+from uploader_cli.fleet.batches import MOST_FILES, Batch, BatchSize, cost, fields_of
 from uploader_cli.sources import absolute
 from uploader_cli.transfer.checks import Checks
 from uploader_cli.transfer.job import Ledger
@@ -50,7 +50,6 @@ GROUP = 500  # files that are claimed in the journal at once
 TICK = 0.1
 TAKEN = 5000  # most files taken from the walk between two looks at the tasks
 PATIENCE = 0.5  # seconds without a new file after which an incomplete batch is submitted
-LAST_FILES = 50  # a batch has at least so many while the last ones are shared out
 GRACE = 1.5  # seconds that tasks get to stop
 HALVED_EVERY = 5.0  # seconds between two reductions of the number of tasks after a 429 or 503
 RUNNING = ("pending", "lost")  # states of a future; lost: the worker died with the result, the task runs again
@@ -188,16 +187,14 @@ class Driver(Engine):
     def _cut(self, cluster: dask.Cluster, *, all_: bool) -> list[LocalFile]:
         """Return the files of the next batch; none while more are expected. The last ones are shared by all workers."""
         slots = max(1, cluster.slots())
-        limit, least, most = self._size.cost, 1, max(LAST_FILES, IN_PROGRESS // (2 * slots))
+        limit, most = self._size.cost, min(MOST_FILES, max(1, IN_PROGRESS // (2 * slots)))
         if all_:
-            limit, least = min(limit, self._held_cost // (2 * slots)), LAST_FILES
+            limit = self._size.limit(self._held_cost, slots)
         elif self._held_cost < limit and len(self._held) < most:
             return []
         files: list[LocalFile] = []
         spent = 0
-        while self._held and (len(files) < least or spent < limit) and not self._size.is_full(files, spent):
-            if len(files) >= most:
-                break
+        while self._held and spent < limit and len(files) < most:
             files.append(self._held.popleft())
             spent += cost(files[-1:])
         self._held_cost -= spent
