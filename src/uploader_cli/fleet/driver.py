@@ -30,6 +30,7 @@ from uploader_cli.transfer.sessions import FIRST_CONTACT_RETRIES, Context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import ExitStack
     from pathlib import Path
 
     from distributed import Future
@@ -83,13 +84,15 @@ class Driver(Engine):
         run: RunHandle,
         remember: Callable[[Limits], None],
         announce: Callable[[str, int], None],
+        after: ExitStack,
     ) -> None:
-        """See `Scheduler`."""
+        """See `Scheduler`. `after` closes the cluster after the run: the end of its processes is no part of it."""
         plain = replace(settings, skip_existing=False, verify=False)  # the workers do this
         ledger = Ledger(emit, run, api.url_of)
         context = Context(plain, emit, followers, last_heard, stop, api.retry, ledger, run, lambda wanted: wanted)
         super().__init__(context, api, announce)
         self._settings, self._emit, self._handle, self._remember = settings, emit, run, remember
+        self._after = after
         self._options = dask.travelling(settings)
         self._tasks: dict[int, Task] = {}
         self._size, self._submitted = BatchSize(), 0
@@ -143,12 +146,13 @@ class Driver(Engine):
 
     def _run(self, supply: Supply) -> None:
         self._contact()
-        with dask.connected(self._settings, self._handle.id, self._hear) as cluster:
-            try:
-                self._send(supply, cluster)
-            except errors.UploaderError:
-                self._stop_tasks(cluster)
-                raise
+        cluster = self._after.enter_context(dask.connected(self._settings, self._handle.id, self._hear))
+        try:
+            self._send(supply, cluster)
+        except errors.UploaderError:
+            self._stop_tasks(cluster)
+            self._after.close()
+            raise
 
     def _send(self, supply: Supply, cluster: dask.Cluster) -> None:
         """Submit batches until the walk has ended and all files are sent. Raise what ends the run."""
@@ -230,14 +234,19 @@ class Driver(Engine):
 
     def _receive(self, cluster: dask.Cluster, wait: float) -> None:
         """Apply what has arrived, after waiting for it, and the results of tasks that have ended."""
+        self._read(cluster, wait)
+        ended = [number for number, task in self._tasks.items() if task.future.status not in RUNNING]
+        self._read(cluster, 0.0)  # what they told before they ended
+        for number in ended:
+            self._end(number, self._tasks[number], cluster)
+
+    def _read(self, cluster: dask.Cluster, wait: float) -> None:
+        """Apply the messages of tasks, after waiting for the first one."""
         with suppress(Empty):
-            item = self._inbox.get(timeout=wait)
+            number, rows = self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait()
             while True:
-                self._apply(item[0], pickle.loads(item[1]), cluster)  # noqa: S301 - Dask sends pickles, too
-                item = self._inbox.get_nowait()
-        for number, task in list(self._tasks.items()):
-            if task.future.status not in RUNNING:
-                self._end(number, task, cluster)
+                self._apply(number, pickle.loads(rows), cluster)  # noqa: S301 - Dask sends pickles, too
+                number, rows = self._inbox.get_nowait()
 
     def _end(self, number: int, task: Task, cluster: dask.Cluster) -> None:
         """Apply the result of a task. Raise what ends the run."""
@@ -290,8 +299,6 @@ class Driver(Engine):
                 case (outcomes.COMPLETED | outcomes.FAILED | outcomes.SKIPPED, int(file), *_):
                     if file in task.files:
                         self._file_ended(task.files.pop(file), row)
-                case (outcomes.OVERLOAD,):
-                    self._overloaded()
                 case (outcomes.AGAIN,):
                     self._runs_again(task)
                 case _:
@@ -354,6 +361,8 @@ class Driver(Engine):
                     return
                 self._paused_until = until
                 cluster.pause(event.seconds)
+            case ev.CallMade(status=429 | 503):
+                self._overloaded()
             case ev.RunWarning():
                 of_pause = event.code is WarningCode.RATE_LIMITED  # each worker names the rest of the same pause
                 said = f"paused until {self._paused_until}" if of_pause else event.text
