@@ -23,10 +23,9 @@ from uploader_cli.fleet import outcomes
 from uploader_cli.fleet.batches import MOST_FILES, Batch, BatchSize, cost, fields_of
 from uploader_cli.sources import absolute
 from uploader_cli.transfer.checks import Checks
-from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.journal import Stored
 from uploader_cli.transfer.scheduler import Engine
-from uploader_cli.transfer.sessions import FIRST_CONTACT_RETRIES, Context
+from uploader_cli.transfer.sessions import FIRST_CONTACT_RETRIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,15 +34,12 @@ if TYPE_CHECKING:
 
     from distributed import Future
 
-    from uploader_cli.core.last_heard import LastHeard
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.fleet.outcomes import Row
     from uploader_cli.fleet.worker import Sent
-    from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Followers
     from uploader_cli.transfer.journal import RunHandle
-    from uploader_cli.transfer.pacing import Stop
     from uploader_cli.transfer.scheduler import Supply
 
 IN_PROGRESS = 200_000  # most files that have not ended, in memory and in tasks
@@ -75,25 +71,19 @@ class Driver(Engine):
     def __init__(
         self,
         api: Api,
-        settings: Settings,
-        emit: Callable[[ev.Event], None],
         followers: Followers,
-        last_heard: LastHeard,
-        stop: Stop,
-        *,
         run: RunHandle,
+        *,
         remember: Callable[[Limits], None],
         announce: Callable[[str, int], None],
         after: ExitStack,
     ) -> None:
         """See `Scheduler`. `after` closes the cluster after the run: the end of its processes is no part of it."""
-        plain = replace(settings, skip_existing=False, verify=False)  # the workers do this
-        ledger = Ledger(emit, run, api.url_of)
-        context = Context(plain, emit, followers, last_heard, stop, api.retry, ledger, run, lambda wanted: wanted)
-        super().__init__(context, api, announce)
-        self._settings, self._emit, self._handle, self._remember = settings, emit, run, remember
+        super().__init__(api, followers, run, remember=remember, announce=announce)
         self._after = after
-        self._options = dask.travelling(settings)
+        # the workers do this
+        self._context.settings, self._context.digests = replace(api.settings, skip_existing=False, verify=False), None
+        self._handle, self._options = run, dask.travelling(api.settings)
         self._tasks: dict[int, Task] = {}
         self._size, self._submitted = BatchSize(), 0
         self._held: deque[LocalFile] = deque()  # files for the next batches

@@ -198,13 +198,12 @@ def execute(
             connections.start_soon()
 
     with ExitStack() as after, loop.observed():
-        shared = (api, settings, loop.emit, connections, connections.last_heard, connections.stop)
         if settings.on is None:
-            scheduler = Scheduler(*shared, run=run, remember=limits.append, announce=announce, chunk=chunk)
+            scheduler = Scheduler(api, connections, run, remember=limits.append, announce=announce, chunk=chunk)
         else:
             from uploader_cli.fleet.driver import Driver
 
-            scheduler = Driver(*shared, run=run, remember=limits.append, announce=announce, after=after)
+            scheduler = Driver(api, connections, run, remember=limits.append, announce=announce, after=after)
         name = "uploader-scheduler"
         thread = threading.Thread(target=_work, args=(scheduler, queue, loop.emit), name=name, daemon=True)
         thread.start()
