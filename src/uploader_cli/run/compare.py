@@ -36,9 +36,9 @@ from uploader_cli.transfer.retry import Tries
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from uploader_cli.core.packs import Found, LookupOffer
+    from uploader_cli.core.packs import Found, LookedUp, LookupOffer
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.api import Api, LookedUp
+    from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.content import OnRead
     from uploader_cli.transfer.journal.reading import History
 

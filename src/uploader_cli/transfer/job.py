@@ -14,6 +14,7 @@ from uploader_cli.core.protocol import TAKEN
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from uploader_cli.core.last_heard import LastHeard
     from uploader_cli.core.plan import LocalFile, Refusal
     from uploader_cli.transfer.journal import RunHandle
 
@@ -45,6 +46,8 @@ def ends_run(error: errors.UploaderError) -> bool:
 
 class Followers(Protocol):
     """The realtime channel, as the transfer sees it. No call may block."""
+
+    last_heard: LastHeard
 
     def follow(self, session: str) -> None:
         """Follow a session that was opened; nothing of it was sent yet."""
