@@ -20,7 +20,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, PauseReason, WarningCode
 from uploader_cli.fleet import cluster as dask
 from uploader_cli.fleet import outcomes
-from uploader_cli.fleet.batches import Batch, BatchSize, cost, fields_of
+from uploader_cli.fleet.batches import MOST_FILES, Batch, BatchSize, cost, fields_of
 from uploader_cli.sources import absolute
 from uploader_cli.transfer.checks import Checks
 from uploader_cli.transfer.journal import Stored
@@ -29,6 +29,7 @@ from uploader_cli.transfer.sessions import FIRST_CONTACT_RETRIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import ExitStack
     from pathlib import Path
 
     from distributed import Future
@@ -46,7 +47,6 @@ GROUP = 500  # files that are claimed in the journal at once
 TICK = 0.1
 TAKEN = 5000  # most files taken from the walk between two looks at the tasks
 PATIENCE = 0.5  # seconds without a new file after which an incomplete batch is submitted
-LAST_FILES = 50  # a batch has at least so many while the last ones are shared out
 GRACE = 1.5  # seconds that tasks get to stop
 HALVED_EVERY = 5.0  # seconds between two reductions of the number of tasks after a 429 or 503
 RUNNING = ("pending", "lost")  # states of a future; lost: the worker died with the result, the task runs again
@@ -76,8 +76,11 @@ class Driver(Engine):
         *,
         remember: Callable[[Limits], None],
         announce: Callable[[str, int], None],
+        after: ExitStack,
     ) -> None:
+        """See `Scheduler`. `after` closes the cluster after the run: the end of its processes is no part of it."""
         super().__init__(api, followers, run, remember=remember, announce=announce)
+        self._after = after
         # the workers do this
         self._context.settings, self._context.digests = replace(api.settings, skip_existing=False, verify=False), None
         self._handle, self._options = run, dask.travelling(api.settings)
@@ -134,12 +137,13 @@ class Driver(Engine):
 
     def _run(self, supply: Supply) -> None:
         self._contact()
-        with dask.connected(self._settings, self._handle.id, self._hear) as cluster:
-            try:
-                self._send(supply, cluster)
-            except errors.UploaderError:
-                self._stop_tasks(cluster)
-                raise
+        cluster = self._after.enter_context(dask.connected(self._settings, self._handle.id, self._hear))
+        try:
+            self._send(supply, cluster)
+        except errors.UploaderError:
+            self._stop_tasks(cluster)
+            self._after.close()
+            raise
 
     def _send(self, supply: Supply, cluster: dask.Cluster) -> None:
         """Submit batches until the walk has ended and all files are sent. Raise what ends the run."""
@@ -178,16 +182,14 @@ class Driver(Engine):
     def _cut(self, cluster: dask.Cluster, *, all_: bool) -> list[LocalFile]:
         """Return the files of the next batch; none while more are expected. The last ones are shared by all workers."""
         slots = max(1, cluster.slots())
-        limit, least, most = self._size.cost, 1, max(LAST_FILES, IN_PROGRESS // (2 * slots))
+        limit, most = self._size.cost, min(MOST_FILES, max(1, IN_PROGRESS // (2 * slots)))
         if all_:
-            limit, least = min(limit, self._held_cost // (2 * slots)), LAST_FILES
+            limit = self._size.limit(self._held_cost, slots)
         elif self._held_cost < limit and len(self._held) < most:
             return []
         files: list[LocalFile] = []
         spent = 0
-        while self._held and (len(files) < least or spent < limit) and not self._size.is_full(files, spent):
-            if len(files) >= most:
-                break
+        while self._held and spent < limit and len(files) < most:
             files.append(self._held.popleft())
             spent += cost(files[-1:])
         self._held_cost -= spent
@@ -223,14 +225,19 @@ class Driver(Engine):
 
     def _receive(self, cluster: dask.Cluster, wait: float) -> None:
         """Apply what has arrived, after waiting for it, and the results of tasks that have ended."""
+        self._read(cluster, wait)
+        ended = [number for number, task in self._tasks.items() if task.future.status not in RUNNING]
+        self._read(cluster, 0.0)  # what they told before they ended
+        for number in ended:
+            self._end(number, self._tasks[number], cluster)
+
+    def _read(self, cluster: dask.Cluster, wait: float) -> None:
+        """Apply the messages of tasks, after waiting for the first one."""
         with suppress(Empty):
-            item = self._inbox.get(timeout=wait)
+            number, rows = self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait()
             while True:
-                self._apply(item[0], pickle.loads(item[1]), cluster)  # noqa: S301 - Dask sends pickles, too
-                item = self._inbox.get_nowait()
-        for number, task in list(self._tasks.items()):
-            if task.future.status not in RUNNING:
-                self._end(number, task, cluster)
+                self._apply(number, pickle.loads(rows), cluster)  # noqa: S301 - Dask sends pickles, too
+                number, rows = self._inbox.get_nowait()
 
     def _end(self, number: int, task: Task, cluster: dask.Cluster) -> None:
         """Apply the result of a task. Raise what ends the run."""
@@ -283,8 +290,6 @@ class Driver(Engine):
                 case (outcomes.COMPLETED | outcomes.FAILED | outcomes.SKIPPED, int(file), *_):
                     if file in task.files:
                         self._file_ended(task.files.pop(file), row)
-                case (outcomes.OVERLOAD,):
-                    self._overloaded()
                 case (outcomes.AGAIN,):
                     self._runs_again(task)
                 case _:
@@ -347,6 +352,8 @@ class Driver(Engine):
                     return
                 self._paused_until = until
                 cluster.pause(event.seconds)
+            case ev.CallMade(status=429 | 503):
+                self._overloaded()
             case ev.RunWarning():
                 of_pause = event.code is WarningCode.RATE_LIMITED  # each worker names the rest of the same pause
                 said = f"paused until {self._paused_until}" if of_pause else event.text

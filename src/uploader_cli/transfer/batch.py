@@ -11,23 +11,20 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode
-from uploader_cli.core.plan import request_length
-from uploader_cli.core.protocol import paired, sent_name, stored_path, utf8, wire_name
+from uploader_cli.core.plan import LocalFile, request_length
+from uploader_cli.core.protocol import Session, StoredFile, paired, sent_name, stored_path, utf8, wire_name
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.checks import equal_on_server, says_nothing
 from uploader_cli.transfer.job import Attempt, Outcome, ends_run, failed, not_stored
-from uploader_cli.transfer.retry import Tries
+from uploader_cli.transfer.retry import Stop, Tries
 from uploader_cli.transfer.sessions import Context, UploadSession, new_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from uploader_cli.core.plan import LocalFile
-    from uploader_cli.core.protocol import Session, StoredFile
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.pool import Worker
-    from uploader_cli.transfer.retry import Stop
 
 MEASURABLE = 8 * 1024 * 1024  # least bytes of a request whose speed counts: fewer fit into socket buffers
 REQUEST_LIMIT = 300.0  # seconds for a whole request on the reference backend (3.10)

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tenacity import Retrying, retry_if_exception, wait_exponential, wait_random
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
@@ -20,8 +20,6 @@ from uploader_cli.core.protocol import whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from tenacity import RetryCallState
 
     Report = Callable[[errors.UploaderError, float], None]
 

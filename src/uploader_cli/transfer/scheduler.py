@@ -15,28 +15,25 @@ from typing import TYPE_CHECKING, Any, Protocol
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Bottleneck, bottleneck
 from uploader_cli.core.events import RunPaused, RunResumed, WarningCode
-from uploader_cli.core.plan import SESSION_FILES, Limits, LocalFile, Planner, plan_sessions, refusal
+from uploader_cli.core.plan import SESSION_FILES, Limits, LocalFile, PlannedSession, Planner, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
 from uploader_cli.transfer.batch import BatchSession, Flow
 from uploader_cli.transfer.checks import Checks
 from uploader_cli.transfer.pack import tus_jobs
-from uploader_cli.transfer.pool import Pool, Step, Worker
+from uploader_cli.transfer.pool import Job, Pool, Step, Worker
 from uploader_cli.transfer.sessions import Context, UploadSession, check_lengths, choose, first_contact, new_session
 from uploader_cli.transfer.tus import TusClient
-from uploader_cli.transfer.tus_job import Tus
+from uploader_cli.transfer.tus_job import Tus, TusFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from uploader_cli.core.plan import PlannedSession
     from uploader_cli.core.tus import Capabilities
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Followers, Outcome
     from uploader_cli.transfer.journal import Claim, RunHandle
-    from uploader_cli.transfer.pool import Job
     from uploader_cli.transfer.sessions import Opened
-    from uploader_cli.transfer.tus_job import TusFile
 
 AHEAD = 2 * SESSION_FILES  # most files in progress: the next session is ready before one ends
 GROUP = 64  # files that a worker checks and claims at once
