@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode
-from uploader_cli.core.plan import request_length
-from uploader_cli.core.protocol import paired, sent_name, stored_path, utf8, wire_name
+from uploader_cli.core.plan import Limits, LocalFile, request_length
+from uploader_cli.core.protocol import Session, StoredFile, paired, sent_name, stored_path, utf8, wire_name
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.checks import equal_on_server, says_nothing
@@ -23,8 +23,6 @@ from uploader_cli.transfer.sessions import Context, UploadSession, new_session
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from uploader_cli.core.plan import Limits, LocalFile
-    from uploader_cli.core.protocol import Session, StoredFile
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.pool import Worker
     from uploader_cli.transfer.retry import Stop
