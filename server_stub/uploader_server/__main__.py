@@ -119,10 +119,7 @@ def configured(options: argparse.Namespace) -> ServerConfig:
 
 
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
-    """Serve until SIGTERM or SIGINT. Return the exit code: 0, or 2 if the server can't start.
-
-    `prog` is the command in hints.
-    """
+    """Serve until a signal; return 0, or 2 if the server can't start. `prog` is the command in hints."""
     options = parser(prog).parse_args(argv)
     if options.list_faults:
         sys.stdout.write(listing())

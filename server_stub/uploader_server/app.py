@@ -19,9 +19,8 @@ from uploader_server.config import ServerConfig, StartupError
 from uploader_server.faults import Faults
 from uploader_server.faults.control import PATH as CONTROL_PATH
 from uploader_server.faults.control import FaultControl
-from uploader_server.faults.events import FaultyEvents
 from uploader_server.faults.rules import RuleError
-from uploader_server.faults.wrapper import FaultyApp
+from uploader_server.faults.wrapper import FaultyApp, FaultyEvents
 from uploader_server.http.accesslog import AccessLog
 from uploader_server.http.connections import cut, most_connections
 from uploader_server.http.errors import Json
@@ -31,7 +30,7 @@ from uploader_server.http.routes import Rest
 from uploader_server.metrics import CONTENT_TYPE, Metrics
 from uploader_server.openapi.document import document
 from uploader_server.realtime.rooms import Realtime
-from uploader_server.reference.backend import Reference
+from uploader_server.reference import Reference
 from uploader_server.storage.store import Store
 from uploader_server.tus.headers import described
 from uploader_server.tus.routes import Tus
@@ -71,8 +70,7 @@ class UploadApp:
         self._offers: dict[str, Any] = {}
         config = state.config
         routes = [*Rest(state.backend, self._offers).routes(), *self._further_routes()]
-        self.routes = [route for route in routes if route.include_in_schema]
-        """Routes of all HTTP calls."""
+        self.routes = [route for route in routes if route.include_in_schema]  # routes of all HTTP calls
         self._rest = RestRouter(routes, lifespan=self._lifespan)
         router = Router(config, self._rest, state.realtime)
         control = router if config.fault_control else None
@@ -197,7 +195,7 @@ def create_app(config: ServerConfig, *, faults: Faults | None = None, scripted: 
     store = Store(config.root, durable=config.durable)
     metrics = Metrics()
     realtime = Realtime(config, metrics)
-    analyses = Analyses(faults, config.session_ttl, realtime.emit_event, metrics.ended)
+    analyses = Analyses(faults, config.session_ttl, realtime.emit_event, metrics)
     flavour = Reference if config.reference else Bundled
     backend: Bundled | Reference = flavour(config, store, faults, realtime.emit)
     realtime.serve(backend, analyses)

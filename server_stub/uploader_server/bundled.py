@@ -55,10 +55,7 @@ class Bundled(Sessions):
         return await self.tus.delete(file_id) or await self.store.delete(file_id)
 
     async def finish(self, session_id: str, given_up: int) -> dict[str, Any]:
-        """End a session before all expected files arrived; `given_up` of them won't be sent.
-
-        Raises ApiError 404 or 409.
-        """
+        """End a session before all files arrived: `given_up` of them won't be sent. Raises ApiError 404 or 409."""
         session = self.find(session_id)
         if not session.ended:
             if self._active(session):

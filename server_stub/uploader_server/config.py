@@ -165,10 +165,7 @@ def _text(check: Callable[[str], object]) -> Callable[[str], str]:
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """The configuration of a server. None means the flavour's value (see `_OWN`).
-
-    Units: sizes are bytes, times are seconds, except `latency_ms`.
-    """
+    """The configuration; None is the flavour's value (see `_OWN`). In bytes and seconds, except `latency_ms`."""
 
     host: str = option(
         "127.0.0.1", "--host ADDRESS", "address to listen on; :: for all (default: 127.0.0.1, this machine only)"
@@ -202,14 +199,10 @@ class ServerConfig:
     websocket: str | None = option(None, "--websocket V", "faults of websockets only", _text(RealtimeMode.parse))
     latency_ms: float = option(0.0, "--latency MS", "delay of every request in ms", _COUNT)
     processing_seconds: float | None = option(None, "--processing TIME", "processing time per file", parse_duration)
-    request_timeout: float | None = None
-    """Maximum time to receive a request (reference: 300 s); 0: no limit."""
-    idle_timeout: float = 300.0
-    """Maximum time without data while receiving a body; else 408."""
-    body_timeout: float = 30.0
-    """Maximum time to receive the body of a call other than an upload; else 408."""
-    progress_linger: float = 5.0
-    """Reference only: time from the end of a session until `/progress` is 404."""
+    request_timeout: float | None = None  # maximum time to receive a request (reference: 300 s); 0: no limit
+    idle_timeout: float = 300.0  # maximum time without data while receiving a body; else 408
+    body_timeout: float = 30.0  # maximum time to receive the body of a call other than an upload; else 408
+    progress_linger: float = 5.0  # reference only: time from the end of a session until `/progress` is 404
     fail_files: tuple[str, ...] = option((), "--fail-file GLOB", "fail matching files inside a 200; repeatable")
     analysis_seconds: float = option(3.0, "--analysis-seconds TIME", "duration of an analysis", parse_duration)
     analysis: str | None = option(None, "--analysis V", "faults of analyses, see below", _text(AnalysisMode.parse))
@@ -229,8 +222,7 @@ class ServerConfig:
     access_log_format: Literal["plain", "json"] = option(
         "plain", "--access-log-format", "format of the access log", ("plain", "json")
     )
-    remembered_requests: int = 10_000
-    """Maximum length of `Faults.requests`."""
+    remembered_requests: int = 10_000  # maximum length of `Faults.requests`
 
     def __post_init__(self) -> None:
         """Validate text values. Raises ValueError."""

@@ -49,30 +49,15 @@ def route_of(path: str) -> str:
     return next((route for start, route in _ROUTES if path.startswith(start)), "other")
 
 
-class Live(Collector):
-    """Gauges that are evaluated at each scrape; each is a function that returns numbers by label value."""
-
-    def __init__(self) -> None:
-        self.gauges: dict[tuple[str, str, str], Callable[[], dict[str, int]]] = {}
-        """Functions by (name, help, label); an empty label means a single value."""
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield the current value of every gauge."""
-        for (name, text, label), values in self.gauges.items():
-            family = GaugeMetricFamily(name, text, labels=[label] if label else [])
-            for value, number in values().items():
-                family.add_metric([value] if label else [], number)
-            yield family
-
-
-class Metrics:
+class Metrics(Collector):
     """The counters and gauges of one server."""
 
     def __init__(self) -> None:
+        self._gauges: dict[tuple[str, str, str], Callable[[], dict[str, int]]] = {}
+        """Functions that return numbers by label value; by name, help, and label (empty: a single value)."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.live = Live()
-        self.registry.register(self.live)
+        self.registry.register(self)
         own: Any = {"registry": self.registry}
         self._requests = Counter("uploader_requests", "Requests with a response", ["method", "route", "status"], **own)
         self._errors = Counter("uploader_errors", "Failed requests: client, server, unanswered", ["kind"], **own)
@@ -85,7 +70,15 @@ class Metrics:
 
     def gauge(self, name: str, text: str, label: str, values: Callable[[], dict[str, int]]) -> None:
         """Add a gauge whose values are computed at each scrape."""
-        self.live.gauges[name, text, label] = values
+        self._gauges[name, text, label] = values
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the current value of every gauge."""
+        for (name, text, label), values in self._gauges.items():
+            family = GaugeMetricFamily(name, text, labels=[label] if label else [])
+            for value, number in values().items():
+                family.add_metric([value] if label else [], number)
+            yield family
 
     def request(self, entry: LoggedRequest) -> None:
         """Count one request; long polls and websockets are not in the latency histogram."""
@@ -99,10 +92,6 @@ class Metrics:
         if entry.status >= 400 or entry.status == 0:
             kind = "unanswered" if entry.status == 0 else "client" if entry.status < 500 else "server"
             self._errors.labels(kind).inc()
-
-    def ended(self, kind: str, status: str) -> None:
-        """Count an ended analysis."""
-        self.analyses.labels(kind, status).inc()
 
     def text(self) -> bytes:
         """Return all metrics in the Prometheus text format 0.0.4."""

@@ -106,16 +106,14 @@ class Runner:
         """Bind the address and build the application. Raises StartupError."""
         self._listener = listen(config)
         try:
-            self.app = create_app(config, scripted=scripted)
-            """The running or last application."""
+            self.app = create_app(config, scripted=scripted)  # the running or last application
         except StartupError:
             self._listener.close()
             raise
         self.port: int = self._listener.getsockname()[1]
         self.url = url_of(self._listener)
         self._scripted = scripted
-        self._kept_roots: list[Path] = []
-        """Temporary roots of earlier applications, removed by `close`."""
+        self._kept_roots: list[Path] = []  # temporary roots of earlier applications, removed by `close`
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until `stop` is set. `ready` is called once."""
@@ -211,10 +209,7 @@ def run_loop(main: Coroutine[Any, Any, None]) -> None:
 
 
 def serve(config: ServerConfig, on_ready: Callable[[str, Path], None]) -> None:
-    """Serve until SIGTERM or SIGINT, in the main thread. Call `on_ready(url, root)` once the server is ready.
-
-    Raises StartupError.
-    """
+    """Serve in the main thread until a signal; call `on_ready(url, root)` when ready. Raises StartupError."""
     raise_limit()
     runner = Runner(replace(config, remembered_requests=0), scripted=False)  # only tests use them
     try:
@@ -247,8 +242,7 @@ class EmbeddedServer:
         self.url = ""
         self._runner: Runner | None = None
         self._thread: threading.Thread | None = None
-        self._end: Future[Callable[[], object]] = Future()
-        """Function that ends the server, once it is ready."""
+        self._end: Future[Callable[[], object]] = Future()  # function that ends the server, once it is ready
 
     @property
     def app(self) -> UploadApp:

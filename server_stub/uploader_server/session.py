@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 
 STATUSES = ("pending", "uploading", "completed", "partial", "cancelled")
-EVENT_INTERVAL = 0.1
-"""Minimum seconds between two progress events of a session."""
+EVENT_INTERVAL = 0.1  # minimum seconds between two progress events of a session
 ENDED = frozenset({"completed", "partial", "cancelled"})
 
 
@@ -27,26 +26,21 @@ class FileState:
 
     original_name: str
     relative_path: str | None = None
-    announced: int | None = None
-    """Content-Length of the file's part."""
+    announced: int | None = None  # Content-Length of the file's part
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     status: str = "uploading"
     size: int = 0
     progress: int = 0
-    points: int = 0
-    """Share of this file in its session's `points`."""
+    points: int = 0  # share of this file in its session's `points`
     speed: float = 0.0
     started: str = field(default_factory=timestamp)
     ended: str | None = None
-    path: str | None = None
-    """Path below the root, after it was stored."""
+    path: str | None = None  # path below the root, after it was stored
     error: str | None = None
     error_code: str | None = None
     temporary: Path | None = None
-    may_rename: bool = True
-    """Whether it gets another name if its own is taken; otherwise it fails."""
-    sha256: bytes = b""
-    """Empty if unknown."""
+    may_rename: bool = True  # whether it gets another name if its own is taken; otherwise it fails
+    sha256: bytes = b""  # empty if unknown
 
     @property
     def wanted_path(self) -> str:
@@ -137,22 +131,17 @@ class Session:
     progress: int = 0
     completed: int = 0
     failed: int = 0
-    points: int = 0
-    """Sum of the percentages of unfinished files."""
-    given_up: int = 0
-    """Files that the client won't send, from `finish`; included in `failed`."""
+    points: int = 0  # sum of the percentages of unfinished files
+    given_up: int = 0  # files that the client won't send, from `finish`; included in `failed`
     files: dict[str, FileState] = field(default_factory=dict)
     unlisted: int = 0
     """Number of files that are only in the database: those of packs, and ended ones of an ended session."""
-    packed_ending: str | None = None
-    """The extension of the first file of a pack."""
+    packed_ending: str | None = None  # the extension of the first file of a pack
     counted: set[str] = field(default_factory=set)
     """Marks of counted pack files (see `packed_mark`), so that none is counted twice."""
     requests: set[asyncio.Future[Any]] = field(default_factory=set)
-    began: float = 0.0
-    """Start of the first running request (monotonic seconds)."""
-    reported: float = 0.0
-    """Time of the last progress event (monotonic seconds)."""
+    began: float = 0.0  # start of the first running request (monotonic seconds)
+    reported: float = 0.0  # time of the last progress event (monotonic seconds)
 
     @property
     def ended(self) -> bool:
@@ -175,11 +164,17 @@ class Session:
         first = next(iter(self.files.values()), None)
         return self.packed_ending if first is None else extension(first.original_name)
 
-    def measure(self) -> int:
-        """Update and return the progress in percent: files have equal weight; 100 only at the end."""
+    def state(self) -> dict[str, Any]:
+        """Update the progress (files have equal weight; 100 only at the end); return it with status and counts."""
         done = (100 * (self.completed + self.failed) + self.points) // self.total
         self.progress = max(self.progress, min(100 if self.ended else 99, done))
-        return self.progress
+        return {
+            "overallStatus": self.status,
+            "totalProgress": self.progress,
+            "completedFiles": self.completed,
+            "failedFiles": self.failed,
+            "totalFiles": self.total,
+        }
 
     def attach(self, request: asyncio.Future[Any]) -> None:
         """Register a running request, which prevents expiry and is cancelled with the session."""
@@ -265,27 +260,14 @@ class Session:
         return {
             "sessionId": self.id,
             "timestamp": timestamp(),
-            "overallStatus": self.status,
-            "totalProgress": self.measure(),
-            "completedFiles": self.completed,
-            "failedFiles": self.failed,
-            "totalFiles": self.total,
+            **self.state(),
             **({"currentFile": current.in_event()} if current is not None else {}),
             "message": message,
         }
 
     def summary(self) -> dict[str, Any]:
         """Return the entry in the list of sessions."""
-        return {
-            "sessionId": self.id,
-            "category": self.category,
-            "overallStatus": self.status,
-            "totalProgress": self.measure(),
-            "completedFiles": self.completed,
-            "failedFiles": self.failed,
-            "totalFiles": self.total,
-            "createdAt": self.created,
-        }
+        return {"sessionId": self.id, "category": self.category, **self.state(), "createdAt": self.created}
 
     def row(self) -> dict[str, Any]:
         """Return the database row."""

@@ -26,14 +26,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_OPEN = 10_000
-"""Maximum open sessions."""
-MAX_KNOWN = 100_000
-"""Maximum sessions in memory; the oldest ended ones are removed first."""
-LISTED = 100
-"""Maximum sessions in a list."""
-BURST = 20
-"""Events sent before other tasks may run."""
+MAX_OPEN = 10_000  # maximum open sessions
+MAX_KNOWN = 100_000  # maximum sessions in memory; the oldest ended ones are removed first
+LISTED = 100  # maximum sessions in a list
+BURST = 20  # events sent before other tasks may run
 
 
 @dataclass(eq=False)
@@ -43,8 +39,7 @@ class Sessions:
     config: ServerConfig
     store: Store
     faults: Faults
-    emit: Callable[[str, dict[str, Any]], Awaitable[None]]
-    """Sends an event to the Socket.IO room of a session id."""
+    emit: Callable[[str, dict[str, Any]], Awaitable[None]]  # sends an event to the Socket.IO room of a session id
 
     def __post_init__(self) -> None:
         self.limits = self.config.limits
@@ -54,8 +49,7 @@ class Sessions:
     async def create(self, category: str, expected: int) -> tuple[str, str]:
         """Create a session; return its id and creation time. Raises ApiError 503 if too many are open."""
         if len(self.known) >= MAX_OPEN and sum(not s.ended for s in self.known.values()) >= MAX_OPEN:
-            message = f"There are {MAX_OPEN} open sessions"
-            raise ApiError(503, "TOO_MANY_SESSIONS", message, headers={"retry-after": "60"})
+            raise ApiError(503, "TOO_MANY_SESSIONS", f"There are {MAX_OPEN} open sessions", retry_after=60)
         if len(self.known) >= MAX_KNOWN:
             del self.known[next(known.id for known in self.known.values() if known.ended)]
         session = Session(str(uuid.uuid4()), category, expected)
@@ -97,15 +91,12 @@ class Sessions:
         session.touch()
         others = await self.store.unlisted(session.id, ended=session.ended) if session.unlisted else []
         unlisted = [_file(row) for row in others if row["id"] not in session.files]
-        percent = session.measure()
+        state = session.state()
+        percent = session.progress
         elapsed = time.monotonic() - session.began if session.requests else 0.0
         return {
             "sessionId": session.id,
-            "overallStatus": session.status,
-            "totalProgress": percent,
-            "completedFiles": session.completed,
-            "failedFiles": session.failed,
-            "totalFiles": session.total,
+            **state,
             "files": [file.shown() for file in [*session.files.values(), *unlisted]],
             "estimatedTimeRemaining": round(elapsed * (100 - percent) / percent, 1) if percent and elapsed else 0,
             "lastUpdate": timestamp(),
@@ -143,11 +134,15 @@ class Sessions:
             if number % BURST == BURST - 1:
                 await asyncio.sleep(0)  # let heartbeats of other connections run
             await self.emit(session.id, session.event(f"{file.original_name}: {file.status}", file))
+        await self.settle(session)
+        session.release()
+
+    async def settle(self, session: Session) -> None:
+        """End the session after its last file. Raises sqlite3.Error."""
         session.touch()
         if session.settle():
             await self.keep(session)
             await self.emit(session.id, session.event(ending(session)))
-        session.release()
 
     def place(self, category: str, files: list[FileState], *, alone: bool = True) -> None:
         """Link every file to its name (runs in a thread).

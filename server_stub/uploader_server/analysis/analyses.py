@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from uploader_server.faults import Faults
+    from uploader_server.metrics import Metrics
 
 HANG_LIMIT = 600.0  # timeout of an analysis in seconds (504); longer than the timeouts of clients (180 s and 300 s)
 KEPT = 1000  # maximum ended analyses in memory
@@ -82,7 +83,7 @@ class Analysis:
 class Analyses:
     """All analyses of one server. Not thread-safe: used on the event loop.
 
-    `emit(id, name, content)` sends an event to the Socket.IO room of an id; `ended(kind, status)` counts an end.
+    `emit(id, name, content)` sends an event to the Socket.IO room of an id.
     """
 
     def __init__(
@@ -90,12 +91,12 @@ class Analyses:
         faults: Faults,
         ttl: float,
         emit: Callable[[str, str, dict[str, Any]], Awaitable[None]],
-        ended: Callable[[str, str], None],
+        metrics: Metrics,
     ) -> None:
         self._faults = faults
         self._ttl = ttl
         self._emit = emit
-        self._ended = ended
+        self._metrics = metrics
         self._known: dict[str, Analysis] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -154,7 +155,7 @@ class Analyses:
             analysis.data = {"analysisId": analysis.id, "kind": analysis.kind, **result()}
             analysis.status = "completed"
         analysis.ended = time.monotonic()
-        self._ended(analysis.kind, analysis.status)
+        self._metrics.analyses.labels(analysis.kind, analysis.status).inc()
         if analysis.error is not None:
             await self._report(analysis)
 

@@ -64,10 +64,7 @@ class AnalysisMode:
 
     @classmethod
     def parse(cls, text: str | None) -> AnalysisMode:
-        """Parse the values above, separated by commas; None means no fault.
-
-        Raises ValueError with the allowed values.
-        """
+        """Parse these words, separated by commas; None: no fault. Raises ValueError with the allowed values."""
         mode = cls()
         for word in [] if text is None else text.split(","):
             kind, _, stage = word.strip().partition(":")

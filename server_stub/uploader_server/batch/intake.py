@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from uploader_server.batch.multipart import BatchReader, Listener
+from uploader_server.batch.multipart import BatchReader
 from uploader_server.http.errors import ApiError
 from uploader_server.session import batch_answer
 
@@ -18,12 +18,9 @@ if TYPE_CHECKING:
 
 
 async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
-    """Receive one batch, store its files and return the answer.
-
-    Raises ApiError, OSError, sqlite3.Error; ClientDisconnect if the connection closed (nothing is stored).
-    """
-    intake = Intake(sessions, request)
-    receiving = intake.task = asyncio.ensure_future(intake.receive())
+    """Receive and store a batch. Raises ApiError, OSError, sqlite3.Error, ClientDisconnect (nothing is stored)."""
+    intake = Intake(sessions, int(request.headers.get("content-length", 0)))
+    receiving = intake.task = asyncio.ensure_future(intake.receive(request))
     try:
         await asyncio.wait({receiving})
         if receiving.cancelled() or receiving.result()[0].status == "cancelled":
@@ -43,41 +40,37 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
         if not receiving.done():  # the server is stopping
             receiving.cancel()
             await asyncio.wait({receiving})
-        await intake.reader.discard()
+        await intake.discard()
         if intake.session is not None:
             intake.session.detach(receiving)
 
 
-class Intake(Listener):
-    """Assigns the parts of one batch request to its session while they arrive."""
+class Intake(BatchReader):
+    """Assigns the parts of a batch request of `total` bytes to its session while they arrive."""
 
-    def __init__(self, sessions: Sessions, request: Request) -> None:
+    def __init__(self, sessions: Sessions, total: int) -> None:
+        super().__init__(sessions.limits, sessions.store.incoming, eager=True)
         self.sessions = sessions
-        self.request = request
-        self.reader = BatchReader(sessions.limits, sessions.store.incoming, self, eager=True)
+        self.total = total
         self.session: Session | None = None
-        self.category: str | None = None
-        self.if_exists = "rename"
         self.paths: list[str] = []
         self.task: asyncio.Future[tuple[Session, list[FileState]]]
         """The task of `receive`, which is cancelled with the session."""
-        self.total = int(request.headers.get("content-length", 0))
         self._file_began = 0
-        self._began = 0.0
 
-    async def receive(self) -> tuple[Session, list[FileState]]:
+    async def receive(self, request: Request) -> tuple[Session, list[FileState]]:
         """Read the whole body, then wait for the simulated processing. Raises as `receive_batch`."""
-        content_type = self.request.headers.get("content-type", "")
-        await self.reader.read(self.request.receive, content_type, self.sessions.config.idle_timeout)
+        content_type = request.headers.get("content-type", "")
+        await self.read(request.receive, content_type, self.sessions.config.idle_timeout)
         received = self._checked()
-        await asyncio.sleep(self.sessions.limits.processing * len(self.reader.files))
+        await asyncio.sleep(self.sessions.limits.processing * len(self.files))
         return received
 
     async def undo(self) -> None:
         """Remove the files of this request from the session."""
         if self.session is None:
             return
-        for file in self.reader.files:
+        for file in self.files:
             self.session.drop(file)
         if not self.session.ended:
             event = self.session.event("A request ended early; none of its files were stored")
@@ -87,20 +80,21 @@ class Intake(Listener):
         """Return session and files of a complete body. Raises ApiError if a part is missing."""
         if self.session is None:
             raise ApiError(400, "NO_SESSION_ID", "The text part sessionId is missing")
-        if self.category is None or not self.reader.files:
-            missing = "category" if self.category is None else "files"
+        if "category" not in self.texts or not self.files:
+            missing = "files" if "category" in self.texts else "category"
             raise ApiError(400, "MISSING_PARAMETERS", f"The part {missing} is missing")
-        if self.paths and len(self.paths) != len(self.reader.files):
-            details = f"{len(self.paths)} paths, {len(self.reader.files)} files"
+        if self.paths and len(self.paths) != len(self.files):
+            details = f"{len(self.paths)} paths, {len(self.files)} files"
             message = "Send relativePath once for each file, or not at all"
             raise ApiError(400, "VALIDATION_ERROR", message, details=details)
-        if self.if_exists not in {"rename", "fail"}:
-            raise ApiError(400, "VALIDATION_ERROR", "ifExists must be rename or fail", details=self.if_exists)
-        for file, path in zip(self.reader.files, self.paths, strict=False):
+        if_exists = self.texts.get("ifExists", "rename")
+        if if_exists not in {"rename", "fail"}:
+            raise ApiError(400, "VALIDATION_ERROR", "ifExists must be rename or fail", details=if_exists)
+        for file, path in zip(self.files, self.paths, strict=False):
             file.relative_path = path
-        for file in self.reader.files:
-            file.may_rename = self.if_exists == "rename"
-        return self.session, self.reader.files
+        for file in self.files:
+            file.may_rename = if_exists == "rename"
+        return self.session, self.files
 
     async def text(self, name: str, value: str) -> None:
         """Handle a text part; reject an invalid one at once. Raises ApiError."""
@@ -110,24 +104,22 @@ class Intake(Listener):
             self.paths.append(value)
         elif name == "sessionId":
             self._attach(self.sessions.find_open(value))
-        elif name == "category":
-            self.category = value
-        elif name == "ifExists":
-            self.if_exists = value
-        if self.session is not None and self.category not in {None, self.session.category}:
+        elif name in {"category", "ifExists"}:
+            self.texts[name] = value
+        if self.session is not None and self.texts.get("category") not in {None, self.session.category}:
             raise ApiError(400, "INVALID_CATEGORY", "The session has another category", details=self.session.category)
 
     def _attach(self, session: Session) -> None:
         self.session = session
         session.attach(self.task)
-        for file in self.reader.files:
+        for file in self.files:
             session.add(file)
 
     async def started(self, file: FileState) -> None:
         """Add a file to the session."""
-        self._file_began, self._began = self.reader.received, time.monotonic()
-        if len(self.paths) >= len(self.reader.files):
-            file.relative_path = self.paths[len(self.reader.files) - 1]
+        self._file_began = self.received
+        if len(self.paths) >= len(self.files):
+            file.relative_path = self.paths[len(self.files) - 1]
         if self.session is not None:
             self.session.add(file)
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from starlette.routing import Route
 
-from uploader_server.http.errors import ApiError, Json, parse_json, read_body
+from uploader_server.http.errors import MAX_JSON, ApiError, Json, parse_json, read_body
 from uploader_server.storage.paths import candidates, check_inside, leads_out, safe_parts
 from uploader_server.storage.reading import StoredFile
 from uploader_server.wire import CATEGORIES
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 ENDPOINT = "/api/upload/lookup"
 MAX_FILES = 1000
-MAX_BODY = 4 << 20  # maximum bytes of a request body
 _REQUIRED, _ALL = {"relativePath", "size"}, {"relativePath", "size", "sha256"}
 
 
@@ -43,7 +42,7 @@ class Lookup:
 
     async def serve(self, request: Request) -> Response:
         """Serve `POST /api/upload/lookup`. Raises ApiError."""
-        wanted, found = await asyncio.to_thread(self._find_files, await read_body(request, MAX_BODY))
+        wanted, found = await asyncio.to_thread(self._find_files, await read_body(request, MAX_JSON))
         known = await self._store.digests.known({file for files in found for file in files})
         return Json({"files": [_answer(one, files, known) for one, files in zip(wanted, found, strict=True)]})
 

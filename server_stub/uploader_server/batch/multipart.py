@@ -35,30 +35,18 @@ PART = 128  # bytes added for each text part to the total
 _PARAMETER = re.compile(r';\s*(?P<name>[\w*.-]+)\s*=\s*(?:"(?P<quoted>[^"]*)"|(?P<token>[^;"\s]*))\s*')
 
 
-class Listener:
-    """Callbacks for arriving parts; each may raise ApiError to reject the request. By default they do nothing."""
-
-    async def text(self, name: str, value: str) -> None:
-        """Handle a text part."""
-
-    async def started(self, file: FileState) -> None:
-        """Handle the headers of a file."""
-
-    async def arriving(self, file: FileState) -> None:
-        """Handle more bytes of a file."""
-
-
 class BatchReader:
     """Reads one batch request.
 
     With `eager` an error is raised at once, else after the whole body, as the reference backend does
-    (docs/protocol.md, section 3.12).
+    (docs/protocol.md, section 3.12). `text`, `started` and `arriving` may raise ApiError to reject the request.
     """
 
-    def __init__(self, limits: Limits, incoming: Callable[[], Path], listener: Listener, *, eager: bool) -> None:
+    def __init__(self, limits: Limits, incoming: Callable[[], Path], *, eager: bool) -> None:
         self.files: list[FileState] = []
+        self.texts: dict[str, str] = {}  # the last text part of each name
         self.received = 0
-        self._limits, self._incoming, self._listener, self._eager = limits, incoming, listener, eager
+        self._limits, self._incoming, self._eager = limits, incoming, eager
         self._refusal: ApiError | None = None
         self._file: FileState | None = None  # the file being received; None during a text part
         self._name = ""
@@ -67,7 +55,17 @@ class BatchReader:
         self._names: set[str] = set()  # names of the received text parts
         self._writing: Appender | None = None
         self._digest = hashlib.sha256()
-        self._began = 0.0
+        self._began = 0.0  # start of the file
+
+    async def text(self, name: str, value: str) -> None:
+        """Handle a text part."""
+        self.texts[name] = value
+
+    async def started(self, file: FileState) -> None:
+        """Handle the headers of a file."""
+
+    async def arriving(self, file: FileState) -> None:
+        """Handle more bytes of a file."""
 
     async def read(self, receive: Receive, content_type: str, idle_timeout: float) -> None:
         """Read the whole body.
@@ -108,7 +106,7 @@ class BatchReader:
             else:
                 await self._data(bytes(event))
         if self._file is not None and self._refusal is None:
-            await self._listener.arriving(self._file)
+            await self.arriving(self._file)
 
     async def _begin(self, segment: MultipartSegment) -> None:
         self._name, self._text = segment.name or "", bytearray()
@@ -131,7 +129,7 @@ class BatchReader:
             file.temporary = self._incoming()
             self._digest = hashlib.sha256()
             self._writing = Appender(file.temporary, 0, [self._digest])
-            await self._listener.started(file)
+            await self.started(file)
 
     def _file_name(self, segment: MultipartSegment) -> str | None:
         """Return the file name as sent, or None for a text part.
@@ -200,7 +198,7 @@ class BatchReader:
             except UnicodeDecodeError:
                 self._refuse(400, "VALIDATION_ERROR", f"The text part {self._name!r} is not UTF-8")
                 value = ""
-            await self._listener.text(self._name, value)
+            await self.text(self._name, value)
             return
         file.speed = file.size / max(time.monotonic() - self._began, 1e-6)
         if self._writing is not None:
@@ -209,7 +207,7 @@ class BatchReader:
             file.sha256 = self._digest.digest()
         if self._refusal is None:
             file.announced = file.size
-            await self._listener.arriving(file)
+            await self.arriving(file)
 
 
 def _unlink(paths: list[Path]) -> None:

@@ -11,14 +11,12 @@ from urllib.parse import quote
 
 from starlette.routing import Route
 
-from uploader_server.batch.manifest import MAX_MANIFEST, PackLimits, parse_manifest
-from uploader_server.batch.packbody import FRAMING, PackBody
-from uploader_server.batch.packstore import Key, PackRows
-from uploader_server.batch.unpack import Unpacking
+from uploader_server.batch.packbody import FRAMING, MAX_MANIFEST, PackBody, PackLimits, parse_manifest
+from uploader_server.batch.packstore import Key, PackRows, Unpacking
 from uploader_server.http.auth import owner_of
 from uploader_server.http.errors import ApiError, Json
 from uploader_server.session import FileState, packed_mark
-from uploader_server.sessions import BURST, ending
+from uploader_server.sessions import BURST
 from uploader_server.sweeping import sweep
 
 if TYPE_CHECKING:
@@ -27,15 +25,14 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from uploader_server.batch.manifest import Manifest
-    from uploader_server.batch.unpack import Packed
+    from uploader_server.batch.packbody import Manifest
+    from uploader_server.batch.packstore import Packed
     from uploader_server.session import Session
     from uploader_server.sessions import Sessions
 
 ENDPOINT = "/api/upload/packs"
 MEMORY = 64 << 20  # total bytes of buffered data over all requests
 _KEY = re.compile(r"[!-~]{1,200}")
-_SOON = {"retry-after": "1"}
 
 
 class Packs:
@@ -45,8 +42,7 @@ class Packs:
         self._sessions = sessions
         self._rows = PackRows(sessions.store, sessions.config.upload_ttl)
         self._limits = PackLimits(file_size=min(PackLimits().file_size, sessions.limits.max_size))
-        self._running: dict[Key, bytes] = {}
-        """Manifest digests of packs that are being stored, by key."""
+        self._running: dict[Key, bytes] = {}  # manifest digests of packs that are being stored, by key
         self._buffered = 0
         self._turn = asyncio.Lock()  # limits writing to one pack, since threads contend for the lock of a directory
 
@@ -156,7 +152,6 @@ class Packs:
         failed = [file for file in files if file.counted and file.error]
         stored = [file for file in files if not file.error]
         session.count_packed(sum(file.counted for file in stored), len(failed))
-        session.touch()
         emit = self._sessions.emit
         last = _state(stored[-1]) if stored else None
         await emit(session.id, session.event(f"Pack: {len(stored)} of {len(files)} files stored", last))
@@ -164,9 +159,7 @@ class Packs:
             if number % BURST == BURST - 1:
                 await asyncio.sleep(0)
             await emit(session.id, session.event(f"{file.name}: failed", _state(file)))
-        if session.settle():
-            await self._sessions.keep(session)
-            await emit(session.id, session.event(ending(session)))
+        await self._sessions.settle(session)
 
     def _check_running(self, key: Key, manifest: Manifest) -> None:
         running = self._running.get(key)
@@ -185,7 +178,7 @@ class Packs:
     def _memory(self, size: int) -> Iterator[None]:
         """Reserve bytes of memory. Raises ApiError 503 if MEMORY is exceeded."""
         if self._buffered + size > MEMORY:
-            raise ApiError(503, "SERVER_BUSY", "Too many packs are being received", headers=_SOON)
+            raise ApiError(503, "SERVER_BUSY", "Too many packs are being received", retry_after=1)
         self._buffered += size
         try:
             yield
@@ -228,7 +221,7 @@ def _answered(file: Packed) -> dict[str, Any]:
 
 
 def _in_progress() -> ApiError:
-    return ApiError(409, "PACK_IN_PROGRESS", "A pack with this key is being stored", headers=_SOON)
+    return ApiError(409, "PACK_IN_PROGRESS", "A pack with this key is being stored", retry_after=1)
 
 
 def _other_manifest() -> ApiError:

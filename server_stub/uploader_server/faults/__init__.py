@@ -1,7 +1,6 @@
 """Fault injection: the active faults (`Faults`) and scripted responses (`Answer`)."""
 
 from uploader_server.faults.exchange import Answer
-from uploader_server.faults.gates import Gate
-from uploader_server.faults.state import Faults
+from uploader_server.faults.state import Faults, Gate
 
 __all__ = ["Answer", "Faults", "Gate"]

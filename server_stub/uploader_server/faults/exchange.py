@@ -66,10 +66,8 @@ class Exchange:
         if answer.close or answer.after_bytes is not None:
             await self.drop()
             return
-        headers = [*answer.headers.items(), ("content-length", str(len(answer.body)))]
-        raw = [(name.lower().encode(), value.encode()) for name, value in headers]
-        await self.send({"type": "http.response.start", "status": answer.status, "headers": raw})
-        await self.send({"type": "http.response.body", "body": answer.body})
+        headers = raw_headers({name.lower(): value for name, value in answer.headers.items()})
+        await self.reply({"type": "http.response.start", "status": answer.status, "headers": headers}, answer.body)
 
     async def _read(self, size: int) -> None:
         """Read and drop at least `size` bytes of the body, or all of it."""

@@ -1,7 +1,4 @@
-"""The table of faults with their targets and parameters.
-
-`--list-faults`, the error messages for rules and the tables of docs/server.md are generated from it.
-"""
+"""The table of faults: source of `--list-faults`, the error messages for rules and the tables of docs/server.md."""
 
 from __future__ import annotations
 
@@ -218,8 +215,7 @@ def _fault(head: str, text: str) -> Fault:
 
 
 _LINES = _TABLE.strip().splitlines()
-FAULTS = {fault.kind: fault for fault in map(_fault, _LINES[::2], _LINES[1::2])}
-"""Faults by kind."""
+FAULTS = {fault.kind: fault for fault in map(_fault, _LINES[::2], _LINES[1::2])}  # faults by kind
 
 
 def listing() -> str:

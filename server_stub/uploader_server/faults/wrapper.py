@@ -1,4 +1,4 @@
-"""The ASGI middleware that injects faults; installed only if faults are configured or can be added."""
+"""The layers that inject faults into requests and events; installed only if faults are configured or can be added."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import asyncio
 import collections
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+import uuid
+from typing import TYPE_CHECKING, Any
 
 from uploader_server.faults.control import PATH
-from uploader_server.faults.effects import EFFECTS
+from uploader_server.faults.effects import EFFECTS, with_wrong_types
 from uploader_server.faults.exchange import Exchange, Unanswered, until_gone
 from uploader_server.http.connections import cut
 from uploader_server.http.errors import refuse
@@ -20,21 +21,18 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from uploader_server.faults.gates import Gate
-    from uploader_server.faults.state import Faults
+    from uploader_server.faults.state import Faults, Gate
     from uploader_server.http.accesslog import TrackedRequest
 
 logger = logging.getLogger(__name__)
 
 HANG_LIMIT = 300.0  # maximum seconds that a connection hangs; longer than the timeouts of clients
+LONGEST_SWAP = 1.0  # maximum seconds that a swapped event waits for the next one
 _REFUSALS = {"off": 404, "refuse": 403}
 
 
 class FaultyApp:
-    """Middleware that applies latency, rules, scripted responses and the gates of Socket.IO.
-
-    `control` serves `/faults`, by which other processes change the rules.
-    """
+    """Middleware that applies latency, rules, scripted responses and gates of Socket.IO; `control` serves `/faults`."""
 
     def __init__(self, app: ASGIApp, faults: Faults, control: ASGIApp | None) -> None:
         self._app = app
@@ -162,3 +160,55 @@ async def _hang(receive: Receive, ended: asyncio.Event) -> None:
     async with until_gone(receive, ended):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ended.wait(), HANG_LIMIT)
+
+
+class FaultyEvents:
+    """Delivers events and applies the rules for events."""
+
+    def __init__(self, deliver: Callable[..., Awaitable[None]], faults: Faults) -> None:
+        self._deliver = deliver
+        self._faults = faults
+        self._swapped: dict[str, Callable[[], Awaitable[None]]] = {}
+        """Function that sends the swapped event, by receiver."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, name: str, event: dict[str, Any], **target: str) -> None:
+        """Deliver an event to a Socket.IO room or a connection, as the rules say."""
+        rules = {rule.kind.removeprefix("event-"): rule.values for rule in self._faults.hit_event(name)}
+        if "types" in rules:
+            event = with_wrong_types(event, rules["types"]["key"])
+
+        async def send() -> None:
+            if "missing" in rules:
+                return
+            for _ in range(1 + ("doubled" in rules)):
+                await self._deliver(name, event, **target)
+            if "foreign" in rules:
+                await self._deliver(name, {**event, "sessionId": str(uuid.uuid4())}, **target)
+
+        key = str(target)
+        swapped = self._swapped.pop(key, None)
+        if "late" in rules:
+            self._later(rules["late"]["seconds"], send)
+        elif "swapped" in rules:
+            self._swapped[key] = send
+            self._later(LONGEST_SWAP, lambda: self._release(key, send))
+        else:
+            await send()
+        if swapped is not None:
+            await swapped()
+
+    async def _release(self, key: str, send: Callable[[], Awaitable[None]]) -> None:
+        """Send a swapped event that no other event has followed."""
+        if self._swapped.get(key) is send:
+            del self._swapped[key]
+            await send()
+
+    def _later(self, seconds: float, send: Callable[[], Awaitable[None]]) -> None:
+        async def wait() -> None:
+            await asyncio.sleep(seconds)
+            await send()
+
+        task = asyncio.create_task(wait())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

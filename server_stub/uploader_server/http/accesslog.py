@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LONGEST_ID = 128
-"""Maximum length of a request id in characters; longer ids are truncated."""
+LONGEST_ID = 128  # maximum length of a request id in characters; longer ids are truncated
 _UNSAFE = re.compile(rb"[^A-Za-z0-9._:/+=@-]")
 
 
@@ -125,8 +124,7 @@ class TrackedRequest:
         peer = scope.get("peer") or scope.get("client") or ("", 0)
         self.peer = (str(peer[0]), int(peer[1]))
         """Address and port of the connection's remote end: the client or a proxy."""
-        self.received = 0
-        """Bytes received: of the body, or of websocket messages."""
+        self.received = 0  # bytes received: of the body, or of websocket messages
         self._receive = receive
         self._send = send
         self._client = client_address(scope)

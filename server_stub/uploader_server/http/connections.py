@@ -17,12 +17,9 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Peer = tuple[str, int]
-"""Address and port of the remote end of a connection."""
-MOST_CONNECTIONS = 4096
-"""Maximum concurrent connections; less if the file descriptor limit is lower."""
-RESERVED = 256
-"""File descriptors reserved for files."""
+Peer = tuple[str, int]  # address and port of the remote end of a connection
+MOST_CONNECTIONS = 4096  # maximum concurrent connections; less if the file descriptor limit is lower
+RESERVED = 256  # file descriptors reserved for files
 
 
 def most_connections() -> int:

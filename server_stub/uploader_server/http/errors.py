@@ -23,12 +23,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Message, Receive, Scope, Send
 
-SMALL_JSON = 64 << 10
-"""Maximum bytes of a JSON body with a fixed number of values."""
-MAX_JSON = 4 << 20
-"""Maximum bytes of a JSON body with lists of files."""
-MAX_CONTAINERS = 100_000
-"""Maximum lists and objects in a JSON text; each needs about 60 bytes of memory."""
+SMALL_JSON = 64 << 10  # maximum bytes of a JSON body with a fixed number of values
+MAX_JSON = 4 << 20  # maximum bytes of a JSON body with lists of files
+MAX_CONTAINERS = 100_000  # maximum lists and objects in a JSON text; each needs about 60 bytes of memory
 
 # The full-width commas are part of the captured messages.
 _ZH = {
@@ -49,7 +46,7 @@ _ZH = {
 
 
 class ApiError(Exception):
-    """An error response: `{error, message, details?, timestamp}` with an HTTP status and `headers`."""
+    """An error response: `{error, message, details?, timestamp}`; `number` is for the message in Chinese."""
 
     def __init__(
         self,
@@ -60,6 +57,7 @@ class ApiError(Exception):
         details: Any = None,
         number: int = 0,
         headers: Mapping[str, str] | None = None,
+        retry_after: int | None = None,
         **extra: Any,
     ) -> None:
         super().__init__(f"{code}: {message}")
@@ -69,6 +67,8 @@ class ApiError(Exception):
         self.details = details
         self.number = number
         self.headers = dict(headers or {})
+        if retry_after is not None:
+            self.headers["retry-after"] = str(retry_after)
         self.extra = extra
 
     def body(self, *, chinese: bool = False) -> dict[str, Any]:
@@ -172,10 +172,7 @@ async def before(end: float, receive: Receive) -> Message:
 
 
 async def pieces(receive: Receive, idle_timeout: float) -> AsyncIterator[bytes]:
-    """Yield the pieces of a body as they arrive.
-
-    Raises ApiError 408 after `idle_timeout` seconds without data, ClientDisconnect if the connection closed.
-    """
+    """Yield the pieces of a body. Raises ApiError 408 after `idle_timeout` seconds without data, ClientDisconnect."""
     more = True
     while more:
         try:

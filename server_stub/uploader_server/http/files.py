@@ -40,8 +40,7 @@ async def digest_header(store: Store, path: Path, request: Request) -> dict[str,
         return repr_digest(await store.digests.find(path) or b"")
     sha256 = await store.digests.compute(path)
     if sha256 is None:
-        message = "The digest is being computed; ask again"
-        raise ApiError(503, "DIGEST_PENDING", message, headers={"retry-after": "10"})
+        raise ApiError(503, "DIGEST_PENDING", "The digest is being computed; ask again", retry_after=10)
     return repr_digest(sha256)
 
 

@@ -34,10 +34,8 @@ REALTIME_PATH = "/socket.io/"
 TUS_PATH = "/api/upload/files"
 STREAMED = ("/api/upload/batch", "/api/upload/packs", TUS_PATH)
 """Paths whose bodies are streamed, with limits of their own."""
-MEMORY = 64 << 20
-"""Total bytes of the other bodies over all requests."""
-FREE = frozenset({"/health", "/openapi.json", "/faults", *FILES})
-"""Paths that need no token."""
+MEMORY = 64 << 20  # total bytes of the other bodies over all requests
+FREE = frozenset({"/health", "/openapi.json", "/faults", *FILES})  # paths that need no token
 
 
 def is_realtime(scope: Scope) -> bool:
@@ -81,11 +79,9 @@ class RequestTracker:
         self._keep = keep
         self._echo = echo
         self._running: dict[asyncio.Task[Any], TrackedRequest] = {}
-        self._addresses: Counter[str] = Counter()
-        """Running requests per address."""
+        self._addresses: Counter[str] = Counter()  # running requests per address
         self._began: set[tuple[str, int]] = set()
-        self._received = 0
-        """Bytes of the bodies of ended requests."""
+        self._received = 0  # bytes of the bodies of ended requests
         self._stopped: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
@@ -157,8 +153,7 @@ class Router:
         self._limit = RateLimit(config.limits.rate, config.rate_window)
         self._rest = rest
         self._realtime = realtime
-        self._buffered = 0
-        """Bytes of all bodies that are kept in memory."""
+        self._buffered = 0  # bytes of all bodies that are kept in memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or websocket."""
@@ -247,7 +242,7 @@ class Router:
             complete = not message.get("more_body", False)
             size = len(message.get("body", b""))
             if self._buffered + size > MEMORY:
-                raise ApiError(503, "SERVER_BUSY", "Too many calls at once", headers={"retry-after": "1"})
+                raise ApiError(503, "SERVER_BUSY", "Too many calls at once", retry_after=1)
             self._buffered += size
             buffered += size
             return message

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Scope, Send
 
-PREFIX = re.compile(r"(/[\w.~-]+)+")
-"""A path that is the same with and without percent-encoding."""
+PREFIX = re.compile(r"(/[\w.~-]+)+")  # a path that is the same with and without percent-encoding
 LOCATIONS = (b"location", b"content-location")
 
 
@@ -30,10 +29,7 @@ class Proxies:
         return parsed is not None and any(parsed in network for network in self._networks)
 
     def client_scope(self, scope: Scope) -> Scope:
-        """Return the scope with the forwarded client address and host; `peer` is then the proxy's address.
-
-        `prefix` is the path that the proxy has removed, if any.
-        """
+        """Return the scope with the client address, host and `prefix` from a trusted proxy, whose address is `peer`."""
         client = scope.get("client")
         if not self._networks or not client or not self.include(str(client[0])):
             return scope

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from uploader_server.bundled import Bundled
     from uploader_server.config import Limits
-    from uploader_server.reference.backend import Reference
+    from uploader_server.reference import Reference
 
 
 class Rest:

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
     from uploader_server.config import Limits
 
-MOST_PROBLEMS = 1000
-"""Maximum problems reported for one body."""
+MOST_PROBLEMS = 1000  # maximum problems reported for one body
 _FORMAT = {False: "Unsupported file format (.{})", True: "不支持的文件格式 (.{})"}
 _MIME = {False: "Unsupported MIME type ({})", True: "不支持的MIME类型 ({})"}
 _MIXED = {False: "All files must have the same type", True: "所有文件必须是相同类型"}

@@ -25,33 +25,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_HEAD = 256 << 10
-"""Maximum bytes of a request head."""
-MAX_MESSAGE = 1 << 20
-"""Maximum bytes of an incomplete websocket message."""
-INTERVAL = 0.2
-"""Minimum seconds between two checks."""
-SHARE = 20
-"""Checks use at most 1/SHARE of the time."""
+MAX_HEAD = 256 << 10  # maximum bytes of a request head
+MAX_MESSAGE = 1 << 20  # maximum bytes of an incomplete websocket message
+INTERVAL = 0.2  # minimum seconds between two checks
+SHARE = 20  # checks use at most 1/SHARE of the time
 _RECEIVED = struct.Struct("Q")
-_RECEIVED_AT = 128
-"""Offset of `tcpi_bytes_received` in Linux's `struct tcp_info`."""
+_RECEIVED_AT = 128  # offset of `tcpi_bytes_received` in Linux's `struct tcp_info`
 
 
 @dataclass
 class Track:
     """State of one connection."""
 
-    since: float
-    """First check that found it (monotonic seconds)."""
-    base: int = 0
-    """Bytes received before the current head or message."""
-    busy: bool = False
-    """Whether a request was running at the last check."""
-    delivered: int = 0
-    """Bytes of messages passed to the application."""
-    over: int = 0
-    """Consecutive checks that found it over a limit."""
+    since: float  # first check that found it (monotonic seconds)
+    base: int = 0  # bytes received before the current head or message
+    busy: bool = False  # whether a request was running at the last check
+    delivered: int = 0  # bytes of messages passed to the application
+    over: int = 0  # consecutive checks that found it over a limit
 
 
 class Watch:

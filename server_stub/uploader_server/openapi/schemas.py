@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_server.analysis.stages import KINDS, STAGES
 from uploader_server.batch.lookup import MAX_FILES
-from uploader_server.batch.manifest import LATEST, PackLimits
+from uploader_server.batch.packbody import LATEST, PackLimits
 from uploader_server.session import STATUSES
 from uploader_server.tus.headers import CHECKSUMS, EXTENSIONS, VERSION
 from uploader_server.wire import CATEGORIES
@@ -163,12 +163,7 @@ def _record(fields: list[str], types: dict[str, Schema]) -> Schema:
         if name != "...":
             properties[name.rstrip("?")] = {"const": constant} if equals else _type(kind if colon else "text", types)
             required += [] if name.endswith("?") else [name]
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": required,
-        "additionalProperties": "..." in fields,
-    }
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": "..." in fields}
 
 
 def _type(kind: str, types: dict[str, Schema]) -> Schema:

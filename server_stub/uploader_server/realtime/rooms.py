@@ -11,6 +11,7 @@ import engineio  # type: ignore[import-untyped]
 import socketio  # type: ignore[import-untyped]
 from starlette.requests import ClientDisconnect, Request
 
+from uploader_server.http.accesslog import client_address
 from uploader_server.http.auth import bearer, same_token
 from uploader_server.http.errors import ApiError, before, read_body, refuse
 from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, StrictServer, are_packets, checked
@@ -25,15 +26,16 @@ if TYPE_CHECKING:
     from uploader_server.bundled import Bundled
     from uploader_server.config import ServerConfig
     from uploader_server.metrics import Metrics
-    from uploader_server.reference.backend import Reference
+    from uploader_server.reference import Reference
 
 # By default a polling payload with more than 16 packets ends the connection.
 engineio.payload.Payload.max_decode_packets = MAX_PACKETS
 
-HEARTBEAT = {"bundled": (3, 3), "reference": (25, 20)}
-"""Ping interval and pong timeout in seconds.
+HEARTBEAT = {"bundled": (3, 3, 6), "reference": (25, 20, 20)}
+"""Seconds: the ping interval and the pong timeout that clients get, and how long the server waits for a pong.
 
-A client detects a frozen bundled server within 6 s, the server detects a frozen client within 9 s.
+A client detects a frozen bundled server within 6 s. The server waits longer, because its own load may delay a pong: it
+detects a frozen client within 9 s over a websocket, within 15 s with long polling.
 """
 CLOSE_REFUSED = 1.0  # seconds until the transport of a refused connection is closed, after the refusal was sent
 MOST_JOINS = 200_000  # maximum joins over all connections
@@ -44,21 +46,21 @@ class Realtime:
     """The Socket.IO server of one application."""
 
     def __init__(self, config: ServerConfig, metrics: Metrics) -> None:
-        interval, timeout = HEARTBEAT[config.flavour]
+        interval, timeout, patience = HEARTBEAT[config.flavour]
         self._config = config
         self._metrics = metrics
         self._backend: Bundled | Reference
         self._analyses: Analyses
-        self._joined: dict[str, set[str]] = {}
-        """Rooms by connection; python-socketio has no index for this."""
+        self._joined: dict[str, set[str]] = {}  # rooms by connection; python-socketio has no index for this
         self._joins = 0  # total number of joins
         self._handshakes: dict[int, tuple[Scope, asyncio.Future[None]]] = {}
         """Scope and task of each handshake (of a websocket until its end), by the `id()` of the scope."""
         self.server: Any = StrictServer(
             self._close,
+            timeout,
             async_mode="asgi",
             ping_interval=interval,
-            ping_timeout=timeout,
+            ping_timeout=patience,
             cors_allowed_origins=[],  # `http.origins` checks origins
             logger=False,
             engineio_logger=False,
@@ -134,7 +136,7 @@ class Realtime:
             return False
         connected = [environ["asgi.scope"] for environ in self.server.environ.values()]
         scopes = {id(known): known for known in [*connected, *(known for known, _ in self._handshakes.values())]}
-        count = sum(_address(known) == _address(scope) for known in scopes.values())
+        count = sum(client_address(known) == client_address(scope) for known in scopes.values())
         if count >= limit:
             self._metrics.refused.labels("limit").inc()
         return count >= limit
@@ -264,7 +266,3 @@ def _is_handshake(scope: Scope) -> bool:
 
 def _query(scope: Scope) -> dict[str, list[str]]:
     return parse_qs(scope["query_string"].decode("latin-1"))
-
-
-def _address(scope: Scope) -> str:
-    return str(scope["client"][0]) if scope.get("client") else ""

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-VERSION = 3
-"""`PRAGMA user_version` of this schema. Version 3 added parts in place, 2 packs, 1 relative paths."""
+VERSION = 3  # `PRAGMA user_version` of this schema. Version 3 added parts in place, 2 packs, 1 relative paths
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -47,8 +46,7 @@ CREATE TABLE IF NOT EXISTS packs (
 CREATE INDEX IF NOT EXISTS packs_touched ON packs (touched);
 """
 
-MOST_TOGETHER = 500
-"""Maximum actions in one transaction."""
+MOST_TOGETHER = 500  # maximum actions in one transaction
 
 
 class VersionError(Exception):
@@ -70,10 +68,7 @@ class Database:
     """
 
     def __init__(self, path: Path, *, durable: bool = False) -> None:
-        """Open the database. Raises sqlite3.Error, VersionError.
-
-        Commits survive the end of the process, and with `durable` a power loss.
-        """
+        """Open the database; with `durable` commits survive a power loss. Raises sqlite3.Error, VersionError."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
         opened: Future[None] = Future()

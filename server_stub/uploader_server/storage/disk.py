@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-MANY = 4
-"""More files or directories than this are flushed by one `syncfs`, where available."""
-MOST_KNOWN = 50_000
-"""Maximum directories whose flushed entries are cached."""
+MANY = 4  # more files or directories than this are flushed by one `syncfs`, where available
+MOST_KNOWN = 50_000  # maximum directories whose flushed entries are cached
 
 _flush_data = getattr(os, "fdatasync", os.fsync)
 
@@ -32,8 +30,7 @@ class Disk:
     def __init__(self, root: Path, *, durable: bool) -> None:
         self.durable = durable
         self._root = os.fspath(root)
-        self._known: set[str] = set()
-        """Directories whose own entry is flushed."""
+        self._known: set[str] = set()  # directories whose own entry is flushed
         self._syncfs = _find_syncfs() if durable else None
         self._fd = -1 if self._syncfs is None else os.open(root, os.O_RDONLY)
         """The open root: background write errors are reported only to descriptors open at that time."""

@@ -16,10 +16,8 @@ BAD_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 """Errors for names that the file system doesn't support."""
 PERMANENT = BAD_NAME | {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 """Errors that a retry can't avoid; others may be temporary (a full disk, a quota)."""
-_NUMBER = re.compile(r"(?<=.) \(\d+\)$")
-"""Suffix that `candidates` adds to a stem."""
-ONE_BY_ONE = 100
-"""Numbers below this are tried one by one, comparing existing files."""
+_NUMBER = re.compile(r"(?<=.) \(\d+\)$")  # suffix that `candidates` adds to a stem
+ONE_BY_ONE = 100  # numbers below this are tried one by one, comparing existing files
 
 
 class UnsafePathError(ValueError):

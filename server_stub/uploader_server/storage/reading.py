@@ -17,21 +17,17 @@ if TYPE_CHECKING:
 
     from uploader_server.storage.database import Database
 
-BLOCK = 1 << 20
-"""Bytes per read."""
-PRUNED_AT_ONCE = 1000
-"""Digests checked per call of `prune`."""
+BLOCK = 1 << 20  # bytes per read
+PRUNED_AT_ONCE = 1000  # digests checked per call of `prune`
 _SAVE = "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)"
 
 
 class StoredFile(NamedTuple):
     """Identity of a stored file's content: its digest is valid while all fields are unchanged."""
 
-    path: str
-    """Below the root."""
+    path: str  # below the root
     size: int
-    changed: int
-    """Modification time in nanoseconds."""
+    changed: int  # modification time in nanoseconds
 
 
 class Reading:
@@ -82,16 +78,13 @@ class Digests:
     """The SHA-256 of stored files, cached with size and modification time and computed on request."""
 
     def __init__(self, root: Path, database: Database, reading: Reading) -> None:
-        self.patience = 10.0
-        """Maximum seconds that `compute` waits."""
+        self.patience = 10.0  # maximum seconds that `compute` waits
         self._root = root
         self._database = database
         self._reading = reading
         self._running: dict[StoredFile, asyncio.Task[bytes]] = {}
-        self._pruned = ""
-        """Last path checked by `prune`; empty before the first one."""
-        self._turn = asyncio.Semaphore(1)
-        """Limits reading to one file, to leave threads and disk bandwidth to uploads."""
+        self._pruned = ""  # last path checked by `prune`; empty before the first one
+        self._turn = asyncio.Semaphore(1)  # limits reading to one file, to leave threads and disk bandwidth to uploads
 
     def saved(self, files: Sequence[tuple[str, bytes]]) -> Callable[[sqlite3.Connection], object]:
         """Return a change for `Store.save` that saves the SHA-256 of stored files."""
@@ -116,10 +109,7 @@ class Digests:
         return (await self.known([now])).get(now)
 
     async def compute(self, path: Path) -> bytes | None:
-        """Return the digest of a file; None after `patience` seconds, while the computation continues.
-
-        Raises OSError, sqlite3.Error.
-        """
+        """Return the digest; None after `patience` seconds, while it is computed. Raises OSError, sqlite3.Error."""
         known = await self.find(path)
         if known is not None:
             return known

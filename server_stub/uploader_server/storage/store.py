@@ -39,21 +39,17 @@ from uploader_server.wire import CATEGORIES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-ANONYMOUS = "tus"
-"""The category of uploads without a session."""
+ANONYMOUS = "tus"  # the category of uploads without a session
 
-Change = Callable[[sqlite3.Connection], object]
-"""Statements for a transaction (see `Store.save`)."""
+Change = Callable[[sqlite3.Connection], object]  # statements for a transaction (see `Store.save`)
 
 
 class SavedSession(NamedTuple):
     """A session as stored in the database."""
 
     row: sqlite3.Row
-    files: list[sqlite3.Row]
-    """Files in order of arrival; empty if the session has ended."""
-    counts: dict[str, int]
-    """Number of files by status, if the session has ended."""
+    files: list[sqlite3.Row]  # files in order of arrival; empty if the session has ended
+    counts: dict[str, int]  # number of files by status, if the session has ended
 
 
 _SAVE_FILE = (

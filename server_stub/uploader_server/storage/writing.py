@@ -16,12 +16,9 @@ if TYPE_CHECKING:
 
     from uploader_server.storage.disk import Disk
 
-BLOCK = 512 << 10
-"""Bytes that are buffered before a thread hashes and writes them."""
-MOST_PIECES = 512
-"""Buffers per system call (IOV_MAX is 1,024 on Linux and macOS)."""
-SMALL = 64 << 10
-"""Largest file in bytes that is written on the event loop: a thread would take longer."""
+BLOCK = 512 << 10  # bytes that are buffered before a thread hashes and writes them
+MOST_PIECES = 512  # buffers per system call (IOV_MAX is 1,024 on Linux and macOS)
+SMALL = 64 << 10  # largest file in bytes that is written on the event loop: a thread would take longer
 
 
 class Appender:
@@ -32,10 +29,8 @@ class Appender:
 
     def __init__(self, path: Path, start: int, digests: Sequence[Any], disk: Disk | None = None) -> None:
         self._start = start
-        self.written = 0
-        """Bytes written."""
-        self.taken = 0
-        """Bytes written or buffered."""
+        self.written = 0  # bytes written
+        self.taken = 0  # bytes written or buffered
         self._flushed = 0
         self._flush_failed = False
         self._disk = disk if disk is not None and disk.durable else None

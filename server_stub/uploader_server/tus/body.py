@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from uploader_server.tus.upload import Upload
     from uploader_server.tus.uploads import Uploads
 
-COUNTED_EVERY = 3 << 20
-"""Bytes between two saves of the offset; about as many may arrive during a save."""
+COUNTED_EVERY = 3 << 20  # bytes between two saves of the offset; about as many may arrive during a save
 
 
 class Body:
@@ -28,8 +27,7 @@ class Body:
 
     def __init__(self, request: Request) -> None:
         length = request.headers.get("content-length", "")
-        self.length = int(length) if length.isdigit() else None
-        """Content-Length in bytes; None if chunked."""
+        self.length = int(length) if length.isdigit() else None  # Content-Length in bytes; None if chunked
         self.present = bool(self.length) or (self.length is None and "transfer-encoding" in request.headers)
         self.kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         self.receive = request.receive
@@ -45,14 +43,12 @@ class Receiving:
         self._checksum = checksum
         self._digest: Any = None if checksum is None else CHECKSUMS[checksum.algorithm]()
         self._start = upload.offset
-        self._limit = uploads.most(upload) - upload.offset
-        """Maximum bytes of the body."""
+        self._limit = uploads.most(upload) - upload.offset  # maximum bytes of the body
         self._counts = upload.place is not None or uploads.store.durable
         """Whether the database row has the offset; else it is the length of the data file."""
         self._session: Session | None = uploads.session_of(upload)
         self._began = time.monotonic()
-        self._saved = 0
-        """Bytes of the body that are saved in the row, or being saved."""
+        self._saved = 0  # bytes of the body that are saved in the row, or being saved
         self._saving: asyncio.Task[None] | None = None
         self._failure: OSError | sqlite3.Error | None = None
 

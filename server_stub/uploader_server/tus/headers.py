@@ -31,13 +31,10 @@ CHECKSUMS: dict[str, Callable[[], Any]] = {
     "md5": lambda: hashlib.md5(usedforsecurity=False),
 }
 
-LONGEST_METADATA = 8 << 10
-"""Maximum characters of Upload-Metadata: a 4 KiB path in base64 and other fields."""
-MOST_PARTS = 1000
-"""Maximum parts of a final upload."""
+LONGEST_METADATA = 8 << 10  # maximum characters of Upload-Metadata: a 4 KiB path in base64 and other fields
+MOST_PARTS = 1000  # maximum parts of a final upload
 _LONGEST_NUMBER = 18
-_PLACE = ("finalKey", "finalLength", "partOffset")
-"""Metadata keys of a part that is written in place."""
+_PLACE = ("finalKey", "finalLength", "partOffset")  # metadata keys of a part that is written in place
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -115,12 +112,9 @@ def _bad_metadata(details: str) -> ApiError:
 class Place(NamedTuple):
     """The range of a part in the final file, from its metadata (docs/protocol.md, section 7)."""
 
-    key: str
-    """`finalKey`: the `uploadKey` of the final upload."""
-    length: int
-    """`finalLength`: total bytes of all parts."""
-    start: int
-    """`partOffset`: first byte of the part."""
+    key: str  # `finalKey`: the `uploadKey` of the final upload
+    length: int  # `finalLength`: total bytes of all parts
+    start: int  # `partOffset`: first byte of the part
 
 
 def parse_place(fields: Mapping[str, str]) -> Place | None:
@@ -161,8 +155,7 @@ class Concat(NamedTuple):
     """Upload-Concat (tus 1.0, concatenation): of a plain, a partial or a final upload."""
 
     kind: Literal["", "partial", "final"] = ""
-    parts: tuple[str, ...] = ()
-    """Ids of the parts in order."""
+    parts: tuple[str, ...] = ()  # ids of the parts in order
 
 
 def parse_concat(text: str | None) -> Concat:

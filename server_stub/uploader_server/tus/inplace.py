@@ -18,11 +18,9 @@ class SharedFile:
     """The data file of all parts of one final upload; they share owner and session."""
 
     def __init__(self, name: str, length: int) -> None:
-        self.name = name
-        """Name of the data file."""
+        self.name = name  # name of the data file
         self.length = length
-        self.parts: dict[Upload, Place] = {}
-        """Parts and their ranges, in any order."""
+        self.parts: dict[Upload, Place] = {}  # parts and their ranges, in any order
 
     @property
     def session(self) -> str:

@@ -29,8 +29,7 @@ _COLUMNS = (
 )
 """Fields of Upload in the order of the columns."""
 _SAVE = f"INSERT OR REPLACE INTO tus_uploads VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"  # noqa: S608 - our own
-_HAS_DATA = f"(status = '{OPEN}' OR (status = '{FINISHED}' AND path IS NULL))"
-"""Condition for `Upload.has_data`."""
+_HAS_DATA = f"(status = '{OPEN}' OR (status = '{FINISHED}' AND path IS NULL))"  # condition for `Upload.has_data`
 
 
 class TusStore:
@@ -76,10 +75,7 @@ class TusStore:
         return [row["id"] for row in await self._rows("id", "touched < ?", moment)]
 
     def unfinished(self) -> list[Upload]:
-        """Return the open uploads and the parts written in place, and remove unknown data files.
-
-        Blocks on the database; used at the start.
-        """
+        """Return open uploads and parts written in place; remove unknown data files (blocks; used at the start)."""
         query = f"SELECT * FROM tus_uploads WHERE {_HAS_DATA}"  # noqa: S608 - our own
         uploads = self._store.database.wait(lambda db: [_loaded(row) for row in db.execute(query)])
         for stray in {entry.name for entry in self._directory.iterdir()} - {upload.data for upload in uploads}:

@@ -14,10 +14,8 @@ from uploader_server.tus.headers import parse_concat, parse_metadata
 if TYPE_CHECKING:
     from uploader_server.tus.headers import Place
 
-OPEN, FINISHED = "open", "finished"
-"""States of an existing upload; any other state is the reason why it is gone."""
-JOINED = "concatenated"
-"""State of a part that was joined into a final upload."""
+OPEN, FINISHED = "open", "finished"  # states of an existing upload; any other state is the reason why it is gone
+JOINED = "concatenated"  # state of a part that was joined into a final upload
 
 
 @dataclass(eq=False)
@@ -25,34 +23,23 @@ class Upload:
     """One upload resource (tus 1.0). Sizes in bytes."""
 
     owner: str
-    session: str
-    """Session id, or empty."""
+    session: str  # session id, or empty
     category: str
-    metadata: str | None
-    """Upload-Metadata as it was sent."""
+    metadata: str | None  # Upload-Metadata as it was sent
     concat_header: str | None
-    length: int | None
-    """None while deferred (creation-defer-length)."""
+    length: int | None  # None while deferred (creation-defer-length)
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     status: str = OPEN
     touched: float = field(default_factory=time.time)
-    counted: int | None = None
-    """Offset saved in the database row; None: the length of the data file."""
-    path: str | None = None
-    """Path of the finished file below the root; None for a part."""
-    sha256: bytes = b""
-    """SHA-256 of all bytes; empty if unknown."""
-    data: str = ""
-    """Name of the data file."""
-    place: Place | None = None
-    """Range in a data file shared with other parts; None: it has its own data file."""
-    claimed: int = 0
-    """Bytes it will have at the end of the running request."""
+    counted: int | None = None  # offset saved in the database row; None: the length of the data file
+    path: str | None = None  # path of the finished file below the root; None for a part
+    sha256: bytes = b""  # SHA-256 of all bytes; empty if unknown
+    data: str = ""  # name of the data file
+    place: Place | None = None  # range in a data file shared with other parts; None: it has its own data file
+    claimed: int = 0  # bytes it will have at the end of the running request
     offset: int = 0
-    writer: asyncio.Future[Any] | None = None
-    """The request that is sending bytes."""
-    waiting: int = 0
-    """Number of requests waiting for `lock`."""
+    writer: asyncio.Future[Any] | None = None  # the request that is sending bytes
+    waiting: int = 0  # number of requests waiting for `lock`
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:

@@ -34,12 +34,10 @@ class Uploads:
         self.limits = sessions.limits
         self.ttl = sessions.config.upload_ttl
         self.store = TusStore(sessions.store)
-        self.open: dict[str, Upload] = {}
-        """Unfinished uploads by id."""
+        self.open: dict[str, Upload] = {}  # unfinished uploads by id
         self._known: weakref.WeakValueDictionary[str, Upload] = weakref.WeakValueDictionary()
         """Uploads in use by requests, so that all requests share one object."""
-        self._keys: dict[tuple[str, str], Upload] = {}
-        """Unfinished uploads by owner and `uploadKey`."""
+        self._keys: dict[tuple[str, str], Upload] = {}  # unfinished uploads by owner and `uploadKey`
         self.shared = SharedFiles()
         for upload in self.store.unfinished():
             self.keep(upload)

@@ -137,7 +137,7 @@ def test_a_final_upload_names_each_part_once(server: EmbeddedServer) -> None:
 
 
 def test_open_uploads_and_sessions_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uploader_server.tus.creation.MAX_OPEN", 2)
+    monkeypatch.setattr("uploader_server.tus.routes.MAX_OPEN", 2)
     monkeypatch.setattr("uploader_server.sessions.MAX_OPEN", 2)
     with running_server() as server:
         assert [create(server.url, 1, filename="a").status_code for _ in range(3)] == [201, 201, 503]

@@ -32,7 +32,7 @@ from packing import (
 )
 from serving import REPOSITORY, running_server, server_process
 
-from uploader_server.batch.unpack import Unpacking
+from uploader_server.batch.packstore import Unpacking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from uploader_cli.core.tus import encode_metadata
 from uploader_server.batch.lookup import _parse as parse_lookup
-from uploader_server.batch.multipart import BatchReader, Listener
+from uploader_server.batch.multipart import BatchReader
 from uploader_server.config import AnalysisMode, RealtimeMode, ServerConfig, check_network, check_origin, parse_size
 from uploader_server.faults.rules import RuleError, parse_rule
 from uploader_server.faults.table import FAULTS
@@ -145,14 +145,16 @@ def test_socket_io_parser_accepts_any_bytes_without_error(body: bytes) -> None:
 # --- multipart -------------------------------------------------------------------------------------------------------
 
 
-class Noted(Listener):
-    """A listener that notes what arrives."""
+class Noted(BatchReader):
+    """A reader that notes the text parts in order."""
 
-    def __init__(self) -> None:
-        self.texts: list[tuple[str, str]] = []
+    def __init__(self, directory: Path) -> None:
+        names = itertools.count()
+        super().__init__(LIMITS, lambda: directory / str(next(names)), eager=True)
+        self.noted: list[tuple[str, str]] = []
 
     async def text(self, name: str, value: str) -> None:
-        self.texts.append((name, value))
+        self.noted.append((name, value))
 
 
 def cut(body: bytes, cuts: list[int]) -> Iterator[bytes]:
@@ -162,8 +164,7 @@ def cut(body: bytes, cuts: list[int]) -> Iterator[bytes]:
 
 def read_batch(body: bytes, cuts: list[int], directory: Path) -> object:
     """What a reader makes of a body that arrives in these pieces."""
-    noted, names = Noted(), itertools.count()
-    reader = BatchReader(LIMITS, lambda: directory / str(next(names)), noted, eager=True)
+    reader = Noted(directory)
     pieces = [*cut(body, cuts)] or [b""]
     rest = iter(enumerate(pieces, 1))
 
@@ -174,7 +175,7 @@ def read_batch(body: bytes, cuts: list[int], directory: Path) -> object:
     async def run() -> object:
         try:
             await reader.read(receive, "multipart/form-data; boundary=BOUNDARY", 10.0)
-            return noted.texts, [
+            return reader.noted, [
                 (one.original_name, one.temporary.read_bytes()) for one in reader.files if one.temporary
             ]
         except ApiError as error:

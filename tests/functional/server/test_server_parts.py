@@ -152,13 +152,13 @@ def test_total_progress_with_a_dropped_file_is_100_only_at_the_end() -> None:
     one, two = FileState("one"), FileState("two")
     session.add(one)
     session.advance(one, 99)
-    assert session.measure() == 49
+    assert session.state()["totalProgress"] == 49
     session.drop(one)
-    assert session.measure() == 0
+    assert session.state()["totalProgress"] == 0
     for number, state in enumerate((one, two)):
         session.add(state)
         state.status, state.progress = "completed", 100
         session.count(state)
-        assert session.measure() == (50, 99)[number]
+        assert session.state()["totalProgress"] == (50, 99)[number]
         assert session.settle() is (number == 1)
-    assert (session.status, session.measure()) == ("completed", 100)
+    assert (session.status, session.state()["totalProgress"]) == ("completed", 100)

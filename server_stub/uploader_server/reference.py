@@ -12,7 +12,7 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from uploader_server.batch.multipart import BatchReader, Listener
+from uploader_server.batch.multipart import BatchReader
 from uploader_server.http.errors import ApiError
 from uploader_server.metrics import counted
 from uploader_server.session import STATUSES, FileState, batch_answer
@@ -69,11 +69,7 @@ class Reference:
     """The backend of the reference flavour."""
 
     def __init__(
-        self,
-        config: ServerConfig,
-        store: Store,
-        faults: Faults,
-        emit: Callable[[str, dict[str, Any]], Awaitable[None]],
+        self, config: ServerConfig, store: Store, faults: Faults, emit: Callable[[str, dict[str, Any]], Awaitable[None]]
     ) -> None:
         self.config = config
         self.limits = config.limits
@@ -132,12 +128,11 @@ class Reference:
         Raises ApiError after the whole body was read; 408 with an empty response after the request timeout (3.10).
         Processing continues if the client disconnects (3.9).
         """
-        fields = Fields()
-        reader = BatchReader(self.limits, self.store.incoming, fields, eager=False)
+        reader = BatchReader(self.limits, self.store.incoming, eager=False)
         try:
             async with asyncio.timeout(self.limits.request_timeout or None):
                 await reader.read(request.receive, request.headers.get("content-type", ""), self.config.idle_timeout)
-            session_id, category = self._checked(fields.values, reader.files)
+            session_id, category = self._checked(reader.texts, reader.files)
         except BaseException as error:
             await reader.discard()
             if isinstance(error, TimeoutError) or (isinstance(error, ApiError) and error.status == 408):
@@ -242,14 +237,3 @@ class Reference:
     async def _emit(self, session_id: str, status: str, **fields: Any) -> None:
         event = {"sessionId": session_id, "timestamp": timestamp(), "overallStatus": status, **fields}
         await self.emit(session_id, event)
-
-
-class Fields(Listener):
-    """Collects the text parts; reports no progress of the body (3.1)."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, str] = {}
-
-    async def text(self, name: str, value: str) -> None:
-        """Save a text part."""
-        self.values[name] = value
