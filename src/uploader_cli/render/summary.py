@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal
 
 from uploader_cli.core.bottleneck import Bottleneck
-from uploader_cli.core.events import FailureCode, Phase, SkipReason, WarningCode
+from uploader_cli.core.events import FailureCode, FileFailed, Phase, RunFinished, SkipReason, WarningCode
 from uploader_cli.exit_status import MEANINGS
 from uploader_cli.render import overview
 from uploader_cli.render.plain import FAILURES
@@ -17,7 +17,6 @@ from uploader_cli.render.words import cells, plural, rate, safe, size, span, wra
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from uploader_cli.core.events import FileFailed, RunFinished
     from uploader_cli.core.state import ProgressState, SessionState
 
 MOST = 10  # maximum failed files, warnings, watched sessions and others listed

@@ -7,13 +7,12 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.exit_status import MEANINGS
-from uploader_cli.render.words import SIZE_WIDTH, bar, cells, clip, fit, pad, plural, rate, safe, size, span
+from uploader_cli.render.words import SIZE_WIDTH, Row, bar, cells, clip, fit, pad, plural, rate, safe, size, span
 from uploader_cli.report.figures import limit, moments, number, rates, resampled, responses, spread, ticks, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from uploader_cli.render.words import Row
     from uploader_cli.report.figures import Figures
 
 NARROW = 60  # columns below which details are omitted

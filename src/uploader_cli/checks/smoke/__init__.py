@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.checks.check import BROKEN, Finding, Report, Result, Stopped, Verdict, checks_of, run, skipped
+from uploader_cli.checks.check import BROKEN, Check, Finding, Report, Result, Stopped, Verdict, checks_of, run, skipped
 from uploader_cli.checks.smoke import live, refusals, sessions, tus
 from uploader_cli.checks.smoke.expect import Ended, Prevented
 from uploader_cli.checks.smoke.report import exit_of, sentence
@@ -18,7 +18,6 @@ from uploader_cli.settings import mask
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from uploader_cli.checks.check import Check
     from uploader_cli.checks.smoke.site import Site
 
 CHECKS = checks_of(sessions, live, tus, refusals)  # ordered so that a failure explains the following ones

@@ -22,7 +22,7 @@ from uploader_cli.checks.smoke.expect import (
     shaped,
 )
 from uploader_cli.checks.smoke.sending import ask_for_session, cut, cut_off, file_of, open_session, send, terms
-from uploader_cli.core.protocol import NOBODY, as_object, parse_batch, text
+from uploader_cli.core.protocol import NOBODY, StoredFile, as_object, parse_batch, text
 from uploader_cli.render.words import plural, size
 from uploader_cli.transfer.api import sha256_of, stored_path
 from uploader_cli.transfer.bodies import content_type
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from uploader_cli.checks.smoke.site import Site
-    from uploader_cli.core.protocol import StoredFile
     from uploader_cli.transfer.http import Answer
 
 SEVERAL = 3  # maximum files in one batch
