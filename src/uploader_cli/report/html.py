@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from uploader_cli.exit_status import MEANINGS
 from uploader_cli.render.words import clip, plural, rate, safe, size, span
 from uploader_cli.report import figures as fig
-from uploader_cli.report.figures import EXAMPLES, Figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,17 +35,17 @@ _BEGIN = """<!doctype html>
 
 def as_html(head: dict[str, Any], spool: Spool) -> Iterator[str]:
     """Yield the page."""
-    figures = Figures.of(spool.rows())
+    slowest, causes = fig.ranked(spool.rows())
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     yield _BEGIN.format(title=_text(fig.verdict(head)[1]), style=style)
     yield from _header(head)
     yield f'<dl class="tiles">{"".join(_tiles(head))}</dl>\n'
     yield from _speed(head)
-    yield from _causes(figures)
-    yield from _slowest(figures.slowest)
+    yield from _causes(causes)
+    yield from _slowest(slowest)
     yield from _responses(head)
     yield from _notes(head)
-    yield from _failed(head["counts"]["failed"], figures)
+    yield from _failed(head["counts"]["failed"], causes)
     yield f"<footer>uploader {_text(head['version'])}</footer>\n</html>\n"
 
 
@@ -209,24 +208,24 @@ def _responses(head: dict[str, Any]) -> Iterator[str]:
         yield _section("Response times", detail, columns, rows)
 
 
-def _causes(figures: Figures) -> Iterator[str]:
-    if not figures.causes:
+def _causes(causes: Sequence[fig.Cause]) -> Iterator[str]:
+    if not causes:
         return
-    most = figures.causes[0].count
+    most = causes[0].count
     columns = {"cause": "key", "files": "n", "": "bar", "retryable": "n", "first message": "wide"}
     rows = [
         (_text(one.code), f"{one.count:,}", _bar(one.count / most, "red"), f"{one.retryable:,}", _text(one.message))
-        for one in figures.causes
+        for one in causes
     ]
     yield _section("Failures by cause", "", columns, rows)
 
 
-def _failed(failed: int, figures: Figures) -> Iterator[str]:
-    if figures.causes:
-        files = (row for cause in figures.causes for row in cause.files)
+def _failed(failed: int, causes: Sequence[fig.Cause]) -> Iterator[str]:
+    if causes:
+        files = (row for cause in causes for row in cause.files)
         rows = [(_text(row["path"]), _text(row.get("message", ""))) for row in files]
         columns = {"file": "name", "reason": "name"}
-        yield _section("Failed files", f"at most {EXAMPLES} for each cause", columns, rows, failed - len(rows))
+        yield _section("Failed files", f"at most {fig.EXAMPLES} for each cause", columns, rows, failed - len(rows))
 
 
 def _slowest(slowest: Sequence[Row]) -> Iterator[str]:
