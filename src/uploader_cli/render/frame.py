@@ -175,9 +175,11 @@ def _counts(state: ProgressState, now: float, width: int, small: int) -> Row:
     files = (f"{done:,} of {least}" + (f"{total:,}" if speed else plural(total, "file")), "bold")
     under_way = f"{plural(small, 'small file')} under way" if small else ""
     failed, eta = (overview.failed(state), "bold red"), ("" if state.watched else overview.eta(state, now), "")
-    words = {"skipped": "", "cancelled": "yellow", "retried": "yellow"}
-    counts = zip((state.skipped, state.cancelled, state.retries), words.items(), strict=True)
-    others = [(f"{count:,} {word}", style) for count, (word, style) in counts if count]
+    others = [
+        (f"{state.skipped:,} skipped" if state.skipped else "", ""),
+        (f"{state.cancelled:,} cancelled" if state.cancelled else "", "yellow"),
+        (f"{state.retries:,} retried" if state.retries else "", "yellow"),
+    ]
     speeds = (", ".join(filter(None, [speed, under_way])), speed, "")
     row: Row = []
     for parts in (*([files, (text, ""), failed, *others, eta] for text in speeds), [files, failed, eta]):

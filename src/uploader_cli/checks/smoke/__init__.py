@@ -54,10 +54,7 @@ def run_checks(
     begin: Callable[[Check], None] = lambda _check: None,
     tell: Callable[[Result], None] = lambda _result: None,
 ) -> Report:
-    """Run all checks; `begin` gets each before, `tell` its result after. Closes the site.
-
-    `Stopped` ends the checks, but not the clean-up; a second one ends that, too.
-    """
+    """Run all checks, as `check.run` does; `begin` gets each before, `tell` its result after. Closes the site."""
     began = time.perf_counter()
     make = partial(_result, site)
     results, stopped = run(site, checks, make, clean_up=partial(_clean_up, site), begin=begin, tell=tell)
