@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from html import escape
 from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.exit_status import MEANINGS
@@ -22,22 +23,13 @@ if TYPE_CHECKING:
 
 LONGEST, MOST_NOTES = 300, 30  # maximum characters of a text, and rows of incidents and of warnings
 WIDE, HIGH = 1000, 100  # units of a plot, which is stretched to its place
-_BEGIN = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>
-{style}</style>
-"""
 
 
 def as_html(head: dict[str, Any], spool: Spool) -> Iterator[str]:
     """Yield the page."""
     slowest, causes = fig.ranked(spool.rows())
-    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    yield _BEGIN.format(title=_text(fig.verdict(head)[1]), style=style)
+    beginning = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
+    yield beginning.substitute(title=_text(fig.verdict(head)[1]))
     yield from _header(head)
     yield f'<dl class="tiles">{"".join(_tiles(head))}</dl>\n'
     yield from _speed(head)
@@ -180,7 +172,7 @@ def _plot(
 
 
 def _section(title: str, detail: str, columns: Mapping[str, str], rows: Iterable[Sequence[str]], more: int = 0) -> str:
-    """Draw a table. `columns` are the titles of the columns and their classes of `page.css`."""
+    """Draw a table. `columns` are the titles of the columns and their classes in `page.html`."""
     head = "".join(f'<th class="{kind}">{name}</th>' for name, kind in columns.items())
     kinds = columns.values()
     cells = ([f'<td class="{kind}">{cell}</td>' for kind, cell in zip(kinds, row, strict=True)] for row in rows)

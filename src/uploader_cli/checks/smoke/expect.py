@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -71,23 +72,18 @@ def precondition(by: str, what: str = "") -> Iterator[None]:
         raise Prevented(f"{what}{error}", by) from error
 
 
-def _whole(value: object, least: int) -> bool:
+def _between(value: object, least: float, most: float = math.inf, *, whole: bool = True) -> bool:
     found = number(value)
-    return found is not None and found >= least and found % 1 == 0
-
-
-def _percent(value: object) -> bool:
-    found = number(value)
-    return found is not None and 0 <= found <= 100
+    return found is not None and least <= found <= most and not (whole and found % 1)
 
 
 KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "text": ("a text", lambda value: isinstance(value, str) and bool(value)),
     "words": ("a text, maybe an empty one", lambda value: isinstance(value, str)),
-    "count": ("a whole number, 0 or more", lambda value: _whole(value, 0)),
-    "some": ("a whole number, 1 or more", lambda value: _whole(value, 1)),
+    "count": ("a whole number, 0 or more", lambda value: _between(value, 0)),
+    "some": ("a whole number, 1 or more", lambda value: _between(value, 1)),
     "number": ("a number", lambda value: number(value) is not None),
-    "percent": ("a percentage", _percent),
+    "percent": ("a percentage", lambda value: _between(value, 0, 100, whole=False)),
     "time": ("a time (ISO 8601)", lambda value: parse_time(value) is not None),
     "true": ("true", lambda value: value is True),
     "list": ("a list", lambda value: isinstance(value, list)),
