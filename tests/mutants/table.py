@@ -401,7 +401,7 @@ MUTANTS = (
     ),
     Mutant(
         "unused time is made up for without limit",
-        "src/uploader_cli/transfer/pacing.py",
+        "src/uploader_cli/transfer/retry.py",
         "max(self._free_at, now - CREDIT)",
         "self._free_at",
         "unit/transfer/test_tus_limiter.py",
@@ -641,7 +641,7 @@ MUTANTS = (
         "an upload URL gets the credentials of another server",
         "src/uploader_cli/transfer/http.py",
         "if not trusts(self._trusted, request.url):",
-        "if not trusts(self._settings.target_url, request.url):",
+        "if not trusts(self.settings.target_url, request.url):",
         "cli/test_upload_url.py",
     ),
     Mutant(

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import chain, islice
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -35,11 +35,10 @@ from uploader_cli.transfer.retry import Tries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from concurrent.futures import Future
 
-    from uploader_cli.core.packs import Found, LookupOffer
+    from uploader_cli.core.packs import Found, LookedUp, LookupOffer
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.api import Api, LookedUp
+    from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.content import OnRead
     from uploader_cli.transfer.journal.reading import History
 

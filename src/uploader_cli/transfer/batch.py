@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode
-from uploader_cli.core.plan import request_length
-from uploader_cli.core.protocol import paired, sent_name, utf8, wire_name
+from uploader_cli.core.plan import Limits, LocalFile, request_length
+from uploader_cli.core.protocol import Session, StoredFile, paired, sent_name, stored_path, utf8, wire_name
 from uploader_cli.core.state import SERVER_TERMINAL
-from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.checks import equal_on_server, says_nothing
 from uploader_cli.transfer.job import Attempt, Outcome, ends_run, failed, not_stored
@@ -24,11 +23,9 @@ from uploader_cli.transfer.sessions import Context, UploadSession, new_session
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from uploader_cli.core.plan import Limits, LocalFile
-    from uploader_cli.core.protocol import Session, StoredFile
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.pacing import Stop
     from uploader_cli.transfer.pool import Worker
+    from uploader_cli.transfer.retry import Stop
 
 MEASURABLE = 8 * 1024 * 1024  # least bytes of a request whose speed counts: fewer fit into socket buffers
 REQUEST_LIMIT = 300.0  # seconds for a whole request on the reference backend (3.10)
@@ -289,14 +286,14 @@ class BatchSession:
             except errors.UploaderError:
                 message = None
             if message is not None:
-                context.last_heard.note(message)
+                context.followers.last_heard.note(message)
             misses = misses + 1 if message is None or message.status in SERVER_TERMINAL else 0
         return self._reported()
 
     def _reported(self) -> dict[int, Outcome | None]:
         found: dict[int, Outcome | None] = {}
         for file in self._group:
-            status = self._context.last_heard.of(self.session.id, wire_name(file.name))
+            status = self._context.followers.last_heard.of(self.session.id, wire_name(file.name))
             if status is not None and status.status == "completed":
                 found[file.file] = Outcome(file, server_id=status.server_id)
             elif status is not None and status.status == "failed":

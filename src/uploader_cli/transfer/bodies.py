@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Executor, Future
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import cache
@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import utf8, wire_name
-from uploader_cli.settings.values import FIELD
+from uploader_cli.settings.values import FIELD, Metadata
 from uploader_cli.transfer.content import (
     PIECE,
     check_unchanged,
@@ -28,9 +28,7 @@ from uploader_cli.transfer.content import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-    from concurrent.futures import Executor, Future
 
-    from uploader_cli.settings.values import Metadata
     from uploader_cli.transfer.content import OnRead
 
     Content = LocalFile | Iterable[bytes | bytearray]

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import unquote
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
-from uploader_cli.core.packs import Found
-from uploader_cli.core.protocol import utf8
-from uploader_cli.transfer.api import NO_ANSWER, LookedUp, stored_path
-from uploader_cli.transfer.content import open_unchanged, sha256_of
+from uploader_cli.core.packs import Found, LookedUp, LookupOffer
+from uploader_cli.core.protocol import stored_path, utf8
+from uploader_cli.transfer.api import NO_ANSWER, Api
+from uploader_cli.transfer.content import Digests, open_unchanged, sha256_of
 from uploader_cli.transfer.job import Outcome, failed
-from uploader_cli.transfer.journal import ClaimState, Stored
+from uploader_cli.transfer.journal import Claim, ClaimState, Stored
 from uploader_cli.transfer.retry import Tries
 from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from uploader_cli.core.packs import LookupOffer
     from uploader_cli.core.plan import Limits, LocalFile
-    from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.content import Digests
-    from uploader_cli.transfer.journal import Claim
     from uploader_cli.transfer.sessions import Context
 
     Picked = list[tuple[LocalFile, Claim]]
@@ -238,7 +233,7 @@ class Checks:
         """Write the receipts of stored files first, then hash and verify: a kill meanwhile sends no file again."""
         run, digests, verify = self._context.run, self._context.digests, self._context.settings.verify
         if digests is not None:
-            outcomes = [replace(outcome, digest=digests.known(outcome.file)) for outcome in outcomes]
+            outcomes = [outcome._replace(digest=digests.known(outcome.file)) for outcome in outcomes]
         stored = [_receipt(outcome, verify=verify) for outcome in outcomes if outcome.error is None]
         if stored:
             run.completed(stored)
@@ -250,10 +245,10 @@ class Checks:
         """Return the outcome with the digest of a stored file."""
         try:
             if outcome.error is None and outcome.sha256 is None:
-                outcome = replace(outcome, digest=digests.complete(outcome.file))
+                outcome = outcome._replace(digest=digests.complete(outcome.file))
                 self._context.run.completed([_receipt(outcome, verify=self._context.settings.verify)])
         except errors.FileError as error:
-            outcome = replace(outcome, error=error)
+            outcome = outcome._replace(error=error)
         digests.forget(outcome.file)
         return outcome
 
@@ -270,14 +265,14 @@ class Checks:
             raise
         except errors.UploaderError as error:
             error.retryable = error.retryable or not isinstance(error, errors.FileError)
-            return replace(outcome, error=error)
+            return outcome._replace(error=error)
         if equal is None:
             text = "--verify: this server gives no way to read a stored file or its digest"
             self._warn_once(WarningCode.UNVERIFIABLE, text)
             return outcome
         if not equal:
             return failed(file, FailureCode.INTEGRITY, "what the server has is not what was read (SHA-256 differs)")
-        outcome = replace(outcome, checksum=mine, verified=True)
+        outcome = outcome._replace(checksum=mine, verified=True)
         context.run.completed([_receipt(outcome)])
         return outcome
 

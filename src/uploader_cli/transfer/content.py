@@ -20,13 +20,12 @@ from typing import IO, TYPE_CHECKING, BinaryIO, NoReturn, cast
 
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.errors import FileError, UsageError
-from uploader_cli.sources import is_url, open_file, status, status_of
+from uploader_cli.sources import Status, is_url, open_file, status, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.sources import Status
 
     OnRead = Callable[[LocalFile, int, memoryview], None]
     """Gets the bytes of a file that were read from a position on."""

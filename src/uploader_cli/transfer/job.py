@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import FailureCode, SkipReason
+from uploader_cli.core.events import Event, FailureCode, SkipReason
 from uploader_cli.core.protocol import TAKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from uploader_cli.core.events import Event
+    from uploader_cli.core.last_heard import LastHeard
     from uploader_cli.core.plan import LocalFile, Refusal
     from uploader_cli.transfer.journal import RunHandle
 
@@ -48,6 +47,8 @@ def ends_run(error: errors.UploaderError) -> bool:
 class Followers(Protocol):
     """The realtime channel, as the transfer sees it. No call may block."""
 
+    last_heard: LastHeard
+
     def follow(self, session: str) -> None:
         """Follow a session that was opened; nothing of it was sent yet."""
 
@@ -58,8 +59,7 @@ class Followers(Protocol):
         """Stop following the session: it is over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The result of one file: the server has stored it, or `error` says why not.
 
     `readable` is where the stored bytes can be read (None: `location`), `checksum` the hex SHA-256 of compared bytes,

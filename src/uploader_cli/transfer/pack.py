@@ -15,7 +15,7 @@ from uploader_cli.transfer.job import Attempt, Outcome, ends_run, not_stored
 from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.journal.reading import pack_position
 from uploader_cli.transfer.retry import FIRST_PROBE, LAST_PROBE, Tries
-from uploader_cli.transfer.tus_job import TusFile
+from uploader_cli.transfer.tus_job import Tus, TusFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from uploader_cli.core.sizes import PackSize
     from uploader_cli.transfer.pool import Job, Worker
     from uploader_cli.transfer.sessions import UploadSession
-    from uploader_cli.transfer.tus_job import Tus
 
 
 class Entry(NamedTuple):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Outcome
-    from uploader_cli.transfer.pacing import Limiter
+    from uploader_cli.transfer.retry import Limiter
     from uploader_cli.transfer.sessions import UploadSession
 
 

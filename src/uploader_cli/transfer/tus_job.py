@@ -9,16 +9,16 @@ import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 from urllib.parse import urljoin
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.codes import FailureCode
-from uploader_cli.core.plan import ENDLESS
+from uploader_cli.core.plan import ENDLESS, LocalFile
 from uploader_cli.core.protocol import TAKEN, utf8
-from uploader_cli.core.sizes import FIRST_CHUNK
-from uploader_cli.core.tus import LARGE, LARGE_AND_FAR, LEAST_PART, checksum_header, chunk_length
+from uploader_cli.core.sizes import FIRST_CHUNK, ChunkSize
+from uploader_cli.core.tus import LARGE, LARGE_AND_FAR, LEAST_PART, Capabilities, checksum_header, chunk_length
 from uploader_cli.core.tus import parts as cut
 from uploader_cli.transfer.bodies import (
     IN_MEMORY,
@@ -31,19 +31,13 @@ from uploader_cli.transfer.bodies import (
 )
 from uploader_cli.transfer.content import PATIENCE, Stream, ignore_read, open_unchanged
 from uploader_cli.transfer.job import Outcome, ends_run, failed
-from uploader_cli.transfer.journal import ClaimState, PendingPart, PendingUpload
-from uploader_cli.transfer.pool import Step
+from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
+from uploader_cli.transfer.pool import Pool, Step, Worker
 from uploader_cli.transfer.retry import Tries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from typing import IO
 
-    from uploader_cli.core.plan import LocalFile
-    from uploader_cli.core.sizes import ChunkSize
-    from uploader_cli.core.tus import Capabilities
-    from uploader_cli.transfer.journal import Claim
-    from uploader_cli.transfer.pool import Pool, Worker
     from uploader_cli.transfer.sessions import Context, UploadSession
     from uploader_cli.transfer.tus import Position, TusClient
 

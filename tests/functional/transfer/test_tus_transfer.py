@@ -31,8 +31,7 @@ from uploader_cli.transfer.content import ignore_read
 from uploader_cli.transfer.http import Answer, Http
 from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.journal import Journal, Target
-from uploader_cli.transfer.pacing import Limiter, RateBudget, Stop
-from uploader_cli.transfer.retry import Retry
+from uploader_cli.transfer.retry import Limiter, RateBudget, Retry, Stop
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_job import Tus, TusFile
 

@@ -17,7 +17,7 @@ from uploader_cli.core.events import FailureCode
 from uploader_cli.errors import FileError, Interrupted
 from uploader_cli.transfer.bodies import Body, Buffers, HashedChunks, Piece
 from uploader_cli.transfer.content import PIECE, hash_range, open_unchanged, read_at
-from uploader_cli.transfer.pacing import Stop
+from uploader_cli.transfer.retry import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

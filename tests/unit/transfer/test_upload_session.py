@@ -12,7 +12,7 @@ from transfer_fakes import BUNDLED, Followers
 
 from uploader_cli import errors
 from uploader_cli.core.protocol import Session
-from uploader_cli.transfer.pacing import Stop
+from uploader_cli.transfer.retry import Stop
 from uploader_cli.transfer.sessions import UploadSession
 
 if TYPE_CHECKING:

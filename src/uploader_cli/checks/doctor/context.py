@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from uploader_cli.checks.target import Target
 from uploader_cli.core.protocol import as_object, parse_limits
 from uploader_cli.core.tus import Capabilities, parse_capabilities
-from uploader_cli.transfer.pacing import retry_after
+from uploader_cli.transfer.http import retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

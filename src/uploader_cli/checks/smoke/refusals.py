@@ -22,10 +22,9 @@ from uploader_cli.checks.smoke.expect import (
 from uploader_cli.checks.smoke.sending import ask_for_session, file_of, open_session, send, terms
 from uploader_cli.checks.smoke.sessions import stored_one
 from uploader_cli.checks.smoke.tus import ask, created
-from uploader_cli.core.protocol import NOBODY, parse_batch, whole
+from uploader_cli.core.protocol import NOBODY, parse_batch, stored_path, whole
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, size
-from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import content_type
 
 if TYPE_CHECKING:

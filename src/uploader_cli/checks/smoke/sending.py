@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli.checks.smoke.expect import Prevented, Violation, answered, header, precondition, said
 from uploader_cli.core.plan import Limits, endless
-from uploader_cli.core.protocol import Session, as_object, parse_batch, parse_session, wire_name
+from uploader_cli.core.protocol import Session, as_object, parse_batch, parse_session, stored_path, wire_name
 from uploader_cli.core.tus import VERSION, Capabilities, capabilities_of, parse_capabilities
-from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import Body, Piece, content_type, multipart
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,9 +21,8 @@ from uploader_cli.checks.smoke.expect import (
     shaped,
 )
 from uploader_cli.checks.smoke.sending import ask_for_session, cut, cut_off, file_of, open_session, send, terms
-from uploader_cli.core.protocol import NOBODY, StoredFile, as_object, parse_batch, text
+from uploader_cli.core.protocol import NOBODY, StoredFile, as_object, parse_batch, sha256_in, stored_path, text
 from uploader_cli.render.words import plural, size
-from uploader_cli.transfer.api import sha256_of, stored_path
 from uploader_cli.transfer.bodies import content_type
 
 if TYPE_CHECKING:
@@ -159,10 +157,9 @@ def stored_file(site: Site) -> None:
     head = answered(site.call("HEAD", path), "HEAD of a stored file", 200)
     length = header(head, "Content-Length", "HEAD of a stored file", "its size in bytes", str.isdecimal)
     same(int(length), len(content), "Content-Length of a stored file", corrupt=True)
-    digest = sha256_of(head.headers.get("Repr-Digest", ""))
+    digest = sha256_in(head.headers.get("Repr-Digest", ""))
     if digest is not None:
-        ours = base64.b64encode(hashlib.sha256(content).digest()).decode()
-        same(digest, ours, "Repr-Digest of a stored file", corrupt=True)
+        same(digest, hashlib.sha256(content).hexdigest(), "Repr-Digest of a stored file", corrupt=True)
     same_bytes(site.read(path), content, "the stored file, read back")
     part = answered(site.call("GET", path, headers={"Range": "bytes=1-1"}), "GET with Range: bytes=1-1", 206)
     same(part.headers.get("Content-Range"), f"bytes 1-1/{len(content)}", "Content-Range of a part")

@@ -11,7 +11,7 @@ from uploader_cli.checks.target import UNAVAILABLE, Target
 from uploader_cli.core.protocol import error_code, parse_session, whole
 from uploader_cli.core.tus import VERSION, trusts
 from uploader_cli.transfer.api import answer_error, is_tus, not_an_upload_server
-from uploader_cli.transfer.pacing import retry_after
+from uploader_cli.transfer.http import retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
