@@ -179,15 +179,13 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     speed = f"({rate(outcome.rate)})" if outcome.bytes and outcome.rate > 0 else ""
     moved, took, speed = (text.replace(" ", _NO_BREAK) for text in (size(outcome.bytes), span(seconds), speed))
     took = f"{moved} in {took} {speed}".rstrip()
-    if _complete(state, outcome):
+    if _complete(state, outcome) or (outcome.ok and total):
         return "✓", f"{plural(outcome.completed, 'file')}, {took}, all confirmed by the server"
     if interrupted:
         least = "at least " if state.walking else ""
         return "■", f"{interrupted}: {outcome.completed:,} of {least}{plural(total, 'file')} confirmed, {took}"
-    if outcome.ok and not total:
-        return "✓", "already up to date" if outcome.skipped else "nothing to send"
     if outcome.ok:
-        return "✓", f"{plural(outcome.completed, 'file')}, {took}, all confirmed by the server"
+        return "✓", "already up to date" if outcome.skipped else "nothing to send"
     if not total:
         return "✗", "nothing was sent"
     failed = f", {outcome.failed:,} failed" if outcome.failed else ""
