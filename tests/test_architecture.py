@@ -24,7 +24,7 @@ PACKAGES = {
     "realtime": "core realtime",
     "render": "core exit_status render",
     "report": "core errors exit_status report render.words",
-    "sources": "errors",
+    "sources": "errors extras",
     "fleet": "core errors extras settings selection transfer sources fleet __version__",
     "checks": "core errors exit_status settings checks realtime.socket realtime.policy render.words render.github "
     "report.junit report.markdown transfer.http transfer.wire transfer.api transfer.bodies "

@@ -19,6 +19,7 @@ from operator import itemgetter
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
+from uploader_cli import extras
 from uploader_cli.errors import UploaderError, UsageError
 
 if TYPE_CHECKING:
@@ -157,9 +158,8 @@ def _file_system(url: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
     except ImportError:
-        raise UsageError(
-            f"{url} needs fsspec, which is not installed", hint="pip install 'uploader-cli[fsspec]'"
-        ) from None
+        extras.need("fsspec", url, "fsspec")
+        raise
     try:
         system, path = url_to_fs(f"{scheme}://{host}/" if plain else url)
     except (ImportError, ValueError) as error:

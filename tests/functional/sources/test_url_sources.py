@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +134,14 @@ def test_files_of_a_zip_archive_and_a_list_of_urls(server: EmbeddedServer, tmp_p
     done = uploader("upload", "--from-file", "list.jsonl", "-s", server.url, home=tmp_path)
     assert done.code == 0, done.err
     assert stored(server) == {"some.zip/in/a.txt": b"a" * 1000, "b.txt": b"b", "c": b"a" * 1000}
+
+
+def test_missing_fsspec_is_named(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    monkeypatch.setattr("uploader_cli.extras.find_spec", lambda _name: None)
+    with pytest.raises(UsageError, match="s3://bucket/a needs fsspec, which is not installed") as raised:
+        upload("s3://bucket/a", server=server.url)
+    assert raised.value.hint.startswith("pip install 'fsspec>=")
 
 
 @pytest.mark.parametrize(
