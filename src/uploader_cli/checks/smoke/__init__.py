@@ -8,9 +8,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.checks.check import BROKEN, Check, Finding, Report, Result, Stopped, Verdict, checks_of, run, skipped
+from uploader_cli.checks.check import (
+    BROKEN,
+    Ended,
+    Finding,
+    Prevented,
+    Report,
+    Result,
+    Stopped,
+    Verdict,
+    checks_of,
+    run,
+)
 from uploader_cli.checks.smoke import live, refusals, sessions, tus
-from uploader_cli.checks.smoke.expect import Ended, Prevented
 from uploader_cli.checks.smoke.report import exit_of, sentence
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings import mask
@@ -18,6 +28,7 @@ from uploader_cli.settings import mask
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from uploader_cli.checks.check import Check
     from uploader_cli.checks.smoke.site import Site
 
 CHECKS = checks_of(sessions, live, tus, refusals)  # ordered so that a failure explains the following ones
@@ -121,4 +132,4 @@ def _culprit(check: Check, ids: Sequence[str], before: Sequence[Result]) -> str:
 
 
 def _blocked(check: Check, culprit: str) -> Result:
-    return Result(check, skipped(f"{culprit} failed"), blocked_by=culprit)
+    return Result(check, Finding(Verdict.SKIPPED, f"{culprit} failed"), blocked_by=culprit)

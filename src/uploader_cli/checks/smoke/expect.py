@@ -1,75 +1,22 @@
-"""Compare responses with docs/protocol.md; the exceptions that end a check."""
+"""Compare responses with docs/protocol.md; a difference is a `Violation`."""
 
 from __future__ import annotations
 
 import json
 import math
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from uploader_cli.checks.check import Finding, Verdict
+from uploader_cli.checks.check import Violation
 from uploader_cli.core.protocol import JsonObject, error_code, number, parse_time
-from uploader_cli.errors import UploaderError
-from uploader_cli.exit_status import Exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from uploader_cli.transfer.http import Answer
 
 SHOWN = 80  # maximum characters of a quoted value
 SESSION_STATUSES = ("pending", "uploading", "completed", "partial", "cancelled")
 FILE_STATUSES = ("pending", "queued", "uploading", "completed", "failed", "cancelled")
-
-
-class Ended(Exception):
-    """Ends a check with `finding`."""
-
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(finding.message)
-        self.finding = finding
-
-
-class NotOffered(Ended):
-    """The server does not offer the feature; `why` tells how that shows."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(Finding(Verdict.NOT_OFFERED, why))
-
-
-class OutOfCalls(Ended):
-    """No requests are left, by the budget or the server's rate limit."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(Finding(Verdict.NOT_RUN, why, exit=Exit.RETRY_MAY_HELP))
-
-
-class Violation(Ended):
-    """The server violates the protocol: `expected` and `got` are about `what`. `corrupt`: stored bytes differ."""
-
-    def __init__(self, what: str, *, expected: str, got: str, corrupt: bool = False) -> None:
-        code = Exit.INTEGRITY if corrupt else Exit.FAILED_FOR_GOOD
-        super().__init__(Finding(Verdict.FAIL, what, exit=code, expected=expected, got=got))
-
-
-class Prevented(Ended):
-    """A precondition of the check failed: it is skipped if one of the checks `by` failed, else it fails itself."""
-
-    def __init__(self, why: str, *by: str, violation: Violation | None = None) -> None:
-        """`violation` is the failure to report then, instead of an error."""
-        super().__init__(violation.finding if violation else Finding(Verdict.ERROR, why, exit=Exit.RETRY_MAY_HELP))
-        self.by = by
-
-
-@contextmanager
-def precondition(by: str, what: str = "") -> Iterator[None]:
-    """Raise `Prevented` for a failure in the block, which is the subject of the check `by`."""
-    try:
-        yield
-    except Violation as violation:
-        raise Prevented(str(violation), by, violation=violation) from violation
-    except UploaderError as error:
-        raise Prevented(f"{what}{error}", by) from error
 
 
 def _between(value: object, least: float, most: float = math.inf, *, whole: bool = True) -> bool:

@@ -7,7 +7,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from uploader_cli.checks.smoke.expect import Prevented, Violation, answered, header, precondition, said
+from uploader_cli.checks.check import Prevented, Violation, precondition
+from uploader_cli.checks.smoke.expect import answered, header, said
 from uploader_cli.core.plan import Limits, endless
 from uploader_cli.core.protocol import Session, as_object, parse_batch, parse_session, stored_path, wire_name
 from uploader_cli.core.tus import VERSION, Capabilities, capabilities_of, parse_capabilities

@@ -7,8 +7,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from uploader_cli.checks.check import check
-from uploader_cli.checks.smoke.expect import NotOffered, Violation, answered, header, said, same, same_bytes
+from uploader_cli.checks.check import NotOffered, Violation, check
+from uploader_cli.checks.smoke.expect import answered, header, said, same, same_bytes
 from uploader_cli.checks.smoke.sending import body_of, cut, cut_off, file_of, nothing, open_session, terms
 from uploader_cli.core.protocol import parse_http_date
 from uploader_cli.core.tus import VERSION, Capabilities, encode_metadata, parts, place, unknown_upload
