@@ -23,11 +23,11 @@ PACKAGES = {
     "transfer": "core errors settings sources transfer",
     "realtime": "core realtime",
     "render": "core exit_status render",
-    "report": "core errors exit_status report render.words render.rows",
-    "sources": "errors",
+    "report": "core errors exit_status report render.words",
+    "sources": "errors extras",
     "fleet": "core errors extras settings selection transfer sources fleet __version__",
     "checks": "core errors exit_status settings checks realtime.socket realtime.policy render.words render.github "
-    "report.junit report.markdown transfer.http transfer.wire transfer.api transfer.pacing transfer.bodies "
+    "report.junit report.markdown transfer.http transfer.wire transfer.api transfer.bodies "
     "transfer.journal.schema",
     "cli": "run settings signals errors extras exit_status render.ndjson cli __version__",  # ndjson: --json-schema
 }

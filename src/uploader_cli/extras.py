@@ -1,4 +1,4 @@
-"""The packages of the extras `server` and `dask`, which a plain installation lacks."""
+"""The packages of the extras `server`, `dask` and `fsspec`, which a plain installation lacks."""
 
 from importlib.util import find_spec
 
@@ -7,6 +7,7 @@ from uploader_cli.errors import UsageError
 _PACKAGES = {
     "server": ("uploader_server", "starlette", "granian", "multipart", "jwt", "prometheus_client"),
     "dask": ("distributed", "cryptography"),
+    "fsspec": ("fsspec",),
 }
 
 

@@ -14,24 +14,32 @@ import re
 import stat
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from operator import itemgetter
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
+from uploader_cli import extras
 from uploader_cli.errors import UploaderError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 BLOCK = 4 << 20  # bytes of one request for a range
-_FINE = 1_000_000  # nanoseconds of a millisecond, which hold a digest of the ETag
+_SECOND = 1_000_000_000  # nanoseconds, which hold a digest of the ETag
 _TAGS = ("ETag", "etag", "CRC")
-_TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "date_time", "created")
+_TIMES = ("mtime", "LastModified", "Last-Modified", "last_modified", "updated", "modified", "date_time", "created")
 """Names in the details of file systems."""
+_PLAIN_PATHS = ("sftp://", "ssh://")  # URLs whose paths may have ? and #; fsspec would end the path there
 _is_url = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://").match
 
 
 class RemoteStatus(NamedTuple):
-    """The part of `os.stat_result` that is known of a file at a URL. The ETag is in the digits below a millisecond."""
+    """The part of `os.stat_result` that is known of a file at a URL.
+
+    The digits of `st_mtime_ns` below a second are those of the ETag if there is one: some servers of S3 give
+    milliseconds only in listings.
+    """
 
     st_mode: int
     st_size: int
@@ -40,6 +48,7 @@ class RemoteStatus(NamedTuple):
 
 
 Status = os.stat_result | RemoteStatus
+_LINK = RemoteStatus(stat.S_IFLNK, 0, 0.0, 0)
 
 
 def is_url(path: str) -> bool:
@@ -68,11 +77,12 @@ def exists(path: str) -> bool:
     try:
         with _os_errors():
             system, name = _file_system(path)
-            return bool(system.exists(name))
+            system.info(name)  # `exists` hides the reason
     except FileNotFoundError:
         return False
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}", hint="check the URL and its credentials") from error
+    return True
 
 
 def open_file(path: str, end: int | None = None) -> IO[bytes]:
@@ -91,17 +101,39 @@ def status_of(source: IO[bytes]) -> Status:
 
 
 def listing(url: str) -> Iterator[tuple[str, str, RemoteStatus | OSError]]:
-    """Yield URL, path below `url` (empty for itself) and status of each file, or why it can't be sent."""
+    """Yield URL, path below `url` (empty for itself) and status of each file, or why it can't be sent.
+
+    The path of a directory that can't be listed ends with a slash. fsspec's own walk leaves such directories out.
+    """
     with _os_errors():
         system, root = _file_system(url)
         details = system.info(root)
-        if details["type"] != "directory":
-            yield url, "", _status_or_error(details)
-            return
-        for _, _, files in system.walk(root, detail=True):
-            for name in sorted(filter(None, files)):
-                below = files[name]["name"].strip("/").removeprefix(root.strip("/")).strip("/")
-                yield _member(url, below), below, _status_or_error(files[name])
+    if details["type"] != "directory":
+        yield url, "", _status_or_error(details)
+        return
+    directories = [root]
+    while directories:
+        directory = directories.pop()
+        try:
+            with _os_errors():
+                found = sorted(system.ls(directory, detail=True), key=itemgetter("name"))
+                system.invalidate_cache(directory)  # else all listings are kept in memory
+        except OSError as error:
+            below = _below(root, directory)
+            yield _member(url, below), f"{below}/", error
+            continue
+        found = [details for details in found if details["name"].strip("/") != directory.strip("/")]  # empty ones of S3
+        directories += [details["name"] for details in reversed(found) if details["type"] == "directory"]
+        for details in found:
+            below = _below(root, details["name"])
+            if details["type"] == "link" or details.get("islink"):
+                yield _member(url, below), below, _LINK
+            elif details["type"] != "directory":
+                yield _member(url, below), below, _status_or_error(details)
+
+
+def _below(root: str, path: str) -> str:
+    return path.strip("/").removeprefix(root.strip("/")).strip("/")
 
 
 def base_name(url: str) -> str:
@@ -118,25 +150,28 @@ def _member(url: str, below: str) -> str:
 
 def _file_system(url: str) -> tuple[Any, str]:
     """Return the file system and the path in it. Raise `UsageError` for one that can't be used."""
+    plain = url.startswith(_PLAIN_PATHS) and "::" not in url
+    scheme, _, rest = url.partition("://")
+    host, _, below = rest.partition("/")
     if urlsplit(url.partition("::")[0]).password:
         raise UsageError("credentials don't belong in the URL of a file", hint="use the config of its file system")
     try:
         from fsspec.core import url_to_fs
     except ImportError:
-        raise UsageError(
-            f"{url} needs fsspec, which is not installed", hint="pip install 'uploader-cli[fsspec]'"
-        ) from None
+        extras.need("fsspec", url, "fsspec")
+        raise
     try:
-        system, path = url_to_fs(url)
+        system, path = url_to_fs(f"{scheme}://{host}/" if plain else url)
     except (ImportError, ValueError) as error:
         raise UsageError(f"{url}: {error}", hint="install the package of its protocol, as s3fs for s3://") from error
     system.invalidate_cache()
-    return system, path
+    return system, f"/{below.strip('/')}" if plain else path
 
 
 def _status_or_error(details: Mapping[str, Any]) -> RemoteStatus | OSError:
     try:
-        return _status(details)
+        with _os_errors():
+            return _status(details)
     except OSError as error:
         return error
 
@@ -154,7 +189,7 @@ def _status(details: Mapping[str, Any]) -> RemoteStatus:
     ns = round((modified or 0.0) * 1e9)
     if tag:
         digest = hashlib.blake2b(tag.encode(), digest_size=8).digest()
-        ns = ns // _FINE * _FINE + int.from_bytes(digest, "big") % _FINE
+        ns = ns // _SECOND * _SECOND + int.from_bytes(digest, "big") % _SECOND
     return RemoteStatus(stat.S_IFREG, int(size), modified or 0.0, ns)
 
 
@@ -165,7 +200,7 @@ def _epoch(value: Any) -> float:
     if isinstance(value, tuple):
         value = datetime(*value)  # noqa: DTZ001 - UTC below
     elif isinstance(value, str):
-        value = datetime.fromisoformat(value)
+        value = datetime.fromisoformat(value) if value[:1].isdigit() else parsedate_to_datetime(value)  # of HTTP
     at: datetime = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
     return at.timestamp()
 
@@ -235,8 +270,15 @@ def _os_errors() -> Iterator[None]:
     except OSError as error:
         if error.strerror is not None:
             raise
+        if isinstance(error, FileNotFoundError) and _is_outage(error.__cause__):
+            raise OSError(errno.EIO, str(error.__cause__)) from error
         kind = type(error) if isinstance(error, FileNotFoundError | PermissionError) else OSError
         code = errno.ENOENT if kind is FileNotFoundError else errno.EACCES if kind is PermissionError else errno.EIO
         raise kind(code, os.strerror(code) if kind is not OSError else str(error)) from error
     except Exception as error:
         raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from error
+
+
+def _is_outage(cause: BaseException | None) -> bool:
+    """Return whether a file is said to be missing because its server failed, as fsspec does for HTTP."""
+    return isinstance(cause, OSError) or getattr(cause, "status", 404) not in (404, 410)

@@ -14,7 +14,7 @@ from uploader_cli.__main__ import main
 from uploader_cli.core.timeline import MOST, Timeline
 from uploader_cli.render.words import cells
 from uploader_cli.report.html import as_html
-from uploader_cli.report.spool import Spool
+from uploader_cli.report.recorder import Spool
 from uploader_server.faults import Answer
 
 if TYPE_CHECKING:

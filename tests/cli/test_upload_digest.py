@@ -15,7 +15,7 @@ from following import ended, read_confirmed
 from serving import running_server
 
 from uploader_cli.__main__ import main
-from uploader_cli.transfer import bodies
+from uploader_cli.transfer import bodies, content
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,8 @@ def test_digest_is_computed_in_the_pass_that_sends(
         read.append(len(piece))
         read_at(file, source, position, piece)
 
-    monkeypatch.setattr(bodies, "read_at", counted)
+    for module in (bodies, content):
+        monkeypatch.setattr(module, "read_at", counted)
     names = ("files/small", "files/one", "files/deep/large")
     digests = {name: f"sha256:{sha256(tmp_path / name)}" for name in names}
     with running_server(packs=True) as server:

@@ -113,8 +113,8 @@ MUTANTS = (
     Mutant(
         "a failed run is a success in the metrics",
         REPORT + "prometheus.py",
-        "if code == Exit.OK:",
-        "if code is not None:",
+        "ended if code == Exit.OK else",
+        "ended if code is not None else",
         "cli/test_metrics_file.py",
     ),
     Mutant(
@@ -156,15 +156,15 @@ MUTANTS = (
     ),
     Mutant(
         "cancelled files are not in the list to retry",
-        REPORT + "retry_list.py",
+        REPORT + "formats.py",
         'in ("failed", "cancelled")',
         'in ("failed",)',
         FORMATS,
     ),
-    Mutant("bad lines are in the list to retry", REPORT + "retry_list.py", '== "bad_line"', '== "no_line"', FORMATS),
+    Mutant("bad lines are in the list to retry", REPORT + "formats.py", '!= "bad_line"', '!= "no_line"', FORMATS),
     Mutant(
         "line breaks split a name in the list to retry",
-        REPORT + "retry_list.py",
+        REPORT + "formats.py",
         '"\\0" if needs_nul(path, spool) else',
         '"\\n" if needs_nul(path, spool) else',
         FORMATS,
@@ -401,7 +401,7 @@ MUTANTS = (
     ),
     Mutant(
         "unused time is made up for without limit",
-        "src/uploader_cli/transfer/pacing.py",
+        "src/uploader_cli/transfer/retry.py",
         "max(self._free_at, now - CREDIT)",
         "self._free_at",
         "unit/transfer/test_tus_limiter.py",
@@ -595,7 +595,7 @@ MUTANTS = (
     ),
     Mutant(
         "findings are not masked",
-        CHECKS + "runner.py",
+        CHECKS + "check.py",
         "finding = _masked(result.finding)",
         "finding = result.finding",
         "unit/doctor/test_doctor_examination.py",
@@ -641,7 +641,7 @@ MUTANTS = (
         "an upload URL gets the credentials of another server",
         "src/uploader_cli/transfer/http.py",
         "if not trusts(self._trusted, request.url):",
-        "if not trusts(self._settings.target_url, request.url):",
+        "if not trusts(self.settings.target_url, request.url):",
         "cli/test_upload_url.py",
     ),
     Mutant(
@@ -683,14 +683,14 @@ MUTANTS = (
     ),
     Mutant(
         "a resumed file is hashed from its offset on",
-        TRANSFER + "digests.py",
+        TRANSFER + "content.py",
         "if prefix.length < end:",
         "if False:",
         "cli/test_upload_digest.py",
     ),
     Mutant(
         "check --digest compares sizes",
-        TRANSFER + "compare.py",
+        "src/uploader_cli/run/compare.py",
         "if (found.size, theirs) == (file.size, mine):",
         "if found.size == file.size:",
         "cli/test_check.py",

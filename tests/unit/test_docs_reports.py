@@ -12,8 +12,7 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.report.document import RunFacts, report_head
 from uploader_cli.report.merge import Merge
 from uploader_cli.report.read import Report
-from uploader_cli.report.recorder import Recorder
-from uploader_cli.report.spool import Spool
+from uploader_cli.report.recorder import Recorder, Spool
 from uploader_cli.run.reports import outputs
 from uploader_cli.settings.values import report_file
 

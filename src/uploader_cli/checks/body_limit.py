@@ -12,15 +12,14 @@ from uploader_cli.transfer.api import is_tus
 from uploader_cli.transfer.bodies import Body, Piece
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from uploader_cli.core.tus import Capabilities
     from uploader_cli.transfer.http import Answer
 
-    Ask = Callable[[str, str, Mapping[str, str], Body], Answer]
+    Ask = Callable[..., Answer]
 
-WAIT = 0.5
-"""Seconds, beyond some round trips, for a proxy to refuse a request by its head."""
+WAIT = 0.5  # seconds, beyond some round trips, for a proxy to refuse a request by its head
 TICK = 0.05
 REMEDY = "Raise its limit, in nginx with client_max_body_size"
 
@@ -40,7 +39,7 @@ class Found(NamedTuple):
 def find(ask: Ask, tus: Capabilities | None, *, most: int | None = None, round_trip: float = 0.0) -> Found:
     """Announce a chunk for an unknown upload, or without tus a batch, then halves of it until no proxy refuses one.
 
-    `ask` sends a request. `most` is the server's own limit in bytes, `round_trip` is in seconds.
+    `ask` is `call` of the target, `most` the server's own limit in bytes, `round_trip` is in seconds.
     """
     size, refused = min(FIRST_CHUNK, most or FIRST_CHUNK), 0
     while True:
@@ -64,13 +63,12 @@ def _announced(ask: Ask, tus: Capabilities | None, size: int, seconds: float) ->
         time.sleep(TICK)
         return 1
 
-    def body(kind: str) -> Body:
-        return Body(kind, [Piece(size, memoryview(bytes(size)))], check=check, throttle=trickle)
-
+    kind = "multipart/form-data; boundary=none" if tus is None else "application/offset+octet-stream"
+    body = Body(kind, [Piece(size, memoryview(bytes(size)))], check=check, throttle=trickle)
     try:
         if tus is None:
-            return ask("POST", "/api/upload/batch", {}, body("multipart/form-data; boundary=none"))
+            return ask("POST", "/api/upload/batch", body=body)
         headers = {"Tus-Resumable": VERSION, "Upload-Offset": "0"}
-        return ask("PATCH", unknown_upload(tus.endpoint), headers, body("application/offset+octet-stream"))
+        return ask("PATCH", unknown_upload(tus.endpoint), headers=headers, body=body)
     except _Unanswered:
         return None

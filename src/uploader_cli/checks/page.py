@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from uploader_cli.checks.result import Verdict
+from uploader_cli.checks.check import Verdict
 from uploader_cli.render.words import safe, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from uploader_cli.checks.result import Report
+    from uploader_cli.checks.check import Report
 
 _SIGNS = {
     Verdict.PASS: ("✓", "+", "\x1b[32m"),
@@ -33,8 +33,7 @@ class Page:
     """
 
     command: ClassVar[str]
-    narrow: ClassVar[int]
-    """Columns below which a text is below its title."""
+    narrow: ClassVar[int]  # columns below which a text is below its title
 
     def __init__(
         self, *, width: int = 80, color: bool = False, glyphs: bool = True, verbose: bool = False, quiet: bool = False

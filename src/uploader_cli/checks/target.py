@@ -20,12 +20,10 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import Transport
     from uploader_cli.settings import Settings
 
-JOIN_LIMIT = 0.6
-"""Seconds to wait for a first message after joining; not all servers send one (docs/protocol.md section 3.7)."""
-CUT_LIMIT = 0.5
-"""Maximum seconds for a cut connection to end."""
-END_LIMIT = 1.0
-"""Maximum seconds for all live connections to end."""
+JOIN_LIMIT = 0.6  # seconds to wait for a first message, which not all servers send (docs/protocol.md section 3.7)
+CUT_LIMIT = 0.5  # maximum seconds for a cut connection to end
+END_LIMIT = 1.0  # maximum seconds for all live connections to end
+UNAVAILABLE = (502, 503, 504)  # statuses of proxies for a server that is down or busy
 _FREE = ("/health", "/uploads/", "/socket.io/")
 
 
@@ -37,13 +35,16 @@ class Target:
         self.settings, self.token = settings, token
         self.http = Http(settings)
         self.calls = 0
-        self.endings: list[threading.Thread] = []
-        """Threads that end live connections."""
+        self.endings: list[threading.Thread] = []  # threads that end live connections
 
     @property
     def option(self) -> str:
         """What names the server: the flag, variable or config key that the user has given."""
         return self.http.option
+
+    def url(self, where: str) -> str:
+        """Return the URL for a path of the server, or for a URL."""
+        return where if "://" in where else self.settings.server + where
 
     @property
     def own_authorization(self) -> bool:
@@ -73,10 +74,8 @@ class Listener:
 
     def __init__(self, target: Target, transport: Transport, limit: float) -> None:
         """`limit` is the maximum of seconds to connect. Does not connect before `dial`."""
-        self.events: list[JsonObject] = []
-        """The received events, in order; an invalid one is an empty object."""
-        self.latency = 0.0
-        """Seconds to connect."""
+        self.events: list[JsonObject] = []  # the received events, in order; an invalid one is an empty object
+        self.latency = 0.0  # seconds to connect
         sockets = Sockets()
         self._target, self._limit = target, limit
         self._news: queue.Queue[Dialled | Lost] = queue.Queue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli.core.protocol import JsonObject, as_object, integer, text
 from uploader_cli.core.tus import endpoint_of
@@ -49,6 +49,20 @@ class LookupOffer:
 
     endpoint: str
     max_files: int
+
+
+class LookedUp(NamedTuple):
+    """A file to look up: its path below the category, its bytes, and its hex SHA-256 if files by any name are meant."""
+
+    category: str
+    path: str
+    size: int
+    sha256: str | None = None
+
+    @property
+    def asked(self) -> JsonObject:
+        """The file in a request."""
+        return {"relativePath": self.path, "size": self.size} | ({"sha256": self.sha256} if self.sha256 else {})
 
 
 @dataclass(frozen=True, slots=True)

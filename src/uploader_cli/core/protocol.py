@@ -7,6 +7,8 @@ No shape is trusted: proxies and the reference backend answer some errors with a
 from __future__ import annotations
 
 import re
+from base64 import b64decode
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
 
 JsonObject = dict[str, object]
+UPLOADS = "/uploads/"  # the path of stored files (docs/protocol.md section 1)
 TAKEN = "FILE_EXISTS"
 """Code of the failure of a file whose name is taken, with `ifExists` (docs/protocol.md section 1)."""
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -244,6 +247,22 @@ def server_time(headers: Mapping[str, str], body: object) -> tuple[float, float]
         return stamp, 0.001
     date = parse_http_date(headers.get("Date"))
     return None if date is None else (date + 0.5, 0.5)
+
+
+def stored_path(category: str, file_name: str) -> str:
+    """Return the URL path of a stored file."""
+    return f"{UPLOADS}{category}/{quote(file_name)}"
+
+
+def sha256_in(repr_digest: str) -> str | None:
+    """Return the hex SHA-256 of a `Repr-Digest` header (RFC 9530): None without one, empty if it is invalid."""
+    for part in repr_digest.split(","):
+        name, _, value = part.strip().partition("=")
+        if name.lower() == "sha-256":
+            with suppress(ValueError):
+                return b64decode(value.strip(": "), validate=True).hex()
+            return ""
+    return None
 
 
 def wire_name(name: str) -> str:

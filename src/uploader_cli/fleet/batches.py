@@ -14,6 +14,7 @@ SECONDS = 15.0  # target duration of a task
 FILE_COST = 128 << 10  # bytes that take as long as the fixed part of a file
 FIRST = 32 << 20  # cost of the first batches: 256 empty files, or 32 MiB
 GROWTH = 4.0  # most times that the next batch costs more than a measured one
+LAST = 50 * FILE_COST  # least cost of a batch while the last files are shared out
 MOST_FILES = 20_000  # in a batch: its files and outcomes travel in one message
 
 
@@ -56,9 +57,9 @@ class BatchSize:
     def __init__(self) -> None:
         self.cost = FIRST
 
-    def is_full(self, files: Sequence[LocalFile], spent: int) -> bool:
-        """Return whether a batch of these files, which cost `spent`, is full."""
-        return spent >= self.cost or len(files) >= MOST_FILES
+    def limit(self, left: int, slots: int) -> int:
+        """Return the cost of the next batch of the last files, which cost `left`, for `slots` tasks at once."""
+        return min(self.cost, max(LAST, left // (2 * slots)))
 
     def measured(self, spent: int, seconds: float) -> None:
         """Adapt to a task whose files cost `spent`. Faster than measured batches grow in steps."""

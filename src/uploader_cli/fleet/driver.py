@@ -20,29 +20,26 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, PauseReason, WarningCode
 from uploader_cli.fleet import cluster as dask
 from uploader_cli.fleet import outcomes
-from uploader_cli.fleet.batches import Batch, BatchSize, cost, fields_of
+from uploader_cli.fleet.batches import MOST_FILES, Batch, BatchSize, cost, fields_of
 from uploader_cli.sources import absolute
 from uploader_cli.transfer.checks import Checks
-from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.journal import Stored
 from uploader_cli.transfer.scheduler import Engine
-from uploader_cli.transfer.sessions import FIRST_CONTACT_RETRIES, Context
+from uploader_cli.transfer.sessions import FIRST_CONTACT_RETRIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import ExitStack
     from pathlib import Path
 
     from distributed import Future
 
-    from uploader_cli.core.last_heard import LastHeard
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.fleet.outcomes import Row
     from uploader_cli.fleet.worker import Sent
-    from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Followers
     from uploader_cli.transfer.journal import RunHandle
-    from uploader_cli.transfer.pacing import Stop
     from uploader_cli.transfer.scheduler import Supply
 
 IN_PROGRESS = 200_000  # most files that have not ended, in memory and in tasks
@@ -50,7 +47,6 @@ GROUP = 500  # files that are claimed in the journal at once
 TICK = 0.1
 TAKEN = 5000  # most files taken from the walk between two looks at the tasks
 PATIENCE = 0.5  # seconds without a new file after which an incomplete batch is submitted
-LAST_FILES = 50  # a batch has at least so many while the last ones are shared out
 GRACE = 1.5  # seconds that tasks get to stop
 HALVED_EVERY = 5.0  # seconds between two reductions of the number of tasks after a 429 or 503
 RUNNING = ("pending", "lost")  # states of a future; lost: the worker died with the result, the task runs again
@@ -75,23 +71,19 @@ class Driver(Engine):
     def __init__(
         self,
         api: Api,
-        settings: Settings,
-        emit: Callable[[ev.Event], None],
         followers: Followers,
-        last_heard: LastHeard,
-        stop: Stop,
-        *,
         run: RunHandle,
+        *,
         remember: Callable[[Limits], None],
         announce: Callable[[str, int], None],
+        after: ExitStack,
     ) -> None:
-        """See `Scheduler`."""
-        plain = replace(settings, skip_existing=False, verify=False)  # the workers do this
-        ledger = Ledger(emit, run, api.url_of)
-        context = Context(plain, emit, followers, last_heard, stop, api.retry, ledger, run, lambda wanted: wanted)
-        super().__init__(context, api, announce)
-        self._settings, self._emit, self._handle, self._remember = settings, emit, run, remember
-        self._options = dask.travelling(settings)
+        """See `Scheduler`. `after` closes the cluster after the run: the end of its processes is no part of it."""
+        super().__init__(api, followers, run, remember=remember, announce=announce)
+        self._after = after
+        # the workers do this
+        self._context.settings, self._context.digests = replace(api.settings, skip_existing=False, verify=False), None
+        self._handle, self._options = run, dask.travelling(api.settings)
         self._tasks: dict[int, Task] = {}
         self._size, self._submitted = BatchSize(), 0
         self._held: deque[LocalFile] = deque()  # files for the next batches
@@ -135,7 +127,8 @@ class Driver(Engine):
             )
         self._remember(limits)
         self._context.retry.probe = api.health
-        self._checks = Checks(self._context, limits, api.lookups)
+        self._context.limits, self._context.lookups = limits, api.lookups
+        self._checks = Checks(self._context)
         self._secret = hmac.digest(run_secret(settings.state_path), b"%d" % self._handle.number, "sha256")
 
     @property
@@ -144,12 +137,13 @@ class Driver(Engine):
 
     def _run(self, supply: Supply) -> None:
         self._contact()
-        with dask.connected(self._settings, self._handle.id, self._hear) as cluster:
-            try:
-                self._send(supply, cluster)
-            except errors.UploaderError:
-                self._stop_tasks(cluster)
-                raise
+        cluster = self._after.enter_context(dask.connected(self._settings, self._handle.id, self._hear))
+        try:
+            self._send(supply, cluster)
+        except errors.UploaderError:
+            self._stop_tasks(cluster)
+            self._after.close()
+            raise
 
     def _send(self, supply: Supply, cluster: dask.Cluster) -> None:
         """Submit batches until the walk has ended and all files are sent. Raise what ends the run."""
@@ -188,16 +182,14 @@ class Driver(Engine):
     def _cut(self, cluster: dask.Cluster, *, all_: bool) -> list[LocalFile]:
         """Return the files of the next batch; none while more are expected. The last ones are shared by all workers."""
         slots = max(1, cluster.slots())
-        limit, least, most = self._size.cost, 1, max(LAST_FILES, IN_PROGRESS // (2 * slots))
+        limit, most = self._size.cost, min(MOST_FILES, max(1, IN_PROGRESS // (2 * slots)))
         if all_:
-            limit, least = min(limit, self._held_cost // (2 * slots)), LAST_FILES
+            limit = self._size.limit(self._held_cost, slots)
         elif self._held_cost < limit and len(self._held) < most:
             return []
         files: list[LocalFile] = []
         spent = 0
-        while self._held and (len(files) < least or spent < limit) and not self._size.is_full(files, spent):
-            if len(files) >= most:
-                break
+        while self._held and spent < limit and len(files) < most:
             files.append(self._held.popleft())
             spent += cost(files[-1:])
         self._held_cost -= spent
@@ -233,14 +225,19 @@ class Driver(Engine):
 
     def _receive(self, cluster: dask.Cluster, wait: float) -> None:
         """Apply what has arrived, after waiting for it, and the results of tasks that have ended."""
+        self._read(cluster, wait)
+        ended = [number for number, task in self._tasks.items() if task.future.status not in RUNNING]
+        self._read(cluster, 0.0)  # what they told before they ended
+        for number in ended:
+            self._end(number, self._tasks[number], cluster)
+
+    def _read(self, cluster: dask.Cluster, wait: float) -> None:
+        """Apply the messages of tasks, after waiting for the first one."""
         with suppress(Empty):
-            item = self._inbox.get(timeout=wait)
+            number, rows = self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait()
             while True:
-                self._apply(item[0], pickle.loads(item[1]), cluster)  # noqa: S301 - Dask sends pickles, too
-                item = self._inbox.get_nowait()
-        for number, task in list(self._tasks.items()):
-            if task.future.status not in RUNNING:
-                self._end(number, task, cluster)
+                self._apply(number, pickle.loads(rows), cluster)  # noqa: S301 - Dask sends pickles, too
+                number, rows = self._inbox.get_nowait()
 
     def _end(self, number: int, task: Task, cluster: dask.Cluster) -> None:
         """Apply the result of a task. Raise what ends the run."""
@@ -293,8 +290,6 @@ class Driver(Engine):
                 case (outcomes.COMPLETED | outcomes.FAILED | outcomes.SKIPPED, int(file), *_):
                     if file in task.files:
                         self._file_ended(task.files.pop(file), row)
-                case (outcomes.OVERLOAD,):
-                    self._overloaded()
                 case (outcomes.AGAIN,):
                     self._runs_again(task)
                 case _:
@@ -357,6 +352,8 @@ class Driver(Engine):
                     return
                 self._paused_until = until
                 cluster.pause(event.seconds)
+            case ev.CallMade(status=429 | 503):
+                self._overloaded()
             case ev.RunWarning():
                 of_pause = event.code is WarningCode.RATE_LIMITED  # each worker names the rest of the same pause
                 said = f"paused until {self._paused_until}" if of_pause else event.text

@@ -13,18 +13,17 @@ if TYPE_CHECKING:
 
     Row = tuple[Any, ...]
 
-OVERLOADED = (429, 503)
 SHOWN = 8 << 20  # bytes from which a file's progress is reported; of smaller files only the end is
 _PLAIN = {
     kind.__name__: kind
     for kind in (
         *(ev.FileStarted, ev.BytesSent, ev.BytesConfirmed, ev.FileRetry),
-        *(ev.SessionCreated, ev.SessionFinished, ev.RunWarning, ev.Paused),
+        *(ev.SessionCreated, ev.SessionFinished, ev.RunWarning, ev.Paused, ev.CallMade),
     )
 }
 """Events whose row has their type's name and their fields."""
 _FIELDS = {name: [field.name for field in fields(kind)] for name, kind in _PLAIN.items()}
-COMPLETED, FAILED, SKIPPED, OVERLOAD, AGAIN = "completed", "failed", "skipped", "overload", "again"
+COMPLETED, FAILED, SKIPPED, AGAIN = "completed", "failed", "skipped", "again"
 ENDS = (COMPLETED, FAILED, SKIPPED)
 
 
@@ -75,11 +74,8 @@ class Report:
             case ev.FileSkipped(file=number):
                 self._end((SKIPPED, number, "", 0, event.reason, event.checksum, event.url))
             case ev.FileRetry(file=number):
-                for kind in (ev.BytesSent, ev.BytesConfirmed):
-                    self._moved.pop((kind.__name__, number), None)
+                self._tell_progress(number)
                 self._news.append(_row(event))
-            case ev.CallMade(status=status) if status in OVERLOADED:
-                self._news.append((OVERLOAD,))
             case _ if type(event).__name__ in _PLAIN:
                 self._news.append(_row(event))
 
@@ -87,10 +83,15 @@ class Report:
         number = row[1]
         self._begun.pop(number, None)
         self._shown.discard(number)
-        for kind in (ev.BytesSent, ev.BytesConfirmed):
-            self._moved.pop((kind.__name__, number), None)
+        self._tell_progress(number)
         self._news.append(row)
         self.ends.append(row)
+
+    def _tell_progress(self, number: int) -> None:
+        """Add the last progress of a file, before the row that ends the attempt."""
+        for kind in (ev.BytesSent, ev.BytesConfirmed):
+            if row := self._moved.pop((kind.__name__, number), None):
+                self._news.append(row)
 
 
 def _row(event: ev.Event) -> Row:

@@ -20,7 +20,7 @@ from uploader_cli.selection.walk_queue import WalkQueue
 from uploader_cli.settings import resolve, user_config_file, working_directory
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.journal import Journal, Target
-from uploader_cli.transfer.pacing import RateBudget, Stop
+from uploader_cli.transfer.retry import RateBudget, Stop
 from uploader_cli.transfer.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ class _Controls:
 
 class _Unfollowed:
     """The followers of sessions: none, since the driver draws what tasks report."""
+
+    def __init__(self) -> None:
+        self.last_heard = LastHeard()
 
     def follow(self, session: str) -> None: ...
 
@@ -143,12 +146,8 @@ def _send(
         queue = WalkQueue(Selection(files), report.emit, most=len(files) + 1)
         scheduler = Scheduler(
             api,
-            settings,
-            report.emit,
             _Unfollowed(),
-            LastHeard(),
-            controls.stop,
-            run=run,
+            run,
             remember=lambda _limits: None,
             announce=lambda _protocol, _jobs: queue.start(),
         )

@@ -15,14 +15,13 @@ from uploader_cli.core.events import ChannelState, Phase, WarningCode
 from uploader_cli.core.state import BRIEF
 from uploader_cli.render import overview, stages
 from uploader_cli.render.file_rows import MARKS, ONE_ROW, SENDING, finished, rows_each, running, trouble
-from uploader_cli.render.rows import bar, fit, width_of
-from uploader_cli.render.words import RATE_WIDTH, clock, elide, plural, rate, safe
+from uploader_cli.render.words import RATE_WIDTH, bar, clock, elide, fit, plural, rate, safe, width_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from uploader_cli.core.state import FileState, ProgressState
-    from uploader_cli.render.rows import Row
+    from uploader_cli.render.words import Row
 
 FAILURES, FINISHED, MESSAGES = 3, 6, 5
 """Maximum rows for the newest failures and for what ended last; and for messages beside them in a wide terminal."""
@@ -38,8 +37,7 @@ class Frame:
 
     def __init__(self, run: str = "") -> None:
         self._run = run
-        self.expanded = False
-        """Whether failures have all rows below the totals."""
+        self.expanded = False  # whether failures have all rows below the totals
         self._slots = Slots()
 
     def rows(self, state: ProgressState, now: float, width: int, height: int) -> list[Row]:
@@ -178,24 +176,17 @@ def _counts(state: ProgressState, now: float, width: int, small: int) -> Row:
     speed = f"{pace:,.0f} files/s" if pace >= 1.5 else ""
     files = (f"{done:,} of {least}" + (f"{total:,}" if speed else plural(total, "file")), "bold")
     under_way = f"{plural(small, 'small file')} under way" if small else ""
-    failed: Row = [(overview.failed(state), "bold red")] if state.failed else []
-    others = [
-        (f"{count:,} {word}", style)
-        for count, word, style in (
-            (state.skipped, "skipped", ""),
-            (state.cancelled, "cancelled", "yellow"),
-            (state.retries, "retried", "yellow"),
-        )
-        if count
-    ]
-    eta: Row = [] if state.watched else [(overview.eta(state, now), "")]
+    failed, eta = (overview.failed(state), "bold red"), ("" if state.watched else overview.eta(state, now), "")
+    words = {"skipped": "", "cancelled": "yellow", "retried": "yellow"}
+    counts = zip((state.skipped, state.cancelled, state.retries), words.items(), strict=True)
+    others = [(f"{count:,} {word}", style) for count, (word, style) in counts if count]
+    speeds = (", ".join(filter(None, [speed, under_way])), speed, "")
     row: Row = []
-    for speeds in (", ".join(filter(None, [speed, under_way])), speed, ""):
-        parts = [files, *([(speeds, "")] if speeds else []), *failed, *others, *eta]
-        row = [span for part in parts for span in (_DOT, part)][1:]
+    for parts in (*([files, (text, ""), failed, *others, eta] for text in speeds), [files, failed, eta]):
+        row = [span for part in parts if part[0] for span in (_DOT, part)][1:]
         if width_of(row) <= width:
-            return row
-    return [span for part in (files, *failed, *eta) for span in (_DOT, part)][1:]
+            break
+    return row
 
 
 # --- failures and messages --------------------------------------------------------------------------------------------

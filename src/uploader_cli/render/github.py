@@ -14,10 +14,8 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.state import ProgressState
 
-MOST = 10
-"""GitHub shows ten errors of a step."""
-ENDS = (ev.WarningCode.RUN_ENDED, ev.WarningCode.DEADLINE)
-"""Warnings that are annotated: they end the run."""
+MOST = 10  # GitHub shows ten errors of a step
+ENDS = (ev.WarningCode.RUN_ENDED, ev.WarningCode.DEADLINE)  # warnings that are annotated: they end the run
 
 
 def wanted(env: Mapping[str, str]) -> bool:

@@ -30,8 +30,7 @@ class Keyboard:
     """
 
     def __init__(self, stream: IO[str]) -> None:
-        self.stopping = False
-        """True after Ctrl-Z, until `stop` is called."""
+        self.stopping = False  # true after Ctrl-Z, until `stop` is called
         self._is_input = False  # whether the standard input is the same terminal
         self._terminal: int | None = None
         self._before: list[Any] | None = None  # the terminal's modes

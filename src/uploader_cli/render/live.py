@@ -13,13 +13,13 @@ from uploader_cli.core.observer import Observer
 from uploader_cli.render import overview
 from uploader_cli.render.frame import Frame
 from uploader_cli.render.keyboard import Keyboard
-from uploader_cli.render.rows import fit, width_of
+from uploader_cli.render.words import fit, width_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from uploader_cli.core.state import ProgressState
-    from uploader_cli.render.rows import Row, Span
+    from uploader_cli.render.words import Row, Span
 
 _SPACING = 0.1
 _SOON = 0.5  # seconds until the first frame on the alternate screen

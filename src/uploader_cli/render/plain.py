@@ -82,11 +82,9 @@ class PlainView(Observer):
                 self._stage(event, state.analysis, now)
             case ev.RunWarning(ev.WarningCode.RECOVERED):
                 self._say(f"✓ {_brief(event.text)}", kind="recovery")
-            case ev.RunWarning(ev.WarningCode.DEADLINE | ev.WarningCode.RUN_ENDED) if self._annotated:
-                pass
             case ev.RunWarning(ev.WarningCode.DEADLINE):
                 pass  # the summary names it
-            case ev.RunWarning():
+            case ev.RunWarning() if not (self._annotated and event.code is ev.WarningCode.RUN_ENDED):
                 self._say(f"warning: {_brief(event.text)}", kind="warning", wrong=True)
 
     def refresh(self, state: ProgressState, now: float) -> None:
@@ -155,11 +153,7 @@ def progress_line(state: ProgressState, now: float) -> str:
     """Format `42 % · 130.2/310.0 MiB · 12.1 MiB/s · ETA 0:15 · 7 of 20 done · live websocket 12 ms`."""
     parts = [overview.share(state).strip()]
     if not state.watched:
-        parts += [
-            overview.amount(state).strip(),
-            rate(state.rate(now)),
-            overview.eta(state, now),
-        ]
+        parts += [overview.amount(state).strip(), rate(state.rate(now)), overview.eta(state, now)]
     parts.append(", ".join(filter(None, [overview.files(state).strip(), overview.failed(state)])))
     if state.channel.workers is not None:
         retried = f"{state.retries:,} retried" if state.retries else ""

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 MOST = 10  # maximum failed files, warnings, watched sessions and others listed
 FEW = 3  # maximum stored files of a run that lists them with their URLs
-Urls = Literal["none", "text", "links"]
-"""How the URLs of stored files are shown."""
+Urls = Literal["none", "text", "links"]  # how the URLs of stored files are shown
 _LINKABLE = re.compile("https?://[!-~]+")
 
 FIXES = {
@@ -178,12 +177,8 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     total = max(total, state.selected - outcome.skipped if interrupted else 0)
     analysed = bool(state.analyses) and state.stopped is not None
     seconds = (state.stopped or 0.0) - state.started if analysed else outcome.seconds
-    numbers = [
-        size(outcome.bytes),
-        span(seconds),
-        f"({rate(outcome.rate)})" if outcome.bytes and outcome.rate > 0 else "",
-    ]
-    moved, took, speed = (number.replace(" ", _NO_BREAK) for number in numbers)
+    speed = f"({rate(outcome.rate)})" if outcome.bytes and outcome.rate > 0 else ""
+    moved, took, speed = (text.replace(" ", _NO_BREAK) for text in (size(outcome.bytes), span(seconds), speed))
     took = f"{moved} in {took} {speed}".rstrip()
     if _complete(state, outcome):
         return "✓", f"{plural(outcome.completed, 'file')}, {took}, all confirmed by the server"
@@ -273,9 +268,8 @@ def _analyses(lines: _Lines, state: ProgressState, *, interrupted: bool) -> None
 
 def _skips(lines: _Lines, state: ProgressState, *, listed: bool) -> None:
     if state.skipped:
-        why = ", ".join(
-            f"{count:,} {_SKIPS[reason]}" for reason, count in state.skips.most_common() if reason in _SKIPS
-        )
+        known = ((_SKIPS.get(reason), count) for reason, count in state.skips.most_common())
+        why = ", ".join(f"{count:,} {words}" for words, count in known if words)
         lines.add("-", f"{state.skipped:,} skipped: {why}" if why else f"{state.skipped:,} skipped")
     untried = state.skips[SkipReason.NOT_TRIED]
     if untried:

@@ -13,12 +13,10 @@ from uploader_cli.render.words import clock, plural
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from uploader_cli.report.spool import Row
+    from uploader_cli.report.recorder import Row
 
-SLOWEST, EXAMPLES = 20, 5
-"""Maximum slowest files, and failed files with one cause, that are listed."""
-POINTS, LEAST_POINTS = 100, 10
-"""Points of a curve."""
+SLOWEST, EXAMPLES = 20, 5  # maximum slowest files, and failed files with one cause, that are listed
+POINTS, LEAST_POINTS = 100, 10  # points of a curve
 _TIMES = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 
 
@@ -66,14 +64,14 @@ def _noted(rows: Iterable[Row], causes: dict[str, Cause]) -> Iterator[Row]:
         yield row
 
 
-def verdict(head: dict[str, Any]) -> str:
-    """Return the result of a run in one line, as `✓ 20 files uploaded`."""
+def verdict(head: dict[str, Any]) -> tuple[str, str]:
+    """Return the result of a run as a glyph and a line, as `✓` and `20 files uploaded`."""
     counts = head["counts"]
     done, total = counts["completed"], sum(counts[name] for name in ("completed", "failed", "cancelled"))
     if head["ok"]:
-        return f"✓ {plural(done, 'file')} uploaded" if done else "✓ already up to date"
+        return "✓", f"{plural(done, 'file')} uploaded" if done else "already up to date"
     others = (f", {counts[name]:,} {name}" for name in ("failed", "cancelled") if counts[name])
-    return f"✗ {done:,} of {plural(total, 'file')} uploaded{''.join(others)}"
+    return "✗", f"{done:,} of {plural(total, 'file')} uploaded{''.join(others)}"
 
 
 def limit(head: dict[str, Any]) -> str:
@@ -106,9 +104,20 @@ def responses(head: dict[str, Any]) -> list[tuple[str, int]]:
     return list(zip(names, counts, strict=True))[used[0] : used[-1] + 1] if used else []
 
 
+def spread(head: dict[str, Any]) -> list[str]:
+    """Return the percentiles of the response times, as `p50 12.1 ms`."""
+    known = (head.get("metrics") or {}).get("latency_ms") or {}
+    return [f"{name} {milliseconds(known[name])}" for name in ("p50", "p90", "p99", "max") if name in known]
+
+
 def milliseconds(value: float) -> str:
     """Format a response time as `12.1 ms` or `2 s`."""
     return f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.3g} s"
+
+
+def number(value: float) -> str:
+    """Format files per second as `1,234` or `1.23`."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.3g}"
 
 
 def ticks(most: float, *, unit: float = 1.0, count: int = 4) -> list[float]:

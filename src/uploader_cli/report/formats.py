@@ -1,62 +1,43 @@
-"""Write a report as JSON or CSV, or a list of digests or links, in pieces."""
+"""Write a report as JSON or CSV, or a list of digests, of links, or of the files to retry, in pieces.
+
+`--failed-to` lists the files that should be on the server but are not: failed and cancelled ones, and those that
+`--fail-fast` did not start. The suffix selects the format, as for `--from-file`.
+"""
 
 from __future__ import annotations
 
 import base64
 import csv
-import io
 import json
 import re
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from uploader_cli.core.names import inert
+from uploader_cli.core.names import inert, json_line
 from uploader_cli.render.words import safe
 from uploader_cli.report.document import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
-    from uploader_cli.report.spool import Row, Spool
+    from uploader_cli.report.recorder import Row, Spool
 
-COLUMNS = (
-    "file",
-    "path",
-    "path_b64",
-    "relative_path",
-    "outcome",
-    "size",
-    "bytes",
-    "session",
-    "attempts",
-    "seconds",
-    "server_id",
-    "location",
-    "checksum",
-    "verified",
-    "code",
-    "message",
-    "retryable",
-    "reason",
-    "category",
-    "sha256",
-    "run",
-    "stored_as",
-    "url",
-)
-"""The columns of the CSV, in order."""
-
-_LISTS = re.compile(r"\[\n([\d.,\s]+)\]")
-"""Lists of numbers in indented JSON, which are put in one line."""
-LINK_SUFFIXES = ("", ".txt", ".tsv", ".lst", ".list")  # the accepted suffixes of a list of links
+COLUMNS: tuple[str, ...] = ("file", "path", "path_b64", "relative_path", "outcome", "size", "bytes", "session")
+COLUMNS += ("attempts", "seconds", "server_id", "location", "checksum", "verified", "code", "message", "retryable")
+COLUMNS += ("reason", "category", "sha256", "run", "stored_as", "url")  # of the CSV, in order
+LIST_COLUMNS = ("path", "path_b64", "name", "category", "sha256")
+LIST_SUFFIXES = ("", ".txt", ".lst", ".list", ".csv", ".jsonl", ".ndjson")  # the accepted suffixes of `--failed-to`
+LINK_SUFFIXES = ("", ".txt", ".tsv", ".lst", ".list")  # and of `--links`
+_LISTS = re.compile(r"\[\n([\d.,\s]+)\]")  # lists of numbers in indented JSON, which are put in one line
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _PATHS = ("path", "relative_path", "name", "stored_as")
 
 
 def as_json(head: dict[str, Any], spool: Spool) -> Iterator[str]:
     """Yield the head, and `files` last with one file per line, so that they can be read line by line."""
-    opening = _LISTS.sub(
-        lambda found: f"[{' '.join(found[1].split())}]", inert(json.dumps(head, indent=2, ensure_ascii=False))
-    )
+    text = inert(json.dumps(head, indent=2, ensure_ascii=False))
+    opening = _LISTS.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
     yield opening.removesuffix("\n}") + ',\n  "files": ['
     separator = "\n    "
     for row in spool.rows():
@@ -67,7 +48,7 @@ def as_json(head: dict[str, Any], spool: Spool) -> Iterator[str]:
 
 def as_csv(_head: dict[str, Any], spool: Spool) -> Iterator[str]:
     """Yield a header and one record per file (RFC 4180); unknown values are empty."""
-    return csv_lines(COLUMNS, spool.rows())
+    return _csv_lines(COLUMNS, spool.rows())
 
 
 def as_links(spool: Spool) -> Iterator[str]:
@@ -79,7 +60,7 @@ def as_sha256(_head: dict[str, Any], spool: Spool) -> Iterator[str]:
     """Yield a line of `sha256sum` for each file on the server, with its path as selected."""
     for row in filter(_is_stored, spool.rows()):
         if checksum := row.get("checksum"):
-            name = local_path(row)
+            name = _local_path(row)
             written = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
             mark = "\\" if written != name else ""
             yield f"{mark}{checksum.removeprefix('sha256:')}  {written}\n"
@@ -94,29 +75,67 @@ def _is_stored(row: Row) -> bool:
     return row["outcome"] == "completed" or row.get("reason") in ("present", "receipt")
 
 
-def local_path(row: Row) -> str:
+def _local_path(row: Row) -> str:
     """Return the path as in the file system, with undecodable bytes as `surrogateescape` writes them."""
     raw = row.get("path_b64")
     return base64.b64decode(raw).decode("utf-8", "surrogateescape") if raw else row["path"]
 
 
-def csv_lines(columns: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
+def _csv_lines(columns: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
     """Yield a header and one record per row."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\r\n")
-    writer.writerow(columns)
+    writer: Any = csv.writer(SimpleNamespace(write=str), lineterminator="\r\n")  # `writerow` returns what it writes
+    yield writer.writerow(columns)
     for row in rows:
-        writer.writerow([cell(name, row.get(name)) for name in columns])
-        yield buffer.getvalue()
-        buffer.seek(0)
-        buffer.truncate()
-    yield buffer.getvalue()
+        yield writer.writerow([_cell(name, row.get(name)) for name in columns])
 
 
-def cell(column: str, value: Any) -> Any:
+def _cell(column: str, value: Any) -> Any:
     """Escape a value that a spreadsheet would take for a formula: a path as `./=a`, other values as `'=a`."""
     if isinstance(value, bool):
         return str(value).lower()
     if not isinstance(value, str) or not value.startswith(_FORMULA):
         return value
     return f"./{value}" if column in _PATHS else f"'{value}"
+
+
+# --- the list of files to retry ---------------------------------------------------------------------------------------
+
+
+def as_manifest(path: Path, spool: Spool) -> Iterator[str]:
+    """Return the list in the format of the suffix of `path`."""
+    entries = map(_entry, _left(spool))
+    match path.suffix.lower():
+        case ".csv":
+            keys = {key: None for row in _left(spool) for key in _own(row)}
+            return _csv_lines((*LIST_COLUMNS, *keys), entries)
+        case ".jsonl" | ".ndjson":
+            return (json_line({name: value for name, value in entry.items() if value}) for entry in entries)
+    end = "\0" if needs_nul(path, spool) else "\n"
+    return (_local_path(row) + end for row in _left(spool))
+
+
+def needs_nul(path: Path, spool: Spool) -> bool:
+    """Return True where plain paths need NUL separators: one has a line break, or begins with U+FEFF."""
+    if path.suffix.lower() in (".csv", ".jsonl", ".ndjson"):
+        return False
+    names = map(_local_path, _left(spool))
+    return any("\n" in name or name.endswith("\r") or name.startswith("\ufeff") for name in names)
+
+
+def _left(spool: Spool) -> Iterator[Row]:
+    """Yield the files that another run should send; an invalid line of a list is none."""
+    for row in spool.rows():
+        unsent = row["outcome"] in ("failed", "cancelled") or row.get("reason") == "fail_fast"
+        if unsent and row.get("code") != "bad_line":
+            yield row
+
+
+def _entry(row: Row) -> Row:
+    entry = {column: row.get("relative_path" if column == "name" else column) for column in LIST_COLUMNS}
+    return entry | _own(row)
+
+
+def _own(row: Row) -> Row:
+    """Return the columns that only some lists have."""
+    existing = {"upload_url": row["upload_url"]} if "upload_url" in row else {}
+    return existing | (row.get("upload_metadata") or {})

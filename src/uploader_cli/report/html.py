@@ -8,32 +8,21 @@ from __future__ import annotations
 
 from datetime import datetime
 from html import escape
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.exit_status import MEANINGS
 from uploader_cli.render.words import clip, plural, rate, safe, size, span
-from uploader_cli.report.figures import (
-    EXAMPLES,
-    Figures,
-    limit,
-    milliseconds,
-    moments,
-    rates,
-    responses,
-    ticks,
-    verdict,
-)
+from uploader_cli.report import figures as fig
+from uploader_cli.report.figures import EXAMPLES, Figures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from uploader_cli.report.spool import Row, Spool
+    from uploader_cli.report.recorder import Row, Spool
 
 LONGEST, MOST_NOTES = 300, 30  # maximum characters of a text, and rows of incidents and of warnings
-WIDE, HIGH = 1000, 100
-"""Units of a plot, which is stretched to its place."""
+WIDE, HIGH = 1000, 100  # units of a plot, which is stretched to its place
 _BEGIN = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -49,7 +38,7 @@ def as_html(head: dict[str, Any], spool: Spool) -> Iterator[str]:
     """Yield the page."""
     figures = Figures.of(spool.rows())
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    yield _BEGIN.format(title=_text(verdict(head)[2:]), style=style)
+    yield _BEGIN.format(title=_text(fig.verdict(head)[1]), style=style)
     yield from _header(head)
     yield f'<dl class="tiles">{"".join(_tiles(head))}</dl>\n'
     yield from _speed(head)
@@ -66,8 +55,12 @@ def _text(value: object) -> str:
     return escape(clip(safe(str(value)), LONGEST))
 
 
+def _words(code: str | None) -> str:
+    return _text((code or "").replace("_", " "))
+
+
 def _header(head: dict[str, Any]) -> Iterator[str]:
-    glyph, _, words = verdict(head).partition(" ")
+    glyph, words = fig.verdict(head)
     kind = "ok" if head["ok"] else "bad"
     yield f'<header>\n<h1><span class="{kind}">{glyph}</span> {_text(words)}</h1>\n'
     where = _text(head["server"] or "several servers") + (f" ({_text(head['category'])})" if head["category"] else "")
@@ -109,7 +102,7 @@ def _tiles(head: dict[str, Any]) -> Iterator[str]:
             why = (f"{count:,} {reason}" for reason, count in head["skips"].items()) if name == "skipped" else ()
             yield _tile(name, f"{counts[name]:,}", ", ".join(why))
     if metrics.get("latency_ms"):
-        yield _tile("response time", milliseconds(metrics["latency_ms"]["p50"]), "median, without file data")
+        yield _tile("response time", fig.milliseconds(metrics["latency_ms"]["p50"]), "median, without file data")
     if metrics.get("calls"):
         failed, retries = metrics["failed_calls"], plural(metrics["retries"], "retry").replace("retrys", "retries")
         yield _tile("requests", f"{metrics['calls']:,}", f"{failed:,} failed, {retries}")
@@ -123,22 +116,18 @@ def _tile(name: str, value: str, detail: str) -> str:
 
 
 def _speed(head: dict[str, Any]) -> Iterator[str]:
-    (data, step), (files, _) = rates(head, "bytes"), rates(head, "files")
+    (data, step), (files, _) = fig.rates(head, "bytes"), fig.rates(head, "files")
     if not data:
         return
     bands = list(_bands(head))
     yield "<section>\n"
-    yield _plot("Throughput", data, step, ticks(max(data), unit=1024), rate, "blue", bands)
-    yield _plot("Files per second", files, step, ticks(max(files)), _number, "teal", bands)
+    yield _plot("Throughput", data, step, fig.ticks(max(data), unit=1024), rate, "blue", bands)
+    yield _plot("Files per second", files, step, fig.ticks(max(files)), fig.number, "teal", bands)
     notes = ["Shaded: the server limited the rate, or requests were retried."] if bands else []
     if head.get("bottleneck"):
-        notes.append(f"Limited by: {_text(limit(head))}.")
+        notes.append(f"Limited by: {_text(fig.limit(head))}.")
     yield f"<p><small>{' '.join(notes)}</small></p>\n" if notes else ""
     yield "</section>\n"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.3g}"
 
 
 def _bands(head: dict[str, Any]) -> Iterator[tuple[float, float]]:
@@ -166,7 +155,7 @@ def _plot(
     average, most = sum(values) / len(values), max(values)
     parts = [f'<b style="bottom:{100 * mark / top:.4g}%"></b>' for mark in marks]
     parts += [f'<i class="y" style="bottom:{100 * mark / top:.4g}%">{form(mark) if mark else 0}</i>' for mark in marks]
-    parts += [f'<i class="x" style="left:{100 * time / seconds:.4g}%">{name}</i>' for time, name in moments(seconds)]
+    parts += [f'<i class="x" style="left:{100 * at / seconds:.4g}%">{name}</i>' for at, name in fig.moments(seconds)]
     shaded = (
         f'<rect x="{begun * wide:.1f}" width="{max(3.0, long * wide):.1f}" height="{HIGH}"/>'
         for begun, long in bands
@@ -191,19 +180,12 @@ def _plot(
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def _section(title: str, detail: str, columns: Sequence[str], rows: Iterable[Sequence[str]], more: int = 0) -> str:
-    """Draw a table; a column whose name begins with `#` has numbers, with `~` it is omitted on narrow screens,
-    with `+` both, with `^` it is never broken. An empty name is a column of bars, `=` one of long bars.
-    """
-    kinds = [
-        {"#": "n", "~": "wide", "+": "n wide", "^": "key", "": "bar", "=": "bar long"}.get(name[:1], "name")
-        for name in columns
-    ]
-    head = "".join(f'<th class="{kind}">{name.lstrip("#~+^=")}</th>' for kind, name in zip(kinds, columns, strict=True))
-    body = "\n".join(
-        "<tr>" + "".join(f'<td class="{kind}">{cell}</td>' for kind, cell in zip(kinds, row, strict=True)) + "</tr>"
-        for row in rows
-    )
+def _section(title: str, detail: str, columns: Mapping[str, str], rows: Iterable[Sequence[str]], more: int = 0) -> str:
+    """Draw a table. `columns` are the titles of the columns and their classes of `page.css`."""
+    head = "".join(f'<th class="{kind}">{name}</th>' for name, kind in columns.items())
+    kinds = columns.values()
+    cells = ([f'<td class="{kind}">{cell}</td>' for kind, cell in zip(kinds, row, strict=True)] for row in rows)
+    body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in cells)
     rest = f"<p><small>… and {more:,} more</small></p>\n" if more > 0 else ""
     return (
         f'<section>\n<div class="head"><h2>{title}</h2><small>{detail}</small></div>\n'
@@ -219,78 +201,57 @@ def _bar(share: float, colour: str) -> str:
 
 
 def _responses(head: dict[str, Any]) -> Iterator[str]:
-    if bars := responses(head):
+    if bars := fig.responses(head):
         most, total = max(count for _, count in bars), sum(count for _, count in bars)
-        spread = (head.get("metrics") or {}).get("latency_ms") or {}
-        known = ", ".join(
-            f"{name} {milliseconds(spread[name])}" for name in ("p50", "p90", "p99", "max") if name in spread
-        )
-        rows = [
-            (name, _bar(count / most, "blue"), f"{count:,}", f"{100 * count / total:.1f} %") for name, count in bars
-        ]
-        yield _section("Response times", f"without file data: {known}", ("^time", "=", "#requests", "#share"), rows)
+        detail = f"without file data: {', '.join(fig.spread(head))}"
+        columns = {"time": "key", "": "bar long", "requests": "n", "share": "n"}
+        rows = [(name, _bar(n / most, "blue"), f"{n:,}", f"{100 * n / total:.1f} %") for name, n in bars]
+        yield _section("Response times", detail, columns, rows)
 
 
 def _causes(figures: Figures) -> Iterator[str]:
     if not figures.causes:
         return
     most = figures.causes[0].count
+    columns = {"cause": "key", "files": "n", "": "bar", "retryable": "n", "first message": "wide"}
     rows = [
-        (
-            _text(cause.code),
-            f"{cause.count:,}",
-            _bar(cause.count / most, "red"),
-            f"{cause.retryable:,}",
-            _text(cause.message),
-        )
-        for cause in figures.causes
+        (_text(one.code), f"{one.count:,}", _bar(one.count / most, "red"), f"{one.retryable:,}", _text(one.message))
+        for one in figures.causes
     ]
-    yield _section("Failures by cause", "", ("^cause", "#files", "", "#retryable", "~first message"), rows)
+    yield _section("Failures by cause", "", columns, rows)
 
 
 def _failed(failed: int, figures: Figures) -> Iterator[str]:
     if figures.causes:
         files = (row for cause in figures.causes for row in cause.files)
         rows = [(_text(row["path"]), _text(row.get("message", ""))) for row in files]
-        detail = f"at most {EXAMPLES} for each cause"
-        yield _section("Failed files", detail, ("file", "reason"), rows, failed - len(rows))
+        columns = {"file": "name", "reason": "name"}
+        yield _section("Failed files", f"at most {EXAMPLES} for each cause", columns, rows, failed - len(rows))
 
 
 def _slowest(slowest: Sequence[Row]) -> Iterator[str]:
     if not slowest:
         return
-    most = slowest[0]["seconds"]
-    rows = [
-        (
-            _text(row["path"]) + ("" if row["outcome"] == "completed" else f" <small>{_text(row['outcome'])}</small>"),
-            size(row.get("size") or 0),
-            span(row["seconds"]),
-            _bar(row["seconds"] / most, "blue" if row["outcome"] == "completed" else "red"),
-            f"{row.get('attempts') or 0:,}",
-        )
-        for row in slowest
-    ]
-    detail = "from the first attempt to the confirmation"
-    yield _section("Slowest files", detail, ("file", "#size", "#time", "", "+attempts"), rows)
+    most, rows = slowest[0]["seconds"], []
+    for row in slowest:
+        ended = _text(row["outcome"])
+        colour, note = ("blue", "") if ended == "completed" else ("red", f" <small>{ended}</small>")
+        numbers = size(row.get("size") or 0), span(row["seconds"]), _bar(row["seconds"] / most, colour)
+        rows.append((_text(row["path"]) + note, *numbers, f"{row.get('attempts') or 0:,}"))
+    columns = {"file": "name", "size": "n", "time": "n", "": "bar", "attempts": "n wide"}
+    yield _section("Slowest files", "from the first attempt to the confirmation", columns, rows)
 
 
 def _notes(head: dict[str, Any]) -> Iterator[str]:
     incidents, warnings = head.get("incidents") or {"kept": [], "total": 0}, head.get("warnings") or []
     if kept := incidents["kept"][:MOST_NOTES]:
-        rows = [
-            (
-                _moment(one["ts"]),
-                _text(one["kind"].replace("_", " ")),
-                "" if one["seconds"] is None else span(one["seconds"]),
-                _text((one["ending"] or "").replace("_", " ")),
-                _text(one["text"]),
-            )
-            for one in kept
-        ]
-        columns = ("~start", "incident", "#time", "ending", "first message")
-        yield _section(
-            "Incidents", "problems during the run, and how they ended", columns, rows, incidents["total"] - len(rows)
-        )
+        rows = []
+        for one in kept:
+            took = "" if one["seconds"] is None else span(one["seconds"])
+            rows.append((_moment(one["ts"]), _words(one["kind"]), took, _words(one["ending"]), _text(one["text"])))
+        names = {"incident": "name", "time": "n", "ending": "name", "first message": "name"}
+        detail = "problems during the run, and how they ended"
+        yield _section("Incidents", detail, {"start": "wide", **names}, rows, incidents["total"] - len(rows))
     if warnings:
-        named = [(_text(one["code"].replace("_", " ")), _text(one["text"])) for one in islice(warnings, MOST_NOTES)]
-        yield _section("Warnings", "", ("code", "text"), named, len(warnings) - len(named))
+        named = [(_words(one["code"]), _text(one["text"])) for one in warnings[:MOST_NOTES]]
+        yield _section("Warnings", "", {"code": "name", "text": "name"}, named, len(warnings) - len(named))

@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape, quoteattr
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from uploader_cli.report.spool import Row, Spool
+    from uploader_cli.report.recorder import Row, Spool
 
 WITHOUT_SESSION = "without a session"
 """The suite of files that were never sent, or were sent to a server without sessions."""

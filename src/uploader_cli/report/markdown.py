@@ -12,7 +12,7 @@ from uploader_cli.report.figures import verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from uploader_cli.report.spool import Row, Spool
+    from uploader_cli.report.recorder import Row, Spool
 
 MOST = 50  # maximum failed files, and renamed ones, listed: GitHub limits a step's summary to 1 MiB
 _LONGEST = 300
@@ -22,7 +22,7 @@ _SPECIAL = re.compile(r"[\\`*_{}\[\]<>|#~&$]")
 def as_markdown(head: dict[str, Any], spool: Spool) -> Iterator[str]:
     """Yield the text, which ends with an empty line so that more can be appended."""
     counts = head["counts"]
-    yield f"## {verdict(head)}\n\n"
+    yield f"## {' '.join(verdict(head))}\n\n"
     yield "| | files |\n|---|---:|\n"
     for name in ("completed", "failed", "skipped", "cancelled"):
         if counts[name] or name == "completed":

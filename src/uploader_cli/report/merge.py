@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from uploader_cli.report.read import Report
-    from uploader_cli.report.spool import Row, Spool
+    from uploader_cli.report.recorder import Row, Spool
 
 _OUTCOMES = ("completed", "failed", "skipped", "cancelled")
 NAMED = 20  # maximum files in several shards listed

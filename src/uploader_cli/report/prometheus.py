@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.state import ProgressState
     from uploader_cli.report.document import RunFacts
 
-INTERVAL = 5.0
-"""Seconds between two writes during a run."""
+INTERVAL = 5.0  # seconds between two writes during a run
 PREFIX = "uploader_run_"
 _SUCCESS = re.compile(rf"^{PREFIX}last_success_timestamp_seconds{{.*}} (\S+)$", re.MULTILINE)
 
@@ -67,25 +67,24 @@ class MetricsFile(Observer):
         """Write the file, unless the last write was less than `INTERVAL` ago."""
         if now >= self._due:
             self._due = now + INTERVAL
-            self._write([*self._run(None, None), *_numbers(state), *_present(state, now)])
+            self._write([*self._run(None), *_numbers(state), *_present(state, now)])
 
     def close(self, state: ProgressState, _now: float) -> None:
         """Write the final numbers."""
         code = state.outcome.exit_code if state.outcome is not None else int(Exit.BUG)
-        ended = self.wall_clock()
-        if code == Exit.OK:
-            self._succeeded = ended
-        self._write([*self._run(ended, code), *_numbers(state)])
+        self._write([*self._run(code), *_numbers(state)])
         if self._problem:
             self.notices.notes.append(f"--metrics-file: {self.path} could not be written: {self._problem}")
 
-    def _run(self, ended: float | None, code: int | None) -> Iterator[Family]:
-        """Yield what is known of the run itself; `ended` and `code` are None while it goes on."""
+    def _run(self, code: int | None) -> Iterator[Family]:
+        """Yield what is known of the run itself; its exit code is None while it goes on."""
         about = {"server": self.server, "version": self.facts.version}
         yield Family("info", "gauge", "Server and version of uploader; the value is 1.", [("", about, 1)])
-        yield _gauge("running", "1 during the run, 0 after it.", int(ended is None))
+        yield _gauge("running", "1 during the run, 0 after it.", int(code is None))
         yield _gauge("start_timestamp_seconds", "Start of the run in unix time.", round(self.facts.started, 3))
-        if ended is not None and code is not None:
+        if code is not None:
+            ended = self.wall_clock()
+            self._succeeded = ended if code == Exit.OK else self._succeeded
             yield _gauge("end_timestamp_seconds", "End of the run in unix time.", round(ended, 3))
             yield _gauge("exit_code", "Exit code of the run.", code)
         if self._succeeded is not None:
@@ -133,12 +132,11 @@ def _latency(sketch: Sketch) -> Family:
     return Family("request_duration_seconds", "histogram", "Response time of requests without file data.", samples)
 
 
-def _gauge(name: str, text: str, value: float) -> Family:
-    return Family(name, "gauge", text, [("", {}, value)])
+def _single(kind: str, name: str, text: str, value: float) -> Family:
+    return Family(name, kind, text, [("", {}, value)])
 
 
-def _counter(name: str, text: str, value: int) -> Family:
-    return Family(name, "counter", text, [("", {}, value)])
+_gauge, _counter = partial(_single, "gauge"), partial(_single, "counter")
 
 
 def _by(label: str, values: dict[str, int]) -> list[tuple[str, dict[str, str], float]]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from uploader_cli.report.spool import Row
+    from uploader_cli.report.recorder import Row
 
 _BLOCK = 1 << 20
 _LONGEST = 64 << 20  # maximum characters of one value

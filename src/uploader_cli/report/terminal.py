@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.exit_status import MEANINGS
-from uploader_cli.render.rows import bar, fit
-from uploader_cli.render.words import SIZE_WIDTH, cells, clip, pad, plural, rate, safe, size, span
-from uploader_cli.report.figures import limit, milliseconds, moments, rates, resampled, responses, ticks, verdict
+from uploader_cli.render.words import SIZE_WIDTH, bar, cells, clip, fit, pad, plural, rate, safe, size, span
+from uploader_cli.report.figures import limit, moments, number, rates, resampled, responses, spread, ticks, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from uploader_cli.render.rows import Row
+    from uploader_cli.render.words import Row
     from uploader_cli.report.figures import Figures
 
 NARROW = 60  # columns below which details are omitted
@@ -33,7 +33,7 @@ def _rows(head: dict[str, Any], figures: Figures, width: int) -> Iterator[Row]:
     if data:
         seconds = len(data) * step
         yield from _plot("Throughput", data, seconds, ticks(max(data), unit=1024), rate, "cyan", width, HIGH)
-        yield from _plot("Files per second", files, seconds, ticks(max(files)), _number, "green", width, LOW)
+        yield from _plot("Files per second", files, seconds, ticks(max(files)), number, "green", width, LOW)
     yield from _causes(head, figures, width)
     yield from _slowest(figures, width)
     yield from _responses(head, width)
@@ -41,36 +41,30 @@ def _rows(head: dict[str, Any], figures: Figures, width: int) -> Iterator[Row]:
 
 
 def _header(head: dict[str, Any], width: int) -> Iterator[Row]:
-    glyph, _, words = verdict(head).partition(" ")
-    counts, metrics = head["counts"], head.get("metrics") or {}
-    for number, line in enumerate(wrap(words, width - 2)):
-        mark = "  " if number else f"{glyph} "
+    (glyph, words), counts, metrics = verdict(head), head["counts"], head.get("metrics") or {}
+    for mark, line in zip_longest([f"{glyph} "], wrap(words, width - 2), fillvalue="  "):
         yield [(mark, "bold green" if head["ok"] else "bold red"), (line, "bold")]
-    numbers = [size(head["bytes"])]
-    if head.get("seconds") is not None:
-        numbers[0] += f" in {span(head['seconds'])}"
-    if head.get("rate"):
-        numbers.append(f"{rate(head['rate'])} on average")
-    if counts["skipped"]:
-        numbers.append(f"{counts['skipped']:,} skipped")
-    if metrics.get("calls"):
-        numbers.append(f"{metrics['calls']:,} requests")
-    if metrics.get("retries"):
-        numbers.append(f"{metrics['retries']:,} retried")
-    if head.get("bottleneck"):
-        numbers.append(f"limited by {limit(head)}")
+    took = f" in {span(head['seconds'])}" if head.get("seconds") is not None else ""
+    numbers = [
+        size(head["bytes"]) + took,
+        f"{rate(head['rate'])} on average" if head.get("rate") else "",
+        f"{counts['skipped']:,} skipped" if counts["skipped"] else "",
+        f"{metrics['calls']:,} requests" if metrics.get("calls") else "",
+        f"{metrics['retries']:,} retried" if metrics.get("retries") else "",
+        f"limited by {limit(head)}" if head.get("bottleneck") else "",
+    ]
     yield from _wrapped(numbers, width)
-    about = [f"to {safe(head['server'] or 'several servers')}", f"run {safe(head['run'])}" if head["run"] else ""]
-    about.append(f"exit code {head['exit_code']} ({MEANINGS.get(head['exit_code'], 'complete')})")
-    yield from _wrapped([part for part in about if part], width, "dim")
+    where, run = safe(head["server"] or "several servers"), f"run {safe(head['run'])}" if head["run"] else ""
+    end = f"exit code {head['exit_code']} ({MEANINGS.get(head['exit_code'], 'complete')})"
+    yield from _wrapped([f"to {where}", run, end], width, "dim")
     for note in filter(None, (head.get("trouble"), *head.get("missing", ()))):
         yield [("! ", "yellow"), (safe(note), "")]
 
 
 def _wrapped(parts: Sequence[str], width: int, style: str = "") -> Iterator[Row]:
-    """Join the parts with dots, in as many rows as they need."""
+    """Join the parts that are not empty with dots, in as many rows as they need."""
     line = ""
-    for part in parts:
+    for part in filter(None, parts):
         joined = f"{line} · {part}" if line else part
         if line and cells(joined) > width - 2:
             yield [(f"  {line}", style)]
@@ -90,10 +84,6 @@ def _title(title: str, width: int, *details: str) -> Iterator[Row]:
 
 
 # --- plots ------------------------------------------------------------------------------------------------------------
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.3g}"
 
 
 def _plot(
@@ -164,9 +154,7 @@ def _responses(head: dict[str, Any], width: int) -> Iterator[Row]:
     bars = responses(head)
     if not bars:
         return
-    spread = (head.get("metrics") or {}).get("latency_ms") or {}
-    known = (f"{name} {milliseconds(spread[name])}" for name in ("p50", "p90", "p99", "max") if name in spread)
-    yield from _title("Response times", width, *known)
+    yield from _title("Response times", width, *spread(head))
     most, total = max(count for _, count in bars), sum(count for _, count in bars)
     digits = len(f"{most:,}")
     for name, count in bars:

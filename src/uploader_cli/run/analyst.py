@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.protocol import AnalysisStatus
     from uploader_cli.realtime.channel import Channel
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.pacing import Stop
+    from uploader_cli.transfer.retry import Stop
 
 CALLS = {
     Kind.CONTENT: "/api/ai/analyze/content",

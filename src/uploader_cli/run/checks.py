@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli import signals
+from uploader_cli.checks.check import Stopped
 from uploader_cli.checks.doctor import examine
 from uploader_cli.checks.doctor.context import Context
 from uploader_cli.checks.doctor.report import DoctorPage, as_json
-from uploader_cli.checks.runner import Stopped
 from uploader_cli.checks.smoke import CHECKS, OF_ENDPOINTS, chosen, run_checks
 from uploader_cli.checks.smoke.report import SmokePage, annotation, check_json, counts, junit, markdown, report_json
 from uploader_cli.checks.smoke.site import Site
@@ -31,7 +31,7 @@ from uploader_cli.run.views import columns
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from uploader_cli.checks.result import Check, Report, Result
+    from uploader_cli.checks.check import Check, Report, Result
     from uploader_cli.settings import Settings
 
 

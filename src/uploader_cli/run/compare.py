@@ -1,4 +1,4 @@
-"""The command `check`: compare local files with those on the server."""
+"""The command `check`: compare local files with those on the server (docs/protocol.md, section 9)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import secrets
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from typing import TYPE_CHECKING
+from itertools import chain, islice
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from uploader_cli.core import events as ev
+from uploader_cli.core.events import CheckResult
+from uploader_cli.core.jobs import FIRST_JOBS
+from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.protocol import utf8
 from uploader_cli.core.state import ProgressState
-from uploader_cli.errors import NetworkError, Unreachable, UsageError
+from uploader_cli.errors import FileError, NetworkError, Unreachable, UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render import in_ci
 from uploader_cli.render.comparison import ComparisonView
@@ -23,14 +29,26 @@ from uploader_cli.run.rest_commands import client
 from uploader_cli.run.state import writable_state
 from uploader_cli.run.upload import history_of, select
 from uploader_cli.run.views import UNFOLDED, columns
-from uploader_cli.transfer.compare import Comparison
+from uploader_cli.transfer.checks import looked_up, place_of
+from uploader_cli.transfer.content import sha256_of
+from uploader_cli.transfer.retry import Tries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from uploader_cli.core.plan import LocalFile
+    from uploader_cli.core.packs import Found, LookedUp, LookupOffer
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.compare import Result
+    from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.content import OnRead
+    from uploader_cli.transfer.journal.reading import History
+
+    Item: TypeAlias = LocalFile | ev.FileFailed | ev.FileSkipped
+    Result: TypeAlias = ev.CheckFile | ev.FileFailed | ev.FileSkipped
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+AHEAD = 256  # most files whose comparisons run or wait
 
 
 def check(settings: Settings, paths: Sequence[str], *, content: bool) -> int:
@@ -93,6 +111,99 @@ def _report(results: Iterable[Result], tell: Callable[[ev.Event], None]) -> int:
         )
     )
     return Exit.OK if same else Exit.FAILED_FOR_GOOD
+
+
+class Comparison:
+    """Compare files in threads with a connection each. Memory does not grow with the number of files."""
+
+    def __init__(
+        self, api: Api, offer: LookupOffer, settings: Settings, history: History | None, on_read: OnRead | None = None
+    ) -> None:
+        """Compare sizes, with `on_read` also the SHA-256; it gets what is read. `close` ends the threads."""
+        self._api, self._offer, self._history, self._on_read = api, offer, history, on_read
+        self._own = settings.category
+        self._jobs = FIRST_JOBS if settings.jobs == "auto" else settings.jobs
+        self._pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="uploader-check")
+        self._thread = threading.local()
+        self._apis: list[Api] = []  # one per thread
+
+    def results(self, items: Iterable[Item]) -> Iterator[Result]:
+        """Yield the result of each file in order, and the other items as they are. Raise what ends the check."""
+        rest = iter(items)
+        groups = iter(lambda: list(islice(rest, self._offer.max_files)), [])
+        found = chain.from_iterable(self._in_order(self._look_up, groups, self._jobs))
+        return self._in_order(self._compare, found, AHEAD) if self._on_read else map(self._compare, found)
+
+    def close(self) -> None:
+        """End running calls and the threads."""
+        self._api.retry.stop.set()
+        for api in self._apis:
+            api.shut()
+        self._pool.shutdown(cancel_futures=True)
+        for api in self._apis:
+            api.close()
+
+    def _in_order(self, call: Callable[[A], B], items: Iterable[A], ahead: int) -> Iterator[B]:
+        """Yield `call(item)` of each item, computed in the threads, at most `ahead` in advance."""
+        running: deque[Future[B]] = deque()
+        for item in items:
+            running.append(self._pool.submit(call, item))
+            if len(running) > ahead:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+
+    def _look_up(self, group: Sequence[Item]) -> list[tuple[Item, Found | None]]:
+        files = [item for item in group if isinstance(item, LocalFile)]
+        receipts = self._history.receipts(files) if self._history is not None else [None] * len(files)
+        known = zip(files, receipts, strict=True)
+        found = iter(self._ask_for([looked_up(file, self._own, receipt) for file, receipt in known]))
+        return [(item, next(found) if isinstance(item, LocalFile) else None) for item in group]
+
+    def _compare(self, asked: tuple[Item, Found | None]) -> Result:
+        file, found = asked
+        if not isinstance(file, LocalFile):
+            return file
+        same = found is not None and found.size == file.size
+        if found is not None and self._on_read is not None:
+            try:
+                found, same = self._by_content(file, found, self._on_read)
+            except FileError as error:
+                return ev.FileFailed(file.file, file.path, error.code, str(error), error.retryable)
+        result = CheckResult.MISSING if found is None else CheckResult.SAME if same else CheckResult.DIFFERENT
+        size, location = (found.size, found.location) if found is not None else (None, None)
+        return ev.CheckFile(file.file, file.path, file.size, utf8(file.relative_path), result, size, location)
+
+    def _by_content(self, file: LocalFile, found: Found, on_read: OnRead) -> tuple[Found | None, bool]:
+        """Return the stored file, and whether its bytes are equal. One under another name is found by its digest."""
+        theirs, where = found.sha256, found.location or place_of(file, self._own)
+        mine = sha256_of(file, self._api.retry.stop.check, on_read=on_read)
+        if theirs is None and found.size == file.size:
+            api = self._own_api()
+            there = Tries(api.retry).run(lambda: api.stored(where))  # the server computes the digest
+            if there is None:
+                return None, False
+            theirs = there.sha256
+            if theirs is None:
+                raise UsageError("--digest: the server gives no digests", hint="leave it out: sizes are compared")
+        if (found.size, theirs) == (file.size, mine):
+            return found, True
+        (other,) = self._ask_for([looked_up(file, self._own)._replace(sha256=mine)])
+        if other is not None and (other.size, other.sha256) == (file.size, mine):
+            return other, True
+        return found, False
+
+    def _ask_for(self, files: Sequence[LookedUp]) -> list[Found | None]:
+        api = self._own_api()
+        return Tries(api.retry).run(lambda: api.lookup(self._offer, files))
+
+    def _own_api(self) -> Api:
+        """Return the client of this thread."""
+        api: Api | None = getattr(self._thread, "api", None)
+        if api is None:
+            api = self._thread.api = self._api.another()
+            self._apis.append(api)
+        return api
 
 
 class _JsonView:

@@ -13,7 +13,7 @@ from uploader_cli.realtime.channel import Channel
 from uploader_cli.settings import OPTIONS
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.http import make_session
-from uploader_cli.transfer.pacing import Stop
+from uploader_cli.transfer.retry import Stop
 from uploader_cli.transfer.wire import Sockets
 
 if TYPE_CHECKING:

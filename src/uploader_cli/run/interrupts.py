@@ -18,7 +18,7 @@ from uploader_cli.exit_status import Exit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from uploader_cli.transfer.pacing import Stop
+    from uploader_cli.transfer.retry import Stop
 
 
 @dataclass(slots=True)

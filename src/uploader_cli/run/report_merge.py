@@ -14,8 +14,7 @@ from uploader_cli.render.words import plural, safe, size
 from uploader_cli.report.formats import as_json
 from uploader_cli.report.merge import Merge
 from uploader_cli.report.read import Report
-from uploader_cli.report.recorder import Notices, write_all
-from uploader_cli.report.spool import Spool
+from uploader_cli.report.recorder import Notices, Spool, write_all
 from uploader_cli.run.reports import named_outputs, settled
 
 if TYPE_CHECKING:

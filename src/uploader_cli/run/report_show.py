@@ -15,8 +15,7 @@ from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.report.figures import Figures
 from uploader_cli.report.read import Report
-from uploader_cli.report.recorder import Notices, write_all
-from uploader_cli.report.spool import Spool
+from uploader_cli.report.recorder import Notices, Spool, write_all
 from uploader_cli.report.terminal import rows_of
 from uploader_cli.run.reports import named_outputs, settled
 

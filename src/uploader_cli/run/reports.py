@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.report.document import RunFacts
     from uploader_cli.report.prometheus import MetricsFile
-    from uploader_cli.report.recorder import Notices, Output, Recorder
-    from uploader_cli.report.spool import Spool
+    from uploader_cli.report.recorder import Notices, Output, Recorder, Spool
     from uploader_cli.settings import Settings
     from uploader_cli.settings.values import ReportFile
     from uploader_cli.transfer.journal import RunHandle
@@ -70,9 +69,9 @@ def named_outputs(reports: Sequence[str], failed_to: str | None) -> list[Output]
 
 
 def _check(places: Sequence[tuple[str, Path]]) -> None:
-    from uploader_cli.report import formats, output_file, retry_list
+    from uploader_cli.report import formats, output_file
 
-    lists = {"--failed-to": retry_list.SUFFIXES, "--links": formats.LINK_SUFFIXES}
+    lists = {"--failed-to": formats.LIST_SUFFIXES, "--links": formats.LINK_SUFFIXES}
     seen: set[Path] = set()
     for option, path in places:
         output_file.check(path, option)
@@ -156,11 +155,11 @@ def _write_report(head: dict[str, Any], spool: Spool, *, report: ReportFile) -> 
 
 
 def _write_failed(head: dict[str, Any], spool: Spool, *, path: Path) -> str:
-    from uploader_cli.report import retry_list
+    from uploader_cli.report import formats
 
-    _write("--failed-to", path, retry_list.as_manifest(path, spool))
+    _write("--failed-to", path, formats.as_manifest(path, spool))
     notes = []
-    if retry_list.needs_nul(path, spool):
+    if formats.needs_nul(path, spool):
         notes.append(f"{path} is NUL-separated because names contain line breaks: use --from-file with -0")
     if head.get("selection_complete") is False:
         notes.append(f"the run ended before all files were found: {path} lists only the known ones")

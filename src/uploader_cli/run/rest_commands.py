@@ -19,7 +19,7 @@ from uploader_cli.run.upload import select
 from uploader_cli.run.views import open_log
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.bodies import content_type
-from uploader_cli.transfer.pacing import Stop
+from uploader_cli.transfer.retry import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -197,14 +197,13 @@ def execute(
         if settings.on is None:
             connections.start_soon()
 
-    with loop.observed():
-        shared = (api, settings, loop.emit, connections, connections.last_heard, connections.stop)
+    with ExitStack() as after, loop.observed():
         if settings.on is None:
-            scheduler = Scheduler(*shared, run=run, remember=limits.append, announce=announce, chunk=chunk)
+            scheduler = Scheduler(api, connections, run, remember=limits.append, announce=announce, chunk=chunk)
         else:
             from uploader_cli.fleet.driver import Driver
 
-            scheduler = Driver(*shared, run=run, remember=limits.append, announce=announce)
+            scheduler = Driver(api, connections, run, remember=limits.append, announce=announce, after=after)
         name = "uploader-scheduler"
         thread = threading.Thread(target=_work, args=(scheduler, queue, loop.emit), name=name, daemon=True)
         thread.start()

@@ -99,20 +99,31 @@ class _Walker:
         base = sources.base_name(url)
         try:
             for place, below, status in sources.listing(url):
-                name = f"{base}/{below}" if below else base
-                if not self._filters.wants(below or base):
-                    yield None
-                elif isinstance(status, OSError):
-                    yield self._unreadable(place, name, status)
-                elif not self._filters.fits(status):
-                    yield None
-                elif self._seen is not None and not self._seen.add(place):
-                    yield FileSkipped(next(self._numbers), place, SkipReason.DUPLICATE, relative_path=name)
+                is_directory = below.endswith("/")
+                if self._filters.enters(below[:-1]) if is_directory else self._filters.wants(below or base):
+                    yield self._remote_file(place, f"{base}/{below}".rstrip("/"), status, named=not below)
                 else:
-                    size, mtime_ns = status.st_size, status.st_mtime_ns
-                    yield LocalFile(next(self._numbers), place, name, size, mtime_ns, named=not below)
+                    yield None
         except OSError as error:
             yield self._unreadable(url, base, error)
+
+    def _remote_file(self, url: str, name: str, status: sources.Status | OSError, *, named: bool) -> Step:
+        try:
+            if isinstance(status, OSError):
+                raise status
+            if stat.S_ISLNK(status.st_mode):
+                if not self._follow:
+                    return FileSkipped(next(self._numbers), url, SkipReason.SYMLINK, relative_path=name)
+                status = sources.status(url)
+        except OSError as error:
+            return self._unreadable(url, name, error)
+        if stat.S_ISDIR(status.st_mode):
+            return self._failed(url, name, "a link to a directory, which is not followed at a URL")
+        if not self._filters.fits(status):
+            return None
+        if self._seen is not None and not self._seen.add(url):
+            return FileSkipped(next(self._numbers), url, SkipReason.DUPLICATE, relative_path=name)
+        return LocalFile(next(self._numbers), url, name, status.st_size, status.st_mtime_ns, named)
 
     def _tree(self, root: _Directory) -> Iterator[Step]:
         """Walk depth first, on a stack of our own: directories can nest deeper than Python's recursion limit."""

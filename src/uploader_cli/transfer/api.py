@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import threading
 import time
-from base64 import b64decode
 from copy import copy
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urljoin
 
 from uploader_cli import errors
 from uploader_cli.core import packs, protocol
-from uploader_cli.core.events import ServerClock, SessionProgress, Transport
+from uploader_cli.core.events import Event, ServerClock, SessionProgress, Transport
+from uploader_cli.core.protocol import UPLOADS
 from uploader_cli.core.tus import Capabilities, below, parse_capabilities, trusts
-from uploader_cli.settings import mask
-from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Http, RequestIds, redirect_target
-from uploader_cli.transfer.pacing import DEFAULT_WAIT, RateBudget, retry_after
-from uploader_cli.transfer.retry import LEAST_WAIT, Retry, Tries
+from uploader_cli.settings import Settings, mask
+from uploader_cli.transfer.http import Answer, Http, RequestIds, redirect_target, retry_after
+from uploader_cli.transfer.retry import RateBudget, Retry, Stop, Tries, pause_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from uploader_cli.core.events import Event
-    from uploader_cli.core.packs import Found, LookupOffer, PackedFile, PackOffer
+    from uploader_cli.core.packs import Found, LookedUp, LookupOffer, PackedFile, PackOffer
     from uploader_cli.core.plan import Limits, LocalFile
-    from uploader_cli.settings import Settings
     from uploader_cli.transfer.bodies import Body
-    from uploader_cli.transfer.pacing import Stop
 
     Kinds = Mapping[tuple[int, str], type[errors.AnswerError]]
 
@@ -37,7 +33,6 @@ T = TypeVar("T")
 
 PROCESSING_TIMEOUT = 300.0  # seconds from the last byte to the answer (docs/protocol.md, section 3.2)
 PROCESSING_PER_FILE = 30.0  # seconds more for each file
-UPLOADS = "/uploads/"  # the path of stored files (docs/protocol.md, section 1)
 STATUS_LIMIT = 5.0  # seconds for an answer on the state of an analysis
 NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
 """Statuses that leave open whether the server gives out stored files."""
@@ -60,20 +55,6 @@ PACK_ERRORS: Kinds = {
 }
 
 
-class LookedUp(NamedTuple):
-    """A file to look up: its path below the category, its bytes, and its hex SHA-256 if files by any name are meant."""
-
-    category: str
-    path: str
-    size: int
-    sha256: str | None = None
-
-    @property
-    def asked(self) -> protocol.JsonObject:
-        """The file in a request."""
-        return {"relativePath": self.path, "size": self.size} | ({"sha256": self.sha256} if self.sha256 else {})
-
-
 class Api(Http):
     """Calls to a server. Each thread has its own connections; budget, token and retry policy are shared."""
 
@@ -92,7 +73,7 @@ class Api(Http):
     ) -> None:
         """`run` begins the ids of requests; runs that share a `budget` pause together."""
         super().__init__(settings, RequestIds(run, emit))
-        self._emit, self._stop, self._token, self.budget = emit, stop, _Token(settings, stop), budget or RateBudget()
+        self.emit, self._token, self.budget = emit, _Token(settings, stop), budget or RateBudget()
         retries, max_wait, refresh = settings.retries, settings.max_wait, self._token.refresh
         self.retry = Retry(stop, self.budget, retries=retries, max_wait=max_wait, refresh=refresh, emit=emit)
         self.retry_status = settings.retry_status  # statuses of a tus server that stand for a lock
@@ -102,7 +83,7 @@ class Api(Http):
     def another(self) -> Api:
         """Return a client of the same server for another thread."""
         api = copy(self)
-        Http.__init__(api, self._settings, self.request_ids)
+        Http.__init__(api, self.settings, self.request_ids)
         return api
 
     def authorization(self) -> dict[str, str]:
@@ -157,7 +138,7 @@ class Api(Http):
             return self.lookups
         if is_tus(answer) or (answer.ok and "status" in body):
             raise errors.UsageError(
-                f"{self._settings.server} can't be asked which files it has: it has no lookup",
+                f"{self.settings.server} can't be asked which files it has: it has no lookup",
                 hint="compare the files as they are sent, with: uploader upload --verify",
             )
         raise self._no_result(answer)
@@ -235,8 +216,8 @@ class Api(Http):
             if answer.status == 503 and error.retry_after:  # an answer to HEAD has no code
                 raise errors.DigestPending(str(error), status=503, retry_after=error.retry_after)
             raise error
-        digest = sha256_of(answer.headers.get("Repr-Digest", ""))
-        return packs.Found(protocol.whole(answer.headers.get("Content-Length")), _hex(digest), None)
+        digest = protocol.sha256_in(answer.headers.get("Repr-Digest", ""))
+        return packs.Found(protocol.whole(answer.headers.get("Content-Length")), digest, None)
 
     def read_back(self, where: str, take: Callable[[bytes], object]) -> bool:
         """Pass the stored bytes to `take`; return False where the server does not give them out."""
@@ -250,7 +231,7 @@ class Api(Http):
             if answer.status != 200:
                 return False
             for piece in pieces:
-                self._stop.check()
+                self.retry.stop.check()
                 take(piece)
         return True
 
@@ -283,58 +264,47 @@ class Api(Http):
         try:
             return step()
         except errors.RateLimited as error:
-            delay = DEFAULT_WAIT if error.retry_after is None else max(LEAST_WAIT, error.retry_after)
-            self.budget.pause_polls(delay)
+            self.budget.pause_polls(pause_after(error))
             raise
 
     def _once(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Body | None = None,
-        headers: Mapping[str, str] | None = None,
-        json: object = None,
-        read_timeout: float = READ_TIMEOUT,
+        self, method: str, path: str, *, body: Body | None = None, headers: Mapping[str, str] | None = None, **how: Any
     ) -> Answer:
         began, sent = time.time(), {**self.authorization(), **(headers or {})}
-        url = self._url(path)
-        answer = self.request(method, url, json=json, body=body, headers=sent, read_timeout=read_timeout)
+        url = path if path.startswith(("http://", "https://")) else self.settings.server + path
+        answer = self.request(method, url, body=body, headers=sent, **how)
         self.budget.note(answer.headers)
         known = protocol.server_time(answer.headers, answer.body) if body is None else None
         if known is not None:  # its clock was read between request and response
             ended = time.time()
-            self._emit(ServerClock(known[0] - (began + ended) / 2, known[1] + (ended - began) / 2))
+            self.emit(ServerClock(known[0] - (began + ended) / 2, known[1] + (ended - began) / 2))
         return answer
 
     def _offers(self, answer: Answer) -> protocol.JsonObject:
         """Record what the server offers beside the calls of section 1; return the object of the answer."""
-        body, server = protocol.as_object(answer.body), self._settings.server
+        body, server = protocol.as_object(answer.body), self.settings.server
         self.tus = parse_capabilities(body.get("tus"), server)
         self.packs = packs.parse_offer(body.get("packs"), server)
         self.lookups = packs.parse_lookup_offer(body.get("lookup"), server)
         return body
 
-    def _url(self, where: str) -> str:
-        return where if where.startswith(("http://", "https://")) else self._settings.server + where
-
     def url_of(self, where: str) -> str:
         """Return the URL of a stored file, from its path or URL in an answer."""
         if self.server and where.startswith(UPLOADS):  # the common case, without parsing
             return self._uploads + where[len(UPLOADS) :]
-        return urljoin(self._settings.target_url, below(self.server, where, UPLOADS))
+        return urljoin(self.settings.target_url, below(self.server, where, UPLOADS))
 
     def _located(self, where: str) -> str | None:
         """Return the URL of a stored file; None for another host than the server's (docs/protocol.md, section 5)."""
         url = self.url_of(where)
-        return url if trusts(self._settings.target_url, url) else None
+        return url if trusts(self.settings.target_url, url) else None
 
 
 class _Token:
     """The bearer token, read at first use and after a refusal."""
 
     def __init__(self, settings: Settings, stop: Stop) -> None:
-        self._ask, self._lock = partial(settings.bearer, stopped=lambda: bool(stop)), threading.Lock()
+        self._ask, self._lock = partial(settings.bearer, stopped=stop.is_set), threading.Lock()
         self._value: str | None = None
         self._read, self._used = False, threading.local()  # `_used.token`: the last one that the thread was given
 
@@ -430,27 +400,3 @@ def is_blocked(answer: Answer) -> bool:
 
 
 _segment = partial(quote, safe="")
-
-
-def stored_path(category: str, file_name: str) -> str:
-    """Return the URL path of a stored file."""
-    return f"{UPLOADS}{category}/{quote(file_name)}"
-
-
-def sha256_of(repr_digest: str) -> str | None:
-    """Return the SHA-256 of a `Repr-Digest` header (RFC 9530), base64."""
-    for part in repr_digest.split(","):
-        name, _, value = part.strip().partition("=")
-        if name.lower() == "sha-256":
-            return value.strip(": ")
-    return None
-
-
-def _hex(digest: str | None) -> str | None:
-    """Return a base64 digest as hex; an empty string, equal to none, where it is invalid."""
-    if digest is None:
-        return None
-    try:
-        return b64decode(digest, validate=True).hex()
-    except ValueError:
-        return ""

@@ -11,23 +11,19 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode
-from uploader_cli.core.plan import request_length
-from uploader_cli.core.protocol import TAKEN, paired, sent_name, utf8, wire_name
+from uploader_cli.core.plan import LocalFile, request_length
+from uploader_cli.core.protocol import Session, StoredFile, paired, sent_name, stored_path, utf8, wire_name
 from uploader_cli.core.state import SERVER_TERMINAL
-from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.checks import equal_on_server, says_nothing
-from uploader_cli.transfer.job import Attempt, Outcome, ends_run, failed
-from uploader_cli.transfer.retry import Tries
+from uploader_cli.transfer.job import Attempt, Outcome, ends_run, failed, not_stored
+from uploader_cli.transfer.retry import Stop, Tries
 from uploader_cli.transfer.sessions import Context, UploadSession, new_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from uploader_cli.core.plan import Limits, LocalFile
-    from uploader_cli.core.protocol import Session, StoredFile
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.pacing import Stop
     from uploader_cli.transfer.pool import Worker
 
 MEASURABLE = 8 * 1024 * 1024  # least bytes of a request whose speed counts: fewer fit into socket buffers
@@ -73,15 +69,14 @@ class BatchSession:
         self,
         context: Context,
         files: Sequence[LocalFile],
-        limits: Limits,
         flow: Flow,
         *,
         category: str,
         opened: Session | None = None,
     ) -> None:
         """`opened` is a session to use instead of a new one."""
-        self._context, self._flow, self._paths = context, flow, limits.relative_paths
-        self._limits, self._category, self._opened = limits, category, opened
+        self._context, self._flow, self._paths = context, flow, context.limits.relative_paths
+        self._category, self._opened = category, opened
         self._waiting = deque(files)
         self._halves: deque[list[LocalFile]] = deque()  # halves of refused requests, which are sent next
         self._most = 1 << 30
@@ -96,7 +91,7 @@ class BatchSession:
             context.skip(self._waiting)
             return
         made = self._opened or new_session(context, self._api, self._category, len(self._waiting))
-        self.session = UploadSession(context, made, self._limits, len(self._waiting))
+        self.session = UploadSession(context, made, len(self._waiting))
         self.session.begin()
         while self._halves or self._waiting:
             context.stop.check()
@@ -222,8 +217,8 @@ class BatchSession:
             self._ended.append(Outcome(file, errors.ProtocolError(words)))
             return
         if item.status != "completed":
-            words, code = item.error or f"its status is {item.status or 'missing'}", FailureCode.SERVER_FAILED
-            outcome = _not_stored(file, words, FailureCode.EXISTS if item.error_code == TAKEN else code)
+            why = item.error or f"its status is {item.status or 'missing'}"
+            outcome = not_stored(file, why, item.error_code or "")
         elif item.size is not None and item.size != file.size:
             words = f"the server stored {item.size} of {file.size} bytes"
             outcome = failed(file, FailureCode.INTEGRITY, words)
@@ -260,12 +255,12 @@ class BatchSession:
 
     def _find_by_path(self) -> dict[int, Outcome | None]:
         """Ask for each file by path: its outcome, None where it is not stored, no entry without an answer."""
-        stop, category = self._context.stop, self.session.category
+        stop = self._context.stop
         stop.sleep(LOOK_EVERY)
         found: dict[int, Outcome | None] = {}
         for file in self._group:
             try:
-                found[file.file] = equal_on_server(self._api, category, file, stop.check)
+                found[file.file] = equal_on_server(self._api, file, self._category, stop.check)
             except errors.Interrupted:
                 raise
             except errors.UploaderError as error:
@@ -289,23 +284,19 @@ class BatchSession:
             except errors.UploaderError:
                 message = None
             if message is not None:
-                context.last_heard.note(message)
+                context.followers.last_heard.note(message)
             misses = misses + 1 if message is None or message.status in SERVER_TERMINAL else 0
         return self._reported()
 
     def _reported(self) -> dict[int, Outcome | None]:
         found: dict[int, Outcome | None] = {}
         for file in self._group:
-            status = self._context.last_heard.of(self.session.id, wire_name(file.name))
+            status = self._context.followers.last_heard.of(self.session.id, wire_name(file.name))
             if status is not None and status.status == "completed":
                 found[file.file] = Outcome(file, server_id=status.server_id)
             elif status is not None and status.status == "failed":
-                found[file.file] = _not_stored(file, status.error or "it gives no reason")
+                found[file.file] = not_stored(file, status.error)
         return found
-
-
-def _not_stored(file: LocalFile, words: str, code: FailureCode = FailureCode.SERVER_FAILED) -> Outcome:
-    return failed(file, code, f"the server could not store it: {words}")
 
 
 def _too_slow(file: LocalFile, error: errors.TooSlow) -> errors.TooSlow:

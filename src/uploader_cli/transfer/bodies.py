@@ -1,133 +1,41 @@
-"""Local files as request bodies. A file that changes while it is read never arrives whole."""
+"""Local files as request bodies, and what requests say of them."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
 import secrets
 import threading
 import time
 from collections import deque
-from concurrent.futures import CancelledError
-from contextlib import nullcontext, suppress
+from concurrent.futures import CancelledError, Executor, Future
+from contextlib import nullcontext
+from datetime import UTC, datetime
 from functools import cache
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
-from uploader_cli.core.events import FailureCode
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.core.protocol import wire_name
-from uploader_cli.errors import FileError
-from uploader_cli.sources import is_url, open_file, status, status_of
+from uploader_cli.core.protocol import utf8, wire_name
+from uploader_cli.settings.values import FIELD, Metadata
+from uploader_cli.transfer.content import (
+    PIECE,
+    check_unchanged,
+    hash_range,
+    ignore_read,
+    open_unchanged,
+    read_at,
+    sha256_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-    from concurrent.futures import Executor, Future
 
-    from uploader_cli.sources import Status
+    from uploader_cli.transfer.content import OnRead
 
     Content = LocalFile | Iterable[bytes | bytearray]
-    OnRead = Callable[[LocalFile, int, memoryview], None]
-    """Gets the bytes of a file that were read from a position on."""
 
 REPORT_EVERY = 0.05  # seconds between two reports of a file's sent bytes
-PIECE = 1 << 20  # bytes read from disk at a time
 IN_MEMORY = 16 << 20  # most bytes of a chunk kept in memory after hashing; a larger one is read again
 MEMORY = 40 << 20  # most bytes of all such chunks of a run
-
-
-def ignore_read(_file: LocalFile, _position: int, _data: memoryview) -> None:
-    """Do nothing with bytes that were read."""
-
-
-def open_unchanged(file: LocalFile, end: int | None = None) -> IO[bytes]:
-    """Open the selected file, unbuffered, for reading up to `end`.
-
-    Raise `FileError` (vanished, unreadable, changed), as all readers do.
-    """
-    if file.content is not None:
-        return file.content.open()
-    try:
-        source = open_file(file.path, end)
-    except OSError as error:
-        raise _unreadable(file, error) from error
-    try:
-        check_unchanged(file, source)
-    except FileError:
-        source.close()
-        raise
-    return source
-
-
-def check_unchanged(file: LocalFile, source: IO[bytes]) -> None:
-    """Check that size and mtime are those of the selection, which a file object does not have."""
-    if file.content is not None:
-        return
-    try:
-        info = status_of(source)
-    except OSError as error:
-        raise _unreadable(file, error) from error
-    if not _is_same(file, info):
-        raise _failure(file, "changed while it was being read")
-
-
-def read_at(file: LocalFile, source: IO[bytes], position: int, piece: memoryview) -> None:
-    """Fill `piece` with the file's bytes from `position` on."""
-    try:
-        source.seek(position)
-        while piece:
-            count: int = source.readinto(piece)  # type: ignore[attr-defined]  # an unbuffered file has it
-            if not count:
-                raise _failure(file, "became shorter while it was being read")
-            piece = piece[count:]
-    except (OSError, ValueError) as error:  # ValueError: a file object that was closed
-        raise _unreadable(file, error) from error
-
-
-def read_whole(file: LocalFile) -> bytearray:
-    """Return the bytes of a small file."""
-    data = bytearray(file.size)
-    with open_unchanged(file) as source:
-        read_at(file, source, 0, memoryview(data))
-        check_unchanged(file, source)
-    return data
-
-
-def hash_range(
-    file: LocalFile,
-    start: int,
-    length: int,
-    algorithm: str,
-    *,
-    check: Callable[[], None] = lambda: None,
-    into: memoryview | None = None,
-    on_read: OnRead = ignore_read,
-) -> bytes:
-    """Return the digest of a byte range, which `into` receives. `check` raises to stop."""
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    for position, piece in read_range(file, start, length, check=check, into=into):
-        digest.update(piece)
-        on_read(file, position, piece)
-    return digest.digest()
-
-
-def read_range(
-    file: LocalFile,
-    start: int,
-    length: int,
-    *,
-    check: Callable[[], None] = lambda: None,
-    into: memoryview | None = None,
-) -> Iterator[tuple[int, memoryview]]:
-    """Yield the pieces of a byte range with their positions, in `into` or in one buffer."""
-    buffer = memoryview(bytearray(min(PIECE, length) if into is None else 0))
-    with open_unchanged(file, start + length) as source:
-        for done in range(0, length, PIECE):
-            check()
-            piece = (buffer if into is None else into[done:])[: length - done][:PIECE]
-            read_at(file, source, start + done, piece)
-            yield start + done, piece
-        check_unchanged(file, source)
 
 
 def content_type(name: str) -> str:
@@ -144,26 +52,35 @@ def _content_type(suffix: str) -> str:
     return known.get(suffix) or guess or "application/octet-stream"
 
 
-def _unreadable(file: LocalFile, error: OSError | ValueError) -> FileError:
-    if isinstance(error, FileNotFoundError):
-        return _failure(file, "is gone", FailureCode.VANISHED)
-    words = getattr(error, "strerror", None) or error
-    failure = _failure(file, f"can't be read: {words}", FailureCode.UNREADABLE)
-    if is_url(file.path) and getattr(error, "errno", None) == errno.EIO:
-        with suppress(OSError):  # some services refuse a range of an old version
-            if not _is_same(file, status(file.path)):
-                return _failure(file, "changed while it was being read")
-        failure.retryable = True  # its server may be unreachable
-    return failure
+def metadata_of(file: LocalFile, templates: Iterable[Metadata], check: Callable[[], None]) -> dict[str, str]:
+    """Return each key of `--metadata` with its value in the list, else that of the template. `check` raises to stop."""
+    listed = dict(file.metadata)
+    return {
+        item.name: listed[item.name]
+        if item.name in listed
+        else FIELD.sub(lambda match: _field(file, match[1], check), item.template or "")
+        for item in templates
+    }
 
 
-def _is_same(file: LocalFile, info: Status) -> bool:
-    return (info.st_size, info.st_mtime_ns) == (file.size, file.mtime_ns)
-
-
-def _failure(file: LocalFile, how: str, code: FailureCode = FailureCode.CHANGED) -> FileError:
-    hint = "upload it again when nothing writes to it any more" if code is FailureCode.CHANGED else ""
-    return FileError(f"{file.path} {how}", path=file.path, code=code, hint=hint)
+def _field(file: LocalFile, name: str, check: Callable[[], None]) -> str:
+    stem, dot, ext = file.name.rpartition(".")
+    match name:
+        case "path":
+            return utf8(file.relative_path)
+        case "name":
+            return utf8(file.name)
+        case "stem":
+            return utf8(stem if dot and stem else file.name)
+        case "ext":
+            return utf8(ext if dot and stem else "")
+        case "type":
+            return content_type(file.name)
+        case "size":
+            return str(file.size)
+        case "sha256":
+            return file.sha256 or sha256_of(file, check)
+    return datetime.fromtimestamp(file.mtime_ns / 1e9, UTC).date().isoformat()  # date
 
 
 class Piece(NamedTuple):
@@ -419,10 +336,8 @@ class HashedChunks:
         buffer = self._buffers.take(length) if length <= IN_MEMORY else None
         data = memoryview(buffer)[:length] if buffer is not None else None
         try:
-            digest = hash_range(
-                self._file, start, length, self._algorithm, check=check, into=data, on_read=self._on_read
-            )
-            return HashedChunk(digest, data)
+            args = (self._file, start, length, self._algorithm, check)
+            return HashedChunk(hash_range(*args, into=data, on_read=self._on_read), data)
         except BaseException:
             self._release(HashedChunk(b"", data))
             raise

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import unquote
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
-from uploader_cli.core.packs import Found
-from uploader_cli.core.protocol import utf8
-from uploader_cli.transfer.api import NO_ANSWER, LookedUp, stored_path
-from uploader_cli.transfer.bodies import hash_range, open_unchanged
+from uploader_cli.core.packs import Found, LookedUp, LookupOffer
+from uploader_cli.core.protocol import stored_path, utf8
+from uploader_cli.transfer.api import NO_ANSWER, Api
+from uploader_cli.transfer.content import Digests, open_unchanged, sha256_of
 from uploader_cli.transfer.job import Outcome, failed
-from uploader_cli.transfer.journal import ClaimState, Stored
+from uploader_cli.transfer.journal import Claim, ClaimState, Stored
 from uploader_cli.transfer.retry import Tries
 from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from uploader_cli.core.packs import LookupOffer
-    from uploader_cli.core.plan import Limits, LocalFile
-    from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.journal import Claim
+    from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.sessions import Context
+
+    Picked = list[tuple[LocalFile, Claim]]
 
 T = TypeVar("T")
 
@@ -37,58 +35,60 @@ MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may
 class Checks:
     """Check groups of files in the workers, each with the worker's own `Api`."""
 
-    def __init__(self, context: Context, limits: Limits, lookups: LookupOffer | None = None) -> None:
-        self._context, self._limits, self._lookups = context, limits, lookups
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._warned: set[WarningCode] = set()
 
-    def pick(self, api: Api, files: Sequence[LocalFile], *, pack: bool = False) -> list[tuple[LocalFile, Claim]]:
+    def pick(self, api: Api, files: Sequence[LocalFile], *, pack: bool = False) -> Picked:
         """Claim files and return those to send, with `pack` in one pack. End the others."""
-        context = self._context
-        if context.run.again and self._lookups is not None:
-            files = self._not_stored(api, files, self._lookups)
-        missing = self._missing(api, files) if context.settings.skip_existing else list(files)
-        readable, ended = (missing, list[Outcome]()) if pack else _readable(missing)  # a pack reads its files at once
-        claims = list(zip(readable, context.run.claim(readable, pack=pack), strict=True))
-        there = self._confirmed(api, claims)
-        lost = [file for file in readable if there.get(file.file) is False]
-        if lost:
-            context.run.forget(lost)
-            again = iter(context.run.claim(lost, pack=pack))
-            claims = [(file, next(again) if there.get(file.file) is False else claim) for file, claim in claims]
-        picked = []
-        for file, claim in claims:
+        context, ended = self._context, list[Outcome]()
+        if context.run.again and self._context.lookups is not None:
+            files = self._not_stored(api, files, self._context.lookups)
+        if context.settings.skip_existing:
+            files = self._missing(api, files)
+        if not pack:  # a pack reads its files at once
+            files = _readable(files, ended)
+        picked: Picked = []
+        for file, claim, there in self._claimed(api, files, pack=pack):
             ends = self._settled(api, file, claim)
             if ends is None:
                 picked.append((file, claim))
             elif ends.error is not None:
                 ended.append(ends)
             else:
-                self._skip(file, there.get(file.file, True), claim.receipt)
+                self._skip(file, there, claim.receipt)
         if context.settings.if_exists == "fail":
-            picked, taken = self._free(api, picked)
-            ended += taken
+            picked = self._free(api, picked, ended)
         context.ledger.end(ended)
         return picked
 
-    def _confirmed(self, api: Api, claims: Sequence[tuple[LocalFile, Claim]]) -> dict[int, bool | None]:
-        """Return for each file with a receipt of this run whether the server has it (None: unknown)."""
-        receipts = [(file, claim.receipt) for file, claim in claims if claim.state is ClaimState.DONE]
-        there = {}
-        for (file, _), found in zip(receipts, self._on_server(api, receipts), strict=True):
-            there[file.file] = found
-            if found is False:
-                text = f"{utf8(file.path)} was uploaded and is not on the server any more: it is sent again"
-                self._warn_once(WarningCode.FILE_LOST, text)
-        return there
+    def _claimed(
+        self, api: Api, files: Sequence[LocalFile], *, pack: bool
+    ) -> Iterator[tuple[LocalFile, Claim, bool | None]]:
+        """Yield the claim of each file, and whether the server has one that this run has sent (None: unknown)."""
+        run = self._context.run
+        claims = list(zip(files, run.claim(files, pack=pack), strict=True))
+        sent = [(file, claim.receipt) for file, claim in claims if claim.state is ClaimState.DONE]
+        there = {file.file: found for (file, _), found in zip(sent, self._on_server(api, sent), strict=True)}
+        lost = [file for file, _ in sent if there[file.file] is False]
+        if lost:
+            text = f"{utf8(lost[0].path)} was uploaded and is not on the server any more: it is sent again"
+            self._warn_once(WarningCode.FILE_LOST, text)
+            run.forget(lost)
+        again = iter(run.claim(lost, pack=pack))
+        for file, claim in claims:
+            known = there.get(file.file, True)
+            yield file, next(again) if known is False else claim, known
 
     def _settled(self, api: Api, file: LocalFile, claim: Claim) -> Outcome | None:
+        """Return the outcome of a file that is not sent."""
         match claim.state:
             case ClaimState.DONE:
                 done, verify = claim.receipt, self._context.settings.verify
                 if done is None or not verify or (done.verified and done.checksum is not None):
                     return Outcome(file)
                 outcome = Outcome(file, server_id=done.server_id, location=done.location, verified=done.verified)
-                return self.verified(api, outcome)
+                return self._verified(api, outcome)
             case ClaimState.BUSY:
                 return failed(file, FailureCode.IN_USE, "another run is uploading this file now", retryable=True)
             case ClaimState.UNKNOWN:
@@ -105,11 +105,10 @@ class Checks:
         """Ask whether the file is stored before it is sent again (docs/protocol.md, section 3.15)."""
         run, settings = self._context.run, self._context.settings
         if not settings.resend_unknown:
-            if not self._limits.relative_paths:
+            if not self._context.limits.relative_paths:
                 return Outcome(file, errors.OutcomeUnknown(MAY_BE_STORED))
-            category, check = file.category or settings.category, self._context.stop.check
             try:
-                found = self._ask(lambda: equal_on_server(api, category, file, check))
+                found = self._ask(lambda: equal_on_server(api, file, settings.category, self._context.stop.check))
             except NO_OUTCOME:
                 raise
             except errors.UploaderError as error:
@@ -121,6 +120,7 @@ class Checks:
         return None
 
     def _missing(self, api: Api, files: Sequence[LocalFile]) -> list[LocalFile]:
+        """Skip the files that are on the server, or were sent at some time; return the others (`--skip-existing`)."""
         context, trusts = self._context, self._context.settings.trust_receipts
         receipts, missing = list(zip(files, context.run.receipts(files), strict=True)), []
         for (file, receipt), there in zip(receipts, self._on_server(api, receipts), strict=True):
@@ -129,21 +129,18 @@ class Checks:
                 self._skip(file, there, receipt)
             else:
                 missing.append(file)
-        if not self._limits.relative_paths and not trusts:
-            text = (
-                "--skip-existing: the server can be asked only for files whose receipts say where they are; others are"
-            )
-            self._warn_once(WarningCode.RECEIPTS_ONLY, f"{text} sent (--trust-receipts skips those with a receipt)")
+        if not self._context.limits.relative_paths and not trusts:
+            text = "--skip-existing: the server can be asked only for files whose receipts say where they are;"
+            text += " others are sent (--trust-receipts skips those with a receipt)"
+            self._warn_once(WarningCode.RECEIPTS_ONLY, text)
         return missing
 
     def _not_stored(self, api: Api, files: Sequence[LocalFile], offer: LookupOffer) -> list[LocalFile]:
         """End the files that an earlier try has stored, as far as a lookup knows; return the others."""
-        left: list[LocalFile] = []
-        ended: list[Outcome] = []
+        left, ended = [], []
         answer = self._asked(lambda: api.lookup(offer, [self._looked_up(file) for file in files]))
         for file, found in zip(files, answer or [None] * len(files), strict=True):
-            known = found is not None and found.size == file.size and found.sha256 is not None
-            if found is not None and known and found.sha256 == _digest(file, self._context.stop.check):
+            if found is not None and _has_bytes(found, file, self._context.stop.check):
                 ended.append(Outcome(file, None, None, found.location, None, found.sha256, verified=True))
             else:
                 left.append(file)
@@ -153,44 +150,42 @@ class Checks:
     def _skip(self, file: LocalFile, there: bool | None, receipt: Stored | None) -> None:
         """Leave out a file that is on the server: `there`, or by its receipt alone."""
         context, sha256, where = self._context, None, receipt.location if receipt is not None else None
-        if where is None and self._limits.relative_paths:
-            where = stored_path(file.category or context.settings.category, utf8(file.relative_path))
+        if where is None and self._context.limits.relative_paths:
+            where = place_of(file, context.settings.category)
         if context.digests is not None:
             sha256 = (receipt.checksum if receipt is not None else None) or _digest(file, context.stop.check)
         context.ledger.skip(file, SkipReason.PRESENT if there else SkipReason.RECEIPT, where, sha256)
 
-    def _free(
-        self, api: Api, files: Sequence[tuple[LocalFile, Claim]]
-    ) -> tuple[list[tuple[LocalFile, Claim]], list[Outcome]]:
-        """Return the files whose names are free on the server, and the outcomes of the others.
+    def _free(self, api: Api, files: Picked, ended: list[Outcome]) -> Picked:
+        """Return the files whose names are free on the server; add the outcomes of the others to `ended`.
 
         A file whose upload is resumed was checked before; now its own upload may be there.
         """
-        offer = self._lookups
+        offer = self._context.lookups
         assert offer is not None  # noqa: S101 - see `check_offer`
-        asked, free, taken = [self._looked_up(file) for file, _ in files], [], list[Outcome]()
+        asked, free = [self._looked_up(file) for file, _ in files], []
         there = self._ask(lambda: api.lookup(offer, asked))
         for (file, claim), one, item in zip(files, asked, there, strict=True):
             if item is None or claim.state is ClaimState.RESUME:
                 free.append((file, claim))
             else:
                 text = f"{one.category}/{one.path} exists on the server (--if-exists fail)"
-                taken.append(failed(file, FailureCode.EXISTS, text))
-        return free, taken
+                ended.append(failed(file, FailureCode.EXISTS, text))
+        return free
 
     def _looked_up(self, file: LocalFile, receipt: Stored | None = None) -> LookedUp:
-        return looked_up(file, file.category or self._context.settings.category, receipt)
+        return looked_up(file, self._context.settings.category, receipt)
 
     def _on_server(self, api: Api, files: Sequence[tuple[LocalFile, Stored | None]]) -> Iterator[bool | None]:
         """Yield whether the server has each file with the bytes of its receipt; None for unknown.
 
         Use one lookup for a group where offered, else one call for each path or receipt.
         """
-        if not self._limits.relative_paths:
+        if not self._context.limits.relative_paths:
             for file, receipt in files:
                 yield self._by_receipt(api, file, receipt.location if receipt is not None else None)
             return
-        offer, asked = self._lookups, [self._looked_up(*item) for item in files]
+        offer, asked = self._context.lookups, [self._looked_up(*item) for item in files]
         answer = self._asked(lambda: api.lookup(offer, asked)) if offer is not None else None
         for number, (file, receipt) in enumerate(files):
             item: Found | Literal[False] | None = None if answer is None else answer[number] or False
@@ -214,6 +209,13 @@ class Checks:
         """Return False for a file that is not stored, None without an answer."""
         return self._asked(lambda: api.stored(where) or False)
 
+    def _is_equal(self, file: LocalFile, receipt: Stored | None, found: Found) -> bool:
+        """Compare size and digest. A receipt's digest saves reading the file."""
+        if found.size != file.size or found.sha256 is None:
+            return found.size == file.size
+        known = receipt.checksum if receipt is not None else None
+        return found.sha256 == (_digest(file, self._context.stop.check) if known is None else known)
+
     def _ask(self, call: Callable[[], T]) -> T:
         """Repeat a question while that can help; wait for a digest in computation."""
         return Tries(self._context.retry).run(call)
@@ -227,62 +229,50 @@ class Checks:
         except errors.UploaderError:
             return None
 
-    def _is_equal(self, file: LocalFile, receipt: Stored | None, found: Found) -> bool:
-        """Compare size and digest. A receipt's digest saves reading the file."""
-        if found.size != file.size:
-            return False
-        if found.sha256 is None:
-            return True
-        if receipt is not None and receipt.checksum is not None:
-            return found.sha256 == receipt.checksum
-        return found.sha256 == _digest(file, self._context.stop.check)
-
     def finish(self, api: Api, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Write the receipts of stored files first, then hash and verify: a kill meanwhile sends no file again."""
         run, digests, verify = self._context.run, self._context.digests, self._context.settings.verify
         if digests is not None:
-            outcomes = [replace(outcome, digest=digests.known(outcome.file)) for outcome in outcomes]
+            outcomes = [outcome._replace(digest=digests.known(outcome.file)) for outcome in outcomes]
         stored = [_receipt(outcome, verify=verify) for outcome in outcomes if outcome.error is None]
         if stored:
             run.completed(stored)
-        outcomes = [self._hashed(outcome) for outcome in outcomes]
-        return [self.verified(api, outcome) if verify and outcome.error is None else outcome for outcome in outcomes]
+        if digests is not None:
+            outcomes = [self._hashed(digests, outcome) for outcome in outcomes]
+        return [self._verified(api, outcome) if verify and outcome.error is None else outcome for outcome in outcomes]
 
-    def _hashed(self, outcome: Outcome) -> Outcome:
-        """Return the outcome with the digest of a stored file, with `--digest`."""
-        digests, file = self._context.digests, outcome.file
-        if digests is None:
-            return outcome
+    def _hashed(self, digests: Digests, outcome: Outcome) -> Outcome:
+        """Return the outcome with the digest of a stored file."""
         try:
             if outcome.error is None and outcome.sha256 is None:
-                outcome = replace(outcome, digest=digests.complete(file))
+                outcome = outcome._replace(digest=digests.complete(outcome.file))
                 self._context.run.completed([_receipt(outcome, verify=self._context.settings.verify)])
         except errors.FileError as error:
-            outcome = replace(outcome, error=error)
-        digests.forget(file)
+            outcome = outcome._replace(error=error)
+        digests.forget(outcome.file)
         return outcome
 
-    def verified(self, api: Api, outcome: Outcome) -> Outcome:
+    def _verified(self, api: Api, outcome: Outcome) -> Outcome:
         """Compare the stored bytes with the file on disk and return the new outcome."""
         context, file = self._context, outcome.file
         where = outcome.readable or outcome.location
         if outcome.checksum is not None:
             return outcome
         try:
-            mine = outcome.digest or hash_range(file, 0, file.size, "sha256", check=context.stop.check).hex()
+            mine = outcome.digest or sha256_of(file, context.stop.check)
             equal = self._ask(lambda: _compare(api, where, mine, file.size)) if where else None
         except NO_OUTCOME:
             raise
         except errors.UploaderError as error:
             error.retryable = error.retryable or not isinstance(error, errors.FileError)
-            return replace(outcome, error=error)
+            return outcome._replace(error=error)
         if equal is None:
             text = "--verify: this server gives no way to read a stored file or its digest"
             self._warn_once(WarningCode.UNVERIFIABLE, text)
             return outcome
         if not equal:
             return failed(file, FailureCode.INTEGRITY, "what the server has is not what was read (SHA-256 differs)")
-        outcome = replace(outcome, checksum=mine, verified=True)
+        outcome = outcome._replace(checksum=mine, verified=True)
         context.run.completed([_receipt(outcome)])
         return outcome
 
@@ -292,15 +282,20 @@ class Checks:
             self._context.warn(code, text)
 
 
-def looked_up(file: LocalFile, category: str, receipt: Stored | None = None) -> LookedUp:
-    """Return how to look up a file; the path of a receipt has precedence: the server may have renamed the file."""
-    location, root = (receipt.location if receipt is not None else None) or "", stored_path(category, "")
+def looked_up(file: LocalFile, own: str, receipt: Stored | None = None) -> LookedUp:
+    """Return how to look up a file, by default in the category `own`.
+
+    The path of a receipt has precedence: the server may have renamed the file.
+    """
+    category, location = file.category or own, (receipt.location if receipt is not None else None) or ""
+    root = stored_path(category, "")
     path = unquote(location.removeprefix(root)) if location.startswith(root) else utf8(file.relative_path)
     return LookedUp(category, path, file.size)
 
 
-def _readable(files: Sequence[LocalFile]) -> tuple[list[LocalFile], list[Outcome]]:
-    readable, ended = [], []
+def _readable(files: Sequence[LocalFile], ended: list[Outcome]) -> list[LocalFile]:
+    """Return the files that can be read; add the outcomes of the others to `ended`."""
+    readable = []
     for file in files:
         try:
             if not file.once:
@@ -309,7 +304,7 @@ def _readable(files: Sequence[LocalFile]) -> tuple[list[LocalFile], list[Outcome
             ended.append(Outcome(file, error))
         else:
             readable.append(file)
-    return readable, ended
+    return readable
 
 
 def says_nothing(error: errors.UploaderError) -> bool:
@@ -318,22 +313,29 @@ def says_nothing(error: errors.UploaderError) -> bool:
     return refused or isinstance(error, errors.ProtocolError)
 
 
-def equal_on_server(api: Api, category: str, file: LocalFile, check: Callable[[], None]) -> Outcome | None:
-    """Return the outcome of a file whose bytes the server has under its path, else None. Raise what the call raises.
+def place_of(file: LocalFile, own: str) -> str:
+    """Return where a server that keeps relative paths has the file, by default in the category `own`."""
+    return stored_path(file.category or own, utf8(file.relative_path))
 
-    For servers that keep relative paths.
-    """
-    where = stored_path(category, utf8(file.relative_path))
+
+def equal_on_server(api: Api, file: LocalFile, own: str, check: Callable[[], None]) -> Outcome | None:
+    """Return the outcome of a file whose bytes are at `place_of`, else None. Raise what the call raises."""
+    where = place_of(file, own)
     found = api.stored(where)
-    if found is None or found.size != file.size or found.sha256 is None or found.sha256 != _digest(file, check):
+    if found is None or not _has_bytes(found, file, check):
         return None
     return Outcome(file, location=where, checksum=found.sha256, verified=True)
+
+
+def _has_bytes(found: Found, file: LocalFile, check: Callable[[], None]) -> bool:
+    """Compare size and digest; a digest that the server does not know is not equal."""
+    return found.size == file.size and found.sha256 is not None and found.sha256 == _digest(file, check)
 
 
 def _digest(file: LocalFile, check: Callable[[], None]) -> str | None:
     """Return the hex SHA-256; None for a file that can't be read unchanged."""
     try:
-        return hash_range(file, 0, file.size, "sha256", check=check).hex()
+        return sha256_of(file, check)
     except errors.FileError:
         return None
 

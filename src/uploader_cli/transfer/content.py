@@ -1,11 +1,13 @@
-"""Content that is not read from a path: standard input and file objects.
+"""The bytes of selected files: those of paths, of file objects and of standard input, and their SHA-256.
 
-A `FileObject` can be read again at any position, as a file. A `Stream` is read once: only the chunk being sent is in
-memory, so that it can be sent again.
+A file that changes while it is read never arrives whole. A `FileObject` can be read again at any position, as a file.
+A `Stream` is read once: only the chunk being sent is in memory, so that it can be sent again.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
 import os
 import select
@@ -13,18 +15,187 @@ import stat
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, BinaryIO, NoReturn, cast
 
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.errors import FileError, UsageError
+from uploader_cli.sources import Status, is_url, open_file, status, status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from uploader_cli.core.plan import LocalFile
+
+    OnRead = Callable[[LocalFile, int, memoryview], None]
+    """Gets the bytes of a file that were read from a position on."""
 
 PIECE = 1 << 20  # most bytes of one read
 TICK = 0.1  # seconds between two checks for a stop
 PATIENCE = 5.0  # seconds after which a part of a chunk is sent, where the source is slow
 MOST_DESCRIPTORS = 1024  # `select` takes smaller numbers only
+
+
+def ignore_read(_file: LocalFile, _position: int, _data: memoryview) -> None:
+    """Do nothing with bytes that were read."""
+
+
+def open_unchanged(file: LocalFile, end: int | None = None) -> IO[bytes]:
+    """Open the selected file, unbuffered, for reading up to `end`.
+
+    Raise `FileError` (vanished, unreadable, changed), as all readers do.
+    """
+    if file.content is not None:
+        return file.content.open()
+    try:
+        source = open_file(file.path, end)
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    try:
+        check_unchanged(file, source)
+    except FileError:
+        source.close()
+        raise
+    return source
+
+
+def check_unchanged(file: LocalFile, source: IO[bytes]) -> None:
+    """Check that size and mtime are those of the selection, which a file object does not have."""
+    if file.content is not None:
+        return
+    try:
+        info = status_of(source)
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    if not _is_same(file, info):
+        raise _failure(file, "changed while it was being read")
+
+
+def read_at(file: LocalFile, source: IO[bytes], position: int, piece: memoryview) -> None:
+    """Fill `piece` with the file's bytes from `position` on."""
+    try:
+        source.seek(position)
+        while piece:
+            count: int = source.readinto(piece)  # type: ignore[attr-defined]  # an unbuffered file has it
+            if not count:
+                raise _failure(file, "became shorter while it was being read")
+            piece = piece[count:]
+    except (OSError, ValueError) as error:  # ValueError: a file object that was closed
+        raise _unreadable(file, error) from error
+
+
+def read_range(
+    file: LocalFile, start: int, length: int, check: Callable[[], None], into: memoryview | None = None
+) -> Iterator[tuple[int, memoryview]]:
+    """Yield the pieces of a byte range with their positions, in `into` or in one buffer. `check` raises to stop."""
+    buffer = memoryview(bytearray(min(PIECE, length))) if into is None else into
+    with open_unchanged(file, start + length) as source:
+        for done in range(0, length, PIECE):
+            check()
+            at = 0 if into is None else done
+            piece = buffer[at : at + min(PIECE, length - done)]
+            read_at(file, source, start + done, piece)
+            yield start + done, piece
+        check_unchanged(file, source)
+
+
+def hash_range(
+    file: LocalFile,
+    start: int,
+    length: int,
+    algorithm: str,
+    check: Callable[[], None],
+    *,
+    into: memoryview | None = None,
+    on_read: OnRead = ignore_read,
+) -> bytes:
+    """Return the digest of what `read_range` reads."""
+    digest: hashlib._Hash = getattr(hashlib, algorithm)(usedforsecurity=False)  # `hashlib.new` costs 2 µs more
+    for position, piece in read_range(file, start, length, check, into):
+        digest.update(piece)
+        on_read(file, position, piece)
+    return digest.digest()
+
+
+def sha256_of(
+    file: LocalFile, check: Callable[[], None], *, into: memoryview | None = None, on_read: OnRead = ignore_read
+) -> str:
+    """Return the hex SHA-256 of a file, which is read for it."""
+    return hash_range(file, 0, file.size, "sha256", check, into=into, on_read=on_read).hex()
+
+
+def _unreadable(file: LocalFile, error: OSError | ValueError) -> FileError:
+    if isinstance(error, FileNotFoundError):
+        return _failure(file, "is gone", FailureCode.VANISHED)
+    words = getattr(error, "strerror", None) or error
+    failure = _failure(file, f"can't be read: {words}", FailureCode.UNREADABLE)
+    if is_url(file.path) and getattr(error, "errno", None) == errno.EIO:
+        with suppress(OSError):  # some services refuse a range of an old version
+            if not _is_same(file, status(file.path)):
+                return _failure(file, "changed while it was being read")
+        failure.retryable = True  # its server may be unreachable
+    return failure
+
+
+def _is_same(file: LocalFile, info: Status) -> bool:
+    return (info.st_size, info.st_mtime_ns) == (file.size, file.mtime_ns)
+
+
+def _failure(file: LocalFile, how: str, code: FailureCode = FailureCode.CHANGED) -> FileError:
+    hint = "upload it again when nothing writes to it any more" if code is FailureCode.CHANGED else ""
+    return FileError(f"{file.path} {how}", path=file.path, code=code, hint=hint)
+
+
+class Digests:
+    """The SHA-256 of files, from the bytes that are read to send them (`--digest`). Thread-safe."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        """`check` raises to stop a long read."""
+        self._check = check
+        self._prefixes: dict[int, _Prefix] = {}
+
+    def read(self, file: LocalFile, start: int, data: memoryview) -> None:
+        """Add bytes that were read to send them, also repeatedly; those after a gap are read again by `complete`."""
+        self._prefix(file).add(start, data)
+
+    def reach(self, file: LocalFile, end: int) -> None:
+        """Add the bytes before `end` that were not read yet: an earlier run has sent them. Raise `FileError`."""
+        prefix = self._prefix(file)
+        if prefix.length < end:
+            for start, data in read_range(file, prefix.length, end - prefix.length, self._check):
+                prefix.add(start, data)
+
+    def known(self, file: LocalFile) -> str | None:
+        """Return the hex digest; None unless all bytes were read."""
+        prefix = self._prefix(file)
+        return prefix.sha256.hexdigest() if prefix.length == file.size else None
+
+    def complete(self, file: LocalFile) -> str:
+        """Return the hex digest; what was not read in order, as the parts of a large file, is read now."""
+        self.reach(file, file.size)
+        return self._prefix(file).sha256.hexdigest()
+
+    def forget(self, file: LocalFile) -> None:
+        """Drop what is known of a file that has ended."""
+        self._prefixes.pop(file.file, None)
+
+    def _prefix(self, file: LocalFile) -> _Prefix:
+        return self._prefixes.setdefault(file.file, _Prefix())
+
+
+class _Prefix:
+    """The digest of the first `length` bytes of a file."""
+
+    def __init__(self) -> None:
+        self.sha256, self.length = hashlib.sha256(usedforsecurity=False), 0
+        self._lock = threading.Lock()
+
+    def add(self, start: int, data: memoryview) -> None:
+        """Extend the digest by the bytes of `data` that continue it."""
+        with self._lock:
+            if start <= self.length < start + len(data):
+                self.sha256.update(data[self.length - start :])
+                self.length = start + len(data)
 
 
 def content_of(source: BinaryIO, name: str) -> FileObject | Stream:
@@ -46,42 +217,36 @@ def content_of(source: BinaryIO, name: str) -> FileObject | Stream:
 
 
 class FileObject:
-    """A file object that can seek, from its position to its end. All readers share it."""
+    """A file object that can seek, from its position to its end."""
 
     once = False
 
     def __init__(self, source: BinaryIO, name: str) -> None:
-        self._source, self._name, self._lock = source, name, threading.Lock()
-        self._start = source.tell()
-        self.length: int | None = source.seek(0, os.SEEK_END) - self._start
+        self.source, self.name, self.lock = source, name, threading.Lock()  # the lock of all readers
+        self.start = source.tell()
+        self.length: int | None = source.seek(0, os.SEEK_END) - self.start
 
     def open(self) -> IO[bytes]:
         """Return a reader with a position of its own."""
         return cast("IO[bytes]", _Reader(self))
-
-    def read_into(self, position: int, piece: memoryview) -> int:
-        """Read bytes from `position` on into `piece`; return their number."""
-        with self._lock:
-            self._source.seek(self._start + position)
-            data = _bytes(self._source.read(len(piece)), self._name)
-        piece[: len(data)] = data
-        return len(data)
 
 
 class _Reader(io.RawIOBase):
     def __init__(self, content: FileObject) -> None:
         self._content, self._position = content, 0
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        if whence != os.SEEK_SET:
-            raise io.UnsupportedOperation("only from the start")
+    def seek(self, offset: int, _whence: int = os.SEEK_SET) -> int:
         self._position = offset
         return offset
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        count = self._content.read_into(self._position, memoryview(buffer))
-        self._position += count
-        return count
+        content = self._content
+        with content.lock:
+            content.source.seek(content.start + self._position)
+            data = _bytes(content.source.read(len(buffer)), content.name)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
 
 
 class Stream:

@@ -30,17 +30,10 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.exceptions import TimeoutError as Urllib3Timeout
 
+from uploader_cli import errors
 from uploader_cli.core.events import CallMade
+from uploader_cli.core.protocol import parse_http_date, whole
 from uploader_cli.core.tus import trusts
-from uploader_cli.errors import (
-    ConnectFailed,
-    ConnectionLost,
-    ProtocolError,
-    ProxyUnauthorized,
-    TimedOut,
-    UploaderError,
-    UsageError,
-)
 from uploader_cli.transfer.wire import Sockets, pool_classes
 
 if TYPE_CHECKING:
@@ -54,19 +47,14 @@ READ_TIMEOUT = 30.0
 BLOCK = 1 << 20  # bytes read from a body at a time: urllib3's 16 KiB halve the throughput
 ANSWER_BLOCK = 64 << 10
 MOST_ANSWER = 32 << 20  # most bytes of a decompressed answer; stored files may be larger
-CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-"""Environment variables with certificates; `--ca-bundle` has precedence."""
+CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")  # `--ca-bundle` has precedence
 BAD_REQUEST, PROXY_AUTHENTICATION = 400, 407
 HANDSHAKE_LIMIT = 2.0  # seconds to find out whether a port speaks TLS
 REQUEST_ID = "X-Request-ID"
-BAD_TIME = {9: "is not valid yet", 10: "has expired"}
-"""Codes of certificates that are refused (OpenSSL's `X509_V_ERR_…`)."""
-BAD_NAME = (62, 64)
-SELF_SIGNED = 18
+# Codes of certificates that are refused (OpenSSL's `X509_V_ERR_…`); UNTRUSTED: their authority is unknown.
+BAD_TIME, BAD_NAME, SELF_SIGNED = {9: "is not valid yet", 10: "has expired"}, (62, 64), 18
 UNTRUSTED = (2, 19, 20, 21, 27)
-"""Codes of certificates whose authority is not among those that are trusted."""
-CREDENTIALS = {"authorization", "cookie", "x-request-id"}
-"""Headers that are not sent to other hosts, besides those of `--header`."""
+CREDENTIALS = {"authorization", "cookie", "x-request-id"}  # not sent to other hosts, as those of `--header`
 SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -130,12 +118,11 @@ class Http:
         self.request_ids = ids or RequestIds()
         self.sockets = Sockets(self.request_ids.answered)
         self.session = make_session(settings, self.sockets, self.request_ids)
-        self._settings = settings
+        self.settings = settings
         self._trusted = settings.trusted_url
+        # What names the server, and the proxy if there is one: the flag, variable or config key as the user gave it.
         self.option = settings.given_as("upload_url" if settings.upload_url else settings.target_option)
-        """What names the server: the flag, variable or config key that the user has given."""
         self.proxy_option = settings.given_as("proxy") if settings.proxy else _proxy_variable(settings.target_url)
-        """What names the proxy, if there is one."""
 
     def request(
         self,
@@ -162,7 +149,7 @@ class Http:
             response = self._send(method, url, own, data, read_timeout)
         except (rex.RequestException, OSError) as error:
             failure = self._error(error, url, body_sent=body.through if body is not None else True)
-            if isinstance(failure, ConnectionLost) and not isinstance(failure, TimedOut):
+            if isinstance(failure, errors.ConnectionLost) and not isinstance(failure, errors.TimedOut):
                 self._check_scheme(url)
             raise failure from error
         if response.status_code == PROXY_AUTHENTICATION:
@@ -196,7 +183,7 @@ class Http:
         request.method, request.url, request.body = method, _dialled(url), data
         request.headers = CaseInsensitiveDict(cast("dict[str, str]", session.headers))
         if not trusts(self._trusted, request.url):
-            for name in self._settings.headers:
+            for name in self.settings.headers:
                 request.headers.pop(name, None)
             own = {name: value for name, value in own.items() if name.lower() not in CREDENTIALS}
         elif session.cookies and "Cookie" not in session.headers:
@@ -217,45 +204,47 @@ class Http:
             session.cookies.update(response.cookies)
         return response
 
-    def _error(self, error: Exception, url: str, *, body_sent: bool) -> UploaderError:
+    def _error(self, error: Exception, url: str, *, body_sent: bool) -> errors.UploaderError:
         if isinstance(error, rex.MissingSchema | rex.InvalidSchema | rex.InvalidURL):
-            return UsageError(f"{self.option}: {url} is no URL that can be reached: {error}")
-        where = _origin(url)
+            return errors.UsageError(f"{self.option}: {url} is no URL that can be reached: {error}")
+        where, why = _origin(url), _why(error)
         if isinstance(error, _AnswerTooLarge):
-            return ProtocolError(f"the answer of {where} is too large: {error}")
-        if "Tunnel connection failed: 407" in _why(error):
+            return errors.ProtocolError(f"the answer of {where} is too large: {error}")
+        if "Tunnel connection failed: 407" in why:
             return self._no_proxy_password(url)
         if isinstance(error, rex.ProxyError) and _has_no_tunnel(error):
-            why = _why(error).replace("Tunnel connection failed:", "it answered")
-            return ConnectFailed(f"the proxy did not connect to {where}: {why}", hint=f"check {self.proxy_option}")
-        if isinstance(error, rex.SSLError) or _wants_certificate(error):
+            why = why.replace("Tunnel connection failed:", "it answered")
+            hint = f"check {self.proxy_option}"
+            return errors.ConnectFailed(f"the proxy did not connect to {where}: {why}", hint=hint)
+        reasons = " ".join(str(getattr(item, "reason", "")) for item in _chain(error))
+        if isinstance(error, rex.SSLError) or "CERTIFICATE_REQUIRED" in reasons:  # with TLS 1.3 after the handshake
             cause, hint = self.tls_cause(error, urlsplit(url).hostname or "")
-            failed = ConnectFailed(f"no secure connection to {where}: {cause}", hint=hint)
+            failed = errors.ConnectFailed(f"no secure connection to {where}: {cause}", hint=hint)
             failed.retryable = _has(error, ssl.SSLEOFError, ssl.SSLZeroReturnError)
             return failed
-        if _has(error, socket.gaierror, UnicodeError):
-            return ConnectFailed(f"no connection to {where}: {_why(error)}", hint=f"check the name in {self.option}")
-        if _has(error, NewConnectionError) or isinstance(error, rex.ConnectTimeout):
-            return ConnectFailed(f"no connection to {where}: {_why(error)}", hint="is the server running there?")
+        no_name = _has(error, socket.gaierror, UnicodeError)
+        if no_name or _has(error, NewConnectionError) or isinstance(error, rex.ConnectTimeout):
+            hint = f"check the name in {self.option}" if no_name else "is the server running there?"
+            return errors.ConnectFailed(f"no connection to {where}: {why}", hint=hint)
         if _has(error, Urllib3Timeout, TimeoutError):
             what = "did not answer in time" if body_sent else "stopped taking bytes"
-            return TimedOut(f"{where} {what}", body_sent=body_sent)
+            return errors.TimedOut(f"{where} {what}", body_sent=body_sent)
         if isinstance(error, rex.ChunkedEncodingError | rex.ContentDecodingError):
-            return ConnectionLost(f"the answer of {where} broke off", body_sent=True)
+            return errors.ConnectionLost(f"the answer of {where} broke off", body_sent=True)
         if _has(error, HTTPException) and not _has(error, RemoteDisconnected):
             hint = f"check {self.option}: its port, and whether a server for HTTP is there"
-            return ConnectionLost(f"the answer of {where} is not HTTP", hint=hint, body_sent=body_sent)
-        return ConnectionLost(f"the connection to {where} broke: {_why(error)}", body_sent=body_sent)
+            return errors.ConnectionLost(f"the answer of {where} is not HTTP", hint=hint, body_sent=body_sent)
+        return errors.ConnectionLost(f"the connection to {where} broke: {why}", body_sent=body_sent)
 
     def tls_cause(self, error: Exception, host: str) -> tuple[str, str]:
         """Return in words why the handshake with `host` failed, and the fix. Raise `UsageError` for a local file."""
         found = next((item for item in reversed(_chain(error)) if isinstance(item, ssl.SSLError)), ssl.SSLError())
-        settings = self._settings
+        settings = self.settings
         if found.reason == "NO_CERTIFICATE_OR_CRL_FOUND":
-            raise UsageError(f"{_bundle(settings)}: the file contains no certificate", hint="give a PEM file")
+            raise errors.UsageError(f"{_bundle(settings)}: the file contains no certificate", hint="give a PEM file")
         if "PEM lib" in str(found):
             cause = f"{settings.given_as('client_cert')}: the file has no certificate with its key"
-            raise UsageError(cause, hint="give a PEM file with both")
+            raise errors.UsageError(cause, hint="give a PEM file with both")
         if isinstance(found, ssl.SSLCertVerificationError):
             return self._distrust(found, host)
         reason = (found.reason or "").replace("_", " ").lower()
@@ -265,12 +254,11 @@ class Http:
             return "the server may require a client certificate", "give one with --client-cert"
         if "protocol version" in reason or "unsupported protocol" in reason:
             return "the server and this machine have no TLS version in common", "have TLS 1.2 or newer enabled there"
+        hint = "check that the server speaks TLS there"
         if "eof" in reason or not reason:
-            hint = (
-                "check that the server speaks TLS there, and whether it requires a client certificate (--client-cert)"
-            )
+            hint += ", and whether it requires a client certificate (--client-cert)"
             return "the server ended the handshake", hint
-        return f"the handshake failed ({reason})", "check that the server speaks TLS there"
+        return f"the handshake failed ({reason})", hint
 
     def _distrust(self, found: ssl.SSLCertVerificationError, host: str) -> tuple[str, str]:
         if found.verify_code in BAD_TIME:
@@ -278,23 +266,23 @@ class Http:
             return cause, "have the certificate renewed, or correct this machine's clock"
         if found.verify_code in BAD_NAME:
             return f"the server's certificate is not for {host}", f"use a name of the certificate in {self.option}"
+        hint = "name {} with --ca-bundle; --insecure gives up the protection"
         if found.verify_code == SELF_SIGNED:
-            hint = "name the certificate itself with --ca-bundle; --insecure gives up the protection"
-            return "the server's certificate is self-signed", hint
+            return "the server's certificate is self-signed", hint.format("the certificate itself")
         why = "" if found.verify_code in UNTRUSTED else f" ({found.verify_message})"
-        where = "" if self.session.verify is True else f": it is not in the file of {_bundle(self._settings)}"
+        where = "" if self.session.verify is True else f": it is not in the file of {_bundle(self.settings)}"
         cause = f"the authority of the server's certificate is unknown{where}{why}"
-        return cause, "name the authority's certificate with --ca-bundle; --insecure gives up the protection"
+        return cause, hint.format("the authority's certificate")
 
-    def _no_proxy_password(self, url: str) -> ProxyUnauthorized:
+    def _no_proxy_password(self, url: str) -> errors.ProxyUnauthorized:
         text = f"the proxy asks for a name and password (407) for {_origin(url)}"
-        return ProxyUnauthorized(text, hint=f"put name and password into {self.proxy_option}")
+        return errors.ProxyUnauthorized(text, hint=f"put name and password into {self.proxy_option}")
 
     def _check_scheme(self, url: str) -> None:
         """Raise `ConnectFailed` if `url` is http, nothing was heard from the server yet, and its port speaks TLS."""
         if url.startswith("http://") and not (self.request_ids.heard or self.session.proxies) and _speaks_tls(url):
             secure = _origin(url).replace("http", "https", 1)
-            failed = ConnectFailed(f"{_origin(url)}: this port speaks TLS: use https", hint=f"use {secure}")
+            failed = errors.ConnectFailed(f"{_origin(url)}: this port speaks TLS: use https", hint=f"use {secure}")
             failed.retryable = False
             raise failed
 
@@ -308,17 +296,9 @@ class Http:
 
 
 def _answer(response: requests.Response, body: object) -> Answer:
-    sent = response.request
-    length = int(sent.headers.get("Content-Length", 0))
-    return Answer(
-        response.status_code,
-        response.headers,
-        body,
-        sent.url or "",
-        sent.headers.get(REQUEST_ID, ""),
-        length,
-        "Authorization" in sent.headers,
-    )
+    own = response.request.headers
+    known = (own.get(REQUEST_ID, ""), int(own.get("Content-Length", 0)), "Authorization" in own)
+    return Answer(response.status_code, response.headers, body, response.request.url or "", *known)
 
 
 @lru_cache(64)
@@ -353,7 +333,7 @@ def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = 
     session.proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else dict(environment)
     trusted = settings.ca_bundle or next(filter(None, map(os.environ.get, CA_VARIABLES)), None)
     if trusted and not os.path.exists(trusted):
-        raise UsageError(f"{_bundle(settings)}: no such file: {trusted}", hint="name a PEM file, or unset it")
+        raise errors.UsageError(f"{_bundle(settings)}: no such file: {trusted}", hint="name a PEM file, or unset it")
     session.verify = str(trusted) if trusted else True
     if settings.insecure:  # the run warns once
         session.verify = False
@@ -454,18 +434,13 @@ def _chain(error: BaseException) -> list[BaseException]:
     chain = [error]
     for item in chain:
         inner = (*item.args, getattr(item, "reason", None), item.__cause__, item.__context__)
-        errors = [x for x in inner if isinstance(x, BaseException) and not isinstance(x, UploaderError)]
-        chain.extend(x for x in errors if not any(x is known for known in chain))
+        foreign = [x for x in inner if isinstance(x, BaseException) and not isinstance(x, errors.UploaderError)]
+        chain.extend(x for x in foreign if not any(x is known for known in chain))
     return chain
 
 
 def _has(error: BaseException, *kinds: type[BaseException]) -> bool:
     return any(isinstance(item, kinds) for item in _chain(error))
-
-
-def _wants_certificate(error: BaseException) -> bool:
-    """Return whether the server asked for a client certificate; with TLS 1.3, after the handshake."""
-    return any("CERTIFICATE_REQUIRED" in str(getattr(item, "reason", "")) for item in _chain(error))
 
 
 def _has_no_tunnel(error: BaseException) -> bool:
@@ -493,3 +468,13 @@ def redirect_target(answer: Answer) -> str | None:
         return urljoin(answer.url, location) if location and 300 <= answer.status < 400 else None
     except ValueError:
         return None
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return `Retry-After` in seconds; None if missing or invalid."""
+    value = headers.get("Retry-After") or ""
+    seconds = whole(value)
+    if seconds is not None:
+        return float(seconds)
+    date = parse_http_date(value)
+    return None if date is None else max(0.0, date - time.time())

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import FailureCode, SkipReason
+from uploader_cli.core.events import Event, FailureCode, SkipReason
+from uploader_cli.core.protocol import TAKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from uploader_cli.core.events import Event
+    from uploader_cli.core.last_heard import LastHeard
     from uploader_cli.core.plan import LocalFile, Refusal
     from uploader_cli.transfer.journal import RunHandle
 
@@ -34,6 +34,7 @@ RUN_ENDING = (
 )
 """Errors that end the run: they concern every file."""
 FORGOTTEN = (FailureCode.CHANGED, FailureCode.VANISHED, FailureCode.INTEGRITY)
+STORE_FAILURES = {"CHECKSUM_MISMATCH": FailureCode.INTEGRITY, TAKEN: FailureCode.EXISTS}
 REFUSED_FOR_GOOD = (413, 415, 422)
 """Refusals of one file's content; any other status may come from a proxy, a portal, a token or a redeploy."""
 
@@ -46,6 +47,8 @@ def ends_run(error: errors.UploaderError) -> bool:
 class Followers(Protocol):
     """The realtime channel, as the transfer sees it. No call may block."""
 
+    last_heard: LastHeard
+
     def follow(self, session: str) -> None:
         """Follow a session that was opened; nothing of it was sent yet."""
 
@@ -56,8 +59,7 @@ class Followers(Protocol):
         """Stop following the session: it is over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The result of one file: the server has stored it, or `error` says why not.
 
     `readable` is where the stored bytes can be read (None: `location`), `checksum` the hex SHA-256 of compared bytes,
@@ -80,18 +82,23 @@ class Outcome:
         """The hex SHA-256 of the file, if it is known."""
         return self.checksum or self.digest
 
-    @property
-    def forgotten(self) -> bool:
-        """True for a file that was refused for good or has changed on disk: its upload can't be resumed."""
-        error = self.error
-        if isinstance(error, errors.AnswerError):
-            return error.status in REFUSED_FOR_GOOD and not error.retryable
-        return error is not None and error.code in FORGOTTEN
+
+def _is_forgotten(error: errors.UploaderError) -> bool:
+    """Return whether the file was refused for good or has changed on disk: its upload can't be resumed."""
+    if isinstance(error, errors.AnswerError):
+        return error.status in REFUSED_FOR_GOOD and not error.retryable
+    return error.code in FORGOTTEN
 
 
 def failed(file: LocalFile, code: FailureCode, message: str, *, retryable: bool = False) -> Outcome:
     """Return the outcome of a file that failed for a reason that no request raised."""
     return Outcome(file, errors.FileFailure(message, code=code, retryable=retryable))
+
+
+def not_stored(file: LocalFile, why: str | None, error: str = "", *, retryable: bool = False) -> Outcome:
+    """Return the outcome of a file that a server failed to store, with the code `error`."""
+    words = f"the server could not store it: {why or 'it gives no reason'}"
+    return failed(file, STORE_FAILURES.get(error, FailureCode.SERVER_FAILED), words, retryable=retryable)
 
 
 def _checksum(sha256: str | None) -> str | None:
@@ -113,8 +120,7 @@ class Ledger:
         self.failures = 0
         self._emit, self._run, self._url_of, self._clock = emit, run, url_of, clock
         self._lock = threading.Lock()
-        self._attempts: dict[int, int] = {}
-        self._began: dict[int, float] = {}
+        self._tried: dict[int, tuple[int, float]] = {}  # attempts, and when the first one began
 
     def admit(self, file: LocalFile) -> None:
         """Add a file."""
@@ -122,32 +128,31 @@ class Ledger:
 
     def attempt(self, file: LocalFile) -> int:
         """Return the number of the current attempt, from 1."""
-        return self._attempts[file.file]
+        return self._tried[file.file][0]
 
     def start(self, file: LocalFile, session: str, name: str, offset: int = 0, *, packed: bool = False) -> None:
         """Begin an attempt at `offset` (bytes) under the server's `name` for the file."""
-        attempt = self._attempts[file.file] = self._attempts.get(file.file, 0) + 1
-        self._began.setdefault(file.file, self._clock())
-        self._emit(ev.FileStarted(file.file, file.path, file.known_size, session, offset, attempt, name, packed))
+        attempts, began = self._tried.get(file.file) or (0, self._clock())
+        self._tried[file.file] = attempts + 1, began
+        self._emit(ev.FileStarted(file.file, file.path, file.known_size, session, offset, attempts + 1, name, packed))
 
     def retry(self, files: Iterable[LocalFile], error: errors.UploaderError, delay: float = 0.0) -> None:
         """Announce another attempt after `delay` seconds, because of `error`."""
         for file in files:
-            if file.file not in self._attempts:
-                continue  # nothing of it was tried yet
-            self._emit(ev.FileRetry(file.file, self.attempt(file) + 1, round(delay, 3), error.code, str(error)))
+            if file.file in self._tried:
+                self._emit(ev.FileRetry(file.file, self.attempt(file) + 1, round(delay, 3), error.code, str(error)))
 
     def end(self, outcomes: Sequence[Outcome]) -> None:
         """Emit the end of each file, and keep or forget what the journal has of those that failed."""
-        bad = [outcome.file for outcome in outcomes if outcome.error is not None]
-        forgotten = [outcome.file for outcome in outcomes if outcome.forgotten]
-        taken = [one.file for one in outcomes if one.error is not None and one.error.code is FailureCode.EXISTS]
-        if forgotten:
-            self._run.forget(forgotten)
-        if taken:
-            self._run.forget(taken, receipts=False)
+        bad = {outcome.file: outcome.error for outcome in outcomes if outcome.error is not None}
         if bad:
-            self._run.release(bad)
+            forgotten = [file for file, error in bad.items() if _is_forgotten(error)]
+            taken = [file for file, error in bad.items() if error.code is FailureCode.EXISTS]
+            if forgotten:
+                self._run.forget(forgotten)
+            if taken:
+                self._run.forget(taken, receipts=False)
+            self._run.release(list(bad))
         for outcome in outcomes:
             if outcome.error is None:
                 self._complete(outcome)
@@ -171,12 +176,12 @@ class Ledger:
     def fail_all(self, error: errors.UploaderError) -> None:
         """End every open file: those with an attempt fail with `error`, the others are skipped."""
         left = list(self.open.values())
-        self.end([Outcome(file, error) for file in left if file.file in self._attempts])
+        self.end([Outcome(file, error) for file in left if file.file in self._tried])
         self.skip_untried()
 
     def skip_untried(self) -> None:
         """Skip every open file without an attempt."""
-        untried = [file for file in list(self.open.values()) if file.file not in self._attempts]
+        untried = [file for file in list(self.open.values()) if file.file not in self._tried]
         self._run.release(untried)
         for file in untried:
             self.skip(file, SkipReason.NOT_TRIED)
@@ -189,7 +194,7 @@ class Ledger:
 
     def _complete(self, outcome: Outcome) -> None:
         file, where = outcome.file, outcome.readable or outcome.location
-        began, attempts = self._began.get(file.file), self._attempts.get(file.file, 1)
+        attempts, began = self._tried.get(file.file) or (1, self._clock())
         if self._close(file):
             self._emit(
                 ev.FileCompleted(
@@ -200,7 +205,7 @@ class Ledger:
                     outcome.location,
                     verified=outcome.verified or outcome.checksum is not None,
                     attempts=attempts,
-                    seconds=round(self._clock() - began, 3) if began is not None else 0.0,
+                    seconds=round(self._clock() - began, 3),
                     checksum=_checksum(outcome.sha256),
                     url=self._url_of(where) if where else None,
                     file_path=outcome.file_path,
@@ -219,8 +224,7 @@ class Ledger:
 
     def _close(self, file: LocalFile) -> bool:
         """Remove the file; False where it is over already."""
-        self._began.pop(file.file, None)
-        self._attempts.pop(file.file, None)
+        self._tried.pop(file.file, None)
         return self.open.pop(file.file, None) is not None
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors
 from uploader_cli.core import packs
-from uploader_cli.core.events import FailureCode, WarningCode
-from uploader_cli.core.protocol import TAKEN, utf8
-from uploader_cli.transfer.bodies import Body, multipart, read_whole
-from uploader_cli.transfer.job import Attempt, Outcome, ends_run
+from uploader_cli.core.events import WarningCode
+from uploader_cli.core.protocol import utf8
+from uploader_cli.transfer.bodies import Body, multipart
+from uploader_cli.transfer.content import sha256_of
+from uploader_cli.transfer.job import Attempt, Outcome, ends_run, not_stored
 from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.journal.reading import pack_position
 from uploader_cli.transfer.retry import FIRST_PROBE, LAST_PROBE, Tries
-from uploader_cli.transfer.tus_job import TusFile
+from uploader_cli.transfer.tus_job import Tus, TusFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from uploader_cli.core.sizes import PackSize
     from uploader_cli.transfer.pool import Job, Worker
     from uploader_cli.transfer.sessions import UploadSession
-    from uploader_cli.transfer.tus_job import Tus
-
-CODES = {"CHECKSUM_MISMATCH": FailureCode.INTEGRITY, TAKEN: FailureCode.EXISTS}
 
 
 class Entry(NamedTuple):
@@ -63,13 +60,13 @@ class Pack:
             context.stop.sleep(_delay(self._tries))
         unread = []
         for file in files:
-            context.stop.check()
+            data = bytearray(file.size)
             try:
-                data = read_whole(file)
+                digest = sha256_of(file, context.stop.check, into=memoryview(data))
             except errors.FileError as error:
                 unread.append(Outcome(file, error))
             else:
-                self._entries.append(Entry(file, data, hashlib.sha256(data, usedforsecurity=False).hexdigest()))
+                self._entries.append(Entry(file, data, digest))
         if unread:
             yield unread
         if self._entries:
@@ -157,20 +154,17 @@ class Pack:
 
     def _outcomes(self, answer: Sequence[PackedFile]) -> list[Outcome]:
         """Return the outcomes; put retryable failures, and all failures of an earlier run, into a new pack."""
-        outcomes, later = [], []
-        earlier = self._sent_before
+        outcomes, later, earlier, retries = [], [], self._sent_before, self._context.settings.retries
         for (file, _, digest), item in zip(self._entries, answer, strict=True):
             if item.stored:
-                outcomes.append(Outcome(file, None, item.server_id, item.location, None, digest, verified=True))
-                continue
-            code = CODES.get(item.error, FailureCode.SERVER_FAILED)
-            words = f"the server could not store it: {item.message or item.error or 'it gives no reason'}"
-            refused = errors.FileFailure(words, code=code, retryable=item.retryable)
-            if earlier or (item.retryable and self._tries < self._context.settings.retries):
-                self._context.ledger.retry([file], refused, 0.0 if earlier else _delay(self._tries + 1))
+                outcome = Outcome(file, None, item.server_id, item.location, None, digest, verified=True)
+            else:
+                outcome = not_stored(file, item.message or item.error, item.error, retryable=item.retryable)
+            if outcome.error is not None and (earlier or (item.retryable and self._tries < retries)):
+                self._context.ledger.retry([file], outcome.error, 0.0 if earlier else _delay(self._tries + 1))
                 later.append(file)
             else:
-                outcomes.append(Outcome(file, refused))
+                outcomes.append(outcome)
         if later:
             self._put(later, self._tries + (not earlier))
         return outcomes

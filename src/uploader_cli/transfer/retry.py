@@ -1,4 +1,4 @@
-"""The retry policy of all protocols: backoff, `Retry-After`, token refresh and outages.
+"""What limits the requests of a run: a stop, `--limit-rate`, the server's rate limit, and the retries.
 
 A rate limit within `--max-wait`, an expired token and an outage use no retry; other retryable errors count against
 `--retries`, from zero after each advance.
@@ -9,21 +9,17 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tenacity import Retrying, retry_if_exception, wait_exponential, wait_random
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import PauseReason
-from uploader_cli.transfer.pacing import DEFAULT_WAIT
+from uploader_cli.core.protocol import whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tenacity import RetryCallState
-
-    from uploader_cli.transfer.pacing import RateBudget, Stop
+    from collections.abc import Callable, Mapping
 
     Report = Callable[[errors.UploaderError, float], None]
 
@@ -32,6 +28,14 @@ T = TypeVar("T")
 BACKOFF = wait_exponential(multiplier=0.5, max=30.0) + wait_random(0, 0.5)
 """Seconds before another attempt: 0.5, 1, 2, … up to 30, and up to 0.5 s of jitter."""
 LEAST_WAIT = 1.0  # least seconds of pause after a 429
+DEFAULT_WAIT = 60.0  # seconds to wait after a 429 that names no time
+CREDIT = 0.2  # seconds of unused time that may be made up for: sleeps overshoot
+GRAIN = 0.05  # seconds of the rate per grant: bursts stay short
+LEAST_GRANT = 32
+MOST_GRANT = 1 << 20
+KEPT_BACK = 5  # calls that polls leave, besides two per session to come (docs/protocol.md, section 2)
+POLL_INTERVAL = 1.0
+PLENTY = 60  # spare calls with which polls come every second; with fewer the interval grows in proportion
 FIRST_PROBE = 0.5  # seconds before the second probe of an unreachable server, then doubled
 LAST_PROBE = 10.0  # most seconds between two probes
 HELD = 0.1  # seconds between two checks for the end of the user's pause
@@ -47,6 +51,125 @@ NEVER_REPEATED = (
 """Errors that the same request would meet again."""
 
 
+class Stop(threading.Event):
+    """A flag that is set once, from any thread."""
+
+    late = False  # whether the deadline was the reason
+
+    def set(self, *, late: bool = False) -> None:
+        """Stop at the next resumable point; the first call says whether the deadline is the reason."""
+        if not self:
+            self.late = late
+        super().set()
+
+    def __bool__(self) -> bool:
+        return self.is_set()
+
+    def check(self) -> None:
+        """Raise `Interrupted` once stopped."""
+        if self.is_set():
+            raise errors.Interrupted("interrupted")
+
+    def sleep(self, seconds: float) -> None:
+        """Wait `seconds`, or raise `Interrupted` as soon as stopped."""
+        self.wait(min(seconds, threading.TIMEOUT_MAX))  # a server may send any number
+        self.check()
+
+
+class Limiter:
+    """Grant bytes at `rate` bytes/s in order (`--limit-rate`; None: at once), and count them."""
+
+    def __init__(
+        self, rate: float | None, sleep: Callable[[float], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`sleep` is `Stop.sleep`: an interrupt ends the wait. No thread waits under the lock."""
+        self._rate, self._sleep, self._clock = rate, sleep, clock
+        self._most = int(min(MOST_GRANT, max(LEAST_GRANT, rate * GRAIN))) if rate else None
+        self._lock = threading.Lock()
+        self._free_at = self._since = clock()
+        self.granted = self._measured = 0
+
+    def __call__(self, wanted: int) -> int:
+        """Wait, and return how many of `wanted` bytes may be sent (0 only for 0)."""
+        granted = wanted if self._most is None else min(wanted, self._most)
+        wait = 0.0
+        with self._lock:
+            self.granted += granted
+            if self._rate and granted:
+                now = self._clock()
+                self._free_at = max(self._free_at, now - CREDIT)
+                wait = self._free_at - now
+                self._free_at += granted / self._rate
+        if wait > 0:
+            self._sleep(wait)
+        return granted
+
+    def measure(self, period: float) -> float | None:
+        """Return the bytes/s since the last measurement; None before `period` seconds have passed."""
+        now, granted = self._clock(), self.granted
+        seconds = now - self._since
+        if seconds < period:
+            return None
+        rate = (granted - self._measured) / seconds
+        self._since, self._measured = now, granted
+        return rate
+
+
+class RateBudget:
+    """Calls left by `X-RateLimit-*` headers, and pauses after a 429, for uploads and polls of a run."""
+
+    sessions_to_come = 0  # planned batch sessions that are not open yet
+    answered = False  # true after the first answer
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, epoch: Callable[[], float] = time.time) -> None:
+        """`clock` measures waits; `epoch` is for the reset time, which is in unix seconds."""
+        self._clock, self._epoch = clock, epoch
+        self._lock = threading.Lock()
+        self._remaining: int | None = None
+        self._reset: float | None = None
+        self._paused_until = self._polls_paused_until = 0.0
+
+    @property
+    def metered(self) -> bool:
+        """True where the server counts calls."""
+        return self._remaining is not None
+
+    def note(self, headers: Mapping[str, str]) -> None:
+        """Read the headers of an answer."""
+        self.answered = True
+        remaining, left = whole(headers.get("X-RateLimit-Remaining")), whole(headers.get("X-RateLimit-Reset"))
+        if remaining is None:
+            return
+        with self._lock:
+            self._remaining = remaining
+            if left is not None:
+                self._reset = self._clock() + max(0.0, left - self._epoch() if left > 1e9 else left)
+
+    def pause(self, seconds: float) -> None:
+        """Pause all calls for `seconds`."""
+        with self._lock:
+            self._paused_until = max(self._paused_until, self._clock() + seconds)
+
+    def pause_polls(self, seconds: float) -> None:
+        """Pause polls for `seconds`."""
+        with self._lock:
+            self._polls_paused_until = max(self._polls_paused_until, self._clock() + seconds)
+
+    def pause_left(self) -> float:
+        """Return the seconds until uploads may call again."""
+        return max(0.0, self._paused_until - self._clock())
+
+    def poll_interval(self) -> float:
+        """Return the seconds between two polls: more as calls run out, then until the reset."""
+        interval, until_reset = POLL_INTERVAL, DEFAULT_WAIT
+        if self._remaining is not None:
+            if self._reset is not None:
+                until_reset = max(POLL_INTERVAL, self._reset - self._clock())
+            spare = self._remaining - (2 * self.sessions_to_come + KEPT_BACK)
+            interval = until_reset if spare <= 0 else max(POLL_INTERVAL, min(PLENTY / spare, until_reset))
+        return max(interval, max(self._paused_until, self._polls_paused_until) - self._clock())
+
+
 def _ignore(_error: errors.UploaderError, _delay: float) -> None:
     pass
 
@@ -56,15 +179,19 @@ def _can_help(error: BaseException) -> bool:
     return isinstance(error, errors.UploaderError) and error.retryable and not isinstance(error, NEVER_REPEATED)
 
 
-def _asked(state: RetryCallState) -> float | None:
-    """Return the `Retry-After` of the last error, in seconds."""
-    error = state.outcome.exception() if state.outcome is not None else None
-    return getattr(error, "retry_after", None)
+def _error(state: RetryCallState) -> Any:
+    """Return the error of the last attempt."""
+    return state.outcome.exception() if state.outcome is not None else None
 
 
 def _delay(state: RetryCallState) -> float:
-    asked = _asked(state)
+    asked = getattr(_error(state), "retry_after", None)
     return BACKOFF(state) if asked is None else float(asked)
+
+
+def pause_after(error: errors.AnswerError) -> float:
+    """Return the seconds of pause after a 429."""
+    return DEFAULT_WAIT if error.retry_after is None else max(LEAST_WAIT, error.retry_after)
 
 
 class Retry:
@@ -85,8 +212,8 @@ class Retry:
         """`refresh()` requests a new token, returns whether there is one; waits are in seconds."""
         self.stop, self.budget, self.retries, self.max_wait = stop, budget, retries, max_wait
         self.wait_for_server, self.refresh_token = wait_for_server, refresh
+        # a cheap call that succeeds when the server answers; None before its first answer
         self.probe: Callable[[], object] | None = None
-        """A cheap call that succeeds when the server answers; None before its first answer."""
         self.overloaded: Callable[[], None] = lambda: None  # called after a 429, a 503 or a timeout
         self.held = False  # True while the user pauses the run: no request with content begins
         self._emit, self._clock = emit, clock
@@ -94,8 +221,7 @@ class Retry:
         self._outage: Future[bool] | None = None
         self._lost: errors.Unreachable | errors.DiskFull | None = None
         self._announced = 0.0
-        self._pause: tuple[PauseReason, float] = (PauseReason.RATE_LIMIT, 0.0)
-        """Reason of the pause, and seconds paused before."""
+        self._pause = (PauseReason.RATE_LIMIT, 0.0)  # its reason, and seconds paused before
         self._warned_of_full = False
         self._policy = Retrying(retry=retry_if_exception(_can_help), wait=_delay, sleep=stop.sleep, reraise=True)
 
@@ -125,14 +251,13 @@ class Retry:
             return self._once(step, on_retry)
 
         def is_enough(state: RetryCallState) -> bool:
-            return state.attempt_number > retries or (_asked(state) or 0.0) > self.max_wait
+            return state.attempt_number > retries or (getattr(_error(state), "retry_after", None) or 0) > self.max_wait
 
-        def report(state: RetryCallState) -> None:
-            if state.outcome is not None and isinstance(error := state.outcome.exception(), errors.UploaderError):
-                on_retry(error, state.upcoming_sleep)
-
-        policy = self._policy.copy(stop=is_enough, before_sleep=report, sleep=sleep or self.stop.sleep)
-        return policy(attempt)
+        return self._policy.copy(
+            stop=is_enough,
+            before_sleep=lambda state: on_retry(_error(state), state.upcoming_sleep),
+            sleep=sleep or self.stop.sleep,
+        )(attempt)
 
     def wait_out_pause(self, sleep: Callable[[float], None] | None = None) -> None:
         """Wait until the user and the rate limit allow calls. Raise what `sleep` raises."""
@@ -291,7 +416,7 @@ class Tries:
         """Return the seconds until the repetition, or None for an error that counts."""
         match error:
             case errors.RateLimited() | errors.DigestPending():
-                delay = DEFAULT_WAIT if error.retry_after is None else max(LEAST_WAIT, error.retry_after)
+                delay = pause_after(error)
                 waited, self._waited = self._waited, self._waited + delay
                 if self._waited > self._retry.max_wait:
                     return None  # before any thread sleeps

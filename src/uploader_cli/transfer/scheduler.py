@@ -10,40 +10,30 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Bottleneck, bottleneck
 from uploader_cli.core.events import RunPaused, RunResumed, WarningCode
-from uploader_cli.core.plan import ASSUMED, SESSION_FILES, Limits, LocalFile, Planner, plan_sessions, refusal
+from uploader_cli.core.plan import SESSION_FILES, Limits, LocalFile, PlannedSession, Planner, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
 from uploader_cli.transfer.batch import BatchSession, Flow
 from uploader_cli.transfer.checks import Checks
-from uploader_cli.transfer.digests import Digests
-from uploader_cli.transfer.job import Ledger
-from uploader_cli.transfer.pacing import Limiter
 from uploader_cli.transfer.pack import tus_jobs
-from uploader_cli.transfer.pool import Pool, Step, Worker
+from uploader_cli.transfer.pool import Job, Pool, Step, Worker
 from uploader_cli.transfer.sessions import Context, UploadSession, check_lengths, choose, first_contact, new_session
 from uploader_cli.transfer.tus import TusClient
-from uploader_cli.transfer.tus_job import Tus
+from uploader_cli.transfer.tus_job import Tus, TusFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from uploader_cli.core.events import Event
-    from uploader_cli.core.last_heard import LastHeard
-    from uploader_cli.core.plan import PlannedSession
     from uploader_cli.core.tus import Capabilities
-    from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Followers, Outcome
     from uploader_cli.transfer.journal import Claim, RunHandle
-    from uploader_cli.transfer.pacing import Stop
-    from uploader_cli.transfer.pool import Job
     from uploader_cli.transfer.sessions import Opened
-    from uploader_cli.transfer.tus_job import TusFile
 
 AHEAD = 2 * SESSION_FILES  # most files in progress: the next session is ready before one ends
 GROUP = 64  # files that a worker checks and claims at once
@@ -72,12 +62,23 @@ class Supply(Protocol):
 class Engine:
     """Sends the files of a run, or has them sent: how it begins, and how it ends early."""
 
-    def __init__(self, context: Context, api: Api, announce: Callable[[str, int], None]) -> None:
-        """`announce(protocol, jobs)` is called once, before any event of a file or a session."""
-        self._context, self._settings = context, context.settings
-        self._api, self._stop, self._ledger = api, context.stop, context.ledger
-        self._announce, self._announced = announce, False
-        api.retry.wait_for_server = context.settings.wait_for_server
+    def __init__(
+        self,
+        api: Api,
+        followers: Followers,
+        run: RunHandle,
+        *,
+        remember: Callable[[Limits], None],
+        announce: Callable[[str, int], None] = lambda _protocol, _jobs: None,
+    ) -> None:
+        """`remember(limits)` keeps the server's limits for a later dry run.
+
+        `announce(protocol, jobs)` is called once, before any event of a file or a session.
+        """
+        self._api, self._settings, self._context = api, api.settings, Context(api, followers, run)
+        self._stop, self._ledger, self._emit = self._context.stop, self._context.ledger, self._context.emit
+        self._remember, self._announce = remember, announce
+        api.retry.wait_for_server = api.settings.wait_for_server
 
     def run(self, supply: Supply) -> errors.UploaderError | None:
         """Send all files. Return the error that ended the run early, if any. Every file ends exactly once."""
@@ -103,9 +104,8 @@ class Engine:
         raise NotImplementedError
 
     def _begin(self) -> None:
-        if not self._announced:
-            self._announced = True
-            self._announce(*self._shape)
+        announce, self._announce = self._announce, lambda _protocol, _jobs: None
+        announce(*self._shape)
 
     def _fail_rest(self, supply: Supply, error: errors.UploaderError) -> None:
         """End the run, also for files that the walk has not found yet."""
@@ -139,41 +139,15 @@ class Scheduler(Engine):
     """Send files, in as many sessions as the server's limits require."""
 
     def __init__(
-        self,
-        api: Api,
-        settings: Settings,
-        emit: Callable[[Event], None],
-        followers: Followers,
-        last_heard: LastHeard,
-        stop: Stop,
-        *,
-        run: RunHandle,
-        remember: Callable[[Limits], None],
-        announce: Callable[[str, int], None] = lambda _protocol, _jobs: None,
-        chunk: ChunkSize | None = None,
+        self, api: Api, followers: Followers, run: RunHandle, *, chunk: ChunkSize | None = None, **how: Any
     ) -> None:
-        """`remember(limits)` keeps the limits for a later dry run."""
-        self._traffic = Limiter(settings.limit_rate, stop.sleep)
-        context = Context(
-            settings,
-            emit,
-            followers,
-            last_heard,
-            stop,
-            api.retry,
-            Ledger(emit, run, api.url_of),
-            run,
-            self._traffic,
-            Digests(stop.check) if settings.hashes else None,
-        )
-        super().__init__(context, api, announce)
-        self._remember = remember
-        self._chunk = chunk or ChunkSize(settings.chunk_size, None, settings.chunk_rule)
-        self._limits = ASSUMED
+        """`chunk` is the size of chunks; `how` are the arguments of `Engine`."""
+        super().__init__(api, followers, run, **how)
+        self._chunk = chunk or ChunkSize(self._settings.chunk_size, None, self._settings.chunk_rule)
         self._tus: Capabilities | None = None
         self._packs: PackSize | None = None
         self._opened: Opened | None = None
-        self._pool = Pool(settings.jobs, self._make_worker)
+        self._pool = Pool(self._settings.jobs, self._make_worker)
         self._flow = Flow()
         self._blocked: deque[LocalFile] = deque()  # files that a proxy blocks, to be sent in batch mode
         self._patch_blocked = False
@@ -190,14 +164,14 @@ class Scheduler(Engine):
             cpu=time.process_time() - self._cpu_before,
             seconds=seconds,
             round_trip=self._api.request_ids.round_trip,
-            limited=self._traffic.granted / max(1e-3, seconds) / limit if limit else None,
+            limited=self._context.throttle.granted / max(1e-3, seconds) / limit if limit else None,
         )
 
     def toggle_pause(self) -> None:
         """Begin no request with content until this is called again; those being sent are completed."""
         held = self._context.retry.held = not self._context.retry.held
         self._pool.hold(on=held)
-        self._context.emit(RunPaused() if held else RunResumed())
+        self._emit(RunPaused() if held else RunResumed())
 
     def change_jobs(self, step: int) -> int:
         """Change the number of jobs and return it; `--jobs auto` no longer does."""
@@ -221,7 +195,7 @@ class Scheduler(Engine):
             self._existing = supply.ahead[0].upload_url
         limits, self._opened = first_contact(self._context, self._api, supply.ahead, self._existing)
         if limits is not None:
-            self._limits = limits
+            self._context.limits = limits
             self._remember(limits)
         self._context.retry.probe = self._probe
         self._tus = choose(self._settings, self._api.tus)
@@ -230,7 +204,7 @@ class Scheduler(Engine):
             self._pool.auto = None
         else:
             self._context.retry.overloaded = self._pool.overloaded
-            self._limits = replace(self._limits, empty_files=True)
+            self._context.limits = replace(self._context.limits, empty_files=True)
             try:
                 checksum = self._tus.checksum(self._settings.checksum)
             except ValueError as error:
@@ -242,7 +216,8 @@ class Scheduler(Engine):
                 self._packs = PackSize(self._api.packs, self._settings.chunk_size, self._pool.most)
                 self._pool.resized = self._packs.share
         self._begin()
-        self._checks = Checks(self._context, self._limits, self._api.lookups)
+        self._context.lookups = self._api.lookups
+        self._checks = Checks(self._context)
         try:
             self._plan(supply, early)
             while not self._pool.at_rest:
@@ -298,7 +273,7 @@ class Scheduler(Engine):
 
     def _plan(self, supply: Supply, early: LocalFile | None) -> None:
         """Queue jobs until the walk has ended and all files are planned. Raise what ends the run."""
-        planner = Planner(self._limits)
+        planner = Planner(self._context.limits)
         checking: deque[Future[list[tuple[LocalFile, Claim]]]] = deque()
 
         def check(files: list[LocalFile], pack: bool) -> None:
@@ -344,7 +319,7 @@ class Scheduler(Engine):
 
     def _accept(self, file: LocalFile, groups: Groups) -> None:
         self._ledger.admit(file)
-        refused = refusal(file, self._limits)
+        refused = refusal(file, self._context.limits)
         if refused is None:
             groups.add(file)
         else:
@@ -363,16 +338,14 @@ class Scheduler(Engine):
             self._put(files, category, None)
 
     def _put(self, files: Sequence[LocalFile], category: str, opened: Session | None) -> None:
-        context, limits, claims = self._context, self._limits, [self._claims.pop(file.file) for file in files]
+        context, claims = self._context, [self._claims.pop(file.file) for file in files]
         if self._tus is None:
-            job = BatchSession(context, files, limits, self._flow, category=category, opened=opened)
-            self._api.budget.sessions_to_come += 1
-            self._pool.put([job])
+            self._put_batch(files, category, opened)
             return
         if self._settings.foreign:
             opened = Session("", "", None)
         made = opened or new_session(context, self._api, category, len(files))
-        session = UploadSession(context, made, limits, len(files))
+        session = UploadSession(context, made, len(files))
         session.begin()
         if session.id:
             context.followers.body_sent(session.id)
@@ -392,11 +365,14 @@ class Scheduler(Engine):
         if self._blocked:
             self._stop.sleep(PATIENCE)
         files = [self._blocked.popleft() for _ in range(len(self._blocked))]
-        for planned in plan_sessions(files, self._limits):
-            category = planned.category or self._settings.category
-            self._api.budget.sessions_to_come += 1
-            self._pool.put([BatchSession(self._context, planned.files, self._limits, self._flow, category=category)])
+        for planned in plan_sessions(files, self._context.limits):
+            self._put_batch(planned.files, planned.category or self._settings.category, None)
         yield from ()
+
+    def _put_batch(self, files: Sequence[LocalFile], category: str, opened: Session | None) -> None:
+        self._api.budget.sessions_to_come += 1
+        job = BatchSession(self._context, files, self._flow, category=category, opened=opened)
+        self._pool.put([job])
 
     def _wait(self, ready: Callable[[], bool]) -> None:
         with self._pool.changed:
@@ -407,4 +383,4 @@ class Scheduler(Engine):
         self._stop.check()
         if self._pool.fatal is not None:
             raise self._pool.fatal
-        self._pool.adapt(self._traffic)
+        self._pool.adapt(self._context.throttle)

@@ -4,51 +4,43 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors
 from uploader_cli.core.events import RunWarning, SessionCreated, SessionFinished, SkipReason, WarningCode
-from uploader_cli.core.plan import ASSUMED, endless, plan_sessions, refusal
+from uploader_cli.core.plan import ASSUMED, Limits, LocalFile, endless, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.tus import Capabilities
-from uploader_cli.transfer.bodies import ignore_read
+from uploader_cli.transfer.content import Digests, ignore_read
+from uploader_cli.transfer.job import Followers, Ledger
+from uploader_cli.transfer.retry import Limiter
 from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from uploader_cli.core.events import Event
-    from uploader_cli.core.last_heard import LastHeard
-    from uploader_cli.core.plan import Limits, LocalFile
+    from uploader_cli.core.packs import LookupOffer
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.bodies import OnRead
-    from uploader_cli.transfer.digests import Digests
-    from uploader_cli.transfer.job import Followers, Ledger
+    from uploader_cli.transfer.content import OnRead
     from uploader_cli.transfer.journal import RunHandle
-    from uploader_cli.transfer.pacing import Stop
-    from uploader_cli.transfer.retry import Retry
 
 
 FIRST_CONTACT_RETRIES = 2  # retries of the first call: a wrong address is reported soon
 
 
-@dataclass(frozen=True, slots=True)
 class Context:
-    """What every job of a run uses. `throttle(wanted)` returns how many bytes may be sent now."""
+    """What every job of a run uses."""
 
-    settings: Settings
-    emit: Callable[[Event], None]
-    followers: Followers
-    last_heard: LastHeard
-    stop: Stop
-    retry: Retry
-    ledger: Ledger
-    run: RunHandle
-    throttle: Callable[[int], int]
-    digests: Digests | None = None  # None unless a digest of each file is wanted
-    sessions: set[UploadSession] = field(default_factory=set)  # open sessions
+    def __init__(self, api: Api, followers: Followers, run: RunHandle) -> None:
+        self.settings, self.followers, self.run = api.settings, followers, run
+        self.emit, self.retry, self.stop = api.emit, api.retry, api.retry.stop
+        self.ledger = Ledger(api.emit, run, api.url_of)
+        self.throttle = Limiter(api.settings.limit_rate, self.stop.sleep)
+        self.digests = Digests(self.stop.check) if api.settings.hashes else None
+        self.sessions: set[UploadSession] = set()  # open sessions
+        self.limits = ASSUMED
+        self.lookups: LookupOffer | None = None
 
     @property
     def on_read(self) -> OnRead:
@@ -175,9 +167,9 @@ class UploadSession:
     Thread-safe; each call passes its own `Api`. No lock is taken during a call.
     """
 
-    def __init__(self, context: Context, session: Session, limits: Limits, files: int) -> None:
+    def __init__(self, context: Context, session: Session, files: int) -> None:
         """`files` is the number of its files."""
-        self.id, self.category, self.limits = session.session_id, session.category, limits
+        self.id, self.category = session.session_id, session.category
         self._context, self._left = context, files
         self._failures = self._given_up = 0
         self._lock = threading.Lock()
@@ -186,10 +178,9 @@ class UploadSession:
 
     def begin(self) -> None:
         """Report the session and follow its progress."""
-        self._open = True
-        self._context.sessions.add(self)
+        self._open, context = True, self._context
+        context.sessions.add(self)
         if self.id:
-            context = self._context
             if self.category == context.settings.category:  # only such a session can be resumed
                 context.run.session_opened(self.id)
             context.emit(SessionCreated(self.id, self.category, self._left))
@@ -224,21 +215,20 @@ class UploadSession:
             leads = self._renewed is None
             renewed = self._renewed = self._renewed or threading.Event()
         context = self._context
-        if not leads:
-            while not renewed.wait(0.1):
-                context.stop.check()
-            return self.id != lost
-        try:
-            made = new_session(context, api, self.category, max(1, self._left))
-            text = f"session {lost} is gone on the server: continuing in {made.session_id}"
-            context.warn(WarningCode.SESSION_LOST, text)
-            context.run.session_closed(lost)
-            self._leave("lost")
-            self.id = made.session_id
-            self.begin()
-        finally:
-            renewed.set()
-        return True
+        if leads:
+            try:
+                made = new_session(context, api, self.category, max(1, self._left))
+                text = f"session {lost} is gone on the server: continuing in {made.session_id}"
+                context.warn(WarningCode.SESSION_LOST, text)
+                context.run.session_closed(lost)
+                self._leave("lost")
+                self.id = made.session_id
+                self.begin()
+            finally:
+                renewed.set()
+        while not renewed.wait(0.1):
+            context.stop.check()
+        return self.id != lost
 
     def abandon(self, status: str) -> None:
         """Report the end of a run in the middle of the session; a resumed run may join it."""
@@ -258,7 +248,7 @@ class UploadSession:
 
     def _close(self, api: Api) -> None:
         context = self._context
-        if self.limits.relative_paths:
+        if context.limits.relative_paths:
             try:
                 context.retry.run(lambda: api.finish(self.id, self._given_up))
             except errors.Interrupted:

@@ -10,13 +10,12 @@ from uploader_cli import errors
 from uploader_cli.core.protocol import error_code, error_sentence, whole
 from uploader_cli.core.tus import VERSION, Capabilities, below, capabilities_of, encode_metadata, place, unknown_upload
 from uploader_cli.settings import mask
-from uploader_cli.transfer.api import answer_error, is_blocked, is_tus, not_an_upload_server
+from uploader_cli.transfer.api import Api, answer_error, is_blocked, is_tus, not_an_upload_server
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer, redirect_target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.bodies import Body
 
 REDIRECTS = 3  # most 307 and 308 in a row

@@ -8,17 +8,17 @@ import threading
 import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TYPE_CHECKING
+from functools import cached_property, partial
+from typing import IO, TYPE_CHECKING
 from urllib.parse import urljoin
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.codes import FailureCode
-from uploader_cli.core.plan import ENDLESS
+from uploader_cli.core.plan import ENDLESS, LocalFile
 from uploader_cli.core.protocol import TAKEN, utf8
-from uploader_cli.core.sizes import FIRST_CHUNK
-from uploader_cli.core.tus import LARGE, LARGE_AND_FAR, LEAST_PART, checksum_header, chunk_length
+from uploader_cli.core.sizes import FIRST_CHUNK, ChunkSize
+from uploader_cli.core.tus import LARGE, LARGE_AND_FAR, LEAST_PART, Capabilities, checksum_header, chunk_length
 from uploader_cli.core.tus import parts as cut
 from uploader_cli.transfer.bodies import (
     IN_MEMORY,
@@ -27,25 +27,17 @@ from uploader_cli.transfer.bodies import (
     HashedChunks,
     Piece,
     content_type,
-    ignore_read,
-    open_unchanged,
+    metadata_of,
 )
-from uploader_cli.transfer.content import PATIENCE, Stream
+from uploader_cli.transfer.content import PATIENCE, Stream, ignore_read, open_unchanged
 from uploader_cli.transfer.job import Outcome, ends_run, failed
-from uploader_cli.transfer.journal import ClaimState, PendingPart, PendingUpload
-from uploader_cli.transfer.metadata import metadata_of
-from uploader_cli.transfer.pool import Step
+from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
+from uploader_cli.transfer.pool import Pool, Step, Worker
 from uploader_cli.transfer.retry import Tries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from typing import IO
 
-    from uploader_cli.core.plan import LocalFile
-    from uploader_cli.core.sizes import ChunkSize
-    from uploader_cli.core.tus import Capabilities
-    from uploader_cli.transfer.journal import Claim
-    from uploader_cli.transfer.pool import Pool, Worker
     from uploader_cli.transfer.sessions import Context, UploadSession
     from uploader_cli.transfer.tus import Position, TusClient
 
@@ -93,10 +85,6 @@ class Tus:
         return 1 + idle if self.chunk.capped and size >= LARGE else 1
 
 
-class PartStopped(errors.UploaderError):
-    """Another part of the file has failed."""
-
-
 class TusFile:
     """Send one file, in one upload or in parts that are joined. `claim` is its state in the journal.
 
@@ -110,13 +98,13 @@ class TusFile:
         self.resumes = claim.state not in (ClaimState.NEW, ClaimState.CHANGED)
         self.parts: list[Part] = []
         self.error: BaseException | None = None  # the first failure of a part: it stops the others
-        self._tus, self._context, self._stop = tus, tus.context, tus.context.retry.stop
+        self._tus, self._context = tus, tus.context
         # An upload that a service created is never deleted.
         self._outdated = claim.outdated.urls if claim.outdated is not None and not file.upload_url else ()
         self._upload = claim.upload or PendingUpload("")
         self.server_id = self._upload.server_id  # from the answer to the creation
         self._foreign = tus.context.settings.foreign  # without upload keys; joined parts remain
-        self._metadata: dict[str, str] | None = None  # that of `--metadata`
+        self.has_keys = not tus.context.settings.preset  # the service of a preset may not know metadata
         self._begun, self._left = False, 0
         self._most_confirmed = self._most_sent = 0
         self._lock = threading.RLock()
@@ -180,9 +168,8 @@ class TusFile:
     def _send(self, worker: Worker) -> Position | None:
         """Return the complete upload; None where its parts have become jobs."""
         tus, run, file, upload, session = self._tus, self._context.run, self.file, self._upload, self.session.id
-        whole = self.resumes or file.upload_url or file.once
-        idle = tus.pool.idle if run.secret is None else 0  # another process would not find the parts
-        count = 1 if whole else tus.parts(file.size, idle, worker.api.request_ids.round_trip)
+        whole = self.resumes or file.upload_url or file.once or run.secret  # another process would not find parts
+        count = 1 if whole else tus.parts(file.size, tus.pool.idle, worker.api.request_ids.round_trip)
         sizes, parts = [size for _, size in cut(file.size, count)], upload.parts
         if len(sizes) > 1:
             self._upload, parts = run.creating(file, session), run.split(file, sizes)
@@ -268,47 +255,40 @@ class TusFile:
     def metadata(self, part: Part | None = None) -> dict[str, str]:
         """Return the metadata of the file, or of a part (docs/protocol.md, section 7)."""
         file, session = self.file, {"sessionId": self.sent_to} if self.sent_to else {}
-        if part is None or part.index is None:
-            if not self.has_keys:
-                return self._own_metadata()
-            named = {"filename": utf8(file.name), "filetype": content_type(file.name)}
-            named |= {"relativePath": utf8(file.relative_path), "lastModified": str(file.mtime_ns // 1_000_000)}
-            if self._context.settings.if_exists == "fail":
-                named["ifExists"] = "fail"
-            return {"uploadKey": self._upload.upload_key} | named | session | self._own_metadata()
-        if self._foreign:
-            return session
-        place = {"finalLength": str(file.size), "partOffset": str(part.start)}
-        return {"finalKey": self._upload.upload_key} | place | session
-
-    @property
-    def has_keys(self) -> bool:
-        """Whether uploads have a key; a service with a preset gets no metadata that it does not know."""
-        return not self._context.settings.preset
+        if part is not None and part.index is not None:
+            if self._foreign:
+                return session
+            place = {"finalLength": str(file.size), "partOffset": str(part.start)}
+            return {"finalKey": self._upload.upload_key} | place | session
+        if not self.has_keys:
+            return self._own_metadata
+        named = {"filename": utf8(file.name), "filetype": content_type(file.name)}
+        named |= {"relativePath": utf8(file.relative_path), "lastModified": str(file.mtime_ns // 1_000_000)}
+        if self._context.settings.if_exists == "fail":
+            named["ifExists"] = "fail"
+        return {"uploadKey": self._upload.upload_key} | named | session | self._own_metadata
 
     def id_in(self, answer: Position) -> str | None:
         """Return the server's ID of the file from the headers of an answer."""
         own = self._context.settings.id_header
         return next(filter(None, map(answer.headers.get, (own,) if own else ID_HEADERS)), None)
 
+    @cached_property
     def _own_metadata(self) -> dict[str, str]:
-        if self._metadata is None:
-            templates = self._context.settings.metadata
-            self._metadata = metadata_of(self.file, templates, self.check) if templates else {}
-        return self._metadata
+        return metadata_of(self.file, self._context.settings.metadata, self.check)
 
     def check(self) -> None:
-        """Raise `Interrupted`, or `PartStopped` once another part has failed."""
-        self._stop.check()
+        """Raise `Interrupted` once the run is stopped or another part has failed."""
+        self._context.retry.stop.check()
         if self.error is not None:
-            raise PartStopped("another part of the file failed")
+            raise errors.Interrupted("another part of the file failed")
 
     def sleep(self, seconds: float) -> None:
         """Wait; raise as `check` does."""
         while seconds > 0:
             self.check()
             step = min(TICK, seconds) if len(self.parts) > 1 else seconds
-            self._stop.sleep(step)
+            self._context.retry.stop.sleep(step)
             seconds -= step
         self.check()
 
@@ -470,11 +450,9 @@ class Part:
         created = self._client.create(length, metadata, body=body, checksum=checksum, partial=partial)
         self.url = created.url
         job.server_id = job.id_in(created)
-        if partial:
-            self._run.update(job.file, part=self.index, url=created.url)
-        elif not self._tus.in_one_request(self.size):  # such a file is found again by its key
-            known = {"url": created.url, "server_id": job.server_id} if job.server_id else {"url": created.url}
-            self._run.update(job.file, part=None, **known)
+        if partial or not self._tus.in_one_request(self.size):  # a file in one request is found again by its key
+            known = {"server_id": job.server_id} if job.server_id and not partial else {}
+            self._run.update(job.file, part=self.index, url=created.url, **known)
         offset = created.offset if created.offset is not None or size else 0
         if offset is None:
             return
@@ -540,7 +518,7 @@ class Part:
         patience = PATIENCE if chunk.least == 1 else math.inf  # a server with a rule takes whole chunks only
         self._data = stream.chunk(offset, self._tus.chunk_in_memory, self._job.check, patience)
         self._on_read(self._job.file, offset, self._data)
-        if offset + len(self._data) > (most := self._job.session.limits.max_file_size):
+        if offset + len(self._data) > (most := self._tus.context.limits.max_file_size):
             raise errors.FileFailure(f"exceeds the server's limit of {most} bytes", code=FailureCode.REFUSED_SIZE)
         self.size = ENDLESS if stream.length is None else stream.length
         return len(self._data)

@@ -31,8 +31,8 @@ from troubles import (
     wrong_clock,
 )
 
+from uploader_cli.checks.check import Verdict
 from uploader_cli.checks.doctor import context, network, server
-from uploader_cli.checks.result import Verdict
 from uploader_cli.exit_status import Exit
 from uploader_server.faults import Answer
 

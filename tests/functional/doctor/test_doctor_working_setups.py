@@ -13,9 +13,9 @@ from relays import http_proxy
 from serving import running_server
 from troubles import doctor, step, tls_relay
 
+from uploader_cli.checks.check import Verdict
 from uploader_cli.checks.doctor import server
 from uploader_cli.checks.doctor.report import as_json
-from uploader_cli.checks.result import Verdict
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings import Layer, Source
 from uploader_server.http.auth import issue_token

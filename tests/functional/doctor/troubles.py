@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import trustme
 
-    from uploader_cli.checks.result import Report, Result
+    from uploader_cli.checks.check import Report, Result
 
 UNKNOWN = "11111111-1111-4111-8111-111111111111"
 

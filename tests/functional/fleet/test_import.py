@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import json
 import logging
 import os
 import random
@@ -16,6 +17,7 @@ from command import Done, start, uploader
 from distributed import Client, LocalCluster
 from following import ended, read_until
 from patience import ROOM
+from prometheus_client.parser import text_string_to_metric_families
 from serving import running_server
 
 from uploader_cli import UsageError, upload
@@ -101,29 +103,49 @@ def test_same_command_continues_after_ctrl_c(cluster: Client, bundled: EmbeddedS
     first = ended(process, seen, signal.SIGINT)
     assert first.code == 130
     assert time.monotonic() - began < 2 * ROOM
-    second = uploader(*line, home=tree.parent)
+    second = uploader(*line, "--metrics-file", "m.prom", home=tree.parent)
     assert second.code == 0
     assert len(first.of("file.completed")) + len(second.of("file.completed")) == SMALL + 1
     assert ends(second) == SMALL + 1
     (large,) = [event for event in second.of("file.started") if event["path"].endswith("a-large.bin")]
     assert large["offset"] >= 2 << 20
+    sent = sum(event["size"] for event in second.of("file.completed")) - large["offset"]
+    assert metrics(tree.parent / "m.prom")["sent_bytes_total"] == sent
     check_stored(bundled, tree)
 
 
 def test_429_to_one_worker_pauses_all(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
+    """Reports and metrics have the sums over all workers."""
     (tree / "a-large.bin").unlink()
     for path in (tree / "below").iterdir():
         path.write_bytes(random.Random(path.name).randbytes(8000))
     bundled.faults.next_answers("POST", PACKS, [None, None, Answer(429, {"Retry-After": "2"})])
-    options = ("--limit-rate", "2M", "--chunk-size", "64K", "--report", tree.parent / "report.json")
+    outputs = ("--report", "run.json", "--report", "run.html", "--metrics-file", "m.prom")
+    options = ("--limit-rate", "2M", "--chunk-size", "64K", *outputs)
     done = uploader("import", tree, "--on", on(cluster), "-s", bundled.url, "--json", *options, home=tree.parent)
     assert (done.code, done.finished["completed"]) == (0, SMALL)
     assert [event["code"] for event in done.of("warning")] == ["rate_limited"]
     packs = [request for request in bundled.faults.requests if request.path == PACKS]
     assert [request.status for request in packs].count(429) == 1
     assert max(after.time - before.time for before, after in pairwise(packs)) >= 1.0
-    assert (tree.parent / "report.json").stat().st_size > 0
+    report, found = json.loads((tree.parent / "run.json").read_text()), metrics(tree.parent / "m.prom")
+    assert report["counts"]["completed"] == found["files_total completed"] == sum(report["timeline"]["files"]) == SMALL
+    assert report["bytes"] == found["completed_bytes_total"] == found["sent_bytes_total"] == 8000 * SMALL
+    assert report["metrics"]["calls"] == found["requests_total"] == len(bundled.faults.requests)
+    assert report["metrics"]["failed_calls"] == found["failed_requests_total"] == 1
+    answered = sum(report["latency_histogram"]["counts"])
+    assert answered == found["request_duration_seconds_count"] == len(bundled.faults.requests) - len(packs)
+    assert f"{SMALL} files uploaded" in (tree.parent / "run.html").read_text()
     check_stored(bundled, tree)
+
+
+def metrics(path: Path) -> dict[str, float]:
+    """Return the values of a metrics file, by the names without prefix and the outcome."""
+    return {
+        " ".join([sample.name.removeprefix("uploader_run_"), sample.labels.get("outcome", "")]).strip(): sample.value
+        for family in text_string_to_metric_families(path.read_text())
+        for sample in family.samples
+    }
 
 
 def test_token_does_not_travel(cluster: Client, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from serving import running_server
 
 from uploader_cli import Settings
-from uploader_cli.checks.result import BROKEN, Report
+from uploader_cli.checks.check import BROKEN, Report
 from uploader_cli.checks.smoke import CHECKS, OF_ENDPOINTS, chosen, run_checks
 from uploader_cli.checks.smoke.site import Site
 from uploader_server.http.middleware import Router
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from uploader_cli.checks.result import Result
+    from uploader_cli.checks.check import Result
     from uploader_server.serving import EmbeddedServer
 
 

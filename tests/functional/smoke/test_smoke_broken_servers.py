@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from broken import Broken, Call, Reply, failed, smoke
 
-from uploader_cli.checks.result import Verdict
+from uploader_cli.checks.check import Verdict
 from uploader_cli.checks.smoke import CHECKS, live
 from uploader_cli.checks.smoke.report import check_json
 from uploader_server.batch.intake import Intake

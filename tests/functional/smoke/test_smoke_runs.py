@@ -12,7 +12,7 @@ from relays import http_proxy, tls_front
 from serving import running_server
 
 from uploader_cli import Settings
-from uploader_cli.checks.result import Verdict
+from uploader_cli.checks.check import Verdict
 from uploader_cli.checks.smoke import CHECKS, OF_ENDPOINTS, run_checks
 from uploader_cli.checks.smoke.site import Site
 from uploader_cli.exit_status import Exit
@@ -22,7 +22,7 @@ from uploader_server.http.auth import issue_token
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from uploader_cli.checks.result import Report, Result
+    from uploader_cli.checks.check import Report, Result
     from uploader_server.serving import EmbeddedServer
 
 SECRET = "a secret of this test that is long enough"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,42 @@ def test_source_without_size_or_version_fails(
     assert "neither an ETag nor a modification time" in receipt.message
 
 
+def test_directory_that_can_not_be_listed_is_a_failure(
+    server: EmbeddedServer, memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.pipe({"/tree/a.bin": b"a", "/tree/below/closed/b.bin": b"b", "/tree/below/c.bin": b"c"})
+    ls = MemoryFileSystem.ls
+
+    def refuse(self: MemoryFileSystem, path: str, detail: bool = True, **how: Any) -> Any:
+        if path.endswith("closed"):
+            raise PermissionError("access denied")
+        return ls(self, path, detail=detail, **how)
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", refuse)
+    result = upload("memory://tree", server=server.url, include=["*.bin"])
+    assert [(one.path, one.code) for one in result.receipts if one.code] == [
+        ("memory://tree/below/closed", "unreadable")
+    ]
+    assert stored(server) == {"tree/a.bin": b"a", "tree/below/c.bin": b"c"}
+
+
+def test_milliseconds_of_a_listing_are_no_change(
+    server: EmbeddedServer, memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some servers of S3 give them in listings, and whole seconds with a file."""
+    memory.pipe({"/tree/a.bin": b"a"})
+    found = {"name": "/tree/a.bin", "type": "file", "size": 1, "ETag": "tag"}
+    info = MemoryFileSystem.info
+
+    def of_file(self: MemoryFileSystem, path: str, **how: Any) -> Any:
+        return {**found, "LastModified": "2026-01-01T00:00:00Z"} if path.endswith("bin") else info(self, path, **how)
+
+    monkeypatch.setattr(MemoryFileSystem, "info", of_file)
+    listed = {**found, "LastModified": "2026-01-01T00:00:00.123Z"}
+    monkeypatch.setattr(MemoryFileSystem, "ls", lambda *_arguments, **_how: [listed])
+    assert upload("memory://tree", server=server.url).ok
+
+
 def test_files_of_a_zip_archive_and_a_list_of_urls(server: EmbeddedServer, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
         archive.writestr("in/a.txt", b"a" * 1000)
@@ -97,6 +134,14 @@ def test_files_of_a_zip_archive_and_a_list_of_urls(server: EmbeddedServer, tmp_p
     done = uploader("upload", "--from-file", "list.jsonl", "-s", server.url, home=tmp_path)
     assert done.code == 0, done.err
     assert stored(server) == {"some.zip/in/a.txt": b"a" * 1000, "b.txt": b"b", "c": b"a" * 1000}
+
+
+def test_missing_fsspec_is_named(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    monkeypatch.setattr("uploader_cli.extras.find_spec", lambda _name: None)
+    with pytest.raises(UsageError, match="s3://bucket/a needs fsspec, which is not installed") as raised:
+        upload("s3://bucket/a", server=server.url)
+    assert raised.value.hint.startswith("pip install 'fsspec>=")
 
 
 @pytest.mark.parametrize(

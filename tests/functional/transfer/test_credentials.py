@@ -9,10 +9,11 @@ import pytest
 from raw_server import Peer, RawServer
 
 from uploader_cli import errors
+from uploader_cli.core.packs import LookedUp
 from uploader_cli.settings import Header, Settings
-from uploader_cli.transfer.api import Api, LookedUp
+from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.http import Http, make_session
-from uploader_cli.transfer.pacing import Stop
+from uploader_cli.transfer.retry import Stop
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.wire import Sockets
 
@@ -114,7 +115,7 @@ def bytes_of_a_stored_file(hosts: Hosts) -> None:
 
 
 def redirected_realtime_call(hosts: Hosts) -> None:
-    with make_session(hosts.api._settings, Sockets()) as session:
+    with make_session(hosts.api.settings, Sockets()) as session:
         session.get(f"{hosts.home.url}/moved", headers=hosts.api.authorization(), timeout=9)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -154,14 +153,14 @@ def test_resume_after_a_stored_pack_sends_no_byte(sending: Sending) -> None:
 
 
 def test_file_that_changes_before_its_pack_is_read_fails_alone(sending: Sending, monkeypatch: Any) -> None:
-    read = pack.read_whole
+    read = pack.sha256_of
 
-    def meddled(file: Any) -> bytes:
+    def meddled(file: Any, *how: Any, **more: Any) -> str:
         if file.name == "03.bin":
             os.utime(file.path, ns=(0, 0))
-        return read(file)
+        return read(file, *how, **more)
 
-    monkeypatch.setattr(pack, "read_whole", meddled)
+    monkeypatch.setattr(pack, "sha256_of", meddled)
     result = sending.run()
     failed = [one for one in result.receipts if one.status == "failed"]
     assert [(os.path.basename(one.path), one.code) for one in failed] == [("03.bin", "changed")]
@@ -177,8 +176,8 @@ def test_422_of_something_else_ends_the_files_without_a_loop(sending: Sending) -
 
 
 def test_corrupted_pack_is_resent_and_then_fails_with_integrity(sending: Sending, monkeypatch: Any) -> None:
-    wrong = SimpleNamespace(sha256=lambda data, **how: hashlib.sha256(data + b"!", **how))
-    monkeypatch.setattr(pack, "hashlib", wrong)
+    read = pack.sha256_of
+    monkeypatch.setattr(pack, "sha256_of", lambda *how, **more: hashlib.sha256(read(*how, **more).encode()).hexdigest())
     result = sending.run(retries=1)
     codes = {one.code for one in result.receipts if one.status == "failed"}
     assert codes == {"integrity"}
@@ -186,10 +185,10 @@ def test_corrupted_pack_is_resent_and_then_fails_with_integrity(sending: Sending
 
 
 def test_abandoned_files_make_the_session_partial(sending: Sending, monkeypatch: Any) -> None:
-    def unreadable(file: Any) -> bytes:
+    def unreadable(file: Any, *_how: Any, **_more: Any) -> str:
         raise FileError(f"{file.path} changed", path=file.path, code=FailureCode.CHANGED)
 
-    monkeypatch.setattr(pack, "read_whole", unreadable)
+    monkeypatch.setattr(pack, "sha256_of", unreadable)
     sending.run()
     (session,) = sending.server.app.state.backend.known.values()
     assert session.status == "partial"

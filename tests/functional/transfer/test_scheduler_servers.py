@@ -24,7 +24,7 @@ from uploader_cli.settings import Settings
 from uploader_cli.transfer import pool
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.journal import Journal, Target
-from uploader_cli.transfer.pacing import Stop
+from uploader_cli.transfer.retry import Stop
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_server.faults import Answer
 
@@ -120,9 +120,7 @@ class Upload:
         known: list[Limits] = []
         with Journal(self.settings.state_path) as journal:
             run = journal.begin(Target(self.settings.server, "personal"), {})
-            scheduler = Scheduler(
-                api, self.settings, self._emit, self, self.last_heard, self.stop, run=run, remember=known.append
-            )
+            scheduler = Scheduler(api, self, run, remember=known.append)
             try:
                 return scheduler.run(Supplied(self.files))
             finally:

@@ -27,12 +27,11 @@ from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.tus import Capabilities
 from uploader_cli.settings import Settings
 from uploader_cli.settings.values import Header
-from uploader_cli.transfer.bodies import ignore_read
+from uploader_cli.transfer.content import ignore_read
 from uploader_cli.transfer.http import Answer, Http
 from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.journal import Journal, Target
-from uploader_cli.transfer.pacing import Limiter, RateBudget, Stop
-from uploader_cli.transfer.retry import Retry
+from uploader_cli.transfer.retry import Limiter, RateBudget, Retry, Stop
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_job import Tus, TusFile
 

@@ -27,7 +27,7 @@ from uploader_cli.transfer import http as http_module
 from uploader_cli.transfer import wire
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.http import Http
-from uploader_cli.transfer.pacing import Stop
+from uploader_cli.transfer.retry import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

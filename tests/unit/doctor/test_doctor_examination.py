@@ -12,10 +12,10 @@ from patience import PATIENCE
 
 from uploader_cli import Settings, errors
 from uploader_cli.checks import doctor
+from uploader_cli.checks.check import Check, Finding, Report, Result, Verdict, failed, passed, skipped, warning
 from uploader_cli.checks.doctor import STEPS, examine
 from uploader_cli.checks.doctor.context import Context
 from uploader_cli.checks.doctor.report import DoctorPage, as_json, summary_of
-from uploader_cli.checks.result import Check, Finding, Report, Result, Verdict, failed, passed, skipped, warning
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import cells
 

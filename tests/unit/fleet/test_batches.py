@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.fleet.batches import FILE_COST, FIRST, GROWTH, MOST_FILES, SECONDS, BatchSize, cost, fields_of
+from uploader_cli.fleet.batches import FILE_COST, FIRST, GROWTH, LAST, SECONDS, BatchSize, cost, fields_of
 
 
 def test_batches_grow_in_steps_until_a_task_takes_fifteen_seconds() -> None:
@@ -25,12 +25,15 @@ def test_batches_shrink_at_once_after_a_slow_task() -> None:
     assert size.cost == FIRST // 10
 
 
-def test_batch_is_full_by_cost_or_number_of_files() -> None:
-    size, file = BatchSize(), LocalFile(0, "/a", "a", 0, 1)
-    assert cost([file]) == FILE_COST
-    assert not size.is_full([file], FIRST - 1)
-    assert size.is_full([file], FIRST)
-    assert size.is_full([file] * MOST_FILES, 0)
+def test_last_files_are_shared_by_their_cost() -> None:
+    """Large files, too: one worker would send the last ones alone."""
+    size, large = BatchSize(), [LocalFile(0, "/a", "a", 64 << 20, 1)] * 16
+    size.cost = 2 * cost(large)
+    assert size.limit(cost(large), slots=4) == cost(large[:2])
+    assert size.limit(cost(large[:1]), slots=4) == cost(large[:1]) // 8
+    assert size.limit(FILE_COST, slots=4) == LAST
+    size.cost = FILE_COST
+    assert size.limit(cost(large), slots=4) == FILE_COST
 
 
 def test_file_travels_whole_and_in_few_fields() -> None:

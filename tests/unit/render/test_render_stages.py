@@ -12,8 +12,8 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.stages import Kind
 from uploader_cli.render.frame import Frame
 from uploader_cli.render.plain import PlainView
-from uploader_cli.render.rows import width_of
 from uploader_cli.render.summary import summary
+from uploader_cli.render.words import width_of
 
 if TYPE_CHECKING:
     from uploader_cli.core.observer import Observer

@@ -6,7 +6,7 @@ from uploader_cli.core.state import ProgressState
 from uploader_cli.report.document import RunFacts, report_head
 from uploader_cli.report.formats import COLUMNS, as_csv
 from uploader_cli.report.markdown import as_markdown
-from uploader_cli.report.spool import Spool
+from uploader_cli.report.recorder import Spool
 
 
 def test_csv_has_crlf_lower_case_booleans_and_empty_cells() -> None:

@@ -14,8 +14,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import Phase
 from uploader_cli.core.state import ProgressState
 from uploader_cli.report.document import RunFacts
-from uploader_cli.report.recorder import Recorder
-from uploader_cli.report.spool import Spool
+from uploader_cli.report.recorder import Recorder, Spool
 from uploader_cli.run.reports import outputs, settled
 from uploader_cli.settings.values import report_file
 

@@ -13,10 +13,9 @@ import pytest
 from uploader_cli.core.events import FailureCode, FileEnded, Phase
 from uploader_cli.core.names import as_base64, escaped
 from uploader_cli.core.protocol import utf8
-from uploader_cli.report import retry_list
 from uploader_cli.report.document import row_of
-from uploader_cli.report.formats import COLUMNS, as_csv
-from uploader_cli.report.spool import Spool
+from uploader_cli.report.formats import COLUMNS, as_csv, as_manifest, needs_nul
+from uploader_cli.report.recorder import Spool
 from uploader_cli.run.reports import outputs
 from uploader_cli.selection import manifest_lines
 from uploader_cli.selection.manifest import format_of
@@ -60,7 +59,7 @@ def fill(spool: Spool, names: list[bytes], **more: str) -> None:
 def read_back(path: Path, spool: Spool, kind: Format | None = None) -> list[Entry]:
     from uploader_cli.report import output_file
 
-    output_file.write(path, retry_list.as_manifest(path, spool), "tag")
+    output_file.write(path, as_manifest(path, spool), "tag")
     with path.open("rb") as stream:
         entries = list(parse(stream, kind or format_of(path.name)))
     assert all(isinstance(entry, Entry) for entry in entries), entries
@@ -78,7 +77,7 @@ def test_retry_list_keeps_any_name(spool: Spool, tmp_path: Path, suffix: str) ->
 def test_retry_list_keeps_line_breaks(spool: Spool, tmp_path: Path, suffix: str, kind: Format | None) -> None:
     fill(spool, WITH_BREAKS + NAMES)
     path = tmp_path / f"again.{suffix}"
-    assert retry_list.needs_nul(path, spool) == (kind is Format.NUL)
+    assert needs_nul(path, spool) == (kind is Format.NUL)
     entries = read_back(path, spool, kind)
     assert [os.path.normpath(os.fsencode(entry.path)) for entry in entries] == WITH_BREAKS + NAMES
 
@@ -118,7 +117,7 @@ def test_no_cell_begins_a_formula(spool: Spool, tmp_path: Path, start: str) -> N
     row = FileEnded(0, word, 1, Phase.FAILED, relative_path=word, code=FailureCode.SERVER_FAILED, message=word)
     spool.put(row_of(row))
     spool.put(row_of(FileEnded(1, "b", 1, Phase.COMPLETED, server_id=word, location=word, session=word)))
-    texts = ["".join(as_csv({}, spool)), "".join(retry_list.as_manifest(tmp_path / "again.csv", spool))]
+    texts = ["".join(as_csv({}, spool)), "".join(as_manifest(tmp_path / "again.csv", spool))]
     cells = [cell for text in texts for row in csv.reader(io.StringIO(text, newline="")) for cell in row]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t"))]
     (entry,) = read_back(tmp_path / "again.csv", spool)
@@ -139,7 +138,7 @@ def test_retry_list_of_an_incomplete_walk_is_marked(spool: Spool, tmp_path: Path
     assert (tmp_path / "again.txt").read_text() == "a.mp4\n"
 
 
-def test_a_line_of_a_list_that_names_no_file_is_not_tried_again(spool: Spool) -> None:
+def test_a_line_of_a_list_that_names_no_file_is_not_tried_again(spool: Spool, tmp_path: Path) -> None:
     fill(spool, [b"a.mp4"])
     spool.put(row_of(FileEnded(5, "line 3", None, Phase.FAILED, code=FailureCode.BAD_LINE)))
-    assert [row["path"] for row in spool.rows() if retry_list.is_left(row)] == ["a.mp4"]
+    assert list(as_manifest(tmp_path / "again.txt", spool)) == ["a.mp4\n"]

@@ -6,7 +6,7 @@ import re
 
 from pages import codes, page, rows, section
 
-from uploader_cli.checks.result import Finding, Report, Result, Verdict
+from uploader_cli.checks.check import Finding, Report, Result, Verdict
 from uploader_cli.checks.smoke import CHECKS
 from uploader_cli.checks.smoke.report import check_json, report_json
 from uploader_cli.exit_status import Exit

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from junit_rules import check_junit
 
-from uploader_cli.checks.result import Check, Finding, Report, Result, Verdict
+from uploader_cli.checks.check import Check, Finding, Report, Result, Verdict
 from uploader_cli.checks.smoke import CHECKS, chosen
 from uploader_cli.checks.smoke.report import SmokePage, exit_of, junit, sentence
 from uploader_cli.errors import UsageError

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from uploader_cli import Settings
-from uploader_cli.checks.result import Check, Finding, Report, Verdict, skipped, warning
-from uploader_cli.checks.runner import Stopped
+from uploader_cli.checks.check import Check, Finding, Report, Stopped, Verdict, skipped, warning
 from uploader_cli.checks.smoke import run_checks
 from uploader_cli.checks.smoke.expect import NotOffered, OutOfCalls, Prevented, Violation
 from uploader_cli.checks.smoke.report import check_json

@@ -195,7 +195,7 @@ def test_kill_9_while_a_journal_is_made_or_opened_leaves_a_journal(tmp_path: Pat
         process.communicate()
         with Journal(tmp_path) as journal:
             assert journal.notices == ()
-            assert not any(info.alive for info in journal.runs())
+            assert not any(info.state == "running" for info in journal.runs())
 
 
 def test_four_processes_on_the_same_files_send_each_once(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_list_is_right(self) -> None:
-        unfinished = {info.id: info.alive for info in self.journals[0].runs() if info.state != "finished"}
+        unfinished = {info.id: info.state == "running" for info in self.journals[0].runs() if info.state != "finished"}
         assert unfinished == {last[2]: self.alive(last[0]) for last in self.last if last}
 
 

@@ -47,10 +47,11 @@ def test_another_command_or_target_is_another_run(journal: Journal) -> None:
 
 
 def test_journal_explains_what_identifies_a_command(journal: Journal) -> None:
-    journal.begin(HERE, {"jobs": 1, "paths": ["a"]}, identity=["a"], run_id="one").finish(ok=False)
-    run = journal.begin(HERE, {"jobs": 2, "paths": ["a"]}, identity=["a"], run_id="two")
-    assert (run.id, run.resumed_from) == ("two", "one")
-    assert journal.run("two").arguments == {"jobs": 2, "paths": ["a"]}
+    one = journal.begin(HERE, {"jobs": 1, "paths": ["a"]}, identity=["a"])
+    one.finish(ok=False)
+    run = journal.begin(HERE, {"jobs": 2, "paths": ["a"]}, identity=["a"])
+    assert run.resumed_from == one.id
+    assert journal.run(run.id).arguments == {"jobs": 2, "paths": ["a"]}
 
 
 def test_live_run_is_not_resumed(journal: Journal, tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_live_run_is_not_resumed(journal: Journal, tmp_path: Path) -> None:
     with Journal(tmp_path) as other:
         two = begin(other)
         assert two.resumed_from is None
-        assert {(info.state, info.alive) for info in other.runs()} == {("running", True)}
+        assert {info.state for info in other.runs()} == {"running"}
         assert other.newest_unfinished() is None
         for refused in (other.resume, other.forget):
             with pytest.raises(UsageError, match="under way in another process"):
@@ -117,15 +118,17 @@ def test_a_finished_run_keeps_nothing_under_way_and_is_not_resumed(journal: Jour
     run.session_opened("s")
     run.finish(ok=True)
     (info,) = journal.runs()
-    assert (info.state, info.alive, info.open_files, info.sessions) == ("finished", False, 0, ())
+    assert (info.state, info.open_files, info.sessions) == ("finished", 0, ())
     assert journal.newest_unfinished() is None
     with pytest.raises(UsageError, match="is finished"):
         journal.resume(run.id)
 
 
-def test_resume_by_a_prefix_takes_that_very_run(journal: Journal) -> None:
-    older = journal.begin(HERE, {"n": 1}, run_id="aa11")
-    newer = journal.begin(HERE, {"n": 1}, run_id="ab22")
+def test_resume_by_a_prefix_takes_that_very_run(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = iter(["aa11", "ab22", "key", "cc"])
+    monkeypatch.setattr("secrets.token_hex", lambda _bytes: next(ids))
+    older = journal.begin(HERE, {"n": 1})
+    newer = journal.begin(HERE, {"n": 1})
     claimed(older, a_file())
     older.finish(ok=False)
     newer.finish(ok=False)
@@ -133,7 +136,7 @@ def test_resume_by_a_prefix_takes_that_very_run(journal: Journal) -> None:
         journal.resume("a")
     with pytest.raises(UsageError, match="no run x"):
         journal.run("x")
-    run = journal.resume("aa", new_id="cc")
+    run = journal.resume("aa")
     assert (run.id, run.resumed_from) == ("cc", "aa11")
     assert claimed(run, a_file()).state == "resume"
 

@@ -14,8 +14,7 @@ from tus_model import FakeStop, pauses
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.transfer.pacing import RateBudget
-from uploader_cli.transfer.retry import BACKOFF, FIRST_PROBE, HELD, LAST_PROBE, Retry, Tries
+from uploader_cli.transfer.retry import BACKOFF, FIRST_PROBE, HELD, LAST_PROBE, RateBudget, Retry, Tries
 
 if TYPE_CHECKING:
     from collections.abc import Callable

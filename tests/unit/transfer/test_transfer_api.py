@@ -18,13 +18,14 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.packs import Found
 from uploader_cli.core.plan import Limits, LocalFile
+from uploader_cli.core.protocol import stored_path
 from uploader_cli.settings import Settings
 from uploader_cli.settings.masking import remember
-from uploader_cli.transfer.api import Api, answer_error, not_an_upload_server, stored_path
+from uploader_cli.transfer.api import Api, answer_error, not_an_upload_server
 from uploader_cli.transfer.batch import UNKNOWN_SESSION
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.http import Answer
-from uploader_cli.transfer.pacing import RateBudget
+from uploader_cli.transfer.retry import RateBudget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,17 +15,9 @@ from tus_model import file_of
 
 from uploader_cli.core.events import FailureCode
 from uploader_cli.errors import FileError, Interrupted
-from uploader_cli.transfer.bodies import (
-    PIECE,
-    Body,
-    Buffers,
-    HashedChunks,
-    Piece,
-    hash_range,
-    open_unchanged,
-    read_at,
-)
-from uploader_cli.transfer.pacing import Stop
+from uploader_cli.transfer.bodies import Body, Buffers, HashedChunks, Piece
+from uploader_cli.transfer.content import PIECE, hash_range, open_unchanged, read_at
+from uploader_cli.transfer.retry import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,13 +167,13 @@ class TestChangedFile:
             os.truncate(file.path, PIECE + 5)
 
         with pytest.raises(FileError) as caught:
-            hash_range(file, 0, len(DATA), "sha256", check=change)
+            hash_range(file, 0, len(DATA), "sha256", change)
         assert caught.value.code is FailureCode.CHANGED
 
     def test_change_before_it_is_hashed_fails_the_digest(self, file: LocalFile) -> None:
         os.utime(file.path, ns=(1, 1))
         with pytest.raises(FileError):
-            hash_range(file, 0, 5, "sha256")
+            hash_range(file, 0, 5, "sha256", Stop().check)
 
 
 def test_failing_disk_is_an_unreadable_file(file: LocalFile) -> None:
@@ -196,7 +188,8 @@ def test_failing_disk_is_an_unreadable_file(file: LocalFile) -> None:
 
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
 def test_digest_covers_the_range(file: LocalFile, algorithm: str) -> None:
-    assert hash_range(file, 7, 2 * PIECE, algorithm) == hashlib.new(algorithm, DATA[7 : 7 + 2 * PIECE]).digest()
+    digest = hash_range(file, 7, 2 * PIECE, algorithm, Stop().check)
+    assert digest == hashlib.new(algorithm, DATA[7 : 7 + 2 * PIECE]).digest()
 
 
 class Helper:

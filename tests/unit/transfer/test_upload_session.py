@@ -12,7 +12,7 @@ from transfer_fakes import BUNDLED, Followers
 
 from uploader_cli import errors
 from uploader_cli.core.protocol import Session
-from uploader_cli.transfer.pacing import Stop
+from uploader_cli.transfer.retry import Stop
 from uploader_cli.transfer.sessions import UploadSession
 
 if TYPE_CHECKING:
@@ -56,8 +56,9 @@ def a_session(stop: Stop | None = None) -> UploadSession:
         retry=SimpleNamespace(run=lambda step: step()),
         run=kept,
         sessions=set(),
+        limits=BUNDLED,
     )
-    session = UploadSession(context, Session("first", "personal", None), BUNDLED, 3)
+    session = UploadSession(context, Session("first", "personal", None), 3)
     session.begin()
     return session
 

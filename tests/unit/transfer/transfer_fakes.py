@@ -20,8 +20,7 @@ from uploader_cli.errors import Interrupted
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.http import RequestIds
 from uploader_cli.transfer.journal import Journal, Target
-from uploader_cli.transfer.pacing import RateBudget, Stop
-from uploader_cli.transfer.retry import Retry
+from uploader_cli.transfer.retry import RateBudget, Retry, Stop
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_cli.transfer.wire import Sockets
 
@@ -125,6 +124,8 @@ class FakeApi:
     budget: RateBudget = field(default_factory=RateBudget)
     request_ids: RequestIds = field(default_factory=RequestIds)
     retry: Retry = field(init=False)
+    settings: Settings = field(init=False)
+    emit: Any = None
     sockets: Sockets = field(default_factory=Sockets)
     model: Any = None
     """What answers tus requests."""
@@ -223,6 +224,7 @@ class Followers:
 
     def __init__(self) -> None:
         self.told: list[tuple[str, str]] = []
+        self.last_heard = LastHeard()
 
     def follow(self, session: str) -> None:
         self.told.append(("follow", session))
@@ -242,7 +244,8 @@ class Run:
         self.api = api or FakeApi()
         self.settings = Settings(server="http://server.invalid", **{"jobs": 1, **settings})
         self.events: list[ev.Event] = []
-        self.followers, self.last_heard = Followers(), LastHeard()
+        self.followers = Followers()
+        self.last_heard = self.followers.last_heard
         self.clock = Clock()
         self.stop: FakeStop = FakeStop(self.clock)
         self.api.budget = RateBudget(self.clock)
@@ -264,6 +267,7 @@ class Run:
         Every file must have exactly one end, every session that was opened one too.
         """
         settings, self.ends_at = self.settings, len(self.events)
+        self.api.settings, self.api.emit = settings, self.events.append
         self.api.retry = Retry(
             self.stop,
             self.api.budget,
@@ -273,16 +277,8 @@ class Run:
             clock=self.clock,
         )
         with Journal(self.settings.state_path) as journal:
-            scheduler = Scheduler(
-                self.api,  # type: ignore[arg-type]
-                self.settings,
-                self.events.append,
-                self.followers,
-                self.last_heard,
-                self.stop,
-                run=journal.begin(Target(self.settings.server, "personal"), {}),
-                remember=self.remembered.append,
-            )
+            run = journal.begin(Target(self.settings.server, "personal"), {})
+            scheduler = Scheduler(self.api, self.followers, run, remember=self.remembered.append)  # type: ignore[arg-type]
             error = scheduler.run(supply or Supplied(self.files))
         ends = [e.file for e in self.all(ev.FileCompleted, ev.FileFailed, ev.FileSkipped)]
         ends += [number for e in self.all(ev.FilesCancelled) for number in e.files]

@@ -25,11 +25,10 @@ from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.tus import Capabilities
 from uploader_cli.settings import Settings
-from uploader_cli.transfer.bodies import ignore_read
+from uploader_cli.transfer.content import ignore_read
 from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
-from uploader_cli.transfer.pacing import RateBudget, Stop
-from uploader_cli.transfer.retry import Retry
+from uploader_cli.transfer.retry import RateBudget, Retry, Stop
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_job import Tus, TusFile
 from uploader_cli.transfer.wire import Sockets

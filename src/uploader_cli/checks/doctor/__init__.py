@@ -10,36 +10,31 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from uploader_cli import errors
-from uploader_cli.checks.doctor import disk, live, network, server, sessions, tus
+from uploader_cli.checks.check import Report, Result, Verdict, checks_of, failed, run, sentence, skipped, warning
+from uploader_cli.checks.doctor import disk, live, network, server, uploads
 from uploader_cli.checks.doctor.report import summary_of
-from uploader_cli.checks.result import Report, Result, Verdict, checks_of, failed, sentence, skipped, warning
-from uploader_cli.checks.runner import run
 from uploader_cli.exit_status import Exit, of_error, worst
 from uploader_cli.settings import mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from uploader_cli.checks.check import Check, Finding
     from uploader_cli.checks.doctor.context import Context
-    from uploader_cli.checks.result import Check, Finding
-    from uploader_cli.checks.runner import Begin, Tell
 
-STEPS = checks_of(network, server, sessions, tus, live, disk)
-"""Ordered so that a failure explains the following ones."""
-ENDPOINT_STEPS = (*checks_of(network), replace(tus.endpoint, rests_on="tls"), *checks_of(tus)[1:], *checks_of(disk))
+STEPS = checks_of(network, server, uploads, live, disk)  # ordered so that a failure explains the following ones
+ENDPOINT_STEPS = (*checks_of(network), replace(uploads.tus, rests_on="tls"), uploads.body_limit, *checks_of(disk))
 """The steps for a tus endpoint: it has no sessions."""
-STEP_LIMIT = 5.0
-"""Maximum seconds for a step."""
-RUN_LIMIT = 25.0
-"""Seconds after which no further step is started; the clean-up may take `STEP_LIMIT` more."""
+STEP_LIMIT = 5.0  # maximum seconds for a step
+RUN_LIMIT = 25.0  # seconds after which no further step is started; the clean-up may take `STEP_LIMIT` more
 
 
 def examine(
     context: Context,
     steps: Sequence[Check] = (),
     *,
-    begin: Begin = lambda _step: None,
-    tell: Tell = lambda _result: None,
+    begin: Callable[[Check], None] = lambda _step: None,
+    tell: Callable[[Result], None] = lambda _result: None,
 ) -> Report:
     """Run `steps` (default: all); `begin` gets each before, `tell` its result after. Closes the context."""
     steps = steps or (ENDPOINT_STEPS if context.settings.tus_endpoint else STEPS)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_cli.checks.target import Target
-from uploader_cli.core.protocol import as_object
+from uploader_cli.core.protocol import as_object, parse_limits
 from uploader_cli.core.tus import Capabilities, parse_capabilities
-from uploader_cli.transfer.pacing import retry_after
+from uploader_cli.transfer.http import retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.http import Answer
 
-ANSWER_LIMIT = 4.0
-"""Maximum seconds for a response, less than for a step, so that the step can report it."""
+ANSWER_LIMIT = 4.0  # maximum seconds for a response, less than for a step, so that the step can report it
 
 
 class Address(NamedTuple):
@@ -58,23 +57,16 @@ class Context(Target):
         super().__init__(settings)  # the first step reads the token
         self.session, self.new_session, self.fsync = session, new_session, fsync
         self.secure = settings.target_url.startswith("https://")
-        self.server = self.next_hop = address_of(settings.target_url)
-        """The first hop is the proxy if there is one."""
+        self.server = self.next_hop = address_of(settings.target_url)  # the first hop is the proxy if there is one
         self.proxy: str | None = None
         self.addresses: list[str] = []
-        self.connect_ms = 0.0
-        """Duration of the TCP handshake: about one round trip."""
+        self.connect_ms = 0.0  # duration of the TCP handshake: about one round trip
         self.health: Timed | None = None
-        self.tus: Capabilities | None = None
-        """What the tus endpoint offers, once it was asked."""
-        self.opened: str | None = None
-        """The session created here, until it is cancelled."""
-        self.limited: float | None = None
-        """Seconds until the server accepts requests again, after a 429."""
-        self.meter: Mapping[str, str] | None = None
-        """The headers of the last counted response."""
-        self.live: dict[str, float] = {}
-        """Transport → milliseconds to connect."""
+        self.tus: Capabilities | None = None  # what the tus endpoint offers, once it was asked
+        self.opened: str | None = None  # the session created here, until it is cancelled
+        self.limited: float | None = None  # seconds until the server accepts requests again, after a 429
+        self.meter: Mapping[str, str] | None = None  # the headers of the last counted response
+        self.live: dict[str, float] = {}  # transport → milliseconds to connect
         self.poll_ms: float | None = None
 
     @property
@@ -85,27 +77,39 @@ class Context(Target):
         offered = parse_capabilities(as_object(self.health.answer.body).get("tus"), self.settings.server)
         return offered.endpoint if offered is not None else None
 
+    @property
+    def max_size(self) -> int | None:
+        """The server's limit for one file in bytes, if known."""
+        if self.tus is not None and self.tus.max_size is not None:
+            return self.tus.max_size
+        limits = parse_limits(as_object(self.health.answer.body).get("limits")) if self.health is not None else None
+        return limits.max_file_size if limits is not None else None
+
     def call(
         self,
         method: str,
-        path: str,
+        where: str,
         *,
         json: object = None,
         body: Body | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Timed:
-        """Send a request to a path or URL of the server and time it. Raises `NetworkError`."""
-        counted = self.counts(path)
+    ) -> Answer:
+        """Send a request to a path or URL of the server. Raises `NetworkError`."""
+        url, counted = self.url(where), self.counts(where)
         self.calls += counted
-        began = time.perf_counter()
-        url, own = path if "://" in path else self.settings.server + path, {**self.authorization, **(headers or {})}
+        own = {**self.authorization, **(headers or {})}
         answer = self.http.request(method, url, json=json, body=body, headers=own, read_timeout=ANSWER_LIMIT)
-        ms = (time.perf_counter() - began) * 1000
         if counted:
             self.meter = answer.headers
             if answer.status == 429:
                 self.limited = max(1.0, retry_after(answer.headers) or 60.0)
-        return Timed(answer, ms, time.time())
+        return answer
+
+    def timed(self, path: str) -> Timed:
+        """Get a path of the server and time the response. Raises `NetworkError`."""
+        began = time.perf_counter()
+        answer = self.call("GET", path)
+        return Timed(answer, (time.perf_counter() - began) * 1000, time.time())
 
 
 def address_of(url: str) -> Address:

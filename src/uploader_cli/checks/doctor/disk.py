@@ -9,7 +9,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
-from uploader_cli.checks.result import Detail, Finding, check, failed, passed, warning
+from uploader_cli.checks.check import Finding, check, failed, passed, warning
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import rate
 from uploader_cli.settings.places import user_state_directory
@@ -20,14 +20,10 @@ if TYPE_CHECKING:
 
     from uploader_cli.checks.doctor.context import Context
 
-PIECES, PIECE = 8, 512 * 1024
-"""Pieces written and synced, and their size in bytes."""
-WRITING = 2.0
-"""Seconds after which no further piece is written."""
-SLOW_RATE = 4e6
-"""Bytes/s below which the disk may limit the upload."""
-SLOW_SYNC = 0.3
-"""Seconds to sync one piece."""
+PIECES, PIECE = 8, 512 * 1024  # pieces written and synced, and their size in bytes
+WRITING = 2.0  # seconds after which no further piece is written
+SLOW_RATE = 4e6  # bytes/s below which the disk may limit the upload
+SLOW_SYNC = 0.3  # seconds to sync one piece
 ELSEWHERE = "use a directory on a local disk with --state-dir."
 
 
@@ -47,8 +43,8 @@ def disk(context: Context) -> Finding:
         if context.settings.state_dir is None:  # uploads use a temporary one instead
             return warning(f"interrupted uploads can't be resumed: {cause}", hint, directory=str(directory))
         return failed(cause, hint, exit=Exit.USAGE, directory=str(directory))
-    details: dict[str, Detail] = {"directory": str(directory), "bytes_per_second": round(speed)}
-    details["slowest_sync_ms"] = round(slowest * 1000, 1)
+    where, sync = str(directory), round(slowest * 1000, 1)
+    details = {"directory": where, "bytes_per_second": round(speed), "slowest_sync_ms": sync}
     trouble = _journal(directory)
     if trouble:
         hint = "The next upload replaces it by a new one; interrupted uploads are restarted."

@@ -8,20 +8,18 @@ import time
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.checks.doctor.sessions import GIVE_TOKEN, OTHER_TOKEN
-from uploader_cli.checks.result import Finding, check, passed, warning
+from uploader_cli.checks.check import Finding, check, passed, warning
+from uploader_cli.checks.doctor.uploads import GIVE_TOKEN, OTHER_TOKEN
 from uploader_cli.checks.target import Listener
 from uploader_cli.core.events import ChannelReason, Transport
 
 if TYPE_CHECKING:
     from uploader_cli.checks.doctor.context import Context
 
-DIAL_LIMIT = 3.5
-"""Maximum seconds to connect; an upload tries the next transport after 5 (docs/protocol.md section 2)."""
+DIAL_LIMIT = 3.5  # maximum seconds to connect; uploads try the next transport after 5 (docs/protocol.md section 2)
 PROBE_LIMIT = 1.0
 NO_SOCKET_IO = "no_socket_io"
-FULL = 429
-"""Status of the handshake at the connection limit of an address."""
+FULL = 429  # status of the handshake at the connection limit of an address
 
 
 @check("websocket", "websocket", rests_on="polling", required=False)
@@ -89,9 +87,8 @@ def _probe(context: Context, transport: Transport) -> tuple[int | None, str | No
     """Return status and Server header of the handshake's response; None without a response."""
     headers = context.authorization
     if transport is Transport.WEBSOCKET:
-        key = base64.b64encode(os.urandom(16)).decode()
         headers |= {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
-        headers["Sec-WebSocket-Key"] = key
+        headers["Sec-WebSocket-Key"] = base64.b64encode(os.urandom(16)).decode()
     url = f"{context.settings.server}/socket.io/?EIO=4&transport={transport}"
     try:
         answer = context.http.request("GET", url, headers=headers, read_timeout=PROBE_LIMIT)
@@ -101,11 +98,9 @@ def _probe(context: Context, transport: Transport) -> tuple[int | None, str | No
 
 
 def _full(context: Context) -> Finding:
-    return warning(
-        "the server accepts no more connections from this address (429)",
-        f"Stop other uploads and watchers at this address, or raise the limit of {context.server} (--max-connections).",
-        http_status=FULL,
-    )
+    cause = "the server accepts no more connections from this address (429)"
+    others = "Stop other uploads and watchers at this address"
+    return warning(cause, f"{others}, or raise the limit of {context.server} (--max-connections).", http_status=FULL)
 
 
 def _missing(context: Context, cause: str) -> Finding:
@@ -118,7 +113,5 @@ def _let_through(context: Context) -> str:
     if context.proxy:
         proxy = context.next_hop
         return f"Let the proxy {proxy} pass websockets to {server}, or exclude {server.host} with NO_PROXY."
-    return (
-        f"Let every proxy and firewall before {server}/socket.io/ pass `Upgrade: websocket` and keep the connection "
-        "open."
-    )
+    hops = f"every proxy and firewall before {server}/socket.io/"
+    return f"Let {hops} pass `Upgrade: websocket` and keep the connection open."

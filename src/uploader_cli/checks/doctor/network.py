@@ -9,8 +9,8 @@ import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from uploader_cli.checks.check import Finding, check, failed, passed, sentence, skipped, warning
 from uploader_cli.checks.doctor.context import ANSWER_LIMIT, address_of
-from uploader_cli.checks.result import Detail, Finding, check, failed, passed, sentence, skipped, warning
 from uploader_cli.settings import DEFAULT, OPTIONS
 from uploader_cli.transfer.http import BAD_NAME, PROXY_AUTHENTICATION
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 ASK_DNS = "Check the name for typos, and this machine's DNS server or VPN."
 DAY = 86_400.0
-SOON = 14
-"""Days before the expiry of a certificate that cause a warning."""
+SOON = 14  # days before the expiry of a certificate that cause a warning
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
 
@@ -102,9 +101,9 @@ def _closed(context: Context, problem: OSError) -> tuple[str, str]:
         cause = f"port {where.port} of {where.host} is closed: nothing listens there"
         return cause, f"Start {what}, or correct the port in {_option(context)}{own}."
     if isinstance(problem, TimeoutError):
-        silence = f"no answer from port {where.port} of {where.host} within {ANSWER_LIMIT:.0f} s"
-        hint = f"Allow outgoing TCP to port {where.port} of {where.host}, or use a proxy with --proxy."
-        return f"{silence}: a firewall drops the packets, or the host is down", hint
+        port = f"port {where.port} of {where.host}"
+        cause = f"no answer from {port} within {ANSWER_LIMIT:.0f} s: a firewall drops the packets, or the host is down"
+        return cause, f"Allow outgoing TCP to {port}, or use a proxy with --proxy."
     if problem.errno in _UNREACHABLE:
         cause = f"there is no route to {where.host} ({problem.strerror})"
         return cause, "Check this machine's network, and the VPN if the server is behind one."
@@ -202,8 +201,7 @@ def _accepted(secured: ssl.SSLSocket) -> Finding:
     days = int((ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()) / DAY)
     fields = {key: value for group in certificate.get("issuer", ()) for key, value in group}
     issuer = str(fields.get("organizationName") or fields.get("commonName") or "an unnamed authority")
-    details: dict[str, Detail] = {"version": version, "issuer": issuer}
-    details |= {"names": _names(certificate), "days_left": days}
+    details = {"version": version, "issuer": issuer, "names": _names(certificate), "days_left": days}
     if days < SOON:
         cause = f"the certificate expires in {days} days: by {issuer}, {version}"
         hint = "Renew the server's certificate before then: afterwards no upload is possible."
@@ -221,9 +219,8 @@ def _distrusted(context: Context, error: ssl.SSLCertVerificationError) -> Findin
             listed = []
         shown = ", ".join(listed[:4]) or "other names"
         cause = f"the TLS name does not match: the certificate is for {shown}, not for {host}"
-        return failed(
-            cause, f"Use one of these names in {context.option}, or get a certificate for this one.", names=listed
-        )
+        hint = f"Use one of these names in {context.option}, or get a certificate for this one."
+        return failed(cause, hint, names=listed)
     cause, hint = context.http.tls_cause(error, host)
     return failed(cause, sentence(hint))
 

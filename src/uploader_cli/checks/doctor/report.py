@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from uploader_cli.checks.check import Finding, Report, Result, Verdict
 from uploader_cli.checks.doctor.live import FULL, NO_SOCKET_IO
 from uploader_cli.checks.page import Page
-from uploader_cli.checks.result import Finding, Report, Result, Verdict
 from uploader_cli.render.words import plural, safe, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from uploader_cli.checks.check import Check
     from uploader_cli.checks.doctor.context import Context
-    from uploader_cli.checks.result import Check
 
 STATUS = {Verdict.PASS: "ok", Verdict.WARNING: "warning", Verdict.FAIL: "failed", Verdict.SKIPPED: "skipped"}
-MOST = 2
-"""Maximum causes listed."""
+MOST = 2  # maximum causes listed
 _LIVE = ("websocket", "long_polling")
-_TITLE, _TIME = 13, 9
-"""Cells of the longest title and a space, and of a time."""
+_TITLE, _TIME = 13, 9  # cells of the longest title and a space, and of a time
 
 
 def as_json(report: Report) -> dict[str, object]:

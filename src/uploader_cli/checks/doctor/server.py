@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
+from uploader_cli.checks.check import Finding, check, failed, passed, sentence, skipped, warning
 from uploader_cli.checks.doctor.context import ANSWER_LIMIT
-from uploader_cli.checks.doctor.sessions import GIVE_TOKEN, OTHER_TOKEN
-from uploader_cli.checks.result import Detail, Finding, check, failed, passed, sentence, skipped, warning
+from uploader_cli.checks.doctor.uploads import GIVE_TOKEN, OTHER_TOKEN
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_http_date, parse_limits, parse_time, text
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock as hours
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from uploader_cli.checks.doctor.context import Context, Timed
     from uploader_cli.transfer.http import Answer
 
-TRIES = 3
-"""Maximum requests after a 5xx: one may be accidental."""
+TRIES = 3  # maximum requests after a 5xx: one may be accidental
 PAUSE = 0.3
-SAMPLES = 5
-"""Responses of `/health` that are timed, including the first."""
-SAMPLING = 3.0
-"""Seconds into which another response as slow as the slowest must fit, to bound the step."""
-SLOW_MS = 500.0
-"""Maximum milliseconds of a response beyond the round trip."""
+SAMPLES = 5  # responses of `/health` that are timed, including the first
+SAMPLING = 3.0  # seconds into which another response as slow as the slowest must fit, to bound the step
+SLOW_MS = 500.0  # maximum milliseconds of a response beyond the round trip
 UNEVEN_MS = 400.0
-SKEW = 30.0
-"""Seconds of clock skew that matter for tokens and certificates."""
+SKEW = 30.0  # seconds of clock skew that matter for tokens and certificates
+_DOWN = {
+    502: "the server behind its proxy is down",
+    503: "it is overloaded or under maintenance",
+    504: "it is overloaded or under maintenance",
+}
 OPERATOR = "Ask the server's operator to look at its load"
 
 
@@ -45,45 +45,37 @@ def health(context: Context) -> Finding:
         return failed(*_silent(context, error))
     answer = context.health.answer
     if answer.status in (401, 403):
-        cause = f"the server, or a proxy before it, requires authentication ({answer.status})"
-        if answer.authorized:
-            cause = f"the server, or a proxy before it, refuses the token ({answer.status})"
+        what = "refuses the token" if answer.authorized else "requires authentication"
+        cause = f"the server, or a proxy before it, {what} ({answer.status})"
         return failed(cause, OTHER_TOKEN if answer.authorized else GIVE_TOKEN, exit=Exit.NOT_AUTHORISED)
     if answer.status >= 500:
-        known = dict.fromkeys((503, 504), "it is overloaded or under maintenance")
-        why = {**known, 502: "the server behind its proxy is down"}.get(answer.status, "it has an internal error")
-        cause = f"the server answers {answer.status}: {why}"
+        cause = f"the server answers {answer.status}: {_DOWN.get(answer.status, 'it has an internal error')}"
         hint = "Try again later; if it persists, contact the server's operator."
-        return failed(
-            cause, hint, exit=of_error(errors.ServerFault("", status=answer.status)), http_status=answer.status
-        )
+        code = of_error(errors.ServerFault("", status=answer.status))
+        return failed(cause, hint, exit=code, http_status=answer.status)
     body = as_object(answer.body)
     return _described(body) if answer.ok and text(body.get("status")) == "OK" else _doubtful(context, answer)
 
 
 def _asked(context: Context) -> Timed:
     for _ in range(TRIES - 1):
-        timed = context.call("GET", "/health")
+        timed = context.timed("/health")
         if timed.answer.status < 500 or timed.ms > 1000:
             return timed
         time.sleep(PAUSE)
-    return context.call("GET", "/health")
+    return context.timed("/health")
 
 
 def _silent(context: Context, error: errors.NetworkError) -> tuple[str, str]:
     """Return why there is no response, and the fix."""
     if isinstance(error, errors.TimedOut):
-        return (
-            f"the server accepts connections, but does not answer in {ANSWER_LIMIT:.0f} s: it is overloaded or hangs",
-            f"{OPERATOR}, or to restart it.",
-        )
+        silence = f"the server accepts connections, but does not answer in {ANSWER_LIMIT:.0f} s"
+        return f"{silence}: it is overloaded or hangs", f"{OPERATOR}, or to restart it."
     if isinstance(error, errors.ConnectFailed):
         return str(error), sentence(error.hint)
+    cause = f"the server cut the connection instead of answering ({error})"
     other = "http" if context.secure else "https"
-    return (
-        f"the server cut the connection instead of answering ({error})",
-        f"Check the port, and whether {context.option} needs {other}://.",
-    )
+    return cause, f"Check the port, and whether {context.option} needs {other}://."
 
 
 def _described(body: dict[str, object]) -> Finding:
@@ -93,14 +85,9 @@ def _described(body: dict[str, object]) -> Finding:
         return passed(f"{kind}; its limits are reported when an upload begins", kind=kind, tus=tus)
     types = "any type" if "*" in limits.allowed_types else ", ".join(sorted(limits.allowed_types))
     most = f"{plural(limits.max_files, 'file')} a session, {size(limits.max_file_size)} a file, {types}"
-    return passed(
-        f"bundled server: {most}, {'resumable (tus)' if tus else 'not resumable'}",
-        kind="bundled server",
-        tus=tus,
-        max_files=limits.max_files,
-        max_file_size=limits.max_file_size,
-        types=types,
-    )
+    found = f"bundled server: {most}, {'resumable (tus)' if tus else 'not resumable'}"
+    details = {"max_files": limits.max_files, "max_file_size": limits.max_file_size, "types": types}
+    return passed(found, kind="bundled server", tus=tus, **details)
 
 
 def _doubtful(context: Context, answer: Answer) -> Finding:
@@ -110,7 +97,7 @@ def _doubtful(context: Context, answer: Answer) -> Finding:
         return failed(f"the server redirects to {target}", f"Use {target.removesuffix('/health')} in {context.option}.")
     if is_tus(answer):
         return failed("this is a tus server, which has no sessions", f"Use --tus-endpoint instead of {context.option}.")
-    probe = context.call("GET", f"/api/upload/progress/{NOBODY}").answer
+    probe = context.call("GET", f"/api/upload/progress/{NOBODY}")
     if error_code(probe.body) not in ("", NO_ROUTE):
         return passed(f"upload server, though its /health answers {answer.status}", kind="upload server", tus=False)
     kind = (answer.headers.get("Content-Type") or "nothing").partition(";")[0]
@@ -128,7 +115,7 @@ def load(context: Context) -> Finding:
     until = time.monotonic() + SAMPLING
     while len(times) + refused < SAMPLES and time.monotonic() + max(times) / 1000 < until:
         try:
-            timed = context.call("GET", "/health")
+            timed = context.timed("/health")
         except errors.NetworkError:
             refused += 1
             continue
@@ -137,24 +124,19 @@ def load(context: Context) -> Finding:
         else:
             times.append(timed.ms)
     median, least, most = statistics.median(times), min(times), max(times)
-    details: dict[str, Detail] = {"median_ms": round(median, 1), "min_ms": round(least, 1), "max_ms": round(most, 1)}
+    details: dict[str, float] = {"median_ms": round(median, 1), "min_ms": round(least, 1), "max_ms": round(most, 1)}
     details |= {"answers": len(times), "refused": refused}
     if refused:
         cause = f"the server is overloaded: {refused} of {len(times) + refused} requests failed"
         return warning(cause, f"{OPERATOR}; use fewer --jobs until then.", **details)
     if median > context.connect_ms + SLOW_MS:
-        return warning(
-            f"responses are slow ({median:,.0f} ms): a connection takes {context.connect_ms:,.0f} ms, so the server is "
-            "overloaded, or a proxy delays them",
-            f"{OPERATOR}; progress will be late until then.",
-            **details,
-        )
+        cause = f"responses are slow ({median:,.0f} ms): a connection takes {context.connect_ms:,.0f} ms"
+        cause += ", so the server is overloaded, or a proxy delays them"
+        return warning(cause, f"{OPERATOR}; progress will be late until then.", **details)
     if most - median > UNEVEN_MS and most > 5 * median:
-        return warning(
-            f"responses take from {least:,.0f} to {most:,.0f} ms: the server is overloaded, or the network is unstable",
-            f"{OPERATOR}; try again to see whether it persists.",
-            **details,
-        )
+        cause = f"responses take from {least:,.0f} to {most:,.0f} ms"
+        cause += ": the server is overloaded, or the network is unstable"
+        return warning(cause, f"{OPERATOR}; try again to see whether it persists.", **details)
     return passed(f"{median:,.0f} ms per response ({least:,.0f} to {most:,.0f} ms)", **details)
 
 
@@ -171,17 +153,11 @@ def clock(context: Context) -> Finding:
     if answer.headers.get("Age", "0").strip() not in ("", "0"):
         return skipped("because a cache answered instead of the server")
     skew = received - ms / 2000 - reported
-    details: dict[str, Detail] = {
-        "skew_seconds": round(skew, 3),
-        "by": "timestamp" if stamp is not None else "Date header",
-        "margin_seconds": round(ms / 2000 + (0.0 if stamp is not None else 1.0), 3),
-    }
+    by, margin = ("timestamp", 0.0) if stamp is not None else ("Date header", 1.0)
+    details = {"skew_seconds": round(skew, 3), "by": by, "margin_seconds": round(ms / 2000 + margin, 3)}
     if abs(skew) > SKEW:
         side = "ahead of" if skew > 0 else "behind"
-        return warning(
-            f"clock skew of {hours(abs(skew) + 0.5)}: the local clock is {side} the server's",
-            "Set this machine's clock by NTP (timedatectl set-ntp true), or contact the server's operator: otherwise "
-            "tokens and certificates seem expired.",
-            **details,
-        )
+        cause = f"clock skew of {hours(abs(skew) + 0.5)}: the local clock is {side} the server's"
+        hint = "Set this machine's clock by NTP (timedatectl set-ntp true), or contact the server's operator"
+        return warning(cause, f"{hint}: otherwise tokens and certificates seem expired.", **details)
     return passed(f"within {max(1, round(abs(skew)))} s of the server's", **details)

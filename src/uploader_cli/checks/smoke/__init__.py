@@ -8,8 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.checks.result import BROKEN, Finding, Report, Result, Verdict, checks_of, skipped
-from uploader_cli.checks.runner import Stopped, run
+from uploader_cli.checks.check import BROKEN, Finding, Report, Result, Stopped, Verdict, checks_of, run, skipped
 from uploader_cli.checks.smoke import live, refusals, sessions, tus
 from uploader_cli.checks.smoke.expect import Ended, Prevented
 from uploader_cli.checks.smoke.report import exit_of, sentence
@@ -17,14 +16,12 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.settings import mask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from uploader_cli.checks.result import Check
-    from uploader_cli.checks.runner import Begin, Tell
+    from uploader_cli.checks.check import Check
     from uploader_cli.checks.smoke.site import Site
 
-CHECKS = checks_of(sessions, live, tus, refusals)
-"""Ordered so that a failure explains the following ones."""
+CHECKS = checks_of(sessions, live, tus, refusals)  # ordered so that a failure explains the following ones
 OF_ENDPOINTS = (*checks_of(tus), refusals.body_limit, refusals.clean_up)
 """The checks of a tus endpoint, which has no sessions."""
 
@@ -55,8 +52,8 @@ def run_checks(
     checks: Sequence[Check],
     *,
     strict: bool = False,
-    begin: Begin = lambda _check: None,
-    tell: Tell = lambda _result: None,
+    begin: Callable[[Check], None] = lambda _check: None,
+    tell: Callable[[Result], None] = lambda _result: None,
 ) -> Report:
     """Run all checks; `begin` gets each before, `tell` its result after. Closes the site.
 

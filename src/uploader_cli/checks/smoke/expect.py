@@ -6,7 +6,7 @@ import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from uploader_cli.checks.result import Finding, Verdict
+from uploader_cli.checks.check import Finding, Verdict
 from uploader_cli.core.protocol import JsonObject, error_code, number, parse_time
 from uploader_cli.errors import UploaderError
 from uploader_cli.exit_status import Exit
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.transfer.http import Answer
 
-SHOWN = 80
-"""Maximum characters of a quoted value."""
+SHOWN = 80  # maximum characters of a quoted value
 SESSION_STATUSES = ("pending", "uploading", "completed", "partial", "cancelled")
 FILE_STATUSES = ("pending", "queued", "uploading", "completed", "failed", "cancelled")
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.checks.result import check
+from uploader_cli.checks.check import check
 from uploader_cli.checks.smoke.expect import (
     NotOffered,
     Prevented,
@@ -34,13 +34,11 @@ if TYPE_CHECKING:
     from uploader_cli.checks.smoke.site import Site
     from uploader_cli.transfer.http import Answer
 
-DIAL_LIMIT = 5.0
-"""Maximum seconds to connect (docs/protocol.md section 2)."""
+DIAL_LIMIT = 5.0  # maximum seconds to connect (docs/protocol.md section 2)
 GRACE = 1.0
 WAITS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds before each attempt to cancel after the body: the server may take a moment to receive it."""
-TRANSPORTS = ("websocket", "long-polling")
-"""The checks of the transports."""
+TRANSPORTS = ("websocket", "long-polling")  # the checks of the transports
 NO_CONNECTION = "there is no live connection"
 _EVENT = (
     "sessionId: text, timestamp: time, overallStatus: session status, totalProgress: percent?, completedFiles: count, "
@@ -94,14 +92,11 @@ class Watched:
 
     session: str
     name: str
-    listeners: dict[Transport, Listener] = field(default_factory=dict)
-    """Joined before the first byte."""
-    late: Listener | None = None
-    """Joined when half of the body was sent."""
+    listeners: dict[Transport, Listener] = field(default_factory=dict)  # joined before the first byte
+    late: Listener | None = None  # joined when half of the body was sent
     again: Listener | None = None
     """Connected and joined again when half of the body was sent, after its first connection was cut."""
-    polled: Answer = field(init=False)
-    """`/progress` right after the response."""
+    polled: Answer = field(init=False)  # `/progress` right after the response
 
     def all(self) -> list[Listener]:
         """Return the listeners that should get the end."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from uploader_cli.checks import body_limit as limit
-from uploader_cli.checks.result import Finding, Verdict, check, skipped
+from uploader_cli.checks.check import Finding, Verdict, check, skipped
 from uploader_cli.checks.smoke.expect import (
     NotOffered,
     Prevented,
@@ -21,25 +22,20 @@ from uploader_cli.checks.smoke.expect import (
 from uploader_cli.checks.smoke.sending import ask_for_session, file_of, open_session, send, terms
 from uploader_cli.checks.smoke.sessions import stored_one
 from uploader_cli.checks.smoke.tus import ask, created
-from uploader_cli.core.protocol import NOBODY, parse_batch, whole
+from uploader_cli.core.protocol import NOBODY, parse_batch, stored_path, whole
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, size
-from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import content_type
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from uploader_cli.checks.smoke.site import Site
-    from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.http import Answer
 
-FEW_FILES = 20
-"""Maximum files sent to exceed the limit of files."""
-SMALL = 1 << 20
-"""Maximum bytes sent to exceed the limit of bytes."""
-FEW = 3
-"""Minimum responses needed to check the rate limit."""
+FEW_FILES = 20  # maximum files sent to exceed the limit of files
+SMALL = 1 << 20  # maximum bytes sent to exceed the limit of bytes
+FEW = 3  # minimum responses needed to check the rate limit
 UP = "../../../"
 ELSEWHERE = "..%2f" * 8 + "etc%2fpasswd"
 """A file on every Unix, relative to `/uploads/{category}/`; clients don't normalize escaped slashes."""
@@ -50,11 +46,8 @@ _ESCAPES = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:[/\\]")
 @check("body-limit", "requests as large as a chunk reach the server", "large files need many requests, or fail")
 def body_limit(site: Site) -> Finding | str:
     """Announce a chunk for an unknown upload, or without tus a batch: a proxy may refuse it by its head."""
-    limits, tus = site.once(terms).limits, site.once(terms).tus
-
-    def ask(method: str, where: str, headers: Mapping[str, str], body: Body) -> Answer:
-        return site.call(method, where, body=body, headers=headers, may_refuse=True)
-
+    _, limits, tus = site.once(terms)
+    ask = partial(site.call, may_refuse=True)
     found = limit.find(ask, tus, most=tus.max_size if tus is not None else limits.max_file_size)
     if not found.refused:
         return f"{size(found.passes)} pass"
@@ -182,22 +175,22 @@ def auth(site: Site) -> Finding | str:
 @check("rate-limit", "requests are counted, and responses report it", "clients run into 429 instead of waiting in time")
 def rate_limit(site: Site) -> Finding | str:
     """See docs/protocol.md section 3.11: `X-RateLimit-*` on every counted response so far."""
-    while sum(seen is not None for seen in site.meter) < FEW:
+    while sum(headers is not None for headers in site.meter) < FEW:
         site.call("GET", f"/api/upload/progress/{NOBODY}")
-    seen = [metered for metered in site.meter if metered is not None]
-    if not any(any(metered) for metered in seen):
+    names = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+    seen = [[headers.get(name) for name in names] for headers in site.meter if headers is not None]
+    if not any(map(any, seen)):
         raise NotOffered("the server has no rate limit: no response has X-RateLimit headers")
-    for metered in seen:
-        for name, value in zip(("Limit", "Remaining", "Reset"), metered, strict=True):
-            if whole(value) is None:
-                got = "no such header" if value is None else quoted(value)
-                raise Violation(f"X-RateLimit-{name} on every answer of /api", expected="a whole number", got=got)
-    for before, after in pairwise(seen):
-        rise = (whole(after.remaining) or 0) - (whole(before.remaining) or 0)
-        if rise == 0 or (rise > 0 and after.reset == before.reset):  # another reset: the window restarted
-            got = f"{after.remaining} after {before.remaining}"
+    for name, value in (pair for values in seen for pair in zip(names, values, strict=True)):
+        if whole(value) is None:
+            got = "no such header" if value is None else quoted(value)
+            raise Violation(f"{name} on every answer of /api", expected="a whole number", got=got)
+    for (_, before, old_reset), (_, after, reset) in pairwise(seen):
+        rise = (whole(after) or 0) - (whole(before) or 0)
+        if rise == 0 or (rise > 0 and reset == old_reset):  # another reset: the window restarted
+            got = f"{after} after {before}"
             raise Violation("X-RateLimit-Remaining after another call", expected="less than before", got=got)
-    most, left = seen[-1].limit, seen[-1].remaining
+    most, left, _ = seen[-1]
     if (whole(left) or 0) > (whole(most) or 0):
         return Finding(Verdict.WARNING, f"{left} calls remain of {most}", exit=Exit.FAILED_FOR_GOOD)
     return f"{left} of {most} calls left"

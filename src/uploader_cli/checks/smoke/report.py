@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from uploader_cli.checks.check import BROKEN, Verdict
 from uploader_cli.checks.page import Page
-from uploader_cli.checks.result import BROKEN, Verdict
 from uploader_cli.exit_status import Exit, worst
 from uploader_cli.render import github
 from uploader_cli.render.words import plural, safe, span, wrap
@@ -16,24 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from uploader_cli.checks.result import Check, Report, Result
+    from uploader_cli.checks.check import Check, Report, Result
 
 _WHY = {Exit.NO_SERVER: "No upload server answers: ", Exit.NOT_AUTHORISED: "The server denies access: "}
 """The common cause of all failures."""
-_ID, _WORD, _TIME = 25, 11, 8
-"""Cells of the longest ID, of the longest verdict, and of a time."""
-MOST_LEFT = 5
-"""Maximum objects left on the server that are listed, unless `verbose`."""
+_ID, _WORD, _TIME = 25, 11, 8  # cells of the longest ID, of the longest verdict, and of a time
+MOST_LEFT = 5  # maximum objects left on the server that are listed, unless `verbose`
 
 
 def counts(result: Result, *, strict: bool) -> bool:
     """Return True if this result makes the run fail."""
-    match result.verdict:
-        case Verdict.PASS | Verdict.NOT_OFFERED | Verdict.SKIPPED:
-            return False
-        case Verdict.WARNING:
-            return strict
-    return result.check.required or strict
+    if result.verdict in (Verdict.PASS, Verdict.NOT_OFFERED, Verdict.SKIPPED):
+        return False
+    return strict or (result.check.required and result.verdict is not Verdict.WARNING)
 
 
 def exit_of(results: Sequence[Result], *, strict: bool, speaks: bool, refused: bool) -> Exit:
@@ -206,12 +201,8 @@ def junit(report: Report, when: datetime) -> Iterator[str]:
     tags = [_tag(result, strict=report.strict) for result in report.results]
     names = {"failures": "failure", "errors": "error", "skipped": "skipped"}
     numbers = {"tests": len(tags), **{name: tags.count(tag) for name, tag in names.items()}}
-    properties = {
-        "server": report.server,
-        "calls": report.calls,
-        "budget": report.budget,
-        "exit_code": int(report.exit_code),
-    }
+    properties = {name: getattr(report, name) for name in ("server", "calls", "budget")}
+    properties["exit_code"] = int(report.exit_code)
     yield xml.BEGIN
     yield xml.opening(0, "uploader smoke", when.isoformat(), report.seconds, numbers, properties)
     notes = []

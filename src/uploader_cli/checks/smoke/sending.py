@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli.checks.smoke.expect import Prevented, Violation, answered, header, precondition, said
 from uploader_cli.core.plan import endless
-from uploader_cli.core.protocol import as_object, parse_batch, parse_session, wire_name
+from uploader_cli.core.protocol import as_object, parse_batch, parse_session, stored_path, wire_name
 from uploader_cli.core.tus import VERSION, Capabilities, capabilities_of, parse_capabilities
-from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import Body, Piece, content_type, multipart
 
 if TYPE_CHECKING:
@@ -24,10 +23,8 @@ if TYPE_CHECKING:
 
     Midway = Callable[[], None]
 
-SIZE = 4096
-"""Maximum bytes of a file."""
-ARRIVAL = 0.2
-"""Seconds for half a body to arrive before it is cut, so that there is something to resume."""
+SIZE = 4096  # maximum bytes of a file
+ARRIVAL = 0.2  # seconds for half a body to arrive before it is cut, so that there is something to resume
 
 
 class _CutOff(Exception):

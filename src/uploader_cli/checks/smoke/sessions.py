@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from uploader_cli.checks.result import check
+from uploader_cli.checks.check import check
 from uploader_cli.checks.smoke.expect import (
     NotOffered,
     Prevented,
@@ -22,9 +21,8 @@ from uploader_cli.checks.smoke.expect import (
     shaped,
 )
 from uploader_cli.checks.smoke.sending import ask_for_session, cut, cut_off, file_of, open_session, send, terms
-from uploader_cli.core.protocol import NOBODY, as_object, parse_batch, text
+from uploader_cli.core.protocol import NOBODY, as_object, parse_batch, sha256_in, stored_path, text
 from uploader_cli.render.words import plural, size
-from uploader_cli.transfer.api import sha256_of, stored_path
 from uploader_cli.transfer.bodies import content_type
 
 if TYPE_CHECKING:
@@ -34,8 +32,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.protocol import StoredFile
     from uploader_cli.transfer.http import Answer
 
-SEVERAL = 3
-"""Maximum files in one batch."""
+SEVERAL = 3  # maximum files in one batch
 _ANSWER = "success: true, sessionId: text, files: list, summary: object, timestamp: time"
 _FILE = (
     "id: text, originalName: text, fileSize: count, fileType: words, status: file status, progress: percent, "
@@ -90,9 +87,7 @@ def session_bad_input(site: Site) -> None:
 )
 def validate(site: Site) -> None:
     """See docs/protocol.md section 1: a valid file, and an empty one."""
-    limits = site.once(terms).limits
-    ending = "mp4" if limits.allowed_types & {"*", "mp4"} else min(limits.allowed_types)
-    name = f"a.{ending}"
+    name, _ = file_of(site, "validated")
     good = {"name": name, "size": 1, "type": content_type(name)}
     answer = answered(site.call("POST", "/api/upload/validate", json={"files": [good]}), "validating a good file", 200)
     body = shaped(answer.body, "the validation", "valid: true, files: list, timestamp: time")
@@ -163,10 +158,9 @@ def stored_file(site: Site) -> None:
     head = answered(site.call("HEAD", path), "HEAD of a stored file", 200)
     length = header(head, "Content-Length", "HEAD of a stored file", "its size in bytes", str.isdecimal)
     same(int(length), len(content), "Content-Length of a stored file", corrupt=True)
-    digest = sha256_of(head.headers.get("Repr-Digest", ""))
+    digest = sha256_in(head.headers.get("Repr-Digest", ""))
     if digest is not None:
-        ours = base64.b64encode(hashlib.sha256(content).digest()).decode()
-        same(digest, ours, "Repr-Digest of a stored file", corrupt=True)
+        same(digest, hashlib.sha256(content).hexdigest(), "Repr-Digest of a stored file", corrupt=True)
     same_bytes(site.read(path), content, "the stored file, read back")
     part = answered(site.call("GET", path, headers={"Range": "bytes=1-1"}), "GET with Range: bytes=1-1", 206)
     same(part.headers.get("Content-Range"), f"bytes 1-1/{len(content)}", "Content-Range of a part")

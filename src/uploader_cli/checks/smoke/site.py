@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from uploader_cli import errors
 from uploader_cli.checks.smoke.expect import NotOffered, OutOfCalls, Prevented, Violation, said
-from uploader_cli.checks.target import Target
+from uploader_cli.checks.target import UNAVAILABLE, Target
 from uploader_cli.core.protocol import error_code, parse_session, whole
 from uploader_cli.core.tus import VERSION, trusts
 from uploader_cli.transfer.api import answer_error, is_tus, not_an_upload_server
-from uploader_cli.transfer.pacing import retry_after
+from uploader_cli.transfer.http import retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,24 +20,11 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.http import Answer
 
-BUDGET = 100
-"""Default budget: the reference backend allows 100 requests in 15 minutes (docs/protocol.md section 3.11)."""
-ANSWER_LIMIT = 30.0
-"""Seconds for a response to start: the reference backend takes 2.7 per file (docs/protocol.md section 3.2)."""
-PATIENCE = 10.0
-"""Seconds to wait for expected events, which usually arrive within a fraction of one."""
-UNAVAILABLE = (502, 503, 504)
-"""Statuses of proxies for a server that is down or busy."""
+BUDGET = 100  # as many as the reference backend allows in 15 minutes (docs/protocol.md section 3.11)
+ANSWER_LIMIT = 30.0  # seconds; the reference backend takes 2.7 per file (docs/protocol.md section 3.2)
+PATIENCE = 10.0  # seconds to wait for expected events, which usually arrive within a fraction of one
 
 Value = TypeVar("Value")
-
-
-class Metered(NamedTuple):
-    """The rate limit headers of a counted response; None for a missing one."""
-
-    limit: str | None
-    remaining: str | None
-    reset: str | None
 
 
 class Site(Target):
@@ -47,34 +34,24 @@ class Site(Target):
         """Does not connect yet. Raises `UsageError` for an unreadable token."""
         super().__init__(settings, settings.bearer())
         self.budget, self.patience = budget, patience
-        self.run = secrets.token_hex(4)
-        """Part of all names of this run."""
-        self.answered = self.speaks = False
-        """Whether there was any response, and one of an upload server."""
+        self.run = secrets.token_hex(4)  # part of all names of this run
+        self.answered = self.speaks = False  # whether there was any response, and one of an upload server
         self.admitted: set[bool] = set()
         """Whether counted requests with our own token were accepted, or got 401 or 403."""
-        self.meter: list[Metered | None] = []
-        """The rate limit headers of each counted request, in order of their starts; None without a response."""
-        self.limited = ""
-        """After a 429, when requests are accepted again."""
-        self.gone = False
-        """Whether the server no longer answers."""
-        self.sessions: set[str] = set()
-        """Created sessions that have not ended."""
-        self.slots: list[str] = []
-        """Sessions for tus uploads, each as often as it has space."""
-        self.uploads: set[str] = set()
-        """URLs of unfinished tus uploads."""
-        self.files: dict[str, str] = {}
-        """IDs of stored files, with their paths under `/uploads/` if known."""
+        self.meter: list[Mapping[str, str] | None] = []
+        """The headers of the response to each counted request, in order of their starts; None without a response."""
+        self.limited = ""  # after a 429, when requests are accepted again
+        self.gone = False  # whether the server no longer answers
+        self.sessions: set[str] = set()  # created sessions that have not ended
+        self.slots: list[str] = []  # sessions for tus uploads, each as often as it has space
+        self.uploads: set[str] = set()  # URLs of unfinished tus uploads
+        self.files: dict[str, str] = {}  # IDs of stored files, with their paths under `/uploads/` if known
         self.tus_files: dict[str, str] = {}
         """The tus URLs of stored files, which some servers delete without a token."""
         self.unowned: list[str] = []
         """What stays because there was no token, or the server deletes nothing, with the reason."""
-        self.undeleted: list[str] = []
-        """What else could not be deleted, with the reason."""
-        self.terminates = True
-        """Whether the server deletes tus uploads."""
+        self.undeleted: list[str] = []  # what else could not be deleted, with the reason
+        self.terminates = True  # whether the server deletes tus uploads
         self.cleaning = False
         self._remaining: int | None = None
         self._once: dict[object, object] = {}
@@ -100,8 +77,7 @@ class Site(Target):
         creates, `limit` the seconds for a response. Raises `OutOfCalls`, `NetworkError`, the error for 429, 502, 503
         and 504, and for 401 and 403 with our own token.
         """
-        url = where if "://" in where else self.settings.server + where
-        place = len(self.meter)
+        url, place = self.url(where), len(self.meter)
         counted = self._count(url, leaves)
         own = self.authorization if token == "" else {"Authorization": f"Bearer {token}"} if token else {}
         if not trusts(self.settings.target_url, url):  # it gets neither the token nor headers of --header
@@ -135,17 +111,16 @@ class Site(Target):
 
     def answers(self) -> bool:
         """Return whether the server still answers, even with an error; uses an uncounted request."""
+        url = self.settings.tus_endpoint or self.url("/health")
         try:
-            self.http.request(
-                "GET", self.settings.tus_endpoint or f"{self.settings.server}/health", read_timeout=PATIENCE
-            )
+            self.http.request("GET", url, read_timeout=PATIENCE)
         except errors.UploaderError as error:
             return not isinstance(error, errors.NetworkError)
         return True
 
     def read(self, where: str) -> bytes | None:
         """Return the bytes at a path or URL of the server; None if it does not return them."""
-        url = where if "://" in where else self.settings.server + where
+        url = self.url(where)
         self._count(url)
         with self.http.stream(url, self.authorization) as (answer, pieces):
             return b"".join(pieces) if answer.status == 200 else None
@@ -173,11 +148,9 @@ class Site(Target):
         return self.remaining - len(self.sessions) - len(self.uploads) - files
 
     def _note(self, answer: Answer, place: int) -> None:
-        names = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
-        metered = Metered(*(answer.headers.get(name) for name in names))
-        self.meter[place] = metered
+        self.meter[place] = answer.headers
         if place == len(self.meter) - 1:  # a longer request has older numbers
-            self._remaining = whole(metered.remaining)
+            self._remaining = whole(answer.headers.get("X-RateLimit-Remaining"))
         if self.settings.tus_endpoint:
             self.speaks |= is_tus(answer)
         else:
@@ -217,21 +190,22 @@ class Site(Target):
         self.cleaning = True
         while self.uploads:
             url = self.uploads.pop()
-            if not self.terminates:
+            if self.terminates:
+                self._remove(f"the tus upload {url}", "DELETE", url, {"Tus-Resumable": VERSION})
+            else:
                 self.unowned.append(f"the tus upload {url}: the server has no termination")
-                continue
-            self._remove(f"the tus upload {url}", "DELETE", url, {"Tus-Resumable": VERSION})
         while self.sessions:
             session = self.sessions.pop()
             self._remove(f"session {session}", "POST", f"/api/upload/cancel/{session}")
         while self.files:
             file, path = self.files.popitem()
+            name = _named(file, path)
             if self.may_delete:
-                self._remove(_named(file, path), "DELETE", f"/api/upload/file/{file}")
+                self._remove(name, "DELETE", f"/api/upload/file/{file}")
             elif file in self.tus_files and self.terminates:
-                self._remove(_named(file, path), "DELETE", self.tus_files[file], {"Tus-Resumable": VERSION})
+                self._remove(name, "DELETE", self.tus_files[file], {"Tus-Resumable": VERSION})
             else:
-                self.unowned.append(f"{_named(file, path)}: no token")
+                self.unowned.append(f"{name}: no token")
 
     def note_interrupted(self) -> None:
         """Add everything that is left to `undeleted`."""

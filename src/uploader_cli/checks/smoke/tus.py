@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from uploader_cli.checks.result import check
+from uploader_cli.checks.check import check
 from uploader_cli.checks.smoke.expect import NotOffered, Violation, answered, header, said, same, same_bytes
 from uploader_cli.checks.smoke.sending import body_of, cut, cut_off, file_of, nothing, open_session, terms
 from uploader_cli.core.protocol import parse_http_date
@@ -22,11 +22,9 @@ if TYPE_CHECKING:
     from uploader_cli.core.tus import Capabilities
     from uploader_cli.transfer.http import Answer
 
-GONE = (403, 404, 410)
-"""Statuses for an upload that does not exist (tus 1.0, HEAD)."""
+GONE = (403, 404, 410)  # statuses for an upload that does not exist (tus 1.0, HEAD)
 MOST_IN_A_SESSION = 20
-WAITS = (0.2, 0.5, 1.0)
-"""Seconds to wait for the end of a cut request."""
+WAITS = (0.2, 0.5, 1.0)  # seconds to wait for the end of a cut request
 
 after_core = partial(check, rests_on="tus-core")
 
@@ -63,7 +61,7 @@ def ask(
         may_refuse=True,
         leaves=method == "POST",
     )
-    stored = answer.headers.get("Upload-File-Id") if not site.settings.tus_endpoint else None
+    stored = _stored_id(site, answer)
     if answer.ok and stored and method in ("POST", "PATCH"):
         site.uploads.discard(url)
         if method == "PATCH":
@@ -71,6 +69,10 @@ def ask(
         where = answer.headers.get("Content-Location", "")
         site.files[stored] = where if where.startswith("/") else ""
     return answer
+
+
+def _stored_id(site: Site, answer: Answer) -> str:
+    return "" if site.settings.tus_endpoint else answer.headers.get("Upload-File-Id", "")
 
 
 def create(
@@ -115,8 +117,7 @@ def created(
         return "", answer
     if in_session and headers.get("Upload-Concat") != "partial":  # refused uploads and parts of a file need no space
         site.slots.pop()
-    stored = answer.headers.get("Upload-File-Id") if not site.settings.tus_endpoint else None
-    if stored:
+    if stored := _stored_id(site, answer):
         site.tus_files[stored] = url
     else:
         site.uploads.add(url)

@@ -12,16 +12,16 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from uploader_cli.core.protocol import UPLOADS
 from uploader_cli.errors import UsageError
 from uploader_cli.sources import absolute
-from uploader_cli.transfer.journal.schema import KEPT_SECONDS
+from uploader_cli.transfer.journal.schema import KEPT_SECONDS, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from sqlite3 import Connection
 
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.transfer.journal.schema import Store
 
     Files = Mapping[bytes, LocalFile]
 
@@ -36,7 +36,6 @@ SELECT path, size, mtime_ns, server_id, location, checksum, verified
 FROM receipt WHERE target = ?1 AND period > ?2 AND completed_at >= ?3"""
 _is_plain = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch  # matches a path that `quote` does not change
 _parts = re.compile(r"(\d+)([ /])(.*)", re.DOTALL).fullmatch
-UPLOADS = "/uploads/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,16 +141,15 @@ class RunInfo:
     id: str
     server: str
     destination: str
-    arguments: Mapping[str, object]
     started_at: float
     updated_at: float
     state: str
-    alive: bool
     completed_files: int
     completed_bytes: int
     open_files: int
-    sessions: tuple[str, ...]
+    arguments: Mapping[str, object]
     outcome: Mapping[str, Any]
+    sessions: tuple[str, ...]
 
 
 def pack_position(claim: Claim) -> tuple[str, int] | None:
@@ -289,19 +287,17 @@ def find_resumable(db: Connection, target: Target, identity: str) -> tuple[int, 
 def get_runs(db: Connection, named: str = "") -> list[RunInfo]:
     """Return the runs whose present or earlier id begins with `named`, newest first."""
     found = db.execute(
-        "SELECT number, run.id, server, destination, arguments, started_at, updated_at,"
+        "SELECT number, arguments, outcome, run.id, server, destination, started_at, updated_at,"
         " CASE WHEN alive(run.id) THEN 'running' WHEN finished THEN 'finished' ELSE 'interrupted' END,"
-        " files, bytes, coalesce(open_files, 0), outcome FROM run JOIN target ON target.id = run.target"
+        " files, bytes, coalesce(open_files, 0) FROM run JOIN target ON target.id = run.target"
         " LEFT JOIN (SELECT run AS owner, count(*) AS open_files FROM pending GROUP BY run) ON owner = number"
         " WHERE instr(' ' || earlier || ' ' || run.id || ' ', ' ' || ?) ORDER BY updated_at DESC, number DESC",
         (named,),
     ).fetchall()
-    runs = []
-    for number, run_id, server, destination, arguments, started_at, updated_at, state, *counts, outcome in found:
-        head = (run_id, server, destination, json.loads(arguments), started_at, updated_at)
-        tail = (get_sessions(db, number), json.loads(outcome))
-        runs.append(RunInfo(*head, state, state == "running", *counts, *tail))  # type: ignore[call-arg]
-    return runs
+    return [
+        RunInfo(*known, json.loads(arguments), json.loads(outcome), get_sessions(db, number))  # type: ignore[call-arg]
+        for number, arguments, outcome, *known in found
+    ]
 
 
 def find_run(db: Connection, run_id: str) -> RunInfo:

@@ -19,7 +19,7 @@ from uploader_cli.transfer.journal import reading, schema
 from uploader_cli.transfer.journal.reading import Claim, ClaimState, Pending, PendingUpload, Stored, is_same, path_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from sqlite3 import Connection
 
     from uploader_cli.core.plan import LocalFile
@@ -48,23 +48,22 @@ class Journal(schema.Store):
         arguments: Mapping[str, object],
         *,
         identity: object = None,
-        run_id: str | None = None,
         fresh: bool = False,
         lasting: bool = True,
     ) -> RunHandle:
         """Begin a run, or resume the newest interrupted one of the same target and identity.
 
         `arguments` (JSON, no secrets but an upload URL) is what `resume` needs; `identity` (JSON, default: `arguments`)
-        is what makes commands equal. `run_id` must be new. `fresh` (--no-resume) resumes nothing and deletes such runs.
+        is what makes commands equal. `fresh` (--no-resume) resumes nothing and deletes such runs.
         A run that is not `lasting` is never resumed.
         """
-        run_id, now = run_id or secrets.token_hex(8), self.now()
+        run_id, now = secrets.token_hex(8), self.now()
         digest = _digest(run_id if not lasting else arguments if identity is None else identity)
         with self.write() as db:
             db.execute("INSERT OR IGNORE INTO target (server, destination) VALUES (?, ?)", astuple(target))
             number, free = reading.find_resumable(db, target, digest)
             if free and not fresh:
-                return self._resume(db, free[0][0], run_id, _json(arguments))
+                return self._resume(db, free[0][0], _json(arguments))
             # their uploads stay until a claim deletes them
             db.executemany("DELETE FROM run WHERE id = ?", [(name,) for name, _since in free])
             db.execute(
@@ -81,13 +80,13 @@ class Journal(schema.Store):
             number, free = reading.find_resumable(db, target, _digest(identity))
         return reading.History(self, number, free[0][1] if free and not fresh else None)
 
-    def resume(self, run_id: str, *, new_id: str | None = None) -> RunHandle:
+    def resume(self, run_id: str) -> RunHandle:
         """Resume a run by id or unique prefix. Raise `UsageError` if it is unknown, finished or alive."""
         with self.write() as db:
             info = _find_idle(db, run_id)
             if info.state == "finished":
                 raise UsageError(f"run {info.id} is finished: nothing is left to resume", hint=reading.LIST)
-            return self._resume(db, info.id, new_id or secrets.token_hex(8), _json(info.arguments))
+            return self._resume(db, info.id, _json(info.arguments))
 
     def runs(self) -> list[RunInfo]:
         """Return all runs, the last written first."""
@@ -109,7 +108,8 @@ class Journal(schema.Store):
             run = (_find_idle(db, run_id).id,)
             _delete_open(db, db.execute("DELETE FROM run WHERE id = ? RETURNING number", run).fetchall())
 
-    def _resume(self, db: Connection, old_id: str, run_id: str, arguments: str) -> RunHandle:
+    def _resume(self, db: Connection, old_id: str, arguments: str) -> RunHandle:
+        run_id = secrets.token_hex(8)
         db.execute(
             "UPDATE run SET id = ?, earlier = ltrim(earlier || ' ' || id), arguments = ?, outcome = '{}',"
             " updated_at = ? WHERE id = ?",
@@ -202,7 +202,8 @@ class RunHandle:
     def packed(self, files: Sequence[LocalFile]) -> str:
         """Give claimed files of a pack a new key and return it."""
         key = reading.new_key()
-        self._restart(files, _packed_uploads(key))
+        uploads = _packed_uploads(key)
+        self._alter(files, lambda _old: next(uploads))
         return key
 
     def receipts(self, files: Sequence[LocalFile]) -> list[Stored | None]:
@@ -217,24 +218,30 @@ class RunHandle:
     def creating(self, file: LocalFile, session: str | None = None) -> PendingUpload:
         """Replace the upload of a claimed file by a new one: call it before each creation but the first."""
         upload = PendingUpload(session=session)
-        self._restart([file], [upload])
+        self._alter([file], lambda _old: upload)
         return upload
 
     def update(self, file: LocalFile, *, part: int | None = None, **values: Any) -> None:
         """Set fields of the upload of a claimed file, or of its part. A file in one request needs no such call."""
-        self._update([file], part, **values)
+
+        def change(old: PendingUpload) -> PendingUpload:
+            if part is None:
+                return replace(old, **values)
+            return replace(old, parts=tuple(replace(p, **values) if p.index == part else p for p in old.parts))
+
+        self._alter([file], change)
 
     def split(self, file: LocalFile, sizes: Sequence[int]) -> tuple[reading.PendingPart, ...]:
         """Divide a claimed file into parts of `sizes` (bytes) with new keys."""
         starts = accumulate(sizes, initial=0)  # the last is the end
         parts = tuple(reading.PendingPart(n, next(starts), size, reading.new_key()) for n, size in enumerate(sizes))
-        self._update([file], parts=parts)
+        self.update(file, parts=parts)
         return parts
 
     def creating_part(self, file: LocalFile, part: int) -> str:
         """Replace the upload of a part and return its new key: call it before another creation."""
         key = reading.new_key()
-        self._update([file], part, upload_key=key, url=None, checked_until=0, pledged_until=0)
+        self.update(file, part=part, upload_key=key, url=None, checked_until=0, pledged_until=0)
         return key
 
     def completed(self, stored: Sequence[Stored]) -> None:
@@ -249,11 +256,11 @@ class RunHandle:
 
     def uncertain(self, files: Sequence[LocalFile]) -> None:
         """Record that the files were sent and may be stored."""
-        self._update(files, begins=False, uncertain=True)
+        self._alter(files, lambda old: replace(old, uncertain=True), begins=False)
 
     def certain(self, files: Sequence[LocalFile]) -> None:
         """Record that the files are not stored."""
-        self._update(files, begins=False, uncertain=False)
+        self._alter(files, lambda old: replace(old, uncertain=False), begins=False)
 
     def forget(self, files: Sequence[LocalFile], *, receipts: bool = True) -> None:
         """Forget the uploads of files, with `receipts` also the receipts for their size and mtime."""
@@ -348,24 +355,15 @@ class RunHandle:
         is_refused = written and change.refused and is_same(change.refused, written.file)
         return change.receipt or (None if is_refused else written)
 
-    def _restart(self, files: Sequence[LocalFile], uploads: Iterable[PendingUpload]) -> None:
-        with self._change(begins=True):
-            for key, upload in zip(map(path_key, files), uploads, strict=False):
-                if key in self._claimed:
-                    self._put(key, replace(self._claimed[key], upload=upload))
-
-    def _update(
-        self, files: Sequence[LocalFile], part: int | None = None, *, begins: bool = True, **values: Any
+    def _alter(
+        self, files: Sequence[LocalFile], change: Callable[[PendingUpload], PendingUpload], *, begins: bool = True
     ) -> None:
-        """Set fields of the uploads of claimed files, or of one part of each."""
+        """Change the uploads of claimed files."""
         with self._change(begins=begins):
             for key in map(path_key, files):
                 if key in self._claimed:
                     old = self._claimed[key]
-                    fields, parts = values, old.upload.parts
-                    if part is not None:
-                        fields = {"parts": tuple(replace(p, **values) if p.index == part else p for p in parts)}
-                    self._put(key, replace(old, upload=replace(old.upload, **fields)))
+                    self._put(key, replace(old, upload=change(old.upload)))
 
     def _put(self, key: bytes, new: Pending) -> None:
         self._claimed[key] = new
@@ -476,7 +474,7 @@ def _packed_uploads(key: str) -> Iterator[PendingUpload]:
 
 def _find_idle(db: Connection, run_id: str) -> RunInfo:
     info = reading.find_run(db, run_id)
-    if info.alive:
+    if info.state == "running":
         raise UsageError(f"run {info.id} is under way in another process", hint="wait for it, or stop it first")
     return info
 

@@ -1,19 +1,21 @@
-"""A check, what it finds, its result, and the report of a run, as values."""
+"""A check, what it finds, its result, the report of a run; and the run of checks in their order."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.exit_status import Exit
+from uploader_cli.settings import mask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import ModuleType
 
-
-Detail = str | int | float | bool | None | list[str]
+    from uploader_cli.checks.target import Target
 
 
 class Verdict(StrEnum):
@@ -51,13 +53,13 @@ class Finding:
     exit: Exit = Exit.OK
     expected: str = ""
     got: str = ""
-    details: Mapping[str, Detail] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _constructor(verdict: Verdict, code: Exit = Exit.OK) -> Callable[..., Finding]:
-    """Return a function that takes a message, a hint, an exit code and details as keywords."""
+    """Return a function that takes a message, a hint, an exit code, and details as keywords."""
 
-    def make(message: str = "", hint: str = "", exit: Exit = code, **details: Detail) -> Finding:  # noqa: A002
+    def make(message: str = "", hint: str = "", exit: Exit = code, **details: Any) -> Finding:  # noqa: A002
         return Finding(verdict, message, hint, exit, details=details)
 
     return make
@@ -80,12 +82,9 @@ class Check:
     id: str
     description: str
     look: Callable[[Any], Finding | str | None]
-    means: str = ""
-    """The consequence of a failure for users."""
-    rests_on: str = ""
-    """The ID of a check without which this one is meaningless."""
-    required: bool = True
-    """Whether uploads need what is checked."""
+    means: str = ""  # the consequence of a failure for users
+    rests_on: str = ""  # the ID of a check without which this one is meaningless
+    required: bool = True  # whether uploads need what is checked
 
 
 def check(
@@ -108,8 +107,7 @@ class Result:
     finding: Finding
     seconds: float = 0.0
     calls: int = 0
-    blocked_by: str = ""
-    """The ID of the failed check that blocks this one."""
+    blocked_by: str = ""  # the ID of the failed check that blocks this one
 
     @property
     def id(self) -> str:
@@ -144,3 +142,54 @@ class Report:
     def ok(self) -> bool:
         """Whether everything that counts passed."""
         return self.exit_code is Exit.OK
+
+
+class Stopped(BaseException):
+    """A signal asked to stop; `code` is the exit code. Raised in the main thread."""
+
+    def __init__(self, code: Exit) -> None:
+        super().__init__()
+        self.code = code
+
+
+def run(
+    target: Target,
+    checks: Sequence[Check],
+    make: Callable[[Check, Sequence[Result]], Result],
+    *,
+    clean_up: Callable[[], None],
+    begin: Callable[[Check], None],
+    tell: Callable[[Result], None],
+) -> tuple[list[Result], Exit | None]:
+    """Return the results, in which those of interrupted checks are missing, and the exit code of an interruption.
+
+    `make` gets a check and the earlier results; `begin` is called before each check, `tell` after it. `Stopped` ends
+    the checks, but not the clean-up; a second one ends that, too. Closes the target.
+    """
+    results: list[Result] = []
+    stopped: Exit | None = None
+    try:
+        for check in checks:
+            begin(check)
+            calls, began = target.calls, time.perf_counter()
+            result = make(check, results)
+            took = time.perf_counter() - began
+            finding = _masked(result.finding)
+            results.append(replace(result, finding=finding, seconds=took, calls=target.calls - calls))
+            tell(results[-1])
+    except Stopped as stop:
+        stopped = stop.code
+    finally:
+        with closing(target):
+            try:
+                clean_up()
+            except Stopped as stop:
+                stopped = stop.code
+    return results, stopped
+
+
+def _masked(finding: Finding) -> Finding:
+    """Mask secrets, since findings quote responses and URLs."""
+    texts = {name: mask(getattr(finding, name)) for name in ("message", "hint", "expected", "got")}
+    details = {key: mask(value) if isinstance(value, str) else value for key, value in finding.details.items()}
+    return replace(finding, details=details, **texts)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Steps with counted requests: a session, its progress, the token, and the rate limit."""
+"""Steps about uploads: a session, its progress, the token, the rate limit, the tus endpoint and large requests."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ import time
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
+from uploader_cli.checks import body_limit as limit
+from uploader_cli.checks.check import Finding, check, failed, passed, skipped, warning
 from uploader_cli.checks.doctor.context import ANSWER_LIMIT
-from uploader_cli.checks.result import Detail, Finding, check, failed, passed, skipped, warning
+from uploader_cli.checks.target import UNAVAILABLE
 from uploader_cli.core.events import Transport
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_progress, parse_session, text, whole
+from uploader_cli.core.tus import VERSION, capabilities_of, unknown_upload
 from uploader_cli.exit_status import Exit, of_error
-from uploader_cli.render.words import clock, plural
-from uploader_cli.transfer.api import NO_ROUTE, answer_error
+from uploader_cli.render.words import clock, plural, size
+from uploader_cli.transfer.api import NO_ROUTE, answer_error, is_blocked, is_tus
 from uploader_cli.transfer.http import redirect_target
 
 if TYPE_CHECKING:
     from uploader_cli.checks.doctor.context import Context
     from uploader_cli.transfer.http import Answer
 
-SLOW_POLL_MS = 500.0
-"""Maximum milliseconds of a poll; polls are sent every second (docs/protocol.md section 2)."""
-HOPELESS_MS = 2000.0
-"""Milliseconds above which a request is not repeated, to bound the step."""
-FEW = 20
-"""Remaining requests that may be too few: an upload of 3 files needs 5 (docs/protocol.md section 3.11)."""
-UNAVAILABLE = (502, 503, 504)
+SLOW_POLL_MS = 500.0  # maximum milliseconds of a poll; one is sent every second (docs/protocol.md section 2)
+HOPELESS_MS = 2000.0  # milliseconds above which a request is not repeated, to bound the step
+FEW = 20  # remaining requests that may be too few: 3 files need 5 (docs/protocol.md section 3.11)
 LATER = "Try again; if it persists, contact the server's operator."
 USED_UP = "because the rate limit is used up"
 GIVE_TOKEN = "Set one with UPLOADER_TOKEN, --token-file or --token-command."  # noqa: S105 - a sentence
@@ -40,13 +39,12 @@ def session(context: Context) -> Finding:
     if not context.new_session:
         return skipped("because neither --session nor --new-session was given")
     body = {"category": context.settings.category, "expectedFiles": 1}
-    answer = context.call("POST", "/api/upload/session", json=body).answer
+    answer = context.call("POST", "/api/upload/session", json=body)
     opened = parse_session(answer.body) if answer.ok else None
     if opened is not None:
         context.opened = opened.session_id
-        return passed(
-            f"a new one in {opened.category or 'no category'}; cancelled at the end", session=opened.session_id
-        )
+        where = opened.category or "no category"
+        return passed(f"a new one in {where}; cancelled at the end", session=opened.session_id)
     if (refused := refusal(answer)) is not None:
         return refused
     error = answer_error(answer)
@@ -54,7 +52,7 @@ def session(context: Context) -> Finding:
 
 
 def _known(context: Context, asked: str) -> Finding:
-    answer = context.call("GET", f"/api/upload/progress/{asked}").answer
+    answer = context.call("GET", f"/api/upload/progress/{asked}")
     state = text(as_object(answer.body).get("overallStatus")) if answer.ok else None
     if state:
         return passed(f"{asked} is {state}", session=asked, state=state)
@@ -75,12 +73,12 @@ def polling(context: Context) -> Finding:
         return skipped(USED_UP)
     path = f"/api/upload/progress/{context.opened or context.session or NOBODY}"
     try:
-        answer, ms, _ = context.call("GET", path)
+        answer, ms, _ = context.timed(path)
     except errors.TimedOut:
         cause = f"requests to /api get no response within {ANSWER_LIMIT:.0f} s, though /health does"
         return failed(cause, "Contact the server's operator; a proxy may pass only /health.")
     if SLOW_POLL_MS < ms < HOPELESS_MS or answer.status in UNAVAILABLE:  # once more: it may have been accidental
-        answer, again, _ = context.call("GET", path)
+        answer, again, _ = context.timed(path)
         ms = min(ms, again)
     if (refused := refusal(answer)) is not None:
         return refused
@@ -104,16 +102,11 @@ def token(context: Context) -> Finding:
         return skipped("because there is none; uploads work without one here, `uploader delete` needs one")
     if context.limited is not None:
         return skipped(USED_UP)
-    answer = context.call("DELETE", f"/api/upload/file/{NOBODY}").answer
+    answer = context.call("DELETE", f"/api/upload/file/{NOBODY}")
     code = error_code(answer.body)
     if answer.status in (401, 403):
-        return warning(
-            f"the server refuses the token ({answer.status}{f' {code}' if code else ''}): uploads need none here, "
-            "`uploader delete` does",
-            OTHER_TOKEN,
-            http_status=answer.status,
-            code=code,
-        )
+        cause = f"the server refuses the token ({_named(answer)}): uploads need none here, `uploader delete` does"
+        return warning(cause, OTHER_TOKEN, http_status=answer.status, code=code)
     if answer.status == 429:
         return skipped(USED_UP)
     if answer.ok or code == "FILE_NOT_FOUND":
@@ -136,7 +129,7 @@ def rate_limit(context: Context) -> Finding:
     seconds = None if reset is None else max(0.0, reset - time.time() if reset > 1e9 else float(reset))
     reset_in = "" if seconds is None else f", reset in {clock(seconds)}"
     of = f" of {most}" if most is not None else ""
-    details: dict[str, Detail] = {"limit": most, "remaining": left, "reset_seconds": seconds}
+    details = {"limit": most, "remaining": left, "reset_seconds": seconds}
     if left < FEW:
         cause = f"the rate limit is nearly used up: {plural(left, 'call')}{of} left{reset_in}"
         hint = "Wait until then, or upload fewer sessions in parallel; uploads wait automatically."
@@ -146,7 +139,7 @@ def rate_limit(context: Context) -> Finding:
 
 def _used_up(context: Context, seconds: float, most: int | None) -> Finding:
     cause = f"the rate limit is used up (429): the server accepts requests again in {clock(seconds)}"
-    details: dict[str, Detail] = {"limit": most, "remaining": 0, "reset_seconds": seconds}
+    details = {"limit": most, "remaining": 0, "reset_seconds": seconds}
     patience = context.settings.max_wait
     if seconds > patience:
         cause = f"{cause}, longer than uploads wait ({clock(patience)})"
@@ -156,13 +149,67 @@ def _used_up(context: Context, seconds: float, most: int | None) -> Finding:
     return warning(cause, hint, **details)
 
 
+@check("tus", "tus endpoint", rests_on="polling")
+def tus(context: Context) -> Finding:
+    """Ask the endpoint of the server's `/health`, or of `--tus-endpoint`, for its capabilities."""
+    where = context.endpoint
+    if where is None:
+        return skipped("because the server offers no resumable uploads")
+    if context.limited is not None:
+        return skipped(USED_UP)
+    options = answer = context.call("OPTIONS", where)
+    if not is_tus(answer):  # a gateway may answer OPTIONS
+        answer = context.call("HEAD", unknown_upload(where), headers={"Tus-Resumable": VERSION})
+    target = redirect_target(answer)
+    if target is not None:
+        return failed(f"the tus endpoint redirects to {target}", f"Use that URL in {context.option}.")
+    if not is_tus(answer):
+        cause = f"{where} does not answer as a tus server ({answer.status})"
+        return refusal(answer) or failed(cause, _reach(context), http_status=answer.status)
+    if options.status in (404, 410):
+        return failed(f"{where} is not the endpoint of the tus server ({options.status})", _reach(context))
+    try:
+        context.tus = capabilities_of(options.headers, where)
+    except ValueError as error:
+        return failed(f"{where} is of another version: {error}", "Use a server with tus 1.0.")
+    offered = sorted(context.tus.extensions)
+    return passed(f"{where} offers {', '.join(offered) or 'no extensions'}", endpoint=where, extensions=offered)
+
+
+def _reach(context: Context) -> str:
+    if context.settings.tus_endpoint:
+        return f"Check the host, port and path in {context.option}; a proxy or another web site may answer instead."
+    return "Let the proxy before the server pass this path with all methods."
+
+
+@check("body_limit", "body limit", rests_on="tus", required=False)
+def body_limit(context: Context) -> Finding:
+    """Announce a chunk for an unknown upload, or without tus a batch; nothing is stored."""
+    if context.limited is not None:
+        return skipped(USED_UP)
+    found = limit.find(context.call, context.tus, most=context.max_size, round_trip=context.connect_ms / 1000)
+    details = {"refused_bytes": found.refused, "passed_bytes": found.passes}
+    if found.refused:
+        fitting = f", {size(found.passes)} pass" if found.passes else ""
+        hint = "until then larger files fail" if context.tus is None else "until then uploads use smaller requests"
+        cause = f"a proxy refuses requests of {size(found.refused)} (413){fitting}"
+        return warning(cause, f"{limit.REMEDY}; {hint}.", **details)
+    answer = found.answer
+    if answer is not None and answer.status in (401, 429) and (refused := refusal(answer)) is not None:
+        return refused
+    if answer is not None and context.tus is not None and is_blocked(answer):
+        cause = f"a proxy or firewall blocks PATCH ({answer.status})"
+        hint = "Let PATCH pass; until then uploads send POST with X-HTTP-Method-Override."
+        return warning(cause, hint, http_status=answer.status)
+    return passed(f"requests of {size(found.passes)} pass", **details)
+
+
 def refusal(answer: Answer) -> Finding | None:
     """Return the finding for a refused request to `/api` (permission, rate limit, server error), else None."""
     if answer.status in (401, 403):
         what = "refuses the token" if answer.authorized else "requires a token"
-        code = error_code(answer.body)
-        cause = f"the server {what} ({answer.status}{f' {code}' if code else ''})"
-        hint = OTHER_TOKEN if answer.authorized else GIVE_TOKEN
+        hint, code = OTHER_TOKEN if answer.authorized else GIVE_TOKEN, error_code(answer.body)
+        cause = f"the server {what} ({_named(answer)})"
         return failed(cause, hint, exit=Exit.NOT_AUTHORISED, http_status=answer.status, code=code)
     if answer.status == 429:
         return skipped(USED_UP)
@@ -172,6 +219,10 @@ def refusal(answer: Answer) -> Finding | None:
     if answer.status >= 500:
         return warning(str(answer_error(answer)), LATER, http_status=answer.status)
     return None
+
+
+def _named(answer: Answer) -> str:
+    return f"{answer.status} {error_code(answer.body)}".rstrip()
 
 
 def _odd(context: Context, answer: Answer) -> Finding:

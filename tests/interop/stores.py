@@ -1,0 +1,199 @@
+"""Servers that fsspec reads files from, each on a free loopback port: S3, Google Cloud Storage, SFTP and HTTP.
+
+The packages are those of the extra `interop`. A server runs in a thread of the tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import requests
+from patience import PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+BUCKET = "videos"
+USER, PASSWORD = "me", "secret"
+
+
+class Store(NamedTuple):
+    """A directory on a server: its URL, what the clients need in the environment, and how to write a file in it."""
+
+    url: str
+    environment: dict[str, str]
+    write: Callable[[str, bytes], None]
+    top: Path | None = None
+    """The directory on this machine, where it is one."""
+
+
+@contextlib.contextmanager
+def s3() -> Iterator[Store]:
+    """Run moto."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    keys = {"aws_access_key_id": USER, "aws_secret_access_key": PASSWORD}
+    client = boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys)
+    client.create_bucket(Bucket=BUCKET)
+    try:
+        yield Store(
+            f"s3://{BUCKET}/in",
+            {name.upper(): value for name, value in keys.items()} | {"AWS_ENDPOINT_URL": address},
+            lambda name, data: client.put_object(Bucket=BUCKET, Key=f"in/{name}", Body=data),
+        )
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def gcs() -> Iterator[Store]:
+    """Run gcp-storage-emulator."""
+    from gcp_storage_emulator.server import create_server
+
+    server = create_server("127.0.0.1", 0, in_memory=True, default_bucket=BUCKET)
+    server.start()
+    address = f"http://127.0.0.1:{server._api._httpd.server_port}"
+
+    def write(name: str, data: bytes) -> None:
+        if not data:
+            return  # the emulator can't store an empty file
+        place, query = f"{address}/upload/storage/v1/b/{BUCKET}/o", {"uploadType": "media", "name": f"in/{name}"}
+        kind = {"Content-Type": "application/octet-stream"}
+        requests.post(place, data, params=query, headers=kind, timeout=PATIENCE).raise_for_status()
+
+    # gcsfs asks for the layout of each bucket by gRPC, which the emulator does not have.
+    environment = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false", "FSSPEC_GS_TOKEN": "anon"}
+    try:
+        yield Store(f"gs://{BUCKET}/in", {**environment, "STORAGE_EMULATOR_HOST": address}, write)
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def sftp(top: Path) -> Iterator[Store]:
+    """Run the server of asyncssh."""
+    import asyncssh
+
+    class Door(asyncssh.SSHServer):
+        def password_auth_supported(self) -> bool:
+            return True
+
+        def validate_password(self, username: str, password: str) -> bool:
+            return (username, password) == (USER, PASSWORD)
+
+    async def listen() -> asyncssh.SSHAcceptor:
+        return await asyncssh.listen(
+            "127.0.0.1",
+            0,
+            server_factory=Door,
+            server_host_keys=[asyncssh.generate_private_key("ssh-ed25519")],
+            sftp_factory=lambda channel: asyncssh.SFTPServer(channel, chroot=str(top)),
+        )
+
+    (top / "in").mkdir(parents=True)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    listening = asyncio.run_coroutine_threadsafe(listen(), loop).result(PATIENCE)
+    environment = {"FSSPEC_SFTP_USERNAME": USER, "FSSPEC_SFTP_PASSWORD": PASSWORD}
+    try:
+        yield Store(
+            f"sftp://127.0.0.1:{listening.get_port()}/in",
+            environment,
+            lambda *file: _write(top / "in", *file),
+            top / "in",
+        )
+    finally:
+        loop.call_soon_threadsafe(listening.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(PATIENCE)
+
+
+def _write(top: Path, name: str, data: bytes) -> None:
+    path = top / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.stat().st_mtime if path.exists() else None
+    path.write_bytes(data)
+    if before is not None:
+        os.utime(path, (before + 1, before + 1))  # SFTP has whole seconds
+
+
+class Web(ThreadingHTTPServer):
+    """Serves `files` by ranges, with an ETag or without (then with `Last-Modified`)."""
+
+    daemon_threads = True
+
+    def __init__(self, *, tagged: bool) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.files: dict[str, bytes] = {}
+        self.tagged = tagged
+        self.ranges: list[str] = []
+        self.failures = 0
+        """How many of the next requests are answered with 503."""
+
+    @property
+    def url(self) -> str:
+        """The URL of the files."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Web
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def _answer(self, *, with_body: bool) -> None:
+        data = self.server.files.get(self.path.strip("/"))
+        if self.server.failures:
+            self.server.failures -= 1
+            data, status = b"", 503
+        elif data is None:
+            data, status = b"", 404
+        else:
+            status = 200
+        headers: dict[str, Any] = {"Last-Modified": "Thu, 26 Nov 2026 20:16:47 GMT", "Accept-Ranges": "bytes"}
+        if self.server.tagged:
+            headers = {"ETag": json.dumps(hashlib.sha256(data).hexdigest())}
+        if status == 200 and (wanted := self.headers.get("Range")):
+            self.server.ranges.append(wanted)
+            first, last = map(int, wanted.removeprefix("bytes=").split("-"))
+            headers["Content-Range"] = f"bytes {first}-{min(last, len(data) - 1)}/{len(data)}"
+            data, status = data[first : last + 1], 206
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": len(data)}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        if with_body:
+            with contextlib.suppress(OSError):  # the client has enough
+                self.wfile.write(data)
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def web(*, tagged: bool = True) -> Iterator[Web]:
+    """Run a server of HTTP."""
+    with Web(tagged=tagged) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join(PATIENCE)
