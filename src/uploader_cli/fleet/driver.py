@@ -127,7 +127,8 @@ class Driver(Engine):
             )
         self._remember(limits)
         self._context.retry.probe = api.health
-        self._checks = Checks(self._context, limits, api.lookups)
+        self._context.limits, self._context.lookups = limits, api.lookups
+        self._checks = Checks(self._context)
         self._secret = hmac.digest(run_secret(settings.state_path), b"%d" % self._handle.number, "sha256")
 
     @property

@@ -13,22 +13,19 @@ from urllib.parse import quote, urljoin
 
 from uploader_cli import errors
 from uploader_cli.core import packs, protocol
-from uploader_cli.core.events import ServerClock, SessionProgress, Transport
+from uploader_cli.core.events import Event, ServerClock, SessionProgress, Transport
 from uploader_cli.core.protocol import UPLOADS
 from uploader_cli.core.tus import Capabilities, below, parse_capabilities, trusts
-from uploader_cli.settings import mask
+from uploader_cli.settings import Settings, mask
 from uploader_cli.transfer.http import Answer, Http, RequestIds, redirect_target, retry_after
-from uploader_cli.transfer.retry import RateBudget, Retry, Tries, pause_after
+from uploader_cli.transfer.retry import RateBudget, Retry, Stop, Tries, pause_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from uploader_cli.core.events import Event
     from uploader_cli.core.packs import Found, LookedUp, LookupOffer, PackedFile, PackOffer
     from uploader_cli.core.plan import Limits, LocalFile
-    from uploader_cli.settings import Settings
     from uploader_cli.transfer.bodies import Body
-    from uploader_cli.transfer.retry import Stop
 
     Kinds = Mapping[tuple[int, str], type[errors.AnswerError]]
 
@@ -307,7 +304,7 @@ class _Token:
     """The bearer token, read at first use and after a refusal."""
 
     def __init__(self, settings: Settings, stop: Stop) -> None:
-        self._ask, self._lock = partial(settings.bearer, stopped=lambda: bool(stop)), threading.Lock()
+        self._ask, self._lock = partial(settings.bearer, stopped=stop.is_set), threading.Lock()
         self._value: str | None = None
         self._read, self._used = False, threading.local()  # `_used.token`: the last one that the thread was given
 

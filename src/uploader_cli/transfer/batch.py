@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode
-from uploader_cli.core.plan import Limits, LocalFile, request_length
+from uploader_cli.core.plan import LocalFile, request_length
 from uploader_cli.core.protocol import Session, StoredFile, paired, sent_name, stored_path, utf8, wire_name
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.checks import equal_on_server, says_nothing
 from uploader_cli.transfer.job import Attempt, Outcome, ends_run, failed, not_stored
-from uploader_cli.transfer.retry import Tries
+from uploader_cli.transfer.retry import Stop, Tries
 from uploader_cli.transfer.sessions import Context, UploadSession, new_session
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.pool import Worker
-    from uploader_cli.transfer.retry import Stop
 
 MEASURABLE = 8 * 1024 * 1024  # least bytes of a request whose speed counts: fewer fit into socket buffers
 REQUEST_LIMIT = 300.0  # seconds for a whole request on the reference backend (3.10)
@@ -70,15 +69,14 @@ class BatchSession:
         self,
         context: Context,
         files: Sequence[LocalFile],
-        limits: Limits,
         flow: Flow,
         *,
         category: str,
         opened: Session | None = None,
     ) -> None:
         """`opened` is a session to use instead of a new one."""
-        self._context, self._flow, self._paths = context, flow, limits.relative_paths
-        self._limits, self._category, self._opened = limits, category, opened
+        self._context, self._flow, self._paths = context, flow, context.limits.relative_paths
+        self._category, self._opened = category, opened
         self._waiting = deque(files)
         self._halves: deque[list[LocalFile]] = deque()  # halves of refused requests, which are sent next
         self._most = 1 << 30
@@ -93,7 +91,7 @@ class BatchSession:
             context.skip(self._waiting)
             return
         made = self._opened or new_session(context, self._api, self._category, len(self._waiting))
-        self.session = UploadSession(context, made, self._limits, len(self._waiting))
+        self.session = UploadSession(context, made, len(self._waiting))
         self.session.begin()
         while self._halves or self._waiting:
             context.stop.check()

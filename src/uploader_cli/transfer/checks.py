@@ -20,7 +20,7 @@ from uploader_cli.transfer.tus import TusClient
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from uploader_cli.core.plan import Limits, LocalFile
+    from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.sessions import Context
 
     Picked = list[tuple[LocalFile, Claim]]
@@ -35,15 +35,15 @@ MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may
 class Checks:
     """Check groups of files in the workers, each with the worker's own `Api`."""
 
-    def __init__(self, context: Context, limits: Limits, lookups: LookupOffer | None = None) -> None:
-        self._context, self._limits, self._lookups = context, limits, lookups
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._warned: set[WarningCode] = set()
 
     def pick(self, api: Api, files: Sequence[LocalFile], *, pack: bool = False) -> Picked:
         """Claim files and return those to send, with `pack` in one pack. End the others."""
         context, ended = self._context, list[Outcome]()
-        if context.run.again and self._lookups is not None:
-            files = self._not_stored(api, files, self._lookups)
+        if context.run.again and self._context.lookups is not None:
+            files = self._not_stored(api, files, self._context.lookups)
         if context.settings.skip_existing:
             files = self._missing(api, files)
         if not pack:  # a pack reads its files at once
@@ -105,7 +105,7 @@ class Checks:
         """Ask whether the file is stored before it is sent again (docs/protocol.md, section 3.15)."""
         run, settings = self._context.run, self._context.settings
         if not settings.resend_unknown:
-            if not self._limits.relative_paths:
+            if not self._context.limits.relative_paths:
                 return Outcome(file, errors.OutcomeUnknown(MAY_BE_STORED))
             try:
                 found = self._ask(lambda: equal_on_server(api, file, settings.category, self._context.stop.check))
@@ -129,7 +129,7 @@ class Checks:
                 self._skip(file, there, receipt)
             else:
                 missing.append(file)
-        if not self._limits.relative_paths and not trusts:
+        if not self._context.limits.relative_paths and not trusts:
             text = "--skip-existing: the server can be asked only for files whose receipts say where they are;"
             text += " others are sent (--trust-receipts skips those with a receipt)"
             self._warn_once(WarningCode.RECEIPTS_ONLY, text)
@@ -150,7 +150,7 @@ class Checks:
     def _skip(self, file: LocalFile, there: bool | None, receipt: Stored | None) -> None:
         """Leave out a file that is on the server: `there`, or by its receipt alone."""
         context, sha256, where = self._context, None, receipt.location if receipt is not None else None
-        if where is None and self._limits.relative_paths:
+        if where is None and self._context.limits.relative_paths:
             where = place_of(file, context.settings.category)
         if context.digests is not None:
             sha256 = (receipt.checksum if receipt is not None else None) or _digest(file, context.stop.check)
@@ -161,7 +161,7 @@ class Checks:
 
         A file whose upload is resumed was checked before; now its own upload may be there.
         """
-        offer = self._lookups
+        offer = self._context.lookups
         assert offer is not None  # noqa: S101 - see `check_offer`
         asked, free = [self._looked_up(file) for file, _ in files], []
         there = self._ask(lambda: api.lookup(offer, asked))
@@ -181,11 +181,11 @@ class Checks:
 
         Use one lookup for a group where offered, else one call for each path or receipt.
         """
-        if not self._limits.relative_paths:
+        if not self._context.limits.relative_paths:
             for file, receipt in files:
                 yield self._by_receipt(api, file, receipt.location if receipt is not None else None)
             return
-        offer, asked = self._lookups, [self._looked_up(*item) for item in files]
+        offer, asked = self._context.lookups, [self._looked_up(*item) for item in files]
         answer = self._asked(lambda: api.lookup(offer, asked)) if offer is not None else None
         for number, (file, receipt) in enumerate(files):
             item: Found | Literal[False] | None = None if answer is None else answer[number] or False

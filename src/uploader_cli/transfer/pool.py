@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from uploader_cli import errors
@@ -15,7 +15,6 @@ from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from concurrent.futures import Executor
 
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Outcome

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tenacity import Retrying, retry_if_exception, wait_exponential, wait_random
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
@@ -20,8 +20,6 @@ from uploader_cli.core.protocol import whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from tenacity import RetryCallState
 
     Report = Callable[[errors.UploaderError, float], None]
 
@@ -53,31 +51,28 @@ NEVER_REPEATED = (
 """Errors that the same request would meet again."""
 
 
-class Stop:
+class Stop(threading.Event):
     """A flag that is set once, from any thread."""
 
     late = False  # whether the deadline was the reason
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
 
     def set(self, *, late: bool = False) -> None:
         """Stop at the next resumable point; the first call says whether the deadline is the reason."""
         if not self:
             self.late = late
-        self._event.set()
+        super().set()
 
     def __bool__(self) -> bool:
-        return self._event.is_set()
+        return self.is_set()
 
     def check(self) -> None:
         """Raise `Interrupted` once stopped."""
-        if self._event.is_set():
+        if self.is_set():
             raise errors.Interrupted("interrupted")
 
     def sleep(self, seconds: float) -> None:
         """Wait `seconds`, or raise `Interrupted` as soon as stopped."""
-        self._event.wait(min(seconds, threading.TIMEOUT_MAX))  # a server may send any number
+        self.wait(min(seconds, threading.TIMEOUT_MAX))  # a server may send any number
         self.check()
 
 

@@ -15,28 +15,25 @@ from typing import TYPE_CHECKING, Any, Protocol
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Bottleneck, bottleneck
 from uploader_cli.core.events import RunPaused, RunResumed, WarningCode
-from uploader_cli.core.plan import ASSUMED, SESSION_FILES, Limits, LocalFile, Planner, plan_sessions, refusal
+from uploader_cli.core.plan import SESSION_FILES, Limits, LocalFile, PlannedSession, Planner, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
 from uploader_cli.transfer.batch import BatchSession, Flow
 from uploader_cli.transfer.checks import Checks
 from uploader_cli.transfer.pack import tus_jobs
-from uploader_cli.transfer.pool import Pool, Step, Worker
+from uploader_cli.transfer.pool import Job, Pool, Step, Worker
 from uploader_cli.transfer.sessions import Context, UploadSession, check_lengths, choose, first_contact, new_session
 from uploader_cli.transfer.tus import TusClient
-from uploader_cli.transfer.tus_job import Tus
+from uploader_cli.transfer.tus_job import Tus, TusFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from uploader_cli.core.plan import PlannedSession
     from uploader_cli.core.tus import Capabilities
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Followers, Outcome
     from uploader_cli.transfer.journal import Claim, RunHandle
-    from uploader_cli.transfer.pool import Job
     from uploader_cli.transfer.sessions import Opened
-    from uploader_cli.transfer.tus_job import TusFile
 
 AHEAD = 2 * SESSION_FILES  # most files in progress: the next session is ready before one ends
 GROUP = 64  # files that a worker checks and claims at once
@@ -147,7 +144,6 @@ class Scheduler(Engine):
         """`chunk` is the size of chunks; `how` are the arguments of `Engine`."""
         super().__init__(api, followers, run, **how)
         self._chunk = chunk or ChunkSize(self._settings.chunk_size, None, self._settings.chunk_rule)
-        self._limits = ASSUMED
         self._tus: Capabilities | None = None
         self._packs: PackSize | None = None
         self._opened: Opened | None = None
@@ -199,7 +195,7 @@ class Scheduler(Engine):
             self._existing = supply.ahead[0].upload_url
         limits, self._opened = first_contact(self._context, self._api, supply.ahead, self._existing)
         if limits is not None:
-            self._limits = limits
+            self._context.limits = limits
             self._remember(limits)
         self._context.retry.probe = self._probe
         self._tus = choose(self._settings, self._api.tus)
@@ -208,7 +204,7 @@ class Scheduler(Engine):
             self._pool.auto = None
         else:
             self._context.retry.overloaded = self._pool.overloaded
-            self._limits = replace(self._limits, empty_files=True)
+            self._context.limits = replace(self._context.limits, empty_files=True)
             try:
                 checksum = self._tus.checksum(self._settings.checksum)
             except ValueError as error:
@@ -220,7 +216,8 @@ class Scheduler(Engine):
                 self._packs = PackSize(self._api.packs, self._settings.chunk_size, self._pool.most)
                 self._pool.resized = self._packs.share
         self._begin()
-        self._checks = Checks(self._context, self._limits, self._api.lookups)
+        self._context.lookups = self._api.lookups
+        self._checks = Checks(self._context)
         try:
             self._plan(supply, early)
             while not self._pool.at_rest:
@@ -276,7 +273,7 @@ class Scheduler(Engine):
 
     def _plan(self, supply: Supply, early: LocalFile | None) -> None:
         """Queue jobs until the walk has ended and all files are planned. Raise what ends the run."""
-        planner = Planner(self._limits)
+        planner = Planner(self._context.limits)
         checking: deque[Future[list[tuple[LocalFile, Claim]]]] = deque()
 
         def check(files: list[LocalFile], pack: bool) -> None:
@@ -322,7 +319,7 @@ class Scheduler(Engine):
 
     def _accept(self, file: LocalFile, groups: Groups) -> None:
         self._ledger.admit(file)
-        refused = refusal(file, self._limits)
+        refused = refusal(file, self._context.limits)
         if refused is None:
             groups.add(file)
         else:
@@ -341,14 +338,14 @@ class Scheduler(Engine):
             self._put(files, category, None)
 
     def _put(self, files: Sequence[LocalFile], category: str, opened: Session | None) -> None:
-        context, limits, claims = self._context, self._limits, [self._claims.pop(file.file) for file in files]
+        context, claims = self._context, [self._claims.pop(file.file) for file in files]
         if self._tus is None:
             self._put_batch(files, category, opened)
             return
         if self._settings.foreign:
             opened = Session("", "", None)
         made = opened or new_session(context, self._api, category, len(files))
-        session = UploadSession(context, made, limits, len(files))
+        session = UploadSession(context, made, len(files))
         session.begin()
         if session.id:
             context.followers.body_sent(session.id)
@@ -368,13 +365,13 @@ class Scheduler(Engine):
         if self._blocked:
             self._stop.sleep(PATIENCE)
         files = [self._blocked.popleft() for _ in range(len(self._blocked))]
-        for planned in plan_sessions(files, self._limits):
+        for planned in plan_sessions(files, self._context.limits):
             self._put_batch(planned.files, planned.category or self._settings.category, None)
         yield from ()
 
     def _put_batch(self, files: Sequence[LocalFile], category: str, opened: Session | None) -> None:
         self._api.budget.sessions_to_come += 1
-        job = BatchSession(self._context, files, self._limits, self._flow, category=category, opened=opened)
+        job = BatchSession(self._context, files, self._flow, category=category, opened=opened)
         self._pool.put([job])
 
     def _wait(self, ready: Callable[[], bool]) -> None:

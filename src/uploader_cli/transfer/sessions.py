@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors
 from uploader_cli.core.events import RunWarning, SessionCreated, SessionFinished, SkipReason, WarningCode
-from uploader_cli.core.plan import ASSUMED, endless, plan_sessions, refusal
+from uploader_cli.core.plan import ASSUMED, Limits, LocalFile, endless, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.tus import Capabilities
 from uploader_cli.transfer.content import Digests, ignore_read
-from uploader_cli.transfer.job import Ledger
+from uploader_cli.transfer.job import Followers, Ledger
 from uploader_cli.transfer.retry import Limiter
 from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from uploader_cli.core.plan import Limits, LocalFile
+    from uploader_cli.core.packs import LookupOffer
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.content import OnRead
-    from uploader_cli.transfer.job import Followers
     from uploader_cli.transfer.journal import RunHandle
 
 
@@ -40,6 +39,8 @@ class Context:
         self.throttle = Limiter(api.settings.limit_rate, self.stop.sleep)
         self.digests = Digests(self.stop.check) if api.settings.hashes else None
         self.sessions: set[UploadSession] = set()  # open sessions
+        self.limits = ASSUMED
+        self.lookups: LookupOffer | None = None
 
     @property
     def on_read(self) -> OnRead:
@@ -166,9 +167,9 @@ class UploadSession:
     Thread-safe; each call passes its own `Api`. No lock is taken during a call.
     """
 
-    def __init__(self, context: Context, session: Session, limits: Limits, files: int) -> None:
+    def __init__(self, context: Context, session: Session, files: int) -> None:
         """`files` is the number of its files."""
-        self.id, self.category, self.limits = session.session_id, session.category, limits
+        self.id, self.category = session.session_id, session.category
         self._context, self._left = context, files
         self._failures = self._given_up = 0
         self._lock = threading.Lock()
@@ -247,7 +248,7 @@ class UploadSession:
 
     def _close(self, api: Api) -> None:
         context = self._context
-        if self.limits.relative_paths:
+        if context.limits.relative_paths:
             try:
                 context.retry.run(lambda: api.finish(self.id, self._given_up))
             except errors.Interrupted:

@@ -518,7 +518,7 @@ class Part:
         patience = PATIENCE if chunk.least == 1 else math.inf  # a server with a rule takes whole chunks only
         self._data = stream.chunk(offset, self._tus.chunk_in_memory, self._job.check, patience)
         self._on_read(self._job.file, offset, self._data)
-        if offset + len(self._data) > (most := self._job.session.limits.max_file_size):
+        if offset + len(self._data) > (most := self._tus.context.limits.max_file_size):
             raise errors.FileFailure(f"exceeds the server's limit of {most} bytes", code=FailureCode.REFUSED_SIZE)
         self.size = ENDLESS if stream.length is None else stream.length
         return len(self._data)

@@ -56,8 +56,9 @@ def a_session(stop: Stop | None = None) -> UploadSession:
         retry=SimpleNamespace(run=lambda step: step()),
         run=kept,
         sessions=set(),
+        limits=BUNDLED,
     )
-    session = UploadSession(context, Session("first", "personal", None), BUNDLED, 3)
+    session = UploadSession(context, Session("first", "personal", None), 3)
     session.begin()
     return session
 

@@ -15,14 +15,13 @@ from urllib.parse import quote
 from uploader_cli.core.protocol import UPLOADS
 from uploader_cli.errors import UsageError
 from uploader_cli.sources import absolute
-from uploader_cli.transfer.journal.schema import KEPT_SECONDS
+from uploader_cli.transfer.journal.schema import KEPT_SECONDS, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from sqlite3 import Connection
 
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.transfer.journal.schema import Store
 
     Files = Mapping[bytes, LocalFile]
 
