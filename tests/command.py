@@ -78,6 +78,7 @@ def start(
     stderr: int | IO[Any] = PIPE,
     fresh: bool = False,
     free: bool = True,
+    on_terminal: bool = False,
     constants: Mapping[str, float] | None = None,
     **extra: str,
 ) -> Process:
@@ -86,7 +87,8 @@ def start(
     The other keywords are those of `forking.start`.
     """
     how = {"stdin": stdin, "stdout": stdout, "stderr": stderr, "fresh": fresh, "free": free, "constants": constants}
-    return forking.start("uploader_cli", arguments, cwd=home, env=environment(home, **extra), **how)
+    env = environment(home, **extra)
+    return forking.start("uploader_cli", arguments, cwd=home, env=env, on_terminal=on_terminal, **how)
 
 
 def finish(process: Process) -> Done:

@@ -32,7 +32,10 @@ AVAILABLE = sys.platform == "linux"
 PIPE, DEVNULL = subprocess.PIPE, subprocess.DEVNULL
 CLOSED = -100
 """Start the command with this descriptor closed, as `>&-` of a shell does."""
-_LATE = ("coverage", "encodings.idna", "platform", "requests", "sqlite3", "ssl", "tempfile", "traceback", "websocket")
+_LATE = (
+    *("coverage", "encodings.ascii", "encodings.idna", "platform", "platformdirs.unix", "requests", "sqlite3", "ssl"),
+    *("tempfile", "traceback", "typer._click.decorators", "websocket"),
+)
 """What is imported in functions; `coverage` is started in each command where this process is measured."""
 _UNUSED = ("uploader_cli.pytest_plugin", "uploader_cli.testing")
 _MEASURED = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
@@ -114,18 +117,21 @@ def start(
     stderr: int | IO[Any] = PIPE,
     fresh: bool = False,
     free: bool = True,
+    on_terminal: bool = False,
     constants: Mapping[str, float] | None = None,
 ) -> Forked | subprocess.Popen[str]:
     """Start `python -m PACKAGE ARGUMENTS`; `fresh` starts a new Python, for tests of memory or start-up.
 
     Each descriptor is PIPE (text, for outputs only), DEVNULL, CLOSED (not with `fresh`), or an open file. Without
     `free` a forked process ends after its exit functions, before Python frees all objects: freeing copies the shared
-    memory and takes ten times the CPU time of the fork. `constants` sets constants of modules (`package.module.NAME`)
+    memory and takes ten times the CPU time of the fork. `on_terminal` starts a session, whose terminal is that of
+    stderr. `constants` sets constants of modules (`package.module.NAME`)
     in a forked process, to shorten waits.
     """
     if fresh or not AVAILABLE:
         line = [sys.executable, "-m", package, *map(str, arguments)]
-        return subprocess.Popen(line, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, text=True)
+        how = {"start_new_session": True, "preexec_fn": _take_terminal} if on_terminal else {}
+        return subprocess.Popen(line, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, text=True, **how)
     ours: list[IO[str] | None] = []
     theirs: list[int] = []
     for wanted in (stdin, stdout, stderr):
@@ -141,13 +147,28 @@ def start(
         theirs.append(end)
     status, report = socket.socketpair(type=socket.SOCK_SEQPACKET)
     closed = [number for number, wanted in enumerate((stdin, stdout, stderr)) if wanted == CLOSED]
-    request = {"argv": list(map(str, arguments)), "cwd": str(cwd or os.getcwd()), "env": dict(env)}
-    message = json.dumps({**request, "closed": closed, "free": free, "constants": constants or {}}).encode()
-    socket.send_fds(_server(package), [message], [*theirs, report.fileno()])
+    request = {
+        "argv": list(map(str, arguments)),
+        "cwd": str(cwd or os.getcwd()),
+        "env": dict(env),
+        "closed": closed,
+        "free": free,
+        "on_terminal": on_terminal,
+        "constants": constants or {},
+    }
+    socket.send_fds(_server(package), [json.dumps(request).encode()], [*theirs, report.fileno()])
     for end in theirs:
         os.close(end)
     report.close()
     return Forked(status, ours[1], ours[2])
+
+
+def _take_terminal() -> None:
+    """Make the terminal of stderr the one of this session."""
+    import fcntl
+    import termios
+
+    fcntl.ioctl(2, termios.TIOCSCTTY, 0)
 
 
 @functools.cache
@@ -186,6 +207,8 @@ def _main(descriptor: str, package: str, *more: str) -> None:
             importlib.import_module(module.name)
     for name in (*_LATE, *more):
         importlib.import_module(name)
+    if package == "uploader_cli":
+        _make_parameters()
     gc.freeze()
     request = _forks(socket.socket(fileno=int(descriptor)))
     sys.argv = [entry.__file__ or package, *request["argv"]]
@@ -195,6 +218,12 @@ def _main(descriptor: str, package: str, *more: str) -> None:
         importlib.import_module("coverage").process_startup()
     code = getattr(entry, "run", entry.main)()
     sys.exit(code)
+
+
+def _make_parameters() -> None:
+    """Make the parameters of all commands, which the program does for the command that it runs."""
+    commands = importlib.import_module("typer.main").get_command(importlib.import_module("uploader_cli.cli.app").app)
+    list(commands.commands.values())
 
 
 def _forks(control: socket.socket) -> dict[str, Any]:
@@ -250,6 +279,9 @@ def _take_over(request: dict[str, Any], descriptors: list[int]) -> None:
         else:
             os.dup2(descriptor, number)
         os.close(descriptor)
+    if request["on_terminal"]:
+        os.setsid()
+        _take_terminal()
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])

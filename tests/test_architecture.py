@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import sys
 from itertools import pairwise
@@ -12,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 OURS = "uploader_cli"
+CLIENT = ROOT / "src" / OURS
+SERVER = ROOT / "server_stub" / "uploader_server"
 
 PACKAGES = {
     "core": "core",
@@ -72,6 +75,7 @@ def imports(path: Path, package: str) -> set[str]:
     return out
 
 
+@functools.cache
 def modules(top: Path) -> dict[str, set[str]]:
     """Return the imports of each module below `top`, by its dotted name without the top package (itself: empty)."""
     found = {}
@@ -81,13 +85,9 @@ def modules(top: Path) -> dict[str, set[str]]:
     return found
 
 
-CLIENT = modules(ROOT / "src" / OURS)
-SERVER = modules(ROOT / "server_stub" / "uploader_server")
-
-
 @pytest.mark.parametrize("package", PACKAGES)
 def test_package_imports_only_what_its_rule_allows(package: str) -> None:
-    inside = {name: used for name, used in CLIENT.items() if within(name, package)}
+    inside = {name: used for name, used in modules(CLIENT).items() if within(name, package)}
     assert inside
     for name, used in inside.items():
         ours = {item.removeprefix(OURS + ".") for item in used if within(item, OURS)}
@@ -96,7 +96,7 @@ def test_package_imports_only_what_its_rule_allows(package: str) -> None:
 
 def test_core_is_pure() -> None:
     """It imports the standard library without clocks, files, threads and sockets."""
-    for name, used in CLIENT.items():
+    for name, used in modules(CLIENT).items():
         if within(name, "core"):
             foreign = {item for item in used if not within(item, OURS)}
             assert not {item for item in foreign if within(item, IMPURE)}, name
@@ -105,32 +105,32 @@ def test_core_is_pure() -> None:
 
 @pytest.mark.parametrize("library", SHARED)
 def test_dependency_is_imported_in_its_module_only(library: str) -> None:
-    users = {name for name, used in CLIENT.items() if any(within(item, library) for item in used)}
+    users = {name for name, used in modules(CLIENT).items() if any(within(item, library) for item in used)}
     assert users
     assert {name for name in users if not within(name, SHARED[library])} == set()
 
 
 def test_every_dependency_has_an_import_rule() -> None:
-    used = {item.split(".")[0] for found in CLIENT.values() for item in found}
+    used = {item.split(".")[0] for found in modules(CLIENT).values() for item in found}
     assert used - set(SHARED) - set(sys.stdlib_module_names) - {OURS, "platformdirs"} == set()
 
 
 def test_server_does_not_import_the_client() -> None:
     """One mistake in the protocol must not pass on both sides."""
-    assert SERVER
-    assert {name for name, used in SERVER.items() if any(within(item, OURS) for item in used)} == set()
+    assert modules(SERVER)
+    assert {name for name, used in modules(SERVER).items() if any(within(item, OURS) for item in used)} == set()
 
 
-@pytest.mark.parametrize(("top", "known"), [(OURS, CLIENT), ("uploader_server", SERVER)], ids=["client", "server"])
-def test_no_module_imports_itself_through_others(top: str, known: dict[str, set[str]]) -> None:
+@pytest.mark.parametrize("top", [CLIENT, SERVER], ids=["client", "server"])
+def test_no_module_imports_itself_through_others(top: Path) -> None:
     """An import in a function would only hide the cycle until it is called."""
-    graph = loaded_modules(top, known)
+    graph = loaded_modules(top)
     graph[""] = set()  # the package names its exports for type checkers, and imports them when they are used
     assert cycle(graph) == []
 
 
 def test_added_cycle_is_found() -> None:
-    graph = loaded_modules("uploader_server", SERVER)
+    graph = loaded_modules(SERVER)
     assert graph["app"] >= {"config", "faults", "http.middleware", "storage.store"}
     graph["wire"].add("app")
     found = cycle(graph)
@@ -147,11 +147,15 @@ def cycle(graph: dict[str, set[str]]) -> list[str]:
     return []
 
 
-def loaded_modules(top: str, known: dict[str, set[str]]) -> dict[str, set[str]]:
+def loaded_modules(top: Path) -> dict[str, set[str]]:
     """Return the modules of the package `top` that each of them loads."""
+    known, prefix = modules(top), top.name
     return {
         name: {
-            target for item in used if within(item, top) for target in loaded(item.removeprefix(top)[1:], name, known)
+            target
+            for item in used
+            if within(item, prefix)
+            for target in loaded(item.removeprefix(prefix)[1:], name, known)
         }
         for name, used in known.items()
     }

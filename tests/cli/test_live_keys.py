@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import pytest
-from command import environment
+from command import environment, start
 from patience import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from command import Process
 
     from uploader_server.serving import EmbeddedServer
 
@@ -48,16 +50,24 @@ class Screen:
         fcntl.ioctl(self.program, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.before = termios.tcgetattr(self.program)
         self.text = b""
-        self.process = subprocess.Popen(
-            program or [sys.executable, "-m", "uploader_cli", *map(str, arguments)],
-            stdin=self.program if stdin is None else stdin,
-            stdout=stdout or self.program,
-            stderr=self.program,
-            cwd=home,
-            env=environment(home, TERM="xterm", **(env or {})),
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(2, termios.TIOCSCTTY, 0),
-        )
+        variables = {"TERM": "xterm", **(env or {})}
+        ends = {
+            "stdin": self.program if stdin is None else stdin,
+            "stdout": stdout or self.program,
+            "stderr": self.program,
+        }
+        self.process: Process
+        if program:
+            self.process = subprocess.Popen(
+                program,
+                **ends,
+                cwd=home,
+                env=environment(home, **variables),
+                start_new_session=True,
+                preexec_fn=lambda: fcntl.ioctl(2, termios.TIOCSCTTY, 0),
+            )
+        else:
+            self.process = start(*arguments, home=home, on_terminal=True, **ends, **variables)
 
     def read(self, until: Callable[[], bool]) -> None:
         """Read the output until the condition is met."""
@@ -110,7 +120,7 @@ def test_keys_are_not_drawn_and_not_left_to_the_shell(
     one.read(lambda: b"KiB/s" in one.text)
     one.type(b"rm -rf precious\n" + (keys if keys == b"\x03" else b""))
     if keys == b"TERM":
-        one.process.terminate()
+        one.process.send_signal(signal.SIGTERM)
     assert one.end() == {b"": 0, b"\x03": 130, b"TERM": 143}[keys]
     assert b"precious" not in one.text
     assert one.waiting == b""

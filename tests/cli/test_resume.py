@@ -453,15 +453,7 @@ def test_resume_asks_on_a_terminal(
     _, (_, older) = two_interrupted(server, make_files, tmp_path)
     screen, program = pty.openpty()
     os.write(screen, answer.format(older=older[:8]).encode())
-    process = subprocess.Popen(
-        [sys.executable, "-m", "uploader_cli", "resume", "--json", "--progress", "none"],
-        stdin=program,
-        stdout=subprocess.PIPE,
-        stderr=program,
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        text=True,
-    )
+    process = start("resume", "--json", "--progress", "none", stdin=program, stderr=program, home=tmp_path)
     out, _ = process.communicate(timeout=PATIENCE)
     os.close(program)
     shown = read_until_closed(screen)

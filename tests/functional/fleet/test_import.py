@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import Done, start, uploader
-from distributed import Client, LocalCluster
 from following import ended, read_until
 from patience import ROOM
 from prometheus_client.parser import text_string_to_metric_families
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from distributed import Client
+
     from uploader_server.serving import EmbeddedServer
 
 PACKS = "/api/upload/packs"
@@ -37,6 +38,8 @@ CHUNK = "1M"
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Client]:
     """Run a cluster of two worker processes; Dask replaces those that are killed."""
+    from distributed import Client, LocalCluster  # only the worker that runs these tests imports it
+
     quiet: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": None}
     processes = LocalCluster(n_workers=2, threads_per_worker=1, silence_logs=logging.CRITICAL, **quiet)
     with processes, Client(processes, set_as_default=False) as client:

@@ -25,6 +25,7 @@ from batches import (
     text,
     watching,
 )
+from expiry import ServerClock
 from fakes import Clock
 from serving import running_server
 from websockets.exceptions import InvalidStatus
@@ -164,19 +165,23 @@ def test_both_peers_notice_a_frozen_link_within_ten_seconds() -> None:
     assert opened["pingInterval"] + 2 * opened["pingTimeout"] <= 9_000
 
 
-def test_a_session_is_not_swept_right_after_a_long_body() -> None:
+def test_a_session_is_not_swept_right_after_a_long_body(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its time to live restarts at the end of a request, also of an aborted one."""
-    with running_server(session_ttl=2.0) as server:
+    clock = ServerClock(monkeypatch)
+    with running_server() as server:
         session = new_session(server.url)
         backend: Any = server.app.state.backend
         body = body_of([text("sessionId", session), text("category", "personal"), file("a", b"x" * 1000)])
         with HalfSent(server.url, body) as request:
             request.send(500)
             eventually(lambda: backend.known[session].requests, "the request")
-            time.sleep(2.2)
+            clock.ahead += server.config.session_ttl + 1
+            clock.wait_for_sweeps()
         eventually(lambda: not backend.known[session].requests, "its end")
-        time.sleep(0.6)  # a sweep comes every 0.5 s; asking over HTTP would keep the session alive
+        clock.wait_for_sweeps()
         assert session in backend.known
+        clock.ahead += server.config.session_ttl + 1
+        eventually(lambda: session not in backend.known, "the expiry")
 
 
 def test_a_session_is_not_swept_while_a_resumable_upload_is_processed() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 from batches import DEADLINE, UNKNOWN, HalfSent, body_of, eventually, file, new_session, progress, text, upload
+from expiry import ServerClock
 from serving import running_server
 
 from uploader_server.http.auth import issue_token
@@ -242,14 +243,19 @@ def test_there_is_no_rate_limit_by_default(server: EmbeddedServer) -> None:
     assert "x-ratelimit-limit" not in progress(server.url, UNKNOWN).headers
 
 
-def test_idle_sessions_expire_and_active_ones_do_not() -> None:
-    with running_server(session_ttl=1.0) as server:
+def test_idle_sessions_expire_and_active_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ServerClock(monkeypatch)
+    with running_server() as server:
+        known = server.app.state.backend.known
         active, idle = new_session(server.url), new_session(server.url)
         body = body_of([text("sessionId", active), text("category", "personal"), file("a", b"x" * 1000)])
         with HalfSent(server.url, body) as request:
             request.send(500)
-            time.sleep(1.1)  # longer than the time to live; a request would extend it
-            eventually(lambda: progress(server.url, idle).status_code == 404 or time.sleep(1.3), "the expiry")
+            eventually(lambda: known[active].requests, "the request")
+            clock.ahead += server.config.session_ttl + 1
+            eventually(lambda: idle not in known, "the expiry")
+            clock.wait_for_sweeps()
+            assert progress(server.url, idle).status_code == 404
             assert progress(server.url, active).status_code == 200
             request.send()
             assert request.status() == 200

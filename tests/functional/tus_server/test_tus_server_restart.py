@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
+from expiry import ServerClock
 from functional.server.batches import eventually, new_session, progress
 from serving import running_server, server_process
 from tus_client import (
@@ -175,16 +176,21 @@ def test_deleted_upload_stays_gone_after_a_restart(tmp_path: Path) -> None:
 # expiration
 
 
-def test_expired_upload_is_deleted() -> None:
-    with running_server(upload_ttl=1.5) as server:
+def test_expired_upload_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ServerClock(monkeypatch)
+    with running_server(upload_ttl=3600.0) as server:
         session = new_session(server.url)
         upload = created(server.url, 3, b"ab", sessionId=session)
         finished = created(server.url, 3, b"abc", filename="stays.txt")
         pieces = part(server.url, b"ab")
+        clock.wait_for_sweeps()
+        assert head(upload).status_code == head(pieces).status_code == 200
+        clock.ahead += server.config.upload_ttl + 1
         eventually(lambda: not list((server.root / ".uploader" / "tus").iterdir()), "the sweep")
         assert head(upload).status_code == head(pieces).status_code == 410
         assert append(upload, 2, b"c").status_code == 410
         assert progress(server.url, session).json()["files"] == []
+        clock.ahead += server.config.upload_ttl + 1
         eventually(lambda: head(finished).status_code == 404, "the upload to be forgotten")
         assert (server.root / "tus" / "stays.txt").read_bytes() == b"abc"
         eventually(lambda: head(upload).status_code == 404, "the expired upload to be forgotten")
@@ -202,15 +208,19 @@ def test_an_expired_upload_is_gone_before_any_sweep(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["head", "patch"])
-def test_requests_extend_the_expiry(how: str) -> None:
-    with running_server(upload_ttl=1.5) as server:
+def test_requests_extend_the_expiry(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ServerClock(monkeypatch)
+    with running_server() as server:
         upload = created(server.url, 100)
-        for offset in range(5):
-            time.sleep(0.35)
+        for offset in range(3):
+            clock.ahead += 0.7 * server.config.upload_ttl
+            clock.wait_for_sweeps()
             assert (append(upload, offset, b"x") if how == "patch" else head(upload)).ok
         with patching(upload, offset_of(upload), 3) as request:  # a slow body is use, too
             request.send(b"a")
-            time.sleep(1.7)
+            eventually(lambda: server.app.state.backend.tus.in_use(upload.rpartition("/")[2]).writer is not None)
+            clock.ahead += server.config.upload_ttl + 1
+            clock.wait_for_sweeps()
             request.send(b"bc")
             assert request.status() == 204
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
+from expiry import ServerClock
 from functional.server.batches import (
     UNKNOWN,
     eventually,
@@ -248,14 +249,17 @@ def test_concatenation_in_another_session_than_its_parts(server: EmbeddedServer)
     assert progress(server.url, second).json()["overallStatus"] == "completed"
 
 
-def test_session_does_not_expire_while_its_upload_is_requested() -> None:
-    with running_server(session_ttl=1.0) as server:
+def test_session_does_not_expire_while_its_upload_is_requested(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ServerClock(monkeypatch)
+    with running_server() as server:
         session = new_session(server.url)
         up = created(server.url, 5, b"ab", sessionId=session)
-        for _ in range(8):
-            time.sleep(0.2)
+        for _ in range(3):
+            clock.ahead += 0.7 * server.config.session_ttl
+            clock.wait_for_sweeps()
             assert offset_of(up) == 2
         assert progress(server.url, session).status_code == 200
+        clock.ahead += server.config.session_ttl + 1
         eventually(lambda: session not in server.app.state.backend.known, "the end of the session")
         assert offset_of(up) == 2  # the upload outlives it
         assert append(up, 2, b"cde").headers["content-location"].startswith("/uploads/personal/")

@@ -43,10 +43,10 @@ def test_percentiles_are_right_to_one_percent(share: float) -> None:
     assert sketch.quantile(share) == pytest.approx(exact, rel=0.015)
 
 
-def test_sketch_of_a_million_values_has_few_buckets() -> None:
+def test_sketch_of_very_many_values_has_few_buckets() -> None:
     sketch = Sketch()
-    for number in range(1_000_000):
-        sketch.add(number * 1e6)
+    for number in range(100_000):
+        sketch.add(number * 1e7)
     assert len(sketch._buckets) < 2500
     for odd in (-1.0, 0.0, 1e-9, 1e30):
         sketch.add(odd)

@@ -208,7 +208,7 @@ def test_a_long_list_needs_no_more_memory_than_a_short_one(here: Path) -> None:
             tracemalloc.stop()
 
     peak(10)
-    assert peak(8_000) < peak(2_000) + 200_000
+    assert peak(4_000) < peak(1_000) + 200_000
 
 
 def consume(items: Iterator[object]) -> int:

@@ -98,6 +98,7 @@ with Journal(directory) as journal:
 OPENER = (
     PRELUDE
     + """
+say("ready")
 for number in range(25):
     with Journal(directory) as journal:
         assert journal.notices == ()
@@ -190,7 +191,8 @@ def test_kill_9_while_a_journal_is_made_or_opened_leaves_a_journal(tmp_path: Pat
     chance = random.Random(3)
     for number in range(12):
         process = start(OPENER, tmp_path, number)
-        time.sleep(chance.uniform(0.03, 0.25))
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(chance.uniform(0, 0.1))
         process.kill()
         process.communicate()
         with Journal(tmp_path) as journal:
