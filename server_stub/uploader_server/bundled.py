@@ -46,7 +46,7 @@ class Bundled(Sessions):
         await self.keep(session)
         for task in session.requests:
             task.cancel()
-        await self.emit(session.id, session.event("The upload was cancelled"))
+        await self.notify(session, "The upload was cancelled")
         await self.tus.discard(session.id)
         session.release()
 
@@ -63,7 +63,7 @@ class Bundled(Sessions):
             self.tus.release(session)
             session.finish(given_up)
             session.release()
-            await self.emit(session.id, session.event(ending(session)))
+            await self.notify(session, ending(session))
         await self.keep(session)
         return {
             "success": True,

@@ -117,6 +117,10 @@ class Sessions:
             changes.append(self.store.session_saved(session.row()))
         await self.store.save(*changes)
 
+    async def notify(self, session: Session, message: str, file: FileState | None = None) -> None:
+        """Send an event with the state of a session to its room."""
+        await self.emit(session.id, session.event(message, file))
+
     async def arriving(self, session: Session, file: FileState, percent: int, speed: float) -> None:
         """Update the progress of a file, and its speed; emit an event at most ten times per second."""
         percent = min(99, percent)
@@ -125,7 +129,7 @@ class Sessions:
         now = time.monotonic()
         if now - session.reported >= EVENT_INTERVAL:
             session.reported, file.speed = now, speed
-            await self.emit(session.id, session.event(f"Receiving {file.original_name}", file))
+            await self.notify(session, f"Receiving {file.original_name}", file)
 
     async def announce(self, session: Session, files: list[FileState]) -> None:
         """Count recorded files, emit events, and end the session after its last file. Raises sqlite3.Error."""
@@ -133,7 +137,7 @@ class Sessions:
             session.count(file)
             if number % BURST == BURST - 1:
                 await asyncio.sleep(0)  # let heartbeats of other connections run
-            await self.emit(session.id, session.event(f"{file.original_name}: {file.status}", file))
+            await self.notify(session, f"{file.original_name}: {file.status}", file)
         await self.settle(session)
         session.release()
 
@@ -142,7 +146,7 @@ class Sessions:
         session.touch()
         if session.settle():
             await self.keep(session)
-            await self.emit(session.id, session.event(ending(session)))
+            await self.notify(session, ending(session))
 
     def place(self, category: str, files: list[FileState], *, alone: bool = True) -> None:
         """Link every file to its name (runs in a thread).

@@ -73,8 +73,7 @@ class Intake(BatchReader):
         for file in self.files:
             self.session.drop(file)
         if not self.session.ended:
-            event = self.session.event("A request ended early; none of its files were stored")
-            await self.sessions.emit(self.session.id, event)
+            await self.sessions.notify(self.session, "A request ended early; none of its files were stored")
 
     def _checked(self) -> tuple[Session, list[FileState]]:
         """Return session and files of a complete body. Raises ApiError if a part is missing."""

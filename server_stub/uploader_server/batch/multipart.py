@@ -51,7 +51,7 @@ class BatchReader:
         self._file: FileState | None = None  # the file being received; None during a text part
         self._name = ""
         self._text = bytearray()
-        self._texts = 0
+        self._text_bytes = 0
         self._names: set[str] = set()  # names of the received text parts
         self._writing: Appender | None = None
         self._digest = hashlib.sha256()
@@ -115,8 +115,8 @@ class BatchReader:
             if self._eager and self._name in self._names and self._name != "relativePath":  # it is sent once per file
                 self._refuse(400, "VALIDATION_ERROR", f"The part {self._name!r} was sent twice")
             self._names.add(self._name)
-            self._texts += len(self._name) + PART
-            if self._texts > MAX_TEXTS:
+            self._text_bytes += len(self._name) + PART
+            if self._text_bytes > MAX_TEXTS:
                 self._refuse(413, "VALIDATION_ERROR", "There are too many text parts")
             return
         self._began = time.monotonic()
@@ -180,8 +180,8 @@ class BatchReader:
         file = self._file
         if file is None:
             self._text += piece
-            self._texts += len(piece)
-            if len(self._text) > MAX_TEXT or self._texts > MAX_TEXTS:
+            self._text_bytes += len(piece)
+            if len(self._text) > MAX_TEXT or self._text_bytes > MAX_TEXTS:
                 self._text.clear()
                 self._refuse(413, "VALIDATION_ERROR", f"The text part {self._name!r} is too long")
             return

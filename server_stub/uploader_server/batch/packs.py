@@ -152,13 +152,13 @@ class Packs:
         failed = [file for file in files if file.counted and file.error]
         stored = [file for file in files if not file.error]
         session.count_packed(sum(file.counted for file in stored), len(failed))
-        emit = self._sessions.emit
+        notify = self._sessions.notify
         last = _state(stored[-1]) if stored else None
-        await emit(session.id, session.event(f"Pack: {len(stored)} of {len(files)} files stored", last))
+        await notify(session, f"Pack: {len(stored)} of {len(files)} files stored", last)
         for number, file in enumerate(failed):
             if number % BURST == BURST - 1:
                 await asyncio.sleep(0)
-            await emit(session.id, session.event(f"{file.name}: failed", _state(file)))
+            await notify(session, f"{file.name}: failed", _state(file))
         await self._sessions.settle(session)
 
     def _check_running(self, key: Key, manifest: Manifest) -> None:

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from uploader_server.faults.table import COUNTED, EVENTS, FAULTS, NAMES, REQUESTS, WHICH_TEXT
+from uploader_server.faults.table import COUNTED, FAULTS, GLOBS, NAMES, WHICH_TEXT
 
 if TYPE_CHECKING:
     from uploader_server.faults.table import Fault
@@ -48,16 +48,12 @@ class Rule:
         self.hits += hit
         return hit
 
-    def concerns(self, method: str, path: str) -> bool:
-        """Return whether the rule matches this request."""
-        if self.fault.field != "REQUEST":
+    def concerns(self, field: str, *names: str) -> bool:
+        """Return whether the rule matches this REQUEST (method and path) or EVENT (name)."""
+        if self.fault.field != field:
             return False
-        methods, paths = REQUESTS.get(self.target) or self.target.split(" ", 1)
-        return fnmatch.fnmatchcase(method, methods) and fnmatch.fnmatchcase(path, paths)
-
-    def concerns_event(self, name: str) -> bool:
-        """Return whether the rule matches an event of this name."""
-        return self.fault.field == "EVENT" and fnmatch.fnmatchcase(name, EVENTS[self.target])
+        globs = GLOBS.get(self.target) or self.target.split(" ", 1)
+        return all(map(fnmatch.fnmatchcase, names, globs))
 
 
 def parse_rule(text: str) -> Rule:

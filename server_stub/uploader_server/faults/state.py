@@ -159,13 +159,9 @@ class Faults:
         for side in SOCKETS:
             self._change(side, RealtimeMode())
 
-    def hit(self, method: str, path: str) -> list[Rule]:
-        """Count a request and return the rules that act on it."""
-        return [rule for rule in self.rules if rule.concerns(method, path) and rule.count()]
-
-    def hit_event(self, name: str) -> list[Rule]:
-        """Count an event and return the rules that act on it."""
-        return [rule for rule in self.rules if rule.concerns_event(name) and rule.count()]
+    def hit(self, field: str, *names: str) -> list[Rule]:
+        """Count a REQUEST (method and path) or an EVENT (name), and return the rules that act on it."""
+        return [rule for rule in self.rules if rule.concerns(field, *names) and rule.count()]
 
     def set_realtime(self, text: str | None) -> None:
         """Set the mode of both transports (see `RealtimeMode.parse`). Raises ValueError."""

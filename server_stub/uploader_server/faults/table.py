@@ -34,13 +34,14 @@ REQUESTS: dict[str, tuple[str, str]] = {
     "analysis": ("GET", "/api/ai/analysis/*"),
 }
 """Request names in rules: globs of method and path. They exclude Socket.IO."""
-EVENTS = {
-    "events": "*",
-    "upload-progress": "upload-progress",
-    "analysis-progress": "analysis:progress",
-    "analysis-error": "analysis:error",
+EVENTS: dict[str, tuple[str, ...]] = {
+    "events": ("*",),
+    "upload-progress": ("upload-progress",),
+    "analysis-progress": ("analysis:progress",),
+    "analysis-error": ("analysis:error",),
 }
 """Event names in rules: globs of names on the wire."""
+GLOBS: dict[str, tuple[str, ...]] = {**REQUESTS, **EVENTS}
 SOCKETS = ("realtime", "websocket", "polling")  # names of both Socket.IO transports, or of one
 NAMES: dict[str, Collection[str]] = {"REQUEST": REQUESTS, "EVENT": EVENTS, "SOCKET": SOCKETS, "STAGE": STAGES}
 """Valid names of the second field of a rule, by the name of the field."""

@@ -59,7 +59,7 @@ class FaultyApp:
         answer = self._faults.take_answer(method, path)
         if answer is not None:
             app = self._layer(app, send, "", Exchange.answer, answer)
-        for rule in reversed(self._faults.hit(method, path)):  # the first one is the outermost
+        for rule in reversed(self._faults.hit("REQUEST", method, path)):  # the first one is the outermost
             app = self._layer(app, send, rule.text, EFFECTS[rule.kind], *rule.values.values())
         await app(scope, receive, send)
 
@@ -174,7 +174,7 @@ class FaultyEvents:
 
     async def __call__(self, name: str, event: dict[str, Any], **target: str) -> None:
         """Deliver an event to a Socket.IO room or a connection, as the rules say."""
-        rules = {rule.kind.removeprefix("event-"): rule.values for rule in self._faults.hit_event(name)}
+        rules = {rule.kind.removeprefix("event-"): rule.values for rule in self._faults.hit("EVENT", name)}
         if "types" in rules:
             event = with_wrong_types(event, rules["types"]["key"])
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_server.http.errors import ApiError
+from uploader_server.wire import is_uuid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,7 +35,6 @@ LONGEST_METADATA = 8 << 10  # maximum characters of Upload-Metadata: a 4 KiB pat
 MOST_PARTS = 1000  # maximum parts of a final upload
 _LONGEST_NUMBER = 18
 _PLACE = ("finalKey", "finalLength", "partOffset")  # metadata keys of a part that is written in place
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def described(max_size: int) -> dict[str, Any]:
@@ -189,4 +188,4 @@ def _upload_id(url: str) -> str:
 
 def is_upload_id(text: str) -> bool:
     """Return whether the text is a lower-case UUID."""
-    return _ID.fullmatch(text) is not None
+    return is_uuid(text) and text == text.lower()

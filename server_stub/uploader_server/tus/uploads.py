@@ -195,7 +195,7 @@ class Uploads:
             session = self.session_of(upload) if upload.status == OPEN else None
             await self.retire(upload, "terminated")
             if session is not None:
-                await self.sessions.emit(session.id, session.event(f"{upload.file.original_name} was terminated"))
+                await self.sessions.notify(session, f"{upload.file.original_name} was terminated")
 
     async def delete(self, upload_id: str) -> bool:
         """Delete the file of a finished upload and end the upload; return False if there is none."""

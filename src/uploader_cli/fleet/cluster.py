@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     News = Callable[[tuple[str, int, bytes]], None]
 
 LOOK_EVERY = 1.0  # seconds between two looks at the workers
-ALLOWED_DEATHS = 20  # of workers that run a task, on `local:N`; a cluster has a configuration of its own
+OF_LOCAL = {  # configuration of Dask on `local:N`; a cluster has its own
+    "distributed.scheduler.allowed-failures": 20,
+    # What only a dashboard shows took 4 % of the CPU time of each worker.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.admin.tick.interval": "1s",
+}
 CONNECT_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 
@@ -119,13 +125,13 @@ def connected(settings: Settings, run: str, news: News) -> Iterator[Cluster]:
     loggers = logging.ERROR if settings.verbose < 2 else logging.WARNING
     with ExitStack() as closing:
         if _is_local(settings):
-            own = {"distributed.scheduler.allowed-failures": ALLOWED_DEATHS}
-            closing.enter_context(dask.config.set(own))
+            closing.enter_context(dask.config.set(OF_LOCAL))
             cluster = LocalCluster(
                 n_workers=int(place.partition(":")[2]),
                 threads_per_worker=1,
                 dashboard_address="127.0.0.1:0",
                 worker_dashboard_address=None,
+                memory_limit=None,  # of no use: the memory of a task is bounded
                 security=True,  # else each user of this machine could run code as this user
                 silence_logs=logging.CRITICAL,
                 preload=[worker.__name__],

@@ -34,7 +34,8 @@ class Report:
         self.ends: list[Row] = []
         self._lock = threading.Lock()
         self._news: list[Row] = []
-        self._moved: dict[tuple[str, int], Row] = {}  # the last progress of each file
+        self._sent: dict[int, Row] = {}  # the last progress of each file
+        self._confirmed: dict[int, Row] = {}
         self._begun: dict[int, tuple[str, int]] = {}  # session and attempt of each running file
         self._shown: set[int] = set()
 
@@ -46,8 +47,8 @@ class Report:
     def take(self) -> list[Row]:
         """Return the rows since the last call."""
         with self._lock:
-            rows = [*self._news, *self._moved.values()]
-            self._news, self._moved = [], {}
+            rows = [*self._news, *self._sent.values(), *self._confirmed.values()]  # a confirmation hides sent bytes
+            self._news, self._sent, self._confirmed = [], {}, {}
         return rows
 
     def tell(self, *row: Any) -> None:
@@ -62,9 +63,12 @@ class Report:
                 if event.size is not None and event.size >= SHOWN and not event.packed:
                     self._shown.add(number)
                     self._news.append(_row(event))
-            case ev.BytesSent(file=number) | ev.BytesConfirmed(file=number):
-                if number in self._shown:
-                    self._moved[type(event).__name__, number] = _row(event)
+            case ev.BytesSent(file=number) if number in self._shown:
+                self._sent[number] = _row(event)
+            case ev.BytesConfirmed(file=number) if number in self._shown:
+                self._confirmed[number] = _row(event)
+            case ev.BytesSent() | ev.BytesConfirmed():
+                pass
             case ev.FileCompleted(file=number):
                 known = (event.server_id, event.location, event.verified, event.checksum, event.seconds, event.url)
                 self._end((COMPLETED, number, *self._begun.get(number, ("", 0)), *known))
@@ -89,8 +93,8 @@ class Report:
 
     def _tell_progress(self, number: int) -> None:
         """Add the last progress of a file, before the row that ends the attempt."""
-        for kind in (ev.BytesSent, ev.BytesConfirmed):
-            if row := self._moved.pop((kind.__name__, number), None):
+        for moved in (self._sent, self._confirmed):
+            if row := moved.pop(number, None):
                 self._news.append(row)
 
 

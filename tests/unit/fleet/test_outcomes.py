@@ -1,0 +1,37 @@
+"""What a task tells the driver."""
+
+from __future__ import annotations
+
+from uploader_cli.core import events as ev
+from uploader_cli.fleet.outcomes import SHOWN, Report
+
+FILE, SIZE = 7, 2 * SHOWN
+
+
+def rows(report: Report) -> list[tuple[str, int]]:
+    """Return the kind and the last number of each row."""
+    return [(row[0], row[-1]) for row in report.take()]
+
+
+def test_sent_bytes_come_before_those_confirmed() -> None:
+    """The driver counts sent bytes; a confirmation that came first would hide them."""
+    report = Report()
+    report.emit(ev.FileStarted(FILE, "a.bin", SIZE, "s", 0, 1))
+    report.emit(ev.BytesSent(FILE, 1, 1000))
+    report.take()
+    for event in (ev.BytesConfirmed(FILE, 1, 1000), ev.BytesSent(FILE, 1, 2000), ev.BytesConfirmed(FILE, 1, 2000)):
+        report.emit(event)
+    assert rows(report) == [("BytesSent", 2000), ("BytesConfirmed", 2000)]
+
+
+def test_last_bytes_come_before_the_end_of_an_attempt() -> None:
+    report = Report()
+    report.emit(ev.FileStarted(FILE, "a.bin", SIZE, "s", 0, 1))
+    report.take()
+    report.emit(ev.BytesSent(FILE, 1, 3000))
+    report.emit(ev.FileRetry(FILE, 2, 0.0, ev.FailureCode.NETWORK, "lost"))
+    assert [kind for kind, _ in rows(report)] == ["BytesSent", "FileRetry"]
+    report.emit(ev.FileStarted(FILE, "a.bin", SIZE, "s", 0, 2))
+    report.emit(ev.BytesSent(FILE, 2, SIZE))
+    report.emit(ev.FileCompleted(FILE, "a.bin", SIZE, None, None, verified=True, attempts=2, seconds=1.0))
+    assert [row[0] for row in report.take()] == ["FileStarted", "BytesSent", "completed"]
