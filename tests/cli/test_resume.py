@@ -399,7 +399,8 @@ def test_runs_shows_what_failed_and_the_command_to_retry(
     """In JSON as well; after a good resume there is nothing to retry."""
     files = make_files(**{f"{number}.mp4": 10 for number in range(7)})
     server.faults.next_answers("POST", ENDPOINT, [503] * 7)
-    failed = uploader("upload", files, "-s", server.url, "--retries", "0", "--no-pack", "--json", home=tmp_path)
+    options = ("-s", server.url, "--retries", "0", "--no-pack", "-j", "1", "--json")  # they fail in order
+    failed = uploader("upload", files, *options, home=tmp_path)
     assert failed.code == 3
     stored = uploader("runs", home=tmp_path).err
     assert "0 files done, 7 unfinished, 7 failed" in stored

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli.core.protocol import error_code
 from uploader_cli.core.sizes import FIRST_CHUNK, LEAST_CHUNK
-from uploader_cli.core.tus import VERSION, unknown_upload
+from uploader_cli.core.tus import VERSION, Capabilities, unknown_upload
 from uploader_cli.transfer.api import is_tus
 from uploader_cli.transfer.bodies import Body, Piece
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uploader_cli.core.tus import Capabilities
     from uploader_cli.transfer.http import Answer
 
     Ask = Callable[..., Answer]

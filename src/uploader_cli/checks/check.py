@@ -1,18 +1,19 @@
-"""A check, what it finds, its result, the report of a run; and the run of checks in their order."""
+"""A check, what it finds, how it ends, its result, the report of a run; and the run of checks in their order."""
 
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from uploader_cli.errors import UploaderError
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings import mask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import ModuleType
 
     from uploader_cli.checks.target import Target
@@ -73,6 +74,56 @@ def sentence(hint: str) -> str:
     """Return the hint of an error as a sentence."""
     hint = hint or "try again"
     return hint[0].upper() + hint[1:] + ("" if hint.endswith(("?", ".")) else ".")
+
+
+class Ended(Exception):
+    """Ends a check with `finding`."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.message)
+        self.finding = finding
+
+
+class NotOffered(Ended):
+    """The server does not offer the feature; `why` tells how that shows."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(Finding(Verdict.NOT_OFFERED, why))
+
+
+class OutOfCalls(Ended):
+    """No requests are left, by the budget or the server's rate limit."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(Finding(Verdict.NOT_RUN, why, exit=Exit.RETRY_MAY_HELP))
+
+
+class Violation(Ended):
+    """The server violates the protocol: `expected` and `got` are about `what`. `corrupt`: stored bytes differ."""
+
+    def __init__(self, what: str, *, expected: str, got: str, corrupt: bool = False) -> None:
+        code = Exit.INTEGRITY if corrupt else Exit.FAILED_FOR_GOOD
+        super().__init__(Finding(Verdict.FAIL, what, exit=code, expected=expected, got=got))
+
+
+class Prevented(Ended):
+    """A precondition of the check failed: it is skipped if one of the checks `by` failed, else it fails itself."""
+
+    def __init__(self, why: str, *by: str, violation: Violation | None = None) -> None:
+        """`violation` is the failure to report then, instead of an error."""
+        super().__init__(violation.finding if violation else Finding(Verdict.ERROR, why, exit=Exit.RETRY_MAY_HELP))
+        self.by = by
+
+
+@contextmanager
+def precondition(by: str, what: str = "") -> Iterator[None]:
+    """Raise `Prevented` for a failure in the block, which is the subject of the check `by`."""
+    try:
+        yield
+    except Violation as violation:
+        raise Prevented(str(violation), by, violation=violation) from violation
+    except UploaderError as error:
+        raise Prevented(f"{what}{error}", by) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from uploader_cli.core.events import ChannelReason
+from uploader_cli.core.events import ChannelReason, Transport
 from uploader_cli.core.protocol import JsonObject, as_object
 from uploader_cli.realtime.policy import Dial, Dialled, Lost
 from uploader_cli.realtime.socket import Connection
@@ -17,7 +17,6 @@ from uploader_cli.transfer.wire import Sockets
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uploader_cli.core.events import Transport
     from uploader_cli.settings import Settings
 
 JOIN_LIMIT = 0.6  # seconds to wait for a first message, which not all servers send (docs/protocol.md section 3.7)

@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING, TextIO
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import CheckResult
 from uploader_cli.render.words import clip, plural, safe, size, span, wrap
 
 if TYPE_CHECKING:
@@ -29,11 +28,8 @@ class ComparisonView:
         moves: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`width`: maximum cells per line. `content`: not only sizes are compared.
-
-        `verbose` names every file; `quiet` omits the summary.
-
-        `moves`: a terminal, whose last line shows the number of compared files.
+        """`width`: maximum cells per line. `content`: not only sizes are compared. `verbose` names every file; `quiet`
+        omits the summary. `moves`: a terminal, whose last line shows the number of compared files.
         """
         self._stream, self._width, self._verbose, self._quiet = stream, width, verbose, quiet
         self._moves, self._clock, self._due = moves and not quiet, clock, 0.0
@@ -45,7 +41,7 @@ class ComparisonView:
         match event:
             case ev.CheckFile():
                 self._compared += 1
-                if event.result is not CheckResult.SAME or self._verbose:
+                if event.result is not ev.CheckResult.SAME or self._verbose:
                     self._line(f"{event.result}: {_described(event)}")
             case ev.FileFailed():
                 self._line(f"failed: {safe(event.path)}: {safe(event.message[:500])}")
@@ -85,7 +81,7 @@ class ComparisonView:
 
 def _described(event: ev.CheckFile) -> str:
     path = safe(event.path)
-    if event.result is not CheckResult.DIFFERENT:
+    if event.result is not ev.CheckResult.DIFFERENT:
         return path
     if event.stored_size == event.size:
         return f"{path} (same size, other content)"

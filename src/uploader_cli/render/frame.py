@@ -12,16 +12,14 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.events import ChannelState, Phase, WarningCode
-from uploader_cli.core.state import BRIEF
+from uploader_cli.core.state import BRIEF, FileState, ProgressState
 from uploader_cli.render import overview, stages
 from uploader_cli.render.file_rows import MARKS, ONE_ROW, SENDING, finished, rows_each, running, trouble
-from uploader_cli.render.words import RATE_WIDTH, bar, clock, elide, fit, plural, rate, safe, width_of
+from uploader_cli.render.words import RATE_WIDTH, Row, bar, clock, elide, fit, plural, rate, safe, width_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from uploader_cli.core.state import FileState, ProgressState
-    from uploader_cli.render.words import Row
 
 FAILURES, FINISHED, MESSAGES = 3, 6, 5
 """Maximum rows for the newest failures and for what ended last; and for messages beside them in a wide terminal."""
@@ -177,9 +175,11 @@ def _counts(state: ProgressState, now: float, width: int, small: int) -> Row:
     files = (f"{done:,} of {least}" + (f"{total:,}" if speed else plural(total, "file")), "bold")
     under_way = f"{plural(small, 'small file')} under way" if small else ""
     failed, eta = (overview.failed(state), "bold red"), ("" if state.watched else overview.eta(state, now), "")
-    words = {"skipped": "", "cancelled": "yellow", "retried": "yellow"}
-    counts = zip((state.skipped, state.cancelled, state.retries), words.items(), strict=True)
-    others = [(f"{count:,} {word}", style) for count, (word, style) in counts if count]
+    others = [
+        (f"{state.skipped:,} skipped" if state.skipped else "", ""),
+        (f"{state.cancelled:,} cancelled" if state.cancelled else "", "yellow"),
+        (f"{state.retries:,} retried" if state.retries else "", "yellow"),
+    ]
     speeds = (", ".join(filter(None, [speed, under_way])), speed, "")
     row: Row = []
     for parts in (*([files, (text, ""), failed, *others, eta] for text in speeds), [files, failed, eta]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import IO, TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING, Literal, TextIO
 
 from rich.color import ColorSystem
 from rich.console import Console
@@ -13,13 +13,12 @@ from uploader_cli.core.observer import Observer
 from uploader_cli.render import overview
 from uploader_cli.render.frame import Frame
 from uploader_cli.render.keyboard import Keyboard
-from uploader_cli.render.words import fit, width_of
+from uploader_cli.render.words import Row, Span, fit, width_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from uploader_cli.core.state import ProgressState
-    from uploader_cli.render.words import Row, Span
 
 _SPACING = 0.1
 _SOON = 0.5  # seconds until the first frame on the alternate screen
@@ -52,7 +51,10 @@ class LiveView(Observer):
 
         `keys` are what keys do in the run; each function returns a note to be shown.
         """
-        self._console = stream if isinstance(stream, Console) else _console(stream, color=color)
+        if not isinstance(stream, Console):
+            system: Literal["standard"] | None = "standard" if color else None
+            stream = Console(file=stream, force_terminal=True, color_system=system, no_color=not color)
+        self._console = stream
         self._frame = Frame(run)
         self._keyboard = Keyboard(self._console.file)
         self._keys: Mapping[str, Callable[[], str]] = {} if keys is None else keys
@@ -188,16 +190,4 @@ def shows_progress(env: Mapping[str, str]) -> bool:
         or env.get("ConEmuANSI") == "ON"
         or env.get("TERM_PROGRAM") in ("ghostty", "WezTerm")
         or (vte.isdecimal() and int(vte) >= 7900)
-    )
-
-
-def _console(stream: TextIO, *, color: bool) -> Console:
-    return Console(
-        file=stream,
-        force_terminal=True,
-        color_system="standard" if color else None,
-        no_color=not color,
-        markup=False,
-        emoji=False,
-        highlight=False,
     )

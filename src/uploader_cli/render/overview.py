@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from uploader_cli.core.alarms import why_nothing_moves
 from uploader_cli.core.events import ChannelState, PauseReason, Transport
 from uploader_cli.core.incidents import IncidentKind
-from uploader_cli.core.state import BRIEF
+from uploader_cli.core.state import BRIEF, Channel, ProgressState
 from uploader_cli.core.tree import parent_of
 from uploader_cli.render.words import clock, plural, safe, size, size_of
-
-if TYPE_CHECKING:
-    from uploader_cli.core.state import Channel, ProgressState
 
 CAUSES = 3  # maximum causes of failures in a line
 RECONNECTS = 3  # attempts before the channel falls back to polling (docs/protocol.md section 2)

@@ -6,7 +6,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, TextIO
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import ChannelState
 from uploader_cli.core.observer import Observer
 from uploader_cli.render import overview, stages
 from uploader_cli.render.words import clock, plural, rate, safe, size, span
@@ -129,10 +128,10 @@ class PlainView(Observer):
     def _channel_line(self, event: ev.ChannelChanged, state: ProgressState) -> None:
         """Print a change of the channel, except its end with the run."""
         words = overview.channel(state.channel)[1]
-        if event.to is ChannelState.CLOSED or words == self._channel:
+        if event.to is ev.ChannelState.CLOSED or words == self._channel:
             return
         self._channel = words
-        known = event.to in (ChannelState.CONNECTING, ChannelState.LIVE) or not event.reason
+        known = event.to in (ev.ChannelState.CONNECTING, ev.ChannelState.LIVE) or not event.reason
         self._say(f"channel: {words}" + ("" if known else f" ({event.reason.replace('_', ' ')})"), kind="channel")
 
     def _say(self, line: str, *, kind: str = "", wrong: bool = False) -> None:

@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, TextIO
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import LimitsOrigin
 from uploader_cli.render.words import cells, clip, elide, pad, plural, safe, size, wrap
 
 if TYPE_CHECKING:
@@ -107,6 +106,6 @@ def _head(event: ev.PlanStarted) -> str:
     most = "any number of files" if event.max_files is None else plural(event.max_files, "file")
     large = "any size" if event.max_file_size is None else f"at most {size(event.max_file_size)} each"
     kinds = "any type" if "*" in event.types else ", ".join(map(safe, event.types))
-    seen = "as last reported" if event.limits is LimitsOrigin.SEEN else "assumed (this server was never used)"
+    seen = "as last reported" if event.limits is ev.LimitsOrigin.SEEN else "assumed (this server was never used)"
     where = f"{safe(event.server) or 'any server'} ({event.protocol})"
     return f"plan for {where}; limits {seen}: {most} a session, {large}, {kinds}"

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal
 
 from uploader_cli.core.bottleneck import Bottleneck
-from uploader_cli.core.events import FailureCode, Phase, SkipReason, WarningCode
+from uploader_cli.core.events import FailureCode, FileFailed, Phase, RunFinished, SkipReason, WarningCode
 from uploader_cli.exit_status import MEANINGS
 from uploader_cli.render import overview
 from uploader_cli.render.plain import FAILURES
@@ -17,7 +17,6 @@ from uploader_cli.render.words import cells, plural, rate, safe, size, span, wra
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from uploader_cli.core.events import FileFailed, RunFinished
     from uploader_cli.core.state import ProgressState, SessionState
 
 MOST = 10  # maximum failed files, warnings, watched sessions and others listed
@@ -180,15 +179,13 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     speed = f"({rate(outcome.rate)})" if outcome.bytes and outcome.rate > 0 else ""
     moved, took, speed = (text.replace(" ", _NO_BREAK) for text in (size(outcome.bytes), span(seconds), speed))
     took = f"{moved} in {took} {speed}".rstrip()
-    if _complete(state, outcome):
+    if _complete(state, outcome) or (outcome.ok and total):
         return "✓", f"{plural(outcome.completed, 'file')}, {took}, all confirmed by the server"
     if interrupted:
         least = "at least " if state.walking else ""
         return "■", f"{interrupted}: {outcome.completed:,} of {least}{plural(total, 'file')} confirmed, {took}"
-    if outcome.ok and not total:
-        return "✓", "already up to date" if outcome.skipped else "nothing to send"
     if outcome.ok:
-        return "✓", f"{plural(outcome.completed, 'file')}, {took}, all confirmed by the server"
+        return "✓", "already up to date" if outcome.skipped else "nothing to send"
     if not total:
         return "✗", "nothing was sent"
     failed = f", {outcome.failed:,} failed" if outcome.failed else ""

@@ -35,20 +35,11 @@ class Cause:
         return str(self.files[0].get("message", ""))
 
 
-@dataclass(slots=True)
-class Figures:
-    """The files that took longest, and the causes of failures, most frequent first."""
-
-    slowest: list[Row]
-    causes: list[Cause]
-
-    @classmethod
-    def of(cls, rows: Iterable[Row]) -> Figures:
-        """Read all rows once; memory is bounded."""
-        causes: dict[str, Cause] = {}
-        slowest = nlargest(SLOWEST, _noted(rows, causes), key=lambda row: row.get("seconds") or 0.0)
-        ranked = sorted(causes.values(), key=lambda cause: -cause.count)
-        return cls([row for row in slowest if row.get("seconds")], ranked)
+def ranked(rows: Iterable[Row]) -> tuple[list[Row], list[Cause]]:
+    """Return the files that took longest, and the causes of failures, most frequent first; memory is bounded."""
+    causes: dict[str, Cause] = {}
+    slowest = nlargest(SLOWEST, _noted(rows, causes), key=lambda row: row.get("seconds") or 0.0)
+    return [row for row in slowest if row.get("seconds")], sorted(causes.values(), key=lambda cause: -cause.count)
 
 
 def _noted(rows: Iterable[Row], causes: dict[str, Cause]) -> Iterator[Row]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from datetime import datetime
 from html import escape
 from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.exit_status import MEANINGS
 from uploader_cli.render.words import clip, plural, rate, safe, size, span
 from uploader_cli.report import figures as fig
-from uploader_cli.report.figures import EXAMPLES, Figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,30 +23,21 @@ if TYPE_CHECKING:
 
 LONGEST, MOST_NOTES = 300, 30  # maximum characters of a text, and rows of incidents and of warnings
 WIDE, HIGH = 1000, 100  # units of a plot, which is stretched to its place
-_BEGIN = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>
-{style}</style>
-"""
 
 
 def as_html(head: dict[str, Any], spool: Spool) -> Iterator[str]:
     """Yield the page."""
-    figures = Figures.of(spool.rows())
-    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    yield _BEGIN.format(title=_text(fig.verdict(head)[1]), style=style)
+    slowest, causes = fig.ranked(spool.rows())
+    beginning = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
+    yield beginning.substitute(title=_text(fig.verdict(head)[1]))
     yield from _header(head)
     yield f'<dl class="tiles">{"".join(_tiles(head))}</dl>\n'
     yield from _speed(head)
-    yield from _causes(figures)
-    yield from _slowest(figures.slowest)
+    yield from _causes(causes)
+    yield from _slowest(slowest)
     yield from _responses(head)
     yield from _notes(head)
-    yield from _failed(head["counts"]["failed"], figures)
+    yield from _failed(head["counts"]["failed"], causes)
     yield f"<footer>uploader {_text(head['version'])}</footer>\n</html>\n"
 
 
@@ -181,7 +172,7 @@ def _plot(
 
 
 def _section(title: str, detail: str, columns: Mapping[str, str], rows: Iterable[Sequence[str]], more: int = 0) -> str:
-    """Draw a table. `columns` are the titles of the columns and their classes of `page.css`."""
+    """Draw a table. `columns` are the titles of the columns and their classes in `page.html`."""
     head = "".join(f'<th class="{kind}">{name}</th>' for name, kind in columns.items())
     kinds = columns.values()
     cells = ([f'<td class="{kind}">{cell}</td>' for kind, cell in zip(kinds, row, strict=True)] for row in rows)
@@ -209,24 +200,24 @@ def _responses(head: dict[str, Any]) -> Iterator[str]:
         yield _section("Response times", detail, columns, rows)
 
 
-def _causes(figures: Figures) -> Iterator[str]:
-    if not figures.causes:
+def _causes(causes: Sequence[fig.Cause]) -> Iterator[str]:
+    if not causes:
         return
-    most = figures.causes[0].count
+    most = causes[0].count
     columns = {"cause": "key", "files": "n", "": "bar", "retryable": "n", "first message": "wide"}
     rows = [
         (_text(one.code), f"{one.count:,}", _bar(one.count / most, "red"), f"{one.retryable:,}", _text(one.message))
-        for one in figures.causes
+        for one in causes
     ]
     yield _section("Failures by cause", "", columns, rows)
 
 
-def _failed(failed: int, figures: Figures) -> Iterator[str]:
-    if figures.causes:
-        files = (row for cause in figures.causes for row in cause.files)
+def _failed(failed: int, causes: Sequence[fig.Cause]) -> Iterator[str]:
+    if causes:
+        files = (row for cause in causes for row in cause.files)
         rows = [(_text(row["path"]), _text(row.get("message", ""))) for row in files]
         columns = {"file": "name", "reason": "name"}
-        yield _section("Failed files", f"at most {EXAMPLES} for each cause", columns, rows, failed - len(rows))
+        yield _section("Failed files", f"at most {fig.EXAMPLES} for each cause", columns, rows, failed - len(rows))
 
 
 def _slowest(slowest: Sequence[Row]) -> Iterator[str]:

@@ -7,14 +7,11 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.exit_status import MEANINGS
-from uploader_cli.render.words import SIZE_WIDTH, bar, cells, clip, fit, pad, plural, rate, safe, size, span
-from uploader_cli.report.figures import limit, moments, number, rates, resampled, responses, spread, ticks, verdict
+from uploader_cli.render.words import SIZE_WIDTH, Row, bar, cells, clip, fit, pad, plural, rate, safe, size, span
+from uploader_cli.report import figures as fig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from uploader_cli.render.words import Row
-    from uploader_cli.report.figures import Figures
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 NARROW = 60  # columns below which details are omitted
 SLOWEST, CAUSES, INCIDENTS = 10, 12, 5  # maximum rows of each table
@@ -22,26 +19,27 @@ HIGH, LOW = 2, 1  # rows between two marks of the two plots
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 
 
-def rows_of(head: dict[str, Any], figures: Figures, width: int) -> Iterator[Row]:
-    """Yield the rows, each at most `width` cells wide."""
-    return (fit(row, width) for row in _rows(head, figures, width))
+def rows_of(head: dict[str, Any], files: Iterable[dict[str, Any]], width: int) -> Iterator[Row]:
+    """Yield the rows for the head of a report and the rows of its files, each at most `width` cells wide."""
+    return (fit(row, width) for row in _rows(head, files, width))
 
 
-def _rows(head: dict[str, Any], figures: Figures, width: int) -> Iterator[Row]:
+def _rows(head: dict[str, Any], files: Iterable[dict[str, Any]], width: int) -> Iterator[Row]:
     yield from _header(head, width)
-    (data, step), (files, _) = rates(head, "bytes"), rates(head, "files")
+    (data, step), (counts, _) = fig.rates(head, "bytes"), fig.rates(head, "files")
     if data:
         seconds = len(data) * step
-        yield from _plot("Throughput", data, seconds, ticks(max(data), unit=1024), rate, "cyan", width, HIGH)
-        yield from _plot("Files per second", files, seconds, ticks(max(files)), number, "green", width, LOW)
-    yield from _causes(head, figures, width)
-    yield from _slowest(figures, width)
+        yield from _plot("Throughput", data, seconds, fig.ticks(max(data), unit=1024), rate, "cyan", width, HIGH)
+        yield from _plot("Files per second", counts, seconds, fig.ticks(max(counts)), fig.number, "green", width, LOW)
+    slowest, causes = fig.ranked(files)
+    yield from _causes(head, causes, width)
+    yield from _slowest(slowest, width)
     yield from _responses(head, width)
     yield from _incidents(head, width)
 
 
 def _header(head: dict[str, Any], width: int) -> Iterator[Row]:
-    (glyph, words), counts, metrics = verdict(head), head["counts"], head.get("metrics") or {}
+    (glyph, words), counts, metrics = fig.verdict(head), head["counts"], head.get("metrics") or {}
     for mark, line in zip_longest([f"{glyph} "], wrap(words, width - 2), fillvalue="  "):
         yield [(mark, "bold green" if head["ok"] else "bold red"), (line, "bold")]
     took = f" in {span(head['seconds'])}" if head.get("seconds") is not None else ""
@@ -51,7 +49,7 @@ def _header(head: dict[str, Any], width: int) -> Iterator[Row]:
         f"{counts['skipped']:,} skipped" if counts["skipped"] else "",
         f"{metrics['calls']:,} requests" if metrics.get("calls") else "",
         f"{metrics['retries']:,} retried" if metrics.get("retries") else "",
-        f"limited by {limit(head)}" if head.get("bottleneck") else "",
+        f"limited by {fig.limit(head)}" if head.get("bottleneck") else "",
     ]
     yield from _wrapped(numbers, width)
     where, run = safe(head["server"] or "several servers"), f"run {safe(head['run'])}" if head["run"] else ""
@@ -101,14 +99,14 @@ def _plot(
     yield from _title(title, width, average, most)
     label = max(len(form(mark)) for mark in marks)
     columns, top, height = width - label - 3, marks[-1], each * (len(marks) - 1)
-    eighths = [max(0, round(value / top * height * 8)) for value in resampled(values, columns)]
+    eighths = [max(0, round(value / top * height * 8)) for value in fig.resampled(values, columns)]
     names = {round(mark / top * height): form(mark) for mark in marks if mark}
     for level in range(height, 0, -1):
         drawn = "".join(_EIGHTHS[min(8, max(0, column - 8 * (level - 1)))] for column in eighths)
         yield [(f"{names.get(level, ''):>{label}} ", "dim"), ("┤" if level in names else "│", "dim"), (drawn, style)]
     yield [(f"{0:>{label}} └" + "─" * columns, "dim")]
     axis = [" "] * columns
-    for moment, name in moments(seconds, columns // 9):
+    for moment, name in fig.moments(seconds, columns // 9):
         start = min(max(0, int(moment / seconds * columns) - len(name) // 2), columns - len(name))
         axis[start : start + len(name)] = name
     yield [(" " * (label + 2) + "".join(axis), "dim")]
@@ -122,26 +120,26 @@ def _bar(share: float, width: int, style: str) -> Row:
     return bar(max(share, 0.5 / width) if share else 0.0, width, style)
 
 
-def _causes(head: dict[str, Any], figures: Figures, width: int) -> Iterator[Row]:
-    if not figures.causes:
+def _causes(head: dict[str, Any], causes: Sequence[fig.Cause], width: int) -> Iterator[Row]:
+    if not causes:
         return
     yield from _title("Failures by cause", width, plural(head["counts"]["failed"], "file"))
-    most, name = figures.causes[0].count, max(len(cause.code) for cause in figures.causes)
+    most, name = causes[0].count, max(len(cause.code) for cause in causes)
     count = len(f"{most:,}")
-    for cause in figures.causes[:CAUSES]:
+    for cause in causes[:CAUSES]:
         length = max(6, min(20, width - name - count - 4)) if width >= NARROW else max(4, width - name - count - 4)
         row = [(f"{clip(safe(cause.code), name):<{name}}  {cause.count:>{count},}  ", "")]
         row += _bar(cause.count / most, length, "red")
         yield [*row, (f"  {safe(cause.message)}" if width >= NARROW else "", "dim")]
 
 
-def _slowest(figures: Figures, width: int) -> Iterator[Row]:
-    if not figures.slowest:
+def _slowest(slowest: Sequence[dict[str, Any]], width: int) -> Iterator[Row]:
+    if not slowest:
         return
     yield from _title("Slowest files", width)
-    most = figures.slowest[0]["seconds"]
+    most = slowest[0]["seconds"]
     length = 16 if width >= NARROW else 0
-    for row in figures.slowest[:SLOWEST]:
+    for row in slowest[:SLOWEST]:
         mark, style = ("✓ ", "green") if row["outcome"] == "completed" else ("✗ ", "bold red")
         numbers = f" {span(row['seconds']):>7}"
         if length:
@@ -151,10 +149,10 @@ def _slowest(figures: Figures, width: int) -> Iterator[Row]:
 
 
 def _responses(head: dict[str, Any], width: int) -> Iterator[Row]:
-    bars = responses(head)
+    bars = fig.responses(head)
     if not bars:
         return
-    yield from _title("Response times", width, *spread(head))
+    yield from _title("Response times", width, *fig.spread(head))
     most, total = max(count for _, count in bars), sum(count for _, count in bars)
     digits = len(f"{most:,}")
     for name, count in bars:

@@ -13,7 +13,6 @@ from rich.text import Text
 
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
-from uploader_cli.report.figures import Figures
 from uploader_cli.report.read import Report
 from uploader_cli.report.recorder import Notices, Spool, write_all
 from uploader_cli.report.terminal import rows_of
@@ -49,6 +48,6 @@ def _draw(report: Report) -> None:
     with suppress(AttributeError, ValueError):  # not a real stream
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # bars in another encoding than UTF-8
     console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-    rows = list(rows_of(report.head, Figures.of(report.rows()), max(LEAST, min(MOST, console.width))))
+    rows = list(rows_of(report.head, report.rows(), max(LEAST, min(MOST, console.width))))
     for row in rows:
         console.print(Text.assemble(*row), soft_wrap=True)

@@ -66,13 +66,7 @@ class BatchSession:
     _api: Api
 
     def __init__(
-        self,
-        context: Context,
-        files: Sequence[LocalFile],
-        flow: Flow,
-        *,
-        category: str,
-        opened: Session | None = None,
+        self, context: Context, files: Sequence[LocalFile], flow: Flow, *, category: str, opened: Session | None = None
     ) -> None:
         """`opened` is a session to use instead of a new one."""
         self._context, self._flow, self._paths = context, flow, context.limits.relative_paths

@@ -7,9 +7,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from uploader_cli import Settings
-from uploader_cli.checks.check import Check, Finding, Report, Stopped, Verdict, skipped, warning
+from uploader_cli.checks.check import (
+    Check,
+    Finding,
+    NotOffered,
+    OutOfCalls,
+    Prevented,
+    Report,
+    Stopped,
+    Verdict,
+    Violation,
+    skipped,
+    warning,
+)
 from uploader_cli.checks.smoke import run_checks
-from uploader_cli.checks.smoke.expect import NotOffered, OutOfCalls, Prevented, Violation
 from uploader_cli.checks.smoke.report import check_json
 from uploader_cli.checks.smoke.site import Site
 from uploader_cli.errors import ConnectFailed

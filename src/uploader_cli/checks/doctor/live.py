@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uploader_cli import errors
 from uploader_cli.checks.check import Finding, check, passed, warning
@@ -25,62 +25,63 @@ FULL = 429  # status of the handshake at the connection limit of an address
 @check("websocket", "websocket", rests_on="polling", required=False)
 def websocket(context: Context) -> Finding:
     """Connect as an upload does first: websocket, handshake, join."""
-    found = _connect(context, Transport.WEBSOCKET)
+    found = _connected(context, Transport.WEBSOCKET, "websocket")
     if isinstance(found, Finding):
         return found
-    if found is ChannelReason.TIMEOUT:
-        cause = f"no answer within {DIAL_LIMIT} s: something on the network path delays websockets"
-        return warning(cause, _let_through(context))
-    status, server = _probe(context, Transport.WEBSOCKET)
-    if status == FULL:
-        return _full(context)
-    if status == 404:
-        return _missing(context, "the server has no websocket at /socket.io/ (404)")
-    if status == 401:
-        given = context.token or context.own_authorization
-        cause = f"the websocket is refused (401): the server {'refuses the token' if given else 'requires a token'}"
-        return warning(cause, OTHER_TOKEN if given else GIVE_TOKEN, http_status=401)
-    if status == 101:
-        cause = "the websocket opens, but no messages get through"
-    else:
-        said = "is cut" if status is None else f"is answered with {status}"
-        cause = f"the handshake {said}: something on the network path blocks websockets"
-    return warning(cause, _let_through(context), http_status=status, answered_by=server)
+    said, details = found
+    cause = f"{said}: something on the network path {'blocks' if details else 'delays'} websockets"
+    match details.get("http_status"):
+        case 401:
+            given = context.token or context.own_authorization
+            cause = f"the websocket is refused (401): the server {'refuses the token' if given else 'requires a token'}"
+            return warning(cause, OTHER_TOKEN if given else GIVE_TOKEN, http_status=401)
+        case 101:
+            cause = "the websocket opens, but no messages get through"
+    return warning(cause, _let_through(context), **details)
 
 
 @check("long_polling", "long polling", rests_on="polling", required=False)
 def long_polling(context: Context) -> Finding:
     """Connect over long polling, the transport where websockets are blocked."""
-    found, where = _connect(context, Transport.POLLING), f"{context.settings.server}/socket.io/"
+    found, where = _connected(context, Transport.POLLING, "Socket.IO"), f"{context.settings.server}/socket.io/"
     if isinstance(found, Finding):
         return found
-    if found is ChannelReason.TIMEOUT:
-        cause = f"no answer within {DIAL_LIMIT} s"
-        return warning(cause, f"Check that no proxy buffers the responses of {where}.")
-    status, server = _probe(context, Transport.POLLING)
-    if status == FULL:
-        return _full(context)
-    if status == 404:
-        return _missing(context, "the server has no Socket.IO at /socket.io/ (404)")
-    cause = f"the handshake {'is cut' if status is None else f'is answered with {status}'}"
-    hint = f"Let proxies and firewalls pass {where} to the server."
-    return warning(cause, hint, http_status=status, answered_by=server)
+    said, details = found
+    buffered = f"Check that no proxy buffers the responses of {where}."
+    return warning(said, f"Let proxies and firewalls pass {where} to the server." if details else buffered, **details)
 
 
-def _connect(context: Context, transport: Transport) -> Finding | ChannelReason:
-    """Connect, join and leave; return the reason of a failure."""
+def _connected(context: Context, transport: Transport, name: str) -> Finding | tuple[str, dict[str, Any]]:
+    """Connect, join and leave; return a finding, or what failed, with details of the handshake if it was answered."""
     with Listener(context, transport, DIAL_LIMIT) as listener:
         reason = listener.dial()
-        if reason is not None:
-            return reason
-        ms = context.live[str(transport)] = listener.latency * 1000
-        words, room = f"connected in {ms:,.0f} ms", context.opened or context.session
-        if room:
-            began = time.perf_counter()
-            heard = listener.join(room)
-            took = (time.perf_counter() - began) * 1000
-            words += f", joined, first message after {took:,.0f} ms" if heard else ", joined (no message yet)"
-    return passed(words, latency_ms=round(ms, 1))
+        if reason is None:
+            ms = context.live[str(transport)] = listener.latency * 1000
+            return passed(f"connected in {ms:,.0f} ms{_joined(context, listener)}", latency_ms=round(ms, 1))
+    if reason is ChannelReason.TIMEOUT:
+        return f"no answer within {DIAL_LIMIT} s", {}
+    status, server = _probe(context, transport)
+    if status == FULL:
+        cause = "the server accepts no more connections from this address (429)"
+        hint = "Stop other uploads and watchers at this address, or raise the limit of"
+        return warning(cause, f"{hint} {context.server} (--max-connections).", http_status=FULL)
+    if status == 404:
+        hint = f"Enable Socket.IO at {context.settings.server}/socket.io/, or let the proxy pass its path."
+        missing = {"http_status": 404, NO_SOCKET_IO: True}
+        return warning(f"the server has no {name} at /socket.io/ (404)", hint, **missing)
+    said = "is cut" if status is None else f"is answered with {status}"
+    return f"the handshake {said}", {"http_status": status, "answered_by": server}
+
+
+def _joined(context: Context, listener: Listener) -> str:
+    """Join the room of the session, if there is one."""
+    room = context.opened or context.session
+    if not room:
+        return ""
+    began = time.perf_counter()
+    heard = listener.join(room)
+    took = (time.perf_counter() - began) * 1000
+    return f", joined, first message after {took:,.0f} ms" if heard else ", joined (no message yet)"
 
 
 def _probe(context: Context, transport: Transport) -> tuple[int | None, str | None]:
@@ -95,17 +96,6 @@ def _probe(context: Context, transport: Transport) -> tuple[int | None, str | No
     except errors.NetworkError:
         return None, None
     return answer.status, answer.headers.get("Via") or answer.headers.get("Server")
-
-
-def _full(context: Context) -> Finding:
-    cause = "the server accepts no more connections from this address (429)"
-    others = "Stop other uploads and watchers at this address"
-    return warning(cause, f"{others}, or raise the limit of {context.server} (--max-connections).", http_status=FULL)
-
-
-def _missing(context: Context, cause: str) -> Finding:
-    hint = f"Enable Socket.IO at {context.settings.server}/socket.io/, or let the proxy pass its path."
-    return warning(cause, hint, http_status=404, **{NO_SOCKET_IO: True})
 
 
 def _let_through(context: Context) -> str:

@@ -7,15 +7,12 @@ import socket
 import ssl
 import time
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uploader_cli.checks.check import Finding, check, failed, passed, sentence, skipped, warning
-from uploader_cli.checks.doctor.context import ANSWER_LIMIT, address_of
+from uploader_cli.checks.doctor.context import ANSWER_LIMIT, Context, address_of
 from uploader_cli.settings import DEFAULT, OPTIONS
 from uploader_cli.transfer.http import BAD_NAME, PROXY_AUTHENTICATION
-
-if TYPE_CHECKING:
-    from uploader_cli.checks.doctor.context import Context
 
 ASK_DNS = "Check the name for typos, and this machine's DNS server or VPN."
 DAY = 86_400.0

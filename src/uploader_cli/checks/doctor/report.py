@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from uploader_cli.checks.check import Finding, Report, Result, Verdict
+from uploader_cli.checks.check import Check, Finding, Report, Result, Verdict
 from uploader_cli.checks.doctor.live import FULL, NO_SOCKET_IO
 from uploader_cli.checks.page import Page
 from uploader_cli.render.words import plural, safe, wrap
@@ -12,7 +12,6 @@ from uploader_cli.render.words import plural, safe, wrap
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from uploader_cli.checks.check import Check
     from uploader_cli.checks.doctor.context import Context
 
 STATUS = {Verdict.PASS: "ok", Verdict.WARNING: "warning", Verdict.FAIL: "failed", Verdict.SKIPPED: "skipped"}

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.checks.check import Finding, check, failed, passed, sentence, skipped, warning
-from uploader_cli.checks.doctor.context import ANSWER_LIMIT
+from uploader_cli.checks.doctor.context import ANSWER_LIMIT, Context, Timed
 from uploader_cli.checks.doctor.uploads import GIVE_TOKEN, OTHER_TOKEN
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_http_date, parse_limits, parse_time, text
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock as hours
 from uploader_cli.render.words import plural, size
 from uploader_cli.transfer.api import NO_ROUTE, is_tus
-from uploader_cli.transfer.http import redirect_target
-
-if TYPE_CHECKING:
-    from uploader_cli.checks.doctor.context import Context, Timed
-    from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.http import Answer, redirect_target
 
 TRIES = 3  # maximum requests after a 5xx: one may be accidental
 PAUSE = 0.3

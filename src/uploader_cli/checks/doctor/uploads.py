@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.checks import body_limit as limit
 from uploader_cli.checks.check import Finding, check, failed, passed, skipped, warning
-from uploader_cli.checks.doctor.context import ANSWER_LIMIT
+from uploader_cli.checks.doctor.context import ANSWER_LIMIT, Context
 from uploader_cli.checks.target import UNAVAILABLE
 from uploader_cli.core.events import Transport
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_progress, parse_session, text, whole
@@ -16,11 +15,7 @@ from uploader_cli.core.tus import VERSION, capabilities_of, unknown_upload
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock, plural, size
 from uploader_cli.transfer.api import NO_ROUTE, answer_error, is_blocked, is_tus
-from uploader_cli.transfer.http import redirect_target
-
-if TYPE_CHECKING:
-    from uploader_cli.checks.doctor.context import Context
-    from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.http import Answer, redirect_target
 
 SLOW_POLL_MS = 500.0  # maximum milliseconds of a poll; one is sent every second (docs/protocol.md section 2)
 HOPELESS_MS = 2000.0  # milliseconds above which a request is not repeated, to bound the step

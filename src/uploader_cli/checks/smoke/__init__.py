@@ -8,9 +8,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.checks.check import BROKEN, Finding, Report, Result, Stopped, Verdict, checks_of, run, skipped
+from uploader_cli.checks.check import (
+    BROKEN,
+    Ended,
+    Finding,
+    Prevented,
+    Report,
+    Result,
+    Stopped,
+    Verdict,
+    checks_of,
+    run,
+)
 from uploader_cli.checks.smoke import live, refusals, sessions, tus
-from uploader_cli.checks.smoke.expect import Ended, Prevented
 from uploader_cli.checks.smoke.report import exit_of, sentence
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings import mask
@@ -55,10 +65,7 @@ def run_checks(
     begin: Callable[[Check], None] = lambda _check: None,
     tell: Callable[[Result], None] = lambda _result: None,
 ) -> Report:
-    """Run all checks; `begin` gets each before, `tell` its result after. Closes the site.
-
-    `Stopped` ends the checks, but not the clean-up; a second one ends that, too.
-    """
+    """Run all checks, as `check.run` does; `begin` gets each before, `tell` its result after. Closes the site."""
     began = time.perf_counter()
     make = partial(_result, site)
     results, stopped = run(site, checks, make, clean_up=partial(_clean_up, site), begin=begin, tell=tell)
@@ -125,4 +132,4 @@ def _culprit(check: Check, ids: Sequence[str], before: Sequence[Result]) -> str:
 
 
 def _blocked(check: Check, culprit: str) -> Result:
-    return Result(check, skipped(f"{culprit} failed"), blocked_by=culprit)
+    return Result(check, Finding(Verdict.SKIPPED, f"{culprit} failed"), blocked_by=culprit)

@@ -1,18 +1,16 @@
-"""Compare responses with docs/protocol.md; the exceptions that end a check."""
+"""Compare responses with docs/protocol.md; a difference is a `Violation`."""
 
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+import math
 from typing import TYPE_CHECKING
 
-from uploader_cli.checks.check import Finding, Verdict
+from uploader_cli.checks.check import Violation
 from uploader_cli.core.protocol import JsonObject, error_code, number, parse_time
-from uploader_cli.errors import UploaderError
-from uploader_cli.exit_status import Exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from uploader_cli.transfer.http import Answer
 
@@ -21,73 +19,18 @@ SESSION_STATUSES = ("pending", "uploading", "completed", "partial", "cancelled")
 FILE_STATUSES = ("pending", "queued", "uploading", "completed", "failed", "cancelled")
 
 
-class Ended(Exception):
-    """Ends a check with `finding`."""
-
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(finding.message)
-        self.finding = finding
-
-
-class NotOffered(Ended):
-    """The server does not offer the feature; `why` tells how that shows."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(Finding(Verdict.NOT_OFFERED, why))
-
-
-class OutOfCalls(Ended):
-    """No requests are left, by the budget or the server's rate limit."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(Finding(Verdict.NOT_RUN, why, exit=Exit.RETRY_MAY_HELP))
-
-
-class Violation(Ended):
-    """The server violates the protocol: `expected` and `got` are about `what`. `corrupt`: stored bytes differ."""
-
-    def __init__(self, what: str, *, expected: str, got: str, corrupt: bool = False) -> None:
-        code = Exit.INTEGRITY if corrupt else Exit.FAILED_FOR_GOOD
-        super().__init__(Finding(Verdict.FAIL, what, exit=code, expected=expected, got=got))
-
-
-class Prevented(Ended):
-    """A precondition of the check failed: it is skipped if one of the checks `by` failed, else it fails itself."""
-
-    def __init__(self, why: str, *by: str, violation: Violation | None = None) -> None:
-        """`violation` is the failure to report then, instead of an error."""
-        super().__init__(violation.finding if violation else Finding(Verdict.ERROR, why, exit=Exit.RETRY_MAY_HELP))
-        self.by = by
-
-
-@contextmanager
-def precondition(by: str, what: str = "") -> Iterator[None]:
-    """Raise `Prevented` for a failure in the block, which is the subject of the check `by`."""
-    try:
-        yield
-    except Violation as violation:
-        raise Prevented(str(violation), by, violation=violation) from violation
-    except UploaderError as error:
-        raise Prevented(f"{what}{error}", by) from error
-
-
-def _whole(value: object, least: int) -> bool:
+def _between(value: object, least: float, most: float = math.inf, *, whole: bool = True) -> bool:
     found = number(value)
-    return found is not None and found >= least and found % 1 == 0
-
-
-def _percent(value: object) -> bool:
-    found = number(value)
-    return found is not None and 0 <= found <= 100
+    return found is not None and least <= found <= most and not (whole and found % 1)
 
 
 KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "text": ("a text", lambda value: isinstance(value, str) and bool(value)),
     "words": ("a text, maybe an empty one", lambda value: isinstance(value, str)),
-    "count": ("a whole number, 0 or more", lambda value: _whole(value, 0)),
-    "some": ("a whole number, 1 or more", lambda value: _whole(value, 1)),
+    "count": ("a whole number, 0 or more", lambda value: _between(value, 0)),
+    "some": ("a whole number, 1 or more", lambda value: _between(value, 1)),
     "number": ("a number", lambda value: number(value) is not None),
-    "percent": ("a percentage", _percent),
+    "percent": ("a percentage", lambda value: _between(value, 0, 100, whole=False)),
     "time": ("a time (ISO 8601)", lambda value: parse_time(value) is not None),
     "true": ("true", lambda value: value is True),
     "list": ("a list", lambda value: isinstance(value, list)),

@@ -11,18 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.checks.check import check
-from uploader_cli.checks.smoke.expect import (
-    NotOffered,
-    Prevented,
-    Violation,
-    answered,
-    precondition,
-    quoted,
-    refused,
-    same,
-    shaped,
-)
+from uploader_cli.checks.check import NotOffered, Prevented, Violation, check, precondition
+from uploader_cli.checks.smoke.expect import answered, quoted, refused, same, shaped
 from uploader_cli.checks.smoke.sending import file_of, open_session, send
 from uploader_cli.checks.smoke.sessions import stored_of, stored_one
 from uploader_cli.checks.target import Listener

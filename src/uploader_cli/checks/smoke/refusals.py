@@ -8,17 +8,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from uploader_cli.checks import body_limit as limit
-from uploader_cli.checks.check import Finding, Verdict, check, skipped
-from uploader_cli.checks.smoke.expect import (
-    NotOffered,
-    Prevented,
-    Violation,
-    answered,
-    precondition,
-    quoted,
-    refused,
-    refused_cleanly,
-)
+from uploader_cli.checks.check import Finding, NotOffered, Prevented, Verdict, Violation, check, precondition, skipped
+from uploader_cli.checks.smoke.expect import answered, quoted, refused, refused_cleanly
 from uploader_cli.checks.smoke.sending import ask_for_session, file_of, open_session, send, terms
 from uploader_cli.checks.smoke.sessions import stored_one
 from uploader_cli.checks.smoke.tus import ask, created

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from uploader_cli.checks.check import BROKEN, Verdict
+from uploader_cli.checks.check import BROKEN, Check, Report, Result, Verdict
 from uploader_cli.checks.page import Page
 from uploader_cli.exit_status import Exit, worst
 from uploader_cli.render import github
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from uploader_cli.checks.check import Check, Report, Result
 
 _WHY = {Exit.NO_SERVER: "No upload server answers: ", Exit.NOT_AUTHORISED: "The server denies access: "}
 """The common cause of all failures."""

@@ -7,9 +7,10 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from uploader_cli.checks.smoke.expect import Prevented, Violation, answered, header, precondition, said
-from uploader_cli.core.plan import endless
-from uploader_cli.core.protocol import as_object, parse_batch, parse_session, stored_path, wire_name
+from uploader_cli.checks.check import Prevented, Violation, precondition
+from uploader_cli.checks.smoke.expect import answered, header, said
+from uploader_cli.core.plan import Limits, endless
+from uploader_cli.core.protocol import Session, as_object, parse_batch, parse_session, stored_path, wire_name
 from uploader_cli.core.tus import VERSION, Capabilities, capabilities_of, parse_capabilities
 from uploader_cli.transfer.bodies import Body, Piece, content_type, multipart
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from uploader_cli.checks.smoke.site import Site
-    from uploader_cli.core.plan import Limits
-    from uploader_cli.core.protocol import Session
     from uploader_cli.transfer.http import Answer
 
     Midway = Callable[[], None]

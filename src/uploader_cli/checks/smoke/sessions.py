@@ -5,23 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from uploader_cli.checks.check import check
-from uploader_cli.checks.smoke.expect import (
-    NotOffered,
-    Prevented,
-    Violation,
-    answered,
-    header,
-    precondition,
-    quoted,
-    refused,
-    said,
-    same,
-    same_bytes,
-    shaped,
-)
+from uploader_cli.checks.check import NotOffered, Prevented, Violation, check, precondition
+from uploader_cli.checks.smoke.expect import answered, header, quoted, refused, said, same, same_bytes, shaped
 from uploader_cli.checks.smoke.sending import ask_for_session, cut, cut_off, file_of, open_session, send, terms
-from uploader_cli.core.protocol import NOBODY, as_object, parse_batch, sha256_in, stored_path, text
+from uploader_cli.core.protocol import NOBODY, StoredFile, as_object, parse_batch, sha256_in, stored_path, text
 from uploader_cli.render.words import plural, size
 from uploader_cli.transfer.bodies import content_type
 
@@ -29,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from uploader_cli.checks.smoke.site import Site
-    from uploader_cli.core.protocol import StoredFile
     from uploader_cli.transfer.http import Answer
 
 SEVERAL = 3  # maximum files in one batch

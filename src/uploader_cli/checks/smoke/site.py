@@ -6,7 +6,8 @@ import secrets
 from typing import TYPE_CHECKING, TypeVar
 
 from uploader_cli import errors
-from uploader_cli.checks.smoke.expect import NotOffered, OutOfCalls, Prevented, Violation, said
+from uploader_cli.checks.check import NotOffered, OutOfCalls, Prevented, Violation
+from uploader_cli.checks.smoke.expect import said
 from uploader_cli.checks.target import UNAVAILABLE, Target
 from uploader_cli.core.protocol import error_code, parse_session, whole
 from uploader_cli.core.tus import VERSION, trusts
