@@ -120,7 +120,7 @@ def test_source_that_changes_fails(name: str, open_store: Callable[[str], Store]
             written.append(store.write("a.bin", OTHER))
 
     url = f"{store.url}/a.bin"
-    (receipt,) = upload(url, server=server.url, chunk_size="1M", limit_rate="8M", on_progress=change).receipts
+    (receipt,) = upload(url, server=server.url, chunk_size="1M", limit_rate="2M", on_progress=change).receipts
     assert receipt.code == "changed", receipt.message
     assert stored(server) == {}
 
