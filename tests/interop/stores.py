@@ -102,6 +102,13 @@ def sftp(top: Path) -> Iterator[Store]:
             sftp_factory=lambda channel: asyncssh.SFTPServer(channel, chroot=str(top)),
         )
 
+    async def close(listening: asyncssh.SSHAcceptor) -> None:
+        listening.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
     (top / "in").mkdir(parents=True)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -116,7 +123,7 @@ def sftp(top: Path) -> Iterator[Store]:
             top / "in",
         )
     finally:
-        loop.call_soon_threadsafe(listening.close)
+        asyncio.run_coroutine_threadsafe(close(listening), loop).result(PATIENCE)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(PATIENCE)
 
@@ -141,7 +148,7 @@ class Web(ThreadingHTTPServer):
         self.tagged = tagged
         self.ranges: list[str] = []
         self.failures = 0
-        """How many of the next requests are answered with 503."""
+        """How many requests are answered with 503, from the first one for a range on."""
 
     @property
     def url(self) -> str:
@@ -161,7 +168,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, with_body: bool) -> None:
         data = self.server.files.get(self.path.strip("/"))
-        if self.server.failures:
+        wanted = self.headers.get("Range")
+        if wanted:
+            self.server.ranges.append(wanted)
+        if self.server.failures and self.server.ranges:
             self.server.failures -= 1
             data, status = b"", 503
         elif data is None:
@@ -171,8 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers: dict[str, Any] = {"Last-Modified": "Thu, 26 Nov 2026 20:16:47 GMT", "Accept-Ranges": "bytes"}
         if self.server.tagged:
             headers = {"ETag": json.dumps(hashlib.sha256(data).hexdigest())}
-        if status == 200 and (wanted := self.headers.get("Range")):
-            self.server.ranges.append(wanted)
+        if status == 200 and wanted:
             first, last = map(int, wanted.removeprefix("bytes=").split("-"))
             headers["Content-Range"] = f"bytes {first}-{min(last, len(data) - 1)}/{len(data)}"
             data, status = data[first : last + 1], 206
