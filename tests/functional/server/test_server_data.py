@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sqlite3
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,23 +108,32 @@ def test_a_category_that_is_a_link_is_served(tmp_path: Path) -> None:
 
 
 def test_interrupted_join_of_parts_is_finished_after_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks, slow = Reading.blocks, [True]
+    blocks, slow, begun = Reading.blocks, [True], threading.Event()
 
     def slowly(reading: Reading, path: Path) -> Iterator[memoryview]:
         for block in blocks(reading, path):
-            time.sleep(0.5 if slow else 0)
+            begun.set()
+            time.sleep(1.0 if slow else 0)
             yield block
 
     monkeypatch.setattr(Reading, "blocks", slowly)
-    data = os.urandom(100 << 20)
+    data = os.urandom(48 << 20)
     with running_server(root=tmp_path, durability="none") as server:
         parts = [part(server.url, data), part(server.url, b"end")]
         headers = {**TUS, "Upload-Concat": "final;" + " ".join(parts)}
-        with pytest.raises(requests.Timeout):
-            requests.post(f"{server.url}/api/upload/files/", headers=headers, timeout=1)
+
+        def join() -> None:
+            with contextlib.suppress(requests.RequestException):
+                requests.post(f"{server.url}/api/upload/files/", headers=headers, timeout=DEADLINE)
+
+        joining = threading.Thread(target=join)
+        joining.start()
+        assert begun.wait(DEADLINE)
+        assert joining.is_alive(), "no answer before the end of the join"
         began = time.monotonic()
         server.stop()
         assert time.monotonic() - began < 2 * ROOM
+        joining.join(DEADLINE)
         kept = {path.name for path in (tmp_path / ".uploader" / "tus").iterdir()}
         assert kept == {url.rpartition("/")[2] for url in parts}
     slow.clear()
