@@ -115,12 +115,15 @@ def test_source_that_changes_fails(name: str, open_store: Callable[[str], Store]
     """The size is the same: only the ETag or the time of change differs."""
     store, written = open_store(name), []
 
-    def change(_progress: object) -> None:
-        if not written:
+    def change(event: object) -> None:
+        if isinstance(event, FileRetry) and not written:
             written.append(store.write("a.bin", OTHER))
+            server.faults.clear()
 
+    # The server takes one chunk, and no other one before the source has changed.
+    server.faults.next_answers("PATCH", "*", [None, *[Answer(503)] * 50])
     url = f"{store.url}/a.bin"
-    (receipt,) = upload(url, server=server.url, chunk_size="1M", limit_rate="2M", on_progress=change).receipts
+    (receipt,) = upload(url, server=server.url, chunk_size="1M", retries=50, on_event=change).receipts
     assert receipt.code == "changed", receipt.message
     assert stored(server) == {}
 
