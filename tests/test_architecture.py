@@ -27,7 +27,7 @@ PACKAGES = {
     "realtime": "core realtime",
     "render": "core exit_status render",
     "report": "core errors exit_status report render.words",
-    "sources": "errors extras",
+    "sources": "core errors extras sources",
     "fleet": "core errors extras settings selection transfer sources fleet __version__",
     "checks": "core errors exit_status settings checks realtime.socket realtime.policy render.words render.github "
     "report.junit report.markdown transfer.http transfer.wire transfer.api transfer.bodies "
@@ -50,7 +50,7 @@ SHARED = {
     "pytest": "pytest_plugin",
     "dask": "fleet",
     "distributed": "fleet",
-    "fsspec": "sources",
+    "fsspec": "sources.files",
 }
 """A dependency, and who may import it."""
 

@@ -24,7 +24,7 @@ from uploader_cli.run.upload import begin, execute, prepare
 from uploader_cli.run.views import open_log
 from uploader_cli.run.watch import watch
 from uploader_cli.settings import OPTIONS, Settings, resolve, user_config_file, working_directory
-from uploader_cli.sources import is_url
+from uploader_cli.sources.files import is_url
 from uploader_cli.transfer.journal import Journal
 
 

@@ -683,7 +683,7 @@ MUTANTS = (
     ),
     Mutant(
         "a resumed file is hashed from its offset on",
-        TRANSFER + "content.py",
+        "src/uploader_cli/sources/content.py",
         "if prefix.length < end:",
         "if False:",
         "cli/test_upload_digest.py",

@@ -21,7 +21,7 @@ from uploader_cli.core.events import FailureCode, PauseReason, WarningCode
 from uploader_cli.fleet import cluster as dask
 from uploader_cli.fleet import outcomes
 from uploader_cli.fleet.batches import MOST_FILES, Batch, BatchSize, cost, fields_of
-from uploader_cli.sources import absolute
+from uploader_cli.sources.files import absolute
 from uploader_cli.transfer.checks import Checks
 from uploader_cli.transfer.journal import Stored
 from uploader_cli.transfer.scheduler import Engine

@@ -29,8 +29,8 @@ from uploader_cli.run.rest_commands import client
 from uploader_cli.run.state import writable_state
 from uploader_cli.run.upload import history_of, select
 from uploader_cli.run.views import UNFOLDED, columns
+from uploader_cli.sources.content import sha256_of
 from uploader_cli.transfer.checks import looked_up, place_of
-from uploader_cli.transfer.content import sha256_of
 from uploader_cli.transfer.retry import Tries
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.packs import Found, LookedUp, LookupOffer
     from uploader_cli.settings import Settings
+    from uploader_cli.sources.content import OnRead
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.content import OnRead
     from uploader_cli.transfer.journal.reading import History
 
     Item: TypeAlias = LocalFile | ev.FileFailed | ev.FileSkipped

@@ -51,7 +51,7 @@ def file_of(settings: Settings, source: BinaryIO, what: str) -> tuple[Settings, 
     Raises `UsageError`.
     """
     from uploader_cli.selection.manifest_lines import relative_name
-    from uploader_cli.transfer.content import content_of
+    from uploader_cli.sources.content import content_of
 
     if settings.name is None:
         option = "--name NAME" if what == STDIN else "name=…"

@@ -25,7 +25,7 @@ from uploader_cli.selection.walk import Step, missing, walk
 from uploader_cli.selection.walk_queue import MOST, WalkQueue
 from uploader_cli.settings import OPTIONS, hide
 from uploader_cli.settings.places import GONE, working_directory
-from uploader_cli.sources import absolute, is_url
+from uploader_cli.sources.files import absolute, is_url
 from uploader_cli.transfer.journal import Journal, Target
 from uploader_cli.transfer.journal.schema import NAME
 from uploader_cli.transfer.scheduler import Scheduler

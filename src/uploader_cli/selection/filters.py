@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pathspec import GitIgnoreSpec
 
-    from uploader_cli.sources import Status
+    from uploader_cli.sources.files import Status
 
 IGNORE_FILE = ".uploaderignore"
 SYNTAX = "use the syntax of .gitignore, as '*.tmp' or 'raw/'"

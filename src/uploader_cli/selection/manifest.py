@@ -16,7 +16,7 @@ from uploader_cli.core.plan import LocalFile, of_upload
 from uploader_cli.errors import UsageError
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format, parse
 from uploader_cli.selection.walk import HIDDEN_CONTENT, SeenNames, has_hidden_content
-from uploader_cli.sources import absolute, is_url, status
+from uploader_cli.sources.files import absolute, is_url, status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.selection.filters import Filters
     from uploader_cli.selection.walk import Selected, Step
-    from uploader_cli.sources import Status
+    from uploader_cli.sources.files import Status
 
 NAMED = 20  # maximum bad lines reported one by one
 SHOWN = 200  # maximum characters of a path in a message

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 from uploader_cli.core.events import FailureCode, FileEnded
 from uploader_cli.core.tus import usable
 from uploader_cli.errors import UsageError
-from uploader_cli.sources import base_name, is_url
+from uploader_cli.sources.files import base_name, is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping

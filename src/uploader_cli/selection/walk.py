@@ -16,10 +16,10 @@ from itertools import count, pairwise
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from uploader_cli import sources
 from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.selection.filters import IGNORE_FILE, BadIgnoreFile, Ignores
+from uploader_cli.sources import files as sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

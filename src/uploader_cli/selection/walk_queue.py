@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.sources import open_file, status_of
+from uploader_cli.sources.files import open_file, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

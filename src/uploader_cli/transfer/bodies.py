@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import os
 import secrets
-import threading
 import time
 from collections import deque
-from concurrent.futures import CancelledError, Executor, Future
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import cache
-from typing import IO, TYPE_CHECKING, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import utf8, wire_name
 from uploader_cli.settings.values import FIELD, Metadata
-from uploader_cli.transfer.content import (
+from uploader_cli.sources.content import (
     PIECE,
     check_unchanged,
-    hash_range,
     ignore_read,
     open_unchanged,
     read_at,
@@ -29,13 +26,11 @@ from uploader_cli.transfer.content import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
-    from uploader_cli.transfer.content import OnRead
+    from uploader_cli.sources.content import OnRead
 
     Content = LocalFile | Iterable[bytes | bytearray]
 
 REPORT_EVERY = 0.05  # seconds between two reports of a file's sent bytes
-IN_MEMORY = 16 << 20  # most bytes of a chunk kept in memory after hashing; a larger one is read again
-MEMORY = 40 << 20  # most bytes of all such chunks of a run
 
 
 def content_type(name: str) -> str:
@@ -247,106 +242,3 @@ def upload_form(
     for file in files:
         length = f"\r\nContent-Length: {file.size}" if sized else ""
         yield f'"files"; filename="{wire_name(file.name)}"\r\nContent-Type: {content_type(file.name)}{length}', file
-
-
-class Buffers:
-    """At most `most` bytes of memory for chunks, shared by all workers."""
-
-    def __init__(self, most: int = MEMORY) -> None:
-        self._most, self._made = most, 0
-        self._free: list[bytearray] = []
-        self._lock = threading.Lock()
-
-    def take(self, length: int) -> bytearray | None:
-        """Return a buffer of at least `length` bytes; None if that exceeds the limit."""
-        with self._lock:
-            for index, buffer in enumerate(self._free):
-                if len(buffer) >= length:
-                    return self._free.pop(index)
-            while self._free and self._made + length > self._most:
-                self._made -= len(self._free.pop())
-            if self._made + length > self._most:
-                return None
-            self._made += length
-        return bytearray(length)
-
-    def give(self, buffer: bytearray) -> None:
-        """Take back an unused buffer."""
-        with self._lock:
-            self._free.append(buffer)
-
-
-class HashedChunk(NamedTuple):
-    """A chunk's digest, and its bytes if they are in memory."""
-
-    digest: bytes
-    data: memoryview | None
-
-
-class HashedChunks:
-    """Chunks of a file with their checksums, computed one chunk ahead."""
-
-    def __init__(
-        self,
-        file: LocalFile,
-        algorithm: str,
-        check: Callable[[], None],
-        helper: Callable[[], Executor],
-        buffers: Buffers,
-        on_read: OnRead = ignore_read,
-    ) -> None:
-        """`helper()` is the worker's one-thread executor. `check` raises to stop."""
-        self._file, self._algorithm, self._check, self._helper = file, algorithm, check, helper
-        self._buffers, self._on_read = buffers, on_read
-        self._current: HashedChunk | None = None
-        self._ahead: tuple[int, int, Future[HashedChunk]] | None = None
-        self._closed = False
-
-    def of(self, start: int, length: int) -> HashedChunk:
-        """Return a chunk; the previous one becomes invalid."""
-        self._release(self._current)
-        self._current = None
-        if self._ahead is not None and self._ahead[:2] == (start, length):
-            (_, _, ahead), self._ahead = self._ahead, None
-            self._current = ahead.result()
-        else:
-            self._discard()
-            self._current = self._load(start, length)
-        return self._current
-
-    def prepare(self, start: int, length: int) -> None:
-        """Compute the next chunk in the background."""
-        self._discard()
-        if length > 0:
-            self._ahead = (start, length, self._helper().submit(self._load, start, length))
-
-    def close(self) -> None:
-        """Cancel what was prepared; a running read ends after its piece."""
-        self._closed = True
-        self._discard()
-        self._release(self._current)
-        self._current = None
-
-    def _load(self, start: int, length: int) -> HashedChunk:
-        def check() -> None:
-            self._check()
-            if self._closed:
-                raise CancelledError
-
-        buffer = self._buffers.take(length) if length <= IN_MEMORY else None
-        data = memoryview(buffer)[:length] if buffer is not None else None
-        try:
-            args = (self._file, start, length, self._algorithm, check)
-            return HashedChunk(hash_range(*args, into=data, on_read=self._on_read), data)
-        except BaseException:
-            self._release(HashedChunk(b"", data))
-            raise
-
-    def _discard(self) -> None:
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and not ahead[2].cancel():
-            ahead[2].add_done_callback(lambda done: self._release(None if done.exception() else done.result()))
-
-    def _release(self, chunk: HashedChunk | None) -> None:
-        if chunk is not None and chunk.data is not None:
-            self._buffers.give(cast("bytearray", chunk.data.obj))

@@ -10,8 +10,8 @@ from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
 from uploader_cli.core.packs import Found, LookedUp, LookupOffer
 from uploader_cli.core.protocol import stored_path, utf8
+from uploader_cli.sources.content import Digests, open_unchanged, sha256_of
 from uploader_cli.transfer.api import NO_ANSWER, Api
-from uploader_cli.transfer.content import Digests, open_unchanged, sha256_of
 from uploader_cli.transfer.job import Outcome, failed
 from uploader_cli.transfer.journal import Claim, ClaimState, Stored
 from uploader_cli.transfer.retry import Tries

@@ -9,8 +9,8 @@ from uploader_cli import errors
 from uploader_cli.core import packs
 from uploader_cli.core.events import WarningCode
 from uploader_cli.core.protocol import utf8
+from uploader_cli.sources.content import sha256_of
 from uploader_cli.transfer.bodies import Body, multipart
-from uploader_cli.transfer.content import sha256_of
 from uploader_cli.transfer.job import Attempt, Outcome, ends_run, not_stored
 from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.journal.reading import pack_position

@@ -11,7 +11,7 @@ from uploader_cli.core.events import RunWarning, SessionCreated, SessionFinished
 from uploader_cli.core.plan import ASSUMED, Limits, LocalFile, endless, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.tus import Capabilities
-from uploader_cli.transfer.content import Digests, ignore_read
+from uploader_cli.sources.content import Digests, ignore_read
 from uploader_cli.transfer.job import Followers, Ledger
 from uploader_cli.transfer.retry import Limiter
 from uploader_cli.transfer.tus import TusClient
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.packs import LookupOffer
     from uploader_cli.settings import Settings
+    from uploader_cli.sources.content import OnRead
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.content import OnRead
     from uploader_cli.transfer.journal import RunHandle
 
 

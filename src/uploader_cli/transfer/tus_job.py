@@ -20,8 +20,9 @@ from uploader_cli.core.protocol import TAKEN, utf8
 from uploader_cli.core.sizes import FIRST_CHUNK, ChunkSize
 from uploader_cli.core.tus import LARGE, LARGE_AND_FAR, LEAST_PART, Capabilities, checksum_header, chunk_length
 from uploader_cli.core.tus import parts as cut
-from uploader_cli.transfer.bodies import IN_MEMORY, Body, Buffers, HashedChunks, Piece, content_type, metadata_of
-from uploader_cli.transfer.content import PATIENCE, Stream, ignore_read, open_unchanged
+from uploader_cli.sources.chunks import IN_MEMORY, Buffers, HashedChunks
+from uploader_cli.sources.content import PATIENCE, Stream, ignore_read, open_unchanged
+from uploader_cli.transfer.bodies import Body, Piece, content_type, metadata_of
 from uploader_cli.transfer.job import Outcome, ends_run, failed
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
 from uploader_cli.transfer.pool import Pool, Step, Worker

@@ -27,7 +27,7 @@ from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.tus import Capabilities
 from uploader_cli.settings import Settings
 from uploader_cli.settings.values import Header
-from uploader_cli.transfer.content import ignore_read
+from uploader_cli.sources.content import ignore_read
 from uploader_cli.transfer.http import Answer, Http
 from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.journal import Journal, Target

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from uploader_cli.errors import FileError, UsageError
-from uploader_cli.transfer.content import FileObject, Stream, content_of
+from uploader_cli.sources.content import FileObject, Stream, content_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,8 +15,9 @@ from tus_model import file_of
 
 from uploader_cli.core.events import FailureCode
 from uploader_cli.errors import FileError, Interrupted
-from uploader_cli.transfer.bodies import Body, Buffers, HashedChunks, Piece
-from uploader_cli.transfer.content import PIECE, hash_range, open_unchanged, read_at
+from uploader_cli.sources.chunks import Buffers, HashedChunks
+from uploader_cli.sources.content import PIECE, hash_range, open_unchanged, read_at
+from uploader_cli.transfer.bodies import Body, Piece
 from uploader_cli.transfer.retry import Stop
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from tus_model import file_of
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode
+from uploader_cli.sources.content import open_unchanged
 from uploader_cli.transfer.bodies import Body, Piece
-from uploader_cli.transfer.content import open_unchanged
 from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.tus import REDIRECTS, TusClient
 

@@ -25,7 +25,7 @@ from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.tus import Capabilities
 from uploader_cli.settings import Settings
-from uploader_cli.transfer.content import ignore_read
+from uploader_cli.sources.content import ignore_read
 from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
 from uploader_cli.transfer.retry import RateBudget, Retry, Stop

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from uploader_cli.core.protocol import UPLOADS
 from uploader_cli.errors import UsageError
-from uploader_cli.sources import absolute
+from uploader_cli.sources.files import absolute
 from uploader_cli.transfer.journal.schema import KEPT_SECONDS, Store
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, BinaryIO, NoReturn, cast
 
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.errors import FileError, UsageError
-from uploader_cli.sources import Status, is_url, open_file, status, status_of
+from uploader_cli.sources.files import Status, is_url, open_file, status, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
