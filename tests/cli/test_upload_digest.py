@@ -15,7 +15,8 @@ from following import ended, read_confirmed
 from serving import running_server
 
 from uploader_cli.__main__ import main
-from uploader_cli.transfer import bodies, content
+from uploader_cli.sources import content
+from uploader_cli.transfer import bodies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
