@@ -247,4 +247,4 @@ class OutcomeUnknown(UploaderError):
 
 
 class Interrupted(UploaderError):
-    """The user interrupted the command."""
+    """The user interrupted the command, or another part of the file has failed."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 SECONDS = 15.0  # target duration of a task
 FILE_COST = 128 << 10  # bytes that take as long as the fixed part of a file
-FIRST = 256 << 20  # cost of the first batches: 2,048 empty files, or 256 MiB; a task takes some 10 ms in itself
+FIRST = 256 << 20  # cost of the first batches: 2,048 empty files, or 256 MiB; a task alone takes tens of milliseconds
 GROWTH = 4.0  # most times that the next batch costs more than a measured one
 LAST = 50 * FILE_COST  # least cost of a batch while the last files are shared out
 MOST_FILES = 20_000  # in a batch: its files and outcomes travel in one message

@@ -131,7 +131,6 @@ def connected(settings: Settings, run: str, news: News) -> Iterator[Cluster]:
                 threads_per_worker=1,
                 dashboard_address="127.0.0.1:0",
                 worker_dashboard_address=None,
-                memory_limit=None,  # of no use: the memory of a task is bounded
                 security=True,  # else each user of this machine could run code as this user
                 silence_logs=logging.CRITICAL,
                 preload=[worker.__name__],

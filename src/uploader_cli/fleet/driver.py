@@ -140,8 +140,9 @@ class Driver(Engine):
         cluster = self._after.enter_context(dask.connected(self._settings, self._handle.id, self._hear))
         try:
             self._send(supply, cluster)
-        except errors.UploaderError:
-            self._stop_tasks(cluster)
+        except BaseException as error:
+            if isinstance(error, errors.UploaderError):
+                self._stop_tasks(cluster)
             self._after.close()
             raise
 

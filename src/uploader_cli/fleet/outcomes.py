@@ -47,7 +47,11 @@ class Report:
     def take(self) -> list[Row]:
         """Return the rows since the last call."""
         with self._lock:
-            rows = [*self._news, *self._sent.values(), *self._confirmed.values()]  # a confirmation hides sent bytes
+            rows = [
+                *self._news,
+                *self._sent.values(),
+                *self._confirmed.values(),
+            ]  # in this order: confirmed bytes count as sent
             self._news, self._sent, self._confirmed = [], {}, {}
         return rows
 

@@ -51,7 +51,8 @@ def show(flags: Mapping[str, object]) -> int:
         if isinstance(options, dict) and str(options.get("upload_url", "none")) != "none":
             options["upload_url"] = concealed(str(options["upload_url"]))
     if flags.get("json"):
-        sys.stdout.write(json.dumps([asdict(info) for info in runs], ensure_ascii=True) + "\n")
+        listed = [asdict(info) | {"alive": info.state == "running"} for info in runs]
+        sys.stdout.write(json.dumps(listed, ensure_ascii=True) + "\n")
         return Exit.OK
     for info in runs:
         lines = [f"{info.id}  {_when(info)}  {info.state:<11}  {_described(info, settings.state_path)}"]

@@ -270,8 +270,11 @@ def _os_errors() -> Iterator[None]:
     except OSError as error:
         if error.strerror is not None:
             raise
-        if isinstance(error, FileNotFoundError) and _is_outage(error.__cause__):
-            raise OSError(errno.EIO, str(error.__cause__)) from error
+        cause = error.__cause__  # fsspec says of HTTP that a file is missing whatever the server has answered
+        if getattr(cause, "status", None) in (401, 403):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from error
+        if isinstance(error, FileNotFoundError) and _is_outage(cause):
+            raise OSError(errno.EIO, str(cause)) from error
         kind = type(error) if isinstance(error, FileNotFoundError | PermissionError) else OSError
         code = errno.ENOENT if kind is FileNotFoundError else errno.EACCES if kind is PermissionError else errno.EIO
         raise kind(code, os.strerror(code) if kind is not OSError else str(error)) from error
@@ -280,5 +283,7 @@ def _os_errors() -> Iterator[None]:
 
 
 def _is_outage(cause: BaseException | None) -> bool:
-    """Return whether a file is said to be missing because its server failed, as fsspec does for HTTP."""
+    """Return whether a file is said to be missing because its server failed."""
+    if isinstance(cause, FileNotFoundError):
+        return False
     return isinstance(cause, OSError) or getattr(cause, "status", 404) not in (404, 410)

@@ -65,7 +65,7 @@ class Checks:
     def _claimed(
         self, api: Api, files: Sequence[LocalFile], *, pack: bool
     ) -> Iterator[tuple[LocalFile, Claim, bool | None]]:
-        """Yield the claim of each file, and whether the server has one that this run has sent (None: unknown)."""
+        """Yield the claim of each file, and whether the server has it (None: unknown); true without a receipt."""
         run = self._context.run
         claims = list(zip(files, run.claim(files, pack=pack), strict=True))
         sent = [(file, claim.receipt) for file, claim in claims if claim.state is ClaimState.DONE]

@@ -327,7 +327,7 @@ class TestTheEnd:
         assert case.told.attempts == [0]
 
 
-class TestPartStopped:
+class TestStoppedPart:
     def failed(self, case: Case) -> Step:
         """Return the second of two parts, after the first has failed."""
         case.model.words.extend(["ok", "403"])
