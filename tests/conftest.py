@@ -41,10 +41,11 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 def pytest_collection() -> Generator[None, object, object]:
     """Keep what collection makes, which lives to the end, away from all garbage collections."""
     gc.disable()
-    collected = yield
-    gc.freeze()
-    gc.enable()
-    return collected
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_configure(config: pytest.Config) -> None:

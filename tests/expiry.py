@@ -50,6 +50,8 @@ class ServerClock:
             time.sleep(0.005)
 
     async def _sweep(self, what: str, _ttl: float, action: Callable[[], Awaitable[None]]) -> None:
+        self._sweeps[what] += 0  # `wait_for_sweeps` waits for this kind, too
+
         async def counted() -> None:
             await action()
             self._sweeps[what] += 1

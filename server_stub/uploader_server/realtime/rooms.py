@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 # By default a polling payload with more than 16 packets ends the connection.
 engineio.payload.Payload.max_decode_packets = MAX_PACKETS
 
-HEARTBEAT = {"bundled": (3, 3, 6), "reference": (25, 20, 20)}
-"""Seconds: the ping interval and the pong timeout that clients get, and how long the server waits for a pong.
+HEARTBEAT = {"bundled": (2, 4), "reference": (25, 20)}
+"""Ping interval and pong timeout in seconds.
 
-A client detects a frozen bundled server within 6 s. The server waits longer, because its own load may delay a pong: it
-detects a frozen client within 9 s over a websocket, within 15 s with long polling.
+A client detects a frozen bundled server within 6 s, the server a frozen client within 10 s. The timeout is twice the
+interval because load on either side may delay a pong.
 """
 CLOSE_REFUSED = 1.0  # seconds until the transport of a refused connection is closed, after the refusal was sent
 MOST_JOINS = 200_000  # maximum joins over all connections
@@ -46,7 +46,7 @@ class Realtime:
     """The Socket.IO server of one application."""
 
     def __init__(self, config: ServerConfig, metrics: Metrics) -> None:
-        interval, timeout, patience = HEARTBEAT[config.flavour]
+        interval, timeout = HEARTBEAT[config.flavour]
         self._config = config
         self._metrics = metrics
         self._backend: Bundled | Reference
@@ -57,10 +57,9 @@ class Realtime:
         """Scope and task of each handshake (of a websocket until its end), by the `id()` of the scope."""
         self.server: Any = StrictServer(
             self._close,
-            timeout,
             async_mode="asgi",
             ping_interval=interval,
-            ping_timeout=patience,
+            ping_timeout=timeout,
             cors_allowed_origins=[],  # `http.origins` checks origins
             logger=False,
             engineio_logger=False,

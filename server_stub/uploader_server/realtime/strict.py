@@ -26,19 +26,13 @@ _RESERVED = frozenset({"connect", "disconnect", "connect_error", "*"})
 
 
 class StrictServer(socketio.AsyncServer):  # type: ignore[misc]
-    """Calls `close(eio_sid)` after a bad packet, and announces `announced_timeout` instead of `ping_timeout`."""
+    """Calls `close(eio_sid)` after a bad packet."""
 
-    def __init__(self, close: Callable[[str], None], announced_timeout: float, **options: Any) -> None:
+    def __init__(self, close: Callable[[str], None], **options: Any) -> None:
         super().__init__(**options)
         self._close = close
-        self._announced_timeout = announced_timeout
 
     async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> Any:
-        queue = self.eio.sockets[eio_sid].queue  # has only the packet that opens the connection
-        opening = queue.get_nowait()
-        queue.task_done()
-        opening.data["pingTimeout"] = int(self._announced_timeout * 1000)
-        queue.put_nowait(opening)
         asyncio.get_running_loop().call_later(CONNECT_WITHIN, self._close_unconnected, eio_sid)
         return await super()._handle_eio_connect(eio_sid, environ)
 

@@ -54,7 +54,7 @@ class _Icy:
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 def test_client_and_server_notice_a_frozen_connection(monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
     """The client recovers, the server drops the connection; here with a quick heartbeat."""
-    monkeypatch.setattr("uploader_server.realtime.rooms.HEARTBEAT", {"bundled": (1, 1, 1)})
+    monkeypatch.setattr("uploader_server.realtime.rooms.HEARTBEAT", {"bundled": (1, 1)})
     with running_server(websocket="off" if transport == "polling" else None) as server:
         relay = Freezer(address(server.url))
         bench = Bench(f"http://127.0.0.1:{relay.port}").start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +119,7 @@ def test_rejoins_on_one_socket_stay_below_the_join_limit() -> None:
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 def test_a_frozen_peer_is_noticed(monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
     """By the heartbeat, here a quick one: after an interval and twice what a pong may take."""
-    monkeypatch.setattr("uploader_server.realtime.rooms.HEARTBEAT", {"bundled": (1, 0.4, 0.4)})
+    monkeypatch.setattr("uploader_server.realtime.rooms.HEARTBEAT", {"bundled": (1, 0.4)})
     with running_server() as server:
         if transport == "polling":
             requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=DEADLINE)
@@ -132,37 +131,10 @@ def test_a_frozen_peer_is_noticed(monkeypatch: pytest.MonkeyPatch, transport: st
             frozen.close()
 
 
-LATE = {"bundled": (0.1, 0.2, DEADLINE)}
-"""A quick heartbeat whose server waits longer for a pong than the timeout it announces: its load may delay the pong."""
-
-
-def test_late_pong_keeps_the_websocket(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uploader_server.realtime.rooms.HEARTBEAT", LATE)
-    with running_server() as server, websockets.sync.client.connect(address(server), proxy=None) as socket:
-        assert json.loads(socket.recv(timeout=DEADLINE)[1:])["pingTimeout"] == 200
-        assert socket.recv(timeout=DEADLINE) == "2"
-        time.sleep(1.0)
-        socket.send("3")
-        assert socket.recv(timeout=DEADLINE) == "2"
-
-
-def test_late_pong_keeps_the_polling_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uploader_server.realtime.rooms.HEARTBEAT", LATE)
-    with running_server() as server:
-        url = f"{server.url}/socket.io/?EIO=4&transport=polling"
-        opened = json.loads(requests.get(url, timeout=DEADLINE).text[1:])
-        assert opened["pingTimeout"] == 200
-        url += f"&sid={opened['sid']}"
-        assert requests.get(url, timeout=DEADLINE).text == "2"
-        time.sleep(1.0)
-        assert requests.post(url, data="3", timeout=DEADLINE).status_code == 200
-        assert requests.get(url, timeout=DEADLINE).text == "2"
-
-
 def test_both_peers_notice_a_frozen_link_within_ten_seconds() -> None:
     with running_server() as server:
         opened = json.loads(requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=DEADLINE).text[1:])
-    assert opened["pingInterval"] + 2 * opened["pingTimeout"] <= 9_000
+    assert opened["pingInterval"] + 2 * opened["pingTimeout"] <= 10_000
 
 
 def test_a_session_is_not_swept_right_after_a_long_body(monkeypatch: pytest.MonkeyPatch) -> None:
