@@ -409,6 +409,7 @@ def test_runs_shows_what_failed_and_the_command_to_retry(
     assert stored.splitlines()[-1] == f"  → uploader resume {run_of(failed)}"
     (run,) = json.loads(uploader("runs", "--json", home=tmp_path).out)
     assert (run["outcome"]["failed"], run["outcome"]["failures"][0]["code"]) == (7, "server_error")
+    assert (run["state"], run["alive"]) == ("interrupted", False)
     assert "uploader resume --state-dir state " not in stored
     resumed(tmp_path)
     assert "→" not in uploader("runs", home=tmp_path).err

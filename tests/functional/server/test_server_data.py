@@ -170,7 +170,7 @@ def test_a_root_on_two_file_systems_is_refused(tmp_path: Path) -> None:
 
 
 def test_sweep_continues_after_an_error(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    with running_server(upload_ttl=1.0) as server:
+    with running_server(upload_ttl=3.0) as server:
         first, second = created(server.url, 3, b"a"), created(server.url, 3, b"a")
         broken, there = (server.root / ".uploader" / "tus" / url.rpartition("/")[2] for url in (first, second))
         broken.unlink()

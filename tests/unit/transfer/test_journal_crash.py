@@ -175,7 +175,7 @@ def test_kill_9_at_any_moment_breaks_no_promise(tmp_path: Path, seed: int) -> No
             process.kill()
         lines += process.stdout.read().splitlines()  # not communicate(): it would miss what readline() has read ahead
         process.communicate(timeout=PATIENCE)
-        assert lines[0].split()[2] == promised.run, "each goes on with the one before"
+        assert lines[0].split()[2] == promised.run, "each resumes the one before"
         finished = lines[-1].strip() == "finished"
         for line in lines[:-1] if finished else lines:
             promised.hear(line)

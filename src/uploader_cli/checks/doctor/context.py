@@ -33,7 +33,7 @@ class Address(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """A response, its duration in milliseconds, and the wall time of its arrival (seconds)."""
+    """A response, its duration in milliseconds, and the time of its arrival (seconds since the epoch)."""
 
     answer: Answer
     ms: float
