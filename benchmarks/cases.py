@@ -68,11 +68,10 @@ class Setup:
     def peers(self, jobs: int = 1, parts: int = 1, *, curl: bool = True, tuspy_too: bool = True) -> dict[str, Client]:
         """Return the other clients that are installed; with several jobs, curl sends a file in one POST, not PATCH."""
         found: dict[str, Client] = {}
-        if curl and self.installed.curl:
-            if jobs == 1:
-                found["curl, one PATCH a file"] = curl_patch
-            else:
-                found[f"curl, one POST a file, {jobs} at once"] = curl_post(jobs)
+        if curl and jobs == 1:
+            found = self.curl()
+        elif curl and self.installed.curl:
+            found[f"curl, one POST a file, {jobs} at once"] = curl_post(jobs)
         if tuspy_too and self.installed.tuspy:
             found["tuspy"] = tuspy
         if self.installed.node:
@@ -81,6 +80,10 @@ class Setup:
             found[f"tus-js-client{how}"] = tus_js(self.installed.node / "tus_js_client.mjs", at_once, parts)
         return found
 
+    def curl(self) -> dict[str, Client]:
+        """Return curl with one PATCH for each file, if it is installed."""
+        return {"curl, one PATCH a file": curl_patch} if self.installed.curl else {}
+
     def peer_entries(self, files: Files, peers: dict[str, Client]) -> list[Entry]:
         """Return an entry for each of the other clients, on the bundled server."""
         serve = self.bundled(self.server)
@@ -88,23 +91,23 @@ class Setup:
 
 
 def large(setup: Setup) -> list[Entry]:
-    entries = []
-    for name, size in {"1 GiB": GIB, "4 GiB": 4 * GIB}.items() if setup.full else [("128 MiB", 128 * MIB)]:
-        files = setup.files(f"large-{size // MIB}", [size])
-        peers = setup.peers(tuspy_too=size <= GIB)
-        if size > GIB:  # curl alone is what 4 GiB are compared with
-            peers = {label: client for label, client in peers.items() if "curl" in label}
-        both = [*setup.own_entries(files, "--checksum", "none"), *setup.peer_entries(files, peers)]
-        entries += _each(both, f"{{}}, {name}")
-    return entries
+    size = GIB if setup.full else 128 * MIB
+    files = setup.files(f"large-{size // MIB}", [size])
+    return [*setup.own_entries(files, "--checksum", "none"), *setup.peer_entries(files, setup.peers())]
+
+
+def very_large(setup: Setup) -> list[Entry]:
+    """Compare with curl alone: the memory that each run frees is the fast memory of the next one."""
+    size = 4 * GIB if setup.full else 256 * MIB
+    files = setup.files(f"large-{size // MIB}", [size])
+    return [*setup.own_entries(files, "--checksum", "none"), *setup.peer_entries(files, setup.curl())]
 
 
 def large_sha256(setup: Setup) -> list[Entry]:
     size = GIB if setup.full else 128 * MIB
     files = setup.files(f"large-{size // MIB}", [size])
-    plain = {label: client for label, client in setup.peers(tuspy_too=False).items() if "curl" in label}
-    mine = setup.own_entries(files, "--checksum", "sha256")
-    return [*mine, *setup.peer_entries(files, {f"{label}, no checksum": client for label, client in plain.items()})]
+    plain = {f"{label}, no checksum": client for label, client in setup.curl().items()}
+    return [*setup.own_entries(files, "--checksum", "sha256"), *setup.peer_entries(files, plain)]
 
 
 def small(setup: Setup) -> list[Entry]:
@@ -179,8 +182,7 @@ def startup(setup: Setup) -> list[Start]:
 def eight(setup: Setup) -> list[Entry]:
     size = 128 * MIB if setup.full else 16 * MIB
     files = setup.files(f"eight-{size // MIB}", [size] * 8)
-    peers = {label: client for label, client in setup.peers().items() if "curl" in label}
-    peers |= setup.peers(JOBS, curl=False, tuspy_too=setup.full)
+    peers = setup.curl() | setup.peers(JOBS, curl=False, tuspy_too=setup.full)
     return [*setup.own_entries(files, "--checksum", "none"), *setup.peer_entries(files, peers)]
 
 
@@ -288,7 +290,8 @@ _SLOW = f"{ROUND_TRIP * 1000:.0f} ms round trip, {RATE / 1e6:.0f} MB/s a connect
 CASES = {
     case.name: case
     for case in (
-        Case("large", "one file without checksums: 1 GiB and 4 GiB (quick: 128 MiB)", large, full_runs=6),
+        Case("large", "one file of 1 GiB without checksums (quick: 128 MiB)", large, full_runs=6),
+        Case("very-large", "one file of 4 GiB without checksums (quick: 256 MiB)", very_large, "MiB", 2, 6),
         Case("large-sha256", "one file, SHA-256 of each chunk: 1 GiB (quick: 128 MiB)", large_sha256, full_runs=6),
         Case("small", "2,000 and 10,000 files of 4 KiB (quick: 400)", small, "files", 2, extras=_BOTH_CPU),
         Case("small-plain-tus", "2,000 files of 4 KiB to a tus server (quick: 300)", small_plain_tus, "files", 2),
