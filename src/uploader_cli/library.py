@@ -77,6 +77,13 @@ class Uploader:
         Raises `UsageError` for an unknown option or a wrong value.
         """
         self.settings = _settings(settings, options)
+        _check_callbacks(
+            on_event=on_event,
+            on_progress=on_progress,
+            on_overall=on_overall,
+            on_completed=on_completed,
+            on_error=on_error,
+        )
         ends = {ev.FileProgress: on_progress, ev.FileCompleted: on_completed, ev.FileFailed: on_error}
         self._callbacks = _Callbacks(on_event, on_overall, {kind: call for kind, call in ends.items() if call})
         self._running: set[threading.Event] = set()
@@ -95,7 +102,7 @@ class Uploader:
             settings, given = file_of(settings, cast("BinaryIO", paths), "a file object")
             names = [given.path]
         else:
-            names = [os.fspath(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+            names = _names(paths)
         with (
             self._interruptible(cancel) as interrupts,
             writable_state(settings) as (able, notices),
@@ -148,6 +155,8 @@ class Uploader:
     @contextmanager
     def _interruptible(self, cancel: threading.Event | None) -> Iterator[Interrupts]:
         event = threading.Event() if cancel is None else cancel
+        if not hasattr(event, "is_set"):
+            raise UsageError(f"cancel must be a threading.Event, not {cancel!r}")
         early = Interrupted("the call was cancelled before its run began")
         with self._lock:
             self._running.add(event)
@@ -218,9 +227,9 @@ async def upload_async(paths: Paths = (), settings: Settings | None = None, **op
 
         return later
 
-    for name in _CALLBACKS:
-        if options.get(name) is not None:
-            options[name] = in_loop(options[name])
+    callbacks = {name: options[name] for name in _CALLBACKS if options.get(name) is not None}
+    _check_callbacks(**callbacks)
+    options |= {name: in_loop(callback) for name, callback in callbacks.items()}
     work = asyncio.ensure_future(asyncio.to_thread(upload, paths, settings, cancel=cancel, **options))
     try:
         return await asyncio.shield(work)
@@ -233,6 +242,22 @@ async def upload_async(paths: Paths = (), settings: Settings | None = None, **op
 
 
 _CALLBACKS = ("on_event", "on_progress", "on_overall", "on_completed", "on_error")
+
+
+def _check_callbacks(**callbacks: object) -> None:
+    """Raise `UsageError` for a callback that can't be called."""
+    for name, callback in callbacks.items():
+        if callback is not None and not callable(callback):
+            raise UsageError(f"{name} must be callable, not {callback!r}")
+
+
+def _names(paths: Paths) -> list[str]:
+    """Return the paths as text. Raises `UsageError` for something else than paths."""
+    try:
+        given = [paths] if isinstance(paths, str | os.PathLike) else cast("Iterable[str | os.PathLike[str]]", paths)
+        return [os.fsdecode(path) for path in given]
+    except TypeError as error:
+        raise UsageError(f"paths must be text or os.PathLike, not {paths!r}") from error
 
 
 def _settings(settings: Settings | None, options: dict[str, object]) -> Settings:

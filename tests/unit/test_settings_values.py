@@ -162,7 +162,7 @@ def test_jobs_are_a_number_or_auto() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "amount"), [("auto", 8 << 20), ("1M", 1 << 20), ("1024", 1024), (4096, 4096), ("5MB", 5_000_000)]
+    ("raw", "amount"), [("auto", 8 << 20), ("1M", 1 << 20), ("1024", 1024), (4096, 4096), (5e6, 5_000_000)]
 )
 def test_size_or_keyword(raw: object, amount: int) -> None:
     assert values.size(1024, auto=8 << 20)(raw) == amount

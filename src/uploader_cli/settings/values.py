@@ -169,7 +169,8 @@ def size(minimum: int, **words: str | None) -> Callable[[object], Any]:
     """Return a parser for sizes of at least `minimum` bytes, and for `words` with their values."""
 
     def read(raw: object) -> int | None:
-        amount = None if isinstance(raw, bool) or not isinstance(raw, int | str) else parse_size(str(raw))
+        whole = int(raw) if isinstance(raw, float) and raw.is_integer() else raw  # 50e6
+        amount = None if isinstance(raw, bool) or not isinstance(whole, int | str) else parse_size(str(whole))
         return amount if amount is not None and amount >= minimum else None
 
     return _parser(f"a size of at least {minimum}", read, words)
@@ -332,7 +333,9 @@ def path_or_stdin(raw: object) -> Path | Literal["-"]:
 
 def secret(raw: object) -> str:
     """Parse a token: one word of printable ASCII. No message shows it."""
-    word = raw.strip() if isinstance(raw, str) else ""
+    if not isinstance(raw, str):
+        raise Invalid("must be text")
+    word = raw.strip()
     remember(word)
     if not word:
         raise Invalid("is empty")

@@ -69,6 +69,25 @@ def test_wrong_option_raises_usage_error(
         upload(["."], settings, **options)
 
 
+@pytest.mark.parametrize(
+    ("paths", "options", "said"),
+    [
+        (5, {}, "paths must be text or os.PathLike, not 5"),
+        ([5], {}, "paths must be text or os.PathLike, not [5]"),
+        (None, {}, "paths must be text or os.PathLike, not None"),
+        (["."], {"cancel": True}, "cancel must be a threading.Event, not True"),
+        (["."], {"on_event": 1}, "on_event must be callable, not 1"),
+        (["."], {"on_progress": "print"}, "on_progress must be callable, not 'print'"),
+        (["."], {"token": 5}, "--token: must be text"),
+    ],
+)
+def test_wrong_argument_raises_usage_error(paths: Any, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        upload(paths, server="http://127.0.0.1:1", **options)
+    with pytest.raises(UsageError, match=re.escape(said)):
+        asyncio.run(upload_async(paths, server="http://127.0.0.1:1", **options))
+
+
 def test_callbacks_get_events_and_totals(server: EmbeddedServer, make_files: Callable[..., Path]) -> None:
     events: list[object] = []
     totals: list[Progress] = []

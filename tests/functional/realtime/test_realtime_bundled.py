@@ -98,7 +98,7 @@ def test_channel_states_after_each_fault(name: str) -> None:
 
 
 def test_hung_connection_is_polled_each_second_after_five_seconds() -> None:
-    """The contract's own numbers, and the server's log as the witness."""
+    """The numbers of docs/protocol.md, and the server's log as the witness."""
     with running_server(port=0, realtime="hang") as server:
         bench, session = follow_one(server, Policy())
         bench.reach("polling")

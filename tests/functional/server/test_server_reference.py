@@ -220,7 +220,7 @@ def test_cancel_does_not_stop_files_under_way(server: EmbeddedServer) -> None:
     assert Path(answers[0].json()["files"][0]["filePath"]).stat().st_size == 1000
 
 
-# Wire contract 3, point by point
+# docs/protocol.md, section 3, point by point
 
 
 def test_3_1_no_progress_during_the_body(server: EmbeddedServer) -> None:

@@ -369,7 +369,7 @@ def test_a_rate_limit_is_waited_out_and_costs_no_retry(source: Path, root: Path)
 
 @pytest.mark.parametrize("flavour", ["bundled", "reference"])
 def test_a_stop_while_the_body_travels_leaves_nothing_on_the_server(source: Path, root: Path, flavour: str) -> None:
-    """Every file is reported as cancelled, and none as stored (contract 3.9)."""
+    """Every file is reported as cancelled, and none as stored (protocol.md, section 3.9)."""
     paths = make(source, "a.mp4", "b.mp4", size=30_000_000)
     with running_server(port=0, root=root, flavour=flavour, processing_seconds=0.0) as server:
         upload = Upload(server.url, paths)

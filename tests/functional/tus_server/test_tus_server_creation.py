@@ -241,7 +241,7 @@ def test_name_that_the_disk_refuses_fails_permanently(server: EmbeddedServer) ->
     assert head(upload).status_code == 410
 
 
-# Idempotent creation (wire contract 5)
+# Idempotent creation (protocol.md, section 5)
 
 
 def test_repeated_creation_returns_the_same_upload(server: EmbeddedServer) -> None:

@@ -95,7 +95,7 @@ def test_a_batch_that_succeeded_may_hold_a_failed_file() -> None:
 
 
 def test_totals_of_a_poll_come_from_its_files() -> None:
-    """The reference backend doubles `completedFiles` and leaves `totalProgress` at 0 (wire contract 3.6)."""
+    """The reference backend doubles `completedFiles` and leaves `totalProgress` at 0 (protocol.md, section 3.6)."""
     body = golden("progress-after")["body"]
     assert (body["completedFiles"], body["totalProgress"]) == (4, 0)
     message = parse_progress(body, Transport.HTTP)

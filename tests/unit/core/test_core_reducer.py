@@ -396,7 +396,7 @@ def test_a_stale_message_changes_nothing() -> None:
 
 
 def test_server_event_does_not_end_an_own_file() -> None:
-    """The HTTP answer is the authority on what was stored (wire contract 3.4): an event that says so moves nothing."""
+    """Only the HTTP answer decides what was stored (protocol.md, section 3.4); an event changes nothing."""
     run = Run("start, body")
     run.says(100, "completed")
     run.says(100, "failed")
@@ -415,7 +415,7 @@ def test_session_totals_are_capped_and_never_fall() -> None:
 
 @pytest.mark.parametrize("end", ["completed", "partial", "cancelled"])
 def test_the_first_end_of_a_session_stays(end: str) -> None:
-    """`completed` comes twice, and after `partial` (wire contract 3.4); after `cancelled` files still come in."""
+    """`completed` comes twice, or after `partial` (protocol.md, section 3.4); files arrive after `cancelled`."""
     run = Run("start")
     for status in ("uploading", end, "uploading", "completed"):
         run.put(ev.SessionProgress(SESSION, Transport.WEBSOCKET, None, status))
@@ -445,7 +445,7 @@ def test_a_session_ends_once() -> None:
 
 
 def test_final_events_count_until_a_session_is_left() -> None:
-    """Final events come up to 18 ms after the answer (wire contract 3.8)."""
+    """Final events come up to 18 ms after the answer (protocol.md, section 3.8)."""
     run = Run("start")
     last = ev.SessionProgress(SESSION, Transport.WEBSOCKET, None, "completed", 100.0, message="done")
     run.put(ev.SessionFinished(SESSION, "completed"))

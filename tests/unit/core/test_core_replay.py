@@ -129,7 +129,7 @@ def test_own_files_end_once_by_the_http_answer(stream: str) -> None:
 
 @pytest.mark.parametrize("stream", STREAMS)
 def test_the_answer_may_come_before_the_last_events(stream: str) -> None:
-    """Final events arrive up to 18 ms after the answer (wire contract 3.8): then they say nothing new of a file."""
+    """Final events that arrive up to 18 ms after the answer change nothing (protocol.md, section 3.8)."""
     replay = Replay(stream, watched=False)
     messages = captured(stream)
     for message in messages[:-4]:

@@ -25,8 +25,8 @@ def named(kind: Kind, percent: float) -> str:
         (Kind.MUSIC, "parse 20, emotion 40, instruments 60, prompt 85, saving 100"),
     ],
 )
-def test_the_stages_are_those_of_the_contract(kind: Kind, table: str) -> None:
-    """Wire contract 4, word for word."""
+def test_the_stages_are_those_of_the_protocol(kind: Kind, table: str) -> None:
+    """They are those of docs/protocol.md, section 4, word for word."""
     assert ", ".join(f"{name} {end}" for name, end in STAGES[kind]) == table
 
 

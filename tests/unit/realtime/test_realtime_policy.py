@@ -105,7 +105,7 @@ def dials(lines: list[str]) -> list[str]:
     return [line for line in lines if " dial " in line]
 
 
-def test_the_contracts_numbers_are_the_defaults() -> None:
+def test_the_numbers_of_the_protocol_are_the_defaults() -> None:
     assert Policy() == Policy(
         dial=5.0, websocket=2.5, retries=3, retry_delay=1.0, fallback=5.0, backoff_max=60.0, poll=1.0
     )

@@ -93,7 +93,7 @@ def test_ended_session_is_polled_once() -> None:
     ("status", "failed", "code"),
     [
         ("completed", 0, Exit.OK),
-        ("completed", 1, Exit.FAILED_FOR_GOOD),  # what the cruder tracker says after `partial` (wire contract 3.4)
+        ("completed", 1, Exit.FAILED_FOR_GOOD),  # sent after `partial` (protocol.md, section 3.4)
         ("partial", 1, Exit.FAILED_FOR_GOOD),
         ("cancelled", 0, Exit.FAILED_FOR_GOOD),
     ],

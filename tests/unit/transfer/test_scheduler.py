@@ -51,7 +51,7 @@ def says(session: str, *files: FileStatus) -> SessionProgress:
 
 
 def test_seven_mp4_and_two_avi_make_four_sessions_and_nine_calls(tmp_path: Path) -> None:
-    """Without limits in /health the first session's answer tells them, and that session is used (contract 3.12)."""
+    """Without limits in /health they come from the first session, which is used (protocol.md, section 3.12)."""
     run = Run(tmp_path)
     for number in range(9):
         run.file(f"{number}.{'avi' if number in (2, 5) else 'mp4'}")
@@ -154,7 +154,7 @@ def test_run_without_files_makes_no_call(tmp_path: Path) -> None:
 
 
 def test_files_refused_here_are_never_sent(tmp_path: Path) -> None:
-    """A named one fails, one found by walking is skipped with a reason; the others go (contract 3.12)."""
+    """A named one fails, one found by walking is skipped with a reason; the others go (protocol.md, section 3.12)."""
     run = Run(tmp_path, FakeApi(limits=replace(ASSUMED, max_file_size=100)))
     run.file("good.mp4")
     run.file("notes.txt")
@@ -583,7 +583,7 @@ def test_progress_is_polled_until_it_settles_the_file(tmp_path: Path) -> None:
 
 
 def test_lookups_slow_down_within_the_session_retention(tmp_path: Path) -> None:
-    """The reference backend forgets a session five seconds after its end (contract 3.6)."""
+    """The reference backend forgets a session five seconds after its end (protocol.md, section 3.6)."""
     run = Run(tmp_path, FakeApi(answers=deque([lost(body_sent=True)])))
     run.api.budget.note({"X-RateLimit-Remaining": "4", "X-RateLimit-Reset": "800"})
     run.file()
@@ -649,7 +649,7 @@ def digest(data: bytes) -> str:
 
 
 def test_a_stored_file_with_equal_digest_is_completed_and_verified(tmp_path: Path) -> None:
-    """On a server that keeps our paths and gives digests nothing is left unknown (contract 1)."""
+    """On a server that keeps our paths and gives digests nothing is left unknown (protocol.md, section 1)."""
     api = FakeApi(
         limits=BUNDLED,
         answers=deque([lost(body_sent=True)]),
@@ -711,7 +711,7 @@ def interrupted_in(run: Run, answer: Any) -> None:
 
 
 def test_interrupt_while_the_body_travels(tmp_path: Path) -> None:
-    """Nothing is stored then (contract 3.9), and nothing else is claimed."""
+    """Nothing is stored then (protocol.md, section 3.9), and nothing else is claimed."""
     run = Run(tmp_path)
 
     class Stopping(FakeApi):
@@ -837,7 +837,7 @@ def test_batch_that_waits_for_another_body_begins_after_the_pause(tmp_path: Path
 
 
 def test_requests_are_cut_by_the_rate_that_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unmeasured, 1 MB/s is taken for granted: 150 MB to a request (contract 3.10)."""
+    """Unmeasured, 1 MB/s is taken for granted: 150 MB to a request (protocol.md, section 3.10)."""
     run = Run(tmp_path, FakeApi(session_limits=ASSUMED))
     run.api.budget.note({"X-RateLimit-Remaining": "90"})
     for number in range(3):

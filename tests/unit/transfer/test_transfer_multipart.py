@@ -130,7 +130,7 @@ def test_sized_parts_have_a_content_length(tmp_path: Path) -> None:
     ],
 )
 def test_file_name_is_escaped_as_browsers_do(tmp_path: Path, name: str | bytes, sent: str) -> None:
-    """Quotes and line breaks percent-escaped as browsers do, UTF-8 as it is, other bytes as %XX (contract 3.13)."""
+    """Quotes and line breaks are percent-escaped, UTF-8 is kept, other bytes become %XX (protocol.md, section 3.13)."""
     body = body_of([write(tmp_path, name, b"x")])
     data = drain(body)
     assert f'name="files"; filename="{sent}"\r\n'.encode() in data
