@@ -42,7 +42,7 @@ SHARED = {
     "socketio": "realtime.socket",
     "engineio": "realtime.socket",
     "websocket": "realtime.websocket",
-    "rich": "render.live run.report_show",
+    "rich": "render.live run.report_commands",
     "tenacity": "transfer.retry",
     "pathspec": "selection.filters",
     "typer": "cli",

@@ -19,7 +19,7 @@ from uploader_cli.settings import OPTIONS, Header, Settings
 
 _RESUME = get_command(app).commands["resume"]  # type: ignore[attr-defined]
 RESUME_OPTIONS = {param.name for param in _RESUME.params} & OPTIONS.keys()
-RUN_MODULES = ("checks", "commands", "config", "dry_run", "report_merge", "rest_commands", "runs", "watch")
+RUN_MODULES = ("checks", "commands", "config", "dry_run", "report_commands", "rest_commands", "runs", "watch")
 ID = "3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b"
 
 

@@ -35,16 +35,14 @@ def report(
 ) -> None:
     """Combine the reports of several runs or shards, each file once; or draw one report."""
     settings = opt.load(given, need_server=False)
-    if action == "merge":
-        from uploader_cli.run.report_merge import report_merge
+    from uploader_cli.run import report_commands as run
 
-        raise typer.Exit(report_merge(files, reports or [], failed_to, json=settings.json, quiet=settings.quiet))
+    if action == "merge":
+        raise typer.Exit(run.merge(files, reports or [], failed_to, json=settings.json, quiet=settings.quiet))
     if action != "show":
         raise UsageError(f"report: unknown action {action!r}", hint="use merge or show")
     if len(files) > 1:
         raise UsageError("report show takes one report", hint="combine several with: uploader report merge")
     if settings.json:
         raise UsageError("report show writes no JSON", hint="omit --json: the report is JSON itself")
-    from uploader_cli.run.report_show import report_show
-
-    raise typer.Exit(report_show(files[0], reports or [], failed_to, quiet=settings.quiet))
+    raise typer.Exit(run.show(files[0], reports or [], failed_to, quiet=settings.quiet))

@@ -1,7 +1,8 @@
-"""The batches of an import: what a task gets, and how many files it gets."""
+"""The batches of an import: what a task gets, and which files."""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ FILE_COST = 128 << 10  # bytes that take as long as the fixed part of a file
 FIRST = 256 << 20  # cost of the first batches: 2,048 empty files, or 256 MiB; a task alone takes tens of milliseconds
 GROWTH = 4.0  # most times that the next batch costs more than a measured one
 LAST = 50 * FILE_COST  # least cost of a batch while the last files are shared out
+IN_PROGRESS = 200_000  # most files that have not ended, in memory and in tasks
 MOST_FILES = 20_000  # in a batch: its files and outcomes travel in one message
 
 
@@ -51,17 +53,42 @@ def cost(files: Sequence[LocalFile]) -> int:
     return sum(file.size for file in files) + FILE_COST * len(files)
 
 
-class BatchSize:
-    """The cost of the next batch, so that a task takes `SECONDS`, adapted to what tasks took."""
+class Cutter:
+    """Cuts files into batches, so that a task takes `SECONDS`, adapted to what tasks took."""
 
     def __init__(self) -> None:
-        self.cost = FIRST
+        self.files: deque[LocalFile] = deque()  # for the next batches
+        self.size = FIRST  # cost of the next batch
+        self._cost = 0  # of `files`
 
-    def limit(self, left: int, slots: int) -> int:
-        """Return the cost of the next batch of the last files, which cost `left`, for `slots` tasks at once."""
-        return min(self.cost, max(LAST, left // (2 * slots)))
+    def add(self, file: LocalFile) -> None:
+        """Add a file for the next batches."""
+        self.files.append(file)
+        self._cost += cost([file])
+
+    def clear(self) -> None:
+        """Forget the files."""
+        self.files.clear()
+        self._cost = 0
+
+    def cut(self, slots: int, *, last: bool) -> list[LocalFile]:
+        """Return the files of the next batch; none while more are expected. `slots` tasks run at once.
+
+        The `last` files are shared by all tasks.
+        """
+        limit = min(self.size, max(LAST, self._cost // (2 * slots))) if last else self.size
+        most = min(MOST_FILES, max(1, IN_PROGRESS // (2 * slots)))
+        if not last and self._cost < limit and len(self.files) < most:
+            return []
+        files: list[LocalFile] = []
+        spent = 0
+        while self.files and spent < limit and len(files) < most:
+            files.append(self.files.popleft())
+            spent += cost(files[-1:])
+        self._cost -= spent
+        return files
 
     def measured(self, spent: int, seconds: float) -> None:
         """Adapt to a task whose files cost `spent`. Faster than measured batches grow in steps."""
         wanted = spent * SECONDS / max(seconds, 1e-3)
-        self.cost = int(max(FILE_COST, min(wanted, max(self.cost, spent) * GROWTH)))
+        self.size = int(max(FILE_COST, min(wanted, max(self.size, spent) * GROWTH)))

@@ -9,7 +9,6 @@ import pickle
 import secrets
 import tempfile
 import time
-from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
@@ -20,7 +19,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, PauseReason, WarningCode
 from uploader_cli.fleet import cluster as dask
 from uploader_cli.fleet import outcomes
-from uploader_cli.fleet.batches import MOST_FILES, Batch, BatchSize, cost, fields_of
+from uploader_cli.fleet.batches import Batch, Cutter, cost, fields_of
 from uploader_cli.sources.files import absolute
 from uploader_cli.transfer.checks import Checks
 from uploader_cli.transfer.journal import Stored
@@ -35,14 +34,13 @@ if TYPE_CHECKING:
     from distributed import Future
 
     from uploader_cli.core.plan import Limits, LocalFile
-    from uploader_cli.fleet.outcomes import Row
+    from uploader_cli.fleet.outcomes import News, Row
     from uploader_cli.fleet.worker import Sent
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Followers
     from uploader_cli.transfer.journal import RunHandle
     from uploader_cli.transfer.scheduler import Supply
 
-IN_PROGRESS = 200_000  # most files that have not ended, in memory and in tasks
 GROUP = 500  # files that are claimed in the journal at once
 TICK = 0.1
 TAKEN = 5000  # most files taken from the walk between two looks at the tasks
@@ -85,10 +83,8 @@ class Driver(Engine):
         self._context.settings, self._context.digests = replace(api.settings, skip_existing=False, verify=False), None
         self._handle, self._options = run, dask.travelling(api.settings)
         self._tasks: dict[int, Task] = {}
-        self._size, self._submitted = BatchSize(), 0
-        self._held: deque[LocalFile] = deque()  # files for the next batches
-        self._held_cost = 0
-        self._inbox: SimpleQueue[tuple[int, bytes]] = SimpleQueue()  # numbers of tasks, and pickled rows
+        self._cutter, self._submitted = Cutter(), 0
+        self._inbox: SimpleQueue[tuple[int, bytes]] = SimpleQueue()  # numbers of tasks, and pickled news
         self._attempts: dict[int, int] = {}  # attempts of files whose start was reported
         self._tried: dict[int, int] = {}  # attempts of earlier tries of a task
         self._said: set[str] = set()
@@ -137,31 +133,30 @@ class Driver(Engine):
 
     def _run(self, supply: Supply) -> None:
         self._contact()
-        cluster = self._after.enter_context(dask.connected(self._settings, self._handle.id, self._hear))
+        self._cluster = self._after.enter_context(dask.connected(self._settings, self._handle.id, self._hear))
         try:
-            self._send(supply, cluster)
+            self._send(supply)
         except BaseException as error:
             if isinstance(error, errors.UploaderError):
-                self._stop_tasks(cluster)
+                self._stop_tasks()
             self._after.close()
             raise
 
-    def _send(self, supply: Supply, cluster: dask.Cluster) -> None:
+    def _send(self, supply: Supply) -> None:
         """Submit batches until the walk has ended and all files are sent. Raise what ends the run."""
-        self._slots = max(1, cluster.slots())
+        self._slots = max(1, self._cluster.slots())
         self._begin()
-        while not (supply.ended and not self._held and not self._tasks):
+        while not (supply.ended and not self._cutter.files and not self._tasks):
             self._stop.check()
-            self._look(cluster)
+            self._look()
             self._take(supply)
             if self._context.fails_fast:
-                self._context.skip(self._held)
-                self._held.clear()
-                self._held_cost = 0
-            waits = supply.ended or time.monotonic() - self._taken_at >= PATIENCE
-            while self._has_room(cluster) and (files := self._cut(cluster, all_=waits)):
-                self._submit(cluster, files)
-            self._receive(cluster, TICK)
+                self._context.skip(self._cutter.files)
+                self._cutter.clear()
+            last = supply.ended or time.monotonic() - self._taken_at >= PATIENCE
+            while self._has_room() and (files := self._cutter.cut(max(1, self._slots), last=last)):
+                self._submit(files)
+            self._receive(TICK)
 
     def _take(self, supply: Supply) -> None:
         """Take files from the walk."""
@@ -170,33 +165,16 @@ class Driver(Engine):
                 return
             self._ledger.admit(file)
             self._taken_at = time.monotonic()
-            self._held.append(file)
-            self._held_cost += cost([file])
+            self._cutter.add(file)
 
-    def _has_room(self, cluster: dask.Cluster) -> bool:
-        slots = self._slots = cluster.slots()
+    def _has_room(self) -> bool:
+        slots = self._slots = self._cluster.slots()
         most = min(self._most, slots + slots // 4 + 1 if slots else 1)  # the next task is there before one ends
         if self._jobs is not None:
             most = min(most, self._jobs)
         return len(self._tasks) < most and not self._paused and time.monotonic() >= self._paused_until
 
-    def _cut(self, cluster: dask.Cluster, *, all_: bool) -> list[LocalFile]:
-        """Return the files of the next batch; none while more are expected. The last ones are shared by all workers."""
-        slots = max(1, cluster.slots())
-        limit, most = self._size.cost, min(MOST_FILES, max(1, IN_PROGRESS // (2 * slots)))
-        if all_:
-            limit = self._size.limit(self._held_cost, slots)
-        elif self._held_cost < limit and len(self._held) < most:
-            return []
-        files: list[LocalFile] = []
-        spent = 0
-        while self._held and spent < limit and len(files) < most:
-            files.append(self._held.popleft())
-            spent += cost(files[-1:])
-        self._held_cost -= spent
-        return files
-
-    def _submit(self, cluster: dask.Cluster, files: Sequence[LocalFile]) -> None:
+    def _submit(self, files: Sequence[LocalFile]) -> None:
         """Submit a task for the files that the run has not sent before."""
         left = [
             file
@@ -208,50 +186,50 @@ class Driver(Engine):
         self._submitted += 1
         again = self._handle.resumed_from is not None
         sent = tuple(fields_of(file, absolute(file.path)) for file in left)
-        batch = Batch(self._handle.id, self._submitted, __version__, self._shared(cluster), self._secret, again, sent)
-        self._tasks[batch.number] = Task({file.file: file for file in left}, cost(left), cluster.submit(batch))
+        batch = Batch(self._handle.id, self._submitted, __version__, self._shared(), self._secret, again, sent)
+        self._tasks[batch.number] = Task({file.file: file for file in left}, cost(left), self._cluster.submit(batch))
 
-    def _shared(self, cluster: dask.Cluster) -> dict[str, object]:
+    def _shared(self) -> dict[str, object]:
         """Return the options of a task, which gets its part of `--limit-rate`."""
-        limit, slots = self._settings.limit_rate, max(1, cluster.slots())
+        limit, slots = self._settings.limit_rate, max(1, self._slots)
         return self._options if limit is None else {**self._options, "limit_rate": str(max(1, limit // slots))}
 
     # What tasks report
 
     def _hear(self, message: tuple[str, int, bytes]) -> None:
         """Take a message of a task, in a thread of Dask."""
-        run, number, rows = message
+        run, number, news = message
         if run == self._handle.id:
-            self._inbox.put((number, rows))
+            self._inbox.put((number, news))
 
-    def _receive(self, cluster: dask.Cluster, wait: float) -> None:
+    def _receive(self, wait: float) -> None:
         """Apply what has arrived, after waiting for it, and the results of tasks that have ended."""
-        self._read(cluster, wait)
+        self._read(wait)
         ended = [number for number, task in self._tasks.items() if task.future.status not in RUNNING]
-        self._read(cluster, 0.0)  # what they told before they ended
+        self._read(0.0)  # what they told before they ended
         for number in ended:
-            self._end(number, self._tasks[number], cluster)
+            self._end(number, self._tasks[number])
 
-    def _read(self, cluster: dask.Cluster, wait: float) -> None:
+    def _read(self, wait: float) -> None:
         """Apply the messages of tasks, after waiting for the first one."""
         with suppress(Empty):
-            number, rows = self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait()
+            number, news = self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait()
             while True:
-                self._apply(number, pickle.loads(rows), cluster)  # noqa: S301 - Dask sends pickles, too
-                number, rows = self._inbox.get_nowait()
+                self._apply(number, pickle.loads(news))  # noqa: S301 - Dask sends pickles, too
+                number, news = self._inbox.get_nowait()
 
-    def _end(self, number: int, task: Task, cluster: dask.Cluster) -> None:
+    def _end(self, number: int, task: Task) -> None:
         """Apply the result of a task. Raise what ends the run."""
         try:
             sent = self._result(task)
         except TimeoutError:  # its worker has just died: the task runs again
             return
         if sent is not None:
-            self._apply(number, sent.ends, cluster)
-            self._size.measured(task.cost, sent.seconds)
+            self._apply(number, sent.ends)
+            self._cutter.measured(task.cost, sent.seconds)
             self._most += 1
         del self._tasks[number]
-        cluster.forget(number)
+        self._cluster.forget(number)
         if sent is not None and sent.error is not None:
             if isinstance(sent.error, errors.Unauthorized):
                 sent.error.hint = "the workers read the token from their environment, --token-file or --token-command"
@@ -278,26 +256,23 @@ class Driver(Engine):
             self._fail(file, FailureCode.NETWORK, message, retryable=True)
         return None
 
-    def _apply(self, number: int, rows: Sequence[Row], cluster: dask.Cluster) -> None:
-        """Apply the rows of a task: receipts first, then events."""
+    def _apply(self, number: int, news: Sequence[News]) -> None:
+        """Apply the news of a task: receipts first."""
         task = self._tasks.get(number)
         if task is None:
             return
-        stored = [row for row in rows if row[0] == outcomes.COMPLETED and row[1] in task.files]
+        rows = [row for row in news if isinstance(row, tuple) and row[0] == outcomes.COMPLETED]
+        stored = [_receipt(task.files[row[1]], row) for row in rows if row[1] in task.files]
         if stored:
-            self._handle.completed([_receipt(task.files[row[1]], row) for row in stored])
-        for row in rows:
-            match row:
-                case (outcomes.COMPLETED | outcomes.FAILED | outcomes.SKIPPED, int(file), *_):
-                    if file in task.files:
-                        self._file_ended(task.files.pop(file), row)
+            self._handle.completed(stored)
+        for item in news:
+            match item:
+                case ev.Event():
+                    self._tell(item)
                 case (outcomes.AGAIN,):
                     self._runs_again(task)
-                case _:
-                    self._tell(outcomes.event_of(row, self._tries), cluster)
-
-    def _tries(self, file: int) -> int:
-        return self._tried.get(file, 0)
+                case (_, file, *_) if file in task.files:
+                    self._file_ended(task.files.pop(file), item)
 
     def _file_ended(self, file: LocalFile, row: Row) -> None:
         kind, number, session, attempt, *known = row
@@ -332,8 +307,10 @@ class Driver(Engine):
             self._ledger.failures += 1
             self._emit(ev.FileFailed(file.file, file.path, code, message, retryable, file))
 
-    def _tell(self, event: ev.Event, cluster: dask.Cluster) -> None:
+    def _tell(self, event: ev.Event) -> None:
         """Pass on an event of a worker. What concerns all workers is told once."""
+        if isinstance(event, ev.FileStarted | ev.FileRetry | ev.BytesSent | ev.BytesConfirmed):
+            event = replace(event, attempt=event.attempt + self._tried.get(event.file, 0))
         match event:
             case ev.FileStarted():
                 file = self._ledger.open.get(event.file)
@@ -352,7 +329,7 @@ class Driver(Engine):
                 if until <= self._paused_until + 1.0:
                     return
                 self._paused_until = until
-                cluster.pause(event.seconds)
+                self._cluster.pause(event.seconds)
             case ev.CallMade(status=429 | 503):
                 self._overloaded()
             case ev.RunWarning():
@@ -383,14 +360,14 @@ class Driver(Engine):
             self._halved_at = now
             self._most = max(1, min(self._most, len(self._tasks)) // 2)
 
-    def _look(self, cluster: dask.Cluster) -> None:
+    def _look(self) -> None:
         """Report the number of workers. Raise `NetworkError` after `--wait-for-server` without one."""
-        cluster.slots()
+        self._cluster.slots()
         now = time.monotonic()
-        if cluster.workers != self._workers:
-            self._workers, self._workers_since, self._alone = cluster.workers, now, False
-            self._emit(ev.WorkersChanged(cluster.workers))
-        lonely = now - self._workers_since if not cluster.workers else 0.0
+        if self._cluster.workers != self._workers:
+            self._workers, self._workers_since, self._alone = self._cluster.workers, now, False
+            self._emit(ev.WorkersChanged(self._cluster.workers))
+        lonely = now - self._workers_since if not self._cluster.workers else 0.0
         if lonely > NO_WORKERS and not self._alone:
             self._alone = True
             wait = f"waiting up to {self._settings.wait_for_server:.0f} s (--wait-for-server)"
@@ -400,13 +377,13 @@ class Driver(Engine):
 
     # The end
 
-    def _stop_tasks(self, cluster: dask.Cluster) -> None:
+    def _stop_tasks(self) -> None:
         """Stop the tasks in order and apply their results."""
-        cluster.stop()
+        self._cluster.stop()
         end = time.monotonic() + GRACE
         while self._tasks and time.monotonic() < end and not self._shut:
             with suppress(errors.UploaderError):  # the first one counts
-                self._receive(cluster, TICK)
+                self._receive(TICK)
         for task in self._tasks.values():
             task.future.cancel()
 

@@ -1,30 +1,18 @@
-"""What a task tells the driver: events as compact rows of plain values."""
+"""What a task tells the driver: ends of files as compact rows of plain values, and events."""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from uploader_cli.core import events as ev
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Row = tuple[Any, ...]
+Row: TypeAlias = tuple[Any, ...]
+News: TypeAlias = Row | ev.Event
 
 SHOWN = 8 << 20  # bytes from which a file's progress is reported; of smaller files only the end is
-_PLAIN = {
-    kind.__name__: kind
-    for kind in (
-        *(ev.FileStarted, ev.BytesSent, ev.BytesConfirmed, ev.FileRetry),
-        *(ev.SessionCreated, ev.SessionFinished, ev.RunWarning, ev.Paused, ev.CallMade),
-    )
-}
-"""Events whose row has their type's name and their fields."""
-_FIELDS = {name: [field.name for field in fields(kind)] for name, kind in _PLAIN.items()}
 COMPLETED, FAILED, SKIPPED, AGAIN = "completed", "failed", "skipped", "again"
-ENDS = (COMPLETED, FAILED, SKIPPED)
+"""The first value of a row: three ends of a file, and a task that runs again."""
 
 
 class Report:
@@ -33,9 +21,9 @@ class Report:
     def __init__(self) -> None:
         self.ends: list[Row] = []
         self._lock = threading.Lock()
-        self._news: list[Row] = []
-        self._sent: dict[int, Row] = {}  # the last progress of each file
-        self._confirmed: dict[int, Row] = {}
+        self._news: list[News] = []
+        self._sent: dict[int, ev.Event] = {}  # the last progress of each file
+        self._confirmed: dict[int, ev.Event] = {}
         self._begun: dict[int, tuple[str, int]] = {}  # session and attempt of each running file
         self._shown: set[int] = set()
 
@@ -44,16 +32,13 @@ class Report:
         with self._lock:
             self._add(event)
 
-    def take(self) -> list[Row]:
-        """Return the rows since the last call."""
+    def take(self) -> list[News]:
+        """Return the news since the last call."""
         with self._lock:
-            rows = [
-                *self._news,
-                *self._sent.values(),
-                *self._confirmed.values(),
-            ]  # in this order: confirmed bytes count as sent
+            # in this order: confirmed bytes count as sent
+            news = [*self._news, *self._sent.values(), *self._confirmed.values()]
             self._news, self._sent, self._confirmed = [], {}, {}
-        return rows
+        return news
 
     def tell(self, *row: Any) -> None:
         """Add a row that is no event."""
@@ -66,11 +51,11 @@ class Report:
                 self._begun[number] = event.session, event.attempt
                 if event.size is not None and event.size >= SHOWN and not event.packed:
                     self._shown.add(number)
-                    self._news.append(_row(event))
+                    self._news.append(event)
             case ev.BytesSent(file=number) if number in self._shown:
-                self._sent[number] = _row(event)
+                self._sent[number] = event
             case ev.BytesConfirmed(file=number) if number in self._shown:
-                self._confirmed[number] = _row(event)
+                self._confirmed[number] = event
             case ev.BytesSent() | ev.BytesConfirmed():
                 pass
             case ev.FileCompleted(file=number):
@@ -83,9 +68,9 @@ class Report:
                 self._end((SKIPPED, number, "", 0, event.reason, event.checksum, event.url))
             case ev.FileRetry(file=number):
                 self._tell_progress(number)
-                self._news.append(_row(event))
-            case _ if type(event).__name__ in _PLAIN:
-                self._news.append(_row(event))
+                self._news.append(event)
+            case ev.SessionCreated() | ev.SessionFinished() | ev.RunWarning() | ev.Paused() | ev.CallMade():
+                self._news.append(event)
 
     def _end(self, row: Row) -> None:
         number = row[1]
@@ -96,22 +81,7 @@ class Report:
         self.ends.append(row)
 
     def _tell_progress(self, number: int) -> None:
-        """Add the last progress of a file, before the row that ends the attempt."""
+        """Add the last progress of a file, before the news that end the attempt."""
         for moved in (self._sent, self._confirmed):
-            if row := moved.pop(number, None):
-                self._news.append(row)
-
-
-def _row(event: ev.Event) -> Row:
-    name = type(event).__name__
-    return (name, *(getattr(event, field) for field in _FIELDS[name]))
-
-
-def event_of(row: Row, tried: Callable[[int], int]) -> ev.Event:
-    """Return the event of a row; `tried(file)` are the attempts of earlier tries of the task, which are added."""
-    kind, *values = row
-    event = _PLAIN[kind](*values)
-    match event:
-        case ev.FileStarted() | ev.FileRetry() | ev.BytesSent() | ev.BytesConfirmed():
-            return replace(event, attempt=event.attempt + tried(event.file))
-    return event
+            if event := moved.pop(number, None):
+                self._news.append(event)

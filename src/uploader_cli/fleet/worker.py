@@ -109,8 +109,8 @@ def send(batch: Batch) -> Sent:
         report.tell(AGAIN)
 
     def tell() -> None:
-        if rows := report.take():
-            worker.log_event(TOPIC, (batch.run, batch.number, pickle.dumps(rows)))
+        if news := report.take():
+            worker.log_event(TOPIC, (batch.run, batch.number, pickle.dumps(news)))
 
     error: errors.UploaderError | None
     with tempfile.TemporaryDirectory(dir=worker.local_directory, ignore_cleanup_errors=True) as state, _every(tell):

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import sys
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from uploader_cli import signals
 from uploader_cli.checks.check import Stopped
 from uploader_cli.checks.doctor import examine
 from uploader_cli.checks.doctor.context import Context
@@ -21,15 +18,15 @@ from uploader_cli.checks.smoke import CHECKS, OF_ENDPOINTS, chosen, run_checks
 from uploader_cli.checks.smoke.report import SmokePage, annotation, check_json, counts, junit, markdown, report_json
 from uploader_cli.checks.smoke.site import Site
 from uploader_cli.core.names import json_line
-from uploader_cli.exit_status import Exit
 from uploader_cli.render import github, in_ci, use_color
 from uploader_cli.report import output_file
 from uploader_cli.report.recorder import Notices
+from uploader_cli.run.interrupts import Interrupts, interruptible
 from uploader_cli.run.reports import STEP_SUMMARY, append_summary, settled
 from uploader_cli.run.views import columns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from uploader_cli.checks.check import Check, Report, Result
     from uploader_cli.settings import Settings
@@ -91,7 +88,8 @@ def smoke(
             screen.tell(result)
 
     try:
-        with _stoppable():
+        interrupts = Interrupts(error=Stopped)
+        with interruptible(interrupts), interrupts.raising():
             begin = screen.running if screen is not None else lambda _check: None
             report = run_checks(site, checks, strict=strict, begin=begin, tell=tell)
     except Stopped as stop:  # a signal after the last check
@@ -115,21 +113,6 @@ def _save(file: Path | None, report: Report) -> Notices:
         note = append_summary(Path(os.environ[STEP_SUMMARY]), markdown(report))
         notices.notes += [note] if note else []
     return notices
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """End the checks on a signal, but clean up; a second signal ends the clean-up, too."""
-
-    def stop(number: int, _frame: Any) -> None:
-        raise Stopped(Exit(signals.CODES[signal.Signals(number)]))
-
-    before = {number: signal.signal(number, stop) for number in signals.CODES}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _write(line: dict[str, object]) -> None:

@@ -300,7 +300,7 @@ def _ahead(settings: Settings) -> int:
     """Return the maximum number of selected files that have not ended."""
     if settings.on is None:
         return MOST
-    from uploader_cli.fleet.driver import IN_PROGRESS
+    from uploader_cli.fleet.batches import IN_PROGRESS
 
     return IN_PROGRESS
 

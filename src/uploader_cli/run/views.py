@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.observer import Observer
 from uploader_cli.errors import UsageError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.state import ProgressState
     from uploader_cli.render.logfile import LogFile
-    from uploader_cli.render.summary import Urls
     from uploader_cli.settings import Settings
 
 UNFOLDED = 100_000
@@ -73,9 +72,15 @@ def observers(
     if log is not None:
         out.append(log)  # it may print a warning after the view is closed
     quiet = settings.quiet or (settings.json and kind == "none")
-    failed_to, listed = str(settings.failed_to or ""), kind == "plain"
-    urls: Urls = "none" if not lasting else "links" if use_links(os.environ, is_tty=tty) else "text"
-    out.append(_Summary(quiet, color, resume_hint, failed_to, settings.verbose > 0, listed, urls))
+    how = {
+        "color": color,
+        "resume_hint": resume_hint,
+        "failed_to": str(settings.failed_to or ""),
+        "verbose": settings.verbose > 0,
+        "listed": kind == "plain",
+        "urls": "none" if not lasting else "links" if use_links(os.environ, is_tty=tty) else "text",
+    }
+    out.append(_Summary(quiet, how))
     return out
 
 
@@ -100,12 +105,8 @@ class _Summary(Observer):
     """Prints the summary on stderr after the run; with `quiet` only if something went wrong."""
 
     quiet: bool
-    color: bool
-    resume_hint: str
-    failed_to: str
-    verbose: bool
-    listed: bool
-    urls: Urls
+    how: Mapping[str, Any]
+    """Arguments of `summary`."""
 
     def close(self, state: ProgressState, _now: float) -> None:
         outcome = state.outcome
@@ -113,17 +114,7 @@ class _Summary(Observer):
             return
         from uploader_cli.render.summary import summary
 
-        lines = summary(
-            state,
-            outcome,
-            width=columns(UNFOLDED),
-            color=self.color,
-            resume_hint=self.resume_hint,
-            failed_to=self.failed_to,
-            verbose=self.verbose,
-            listed=self.listed,
-            urls=self.urls,
-        )
+        lines = summary(state, outcome, width=columns(UNFOLDED), **self.how)
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
 

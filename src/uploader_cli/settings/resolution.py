@@ -163,43 +163,29 @@ def _absolute(value: Any, base: Path) -> Any:
 
 
 def _with_target(settings: Settings, *, use_endpoint: bool) -> Settings:
-    """Drop the tus endpoint where it is unwanted or a source of higher precedence names a server."""
-    if settings.upload_url:
-        return _with_upload_url(settings)
-    if not settings.tus_endpoint:
-        return settings
+    """Use tus with an endpoint or an upload URL, without options that belong to a session or to another upload.
+
+    Drop the endpoint where it is unwanted or a source of higher precedence names a server.
+    """
     server, endpoint = settings.sources["server"], settings.sources["tus_endpoint"]
-    if not use_endpoint or server.layer.rank < endpoint.layer.rank:
-        return replace(settings, tus_endpoint=None)
-    excluded = {"server": "both name a destination", "category": "a tus server has no categories"}
+    if settings.tus_endpoint and (not use_endpoint or server.layer.rank < endpoint.layer.rank):
+        settings = replace(settings, tus_endpoint=None)
+    if not settings.foreign:
+        return settings
+    source = settings.sources["upload_url"] if settings.upload_url else endpoint
+    excluded = {} if settings.upload_url else {"server": "both name a destination"}
+    excluded["category"] = "a tus server has no categories"
+    if settings.upload_url:
+        excluded["metadata"] = "the upload was created with its metadata"
+        excluded["from_file"] = "a list has a column upload_url"
+        excluded["dest"] = "the upload has its place already"
     if settings.protocol == "batch":
-        excluded["protocol"] = "a tus endpoint uses the tus protocol"
-    for name, why in excluded.items():
-        if settings.sources[name].layer is Layer.FLAG:
-            flag = "--protocol batch" if name == "protocol" else OPTIONS[name].flag
-            raise UsageError(f"{flag} and {endpoint} exclude each other: {why}", hint="omit one of them")
-    return replace(settings, protocol="tus")
-
-
-def _with_upload_url(settings: Settings) -> Settings:
-    """Use tus, without a list and without options that belong to the creation of an upload or to a session."""
-    excluded = {
-        "category": "a tus server has no categories",
-        "metadata": "the upload was created with its metadata",
-        "from_file": "a list has a column upload_url",
-        "dest": "the upload has its place already",
-    }
-    if settings.protocol == "batch":
-        excluded["protocol"] = "the upload is one of the tus protocol"
+        excluded["protocol"] = "an upload to a tus server uses the tus protocol"
     for name, why in excluded.items():
         if settings.sources[name].layer is Layer.FLAG and getattr(settings, name):
             flag = "--protocol batch" if name == "protocol" else OPTIONS[name].flag
-            source = settings.sources["upload_url"]
             raise UsageError(f"{flag} and {source} exclude each other: {why}", hint="omit one of them")
-    tus_endpoint = settings.tus_endpoint
-    if tus_endpoint and settings.sources["server"].layer.rank < settings.sources["tus_endpoint"].layer.rank:
-        tus_endpoint = None
-    return replace(settings, protocol="tus", tus_endpoint=tus_endpoint)
+    return replace(settings, protocol="tus")
 
 
 def _without_endpoint(settings: Settings) -> Settings:

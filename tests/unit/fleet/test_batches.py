@@ -1,39 +1,83 @@
-"""The size of batches."""
+"""The batches: which files are in them, and how a file travels."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
+
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.fleet.batches import FILE_COST, FIRST, GROWTH, LAST, SECONDS, BatchSize, cost, fields_of
+from uploader_cli.fleet import batches
+from uploader_cli.fleet.batches import FILE_COST, FIRST, GROWTH, LAST, SECONDS, Cutter, cost, fields_of
+
+SMALL = LocalFile(0, "/a", "a", 0, 1)
+
+
+def cutter(*files: LocalFile, size: int = FIRST) -> Cutter:
+    made = Cutter()
+    made.size = size
+    for file in files:
+        made.add(file)
+    return made
 
 
 def test_batches_grow_in_steps_until_a_task_takes_fifteen_seconds() -> None:
-    size, rate = BatchSize(), 40 << 20  # cost per second of a worker
-    costs = [size.cost]
+    made, rate = Cutter(), 40 << 20  # cost per second of a worker
+    sizes = [made.size]
     for _ in range(6):
-        size.measured(size.cost, size.cost / rate)
-        costs.append(size.cost)
-    assert costs[0] == FIRST
-    assert all(after <= before * GROWTH for before, after in pairwise(costs))
-    assert abs(costs[-1] / rate - SECONDS) < 0.1
+        made.measured(made.size, made.size / rate)
+        sizes.append(made.size)
+    assert sizes[0] == FIRST
+    assert all(after <= before * GROWTH for before, after in pairwise(sizes))
+    assert abs(sizes[-1] / rate - SECONDS) < 0.1
 
 
 def test_batches_shrink_at_once_after_a_slow_task() -> None:
-    size = BatchSize()
-    size.measured(FIRST, 10 * SECONDS)
-    assert size.cost == FIRST // 10
+    made = Cutter()
+    made.measured(FIRST, 10 * SECONDS)
+    assert made.size == FIRST // 10
+
+
+def test_batch_waits_until_it_is_full() -> None:
+    made = cutter(SMALL, SMALL, size=3 * cost([SMALL]))
+    assert made.cut(4, last=False) == []
+    made.add(SMALL)
+    made.add(SMALL)
+    assert made.cut(4, last=False) == [SMALL] * 3
+    assert made.cut(4, last=False) == []
+    assert made.cut(4, last=True) == [SMALL]
+    assert made.cut(4, last=True) == []
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_batch_has_a_limited_number_of_files(last: bool) -> None:
+    """Also below the cost of a batch; and all tasks together have fewer files than may be in progress."""
+    most, slots = 3, 100
+    limited = {"MOST_FILES": most, "IN_PROGRESS": 2 * slots * 2}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in limited.items():
+            patch.setattr(batches, name, value)
+        assert len(cutter(*[SMALL] * 5).cut(1, last=last)) == most
+        assert len(cutter(*[SMALL] * 5).cut(slots, last=last)) == 2
+        assert len(cutter(*[SMALL] * 5).cut(1000 * slots, last=last)) == 1
+    assert len(cutter(*[SMALL] * 5).cut(1, last=last)) == (5 if last else 0)
 
 
 def test_last_files_are_shared_by_their_cost() -> None:
     """Large files, too: one worker would send the last ones alone."""
-    size, large = BatchSize(), [LocalFile(0, "/a", "a", 64 << 20, 1)] * 16
-    size.cost = 2 * cost(large)
-    assert size.limit(cost(large), slots=4) == cost(large[:2])
-    assert size.limit(cost(large[:1]), slots=4) == cost(large[:1]) // 8
-    assert size.limit(FILE_COST, slots=4) == LAST
-    size.cost = FILE_COST
-    assert size.limit(cost(large), slots=4) == FILE_COST
+    large = [LocalFile(0, "/a", "a", 64 << 20, 1)] * 16
+    size = 2 * cost(large)
+    assert cutter(*large, size=size).cut(4, last=True) == large[:2]
+    assert cutter(*large[:1], size=size).cut(4, last=True) == large[:1]
+    assert cutter(*large, size=FILE_COST).cut(4, last=True) == large[:1]
+    few = LAST // cost([SMALL])
+    assert cutter(*[SMALL] * 2 * few, size=size).cut(1000, last=True) == [SMALL] * few
+
+
+def test_forgotten_files_are_in_no_batch() -> None:
+    made = cutter(SMALL, SMALL)
+    made.clear()
+    assert made.cut(1, last=True) == []
 
 
 def test_file_travels_whole_and_in_few_fields() -> None:

@@ -1,15 +1,16 @@
-"""`uploader report merge`: combine several reports and find what is missing."""
+"""`uploader report`: combine several reports and find what is missing, or draw one in the terminal."""
 
 from __future__ import annotations
 
 import sqlite3
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli import __version__, signals
 from uploader_cli.errors import UsageError
+from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe, size
 from uploader_cli.report.formats import as_json
 from uploader_cli.report.merge import Merge
@@ -20,30 +21,30 @@ from uploader_cli.run.reports import named_outputs, settled
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+LEAST, MOST = 40, 120
+"""Columns: a narrower terminal wraps the rows, a wider one is not filled."""
+MORE_SPACE = "set TMPDIR to a disk with more space"
 
-def report_merge(
-    files: Sequence[str], reports: Sequence[str], failed_to: str | None, *, json: bool, quiet: bool
-) -> int:
+
+def merge(files: Sequence[str], reports: Sequence[str], failed_to: str | None, *, json: bool, quiet: bool) -> int:
     """Combine the reports in `files`; return 0 if each file is on the server and none is missing, else as for a run."""
     files_to_write = named_outputs(reports, failed_to)
     found = [Report.open(Path(name)) for name in files]
     try:
         with signals.unwinding(), closing(Spool()) as spool:
-            merge = Merge(spool)
+            merged = Merge(spool)
             for report in found:
-                merge.add(report)
-            head = merge.head(__version__)
+                merged.add(report)
+            head = merged.head(__version__)
             notices = Notices()
             write_all(files_to_write, head, spool, notices)
             if json:
                 for piece in as_json(head, spool):
                     sys.stdout.write(piece)
     except sqlite3.Error as error:
-        raise UsageError(
-            f"no space to combine the reports: {error}", hint="set TMPDIR to a disk with more space"
-        ) from error
+        raise UsageError(f"no space to combine the reports: {error}", hint=MORE_SPACE) from error
     if not quiet or head["exit_code"]:
-        sys.stderr.write("".join(f"{safe(line)}\n" for line in _summary(head, merge.twice)))
+        sys.stderr.write("".join(f"{safe(line)}\n" for line in _summary(head, merged.twice)))
     return settled(head["exit_code"], [notices])
 
 
@@ -66,3 +67,36 @@ def _summary(head: dict[str, Any], twice: Sequence[str]) -> Iterator[str]:
             yield f"    … and {head['in_several_shards'] - len(twice):,} more"
     if head["exit_code"]:
         yield f"  exit code {head['exit_code']}: {head['exit'].replace('_', ' ')}"
+
+
+def show(file: str, reports: Sequence[str], failed_to: str | None, *, quiet: bool) -> int:
+    """Draw the report in `file` on stdout, and write it in other formats; return 0, or 2 where one was not written."""
+    files_to_write = named_outputs(reports, failed_to)
+    report, notices = Report.open(Path(file)), Notices()
+    try:
+        if not quiet:
+            _draw(report)
+        if files_to_write:
+            with closing(Spool()) as spool:
+                for number, row in enumerate(report.rows()):
+                    spool.put({**row, "file": number})
+                write_all(files_to_write, report.head, spool, notices)
+    except (TypeError, KeyError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
+        raise UsageError(f"{file} is damaged: {error!r}", hint="use the report as uploader wrote it") from error
+    except sqlite3.Error as error:
+        raise UsageError(f"no space for the report: {error}", hint=MORE_SPACE) from error
+    return settled(Exit.OK, [notices])
+
+
+def _draw(report: Report) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from uploader_cli.report.terminal import rows_of
+
+    with suppress(AttributeError, ValueError):  # not a real stream
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # bars in another encoding than UTF-8
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    rows = list(rows_of(report.head, report.rows(), max(LEAST, min(MOST, console.width))))
+    for row in rows:
+        console.print(Text.assemble(*row), soft_wrap=True)
