@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, cast
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.observer import Observer
+from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.errors import Interrupted, UsageError
 from uploader_cli.result import Progress, Receipts
 from uploader_cli.run.commands import stored_run
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.core.state import ProgressState
     from uploader_cli.result import Result
     from uploader_cli.transfer.journal import RunHandle
 

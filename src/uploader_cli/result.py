@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Phase
-from uploader_cli.core.observer import Observer
+from uploader_cli.core.state import Analysed, Observer, ProgressState
 
 if TYPE_CHECKING:
     from uploader_cli.core.events import Event, FailureCode, Metrics
     from uploader_cli.core.incidents import Incident
-    from uploader_cli.core.state import Analysed, ProgressState
 
 
 @dataclass(frozen=True, slots=True)

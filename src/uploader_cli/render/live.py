@@ -9,7 +9,7 @@ from rich.color import ColorSystem
 from rich.console import Console
 from rich.style import Style
 
-from uploader_cli.core.observer import Observer
+from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.render import overview
 from uploader_cli.render.frame import Frame
 from uploader_cli.render.keyboard import Keyboard
@@ -18,7 +18,6 @@ from uploader_cli.render.words import Row, Span, fit, width_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from uploader_cli.core.state import ProgressState
 
 _SPACING = 0.1
 _SOON = 0.5  # seconds until the first frame on the alternate screen

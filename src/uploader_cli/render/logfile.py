@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.names import escaped, rfc3339
-from uploader_cli.core.observer import Observer
+from uploader_cli.core.state import Observer, ProgressState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uploader_cli.core.state import ProgressState
 
 LEVELS = ("debug", "info", "warning", "error")  # from the lowest to the highest
 

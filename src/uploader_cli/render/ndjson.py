@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.names import inert, portable, rfc3339
-from uploader_cli.core.observer import Observer
+from uploader_cli.core.state import Observer, ProgressState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uploader_cli.core.state import ProgressState
 
 VERSION = 1
 _SPACING = 0.34

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.metrics import LATENCIES
 from uploader_cli.core.names import escaped
-from uploader_cli.core.observer import Observer
+from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.exit_status import Exit
 from uploader_cli.report import output_file
 from uploader_cli.report.recorder import Notices
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from uploader_cli.core.percentiles import Sketch
-    from uploader_cli.core.state import ProgressState
     from uploader_cli.report.document import RunFacts
 
 INTERVAL = 5.0  # seconds between two writes during a run
