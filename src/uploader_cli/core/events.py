@@ -7,11 +7,10 @@ are the event stream of `--json`; the others are for the state only. The enums o
 Byte counts are totals since the start of an attempt, never deltas; times are in seconds.
 """
 
-# ruff: noqa: TC001 - re-exported as `ev.Phase` etc.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.codes import ChannelReason as ChannelReason
@@ -24,11 +23,9 @@ from uploader_cli.core.codes import Phase as Phase
 from uploader_cli.core.codes import SkipReason as SkipReason
 from uploader_cli.core.codes import Transport as Transport
 from uploader_cli.core.codes import WarningCode as WarningCode
-
-if TYPE_CHECKING:
-    from uploader_cli.core.percentiles import Spread
-    from uploader_cli.core.plan import LocalFile
-    from uploader_cli.core.stages import Kind
+from uploader_cli.core.percentiles import Spread
+from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.stages import Kind
 
 INTERNAL = {"internal": True}
 """Field metadata: used by the state, not part of the event stream."""

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from uploader_cli.core import events as ev
+from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.events import ChannelState, PauseReason, Phase, Transport
 from uploader_cli.core.incidents import IncidentLog
 from uploader_cli.core.metrics import Measures
 from uploader_cli.core.rate import Meter, Timeline
+from uploader_cli.core.stages import Analysis, Kind
 from uploader_cli.core.tree import Tree
-
-if TYPE_CHECKING:
-    from uploader_cli.core import events as ev
-    from uploader_cli.core.bottleneck import Bottleneck
-    from uploader_cli.core.stages import Analysis, Kind
 
 HISTORY = 50  # maximum finished files and messages kept for the view
 BRIEF = 1.0  # seconds; a file that ends within is only counted by the view

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import FileError
+from uploader_cli.selection.selection import Selection
+from uploader_cli.selection.walk import Selected
 from uploader_cli.sources.content import sha256_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from uploader_cli.selection.selection import Selection
-    from uploader_cli.selection.walk import Selected
 
 MOST = 10_000  # maximum selected items that have not ended: more than one session, in little memory
 NOTICEABLE = 64 << 20  # minimum bytes of a file whose content check is announced
