@@ -18,12 +18,10 @@ The message says what happened to which file or URL, `hint` how to fix it. `code
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from uploader_cli.core.codes import FailureCode
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class UploaderError(Exception):

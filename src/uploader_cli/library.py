@@ -6,15 +6,17 @@ import asyncio
 import difflib
 import os
 import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, cast
+from typing import Any, BinaryIO, Protocol, Self, cast
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.observer import Observer
+from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.errors import Interrupted, UsageError
-from uploader_cli.result import Progress, Receipts
+from uploader_cli.result import Progress, Receipts, Result
 from uploader_cli.run.commands import stored_run
 from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.interrupts import Interrupts
@@ -25,7 +27,7 @@ from uploader_cli.run.views import open_log
 from uploader_cli.run.watch import watch
 from uploader_cli.settings import OPTIONS, Settings, resolve, user_config_file, working_directory
 from uploader_cli.sources.files import is_url
-from uploader_cli.transfer.journal import Journal
+from uploader_cli.transfer.journal import Journal, RunHandle
 
 
 class Readable(Protocol):
@@ -35,15 +37,7 @@ class Readable(Protocol):
         """Return up to `size` bytes; none at the end."""
 
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from uploader_cli.core.plan import LocalFile
-    from uploader_cli.core.state import ProgressState
-    from uploader_cli.result import Result
-    from uploader_cli.transfer.journal import RunHandle
-
-    Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Readable
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Readable
 
 
 class Uploader:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import Phase
-from uploader_cli.core.observer import Observer
-
-if TYPE_CHECKING:
-    from uploader_cli.core.events import Event, FailureCode, Metrics
-    from uploader_cli.core.incidents import Incident
-    from uploader_cli.core.state import Analysed, ProgressState
+from uploader_cli.core.events import Event, FailureCode, Metrics, Phase
+from uploader_cli.core.incidents import Incident
+from uploader_cli.core.state import Analysed, Observer, ProgressState
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import pytest
 from serving import running_server
 
 from uploader_cli.__main__ import main
-from uploader_cli.core.timeline import MOST, Timeline
+from uploader_cli.core.rate import STEPS, Timeline
 from uploader_cli.render.words import cells
 from uploader_cli.report.html import as_html
 from uploader_cli.report.recorder import Spool
@@ -92,7 +92,7 @@ def test_report_has_the_speed_over_time_and_the_response_times(report: dict[str,
     timeline, histogram = report["timeline"], report["latency_histogram"]
     assert sum(timeline["files"]) == report["counts"]["completed"] == 2
     assert sum(timeline["bytes"]) >= report["bytes"]
-    assert len(timeline["bytes"]) == len(timeline["files"]) <= MOST
+    assert len(timeline["bytes"]) == len(timeline["files"]) <= STEPS
     assert timeline["step"] * (len(timeline["files"]) - 1) <= report["seconds"]
     assert len(histogram["counts"]) == len(histogram["bounds_ms"]) + 1
     assert 0 < sum(histogram["counts"]) <= report["metrics"]["calls"]
@@ -188,7 +188,7 @@ def test_timeline_of_a_long_run_is_bounded() -> None:
 def test_page_of_many_files_is_not_larger(report: dict[str, Any]) -> None:
     """Nor with many failures, warnings and incidents, or a long run."""
     report["warnings"], report["incidents"]["kept"] = report["warnings"] * 1000, report["incidents"]["kept"] * 100
-    report["timeline"] = {"step": 100.0, "bytes": [1 << 40] * MOST, "files": [1000] * MOST}
+    report["timeline"] = {"step": 100.0, "bytes": [1 << 40] * STEPS, "files": [1000] * STEPS}
     few, many = (len(page_of(report, failed)) for failed in (1000, 5000))
     assert few < 250_000
     assert many == pytest.approx(few, rel=0.01)

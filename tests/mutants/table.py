@@ -105,7 +105,7 @@ MUTANTS = (
     ),
     Mutant(
         "a long timeline loses bytes",
-        CORE + "timeline.py",
+        CORE + "rate.py",
         "[sum(counts[at : at + 2])",
         "[counts[at]",
         "cli/test_report_pictures.py",

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelState, Phase, WarningCode
-
-if TYPE_CHECKING:
-    from uploader_cli.core.state import ProgressState
+from uploader_cli.core.state import ProgressState
 
 FEWEST_TIMES, FEWEST_TRIES = 2, 10
 """Minimum measurements before a warning: one slow response is no latency, one failure no rate."""

@@ -7,11 +7,10 @@ are the event stream of `--json`; the others are for the state only. The enums o
 Byte counts are totals since the start of an attempt, never deltas; times are in seconds.
 """
 
-# ruff: noqa: TC001 - re-exported as `ev.Phase` etc.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.codes import ChannelReason as ChannelReason
@@ -24,34 +23,35 @@ from uploader_cli.core.codes import Phase as Phase
 from uploader_cli.core.codes import SkipReason as SkipReason
 from uploader_cli.core.codes import Transport as Transport
 from uploader_cli.core.codes import WarningCode as WarningCode
-
-if TYPE_CHECKING:
-    from uploader_cli.core.percentiles import Spread
-    from uploader_cli.core.plan import LocalFile
-    from uploader_cli.core.stages import Kind
+from uploader_cli.core.percentiles import Spread
+from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.stages import Kind
 
 INTERNAL = {"internal": True}
 """Field metadata: used by the state, not part of the event stream."""
 
 
 class Event:
-    """The base class."""
+    """The base class. `type` is that of a public event in the stream."""
 
     __slots__ = ()
     type: ClassVar[str] = ""
+
+    def __init_subclass__(cls, public: str = "") -> None:
+        """Set the type, also of the second class that `dataclass` makes for the slots."""
+        cls.type = public or cls.type
 
 
 # --- public: the lines of the event stream ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class RunStarted(Event):
+class RunStarted(Event, public="run.started"):
     """The first event. `files` and `bytes` are None while the selection is being walked, `bytes` also if unknown.
 
     `dest` is that of `--dest`.
     """
 
-    type: ClassVar[str] = "run.started"
     server: str
     files: int | None
     bytes: int | None
@@ -62,29 +62,26 @@ class RunStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class SessionCreated(Event):
+class SessionCreated(Event, public="session.created"):
     """The server created a session for `files` files."""
 
-    type: ClassVar[str] = "session.created"
     session: str
     category: str
     files: int
 
 
 @dataclass(frozen=True, slots=True)
-class SessionFinished(Event):
+class SessionFinished(Event, public="session.finished"):
     """An upload session ended, according to its HTTP responses (docs/protocol.md section 3.4)."""
 
-    type: ClassVar[str] = "session.finished"
     session: str
     status: str
 
 
 @dataclass(frozen=True, slots=True)
-class FileStarted(Event):
+class FileStarted(Event, public="file.started"):
     """An attempt at a file begins. `size` is None if unknown; `wire_name` is its name in messages of the server."""
 
-    type: ClassVar[str] = "file.started"
     file: int
     path: str
     size: int | None
@@ -97,10 +94,9 @@ class FileStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class FileProgress(Event):
+class FileProgress(Event, public="file.progress"):
     """The progress of a file: `sent` bytes left this machine, `confirmed` are on the server; rate in bytes/s."""
 
-    type: ClassVar[str] = "file.progress"
     file: int
     attempt: int
     sent: int
@@ -112,10 +108,9 @@ class FileProgress(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class FileRetry(Event):
+class FileRetry(Event, public="file.retry"):
     """An attempt failed; the next one (`attempt`) starts after `delay` seconds."""
 
-    type: ClassVar[str] = "file.retry"
     file: int
     attempt: int
     delay: float
@@ -124,10 +119,9 @@ class FileRetry(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class FileCompleted(Event):
+class FileCompleted(Event, public="file.completed"):
     """The server confirmed the file."""
 
-    type: ClassVar[str] = "file.completed"
     file: int
     path: str
     size: int
@@ -148,10 +142,9 @@ class FileCompleted(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class FileFailed(Event):
+class FileFailed(Event, public="file.failed"):
     """The file is not on the server, or that is unknown (`outcome_unknown`)."""
 
-    type: ClassVar[str] = "file.failed"
     file: int
     path: str
     code: FailureCode
@@ -162,10 +155,9 @@ class FileFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class FileSkipped(Event):
+class FileSkipped(Event, public="file.skipped"):
     """The file was skipped, which is no failure."""
 
-    type: ClassVar[str] = "file.skipped"
     file: int
     path: str
     reason: SkipReason
@@ -179,10 +171,9 @@ class FileSkipped(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class ChannelChanged(Event):
+class ChannelChanged(Event, public="channel.changed"):
     """The realtime channel changed its state; `attempt` counts retries from 1."""
 
-    type: ClassVar[str] = "channel.changed"
     from_: ChannelState
     to: ChannelState
     transport: Transport | None
@@ -192,43 +183,36 @@ class ChannelChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class ServerMessage(Event):
+class ServerMessage(Event, public="server.message"):
     """A text from the server for users."""
 
-    type: ClassVar[str] = "server.message"
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Stage(Event):
+class Stage(Event, public="stage"):
     """The progress of the analysis: a stage, and the percentage (0–100) of the whole analysis."""
 
-    type: ClassVar[str] = "stage"
     name: str
     percent: float
 
 
 @dataclass(frozen=True, slots=True)
-class RunWarning(Event):
+class RunWarning(Event, public="warning"):
     """A problem that is no failure."""
 
-    type: ClassVar[str] = "warning"
     code: WarningCode
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class RunPaused(Event):
+class RunPaused(Event, public="run.paused"):
     """The user paused the run: what is being sent is completed, nothing else begins."""
-
-    type: ClassVar[str] = "run.paused"
 
 
 @dataclass(frozen=True, slots=True)
-class RunResumed(Event):
+class RunResumed(Event, public="run.resumed"):
     """The user ended the pause."""
-
-    type: ClassVar[str] = "run.resumed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,10 +250,9 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
-class RunFinished(Event):
+class RunFinished(Event, public="run.finished"):
     """The last event. `bytes` are the confirmed ones, `rate` their bytes/s, `peak_rss` is in bytes."""
 
-    type: ClassVar[str] = "run.finished"
     ok: bool
     completed: int
     failed: int
@@ -288,10 +271,9 @@ class RunFinished(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class PlanStarted(Event):
+class PlanStarted(Event, public="plan.started"):
     """The first line. `max_files` of a session (None: no limit), `max_file_size` in bytes (None: no limit), `types`."""
 
-    type: ClassVar[str] = "plan.started"
     server: str
     protocol: str
     jobs: int
@@ -302,14 +284,13 @@ class PlanStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class PlanSession(Event):
+class PlanSession(Event, public="plan.session"):
     """A planned session (`session_number` from 1) with the number of its requests; its files follow.
 
     `category` is None at a tus endpoint, which has no sessions: there it is a group of as many files. `first` are the
     names of the first ones on the server.
     """
 
-    type: ClassVar[str] = "plan.session"
     session_number: int
     category: str | None
     files: int
@@ -320,10 +301,9 @@ class PlanSession(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class PlanFile(Event):
+class PlanFile(Event, public="plan.file"):
     """A file that would be sent, with its name on the server."""
 
-    type: ClassVar[str] = "plan.file"
     file: int
     path: str
     size: int
@@ -332,10 +312,9 @@ class PlanFile(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class PlanFinished(Event):
+class PlanFinished(Event, public="plan.finished"):
     """The last line. `exit_code` is that of a run in which everything succeeds; `calls` excludes polls."""
 
-    type: ClassVar[str] = "plan.finished"
     files: int
     bytes: int
     sessions: int
@@ -346,13 +325,12 @@ class PlanFinished(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class CheckFile(Event):
+class CheckFile(Event, public="check.file"):
     """A local file was compared with the server's. `name` is its path below the category.
 
     `stored_size` and `location` are those of the stored file, None if it is missing.
     """
 
-    type: ClassVar[str] = "check.file"
     file: int
     path: str
     size: int
@@ -363,10 +341,9 @@ class CheckFile(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class CheckFinished(Event):
+class CheckFinished(Event, public="check.finished"):
     """The last line of a check: the number of files by result, and the bytes of the compared files."""
 
-    type: ClassVar[str] = "check.finished"
     same: int
     different: int
     missing: int

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from uploader_cli.core.plan import request_length
-from uploader_cli.core.tus import LARGE, parts
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from uploader_cli.core.plan import Limits, LocalFile
-    from uploader_cli.core.tus import Capabilities
+from uploader_cli.core.plan import Limits, LocalFile, request_length
+from uploader_cli.core.tus import LARGE, Capabilities, parts
 
 FIRST_CONTACT = 1  # `GET /health`, or OPTIONS of a tus endpoint: always the first request
 

@@ -6,14 +6,11 @@ There is at most one incident of a kind at a time; further problems are counted 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from uploader_cli.core.events import RunFinished
+from uploader_cli.core.events import RunFinished
 
 MOST = 100
 SOON = 5.0  # seconds within which a wait or a retry may end without a message

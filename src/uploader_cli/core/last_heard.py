@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from uploader_cli.core.events import FileStatus, SessionProgress
+from uploader_cli.core.events import FileStatus, SessionProgress
 
 _ENDS = ("completed", "failed")
 

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from uploader_cli.core.events import Metrics
+from uploader_cli.core.events import CallMade, Metrics, SessionProgress
 from uploader_cli.core.percentiles import Sketch
-
-if TYPE_CHECKING:
-    from uploader_cli.core.events import CallMade, SessionProgress
 
 SAMPLE = 1.0  # seconds per rate sample
 LATENCIES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)

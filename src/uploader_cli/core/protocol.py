@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
 from unicodedata import normalize
 from urllib.parse import quote, unquote
 
 from uploader_cli.core.events import AnalysisMessage, FileStatus, SessionProgress, Transport
 from uploader_cli.core.names import decoded, escaped
-from uploader_cli.core.plan import Limits
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.plan import Limits, LocalFile
 
 JsonObject = dict[str, object]
 UPLOADS = "/uploads/"  # the path of stored files (docs/protocol.md section 1)

@@ -1,8 +1,12 @@
-"""Speed from totals; the time is always an argument."""
+"""Speed from totals, now and over the time of a run; the time is always an argument."""
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, field
+
+STEPS = 300
+"""Maximum steps of a timeline: when a run outlasts them, each two become one that is twice as long."""
 
 
 class Meter:
@@ -42,3 +46,31 @@ class Meter:
     def idle(self, now: float) -> float:
         """Return the seconds since the last update; 0 before the first one."""
         return max(0.0, now - self._latest[0]) if self._latest is not None else 0.0
+
+
+@dataclass(slots=True)
+class Timeline:
+    """The bytes sent and the files completed in each step of time, in bounded memory. `step` is in seconds."""
+
+    step: float = 0.1
+    bytes: list[int] = field(default_factory=list)
+    files: list[int] = field(default_factory=list)
+    _total: tuple[int, int] = (0, 0)
+
+    def update(self, seconds: float, sent: int, completed: int) -> None:
+        """Record the totals at `seconds` after the start."""
+        slot = int(max(0.0, seconds) / self.step)
+        while slot >= STEPS:
+            self.step *= 2
+            slot //= 2
+            self.bytes, self.files = _halved(self.bytes), _halved(self.files)
+        missing = [0] * (slot + 1 - len(self.bytes))
+        self.bytes += missing
+        self.files += missing
+        self.bytes[-1] += sent - self._total[0]
+        self.files[-1] += completed - self._total[1]
+        self._total = (sent, completed)
+
+
+def _halved(counts: list[int]) -> list[int]:
+    return [sum(counts[at : at + 2]) for at in range(0, len(counts), 2)]

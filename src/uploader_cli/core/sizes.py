@@ -6,14 +6,12 @@ or pack. Sizes are in bytes, times in seconds.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from uploader_cli.core.packs import PackOffer
-    from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.packs import PackOffer
+from uploader_cli.core.plan import LocalFile
 
 FIRST_CHUNK = 8 << 20  # first chunks with `auto`
 MOST_CHUNK = 64 << 20  # largest chunk with `auto`

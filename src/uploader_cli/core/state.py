@@ -1,4 +1,4 @@
-"""The state of a run. Only `reducer.reduce` changes it; renderers draw from it.
+"""The state of a run, and the interface of its observers. Only `reducer.reduce` changes it; renderers draw from it.
 
 It is small: only running files and sessions are stored, finished files are counted (plus the last ones, the failures,
 and one byte per file).
@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from uploader_cli.core import events as ev
+from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.events import ChannelState, PauseReason, Phase, Transport
 from uploader_cli.core.incidents import IncidentLog
 from uploader_cli.core.metrics import Measures
-from uploader_cli.core.rate import Meter
-from uploader_cli.core.timeline import Timeline
+from uploader_cli.core.rate import Meter, Timeline
+from uploader_cli.core.stages import Analysis, Kind
 from uploader_cli.core.tree import Tree
-
-if TYPE_CHECKING:
-    from uploader_cli.core import events as ev
-    from uploader_cli.core.bottleneck import Bottleneck
-    from uploader_cli.core.stages import Analysis, Kind
 
 HISTORY = 50  # maximum finished files and messages kept for the view
 BRIEF = 1.0  # seconds; a file that ends within is only counted by the view
@@ -241,3 +237,20 @@ def file_fraction(file: FileState) -> float:
     if not file.size:
         return min(0.99, (file.server_percent or 0.0) / 100)
     return min(0.99, file.sent / file.size)
+
+
+class Observer:
+    """An observer of a run, as a view, a log or a report. Times are of the run clock (monotonic seconds).
+
+    It is called in the loop's thread. The events of a frame arrive before its `refresh`, each with its own time
+    and the state after it.
+    """
+
+    def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:
+        """Process a public event, a `CallMade` or a `FileEnded`."""
+
+    def refresh(self, state: ProgressState, now: float) -> None:
+        """Draw; called about ten times a second, with or without events."""
+
+    def close(self, state: ProgressState, now: float) -> None:
+        """Restore the terminal: the run has ended, possibly with an error."""

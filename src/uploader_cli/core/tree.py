@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from uploader_cli.core.codes import Phase
-
-if TYPE_CHECKING:
-    from uploader_cli.core.events import FileEnded
+from uploader_cli.core.events import FileEnded
 
 LATEST = 20  # maximum ended directories and files kept
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from uploader_cli.core.protocol import NOBODY, as_object, number, text, utf8, whole
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 VERSION = "1.0.0"
 CREATION_WITH_UPLOAD = "creation-with-upload"

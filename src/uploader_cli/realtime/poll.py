@@ -5,15 +5,10 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from uploader_cli.core.events import PollFailed, SessionMissing
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from uploader_cli.core.events import Event, SessionProgress
+from uploader_cli.core.events import Event, PollFailed, SessionMissing, SessionProgress
 
 
 @dataclass(slots=True)

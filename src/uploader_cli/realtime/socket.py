@@ -10,20 +10,16 @@ import contextlib
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import engineio  # type: ignore[import-untyped]
 import socketio  # type: ignore[import-untyped]
 
 from uploader_cli.core.events import CallMade, ChannelReason, Transport
-from uploader_cli.realtime.policy import Dialled, Lost
+from uploader_cli.realtime.policy import Dial, Dialled, Lost
 from uploader_cli.realtime.websocket import WebSocket
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from uploader_cli.realtime.policy import Dial
 
 GOODBYE = 0.25  # seconds that leaving and disconnecting may take; after that the sockets are shut
 GIVE_UP = 10.0  # seconds beyond a try's limit after which its end is not awaited: name resolution can't be interrupted

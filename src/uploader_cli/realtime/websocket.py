@@ -9,16 +9,14 @@ import contextlib
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import websocket
 
 from uploader_cli.core.events import CallMade
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MOST_RECEIVED = 1 << 20  # bytes of one message, with the headers of its frames
 MESSAGE_TIME = 30.0  # seconds from the first byte of a message, which may have many frames, to its last

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Callable
+from typing import TextIO
 
 from uploader_cli.core import events as ev
 from uploader_cli.render.words import clip, plural, safe, size, span, wrap
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 FRAME = 0.1  # seconds between two updates of the count
 

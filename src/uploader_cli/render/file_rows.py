@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from uploader_cli.core.events import FileEnded, Phase
 from uploader_cli.core.state import BRIEF, FileState, ProgressState, file_fraction
+from uploader_cli.core.tree import Directory
 from uploader_cli.render import overview
-from uploader_cli.render.words import RATE_WIDTH, SIZE_WIDTH, bar, clock, elide, pad, plural, rate, safe, size, span
-
-if TYPE_CHECKING:
-    from uploader_cli.core.tree import Directory
-    from uploader_cli.render.words import Row, Span
+from uploader_cli.render.words import (
+    RATE_WIDTH,
+    SIZE_WIDTH,
+    Row,
+    Span,
+    bar,
+    clock,
+    elide,
+    pad,
+    plural,
+    rate,
+    safe,
+    size,
+    span,
+)
 
 SENDING, PROCESSING = "cyan", "magenta"
 MARKS = {

@@ -8,18 +8,14 @@ reuses it. Files that end within a second are only counted.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from itertools import zip_longest
-from typing import TYPE_CHECKING
 
 from uploader_cli.core.events import ChannelState, Phase, WarningCode
 from uploader_cli.core.state import BRIEF, FileState, ProgressState
 from uploader_cli.render import overview, stages
 from uploader_cli.render.file_rows import MARKS, ONE_ROW, SENDING, finished, rows_each, running, trouble
 from uploader_cli.render.words import RATE_WIDTH, Row, bar, clock, elide, fit, plural, rate, safe, width_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 FAILURES, FINISHED, MESSAGES = 3, 6, 5
 """Maximum rows for the newest failures and for what ended last; and for messages beside them in a wide terminal."""

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Mapping
+from typing import TextIO
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.observer import Observer
+from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.render.words import safe
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from uploader_cli.core.state import ProgressState
 
 MOST = 10  # GitHub shows ten errors of a step
 ENDS = (ev.WarningCode.RUN_ENDED, ev.WarningCode.DEADLINE)  # warnings that are annotated: they end the run

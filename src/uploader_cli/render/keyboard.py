@@ -11,10 +11,8 @@ import signal
 import sys
 import threading
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from types import FrameType
+from types import FrameType
+from typing import IO, Any
 
 _LOCAL, _CONTROL = 3, 6  # indexes in the result of `tcgetattr`: local modes, control characters
 _SEQUENCE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|[^\[O])", re.DOTALL)

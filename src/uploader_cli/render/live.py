@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import IO, TYPE_CHECKING, Literal, TextIO
+from collections.abc import Callable, Mapping
+from typing import IO, Literal, TextIO
 
 from rich.color import ColorSystem
 from rich.console import Console
 from rich.style import Style
 
-from uploader_cli.core.observer import Observer
+from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.render import overview
 from uploader_cli.render.frame import Frame
 from uploader_cli.render.keyboard import Keyboard
 from uploader_cli.render.words import Row, Span, fit, width_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from uploader_cli.core.state import ProgressState
 
 _SPACING = 0.1
 _SOON = 0.5  # seconds until the first frame on the alternate screen

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.names import escaped, rfc3339
-from uploader_cli.core.observer import Observer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from uploader_cli.core.state import ProgressState
+from uploader_cli.core.state import Observer, ProgressState
 
 LEVELS = ("debug", "info", "warning", "error")  # from the lowest to the highest
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from json.encoder import encode_basestring
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.names import inert, portable, rfc3339
-from uploader_cli.core.observer import Observer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from uploader_cli.core.state import ProgressState
+from uploader_cli.core.state import Observer, ProgressState
 
 VERSION = 1
 _SPACING = 0.34

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.observer import Observer
+from uploader_cli.core.stages import Analysis
+from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.render import overview, stages
 from uploader_cli.render.words import clock, plural, rate, safe, size, span
-
-if TYPE_CHECKING:
-    from uploader_cli.core.stages import Analysis
-    from uploader_cli.core.state import ProgressState
 
 FEW = 20  # maximum number of files with a line each
 _SLOWEST = 60.0

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Callable
+from typing import TextIO
 
 from uploader_cli.core import events as ev
 from uploader_cli.render.words import cells, clip, elide, pad, plural, safe, size, wrap
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ROWS = 30  # maximum sessions with a row and failing files listed, unless verbose
 NAMES = 3  # maximum file names listed per reason

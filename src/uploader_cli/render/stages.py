@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from uploader_cli.core.events import Stage
 from uploader_cli.core.stages import STAGES, Analysis, Kind
 from uploader_cli.render.words import Row, clock, elide, safe, width_of
-
-if TYPE_CHECKING:
-    from uploader_cli.core.events import Stage
 
 _LOG = 4  # maximum messages shown; their rows are reserved from the start
 

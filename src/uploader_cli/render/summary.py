@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.events import FailureCode, FileFailed, Phase, RunFinished, SkipReason, WarningCode
+from uploader_cli.core.state import ProgressState, SessionState
 from uploader_cli.exit_status import MEANINGS
 from uploader_cli.render import overview
 from uploader_cli.render.plain import FAILURES
 from uploader_cli.render.words import cells, plural, rate, safe, size, span, wrap
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from uploader_cli.core.state import ProgressState, SessionState
 
 MOST = 10  # maximum failed files, warnings, watched sessions and others listed
 FEW = 3  # maximum stored files of a run that lists them with their URLs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
 from itertools import pairwise
@@ -11,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uploader_cli.render.words import clock, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from uploader_cli.report.recorder import Row
+    from uploader_cli.report.recorder import Row  # loads sqlite3, which Markdown for checks does not need
 
 SLOWEST, EXAMPLES = 20, 5  # maximum slowest files, and failed files with one cause, that are listed
 POINTS, LEAST_POINTS = 100, 10  # points of a curve

@@ -10,18 +10,15 @@ import base64
 import csv
 import json
 import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uploader_cli.core.names import inert, json_line
 from uploader_cli.render.words import safe
 from uploader_cli.report.document import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
-
-    from uploader_cli.report.recorder import Row, Spool
+from uploader_cli.report.recorder import Row, Spool
 
 COLUMNS: tuple[str, ...] = ("file", "path", "path_b64", "relative_path", "outcome", "size", "bytes", "session")
 COLUMNS += ("attempts", "seconds", "server_id", "location", "checksum", "verified", "code", "message", "retryable")

@@ -6,20 +6,17 @@ stretched to the width of the page; their labels are HTML, so that they keep the
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uploader_cli.exit_status import MEANINGS
 from uploader_cli.render.words import clip, plural, rate, safe, size, span
 from uploader_cli.report import figures as fig
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from uploader_cli.report.recorder import Row, Spool
+from uploader_cli.report.recorder import Row, Spool
 
 LONGEST, MOST_NOTES = 300, 30  # maximum characters of a text, and rows of incidents and of warnings
 WIDE, HIGH = 1000, 100  # units of a plot, which is stretched to its place

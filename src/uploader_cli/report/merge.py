@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uploader_cli.core.events import FailureCode
 from uploader_cli.exit_status import Exit, of_failure, worst
 from uploader_cli.report.document import FORMAT, VERSION, word
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from uploader_cli.report.read import Report
-    from uploader_cli.report.recorder import Row, Spool
+from uploader_cli.report.read import Report
+from uploader_cli.report.recorder import Row, Spool
 
 _OUTCOMES = ("completed", "failed", "skipped", "cancelled")
 NAMED = 20  # maximum files in several shards listed

@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.metrics import LATENCIES
 from uploader_cli.core.names import escaped
-from uploader_cli.core.observer import Observer
+from uploader_cli.core.percentiles import Sketch
+from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.exit_status import Exit
 from uploader_cli.report import output_file
+from uploader_cli.report.document import RunFacts
 from uploader_cli.report.recorder import Notices
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
-
-    from uploader_cli.core.percentiles import Sketch
-    from uploader_cli.core.state import ProgressState
-    from uploader_cli.report.document import RunFacts
 
 INTERVAL = 5.0  # seconds between two writes during a run
 PREFIX = "uploader_run_"

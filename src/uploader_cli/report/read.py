@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from pathlib import Path
+from typing import Any, TextIO
 
 from uploader_cli.core.events import Phase
 from uploader_cli.errors import UsageError
 from uploader_cli.report.document import FORMAT, VERSION
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from uploader_cli.report.recorder import Row
+from uploader_cli.report.recorder import Row
 
 _BLOCK = 1 << 20
 _LONGEST = 64 << 20  # maximum characters of one value

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from uploader_cli.core.events import Event, FileEnded
-from uploader_cli.core.observer import Observer
+from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.report.document import RunFacts, report_head, row_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from uploader_cli.core.state import ProgressState
 
 Row: TypeAlias = dict[str, Any]  # a file as in the JSON report, see `report.document.row_of`
 

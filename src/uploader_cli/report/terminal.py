@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uploader_cli.exit_status import MEANINGS
 from uploader_cli.render.words import SIZE_WIDTH, Row, bar, cells, clip, fit, pad, plural, rate, safe, size, span
 from uploader_cli.report import figures as fig
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 NARROW = 60  # columns below which details are omitted
 SLOWEST, CAUSES, INCIDENTS = 10, 12, 5  # maximum rows of each table

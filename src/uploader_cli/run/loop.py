@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uploader_cli.core import events as ev
 from uploader_cli.core.alarms import Alarms
 from uploader_cli.core.reducer import reduce
-from uploader_cli.core.state import ProgressState
+from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.errors import UploaderError
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings import mask
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from uploader_cli.core.events import Event
-    from uploader_cli.core.observer import Observer
     from uploader_cli.settings import Settings
 
 FRAME = 0.1

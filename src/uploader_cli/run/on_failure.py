@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.events import FileEnded, Phase
 from uploader_cli.core.incidents import needs_person
-from uploader_cli.core.observer import Observer
+from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.report.document import report_head, row_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from uploader_cli.core.events import Event
-    from uploader_cli.core.state import ProgressState
     from uploader_cli.report.document import RunFacts
 
 LIMIT = 60.0

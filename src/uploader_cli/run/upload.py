@@ -13,7 +13,7 @@ from uploader_cli import errors, exit_status
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import Limits, LocalFile, Shard, of_upload
 from uploader_cli.core.sizes import ChunkSize
-from uploader_cli.core.state import SERVER_TERMINAL
+from uploader_cli.core.state import SERVER_TERMINAL, Observer, ProgressState
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural
 from uploader_cli.run import analysis, from_file, known_servers, reports
@@ -33,8 +33,6 @@ from uploader_cli.transfer.scheduler import Scheduler
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from uploader_cli.core.observer import Observer
-    from uploader_cli.core.state import ProgressState
     from uploader_cli.fleet.driver import Driver
     from uploader_cli.report.recorder import Notices, Output
     from uploader_cli.run.interrupts import Interrupts

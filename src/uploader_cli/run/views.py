@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from uploader_cli.core.observer import Observer
+from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.errors import UsageError
 from uploader_cli.render import choose, github, use_color, use_links
 from uploader_cli.render.words import safe
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from uploader_cli.core.state import ProgressState
     from uploader_cli.render.logfile import LogFile
     from uploader_cli.settings import Settings
 

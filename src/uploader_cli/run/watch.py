@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors, exit_status
 from uploader_cli.core import events as ev
-from uploader_cli.core.state import SERVER_TERMINAL
+from uploader_cli.core.state import SERVER_TERMINAL, Observer, ProgressState, SessionState
 from uploader_cli.exit_status import Exit
 from uploader_cli.run.connections import Connections, caution
 from uploader_cli.run.interrupts import interruptible
@@ -22,8 +22,6 @@ from uploader_cli.run.views import observers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from uploader_cli.core.observer import Observer
-    from uploader_cli.core.state import ProgressState, SessionState
     from uploader_cli.run.interrupts import Interrupts
     from uploader_cli.settings import Settings
 

@@ -7,24 +7,18 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
 from uploader_cli.core.plan import LocalFile, of_upload
 from uploader_cli.errors import UsageError
+from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format, parse
-from uploader_cli.selection.walk import HIDDEN_CONTENT, SeenNames, has_hidden_content
-from uploader_cli.sources.files import absolute, is_url, status
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
-
-    from uploader_cli.selection.filters import Filters
-    from uploader_cli.selection.walk import Selected, Step
-    from uploader_cli.sources.files import Status
+from uploader_cli.selection.walk import HIDDEN_CONTENT, SeenNames, Selected, Step, has_hidden_content
+from uploader_cli.sources.files import Status, absolute, is_url, status
 
 NAMED = 20  # maximum bad lines reported one by one
 SHOWN = 200  # maximum characters of a path in a message

@@ -12,18 +12,16 @@ import json
 import os
 import re
 from collections import deque
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import partial
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from uploader_cli.core.events import FailureCode, FileEnded
 from uploader_cli.core.tus import usable
 from uploader_cli.errors import UsageError
 from uploader_cli.sources.files import base_name, is_url
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
 LONGEST = 1 << 20  # maximum bytes of a line
 CATEGORIES = ("personal", "scenic")  # the server's categories (docs/protocol.md section 1)

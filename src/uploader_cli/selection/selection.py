@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from uploader_cli.core.events import FileFailed
 from uploader_cli.core.names import raw_bytes
-from uploader_cli.core.plan import LocalFile
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from uploader_cli.core.plan import Shard
-    from uploader_cli.selection.walk import Selected, Step
+from uploader_cli.core.plan import LocalFile, Shard
+from uploader_cli.selection.walk import Selected, Step
 
 AHEAD = 1000  # maximum steps taken before anything is sent; a selection that ends within them is completely known
 AHEAD_SECONDS = 1.0  # maximum seconds for these steps, for a slow file system

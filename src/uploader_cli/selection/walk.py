@@ -10,21 +10,16 @@ import errno
 import os
 import sqlite3
 import stat
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import count, pairwise
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
 from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.selection.filters import IGNORE_FILE, BadIgnoreFile, Ignores
+from uploader_cli.selection.filters import IGNORE_FILE, BadIgnoreFile, Filters, Ignores
 from uploader_cli.sources import files as sources
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from uploader_cli.selection.filters import Filters
 
 AT_ONCE = 20_000  # maximum names of a directory sorted in memory; a larger one is read several times
 HIDDEN_CONTENT = "has content although its size is 0: copy it to a regular file first"

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
+from uploader_cli.core.events import FailureCode
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.sources.files import open_file, status_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from uploader_cli.selection.selection import Selection
-    from uploader_cli.selection.walk import Selected
+from uploader_cli.errors import FileError
+from uploader_cli.selection.selection import Selection
+from uploader_cli.selection.walk import Selected
+from uploader_cli.sources.content import sha256_of
 
 MOST = 10_000  # maximum selected items that have not ended: more than one session, in little memory
 NOTICEABLE = 64 << 20  # minimum bytes of a file whose content check is announced
-PIECE = 1 << 20  # bytes per read of a content check
 _JOIN = 0.5  # seconds that `close` waits for the walk, since a file system may hang
 
 
@@ -157,23 +153,19 @@ def differs(file: LocalFile, check: Callable[[], None] = lambda: None) -> ev.Fil
     """
     if file.sha256 is None:
         return None
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(PIECE))
     try:
-        with open_file(file.path) as source:
-            while count := source.readinto(buffer):  # type: ignore[attr-defined]  # an unbuffered file has it
-                check()
-                digest.update(buffer[:count])
-            info = status_of(source)
-    except FileNotFoundError:
-        code, problem = ev.FailureCode.VANISHED, "the file no longer exists"
-    except OSError as error:
-        code, problem = ev.FailureCode.UNREADABLE, f"can't be read: {error.strerror}"
+        found = sha256_of(file, check)
+    except FileError as error:
+        code = FailureCode.MISMATCH if error.code is FailureCode.CHANGED else error.code
+        problem = _PROBLEMS.get(error.code) or str(error).removeprefix(f"{file.path} ")
     else:
-        code = ev.FailureCode.MISMATCH
-        if (info.st_size, info.st_mtime_ns) != (file.size, file.mtime_ns):
-            problem = "modified while it was checked; not sent"
-        elif digest.hexdigest() != file.sha256:
-            problem = f"the SHA-256 is {digest.hexdigest()}, not {file.sha256} as listed; not sent"
-        else:
+        if found == file.sha256:
             return None
+        code, problem = FailureCode.MISMATCH, f"the SHA-256 is {found}, not {file.sha256} as listed; not sent"
     return ev.FileFailed(file.file, file.path, code, problem, retryable=False, local=file)
+
+
+_PROBLEMS = {
+    FailureCode.VANISHED: "the file no longer exists",
+    FailureCode.CHANGED: "modified while it was checked; not sent",
+}

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
-from uploader_cli.sources.content import hash_range, ignore_read
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from uploader_cli.core.plan import LocalFile
-    from uploader_cli.sources.content import OnRead
+from uploader_cli.core.plan import LocalFile
+from uploader_cli.sources.content import OnRead, hash_range, ignore_read
 
 IN_MEMORY = 16 << 20  # most bytes of a chunk kept in memory after hashing; a larger one is read again
 MEMORY = 40 << 20  # most bytes of all such chunks of a run

@@ -15,20 +15,17 @@ import stat
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, BinaryIO, NoReturn, cast
+from typing import IO, BinaryIO, NoReturn, cast
 
 from uploader_cli.core.codes import FailureCode
+from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import FileError, UsageError
 from uploader_cli.sources.files import Status, is_url, open_file, status, status_of
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from uploader_cli.core.plan import LocalFile
-
-    OnRead = Callable[[LocalFile, int, memoryview], None]
-    """Gets the bytes of a file that were read from a position on."""
+OnRead = Callable[[LocalFile, int, memoryview], None]
+"""Gets the bytes of a file that were read from a position on."""
 
 PIECE = 1 << 20  # most bytes of one read
 TICK = 0.1  # seconds between two checks for a stop

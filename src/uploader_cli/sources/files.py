@@ -12,18 +12,16 @@ import io
 import os
 import re
 import stat
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from operator import itemgetter
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from uploader_cli import extras
 from uploader_cli.errors import UploaderError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 BLOCK = 4 << 20  # bytes of one request for a range
 _SECOND = 1_000_000_000  # nanoseconds, which hold a digest of the ETag

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from uploader_cli.core.events import RunFinished
-    from uploader_cli.core.observer import Observer
+    from uploader_cli.core.state import Observer
 
 DEADLINE = 60.0
 UNKNOWN = "00000000-0000-4000-8000-000000000000"

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from uploader_cli.core import events as ev
 from uploader_cli.core.alarms import Alarms
 from uploader_cli.core.reducer import reduce
-from uploader_cli.core.state import ProgressState
-
-if TYPE_CHECKING:
-    from uploader_cli.core.observer import Observer
+from uploader_cli.core.state import Observer, ProgressState
 
 MIB = 1 << 20
 SESSION = "2ba25c4c-a0ea-4983-89fc-cf63711e7de2"

@@ -16,7 +16,7 @@ from uploader_cli.render.summary import summary
 from uploader_cli.render.words import width_of
 
 if TYPE_CHECKING:
-    from uploader_cli.core.observer import Observer
+    from uploader_cli.core.state import Observer
 
 
 class Run(Script):

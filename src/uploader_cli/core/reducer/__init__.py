@@ -6,13 +6,9 @@ it was stale, a duplicate or a step backwards.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from uploader_cli.core.events import Event
 from uploader_cli.core.reducer import files, run, sessions
-
-if TYPE_CHECKING:
-    from uploader_cli.core.events import Event
-    from uploader_cli.core.state import ProgressState
+from uploader_cli.core.state import ProgressState
 
 _HANDLERS = {**run.HANDLERS, **files.HANDLERS, **sessions.HANDLERS}
 

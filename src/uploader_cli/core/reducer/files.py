@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Phase
 from uploader_cli.core.incidents import Ending, IncidentKind
+from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import renamed
-from uploader_cli.core.reducer.run import recovered
-from uploader_cli.core.state import BRIEF, MOST_KEPT, FileState
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from uploader_cli.core.plan import LocalFile
-    from uploader_cli.core.reducer.run import Handlers
-    from uploader_cli.core.state import ProgressState
+from uploader_cli.core.reducer.run import Handlers, recovered
+from uploader_cli.core.state import BRIEF, MOST_KEPT, FileState, ProgressState
 
 
 def _file_started(state: ProgressState, event: ev.FileStarted, now: float) -> list[ev.Event]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelState, PauseReason, WarningCode
 from uploader_cli.core.incidents import Ending, IncidentKind
 from uploader_cli.core.stages import Analysis
-from uploader_cli.core.state import MOST_KEPT, Analysed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from uploader_cli.core.state import ProgressState
+from uploader_cli.core.state import MOST_KEPT, Analysed, ProgressState
 
 Handlers: TypeAlias = "dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Event] | None]]"
 _ALARMS = {

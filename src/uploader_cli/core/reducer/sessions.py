@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Phase, Transport
 from uploader_cli.core.incidents import IncidentKind
 from uploader_cli.core.reducer.files import completed, failed, progress_of
-from uploader_cli.core.reducer.run import clamped, recovered
-from uploader_cli.core.state import SERVER_TERMINAL, FileState, SessionState
-
-if TYPE_CHECKING:
-    from uploader_cli.core.reducer.run import Handlers
-    from uploader_cli.core.state import ProgressState
+from uploader_cli.core.reducer.run import Handlers, clamped, recovered
+from uploader_cli.core.state import SERVER_TERMINAL, FileState, ProgressState, SessionState
 
 
 def _session_created(state: ProgressState, event: ev.SessionCreated, now: float) -> list[ev.Event]:
