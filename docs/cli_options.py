@@ -43,7 +43,7 @@ def _section(name: str, command: Any, text: str) -> str:
         f"`{param.opts[0]}`" for section in FLAGS for param in options if param not in own and _in(param, section)
     ]
     if own:
-        lines = [f"| {_flag(param)} | {_default(param)} | {rows.get(param.opts[0], param.help)} |" for param in own]
+        lines = [f"| {_flag(param)} | {_default(param)} | {_description(param, rows)} |" for param in own]
         text = _replaced(text, r"\| option \| default .*?\n(?=\n|\Z)", _table("option | default | what it does", lines))
     return (
         _replaced(text, r"As in `upload`: .*?\.\n", _filled(f"As in `upload`: {', '.join(shared)}."))
@@ -59,10 +59,15 @@ def _upload(options: list[Any], rows: dict[str, str]) -> str:
         for param in (param for param in options if _in(param, section)):
             option = OPTIONS.get(param.name)
             cells = _flag(param), f"`{option.variable}`" if option else "", _default(param) if option else ""
-            lines.append(f"| {' | '.join(cells)} | {rows.get(param.opts[0], param.help)} |")
+            lines.append(f"| {' | '.join(cells)} | {_description(param, rows)} |")
         head = f"**{section}**\n\n" if section != "Options" else ""
         tables.append(head + _table("option | environment | default | what it does", lines))
     return "\n".join(tables)
+
+
+def _description(param: Any, rows: dict[str, str]) -> str:
+    """Return the text of the page, for a new option its help text without environment variable and default."""
+    return rows.get(param.opts[0]) or str(param.help).partition(" [")[0]
 
 
 def _in(param: Any, section: str) -> bool:

@@ -25,7 +25,8 @@ from uploader_cli.run.state import writable_state
 from uploader_cli.run.upload import begin, execute, prepare
 from uploader_cli.run.views import open_log
 from uploader_cli.run.watch import watch
-from uploader_cli.settings import OPTIONS, Settings, resolve, user_config_file, working_directory
+from uploader_cli.settings import OPTIONS, Invalid, Option, Settings, resolve, user_config_file, working_directory
+from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, ReportFile
 from uploader_cli.sources.files import is_url
 from uploader_cli.transfer.journal import Journal, RunHandle
 
@@ -92,6 +93,8 @@ class Uploader:
         run in order; it can be resumed. Raises `UsageError` for a missing path or an empty selection.
         """
         settings, given = self.settings, None
+        if settings.dry_run:
+            raise UsageError("the library has no dry run", hint="use the command: uploader upload --dry-run")
         if hasattr(paths, "read") and not isinstance(paths, os.PathLike):
             settings, given = file_of(settings, cast("BinaryIO", paths), "a file object")
             names = [given.path]
@@ -261,14 +264,48 @@ def _settings(settings: Settings | None, options: dict[str, object]) -> Settings
             near = difflib.get_close_matches(name, OPTIONS, 1)
             hint = f"did you mean {near[0]}?" if near else "options are the fields of uploader_cli.Settings"
             raise UsageError(f"there is no option {name!r}", hint=hint)
+    given = {name: _plain(name, value) for name, value in options.items() if value is not None}
     if settings is None:
-        return resolve(options, env=os.environ, cwd=working_directory(), user_config=user_config_file())
-    given = {name: value for name, value in options.items() if value is not None}
+        return resolve(given, env=os.environ, cwd=working_directory(), user_config=user_config_file())
+    settings = _parsed(settings)
     new = resolve({"server": "localhost", **given}, env={}, cwd=working_directory(), user_config=None)
     changes: dict[str, Any] = {name: getattr(new, name) for name in given}
     if "server" in changes and "tus_endpoint" not in changes and settings.tus_endpoint:
         changes |= {"tus_endpoint": None, "protocol": "auto"}  # an endpoint had made it tus
     return replace(settings, **changes)
+
+
+def _plain(name: str, value: object) -> object:
+    """Return paths as text, and the value of an option that may be repeated as a list."""
+    if not OPTIONS[name].many:
+        return os.fspath(value) if isinstance(value, os.PathLike) else value
+    values = value if isinstance(value, list | tuple) else [value]
+    return [os.fspath(item) if isinstance(item, os.PathLike) else item for item in values]
+
+
+def _parsed(settings: Settings) -> Settings:
+    """Return the settings of a caller with parsed values. Raises `UsageError` for a wrong one."""
+    if not isinstance(settings, Settings):
+        raise UsageError(f"settings must be an instance of Settings, not {settings!r}")
+    if settings.sources:  # `resolve` has parsed them
+        return settings
+    changes: dict[str, Any] = {}
+    for name, option in OPTIONS.items():
+        value: Any = _plain(name, getattr(settings, name))
+        if value == ([*option.default] if option.many else option.default):
+            continue
+        try:
+            changes[name] = tuple(_parse(option, item) for item in value) if option.many else _parse(option, value)
+        except Invalid as error:
+            raise UsageError(f"{option.flag}: {error}", hint=error.hint) from None
+    return replace(settings, **changes)
+
+
+def _parse(option: Option, value: object) -> object:
+    return value if isinstance(value, _PARSED) else option.parse(value)
+
+
+_PARSED = (ChunkRule, Header, Metadata, Moment, ReportFile)
 
 
 @dataclass(slots=True)

@@ -79,13 +79,31 @@ def test_wrong_option_raises_usage_error(
         (["."], {"on_event": 1}, "on_event must be callable, not 1"),
         (["."], {"on_progress": "print"}, "on_progress must be callable, not 'print'"),
         (["."], {"token": 5}, "--token: must be text"),
+        (["."], {"settings": "http://127.0.0.1:1"}, "settings must be an instance of Settings"),
+        (["."], {"settings": Settings(server="ftp://x")}, "--server: "),
+        (["."], {"settings": Settings(jobs="many")}, "--jobs: must be auto or a whole number"),
+        (["."], {"settings": Settings(jobs=None)}, "--jobs: must be auto or a whole number"),
+        (["."], {"include": 5}, "--include: must be text, not 5"),
+        (["."], {"dry_run": True}, "the library has no dry run"),
     ],
 )
 def test_wrong_argument_raises_usage_error(paths: Any, options: dict[str, Any], said: str) -> None:
+    options = {"settings": Settings(server="http://127.0.0.1:1"), **options}
     with pytest.raises(UsageError, match=re.escape(said)):
-        upload(paths, server="http://127.0.0.1:1", **options)
+        upload(paths, **options)
     with pytest.raises(UsageError, match=re.escape(said)):
-        asyncio.run(upload_async(paths, server="http://127.0.0.1:1", **options))
+        asyncio.run(upload_async(paths, **options))
+
+
+def test_settings_and_options_take_text_paths_and_single_values(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    files = make_files(**{"a.mp4": 10, "b.mov": 10})
+    given: dict[str, Any] = {"include": "*.mp4", "report": tmp_path / "run.json", "limit_rate": "10M"}
+    for how in ({"server": server.url, **given}, {"settings": Settings(server=server.url, **given)}):
+        result = upload(files, **how)
+        assert [receipt.path[-5:] for receipt in result.receipts] == ["a.mp4"]
+        (tmp_path / "run.json").unlink()
 
 
 def test_callbacks_get_events_and_totals(server: EmbeddedServer, make_files: Callable[..., Path]) -> None:
