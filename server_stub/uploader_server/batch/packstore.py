@@ -10,14 +10,18 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import sqlite3
 import stat
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from uploader_server.batch.packbody import Entry
+from uploader_server.batch.packbody import Entry, Manifest
+from uploader_server.config import Limits
+from uploader_server.faults import Faults
 from uploader_server.storage.paths import (
     BAD_NAME,
     NameTakenError,
@@ -28,16 +32,8 @@ from uploader_server.storage.paths import (
     leads_out,
     safe_parts,
 )
+from uploader_server.storage.store import Store
 from uploader_server.wire import TAKEN, extension
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Sequence
-
-    from uploader_server.batch.packbody import Manifest
-    from uploader_server.config import Limits
-    from uploader_server.faults import Faults
-    from uploader_server.storage.store import Store
 
 _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
 _FILE = "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0.0, ?, ?, ?, ?, ?)"

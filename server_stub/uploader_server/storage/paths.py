@@ -5,12 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
+from collections.abc import Iterator
+from pathlib import Path
 
 BAD_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 """Errors for names that the file system doesn't support."""

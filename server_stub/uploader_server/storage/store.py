@@ -16,9 +16,9 @@ import tempfile
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from uploader_server.config import StartupError
 from uploader_server.session import ENDED
@@ -35,9 +35,6 @@ from uploader_server.storage.paths import (
 )
 from uploader_server.storage.reading import Digests, Reading
 from uploader_server.wire import CATEGORIES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 ANONYMOUS = "tus"  # the category of uploads without a session
 
