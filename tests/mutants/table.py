@@ -624,8 +624,8 @@ MUTANTS = (
     # Names that are taken
     Mutant(
         "a pack renames a file that must fail",
-        SERVER + "batch/packstore.py",
-        "if not self._may_rename:",
+        SERVER + "storage/paths.py",
+        "if not rename:",
         "if False:",
         "cli/test_upload_if_exists.py",
     ),

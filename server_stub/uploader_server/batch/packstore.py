@@ -26,10 +26,9 @@ from uploader_server.storage.paths import (
     BAD_NAME,
     NameTakenError,
     UnsafePathError,
-    candidates,
     check_inside,
-    claim,
     leads_out,
+    link,
     safe_parts,
 )
 from uploader_server.storage.store import Store
@@ -172,21 +171,18 @@ class Unpacking:
 
         Raises FileExistsError for a directory, NameTakenError instead of a second name if that is not allowed.
         """
-        for candidate in candidates(Path(target)):
-            try:
-                claim(Path(temporary), candidate)
-            except FileExistsError:
-                there = candidate.stat()
-                if stat.S_ISDIR(there.st_mode):
-                    raise
-                equal = stat.S_ISREG(there.st_mode) and there.st_size == len(data)
-                if not equal or leads_out(candidate, self._base) or candidate.read_bytes() != data:
-                    if not self._may_rename:
-                        raise NameTakenError from None
-                    continue
-                file.existing, file.changed = True, there.st_mtime_ns
-            return self._store.below(candidate)
-        raise AssertionError("candidates() never ends")
+
+        def equal(there: Path) -> bool:
+            status = there.stat()
+            if stat.S_ISDIR(status.st_mode):
+                raise FileExistsError
+            same = stat.S_ISREG(status.st_mode) and status.st_size == len(data)
+            file.existing = same and not leads_out(there, self._base) and there.read_bytes() == data
+            if file.existing:
+                file.changed = status.st_mtime_ns
+            return file.existing
+
+        return self._store.below(link(Path(temporary), Path(target), equal, rename=self._may_rename))
 
 
 class KnownPack(NamedTuple):
