@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from patience import PATIENCE
 
-from uploader_server import sweeping
+from uploader_server import bundled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -27,7 +27,7 @@ class ServerClock:
         """Replace the clock and the sweep in all modules of the server."""
         self.ahead = 0.0
         self._sweeps: Counter[str] = Counter()
-        self._real_sweep = sweeping.sweep
+        self._real_sweep = bundled.sweep
         for module in [module for name, module in sys.modules.items() if name.startswith("uploader_server.")]:
             if getattr(module, "time", None) is time:
                 monkeypatch.setattr(module, "time", self)

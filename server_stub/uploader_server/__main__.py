@@ -7,16 +7,14 @@ import dataclasses
 import logging
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from uploader_server.config import ServerConfig, StartupError
 from uploader_server.faults.rules import parse_rule
 from uploader_server.faults.table import listing
 from uploader_server.http.auth import issue_token
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 PROG = "python -m uploader_server"
 

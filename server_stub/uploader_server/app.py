@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.routing import Router as RestRouter
+from starlette.types import Receive, Scope, Send
 
 from uploader_server.analysis.analyses import Analyses
 from uploader_server.analysis.routes import AnalysisCalls
@@ -17,16 +20,14 @@ from uploader_server.batch.lookup import Lookup
 from uploader_server.bundled import Bundled
 from uploader_server.config import ServerConfig, StartupError
 from uploader_server.faults import Faults
-from uploader_server.faults.control import PATH as CONTROL_PATH
-from uploader_server.faults.control import FaultControl
 from uploader_server.faults.rules import RuleError
-from uploader_server.faults.wrapper import FaultyApp, FaultyEvents
-from uploader_server.http.accesslog import AccessLog
+from uploader_server.faults.wrapper import FaultyApp, FaultyEvents, control_route
 from uploader_server.http.connections import cut, most_connections
 from uploader_server.http.errors import Json
-from uploader_server.http.middleware import RequestTracker, Router
+from uploader_server.http.middleware import Router
 from uploader_server.http.proxies import Proxies
 from uploader_server.http.routes import Rest
+from uploader_server.http.tracking import AccessLog, LoggedRequest, RequestTracker
 from uploader_server.metrics import CONTENT_TYPE, Metrics
 from uploader_server.openapi.document import document
 from uploader_server.realtime.rooms import Realtime
@@ -36,14 +37,6 @@ from uploader_server.tus.headers import described
 from uploader_server.tus.routes import Tus
 from uploader_server.ui.page import page_routes
 from uploader_server.wire import timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
-
-    from uploader_server.http.accesslog import LoggedRequest
 
 
 @dataclass
@@ -74,10 +67,8 @@ class UploadApp:
         self._rest = RestRouter(routes, lifespan=self._lifespan)
         router = Router(config, self._rest, state.realtime)
         control = router if config.fault_control else None
-        self.application: Any = FaultyApp(router, state.faults, control) if faulty else router
-        """The layers below the request tracker."""
         self.tracker = RequestTracker(
-            self.application,
+            FaultyApp(router, state.faults, control) if faulty else router,
             self._keep,
             Proxies(config.behind_proxy),
             limit=min(config.max_per_address, most_connections() * 3 // 4),
@@ -95,7 +86,7 @@ class UploadApp:
         state, backend = self.state, self.state.backend
         routes = AnalysisCalls(state.config, state.store, state.analyses).routes()
         if state.config.fault_control:
-            routes.append(Route(CONTROL_PATH, FaultControl(state.faults), include_in_schema=False))
+            routes.append(control_route(state.faults))
         if isinstance(backend, Bundled):
             routes += [Route("/metrics", self._metrics), Route("/openapi.json", self._openapi)]
             if state.config.ui:
@@ -127,7 +118,7 @@ class UploadApp:
             yield
         finally:
             self.stop()
-            await self.state.realtime.close()
+            await self.state.realtime.server.shutdown()
 
     async def _metrics(self, _: Request) -> Response:
         return Response(self.state.metrics.text(), headers={"content-type": CONTENT_TYPE})

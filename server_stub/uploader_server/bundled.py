@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+from starlette.requests import Request
 
 from uploader_server.batch.intake import receive_batch
 from uploader_server.batch.packs import Packs
 from uploader_server.http.errors import ApiError
+from uploader_server.session import Session
 from uploader_server.sessions import Sessions, ending
-from uploader_server.sweeping import logged, sweep
-from uploader_server.tus import finish
+from uploader_server.tus.finish import settle
 from uploader_server.tus.uploads import Uploads
 from uploader_server.wire import timestamp
 
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from uploader_server.session import Session
-
 logger = logging.getLogger(__name__)
+
+
+async def sweep(what: str, ttl: float, action: Callable[[], Awaitable[None]]) -> None:
+    """Run an action four times per `ttl` (seconds), at least once a minute, until cancelled; log its errors."""
+    while True:
+        await asyncio.sleep(min(60.0, ttl / 4))
+        with logged(what):
+            await action()
+
+
+@contextlib.contextmanager
+def logged(what: str) -> Iterator[None]:
+    """Log and suppress any error."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - no error may end the periodic task
+        logger.error("%s failed: %r", what, error)
 
 
 class Bundled(Sessions):
@@ -76,12 +92,26 @@ class Bundled(Sessions):
 
     async def sweep(self) -> None:
         """Remove expired sessions, uploads, packs and digests regularly, until cancelled."""
+        await self._finish_uploads()
+        session_ttl, upload_ttl = self.config.session_ttl, self.config.upload_ttl
         await asyncio.gather(
-            sweep("The sweep of sessions", self.config.session_ttl, self._sweep_sessions),
-            sweep("The sweep of digests", self.config.session_ttl, self.store.digests.prune),
-            finish.sweep_uploads(self.tus),
-            self.packs.sweep(),
+            sweep("The sweep of sessions", session_ttl, self._sweep_sessions),
+            sweep("The sweep of digests", session_ttl, self.store.digests.prune),
+            sweep("The sweep of uploads", upload_ttl, self._sweep_uploads),
+            sweep("The sweep of packs", upload_ttl, self.packs.rows.forget_old),
         )
+
+    async def _finish_uploads(self) -> None:
+        """Finish uploads that were complete when the server crashed."""
+        for upload in list(self.tus.open.values()):
+            with logged("Finishing an upload"), contextlib.suppress(ApiError):
+                async with self.tus.turn(upload):
+                    await settle(self.tus, upload)
+
+    async def _sweep_uploads(self) -> None:
+        for upload_id in await self.tus.store.untouched_since(time.time() - self.tus.ttl):
+            with logged("Removing an upload"), contextlib.suppress(ApiError):
+                await self.tus.expire(upload_id)
 
     async def _sweep_sessions(self) -> None:
         stale = time.time() - self.config.session_ttl

@@ -8,14 +8,12 @@ import ipaddress
 import math
 import re
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from uploader_server.analysis.stages import AnalysisMode
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Flavour = Literal["bundled", "reference"]
 Durability = Literal["fsync", "none"]

@@ -10,23 +10,20 @@ import asyncio
 import os
 import re
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request
 
 from uploader_server.batch.multipart import BatchReader
+from uploader_server.config import ServerConfig
+from uploader_server.faults import Faults
 from uploader_server.http.errors import ApiError
 from uploader_server.metrics import counted
 from uploader_server.session import STATUSES, FileState, batch_answer
 from uploader_server.storage.paths import claim
+from uploader_server.storage.store import Store
 from uploader_server.wire import CATEGORIES, js_number, js_round, timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from starlette.requests import Request
-
-    from uploader_server.config import ServerConfig
-    from uploader_server.faults import Faults
-    from uploader_server.storage.store import Store
 
 STEPS = (5, 15, 30, 45, 60, 75, 85, 95, 100)  # percentages reported while a file is processed, at equal intervals
 

@@ -14,9 +14,11 @@ import shutil
 import signal
 import socket
 import threading
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
@@ -25,15 +27,9 @@ from granian.server.embed import Server
 
 from uploader_server.app import UploadApp, create_app
 from uploader_server.config import ServerConfig, StartupError
-from uploader_server.http.connections import cut_connections, most_connections, raise_limit
-from uploader_server.http.watch import Watch
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from pathlib import Path
-
-    from uploader_server.faults import Faults
-    from uploader_server.faults.state import Restart
+from uploader_server.faults import Faults
+from uploader_server.faults.state import Restart
+from uploader_server.http.connections import Watch, cut_connections, most_connections, raise_limit
 
 START_DEADLINE = 30.0
 STOP_GRACE = 0.3

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from uploader_server.wire import extension, js_number, timestamp
-
-if TYPE_CHECKING:
-    import asyncio
-    from pathlib import Path
-
 
 STATUSES = ("pending", "uploading", "completed", "partial", "cancelled")
 EVENT_INTERVAL = 0.1  # minimum seconds between two progress events of a session

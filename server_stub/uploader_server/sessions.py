@@ -5,24 +5,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import sqlite3
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from uploader_server.config import ServerConfig
+from uploader_server.faults import Faults
 from uploader_server.http.errors import ApiError
 from uploader_server.metrics import counted
 from uploader_server.session import EVENT_INTERVAL, FILE_COLUMNS, STATUSES, FileState, Session
 from uploader_server.storage.paths import PERMANENT, NameTakenError, UnsafePathError
+from uploader_server.storage.store import Change, SavedSession, Store
 from uploader_server.wire import TAKEN, is_uuid, timestamp
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Awaitable, Callable
-
-    from uploader_server.config import ServerConfig
-    from uploader_server.faults import Faults
-    from uploader_server.storage.store import Change, SavedSession, Store
 
 logger = logging.getLogger(__name__)
 

@@ -423,14 +423,14 @@ MUTANTS = (
     # The server refuses
     Mutant(
         "one address may have any number of requests",
-        SERVER + "http/middleware.py",
+        SERVER + "http/tracking.py",
         "elif self.limit and self._addresses[address] > self.limit:",
         "elif False:",
         "functional/server/test_server_inputs.py",
     ),
     Mutant(
         "a stop leaves requests running",
-        SERVER + "http/middleware.py",
+        SERVER + "http/tracking.py",
         "task.cancel()",
         "pass",
         "functional/server/test_server_process.py",
@@ -444,21 +444,21 @@ MUTANTS = (
     ),
     Mutant(
         "the last call of a window is refused",
-        SERVER + "http/ratelimit.py",
+        SERVER + "http/middleware.py",
         "if used <= self.limit:",
         "if used < self.limit:",
         "functional/server/test_server_limits.py",
     ),
     Mutant(
         "a window of the rate limit never ends",
-        SERVER + "http/ratelimit.py",
+        SERVER + "http/middleware.py",
         "if now >= reset:",
         "if False:",
         "functional/server/test_server_limits.py",
     ),
     Mutant(
         "Retry-After is always a second",
-        SERVER + "http/ratelimit.py",
+        SERVER + "http/middleware.py",
         "str(max(1, math.ceil(reset - now)))",
         '"1"',
         "functional/server/test_server_limits.py",
@@ -472,21 +472,21 @@ MUTANTS = (
     ),
     Mutant(
         "any page may call",
-        SERVER + "http/origins.py",
+        SERVER + "http/middleware.py",
         'if "origin" not in headers or (',
         "if True or (",
         "functional/server/test_server_origins.py",
     ),
     Mutant(
         "an early refusal reads no rest",
-        SERVER + "http/middleware.py",
+        SERVER + "http/tracking.py",
         "await seen.drain()",
         "pass",
         "functional/server/test_server_batch.py",
     ),
     Mutant(
         "a refused body keeps its connection",
-        SERVER + "http/accesslog.py",
+        SERVER + "http/tracking.py",
         "if self._unread else",
         "if False else",
         "functional/server/test_server_batch.py",
@@ -624,8 +624,8 @@ MUTANTS = (
     # Names that are taken
     Mutant(
         "a pack renames a file that must fail",
-        SERVER + "batch/packstore.py",
-        "if not self._may_rename:",
+        SERVER + "storage/paths.py",
+        "if not rename:",
         "if False:",
         "cli/test_upload_if_exists.py",
     ),

@@ -6,18 +6,15 @@ import asyncio
 import itertools
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uploader_server.analysis.stages import KINDS, stage_at
+from uploader_server.faults import Faults
 from uploader_server.http.errors import ApiError
+from uploader_server.metrics import Metrics
 from uploader_server.wire import timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from uploader_server.faults import Faults
-    from uploader_server.metrics import Metrics
 
 HANG_LIMIT = 600.0  # timeout of an analysis in seconds (504); longer than the timeouts of clients (180 s and 300 s)
 KEPT = 1000  # maximum ended analyses in memory

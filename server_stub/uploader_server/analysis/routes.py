@@ -7,25 +7,21 @@ Files are named by `filePath` of a batch response, or by `/uploads/{category}/{f
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
+from uploader_server.analysis.analyses import Analyses
+from uploader_server.config import ServerConfig
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError, Json, read_json
+from uploader_server.storage.store import Store
 from uploader_server.wire import CATEGORIES, is_uuid, timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from uploader_server.analysis.analyses import Analyses
-    from uploader_server.config import ServerConfig
-    from uploader_server.storage.store import Store
 
 MAX_FIELDS = 1 << 20  # maximum bytes of a body; fusion plans are the largest
 LONGEST_ID = 200  # maximum characters of a session id; the reference backend has no limit

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from starlette.requests import Request
 
 from uploader_server.batch.multipart import BatchReader
 from uploader_server.http.errors import ApiError
-from uploader_server.session import batch_answer
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from uploader_server.session import FileState, Session
-    from uploader_server.sessions import Sessions
+from uploader_server.session import FileState, Session, batch_answer
+from uploader_server.sessions import Sessions
 
 
 async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from uploader_server.http.errors import MAX_JSON, ApiError, Json, parse_json, read_body
 from uploader_server.storage.paths import candidates, check_inside, leads_out, safe_parts
 from uploader_server.storage.reading import StoredFile
+from uploader_server.storage.store import Store
 from uploader_server.wire import CATEGORIES
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from uploader_server.storage.store import Store
 
 ENDPOINT = "/api/upload/lookup"
 MAX_FILES = 1000

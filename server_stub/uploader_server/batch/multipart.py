@@ -7,7 +7,9 @@ import contextlib
 import hashlib
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from multipart import (  # type: ignore[import-untyped]
     MultipartError,
@@ -15,19 +17,13 @@ from multipart import (  # type: ignore[import-untyped]
     PushMultipartParser,
     parse_options_header,
 )
+from starlette.types import Receive
 
+from uploader_server.config import Limits
 from uploader_server.http.errors import ApiError, pieces
 from uploader_server.session import FileState
 from uploader_server.storage.writing import Appender
 from uploader_server.wire import extension
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from starlette.types import Receive
-
-    from uploader_server.config import Limits
 
 MAX_TEXT = 64 << 10  # maximum bytes of a text part
 MAX_TEXTS = 8 << 20  # maximum bytes of all text parts of a request

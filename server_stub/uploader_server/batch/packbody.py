@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from multipart import parse_options_header  # type: ignore[import-untyped]
+from starlette.requests import Request
 
 from uploader_server.http.errors import ApiError, parse_json, pieces
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
 
 MAX_MANIFEST = 4 << 20  # maximum bytes of a manifest
 LATEST = 1 << 53  # latest time in milliseconds: the largest integer that every JSON parser represents exactly

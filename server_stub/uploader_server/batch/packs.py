@@ -6,29 +6,20 @@ import asyncio
 import contextlib
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import quote
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
-from uploader_server.batch.packbody import FRAMING, MAX_MANIFEST, PackBody, PackLimits, parse_manifest
-from uploader_server.batch.packstore import Key, PackRows, Unpacking
+from uploader_server.batch.packbody import FRAMING, MAX_MANIFEST, Manifest, PackBody, PackLimits, parse_manifest
+from uploader_server.batch.packstore import Key, Packed, PackRows, Unpacking
 from uploader_server.http.auth import owner_of
 from uploader_server.http.errors import ApiError, Json
-from uploader_server.session import FileState, packed_mark
-from uploader_server.sessions import BURST
-from uploader_server.sweeping import sweep
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from uploader_server.batch.packbody import Manifest
-    from uploader_server.batch.packstore import Packed
-    from uploader_server.session import Session
-    from uploader_server.sessions import Sessions
+from uploader_server.session import FileState, Session, packed_mark
+from uploader_server.sessions import BURST, Sessions
 
 ENDPOINT = "/api/upload/packs"
 MEMORY = 64 << 20  # total bytes of buffered data over all requests
@@ -40,7 +31,7 @@ class Packs:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._rows = PackRows(sessions.store, sessions.config.upload_ttl)
+        self.rows = PackRows(sessions.store, sessions.config.upload_ttl)
         self._limits = PackLimits(file_size=min(PackLimits().file_size, sessions.limits.max_size))
         self._running: dict[Key, bytes] = {}  # manifest digests of packs that are being stored, by key
         self._buffered = 0
@@ -57,10 +48,6 @@ class Packs:
             Route(ENDPOINT, self.receive, methods=["POST"]),
             Route(ENDPOINT + "/{key:path}", self.recall, methods=["GET"]),
         ]
-
-    async def sweep(self) -> None:
-        """Delete old responses regularly, until cancelled."""
-        await sweep("The sweep of packs", self._sessions.config.upload_ttl, self._rows.forget_old)
 
     async def recall(self, request: Request) -> Response:
         """Serve `GET …/packs/{key}`: the saved response. Raises ApiError: 404, 409 while it is being stored."""
@@ -132,7 +119,7 @@ class Packs:
                 files, answer = await asyncio.to_thread(self._unpack, session, manifest, data)
             marks = _count(session, files)
             try:
-                await self._rows.save(key, manifest.digest, session.row(), session.unlisted, files)
+                await self.rows.save(key, manifest.digest, session.row(), session.unlisted, files)
             except BaseException:
                 session.counted -= marks
                 raise
@@ -167,7 +154,7 @@ class Packs:
             raise _in_progress() if running == manifest.digest else _other_manifest()
 
     async def _saved_answer(self, key: Key, manifest: Manifest | None) -> bytes | None:
-        known = await self._rows.find(key)
+        known = await self.rows.find(key)
         if known is None:
             return None
         if manifest is not None and known.manifest != manifest.digest:

@@ -10,34 +10,29 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import sqlite3
 import stat
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from uploader_server.batch.packbody import Entry
+from uploader_server.batch.packbody import Entry, Manifest
+from uploader_server.config import Limits
+from uploader_server.faults import Faults
 from uploader_server.storage.paths import (
     BAD_NAME,
     NameTakenError,
     UnsafePathError,
-    candidates,
     check_inside,
-    claim,
     leads_out,
+    link,
     safe_parts,
 )
+from uploader_server.storage.store import Store
 from uploader_server.wire import TAKEN, extension
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Sequence
-
-    from uploader_server.batch.packbody import Manifest
-    from uploader_server.config import Limits
-    from uploader_server.faults import Faults
-    from uploader_server.storage.store import Store
 
 _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
 _FILE = "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0.0, ?, ?, ?, ?, ?)"
@@ -176,21 +171,18 @@ class Unpacking:
 
         Raises FileExistsError for a directory, NameTakenError instead of a second name if that is not allowed.
         """
-        for candidate in candidates(Path(target)):
-            try:
-                claim(Path(temporary), candidate)
-            except FileExistsError:
-                there = candidate.stat()
-                if stat.S_ISDIR(there.st_mode):
-                    raise
-                equal = stat.S_ISREG(there.st_mode) and there.st_size == len(data)
-                if not equal or leads_out(candidate, self._base) or candidate.read_bytes() != data:
-                    if not self._may_rename:
-                        raise NameTakenError from None
-                    continue
-                file.existing, file.changed = True, there.st_mtime_ns
-            return self._store.below(candidate)
-        raise AssertionError("candidates() never ends")
+
+        def equal(there: Path) -> bool:
+            status = there.stat()
+            if stat.S_ISDIR(status.st_mode):
+                raise FileExistsError
+            same = stat.S_ISREG(status.st_mode) and status.st_size == len(data)
+            file.existing = same and not leads_out(there, self._base) and there.read_bytes() == data
+            if file.existing:
+                file.changed = status.st_mtime_ns
+            return file.existing
+
+        return self._store.below(link(Path(temporary), Path(target), equal, rename=self._may_rename))
 
 
 class KnownPack(NamedTuple):

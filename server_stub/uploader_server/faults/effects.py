@@ -8,17 +8,13 @@ import errno
 import gzip
 import json
 import os
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from uploader_server.faults.exchange import Answer, interrupted, until_gone, with_headers
+from starlette.types import Message
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from starlette.types import Message
-
-    from uploader_server.faults.exchange import Exchange, Memory
+from uploader_server.faults.exchange import Answer, Exchange, Memory, interrupted, until_gone, with_headers
 
 PIECE = 64 << 10  # bytes per message of a generated body
 

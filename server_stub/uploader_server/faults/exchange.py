@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from uploader_server.http.connections import cut
 from uploader_server.http.errors import raw_headers
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from uploader_server.http.accesslog import TrackedRequest
+from uploader_server.http.tracking import TrackedRequest
 
 Memory = Literal["all", "files", "nothing"]  # what a restart keeps
 

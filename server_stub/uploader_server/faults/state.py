@@ -11,21 +11,15 @@ import collections
 import fnmatch
 import threading
 import time
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Literal, NamedTuple
 
 from uploader_server.analysis.stages import AnalysisMode
-from uploader_server.config import RealtimeMode
-from uploader_server.faults.exchange import Answer
-from uploader_server.faults.rules import parse_rule
+from uploader_server.config import RealtimeMode, ServerConfig
+from uploader_server.faults.exchange import Answer, Memory
+from uploader_server.faults.rules import Rule, parse_rule
 from uploader_server.faults.table import SOCKETS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from uploader_server.config import ServerConfig
-    from uploader_server.faults.exchange import Memory
-    from uploader_server.faults.rules import Rule
-    from uploader_server.http.accesslog import LoggedRequest
+from uploader_server.http.tracking import LoggedRequest
 
 
 class Gate:

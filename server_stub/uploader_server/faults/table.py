@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
 
 from uploader_server.analysis.stages import STAGES
 from uploader_server.config import parse_duration, parse_number, parse_seconds, parse_size
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
 
 REQUESTS: dict[str, tuple[str, str]] = {
     "any": ("*", "*"),

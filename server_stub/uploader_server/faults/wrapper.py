@@ -7,28 +7,58 @@ import collections
 import contextlib
 import logging
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any
 
-from uploader_server.faults.control import PATH
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from uploader_server.faults.effects import EFFECTS, with_wrong_types
 from uploader_server.faults.exchange import Exchange, Unanswered, until_gone
+from uploader_server.faults.rules import RuleError, parse_rule
+from uploader_server.faults.state import Faults, Gate
 from uploader_server.http.connections import cut
-from uploader_server.http.errors import refuse
+from uploader_server.http.errors import ApiError, Json, read_json, refuse
 from uploader_server.http.middleware import effective_method, is_realtime
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from uploader_server.faults.state import Faults, Gate
-    from uploader_server.http.accesslog import TrackedRequest
+from uploader_server.http.tracking import TrackedRequest
 
 logger = logging.getLogger(__name__)
 
+CONTROL_PATH = "/faults"
 HANG_LIMIT = 300.0  # maximum seconds that a connection hangs; longer than the timeouts of clients
 LONGEST_SWAP = 1.0  # maximum seconds that a swapped event waits for the next one
 _REFUSALS = {"off": 404, "refuse": 403}
+
+
+def control_route(faults: Faults) -> Route:
+    """Return the route of `/faults`, by which tests change the rules of a server in another process.
+
+    `GET` lists the active rules with their counts, `POST {"rules": [TEXT, …]}` adds rules, `DELETE` removes all faults.
+    """
+
+    async def serve(request: Request) -> Response:
+        if request.method == "POST":
+            _add_rules(faults, await read_json(request))
+        elif request.method == "DELETE":
+            faults.clear()
+        return Json({"rules": [{"rule": rule.text, "seen": rule.seen, "hits": rule.hits} for rule in faults.rules]})
+
+    return Route(CONTROL_PATH, serve, methods=["GET", "POST", "DELETE"], include_in_schema=False)
+
+
+def _add_rules(faults: Faults, body: Any) -> None:
+    """Add all rules, or none if one is invalid. Raises ApiError 400."""
+    rules = body.get("rules") if isinstance(body, dict) else None
+    if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
+        raise ApiError(400, "VALIDATION_ERROR", 'Send {"rules": ["status:patch#1:503"]}')
+    try:
+        valid = [parse_rule(rule).text for rule in rules]
+    except RuleError as error:
+        raise ApiError(400, "INVALID_RULE", str(error)) from None
+    for rule in valid:
+        faults.add(rule)
 
 
 class FaultyApp:
@@ -41,7 +71,7 @@ class FaultyApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: TrackedRequest) -> None:
         """Serve one request or websocket."""
-        if self._control is not None and scope["type"] == "http" and scope["path"] == PATH:
+        if self._control is not None and scope["type"] == "http" and scope["path"] == CONTROL_PATH:
             await self._control(scope, receive, send)
             return
         if self._faults.latency:

@@ -9,19 +9,15 @@ import gzip
 import http
 import json
 import sqlite3
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.types import Message, Receive, Scope, Send
 
 from uploader_server.wire import timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-
-    from starlette.requests import Request
-    from starlette.types import Message, Receive, Scope, Send
 
 SMALL_JSON = 64 << 10  # maximum bytes of a JSON body with a fixed number of values
 MAX_JSON = 4 << 20  # maximum bytes of a JSON body with lists of files

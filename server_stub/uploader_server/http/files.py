@@ -6,21 +6,16 @@ import base64
 import mimetypes
 import os
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import quote
 
+from starlette.requests import Request
 from starlette.responses import FileResponse
+from starlette.types import Receive, Scope, Send
 
 from uploader_server.http.errors import ApiError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
-
-    from uploader_server.storage.store import Store
+from uploader_server.storage.store import Store
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _WANTED = re.compile(r"(?:^|,)\s*sha-256\s*=\s*0*[1-9]\d*\s*(?:,|$)", re.IGNORECASE)

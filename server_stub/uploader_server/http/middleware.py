@@ -1,32 +1,25 @@
-"""Middleware around REST and Socket.IO: request tracking, routing, limits and the auth token."""
+"""Middleware around REST and Socket.IO: access from web pages (CORS), routing, limits and the auth token."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from typing import TYPE_CHECKING, Any
+import math
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from uploader_server.http.accesslog import TrackedRequest, client_address
+from uploader_server.config import ServerConfig
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError, Json, as_api_error, before, refuse, with_headers
-from uploader_server.http.origins import PREFLIGHT, Origins, is_preflight
-from uploader_server.http.proxies import prefixed
-from uploader_server.http.ratelimit import RateLimit
+from uploader_server.http.proxies import is_address
+from uploader_server.http.tracking import client_address
+from uploader_server.realtime.rooms import Realtime
 from uploader_server.ui.page import FILES
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from uploader_server.config import ServerConfig
-    from uploader_server.http.accesslog import LoggedRequest
-    from uploader_server.http.proxies import Proxies
-    from uploader_server.realtime.rooms import Realtime
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +29,29 @@ STREAMED = ("/api/upload/batch", "/api/upload/packs", TUS_PATH)
 """Paths whose bodies are streamed, with limits of their own."""
 MEMORY = 64 << 20  # total bytes of the other bodies over all requests
 FREE = frozenset({"/health", "/openapi.json", "/faults", *FILES})  # paths that need no token
+OVERRIDES = frozenset({"GET", "HEAD", "PATCH", "DELETE"})
+"""Methods allowed in X-HTTP-Method-Override of a POST to a tus URL."""
+EXPOSED = (
+    "Content-Location, Location, Repr-Digest, Retry-After, Tus-Checksum-Algorithm, Tus-Extension, Tus-Max-Size,"
+    " Tus-Resumable, Tus-Version, Upload-Concat, Upload-Defer-Length, Upload-Expires, Upload-File-Id, Upload-Length,"
+    " Upload-Metadata, Upload-Offset, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-ID"
+)
+"""Response headers that web pages may read (Access-Control-Expose-Headers)."""
+PREFLIGHT = {
+    "access-control-allow-methods": "POST, GET, HEAD, PATCH, DELETE, OPTIONS",
+    "access-control-allow-headers": (
+        "Authorization, Content-Type, Idempotency-Key, Origin, Range, Tus-Resumable, Upload-Checksum, Upload-Concat,"
+        " Upload-Defer-Length, Upload-Length, Upload-Metadata, Upload-Offset, Want-Repr-Digest, X-HTTP-Method-Override,"
+        " X-Request-ID, X-Requested-With"
+    ),
+    "access-control-max-age": "86400",
+}
 
 
 def is_realtime(scope: Scope) -> bool:
     """Return whether a request or websocket is for Socket.IO."""
     path: str = scope["path"]
     return path.startswith(REALTIME_PATH) or path == REALTIME_PATH.rstrip("/")
-
-
-OVERRIDES = frozenset({"GET", "HEAD", "PATCH", "DELETE"})
-"""Methods allowed in X-HTTP-Method-Override of a POST to a tus URL."""
 
 
 def effective_method(scope: Scope) -> str:
@@ -55,93 +61,6 @@ def effective_method(scope: Scope) -> str:
         wanted = Headers(scope=scope).get("x-http-method-override", "").upper()
         return wanted if wanted in OVERRIDES else method
     return method
-
-
-class RequestTracker:
-    """The outermost middleware: passes each finished request to `keep` and can end all running requests.
-
-    With `echo` responses carry the client's request id. A client address may have `limit` concurrent requests
-    (0: no limit); further ones get 429.
-    """
-
-    def __init__(
-        self,
-        app: Callable[[Scope, Receive, TrackedRequest], Awaitable[None]],
-        keep: Callable[[LoggedRequest], None],
-        proxies: Proxies,
-        *,
-        limit: int,
-        echo: bool,
-    ) -> None:
-        self._app = app
-        self.proxies = proxies
-        self.limit = limit
-        self._keep = keep
-        self._echo = echo
-        self._running: dict[asyncio.Task[Any], TrackedRequest] = {}
-        self._addresses: Counter[str] = Counter()  # running requests per address
-        self._began: set[tuple[str, int]] = set()
-        self._received = 0  # bytes of the bodies of ended requests
-        self._stopped: set[asyncio.Task[Any]] = set()
-        self._stopping = False
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request or websocket."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - an ASGI server runs applications in tasks
-        scope = self.proxies.client_scope(scope)
-        address = client_address(scope)
-        if prefix := scope.get("prefix"):
-            send = prefixed(send, prefix)
-        seen = self._running[task] = TrackedRequest(scope, receive, send, self._keep, echo=self._echo)
-        self._addresses[address] += 1
-        self._began.add(seen.peer)
-        try:
-            if self._stopping:
-                await seen.give_up()
-            elif self.limit and self._addresses[address] > self.limit:
-                await refuse(429, scope, seen.receive, seen)
-            else:
-                await self._app(scope, seen.receive, seen)
-            await seen.drain()
-        except asyncio.CancelledError:
-            await seen.give_up()
-        except Exception:
-            logger.exception("%s %s failed", seen.method, seen.path)
-            await seen.give_up()
-        finally:
-            del self._running[task]
-            self._received += seen.received if seen.http else 0
-            self._addresses[address] -= 1
-            if not self._addresses[address]:
-                del self._addresses[address]
-            self._stopped.discard(task)
-            seen.note()
-
-    def stop(self) -> None:
-        """End running and later requests: those without a response get 503, websockets are closed."""
-        self._stopping = True
-        for task in self._running.keys() - self._stopped:  # a second cancel would interrupt the cleanup
-            self._stopped.add(task)
-            task.cancel()
-
-    def busy(self) -> dict[tuple[str, int], TrackedRequest]:
-        """Return the running requests by their connections."""
-        return {seen.peer: seen for seen in self._running.values()}
-
-    def received(self) -> int:
-        """Return the bytes of all bodies since the start, including those that are arriving."""
-        return self._received + sum(seen.received for seen in self._running.values() if seen.http)
-
-    def began(self) -> set[tuple[str, int]]:
-        """Return the connections on which requests began since the last call."""
-        began, self._began = self._began, set()
-        return began
-
-    async def ended(self, seconds: float) -> None:
-        """Wait until all requests have ended, for at most `seconds`."""
-        if self._running:
-            await asyncio.wait(set(self._running), timeout=seconds)
 
 
 class Router:
@@ -217,7 +136,7 @@ class Router:
     def _authorise(self, scope: Scope) -> None:
         """Check the auth token before the body is read. Raises ApiError 401.
 
-        `Origins` handles preflights, which carry no token. Calls that require a JWT accept either token.
+        Preflights, which carry no token, are answered before. Calls that require a JWT accept either token.
         """
         token, path = self._config.auth_token, scope["path"]
         if token is None or path in FREE:
@@ -251,3 +170,77 @@ class Router:
             await self._rest(scope, limited, send)
         finally:
             self._buffered -= buffered
+
+
+class Origins:
+    """Rejects requests from pages of other origins than the allowed ones, and requests with an unknown Host.
+
+    Requests without `Origin` pass: pages can't read their responses. Host is checked on loopback addresses, against DNS
+    rebinding, and if `allow_hosts` is set.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._allowed = {origin.lower() for origin in config.cors_origins}
+        self._hosts = {name.lower() for name in (*config.allow_hosts, config.host)}
+        self._check_host = config.loopback or bool(config.allow_hosts)
+
+    def check(self, scope: Scope) -> dict[str, str]:
+        """Return the headers for the response to a page of an allowed origin. Raises ApiError 403 or 421."""
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", "").lower(), headers.get("origin", "").lower()
+        if self._check_host and "host" in headers and not self._is_ours(host):
+            raise ApiError(421, "HOST_REFUSED", "The server has no such name; start it with --allow-host NAME")
+        if "origin" not in headers or ("host" in headers and origin in {f"http://{host}", f"https://{host}"}):
+            return {}
+        if not self._allowed & {origin, "*"}:
+            raise ApiError(403, "ORIGIN_REFUSED", "Pages of this origin may not call; see --cors-origin")
+        allowed = "*" if "*" in self._allowed else origin
+        return {"access-control-allow-origin": allowed, "access-control-expose-headers": EXPOSED, "vary": "Origin"}
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            return name == "localhost" or name.endswith(".localhost") or name in self._hosts or is_address(name)
+        except ValueError:
+            return False
+
+
+def is_preflight(scope: Scope) -> bool:
+    """Return whether a browser asks whether a page may send a request."""
+    return bool(scope.get("method") == "OPTIONS" and "access-control-request-method" in Headers(scope=scope))
+
+
+class RateLimit:
+    """The rate limit of `/api/*`: a fixed window per client address, as captured from the reference backend.
+
+    `limit` 0 disables it. Times are in seconds.
+    """
+
+    def __init__(self, limit: int, window: float, clock: Callable[[], float] = time.time) -> None:
+        self.limit = limit
+        self.window = window
+        self._clock = clock
+        self.counts: dict[str, tuple[float, int]] = {}  # end of the window, and requests in it, by address
+        self._pruned = clock()
+
+    def spend(self, address: str) -> tuple[bool, dict[str, str]]:
+        """Count one request; return whether it is allowed, and the headers of its response."""
+        if not self.limit:
+            return True, {}
+        now = self._clock()
+        if now >= self._pruned + self.window:  # drop the entries of ended windows
+            self.counts = {key: value for key, value in self.counts.items() if value[0] > now}
+            self._pruned = now
+        reset, used = self.counts.get(address, (now + self.window, 0))
+        if now >= reset:
+            reset, used = now + self.window, 0
+        used += 1
+        self.counts[address] = (reset, used)
+        headers = {
+            "x-ratelimit-limit": str(self.limit),
+            "x-ratelimit-remaining": str(max(0, self.limit - used)),
+            "x-ratelimit-reset": str(math.ceil(reset)),
+        }
+        if used <= self.limit:
+            return True, headers
+        return False, {**headers, "retry-after": str(max(1, math.ceil(reset - now)))}

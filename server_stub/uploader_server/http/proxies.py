@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from starlette.datastructures import Headers
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from starlette.types import Message, Scope, Send
+from starlette.types import Message, Scope, Send
 
 PREFIX = re.compile(r"(/[\w.~-]+)+")  # a path that is the same with and without percent-encoding
 LOCATIONS = (b"location", b"content-location")

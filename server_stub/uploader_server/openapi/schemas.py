@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from uploader_server.analysis.stages import KINDS, STAGES
 from uploader_server.batch.lookup import MAX_FILES
 from uploader_server.batch.packbody import LATEST, PackLimits
+from uploader_server.config import Limits
 from uploader_server.session import STATUSES
 from uploader_server.tus.headers import CHECKSUMS, EXTENSIONS, VERSION
 from uploader_server.wire import CATEGORIES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from uploader_server.config import Limits
 
 Schema = dict[str, Any]
 

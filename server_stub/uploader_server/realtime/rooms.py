@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any
 from urllib.parse import parse_qs
 
 import engineio  # type: ignore[import-untyped]
 import socketio  # type: ignore[import-untyped]
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message, Receive, Scope, Send
 
-from uploader_server.http.accesslog import client_address
+from uploader_server.analysis.analyses import Analyses
+from uploader_server.bundled import Bundled
+from uploader_server.config import ServerConfig
 from uploader_server.http.auth import bearer, same_token
 from uploader_server.http.errors import ApiError, before, read_body, refuse
+from uploader_server.http.tracking import client_address
+from uploader_server.metrics import Metrics
 from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, StrictServer, are_packets, checked
+from uploader_server.reference import Reference
 from uploader_server.wire import is_uuid
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from starlette.types import Message, Receive, Scope, Send
-
-    from uploader_server.analysis.analyses import Analyses
-    from uploader_server.bundled import Bundled
-    from uploader_server.config import ServerConfig
-    from uploader_server.metrics import Metrics
-    from uploader_server.reference import Reference
 
 # By default a polling payload with more than 16 packets ends the connection.
 engineio.payload.Payload.max_decode_packets = MAX_PACKETS
@@ -60,7 +56,7 @@ class Realtime:
             async_mode="asgi",
             ping_interval=interval,
             ping_timeout=timeout,
-            cors_allowed_origins=[],  # `http.origins` checks origins
+            cors_allowed_origins=[],  # `http.middleware` checks origins
             logger=False,
             engineio_logger=False,
         )
@@ -246,10 +242,6 @@ class Realtime:
         for connection in list(self.server.eio.sockets.values()):
             if websockets is None or connection.upgraded is websockets:
                 _end(connection)
-
-    async def close(self) -> None:
-        """Disconnect all clients and end the server's tasks."""
-        await self.server.shutdown()
 
 
 def _end(connection: Any) -> None:

@@ -7,16 +7,12 @@ an event named `connect` as a connection.
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import socketio  # type: ignore[import-untyped]
 from socketio import packet
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from starlette.types import Message, Receive
+from starlette.types import Message, Receive
 
 MAX_PACKET = 64 << 10  # maximum bytes of a websocket message or a long-polling body
 MAX_PACKETS = 1000  # maximum packets in a long-polling body
@@ -76,7 +72,7 @@ def is_message(data: Any) -> bool:
     """Return whether a message is a valid Socket.IO connect, disconnect or event packet."""
     try:
         parsed = packet.Packet(encoded_packet=data) if isinstance(data, str) else None
-    except (ValueError, RecursionError, json.JSONDecodeError):
+    except (ValueError, RecursionError):
         return False
     if parsed is None or parsed.namespace not in {None, "/"}:
         return False

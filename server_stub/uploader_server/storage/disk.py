@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
 
 MANY = 4  # more files or directories than this are flushed by one `syncfs`, where available
 MOST_KNOWN = 50_000  # maximum directories whose flushed entries are cached

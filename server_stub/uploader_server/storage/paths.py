@@ -5,12 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 BAD_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 """Errors for names that the file system doesn't support."""
@@ -54,6 +50,25 @@ def check_inside(directory: Path, base: Path) -> None:
 def leads_out(path: Path, base: Path) -> bool:
     """Return whether `path` (which may not exist) resolves to a path outside `base`."""
     return not path.resolve().is_relative_to(base.resolve())
+
+
+def link(temporary: Path, target: Path, equal: Callable[[Path], bool], *, rename: bool) -> Path:
+    """Link a received file to the first free one of `candidates`, and return that path.
+
+    A file before it that is `equal` is returned instead. Without `rename` raises NameTakenError if it is not the first
+    one; OSError.
+    """
+    for candidate in candidates(target):
+        try:
+            claim(temporary, candidate)
+        except FileExistsError:
+            if equal(candidate):
+                return candidate
+            if not rename:
+                raise NameTakenError from None
+        else:
+            return candidate
+    raise AssertionError("candidates() never ends")
 
 
 def candidates(path: Path) -> Iterator[Path]:

@@ -7,15 +7,13 @@ import contextlib
 import errno
 import hashlib
 import json
+import sqlite3
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
-
-    from uploader_server.storage.database import Database
+from uploader_server.storage.database import Database
 
 BLOCK = 1 << 20  # bytes per read
 PRUNED_AT_ONCE = 1000  # digests checked per call of `prune`

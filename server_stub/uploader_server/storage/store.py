@@ -16,28 +16,17 @@ import tempfile
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from uploader_server.config import StartupError
 from uploader_server.session import ENDED
 from uploader_server.storage.database import Database, VersionError
 from uploader_server.storage.disk import Disk
-from uploader_server.storage.paths import (
-    NameTakenError,
-    candidates,
-    check_inside,
-    claim,
-    leads_out,
-    safe_parts,
-    unnumbered,
-)
+from uploader_server.storage.paths import check_inside, leads_out, link, safe_parts, unnumbered
 from uploader_server.storage.reading import Digests, Reading
 from uploader_server.wire import CATEGORIES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 ANONYMOUS = "tus"  # the category of uploads without a session
 
@@ -169,20 +158,11 @@ class Store:
         if not target.parent.is_dir():
             self.disk.made(target.parent)
             target.parent.mkdir(parents=True, exist_ok=True)
-        for candidate in candidates(target):
-            try:
-                claim(temporary, candidate)
-            except FileExistsError:
-                if not candidate.is_file() or not self._equal(candidate, temporary, base):
-                    if not rename:
-                        raise NameTakenError from None
-                    continue
-            return candidate
-        raise AssertionError("candidates() never ends")
+        return link(temporary, target, lambda there: self._equal(there, temporary, base), rename=rename)
 
     def _equal(self, there: Path, temporary: Path, base: Path) -> bool:
         """Return whether a stored file has the bytes of a received one; then it is flushed."""
-        if there.is_symlink() and leads_out(there, base):
+        if not there.is_file() or (there.is_symlink() and leads_out(there, base)):
             return False
         if there.samefile(temporary):
             return True

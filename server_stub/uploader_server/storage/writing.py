@@ -8,13 +8,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from uploader_server.storage.disk import Disk
+from uploader_server.storage.disk import Disk
 
 BLOCK = 512 << 10  # bytes that are buffered before a thread hashes and writes them
 MOST_PIECES = 512  # buffers per system call (IOV_MAX is 1,024 on Linux and macOS)

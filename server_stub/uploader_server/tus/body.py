@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from starlette.requests import Request
 
 from uploader_server.http.errors import ApiError, pieces
-from uploader_server.tus.headers import CHECKSUMS
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from uploader_server.session import Session
-    from uploader_server.storage.writing import Appender
-    from uploader_server.tus.headers import Checksum
-    from uploader_server.tus.upload import Upload
-    from uploader_server.tus.uploads import Uploads
+from uploader_server.session import Session
+from uploader_server.storage.writing import Appender
+from uploader_server.tus.headers import CHECKSUMS, Checksum
+from uploader_server.tus.upload import Upload
+from uploader_server.tus.uploads import Uploads
 
 COUNTED_EVERY = 3 << 20  # bytes between two saves of the offset; about as many may arrive during a save
 

@@ -9,20 +9,13 @@ import asyncio
 import contextlib
 import functools
 import os
-import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from uploader_server.http.errors import ApiError
 from uploader_server.storage.writing import SMALL
-from uploader_server.sweeping import logged, sweep
-from uploader_server.tus.upload import FINISHED, JOINED, OPEN
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from uploader_server.tus.headers import Concat
-    from uploader_server.tus.upload import Upload
-    from uploader_server.tus.uploads import Uploads
+from uploader_server.tus.headers import Concat
+from uploader_server.tus.upload import FINISHED, JOINED, OPEN, Upload
+from uploader_server.tus.uploads import Uploads
 
 
 async def parts_of(uploads: Uploads, concat: Concat) -> list[Upload]:
@@ -117,18 +110,3 @@ async def _place(uploads: Uploads, upload: Upload) -> None:
         place()  # a link is faster than a thread
     else:
         await asyncio.to_thread(place)
-
-
-async def sweep_uploads(uploads: Uploads) -> None:
-    """Finish complete uploads after a crash; then remove expired uploads regularly, until cancelled."""
-    for upload in list(uploads.open.values()):
-        with logged("Finishing an upload"), contextlib.suppress(ApiError):
-            async with uploads.turn(upload):
-                await settle(uploads, upload)
-    await sweep("The sweep of uploads", uploads.ttl, lambda: _expire(uploads))
-
-
-async def _expire(uploads: Uploads) -> None:
-    for upload_id in await uploads.store.untouched_since(time.time() - uploads.ttl):
-        with logged("Removing an upload"), contextlib.suppress(ApiError):
-            await uploads.expire(upload_id)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_server.http.errors import ApiError
 from uploader_server.wire import is_uuid
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 VERSION = "1.0.0"
 ENDPOINT = "/api/upload/files/"

@@ -8,15 +8,16 @@ that keeps paths.
 from __future__ import annotations
 
 from email.utils import formatdate
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from uploader_server.http.auth import owner_of
 from uploader_server.http.errors import ApiError, as_api_error
 from uploader_server.http.files import Download, digest_header, repr_digest
+from uploader_server.session import Session
 from uploader_server.storage.paths import UnsafePathError, safe_parts
 from uploader_server.storage.store import ANONYMOUS
 from uploader_server.storage.writing import SMALL
@@ -26,6 +27,7 @@ from uploader_server.tus.headers import (
     BODY_TYPE,
     ENDPOINT,
     VERSION,
+    Checksum,
     capabilities,
     check_length,
     creation_length,
@@ -36,14 +38,8 @@ from uploader_server.tus.headers import (
     parse_place,
 )
 from uploader_server.tus.upload import FINISHED, OPEN, Upload
+from uploader_server.tus.uploads import Uploads
 from uploader_server.wire import extension
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from uploader_server.session import Session
-    from uploader_server.tus.headers import Checksum
-    from uploader_server.tus.uploads import Uploads
 
 MAX_OPEN = 10_000  # maximum unfinished uploads
 ON_ENDPOINT = ["OPTIONS", "POST"]

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+from uploader_server.storage.store import Change, Store
 from uploader_server.storage.writing import Appender
 from uploader_server.tus.headers import parse_place
 from uploader_server.tus.upload import FINISHED, OPEN, Upload
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from uploader_server.storage.store import Change, Store
 
 _COLUMNS = (
     *("id", "owner", "upload_key", "session", "category", "metadata", "concat_header", "length", "status", "touched"),

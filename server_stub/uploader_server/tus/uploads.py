@@ -7,21 +7,15 @@ import contextlib
 import logging
 import time
 import weakref
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Sequence
 
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError
+from uploader_server.session import Session
+from uploader_server.sessions import Sessions
 from uploader_server.tus.headers import check_length
-from uploader_server.tus.inplace import SharedFiles
 from uploader_server.tus.store import TusStore
-from uploader_server.tus.upload import FINISHED, JOINED, OPEN, Upload
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
-    from uploader_server.session import Session
-    from uploader_server.sessions import Sessions
-    from uploader_server.tus.inplace import SharedFile
+from uploader_server.tus.upload import FINISHED, JOINED, OPEN, SharedFile, SharedFiles, Upload
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +29,8 @@ class Uploads:
         self.ttl = sessions.config.upload_ttl
         self.store = TusStore(sessions.store)
         self.open: dict[str, Upload] = {}  # unfinished uploads by id
-        self._known: weakref.WeakValueDictionary[str, Upload] = weakref.WeakValueDictionary()
-        """Uploads in use by requests, so that all requests share one object."""
+        self.known: weakref.WeakValueDictionary[str, Upload] = weakref.WeakValueDictionary()
+        """Unfinished uploads and those in use by requests, by id, so that all requests share one object."""
         self._keys: dict[tuple[str, str], Upload] = {}  # unfinished uploads by owner and `uploadKey`
         self.shared = SharedFiles()
         for upload in self.store.unfinished():
@@ -50,16 +44,12 @@ class Uploads:
 
     # Lookup
 
-    def in_use(self, upload_id: str) -> Upload | None:
-        """Return the upload with this id if it is unfinished or used by a request."""
-        return self._known.get(upload_id)
-
     async def find(self, upload_id: str) -> Upload:
         """Return the upload with this id. Raises ApiError: 404 if unknown, 410 if gone."""
-        upload = self._known.get(upload_id) or await self.store.find(upload_id)
+        upload = self.known.get(upload_id) or await self.store.find(upload_id)
         if upload is None:
             raise ApiError(404, "UPLOAD_NOT_FOUND", "There is no such upload")
-        upload = self._known.setdefault(upload_id, upload)  # a concurrent request may have loaded it
+        upload = self.known.setdefault(upload_id, upload)  # a concurrent request may have loaded it
         await self.check(upload)
         return upload
 
@@ -119,7 +109,7 @@ class Uploads:
     def keep(self, upload: Upload) -> None:
         """Register an unfinished upload."""
         self.shared.enter(upload)
-        self._known[upload.id] = self.open[upload.id] = upload
+        self.known[upload.id] = self.open[upload.id] = upload
         if upload.key:
             self._keys[upload.owner, upload.key] = upload
 
@@ -271,7 +261,7 @@ class Uploads:
 
     async def expire(self, upload_id: str) -> None:
         """Expire an unfinished upload (raises ApiError 410), or delete the row of a finished or gone one."""
-        upload = self._known.get(upload_id) or await self.store.find(upload_id)
+        upload = self.known.get(upload_id) or await self.store.find(upload_id)
         if upload is None:
             return
         if upload.has_data:
@@ -279,7 +269,7 @@ class Uploads:
         elif not upload.lock.locked():
             logger.info("deleted the record of upload %s", upload_id)
             await self.sessions.store.save(lambda db: db.execute("DELETE FROM tus_uploads WHERE id = ?", (upload_id,)))
-            self._known.pop(upload_id, None)
+            self.known.pop(upload_id, None)
 
 
 def _enter(upload: Upload, session: Session) -> None:

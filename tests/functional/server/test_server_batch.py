@@ -409,7 +409,7 @@ def test_fail_files_makes_a_batch_file_fail(server: EmbeddedServer) -> None:
 @pytest.mark.parametrize("status", [404, 409])
 def test_after_an_early_refusal_the_rest_of_the_body_is_read(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without that the connection is reset, and a client that is still sending may not read the answer."""
-    monkeypatch.setattr("uploader_server.http.accesslog.DRAIN_SECONDS", DEADLINE)
+    monkeypatch.setattr("uploader_server.http.tracking.DRAIN_SECONDS", DEADLINE)
     with running_server() as server:
         session = UNKNOWN if status == 404 else new_session(server.url)
         parts = [text("sessionId", session), text("category", "personal"), file("a", b"x" * 3_000_000)]

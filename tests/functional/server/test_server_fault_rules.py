@@ -617,7 +617,7 @@ def test_faults_are_installed_only_on_request() -> None:
         app = create_app(ServerConfig(**options), scripted=False)
         try:
             deliver = app.state.realtime.deliver
-            return isinstance(app.application, FaultyApp), isinstance(deliver, FaultyEvents)
+            return isinstance(app.tracker.app, FaultyApp), isinstance(deliver, FaultyEvents)
         finally:
             app.close()
 

@@ -287,7 +287,7 @@ def test_an_endless_head_is_cut(server: EmbeddedServer) -> None:
 
 def test_many_small_requests_on_one_connection_are_no_endless_head(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their heads have 512 KiB in all; the server looks at the connection several times after 384 KiB."""
-    monkeypatch.setattr("uploader_server.http.watch.INTERVAL", 0.01)
+    monkeypatch.setattr("uploader_server.http.connections.INTERVAL", 0.01)
     with (
         running_server() as server,
         closing(http.client.HTTPConnection(server.url[7:], timeout=DEADLINE)) as connection,

@@ -31,7 +31,7 @@ from websockets.exceptions import InvalidStatus
 
 from uploader_server.faults import Answer
 from uploader_server.http.errors import refuse
-from uploader_server.http.ratelimit import RateLimit
+from uploader_server.http.middleware import RateLimit
 
 if TYPE_CHECKING:
     from uploader_server.serving import EmbeddedServer
@@ -203,7 +203,7 @@ def test_rate_limit_window_ends_at_the_announced_reset() -> None:
     assert (passes, headers["retry-after"], headers["x-ratelimit-reset"]) == (False, "18", "140")
     clock.pass_(10.0)
     assert limit.spend("b")[0]
-    assert limit.addresses == 2, "the window of a, which began later than the limit, has not ended"
+    assert len(limit.counts) == 2, "the window of a, which began later than the limit, has not ended"
     clock.pass_(7.5)
     assert limit.spend("a") == (
         True,

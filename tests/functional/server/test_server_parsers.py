@@ -23,7 +23,7 @@ from uploader_server.faults.rules import RuleError, parse_rule
 from uploader_server.faults.table import FAULTS
 from uploader_server.http.auth import check_token, issue_token, owner_of
 from uploader_server.http.errors import ApiError, parse_json
-from uploader_server.http.validation import finish_request, session_request, validated
+from uploader_server.http.routes import finish_request, session_request, validated
 from uploader_server.realtime.strict import are_packets, is_message
 from uploader_server.tus.headers import (
     ENDPOINT,

@@ -12,7 +12,7 @@ from uploader_cli.checks.check import Verdict
 from uploader_cli.checks.smoke import CHECKS, live
 from uploader_cli.checks.smoke.report import check_json
 from uploader_server.batch.intake import Intake
-from uploader_server.http import routes, validation
+from uploader_server.http import routes
 from uploader_server.http.auth import issue_token
 from uploader_server.http.errors import ApiError
 from uploader_server.realtime.rooms import Realtime
@@ -102,12 +102,12 @@ def accepts_any_session(patch: pytest.MonkeyPatch) -> None:
 
 def accepts_any_size(patch: pytest.MonkeyPatch) -> None:
     """Let `validate` accept files of any size."""
-    original = validation._number_problem
+    original = routes._number_problem
 
     def lenient(at: str, value: Any, most: int) -> str | None:
         return original(at, value, 1 << 60 if at.endswith("size") else most)
 
-    patch.setattr(validation, "_number_problem", lenient)
+    patch.setattr(routes, "_number_problem", lenient)
 
 
 def accepts_any_count(patch: pytest.MonkeyPatch) -> None:

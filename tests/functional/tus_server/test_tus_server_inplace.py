@@ -167,7 +167,7 @@ def test_a_part_of_deferred_length_may_be_the_whole(server: EmbeddedServer, key:
     whole = claimed(server.url, key, 4, 0, None)
     with patching(whole, 0, 4) as request:
         request.send(b"ab")
-        eventually(lambda: server.app.state.backend.tus.in_use(whole.rpartition("/")[2]).claimed == 4)
+        eventually(lambda: server.app.state.backend.tus.known.get(whole.rpartition("/")[2]).claimed == 4)
         assert error(claim(server.url, key, 4, 2, 2)) == (409, "RANGE_CONFLICT")  # it is on its way
         request.send(b"cd")
         assert request.status() == 204
@@ -214,7 +214,7 @@ def test_failed_chunk_of_one_part_keeps_the_others(server: EmbeddedServer, key: 
     assert offset_of(first) == 0
     with patching(first, 0, 3_000_000) as request:
         request.send(data[:1_000_000])
-        eventually(lambda: server.app.state.backend.tus.in_use(first.rpartition("/")[2]).file.size == 1_000_000)
+        eventually(lambda: server.app.state.backend.tus.known.get(first.rpartition("/")[2]).file.size == 1_000_000)
     assert offset_of(first) == 1_000_000
     assert append(first, 1_000_000, data[1_000_000:3_000_000], checksum(data[1_000_000:3_000_000])).status_code == 204
     final = concatenate(server.url, first, second, uploadKey=key)

@@ -218,7 +218,7 @@ def test_requests_extend_the_expiry(how: str, monkeypatch: pytest.MonkeyPatch) -
             assert (append(upload, offset, b"x") if how == "patch" else head(upload)).ok
         with patching(upload, offset_of(upload), 3) as request:  # a slow body is use, too
             request.send(b"a")
-            eventually(lambda: server.app.state.backend.tus.in_use(upload.rpartition("/")[2]).writer is not None)
+            eventually(lambda: server.app.state.backend.tus.known.get(upload.rpartition("/")[2]).writer is not None)
             clock.ahead += server.config.upload_ttl + 1
             clock.wait_for_sweeps()
             request.send(b"bc")

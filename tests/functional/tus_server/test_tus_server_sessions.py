@@ -148,7 +148,7 @@ def test_cancel_ends_tus_writers_and_deletes_their_bytes(server: EmbeddedServer)
     done = created(server.url, 3, b"abc", sessionId=session, filename="done before cancel.txt")
     with listening(server.url, session) as listener, patching(busy, 0, 5) as request:
         request.send(b"abc")
-        eventually(lambda: server.app.state.backend.tus.in_use(busy.rpartition("/")[2]).writer)
+        eventually(lambda: server.app.state.backend.tus.known.get(busy.rpartition("/")[2]).writer)
         assert post(server, f"cancel/{session}").status_code == 200
         assert request.status() == 410
         while (event := listener.event())["overallStatus"] != "cancelled":
@@ -184,7 +184,7 @@ def test_finish_waits_for_writers(server: EmbeddedServer) -> None:
     up = created(server.url, 5, sessionId=session)
     with patching(up, 0, 5) as request:
         request.send(b"a")
-        eventually(lambda: server.app.state.backend.tus.in_use(up.rpartition("/")[2]).writer)
+        eventually(lambda: server.app.state.backend.tus.known.get(up.rpartition("/")[2]).writer)
         assert error(post(server, f"session/{session}/finish")) == (409, "SESSION_BUSY")
     assert eventually(lambda: post(server, f"session/{session}/finish").status_code == 200)
 
@@ -236,7 +236,7 @@ def test_processing_takes_its_time_and_can_be_cancelled() -> None:
         up = created(server.url, 3, sessionId=session, filename="stopped.mp4")
         with patching(up, 0, 3) as request:
             request.send(b"abc")
-            eventually(lambda: server.app.state.backend.tus.in_use(up.rpartition("/")[2]).offset == 3)
+            eventually(lambda: server.app.state.backend.tus.known.get(up.rpartition("/")[2]).offset == 3)
             assert post(server, f"cancel/{session}").status_code == 200
             assert request.status() == 410
         assert not (server.root / "personal" / "stopped.mp4").exists()
@@ -271,7 +271,7 @@ def test_finish_waits_for_a_file_that_is_being_stored() -> None:
         up = created(server.url, 3, sessionId=session, filename="being stored.mp4")
         with patching(up, 0, 3) as request:
             request.send(b"abc")
-            eventually(lambda: server.app.state.backend.tus.in_use(up.rpartition("/")[2]).offset == 3)
+            eventually(lambda: server.app.state.backend.tus.known.get(up.rpartition("/")[2]).offset == 3)
             assert error(post(server, f"session/{session}/finish")) == (409, "SESSION_BUSY")
             assert request.status() == 204
         answer = post(server, f"session/{session}/finish").json()

@@ -33,7 +33,7 @@ def server() -> Iterator[EmbeddedServer]:
 
 
 def state_of(server: EmbeddedServer, upload: str) -> Upload:
-    found: Upload = server.app.state.backend.tus.in_use(upload.rpartition("/")[2])
+    found: Upload = server.app.state.backend.tus.known.get(upload.rpartition("/")[2])
     return found
 
 

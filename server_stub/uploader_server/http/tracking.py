@@ -1,4 +1,4 @@
-"""The record of each request, and the access log: one line per request, plain or JSON."""
+"""Tracks requests: the record of each one, the access log with one line per request, and the end of all requests."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ import logging
 import re
 import sys
 import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, Any, NamedTuple
 from urllib.parse import quote
 
+from starlette.types import Message, Receive, Scope, Send
+
+from uploader_server.config import ServerConfig
+from uploader_server.http.errors import refuse
+from uploader_server.http.proxies import Proxies, prefixed
 from uploader_server.wire import timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from starlette.types import Message, Receive, Scope, Send
-
-    from uploader_server.config import ServerConfig
 
 logger = logging.getLogger(__name__)
 
 LONGEST_ID = 128  # maximum length of a request id in characters; longer ids are truncated
+DRAIN_SECONDS = 1.0
+"""Maximum seconds of reading the rest of a body after a response that was sent before its end.
+
+Closing a socket with unread data sends a TCP reset, which may discard the response at a client that is still sending.
+"""
 _UNSAFE = re.compile(rb"[^A-Za-z0-9._:/+=@-]")
 
 
@@ -98,13 +103,6 @@ def _as_json(entry: LoggedRequest) -> str:
 def _plain(entry: LoggedRequest) -> str:
     path = quote(entry.path, "/:@!$&'()*+,;=~", errors="replace")  # escapes spaces and line breaks
     return f"{timestamp()} {entry.method} {path} {entry.status} {entry.seconds * 1000:.1f}ms"
-
-
-DRAIN_SECONDS = 1.0
-"""Maximum seconds of reading the rest of a body after a response that was sent before its end.
-
-Closing a socket with unread data sends a TCP reset, which may discard the response at a client that is still sending.
-"""
 
 
 class TrackedRequest:
@@ -196,3 +194,88 @@ class TrackedRequest:
                     self._began, self.method, self.path, self._status, seconds, received, self._client, self._request_id
                 )
             )
+
+
+class RequestTracker:
+    """The outermost middleware: passes each finished request to `keep` and can end all running requests.
+
+    With `echo` responses carry the client's request id. A client address may have `limit` concurrent requests
+    (0: no limit); further ones get 429.
+    """
+
+    def __init__(
+        self,
+        app: Callable[[Scope, Receive, TrackedRequest], Awaitable[None]],
+        keep: Callable[[LoggedRequest], None],
+        proxies: Proxies,
+        *,
+        limit: int,
+        echo: bool,
+    ) -> None:
+        self.app = app
+        self.proxies = proxies
+        self.limit = limit
+        self._keep = keep
+        self._echo = echo
+        self._running: dict[asyncio.Task[Any], TrackedRequest] = {}
+        self._addresses: Counter[str] = Counter()  # running requests per address
+        self._began: set[tuple[str, int]] = set()
+        self._received = 0  # bytes of the bodies of ended requests
+        self._stopping = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or websocket."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - an ASGI server runs applications in tasks
+        scope = self.proxies.client_scope(scope)
+        address = client_address(scope)
+        if prefix := scope.get("prefix"):
+            send = prefixed(send, prefix)
+        seen = self._running[task] = TrackedRequest(scope, receive, send, self._keep, echo=self._echo)
+        self._addresses[address] += 1
+        self._began.add(seen.peer)
+        try:
+            if self._stopping:
+                await seen.give_up()
+            elif self.limit and self._addresses[address] > self.limit:
+                await refuse(429, scope, seen.receive, seen)
+            else:
+                await self.app(scope, seen.receive, seen)
+            await seen.drain()
+        except asyncio.CancelledError:
+            await seen.give_up()
+        except Exception:
+            logger.exception("%s %s failed", seen.method, seen.path)
+            await seen.give_up()
+        finally:
+            del self._running[task]
+            self._received += seen.received if seen.http else 0
+            self._addresses[address] -= 1
+            if not self._addresses[address]:
+                del self._addresses[address]
+            seen.note()
+
+    def stop(self) -> None:
+        """End running and later requests: those without a response get 503, websockets are closed."""
+        if not self._stopping:  # a second cancel would interrupt the cleanup
+            self._stopping = True
+            for task in self._running:
+                task.cancel()
+
+    def busy(self) -> dict[tuple[str, int], TrackedRequest]:
+        """Return the running requests by their connections."""
+        return {seen.peer: seen for seen in self._running.values()}
+
+    def received(self) -> int:
+        """Return the bytes of all bodies since the start, including those that are arriving."""
+        return self._received + sum(seen.received for seen in self._running.values() if seen.http)
+
+    def began(self) -> set[tuple[str, int]]:
+        """Return the connections on which requests began since the last call."""
+        began, self._began = self._began, set()
+        return began
+
+    async def ended(self, seconds: float) -> None:
+        """Wait until all requests have ended, for at most `seconds`."""
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=seconds)
