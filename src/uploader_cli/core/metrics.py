@@ -61,12 +61,12 @@ class Sketch:
             counts[bisect_left(last, bucket)] += count
         return counts
 
-    def spread(self, digits: int = 1) -> Spread | None:
-        """Return the usual percentiles, rounded to `digits`; None without values."""
+    def spread(self) -> Spread | None:
+        """Return the usual percentiles, rounded to one decimal; None without values."""
         if not self.count:
             return None
-        p50, p90, p99 = (round(self.quantile(share), digits) for share in (0.5, 0.9, 0.99))
-        return Spread(p50, p90, p99, round(self._most, digits))
+        p50, p90, p99 = (round(self.quantile(share), 1) for share in (0.5, 0.9, 0.99))
+        return Spread(p50, p90, p99, round(self._most, 1))
 
 
 def _bucket(value: float) -> int:
