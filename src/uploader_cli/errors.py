@@ -18,6 +18,7 @@ The message says what happened to which file or URL, `hint` how to fix it. `code
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,13 +38,7 @@ class UploaderError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle without calling the constructors, whose arguments differ."""
-        return _unpickled, (type(self), self.args, self.__dict__)
-
-
-def _unpickled(kind: type[UploaderError], args: tuple[Any, ...], fields: dict[str, Any]) -> UploaderError:
-    error = kind.__new__(kind, *args)
-    error.__dict__.update(fields)
-    return error
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class UsageError(UploaderError):

@@ -100,16 +100,16 @@ class Result:
 
 @dataclass(slots=True)
 class Receipts(Observer):
-    """An observer that collects a receipt for each finished file, and the analyses and incidents."""
+    """An observer that collects a receipt for each finished file, and the final state."""
 
     kept: list[Receipt] = field(default_factory=list)
-    incidents: tuple[Incident, ...] = ()
-    analyses: tuple[Analysed, ...] = ()
-    analysis_file: str = ""
+    state: ProgressState = field(default_factory=ProgressState)
 
     def result(self, outcome: ev.RunFinished) -> Result:
         """Return the result of the finished run."""
-        return Result(outcome, tuple(self.kept), self.incidents, self.analyses, self.analysis_file)
+        state = self.state
+        incidents, analyses = tuple(state.incidents.kept), tuple(state.analyses)
+        return Result(outcome, tuple(self.kept), incidents, analyses, state.analysis_file)
 
     def handle(self, event: Event, _state: ProgressState, _now: float) -> None:
         """Add a receipt for a file that ended."""
@@ -133,6 +133,5 @@ class Receipts(Observer):
             )
 
     def close(self, state: ProgressState, _now: float) -> None:
-        """Copy incidents and analyses from the final state."""
-        self.incidents, self.analyses = tuple(state.incidents.kept), tuple(state.analyses)
-        self.analysis_file = state.analysis_file
+        """Keep the final state."""
+        self.state = state

@@ -20,7 +20,7 @@ from uploader_cli import Settings, upload
 from uploader_cli.core.events import FailureCode, FileFailed
 from uploader_cli.core.plan import Shard
 from uploader_cli.errors import UsageError
-from uploader_cli.selection import walk_queue
+from uploader_cli.selection import selection
 from uploader_cli.selection.selection import holds
 from uploader_server.faults import Answer
 
@@ -332,7 +332,7 @@ def test_file_changed_after_its_check_fails(
 ) -> None:
     """Its content was not checked: it is not stored, and the run exits 7."""
     make_files(**{"a.mp4": b"aaa", "b.mp4": b"bbb"})
-    check = walk_queue.differs
+    check = selection.differs
 
     def checked_then_changed(file: LocalFile, go_on: Callable[[], None]) -> FileFailed | None:
         found = check(file, go_on)
@@ -341,7 +341,7 @@ def test_file_changed_after_its_check_fails(
                 stream.write(b"!")
         return found
 
-    monkeypatch.setattr(walk_queue, "differs", checked_then_changed)
+    monkeypatch.setattr(selection, "differs", checked_then_changed)
     rows = [{"path": f"files/{name}.mp4", "sha256": sha256(name.encode() * 3)} for name in "ab"]
     result = sent(server.url, listed("list.csv", *rows), protocol=protocol)
     assert result.exit_code == 7

@@ -87,7 +87,7 @@ class Listener:
             shut=sockets.shut,
             headers=lambda: {**target.settings.headers, **target.authorization},
             report=self._news.put,
-            progress=self._hear,
+            heard=self._hear,
         )
 
     def dial(self, grace: float = 0.0) -> ChannelReason | None:
@@ -128,7 +128,7 @@ class Listener:
     def __exit__(self, *_: object) -> None:
         self.leave()
 
-    def _hear(self, body: object, _: Transport) -> None:
+    def _hear(self, _name: str, body: object) -> None:
         with self._heard:
             self.events.append(as_object(body))
             self._heard.notify_all()

@@ -23,7 +23,6 @@ from uploader_cli.core.codes import Phase as Phase
 from uploader_cli.core.codes import SkipReason as SkipReason
 from uploader_cli.core.codes import Transport as Transport
 from uploader_cli.core.codes import WarningCode as WarningCode
-from uploader_cli.core.percentiles import Spread
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.stages import Kind
 
@@ -224,6 +223,16 @@ class ChannelStats:
     polls: int = 0
     reconnects: int = 0
     fallbacks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Percentiles of a measurement, in its unit."""
+
+    p50: float
+    p90: float
+    p99: float
+    max: float
 
 
 @dataclass(frozen=True, slots=True)

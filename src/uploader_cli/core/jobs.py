@@ -11,9 +11,8 @@ REST = 10  # periods without a trial after a useless one, or after a refusal
 class AutoJobs:
     """Adds a job while the throughput rises and halves the jobs after a refusal."""
 
-    def __init__(self, first: int = FIRST_JOBS, most: int = MOST_JOBS) -> None:
+    def __init__(self, first: int = FIRST_JOBS) -> None:
         self.jobs = first
-        self._most = most
         self._before: float | None = None
         """Throughput before the job on trial, in bytes/s; None without a trial."""
         self._rest = 0
@@ -29,7 +28,7 @@ class AutoJobs:
             self._rest = REST
         elif self._rest:
             self._rest -= 1
-        elif in_line and self.jobs < self._most:
+        elif in_line and self.jobs < MOST_JOBS:
             self._before = rate
             self.jobs += 1
         return self.jobs

@@ -5,17 +5,72 @@ Memory is bounded: only percentiles and the last few values are kept.
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from uploader_cli.core.events import CallMade, Metrics, SessionProgress
-from uploader_cli.core.percentiles import Sketch
+from uploader_cli.core.events import CallMade, Metrics, SessionProgress, Spread
 
 SAMPLE = 1.0  # seconds per rate sample
 LATENCIES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 """Upper bounds of the histogram of response times, in ms."""
 LAST, LAST_TRIES = 5, 50  # how many of the newest times and attempts an alarm looks at
+_ERROR = 0.01  # of a percentile
+_FACTOR = (1 + _ERROR) / (1 - _ERROR)
+_FLOOR, _CEILING = 1e-6, 1e15  # smaller values count as 0, larger ones as this one: at most 2,500 buckets
+
+
+class Sketch:
+    """Collects non-negative values and estimates their percentiles, each with an error of at most 1 %.
+
+    Values are counted in buckets of exponentially growing size (DDSketch; Masson, Rim, Lee, VLDB 2019).
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sum = 0.0
+        self._buckets: Counter[int] = Counter()
+        self._least, self._most = math.inf, 0.0
+
+    def add(self, value: float) -> None:
+        """Count a value; negative ones count as 0."""
+        value = min(max(value, 0.0), _CEILING)
+        self.count += 1
+        self.sum += value
+        self._least, self._most = min(self._least, value), max(self._most, value)
+        self._buckets[_bucket(value)] += 1
+
+    def quantile(self, share: float) -> float:
+        """Return the value that the `share` (0–1) of values does not exceed; 0 without values."""
+        left = max(1, math.ceil(share * self.count))
+        for bucket in sorted(self._buckets):
+            left -= self._buckets[bucket]
+            if left <= 0:
+                middle = 2 * _FLOOR * _FACTOR**bucket / (_FACTOR + 1) if bucket else 0.0
+                return min(max(middle, self._least), self._most)
+        return 0.0
+
+    def histogram(self, bounds: Sequence[float]) -> list[int]:
+        """Return the number of values up to each of the ascending `bounds` and above the one before; last, the rest."""
+        counts = [0] * (len(bounds) + 1)
+        last = [_bucket(bound) for bound in bounds]
+        for bucket, count in self._buckets.items():
+            counts[bisect_left(last, bucket)] += count
+        return counts
+
+    def spread(self) -> Spread | None:
+        """Return the usual percentiles, rounded to one decimal; None without values."""
+        if not self.count:
+            return None
+        p50, p90, p99 = (round(self.quantile(share), 1) for share in (0.5, 0.9, 0.99))
+        return Spread(p50, p90, p99, round(self._most, 1))
+
+
+def _bucket(value: float) -> int:
+    return math.ceil(math.log(value / _FLOOR, _FACTOR)) if value > _FLOOR else 0
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -162,8 +163,7 @@ class Channel:
             shut=shut,
             headers=self._headers,
             report=self._report,
-            progress=self._heard,
-            analysis=self._analysed,
+            heard=partial(self._heard, dial.transport),
             called=self._called,
         )
         self._connections[dial.number] = connection
@@ -195,18 +195,13 @@ class Channel:
         if call.error is None or not self._closing.is_set():
             self._emit(call)
 
-    def _heard(self, body: object, transport: Transport) -> None:
-        event = parse_progress(body, transport)
-        if event is not None:
-            self._received(replace(event, received=time.time()))
-
-    def _analysed(self, body: object, failed: bool) -> None:
-        event = parse_analysis(body, failed=failed)
-        if event is not None:
-            self._received(event)
-
-    def _received(self, event: Event) -> None:
-        if not self._closing.is_set():
+    def _heard(self, transport: Transport, name: str, body: object) -> None:
+        event: Event | None
+        if name != "upload-progress":
+            event = parse_analysis(body, failed=name == "analysis:error")
+        elif (event := parse_progress(body, transport)) is not None:
+            event = replace(event, received=time.time())
+        if event is not None and not self._closing.is_set():
             with self._counting:
                 self._events += 1
             self._emit(event)

@@ -11,16 +11,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import engineio  # type: ignore[import-untyped]
 import socketio  # type: ignore[import-untyped]
 
-from uploader_cli.core.events import CallMade, ChannelReason, Transport
+from uploader_cli.core.events import CallMade, ChannelReason
 from uploader_cli.realtime.policy import Dial, Dialled, Lost
 from uploader_cli.realtime.websocket import WebSocket
 
+MESSAGES = ("upload-progress", "analysis:progress", "analysis:error")
 GOODBYE = 0.25  # seconds that leaving and disconnecting may take; after that the sockets are shut
 GIVE_UP = 10.0  # seconds beyond a try's limit after which its end is not awaited: name resolution can't be interrupted
 BURST = 10_000  # most messages in one polling answer; the library's own limit of 16 would end the session
@@ -41,8 +43,8 @@ class Connection:
     `session` is a `requests` session for this try alone, closed at its end: it carries the polling transport, and the
     websocket takes TLS settings, proxies and cookies from it. `shut()` makes every request of it that is under way
     fail, and is called repeatedly. `headers()` is called in the dialling thread, for the handshake; they are never
-    logged. `progress` and `analysis` get the messages, one after the other in the thread that reads, so they must not
-    block. `called` gets each dial of a websocket; the session reports its own calls.
+    logged. `heard` gets the names and bodies of the messages, one after the other in the thread that reads, so it must
+    not block. `called` gets each dial of a websocket; the session reports its own calls.
     """
 
     def __init__(
@@ -54,15 +56,14 @@ class Connection:
         shut: Callable[[], None],
         headers: Callable[[], Mapping[str, str]],
         report: Callable[[Dialled | Lost], None],
-        progress: Callable[[object, Transport], None],
-        analysis: Callable[[object, bool], None] = lambda _body, _failed: None,
+        heard: Callable[[str, object], None],
         called: Callable[[CallMade], None] = lambda _call: None,
     ) -> None:
         """Dial nothing before `start`."""
         self.number, self.transport = dial.number, dial.transport
         self._url, self._limit = url, dial.seconds
         self._session, self._shut, self._headers = session, shut, headers
-        self._report, self._progress, self._analysis, self._called = report, progress, analysis, called
+        self._report, self._heard, self._called = report, heard, called
         self._settled = threading.Event()  # the namespace is connected, or never will be
         self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -106,9 +107,8 @@ class Connection:
         client.on("connect", self._settled.set)
         client.on("connect_error", lambda *_: self._settled.set())
         client.on("disconnect", self._disconnected)
-        client.on("upload-progress", self._received)
-        client.on("analysis:progress", lambda *args: self._analysed(args, failed=False))
-        client.on("analysis:error", lambda *args: self._analysed(args, failed=True))
+        for name in MESSAGES:
+            client.on(name, partial(self._received, name))
         return client
 
     def _make_websocket(self, **options: Any) -> WebSocket:
@@ -154,13 +154,9 @@ class Connection:
         thread.start()
         return thread
 
-    def _received(self, *args: object) -> None:
+    def _received(self, name: str, *args: object) -> None:
         if args and not self._ended.is_set():
-            self._progress(args[0], self.transport)
-
-    def _analysed(self, args: tuple[object, ...], *, failed: bool) -> None:
-        if args and not self._ended.is_set():
-            self._analysis(args[0], failed)
+            self._heard(name, args[0])
 
     def _disconnected(self, reason: str = "") -> None:
         self._settled.set()

@@ -67,14 +67,7 @@ def amount(state: ProgressState) -> str:
     """Format `12.0/310.0 MiB`; without the total where that is unknown."""
     if state.unsized:
         return size(state.bytes_through)
-    return size_of(state.bytes_through, state.total_bytes, sep="/", at_least=state.walking)
-
-
-def files(state: ProgressState) -> str:
-    """Format `7 of 20 done`, or `   7 of ≥1,020 done` during the walk; both numbers have the same width."""
-    done, total = state.files_done
-    least = state.walking and not state.watched
-    return f"{done:{len(f'{total:,}')},} of {'≥' if least else ''}{total:,} done"
+    return size_of(state.bytes_through, state.total_bytes, at_least=state.walking)
 
 
 def failed(state: ProgressState) -> str:

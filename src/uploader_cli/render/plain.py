@@ -150,7 +150,9 @@ def progress_line(state: ProgressState, now: float) -> str:
     parts = [overview.share(state).strip()]
     if not state.watched:
         parts += [overview.amount(state).strip(), rate(state.rate(now)), overview.eta(state, now)]
-    parts.append(", ".join(filter(None, [overview.files(state).strip(), overview.failed(state)])))
+    done, total = state.files_done
+    files = f"{done:,} of {'≥' if state.walking and not state.watched else ''}{total:,} done"
+    parts.append(", ".join(filter(None, [files, overview.failed(state)])))
     if state.channel.workers is not None:
         retried = f"{state.retries:,} retried" if state.retries else ""
         parts += filter(None, [f"{state.pace.rate(now):,.0f} files/s", retried])

@@ -32,13 +32,13 @@ def rate(count: float) -> str:
     return f"{size(count)}/s"
 
 
-def size_of(done: float, total: float, *, sep: str = " / ", at_least: bool = False) -> str:
-    """Format `123.4 / 310.0 MiB`: both in the unit of the total and with the same width."""
+def size_of(done: float, total: float, *, at_least: bool = False) -> str:
+    """Format `123.4/310.0 MiB`: both in the unit of the total and with the same width."""
     value, unit = _scaled(max(done, total))
     scale, digits = 1024**unit, 0 if unit == 0 else 1
     width = len(f"{value:.{digits}f}")
     sign = "≥" if at_least else ""
-    return f"{done / scale:{width}.{digits}f}{sep}{sign}{total / scale:.{digits}f} {_UNITS[unit]}"
+    return f"{done / scale:{width}.{digits}f}/{sign}{total / scale:.{digits}f} {_UNITS[unit]}"
 
 
 def _scaled(count: float) -> tuple[float, int]:

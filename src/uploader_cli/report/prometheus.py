@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from uploader_cli.core.codes import FailureCode
-from uploader_cli.core.metrics import LATENCIES
+from uploader_cli.core.metrics import LATENCIES, Sketch
 from uploader_cli.core.names import escaped
-from uploader_cli.core.percentiles import Sketch
 from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.exit_status import Exit
 from uploader_cli.report import output_file

@@ -27,7 +27,7 @@ from uploader_cli.run.standard_input import standard_input
 from uploader_cli.run.state import writable_state
 from uploader_cli.run.upload import history_of, select
 from uploader_cli.run.views import UNFOLDED, columns
-from uploader_cli.selection.walk_queue import differs
+from uploader_cli.selection.selection import differs
 from uploader_cli.transfer.job import SKIPS
 from uploader_cli.transfer.scheduler import GROUP
 from uploader_cli.transfer.sessions import check_offer, choose

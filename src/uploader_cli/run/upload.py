@@ -20,9 +20,8 @@ from uploader_cli.run import analysis, from_file, known_servers, reports
 from uploader_cli.run.connections import Connections, caution
 from uploader_cli.run.loop import Loop, alarms
 from uploader_cli.selection.filters import Filters
-from uploader_cli.selection.selection import Selection, holds, placed, sharded
+from uploader_cli.selection.selection import MOST_OPEN, Selection, WalkQueue, holds, placed, sharded
 from uploader_cli.selection.walk import Step, missing, walk
-from uploader_cli.selection.walk_queue import MOST, WalkQueue
 from uploader_cli.settings import OPTIONS, hide
 from uploader_cli.settings.places import GONE, working_directory
 from uploader_cli.sources.files import absolute, is_url
@@ -297,7 +296,7 @@ def _all_heard(state: ProgressState) -> bool:
 def _ahead(settings: Settings) -> int:
     """Return the maximum number of selected files that have not ended."""
     if settings.on is None:
-        return MOST
+        return MOST_OPEN
     from uploader_cli.fleet.batches import IN_PROGRESS
 
     return IN_PROGRESS

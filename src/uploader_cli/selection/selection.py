@@ -1,21 +1,32 @@
-"""The files of a run, as a stream whose first items are known before anything is sent."""
+"""The files of a run: a stream whose first items are known before anything is sent, walked in a thread after that.
+
+The walk is a bounded number of files ahead of the transfer.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
+from queue import Empty, SimpleQueue
 
-from uploader_cli.core.events import FileFailed
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import FailureCode, FileFailed
 from uploader_cli.core.names import raw_bytes
 from uploader_cli.core.plan import LocalFile, Shard
+from uploader_cli.errors import FileError
 from uploader_cli.selection.walk import Selected, Step
+from uploader_cli.sources.content import sha256_of
 
 AHEAD = 1000  # maximum steps taken before anything is sent; a selection that ends within them is completely known
 AHEAD_SECONDS = 1.0  # maximum seconds for these steps, for a slow file system
 MOST_AHEAD = 10_000  # maximum items taken if none of them can be sent
+MOST_OPEN = 10_000  # maximum selected items that have not ended: more than one session, in little memory
+NOTICEABLE = 64 << 20  # minimum bytes of a file whose content check is announced
+_JOIN = 0.5  # seconds that `close` waits for the walk, since a file system may hang
 
 
 class Selection:
@@ -76,3 +87,155 @@ def holds(shard: Shard, relative_path: str) -> bool:
     """Return whether a file belongs to this shard: by a hash of its name on the server, the same on every machine."""
     digest = hashlib.blake2b(raw_bytes(relative_path), digest_size=8).digest()
     return int.from_bytes(digest, "big") % shard.count == shard.index - 1
+
+
+class _Closed(Exception):
+    """The queue was closed."""
+
+
+class WalkQueue:
+    """Files in the order of the selection, for one consumer thread.
+
+    The walk emits an event for each selected item, and another for one that ends here: skipped or failed. It pauses
+    while `MOST_OPEN` items have not ended; `settle` reports those that have.
+    """
+
+    def __init__(self, selection: Selection, emit: Callable[[ev.Event], None], *, most: int = MOST_OPEN) -> None:
+        """Emits nothing before `start`."""
+        self.ahead = selection.files
+        self.ended = False
+        self._selection, self._emit = selection, emit
+        self._free = threading.Semaphore(max(most, len(selection.ahead)))
+        self._queue: SimpleQueue[LocalFile | BaseException | None] = SimpleQueue()  # None: the end
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Continue the walk in a thread; emit a complete selection at once, so that its totals are known."""
+        if self._selection.complete:
+            for item in self._selection.ahead:
+                self._emit_selected(item)
+            self._emit(ev.SelectionEnded())
+            if not any(file.sha256 for file in self.ahead):
+                self._run()
+                return
+        self._thread = threading.Thread(target=self._run, name="uploader-walk", daemon=True)
+        self._thread.start()
+
+    def take(self, wait: float = 0.0) -> LocalFile | None:
+        """Return the next file; None if none arrived within `wait` seconds, or if `ended` is set.
+
+        Raises the error that ended the walk early.
+        """
+        if self.ended:
+            return None
+        try:
+            item = self._queue.get(block=wait > 0, timeout=wait)
+        except Empty:
+            return None
+        if isinstance(item, LocalFile):
+            return item
+        self.ended = True
+        if item is not None:
+            raise item
+        return None
+
+    def settle(self, events: Sequence[ev.Event]) -> None:
+        """Continue the walk by the number of files that ended; a listener of the run's loop, in any thread."""
+        ended = sum(isinstance(event, ev.FileCompleted | ev.FileFailed | ev.FileSkipped) for event in events)
+        if ended:
+            self._free.release(ended)
+
+    def close(self) -> list[LocalFile]:
+        """Stop the walk; return the files that were not taken."""
+        self._closed.set()
+        self._free.release()
+        if self._thread is not None:
+            self._thread.join(_JOIN)
+        left: list[LocalFile] = []
+        while not self._queue.empty():
+            item = self._queue.get()
+            if isinstance(item, LocalFile):
+                left.append(item)
+        self.ended = True
+        return left
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            if self._selection.complete:
+                for item in self._selection.ahead:
+                    self._put(item)
+            else:
+                self._walk()
+        except _Closed:
+            pass
+        except BaseException as bug:  # noqa: BLE001 - `take` raises it
+            error = bug
+        finally:
+            self._queue.put(error)
+
+    def _walk(self) -> None:
+        for step in self._selection.steps():
+            if step is not None:
+                self._free.acquire()
+            self._check_open()
+            if step is not None:
+                self._emit_selected(step)
+                self._put(step)
+        self._emit(ev.SelectionEnded())
+
+    def _emit_selected(self, item: Selected) -> None:
+        self._emit(ev.FileSelected(item.file, item.path, item.known_size if isinstance(item, LocalFile) else 0))
+
+    def _put(self, item: Selected) -> None:
+        """Queue a file whose content is as listed; emit the end of every other item."""
+        if isinstance(item, LocalFile):
+            item = self._checked(item)
+        if isinstance(item, LocalFile):
+            self._queue.put(item)
+        else:
+            self._emit(item)
+
+    def _checked(self, file: LocalFile) -> LocalFile | ev.FileFailed:
+        """Compare a file's content with the digest of its list, unless the queue was closed."""
+        slow = file.sha256 is not None and file.size >= NOTICEABLE
+        try:
+            self._check_open()
+            if slow:
+                self._emit(ev.ContentChecked(file.path))
+            return differs(file, self._check_open) or file
+        except _Closed:
+            return file
+        finally:
+            if slow:
+                self._emit(ev.ContentChecked(""))
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise _Closed
+
+
+def differs(file: LocalFile, check: Callable[[], None] = lambda: None) -> ev.FileFailed | None:
+    """Return why `file` must not be sent; None without an expected SHA-256, or if it matches.
+
+    `check` is called between reads and raises to stop.
+    """
+    if file.sha256 is None:
+        return None
+    try:
+        found = sha256_of(file, check)
+    except FileError as error:
+        code = FailureCode.MISMATCH if error.code is FailureCode.CHANGED else error.code
+        problem = _PROBLEMS.get(error.code) or str(error).removeprefix(f"{file.path} ")
+    else:
+        if found == file.sha256:
+            return None
+        code, problem = FailureCode.MISMATCH, f"the SHA-256 is {found}, not {file.sha256} as listed; not sent"
+    return ev.FileFailed(file.file, file.path, code, problem, retryable=False, local=file)
+
+
+_PROBLEMS = {
+    FailureCode.VANISHED: "the file no longer exists",
+    FailureCode.CHANGED: "modified while it was checked; not sent",
+}

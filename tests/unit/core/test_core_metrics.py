@@ -9,9 +9,8 @@ from dataclasses import asdict, replace
 import pytest
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import Metrics, Transport
-from uploader_cli.core.metrics import Measures
-from uploader_cli.core.percentiles import Sketch, Spread
+from uploader_cli.core.events import Metrics, Spread, Transport
+from uploader_cli.core.metrics import Measures, Sketch
 from uploader_cli.core.protocol import server_time
 from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import ProgressState

@@ -31,8 +31,8 @@ def test_no_size_is_wider_than_its_column() -> None:
 
 def test_a_pair_keeps_its_width_while_it_grows() -> None:
     total = 310 * 2**20
-    assert {len(words.size_of(done, total)) for done in range(0, total + 1, total // 97)} == {len("310.0 / 310.0 MiB")}
-    assert words.size_of(total // 2, total) == "155.0 / 310.0 MiB"
+    assert {len(words.size_of(done, total)) for done in range(0, total + 1, total // 97)} == {len("310.0/310.0 MiB")}
+    assert words.size_of(total // 2, total) == "155.0/310.0 MiB"
 
 
 @pytest.mark.parametrize(

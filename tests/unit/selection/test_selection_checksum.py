@@ -11,7 +11,7 @@ import pytest
 
 from uploader_cli.core.events import FailureCode
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.selection.walk_queue import differs
+from uploader_cli.selection.selection import differs
 from uploader_cli.sources.content import PIECE
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from fakes import Clock, local_file
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
 from uploader_cli.selection import selection as selection_module
-from uploader_cli.selection.selection import AHEAD, MOST_AHEAD, Selection
-from uploader_cli.selection.walk_queue import WalkQueue
+from uploader_cli.selection.selection import AHEAD, MOST_AHEAD, Selection, WalkQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

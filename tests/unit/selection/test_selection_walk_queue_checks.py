@@ -12,9 +12,8 @@ import pytest
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, FileFailed
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.selection import walk_queue as module
-from uploader_cli.selection.selection import Selection
-from uploader_cli.selection.walk_queue import WalkQueue
+from uploader_cli.selection import selection as module
+from uploader_cli.selection.selection import Selection, WalkQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
