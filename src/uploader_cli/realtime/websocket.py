@@ -36,10 +36,15 @@ class WebSocket(websocket.WebSocket):
         self._called = called
 
     def connect(self, url: str, **options: Any) -> None:
-        """Dial `url`, and report the dial."""
+        """Dial `url` as the library does through a proxy, else with a socket that `cut` can shut; report the dial."""
         began, status, error = time.monotonic(), None, None
         try:
-            self._connect(url, **options)
+            if not options.get("http_proxy_host"):
+                parts = urlsplit(url)
+                secure = parts.scheme == "wss"
+                port = parts.port or (443 if secure else 80)
+                options["socket"] = self._open(parts.hostname or "", port, secure=secure)
+            super().connect(url, **options)  # type: ignore[no-untyped-call]
             status = self.status
         except Exception as failure:
             status = getattr(failure, "status_code", None)
@@ -50,14 +55,6 @@ class WebSocket(websocket.WebSocket):
             name = next((value for header, value in headers.items() if header.lower() == "x-request-id"), None)
             took = round(time.monotonic() - began, 6)
             self._called(CallMade("GET", url.partition("?")[0], name, status, took, error))
-
-    def _connect(self, url: str, **options: Any) -> None:
-        """Connect through the session's proxy as the library does, else with a socket that `cut` can shut."""
-        if not options.get("http_proxy_host"):
-            parts = urlsplit(url)
-            secure = parts.scheme == "wss"
-            options["socket"] = self._open(parts.hostname or "", parts.port or (443 if secure else 80), secure=secure)
-        super().connect(url, **options)  # type: ignore[no-untyped-call]
 
     def recv_frame(self) -> Any:
         """Read one frame. A control frame (ping, pong) may come within a message and is no part of it."""

@@ -12,14 +12,6 @@ from uploader_cli.core.state import Observer, ProgressState
 
 LEVELS = ("debug", "info", "warning", "error")  # from the lowest to the highest
 
-_LEVELS: dict[type[ev.Event], str] = {
-    ev.FileFailed: "error",
-    ev.RunWarning: "warning",
-    ev.FileRetry: "warning",
-    ev.ServerMessage: "debug",
-    ev.FileProgress: "debug",
-}
-
 
 class Lines(Protocol):
     """The destination of a log."""
@@ -86,8 +78,10 @@ class LogFile(Observer):
 
 def _level(event: ev.Event) -> str:
     match event:
-        case ev.CallMade():
-            return "info" if event.well else "warning"
-        case ev.RunFinished(ok=False):
+        case ev.FileProgress() | ev.ServerMessage():
+            return "debug"
+        case ev.FileRetry() | ev.RunWarning() | ev.CallMade(well=False):
+            return "warning"
+        case ev.FileFailed() | ev.RunFinished(ok=False):
             return "error"
-    return _LEVELS.get(type(event), "info")
+    return "info"

@@ -14,8 +14,9 @@ from uploader_cli.core.names import escaped
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _PRESENTATION = frozenset("\ufe0e\ufe0f" + "".join(map(chr, range(0x1F3FB, 0x1F400))))
 """Emoji style and skin tone: omitted, because terminals differ in their width."""
-_WIDE_SINCE_UNICODE_16 = ((0x2630, 0x2637), (0x268A, 0x268F), (0x4DC0, 0x4DFF), (0x1D300, 0x1D376))
-_INVISIBLE_LETTERS = ((0x115F, 0x11FF), (0x3164, 0x3164), (0xFFA0, 0xFFA0))
+_WIDE_SINCE_UNICODE_16 = {*range(0x2630, 0x2638), *range(0x268A, 0x2690), *range(0x4DC0, 0x4E00)}
+_WIDE_SINCE_UNICODE_16 |= {*range(0x1D300, 0x1D377)}
+_INVISIBLE_LETTERS = {*range(0x115F, 0x1200), 0x3164, 0xFFA0}
 
 SIZE_WIDTH = 9  # width of the longest `size()`: `999.9 MiB`
 RATE_WIDTH = SIZE_WIDTH + 2
@@ -87,13 +88,9 @@ def _visible(char: str) -> str:
         return ""
     if unicodedata.category(char) == "Zs":
         return " " * cell(char)
-    if not char.isprintable() or _within(ord(char), _INVISIBLE_LETTERS):
+    if not char.isprintable() or ord(char) in _INVISIBLE_LETTERS:
         return char.encode("unicode_escape").decode("ascii")
     return char
-
-
-def _within(code: int, ranges: tuple[tuple[int, int], ...]) -> bool:
-    return any(first <= code <= last for first, last in ranges)
 
 
 # --- widths ----------------------------------------------------------------------------------------------------------
@@ -104,7 +101,7 @@ def cell(char: str) -> int:
     """Return the width of a character in cells: 0 for a combining mark, 2 for a wide one."""
     if unicodedata.category(char) in ("Mn", "Me"):
         return 0
-    wide = unicodedata.east_asian_width(char) in "WF" or _within(ord(char), _WIDE_SINCE_UNICODE_16)
+    wide = unicodedata.east_asian_width(char) in "WF" or ord(char) in _WIDE_SINCE_UNICODE_16
     return 2 if wide else 1
 
 

@@ -10,7 +10,7 @@ from uploader_cli.render.words import plural, safe, size, span
 from uploader_cli.report.figures import verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from uploader_cli.report.recorder import Row, Spool
 
@@ -32,10 +32,11 @@ def as_markdown(head: dict[str, Any], spool: Spool) -> Iterator[str]:
     if head.get("missing"):
         yield from (f"- {plain(sentence)}\n" for sentence in head["missing"])
         yield "\n"
-    failed = (row for row in spool.rows() if row["outcome"] == "failed")
-    yield from _table("| failed | reason | retry |\n|---|---|---|\n", failed, _failure, counts["failed"])
+    failed = (_failure(row) for row in spool.rows() if row["outcome"] == "failed")
+    yield from _table("| failed | reason | retry |\n|---|---|---|\n", failed, counts["failed"])
     renamed = (row for row in spool.rows() if row.get("stored_as"))
-    yield from _table("| renamed | stored as |\n|---|---|\n", renamed, _renamed, head.get("renamed", 0))
+    lines = (f"| {plain(row['path'])} | {plain(row['stored_as'])} |\n" for row in renamed)
+    yield from _table("| renamed | stored as |\n|---|---|\n", lines, head.get("renamed", 0))
 
 
 def _reasons(head: dict[str, Any]) -> str:
@@ -57,10 +58,10 @@ def _facts(head: dict[str, Any]) -> str:
     return " · ".join(parts)
 
 
-def _table(head: str, rows: Iterable[Row], line: Callable[[Row], str], total: int) -> Iterator[str]:
+def _table(head: str, lines: Iterable[str], total: int) -> Iterator[str]:
     if total:
         yield head
-        yield from map(line, islice(rows, min(total, MOST)))
+        yield from islice(lines, min(total, MOST))
         if total > MOST:
             yield f"\n… and {total - MOST:,} more.\n"
         yield "\n"
@@ -70,10 +71,6 @@ def _failure(row: Row) -> str:
     again = "retryable" if row.get("retryable") else "not retryable"
     why = f"{row.get('code', '')}: {row.get('message', '')}"
     return f"| {plain(row['path'])} | {plain(why)} | {again} |\n"
-
-
-def _renamed(row: Row) -> str:
-    return f"| {plain(row['path'])} | {plain(row['stored_as'])} |\n"
 
 
 def plain(text: str) -> str:
