@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pages import ROOT, page
+from pages import ROOT, codes, page, rows
 from serving import running_server
 
 from uploader_server.http.auth import issue_token
@@ -136,6 +136,17 @@ def test_every_captured_error_code_is_on_the_page() -> None:
     captured = {code for path in WIRE.glob("*.json") for code in _codes(json.loads(path.read_text())["body"])}
     assert len(captured) > 10
     assert [code for code in captured if f"`{code}`" not in PAGE] == []
+
+
+def test_error_codes_of_the_page_are_those_of_the_server() -> None:
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "server_stub").rglob("*.py"))
+    of_server = set(re.findall(r'\b[45]\d\d, "([A-Z_]+)"', source)) - {
+        "INVALID_RULE"
+    }  # docs/server.md: --fault-control
+    assert len(of_server) > 50
+    assert [code for code in sorted(of_server) if f"`{code}`" not in PAGE] == []
+    of_page = {code for row in rows(PAGE) if re.fullmatch(r"\d{3}", row[0]) for code in codes(row[1]) if code.isupper()}
+    assert [code for code in sorted(of_page) if f'"{code}"' not in source] == []
 
 
 def _codes(body: Any) -> list[str]:
