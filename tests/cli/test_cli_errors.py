@@ -1,4 +1,4 @@
-"""What a person sees when it goes wrong: one message, one hint, the right exit code, and never a traceback."""
+"""Errors of commands: one message, one hint, the right exit code, no traceback."""
 
 # ruff: noqa: F401, F811 - the fixture `runs` is imported, and asked for by name
 

@@ -1,4 +1,4 @@
-"""A partial upload outlives every answer that is not about the file itself, and every run that ends badly."""
+"""A partial upload is kept after every answer that is not about the file itself, and every failed run."""
 
 from __future__ import annotations
 

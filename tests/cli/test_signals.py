@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM at any moment: 130 or 143 and no noise, or the exit code that the run has reported."""
+"""SIGINT and SIGTERM at any moment: exit code 130 or 143 without a traceback, or the reported exit code."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def test_0_when_every_file_is_confirmed(
 
 
 def test_2_for_a_missing_path(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
-    """One missing path, and nothing is sent at all: not even a question."""
+    """With one missing path no request is made."""
     files = make_files(**{"a.mp4": 10})
     done = uploader("upload", files, "gone.mp4", "--server", server.url, home=tmp_path)
     assert done.code == 2
@@ -49,7 +49,7 @@ def test_2_for_an_empty_selection(server: EmbeddedServer, tmp_path: Path) -> Non
 
 
 def test_3_for_a_retryable_failure(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
-    """A server that only fails leaves the door open."""
+    """A server that answers only errors is a reason to retry."""
     server.faults.next_answers("POST", "/api/upload/files/", [503] * 10)
     done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--retries", "1", home=tmp_path)
     assert done.code == 3
@@ -58,7 +58,7 @@ def test_3_for_a_retryable_failure(server: EmbeddedServer, make_files: Callable[
 
 
 def test_6_when_the_server_answered_only_an_earlier_run(make_files: Callable[..., Path], tmp_path: Path) -> None:
-    """Only what the server does in this run decides; a server that is lost during a run is exit 3."""
+    """Only this run counts; a server that is lost during a run is exit code 3."""
     files = make_files(**{"a.mp4": 10})
     with running_server() as server:
         command = ("upload", files, "-s", server.url, "--retries", "0")
@@ -91,7 +91,7 @@ def test_5_without_a_valid_token(server: EmbeddedServer, make_files: Callable[..
 def test_5_with_a_token_says_that_this_token_is_refused(
     option: str, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """A pipe into which nothing else is written counts as no other token."""
+    """A pipe that yields nothing more has no other token."""
     (tmp_path / "token").write_text("wrong-token")
     values = {"--token-file": "token", "--token-command": "echo wrong-token", "--header": "Authorization: Bearer wrong"}
     how: dict[str, Any] = {"home": tmp_path, "constants": {"uploader_cli.settings.bearer.AGAIN_LIMIT": 0.2}}

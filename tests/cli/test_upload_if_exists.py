@@ -1,4 +1,4 @@
-"""`--if-exists`: what becomes of a file whose name is taken on the server."""
+"""`--if-exists`: the outcome of a file whose name is taken on the server."""
 
 from __future__ import annotations
 

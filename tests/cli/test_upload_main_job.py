@@ -1,4 +1,4 @@
-"""The main job, end to end: real files through the installed command into a server, and what happens when it breaks."""
+"""The main job, end to end: real files through the installed command into a server, and failures."""
 
 from __future__ import annotations
 

@@ -250,7 +250,7 @@ def test_token_quoted_by_the_server_is_masked_everywhere(
     capfd: pytest.CaptureFixture[str],
     status: int,
 ) -> None:
-    """Neither into a view nor into the stream, a report or the summary of a job: all of them are read by others."""
+    """Not in a view, the stream, a report or the summary of a job: others read them."""
     token = "a-token-that-is-nobodys-business"
     monkeypatch.setenv("UPLOADER_TOKEN", token)
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))

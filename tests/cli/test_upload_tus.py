@@ -176,7 +176,7 @@ def test_checksum_that_the_server_lacks_exits_2(make_files: Files, tmp_path: Pat
 
 
 def test_corrupted_chunk_is_resent(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """The server refuses it by its checksum (460), the stream tells of it, and what is stored is what was read."""
+    """The server refuses it by its checksum (460), the stream reports it, and the stored bytes are those read."""
     content = os.urandom(250 * KIB)
     files = make_files(**{"a.mp4": content})
     with recorder(server.url) as (url, relay):

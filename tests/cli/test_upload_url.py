@@ -119,7 +119,7 @@ def test_upload_url_without_upload_exits_4_and_creates_none(plain: Service, make
 
 @pytest.mark.parametrize("again", [(), ("--no-resume",)])
 def test_changed_file_is_not_sent_to_its_upload_url(again: tuple[str, ...], make_files: Files, tmp_path: Path) -> None:
-    """An upload is neither mixed from two files nor deleted, also without resuming."""
+    """An upload never gets bytes of two files, and is not deleted, also without resuming."""
     clip = make_files(**{"clip.mp4": 2 * MIB}) / "clip.mp4"
     with running(Vimeo()) as service:
         url = service.existing(2 * MIB)

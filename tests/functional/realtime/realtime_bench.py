@@ -1,4 +1,4 @@
-"""A channel on the bench: a server whose faults can be switched, recorded events, and who is still running."""
+"""A channel with a server whose faults can be switched, recorded events, and running threads."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ class Server(ThreadingHTTPServer):
         self.sio.on("disconnect", lambda _sid, _reason: self.seen.append({"gone": True}))
 
     def handle_error(self, *_: object) -> None:
-        """Cut connections are the point here."""
+        """Ignore cut connections, which these tests make."""
 
     def _connect(self, sid: str, environ: dict[str, Any], _auth: object = None) -> None:
         transport = parse_qs(environ["QUERY_STRING"])["transport"][0]

@@ -329,7 +329,7 @@ def test_close_before_start(bench: Callable[..., Bench]) -> None:
 
 @contextmanager
 def full_backlog() -> Iterator[int]:
-    """A port whose connections are never made: the kernel drops what comes in, as a black hole on the way would."""
+    """A port that drops all packets, as a black hole on the way would."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -473,7 +473,7 @@ def test_nothing_is_printed_and_no_signal_handler_is_installed(
 def test_websocket_uses_the_proxy_of_the_session_only(
     server: ServerProcess, bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who makes the session has looked the environment up; the websocket must not look again and differ."""
+    """The session has the proxy of the environment; the websocket must use the same."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)

@@ -1,4 +1,4 @@
-"""The clients of one run: how long they listen on at its end, and what they leave behind."""
+"""The clients of one run: how long they wait at its end, and that they leave no thread."""
 
 from __future__ import annotations
 

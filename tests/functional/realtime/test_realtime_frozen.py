@@ -1,4 +1,4 @@
-"""A frozen peer or a dead link without any FIN or RST: both sides notice."""
+"""Both sides notice a frozen peer or a dead link without FIN or RST."""
 
 from __future__ import annotations
 

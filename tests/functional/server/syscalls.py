@@ -1,4 +1,4 @@
-"""What a loss of power would take away from a server, by its system calls as strace shows them."""
+"""The data that a power loss would destroy, by the system calls that strace shows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def strace_works() -> bool:
 
 @dataclass
 class PowerCut:
-    """Reads a trace; `lost` has, for each answer of a success, what a loss of power at that moment would take away."""
+    """Reads a trace; `lost` has, for each success, what a power loss at that moment would destroy."""
 
     root: Path
     lost: list[tuple[str, list[str]]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""One bearer token for every call and for the socket's handshake: who doesn't have it sees nothing."""
+"""One bearer token for every call and for the socket's handshake."""
 
 from __future__ import annotations
 

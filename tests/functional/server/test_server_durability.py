@@ -69,7 +69,7 @@ def send_everything(url: str) -> None:
 
 
 def losses(root: Path, durability: str) -> list[tuple[str, list[str]]]:
-    """What a loss of power would take away after each success of `send_everything`."""
+    """Return what a power loss would destroy after each success of `send_everything`."""
     trace = root.with_suffix(".trace")
     traced = ["strace", "-f", "-y", "-s", "64", "-o", str(trace), "-e", f"trace={CALLS}"]
     options = ["--port", "0", "--root", str(root), "--durability", durability]

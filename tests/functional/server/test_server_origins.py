@@ -129,7 +129,7 @@ def test_invalid_cors_origin_exits_2(origin: str, capsys: pytest.CaptureFixture[
     ],
 )
 def test_the_host_is_checked_on_loopback(host: str, status: int) -> None:
-    """A name that leads here by a trick of its owner (DNS rebinding) makes a page's requests those of one origin."""
+    """With DNS rebinding a page's requests have this server's origin."""
     with running_server(allow_hosts=("files.example",)) as server, connected(server.url) as connection:
         connection.sendall(f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         assert int(connection.recv(4096).split(b" ", 2)[1]) == status

@@ -1,4 +1,4 @@
-"""Parts of the server that need no socket: values, doors, counters and names, with time as an argument."""
+"""Parts of the server that need no socket: values, limits, counters and names, with time as an argument."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Upload servers that break one promise each: the bundled one, with something between it and those who call."""
+"""Upload servers with one defect each: the bundled one behind a layer that changes calls and answers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Reply:
 
 @dataclass
 class Broken:
-    """How a server is broken: options, changes of calls, answers and state; and the checks that must fail."""
+    """The defect of a server: options, changes of calls, answers and state; and the checks that must fail."""
 
     noticed_by: set[str]
     config: dict[str, Any] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Broken:
 
     @contextlib.contextmanager
     def running(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedServer]:
-        """The server, so broken."""
+        """Run the server with this defect."""
         original, asked, said = Router._serve_rest, self.asked, self.said
 
         async def serve(gate: Router, scope: Any, receive: Any, send: Any) -> None:
@@ -127,7 +127,7 @@ def smoke(
 
 
 def failed(report: Report) -> set[str]:
-    """The checks that failed, or came to no end."""
+    """Return the checks that failed or did not end."""
     return {result.id for result in report.results if result.verdict in BROKEN}
 
 

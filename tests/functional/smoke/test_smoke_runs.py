@@ -1,4 +1,4 @@
-"""`uploader smoke` against servers that keep their promises, or none: budget, clean-up, tokens, silence."""
+"""`uploader smoke` against correct and defective servers: budget, clean-up, tokens, timeouts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def counted(server: EmbeddedServer) -> int:
 
 
 def test_smoke_passes_on_the_bundled_server() -> None:
-    """With a token everything is removed again; a type limit and a rate limit leave nothing unoffered."""
+    """With a token everything is removed; with a type limit and a rate limit no check is skipped."""
     with running_server(jwt_secret=SECRET, rate_limit=1000, types=("mp4", "avi"), max_files=30) as server:
         report = smoke(server.url, token=TOKEN, strict=True)
         files = [path for path in server.root.rglob("*.*") if path.is_file() and "smoke" in path.name]
@@ -50,7 +50,7 @@ def test_smoke_passes_on_the_bundled_server() -> None:
 
 
 def test_smoke_without_a_token_removes_what_tus_deletes() -> None:
-    """Finished uploads outside of sessions go with the tus DELETE; what batches stored stays, and is named."""
+    """The tus DELETE removes finished uploads outside of sessions; files of batches remain and are named."""
     with running_server(rate_limit=1000) as server:
         report = smoke(server.url)
         files = {path.name for path in server.root.rglob("*smoke*") if path.is_file() and path.suffix == ".mp4"}
@@ -94,7 +94,7 @@ def test_a_server_with_every_limit_passes_within_the_budget(most: int) -> None:
 
 
 def test_smoke_with_a_token_for_all_calls() -> None:
-    """With it everything passes; without it the first refusal ends it, with exit code 5 and not a call more."""
+    """With it everything passes; without it the first refusal ends the run with exit code 5."""
     with running_server(auth_token="let-me-in", rate_limit=1000) as server:
         assert failed(smoke(server.url, token="let-me-in")) == set()
         before = counted(server)
@@ -123,7 +123,7 @@ def test_budget_is_never_exceeded_and_includes_the_cleanup(budget: int) -> None:
 
 
 def test_exhausted_rate_limit_ends_the_smoke_run() -> None:
-    """429, or what remains by the headers: no check is called broken for it."""
+    """After a 429, or without remaining calls, no check fails."""
     with running_server(rate_limit=12) as server:
         report = smoke(server.url)
         assert counted(server) == report.calls <= 12
@@ -146,7 +146,7 @@ def test_no_server_at_the_address() -> None:
 
 
 def test_smoke_of_a_server_that_stops_names_what_is_left() -> None:
-    """The check that met it says so, no other waits for an answer that never comes, and what is left is named."""
+    """One check fails with the timeout, the others do not wait for it, and remaining files are named."""
     with running_server(jwt_secret=SECRET) as server:
         site = Site(Settings(server=server.url, token=TOKEN))
 
@@ -172,14 +172,14 @@ def test_smoke_of_a_web_site_is_no_upload_server(monkeypatch: pytest.MonkeyPatch
 
 
 def test_smoke_of_some_checks_creates_what_they_need(server: EmbeddedServer) -> None:
-    """What they need is made for them, and removed."""
+    """The files that they need are created and removed."""
     report = smoke(server.url, ["tus-resume", "auth"])
     assert [found.id for found in report.results] == ["tus-resume", "auth"]
     assert of(report, Verdict.PASS) == {"tus-resume", "auth"}
 
 
 def test_chosen_check_fails_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the check that would explain it, its failure is its own."""
+    """Without the check that it depends on, it fails itself."""
 
     def no_patch(call: Call) -> Reply | None:
         return Reply(500, {}) if call.method == "PATCH" else None
@@ -192,7 +192,7 @@ def test_chosen_check_fails_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cleanup_names_what_it_could_not_remove(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A DELETE that fails is the clean-up's failure."""
+    """A failed DELETE fails the clean-up."""
 
     def said(call: Call, reply: Reply) -> None:
         if call.method == "DELETE" and reply.status == 200:
@@ -206,7 +206,7 @@ def test_cleanup_names_what_it_could_not_remove(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_deleted_files_must_be_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Success in words alone is none."""
+    """A status 200 without a valid body is no success."""
 
     def asked(call: Call) -> Reply | None:
         return Reply(200, {}) if call.method == "DELETE" else None
@@ -239,7 +239,7 @@ def test_warning_fails_the_run_only_with_strict(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_smoke_sends_no_token_to_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Location on another host is followed without what belongs to the server."""
+    """A Location on another host is followed without token and headers."""
     seen: list[Call] = []
     elsewhere = ""
 
@@ -257,7 +257,7 @@ def test_smoke_sends_no_token_to_another_host(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_smoke_report_masks_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even where the server repeats it."""
+    """Also if the server repeats it."""
 
     def said(call: Call, reply: Reply) -> None:
         if call.path == "/health":
@@ -270,7 +270,7 @@ def test_smoke_report_masks_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_smoke_over_tls(tmp_path: Path) -> None:
-    """With the authority's certificate all passes, bodies that wait and break off too; without it nothing is sent."""
+    """With the authority's certificate all checks pass; without it nothing is sent."""
     authority = trustme.CA()
     bundle = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(bundle))
@@ -284,7 +284,7 @@ def test_smoke_over_tls(tmp_path: Path) -> None:
 
 
 def test_smoke_with_an_authorization_header() -> None:
-    """It serves for the clean-up; a call without it can't be made, and is not claimed to have been."""
+    """It is used for the clean-up; calls without it can't be made and are skipped."""
     with running_server(jwt_secret=SECRET) as server:
         report = smoke(server.url, skip=["tus-*"], header=(Header("authorization", f"Bearer {TOKEN}"),))
         assert not list(server.root.rglob("*smoke*"))
@@ -301,7 +301,7 @@ def test_smoke_through_a_proxy() -> None:
 
 
 def test_smoke_of_a_tus_endpoint_needs_no_sessions() -> None:
-    """The bundled server passes every check, and nothing stays."""
+    """The bundled server passes every check, and all files are removed."""
     with running_server() as server:
         report = smoke("", tus_endpoint=f"{server.url}/api/upload/files/", strict=True)
         assert counted(server) == report.calls

@@ -1,4 +1,4 @@
-"""No answer can lead the token or a `--header` value to another host; on real sockets."""
+"""No answer makes the client send the token or a `--header` value to another host."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ def test_files_in_packs_of_several_sessions_are_all_stored(tmp_path: Path, monke
 
 
 def test_skip_existing_asks_for_many_files_at_once(sending: Sending, tmp_path: Path) -> None:
-    """Another user has uploaded them: no receipt of ours says so."""
+    """Another user has uploaded them: this user has no receipt."""
     sending.run()
     (sending.source / "deep" / "new.bin").write_bytes(b"new")
     (sending.source / "deep" / "04.bin").write_bytes(b"other bytes")

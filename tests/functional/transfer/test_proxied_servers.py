@@ -109,7 +109,7 @@ class Moody(Firewall):
 
 
 def test_one_refused_patch_does_not_end_tus(tmp_path: Path) -> None:
-    """It was not the method: later files are sent with PATCH, without a POST in its place."""
+    """The method was not the cause: later files are sent with PATCH."""
     (tmp_path / "stored").mkdir()
     paths = make(tmp_path, "a.mp4", "b.mp4", "c.mp4", size=2 * MIB)
     with running_server(root=tmp_path / "stored") as server, Moody(server.url, 403) as proxy:
@@ -130,7 +130,7 @@ class Checkpoint(Relay):
 
 
 def test_407_during_a_run_ends_it_at_once_with_its_hint(tmp_path: Path) -> None:
-    """It is no outage, which would be waited for."""
+    """It is not treated as an outage."""
     paths = make(tmp_path, "a.mp4", "b.mp4", size=3 * MIB)
     with running_server() as server, Checkpoint(server.url) as proxy:
         how = {"chunk_size": MIB, "proxy": proxy.url, "wait_for_server": 60.0, "jobs": 2}

@@ -1,4 +1,4 @@
-"""Every call has an id, which the server's log shows too; other hosts get none."""
+"""Every call has an id, which the server logs; other hosts get none."""
 
 from __future__ import annotations
 

@@ -265,7 +265,7 @@ def test_lost_answer_is_settled_by_stored_digests(source: Path, root: Path) -> N
 
 
 def test_a_lost_answer_for_a_second_version_stores_neither_twice(source: Path, root: Path) -> None:
-    """The path is taken by other bytes, so ours lie under another name: sent again, the server knows them.
+    """Another file has the path, so ours has another name; the server recognises the resent file.
 
     The session ended with its last file, so it takes another one.
     """
@@ -307,7 +307,7 @@ def test_lost_answer_without_progress_is_unknown_and_stored_once(source: Path, r
 
 @pytest.mark.parametrize("flavour", ["bundled", "reference"])
 def test_lost_session_is_replaced(source: Path, tmp_path: Path, flavour: str) -> None:
-    """As after a restart: the session was opened there, the files go to a server that never heard of it."""
+    """As after a restart: the files go to a server that does not know their session."""
     paths = make(source, "a.mp4", "b.mp4")
     config: dict[str, Any] = {"port": 0, "flavour": flavour, "processing_seconds": 0.0}
     root = tmp_path / "second"

@@ -1,4 +1,4 @@
-"""tus 1.0, checksum: a body counts whole and right, or not at all."""
+"""tus 1.0, checksum: a body is stored if it is complete and matches, or not at all."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_checksum_that_cannot_be_read_is_refused(server: EmbeddedServer, text:
 
 
 def test_an_answer_after_a_checked_body_keeps_the_connection(server: EmbeddedServer) -> None:
-    """A mismatch is known only when the body is complete: there is nothing to drain."""
+    """A mismatch is known only when the body is complete."""
     upload = created(server.url, 3)
     assert append(upload, 0, b"abX", checksum(b"abc")).headers.get("connection") != "close"
     assert head(upload).status_code == 200

@@ -1,4 +1,4 @@
-"""tus 1.0, the core protocol: OPTIONS, HEAD, PATCH, versions, methods in disguise, browsers, and reading back."""
+"""tus 1.0, the core protocol: OPTIONS, HEAD, PATCH, versions, method overrides, browsers, and downloads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tus 1.0: creation, creation-with-upload, creation-defer-length, termination; and creations that come twice."""
+"""tus 1.0: creation, creation-with-upload, creation-defer-length, termination, and repeated creations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What survives: kill -9 and a restart on the same root, at any step of an upload's life; and what expires."""
+"""kill -9 and a restart on the same root, at each step of an upload; and expiry."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def edit(root: Path, statement: str, *values: object) -> None:
 
 
 def test_complete_upload_is_finished_at_restart(tmp_path: Path) -> None:
-    """The last byte is written, then the server dies: the next one finishes the file by itself."""
+    """The server is killed after the last byte: the next one finishes the file."""
     with running_server(root=tmp_path, durability="none") as server:
         old, session = server.url, new_session(server.url)
         upload = created(old, 6, b"abc", sessionId=session, filename="last byte.txt")
@@ -110,7 +110,7 @@ def test_complete_upload_is_finished_at_restart(tmp_path: Path) -> None:
 
 
 def test_stored_file_without_a_record_is_not_stored_twice(tmp_path: Path) -> None:
-    """The file has its name, but no row says so: it is not stored twice."""
+    """The file has its name but no row: it is not stored twice."""
     with running_server(root=tmp_path, durability="none") as server:
         old, session = server.url, new_session(server.url)
         upload = created(old, 3, b"ab", sessionId=session, filename="stored.txt")

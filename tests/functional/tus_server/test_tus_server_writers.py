@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedServer]:
-    """It gives up a silent body after every other limit here: what ends one before is what a test did."""
+    """Its body timeout is longer than all limits of these tests."""
     with running_server(idle_timeout=10 * PATIENCE) as server:
         yield server
 

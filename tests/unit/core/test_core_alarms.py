@@ -1,4 +1,4 @@
-"""Thresholds that warn: once when one is crossed, once when it is over."""
+"""Thresholds warn once when they are crossed and once when that ends."""
 
 from __future__ import annotations
 

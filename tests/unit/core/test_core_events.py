@@ -1,4 +1,4 @@
-"""The vocabulary: names of events and their fields in the stream."""
+"""The names of events and their fields in the stream."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def test_the_order_of_files_is_kept(files: list[LocalFile], limits: Limits) -> N
 
 @given(some_files, any_limits)
 def test_plan_leaves_no_two_sessions_that_fit_into_one(files: list[LocalFile], limits: Limits) -> None:
-    """Calls are money: of sessions that are not full no two would have fitted together, names aside."""
+    """To save calls, no two sessions that are not full could have been one, apart from their names."""
     sessions = [session.files for session in plan_sessions(files, limits)]
     small = [session for session in sessions if 2 * len(session) <= limits.max_files]
     for index, one in enumerate(small):

@@ -330,7 +330,7 @@ def test_failed_file_keeps_its_message_and_confirms_no_byte() -> None:
 
 @pytest.mark.parametrize("end", ["fail", "cancel"])
 def test_bytes_of_a_file_that_was_not_stored_leave_the_total(end: str) -> None:
-    """What was sent of it is no progress of the rest, and the whole is not called complete."""
+    """Its bytes do not count as progress, and the total is not complete."""
     run = Run("start, sent 40")
     run.put(ev.FileSelected(1, "b.mp4", 300))
     run.play(end)
@@ -495,7 +495,7 @@ def test_failed_poll_marks_the_state_stale_until_news() -> None:
 
 
 def test_session_is_missing_until_the_first_status() -> None:
-    """A 404 is an answer: the picture is not stale."""
+    """A 404 is an answer: the known state is current."""
     run = Run("start")
     run.put(ev.PollFailed(SESSION, "timed out", TimeoutError()))
     assert isinstance(run.state.channel.failure, TimeoutError)
@@ -507,7 +507,7 @@ def test_session_is_missing_until_the_first_status() -> None:
 
 
 def test_a_watched_session_stays_when_it_is_left() -> None:
-    """Its number is what was asked for."""
+    """Its number of expected files is the requested one."""
     run = Run("start")
     run.put(ev.SessionWatched("w"), ev.SessionLeft("w"), ev.SessionLeft(SESSION))
     assert list(run.state.sessions) == ["w"]

@@ -25,7 +25,7 @@ ENDS = (ev.FileCompleted, ev.FileFailed)
 
 
 class Replay:
-    """A run of ours, or a watched session, that hears a captured stream."""
+    """A run or a watched session that receives a captured stream."""
 
     def __init__(self, stream: str, *, watched: bool) -> None:
         self.answer = golden(ANSWERS[stream])

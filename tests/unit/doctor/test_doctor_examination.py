@@ -60,7 +60,7 @@ def test_hanging_step_is_named(name: str, cause: str, code: Exit, monkeypatch: p
 
 
 def test_the_whole_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps that were not made are not reported as passed."""
+    """Skipped steps are not reported as passed."""
     monkeypatch.setattr(doctor, "RUN_LIMIT", 0.0)
     report = run(step("disk", lambda _: passed("never asked")))
     assert report.results[0].verdict is Verdict.WARNING
@@ -68,7 +68,7 @@ def test_the_whole_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_steps_that_depend_on_a_failed_one_are_skipped() -> None:
-    """Also not indirectly; what rests on nothing is looked at."""
+    """Also not indirectly; independent steps run."""
     taken: list[str] = []
 
     def look(name: str, finding: Finding) -> Check:

@@ -1,4 +1,4 @@
-"""What a task tells the driver."""
+"""The events that a task reports to the driver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run in a few words: events go through the real reducer into a renderer, under a clock that the test moves."""
+"""A scripted run: events go through the real reducer into a renderer, with a clock that the test sets."""
 
 from __future__ import annotations
 

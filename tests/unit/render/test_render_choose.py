@@ -1,4 +1,4 @@
-"""Which view goes where."""
+"""The choice of the view."""
 
 from __future__ import annotations
 

@@ -473,7 +473,7 @@ def test_watched_session_is_shown_in_percent(run: Script, screen: Screen) -> Non
 
 
 def test_watched_sessions_weigh_as_many_files_as_they_have(run: Script, screen: Screen) -> None:
-    """A small session that is done says little of the whole; a failed file is no progress."""
+    """A small completed session adds little to the total; a failed file adds nothing."""
     run.put(ev.RunStarted("http://h:1", None, None, 1, "watch"), ev.SessionWatched("s-1"), ev.SessionWatched("s-2"))
     run.put(ev.SessionProgress("s-1", Transport.WEBSOCKET, 1.0, "completed", 100.0, 1, 0, 1))
     run.put(ev.SessionProgress("s-2", Transport.WEBSOCKET, 1.0, "uploading", 37.0, 30, 0, 99))

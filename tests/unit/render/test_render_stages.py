@@ -1,4 +1,4 @@
-"""The analysis as people see it: the timeline in any width, lines in a log, the last words."""
+"""The analysis as people see it: the timeline in any width, lines in a log, the summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last words of `watch`: what became of each session, and why the watch is over."""
+"""The summary of `watch`: the result of each session, and why the command ended."""
 
 from __future__ import annotations
 

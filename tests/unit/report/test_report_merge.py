@@ -189,7 +189,7 @@ def test_merged_report_can_be_merged_again(write: Write, tmp_path: Path, capsys:
 
 
 def test_a_path_that_was_selected_twice_is_one_file(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of one run the first word counts, unless only the second says what became of the file."""
+    """Of two reports of one run the first counts, unless only the second has the result of the file."""
     twice = {"path": "a", "outcome": "skipped", "reason": "duplicate", "size": None}
     kept = {"path": "b", "outcome": "skipped", "reason": "type", "size": None}
     files = [*rows("a✓"), {**twice, "file": 1}, {**kept, "file": 2}, {**twice, "path": "b", "file": 3}]

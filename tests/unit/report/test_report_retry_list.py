@@ -130,7 +130,7 @@ def test_report_fields_of_an_unusual_name() -> None:
 
 
 def test_retry_list_of_an_incomplete_walk_is_marked(spool: Spool, tmp_path: Path) -> None:
-    """Who takes it for all that is left would lose files in silence."""
+    """A user who retries only this list would lose files without notice."""
     fill(spool, [b"a.mp4"])
     (write,) = outputs([], tmp_path / "again.txt", {})
     assert write({"selection_complete": True}, spool) == ""

@@ -1,4 +1,4 @@
-"""The loop between the events of a run and those who follow it."""
+"""The loop that passes the events of a run to its observers."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ FACTS = RunFacts("cafe", "1.0", started=0.0)
 
 
 def run(command: str, code: int | None, *, failed: int = 1, interrupted: Any = lambda: 0, limit: float = 60.0) -> None:
-    """A run that ends with `code` (None: it broke), under the eyes of the observer."""
+    """A run that ends with `code` (None: with an exception) and has this observer."""
     state, observer = ProgressState(), OnFailure(command, FACTS, interrupted, limit=limit)
     events: list[ev.Event] = [ev.RunStarted("http://x", failed, 0, 1, "tus")]
     for number in range(failed):
@@ -86,7 +86,7 @@ def child_that_lasts(path: Path) -> str:
 
 
 def is_alive(pid: str) -> bool:
-    """A zombie is not: whoever inherits it may take its time."""
+    """A zombie is not: the process that inherits it may reap it later."""
     try:
         status = Path("/proc", pid, "stat").read_text()
     except OSError:

@@ -42,7 +42,7 @@ class Watch:
         reduce(self.state, ev.PollFailed(self.name, "it failed", error), now)
 
     def asked(self, *times: float) -> list[float]:
-        """Those of the times at which a question is due."""
+        """Return those of the times at which a poll is due."""
         return [now for now in times if self.watched.due(now)]
 
     def verdict(self, now: float) -> Exit | None:
@@ -59,7 +59,7 @@ def test_unknown_session_is_polled_at_once_and_every_two_seconds() -> None:
 
 
 def test_session_with_events_is_not_polled() -> None:
-    """Ten seconds of silence make a question due, and each further ten."""
+    """A poll is due after every ten seconds without a message."""
     watch = Watch()
     assert watch.asked(100.0) == [100.0]
     for now in range(101, 130):
@@ -78,7 +78,7 @@ def test_session_that_became_unknown_is_polled_again_soon() -> None:
 
 
 def test_ended_session_is_polled_once() -> None:
-    """Also where the last question was a moment before."""
+    """Also if the last poll was a moment before."""
     watch = Watch()
     assert watch.asked(100.0) == [100.0]
     watch.hear(101.0, "completed", total=2)
@@ -130,7 +130,7 @@ def test_watch_waits_for_files_whose_end_was_missed() -> None:
 
 @pytest.mark.parametrize("knows", [True, False])
 def test_wait_for_missed_files_is_limited(knows: bool) -> None:
-    """A server that forgets ended sessions says so; one that does not answer has three seconds."""
+    """A 404 for an ended session counts; a server that does not answer has three seconds."""
     watch = Watch()
     watch.hear(102.0, "completed", total=2)
     assert watch.verdict(102.0) is None
@@ -150,7 +150,7 @@ def test_session_that_never_appears_exits_6_after_the_wait() -> None:
 
 
 def test_wait_0_still_waits_for_one_answer() -> None:
-    """For five seconds, where the server says nothing at all."""
+    """For five seconds, if the server sends nothing."""
     hasty, silent = Watch(), Watch()
     hasty.watched, silent.watched = (
         WatchedSession(w.state.sessions["s"], BEGAN, 0.0, PATIENCE) for w in (hasty, silent)
@@ -195,7 +195,7 @@ def test_refused_token_ends_the_watch_at_once(heard: bool) -> None:
 
 
 def test_lost_server_ends_the_watch_after_max_wait() -> None:
-    """Counted from the last word of it."""
+    """Counted from its last message."""
     watch = Watch()
     watch.hear(200.0)
     watch.fail(201.0)
@@ -212,7 +212,7 @@ def test_restored_server_resets_max_wait() -> None:
 
 
 def test_removed_session_ends_the_watch() -> None:
-    """Not after one such answer, which may have crossed its first message, and not after two with a word between."""
+    """Not after one such answer, which may have crossed its first message, nor after two with a message between."""
     watch = Watch()
     watch.hear(101.0)
     watch.miss(102.0)

@@ -105,7 +105,7 @@ def test_a_name_that_is_no_utf8_can_be_left_out(here: Path) -> None:
     [("*.tmp\n[z-a]\n", "line 2 is not a gitignore pattern"), ("!\n", "line 1 is not a gitignore pattern")],
 )
 def test_invalid_ignore_file_fails_and_its_directory_is_skipped(here: Path, text: str, words: str) -> None:
-    """Its patterns are unknown: nothing is sent rather than too much."""
+    """Its patterns are unknown, so nothing is sent."""
     make(a_mp4="", x__b_mp4="", y__c_mp4="")
     Path("d/x/.uploaderignore").write_text(text)
     assert sent() == "d/a.mp4 d/y/c.mp4"

@@ -1,4 +1,4 @@
-"""Which file goes when, in which session, and what becomes of it: a fake server, no wire, no waiting."""
+"""The order of files, their sessions and their outcomes, with a fake server and a fake clock."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_run_without_files_makes_no_call(tmp_path: Path) -> None:
 
 
 def test_files_refused_here_are_never_sent(tmp_path: Path) -> None:
-    """A named one fails, one found by walking is skipped with a reason; the others go (protocol.md, section 3.12)."""
+    """A named one fails, one found by walking is skipped; the others are sent (protocol.md, section 3.12)."""
     run = Run(tmp_path, FakeApi(limits=replace(ASSUMED, max_file_size=100)))
     run.file("good.mp4")
     run.file("notes.txt")
@@ -675,7 +675,7 @@ def test_a_stored_file_with_equal_digest_is_completed_and_verified(tmp_path: Pat
     ids=["absent", "other size", "no digest", "no size", "other bytes", "no answer"],
 )
 def test_file_without_an_equal_digest_is_resent(tmp_path: Path, found: Any) -> None:
-    """Safe there: such a server never stores the same bytes twice under one path."""
+    """Such a server never stores the same bytes twice under one path."""
     run = Run(tmp_path, FakeApi(limits=BUNDLED, answers=deque([lost(body_sent=True)]), heads=deque([found])))
     run.file("a.mp4")
     run.go()
@@ -837,7 +837,7 @@ def test_batch_that_waits_for_another_body_begins_after_the_pause(tmp_path: Path
 
 
 def test_requests_are_cut_by_the_rate_that_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unmeasured, 1 MB/s is taken for granted: 150 MB to a request (protocol.md, section 3.10)."""
+    """Before the first measurement 1 MB/s is assumed: 150 MB in a request (protocol.md, section 3.10)."""
     run = Run(tmp_path, FakeApi(session_limits=ASSUMED))
     run.api.budget.note({"X-RateLimit-Remaining": "90"})
     for number in range(3):

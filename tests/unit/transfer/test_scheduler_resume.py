@@ -1,4 +1,4 @@
-"""What a run leaves behind for the next one: several runs of the scheduler on one journal, without wire or waiting."""
+"""What the next run finds: several runs of the scheduler on one journal, with a fake server and clock."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_session_that_is_lost_twice_is_a_retryable_failure(tmp_path: Path) -> No
 
 
 def test_head_without_tus_header_does_not_restart_an_upload(tmp_path: Path) -> None:
-    """A 404 of a proxy during a redeploy says nothing about the upload; one of the tus server does."""
+    """A 404 of a proxy during a redeploy does not end the upload; one of the tus server does."""
     run = TusRun(tmp_path, "ok ok ok reset redeploy redeploy ok ok ok", retries=5)
     run.file("a.mp4", 40)
     assert run.go() is None

@@ -1,4 +1,4 @@
-"""The stop flag: whatever waits ends at once."""
+"""The stop flag ends every wait at once."""
 
 from __future__ import annotations
 

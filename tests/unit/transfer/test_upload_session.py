@@ -1,4 +1,4 @@
-"""A session that the server lost is renewed by one thread, and blocks no other one."""
+"""One thread renews a lost session, and blocks no other thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server without a wire, and time without waiting, for the tests of the transfer package."""
+"""A fake server and a fake clock for the tests of the transfer package."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ Script = "Callable[[FakeApi, Request], tuple[StoredFile, ...]]"
 
 @dataclass
 class FakeApi:
-    """What `Api` promises, played from lists. `answers` are for the batch requests, one each; then all is stored.
+    """A fake `Api`. `answers` are for the batch requests, one each; after them all files are stored.
 
     An answer is an error to raise after the body, a function of the request, or None for "stored". An error in `early`
     comes before the body.
