@@ -13,8 +13,8 @@ from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.interrupts import Interrupts, interruptible
 from uploader_cli.run.reports import facts_of, settled
 from uploader_cli.run.standard_input import standard_input
-from uploader_cli.run.state import writable_state
-from uploader_cli.run.upload import begin, execute, prepare
+from uploader_cli.run.state import begin, writable_state
+from uploader_cli.run.upload import execute, prepare
 from uploader_cli.run.views import observers, print_notes, resume_hint
 from uploader_cli.settings import resolve, user_config_file, working_directory
 from uploader_cli.transfer.journal import Journal

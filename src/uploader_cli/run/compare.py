@@ -26,8 +26,8 @@ from uploader_cli.render.comparison import ComparisonView
 from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.rest_commands import client
-from uploader_cli.run.state import writable_state
-from uploader_cli.run.upload import history_of, select
+from uploader_cli.run.selecting import select
+from uploader_cli.run.state import history_of, writable_state
 from uploader_cli.run.views import UNFOLDED, columns
 from uploader_cli.sources.content import sha256_of
 from uploader_cli.transfer.checks import looked_up, place_of

@@ -23,9 +23,9 @@ from uploader_cli.render.plan import PlanView
 from uploader_cli.run import analysis
 from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.known_servers import KnownServer, recall
+from uploader_cli.run.selecting import select
 from uploader_cli.run.standard_input import standard_input
-from uploader_cli.run.state import writable_state
-from uploader_cli.run.upload import history_of, select
+from uploader_cli.run.state import history_of, writable_state
 from uploader_cli.run.views import UNFOLDED, columns
 from uploader_cli.selection.selection import differs
 from uploader_cli.transfer.job import SKIPS

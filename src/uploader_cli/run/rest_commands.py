@@ -15,7 +15,7 @@ from uploader_cli.core.plan import ASSUMED, LocalFile, plan_sessions, refusal
 from uploader_cli.core.protocol import as_object, number, text
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
-from uploader_cli.run.upload import select
+from uploader_cli.run.selecting import select
 from uploader_cli.run.views import open_log
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.bodies import content_type
