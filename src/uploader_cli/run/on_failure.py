@@ -8,19 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from uploader_cli.core.events import FileEnded, Phase
+from uploader_cli.core.events import Event, FileEnded, Phase
 from uploader_cli.core.incidents import needs_person
 from uploader_cli.core.state import Observer, ProgressState
-from uploader_cli.report.document import report_head, row_of, shown
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from uploader_cli.core.events import Event
-    from uploader_cli.report.document import RunFacts
+from uploader_cli.report.document import RunFacts, report_head, row_of, shown
 
 LIMIT = 60.0
 """Maximum seconds for the command."""

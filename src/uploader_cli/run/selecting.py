@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
@@ -13,14 +13,9 @@ from uploader_cli.run import from_file
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.selection import Selection, holds, placed, sharded
 from uploader_cli.selection.walk import Step, missing, walk
-from uploader_cli.settings import OPTIONS, hide
+from uploader_cli.settings import OPTIONS, Settings, hide
 from uploader_cli.settings.places import GONE, working_directory
 from uploader_cli.sources.files import is_url
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from uploader_cli.settings import Settings
 
 FILTERS = ("include", "exclude", "exclude_from", "min_size", "max_size", "newer_than")
 

@@ -5,24 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from uploader_cli.errors import UsageError
 from uploader_cli.run import from_file
+from uploader_cli.settings import Settings
 from uploader_cli.settings.places import GONE, user_state_directory, working_directory
 from uploader_cli.sources.files import absolute
-from uploader_cli.transfer.journal import Journal, Target
+from uploader_cli.transfer.journal import Journal, RunHandle, Target
+from uploader_cli.transfer.journal.reading import History
 from uploader_cli.transfer.journal.schema import NAME
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from uploader_cli.settings import Settings
-    from uploader_cli.transfer.journal import RunHandle
-    from uploader_cli.transfer.journal.reading import History
 
 MEMORY = "/dev/shm"  # noqa: S108 - writable in a container whose root is read-only
 

@@ -5,32 +5,31 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors, exit_status
 from uploader_cli.core import events as ev
+from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.state import SERVER_TERMINAL, Observer, ProgressState
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural
 from uploader_cli.run import analysis, known_servers, reports
 from uploader_cli.run.connections import Connections, caution
+from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.loop import Loop, alarms
 from uploader_cli.run.selecting import located, select
+from uploader_cli.selection.selection import Selection
 from uploader_cli.selection.walk_queue import MOST, WalkQueue
+from uploader_cli.settings import Settings
+from uploader_cli.transfer.journal import Journal, RunHandle
 from uploader_cli.transfer.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.fleet.driver import Driver
     from uploader_cli.report.recorder import Notices, Output
-    from uploader_cli.run.interrupts import Interrupts
-    from uploader_cli.selection.selection import Selection
-    from uploader_cli.settings import Settings
-    from uploader_cli.transfer.journal import Journal, RunHandle
 
     Prepared = tuple[Selection, Sequence[Output]]
     Sender = Scheduler | Driver
