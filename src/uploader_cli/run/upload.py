@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors, exit_status
 from uploader_cli.core import events as ev
@@ -31,13 +31,19 @@ if TYPE_CHECKING:
     from uploader_cli.fleet.driver import Driver
     from uploader_cli.report.recorder import Notices, Output
 
-    Prepared = tuple[Selection, Sequence[Output]]
     Sender = Scheduler | Driver
 
 LISTED = 5
 """Maximum failures of a run that the journal keeps for the list of runs."""
 GRACE = 1.5
 """Seconds that a running request gets to end after an interrupt; the documented limit is 2 s."""
+
+
+class Prepared(NamedTuple):
+    """The files of a run, and what writes its report files."""
+
+    found: Selection
+    outputs: Sequence[Output]
 
 
 def prepare(
@@ -57,7 +63,7 @@ def prepare(
     found = located(settings, [given]) if given is not None else select(settings, paths)
     analysis.check(settings, found)
     files = {"links": settings.links, "metrics_file": settings.metrics_file}
-    return found, reports.outputs(settings.report, settings.failed_to, env, **files)
+    return Prepared(found, reports.outputs(settings.report, settings.failed_to, env, **files))
 
 
 def execute(
