@@ -55,6 +55,7 @@ class OnFailure(Observer):
 
     def _run(self, report: bytes) -> str:
         """Run the command; return what went wrong. The command itself is not shown: it may contain a secret."""
+        before, until = self._interrupted(), time.monotonic() + self._limit
         try:
             process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S602 - the user's command (layers.py)
                 self._command,
@@ -65,7 +66,6 @@ class OnFailure(Observer):
             )
         except OSError as error:
             return f"the command could not be started: {error.strerror}"
-        before, until = self._interrupted(), time.monotonic() + self._limit
         given: Any = report
         while True:
             try:
