@@ -17,8 +17,7 @@ from uploader_cli import __version__, errors
 from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.fleet.batches import Batch
 from uploader_cli.fleet.outcomes import AGAIN, Report, Row
-from uploader_cli.selection.selection import Selection
-from uploader_cli.selection.walk_queue import WalkQueue
+from uploader_cli.selection.selection import Selection, WalkQueue
 from uploader_cli.settings import resolve, user_config_file, working_directory
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.journal import Journal, Target

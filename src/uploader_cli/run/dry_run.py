@@ -28,8 +28,8 @@ from uploader_cli.run.selecting import select
 from uploader_cli.run.standard_input import standard_input
 from uploader_cli.run.state import history_of, writable_state
 from uploader_cli.run.views import UNFOLDED, columns
+from uploader_cli.selection.selection import differs
 from uploader_cli.selection.walk import Selected
-from uploader_cli.selection.walk_queue import differs
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.job import SKIPS
 from uploader_cli.transfer.journal.reading import History

@@ -21,8 +21,7 @@ from uploader_cli.run.connections import Connections, caution
 from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.loop import Loop, alarms
 from uploader_cli.run.selecting import located, select
-from uploader_cli.selection.selection import Selection
-from uploader_cli.selection.walk_queue import MOST, WalkQueue
+from uploader_cli.selection.selection import MOST_OPEN, Selection, WalkQueue
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.journal import Journal, RunHandle
 from uploader_cli.transfer.scheduler import Scheduler
