@@ -21,8 +21,8 @@ from uploader_cli.run.commands import stored_run
 from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.standard_input import file_of
-from uploader_cli.run.state import writable_state
-from uploader_cli.run.upload import begin, execute, prepare
+from uploader_cli.run.state import begin, writable_state
+from uploader_cli.run.upload import execute, prepare
 from uploader_cli.run.views import open_log
 from uploader_cli.run.watch import watch
 from uploader_cli.settings import OPTIONS, Invalid, Option, Settings, resolve, user_config_file, working_directory

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from uploader_cli.core.protocol import error_code
 from uploader_cli.core.sizes import FIRST_CHUNK, LEAST_CHUNK
 from uploader_cli.core.tus import VERSION, Capabilities, unknown_upload
 from uploader_cli.transfer.api import is_tus
 from uploader_cli.transfer.bodies import Body, Piece
+from uploader_cli.transfer.http import Answer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from uploader_cli.transfer.http import Answer
-
-    Ask = Callable[..., Answer]
+Ask = Callable[..., Answer]
 
 WAIT = 0.5  # seconds, beyond some round trips, for a proxy to refuse a request by its head
 TICK = 0.05

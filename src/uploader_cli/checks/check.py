@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
+from uploader_cli.checks.target import Target
 from uploader_cli.errors import UploaderError
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings import mask
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from types import ModuleType
-
-    from uploader_cli.checks.target import Target
 
 
 class Verdict(StrEnum):

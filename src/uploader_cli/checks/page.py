@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 from uploader_cli.checks.check import Report, Verdict
 from uploader_cli.render.words import safe, wrap
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 _SIGNS = {
     Verdict.PASS: ("✓", "+", "\x1b[32m"),

@@ -5,19 +5,15 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from uploader_cli.core.events import ChannelReason, Transport
 from uploader_cli.core.protocol import JsonObject, as_object
 from uploader_cli.realtime.policy import Dial, Dialled, Lost
 from uploader_cli.realtime.socket import Connection
+from uploader_cli.settings import Settings
 from uploader_cli.transfer.http import Http, make_session
 from uploader_cli.transfer.wire import Sockets
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from uploader_cli.settings import Settings
 
 JOIN_LIMIT = 0.6  # seconds to wait for a first message, which not all servers send (docs/protocol.md section 3.7)
 CUT_LIMIT = 0.5  # maximum seconds for a cut connection to end

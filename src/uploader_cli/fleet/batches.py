@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from uploader_cli.core.plan import LocalFile
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 SECONDS = 15.0  # target duration of a task
 FILE_COST = 128 << 10  # bytes that take as long as the fixed part of a file

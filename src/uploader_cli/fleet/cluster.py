@@ -6,22 +6,20 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli import errors, extras
+from uploader_cli.core.plan import LocalFile
 from uploader_cli.fleet import worker
+from uploader_cli.fleet.batches import Batch
+from uploader_cli.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from distributed import Client, Future
 
-    from uploader_cli.core.plan import LocalFile
-    from uploader_cli.fleet.batches import Batch
-    from uploader_cli.settings import Settings
-
-    News = Callable[[tuple[str, int, bytes]], None]
+News = Callable[[tuple[str, int, bytes]], None]
 
 LOOK_EVERY = 1.0  # seconds between two looks at the workers
 OF_LOCAL = {  # configuration of Dask on `local:N`; a cluster has its own

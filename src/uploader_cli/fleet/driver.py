@@ -9,37 +9,33 @@ import pickle
 import secrets
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli import __version__, errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, PauseReason, WarningCode
+from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.fleet import cluster as dask
 from uploader_cli.fleet import outcomes
 from uploader_cli.fleet.batches import Batch, Cutter, cost, fields_of
+from uploader_cli.fleet.outcomes import News, Row
+from uploader_cli.fleet.worker import Sent
 from uploader_cli.sources.files import absolute
+from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.checks import Checks
-from uploader_cli.transfer.journal import Stored
-from uploader_cli.transfer.scheduler import Engine
+from uploader_cli.transfer.job import Followers
+from uploader_cli.transfer.journal import RunHandle, Stored
+from uploader_cli.transfer.scheduler import Engine, Supply
 from uploader_cli.transfer.sessions import FIRST_CONTACT_RETRIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from contextlib import ExitStack
-    from pathlib import Path
-
     from distributed import Future
 
-    from uploader_cli.core.plan import Limits, LocalFile
-    from uploader_cli.fleet.outcomes import News, Row
-    from uploader_cli.fleet.worker import Sent
-    from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.job import Followers
-    from uploader_cli.transfer.journal import RunHandle
-    from uploader_cli.transfer.scheduler import Supply
 
 GROUP = 500  # files that are claimed in the journal at once
 TICK = 0.1

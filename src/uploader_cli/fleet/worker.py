@@ -8,13 +8,15 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import __version__, errors
 from uploader_cli.core.last_heard import LastHeard
-from uploader_cli.fleet.outcomes import AGAIN, Report
+from uploader_cli.fleet.batches import Batch
+from uploader_cli.fleet.outcomes import AGAIN, Report, Row
 from uploader_cli.selection.selection import Selection, WalkQueue
 from uploader_cli.settings import resolve, user_config_file, working_directory
 from uploader_cli.transfer.api import Api
@@ -23,12 +25,7 @@ from uploader_cli.transfer.retry import RateBudget, Stop
 from uploader_cli.transfer.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from distributed import Worker
-
-    from uploader_cli.fleet.batches import Batch
-    from uploader_cli.fleet.outcomes import Row
 
 TOPIC = "uploader-import"
 """The topic of structured events that has the news of all tasks."""

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,16 +18,14 @@ from uploader_cli.core.events import SkipReason
 from uploader_cli.core.protocol import JsonObject, text
 from uploader_cli.core.stages import Kind
 from uploader_cli.exit_status import Exit
+from uploader_cli.run.connections import Connections
+from uploader_cli.run.interrupts import Interrupts
+from uploader_cli.run.loop import Loop
+from uploader_cli.selection.selection import Selection
+from uploader_cli.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from uploader_cli.run.analyst import Analyst
-    from uploader_cli.run.connections import Connections
-    from uploader_cli.run.interrupts import Interrupts
-    from uploader_cli.run.loop import Loop
-    from uploader_cli.selection.selection import Selection
-    from uploader_cli.settings import Settings
 
 PAIR = 2
 """Number of files of a fusion (docs/protocol.md section 4)."""

@@ -9,22 +9,16 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 from uploader_cli import errors
-from uploader_cli.core.events import AnalysisMessage
-from uploader_cli.core.protocol import JsonObject, analysis_data, error_sentence
+from uploader_cli.core.events import AnalysisMessage, Event
+from uploader_cli.core.protocol import AnalysisStatus, JsonObject, analysis_data, error_sentence
 from uploader_cli.core.stages import Kind, assumed
+from uploader_cli.realtime.channel import Channel
 from uploader_cli.settings import mask
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from uploader_cli.core.events import Event
-    from uploader_cli.core.protocol import AnalysisStatus
-    from uploader_cli.realtime.channel import Channel
-    from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.retry import Stop
+from uploader_cli.transfer.api import Api
+from uploader_cli.transfer.retry import Stop
 
 CALLS = {
     Kind.CONTENT: "/api/ai/analyze/content",

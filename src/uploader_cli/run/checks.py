@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from uploader_cli.checks.check import Stopped
+from uploader_cli.checks.check import Check, Report, Result, Stopped
 from uploader_cli.checks.doctor import examine
 from uploader_cli.checks.doctor.context import Context
 from uploader_cli.checks.doctor.report import DoctorPage, as_json
@@ -24,12 +24,7 @@ from uploader_cli.report.recorder import Notices
 from uploader_cli.run.interrupts import Interrupts, interruptible
 from uploader_cli.run.reports import STEP_SUMMARY, append_summary, settled
 from uploader_cli.run.views import columns
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from uploader_cli.checks.check import Check, Report, Result
-    from uploader_cli.settings import Settings
+from uploader_cli.settings import Settings
 
 
 def doctor(settings: Settings, *, session: str | None = None, new_session: bool = False) -> int:

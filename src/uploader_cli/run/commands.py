@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from uploader_cli.errors import UsageError
 from uploader_cli.run import runs
@@ -13,18 +13,11 @@ from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.interrupts import Interrupts, interruptible
 from uploader_cli.run.reports import facts_of, settled
 from uploader_cli.run.standard_input import standard_input
-from uploader_cli.run.state import writable_state
-from uploader_cli.run.upload import begin, execute, prepare
+from uploader_cli.run.state import begin, writable_state
+from uploader_cli.run.upload import Prepared, execute, prepare
 from uploader_cli.run.views import observers, print_notes, resume_hint
-from uploader_cli.settings import resolve, user_config_file, working_directory
-from uploader_cli.transfer.journal import Journal
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from uploader_cli.run.upload import Prepared
-    from uploader_cli.settings import Settings
-    from uploader_cli.transfer.journal import RunHandle
+from uploader_cli.settings import Settings, resolve, user_config_file, working_directory
+from uploader_cli.transfer.journal import Journal, RunHandle
 
 
 def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = True) -> int:

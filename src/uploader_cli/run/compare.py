@@ -8,14 +8,16 @@ import sys
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import chain, islice
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import CheckResult
 from uploader_cli.core.jobs import FIRST_JOBS
+from uploader_cli.core.packs import Found, LookedUp, LookupOffer
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import utf8
 from uploader_cli.core.state import ProgressState
@@ -26,24 +28,18 @@ from uploader_cli.render.comparison import ComparisonView
 from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.rest_commands import client
-from uploader_cli.run.state import writable_state
-from uploader_cli.run.upload import history_of, select
+from uploader_cli.run.selecting import select
+from uploader_cli.run.state import history_of, writable_state
 from uploader_cli.run.views import UNFOLDED, columns
-from uploader_cli.sources.content import sha256_of
+from uploader_cli.settings import Settings
+from uploader_cli.sources.content import OnRead, sha256_of
+from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.checks import looked_up, place_of
+from uploader_cli.transfer.journal.reading import History
 from uploader_cli.transfer.retry import Tries
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from uploader_cli.core.packs import Found, LookedUp, LookupOffer
-    from uploader_cli.settings import Settings
-    from uploader_cli.sources.content import OnRead
-    from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.journal.reading import History
-
-    Item: TypeAlias = LocalFile | ev.FileFailed | ev.FileSkipped
-    Result: TypeAlias = ev.CheckFile | ev.FileFailed | ev.FileSkipped
+Item: TypeAlias = LocalFile | ev.FileFailed | ev.FileSkipped
+Result: TypeAlias = ev.CheckFile | ev.FileFailed | ev.FileSkipped
 
 A = TypeVar("A")
 B = TypeVar("B")

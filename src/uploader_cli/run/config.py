@@ -6,8 +6,9 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uploader_cli import signals
 from uploader_cli.errors import UsageError
@@ -15,13 +16,8 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.render import use_color
 from uploader_cli.render.words import safe
 from uploader_cli.run.views import columns
-from uploader_cli.settings import MASK, OPTIONS, Layer, mask
+from uploader_cli.settings import MASK, OPTIONS, Layer, Settings, mask
 from uploader_cli.settings.values import Header, written_size
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from uploader_cli.settings import Settings
 
 _SECRET = ("token", "token_command", "on_failure", "upload_url")
 """Always masked. Proxies and headers are masked only where they look secret."""

@@ -5,23 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-from uploader_cli.core.events import AnalysisMessage, RunWarning, SessionLeft, SessionProgress, WarningCode
+from uploader_cli.core.events import AnalysisMessage, Event, RunWarning, SessionLeft, SessionProgress, WarningCode
 from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.realtime.channel import Channel
-from uploader_cli.settings import OPTIONS
+from uploader_cli.run.loop import Loop
+from uploader_cli.settings import OPTIONS, Settings
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.http import make_session
 from uploader_cli.transfer.retry import Stop
 from uploader_cli.transfer.wire import Sockets
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from uploader_cli.core.events import Event
-    from uploader_cli.run.loop import Loop
-    from uploader_cli.settings import Settings
 
 DRAIN = 0.25
 """Seconds to listen after the end: final events may follow the response by 18 ms (docs/protocol.md section 3.8)."""

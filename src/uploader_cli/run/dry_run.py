@@ -6,8 +6,8 @@ import secrets
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from uploader_cli import exit_status
 from uploader_cli.core import events as ev
@@ -18,27 +18,23 @@ from uploader_cli.core.plan import ASSUMED, ENDLESS, LocalFile, PlannedSession, 
 from uploader_cli.core.sizes import FIRST_CHUNK, Groups, PackSize
 from uploader_cli.core.state import ProgressState
 from uploader_cli.core.tus import CREATION_WITH_UPLOAD, Capabilities
+from uploader_cli.exit_status import Exit
 from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.render.plan import PlanView
 from uploader_cli.run import analysis
 from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.known_servers import KnownServer, recall
+from uploader_cli.run.selecting import select
 from uploader_cli.run.standard_input import standard_input
-from uploader_cli.run.state import writable_state
-from uploader_cli.run.upload import history_of, select
+from uploader_cli.run.state import history_of, writable_state
 from uploader_cli.run.views import UNFOLDED, columns
 from uploader_cli.selection.selection import differs
+from uploader_cli.selection.walk import Selected
+from uploader_cli.settings import Settings
 from uploader_cli.transfer.job import SKIPS
+from uploader_cli.transfer.journal.reading import History
 from uploader_cli.transfer.scheduler import GROUP
 from uploader_cli.transfer.sessions import check_offer, choose
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from uploader_cli.exit_status import Exit
-    from uploader_cli.selection.walk import Selected
-    from uploader_cli.settings import Settings
-    from uploader_cli.transfer.journal.reading import History
 
 FIRST = 3
 """Number of files named in a session's row."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,11 @@ from typing import IO, TYPE_CHECKING
 
 from uploader_cli import signals
 from uploader_cli.errors import UsageError
-from uploader_cli.settings import Layer
+from uploader_cli.settings import Layer, Settings
 from uploader_cli.transfer.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from uploader_cli.selection.manifest import Manifest
-    from uploader_cli.settings import Settings
 
 LEFT_BEHIND = 86400.0
 """Seconds after which a copied list that no resumable run needs is deleted: a killed process leaves it behind."""

@@ -6,19 +6,16 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uploader_cli import signals
 from uploader_cli.core import events as ev
 from uploader_cli.core.incidents import duration
 from uploader_cli.exit_status import Exit
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from uploader_cli.transfer.retry import Stop
+from uploader_cli.transfer.retry import Stop
 
 
 @dataclass(slots=True)

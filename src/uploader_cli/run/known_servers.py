@@ -11,17 +11,12 @@ import tempfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from uploader_cli.core.packs import parse_offer
+from uploader_cli.core.packs import PackOffer, parse_offer
+from uploader_cli.core.plan import Limits
 from uploader_cli.core.protocol import as_object, number, parse_limits
-from uploader_cli.core.tus import parse_capabilities
+from uploader_cli.core.tus import Capabilities, parse_capabilities
 from uploader_cli.settings.places import user_state_directory
-
-if TYPE_CHECKING:
-    from uploader_cli.core.packs import PackOffer
-    from uploader_cli.core.plan import Limits
-    from uploader_cli.core.tus import Capabilities
 
 MOST_SERVERS = 100
 """Maximum stored servers."""

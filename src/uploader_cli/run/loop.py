@@ -7,24 +7,20 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.alarms import Alarms
+from uploader_cli.core.events import Event
 from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.errors import UploaderError
 from uploader_cli.exit_status import Exit
-from uploader_cli.settings import mask
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from uploader_cli.core.events import Event
-    from uploader_cli.settings import Settings
+from uploader_cli.settings import Settings, mask
 
 FRAME = 0.1
 """Seconds between two refreshes."""

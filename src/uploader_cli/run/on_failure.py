@@ -8,19 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from uploader_cli.core.events import FileEnded, Phase
+from uploader_cli.core.events import Event, FileEnded, Phase
 from uploader_cli.core.incidents import needs_person
 from uploader_cli.core.state import Observer, ProgressState
-from uploader_cli.report.document import report_head, row_of, shown
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from uploader_cli.core.events import Event
-    from uploader_cli.report.document import RunFacts
+from uploader_cli.report.document import RunFacts, report_head, row_of, shown
 
 LIMIT = 60.0
 """Maximum seconds for the command."""
@@ -60,6 +55,7 @@ class OnFailure(Observer):
 
     def _run(self, report: bytes) -> str:
         """Run the command; return what went wrong. The command itself is not shown: it may contain a secret."""
+        before, until = self._interrupted(), time.monotonic() + self._limit
         try:
             process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S602 - the user's command (layers.py)
                 self._command,
@@ -70,7 +66,6 @@ class OnFailure(Observer):
             )
         except OSError as error:
             return f"the command could not be started: {error.strerror}"
-        before, until = self._interrupted(), time.monotonic() + self._limit
         given: Any = report
         while True:
             try:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uploader_cli import __version__, signals
 from uploader_cli.errors import UsageError
@@ -17,9 +18,6 @@ from uploader_cli.report.merge import Merge
 from uploader_cli.report.read import Report
 from uploader_cli.report.recorder import Notices, Spool, write_all
 from uploader_cli.run.reports import named_outputs, settled
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 LEAST, MOST = 40, 120
 """Columns: a narrower terminal wraps the rows, a wider one is not filled."""

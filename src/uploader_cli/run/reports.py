@@ -6,6 +6,7 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +16,13 @@ from uploader_cli.core.plan import Shard
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
-from uploader_cli.settings import Invalid
-from uploader_cli.settings.values import report_file
+from uploader_cli.settings import Invalid, Settings
+from uploader_cli.settings.values import ReportFile, report_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     from uploader_cli.report.document import RunFacts
     from uploader_cli.report.prometheus import MetricsFile
     from uploader_cli.report.recorder import Notices, Output, Recorder, Spool
-    from uploader_cli.settings import Settings
-    from uploader_cli.settings.values import ReportFile
     from uploader_cli.transfer.journal import RunHandle
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"

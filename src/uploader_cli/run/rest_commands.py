@@ -5,27 +5,22 @@ from __future__ import annotations
 import secrets
 import sys
 import webbrowser
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
 from uploader_cli import errors, signals
-from uploader_cli.core.events import FileFailed
+from uploader_cli.core.events import Event, FileFailed
 from uploader_cli.core.names import json_line
 from uploader_cli.core.plan import ASSUMED, LocalFile, plan_sessions, refusal
 from uploader_cli.core.protocol import as_object, number, text
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
-from uploader_cli.run.upload import select
+from uploader_cli.run.selecting import select
 from uploader_cli.run.views import open_log
+from uploader_cli.settings import Settings
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.bodies import content_type
 from uploader_cli.transfer.retry import Stop
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from uploader_cli.core.events import Event
-    from uploader_cli.settings import Settings
 
 
 def status(settings: Settings, session: str) -> int:

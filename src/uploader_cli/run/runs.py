@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from uploader_cli.core.tus import concealed
 from uploader_cli.errors import UsageError
@@ -16,17 +16,11 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
 from uploader_cli.run.from_file import as_typed, drop
 from uploader_cli.run.views import resume_line
-from uploader_cli.settings import resolve, user_config_file, working_directory
+from uploader_cli.settings import Settings, resolve, user_config_file, working_directory
 from uploader_cli.settings.model import NAMED_BY_DIRECTORY
 from uploader_cli.settings.places import user_state_directory
-from uploader_cli.transfer.journal import Journal
+from uploader_cli.transfer.journal import Journal, RunInfo
 from uploader_cli.transfer.journal.schema import NAME
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from uploader_cli.settings import Settings
-    from uploader_cli.transfer.journal import RunInfo
 
 OFFERED = 20
 """Maximum runs to choose from."""

@@ -7,19 +7,15 @@ import secrets
 import stat
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import UsageError
-from uploader_cli.settings import OPTIONS, Layer
+from uploader_cli.settings import OPTIONS, Layer, Settings
 from uploader_cli.settings.values import FIELD
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from uploader_cli.settings import Settings
 
 STDIN = "-"
 SELECTING = "include exclude exclude_from min_size max_size newer_than shard follow_links from_file failed_to"

@@ -1,22 +1,23 @@
-"""The state directory of a run: a temporary one where the user's can't be written."""
+"""The state of runs: its directory, a temporary one where the user's can't be written, and the journal in it."""
 
 from __future__ import annotations
 
 import errno
 import os
 import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from uploader_cli.errors import UsageError
-from uploader_cli.settings.places import user_state_directory
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from uploader_cli.settings import Settings
+from uploader_cli.run import from_file
+from uploader_cli.settings import Settings
+from uploader_cli.settings.places import GONE, user_state_directory, working_directory
+from uploader_cli.sources.files import absolute
+from uploader_cli.transfer.journal import Journal, RunHandle, Target
+from uploader_cli.transfer.journal.reading import History
+from uploader_cli.transfer.journal.schema import NAME
 
 MEMORY = "/dev/shm"  # noqa: S108 - writable in a container whose root is read-only
 
@@ -54,3 +55,49 @@ def _temporary(why: str) -> tempfile.TemporaryDirectory[str]:
         except OSError:
             continue
     raise UsageError(f"{why}, nor a temporary directory", hint="name a writable directory with --state-dir")
+
+
+def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, object], dict[str, object]]:
+    """Return the journal's keys of a run: its target, the arguments to resume it, and the identity of its command."""
+    # Other metadata may mean another bucket: what is known of a file there says nothing about this one.
+    destination = " ".join(["tus", *map(str, settings.metadata)]) if settings.foreign else settings.category
+    target = Target(settings.target_url, f"{destination}/{settings.dest}" if settings.dest else destination)
+    here = working_directory()
+    cwd = here.anchor if here is GONE else str(here)  # without it all paths are absolute
+    arguments: dict[str, object] = {"paths": list(paths), "cwd": cwd, "options": settings.storable()}
+    identity: dict[str, object] = {
+        "paths": [absolute(path) for path in paths],
+        "include": list(settings.include),
+        "exclude": list(settings.exclude),
+        "exclude_from": list(map(str, settings.exclude_from)),
+        "min_size": settings.min_size,
+        "max_size": settings.max_size,
+        "newer_than": settings.newer_than.written if settings.newer_than else None,
+        "follow_links": settings.follow_links,
+        "shard": settings.shard,
+    }
+    if settings.from_file is not None:
+        arguments["list"] = str(settings.from_file)
+        identity["list"] = from_file.identity(settings)
+    return target, arguments, identity
+
+
+@contextmanager
+def history_of(settings: Settings, paths: Sequence[str]) -> Iterator[History | None]:
+    """Yield the journal's history; None without a journal, which is not created."""
+    if not os.path.exists(settings.state_path / NAME):
+        yield None
+        return
+    target, _, identity = named(settings, paths)
+    with Journal(settings.state_path) as journal:
+        yield journal.history(target, identity, fresh=not settings.resume)
+
+
+def begin(settings: Settings, paths: Sequence[str], journal: Journal, *, lasting: bool = True) -> RunHandle:
+    """Begin this run in the journal; it resumes an unfinished one of the same server, destination and selection.
+
+    A run that is not `lasting` reads what can't be read again, so it can't be resumed.
+    """
+    target, arguments, identity = named(settings, paths)
+    fresh = not (settings.resume and lasting)
+    return journal.begin(target, arguments, identity=identity, fresh=fresh, lasting=lasting)

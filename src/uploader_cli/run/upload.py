@@ -5,47 +5,44 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors, exit_status
 from uploader_cli.core import events as ev
-from uploader_cli.core.plan import Limits, LocalFile, Shard, of_upload
+from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.state import SERVER_TERMINAL, Observer, ProgressState
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural
-from uploader_cli.run import analysis, from_file, known_servers, reports
+from uploader_cli.run import analysis, known_servers, reports
 from uploader_cli.run.connections import Connections, caution
+from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.loop import Loop, alarms
-from uploader_cli.selection.filters import Filters
-from uploader_cli.selection.selection import MOST_OPEN, Selection, WalkQueue, holds, placed, sharded
-from uploader_cli.selection.walk import Step, missing, walk
-from uploader_cli.settings import OPTIONS, hide
-from uploader_cli.settings.places import GONE, working_directory
-from uploader_cli.sources.files import absolute, is_url
-from uploader_cli.transfer.journal import Journal, Target
-from uploader_cli.transfer.journal.schema import NAME
+from uploader_cli.run.selecting import located, select
+from uploader_cli.selection.selection import MOST_OPEN, Selection, WalkQueue
+from uploader_cli.settings import Settings
+from uploader_cli.transfer.journal import Journal, RunHandle
 from uploader_cli.transfer.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
     from uploader_cli.fleet.driver import Driver
     from uploader_cli.report.recorder import Notices, Output
-    from uploader_cli.run.interrupts import Interrupts
-    from uploader_cli.settings import Settings
-    from uploader_cli.transfer.journal import RunHandle
-    from uploader_cli.transfer.journal.reading import History
 
-    Prepared = tuple[Selection, Sequence[Output]]
+    Sender = Scheduler | Driver
 
-FILTERS = ("include", "exclude", "exclude_from", "min_size", "max_size", "newer_than")
 LISTED = 5
 """Maximum failures of a run that the journal keeps for the list of runs."""
 GRACE = 1.5
 """Seconds that a running request gets to end after an interrupt; the documented limit is 2 s."""
+
+
+class Prepared(NamedTuple):
+    """The files of a run, and what writes its report files."""
+
+    found: Selection
+    outputs: Sequence[Output]
 
 
 def prepare(
@@ -62,93 +59,10 @@ def prepare(
         from uploader_cli.fleet import cluster
 
         cluster.check(settings, given)
-    found = _selection(settings, [given]) if given is not None else select(settings, paths)
+    found = located(settings, [given]) if given is not None else select(settings, paths)
     analysis.check(settings, found)
     files = {"links": settings.links, "metrics_file": settings.metrics_file}
-    return found, reports.outputs(settings.report, settings.failed_to, env, **files)
-
-
-def select(settings: Settings, paths: Sequence[str]) -> Selection:
-    """Return everything under `paths`, or without paths the list of `settings`, that passes the filters.
-
-    Raises `UsageError` for a missing path, a list with invalid lines, or an empty selection; an empty list is no error.
-    Only the start of a large selection is read here; if it turns out to be empty, that is raised at its end.
-    """
-    filters, listed = _filters(settings), from_file.manifest(settings)
-    shard = Shard.of(settings.shard)
-    if listed is not None and not paths:
-        listed.check(lambda name: filters.wants(name) and (shard is None or holds(shard, name)))
-        steps, what = listed.files(filters), listed.shown
-    else:
-        _check_paths(paths)
-        steps, what = walk(paths, filters, follow_links=settings.follow_links), ", ".join(paths[:3])
-    used = [OPTIONS[name].flag for name in FILTERS if getattr(settings, name) != OPTIONS[name].default]
-    hint = f"check {', '.join(used)}" if used else "the directories contain no regular files"
-    whole = _never_empty(steps, errors.UsageError(f"nothing to upload in {what}", hint=hint), listed=not paths)
-    return _selection(settings, _concealed(sharded(whole, shard)))
-
-
-def _selection(settings: Settings, steps: Iterable[Step]) -> Selection:
-    """Return the selection with the files below `--dest`, or the only one with `--upload-url`."""
-    found = Selection(placed(steps, settings.dest) if settings.dest else steps)
-    if settings.upload_url:
-        _use_existing(settings, settings.upload_url, found)
-    return found
-
-
-def _concealed(steps: Iterable[Step]) -> Iterator[Step]:
-    """Yield the steps; from then on nothing that is printed contains their upload URLs."""
-    for step in steps:
-        if isinstance(step, LocalFile) and step.upload_url:
-            hide(step.upload_url)
-        yield step
-
-
-def _use_existing(settings: Settings, url: str, found: Selection) -> None:
-    """Give `--upload-url` to the only file of a selection. Raise `UsageError` for a directory or several files."""
-    for file in found.ahead:  # none in another shard
-        if not found.complete or len(found.ahead) > 1 or (isinstance(file, LocalFile) and not file.named):
-            hint = "give one file; a list has a column upload_url for several ones"
-            option = settings.given_as("upload_url")
-            raise errors.UsageError(f"{option} is the upload of one file, not of a directory or of several", hint=hint)
-        if isinstance(file, LocalFile):
-            found.ahead[0] = replace(file, upload_url=url, destination=of_upload(url))
-
-
-def _filters(settings: Settings) -> Filters:
-    return Filters(
-        settings.include,
-        settings.exclude,
-        exclude_from=settings.exclude_from,
-        min_size=settings.min_size,
-        max_size=settings.max_size,
-        newer_than=settings.newer_than.at if settings.newer_than else None,
-    )
-
-
-def _check_paths(paths: Sequence[str]) -> None:
-    if not paths:
-        hint = "give files or directories: uploader upload PATH…, or a list: --from-file FILE"
-        raise errors.UsageError("no path given", hint=hint)
-    if working_directory() is GONE and not all(os.path.isabs(path) or is_url(path) for path in paths):
-        raise errors.UsageError("the working directory was deleted", hint="change to another, or give full paths")
-    if gone := missing(paths):
-        more = f" (and {len(gone) - 1} more)" if len(gone) > 1 else ""
-        raise errors.UsageError(f"{gone[0]}: no such file or directory{more}", hint="nothing was sent; check the path")
-
-
-def _never_empty(steps: Iterable[Step], error: errors.UsageError, *, listed: bool) -> Iterator[Step]:
-    """Yield the steps; raise `error` at the end if there was nothing to send and nothing failed.
-
-    A list may be empty: `--failed-to` writes one when nothing failed.
-    """
-    empty, any_step = True, False
-    for step in steps:
-        any_step = True
-        empty = empty and (step is None or isinstance(step, ev.FileSkipped))
-        yield step
-    if empty and (any_step or not listed):
-        raise error
+    return Prepared(found, reports.outputs(settings.report, settings.failed_to, env, **files))
 
 
 def execute(
@@ -166,69 +80,20 @@ def execute(
     are raised after the run was closed in order.
     """
     found, outputs = prepared
-    scheduler: Scheduler | Driver
-    recorders = reports.recorders(outputs, settings, run)
-    metrics = reports.metrics_files(settings, run)
+    recorders, metrics = reports.recorders(outputs, settings, run), reports.metrics_files(settings, run)
     loop = Loop([*recorders, *metrics, *observers], alarms(settings))
-    queue, connections = WalkQueue(found, loop.emit, most=_ahead(settings)), Connections(settings, loop, run.id)
-    api, places, limits = connections.api, analysis.Places(), list[Limits]()
-    loop.listeners += [queue.settle, *([places.listen] if settings.analyze != "none" else [])]
-    seen = known_servers.recall(settings.target_url)
-    chunk = ChunkSize(settings.chunk_size, seen.chunk if seen is not None else None, settings.chunk_rule)
+    upload = _Upload(settings, found, loop, interrupts, journal, run)
     interrupts.begin(settings.deadline)
     with interrupts.raising():
-        api.authorization()  # a missing token is a usage error, before anything starts
-    run.check = connections.stop.check
-    run.on_trouble = lambda text: loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, text))
-
-    def announce(protocol: str, jobs: int) -> None:
-        files = len(found.ahead) if found.complete else None
-        is_known = found.complete and not any(file.once for file in found.files)
-        size = sum(file.size for file in found.files) if is_known else None
-        protocol = protocol if api.budget.answered else "auto"  # known after the server's response
-        loop.emit(ev.RunStarted(settings.target_url, files, size, jobs, protocol, run.resumed_from, settings.dest))
-        for notice in journal.notices:
-            loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
-        caution(settings, loop.emit)
-        queue.start()
-        if settings.on is None:
-            connections.start_soon()
-
+        upload.connections.api.authorization()  # a missing token is a usage error, before anything starts
     with ExitStack() as after, loop.observed():
-        if settings.on is None:
-            scheduler = Scheduler(api, connections, run, remember=limits.append, announce=announce, chunk=chunk)
-        else:
-            from uploader_cli.fleet.driver import Driver
-
-            scheduler = Driver(api, connections, run, remember=limits.append, announce=announce, after=after)
-        name = "uploader-scheduler"
-        thread = threading.Thread(target=_work, args=(scheduler, queue, loop.emit), name=name, daemon=True)
-        thread.start()
-        codes: list[Exit] = []
-        try:
-            stopped = _until_stopped(loop, connections, scheduler, interrupts)
-            thread.join()
-            loop.drain(connections.drain_seconds() if not interrupts.count else 0.0, _all_heard)
-            if settings.analyze != "none" and stopped.error is None and not interrupts.count:
-                codes = analysis.analyse(settings, loop, connections, interrupts, places, run.id)
-        finally:
-            connections.stop.set()
-            if thread.is_alive():  # an observer failed
-                scheduler.shut()
-                thread.join()
-            queue.close()
-            connections.close()
-        loop.flush()
-        if limits:
-            lookup = api.lookups.max_files if api.lookups is not None else 1
-            seen = known_servers.KnownServer(limits[-1], api.tus, api.budget.metered, chunk.limit, lookup, api.packs)
-            known_servers.remember(settings.target_url, seen)
-        state, error = loop.state, stopped.error
-        left = state.cancelled or state.failed or state.skips[ev.SkipReason.FAIL_FAST] or state.walking
-        run.finish(ok=not left and error is None, outcome=_outcome(state))
-        code = exit_status.worst([_exit_code(loop, connections, error, interrupts), *codes])
+        error, codes = upload.send(after)
+        upload.remember()
+        run.finish(ok=error is None and not _is_left(loop.state), outcome=_outcome(loop.state))
         outcome = loop.finish(
-            code, connections.channel.stats(), written=lambda state: all(one.write(state) for one in recorders)
+            exit_status.worst([upload.exit_code(error), *codes]),
+            upload.connections.channel.stats(),
+            written=lambda state: all(one.write(state) for one in recorders),
         )
         interrupts.finished = True
     if error is not None and not isinstance(error, errors.UploaderError):
@@ -236,50 +101,146 @@ def execute(
     return outcome, [*(one.notices for one in recorders), *(one.notices for one in metrics)]
 
 
-def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, object], dict[str, object]]:
-    """Return the journal's keys of a run: its target, the arguments to resume it, and the identity of its command."""
-    # Other metadata may mean another bucket: what is known of a file there says nothing about this one.
-    destination = " ".join(["tus", *map(str, settings.metadata)]) if settings.foreign else settings.category
-    target = Target(settings.target_url, f"{destination}/{settings.dest}" if settings.dest else destination)
-    here = working_directory()
-    cwd = here.anchor if here is GONE else str(here)  # without it all paths are absolute
-    arguments: dict[str, object] = {"paths": list(paths), "cwd": cwd, "options": settings.storable()}
-    identity: dict[str, object] = {
-        "paths": [absolute(path) for path in paths],
-        "include": list(settings.include),
-        "exclude": list(settings.exclude),
-        "exclude_from": list(map(str, settings.exclude_from)),
-        "min_size": settings.min_size,
-        "max_size": settings.max_size,
-        "newer_than": settings.newer_than.written if settings.newer_than else None,
-        "follow_links": settings.follow_links,
-        "shard": settings.shard,
-    }
-    if settings.from_file is not None:
-        arguments["list"] = str(settings.from_file)
-        identity["list"] = from_file.identity(settings)
-    return target, arguments, identity
+class _Upload:
+    """The parts of one run that send its files."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        found: Selection,
+        loop: Loop,
+        interrupts: Interrupts,
+        journal: Journal,
+        run: RunHandle,
+    ) -> None:
+        self.connections = Connections(settings, loop, run.id)
+        self._settings, self._found, self._loop, self._interrupts = settings, found, loop, interrupts
+        self._journal, self._run = journal, run
+        self._queue = WalkQueue(found, loop.emit, most=_ahead(settings))
+        self._places = analysis.Places()
+        self._limits: list[Limits] = []  # as the server reported them
+        loop.listeners += [self._queue.settle, *([self._places.listen] if settings.analyze != "none" else [])]
+        seen = known_servers.recall(settings.target_url)
+        self._chunk = ChunkSize(settings.chunk_size, seen.chunk if seen is not None else None, settings.chunk_rule)
+
+    def send(self, after: ExitStack) -> tuple[BaseException | None, list[Exit]]:
+        """Send and analyse the files; return what ended the run early, and the exit codes of the analyses.
+
+        `after` closes the cluster of an import after the run.
+        """
+        settings, loop, connections, interrupts = self._settings, self._loop, self.connections, self._interrupts
+        self._run.check = connections.stop.check
+        self._run.on_trouble = lambda text: loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, text))
+        sender = self._sender(after)
+        thread = threading.Thread(target=self._work, args=(sender,), name="uploader-scheduler", daemon=True)
+        thread.start()
+        codes: list[Exit] = []
+        try:
+            error = self._until_stopped(sender).error
+            thread.join()
+            loop.drain(connections.drain_seconds() if not interrupts.count else 0.0, _all_heard)
+            if settings.analyze != "none" and error is None and not interrupts.count:
+                codes = analysis.analyse(settings, loop, connections, interrupts, self._places, self._run.id)
+        finally:
+            connections.stop.set()
+            if thread.is_alive():  # an observer failed
+                sender.shut()
+                thread.join()
+            self._queue.close()
+            connections.close()
+        loop.flush()
+        return error, codes
+
+    def _sender(self, after: ExitStack) -> Sender:
+        connections, run, remember, announce = self.connections, self._run, self._limits.append, self._announce
+        api = connections.api
+        if self._settings.on is None:
+            return Scheduler(api, connections, run, remember=remember, announce=announce, chunk=self._chunk)
+        from uploader_cli.fleet.driver import Driver
+
+        return Driver(api, connections, run, remember=remember, announce=announce, after=after)
+
+    def _announce(self, protocol: str, jobs: int) -> None:
+        """Emit the start of the run, and begin what follows it."""
+        found, settings, emit = self._found, self._settings, self._loop.emit
+        files = len(found.ahead) if found.complete else None
+        is_known = found.complete and not any(file.once for file in found.files)
+        size = sum(file.size for file in found.files) if is_known else None
+        protocol = protocol if self.connections.api.budget.answered else "auto"  # known after the server's response
+        resumed = self._run.resumed_from
+        emit(ev.RunStarted(settings.target_url, files, size, jobs, protocol, resumed, settings.dest))
+        for notice in self._journal.notices:
+            emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
+        caution(settings, emit)
+        self._queue.start()
+        if settings.on is None:
+            self.connections.start_soon()
+
+    def _work(self, sender: Sender) -> None:
+        """Run the sender in its thread; always emit an event for its end."""
+        error: BaseException | None = None
+        try:
+            error = sender.run(self._queue)
+        except BaseException as bug:  # noqa: BLE001 - handed to the main thread, which raises it
+            error = bug
+        self._loop.emit(ev.EngineStopped(error, sender.bottleneck()))
+
+    def _until_stopped(self, sender: Sender) -> ev.EngineStopped:
+        """Turn the loop until the sender ends; the first interrupt stops it, the second closes its connections."""
+        loop, connections, interrupts = self._loop, self.connections, self._interrupts
+        give_up: float | None = None
+        keys = _keys(sender)
+        interrupts.keys.update(keys)
+        while True:
+            stopped = loop.turn()
+            connections.tend()
+            if stopped is not None:
+                for key in keys:
+                    del interrupts.keys[key]
+                return stopped
+            if not interrupts.pending():
+                continue
+            if give_up is None:
+                interrupts.stop(connections.stop, loop.emit)
+                give_up = time.monotonic() + GRACE
+            if interrupts.count > 1 or time.monotonic() > give_up:
+                sender.shut()
+                give_up = time.monotonic() + GRACE  # --cancel-on-interrupt sends one more request
+
+    def remember(self) -> None:
+        """Store what the server has reported, for later runs and dry runs."""
+        if not self._limits:
+            return
+        api = self.connections.api
+        lookup = api.lookups.max_files if api.lookups is not None else 1
+        limits, metered = self._limits[-1], api.budget.metered
+        seen = known_servers.KnownServer(limits, api.tus, metered, self._chunk.limit, lookup, api.packs)
+        known_servers.remember(self._settings.target_url, seen)
+
+    def exit_code(self, error: BaseException | None) -> Exit:
+        """Return the exit code of the run, without its analyses; `error` ended it early."""
+        if error is not None and not isinstance(error, errors.UploaderError):
+            return Exit.BUG
+        state, interrupts = self._loop.state, self._interrupts
+        left = interrupts.count and (state.cancelled or state.walking)
+        if left and not interrupts.late:
+            return interrupts.code
+        answered = self.connections.api.budget.answered
+        codes = [interrupts.code] if left else []
+        codes += [Exit.NO_SERVER] if left and state.measures.calls and not answered else []
+        codes += [exit_status.of_failure(code, retryable=retryable) for code, retryable in state.failed_as]
+        if isinstance(error, errors.UsageError | errors.NotAnUploadServer):
+            return exit_status.of_error(error)
+        if isinstance(error, errors.NetworkError) and not answered:
+            codes.append(Exit.NO_SERVER)
+        elif error is not None:
+            codes.append(exit_status.of_failure(error.code, retryable=error.retryable))
+        return exit_status.worst(codes)
 
 
-@contextmanager
-def history_of(settings: Settings, paths: Sequence[str]) -> Iterator[History | None]:
-    """Yield the journal's history; None without a journal, which is not created."""
-    if not os.path.exists(settings.state_path / NAME):
-        yield None
-        return
-    target, _, identity = named(settings, paths)
-    with Journal(settings.state_path) as journal:
-        yield journal.history(target, identity, fresh=not settings.resume)
-
-
-def begin(settings: Settings, paths: Sequence[str], journal: Journal, *, lasting: bool = True) -> RunHandle:
-    """Begin this run in the journal; it resumes an unfinished one of the same server, destination and selection.
-
-    A run that is not `lasting` reads what can't be read again, so it can't be resumed.
-    """
-    target, arguments, identity = named(settings, paths)
-    fresh = not (settings.resume and lasting)
-    return journal.begin(target, arguments, identity=identity, fresh=fresh, lasting=lasting)
+def _is_left(state: ProgressState) -> bool:
+    """Return whether a resumed run has something to send."""
+    return bool(state.cancelled or state.failed or state.skips[ev.SkipReason.FAIL_FAST] or state.walking)
 
 
 def _outcome(state: ProgressState) -> dict[str, object]:
@@ -302,67 +263,14 @@ def _ahead(settings: Settings) -> int:
     return IN_PROGRESS
 
 
-def _work(scheduler: Scheduler | Driver, queue: WalkQueue, emit: Callable[[ev.Event], None]) -> None:
-    """Run the scheduler in its thread; always emit an event for its end."""
-    error: BaseException | None = None
-    try:
-        error = scheduler.run(queue)
-    except BaseException as bug:  # noqa: BLE001 - handed to the main thread, which raises it
-        error = bug
-    emit(ev.EngineStopped(error, scheduler.bottleneck()))
-
-
-def _until_stopped(
-    loop: Loop, connections: Connections, scheduler: Scheduler | Driver, interrupts: Interrupts
-) -> ev.EngineStopped:
-    """Turn the loop until the scheduler ends; the first interrupt stops it, the second closes its connections."""
-    give_up: float | None = None
-    keys = _keys(scheduler)
-    interrupts.keys.update(keys)
-    while True:
-        stopped = loop.turn()
-        connections.tend()
-        if stopped is not None:
-            for key in keys:
-                del interrupts.keys[key]
-            return stopped
-        if not interrupts.pending():
-            continue
-        if give_up is None:
-            interrupts.stop(connections.stop, loop.emit)
-            give_up = time.monotonic() + GRACE
-        if interrupts.count > 1 or time.monotonic() > give_up:
-            scheduler.shut()
-            give_up = time.monotonic() + GRACE  # --cancel-on-interrupt sends one more request
-
-
-def _keys(scheduler: Scheduler | Driver) -> dict[str, Callable[[], str]]:
+def _keys(sender: Sender) -> dict[str, Callable[[], str]]:
     """Return what keys of the live view do while files are sent; each function returns a note to be shown."""
 
     def change_jobs(step: int) -> str:
-        return plural(scheduler.change_jobs(step), "job")
+        return plural(sender.change_jobs(step), "job")
 
     def pause() -> str:
-        scheduler.toggle_pause()
+        sender.toggle_pause()
         return ""
 
     return {"p": pause, "+": lambda: change_jobs(1), "-": lambda: change_jobs(-1)}
-
-
-def _exit_code(loop: Loop, connections: Connections, error: BaseException | None, interrupts: Interrupts) -> Exit:
-    if error is not None and not isinstance(error, errors.UploaderError):
-        return Exit.BUG
-    left = interrupts.count and (loop.state.cancelled or loop.state.walking)
-    if left and not interrupts.late:
-        return interrupts.code
-    answered = connections.api.budget.answered
-    codes = [interrupts.code] if left else []
-    codes += [Exit.NO_SERVER] if left and loop.state.measures.calls and not answered else []
-    codes += [exit_status.of_failure(code, retryable=retryable) for code, retryable in loop.state.failed_as]
-    if isinstance(error, errors.UsageError | errors.NotAnUploadServer):
-        return exit_status.of_error(error)
-    if isinstance(error, errors.NetworkError) and not answered:
-        codes.append(Exit.NO_SERVER)
-    elif error is not None:
-        codes.append(exit_status.of_failure(error.code, retryable=error.retryable))
-    return exit_status.worst(codes)

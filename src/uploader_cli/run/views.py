@@ -6,22 +6,20 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.errors import UsageError
 from uploader_cli.render import choose, github, use_color, use_links
 from uploader_cli.render.words import safe
-from uploader_cli.settings import DEFAULT, Layer, mask
+from uploader_cli.settings import DEFAULT, Layer, Settings, mask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
     from uploader_cli.render.logfile import LogFile
-    from uploader_cli.settings import Settings
 
 UNFOLDED = 100_000
 """Columns where there is no terminal, so that lines are not wrapped and paths can be searched."""

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from uploader_cli import errors, exit_status
 from uploader_cli.core import events as ev
 from uploader_cli.core.state import SERVER_TERMINAL, Observer, ProgressState, SessionState
 from uploader_cli.exit_status import Exit
 from uploader_cli.run.connections import Connections, caution
-from uploader_cli.run.interrupts import interruptible
+from uploader_cli.run.interrupts import Interrupts, interruptible
 from uploader_cli.run.loop import Loop, alarms
 from uploader_cli.run.views import observers
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from uploader_cli.run.interrupts import Interrupts
-    from uploader_cli.settings import Settings
+from uploader_cli.settings import Settings
 
 ASK_FIRST = 2.0
 """Seconds between two polls of a session that the server does not know yet or no longer knows."""

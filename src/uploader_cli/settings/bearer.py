@@ -7,7 +7,9 @@ import os
 import select
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_cli.errors import Interrupted, UsageError
@@ -15,8 +17,6 @@ from uploader_cli.settings.values import Invalid, secret
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable
-    from pathlib import Path
 
 LOOK = 0.1  # seconds between two checks for an interrupt
 AGAIN_LIMIT = 5.0  # maximum seconds to wait for another token from a named pipe

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from uploader_cli.errors import UsageError
 from uploader_cli.settings.model import OPTIONS, Layer, Source
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 PROFILES = "profile"  # the table of a config file that holds the profiles
 PRESETS = "preset"  # the table of a config file that holds the presets

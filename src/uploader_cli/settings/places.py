@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 GONE = Path(os.devnull, "the deleted working directory")
 """Stands for a deleted working directory: nothing can be read or created there."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uploader_cli.errors import UsageError
 from uploader_cli.settings import config_files, shard
 from uploader_cli.settings.config_files import PROFILES, Given
 from uploader_cli.settings.model import DEFAULT, NAMED_BY_DIRECTORY, OPTIONS, Layer, Option, Settings, Source
 from uploader_cli.settings.values import Invalid, ReportFile, written_size
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
 
 TUS_ONLY = ("preset", "metadata", "chunk_rule", "retry_status", "id_header")
 """Options for tus servers without sessions."""

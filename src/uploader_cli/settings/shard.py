@@ -7,13 +7,10 @@ from 0 and does not give a pod the total.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from uploader_cli.settings.values import Invalid
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _FORM = re.compile(r"auto|(?:auto|[0-9]{1,9})/[0-9]{1,9}")
 _HOW = "write --shard 3/4 for the third of four runs, or --shard auto in a job array"

@@ -9,15 +9,13 @@ import ipaddress
 import math
 import os
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_cli.settings.masking import MASK, hide, is_secret_header, remember
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 
 class Invalid(ValueError):

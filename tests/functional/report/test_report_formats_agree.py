@@ -20,7 +20,8 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.result import Receipts, Result
 from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.reports import settled
-from uploader_cli.run.upload import begin, execute, prepare
+from uploader_cli.run.state import begin
+from uploader_cli.run.upload import execute, prepare
 from uploader_cli.run.views import observers
 from uploader_cli.settings import resolve
 from uploader_cli.transfer.journal import Journal

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from patience import PATIENCE
 
 from uploader_cli import Settings, upload
-from uploader_cli.run import upload as run_upload
+from uploader_cli.run import selecting
 from uploader_cli.selection import selection
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def test_first_file_is_stored_during_the_walk(
     server: EmbeddedServer, make_files: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stored, walk = threading.Event(), run_upload.walk
+    stored, walk = threading.Event(), selecting.walk
 
     def slow(*arguments: object, **options: object) -> Iterator[Step]:
         until = time.monotonic() + PATIENCE
@@ -38,7 +38,7 @@ def test_first_file_is_stored_during_the_walk(
 
     monkeypatch.setattr(selection, "AHEAD_SECONDS", 0.1)
     monkeypatch.setattr(selection, "AHEAD", 1 << 30)
-    monkeypatch.setattr(run_upload, "walk", slow)
+    monkeypatch.setattr(selecting, "walk", slow)
     files = make_files(**{"a.mp4": 10, "b.mp4": 10})
     result = upload(files, Settings(server=server.url), on_completed=lambda _event: stored.set())
     assert result.ok

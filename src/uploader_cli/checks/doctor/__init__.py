@@ -5,22 +5,30 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from uploader_cli import errors
-from uploader_cli.checks.check import Report, Result, Verdict, checks_of, failed, run, sentence, skipped, warning
+from uploader_cli.checks.check import (
+    Check,
+    Finding,
+    Report,
+    Result,
+    Verdict,
+    checks_of,
+    failed,
+    run,
+    sentence,
+    skipped,
+    warning,
+)
 from uploader_cli.checks.doctor import disk, live, network, server, uploads
+from uploader_cli.checks.doctor.context import Context
 from uploader_cli.checks.doctor.report import summary_of
 from uploader_cli.exit_status import Exit, of_error, worst
 from uploader_cli.settings import mask
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from uploader_cli.checks.check import Check, Finding
-    from uploader_cli.checks.doctor.context import Context
 
 STEPS = checks_of(network, server, uploads, live, disk)  # ordered so that a failure explains the following ones
 ENDPOINT_STEPS = (*checks_of(network), replace(uploads.tus, rests_on="tls"), uploads.body_limit, *checks_of(disk))

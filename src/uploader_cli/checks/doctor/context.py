@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_cli.checks.target import Target
 from uploader_cli.core.protocol import as_object, parse_limits
 from uploader_cli.core.tus import Capabilities, parse_capabilities
-from uploader_cli.transfer.http import retry_after
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from uploader_cli.settings import Settings
-    from uploader_cli.transfer.bodies import Body
-    from uploader_cli.transfer.http import Answer
+from uploader_cli.settings import Settings
+from uploader_cli.transfer.bodies import Body
+from uploader_cli.transfer.http import Answer, retry_after
 
 ANSWER_LIMIT = 4.0  # maximum seconds for a response, less than for a step, so that the step can report it
 

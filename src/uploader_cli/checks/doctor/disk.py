@@ -7,18 +7,14 @@ import os
 import sqlite3
 import tempfile
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from uploader_cli.checks.check import Finding, check, failed, passed, warning
+from uploader_cli.checks.doctor.context import Context
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import rate
 from uploader_cli.settings.places import user_state_directory
 from uploader_cli.transfer.journal.schema import NAME, VERSION
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from uploader_cli.checks.doctor.context import Context
 
 PIECES, PIECE = 8, 512 * 1024  # pieces written and synced, and their size in bytes
 WRITING = 2.0  # seconds after which no further piece is written

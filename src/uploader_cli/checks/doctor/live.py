@@ -5,16 +5,14 @@ from __future__ import annotations
 import base64
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uploader_cli import errors
 from uploader_cli.checks.check import Finding, check, passed, warning
+from uploader_cli.checks.doctor.context import Context
 from uploader_cli.checks.doctor.uploads import GIVE_TOKEN, OTHER_TOKEN
 from uploader_cli.checks.target import Listener
 from uploader_cli.core.events import ChannelReason, Transport
-
-if TYPE_CHECKING:
-    from uploader_cli.checks.doctor.context import Context
 
 DIAL_LIMIT = 3.5  # maximum seconds to connect; uploads try the next transport after 5 (docs/protocol.md section 2)
 PROBE_LIMIT = 1.0

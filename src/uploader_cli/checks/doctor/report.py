@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from uploader_cli.checks.check import Check, Finding, Report, Result, Verdict
+from uploader_cli.checks.doctor.context import Context
 from uploader_cli.checks.doctor.live import FULL, NO_SOCKET_IO
 from uploader_cli.checks.page import Page
 from uploader_cli.render.words import plural, safe, wrap
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from uploader_cli.checks.doctor.context import Context
 
 STATUS = {Verdict.PASS: "ok", Verdict.WARNING: "warning", Verdict.FAIL: "failed", Verdict.SKIPPED: "skipped"}
 MOST = 2  # maximum causes listed

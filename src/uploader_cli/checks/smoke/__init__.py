@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.checks.check import (
     BROKEN,
+    Check,
     Ended,
     Finding,
     Prevented,
@@ -22,14 +23,9 @@ from uploader_cli.checks.check import (
 )
 from uploader_cli.checks.smoke import live, refusals, sessions, tus
 from uploader_cli.checks.smoke.report import exit_of, sentence
+from uploader_cli.checks.smoke.site import Site
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings import mask
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from uploader_cli.checks.check import Check
-    from uploader_cli.checks.smoke.site import Site
 
 CHECKS = checks_of(sessions, live, tus, refusals)  # ordered so that a failure explains the following ones
 OF_ENDPOINTS = (*checks_of(tus), refusals.body_limit, refusals.clean_up)

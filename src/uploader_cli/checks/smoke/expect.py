@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from uploader_cli.checks.check import Violation
 from uploader_cli.core.protocol import JsonObject, error_code, number, parse_time
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.http import Answer
 
 SHOWN = 80  # maximum characters of a quoted value
 SESSION_STATUSES = ("pending", "uploading", "completed", "partial", "cancelled")

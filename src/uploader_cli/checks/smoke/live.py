@@ -8,21 +8,18 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.checks.check import NotOffered, Prevented, Violation, check, precondition
 from uploader_cli.checks.smoke.expect import answered, quoted, refused, same, shaped
 from uploader_cli.checks.smoke.sending import file_of, open_session, send
 from uploader_cli.checks.smoke.sessions import stored_of, stored_one
+from uploader_cli.checks.smoke.site import Site
 from uploader_cli.checks.target import Listener
 from uploader_cli.core.events import ChannelReason, Transport
 from uploader_cli.core.protocol import parse_batch, parse_progress
 from uploader_cli.render.words import plural
-
-if TYPE_CHECKING:
-    from uploader_cli.checks.smoke.site import Site
-    from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.http import Answer
 
 DIAL_LIMIT = 5.0  # maximum seconds to connect (docs/protocol.md section 2)
 GRACE = 1.0

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from uploader_cli.checks import body_limit as limit
 from uploader_cli.checks.check import Finding, NotOffered, Prevented, Verdict, Violation, check, precondition, skipped
 from uploader_cli.checks.smoke.expect import answered, quoted, refused, refused_cleanly
 from uploader_cli.checks.smoke.sending import ask_for_session, file_of, open_session, send, terms
 from uploader_cli.checks.smoke.sessions import stored_one
+from uploader_cli.checks.smoke.site import Site
 from uploader_cli.checks.smoke.tus import ask, created
 from uploader_cli.core.protocol import NOBODY, parse_batch, stored_path, whole
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, size
 from uploader_cli.transfer.bodies import content_type
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from uploader_cli.checks.smoke.site import Site
-    from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.http import Answer
 
 FEW_FILES = 20  # maximum files sent to exceed the limit of files
 SMALL = 1 << 20  # maximum bytes sent to exceed the limit of bytes

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from datetime import datetime  # noqa: TC003 - loaded anyway
+from typing import Any
 
 from uploader_cli.checks.check import BROKEN, Check, Report, Result, Verdict
 from uploader_cli.checks.page import Page
@@ -11,11 +13,6 @@ from uploader_cli.render import github
 from uploader_cli.render.words import plural, safe, span, wrap
 from uploader_cli.report import junit as xml
 from uploader_cli.report.markdown import plain
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from datetime import datetime
-
 
 _WHY = {Exit.NO_SERVER: "No upload server answers: ", Exit.NOT_AUTHORISED: "The server denies access: "}
 """The common cause of all failures."""

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from uploader_cli.checks.check import Prevented, Violation, precondition
 from uploader_cli.checks.smoke.expect import answered, header, said
+from uploader_cli.checks.smoke.site import Site
 from uploader_cli.core.plan import Limits, endless
 from uploader_cli.core.protocol import Session, as_object, parse_batch, parse_session, stored_path, wire_name
 from uploader_cli.core.tus import VERSION, Capabilities, capabilities_of, parse_capabilities
 from uploader_cli.transfer.bodies import Body, Piece, content_type, multipart
+from uploader_cli.transfer.http import Answer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from uploader_cli.checks.smoke.site import Site
-    from uploader_cli.transfer.http import Answer
-
-    Midway = Callable[[], None]
+Midway = Callable[[], None]
 
 SIZE = 4096  # maximum bytes of a file
 ARRIVAL = 0.2  # seconds for half a body to arrive before it is cut, so that there is something to resume

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from uploader_cli.checks.check import NotOffered, Prevented, Violation, check, precondition
 from uploader_cli.checks.smoke.expect import answered, header, quoted, refused, said, same, same_bytes, shaped
 from uploader_cli.checks.smoke.sending import ask_for_session, cut, cut_off, file_of, open_session, send, terms
+from uploader_cli.checks.smoke.site import Site
 from uploader_cli.core.protocol import NOBODY, StoredFile, as_object, parse_batch, sha256_in, stored_path, text
 from uploader_cli.render.words import plural, size
 from uploader_cli.transfer.bodies import content_type
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from uploader_cli.checks.smoke.site import Site
-    from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.http import Answer
 
 SEVERAL = 3  # maximum files in one batch
 _ANSWER = "success: true, sessionId: text, files: list, summary: object, timestamp: time"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from uploader_cli import errors
 from uploader_cli.checks.check import NotOffered, OutOfCalls, Prevented, Violation
@@ -11,15 +12,10 @@ from uploader_cli.checks.smoke.expect import said
 from uploader_cli.checks.target import UNAVAILABLE, Target
 from uploader_cli.core.protocol import error_code, parse_session, whole
 from uploader_cli.core.tus import VERSION, trusts
+from uploader_cli.settings import Settings
 from uploader_cli.transfer.api import answer_error, is_tus, not_an_upload_server
-from uploader_cli.transfer.http import retry_after
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from uploader_cli.settings import Settings
-    from uploader_cli.transfer.bodies import Body
-    from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.bodies import Body
+from uploader_cli.transfer.http import Answer, retry_after
 
 BUDGET = 100  # as many as the reference backend allows in 15 minutes (docs/protocol.md section 3.11)
 ANSWER_LIMIT = 30.0  # seconds; the reference backend takes 2.7 per file (docs/protocol.md section 3.2)

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from uploader_cli.checks.check import NotOffered, Violation, check
 from uploader_cli.checks.smoke.expect import answered, header, said, same, same_bytes
 from uploader_cli.checks.smoke.sending import body_of, cut, cut_off, file_of, nothing, open_session, terms
+from uploader_cli.checks.smoke.site import Site
 from uploader_cli.core.protocol import parse_http_date
 from uploader_cli.core.tus import VERSION, Capabilities, encode_metadata, parts, place, unknown_upload
 from uploader_cli.core.tus import checksum_header as checksum_of
 from uploader_cli.transfer.bodies import content_type
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from uploader_cli.checks.smoke.site import Site
-    from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.http import Answer
 
 GONE = (403, 404, 410)  # statuses for an upload that does not exist (tus 1.0, HEAD)
 MOST_IN_A_SESSION = 20
