@@ -59,7 +59,10 @@ def assumed(elapsed: float, limit: float) -> float:
 
 @dataclass(slots=True)
 class Analysis:
-    """A running analysis. `name` are its files; `number` of `of` in this run counts from 1."""
+    """A running or finished analysis. `name` are its files; `number` of `of` in this run counts from 1.
+
+    A finished one has a `summary` of its result, or an `error`.
+    """
 
     kind: Kind
     name: str
@@ -69,7 +72,9 @@ class Analysis:
     percent: float = 0.0
     assumed: bool = False  # the percentage is estimated by time: the server is silent
     log: deque[str] = field(default_factory=lambda: deque(maxlen=LOG))
+    summary: str = ""
     error: str = ""
+    retryable: bool = False
     ended: float | None = None
     _end: float | None = None  # the estimated end last shown
 
@@ -94,9 +99,15 @@ class Analysis:
             self._estimate(now)
         return between(self.kind, before, percent)
 
-    def end(self, now: float, error: str = "") -> list[tuple[str, float]]:
+    @property
+    def warning(self) -> str:
+        """The warning about a failure, else empty."""
+        return f"no {self.kind} analysis of {self.name}: {self.error}" if self.error else ""
+
+    def end(self, now: float, summary: str, error: str, *, retryable: bool) -> list[tuple[str, float]]:
         """End the analysis; return the remaining stages if it succeeded."""
-        self.ended, self.error, self.assumed = now, error, False
+        self.ended, self.assumed = now, False
+        self.summary, self.error, self.retryable = summary, error, retryable
         if error:
             return []
         before, self.percent = self.percent, 100.0
