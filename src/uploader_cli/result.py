@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Event, FailureCode, Metrics, Phase
 from uploader_cli.core.incidents import Incident
-from uploader_cli.core.state import Analysed, Observer, ProgressState
+from uploader_cli.core.stages import Analysis
+from uploader_cli.core.state import Observer, ProgressState
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Result:
     receipts: tuple[Receipt, ...]
     incidents: tuple[Incident, ...] = ()
     """The newest incidents and how they ended (at most `core.incidents.MOST`)."""
-    analyses: tuple[Analysed, ...] = ()
+    analyses: tuple[Analysis, ...] = ()
     """The outcomes of the analyses, in order."""
     analysis_file: str = ""
     """The file with their results; empty without analyses."""

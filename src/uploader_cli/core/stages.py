@@ -57,36 +57,12 @@ def assumed(elapsed: float, limit: float) -> float:
     return _TOO_LATE * (1 - math.exp(-4 * max(0.0, elapsed) / limit))
 
 
-class Remaining:
-    """The smoothed remaining time: it counts down, and rises only if the server has become slower."""
-
-    def __init__(self, started: float) -> None:
-        self._started = started
-        self._percent = 0.0
-        self._end: float | None = None  # the estimated end last shown
-
-    def update(self, now: float, percent: float) -> None:
-        """Record that `percent` was reached at `now`."""
-        self._percent = percent
-        if not _TOO_EARLY <= percent <= _TOO_LATE:
-            return
-        measured = (now - self._started) * (100 - percent) / percent
-        shown = None if self._end is None else self._end - now
-        if shown is None or shown <= 0 or measured > max(_REASON * shown, shown + _LEAST):
-            self._end = now + measured
-        else:
-            self._end = now + min(shown, (1 - _WEIGHT) * shown + _WEIGHT * measured)
-
-    def at(self, now: float) -> float | None:
-        """Return the remaining seconds; None if unknown, or after the estimated end."""
-        if self._end is None or self._end <= now or not _TOO_EARLY <= self._percent <= _TOO_LATE:
-            return None
-        return self._end - now
-
-
 @dataclass(slots=True)
 class Analysis:
-    """A running analysis. `name` are its files; `number` of `of` in this run counts from 1."""
+    """A running or finished analysis. `name` are its files; `number` of `of` in this run counts from 1.
+
+    A finished one has a `summary` of its result, or an `error`.
+    """
 
     kind: Kind
     name: str
@@ -96,12 +72,11 @@ class Analysis:
     percent: float = 0.0
     assumed: bool = False  # the percentage is estimated by time: the server is silent
     log: deque[str] = field(default_factory=lambda: deque(maxlen=LOG))
+    summary: str = ""
     error: str = ""
+    retryable: bool = False
     ended: float | None = None
-    _remaining: Remaining = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._remaining = Remaining(self.started)
+    _end: float | None = None  # the estimated end last shown
 
     @property
     def stage(self) -> int:
@@ -121,12 +96,18 @@ class Analysis:
             return []
         before, self.percent, self.assumed = self.percent, percent, guess
         if not guess:
-            self._remaining.update(now, percent)
+            self._estimate(now)
         return between(self.kind, before, percent)
 
-    def end(self, now: float, error: str = "") -> list[tuple[str, float]]:
+    @property
+    def warning(self) -> str:
+        """The warning about a failure, else empty."""
+        return f"no {self.kind} analysis of {self.name}: {self.error}" if self.error else ""
+
+    def end(self, now: float, summary: str, error: str, *, retryable: bool) -> list[tuple[str, float]]:
         """End the analysis; return the remaining stages if it succeeded."""
-        self.ended, self.error, self.assumed = now, error, False
+        self.ended, self.assumed = now, False
+        self.summary, self.error, self.retryable = summary, error, retryable
         if error:
             return []
         before, self.percent = self.percent, 100.0
@@ -144,5 +125,18 @@ class Analysis:
         return (now if self.ended is None else self.ended) - self.started
 
     def remaining(self, now: float) -> float | None:
-        """Return the remaining seconds if known; None for an estimated percentage."""
-        return None if self.ended is not None or self.assumed else self._remaining.at(now)
+        """Return the remaining seconds; None if unknown, for an estimated percentage, or after the estimated end."""
+        if self.ended is not None or self.assumed or not _TOO_EARLY <= self.percent <= _TOO_LATE:
+            return None
+        return self._end - now if self._end is not None and self._end > now else None
+
+    def _estimate(self, now: float) -> None:
+        """Estimate the end from the time so far: it gets later only if the server has become slower."""
+        if not _TOO_EARLY <= self.percent <= _TOO_LATE:
+            return
+        measured = (now - self.started) * (100 - self.percent) / self.percent
+        shown = None if self._end is None else self._end - now
+        if shown is None or shown <= 0 or measured > max(_REASON * shown, shown + _LEAST):
+            self._end = now + measured
+        else:
+            self._end = now + min(shown, (1 - _WEIGHT) * shown + _WEIGHT * measured)

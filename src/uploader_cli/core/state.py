@@ -15,7 +15,7 @@ from uploader_cli.core.events import ChannelState, PauseReason, Phase, Transport
 from uploader_cli.core.incidents import IncidentLog
 from uploader_cli.core.metrics import Measures
 from uploader_cli.core.rate import Meter, Timeline
-from uploader_cli.core.stages import Analysis, Kind
+from uploader_cli.core.stages import Analysis
 from uploader_cli.core.tree import Tree
 
 HISTORY = 50  # maximum finished files and messages kept for the view
@@ -67,22 +67,6 @@ class SessionState:
     heard: float | None = None  # time of the last message about it (run clock, seconds)
     answered: float | None = None  # time of the last poll response, which lists all files
     missing: int = 0  # consecutive responses that did not know it
-
-
-@dataclass(frozen=True, slots=True)
-class Analysed:
-    """A finished analysis: a summary of its result, or the error."""
-
-    kind: Kind
-    name: str
-    summary: str = ""
-    error: str = ""
-    retryable: bool = False
-
-    @property
-    def warning(self) -> str:
-        """The warning about a failure, else empty."""
-        return f"no {self.kind} analysis of {self.name}: {self.error}" if self.error else ""
 
 
 @dataclass(slots=True)
@@ -150,7 +134,7 @@ class ProgressState:
     stopped: float | None = None
     """Time of the transfer's end (run clock, seconds), which ends the measurement of rates."""
     analysis: Analysis | None = None  # the running or the last one
-    analyses: list[Analysed] = field(default_factory=list)
+    analyses: list[Analysis] = field(default_factory=list)  # those that have ended
     analysis_file: str = ""  # the file with the results
     sent_total: int = 0  # bytes sent in all attempts, from which the speed is computed
     meter: Meter = field(default_factory=Meter)

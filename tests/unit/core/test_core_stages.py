@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from uploader_cli.core import events as ev
 from uploader_cli.core.protocol import AnalysisStatus, analysis_data, parse_analysis, parse_analysis_status
 from uploader_cli.core.reducer import reduce
-from uploader_cli.core.stages import LOG, STAGES, UNANSWERED, Analysis, Kind, Remaining, assumed, between, stage_at
+from uploader_cli.core.stages import LOG, STAGES, UNANSWERED, Analysis, Kind, assumed, between, stage_at
 from uploader_cli.core.state import ProgressState
 
 
@@ -63,51 +63,51 @@ def test_estimate_rises_and_stays_below_100(limit: float) -> None:
 
 
 def test_a_steady_analysis_counts_down() -> None:
-    remaining = Remaining(0.0)
+    analysis = Analysis(Kind.CONTENT, "a.mp4", 0.0)
     for second in range(1, 20):
-        remaining.update(second, second * 5)
-        left = remaining.at(second)
+        analysis.advance(second, second * 5)
+        left = analysis.remaining(second)
         assert left is not None
         assert left == pytest.approx(20 - second)
-        assert remaining.at(second + 0.5) == pytest.approx(left - 0.5)
+        assert analysis.remaining(second + 0.5) == pytest.approx(left - 0.5)
 
 
 @pytest.mark.parametrize("percent", [0, 4.9, 95.1, 99, 100])
 def test_no_time_left_near_0_and_100_percent(percent: float) -> None:
-    remaining = Remaining(0.0)
-    remaining.update(10.0, percent)
-    assert remaining.at(10.0) is None
+    analysis = Analysis(Kind.CONTENT, "a.mp4", 0.0)
+    analysis.advance(10.0, percent)
+    assert analysis.remaining(10.0) is None
 
 
 def test_time_left_never_grows_by_a_small_delay() -> None:
-    remaining = Remaining(0.0)
-    remaining.update(10.0, 50)
-    remaining.update(12.0, 51)  # measured: 11.5 s, shown: 8 s
-    assert remaining.at(12.0) == pytest.approx(8.0)
+    analysis = Analysis(Kind.CONTENT, "a.mp4", 0.0)
+    analysis.advance(10.0, 50)
+    analysis.advance(12.0, 51)  # measured: 11.5 s, shown: 8 s
+    assert analysis.remaining(12.0) == pytest.approx(8.0)
 
 
 def test_time_left_grows_where_the_server_slows_down() -> None:
-    remaining = Remaining(0.0)
-    remaining.update(10.0, 50)
-    remaining.update(19.0, 52)
-    assert remaining.at(19.0) == pytest.approx(19 * 48 / 52)
+    analysis = Analysis(Kind.CONTENT, "a.mp4", 0.0)
+    analysis.advance(10.0, 50)
+    analysis.advance(19.0, 52)
+    assert analysis.remaining(19.0) == pytest.approx(19 * 48 / 52)
 
 
 def test_elapsed_estimate_has_no_time_left() -> None:
-    remaining = Remaining(0.0)
-    remaining.update(10.0, 50)
-    assert remaining.at(20.1) is None
+    analysis = Analysis(Kind.CONTENT, "a.mp4", 0.0)
+    analysis.advance(10.0, 50)
+    assert analysis.remaining(20.1) is None
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 30), st.floats(0, 20)), max_size=40))
 def test_time_left_grows_by_a_large_step_or_not_at_all(steps: list[tuple[float, float]]) -> None:
     """From one message to the next it grows by more than half and 3 s, or not at all."""
-    remaining, now, percent = Remaining(0.0), 0.0, 0.0
+    analysis, now, percent = Analysis(Kind.CONTENT, "a.mp4", 0.0), 0.0, 0.0
     for seconds, more in steps:
         now, percent = now + seconds, min(100.0, percent + more)
-        before = remaining.at(now)
-        remaining.update(now, percent)
-        after = remaining.at(now)
+        before = analysis.remaining(now)
+        analysis.advance(now, percent)
+        after = analysis.remaining(now)
         if before is not None and after is not None and after > before + 1e-6:
             assert after > before * 1.5 - 1e-6
             assert after > before + 3.0 - 1e-6

@@ -9,7 +9,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelState, PauseReason, WarningCode
 from uploader_cli.core.incidents import Ending, IncidentKind
 from uploader_cli.core.stages import Analysis
-from uploader_cli.core.state import MOST_KEPT, Analysed, ProgressState
+from uploader_cli.core.state import MOST_KEPT, ProgressState
 
 Handlers: TypeAlias = "dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Event] | None]]"
 _ALARMS = {
@@ -184,11 +184,11 @@ def _analysis_ended(state: ProgressState, event: ev.AnalysisEnded, now: float) -
     analysis = state.analysis
     if analysis is None or analysis.ended is not None:
         return []
-    out: list[ev.Event] = [ev.Stage(*move) for move in analysis.end(now, event.error)]
-    done = Analysed(analysis.kind, analysis.name, event.summary, event.error, event.retryable)
-    state.analyses.append(done)
-    if done.error:
-        out += _warned(state, ev.RunWarning(WarningCode.ANALYSIS_FAILED, done.warning), now)
+    moves = analysis.end(now, event.summary, event.error, retryable=event.retryable)
+    out: list[ev.Event] = [ev.Stage(*move) for move in moves]
+    state.analyses.append(analysis)
+    if analysis.error:
+        out += _warned(state, ev.RunWarning(WarningCode.ANALYSIS_FAILED, analysis.warning), now)
     return out
 
 

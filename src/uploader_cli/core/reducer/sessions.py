@@ -153,26 +153,14 @@ def _discover(
 
 def _watched_end(state: ProgressState, file: FileState, status: ev.FileStatus, now: float) -> list[ev.Event]:
     """End a watched file by the server's message, its only source."""
-    if status.status == "completed":
-        stored = ev.FileCompleted(
-            file.file,
-            file.path,
-            0,
-            file.server_id,
-            None,
-            verified=False,
-            attempts=file.attempt,
-            seconds=round(now - file.started, 3),
-        )
-        return completed(state, stored, now)
-    broken = ev.FileFailed(
-        file.file,
-        file.path,
-        ev.FailureCode.SERVER_FAILED,
-        status.error or "the server could not store this file",
-        retryable=False,
+    number, path, took = file.file, file.path, round(now - file.started, 3)
+    if status.status == "failed":
+        why = status.error or "the server could not store this file"
+        return failed(state, ev.FileFailed(number, path, ev.FailureCode.SERVER_FAILED, why, retryable=False), now)
+    stored = ev.FileCompleted(
+        number, path, 0, file.server_id, None, verified=False, attempts=file.attempt, seconds=took
     )
-    return failed(state, broken, now)
+    return completed(state, stored, now)
 
 
 HANDLERS: Handlers = {
