@@ -5,7 +5,6 @@ Labels have fixed sets of values: paths are mapped to routes, unusual methods to
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -94,8 +93,3 @@ class Metrics(Collector):
     def text(self) -> bytes:
         """Return all metrics in the Prometheus text format 0.0.4."""
         return generate_latest(self.registry)
-
-
-def counted(statuses: collections.abc.Iterable[str], known: tuple[str, ...]) -> dict[str, int]:
-    """Count statuses; known ones without an occurrence count 0."""
-    return {**dict.fromkeys(known, 0), **collections.Counter(statuses)}

@@ -19,8 +19,7 @@ from uploader_server.batch.multipart import BatchReader
 from uploader_server.config import ServerConfig
 from uploader_server.faults import Faults
 from uploader_server.http.errors import ApiError
-from uploader_server.metrics import counted
-from uploader_server.session import STATUSES, FileState, batch_answer
+from uploader_server.session import FileState, batch_answer, counted
 from uploader_server.storage.paths import claim
 from uploader_server.storage.store import Store
 from uploader_server.wire import CATEGORIES, js_number, js_round, timestamp
@@ -114,7 +113,7 @@ class Reference:
     def statuses(self) -> dict[str, int]:
         """Return the number of sessions by status; sessions without a tracker are pending."""
         tracked = [tracker.status for tracker in self.trackers.values()]
-        return counted((*tracked, *["pending"] * (len(self.sessions) - len(tracked))), STATUSES)
+        return counted([*tracked, *["pending"] * (len(self.sessions) - len(tracked))])
 
     async def sweep(self) -> None:
         """Do nothing: sessions never expire."""
@@ -224,10 +223,8 @@ class Reference:
             raise OSError(5, f"EIO: i/o error, rename '{path}'")
         if len(os.fsencode(stored)) > NAME_MAX:
             raise OSError(36, f"ENAMETOOLONG: name too long, lstat '{path}'")
-        temporary = file.temporary
-        if temporary is None:  # for the type checker
-            raise OSError(5, "EIO: nothing was received")
-        claim(temporary, path)
+        assert file.temporary is not None  # noqa: S101 - for the type checker
+        claim(file.temporary, path)
         file.path = self.store.below(path)
         await self.store.save(self.store.files_saved([file.row(session_id, 0)]))  # for DELETE by id
 

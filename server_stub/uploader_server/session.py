@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -272,6 +274,11 @@ class Session:
 
 
 SESSION_COLUMNS = ("id", "category", "expected", "status", "progress", "created", "touched", "given_up")
+
+
+def counted(statuses: Iterable[str]) -> dict[str, int]:
+    """Return the number of sessions by status; a status without sessions counts 0."""
+    return {**dict.fromkeys(STATUSES, 0), **Counter(statuses)}
 
 
 def packed_mark(path: str, sha256: str) -> str:

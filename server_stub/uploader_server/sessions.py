@@ -15,8 +15,7 @@ from typing import Any
 from uploader_server.config import ServerConfig
 from uploader_server.faults import Faults
 from uploader_server.http.errors import ApiError
-from uploader_server.metrics import counted
-from uploader_server.session import EVENT_INTERVAL, FILE_COLUMNS, STATUSES, FileState, Session
+from uploader_server.session import EVENT_INTERVAL, FILE_COLUMNS, FileState, Session, counted
 from uploader_server.storage.paths import PERMANENT, NameTakenError, UnsafePathError
 from uploader_server.storage.store import Change, SavedSession, Store
 from uploader_server.wire import TAKEN, is_uuid, timestamp
@@ -176,7 +175,7 @@ class Sessions:
 
     def statuses(self) -> dict[str, int]:
         """Return the number of sessions by status."""
-        return counted((session.status for session in self.known.values()), STATUSES)
+        return counted(session.status for session in self.known.values())
 
 
 def _restored(saved: SavedSession) -> Session:

@@ -7,6 +7,7 @@ retryable failure, or a file counted before.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -115,10 +116,8 @@ class Unpacking:
             disk.names([f"{root}/{file.path}" for file in self.files if file.path is not None])
         finally:
             for temporary in self._temporaries:
-                try:
+                with contextlib.suppress(FileNotFoundError):  # moved, on a file system without hard links
                     os.unlink(temporary)
-                except FileNotFoundError:  # moved, on a file system without hard links
-                    continue
 
     def _write(self, file: Packed, data: memoryview) -> None:
         """Verify the digest of a file and write it to a temporary file."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import logging
 import uuid
@@ -156,30 +155,25 @@ class Delayed:
     def __init__(self, faults: Faults, send: Send) -> None:
         self._faults = faults
         self._send = send
-        self._waiting: collections.deque[tuple[float, Message]] = collections.deque()
-        self._task: asyncio.Task[None] | None = None
+        self._last: asyncio.Task[None] | None = None  # the sending of the last delayed message
 
     async def __call__(self, message: Message) -> None:
-        """Send a message now or queue it."""
-        if not self._faults.latency and not self._waiting:
+        """Send a message now or later."""
+        waiting = self._last is not None and not self._last.done()
+        if self._faults.latency or waiting:
+            due = asyncio.get_running_loop().time() + self._faults.latency
+            self._last = asyncio.create_task(self._deliver(message, due, self._last))
+        else:
             await self._send(message)
-            return
-        due = asyncio.get_running_loop().time() + self._faults.latency
-        self._waiting.append((due, message))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._deliver())
 
-    async def _deliver(self) -> None:
-        while self._waiting:
-            due, message = self._waiting[0]
-            await asyncio.sleep(due - asyncio.get_running_loop().time())
-            try:
-                await self._send(message)
-            except Exception as error:  # noqa: BLE001 - the client has disconnected
-                logger.debug("can't send a delayed message: %r", error)
-                self._waiting.clear()
-                return
-            self._waiting.popleft()
+    async def _deliver(self, message: Message, due: float, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait({before})
+        await asyncio.sleep(due - asyncio.get_running_loop().time())
+        try:
+            await self._send(message)
+        except Exception as error:  # noqa: BLE001 - the client has disconnected
+            logger.debug("can't send a delayed message: %r", error)
 
 
 async def _hang(receive: Receive, ended: asyncio.Event) -> None:

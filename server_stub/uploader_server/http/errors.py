@@ -134,9 +134,6 @@ async def refuse(status: int, scope: Scope, receive: Receive, send: Send) -> Non
     """Reject a request or a websocket handshake with an error status."""
     if scope["type"] == "websocket":
         await receive()
-        if "websocket.http.response" not in scope.get("extensions", {}):
-            await send({"type": "websocket.close"})
-            return
     with contextlib.suppress(RuntimeError):  # from granian: the websocket client has disconnected
         await PlainTextResponse(http.HTTPStatus(status).phrase, status)(scope, receive, send)
 

@@ -114,25 +114,13 @@ def _analysis(summary: str, schema: str) -> Part:
     return _call(summary, _ok("AnalysisAnswer"), *errors, **_json(schema, MAX_FIELDS), **_MAYBE_JWT)
 
 
-def _calls() -> dict[str, Part]:
-    """Return all calls by method and path; `document` adds path parameters, HEAD and the token."""
+def _rest_calls() -> dict[str, Part]:
+    """Return all other calls by method and path; `document` adds path parameters, HEAD and the token."""
     session = _ok("Session", 201)
     session["201"]["links"] = {
         name: {"operationId": name, "parameters": {"id": "$response.body#/sessionId"}}
         for name in ("progress", "cancel", "finish")
     }
-    capabilities = "Tus-Version Tus-Extension Tus-Max-Size Tus-Checksum-Algorithm"
-    options = _call("Get the tus capabilities", _success(204, headers=f"{_RESUMABLE} {capabilities}"))
-    created = f"{_RESUMABLE} Upload-Offset:count Location {_STORED}"
-    create = _call(
-        "Create an upload; send Upload-Length or Upload-Defer-Length, or neither for a final upload",
-        _success(201, headers=created) | _success(200, headers=created),
-        *(400, 404, 408, 409, 410, 412, 413, 415, 423, 460, 507),
-        headers=f"{_RESUMABLE} Upload-Length?:count Upload-Defer-Length?:one Upload-Metadata? Upload-Concat?"
-        " Upload-Checksum?",
-        **_body({}, BODY_TYPE, required=False),
-    )
-    offset = f"{_RESUMABLE} Upload-Offset:count {_STORED}"
     return {
         "GET /health": _call("Get status and limits", _ok("Health")),
         "GET /openapi.json": _call("Get this document", _success(200, {"type": "object"})),
@@ -168,6 +156,24 @@ def _calls() -> dict[str, Part]:
             404,
             **_MAYBE_JWT,
         ),
+    }
+
+
+def _tus_calls() -> dict[str, Part]:
+    """Return the calls of resumable uploads."""
+    capabilities = "Tus-Version Tus-Extension Tus-Max-Size Tus-Checksum-Algorithm"
+    options = _call("Get the tus capabilities", _success(204, headers=f"{_RESUMABLE} {capabilities}"))
+    created = f"{_RESUMABLE} Upload-Offset:count Location {_STORED}"
+    create = _call(
+        "Create an upload; send Upload-Length or Upload-Defer-Length, or neither for a final upload",
+        _success(201, headers=created) | _success(200, headers=created),
+        *(400, 404, 408, 409, 410, 412, 413, 415, 423, 460, 507),
+        headers=f"{_RESUMABLE} Upload-Length?:count Upload-Defer-Length?:one Upload-Metadata? Upload-Concat?"
+        " Upload-Checksum?",
+        **_body({}, BODY_TYPE, required=False),
+    )
+    offset = f"{_RESUMABLE} Upload-Offset:count {_STORED}"
+    return {
         f"OPTIONS {TUS.rstrip('/')}": options,
         f"POST {TUS.rstrip('/')}": create,
         f"OPTIONS {TUS}": options,
@@ -185,6 +191,12 @@ def _calls() -> dict[str, Part]:
         f"DELETE {TUS}{{id}}": _upload(
             "Remove an upload and its file", _success(204, headers=_RESUMABLE), 401, **_MAYBE_JWT
         ),
+    }
+
+
+def _pack_calls() -> dict[str, Part]:
+    """Return the calls of packs and the lookup."""
+    return {
         f"POST {PACKS}": _call(
             "Upload many small files; send manifest before data",
             _ok("PackAnswer"),
@@ -209,7 +221,7 @@ def document(config: ServerConfig, offers: Part) -> Part:
     if config.auth_token is not None:
         schemes["token"] = {**bearer, "description": "The token of --auth-token-file"}
     paths: dict[str, Part] = {}
-    for key, call in _calls().items():
+    for key, call in (_rest_calls() | _tus_calls() | _pack_calls()).items():
         method, path = key.split()
         if path.startswith(absent):
             continue

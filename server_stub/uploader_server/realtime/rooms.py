@@ -154,14 +154,10 @@ class Realtime:
                 given.append(auth["token"])
             if not any([same_token(token, expected) for token in given]):  # noqa: C419 - compare all, in constant time
                 self._metrics.refused.labels("token").inc()
-                self._close_soon(environ)
+                eio_sid = self.server.manager.eio_sid_from_sid(sid, "/")
+                asyncio.get_running_loop().call_later(CLOSE_REFUSED, self._close, eio_sid)
                 raise socketio.exceptions.ConnectionRefusedError("INVALID_TOKEN" if any(given) else "UNAUTHORIZED")
         self._joined[sid] = set()
-
-    def _close_soon(self, environ: dict[str, Any]) -> None:
-        eio_sid = next((key for key, known in self.server.environ.items() if known is environ), None)
-        if eio_sid is not None:
-            asyncio.get_running_loop().call_later(CLOSE_REFUSED, self._close, eio_sid)
 
     def _close(self, eio_sid: str) -> None:
         """Close a connection without a disconnect packet."""
