@@ -56,7 +56,7 @@ def _run(case: Case, setup: Setup, runs: int | None) -> int:
 
 
 def _setup(options: argparse.Namespace, directory: Path) -> Setup:
-    """Find the commands, and tell what can't be done with them."""
+    """Find the commands, and report what is not available."""
     own = {"uploader": _command(options.uploader)}
     servers = dict(own)
     if options.baseline:

@@ -21,7 +21,7 @@ LOOK = 0.02
 
 
 class Watchers:
-    """Connections that join one session, and count what they are told."""
+    """Connections that join one session, and count the events that they receive."""
 
     def __init__(self, url: str, count: int) -> None:
         self._url = f"ws{url.removeprefix('http')}/socket.io/?EIO=4&transport=websocket"

@@ -54,7 +54,7 @@ class Set:
     def check_sent_once(self, kills: int) -> Arrivals:
         """Check that each kill resends at most one file per worker."""
         arrivals = Arrivals(self._log)
-        print(f"{arrivals.requests - self.count} files sent again after {kills} kills")
+        print(f"{arrivals.requests - self.count} files resent after {kills} kills")
         assert self.count <= arrivals.requests <= self.count + kills * MOST_JOBS
         assert arrivals.bytes <= KIB * arrivals.requests
         return arrivals
@@ -160,7 +160,7 @@ def test_bulk_of_small_trees_with_two_kills(tmp_path: Path) -> None:
 @pytest.mark.acceptance
 @pytest.mark.timeout(1800)
 def test_bulk_of_100000_files_with_two_kills(tmp_path: Path) -> None:
-    """No stored file is sent again."""
+    """No stored file is resent."""
     kill_twice(tmp_path, LONG, seed=4)
 
 

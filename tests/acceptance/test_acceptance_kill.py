@@ -79,7 +79,7 @@ def check_sent_again(bench: Bench, trap: Trap, chunk: int) -> None:
     names = {request: name for request, name, _ in uploads(bench.proxy.requests)}
     for moment, request in trap.struck:
         if moment.kind == UNANSWERED:
-            assert names[request] not in again.get(request.epoch + 1, {}), f"{moment}: sent again although stored"
+            assert names[request] not in again.get(request.epoch + 1, {}), f"{moment}: resent although stored"
 
 
 def kill_clients(

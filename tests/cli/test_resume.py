@@ -125,7 +125,7 @@ def test_run_stays_open_while_any_file_failed(server: EmbeddedServer, make_files
     assert resumed(tmp_path).finished["completed"] == 2
     server.faults.next_answers("POST", ENDPOINT, [400])
     assert uploader("upload", files, *options, home=tmp_path).code == 4
-    assert resumed(tmp_path).finished["skipped"] == 1, "what is stored is not sent again"
+    assert resumed(tmp_path).finished["skipped"] == 1, "what is stored is not resent"
     assert uploader("resume", home=tmp_path).code == 2, "all files are stored"
 
 

@@ -47,7 +47,7 @@ def test_killed_client_stores_each_packed_file_once(many: Path, tmp_path: Path, 
         again = uploader("upload", many, "-s", server.url, "--json", home=tmp_path)
         assert again.code == 0
         assert again.finished["completed"] + again.finished["skipped"] == FILES
-        assert again.finished["skipped"] >= 1, "what was confirmed is not sent again"
+        assert again.finished["skipped"] >= 1, "what was confirmed is not resent"
         assert all("checksum" in event for event in again.of("file.completed")), "all were packed"
         stored_once(many, root)
 

@@ -36,7 +36,7 @@ def test_page_lists_exactly_the_metrics() -> None:
         text = server.app.state.metrics.text().decode()
     families = re.findall(r"^# TYPE (uploader_\S+) ", text, re.MULTILINE)
     there = {name for name in families if not name.endswith("_created")}
-    table = rows(section(PAGE, "## What it tells"))
+    table = rows(section(PAGE, "## Metrics and logs"))
     documented = {codes(row[0])[0]: set(codes(row[1])) for row in table if "uploader_" in row[0]}
     assert set(documented) == there
     for metric in server.app.state.metrics.registry.collect():
@@ -50,6 +50,6 @@ def test_every_field_of_the_json_log_is_on_the_page(tmp_path: Path) -> None:
     words = ["--access-log", str(log), "--access-log-format", "json"]
     with EmbeddedServer(configured(parser().parse_args(words))) as server:
         requests.get(f"{server.url}/health", timeout=30)
-    table = rows(section(PAGE, "## What it tells"))
+    table = rows(section(PAGE, "## Metrics and logs"))
     documented = [codes(row[0])[0] for row in table if "uploader_" not in row[0]]
     assert documented == list(json.loads(log.read_text()))

@@ -3,7 +3,7 @@
 //   file        what is sent
 //   stream      send it as a stream whose size nobody knows
 //   options     of tus.Upload
-//   storage     a file that keeps upload URLs: what it has of `file` is gone on with
+//   storage     a file that keeps upload URLs: an unfinished upload of `file` is resumed
 //   stopAfter   abort in the middle of a body, once more than so many bytes are sent
 //   terminate   take the upload back at its end, be it whole or aborted
 import { createReadStream } from 'node:fs'

@@ -18,7 +18,7 @@ UNMEASURED_RATE = 1e6
 """Assumed bytes/s before a measurement: the minimum for a file of 300 MiB (docs/protocol.md section 3.10)."""
 UNMETERED_FILES = 16
 UNMETERED_BYTES = 64 * MIB
-"""Without rate limit requests stay small: less is sent again after a failure, and files are confirmed sooner."""
+"""Without rate limit requests stay small: less is resent after a failure, and files are confirmed sooner."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,7 +202,7 @@ class Driver(Engine):
         """Apply what has arrived, after waiting for it, and the results of tasks that have ended."""
         self._read(wait)
         ended = [number for number, task in self._tasks.items() if task.future.status not in RUNNING]
-        self._read(0.0)  # what they told before they ended
+        self._read(0.0)  # what they reported before they ended
         for number in ended:
             self._end(number, self._tasks[number])
 
@@ -304,7 +304,7 @@ class Driver(Engine):
             self._emit(ev.FileFailed(file.file, file.path, code, message, retryable, file))
 
     def _tell(self, event: ev.Event) -> None:
-        """Pass on an event of a worker. What concerns all workers is told once."""
+        """Pass on an event of a worker. What concerns all workers is reported once."""
         if isinstance(event, ev.FileStarted | ev.FileRetry | ev.BytesSent | ev.BytesConfirmed):
             event = replace(event, attempt=event.attempt + self._tried.get(event.file, 0))
         match event:

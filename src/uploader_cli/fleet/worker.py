@@ -41,7 +41,7 @@ class Sent(NamedTuple):
 
 
 class _Controls:
-    """What the driver tells the tasks of one run in this process."""
+    """What the driver passes to the tasks of one run in this process."""
 
     def __init__(self) -> None:
         self.stop, self.budget = Stop(), RateBudget()

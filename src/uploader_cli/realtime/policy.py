@@ -7,7 +7,7 @@ The caller calls `tick` no later than `next_deadline`.
                    └──▶ reconnecting, polling            any ─▶ closed
 
 A dial tries the websocket first and Engine.IO polling after it. Each of the two tries has a number of its own, so that
-reports of an abandoned try can be told from those of the current one.
+reports of an abandoned try can be distinguished from those of the current one.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class Machine:
         return []
 
     def close(self) -> list[Action]:
-        """Disconnect for good."""
+        """Disconnect permanently."""
         if self.ended:
             return []
         actions: list[Action] = [Polling.STOP]

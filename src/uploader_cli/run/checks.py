@@ -28,7 +28,7 @@ from uploader_cli.settings import Settings
 
 
 def doctor(settings: Settings, *, session: str | None = None, new_session: bool = False) -> int:
-    """Diagnose the connection to the server; the exit code tells whether uploads will work."""
+    """Diagnose the connection to the server; the exit code says whether uploads will work."""
     context = Context(settings, session=session, new_session=new_session)
     if settings.json:
         report = examine(context)
@@ -62,7 +62,7 @@ def smoke(
     strict: bool = False,
     budget: int,
 ) -> int:
-    """Run the checks; the exit code tells whether the server passed. Raises `UsageError` before the first request."""
+    """Run the checks; the exit code says whether the server passed. Raises `UsageError` before the first request."""
     checks = chosen(only, skip, OF_ENDPOINTS if settings.tus_endpoint else CHECKS)
     if file is not None:
         output_file.check(file, "--junit")

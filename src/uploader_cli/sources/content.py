@@ -1,7 +1,7 @@
 """The bytes of selected files: those of paths, of file objects and of standard input, and their SHA-256.
 
 A file that changes while it is read never arrives whole. A `FileObject` can be read again at any position, as a file.
-A `Stream` is read once: only the chunk being sent is in memory, so that it can be sent again.
+A `Stream` is read once: only the chunk being sent is in memory, so that it can be resent.
 """
 
 from __future__ import annotations

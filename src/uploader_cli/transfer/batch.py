@@ -98,7 +98,7 @@ class BatchSession:
                 Tries(context.retry, on_retry=attempt.retry).run(lambda: self._send(attempt))  # noqa: B023 - called at once
             except errors.UploaderError as error:
                 if ends_run(error):
-                    yield self._ended  # what is settled is not sent again
+                    yield self._ended  # what is settled is not resent
                     raise
                 self._ended += self._failed(error)
             if self._ended:

@@ -72,7 +72,7 @@ class Checks:
         there = {file.file: found for (file, _), found in zip(sent, self._on_server(api, sent), strict=True)}
         lost = [file for file, _ in sent if there[file.file] is False]
         if lost:
-            text = f"{utf8(lost[0].path)} was uploaded and is not on the server any more: it is sent again"
+            text = f"{utf8(lost[0].path)} was uploaded and is not on the server any more: it is resent"
             self._warn_once(WarningCode.FILE_LOST, text)
             run.forget(lost)
         again = iter(run.claim(lost, pack=pack))
@@ -102,7 +102,7 @@ class Checks:
         return None
 
     def _unknown(self, api: Api, file: LocalFile) -> Outcome | None:
-        """Ask whether the file is stored before it is sent again (docs/protocol.md, section 3.15)."""
+        """Ask whether the file is stored before it is resent (docs/protocol.md, section 3.15)."""
         run, settings = self._context.run, self._context.settings
         if not settings.resend_unknown:
             if not self._context.limits.relative_paths:
@@ -308,7 +308,7 @@ def _readable(files: Sequence[LocalFile], ended: list[Outcome]) -> list[LocalFil
 
 
 def says_nothing(error: errors.UploaderError) -> bool:
-    """Return whether the server refuses for good to say what is stored."""
+    """Return whether the server refuses permanently to report what is stored."""
     refused = isinstance(error, errors.AnswerError) and error.status not in NO_ANSWER
     return refused or isinstance(error, errors.ProtocolError)
 

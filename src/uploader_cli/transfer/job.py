@@ -84,7 +84,7 @@ class Outcome(NamedTuple):
 
 
 def _is_forgotten(error: errors.UploaderError) -> bool:
-    """Return whether the file was refused for good or has changed on disk: its upload can't be resumed."""
+    """Return whether the file was refused permanently or has changed on disk: its upload can't be resumed."""
     if isinstance(error, errors.AnswerError):
         return error.status in REFUSED_FOR_GOOD and not error.retryable
     return error.code in FORGOTTEN

@@ -113,7 +113,7 @@ def test_same_command_continues_after_ctrl_c(cluster: Client, bundled: EmbeddedS
     (large,) = [event for event in second.of("file.started") if event["path"].endswith("a-large.bin")]
     assert large["offset"] >= 2 << 20
     sent = sum(event["size"] for event in second.of("file.completed")) - large["offset"]
-    # A pack that the first import sent just before its end is found as stored: it is not sent again.
+    # A pack that the first import sent just before its end is found as stored: it is not resent.
     assert BIG - large["offset"] <= metrics(tree.parent / "m.prom")["sent_bytes_total"] <= sent
     check_stored(bundled, tree)
 

@@ -144,7 +144,7 @@ async function start(id, entries) {
 // One run over files of a session.
 class SessionUpload {
   stopped = false
-  refused = [] // by the server, for good
+  refused = [] // by the server, permanently
   lost = [] // without an answer
   #current = new Set()
 

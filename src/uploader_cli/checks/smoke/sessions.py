@@ -167,7 +167,7 @@ def batch_several(site: Site) -> None:
 
 @check(
     "batch-cut",
-    "a batch can be sent again after a cut",
+    "a batch can be resent after a cut",
     "after a lost connection an upload can't continue",
     rests_on="batch-one",
 )
