@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pages import page
 from serving import running_server
 
 import uploader_cli
@@ -43,6 +44,8 @@ def test_exported_names_exist_and_are_listed() -> None:
     assert set(uploader_cli.__all__) <= set(dir(uploader_cli))
     assert all(getattr(uploader_cli, name) is not None for name in uploader_cli.__all__)
     assert issubclass(uploader_cli.FileCompleted, uploader_cli.Event)
+    shown = {name for names in re.findall(r"members: \[(.*)\]", page("api.md")) for name in re.findall(r"\w+", names)}
+    assert shown | {"Settings"} == set(uploader_cli.__all__)
 
 
 def test_options_take_numbers_and_strings(server: EmbeddedServer, make_files: Callable[..., Path]) -> None:
