@@ -8,6 +8,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -178,23 +179,19 @@ def among(names: Iterable[str]) -> Callable[[str], list[str]]:
     return lambda incomplete: [name for name in known if name.startswith(incomplete)]
 
 
-def profile_names(incomplete: str) -> list[str]:
-    """Complete the profiles of the config files; none if a file is invalid, which the command itself reports."""
-    try:
-        return among(profiles(working_directory(), user_config_file()))(incomplete)
-    except (UploaderError, OSError):
-        return []
+def _configured(find: Callable[[Path, Path | None], list[str]]) -> Callable[[str], list[str]]:
+    """Return a completer for names of the config files; none if a file is invalid, which the command itself reports."""
+
+    def complete(incomplete: str) -> list[str]:
+        try:
+            return among(find(working_directory(), user_config_file()))(incomplete)
+        except (UploaderError, OSError):
+            return []
+
+    return complete
 
 
-def preset_names(incomplete: str) -> list[str]:
-    """Complete the presets, as `profile_names` does."""
-    try:
-        return among(presets(working_directory(), user_config_file()))(incomplete)
-    except (UploaderError, OSError):
-        return []
-
-
-_COMPLETE = {"profile": profile_names, "preset": preset_names}
+_COMPLETE = {"profile": _configured(profiles), "preset": _configured(presets)}
 
 
 def hints() -> dict[str, tuple[str, str]]:

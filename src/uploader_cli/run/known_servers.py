@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,12 +62,12 @@ def remember(server: str, seen: KnownServer) -> None:
     if known.pop(server, None) == entry:
         return
     known[server] = entry
+    newest = dict(list(known.items())[-MOST_SERVERS:])
+    from uploader_cli.report import output_file
+
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            fresh = Path(scratch, path.name)
-            fresh.write_text(json.dumps(dict(list(known.items())[-MOST_SERVERS:])), encoding="utf-8")
-            fresh.replace(path)
+        output_file.write(path, [json.dumps(newest)], secrets.token_hex(8), sync=False)
 
 
 def _wire_form(value: Limits | Capabilities | PackOffer) -> dict[str, object]:

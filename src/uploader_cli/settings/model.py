@@ -16,7 +16,7 @@ from uploader_cli.errors import UsageError
 from uploader_cli.settings import shard, values
 from uploader_cli.settings.bearer import TokenCommand, token_from_file
 from uploader_cli.settings.places import user_state_directory
-from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, ReportFile
+from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, ReportFile, or_none
 
 T = TypeVar("T")
 
@@ -121,15 +121,15 @@ class Settings:
     protocol: Literal["auto", "batch", "tus"] = option(default="auto", stored=True)
     tus_endpoint: str | None = option(values.endpoint_url, default=None, stored=True)
     upload_url: str | None = option(
-        values.upload_url, default=None, shown=False, allow_cwd_config=False, in_config=False, stored=True
+        or_none(values.upload_url), default=None, shown=False, allow_cwd_config=False, in_config=False, stored=True
     )
-    preset: str | None = option(values.name, default=None, stored=True)
+    preset: str | None = option(or_none(values.text), default=None, stored=True)
     metadata: tuple[Metadata, ...] = option(values.metadata, default=(), many=True, stored=True)
     jobs: int | Literal["auto"] = option(values.whole(1, auto="auto"), default="auto", stored=True)
     chunk_size: int | Literal["auto"] = option(values.size(LEAST_CHUNK, auto="auto"), default="auto", stored=True)
-    chunk_rule: ChunkRule | None = option(values.chunk_rule, default=None, stored=True, on_command_line=False)
+    chunk_rule: ChunkRule | None = option(or_none(values.chunk_rule), default=None, stored=True, on_command_line=False)
     retry_status: tuple[int, ...] = option(values.whole(400), default=(), many=True, stored=True, on_command_line=False)
-    id_header: str | None = option(values.name, default=None, stored=True, on_command_line=False)
+    id_header: str | None = option(or_none(values.text), default=None, stored=True, on_command_line=False)
     checksum: Literal["auto", "none", "sha1", "sha256"] = option(default="auto", stored=True)
     pack: bool = option(default=True, stored=True)
     limit_rate: int | None = option(values.size(1, none=None), default=None, stored=True)
@@ -138,8 +138,8 @@ class Settings:
     exclude_from: tuple[Path, ...] = option(values.path, default=(), many=True, allow_cwd_config=False, stored=True)
     min_size: int = option(values.size(0), default=0, stored=True)
     max_size: int | None = option(values.size(0, none=None), default=None, stored=True)
-    newer_than: Moment | None = option(values.moment, default=None, stored=True)
-    shard: str | None = option(shard.parse, default=None, in_config=False, stored=True)
+    newer_than: Moment | None = option(or_none(values.moment), default=None, stored=True)
+    shard: str | None = option(or_none(shard.parse), default=None, in_config=False, stored=True)
     follow_links: bool = option(default=False, allow_cwd_config=False, stored=True)
     dest: str | None = option(values.directory, default=None, stored=True)
     if_exists: Literal["rename", "fail"] = option(default="rename", stored=True)
@@ -151,7 +151,7 @@ class Settings:
     skip_existing: bool = option(default=False, stored=True)
     trust_receipts: bool = option(default=False, stored=True)
     dry_run: bool = option(default=False)
-    on: str | None = option(values.cluster, default=None, in_config=False, allow_cwd_config=False, stored=True)
+    on: str | None = option(or_none(values.cluster), default=None, in_config=False, allow_cwd_config=False, stored=True)
     retries: int = option(values.whole(0), default=5, stored=True)
     max_wait: float = option(values.seconds(zero=True), default=1200.0, stored=True)
     wait_for_server: float = option(values.seconds(zero=True), default=600.0, stored=True)

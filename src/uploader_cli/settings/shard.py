@@ -37,10 +37,8 @@ _SCHEDULERS = (
 )
 
 
-def parse(raw: object) -> str | None:
-    """Parse `I/N` with I from 1 to N, `auto`, `auto/N`, or `none`. Raises `Invalid`."""
-    if raw == "none":
-        return None
+def parse(raw: object) -> str:
+    """Parse `I/N` with I from 1 to N, `auto`, or `auto/N`. Raises `Invalid`."""
     written = raw.strip() if isinstance(raw, str) else ""
     if not _FORM.fullmatch(written):
         raise Invalid(f"must be I/N, auto or auto/N, not {raw!r}", hint=_HOW)

@@ -119,9 +119,9 @@ def text(raw: object) -> str:
     return raw
 
 
-def name(raw: object) -> str | None:
-    """Parse a name; `none` for none."""
-    return None if raw == "none" else text(raw)
+def or_none(parse: Callable[[object], Any]) -> Callable[[object], Any]:
+    """Return a parser that also accepts the word none, for None."""
+    return lambda raw: None if raw == "none" else parse(raw)
 
 
 def switch(raw: object) -> bool:
@@ -217,10 +217,8 @@ def parse_size(raw: str) -> int:
     return int(float(number) * base**power) if "." in number else int(number) * base**power
 
 
-def chunk_rule(raw: object) -> ChunkRule | None:
-    """Parse `SIZE` (exactly), `LEAST-MOST` or `LEAST-MOST/MULTIPLE`; `none` for no rule."""
-    if raw == "none":
-        return None
+def chunk_rule(raw: object) -> ChunkRule:
+    """Parse `SIZE` (exactly), `LEAST-MOST` or `LEAST-MOST/MULTIPLE`."""
     bounds, _, multiple = str(raw).partition("/")
     least, dash, most = bounds.partition("-")
     low = parse_size(least)
@@ -251,12 +249,10 @@ def parse_duration(raw: str) -> float | None:
     return sum(float(number) * seconds for number, seconds in units if number)
 
 
-def moment(raw: object) -> Moment | None:
-    """Parse a time: a duration before now as `2d`, or a date with or without a time; `none` for none."""
+def moment(raw: object) -> Moment:
+    """Parse a time: a duration before now as `2d`, or a date with or without a time."""
     from datetime import datetime, timedelta
 
-    if raw == "none":
-        return None
     written = text(raw).strip()
     duration = parse_duration(written)
     try:
@@ -383,11 +379,9 @@ def metadata(raw: object) -> Metadata:
 _CLUSTER = re.compile(r"local:[1-9][0-9]{0,3}|dask(\+tls)?://[^/@\s]+")
 
 
-def cluster(raw: object) -> str | None:
-    """Parse where an import runs: `local:4`, `dask://HOST:PORT` or `dask+tls://HOST:PORT`; `none` for None."""
-    written = "" if raw is None else str(raw).strip().rstrip("/")
-    if written == "none":
-        return None
+def cluster(raw: object) -> str:
+    """Parse where an import runs: `local:4`, `dask://HOST:PORT` or `dask+tls://HOST:PORT`."""
+    written = str(raw).strip().rstrip("/")
     if not _CLUSTER.fullmatch(written):
         hint = "write local:4 for four processes of this machine, or dask://scheduler:8786 for a Dask cluster"
         raise Invalid(f"must be local:N or dask://HOST:PORT, not {raw!r}", hint=hint)
@@ -428,10 +422,8 @@ def endpoint_url(raw: object) -> str:
     return f"{scheme}://{parts.netloc.lower()}{parts.path}"
 
 
-def upload_url(raw: object) -> str | None:
-    """Parse the URL of an existing upload; `none` for none. No message shows it: who knows it may write there."""
-    if raw == "none":
-        return None
+def upload_url(raw: object) -> str:
+    """Parse the URL of an existing upload. No message shows it: who knows it may write there."""
     written = text(raw).strip()
     try:
         parts = urlsplit(written)

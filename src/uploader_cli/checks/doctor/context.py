@@ -89,12 +89,13 @@ class Context(Target):
         json: object = None,
         body: Body | None = None,
         headers: Mapping[str, str] | None = None,
+        limit: float = ANSWER_LIMIT,
     ) -> Answer:
-        """Send a request to a path or URL of the server. Raises `NetworkError`."""
+        """Send a request to a path or URL of the server; `limit` is in seconds. Raises `NetworkError`."""
         url, counted = self.url(where), self.counts(where)
         self.calls += counted
         own = {**self.authorization, **(headers or {})}
-        answer = self.http.request(method, url, json=json, body=body, headers=own, read_timeout=ANSWER_LIMIT)
+        answer = self.http.request(method, url, json=json, body=body, headers=own, read_timeout=limit)
         if counted:
             self.meter = answer.headers
             if answer.status == 429:

@@ -84,13 +84,13 @@ def _joined(context: Context, listener: Listener) -> str:
 
 def _probe(context: Context, transport: Transport) -> tuple[int | None, str | None]:
     """Return status and Server header of the handshake's response; None without a response."""
-    headers = context.authorization
+    headers = {}
     if transport is Transport.WEBSOCKET:
-        headers |= {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+        headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
         headers["Sec-WebSocket-Key"] = base64.b64encode(os.urandom(16)).decode()
-    url = f"{context.settings.server}/socket.io/?EIO=4&transport={transport}"
+    path = f"/socket.io/?EIO=4&transport={transport}"
     try:
-        answer = context.http.request("GET", url, headers=headers, read_timeout=PROBE_LIMIT)
+        answer = context.call("GET", path, headers=headers, limit=PROBE_LIMIT)
     except errors.NetworkError:
         return None, None
     return answer.status, answer.headers.get("Via") or answer.headers.get("Server")
