@@ -23,15 +23,7 @@ from typing import Any, NamedTuple
 from uploader_server.batch.packbody import Entry, Manifest
 from uploader_server.config import Limits
 from uploader_server.faults import Faults
-from uploader_server.storage.paths import (
-    BAD_NAME,
-    NameTakenError,
-    UnsafePathError,
-    check_inside,
-    leads_out,
-    link,
-    safe_parts,
-)
+from uploader_server.storage import paths
 from uploader_server.storage.store import Store
 from uploader_server.wire import TAKEN, extension
 
@@ -126,9 +118,9 @@ class Unpacking:
             return
         directory = file.entry.path.rpartition("/")[0]
         try:
-            safe_parts(file.entry.path)
+            paths.safe_parts(file.entry.path)
             if directory not in self._checked:
-                check_inside(self._base / directory, self._base)
+                paths.check_inside(self._base / directory, self._base)
                 self._checked.add(directory)
             temporary = f"{self._incoming}{file.id[24:]}"
             fd = os.open(temporary, _NEW_FILE, 0o666)
@@ -139,7 +131,7 @@ class Unpacking:
                 file.changed = os.fstat(fd).st_mtime_ns
             finally:
                 os.close(fd)
-        except UnsafePathError as error:
+        except paths.UnsafePathError as error:
             file.fail("INVALID_PATH", str(error))
         except OSError as error:
             file.fail("UPLOAD_FAILED", error.strerror or str(error), retryable=True)
@@ -157,12 +149,12 @@ class Unpacking:
                     os.makedirs(os.path.dirname(target), exist_ok=True)
                 path = self._link_numbered(file, temporary, target, data)
             file.path = path
-        except NameTakenError as error:
+        except paths.NameTakenError as error:
             file.fail(TAKEN, str(error))
         except (FileExistsError, NotADirectoryError):
             file.fail("PATH_CONFLICT", "The path conflicts with a stored file or directory")
         except OSError as error:
-            message, permanent = error.strerror or str(error), error.errno in BAD_NAME
+            message, permanent = error.strerror or str(error), error.errno in paths.BAD_NAME
             file.fail("INVALID_PATH" if permanent else "UPLOAD_FAILED", message, retryable=not permanent)
 
     def _link_numbered(self, file: Packed, temporary: str, target: str, data: memoryview) -> str:
@@ -176,12 +168,12 @@ class Unpacking:
             if stat.S_ISDIR(status.st_mode):
                 raise FileExistsError
             same = stat.S_ISREG(status.st_mode) and status.st_size == len(data)
-            file.existing = same and not leads_out(there, self._base) and there.read_bytes() == data
+            file.existing = same and not paths.leads_out(there, self._base) and there.read_bytes() == data
             if file.existing:
                 file.changed = status.st_mtime_ns
             return file.existing
 
-        return self._store.below(link(Path(temporary), Path(target), equal, rename=self._may_rename))
+        return self._store.below(paths.link(Path(temporary), Path(target), equal, rename=self._may_rename))
 
 
 class KnownPack(NamedTuple):

@@ -84,19 +84,23 @@ class Tus:
                 412, "UNSUPPORTED_VERSION", f"Send Tus-Resumable: {VERSION}", headers={"tus-version": VERSION}
             )
         upload_id = request.path_params.get("id")
+        allowed = ON_ENDPOINT if upload_id is None else ON_UPLOAD
+        if method not in allowed:
+            allow = {"allow": ", ".join(allowed)}
+            raise ApiError(405, "METHOD_NOT_ALLOWED", "The method is not allowed", headers=allow)
         if upload_id is None:
-            if method == "POST":
-                return await self._create(request, body)
-        elif method in {"HEAD", "PATCH", "DELETE", "GET"}:
-            upload = await self.uploads.find(upload_id if is_upload_id(upload_id) else "")
-            if method == "PATCH":
+            return await self._create(request, body)
+        upload = await self.uploads.find(upload_id if is_upload_id(upload_id) else "")
+        match method:
+            case "HEAD":
+                return await self._head(upload, request)
+            case "PATCH":
                 return await self._append(upload, request, body)
-            if method == "DELETE":
+            case "DELETE":
                 await self.uploads.terminate(upload, request.headers.get("authorization"))
                 return Response(status_code=204)
-            return await self._head(upload, request) if method == "HEAD" else self._bytes(upload)
-        allowed = ON_ENDPOINT if upload_id is None else ON_UPLOAD
-        raise ApiError(405, "METHOD_NOT_ALLOWED", "The method is not allowed", headers={"allow": ", ".join(allowed)})
+            case _:
+                return self._bytes(upload)
 
     # Creation
 
