@@ -6,9 +6,9 @@ import asyncio
 import difflib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, BinaryIO, Protocol, Self, cast
 
@@ -72,15 +72,7 @@ class Uploader:
         Raises `UsageError` for an unknown option or a wrong value.
         """
         self.settings = _settings(settings, options)
-        _check_callbacks(
-            on_event=on_event,
-            on_progress=on_progress,
-            on_overall=on_overall,
-            on_completed=on_completed,
-            on_error=on_error,
-        )
-        ends = {ev.FileProgress: on_progress, ev.FileCompleted: on_completed, ev.FileFailed: on_error}
-        self._callbacks = _Callbacks(on_event, on_overall, {kind: call for kind, call in ends.items() if call})
+        self._callbacks = _Callbacks(on_event, on_progress, on_overall, on_completed, on_error)
         self._running: set[threading.Event] = set()
         self._lock = threading.Lock()
 
@@ -224,8 +216,9 @@ async def upload_async(paths: Paths = (), settings: Settings | None = None, **op
 
         return later
 
-    callbacks = {name: options[name] for name in _CALLBACKS if options.get(name) is not None}
-    _check_callbacks(**callbacks)
+    names = [spec.name for spec in fields(_Callbacks)]
+    callbacks = {name: options[name] for name in names if options.get(name) is not None}
+    _Callbacks(**callbacks)  # checks them
     options |= {name: in_loop(callback) for name, callback in callbacks.items()}
     work = asyncio.ensure_future(asyncio.to_thread(upload, paths, settings, cancel=cancel, **options))
     try:
@@ -236,16 +229,6 @@ async def upload_async(paths: Paths = (), settings: Settings | None = None, **op
         if not work.cancelled():
             work.exception()  # retrieved: the caller gets CancelledError
         raise
-
-
-_CALLBACKS = ("on_event", "on_progress", "on_overall", "on_completed", "on_error")
-
-
-def _check_callbacks(**callbacks: object) -> None:
-    """Raise `UsageError` for a callback that can't be called."""
-    for name, callback in callbacks.items():
-        if callback is not None and not callable(callback):
-            raise UsageError(f"{name} must be callable, not {callback!r}")
 
 
 def _names(paths: Paths) -> list[str]:
@@ -310,17 +293,29 @@ _PARSED = (ChunkRule, Header, Metadata, Moment, ReportFile)
 
 @dataclass(slots=True)
 class _Callbacks(Observer):
-    """Calls the caller's functions; `by_type` are those for one type of event."""
+    """Calls the caller's functions. Raises `UsageError` for one that can't be called."""
 
-    on_event: Callable[[ev.Event], None] | None
-    on_overall: Callable[[Progress], None] | None
-    by_type: Mapping[type[ev.Event], Callable[[Any], None]]
+    on_event: Callable[[ev.Event], None] | None = None
+    on_progress: Callable[[ev.FileProgress], None] | None = None
+    on_overall: Callable[[Progress], None] | None = None
+    on_completed: Callable[[ev.FileCompleted], None] | None = None
+    on_error: Callable[[ev.FileFailed], None] | None = None
+
+    def __post_init__(self) -> None:
+        for name, callback in ((spec.name, getattr(self, spec.name)) for spec in fields(self)):
+            if callback is not None and not callable(callback):
+                raise UsageError(f"{name} must be callable, not {callback!r}")
 
     def handle(self, event: ev.Event, _state: ProgressState, _now: float) -> None:
         if self.on_event is not None and type(event) in _PUBLIC:
             self.on_event(event)
-        if (callback := self.by_type.get(type(event))) is not None:
-            callback(event)
+        match event:
+            case ev.FileProgress() if self.on_progress is not None:
+                self.on_progress(event)
+            case ev.FileCompleted() if self.on_completed is not None:
+                self.on_completed(event)
+            case ev.FileFailed() if self.on_error is not None:
+                self.on_error(event)
 
     def refresh(self, state: ProgressState, now: float) -> None:
         if self.on_overall is not None:

@@ -44,11 +44,7 @@ class LogFile(Observer):
         self._least, self._mask, self._lost = LEVELS.index(level), mask, lost
         self._problem: OSError | None = None
 
-    def handle(self, event: ev.Event, _state: ProgressState, _now: float) -> None:
-        """Log a public event or a request."""
-        self.write(event)
-
-    def write(self, event: ev.Event) -> None:
+    def handle(self, event: ev.Event, _state: ProgressState | None = None, _now: float = 0.0) -> None:
         """Write the line of a public event or a request; other events have none."""
         name, level = "call" if isinstance(event, ev.CallMade) else event.type, _level(event)
         if not name or LEVELS.index(level) < self._least:
@@ -62,11 +58,7 @@ class LogFile(Observer):
         except OSError as error:
             self._problem = error
 
-    def close(self, _state: ProgressState, _now: float) -> None:
-        """Close the log file."""
-        self.end()
-
-    def end(self) -> None:
+    def close(self, _state: ProgressState | None = None, _now: float = 0.0) -> None:
         """Close the file and report a write error."""
         try:
             self._stream.close()

@@ -109,11 +109,11 @@ def client(settings: Settings, session: str = "", emit: Callable[[Event], None] 
     with signals.unwinding(), ExitStack() as closing:
         log = open_log(settings, run_id)
         if log:
-            closing.callback(log.end)
+            closing.callback(log.close)
 
         def tell(event: Event) -> None:
             if log:
-                log.write(event)
+                log.handle(event)
             emit(event)
 
         api = Api(settings, tell, Stop(), run=run_id)
