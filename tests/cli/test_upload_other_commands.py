@@ -104,7 +104,7 @@ def test_watch_finds_the_sessions_of_this_machine(make_files: Files, tmp_path: P
 
 
 def test_watch_sends_no_token_to_a_server_that_only_a_directory_named(make_files: Files, tmp_path: Path) -> None:
-    """It was the config where the upload ran; elsewhere the journal knows this."""
+    """It was the config where the upload ran; elsewhere the journal has it."""
     files = make_files(**{"a.mp4": 200_000})
     with running_server() as server:
         (tmp_path / "uploader.toml").write_text(f'server = "{server.url}"\n')

@@ -15,7 +15,7 @@ def doctor(
     new_session: Annotated[bool, opt.option("--new-session", "", "Create, join and cancel a session.")] = False,
     **given: Any,
 ) -> None:
-    """Diagnose the connection to the server step by step and suggest fixes."""
+    """Diagnose the connection to the server and suggest fixes."""
     if session is not None and new_session:
         raise UsageError("--session and --new-session exclude each other", hint="omit one of them")
     settings = opt.load(given)
@@ -53,7 +53,7 @@ def smoke(
     ] = 100,
     **given: Any,
 ) -> None:
-    """Check an upload server or a tus server with black-box tests, for CI: a verdict per check and an exit code.
+    """Check an upload server or a tus server from outside, for CI.
 
     The checks upload a few small files and delete them again; deleting all of them needs a token (--token-file).
     """

@@ -26,7 +26,7 @@ def config(
     force: Annotated[bool, opt.option("--force", "", "With init: overwrite the existing file.")] = False,
     **given: Any,
 ) -> None:
-    """Show the effective settings and their sources, or create a config file."""
+    """Show the effective settings, or create a config file."""
     if action not in ACTIONS:
         raise UsageError(f"config: unknown action {action!r}", hint=f"use {', '.join(ACTIONS)}")
     used = {"--force": force, "--profile": given["profile"] is not None, "--json": given["json"] is not None}
@@ -50,7 +50,7 @@ def config(
 def completion(
     shell: Annotated[str, opt.argument("|".join(SHELLS), "The shell.", autocompletion=opt.among(SHELLS))],
 ) -> None:
-    """Print the shell script that completes commands, options and values."""
+    """Print the shell script for completion."""
     if shell not in SHELLS:
         raise UsageError(f"completion: unknown shell {shell!r}", hint=f"use {', '.join(SHELLS)}")
     from typer.completion import get_completion_script  # type: ignore[attr-defined] # re-exported

@@ -48,7 +48,7 @@ def demo(
     keep: Annotated[str | None, opt.option("--keep", "DIR", "Keep the samples and the stored files in DIR.")] = None,
     **given: Any,
 ) -> None:
-    """Upload sample files to a bundled server and verify the stored copies."""
+    """Upload sample files to a bundled server and verify them."""
     extras.need("server", "`uploader demo`", "the bundled server")
     try:
         total = parse_size(size)

@@ -33,7 +33,7 @@ def report(
     ] = None,
     **given: Any,
 ) -> None:
-    """Combine the reports of several runs or shards, each file once; or draw one report."""
+    """Combine the reports of several runs or shards, or draw one."""
     settings = opt.load(given, need_server=False)
     from uploader_cli.run import report_commands as run
 

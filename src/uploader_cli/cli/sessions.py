@@ -85,7 +85,7 @@ def delete(file_id: Annotated[str, opt.argument("FILE_ID", "File ID.")], **given
 
 @opt.with_options(f"{OPTIONS} include exclude exclude_from min_size max_size newer_than follow_links")
 def validate(paths: Annotated[list[str], opt.argument("PATH...", "Files and directories.")], **given: Any) -> None:
-    """Check with the server whether it would accept these files, without sending them."""
+    """Ask the server whether it would accept these files."""
     settings = opt.load(given)
     from uploader_cli.run import rest_commands as run
 
@@ -101,7 +101,7 @@ def check(
     content: Annotated[bool, opt.option("--digest", "", "Compare the content, too, by SHA-256.")] = False,
     **given: Any,
 ) -> None:
-    """Compare local files with those on the server: list the different and the missing ones."""
+    """Compare local files with those on the server."""
     settings = opt.load({**given, "tus_endpoint": None})  # refused where the environment or a profile sets it
     from uploader_cli.run import compare as run
 

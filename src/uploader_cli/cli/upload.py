@@ -47,7 +47,7 @@ def import_(
     ] = None,
     **given: Any,
 ) -> None:
-    """Upload files and directories with several processes, or on a Dask cluster."""
+    """Upload with several processes, or on a Dask cluster."""
     settings = opt.load({**given, "tus_endpoint": None})
     if settings.on is None:
         hint = "give --on local:4 for four processes of this machine, or --on dask://scheduler:8786"
@@ -79,7 +79,7 @@ def resume(
     ] = None,
     **given: Any,
 ) -> None:
-    """Resume an interrupted upload with its own options; options given here replace them."""
+    """Resume an interrupted upload. Options given here replace its own."""
     flags = opt.flags(given)
     things = {"RUN": run_id, "--list": list_ or None, "--forget": forget}
     asked = [name for name, value in things.items() if value is not None]
@@ -98,7 +98,7 @@ def resume(
 
 @opt.with_options("profile state_dir json")
 def runs(**given: Any) -> None:
-    """List the stored runs: what failed, and the command that resumes (as resume --list)."""
+    """List the stored runs with their failures (as resume --list)."""
     from uploader_cli.run import runs as stored
 
     raise typer.Exit(stored.show(opt.flags(given)))

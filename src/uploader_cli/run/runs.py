@@ -109,7 +109,7 @@ def _ask(journal: Journal, runs: Sequence[RunInfo], state: Path) -> str:
 def find_sessions(settings: Settings, begins: Sequence[str]) -> tuple[tuple[str, ...], dict[str, object]]:
     """Return the sessions that `begins` name by their first characters, without any the newest one of this machine.
 
-    The journal knows the open sessions, of the server of `settings` if there is one. A whole id may be unknown here.
+    The journal has the open sessions, of the server of `settings` if there is one. A whole id may be unknown here.
     The second result are stored options for `resolve`: the server of the sessions where `settings` has none.
     """
     if settings.server and begins and all(len(begin) == ID_LENGTH for begin in begins):

@@ -134,7 +134,7 @@ def test_resume_by_a_prefix_takes_that_very_run(journal: Journal, monkeypatch: p
     newer.finish(ok=False)
     with pytest.raises(UsageError, match="2 runs begin with a"):
         journal.resume("a")
-    with pytest.raises(UsageError, match="no run x"):
+    with pytest.raises(UsageError, match="no such run: x"):
         journal.run("x")
     run = journal.resume("aa")
     assert (run.id, run.resumed_from) == ("cc", "aa11")

@@ -304,7 +304,7 @@ def find_run(db: Connection, run_id: str) -> RunInfo:
     """Return the run with this id or unique prefix. Raise `UsageError`."""
     found = get_runs(db, f"{run_id} ") or get_runs(db, run_id)
     if not found:
-        raise UsageError(f"the journal knows no run {run_id}", hint=LIST)
+        raise UsageError(f"no such run: {run_id}", hint=LIST)
     if len(found) > 1:
         raise UsageError(f"{len(found)} runs begin with {run_id}", hint=LIST)
     return found[0]
