@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from uploader_cli.core.events import FileStatus, SessionProgress
 
 _ENDS = ("completed", "failed")
-
-
-@dataclass(slots=True)
-class _Session:
-    """Statuses by wire name: the first final one, and the newest of the others."""
-
-    ends: dict[str, FileStatus] = field(default_factory=dict)
-    others: dict[str, FileStatus] = field(default_factory=dict)
 
 
 class LastHeard:
@@ -24,7 +14,8 @@ class LastHeard:
     """
 
     def __init__(self) -> None:
-        self._seen: dict[str, _Session] = {}
+        self._ends: dict[str, dict[str, FileStatus]] = {}  # the first final ones
+        self._others: dict[str, dict[str, FileStatus]] = {}  # the newest of the others
 
     def note(self, message: SessionProgress) -> None:
         """Store the statuses in a message. The first final status of a file is kept.
@@ -34,18 +25,18 @@ class LastHeard:
         """
         if message.status == "completed" and not message.percent:
             return
-        session = self._seen.setdefault(message.session, _Session())
+        ends, others = (known.setdefault(message.session, {}) for known in (self._ends, self._others))
         for status in message.files:
             if status.status in _ENDS:
-                session.ends.setdefault(status.name, status)
+                ends.setdefault(status.name, status)
             else:
-                session.others[status.name] = status
+                others[status.name] = status
 
     def of(self, session: str, name: str) -> FileStatus | None:
         """Return the last status of a file, or None."""
-        seen = self._seen.get(session)
-        return None if seen is None else seen.ends.get(name) or seen.others.get(name)
+        return self._ends.get(session, {}).get(name) or self._others.get(session, {}).get(name)
 
     def forget(self, session: str) -> None:
         """Drop the statuses of a finished session."""
-        self._seen.pop(session, None)
+        for known in (self._ends, self._others):
+            known.pop(session, None)
