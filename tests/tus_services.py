@@ -36,7 +36,7 @@ class Upload:
 class Service:
     """Any tus 1.0 server with creation. `refusals` are the broken rules, `requests` (method, headers) in order.
 
-    The next `locked` requests to uploads are answered with `lock_status`, as if another request held the upload.
+    The next `locked` requests to uploads are answered with `lock_status`, as if another request used the upload.
     """
 
     extensions: ClassVar[str] = "creation"

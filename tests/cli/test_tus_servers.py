@@ -217,7 +217,7 @@ def test_supabase_locks_are_retried_and_objects_kept(make_files: Files, tmp_path
         service.locked = 2
         done = uploader("upload", files, *options, home=tmp_path)
         assert (done.code, done.of("file.completed")[0]["attempts"]) == (0, 3)
-        assert {"another request holds the upload" in retry["message"] for retry in done.of("file.retry")} == {True}
+        assert {"another request uses the upload" in retry["message"] for retry in done.of("file.retry")} == {True}
         again = uploader("upload", files, *options, "--retries", "1", home=tmp_path)
         assert again.code == 3
         assert "its file exists already (409" in again.of("file.failed")[0]["message"]

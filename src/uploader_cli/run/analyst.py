@@ -114,7 +114,7 @@ class Analyst:
                 if now >= deadline:
                     raise errors.TimedOut(f"the server did not finish it in {limit:g} s", body_sent=True)
                 if self._failed is not None and now >= self._failed[0] + AFTER_AN_ERROR:
-                    raise errors.AnalysisFailed(self._failed[1] or "the server gave it up", retryable=True)
+                    raise errors.AnalysisFailed(self._failed[1] or "the server stopped it", retryable=True)
                 if now - self._heard >= QUIET:
                     self._take(status.message(now, assumed(now - began, limit)))
             if failure:
@@ -128,7 +128,7 @@ class Analyst:
         data = analysis_data(body[0])
         if data is None:
             reason = mask(error_sentence(body[0])) or (self._failed[1] if self._failed else "")
-            raise errors.AnalysisFailed(reason or "the server's answer holds no result", retryable=False)
+            raise errors.AnalysisFailed(reason or "the server's answer has no result", retryable=False)
         return data
 
     def _after_failure(self, error: BaseException, status: _Status, deadline: float) -> JsonObject | None:

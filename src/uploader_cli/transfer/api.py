@@ -361,7 +361,7 @@ def answer_error(answer: Answer) -> errors.AnswerError:
         case 404 | 410:
             kind, text = errors.NotFound, f"{answer.url}: {words}"
         case 408:
-            kind, text = errors.TooSlow, "the request did not arrive in the server's time (408)"
+            kind, text = errors.TooSlow, "the request did not arrive within the server's time limit (408)"
         case 413 if not code and "Tus-Resumable" not in answer.headers:
             kind, text = errors.TooLarge, f"a proxy refuses requests of {answer.sent:,} bytes (413)"
             text += ": raise its limit, in nginx with client_max_body_size"
@@ -369,7 +369,7 @@ def answer_error(answer: Answer) -> errors.AnswerError:
             kind, text = errors.RateLimited, f"the server's rate limit is used up: {words}"
             hint = "try again later, or allow a longer --max-wait"
         case _ if target is not None:
-            text, hint = f"the server sends us on to {mask(target)}", "use that address instead"
+            text, hint = f"the server redirects to {mask(target)}", "use that address instead"
         case _ if status >= 500:
             kind, text = errors.ServerFault, f"the server failed: {words}"
     return kind(text, status=status, error=code, hint=hint, retry_after=retry_after(answer.headers))

@@ -111,7 +111,7 @@ def choose(settings: Settings, offered: Capabilities | None) -> Capabilities | N
     if offered is None and settings.protocol == "tus":
         raise errors.UsageError(
             f"--protocol tus: {settings.server} offers no resumable uploads",
-            hint="leave the option out: files then travel in batch mode",
+            hint="omit the option: files are then sent in batch mode",
         )
     return None if settings.protocol == "batch" else offered
 

@@ -22,13 +22,13 @@ REDIRECTS = 3  # most 307 and 308 in a row
 CHUNK_TIMEOUT = 60.0  # seconds from a chunk's last byte to the answer; a late one costs a HEAD, no byte
 JOIN_TIMEOUT = 300.0  # seconds for the answer to a concatenation: servers copy the bytes
 KINDS: Mapping[int, tuple[type[errors.AnswerError], str]] = {
-    409: (errors.OffsetConflict, "the server's offset is not ours"),
+    409: (errors.OffsetConflict, "the server has another offset"),
     413: (errors.TooLarge, "the server does not take a body of this size"),
     423: (errors.Locked, "another client writes to the upload"),
-    460: (errors.ChecksumMismatch, "the chunk did not arrive as it was read"),
+    460: (errors.ChecksumMismatch, "the chunk was corrupted in transit"),
 }
 GONE = (errors.UploadGone, "the server does not have the upload any more")
-LOCKED = (errors.Locked, "another request holds the upload, or its file exists already")
+LOCKED = (errors.Locked, "another request uses the upload, or its file exists already")
 """What a status of `retry_status` means."""
 NO_SESSION = ("SESSION_NOT_FOUND", "SESSION_ENDED")
 
@@ -181,7 +181,7 @@ class TusClient:
             url = self._place(url, target)
             if body is not None:
                 body.rewind()
-        raise errors.ProtocolError(f"{self.endpoint} redirects again and again, last to {url}")
+        raise errors.ProtocolError(f"{self.endpoint} redirects too often, last to {url}")
 
     def _check_port(self, url: str, cause: Exception | None = None) -> None:
         """Raise `ProtocolError` if `url` has the endpoint's host without its port, which is a mistake of a proxy."""

@@ -163,7 +163,7 @@ class _Connection(HTTPConnection):
             body.check()
             if ready & selectors.EVENT_READ and self._answered(sock):
                 self._spent = True
-                raise BrokenPipeError("the server answered before the body was through")
+                raise BrokenPipeError("the server answered before the whole body was sent")
             count = _offer(sock, view[:most]) if ready & selectors.EVENT_WRITE else 0
             if count:
                 if count > uncounted:

@@ -176,7 +176,7 @@ def test_old_receipts_and_runs_are_pruned_at_the_next_start(tmp_path: Path) -> N
     with Journal(tmp_path, now=clock) as journal:
         assert [info.server for info in journal.runs()] == [HERE.server]
         assert journal.notices == (
-            "interrupted runs forgotten by the journal: 1, untouched for 90 days or beyond the newest 1000",
+            "interrupted runs removed from the journal: 1, untouched for 90 days or beyond the newest 1000",
         )
     Journal(tmp_path, now=clock).close()
     with sqlite3.connect(tmp_path / "journal.sqlite3") as db:

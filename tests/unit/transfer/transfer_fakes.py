@@ -330,7 +330,7 @@ def fault(status: int = 500, retry_after: float | None = None) -> errors.ServerF
 
 
 def too_slow() -> errors.TooSlow:
-    error = errors.TooSlow("the request did not arrive in the server's time (408)", status=408)
+    error = errors.TooSlow("the request did not arrive within the server's time limit (408)", status=408)
     error.retryable = False  # as `Api.batch` raises it
     return error
 

@@ -133,7 +133,7 @@ def _is_harmless(name: str, what: str, prefix: str = "") -> None:
         raise Violation(what, expected="a refusal, or a harmless name", got=f"stored as {quoted(name)}")
 
 
-@check("auth", "files are deleted only with a valid token", "anybody can delete files, or nobody")
+@check("auth", "files are deleted only with a valid token", "files can be deleted without a token, or not at all")
 def auth(site: Site) -> Finding | str:
     """See docs/protocol.md section 1: `DELETE` without a token, with an invalid one, and with ours."""
     if site.own_authorization:

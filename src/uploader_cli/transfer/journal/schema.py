@@ -149,7 +149,7 @@ class Store:
                     self.damaged = True
                     with suppress(OSError):
                         self._marker.touch(mode=0o600)
-                    hint = "run the same command again: the damaged journal is set aside, and a new one begun"
+                    hint = "run the same command again: the damaged journal is set aside, and a new one is created"
                     what = f"is damaged ({error})"
                 raise JournalError(f"the journal {self._path} {what}", hint=hint) from error
 
@@ -222,7 +222,7 @@ class Store:
             )
         if stale := deleted.count((0,)):
             reason = f"untouched for 90 days or beyond the newest {MOST_UNFINISHED}"
-            self.notices += (f"interrupted runs forgotten by the journal: {stale}, {reason}",)
+            self.notices += (f"interrupted runs removed from the journal: {stale}, {reason}",)
 
 
 def _prune_receipts(db: Connection, now: float) -> None:

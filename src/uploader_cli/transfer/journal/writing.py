@@ -373,7 +373,7 @@ class RunHandle:
     def _change(self, *, begins: bool = False) -> Iterator[None]:
         with self._mutex:
             if self._over:
-                raise UploaderError(f"run {self.id} has ended: the journal takes no more of it")
+                raise UploaderError(f"run {self.id} has ended: the journal accepts no more entries")
             yield
             self._save(begins=begins)
 
@@ -416,7 +416,7 @@ class RunHandle:
             self._retry_at = math.inf if self._store.damaged else time.monotonic() + RETRY_SECONDS
         if not self._warned:
             self._warned = True
-            self.on_trouble(f"{error}; the upload goes on, but a resume may send files again: {error.hint}")
+            self.on_trouble(f"{error}; the upload continues, but a resume may resend files: {error.hint}")
 
     def _write(self, db: Connection) -> None:
         target, run, now, changes = self._target, self.number, self._store.now(), self._changes.items()
