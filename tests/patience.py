@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 PATIENCE = 60.0
-"""Seconds after which a test gives up waiting: it only keeps a failure from hanging, and says nothing about speed."""
+"""Seconds after which a test gives up waiting: it only ends a failed test, and does not measure speed."""
 
-ROOM = 10
-"""A loaded machine may take so many times the seconds that are promised before a test calls the promise broken."""
+SLACK = 10
+"""Factor by which a loaded machine may exceed the promised seconds before a test fails."""

@@ -12,7 +12,7 @@ from accidents import CREATION, Moment, Trap
 from arrivals import Arrivals, log_to
 from bench import MIB, Bench, make_files, peak_memory, watched_memory
 from command import start, uploader
-from patience import ROOM
+from patience import SLACK
 from screen import Screen
 
 from uploader_cli.core.jobs import MOST_JOBS
@@ -86,7 +86,7 @@ def send_all(directory: Path, volume: tuple[int, int], seed: int) -> tuple[dict[
     print(f"{files.count} files in {seconds:.1f} s, {files.count / seconds:.0f}/s; first byte after {first:.2f} s")
     print(f"client {memory[-1] / MIB:.1f} MiB, server {server / MIB:.1f} MiB at most")
     assert max(memory[-1], end["peak_rss"]) < MEMORY
-    assert 0 < first < FIRST * ROOM
+    assert 0 < first < FIRST * SLACK
     assert "all confirmed by the server" in screen.last
     return dict(json.loads(done.out.partition("\n")[0])), screen
 
@@ -104,7 +104,7 @@ def test_bulk_of_small_trees(tmp_path: Path) -> None:
     """Short form."""
     begun, screen = send_all(tmp_path, SHORT, seed=1)
     assert begun["files"] == SHORT[0]
-    assert usual_gap(screen) < FRAME * ROOM
+    assert usual_gap(screen) < FRAME * SLACK
 
 
 @pytest.mark.acceptance
@@ -114,7 +114,7 @@ def test_bulk_of_100000_files(tmp_path: Path) -> None:
     begun, screen = send_all(tmp_path, LONG, seed=2)
     assert begun["files"] is None
     assert usual_gap(screen) < FRAME
-    assert screen.gaps()[-1] < FRAME * ROOM
+    assert screen.gaps()[-1] < FRAME * SLACK
 
 
 # --- killed in the middle ---------------------------------------------------------------------------------------------

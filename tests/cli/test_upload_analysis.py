@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import QUICK_STATUS, Done, finish, start, uploader
-from patience import ROOM
+from patience import SLACK
 from serving import running_server
 
 from uploader_cli.core.stages import STAGES, Kind
@@ -175,7 +175,7 @@ def test_interrupt_ends_the_wait_for_an_analysis(make_files: Callable[..., Path]
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
         done = finish(process)
-    assert time.monotonic() - began < 2 * ROOM
+    assert time.monotonic() - began < 2 * SLACK
     assert done.code == 130
     assert done.finished["completed"] == 1
     assert "the upload is complete" in done.err

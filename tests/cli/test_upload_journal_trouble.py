@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from command import Done, environment, finish, start, uploader
 from following import ended, read_confirmed
-from patience import PATIENCE, ROOM
+from patience import PATIENCE, SLACK
 from serving import running_server
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def test_ctrl_c_during_a_run_with_a_locked_journal_ends_in_time(
         time.sleep(0.3)  # the next chunk ends, and its record waits
         began = time.monotonic()
         done = ended(process, seen, signal.SIGINT)
-    assert time.monotonic() - began < PROMISED * ROOM
+    assert time.monotonic() - began < PROMISED * SLACK
     assert (done.code, done.finished["cancelled"]) == (130, 1)
 
 
@@ -121,5 +121,5 @@ def test_interrupt_while_a_locked_journal_is_opened_ends_in_time(
         wait_for_journal(process)
         began = time.monotonic()
         done = ended(process, "", number)
-    assert time.monotonic() - began < PROMISED * ROOM
+    assert time.monotonic() - began < PROMISED * SLACK
     assert done.code == code

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from command import QUICK_LOOKS, Done, start, uploader
 from following import ended, read_until
-from patience import ROOM
+from patience import SLACK
 from recording import recorder
 from serving import running_server, server_process
 
@@ -134,7 +134,7 @@ def test_upload_succeeds_without_a_realtime_connection(option: str, mode: str, t
         return
     if mode in ("off", "hang", "refuse"):
         at = next(time for time, move in story if move == "polling http")
-        assert at <= 5.0 * ROOM  # the policy's own numbers: tests/unit/realtime/test_realtime_policy.py
+        assert at <= 5.0 * SLACK  # the policy's own numbers: tests/unit/realtime/test_realtime_policy.py
     if mode == "flap:3":
         assert [move for _, move in story].count("live websocket") >= 2
         assert done.finished["channel"]["reconnects"] >= 1

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import uploader
-from patience import ROOM
+from patience import SLACK
 from serving import running_server
 
 from uploader_cli.settings import Settings
@@ -190,5 +190,5 @@ def test_library_callbacks_get_the_events_of_the_stream(
     assert max(event.sent for event in progress) == 200_000
     left = [thread for thread in set(threading.enumerate()) - before if not thread.name.startswith("asyncio")]
     for thread in left:  # ignore the threads of the server in this process
-        thread.join(ROOM * 1.0)
+        thread.join(SLACK * 1.0)
     assert not [thread for thread in left if thread.is_alive()]

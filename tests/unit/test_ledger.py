@@ -113,10 +113,10 @@ def test_checksum_makes_a_file_verified() -> None:
 def test_failure_has_the_code_and_message_of_the_error() -> None:
     book = Book()
     broken = Outcome(book.files[0], errors.ServerFault("broken", status=500))
-    book.ledger.end([broken, failed(book.files[1], FailureCode.SERVER_FAILED, "no room")])
+    book.ledger.end([broken, failed(book.files[1], FailureCode.SERVER_FAILED, "the disk is full")])
     assert book.told == [
         ev.FileFailed(0, "a.mp4", FailureCode.SERVER_ERROR, "broken", retryable=True),
-        ev.FileFailed(1, "b.mp4", FailureCode.SERVER_FAILED, "no room", retryable=False),
+        ev.FileFailed(1, "b.mp4", FailureCode.SERVER_FAILED, "the disk is full", retryable=False),
     ]
     assert book.ledger.failures == 2
     assert list(book.ledger.open) == [2]

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from command import environment, finish, start, uploader
-from patience import PATIENCE, ROOM
+from patience import PATIENCE, SLACK
 from serving import running_server
 from troubles import UNKNOWN, closed_port, silent_server, web_site
 
@@ -78,7 +78,7 @@ def test_ctrl_c_ends_the_doctor_at_once(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         done = finish(process)
     assert done.code == 130
-    assert time.monotonic() - began < 2 * ROOM  # the steps would take 25 s
+    assert time.monotonic() - began < 2 * SLACK  # the steps would take 25 s
 
 
 def test_session_options(server: EmbeddedServer, tmp_path: Path) -> None:

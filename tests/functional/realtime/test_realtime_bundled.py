@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from patience import PATIENCE, ROOM
+from patience import PATIENCE, SLACK
 from realtime_bench import SCALED, SILENT_SERVER, SILENT_WEBSOCKET, Bench, wait_until
 from serving import running_server
 
@@ -44,7 +44,7 @@ def close(bench: Bench) -> None:
     bench.channel.close()
     wait_until(
         lambda: not [name for name in bench.left_running() if name.startswith("uploader")],
-        ROOM * 1.0 - (time.monotonic() - began),
+        SLACK * 1.0 - (time.monotonic() - began),
         bench.left_running,
     )
 

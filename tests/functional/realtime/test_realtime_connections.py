@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from patience import ROOM
+from patience import SLACK
 from realtime_bench import wait_until
 from serving import running_server
 
@@ -34,7 +34,7 @@ def connections(url: str) -> Iterator[tuple[Loop, Connections]]:
     yield loop, made
     began = time.monotonic()
     made.close()
-    assert time.monotonic() - began < ROOM * 1.0
+    assert time.monotonic() - began < SLACK * 1.0
     left = [thread.name for thread in threading.enumerate() if thread not in before]
     wait_until(lambda: not [name for name in left if name.startswith("uploader-")], told=lambda: left)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trustme
-from patience import ROOM
+from patience import SLACK
 from realtime_bench import Bench, ServerProcess, wait_until
 
 from uploader_cli.realtime.policy import Policy
@@ -35,7 +35,7 @@ def server(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> I
 def close(bench: Bench) -> None:
     began = time.monotonic()
     bench.channel.close()
-    wait_until(lambda: not bench.left_running(), ROOM * 1.0 - (time.monotonic() - began), bench.left_running)
+    wait_until(lambda: not bench.left_running(), SLACK * 1.0 - (time.monotonic() - began), bench.left_running)
 
 
 def test_channel_uses_the_ca_bundle(server: ServerProcess, authority: trustme.CA, tmp_path: Path) -> None:

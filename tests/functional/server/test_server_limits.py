@@ -92,7 +92,7 @@ def test_joins_of_all_connections_together_are_limited(monkeypatch: pytest.Monke
             assert watcher.join(second) == {"ok": True}
             assert other.join(first) == {"ok": False, "error": "TOO_MANY_JOINS"}
             watcher.client.disconnect()
-            assert eventually(lambda: other.join(first) == {"ok": True}, "room for a join")
+            assert eventually(lambda: other.join(first) == {"ok": True}, "a join below the limit")
 
 
 def test_joins_of_unknown_sessions_count_for_the_limit() -> None:

@@ -29,7 +29,7 @@ from batches import (
     text,
     upload,
 )
-from patience import ROOM
+from patience import SLACK
 from serving import REPOSITORY, running_server, server_process
 
 from uploader_server.__main__ import main
@@ -61,7 +61,7 @@ def test_a_process_names_its_port_and_removes_its_temporary_root() -> None:
         upload(server.url, file("a", b"1"))
         if Path("/proc/self/stat").exists():
             fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
-            assert sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK") < 1.0 * ROOM
+            assert sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK") < 1.0 * SLACK
         assert server.stop(signal.SIGINT) == 0
         assert not server.root.exists()
         assert server.errors == ""
@@ -113,7 +113,7 @@ def test_sigterm_stops_it_within_two_seconds_whoever_is_connected(arguments: tup
         eventually(lambda: list((tmp_path / ".uploader/incoming").iterdir()), "the body on its way")
         began = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - began < 2 * ROOM
+        assert time.monotonic() - began < 2 * SLACK
         assert server.errors == ""
         for connection in held:
             connection.__exit__(None, None, None)
@@ -133,7 +133,7 @@ def test_an_embedded_server_stops_with_clients_and_leaves_no_thread() -> None:
         eventually(lambda: any(server.root.glob(".uploader/incoming/*")), "the body on its way")
         root = server.root
         began = time.monotonic()
-    assert time.monotonic() - began < 2 * ROOM
+    assert time.monotonic() - began < 2 * SLACK
     assert slow.status() == 503
     assert half_a_head.recv(1) == b""
     websocket.close()

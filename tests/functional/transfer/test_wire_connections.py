@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
-from patience import PATIENCE, ROOM
+from patience import PATIENCE, SLACK
 from raw_server import Peer, RawServer
 
 from uploader_cli.core.plan import LocalFile
@@ -336,7 +336,7 @@ def test_stop_ends_a_body_that_the_server_does_not_read(tmp_path, client, secure
         thread.join(PATIENCE)
         took = time.monotonic() - before
     assert isinstance(outcome[0], Interrupted)
-    assert took < 1.0 * ROOM
+    assert took < 1.0 * SLACK
     assert not upload.body.through
 
 
@@ -373,7 +373,7 @@ def test_shut_ends_a_call_that_waits_on_its_socket(tmp_path, client, secured, ph
         took = time.monotonic() - before
     assert isinstance(outcome[0], ConnectionLost)
     assert outcome[0].body_sent is (phase == "answer")
-    assert took < 1.0 * ROOM
+    assert took < 1.0 * SLACK
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -401,7 +401,7 @@ def test_shut_ends_a_connection_that_is_still_being_made(client, scheme) -> None
         for sock in crowd:
             sock.close()
     assert isinstance(outcome[0], ConnectFailed | ConnectionLost)
-    assert took < 1.0 * ROOM
+    assert took < 1.0 * SLACK
 
 
 # --- reuse ------------------------------------------------------------------------------------------------------------
