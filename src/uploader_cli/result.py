@@ -37,7 +37,7 @@ class Progress:
     """The totals of a run at one moment. Sizes are in bytes, `rate` in bytes a second, times in seconds.
 
     `files` and `bytes` grow while directories are walked; failed and cancelled files leave `bytes`. `fraction` is 1
-    only when the server has confirmed every file. `eta` is None where nothing moves.
+    only when the server has confirmed every file. `eta` is None where nothing advances.
     """
 
     files: int

@@ -652,7 +652,7 @@ MUTANTS = (
         "cli/test_upload_url.py",
     ),
     Mutant(
-        "an upload that is gone is created anew",
+        "an upload that is gone is created again",
         "src/uploader_cli/transfer/tus_job.py",
         "        if self._job.file.upload_url:\n            words = f\"its upload can't",
         "        if False:\n            words = f\"its upload can't",

@@ -67,7 +67,7 @@ def test_a_command_that_prints_nothing_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_command_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also when a grandchild holds the pipe open."""
+    """Also when a grandchild keeps the pipe open."""
     monkeypatch.setattr(bearer, "COMMAND_LIMIT", 0.2)
     settings = settle(tmp_path, token_command=f'"{sys.executable}" -c "import time; time.sleep(5)"; true')
     with pytest.raises(UsageError, match="took longer than"):

@@ -315,7 +315,7 @@ def test_cancel_ends_a_pack_under_way(shared: EmbeddedServer, below: str) -> Non
     assert not (shared.root / "personal" / below).exists()
 
 
-def test_a_session_takes_no_more_files_than_it_may_hold() -> None:
+def test_a_session_takes_no_more_files_than_its_limit() -> None:
     with running_server(packs=True, max_files=3) as server:
         session = new_session(server.url, 3)
         send_pack(server.url, session, {"a": b"1", "b": b"1"})

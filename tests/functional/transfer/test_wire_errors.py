@@ -238,7 +238,7 @@ def test_cause_of_a_failed_handshake_is_in_words(get, make, cause, fix) -> None:
 
 
 @pytest.mark.parametrize("said", ["SSH-2.0-OpenSSH_9", "HTTP/1.1 abc OK\r\n", f"HTTP/1.1 200 OK\r\nA: {'x' * 70000}"])
-def test_answer_that_is_not_http_is_told_in_words(get, said) -> None:
+def test_answer_that_is_not_http_is_described_in_words(get, said) -> None:
     def script(peer: Peer) -> None:
         peer.head()
         peer.sock.sendall(f"{said}\r\n".encode())

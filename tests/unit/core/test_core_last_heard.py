@@ -80,7 +80,7 @@ def test_status_is_kept_per_session_and_name() -> None:
     assert seen.of("other", "a.mp4") is not None
 
 
-def test_a_captured_stream_tells_which_file_was_stored() -> None:
+def test_a_captured_stream_shows_which_file_was_stored() -> None:
     seen = LastHeard()
     for message in captured("events-one-failed"):
         parsed = parse_progress(message.data, Transport.WEBSOCKET)

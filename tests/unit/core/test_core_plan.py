@@ -53,7 +53,7 @@ def planned(words: str, limits: Limits) -> str:
             "1.mp4 2.mp4 a.avi 3.mp4 4.mp4 5.mp4 6.mp4 b.avi 7.mp4",
             "[1.mp4 2.mp4 3.mp4] [4.mp4 5.mp4 6.mp4] [a.avi b.avi] [7.mp4]",
         ),
-        # equal base names share no session, unless the server tells paths apart
+        # equal base names share no session, unless the server keeps paths
         (ASSUMED, "x/a.mp4 y/a.mp4", "[x/a.mp4] [y/a.mp4]"),
         (ASSUMED, "x/a.mp4 y/a.mp4 b.mp4 c.mp4", "[x/a.mp4 b.mp4 c.mp4] [y/a.mp4]"),
         (ASSUMED, "x/a.mp4 y/a.mp4 x/b.mp4 y/b.mp4", "[x/a.mp4 x/b.mp4] [y/a.mp4 y/b.mp4]"),

@@ -123,7 +123,7 @@ def test_every_event_is_read_with_the_fields_it_has(stream: str) -> None:
         )
 
 
-def test_a_file_has_its_path_for_a_name_where_the_server_tells_paths() -> None:
+def test_a_file_is_named_by_its_path_where_the_server_reports_paths() -> None:
     current = {"originalName": "x.mp4", "relativePath": "a/x.mp4", "status": "uploading"}
     message = parse_progress({"sessionId": "s", "currentFile": current}, Transport.WEBSOCKET)
     assert message is not None

@@ -181,7 +181,7 @@ def test_the_verdict(live: dict[str, float], results: list[Result], expected: st
 
 # --- the page ---------------------------------------------------------------------------------------------------------
 
-LONG = "a cause with a very long word: " + "x" * 90 + " and 中文字符 of double width, told at some length"
+LONG = "a cause with a very long word: " + "x" * 90 + " and 中文字符 of double width, at some length"
 RESULTS = [
     WELL,
     result("clock", warning(LONG, LONG, names=["a.example", "b.example"], none=None), 12.3456),

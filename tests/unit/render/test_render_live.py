@@ -411,7 +411,7 @@ def test_outage_is_shown_until_it_ends(run: Script, screen: Screen) -> None:
 
 
 def test_pause_of_the_user_is_shown_with_rates_of_zero(run: Script, screen: Screen) -> None:
-    """What is being sent is completed first; after the pause speed is measured anew."""
+    """What is being sent is completed first; after the pause speed is measured again."""
     run.begin(2)
     run.start(0)
     for step in range(1, 5):

@@ -80,7 +80,7 @@ def test_failure_of_the_on_failure_command_is_a_warning(
 
 
 def child_that_lasts(path: Path) -> str:
-    """A shell that waits for another process, which holds its stdin."""
+    """A shell that waits for another process, which keeps its stdin open."""
     script = f"import os, time; open({str(path)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     return f"{shlex.quote(sys.executable)} -c {shlex.quote(script)} | cat"
 

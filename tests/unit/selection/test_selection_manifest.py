@@ -28,7 +28,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="links and FIFOs")
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory that holds a.mp4 (1 byte), d/b.mp4 (2 bytes)."""
+    """A working directory with a.mp4 (1 byte), d/b.mp4 (2 bytes)."""
     place = tmp_path / "here"
     (place / "d").mkdir(parents=True)
     (place / "a.mp4").write_bytes(b"a")
@@ -170,7 +170,7 @@ def test_a_file_that_is_listed_twice_is_selected_once() -> None:
 
 
 def test_the_same_file_for_several_places_is_as_many_files() -> None:
-    """By category and by name; the journal tells them apart too. The run's own category is none."""
+    """By category and by name; the journal distinguishes them. The run's own category is none."""
     content = "path,name,category\na.mp4,,\na.mp4,,personal\na.mp4,,scenic\na.mp4,other.mp4,\na.mp4,other.mp4,scenic\n"
     found = selected(manifest(content, Format.CSV))
     files = [item for item in found if isinstance(item, LocalFile)]

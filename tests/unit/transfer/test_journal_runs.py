@@ -91,7 +91,7 @@ def test_a_finished_run_leaves_a_live_one_of_the_same_command_alone(journal: Jou
     assert (again.resumed_from, again.open_sessions()) == (one.id, ("s",))
 
 
-def test_the_list_tells_what_is_done_and_open(journal: Journal, clock: Clock) -> None:
+def test_the_list_shows_what_is_done_and_open(journal: Journal, clock: Clock) -> None:
     started = clock.at
     run = begin(journal, "a", "b")
     for number, path in enumerate(("/a", "/b", "/c"), 1):

@@ -1,4 +1,4 @@
-"""The retry policy: what is repeated, pauses that hold up all threads, and outages that one thread probes."""
+"""The retry policy: what is repeated, pauses that delay all threads, and outages that one thread probes."""
 
 from __future__ import annotations
 

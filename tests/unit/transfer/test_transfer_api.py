@@ -421,7 +421,7 @@ def test_429_with_retry_after_0_pauses_for_a_second_each(wire: Any) -> None:
     assert called.stop.slept == [1.0] * 10
 
 
-def test_pause_holds_up_the_calls_of_another_thread(called: Called, wire: Any) -> None:
+def test_pause_delays_the_calls_of_another_thread(called: Called, wire: Any) -> None:
     beside = called.api.another()
     wire.get(f"{SERVER}/health", json={})
     called.api.budget.pause(30.0)
