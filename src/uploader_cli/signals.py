@@ -1,7 +1,7 @@
 """Handle SIGINT, SIGTERM and SIGHUP from the start of the process to its end.
 
 A signal ends the process with 130 or 143: at once by default, through SystemExit in `unwinding`, and in order where
-a run counts the signals (`run.views.interruptible`). Once the exit code is set no signal changes it.
+a run counts the signals (`run.interrupts.interruptible`). Once the exit code is set no signal changes it.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from uploader_cli.report.document import RunFacts, report_head
 from uploader_cli.report.merge import Merge
 from uploader_cli.report.read import Report
 from uploader_cli.report.recorder import Recorder, Spool
-from uploader_cli.run.reports import outputs
+from uploader_cli.run.reports import named_outputs
 from uploader_cli.settings.values import report_file
 
 PAGE = page("reports.md")
@@ -46,7 +46,7 @@ def test_the_fields_of_a_file_are_named() -> None:
 
 def test_the_fields_of_a_joined_report_are_named(tmp_path) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "r.json"
-    recorder = Recorder(outputs([report_file(str(path))], None, {}), RunFacts("run", "1", 0.0), lambda: 1.0)
+    recorder = Recorder(named_outputs([str(path)], None), RunFacts("run", "1", 0.0), lambda: 1.0)
     recorder.close(ProgressState(), 1.0)
     merge = Merge(Spool())
     merge.add(Report.open(path))

@@ -14,7 +14,7 @@ def doctor(
     session: Annotated[str | None, opt.option("--session", "ID", "Check this session as well.")] = None,
     new_session: Annotated[bool, opt.option("--new-session", "", "Create, join and cancel a session.")] = False,
     **given: Any,
-) -> None:
+) -> int:
     """Diagnose the connection to the server and suggest fixes."""
     if session is not None and new_session:
         raise UsageError("--session and --new-session exclude each other", hint="omit one of them")
@@ -25,7 +25,7 @@ def doctor(
     asked = opt.valid_uuid(session, "--session") if session is not None else None
     from uploader_cli.run import checks as run
 
-    raise typer.Exit(run.doctor(settings, session=asked, new_session=new_session))
+    return run.doctor(settings, session=asked, new_session=new_session)
 
 
 def _checks(incomplete: str) -> list[str]:
@@ -52,7 +52,7 @@ def smoke(
         int, typer.Option("--budget", metavar="N", min=1, help="Maximum calls to /api, including the clean-up.")
     ] = 100,
     **given: Any,
-) -> None:
+) -> int:
     """Check an upload server or a tus server from outside, for CI.
 
     The checks upload a few small files and delete them again; deleting all of them needs a token (--token-file).
@@ -60,8 +60,6 @@ def smoke(
     from uploader_cli.run import checks as run
 
     if list_:
-        run.smoke_list()
-        return
+        return run.smoke_list()
     settings = opt.load(given)
-    code = run.smoke(settings, only=only or (), skip=skip or (), file=junit, strict=strict, budget=budget)
-    raise typer.Exit(code)
+    return run.smoke(settings, only=only or (), skip=skip or (), file=junit, strict=strict, budget=budget)

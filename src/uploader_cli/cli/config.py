@@ -6,6 +6,7 @@ import typer
 
 from uploader_cli.cli import options as opt
 from uploader_cli.errors import UsageError
+from uploader_cli.exit_status import Exit
 from uploader_cli.settings import config_template, profiles, user_config_file, working_directory
 
 SHELLS = ("bash", "zsh", "fish", "powershell")
@@ -25,7 +26,7 @@ def config(
     ] = "show",
     force: Annotated[bool, opt.option("--force", "", "With init: overwrite the existing file.")] = False,
     **given: Any,
-) -> None:
+) -> int:
     """Show the effective settings, or create a config file."""
     if action not in ACTIONS:
         raise UsageError(f"config: unknown action {action!r}", hint=f"use {', '.join(ACTIONS)}")
@@ -38,21 +39,22 @@ def config(
         raise UsageError("this user has no home directory", hint="set HOME")
     if action == "path":
         typer.echo(own)
-        return
+        return Exit.OK
     from uploader_cli.run import config as run
 
     if action == "init":
-        raise typer.Exit(run.init(own, config_template(opt.hints()), force=force))
+        return run.init(own, config_template(opt.hints()), force=force)
     settings = opt.load({**given, "tus_endpoint": None, "upload_url": None}, need_server=False)  # as in an upload
-    raise typer.Exit(run.show(settings, own, profiles(working_directory(), own)))
+    return run.show(settings, own, profiles(working_directory(), own))
 
 
 def completion(
     shell: Annotated[str, opt.argument("|".join(SHELLS), "The shell.", autocompletion=opt.among(SHELLS))],
-) -> None:
+) -> int:
     """Print the shell script for completion."""
     if shell not in SHELLS:
         raise UsageError(f"completion: unknown shell {shell!r}", hint=f"use {', '.join(SHELLS)}")
     from typer.completion import get_completion_script  # type: ignore[attr-defined] # re-exported
 
     typer.echo(get_completion_script(prog_name="uploader", complete_var="_UPLOADER_COMPLETE", shell=shell))
+    return Exit.OK

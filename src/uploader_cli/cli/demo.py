@@ -47,7 +47,7 @@ def demo(
     size: Annotated[str, typer.Option("--size", metavar="SIZE", help="Total size of the samples.")] = "60M",
     keep: Annotated[str | None, opt.option("--keep", "DIR", "Keep the samples and the stored files in DIR.")] = None,
     **given: Any,
-) -> None:
+) -> int:
     """Upload sample files to a bundled server and verify them."""
     extras.need("server", "`uploader demo`", "the bundled server")
     try:
@@ -57,8 +57,7 @@ def demo(
     if total < files:
         raise UsageError(f"--size: {files} files need at least {files} bytes", hint="an empty file can't be uploaded")
     with signals.unwinding(), _workshop(keep) as place:
-        code = _run(place, files, total, given["progress"])
-    raise typer.Exit(code)
+        return _run(place, files, total, given["progress"])
 
 
 def _run(place: Path, files: int, total: int, progress: str | None) -> int:

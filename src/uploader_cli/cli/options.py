@@ -134,10 +134,10 @@ def option(flag: str, metavar: str, help: str, **more: Any) -> Any:  # noqa: A00
     return typer.Option(flag, metavar=metavar or None, help=help, show_default=False, **more)
 
 
-def with_options(names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_options(names: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Add the named options to the signature of a command, which gets them as keyword arguments."""
 
-    def add(command: Callable[..., None]) -> Callable[..., None]:
+    def add(command: Callable[..., int]) -> Callable[..., int]:
         own = [one for one in inspect.signature(command).parameters.values() if one.kind is not one.VAR_KEYWORD]
         shared = [_parameter(section, name, *FLAGS[section][name]) for section, name in _sections(names.split())]
         command.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]

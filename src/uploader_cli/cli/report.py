@@ -32,17 +32,17 @@ def report(
         str | None, opt.option("--failed-to", "FILE", "Write a list of the files to upload again.")
     ] = None,
     **given: Any,
-) -> None:
+) -> int:
     """Combine the reports of several runs or shards, or draw one."""
     settings = opt.load(given, need_server=False)
     from uploader_cli.run import report_commands as run
 
     if action == "merge":
-        raise typer.Exit(run.merge(files, reports or [], failed_to, json=settings.json, quiet=settings.quiet))
+        return run.merge(files, reports or [], failed_to, json=settings.json, quiet=settings.quiet)
     if action != "show":
         raise UsageError(f"report: unknown action {action!r}", hint="use merge or show")
     if len(files) > 1:
         raise UsageError("report show takes one report", hint="combine several with: uploader report merge")
     if settings.json:
         raise UsageError("report show writes no JSON", hint="omit --json: the report is JSON itself")
-    raise typer.Exit(run.show(files[0], reports or [], failed_to, quiet=settings.quiet))
+    return run.show(files[0], reports or [], failed_to, quiet=settings.quiet)

@@ -56,14 +56,13 @@ _OPTIONS = (
 """Flag, metavar (empty for a switch), help, and the allowed values."""
 
 
-def serve(**given: Any) -> None:
+def serve(**given: Any) -> int:
     """Run the bundled server, with optional faults, until Ctrl-C."""
     extras.need("server", "`uploader serve`", "the bundled server")
     from uploader_server.__main__ import main
 
     with signals.unwinding():
-        code = main(_as_argv(given), prog="uploader serve")
-    raise typer.Exit(code)
+        return main(_as_argv(given), prog="uploader serve")
 
 
 def _parameter(flag: str, metavar: str, help: str, *values: str) -> inspect.Parameter:  # noqa: A002

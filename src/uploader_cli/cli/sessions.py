@@ -3,8 +3,6 @@
 import re
 from typing import Annotated, Any
 
-import typer
-
 from uploader_cli.cli import options as opt
 from uploader_cli.errors import UsageError
 from uploader_cli.settings import Invalid
@@ -39,7 +37,7 @@ def watch(
         bool | None, opt.option("--web", "", "Open the first session on the server's page in a browser instead.")
     ] = None,
     **given: Any,
-) -> None:
+) -> int:
     """Follow sessions of uploads until they end."""
     wanted = tuple(dict.fromkeys(_begin(session) for session in sessions or ()))
     try:
@@ -52,44 +50,44 @@ def watch(
     wanted, stored = runs.find_sessions(opt.resolved(given, need_server=False), wanted)
     settings = opt.load(given, stored=stored)
     if web:
-        raise typer.Exit(rest_commands.open_page(settings, wanted[0]))
-    raise typer.Exit(run.watch_command(settings, wanted, patience))
+        return rest_commands.open_page(settings, wanted[0])
+    return run.watch_command(settings, wanted, patience)
 
 
 @opt.with_options(OPTIONS)
-def status(session: Session, **given: Any) -> None:
+def status(session: Session, **given: Any) -> int:
     """Show the status of a session."""
     settings, session = opt.load(given), opt.valid_uuid(session, "SESSION")
     from uploader_cli.run import rest_commands as run
 
-    raise typer.Exit(run.status(settings, session))
+    return run.status(settings, session)
 
 
 @opt.with_options(OPTIONS)
-def cancel(session: Session, **given: Any) -> None:
+def cancel(session: Session, **given: Any) -> int:
     """Cancel a session on the server."""
     settings, session = opt.load(given), opt.valid_uuid(session, "SESSION")
     from uploader_cli.run import rest_commands as run
 
-    raise typer.Exit(run.cancel(settings, session))
+    return run.cancel(settings, session)
 
 
 @opt.with_options(OPTIONS)
-def delete(file_id: Annotated[str, opt.argument("FILE_ID", "File ID.")], **given: Any) -> None:
+def delete(file_id: Annotated[str, opt.argument("FILE_ID", "File ID.")], **given: Any) -> int:
     """Delete a stored file. The server requires a token."""
     settings, file_id = opt.load(given), opt.valid_uuid(file_id, "FILE_ID")
     from uploader_cli.run import rest_commands as run
 
-    raise typer.Exit(run.delete(settings, file_id))
+    return run.delete(settings, file_id)
 
 
 @opt.with_options(f"{OPTIONS} include exclude exclude_from min_size max_size newer_than follow_links")
-def validate(paths: Annotated[list[str], opt.argument("PATH...", "Files and directories.")], **given: Any) -> None:
+def validate(paths: Annotated[list[str], opt.argument("PATH...", "Files and directories.")], **given: Any) -> int:
     """Ask the server whether it would accept these files."""
     settings = opt.load(given)
     from uploader_cli.run import rest_commands as run
 
-    raise typer.Exit(run.validate(settings, paths))
+    return run.validate(settings, paths)
 
 
 @opt.with_options(
@@ -100,9 +98,9 @@ def check(
     paths: Annotated[list[str] | None, opt.argument("[PATH...]", "Files and directories.")] = None,
     content: Annotated[bool, opt.option("--digest", "", "Compare the content, too, by SHA-256.")] = False,
     **given: Any,
-) -> None:
+) -> int:
     """Compare local files with those on the server."""
     settings = opt.load({**given, "tus_endpoint": None})  # refused where the environment or a profile sets it
     from uploader_cli.run import compare as run
 
-    raise typer.Exit(run.check(settings, paths or [], content=content))
+    return run.check(settings, paths or [], content=content)

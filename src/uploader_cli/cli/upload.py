@@ -35,9 +35,9 @@ def upload(
     ] = None,
     json_schema: Annotated[bool, _SCHEMA] = False,  # noqa: ARG001 - its callback acts
     **given: Any,
-) -> None:
+) -> int:
     """Upload files and directories."""
-    _start(replace(opt.load(given), on=None), paths)
+    return _start(replace(opt.load(given), on=None), paths)
 
 
 @opt.with_options(opt.IMPORT)
@@ -46,21 +46,21 @@ def import_(
         list[str] | None, opt.argument("[PATH...]", "Files and directories of all workers, or URLs.")
     ] = None,
     **given: Any,
-) -> None:
+) -> int:
     """Upload with several processes, or on a Dask cluster."""
     settings = opt.load({**given, "tus_endpoint": None})
     if settings.on is None:
         hint = "give --on local:4 for four processes of this machine, or --on dask://scheduler:8786"
         raise UsageError("an import needs a place to run", hint=hint)
-    _start(settings, paths)
+    return _start(settings, paths)
 
 
-def _start(settings: Settings, paths: list[str] | None) -> None:
+def _start(settings: Settings, paths: list[str] | None) -> int:
     if settings.dry_run:
         from uploader_cli.run.dry_run import dry_run as command
     else:
         from uploader_cli.run.commands import upload_command as command
-    raise typer.Exit(command(settings, paths or []))
+    return command(settings, paths or [])
 
 
 @opt.with_options(
@@ -78,7 +78,7 @@ def resume(
         str | None, opt.option("--forget", "RUN", "Delete the stored run and exit; it can't be resumed then.")
     ] = None,
     **given: Any,
-) -> None:
+) -> int:
     """Resume an interrupted upload. Options given here replace its own."""
     flags = opt.flags(given)
     things = {"RUN": run_id, "--list": list_ or None, "--forget": forget}
@@ -90,15 +90,15 @@ def resume(
     if list_ or forget is not None:
         from uploader_cli.run import runs as stored
 
-        raise typer.Exit(stored.show(flags) if forget is None else stored.forget(forget, flags))
+        return stored.show(flags) if forget is None else stored.forget(forget, flags)
     from uploader_cli.run import commands
 
-    raise typer.Exit(commands.resume_command(run_id, flags))
+    return commands.resume_command(run_id, flags)
 
 
 @opt.with_options("profile state_dir json")
-def runs(**given: Any) -> None:
+def runs(**given: Any) -> int:
     """List the stored runs with their failures (as resume --list)."""
     from uploader_cli.run import runs as stored
 
-    raise typer.Exit(stored.show(opt.flags(given)))
+    return stored.show(opt.flags(given))

@@ -18,6 +18,7 @@ from uploader_cli.checks.smoke import CHECKS, OF_ENDPOINTS, chosen, run_checks
 from uploader_cli.checks.smoke.report import SmokePage, annotation, check_json, counts, junit, markdown, report_json
 from uploader_cli.checks.smoke.site import Site
 from uploader_cli.core.names import json_line
+from uploader_cli.exit_status import Exit
 from uploader_cli.render import github, in_ci, use_color
 from uploader_cli.report import output_file
 from uploader_cli.report.recorder import Notices
@@ -45,12 +46,13 @@ def smoke_checks() -> tuple[str, ...]:
     return tuple(check.id for check in CHECKS)
 
 
-def smoke_list() -> None:
+def smoke_list() -> int:
     """Print the IDs and descriptions of all checks, for `--only` and `--skip`."""
     longest = max(len(check.id) for check in CHECKS)
     for check in CHECKS:
         optional = "" if check.required else " (not required)"
         sys.stdout.write(f"{check.id:<{longest}}  {check.description}{optional}\n")
+    return Exit.OK
 
 
 def smoke(

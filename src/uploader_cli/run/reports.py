@@ -29,24 +29,18 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 """Variable with the path of the Markdown file that GitHub Actions shows on a job's page."""
 
 
-def outputs(
-    reports: Sequence[ReportFile],
-    failed_to: Path | None,
-    env: Mapping[str, str],
-    *,
-    links: Path | None = None,
-    metrics_file: Path | None = None,
-) -> list[Output]:
+def outputs(settings: Settings, env: Mapping[str, str]) -> list[Output]:
     """Return the functions that write the files at the end of a run.
 
     Raises `UsageError` for an invalid path, also of the metrics file, before anything is sent.
     """
-    places = [("--report", report.path) for report in reports]
-    others = {"--failed-to": failed_to, "--links": links, "--metrics-file": metrics_file}
+    failed_to, links = settings.failed_to, settings.links
+    places = [("--report", report.path) for report in settings.report]
+    others = {"--failed-to": failed_to, "--links": links, "--metrics-file": settings.metrics_file}
     places += [(option, path) for option, path in others.items() if path is not None]
     if places:
         _check(places)
-    out: list[Output] = [partial(_write_report, report=report) for report in reports]
+    out: list[Output] = [partial(_write_report, report=report) for report in settings.report]
     if failed_to is not None:
         out.append(partial(_write_failed, path=failed_to))
     if links is not None:
@@ -59,10 +53,10 @@ def outputs(
 def named_outputs(reports: Sequence[str], failed_to: str | None) -> list[Output]:
     """Return the functions that write the files with these names, for reports of earlier runs. Raises `UsageError`."""
     try:
-        kinds = [report_file(name) for name in reports]
+        files = tuple(report_file(name) for name in reports)
     except Invalid as error:
         raise UsageError(f"--report: {error}", hint=error.hint) from None
-    return outputs(kinds, Path(failed_to) if failed_to is not None else None, {})
+    return outputs(Settings(report=files, failed_to=Path(failed_to) if failed_to is not None else None), {})
 
 
 def _check(places: Sequence[tuple[str, Path]]) -> None:

@@ -61,8 +61,7 @@ def prepare(
         cluster.check(settings, given)
     found = located(settings, [given]) if given is not None else select(settings, paths)
     analysis.check(settings, found)
-    files = {"links": settings.links, "metrics_file": settings.metrics_file}
-    return Prepared(found, reports.outputs(settings.report, settings.failed_to, env, **files))
+    return Prepared(found, reports.outputs(settings, env))
 
 
 def execute(

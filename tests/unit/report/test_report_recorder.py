@@ -15,8 +15,7 @@ from uploader_cli.core.events import Phase
 from uploader_cli.core.state import ProgressState
 from uploader_cli.report.document import RunFacts
 from uploader_cli.report.recorder import Recorder, Spool
-from uploader_cli.run.reports import outputs, settled
-from uploader_cli.settings.values import report_file
+from uploader_cli.run.reports import named_outputs, settled
 
 FACTS = RunFacts("run", "1.0", started=0.0)
 
@@ -28,7 +27,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def recorder(*names: str, failed_to: str | None = None) -> Recorder:
-    files = outputs([report_file(name) for name in names], Path(failed_to) if failed_to else None, {})
+    files = named_outputs(names, failed_to)
     return Recorder(files, FACTS, lambda: 9.0)
 
 

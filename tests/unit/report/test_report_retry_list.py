@@ -16,7 +16,7 @@ from uploader_cli.core.protocol import utf8
 from uploader_cli.report.document import row_of
 from uploader_cli.report.formats import COLUMNS, as_csv, as_manifest, needs_nul
 from uploader_cli.report.recorder import Spool
-from uploader_cli.run.reports import outputs
+from uploader_cli.run.reports import named_outputs
 from uploader_cli.selection import manifest_lines
 from uploader_cli.selection.manifest import format_of
 from uploader_cli.selection.manifest_lines import Entry, Format, parse
@@ -132,7 +132,7 @@ def test_report_fields_of_an_unusual_name() -> None:
 def test_retry_list_of_an_incomplete_walk_is_marked(spool: Spool, tmp_path: Path) -> None:
     """A user who retries only this list would lose files without notice."""
     fill(spool, [b"a.mp4"])
-    (write,) = outputs([], tmp_path / "again.txt", {})
+    (write,) = named_outputs([], str(tmp_path / "again.txt"))
     assert write({"selection_complete": True}, spool) == ""
     assert "before all files were found" in write({"selection_complete": False}, spool)
     assert (tmp_path / "again.txt").read_text() == "a.mp4\n"
