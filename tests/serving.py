@@ -44,17 +44,32 @@ def answers_beyond(server: EmbeddedServer) -> list[tuple[str, str, int]]:
     if faults.rules or faults._script:
         return []
     answered = {(entry.method, entry.path, entry.status) for entry in faults.requests if entry.status}
-    calls = {
-        (method.upper(), re.compile(re.sub("{(id|category)}", "[^/]+", re.sub("{(path|key)}", ".+", path)))): call
-        for path, methods in server.app.document()["paths"].items()
-        for method, call in methods.items()
-    }
     return [
         (method, path, status)
         for method, path, status in sorted(answered)
-        for (known, pattern), call in calls.items()
-        if method == known and pattern.fullmatch(path) and str(status) not in call["responses"]
+        for known, pattern, statuses in _described_calls(server)
+        if method == known and pattern.fullmatch(path) and str(status) not in statuses
     ]
+
+
+def _described_calls(server: EmbeddedServer) -> list[tuple[str, re.Pattern[str], set[str]]]:
+    """Return method, pattern of paths and statuses of each call in `/openapi.json`, made once for equal servers."""
+    config = server.config
+    decides = (frozenset(server.app._offers), config.ui, config.auth_token is None)
+    if decides not in _CALLS:
+        _CALLS[decides] = [
+            (
+                method.upper(),
+                re.compile(re.sub("{(id|category)}", "[^/]+", re.sub("{(path|key)}", ".+", path))),
+                {*call["responses"]},
+            )
+            for path, methods in server.app.document()["paths"].items()
+            for method, call in methods.items()
+        ]
+    return _CALLS[decides]
+
+
+_CALLS: dict[tuple[frozenset[str], bool, bool], list[tuple[str, re.Pattern[str], set[str]]]] = {}
 
 
 class ServerProcess:

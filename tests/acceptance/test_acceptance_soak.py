@@ -104,7 +104,7 @@ class Inside:
         return self._on_the_server() | {
             "rooms": len(channel._rooms),
             "polled": len(channel._poller._sessions),
-            "last heard": len(last_heard._seen),
+            "last heard": len(last_heard._ends.keys() | last_heard._others.keys()),
             "connections": len(channel._connections),
         }
 
