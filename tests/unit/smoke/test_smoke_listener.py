@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING
 
 from uploader_cli.checks import target
 from uploader_cli.checks.target import Listener, Target
 from uploader_cli.core.events import Transport
 from uploader_cli.settings import Settings
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_listener_records_upload_events_only(monkeypatch: pytest.MonkeyPatch) -> None:
