@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self, cast
 
 from uploader_cli.core import events as ev
@@ -25,7 +27,16 @@ from uploader_cli.run.state import begin, writable_state
 from uploader_cli.run.upload import execute, prepare
 from uploader_cli.run.views import open_log
 from uploader_cli.run.watch import watch
-from uploader_cli.settings import OPTIONS, Invalid, Option, Settings, resolve, user_config_file, working_directory
+from uploader_cli.settings import (
+    OPTIONS,
+    Invalid,
+    Option,
+    Settings,
+    resolve,
+    shard,
+    user_config_file,
+    working_directory,
+)
 from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, ReportFile
 from uploader_cli.sources.files import is_url
 from uploader_cli.transfer.journal import Journal, RunHandle
@@ -86,7 +97,8 @@ class Uploader:
         """
         settings, given = self.settings, None
         if settings.dry_run:
-            raise UsageError("the library has no dry run", hint="use the command: uploader upload --dry-run")
+            given_as = settings.given_as("dry_run")
+            raise UsageError(f"{given_as}: the library has no dry run", hint="use the command uploader upload")
         if hasattr(paths, "read") and not isinstance(paths, os.PathLike):
             settings, given = file_of(settings, cast("BinaryIO", paths), "a file object")
             names = [given.path]
@@ -233,11 +245,16 @@ async def upload_async(paths: Paths = (), settings: Settings | None = None, **op
 
 def _names(paths: Paths) -> list[str]:
     """Return the paths as text. Raises `UsageError` for something else than paths."""
-    try:
-        given = [paths] if isinstance(paths, str | os.PathLike) else cast("Iterable[str | os.PathLike[str]]", paths)
-        return [os.fsdecode(path) for path in given]
-    except TypeError as error:
-        raise UsageError(f"paths must be text or os.PathLike, not {paths!r}") from error
+    if isinstance(paths, str | bytes | os.PathLike):
+        paths = [cast("str", paths)]
+    elif not isinstance(paths, Iterable):
+        raise UsageError(f"paths must be text or os.PathLike, not {paths!r}")
+    names = []
+    for path in paths:
+        if not isinstance(path, str | bytes | os.PathLike):
+            raise UsageError(f"a path must be text or os.PathLike, not {path!r}")
+        names.append(os.fsdecode(path))
+    return names
 
 
 def _settings(settings: Settings | None, options: dict[str, object]) -> Settings:
@@ -259,36 +276,50 @@ def _settings(settings: Settings | None, options: dict[str, object]) -> Settings
 
 
 def _plain(name: str, value: object) -> object:
-    """Return paths as text, and the value of an option that may be repeated as a list."""
+    """Return paths as text, and the values of an option that may be repeated as a tuple."""
     if not OPTIONS[name].many:
-        return os.fspath(value) if isinstance(value, os.PathLike) else value
-    values = value if isinstance(value, list | tuple) else [value]
-    return [os.fspath(item) if isinstance(item, os.PathLike) else item for item in values]
+        return _text(value)
+    is_one = isinstance(value, str | os.PathLike | _PARSED) or not isinstance(value, Iterable)
+    return tuple(map(_text, [value] if is_one else cast("Iterable[object]", value)))
+
+
+def _text(value: object) -> object:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _parsed(settings: Settings) -> Settings:
-    """Return the settings of a caller with parsed values. Raises `UsageError` for a wrong one."""
+    """Return the settings of a caller with parsed values. Raises `UsageError` for a wrong one.
+
+    Values are checked as on the command line; None and empty text stand for the default, and a path is taken as it is.
+    """
     if not isinstance(settings, Settings):
         raise UsageError(f"settings must be an instance of Settings, not {settings!r}")
     if settings.sources:  # `resolve` has parsed them
         return settings
     changes: dict[str, Any] = {}
     for name, option in OPTIONS.items():
-        value: Any = _plain(name, getattr(settings, name))
-        if value == ([*option.default] if option.many else option.default):
+        value: Any = getattr(settings, name)
+        if value == option.default or value == math.inf:
             continue
         try:
-            changes[name] = tuple(_parse(option, item) for item in value) if option.many else _parse(option, value)
+            if value is None or value == "":
+                changes[name] = option.default
+            elif option.many:
+                changes[name] = tuple(_parse(option, item) for item in cast("tuple[object, ...]", _plain(name, value)))
+            else:
+                changes[name] = _parse(option, value)
+            if name == "shard":
+                changes[name] = shard.resolved(changes[name], os.environ)
         except Invalid as error:
             raise UsageError(f"{option.flag}: {error}", hint=error.hint) from None
     return replace(settings, **changes)
 
 
 def _parse(option: Option, value: object) -> object:
-    return value if isinstance(value, _PARSED) else option.parse(value)
+    return value if isinstance(value, _PARSED | Path) else option.parse(value)
 
 
-_PARSED = (ChunkRule, Header, Metadata, Moment, ReportFile)
+_PARSED = ChunkRule | Header | Metadata | Moment | ReportFile
 
 
 @dataclass(slots=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Event, FailureCode, Metrics, Phase
 from uploader_cli.core.incidents import Incident
-from uploader_cli.core.stages import Analysis
 from uploader_cli.core.state import Observer, ProgressState
 
 
@@ -30,6 +29,18 @@ class Receipt:
     """The name under which the server stored it, if it is another one."""
     url: str | None = None
     """Where the file can be read, if it is on the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Analysed:
+    """A finished analysis of the files `name`: a summary of its result, or the error and the warning about it."""
+
+    kind: str
+    name: str
+    summary: str = ""
+    error: str = ""
+    retryable: bool = False
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +87,7 @@ class Result:
     receipts: tuple[Receipt, ...]
     incidents: tuple[Incident, ...] = ()
     """The newest incidents and how they ended (at most `core.incidents.MOST`)."""
-    analyses: tuple[Analysis, ...] = ()
+    analyses: tuple[Analysed, ...] = ()
     """The outcomes of the analyses, in order."""
     analysis_file: str = ""
     """The file with their results; empty without analyses."""
@@ -101,16 +112,16 @@ class Result:
 
 @dataclass(slots=True)
 class Receipts(Observer):
-    """An observer that collects a receipt for each finished file, and the final state."""
+    """An observer that collects a receipt for each finished file, and the analyses and incidents."""
 
     kept: list[Receipt] = field(default_factory=list)
-    state: ProgressState = field(default_factory=ProgressState)
+    incidents: tuple[Incident, ...] = ()
+    analyses: tuple[Analysed, ...] = ()
+    analysis_file: str = ""
 
     def result(self, outcome: ev.RunFinished) -> Result:
         """Return the result of the finished run."""
-        state = self.state
-        incidents, analyses = tuple(state.incidents.kept), tuple(state.analyses)
-        return Result(outcome, tuple(self.kept), incidents, analyses, state.analysis_file)
+        return Result(outcome, tuple(self.kept), self.incidents, self.analyses, self.analysis_file)
 
     def handle(self, event: Event, _state: ProgressState, _now: float) -> None:
         """Add a receipt for a file that ended."""
@@ -134,5 +145,9 @@ class Receipts(Observer):
             )
 
     def close(self, state: ProgressState, _now: float) -> None:
-        """Keep the final state."""
-        self.state = state
+        """Copy incidents and analyses from the final state."""
+        self.incidents, self.analysis_file = tuple(state.incidents.kept), state.analysis_file
+        self.analyses = tuple(
+            Analysed(done.kind, done.name, done.summary, done.error, done.retryable, done.warning)
+            for done in state.analyses
+        )

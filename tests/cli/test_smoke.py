@@ -167,6 +167,17 @@ def test_ctrl_c_cleans_up(tmp_path: Path) -> None:
     assert check_junit((tmp_path / "report.xml").read_text())[0].get("tests") == str(len(CHECKS))
 
 
+def test_signal_ends_a_command_that_waits_to_write_its_junit_file(server: EmbeddedServer, tmp_path: Path) -> None:
+    """The file is a pipe that nothing reads. The first signal may come before or after the last check."""
+    os.mkfifo(tmp_path / "report.xml")
+    process = start("smoke", "-s", server.url, "--json", "--only", "health", "--junit", "report.xml", home=tmp_path)
+    assert process.stdout is not None
+    while '"exit_code"' not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    assert finish(process).code == 130
+
+
 def test_on_a_terminal_of_40_columns(server: EmbeddedServer, tmp_path: Path) -> None:
     """Colours, and the running check; no line is wider than the terminal."""
     command = (

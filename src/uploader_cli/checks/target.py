@@ -124,7 +124,9 @@ class Listener:
     def __exit__(self, *_: object) -> None:
         self.leave()
 
-    def _hear(self, _name: str, body: object) -> None:
+    def _hear(self, name: str, body: object) -> None:
+        if name != "upload-progress":  # a session's room may get messages of analyses as well
+            return
         with self._heard:
             self.events.append(as_object(body))
             self._heard.notify_all()

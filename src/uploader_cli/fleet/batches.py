@@ -69,9 +69,9 @@ class Cutter:
         self._cost = 0
 
     def cut(self, slots: int, *, last: bool) -> list[LocalFile]:
-        """Return the files of the next batch; none while more are expected. `slots` tasks run at once.
+        """Return the files of the next batch; none until it is full, unless these are the `last` files.
 
-        The `last` files are shared by all tasks.
+        `slots` tasks run at once; the last files are divided among them.
         """
         limit = min(self.size, max(LAST, self._cost // (2 * slots))) if last else self.size
         most = min(MOST_FILES, max(1, IN_PROGRESS // (2 * slots)))

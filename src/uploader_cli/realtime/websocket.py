@@ -36,7 +36,7 @@ class WebSocket(websocket.WebSocket):
         self._called = called
 
     def connect(self, url: str, **options: Any) -> None:
-        """Dial `url` as the library does through a proxy, else with a socket that `cut` can shut; report the dial."""
+        """Dial `url` and report it. Without a proxy the socket is one that `cut` can shut, else the library's own."""
         began, status, error = time.monotonic(), None, None
         try:
             if not options.get("http_proxy_host"):

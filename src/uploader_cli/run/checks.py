@@ -89,13 +89,13 @@ def smoke(
         with interruptible(interrupts), interrupts.raising():
             begin = screen.running if screen is not None else lambda _check: None
             report = run_checks(site, checks, strict=strict, begin=begin, tell=tell)
+            if screen is None:
+                _write(report_json(report))
+            else:
+                screen.write(screen.page.end(report))
+            return settled(report.exit_code, [_save(file, report)])
     except Stopped as stop:  # a signal after the last check
         return stop.code
-    if screen is None:
-        _write(report_json(report))
-    else:
-        screen.write(screen.page.end(report))
-    return settled(report.exit_code, [_save(file, report)])
 
 
 def _save(file: Path | None, report: Report) -> Notices:

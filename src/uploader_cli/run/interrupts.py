@@ -31,7 +31,7 @@ class Interrupts:
     deadline: float = math.inf
     """Seconds that the run may take, counted by `begin`; then this counts as an interrupt with exit code 3."""
     error: Callable[[Exit], BaseException] = SystemExit
-    """What is raised where there is no run to end."""
+    """What `check` raises."""
     keys: dict[str, Callable[[], str]] = field(default_factory=dict)
     """What keys of the live view do in the run; each function returns a note to be shown."""
     _raises: bool = False
@@ -85,7 +85,7 @@ class Interrupts:
 
     @contextmanager
     def raising(self) -> Iterator[None]:
-        """Exit on an interrupt within the block, which may wait for long (a token command)."""
+        """Raise `error` on an interrupt within the block, which may wait for long (a token command)."""
         self._raises = True
         try:
             self.check()
@@ -96,7 +96,7 @@ class Interrupts:
 
 @contextmanager
 def interruptible(interrupts: Interrupts | None = None) -> Iterator[Interrupts]:
-    """Count signals in `interrupts`, or a new one, instead of raising, so that the loop stops in order."""
+    """Count signals in `interrupts`, or a new one; a loop that looks at them stops in order."""
     interrupts = Interrupts() if interrupts is None else interrupts
     if threading.current_thread() is not threading.main_thread():
         yield interrupts

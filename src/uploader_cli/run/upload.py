@@ -123,7 +123,7 @@ class _Upload:
         self._chunk = ChunkSize(settings.chunk_size, seen.chunk if seen is not None else None, settings.chunk_rule)
 
     def send(self, after: ExitStack) -> tuple[BaseException | None, list[Exit]]:
-        """Send and analyse the files; return what ended the run early, and the exit codes of the analyses.
+        """Send and analyse the files; return what ended the run early, if anything, and the exit codes of the analyses.
 
         `after` closes the cluster of an import after the run.
         """
@@ -217,7 +217,7 @@ class _Upload:
         known_servers.remember(self._settings.target_url, seen)
 
     def exit_code(self, error: BaseException | None) -> Exit:
-        """Return the exit code of the run, without its analyses; `error` ended it early."""
+        """Return the exit code of the run, without its analyses; `error` is what ended it early, if anything."""
         if error is not None and not isinstance(error, errors.UploaderError):
             return Exit.BUG
         state, interrupts = self._loop.state, self._interrupts

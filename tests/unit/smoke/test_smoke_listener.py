@@ -1,0 +1,24 @@
+"""`Listener`: what it records of a live connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from uploader_cli.checks import target
+from uploader_cli.checks.target import Listener, Target
+from uploader_cli.core.events import Transport
+from uploader_cli.settings import Settings
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def test_listener_records_upload_events_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The room of a session may get messages of analyses as well (docs/protocol.md, section 4)."""
+    connections: list[dict] = []
+    monkeypatch.setattr(target, "Connection", lambda *_, **how: connections.append(how))
+    listener = Listener(Target(Settings(server="http://localhost:1")), Transport.WEBSOCKET, 1.0)
+    heard = connections[0]["heard"]
+    heard("analysis:progress", {"percent": 10})
+    heard("upload-progress", {"sessionId": "s"})
+    assert listener.events == [{"sessionId": "s"}]
