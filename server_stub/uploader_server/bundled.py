@@ -92,21 +92,21 @@ class Bundled(Sessions):
 
     async def sweep(self) -> None:
         """Remove expired sessions, uploads, packs and digests regularly, until cancelled."""
-        await self._finish_uploads()
         session_ttl, upload_ttl = self.config.session_ttl, self.config.upload_ttl
         await asyncio.gather(
             sweep("The sweep of sessions", session_ttl, self._sweep_sessions),
             sweep("The sweep of digests", session_ttl, self.store.digests.prune),
-            sweep("The sweep of uploads", upload_ttl, self._sweep_uploads),
+            self._finish_and_sweep_uploads(),
             sweep("The sweep of packs", upload_ttl, self.packs.rows.forget_old),
         )
 
-    async def _finish_uploads(self) -> None:
-        """Finish uploads that were complete when the server crashed."""
+    async def _finish_and_sweep_uploads(self) -> None:
+        """Finish uploads that were complete when the server crashed, then remove expired ones."""
         for upload in list(self.tus.open.values()):
             with logged("Finishing an upload"), contextlib.suppress(ApiError):
                 async with self.tus.turn(upload):
                     await settle(self.tus, upload)
+        await sweep("The sweep of uploads", self.config.upload_ttl, self._sweep_uploads)
 
     async def _sweep_uploads(self) -> None:
         for upload_id in await self.tus.store.untouched_since(time.time() - self.tus.ttl):

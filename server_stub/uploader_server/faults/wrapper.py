@@ -39,7 +39,10 @@ def control_route(faults: Faults) -> Route:
 
     async def serve(request: Request) -> Response:
         if request.method == "POST":
-            _add_rules(faults, await read_json(request))
+            try:
+                _add_rules(faults, await read_json(request))
+            except ApiError as error:  # in English also on the reference backend
+                return Json(error.body(), error.status)
         elif request.method == "DELETE":
             faults.clear()
         return Json({"rules": [{"rule": rule.text, "seen": rule.seen, "hits": rule.hits} for rule in faults.rules]})

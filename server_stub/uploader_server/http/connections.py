@@ -17,13 +17,12 @@ import struct
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 if sys.platform != "win32":
     import resource
-
-from collections.abc import Iterator
 
 from uploader_server.http.tracking import RequestTracker, TrackedRequest
 

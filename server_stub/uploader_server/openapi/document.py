@@ -115,7 +115,10 @@ def _analysis(summary: str, schema: str) -> Part:
 
 
 def _rest_calls() -> dict[str, Part]:
-    """Return all other calls by method and path; `document` adds path parameters, HEAD and the token."""
+    """Return the calls by method and path, without tus, packs and the lookup.
+
+    `document` adds path parameters, HEAD and the token.
+    """
     session = _ok("Session", 201)
     session["201"]["links"] = {
         name: {"operationId": name, "parameters": {"id": "$response.body#/sessionId"}}

@@ -55,8 +55,8 @@ def leads_out(path: Path, base: Path) -> bool:
 def link(temporary: Path, target: Path, equal: Callable[[Path], bool], *, rename: bool) -> Path:
     """Link a received file to the first free one of `candidates`, and return that path.
 
-    A file before it that is `equal` is returned instead. Without `rename` raises NameTakenError if it is not the first
-    one; OSError.
+    If an earlier candidate is `equal`, its path is returned instead. Raises NameTakenError if the first name is taken
+    and `rename` is false, OSError, and what `equal` raises.
     """
     for candidate in candidates(target):
         try:
