@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FILES, LARGE, WORKERS = 100_000, 12, 4
 KILL_EVERY = (3.0, 10.0)
 """Seconds from one kill to the next."""
-LEAST_KILLS = 5
+LEAST_KILLS = 3
 DEADLINE = 1800.0
 
 

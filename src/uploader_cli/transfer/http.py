@@ -410,6 +410,7 @@ def _read(response: requests.Response) -> None:
         size += len(piece)
         if size > MOST_ANSWER:
             response.close()
+            pieces.clear()  # the traceback of the error keeps this frame
             raise _AnswerTooLarge(f"more than {MOST_ANSWER >> 20} MiB")
     response._content = b"".join(pieces)
 
