@@ -14,6 +14,7 @@ import secrets
 import socket
 import ssl
 import time
+import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -148,10 +149,7 @@ class Http:
         try:
             response = self._send(method, url, own, data, read_timeout)
         except (rex.RequestException, OSError) as error:
-            failure = self._error(error, url, body_sent=body.through if body is not None else True)
-            if isinstance(failure, errors.ConnectionLost) and not isinstance(failure, errors.TimedOut):
-                self._check_scheme(url)
-            raise failure from error
+            raise self._failure(error, url, body) from error
         if response.status_code == PROXY_AUTHENTICATION:
             raise self._no_proxy_password(url)
         try:
@@ -203,6 +201,20 @@ class Http:
         if response.cookies:
             session.cookies.update(response.cookies)
         return response
+
+    def _failure(self, error: Exception, url: str, body: Body | None) -> errors.UploaderError:
+        """Return the error of a request, and free what the frames of `error` keep: its body and the answer.
+
+        urllib3 leaves cycles of errors and frames, which the rare garbage collections would keep for long.
+        """
+        for item in _chain(error):
+            traceback.clear_frames(item.__traceback__)
+        if body is not None:
+            body.close()
+        failure = self._error(error, url, body_sent=body.through if body is not None else True)
+        if isinstance(failure, errors.ConnectionLost) and not isinstance(failure, errors.TimedOut):
+            self._check_scheme(url)
+        return failure
 
     def _error(self, error: Exception, url: str, *, body_sent: bool) -> errors.UploaderError:
         if isinstance(error, rex.MissingSchema | rex.InvalidSchema | rex.InvalidURL):
@@ -410,7 +422,6 @@ def _read(response: requests.Response) -> None:
         size += len(piece)
         if size > MOST_ANSWER:
             response.close()
-            pieces.clear()  # the traceback of the error keeps this frame
             raise _AnswerTooLarge(f"more than {MOST_ANSWER >> 20} MiB")
     response._content = b"".join(pieces)
 

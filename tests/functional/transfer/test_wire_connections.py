@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import itertools
 import json
@@ -25,7 +26,7 @@ from uploader_cli.errors import ConnectFailed, ConnectionLost, Interrupted, Prot
 from uploader_cli.settings import Header, Settings
 from uploader_cli.transfer import http as http_module
 from uploader_cli.transfer import wire
-from uploader_cli.transfer.bodies import Body, multipart, upload_form
+from uploader_cli.transfer.bodies import Body, Piece, multipart, upload_form
 from uploader_cli.transfer.http import Http
 from uploader_cli.transfer.retry import Stop
 
@@ -486,6 +487,38 @@ def test_answer_beyond_the_limit_is_a_protocol_error_after_decompression(client,
         assert peak < 32 << 20
         with http.stream(server.url, {}) as (_, read):
             assert sum(map(len, read)) == 64 << 20
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["answer too large", "connection lost"])
+def test_failed_requests_keep_neither_body_nor_answer(client, monkeypatch, lost) -> None:
+    """Garbage collections are rare: what a failed request used must be free without one."""
+    monkeypatch.setattr(http_module, "MOST_ANSWER", 1 << 20)
+
+    def script(peer: Peer) -> None:
+        peer.head()
+        if not lost:
+            peer.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2097152\r\n\r\n" + bytes(2 << 20))
+
+    def fail() -> None:
+        data = memoryview(bytes(1 << 20))
+        with pytest.raises((ConnectionLost, ProtocolError)):
+            http.request("POST", server.url, body=Body("x/y", [Piece(len(data), data)], check=lambda: None))
+
+    with RawServer(script) as server:
+        http = client(server)
+        http.request_ids.heard = True  # no look for TLS on this port
+        fail()
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            for _ in range(8):
+                fail()
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+    assert kept < 4 << 20
 
 
 @pytest.mark.parametrize("what", ["100 Continue", "headers", "body"])
