@@ -1,7 +1,7 @@
 """Connections for uploads. The only import of urllib3's internals.
 
-They count bytes as the kernel takes them, notice early answers, stop within a quarter of a second, and fail after
-`WRITE_STALL` seconds without progress. Answers have a deadline.
+They count bytes as the kernel takes them, notice early answers, skip interim ones (1xx), stop within a quarter of a
+second, and fail after `WRITE_STALL` seconds without progress. Answers have a deadline.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import errno
 import io
 import math
 import os
+import re
 import selectors
 import socket
 import ssl
 import time
 import weakref
 from contextlib import suppress
-from http.client import HTTPResponse
+from http import HTTPStatus
+from http.client import HTTPResponse, parse_headers
 from typing import TYPE_CHECKING, Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -37,6 +39,11 @@ WRITE_STALL = 60.0  # seconds without a sent byte after which the connection is 
 ANSWER_TIME = 60.0  # seconds from an answer's first byte to its last, beyond the read timeout
 IDLE_LIMIT = 4.0
 """Seconds after which an idle connection is not reused: the reference backend closes it at 5 (section 3.16)."""
+HEAD = 64 << 10  # most bytes of an answer's headers
+# Statuses of interim answers (RFC 9110, section 15.2): not 101, after which the connection has another protocol.
+INTERIM = frozenset(range(100, 200)) - {HTTPStatus.SWITCHING_PROTOCOLS}
+_INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d.*?\n\r?\n", re.DOTALL)
+_INTERIM_LINE = re.compile(rb"HTTP/1\.\d 1(?!01)")
 _TICK = 0.25
 
 
@@ -63,7 +70,7 @@ class _Connection(HTTPConnection):
     _head: bytearray | None = None  # headers of a request until they are sent with the body's first bytes
     _asked: float | None = None
     _sent: float | None = None
-    _early = b""  # first byte of an early answer, read under TLS
+    _early = b""  # what was read of an answer while the body was sent
     _spent = False
     _used = 0.0
     _dialling: socket.socket | None = None
@@ -185,15 +192,18 @@ class _Connection(HTTPConnection):
                 waits.sending += time.monotonic() - began
 
     def _answered(self, sock: socket.socket) -> bool:
-        """Return whether readable data is an answer; under TLS it may be a session ticket."""
-        if isinstance(sock, ssl.SSLSocket):
-            try:
-                self._early = sock.recv(1)
-            except ssl.SSLWantReadError:
-                return False
-            except OSError:
-                pass
-        return True
+        """Read what is there; return whether it begins a final answer, or the connection has ended."""
+        try:
+            piece = sock.recv(HEAD)
+        except (BlockingIOError, ssl.SSLWantReadError):  # under TLS a session ticket is readable data, too
+            return False
+        except OSError:
+            return True
+        self._early += piece
+        while interim := _INTERIM.match(self._early):
+            self._early = self._early[interim.end() :]
+        is_known = len(self._early) >= len(b"HTTP/1.1 100")
+        return not piece or len(self._early) > HEAD or (is_known and not _INTERIM_LINE.match(self._early))
 
     def getresponse(self) -> Any:
         try:
@@ -209,7 +219,7 @@ class _Connection(HTTPConnection):
 
     def response_class(self, sock: Any, *args: Any, **how: Any) -> HTTPResponse:  # type: ignore[override]
         """Called by `http.client` as the class that it replaces."""
-        response = HTTPResponse(sock, *args, **how)
+        response = Response(sock, *args, **how)
         deadline = time.monotonic() + (self.timeout or math.inf) + self.sockets.answer_time
         response.fp = io.BufferedReader(_Incoming(self._early, response.fp.detach(), deadline))
         self._early = b""
@@ -218,6 +228,17 @@ class _Connection(HTTPConnection):
 
 class _TlsConnection(_Connection, HTTPSConnection):
     pass
+
+
+class Response(HTTPResponse):
+    """The final answer; `http.client` takes interim ones except 100 for it."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            line: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+            if line[1] not in INTERIM:
+                return line
+            parse_headers(self.fp)
 
 
 class _Incoming(io.RawIOBase):
@@ -229,8 +250,9 @@ class _Incoming(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int | None:
         if self._first:
-            buffer[:1], self._first = self._first, b""
-            return 1
+            taken = min(len(buffer), len(self._first))
+            buffer[:taken], self._first = self._first[:taken], self._first[taken:]
+            return taken
         if time.monotonic() > self._deadline:
             raise TimeoutError("the answer does not end")
         count: int | None = self._raw.readinto(buffer)

@@ -194,10 +194,10 @@ def tls_relay(url: str, authority: trustme.CA, *names: str, **cert: Any) -> Iter
 
 
 class RefusingProxy(HttpProxy):
-    """A proxy that refuses every request."""
+    """A proxy that refuses every request, after an interim answer."""
 
     def _connect(self, client: socket.socket) -> tuple[socket.socket, socket.socket]:
         self.seen += client.recv(65536)
-        client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        client.sendall(b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
         client.close()
         raise OSError

@@ -235,6 +235,70 @@ def test_session_tickets_are_not_taken_for_an_answer(tmp_path, client, authority
     assert answer.body == {"length": len(upload.body)}
 
 
+INTERIM = b"".join(
+    b"HTTP/1.1 %d Interim\r\nLink: </style.css>; rel=preload\r\n\r\n" % status for status in (100, 102, 103, 104)
+)
+
+
+def test_interim_answers_before_during_and_after_a_body_are_skipped(tmp_path, client, secured) -> None:
+    """The one during the body comes in two pieces. The connection is used for the next request."""
+
+    def script(peer: Peer) -> None:
+        _, headers = peer.head()
+        size = int(headers["content-length"])
+        peer.sock.sendall(INTERIM)
+        body = peer.read(size // 2)
+        peer.sock.sendall(INTERIM[:5])
+        body += peer.read(size // 4)
+        peer.sock.sendall(INTERIM[5:])
+        body += peer.read(size - len(body))
+        peer.sock.sendall(INTERIM)
+        peer.answer(200, {"length": len(body)})
+        peer.head()
+        peer.sock.sendall(INTERIM)
+        peer.answer(204)
+
+    upload = Upload(tmp_path, 50 << 20)
+    with RawServer(script, tls=secured.tls) as server:
+        http = client(server, **secured.settings)
+        answer = post(http, server, upload)
+        after = http.request("GET", server.url)
+        assert (answer.status, answer.body) == (200, {"length": len(upload.body)})
+        assert after.status == 204
+        assert len(server.peers) == 1
+
+
+def test_refusal_after_interim_answers_in_the_middle_of_a_body_is_returned_at_once(tmp_path, client, secured) -> None:
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.sock.sendall(INTERIM)
+        peer.read(100_000)
+        peer.answer(413, {"error": "TOO_LARGE"})
+        peer.hold()
+
+    upload = Upload(tmp_path, 4 * GIB)
+    with RawServer(script, tls=secured.tls) as server:
+        assert post(client(server, **secured.settings), server, upload).body == {"error": "TOO_LARGE"}
+    assert upload.sent < BUFFERS
+
+
+def test_interim_answer_of_a_proxy_is_skipped(client, authority, tmp_path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("upload.example").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.sock.sendall(INTERIM + b"HTTP/1.1 200 Connected\r\n\r\n")
+        with context.wrap_socket(peer.sock, server_side=True) as secured:
+            secured.recv(65536)
+            secured.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    with RawServer(script) as proxy:
+        http = client("https://upload.example", proxy=proxy.url, ca_bundle=tmp_path / "authority.pem")
+        assert http.request("GET", "https://upload.example/").status == 204
+
+
 # --- connections that break -------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,8 @@ import errno
 import socket
 import ssl
 import time
+from http import HTTPStatus
+from http.client import HTTPException, RemoteDisconnected
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +15,7 @@ from uploader_cli.checks.check import Finding, check, failed, passed, sentence, 
 from uploader_cli.checks.doctor.context import ANSWER_LIMIT, Context, address_of
 from uploader_cli.settings import DEFAULT, OPTIONS
 from uploader_cli.transfer.http import BAD_NAME, PROXY_AUTHENTICATION
+from uploader_cli.transfer.wire import Response
 
 ASK_DNS = "Check the name for typos, and this machine's DNS server or VPN."
 DAY = 86_400.0
@@ -113,10 +116,9 @@ def _option(context: Context) -> str:
 
 
 class _ProxyRefused(OSError):
-    def __init__(self, said: str) -> None:
-        """`said` is the first line of the answer, empty without one."""
-        super().__init__(f"it answered {said.partition(' ')[2]!r}" if said else "it closed the connection")
-        self.status = "".join(said.split(" ")[1:2])
+    def __init__(self, said: str, status: int = 0) -> None:
+        super().__init__(said)
+        self.status = status
 
 
 @check("tls", "TLS", rests_on="tcp")
@@ -137,7 +139,7 @@ def tls(context: Context) -> Finding:
     except _ProxyRefused as error:
         cause = f"the proxy does not connect to {context.server}: {error}"
         hint = f"Let the proxy allow CONNECT to port {context.server.port}, or use another one with --proxy."
-        if error.status == str(PROXY_AUTHENTICATION):
+        if error.status == PROXY_AUTHENTICATION:
             hint = f"Put name and password into {context.http.proxy_option}."
         return failed(cause, hint)
     except OSError as error:
@@ -162,12 +164,15 @@ def _tunnel(raw: socket.socket, context: Context) -> None:
     headers = {"Host": str(context.server), **_adapter(context).proxy_headers(context.proxy)}
     lines = [f"CONNECT {context.server} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     raw.sendall("\r\n".join([*lines, "", ""]).encode())
-    head = b""
-    while b"\r\n\r\n" not in head and len(head) < 65536 and (piece := raw.recv(4096)):
-        head += piece
-    said = head.partition(b"\r\n")[0].decode("latin-1")
-    if said.split(" ")[1:2] != ["200"]:
-        raise _ProxyRefused(said)
+    answer = Response(raw, method="CONNECT")
+    try:
+        answer.begin()
+    except RemoteDisconnected:
+        raise _ProxyRefused("it closed the connection") from None
+    except HTTPException as error:
+        raise _ProxyRefused(f"its answer is not HTTP: {error}") from None
+    if answer.status != HTTPStatus.OK:
+        raise _ProxyRefused(f"it answered '{answer.status} {answer.reason}'", answer.status)
 
 
 def _ssl_context(context: Context, *, names: bool) -> ssl.SSLContext:
