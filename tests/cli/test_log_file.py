@@ -152,6 +152,18 @@ def test_log_has_no_secret_and_mode_600(server: EmbeddedServer, make_files: File
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
 
+def test_names_and_hints_that_resemble_headers_are_shown(server: EmbeddedServer, tmp_path: Path) -> None:
+    said = json.dumps({"error": "NO", "message": "Send a token: Authorization: Bearer …"}).encode()
+    server.faults.next_answers("POST", "/api/upload/*", [Answer(400, {"content-type": "application/json"}, said)] * 9)
+    named, log = tmp_path / "Basic training.mp4", tmp_path / "run.log"
+    named.write_bytes(b"x")
+    done = uploader("upload", named, "-s", server.url, "--log-file", log, "--retries", "0", home=tmp_path)
+    logged = [line.get("path") for line in read(log) if line["event"] in ("file.failed", "file.skipped")]
+    assert logged == [str(named)]
+    assert "Send a token: Authorization: Bearer …" in done.err
+    assert "***" not in done.err
+
+
 def test_existing_log_keeps_its_mode(server: EmbeddedServer, tmp_path: Path) -> None:
     log = tmp_path / "run.log"
     log.touch(0o644)

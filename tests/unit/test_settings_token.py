@@ -105,22 +105,46 @@ def test_no_secret_is_in_the_representation(tmp_path: Path) -> None:
     assert settings.headers == {"Authorization": f"Bearer {SECRET}"}
 
 
-def test_masking_hides_what_was_seen_and_what_looks_like_a_secret(tmp_path: Path) -> None:
+def test_masking_hides_known_secrets_and_values_of_headers(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("a-word-from-a-file")
-    settle(tmp_path, {"UPLOADER_HEADER": "X-Api-Key: key-of-a-test"}, token_file=str(file)).bearer()
-    text = mask("a-word-from-a-file key-of-a-test http://u:p@h/x Authorization: Basic QQ==\n{'Bearer zzz'}")
-    assert text == "*** *** http://***@h/x Authorization: ***\n{'Bearer ***'}"
+    environment = {
+        "UPLOADER_HEADER": "X-Api-Key: key-of-a-test",
+        "UPLOADER_PROXY": "http://Aladdin:open%20sesame@proxy:1",
+    }
+    settle(tmp_path, environment, token_file=str(file)).bearer()
+    text = mask(
+        "a-word-from-a-file key-of-a-test http://u:p@h/x Authorization: Basic QQ==\nQWxhZGRpbjpvcGVuIHNlc2FtZQ=="
+    )
+    assert text == "*** *** http://***@h/x Authorization: Basic ***\n***"
 
 
 @pytest.mark.parametrize(
     ("text", "masked"),
     [
-        ("Authorization: Digest a=1, b=2; c=3", "Authorization: ***"),
+        ("Authorization: Digest a=1, b=2; c=3", "Authorization: Digest ***"),
         ("{'Authorization': 'Digest a=\"1\", b=\"2\"', 'X': 1}", "{'Authorization': ***, 'X': 1}"),
         ("('cookie', 'a=b; c=d')", "('cookie', ***)"),
-        ("send Authorization: Bearer <token>. Or set UPLOADER_TOKEN", "send Authorization: *** Or set UPLOADER_TOKEN"),
+        ("Set-Cookie: a=b; Path=/, and more", "Set-Cookie: ***, and more"),
+        ("Proxy-Authorization: Basic QQ== was refused", "Proxy-Authorization: Basic *** was refused"),
     ],
 )
 def test_masking_leaves_the_rest_of_a_sentence(text: str, masked: str) -> None:
     assert mask(text) == masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Basic training.mp4",
+        "reports/Digest 2024.pdf: Bearer bonds.pdf",
+        "Cookie, chocolate.mp4",
+        "Cookie: chocolate.mp4",
+        "authorization=letters.pdf",
+        "Send a token: Authorization: Bearer …",
+        "send Authorization: Bearer <token>. Or set UPLOADER_TOKEN",
+        "Authorization: header is missing",
+    ],
+)
+def test_masking_leaves_names_and_hints_that_only_resemble_headers(text: str) -> None:
+    assert mask(text) == text

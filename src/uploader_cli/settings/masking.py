@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import quote, urlsplit
+from base64 import b64encode
+from urllib.parse import quote, unquote, urlsplit
 
 MASK = "***"
 
 _SECRET_HEADER = re.compile(r"auth|cookie|token|secret|password|credential|session|api-?key|signature", re.IGNORECASE)
+# Each asks for the grammar of a header, so that "Basic training.mp4" and the hint "Authorization: Bearer …" stay.
 _PATTERNS = (
-    # The quoted value, or the scheme, the value and what follows a comma or semicolon; not the rest of a sentence.
-    (
+    (  # in Python or JSON: a quoted name, a colon or comma, a quoted value
         re.compile(
-            r"(?i)((?:authorization|cookie)['\"]?\s*[:=,]\s*)"
-            r"(?:'[^'\r\n]*'|\"[^\"\r\n]*\"|(?:[\w-]+\s+)?[^\s,;]+(?:[,;]\s*[^\s,;]+)*)"
+            r"(['\"](?:(?:proxy-)?authorization|(?:set-)?cookie)['\"]\s*[:,]\s*b?)(?:'[^'\r\n]*'|\"[^\"\r\n]*\")",
+            re.IGNORECASE,
         ),
         rf"\1{MASK}",
     ),
-    (re.compile(r"(?i)\b(bearer|basic|digest|negotiate)(\s+)[^\s'\"]+"), rf"\1\2{MASK}"),
+    (  # RFC 9110, section 11.4: a scheme, and a token or parameters
+        re.compile(
+            r"\b((?:proxy-)?authorization:\s*(?:basic|bearer|digest|negotiate|ntlm|token)\s+)"
+            r"[\w.~+/=\"-]+(?:[,;]\s*[\w-]+=[^\s,;]+)*",
+            re.IGNORECASE | re.ASCII,
+        ),
+        rf"\1{MASK}",
+    ),
+    (  # RFC 6265, section 4: pairs
+        re.compile(r"\b((?:set-)?cookie:\s*)[^\s=;,]+=[^\s;,]*(?:;\s*[^\s=;,]+=[^\s;,]*)*", re.IGNORECASE),
+        rf"\1{MASK}",
+    ),
     (re.compile(r"(?<=://)[^\s/@]+(?=@)"), MASK),
 )
 _TOO_SHORT = 4  # masking every "a" would reveal the secret
@@ -35,6 +47,15 @@ def remember(secret: str) -> None:
         _secrets.update({secret, quote(secret, safe="", errors="surrogateescape")})  # as in a URL
 
 
+def remember_user(url: str) -> None:
+    """Register the password in a URL, and the header `Basic` that is made of it. Raises `ValueError` for a bad URL."""
+    parts = urlsplit(url)
+    if parts.password:
+        user, password = unquote(parts.username or ""), unquote(parts.password)
+        for secret in (parts.password, password, b64encode(f"{user}:{password}".encode()).decode()):
+            remember(secret)
+
+
 def hide(url: str) -> None:
     """Register an upload URL, which gives the right to write: all URLs of its origin are masked but for the origin."""
     parts = urlsplit(url)
@@ -44,7 +65,7 @@ def hide(url: str) -> None:
 
 
 def mask(text: str) -> str:
-    """Replace known secrets in `text`, and what looks like one, by `MASK`."""
+    """Replace known secrets in `text`, and the values of headers that carry one, by `MASK`."""
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, MASK)
     for origin, pattern in tuple(_places.items()):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from uploader_cli.settings.masking import MASK, hide, is_secret_header, remember
+from uploader_cli.settings.masking import MASK, hide, is_secret_header, remember, remember_user
 
 
 class Invalid(ValueError):
@@ -450,7 +450,7 @@ def proxy_url(raw: object) -> str:
     try:
         parts = urlsplit(written if "://" in written else f"http://{written}")
         host, _ = parts.hostname, parts.port
-        remember(parts.password or "")
+        remember_user(parts.geturl())
     except ValueError:
         host = None
     if not host or parts.scheme not in ("http", "https"):

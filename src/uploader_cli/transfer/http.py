@@ -15,7 +15,7 @@ import socket
 import ssl
 import time
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from http.client import HTTPException, RemoteDisconnected
@@ -35,6 +35,7 @@ from uploader_cli import errors
 from uploader_cli.core.events import CallMade
 from uploader_cli.core.protocol import parse_http_date, whole
 from uploader_cli.core.tus import trusts
+from uploader_cli.settings import remember_user
 from uploader_cli.transfer.wire import Sockets, pool_classes
 
 if TYPE_CHECKING:
@@ -342,6 +343,9 @@ def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = 
     session.get_redirect_target = lambda _answer: None  # type: ignore[assignment, method-assign]
     session.trust_env = False  # looked up once: 120 µs per request otherwise
     environment = requests.utils.get_environ_proxies(settings.target_url) if not settings.proxy else {}
+    for url in environment.values():
+        with suppress(ValueError):
+            remember_user(url)
     session.proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else dict(environment)
     trusted = settings.ca_bundle or next(filter(None, map(os.environ.get, CA_VARIABLES)), None)
     if trusted and not os.path.exists(trusted):
