@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from uploader_server.analysis.stages import AnalysisMode
+from uploader_server.http.pace import Pace
 
 Flavour = Literal["bundled", "reference"]
 Durability = Literal["fsync", "none"]
@@ -139,6 +140,10 @@ def _types(text: str) -> tuple[str, ...]:
     return types
 
 
+def _rate(text: str) -> int:
+    return 0 if text == "0" else parse_size(text)
+
+
 def _log(text: str) -> Path | str:
     return text if text == "-" else Path(text)
 
@@ -198,6 +203,8 @@ class ServerConfig:
     latency_ms: float = option(0.0, "--latency MS", "delay of every request in ms", _COUNT)
     processing_seconds: float | None = option(None, "--processing TIME", "processing time per file", parse_duration)
     request_timeout: float | None = None  # maximum time to receive a request (reference: 300 s); 0: no limit
+    min_rate: int | None = option(None, "--min-rate SIZE", "least bytes per second of a body; 0: any", _rate)
+    min_rate_window: float = 60.0  # time over which `min_rate` is measured
     idle_timeout: float = 300.0  # maximum time without data while receiving a body; else 408
     body_timeout: float = 30.0  # maximum time to receive the body of a call other than an upload; else 408
     progress_linger: float = 5.0  # reference only: time from the end of a session until `/progress` is 404
@@ -253,6 +260,11 @@ class ServerConfig:
         return 2 * self.max_connections + 256 if self.max_connections else 0
 
     @property
+    def pace(self) -> Pace:
+        """How fast the body of an upload must arrive; else 408."""
+        return Pace(self.limits.min_rate, self.min_rate_window, self.idle_timeout)
+
+    @property
     def loopback(self) -> bool:
         """Whether `host` is a loopback address."""
         try:
@@ -285,6 +297,7 @@ class ServerConfig:
             "rate": self.rate_limit,
             "processing": self.processing_seconds,
             "request_timeout": self.request_timeout,
+            "min_rate": self.min_rate,
             "mixed_types": own.mixed_types and self.mixed_types,
             "relative_paths": own.relative_paths and self.relative_paths,
         }
@@ -303,6 +316,7 @@ class Limits:
     rate: int = 0
     processing: float = 0.0
     request_timeout: float = 0.0
+    min_rate: int = 1024
 
     def allows(self, extension: str) -> bool:
         """Return whether a file extension (without the dot, lower case) is allowed."""
@@ -321,5 +335,6 @@ _OWN: dict[Flavour, Limits] = {
         rate=100,
         processing=2.7,
         request_timeout=300.0,
+        min_rate=0,
     ),
 }

@@ -127,7 +127,7 @@ class Reference:
         reader = BatchReader(self.limits, self.store.incoming, eager=False)
         try:
             async with asyncio.timeout(self.limits.request_timeout or None):
-                await reader.read(request.receive, request.headers.get("content-type", ""), self.config.idle_timeout)
+                await reader.read(request.receive, request.headers.get("content-type", ""), self.config.pace)
             session_id, category = self._checked(reader.texts, reader.files)
         except BaseException as error:
             await reader.discard()

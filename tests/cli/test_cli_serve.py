@@ -39,7 +39,7 @@ def test_serve_passes_options_to_the_server(handed_over: list[list[str]]) -> Non
     argv = ["--host", "::1", "--port", "0", "--root", "some dir", "--durability", "none", "--as", "reference"]
     argv += ["--max-files", "3"]
     argv += ["--max-size", "8MB", "--types", "mp4,avi", "--rate-limit", "100", "--session-ttl", "60"]
-    argv += ["--no-tus", "--no-packs", "--no-anonymous-tus", "--upload-ttl", "3600"]
+    argv += ["--no-tus", "--no-packs", "--no-anonymous-tus", "--upload-ttl", "3600", "--min-rate", "0"]
     argv += ["--fault", "lose:patch#1", "--fault", "latency:5", "--list-faults", "--fault-control"]
     argv += ["--realtime", "flap:3", "--websocket", "off", "--latency", "20", "--processing", "0.5"]
     argv += ["--fail-file", "a*", "--fail-file", "b*", "--analysis-seconds", "1", "--analysis", "silent"]

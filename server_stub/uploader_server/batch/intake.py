@@ -58,7 +58,7 @@ class Intake(BatchReader):
     async def receive(self, request: Request) -> tuple[Session, list[FileState]]:
         """Read the whole body, then wait for the simulated processing. Raises as `receive_batch`."""
         content_type = request.headers.get("content-type", "")
-        await self.read(request.receive, content_type, self.sessions.config.idle_timeout)
+        await self.read(request.receive, content_type, self.sessions.config.pace)
         received = self._checked()
         await asyncio.sleep(self.sessions.limits.processing * len(self.files))
         return received

@@ -21,6 +21,7 @@ from starlette.types import Receive
 
 from uploader_server.config import Limits
 from uploader_server.http.errors import ApiError, pieces
+from uploader_server.http.pace import Pace
 from uploader_server.session import FileState
 from uploader_server.storage.writing import Appender
 from uploader_server.wire import extension
@@ -63,7 +64,7 @@ class BatchReader:
     async def arriving(self, file: FileState) -> None:
         """Handle more bytes of a file."""
 
-    async def read(self, receive: Receive, content_type: str, idle_timeout: float) -> None:
+    async def read(self, receive: Receive, content_type: str, pace: Pace) -> None:
         """Read the whole body.
 
         Raises ApiError for an invalid request, OSError if the disk failed, and as `pieces`. Call `discard` afterwards.
@@ -74,7 +75,7 @@ class BatchReader:
             raise ApiError(400, "VALIDATION_ERROR", message, details=content_type)
         parser = PushMultipartParser(options["boundary"], max_header_size=16 << 10, max_header_count=16)
         try:
-            async for piece in pieces(receive, idle_timeout):
+            async for piece in pieces(receive, pace):
                 if piece and not parser.closed:
                     await self._take(parser, piece)
                     self.received += len(piece)

@@ -11,6 +11,7 @@ from multipart import parse_options_header  # type: ignore[import-untyped]
 from starlette.requests import Request
 
 from uploader_server.http.errors import ApiError, parse_json, pieces
+from uploader_server.http.pace import Pace
 
 MAX_MANIFEST = 4 << 20  # maximum bytes of a manifest
 LATEST = 1 << 53  # latest time in milliseconds: the largest integer that every JSON parser represents exactly
@@ -109,9 +110,9 @@ def too_large(details: str) -> ApiError:
 class PackBody:
     """Reads `manifest`, then `data`. Every call raises as `pieces`, and ApiError 400 for a malformed body."""
 
-    def __init__(self, request: Request, idle_timeout: float) -> None:
+    def __init__(self, request: Request, pace: Pace) -> None:
         self._headers = request.headers
-        self._pieces = pieces(request.receive, idle_timeout)
+        self._pieces = pieces(request.receive, pace)
         self._delimiter = b""
         self._left = 0  # bytes of the body that are not consumed from `_buffer`
         self._buffer = bytearray()

@@ -61,7 +61,7 @@ class Packs:
 
     async def receive(self, request: Request) -> Response:
         """Serve `POST …/packs`. Raises ApiError."""
-        body = PackBody(request, self._sessions.config.idle_timeout)
+        body = PackBody(request, self._sessions.config.pace)
         key = self._key(request, request.headers.get("idempotency-key", ""))
         body.check(self._limits.bytes + MAX_MANIFEST + FRAMING)
         return Json(await self._answer(key, body))

@@ -17,8 +17,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
+from uploader_server.http.pace import Meter, Pace
 from uploader_server.wire import timestamp
 
+LATE = 1.0  # seconds that a timer may be late before the event loop counts as blocked
 SMALL_JSON = 64 << 10  # maximum bytes of a JSON body with a fixed number of values
 MAX_JSON = 4 << 20  # maximum bytes of a JSON body with lists of files
 MAX_CONTAINERS = 100_000  # maximum lists and objects in a JSON text; each needs about 60 bytes of memory
@@ -158,25 +160,47 @@ async def read_body(request: Request, most: int) -> bytes:
 async def before(end: float, receive: Receive) -> Message:
     """Return the next message. Raises ApiError 408 if none arrives before `end` (seconds, loop clock)."""
     try:
-        async with asyncio.timeout_at(end):
-            return await receive()
+        return await _within(end - asyncio.get_running_loop().time(), receive)
     except TimeoutError:
         raise ApiError(408, "REQUEST_TIMEOUT", "The request took too long to arrive") from None
 
 
-async def pieces(receive: Receive, idle_timeout: float) -> AsyncIterator[bytes]:
-    """Yield the pieces of a body. Raises ApiError 408 after `idle_timeout` seconds without data, ClientDisconnect."""
-    more = True
+async def pieces(receive: Receive, pace: Pace) -> AsyncIterator[bytes]:
+    """Yield the pieces of a body. Raises ApiError 408 for one that is too slow, ClientDisconnect."""
+    meter, clock, more = Meter(pace), asyncio.get_running_loop().time, True
     while more:
+        began = clock()
         try:
-            async with asyncio.timeout(idle_timeout):
-                message = await receive()
+            message = await _within(meter.patience, receive)
         except TimeoutError:
-            raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
+            raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending, or it sent too slowly") from None
         if message["type"] != "http.request":
             raise ClientDisconnect
-        more = message.get("more_body", False)
-        yield message.get("body", b"")
+        piece, more = message.get("body", b""), message.get("more_body", False)
+        meter.arrived(len(piece), clock() - began)
+        yield piece
+
+
+async def _within(seconds: float, receive: Receive) -> Message:
+    """Return the next message. Raises TimeoutError; a blocked event loop gets LATE seconds to deliver what arrived."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+    async with asyncio.timeout(None) as limit:
+
+        def expire(due: float) -> None:
+            nonlocal timer
+            now = loop.time()
+            if now - due > LATE:
+                timer = loop.call_at(now + LATE, expire, now + LATE)
+            else:
+                limit.reschedule(now)
+
+        due = loop.time() + seconds
+        timer = loop.call_at(due, expire, due)
+        try:
+            return await receive()
+        finally:
+            timer.cancel()
 
 
 def parse_json(text: bytes) -> Any:

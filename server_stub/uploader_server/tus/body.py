@@ -52,9 +52,9 @@ class Receiving:
     async def run(self) -> None:
         """Receive the body.
 
-        Raises ApiError: 408 after the idle timeout, 410 if the session was cancelled, 413 for too many bytes, 423 if
-        another request took over, 460 for a wrong checksum; ClientDisconnect if the connection closed, OSError or
-        sqlite3.Error if the disk failed.
+        Raises ApiError: 408 for a slow body, 410 if the session was cancelled, 413 for too many bytes, 423 if another
+        request took over, 460 for a wrong checksum; ClientDisconnect if the connection closed, OSError or sqlite3.Error
+        if the disk failed.
         """
         if (self._body.length or 0) > self._limit:
             raise self._too_large()
@@ -118,7 +118,7 @@ class Receiving:
         return kept
 
     async def _read(self, appender: Appender) -> None:
-        async for piece in pieces(self._body.receive, self._uploads.sessions.config.idle_timeout):
+        async for piece in pieces(self._body.receive, self._uploads.sessions.config.pace):
             if appender.taken + len(piece) > self._limit:
                 raise self._too_large()
             if piece:

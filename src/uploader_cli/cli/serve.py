@@ -31,6 +31,7 @@ _OPTIONS = (
     ("--no-anonymous-tus", "", "Accept tus uploads only within sessions."),
     ("--no-ui", "", "Disable the web page at / and the list of sessions."),
     ("--upload-ttl", "TIME", "Time until an idle, unfinished tus upload expires."),
+    ("--min-rate", "SIZE", "Minimum bytes per second of an upload's body; 0: no minimum. [default: 1K]"),
     ("--fault", "RULE", "Inject a fault, as status:patch#2:503; repeatable."),
     ("--list-faults", "", "Print all faults with examples and exit."),
     ("--fault-control", "", "Let tests change the faults at /faults (loopback only)."),

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import http.client
 import json
 import resource
+import threading
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 import websockets.sync.client
 from batches import DEADLINE, UNKNOWN, connected, eventually, file, new_session, post_parts, text, upload, watching
-from functional.tus_server.tus_client import concatenate, create, error, part
+from functional.tus_server.tus_client import concatenate, create, created, error, offset_of, part, patching
 from serving import running_server
 from websockets.exceptions import ConnectionClosed
 
 from uploader_server import serving
 from uploader_server.config import ServerConfig
+from uploader_server.http.errors import pieces
+from uploader_server.http.pace import Meter, Pace
 
 if TYPE_CHECKING:
     import socket
@@ -175,6 +180,106 @@ def test_a_body_has_a_deadline(path: str) -> None:
             except TimeoutError:
                 continue
         assert answer.startswith(b"HTTP/1.1 408")
+
+
+SLOW = {"min_rate": 1000, "min_rate_window": 0.3}
+"""A minimum of 300 bytes in 0.3 seconds."""
+
+
+def dripped(connection: socket.socket) -> bytes:
+    """Send a byte from time to time until there is an answer, and return its beginning."""
+    connection.settimeout(0.02)
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end:
+        connection.sendall(b"x")
+        with suppress(TimeoutError):
+            return connection.recv(4096)
+    return b""
+
+
+@pytest.mark.parametrize("headers", [{}, {"Upload-Checksum": f"sha1 {base64.b64encode(bytes(20)).decode()}"}])
+def test_slow_patch_ends_and_keeps_its_bytes_without_a_checksum(headers: dict[str, str]) -> None:
+    with running_server(**SLOW) as server:
+        upload = created(server.url, 5000)
+        with patching(upload, 0, 5000, headers) as request:
+            request.send(b"x" * 700)  # enough for the first window
+            assert dripped(request.connection).startswith(b"HTTP/1.1 408 ")
+        assert offset_of(upload) == 0 if headers else offset_of(upload) > 700
+
+
+@pytest.mark.parametrize("path", ["batch", "packs"])
+def test_slow_multipart_body_ends(path: str) -> None:
+    """Its client never pauses for long."""
+    with running_server(packs=True, **SLOW) as server, connected(server.url) as connection:
+        connection.sendall(
+            f"POST /api/upload/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\nIdempotency-Key: a\r\n"
+            "Content-Type: multipart/form-data; boundary=B\r\n\r\n"
+            '--B\r\nContent-Disposition: form-data; name="manifest"\r\n\r\n'.encode()
+        )
+        assert dripped(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def test_body_may_be_slow_without_a_minimum() -> None:
+    with running_server(min_rate=0, min_rate_window=0.1) as server:
+        upload = created(server.url, 30)
+        with patching(upload, 0, 30) as request:
+            for _ in range(30):
+                request.send(b"x")
+                time.sleep(0.01)
+            assert request.status() == 204
+
+
+def test_window_counts_only_time_of_waiting_for_data() -> None:
+    """Here the server is busy with each piece for longer than the window."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"x", "more_body": next(left) > 0}
+
+    async def read() -> bytes:
+        data = b""
+        async for piece in pieces(receive, Pace(10, 0.1, 9.0)):
+            data += piece
+            await asyncio.sleep(0.15)
+        return data
+
+    left = iter([2, 1, 0])
+    assert asyncio.run(read()) == b"xxx"
+
+
+def test_bytes_that_arrive_while_the_server_is_blocked_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploader_server.http.errors.LATE", 0.1)
+
+    async def read() -> bytes:
+        async def receive() -> dict[str, Any]:
+            body: bytes = await arriving
+            return {"type": "http.request", "body": body}
+
+        loop = asyncio.get_running_loop()
+        arriving = loop.create_future()
+        loop.call_soon(time.sleep, 0.3)
+        delivering = threading.Timer(0.32, lambda: loop.call_soon_threadsafe(arriving.set_result, b"late"))
+        delivering.start()
+        return b"".join([piece async for piece in pieces(receive, Pace(1000, 0.1, 9.0))])
+
+    assert asyncio.run(read()) == b"late"
+
+
+@pytest.mark.parametrize(
+    ("waits", "patience"),
+    [
+        ([], 60.0),
+        ([(59_999, 40.0)], 20.0),
+        ([(60_000, 40.0)], 80.0),  # the rest of this window and the whole next one
+        ([(59_999, 40.0), (1, 19.0)], 61.0),
+        ([(60_000, 40.0), (1, 30.0)], 60.0),  # the first piece of the next window
+        ([(60_000, 40.0), (1, 30.0), (1, 59.0)], 1.0),
+    ],
+)
+def test_each_window_needs_its_bytes(waits: list[tuple[int, float]], patience: float) -> None:
+    meter = Meter(Pace(1000, 60.0, 300.0))
+    for count, seconds in waits:
+        meter.arrived(count, seconds)
+    assert meter.patience == patience
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from uploader_server.batch.packbody import PackBody
 from uploader_server.http.errors import ApiError
+from uploader_server.http.pace import Pace
 
 if TYPE_CHECKING:
     from starlette.types import Message
@@ -43,7 +44,7 @@ async def read(parts: list[bytes], length: int, total: int) -> tuple[bytes, byte
 
     headers = {"content-type": "multipart/form-data; boundary=BOUNDARY", "content-length": str(length)}
     scope: dict[str, Any] = {"type": "http", "headers": [(k.encode(), v.encode()) for k, v in headers.items()]}
-    body = PackBody(Request(scope, receive), 10.0)
+    body = PackBody(Request(scope, receive), Pace(0, 60.0, 10.0))
     body.check(1 << 20)
     manifest = await body.manifest()
     await body.begin_data(total)
