@@ -60,7 +60,7 @@ def _described_calls(server: EmbeddedServer) -> list[tuple[str, re.Pattern[str],
         _CALLS[decides] = [
             (
                 method.upper(),
-                re.compile(re.sub("{(id|category)}", "[^/]+", re.sub("{(path|key)}", ".+", path))),
+                re.compile(re.sub("{(id|category)}", "[^/]+", re.sub("{(path|key)}", ".+", path)), re.DOTALL),
                 {*call["responses"]},
             )
             for path, methods in server.app.document()["paths"].items()

@@ -15,6 +15,7 @@ from uploader_server.config import ServerConfig, StartupError
 from uploader_server.faults.rules import parse_rule
 from uploader_server.faults.table import listing
 from uploader_server.http.auth import issue_token
+from uploader_server.logs import Formatter
 
 PROG = "python -m uploader_server"
 
@@ -23,6 +24,12 @@ _EPILOG = """\
 --analysis: silent, hang, fail:STAGE or refuse:STAGE, separated by commas
 They and --latency and --fail-file are short forms of --fault rules, which --list-faults describes.
 """
+
+
+OPEN_TO_ALL = (
+    "warning: everyone who can reach {host} may upload, watch and read: require a token with --auth-token-file FILE,"
+    " or accept only the names of --allow-host NAME, against web pages that use DNS rebinding\n"
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -122,7 +129,9 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     if options.list_faults:
         sys.stdout.write(listing())
         return 0
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.ERROR, format="%(levelname)s: %(message)s")
+    lines = logging.StreamHandler()
+    lines.setFormatter(Formatter())
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.ERROR, handlers=[lines])
     try:
         config = configured(options)
         if options.print_token:
@@ -140,6 +149,8 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 
 
 def _announce(url: str, root: Path, config: ServerConfig, *, verbose: bool) -> None:
+    if config.open_to_all:
+        sys.stderr.write(OPEN_TO_ALL.format(host=config.host))
     shown = os.fsencode(root).decode(errors="backslashreplace")
     kept = f"files in {shown}" + (", removed on exit" if config.root is None else "")
     sys.stdout.write(f"uploader server ready on {url} ({kept}; Ctrl-C stops)\n")

@@ -273,6 +273,11 @@ class ServerConfig:
             return False
 
     @property
+    def open_to_all(self) -> bool:
+        """Whether other machines can reach the server without a token, under any name."""
+        return not self.loopback and self.auth_token is None and not self.allow_hosts
+
+    @property
     def rules(self) -> tuple[str, ...]:
         """All faults as rules, including those from short forms."""
         rules = list(self.faults)

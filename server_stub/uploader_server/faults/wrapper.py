@@ -35,6 +35,7 @@ def control_route(faults: Faults) -> Route:
     """Return the route of `/faults`, by which tests change the rules of a server in another process.
 
     `GET` lists the active rules with their counts, `POST {"rules": [TEXT, …]}` adds rules, `DELETE` removes all faults.
+    It needs the auth token if one is configured: a proxy on this machine passes on requests of others.
     """
 
     async def serve(request: Request) -> Response:

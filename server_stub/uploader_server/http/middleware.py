@@ -18,6 +18,7 @@ from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError, Json, as_api_error, before, refuse, with_headers
 from uploader_server.http.proxies import is_address
 from uploader_server.http.tracking import client_address
+from uploader_server.logs import printable
 from uploader_server.realtime.rooms import Realtime
 from uploader_server.ui.page import FILES
 
@@ -27,8 +28,9 @@ REALTIME_PATH = "/socket.io/"
 TUS_PATH = "/api/upload/files"
 STREAMED = ("/api/upload/batch", "/api/upload/packs", TUS_PATH)
 """Paths whose bodies are streamed, with limits of their own."""
+GUARDED = (REALTIME_PATH.rstrip("/"), "/api/")  # paths that other pages may not embed; stored files may be shown
 MEMORY = 64 << 20  # total bytes of the other bodies over all requests
-FREE = frozenset({"/health", "/openapi.json", "/faults", *FILES})  # paths that need no token
+FREE = frozenset({"/health", "/openapi.json", *FILES})  # paths that need no token
 OVERRIDES = frozenset({"GET", "HEAD", "PATCH", "DELETE"})
 """Methods allowed in X-HTTP-Method-Override of a POST to a tus URL."""
 EXPOSED = (
@@ -128,7 +130,7 @@ class Router:
         if refusal is not error and refusal.status >= 500:
             trace = error if refusal.code == "INTERNAL_ERROR" else None
             level = logging.WARNING if trace is None else logging.ERROR
-            logger.log(level, "%s %s failed: %s", scope["method"], scope["path"], error, exc_info=trace)
+            logger.log(level, "%s %s failed: %s", scope["method"], printable(scope["path"]), error, exc_info=trace)
         if not refusal.code:  # 408 of the reference backend: no body at all (docs/protocol.md, section 3.10)
             return Response(status_code=refusal.status)
         return Json(refusal.body(chinese=self._config.reference), refusal.status, refusal.headers)
@@ -141,7 +143,7 @@ class Router:
         token, path = self._config.auth_token, scope["path"]
         if token is None or path in FREE:
             return
-        accepts_jwt = scope["method"] == "DELETE" or path.startswith("/api/ai/")
+        accepts_jwt = path.startswith("/api/ai/") or (scope["method"] == "DELETE" and path.startswith("/api/"))
         secret = self._config.jwt_secret if accepts_jwt else None
         check_token(Headers(scope=scope).get("authorization"), secret, token)
 
@@ -175,8 +177,9 @@ class Router:
 class Origins:
     """Rejects requests from pages of other origins than the allowed ones, and requests with an unknown Host.
 
-    Requests without `Origin` pass: pages can't read their responses. Host is checked on loopback addresses, against DNS
-    rebinding, and if `allow_hosts` is set.
+    A browser sends `Origin` with what a page may read or change, and `Sec-Fetch-Site` (to https and loopback addresses)
+    with the rest, such as images: those are rejected on GUARDED paths. Host is checked on loopback addresses, against
+    DNS rebinding, and if `allow_hosts` is set.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -190,6 +193,8 @@ class Origins:
         host, origin = headers.get("host", "").lower(), headers.get("origin", "").lower()
         if self._check_host and "host" in headers and not self._is_ours(host):
             raise ApiError(421, "HOST_REFUSED", "The server has no such name; start it with --allow-host NAME")
+        if "origin" not in headers and "*" not in self._allowed and is_embedded(scope):
+            raise ApiError(403, "ORIGIN_REFUSED", "Pages of other origins may not embed this; see --cors-origin")
         if "origin" not in headers or ("host" in headers and origin in {f"http://{host}", f"https://{host}"}):
             return {}
         if not self._allowed & {origin, "*"}:
@@ -203,6 +208,18 @@ class Origins:
             return name == "localhost" or name.endswith(".localhost") or name in self._hosts or is_address(name)
         except ValueError:
             return False
+
+
+def is_embedded(scope: Scope) -> bool:
+    """Return whether a page of another origin loads a GUARDED path as an image, script, frame or the like.
+
+    Another port of the same host is another origin (`same-site`), as for the check of `Origin`. Links and the address
+    bar pass: they open a page of their own, after the user's action.
+    """
+    if not scope["path"].startswith(GUARDED):
+        return False
+    site, mode, kind = (Headers(scope=scope).get(f"sec-fetch-{name}", "") for name in ("site", "mode", "dest"))
+    return site in {"cross-site", "same-site"} and not (mode == "navigate" and kind in {"", "document"})
 
 
 def is_preflight(scope: Scope) -> bool:

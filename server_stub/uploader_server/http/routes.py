@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -25,6 +26,15 @@ from uploader_server.http.errors import MAX_JSON, ApiError, Json, parse_json, re
 from uploader_server.http.files import Download, digest_header
 from uploader_server.reference import Reference
 from uploader_server.wire import CATEGORIES, extension, timestamp
+
+
+class _StoredName(PathConvertor):
+    """A path of any characters; Starlette's has no line breaks."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("name", _StoredName())
 
 MOST_PROBLEMS = 1000  # maximum problems reported for one body
 _FORMAT = {False: "Unsupported file format (.{})", True: "不支持的文件格式 (.{})"}
@@ -134,7 +144,7 @@ class Rest:
             Route(f"{upload}/progress/{{id}}", self.progress),
             Route(f"{upload}/cancel/{{id}}", self.cancel, methods=["POST"]),
             Route(f"{upload}/file/{{id}}", self.delete, methods=["DELETE"]),
-            Route("/uploads/{category}/{path:path}", self.stored),
+            Route("/uploads/{category}/{path:name}", self.stored),
         ]
 
 

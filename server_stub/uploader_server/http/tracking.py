@@ -20,6 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from uploader_server.config import ServerConfig
 from uploader_server.http.errors import refuse
 from uploader_server.http.proxies import Proxies, prefixed
+from uploader_server.logs import printable
 from uploader_server.wire import timestamp
 
 logger = logging.getLogger(__name__)
@@ -245,7 +246,7 @@ class RequestTracker:
         except asyncio.CancelledError:
             await seen.give_up()
         except Exception:
-            logger.exception("%s %s failed", seen.method, seen.path)
+            logger.exception("%s %s failed", seen.method, printable(seen.path))
             await seen.give_up()
         finally:
             del self._running[task]

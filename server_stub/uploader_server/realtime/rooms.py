@@ -74,7 +74,10 @@ class Realtime:
         self._backend, self._analyses = backend, analyses
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a Socket.IO request or websocket."""
+        """Serve a Socket.IO request or websocket; JSONP, by which pages could read foreign answers, is refused."""
+        if "j" in _query(scope):
+            await refuse(400, scope, receive, send)
+            return
         if not _is_handshake(scope):
             await self._serve_known(scope, receive, send)
             return

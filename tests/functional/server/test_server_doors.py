@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -300,6 +301,14 @@ def test_access_log_escapes_line_breaks_of_a_path(tmp_path: Path) -> None:
         requests.get(f"{server.url}/a%20200%201.0ms%0A2026-01-01T00:00:00.000Z%20GET%20/b", timeout=DEADLINE)
     (line,) = (tmp_path / "log").read_text().splitlines()
     assert line.split(" ")[1:4] == ["GET", "/a%20200%201.0ms%0A2026-01-01T00:00:00.000Z%20GET%20/b", "404"]
+
+
+@pytest.mark.parametrize("name", ["two\nlines.mp4", "end\n", "\r\x1b[31m\x7f"])
+def test_stored_name_with_control_characters_is_served(server: EmbeddedServer, name: str) -> None:
+    stored = created(server.url, 4, b"data", filename=name, relativePath=f"sub\n/{name}")
+    path = requests.head(stored, headers=TUS, timeout=DEADLINE).headers["content-location"]
+    for url in (server.url + path, f"{server.url}/uploads/tus/sub%0A/{quote(name)}"):
+        assert requests.get(url, timeout=DEADLINE).content == b"data"
 
 
 @pytest.mark.parametrize("way", ["batch", "tus", "pack"])

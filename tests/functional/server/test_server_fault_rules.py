@@ -610,6 +610,18 @@ def test_control_call_needs_its_option_and_a_loopback_client(
     assert "--fault-control" in capsys.readouterr().err
 
 
+def test_control_call_needs_the_auth_token_if_there_is_one() -> None:
+    """Not a JWT, which may delete files."""
+    with running_server(fault_control=True, auth_token="token", faults=("latency:1",)) as server:
+        jwt = f"Bearer {issue_token(server.config.jwt_secret)}"
+        for method in ("GET", "POST", "DELETE"):
+            for sent in ({}, {"authorization": jwt}):
+                answer = requests.request(method, f"{server.url}/faults", json={}, headers=sent, timeout=DEADLINE)
+                assert answer.status_code == 401
+        known = requests.get(f"{server.url}/faults", headers={"authorization": "Bearer token"}, timeout=DEADLINE)
+        assert [rule["rule"] for rule in known.json()["rules"]] == ["latency:1"]
+
+
 def test_faults_are_installed_only_on_request() -> None:
     """A server without faults has none of their layers; a rule or its short form installs them."""
 

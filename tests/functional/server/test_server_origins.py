@@ -102,6 +102,57 @@ def test_any_origin_may_be_allowed() -> None:
         assert call(server, 1, Origin=EVIL).headers["access-control-allow-origin"] == "*"
 
 
+IMAGE = {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+FRAME = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}
+LINK = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+"""What browsers send without `Origin` for an image, a frame and a followed link."""
+
+
+def embedded(server: EmbeddedServer, path: str, site: str, kind: dict[str, str], **headers: str) -> int:
+    sent = {"Sec-Fetch-Site": site, **kind, **headers}
+    return requests.get(server.url + path, headers=sent, timeout=DEADLINE).status_code
+
+
+@pytest.mark.parametrize("path", [POLLING, "/socket.io?EIO=4", "/api/activity"])
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize("kind", [IMAGE, FRAME])
+def test_page_of_another_origin_embeds_no_call(
+    server: EmbeddedServer, path: str, site: str, kind: dict[str, str]
+) -> None:
+    known = len(server.app.state.realtime.server.eio.sockets)
+    assert embedded(server, path, site, kind) == 403
+    assert len(server.app.state.realtime.server.eio.sockets) == known
+
+
+def test_links_own_pages_and_stored_files_may_be_loaded(server: EmbeddedServer) -> None:
+    (known,) = upload(server.url, file("shown.png", b"data"))
+    assert embedded(server, known["filePath"], "cross-site", IMAGE) == 200
+    assert embedded(server, "/api/activity", "cross-site", LINK) == 200
+    for site in ("same-origin", "none"):
+        assert embedded(server, "/api/activity", site, IMAGE) == 200
+        assert embedded(server, POLLING, site, {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}) == 200
+
+
+def test_page_of_an_allowed_origin_calls_with_its_origin() -> None:
+    """An image has no Origin; if all pages may call, so may images."""
+    with running_server(cors_origins=(APP,)) as server:
+        assert embedded(server, POLLING, "cross-site", {}, Origin=APP) == 200
+        assert embedded(server, POLLING, "cross-site", IMAGE) == 403
+    with running_server(cors_origins=("*",)) as server:
+        assert embedded(server, POLLING, "cross-site", IMAGE) == 200
+
+
+@pytest.mark.parametrize("index", ["j=0", "j=x", "%6a=7"])
+def test_jsonp_is_refused(server: EmbeddedServer, index: str) -> None:
+    opened = requests.get(server.url + POLLING, timeout=DEADLINE)
+    sid = json.loads(opened.text.removeprefix("0"))["sid"]
+    known = len(server.app.state.realtime.server.eio.sockets)
+    for path in (f"{POLLING}&{index}", f"{POLLING}&sid={sid}&{index}"):
+        answer = requests.get(server.url + path, timeout=DEADLINE)
+        assert (answer.status_code, "___eio" in answer.text) == (400, False)
+    assert len(server.app.state.realtime.server.eio.sockets) == known
+
+
 @pytest.mark.parametrize("origin", ["app.example", "https://app.example/path", "https://", "ftp://a", ""])
 def test_invalid_cors_origin_exits_2(origin: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -194,6 +194,56 @@ def test_host_of_two_colons_serves_both_families() -> None:
             assert requests.get(url, headers=headers, timeout=DEADLINE).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("arguments", "warns"),
+    [
+        (["--host", "0.0.0.0"], True),
+        (["--host", "0.0.0.0", "--auth-token-file", "token"], False),
+        (["--host", "0.0.0.0", "--allow-host", "files.example"], False),
+    ],
+)
+def test_server_open_to_all_prints_one_warning(arguments: list[str], warns: bool, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("token")
+    with server_process(*arguments, cwd=tmp_path) as server:
+        server.stop()
+    found = re.findall(
+        r"^warning: everyone who can reach 0\.0\.0\.0 .*--auth-token-file.*--allow-host.*$", server.errors
+    )
+    assert (len(found), server.errors.count("\n")) == (warns, warns)
+
+
+BROKEN = """
+import sys
+from uploader_server.__main__ import main
+from uploader_server.storage.store import Store
+
+def find(self, category, path):
+    raise RuntimeError(path + "\\nERROR: forged")
+
+Store.find = find
+sys.exit(main(["--port", "0"]))
+"""
+
+
+def test_log_escapes_texts_of_clients() -> None:
+    """Each line of the log is of the server, also where the text of an error comes from a client."""
+    command = [sys.executable, "-c", BROKEN]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[4]
+        path = "/uploads/personal/a%0DERROR:%20forged%1B%5B31m%C2%85%E2%80%AE%7F"
+        assert requests.get(url + path, timeout=DEADLINE).status_code == 500
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=DEADLINE)
+    finally:
+        process.kill()
+    assert log.startswith("ERROR: GET /uploads/personal/a\\u000dERROR: forged\\u001b[31m\\u0085\\u202e\\u007f failed")
+    assert "RuntimeError: a\\u000d" in log
+    assert [line for line in log.split("\n")[1:] if line.strip() and not line.startswith("    ")] == []
+    assert not {"\r", "\x1b", "\x85", "\u202e", "\x7f"} & {*log}
+
+
 def test_a_process_that_can_not_start_exits_with_2() -> None:
     command = [sys.executable, "-m", "uploader_server", "--max-files", "0"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, cwd=REPOSITORY, check=False)

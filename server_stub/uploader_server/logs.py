@@ -1,0 +1,30 @@
+"""Log lines: texts of clients can't forge a line or send an escape sequence to a terminal."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+INDENT = "    "  # before each line of a traceback, so that none looks like a message
+
+
+def printable(text: str) -> str:
+    """Escape control characters, line separators, direction marks and lone surrogates, as JSON does."""
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class Formatter(logging.Formatter):
+    """Formats records as `LEVEL: message` in one line, and tracebacks in indented lines below it."""
+
+    def __init__(self) -> None:
+        super().__init__("%(levelname)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the line of the message."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """Return the lines of a traceback."""
+        return "\n".join(INDENT + printable(line) for line in super().formatException(ei).split("\n"))
