@@ -1,4 +1,4 @@
-"""Log lines: texts of clients can't forge a line or send an escape sequence to a terminal."""
+"""Log lines: texts of clients can't forge a line or send an escape sequence to a terminal; paths have no secrets."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ import re
 from typing import Any
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_RIGHT_TO_WRITE = re.compile(r"(/api/upload/(?:files|packs)/).+", re.DOTALL)
 INDENT = "    "  # before each line of a traceback, so that none looks like a message
 
 
 def printable(text: str) -> str:
     """Escape control characters, line separators, direction marks and lone surrogates, as JSON does."""
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def without_secrets(path: str) -> str:
+    """Mask the id of a tus upload and the key of a pack in a path: each is the right to write."""
+    return _RIGHT_TO_WRITE.sub(r"\1***", path)
 
 
 class Formatter(logging.Formatter):

@@ -18,7 +18,7 @@ from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError, Json, as_api_error, before, refuse, with_headers
 from uploader_server.http.proxies import is_address
 from uploader_server.http.tracking import client_address
-from uploader_server.logs import printable
+from uploader_server.logs import printable, without_secrets
 from uploader_server.realtime.rooms import Realtime
 from uploader_server.ui.page import FILES
 
@@ -130,7 +130,8 @@ class Router:
         if refusal is not error and refusal.status >= 500:
             trace = error if refusal.code == "INTERNAL_ERROR" else None
             level = logging.WARNING if trace is None else logging.ERROR
-            logger.log(level, "%s %s failed: %s", scope["method"], printable(scope["path"]), error, exc_info=trace)
+            path = printable(without_secrets(scope["path"]))
+            logger.log(level, "%s %s failed: %s", scope["method"], path, error, exc_info=trace)
         if not refusal.code:  # 408 of the reference backend: no body at all (docs/protocol.md, section 3.10)
             return Response(status_code=refusal.status)
         return Json(refusal.body(chinese=self._config.reference), refusal.status, refusal.headers)

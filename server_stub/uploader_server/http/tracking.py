@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from uploader_server.config import ServerConfig
 from uploader_server.http.errors import refuse
 from uploader_server.http.proxies import Proxies, prefixed
-from uploader_server.logs import printable
+from uploader_server.logs import printable, without_secrets
 from uploader_server.wire import timestamp
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class LoggedRequest(NamedTuple):
     """One request: `time` is its arrival (monotonic seconds), `seconds` the time until its response was complete.
 
     `status` is 0 if there was no response. `received` counts bytes of the body, `client` is an IP address,
-    `request_id` the sanitized `X-Request-ID`.
+    `request_id` the sanitized `X-Request-ID`. `path` is from `without_secrets`.
     """
 
     time: float
@@ -118,7 +118,7 @@ class TrackedRequest:
         self, scope: Scope, receive: Receive, send: Send, keep: Callable[[LoggedRequest], None], *, echo: bool
     ) -> None:
         self.method = scope.get("method", "WEBSOCKET")
-        self.path = scope["path"]
+        self.path = without_secrets(scope["path"])
         self.http = scope["type"] == "http"
         peer = scope.get("peer") or scope.get("client") or ("", 0)
         self.peer = (str(peer[0]), int(peer[1]))

@@ -251,7 +251,8 @@ def document(config: ServerConfig, offers: Part) -> Part:
 
 
 def _path_parameters(method: str, path: str) -> list[Part]:
-    types = {"id": "text" if method == "OPTIONS" or "/ai/" in path else "id", "key": "key"}
+    ids = "text" if method == "OPTIONS" or "/ai/" in path else "upload" if path.startswith(TUS) else "id"
+    types = {"id": ids, "key": "key"}
     return [
         {"name": name, "in": "path", "required": True, "schema": TYPES[types.get(name, "text")]}
         for name in re.findall(r"{(\w+)}", path)

@@ -96,6 +96,7 @@ TYPES: dict[str, Schema] = {
     "code": {"type": "string", "pattern": "^[A-Z_]+$", "description": "Machine-readable code, see docs/protocol.md"},
     "id": {"type": "string", "format": "uuid"},
     "id?": {"type": ["string", "null"], "format": "uuid"},
+    "upload": {"type": "string", "pattern": "^[0-9a-f]{32}$", "description": "From Location: the right to write"},
     "key": {"type": "string", "pattern": "^[!-~]{1,200}$"},
     "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
     "video": {"type": "string", "minLength": 1, "description": "filePath of a batch response"},

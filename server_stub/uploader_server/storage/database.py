@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
-VERSION = 3  # `PRAGMA user_version` of this schema. Version 3 added parts in place, 2 packs, 1 relative paths
+VERSION = 4
+"""`PRAGMA user_version` of this schema. Version 4 added file ids, 3 parts in place, 2 packs, 1 relative paths."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -33,7 +34,7 @@ CREATE TABLE IF NOT EXISTS digests (
 CREATE TABLE IF NOT EXISTS tus_uploads (
   id TEXT PRIMARY KEY, owner TEXT NOT NULL, upload_key TEXT, session TEXT NOT NULL, category TEXT NOT NULL,
   metadata TEXT, concat TEXT, length INTEGER, status TEXT NOT NULL, touched REAL NOT NULL, counted INTEGER,
-  path TEXT, sha256 BLOB NOT NULL, data TEXT
+  path TEXT, sha256 BLOB NOT NULL, data TEXT, file_id TEXT
 );
 CREATE INDEX IF NOT EXISTS tus_uploads_of_session ON tus_uploads (session);
 CREATE UNIQUE INDEX IF NOT EXISTS tus_upload_keys ON tus_uploads (owner, upload_key);
@@ -144,8 +145,9 @@ _ADDED = (
     ("files", "sha256", "BLOB"),
     ("files", "packed", "INTEGER"),
     ("tus_uploads", "data", "TEXT"),
+    ("tus_uploads", "file_id", "TEXT"),
 )
-"""Table, name and type of the columns added in versions 2 and 3."""
+"""Table, name and type of the columns added after version 1, in the order of `_SCHEMA`."""
 
 
 def _upgrade(connection: sqlite3.Connection, version: int, root: Path) -> None:
@@ -157,6 +159,8 @@ def _upgrade(connection: sqlite3.Connection, version: int, root: Path) -> None:
         connection.execute("ALTER TABLE tus_uploads RENAME COLUMN unchecked_from TO counted")
     if version == 0:
         _make_paths_relative(connection, root)
+    connection.execute("UPDATE tus_uploads SET file_id = id WHERE file_id IS NULL")
+    connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS tus_uploads_of_file ON tus_uploads (file_id)")
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
 

@@ -21,11 +21,11 @@ from uploader_server.tus.uploads import Uploads
 async def parts_of(uploads: Uploads, concat: Concat) -> list[Upload]:
     """Return the parts of a final upload in order. Raises ApiError if one can't be joined."""
     found = [await uploads.find(part) for part in concat.parts]
-    for part in found:
+    for number, part in enumerate(found, 1):
         if not part.is_part:
-            raise ApiError(400, "NOT_A_PART", "Only partial uploads can be concatenated", details=part.id)
+            raise ApiError(400, "NOT_A_PART", "Only partial uploads can be concatenated", details=f"part {number}")
         if part.status != FINISHED:
-            raise ApiError(400, "PART_UNFINISHED", "Every part must be finished first", details=part.id)
+            raise ApiError(400, "PART_UNFINISHED", "Every part must be finished first", details=f"part {number}")
     return found
 
 
@@ -66,14 +66,15 @@ async def _concatenate(uploads: Uploads, upload: Upload) -> None:
 
 async def _measure(uploads: Uploads, parts: Sequence[Upload]) -> None:
     """Raise ApiError 400 if the data of a part is shorter than confirmed; the part is reopened."""
-    for part in parts:
+    for number, part in enumerate(parts, 1):
         size = uploads.store.size(part)
         if size < part.offset:
             part.status, part.offset = OPEN, size
             part.counted = None if part.counted is None else size
             uploads.keep(part)
             await uploads.store.save(part)
-            raise ApiError(400, "PART_UNFINISHED", "The end of a part is missing on the server's disk", details=part.id)
+            message = "The end of a part is missing on the server's disk"
+            raise ApiError(400, "PART_UNFINISHED", message, details=f"part {number}")
 
 
 async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload] = ()) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -32,6 +33,7 @@ CHECKSUMS: dict[str, Callable[[], Any]] = {
 LONGEST_METADATA = 8 << 10  # maximum characters of Upload-Metadata: a 4 KiB path in base64 and other fields
 MOST_PARTS = 1000  # maximum parts of a final upload
 _LONGEST_NUMBER = 18
+_UPLOAD_ID = re.compile("[0-9a-f]{32}")
 _PLACE = ("finalKey", "finalLength", "partOffset")  # metadata keys of a part that is written in place
 
 
@@ -185,5 +187,5 @@ def _upload_id(url: str) -> str:
 
 
 def is_upload_id(text: str) -> bool:
-    """Return whether the text is a lower-case UUID."""
-    return is_uuid(text) and text == text.lower()
+    """Return whether the text is 32 lower-case hex digits, or a UUID, as before version 4 of the database."""
+    return _UPLOAD_ID.fullmatch(text) is not None or (is_uuid(text) and text == text.lower())

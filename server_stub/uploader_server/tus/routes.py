@@ -212,7 +212,7 @@ class Tus:
             return {}
         return {
             "content-location": "/uploads/" + quote(upload.path),
-            "upload-file-id": upload.id,
+            "upload-file-id": upload.file_id,
             **repr_digest(upload.sha256),
         }
 

@@ -22,7 +22,7 @@ from uploader_server.tus.upload import FINISHED, OPEN, Upload
 
 _COLUMNS = (
     *("id", "owner", "upload_key", "session", "category", "metadata", "concat_header", "length", "status", "touched"),
-    *("counted", "path", "sha256", "data"),
+    *("counted", "path", "sha256", "data", "file_id"),
 )
 """Fields of Upload in the order of the columns."""
 _SAVE = f"INSERT OR REPLACE INTO tus_uploads VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"  # noqa: S608 - our own
@@ -62,6 +62,10 @@ class TusStore:
     async def find_key(self, owner: str, key: str) -> Upload | None:
         """Return the upload that this owner created with this key, or None."""
         return next(map(_loaded, await self._rows("*", "owner = ? AND upload_key = ?", owner, key)), None)
+
+    async def find_file(self, file_id: str) -> str | None:
+        """Return the id of the upload of a file, or None."""
+        return next((row["id"] for row in await self._rows("id", "file_id = ?", file_id)), None)
 
     async def with_data(self, session_id: str) -> list[str]:
         """Return the ids of a session's uploads with a data file."""

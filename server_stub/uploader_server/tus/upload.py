@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 import uuid
 from collections.abc import Sequence
@@ -27,7 +28,9 @@ class Upload:
     metadata: str | None  # Upload-Metadata as it was sent
     concat_header: str | None
     length: int | None  # None while deferred (creation-defer-length)
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    id: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+    """The last segment of its URL: the right to write (docs/protocol.md, section 10). Only `Location` has it."""
+    file_id: str = field(default_factory=lambda: str(uuid.uuid4()))  # the public id; equal to `id` before version 4
     status: str = OPEN
     touched: float = field(default_factory=time.time)
     counted: int | None = None  # offset saved in the database row; None: the length of the data file
@@ -42,12 +45,12 @@ class Upload:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
-        self.data = self.data or self.id
+        self.data = self.data or self.file_id
         self.fields = parse_metadata(self.metadata or "")
         self.concat = parse_concat(self.concat_header)
         self.is_part = self.concat.kind == "partial"
-        name = self.fields.get("filename") or self.fields.get("name") or self.id
-        self.file = FileState(name, self.fields.get("relativePath") or None, self.length, self.id)
+        name = self.fields.get("filename") or self.fields.get("name") or self.file_id
+        self.file = FileState(name, self.fields.get("relativePath") or None, self.length, self.file_id)
         self.file.may_rename = self.fields.get("ifExists") != "fail"
 
     @property
@@ -124,7 +127,7 @@ class SharedFiles:
         for other, place in shared.parts.items():
             taken, until = _range(other, place)
             if other is not part and start < until and taken < end:
-                raise _conflict(f"bytes {taken} to {until} belong to {other.id}")
+                raise _conflict(f"bytes {taken} to {until} belong to another part")
 
     def enter(self, part: Upload) -> None:
         """Register the range of a part."""
@@ -136,7 +139,7 @@ class SharedFiles:
     def leave(self, upload: Upload) -> bool:
         """Free the range of an upload, if any; return whether its data file can be removed."""
         if upload.place is None:
-            return upload.data == upload.id
+            return upload.data == upload.file_id
         shared = self.of(upload)
         if shared is None or upload not in shared.parts:
             return False
@@ -157,9 +160,9 @@ class SharedFiles:
         if shared is None or any(part not in shared.parts for part in parts):
             raise _not_in_order("not all have the uploadKey of the final upload as their finalKey, and its owner")
         end = 0
-        for part in parts:
+        for number, part in enumerate(parts, 1):
             if part.start != end:
-                raise _not_in_order(f"{part.id} does not begin at byte {end}")
+                raise _not_in_order(f"part {number} does not begin at byte {end}")
             end += part.length or 0
         if end != shared.length:
             raise _not_in_order(f"they have {end} of {shared.length} bytes")

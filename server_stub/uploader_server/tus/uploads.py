@@ -181,19 +181,19 @@ class Uploads:
             if upload.path is not None:
                 if upload.session:
                     check_token(authorization, self.sessions.config.jwt_secret, self.sessions.config.auth_token)
-                await self.sessions.store.delete(upload.id)
+                await self.sessions.store.delete(upload.file_id)
             session = self.session_of(upload) if upload.status == OPEN else None
             await self.retire(upload, "terminated")
             if session is not None:
                 await self.sessions.notify(session, f"{upload.file.original_name} was terminated")
 
-    async def delete(self, upload_id: str) -> bool:
+    async def delete(self, file_id: str) -> bool:
         """Delete the file of a finished upload and end the upload; return False if there is none."""
         with contextlib.suppress(ApiError):
-            upload = await self.find(upload_id)
+            upload = await self.find(await self.store.find_file(file_id) or "")
             if upload.path is not None:
                 async with self.turn(upload):
-                    deleted = await self.sessions.store.delete(upload.id)
+                    deleted = await self.sessions.store.delete(upload.file_id)
                     await self.retire(upload, "deleted")
                     return deleted
         return False
@@ -267,7 +267,7 @@ class Uploads:
         if upload.has_data:
             await self.find(upload_id)
         elif not upload.lock.locked():
-            logger.info("deleted the record of upload %s", upload_id)
+            logger.info("deleted the record of the upload of file %s", upload.file_id)
             await self.sessions.store.save(lambda db: db.execute("DELETE FROM tus_uploads WHERE id = ?", (upload_id,)))
             self.known.pop(upload_id, None)
 

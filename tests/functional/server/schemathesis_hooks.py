@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import requests
@@ -17,7 +18,7 @@ SERVER = os.environ["FUZZED_SERVER"]
 FILE = {"category": "personal", "path": "fuzzed.txt"}
 STORED = "/uploads/personal/fuzzed.txt"
 """A file that there is."""
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}")
 
 
 @schemathesis.serializer("application/offset+octet-stream")
@@ -42,13 +43,15 @@ def map_path_parameters(context: schemathesis.HookContext, values: dict[str, Any
         return FILE
     if not values or not is_id(values.get("id")):
         return values
-    if "/files/" in path or "/file/" in path:
-        return {"id": an_upload(finished=method in {"GET", "DELETE"})}
+    if "/files/" in path:
+        return {"id": an_upload(finished=method in {"GET", "DELETE"})["location"].rpartition("/")[2]}
+    if "/file/" in path:
+        return {"id": an_upload(finished=True)["upload-file-id"]}
     return {"id": a_session()} if path.startswith("/api/upload/") else values
 
 
 def is_id(value: object) -> bool:
-    return isinstance(value, str) and _UUID.fullmatch(value) is not None
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
 def a_session() -> str:
@@ -58,12 +61,11 @@ def a_session() -> str:
     return str(answer.json()["sessionId"])
 
 
-def an_upload(*, finished: bool) -> str:
-    """The id of a new tus upload: of an empty file, or of one whose length is not known yet."""
+def an_upload(*, finished: bool) -> Mapping[str, str]:
+    """The headers of the answer for a new tus upload: of an empty file, or of one whose length is not known yet."""
     length = {"Upload-Length": "0"} if finished else {"Upload-Defer-Length": "1"}
     headers = {**authorized(), "Tus-Resumable": "1.0.0", **length}
-    answer = requests.post(SERVER + "/api/upload/files/", headers=headers, timeout=DEADLINE)
-    return answer.headers["location"].rpartition("/")[2]
+    return requests.post(SERVER + "/api/upload/files/", headers=headers, timeout=DEADLINE).headers
 
 
 def authorized() -> dict[str, str]:

@@ -20,8 +20,10 @@ from functional.tus_server.tus_client import (
     concatenate,
     content,
     created,
+    data_of,
     digest_of,
     error,
+    file_id,
     head,
     offset_of,
     part,
@@ -138,12 +140,14 @@ def test_interrupted_join_of_parts_is_finished_after_a_restart(tmp_path: Path, m
         assert not joining.is_alive()
         assert [answer.status_code for answer in answers if answer.ok] == [], "no success before the end of the join"
         kept = {path.name for path in (tmp_path / ".uploader" / "tus").iterdir()}
-        assert kept == {url.rpartition("/")[2] for url in parts}
+        assert kept == {file_id(tmp_path, url) for url in parts}
     slow.clear()
     with running_server(root=tmp_path, durability="none") as server:
         eventually(lambda: (tmp_path / "tus").is_dir() and any((tmp_path / "tus").iterdir()), "the file")
         (joined,) = (tmp_path / "tus").iterdir()
-        assert offset_of(f"{server.url}/api/upload/files/{joined.name}") == len(data) + 3
+        with contextlib.closing(sqlite3.connect(tmp_path / ".uploader" / "server.sqlite3")) as database:
+            (final,) = database.execute("SELECT id FROM tus_uploads WHERE file_id = ?", (joined.name,)).fetchone()
+        assert offset_of(f"{server.url}/api/upload/files/{final}") == len(data) + 3
         assert joined.read_bytes() == data + b"end"
 
 
@@ -172,11 +176,11 @@ def test_a_root_on_two_file_systems_is_refused(tmp_path: Path) -> None:
 def test_sweep_continues_after_an_error(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     with running_server(upload_ttl=3.0) as server:
         first, second = created(server.url, 3, b"a"), created(server.url, 3, b"a")
-        broken, there = (server.root / ".uploader" / "tus" / url.rpartition("/")[2] for url in (first, second))
+        broken, there = (data_of(server.root, url) for url in (first, second))
         broken.unlink()
         broken.mkdir()  # it can't be removed as a file
         eventually(lambda: not there.exists() and "Removing an upload failed" in caplog.text)
-        later = server.root / ".uploader" / "tus" / created(server.url, 3, b"a").rpartition("/")[2]
+        later = data_of(server.root, created(server.url, 3, b"a"))
         eventually(lambda: not later.exists(), "the next sweep")
 
 

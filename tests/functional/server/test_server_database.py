@@ -6,6 +6,8 @@ import asyncio
 import os
 import sqlite3
 import threading
+import time
+import uuid
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +17,14 @@ import requests
 from functional.server.batches import DEADLINE, file, new_session, progress, upload
 from functional.server.packing import send_pack
 from functional.tus_server.tus_client import (
+    ENDPOINT,
+    append,
     concatenate,
     content,
     create,
     created,
     digest_of,
+    file_id,
     head,
     metadata,
     offset_of,
@@ -28,6 +33,7 @@ from functional.tus_server.tus_client import (
 from serving import running_server, server_process
 
 from uploader_server.config import StartupError
+from uploader_server.http.auth import issue_token
 from uploader_server.storage.database import VERSION, Database
 from uploader_server.storage.store import Store
 
@@ -260,11 +266,15 @@ def test_a_database_without_parts_in_place_is_upgraded(tmp_path: Path) -> None:
     place = {"finalKey": "k", "finalLength": "4", "partOffset": "2"}
     with running_server(root=tmp_path) as server:
         old = server.url
-        checked, early, late = created(old, 6, b"abcd"), part(old, b"ab"), part(old, b"cd")
+        urls = created(old, 6, b"abcd"), part(old, b"ab"), part(old, b"cd")
+        checked, early, late = (old + ENDPOINT + file_id(tmp_path, url) for url in urls)
     edit(
         tmp_path,
+        "UPDATE tus_uploads SET id = file_id",
         f"UPDATE tus_uploads SET metadata = '{metadata(**place)}' WHERE concat = 'partial'",
         f"UPDATE tus_uploads SET counted = 2 WHERE id = '{checked.rpartition('/')[2]}'",
+        "DROP INDEX tus_uploads_of_file",
+        "ALTER TABLE tus_uploads DROP COLUMN file_id",
         "ALTER TABLE tus_uploads DROP COLUMN data",
         "ALTER TABLE tus_uploads RENAME COLUMN counted TO unchecked_from",
         "PRAGMA user_version = 2",
@@ -274,6 +284,82 @@ def test_a_database_without_parts_in_place_is_upgraded(tmp_path: Path) -> None:
         assert offset_of(checked) == 2
         final = concatenate(server.url, early, late, uploadKey="k")
         assert content(server.url + final.headers["location"]) == b"abcd"
+
+
+VERSION_3 = """
+CREATE TABLE sessions (
+  id TEXT PRIMARY KEY, category TEXT NOT NULL, expected INTEGER NOT NULL, status TEXT NOT NULL,
+  progress INTEGER NOT NULL, created TEXT NOT NULL, touched REAL NOT NULL, given_up INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE files (
+  id TEXT PRIMARY KEY, session TEXT NOT NULL, position INTEGER NOT NULL, original_name TEXT NOT NULL,
+  relative_path TEXT, size INTEGER NOT NULL, status TEXT NOT NULL, progress INTEGER NOT NULL, speed REAL NOT NULL,
+  path TEXT, error TEXT, error_code TEXT, sha256 BLOB, packed INTEGER
+);
+CREATE TABLE digests (
+  path TEXT PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, sha256 BLOB NOT NULL
+);
+CREATE TABLE tus_uploads (
+  id TEXT PRIMARY KEY, owner TEXT NOT NULL, upload_key TEXT, session TEXT NOT NULL, category TEXT NOT NULL,
+  metadata TEXT, concat TEXT, length INTEGER, status TEXT NOT NULL, touched REAL NOT NULL, counted INTEGER,
+  path TEXT, sha256 BLOB NOT NULL, data TEXT
+);
+CREATE UNIQUE INDEX tus_upload_keys ON tus_uploads (owner, upload_key);
+CREATE TABLE packs (
+  owner TEXT NOT NULL, key TEXT NOT NULL, manifest BLOB NOT NULL, session TEXT NOT NULL,
+  first TEXT NOT NULL, last TEXT NOT NULL, touched REAL NOT NULL, PRIMARY KEY (owner, key)
+);
+PRAGMA user_version = 3;
+"""
+"""The tables as the server of version 3 made them."""
+
+
+def test_uploads_and_session_of_version_3_continue(tmp_path: Path) -> None:
+    session, half, stored = (str(uuid.uuid4()) for _ in range(3))
+    (tmp_path / ".uploader" / "tus").mkdir(parents=True)
+    (tmp_path / "personal").mkdir()
+    (tmp_path / ".uploader" / "tus" / half).write_bytes(b"abc")
+    (tmp_path / "personal" / "stored.txt").write_bytes(b"stored")
+    now = time.time()
+    fields = metadata(filename="half.txt", sessionId=session, uploadKey="k")
+    with closing(sqlite3.connect(database_of(tmp_path))) as database, database:
+        database.executescript(VERSION_3)
+        row = (session, "personal", 2, "uploading", 50, "2026-11-01T00:00:00.000Z", now, 0)
+        database.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        values = f"VALUES ({', '.join('?' * 14)})"
+        file = (stored, session, 0, "stored.txt", None, 6, "completed", 100, 0.0, "personal/stored.txt")
+        database.execute(f"INSERT INTO files {values}", (*file, None, None, None, None))
+        uploads = (
+            (half, "", "k", session, "personal", fields, None, 6, "open", now, 3, None, b"", half),
+            (
+                stored,
+                "",
+                None,
+                session,
+                "personal",
+                None,
+                None,
+                6,
+                "finished",
+                now,
+                6,
+                "personal/stored.txt",
+                b"",
+                stored,
+            ),
+        )
+        database.executemany(f"INSERT INTO tus_uploads {values}", uploads)
+    with running_server(root=tmp_path) as server:
+        again = create(server.url, 6, filename="half.txt", sessionId=session, uploadKey="k")
+        assert (again.status_code, again.headers["location"]) == (200, ENDPOINT + half)
+        assert append(server.url + ENDPOINT + half, 3, b"def").status_code == 204
+        assert progress(server.url, session).json()["overallStatus"] == "completed"
+        assert content(server.url + ENDPOINT + half) == b"abcdef"
+        assert head(server.url + ENDPOINT + stored).headers["upload-file-id"] == stored
+        token = {"Authorization": f"Bearer {issue_token(server.config.jwt_secret)}"}
+        gone = requests.delete(f"{server.url}/api/upload/file/{stored}", headers=token, timeout=DEADLINE)
+        assert gone.status_code == 200
+        assert not (tmp_path / "personal" / "stored.txt").exists()
 
 
 def test_root_with_a_name_that_is_not_utf8(tmp_path: Path) -> None:

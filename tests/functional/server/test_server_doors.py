@@ -17,7 +17,7 @@ from urllib.parse import quote
 import pytest
 import requests
 from batches import DEADLINE, Listener, connected, eventually, file, new_session, progress, upload
-from functional.tus_server.tus_client import TUS, create, created, head
+from functional.tus_server.tus_client import TUS, create, created, file_id, head
 from packing import send_pack
 from serving import running_server, server_process
 from websockets.exceptions import ConnectionClosed
@@ -154,10 +154,10 @@ def test_shared_file_is_deleted_with_its_last_upload(server: EmbeddedServer) -> 
     by_tus = created(server.url, 4, b"data", filename="same.mp4", sessionId=session)
     (by_batch,) = upload(server.url, file("same.mp4", b"data"), session=session)
     stored = server.root / "personal/same.mp4"
-    assert delete(server, by_tus.rpartition("/")[2]) == 200
+    assert delete(server, file_id(server.root, by_tus)) == 200
     assert stored.read_bytes() == b"data"
     assert head(by_tus).status_code == 410
-    assert delete(server, by_tus.rpartition("/")[2]) == 404
+    assert delete(server, file_id(server.root, by_tus)) == 404
     assert stored.read_bytes() == b"data"
     assert delete(server, by_batch["id"]) == 200
     assert not stored.exists()

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from functional.server.batches import eventually
 from serving import running_server
-from tus_client import append, checksum, content, create, created, error, head, offset_of, patching
+from tus_client import append, checksum, content, create, created, data_of, error, head, offset_of, patching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from uploader_server.serving import EmbeddedServer
 
@@ -21,10 +20,6 @@ if TYPE_CHECKING:
 def server() -> Iterator[EmbeddedServer]:
     with running_server() as server:
         yield server
-
-
-def data_of(server: EmbeddedServer, upload: str) -> Path:
-    return server.root / ".uploader" / "tus" / upload.rpartition("/")[2]
 
 
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256", "md5"])
@@ -44,7 +39,7 @@ def test_checksum_mismatch_keeps_offset_and_data(server: EmbeddedServer, size: i
     flipped = bytes([data[1000] ^ 1]) + data[1001:]
     assert error(append(upload, 1000, flipped, checksum(data[1000:]))) == (460, "CHECKSUM_MISMATCH")
     assert offset_of(upload) == 1000
-    assert data_of(server, upload).read_bytes() == data[:1000]
+    assert data_of(server.root, upload).read_bytes() == data[:1000]
     assert append(upload, 1000, data[1000:], checksum(data[1000:])).status_code == 204
     assert content(upload) == data
 
@@ -54,19 +49,19 @@ def test_a_cut_body_with_a_checksum_is_not_kept(server: EmbeddedServer) -> None:
     data = os.urandom(2_999_998)
     with patching(upload, 2, len(data), checksum(data)) as request:
         request.send(data[:2_500_000])
-        eventually(lambda: data_of(server, upload).stat().st_size > 1 << 20, "a block")
+        eventually(lambda: data_of(server.root, upload).stat().st_size > 1 << 20, "a block")
     assert offset_of(upload) == 2
-    assert data_of(server, upload).read_bytes() == b"ab"
+    assert data_of(server.root, upload).read_bytes() == b"ab"
 
 
 def test_head_during_a_checked_chunk_returns_the_old_offset(server: EmbeddedServer) -> None:
     upload = created(server.url, 3_000_000, b"ab")
     with patching(upload, 2, 2_999_998, checksum(b"")) as request:
         request.send(os.urandom(2_500_000))
-        eventually(lambda: data_of(server, upload).stat().st_size > 1 << 20, "a block")
+        eventually(lambda: data_of(server.root, upload).stat().st_size > 1 << 20, "a block")
         assert offset_of(upload) == 2
         assert request.status() == 423
-    assert data_of(server, upload).read_bytes() == b"ab"
+    assert data_of(server.root, upload).read_bytes() == b"ab"
 
 
 def test_a_creation_can_carry_a_checksum(server: EmbeddedServer) -> None:

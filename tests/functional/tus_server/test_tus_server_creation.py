@@ -21,7 +21,9 @@ from tus_client import (
     content,
     create,
     created,
+    data_of,
     error,
+    file_id,
     head,
     metadata,
     offset_of,
@@ -344,7 +346,7 @@ def test_key_of_a_deleted_upload_can_be_reused(server: EmbeddedServer) -> None:
 
 def test_terminated_upload_leaves_no_file(server: EmbeddedServer) -> None:
     upload = created(server.url, 5, b"ab")
-    data = server.root / ".uploader" / "tus" / upload.rpartition("/")[2]
+    data = data_of(server.root, upload)
     assert data.read_bytes() == b"ab"
     assert terminate(upload).status_code == 204
     assert not data.exists()
@@ -388,7 +390,7 @@ def test_delete_of_a_session_file_needs_a_token(server: EmbeddedServer) -> None:
 def test_upload_is_gone_after_its_file_is_deleted_by_id(server: EmbeddedServer) -> None:
     upload = created(server.url, 3, b"abc", filename="by-id.txt", uploadKey="by id")
     token = {"Authorization": f"Bearer {issue_token(server.config.jwt_secret)}"}
-    file = f"{server.url}/api/upload/file/{upload.rpartition('/')[2]}"
+    file = f"{server.url}/api/upload/file/{file_id(server.root, upload)}"
     assert requests.delete(file, headers=token, timeout=DEADLINE).status_code == 200
     assert head(upload).status_code == 410
     assert create(server.url, 3, uploadKey="by id").status_code == 201

@@ -22,7 +22,9 @@ from tus_client import (
     concatenate,
     content,
     create,
+    data_of,
     error,
+    file_id,
     head,
     metadata,
     offset_of,
@@ -282,7 +284,7 @@ def test_part_that_lost_bytes_on_disk_is_incomplete_again(tmp_path: Path) -> Non
         old = server.url
         urls = [claimed(old, "lost", 6, 0, 3, b"abc"), claimed(old, "lost", 6, 3, 3, b"def")]
         alone = part(old, b"alone")
-    (shared,) = [path for path in data_files(tmp_path) if path.name != alone.rpartition("/")[2]]
+    (shared,) = [path for path in data_files(tmp_path) if path.name != file_id(tmp_path, alone)]
     os.truncate(shared, 4)
     with running_server(root=tmp_path) as server:
         first, second, alone = (url.replace(old, server.url) for url in (*urls, alone))
@@ -294,7 +296,7 @@ def test_part_that_lost_bytes_on_disk_is_incomplete_again(tmp_path: Path) -> Non
         final = concatenate(server.url, first, second, uploadKey="lost")
         assert content(server.url + final.headers["location"]) == b"abcdef"
 
-        os.truncate(server.root / ".uploader" / "tus" / alone.rpartition("/")[2], 2)
+        os.truncate(data_of(server.root, alone), 2)
         assert error(concatenate(server.url, alone)) == (400, "PART_UNFINISHED")
         assert append(alone, 2, b"one").status_code == 204
         final = concatenate(server.url, alone)

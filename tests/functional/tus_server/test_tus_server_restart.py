@@ -22,6 +22,7 @@ from tus_client import (
     content,
     create,
     created,
+    data_of,
     error,
     head,
     offset_of,
@@ -36,10 +37,6 @@ if TYPE_CHECKING:
 def moved(upload: str, before: str, now: str) -> str:
     """The URL of an upload at the server that came after."""
     return upload.replace(before, now)
-
-
-def data_of(root: Path, upload: str) -> Path:
-    return root / ".uploader" / "tus" / upload.rpartition("/")[2]
 
 
 @pytest.mark.parametrize(("durability", "least"), [("none", 2_000_000), ("fsync", 1_500_000)])

@@ -28,6 +28,7 @@ from tus_client import (
     create,
     created,
     error,
+    file_id,
     head,
     offset_of,
     part,
@@ -57,8 +58,8 @@ def test_an_upload_ends_its_session_like_a_batch(server: EmbeddedServer) -> None
     first = created(server.url, len(data), sessionId=session, filename="one.mp4", relativePath="v/one.mp4")
     assert append(first, 0, data[:50_000]).status_code == 204
     known = progress(server.url, session).json()
-    file_id = first.rpartition("/")[2]
-    told = {"id": file_id, "originalName": "one.mp4", "relativePath": "v/one.mp4"}
+    first_id = file_id(server.root, first)
+    told = {"id": first_id, "originalName": "one.mp4", "relativePath": "v/one.mp4"}
     assert known["files"] == [{**told, "progress": 50, "status": "uploading"}]
     assert (known["overallStatus"], known["totalProgress"], known["totalFiles"]) == ("uploading", 25, 2)
     answer = append(first, 50_000, data[50_000:])
@@ -66,7 +67,7 @@ def test_an_upload_ends_its_session_like_a_batch(server: EmbeddedServer) -> None
     assert requests.get(server.url + "/uploads/personal/v/one.mp4", timeout=DEADLINE).content == data
     (second,) = upload(server.url, file("two.mp4", b"2"), session=session)
     known = progress(server.url, session).json()
-    assert [f["id"] for f in known["files"]] == [file_id, second["id"]]
+    assert [f["id"] for f in known["files"]] == [first_id, second["id"]]
     assert (known["overallStatus"], known["completedFiles"], known["totalProgress"]) == ("completed", 2, 100)
 
 
@@ -84,7 +85,7 @@ def test_events_show_the_bytes_and_the_ends(server: EmbeddedServer) -> None:
             assert request.status() == 204
         events = watcher.wait_for_end()
     mine = [event for event in events if event.get("currentFile")]
-    assert {event["currentFile"]["id"] for event in mine} == {up.rpartition("/")[2]}
+    assert {event["currentFile"]["id"] for event in mine} == {file_id(server.root, up)}
     assert {event["currentFile"]["originalName"] for event in mine} == {"seen.mp4"}
     percents = [event["currentFile"]["progress"] for event in mine]
     assert percents == sorted(percents)
@@ -118,7 +119,7 @@ def test_late_join_gets_a_snapshot(server: EmbeddedServer) -> None:
     with listening(server.url, session) as listener:
         snapshot = listener.event()
         assert (snapshot["overallStatus"], snapshot["currentFile"]["progress"]) == ("uploading", 50)
-        assert snapshot["currentFile"]["id"] == up.rpartition("/")[2]
+        assert snapshot["currentFile"]["id"] == file_id(server.root, up)
 
 
 @pytest.mark.parametrize("session", [UNKNOWN, "nonsense", "", UNKNOWN.replace("-", "")])

@@ -14,7 +14,7 @@ import requests
 from functional.server.batches import eventually, new_session, progress
 from patience import PATIENCE
 from serving import running_server
-from tus_client import append, checksum, content, create, created, error, head, offset_of, patching
+from tus_client import append, checksum, content, create, created, data_of, error, head, offset_of, patching
 
 from uploader_server.faults import Answer
 
@@ -222,7 +222,7 @@ def test_a_body_can_be_stalled_on_demand(server: EmbeddedServer) -> None:
 def test_full_disk_is_507_and_keeps_the_offset(server: EmbeddedServer) -> None:
     upload = created(server.url, 3_000_000)
     state_of(server, upload)  # the data file becomes one that can't be written
-    path = server.root / ".uploader" / "tus" / upload.rpartition("/")[2]
+    path = data_of(server.root, upload)
     path.unlink()
     path.symlink_to("/dev/full")
     answer = append(upload, 0, bytes(2_500_000))

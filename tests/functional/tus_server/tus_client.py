@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import socket
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -13,6 +15,7 @@ from patience import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 DEADLINE = PATIENCE
 ENDPOINT = "/api/upload/files/"
@@ -46,6 +49,18 @@ def created(url: str, length: int | None, data: bytes | None = None, **fields: s
     answer = create(url, length, data, **fields)
     assert answer.status_code == 201, answer.text
     return url + answer.headers["location"]
+
+
+def file_id(root: Path, upload: str) -> str:
+    """The public id of the file of an upload, from the database."""
+    with closing(sqlite3.connect(root / ".uploader" / "server.sqlite3", timeout=DEADLINE)) as database:
+        query = "SELECT file_id FROM tus_uploads WHERE id = ?"
+        return str(database.execute(query, (upload.rpartition("/")[2],)).fetchone()[0])
+
+
+def data_of(root: Path, upload: str) -> Path:
+    """The data file of an upload that doesn't share one."""
+    return root / ".uploader" / "tus" / file_id(root, upload)
 
 
 def append(upload: str, offset: int, data: bytes, headers: Mapping[str, str] | None = None) -> requests.Response:
