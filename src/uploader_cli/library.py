@@ -33,6 +33,7 @@ from uploader_cli.settings import (
     Option,
     Settings,
     resolve,
+    resumed,
     shard,
     user_config_file,
     working_directory,
@@ -49,6 +50,8 @@ class Readable(Protocol):
         """Return up to `size` bytes; none at the end."""
 
 
+WAYS = ("proxy", "ca_bundle", "client_cert")
+"""Stored options that say how a server is reached: those of the caller replace those of a run."""
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Readable
 
 
@@ -95,10 +98,7 @@ class Uploader:
         Failed files raise nothing: see `Result.ok` and `Result.receipts`. Set `cancel` from another thread to end the
         run in order; it can be resumed. Raises `UsageError` for a missing path or an empty selection.
         """
-        settings, given = self.settings, None
-        if settings.dry_run:
-            given_as = settings.given_as("dry_run")
-            raise UsageError(f"{given_as}: the library has no dry run", hint="use the command uploader upload")
+        settings, given = self._sending(), None
         if hasattr(paths, "read") and not isinstance(paths, os.PathLike):
             settings, given = file_of(settings, cast("BinaryIO", paths), "a file object")
             names = [given.path]
@@ -117,16 +117,17 @@ class Uploader:
     def resume(self, run: str | None = None, *, cancel: threading.Event | None = None) -> Result:
         """Resume the interrupted run with this id, by default the newest; return a receipt for each file.
 
-        The run keeps its own options, as with `uploader resume`; token and headers are those of `settings`.
-        Raises `UsageError` where there is no such run.
+        The run keeps the options that define it, as with `uploader resume`; all others are those of `settings`, as are
+        `proxy`, `ca_bundle` and `client_cert` where it has them. Token and secret headers go only to the server of
+        `settings`. Raises `UsageError` where there is no such run.
         """
         with (
             self._interruptible(cancel) as interrupts,
-            Journal(self.settings.state_path, check=interrupts.check) as journal,
+            Journal(self._sending().state_path, check=interrupts.check) as journal,
         ):
-            run_id, stored, directory, typed = stored_run(journal, run, {})
-            kept = {name: getattr(self.settings, name) for name in ("token", "token_file", "token_command", "header")}
-            settings = replace(stored, state_dir=self.settings.state_dir, **kept)
+            ways = {name: _text(value) for name in WAYS if (value := getattr(self.settings, name))}
+            run_id, stored, directory, typed = stored_run(journal, run, ways, env={})
+            settings = resumed(self.settings, stored)
             names = [path if is_url(path) else os.path.join(directory, path) for path in typed]
             with readable_list(settings, names) as ready:
                 return self._run(ready, names, journal, interrupts, lambda: journal.resume(run_id))
@@ -166,6 +167,13 @@ class Uploader:
         finally:
             with self._lock:
                 self._running.discard(event)
+
+    def _sending(self) -> Settings:
+        """Return the settings. Raises `UsageError` for a dry run."""
+        if self.settings.dry_run:
+            given_as = self.settings.given_as("dry_run")
+            raise UsageError(f"{given_as}: the library has no dry run", hint="use the command uploader upload")
+        return self.settings
 
     def _run(
         self,
@@ -270,6 +278,9 @@ def _settings(settings: Settings | None, options: dict[str, object]) -> Settings
     settings = _parsed(settings)
     new = resolve({"server": "localhost", **given}, env={}, cwd=working_directory(), user_config=None)
     changes: dict[str, Any] = {name: getattr(new, name) for name in given}
+    changes["sources"] = {**settings.sources, **{name: new.sources[name] for name in given}}
+    if {"server", "tus_endpoint", "upload_url"} & given.keys():
+        changes["distrust"] = ""
     if "server" in changes and "tus_endpoint" not in changes and settings.tus_endpoint:
         changes |= {"tus_endpoint": None, "protocol": "auto"}  # an endpoint had made it tus
     return replace(settings, **changes)

@@ -157,7 +157,7 @@ def _is_local(settings: Settings) -> bool:
 def _environment(settings: Settings) -> dict[str, str]:
     """Return the variables with the secrets of `settings`, for processes of this machine."""
     own = {"UPLOADER_TOKEN": settings.token or "", "UPLOADER_PROXY": settings.proxy or ""}
-    own["UPLOADER_HEADER"] = "\n".join(f"{header.name}: {header.value}" for header in settings.header)
+    own["UPLOADER_HEADER"] = "\n".join(f"{name}: {value}" for name, value in settings.headers.items())
     return {**os.environ, **{name: value for name, value in own.items() if value}}
 
 

@@ -61,11 +61,11 @@ def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
 
 
 def stored_run(
-    journal: Journal, run_id: str | None, flags: Mapping[str, object]
+    journal: Journal, run_id: str | None, flags: Mapping[str, object], env: Mapping[str, str] = os.environ
 ) -> tuple[str, Settings, str, list[str]]:
     """Return the ID of a run, by default the newest that was interrupted, its settings, working directory and paths.
 
-    `flags` override its settings. Raises `UsageError` if there is no such run.
+    `flags` override its settings; `env` has those that are not stored. Raises `UsageError` if there is no such run.
     """
     info = journal.run(run_id) if run_id is not None else journal.newest_unfinished()
     if info is None:
@@ -76,7 +76,7 @@ def stored_run(
             f"run {info.id} can't be resumed: its journal entry is incomplete",
             hint=f"delete it with: uploader resume --forget {info.id}",
         )
-    settings = resolve(flags, env=os.environ, cwd=working_directory(), user_config=user_config_file(), stored=stored)
+    settings = resolve(flags, env=env, cwd=working_directory(), user_config=user_config_file(), stored=stored)
     return info.id, replace(settings, from_file=Path(listed) if isinstance(listed, str) else None), cwd, paths
 
 

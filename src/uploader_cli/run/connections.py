@@ -106,6 +106,6 @@ def caution(settings: Settings, emit: Callable[[Event], None]) -> None:
         text = f"the token and the headers are not sent to {host}: if they are for it, add --tus-endpoint {host}"
         emit(RunWarning(WarningCode.TOKEN_WITHHELD, text))
     if settings.token_withheld:
-        text = "the token is not sent: only the config of a directory names the server"
+        text = f"the token is not sent: {settings.distrust}"
         text += f"; set {OPTIONS[settings.target_option].variable} or the server in your user config"
         emit(RunWarning(WarningCode.TOKEN_WITHHELD, text))

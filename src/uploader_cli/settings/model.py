@@ -111,8 +111,8 @@ class Settings:
 
     `server` may be empty for a dry run or with a `tus_endpoint`, which replaces it (and sets the protocol to tus), as
     does an `upload_url`.
-    `sources` has the source of each option, `notes` are messages about ignored values. The token and secret headers are
-    withheld (`token_withheld`) from a server that only the config of a working directory names.
+    `sources` has the source of each option, `notes` are messages about ignored values. `distrust` says why the server
+    gets neither the token nor secret headers: the user has not named it. It is empty for a server that gets them.
     """
 
     profile: str | None = option(values.text, default=None, in_config=False, stored=True)
@@ -192,7 +192,7 @@ class Settings:
 
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
-    token_withheld: bool = False
+    distrust: str = ""
     _command: TokenCommand | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -215,6 +215,11 @@ class Settings:
         if self.upload_url and not (self.tus_endpoint or self.server):
             return "" if self.has_token else self.target_url
         return self.tus_endpoint or self.server
+
+    @property
+    def token_withheld(self) -> bool:
+        """True where there is a token or a secret header, and the server does not get it."""
+        return bool(self.distrust) and (self.has_token or any(header.secret for header in self.header))
 
     @property
     def has_token(self) -> bool:
@@ -254,8 +259,8 @@ class Settings:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers of `--header`, to be sent with each request."""
-        return {header.name: header.value for header in self.header}
+        """The headers of `--header`, to be sent with each request; without secret ones where these are withheld."""
+        return {header.name: header.value for header in self.header if not (self.distrust and header.secret)}
 
     def storable(self) -> dict[str, str | list[str] | bool]:
         """Return the options that define a run, as JSON values for `resolve(flags, stored=…)`.
@@ -278,7 +283,7 @@ class Settings:
                 stored[name] = str(value.absolute())
             elif value is not None and not (name == "proxy" and "@" in value):
                 stored[name] = str(value)
-        if self.sources.get(self.target_option, DEFAULT).layer.untrusted:
+        if self.distrust or self.sources.get(self.target_option, DEFAULT).layer.untrusted:
             stored[NAMED_BY_DIRECTORY] = True
         return stored
 
@@ -291,7 +296,7 @@ class Settings:
         """
         given = [name for name in ("token", "token_file", "token_command") if getattr(self, name)]
         first = min(given, key=lambda name: self.sources.get(name, DEFAULT).layer.rank, default=None)
-        if first is None or self.token_withheld:
+        if first is None or self.distrust:
             return None
         if first == "token_command" and self._command:
             return self._command.token(refresh=refresh, stopped=stopped)

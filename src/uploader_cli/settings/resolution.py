@@ -11,7 +11,7 @@ from uploader_cli.errors import UsageError
 from uploader_cli.settings import config_files, shard
 from uploader_cli.settings.config_files import PROFILES, Given
 from uploader_cli.settings.model import DEFAULT, NAMED_BY_DIRECTORY, OPTIONS, Layer, Option, Settings, Source
-from uploader_cli.settings.values import Invalid, ReportFile, written_size
+from uploader_cli.settings.values import Invalid, ReportFile, origin, written_size
 
 TUS_ONLY = ("preset", "metadata", "chunk_rule", "retry_status", "id_header")
 """Options for tus servers without sessions."""
@@ -57,7 +57,7 @@ def resolve(
         sources[name] = Source(Layer.WORKING_DIRECTORY, f"{sources[name]}, as the directory of the run named it")
         settings = replace(settings, sources=sources)
     _check(settings, need_server=need_server, user_config=user_config)
-    return _withhold(settings, (environment, chosen, own.base, preset))
+    return _trusting(settings, (environment, chosen, own.base, preset))
 
 
 def _first(name: str, layers: Iterable[Mapping[str, Given]]) -> Given | None:
@@ -223,14 +223,30 @@ def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -
         raise UsageError("--quiet and --verbose exclude each other", hint="omit one of them")
 
 
-def _withhold(settings: Settings, trusted: Iterable[Mapping[str, Given]]) -> Settings:
-    """Withhold secrets from a server that only the config of a working directory has named."""
+def _trusting(settings: Settings, trusted: Iterable[Mapping[str, Given]]) -> Settings:
+    """Return the settings with `distrust` if only the config of a working directory has named the server."""
     name = settings.target_option
     if not settings.sources[name].layer.untrusted:
         return settings
     if any(name in layer and _value(OPTIONS[name], layer[name]) == getattr(settings, name) for layer in trusted):
         return settings  # the user's own settings name it, too
-    harmless = tuple(header for header in settings.header if not header.secret)
-    if settings.has_token or harmless != settings.header:
-        return replace(settings, header=harmless, token_withheld=True)
-    return settings
+    return replace(settings, distrust="only the config of a directory names the server")
+
+
+def resumed(caller: Settings, run: Settings) -> Settings:
+    """Return the settings of a stored run that a caller of the library resumes with settings of its own.
+
+    What defines a run is the run's, all else the caller's. Secrets are for the server that the caller has named: the
+    server of another run does not get them.
+    """
+    stored: dict[str, Any] = {name: getattr(run, name) for name, option in OPTIONS.items() if option.stored}
+    sources = {**caller.sources, **{name: run.sources[name] for name in stored}}
+    other = origin(run.trusted_url or run.target_url) != origin(caller.trusted_url or caller.target_url)
+    distrust = "the server of the run is not the one of these settings" if other else caller.distrust
+    preset = tuple(header for header in run.header if run.preset and not header.secret)
+    own: dict[str, Any] = {
+        "header": _added(caller.header, preset, ignore_case=True),
+        "from_file": run.from_file,
+        "resume": True,
+    }
+    return replace(caller, **stored, **own, sources=sources, notes=run.notes, distrust=distrust)

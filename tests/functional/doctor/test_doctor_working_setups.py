@@ -141,7 +141,7 @@ def test_an_unchecked_certificate_is_a_warning() -> None:
 
 def test_doctor_reports_a_withheld_token(server: EmbeddedServer) -> None:
     named = {"server": Source(Layer.WORKING_DIRECTORY, "uploader.toml: server")}
-    report = doctor(server.url, token="secret-word", token_withheld=True, sources=named)
+    report = doctor(server.url, token="secret-word", distrust="nobody named it", sources=named)
     assert "the token is withheld" in report.summary
     assert step(report, "token").verdict is Verdict.SKIPPED
     assert "secret-word" not in str(as_json(report))

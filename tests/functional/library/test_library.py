@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import re
 import threading
@@ -10,14 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from pages import page
+from recording import recorder
+from relays import HttpProxy, address
 from serving import running_server
 
 import uploader_cli
 from uploader_cli import (
+    Event,
     FileCompleted,
     FileProgress,
+    FileStarted,
     Phase,
     Progress,
+    RunWarning,
     Settings,
     Uploader,
     UsageError,
@@ -158,6 +164,73 @@ def test_cancelled_call_can_be_resumed(server: EmbeddedServer, make_files: Calla
     assert min(offsets) >= 1 << 17
     with pytest.raises(UsageError, match="no interrupted run"):
         Uploader(server=server.url).resume()
+
+
+def interrupted(files: Path, **options: object) -> None:
+    """Upload `files`, and cancel the run when its first file has begun."""
+    cancel = threading.Event()
+
+    def begun(event: Event) -> None:
+        if isinstance(event, FileStarted):
+            cancel.set()
+
+    assert upload(files, on_event=begun, cancel=cancel, **{**SLOW, **options}).exit_code == 130
+
+
+def warnings_of(events: list[Event]) -> list[str]:
+    return [event.code for event in events if isinstance(event, RunWarning)]
+
+
+def test_resume_withholds_secrets_from_a_server_that_only_a_directory_names(
+    server: EmbeddedServer, make_files: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As `upload` does, also where the secrets are added to resolved settings. The server of the caller gets them."""
+    monkeypatch.chdir(tmp_path)
+    files = make_files(**{"a.mp4": 160 << 10})
+    secrets: dict[str, Any] = {"token": "s3same", "header": "X-Api-Key: h4ckme"}
+    with recorder(server.url) as (url, relay):
+        (tmp_path / "uploader.toml").write_text(f"server = '{url}'")
+        interrupted(files, **secrets)
+        events: list[Event] = []
+        assert Uploader(Uploader().settings, on_event=events.append, **secrets).resume().ok
+        assert warnings_of(events) == ["token_withheld"]
+        assert not [sent for sent in relay.requests if {"authorization", "x-api-key"} & sent.headers.keys()]
+        (tmp_path / "a.mp4").write_bytes(b"x")
+        assert Uploader(server=url, **secrets).upload(tmp_path / "a.mp4").ok
+        assert relay.requests[-1].headers["authorization"] == "Bearer s3same"
+
+
+def test_resume_withholds_secrets_from_the_server_of_another_run(
+    server: EmbeddedServer, make_files: Callable[..., Path]
+) -> None:
+    with recorder(server.url) as (url, relay):
+        interrupted(make_files(**{"a.mp4": 160 << 10}), server=url)
+        events: list[Event] = []
+        elsewhere = Uploader(server="files.example", token="s3same", header="X-Api-Key: h4ckme", on_event=events.append)
+        assert elsewhere.resume().ok
+        assert warnings_of(events) == ["token_withheld"]
+        assert not [sent for sent in relay.requests if {"authorization", "x-api-key"} & sent.headers.keys()]
+
+
+def test_resume_uses_the_token_proxy_and_reports_of_the_caller(
+    server: EmbeddedServer, make_files: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Not those of the environment, which the caller has replaced; an explicit token outranks a file."""
+    (tmp_path / "token").write_text("of-a-file")
+    interrupted(make_files(**{"a.mp4": 160 << 10}), server=server.url)
+    settings = Uploader(server=server.url, token_file=tmp_path / "token", insecure=True).settings
+    monkeypatch.setenv("UPLOADER_FAILED_TO", str(tmp_path / "failed.txt"))
+    monkeypatch.setenv("UPLOADER_INSECURE", "0")
+    events: list[Event] = []
+    with contextlib.closing(HttpProxy(address(server.url))) as proxy:
+        url = f"http://127.0.0.1:{proxy.port}"
+        options: dict[str, Any] = {"token": "explicit", "proxy": url, "report": str(tmp_path / "report.json")}
+        assert Uploader(settings, on_event=events.append, **options).resume().ok
+    assert b"Bearer explicit" in proxy.seen
+    assert b"of-a-file" not in proxy.seen
+    assert warnings_of(events) == ["insecure"]
+    assert (tmp_path / "report.json").exists()
+    assert not (tmp_path / "failed.txt").exists()
 
 
 def test_call_with_cancelled_event_sends_nothing(server: EmbeddedServer, make_files: Callable[..., Path]) -> None:

@@ -553,7 +553,7 @@ def test_missing_token_is_neither_sent_nor_refreshed(called: Called, wire: Any) 
 
 
 def test_withheld_token_is_not_sent(wire: Any) -> None:
-    called = Called(token="sesame", token_withheld=True)
+    called = Called(token="sesame", distrust="nobody named it")
     wire.get(f"{SERVER}/health", json={})
     called.api.health()
     assert "Authorization" not in wire.calls[0].request.headers
