@@ -7,7 +7,7 @@
     │   ├── ConnectFailed ── Unreachable, ProxyUnauthorized
     │   └── ConnectionLost ── TimedOut
     └── AnswerError
-        ├── ServerFault ── DiskFull, DigestPending
+        ├── ServerFault ── DiskFull, DigestPending, NotFinished
         ├── NotFound ── UploadGone
         └── RateLimited, Unauthorized, TooSlow, TooLarge, OffsetConflict, Locked, ChecksumMismatch, PatchBlocked,
             PacksRefused, KeyReused, SessionLost
@@ -30,6 +30,7 @@ class UploaderError(Exception):
 
     code = FailureCode.PROTOCOL
     retryable = False
+    forgets = False  # whether the upload can't be resumed: the journal forgets it
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         """`message` is one sentence that names the file, URL or option; `hint` says how to fix it."""
@@ -87,6 +88,7 @@ class AnswerError(UploaderError):
     """The server answered with `status`; `error` is the code in its body (`{"error": "CODE"}`), or empty."""
 
     code = FailureCode.SERVER_REFUSED
+    by_tus = False  # whether a tus server answered, and no gateway in its place
 
     def __init__(
         self, message: str, *, status: int, error: str = "", hint: str = "", retry_after: float | None = None
@@ -111,6 +113,15 @@ class DiskFull(ServerFault):
 
 class DigestPending(ServerFault):
     """503 with `Retry-After`: the server is still computing the requested digest."""
+
+
+class NotFinished(ServerFault):
+    """All bytes of an upload have arrived, and the server failed to store the file, also in a second upload."""
+
+    def __init__(self, reason: AnswerError) -> None:
+        """`reason` is the error of the request that would have completed the upload."""
+        super().__init__(f"all bytes arrived, and the server did not store the file: {reason}", status=reason.status)
+        self.code, self.retryable = reason.code, True
 
 
 class RateLimited(AnswerError):

@@ -116,6 +116,7 @@ class WarningCode(StrEnum):
     MAY_BE_STORED = "may_be_stored"
     FILE_CHANGED = "file_changed"
     FILE_LOST = "file_lost"
+    FOREIGN_BYTES = "foreign_bytes"
     UNVERIFIABLE = "unverifiable"
     RECEIPTS_ONLY = "receipts_only"
     JOURNAL = "journal"

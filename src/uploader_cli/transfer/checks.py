@@ -30,6 +30,7 @@ T = TypeVar("T")
 NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.ProxyUnauthorized, errors.DiskFull)
 """Errors that end the run, whatever was asked."""
 MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may have stored it, or not"
+NOT_CONFIRMED = "a gateway failed after its last byte: the server has all bytes, and may have stored the file, or not"
 
 
 class Checks:
@@ -234,30 +235,39 @@ class Checks:
         run, digests, verify = self._context.run, self._context.digests, self._context.settings.verify
         if digests is not None:
             outcomes = [outcome._replace(digest=digests.known(outcome.file)) for outcome in outcomes]
-        stored = [_receipt(outcome, verify=verify) for outcome in outcomes if outcome.error is None]
+        sure = [outcome for outcome in outcomes if outcome.error is None and not outcome.unsure]
+        stored = [_receipt(outcome, verify=verify) for outcome in sure]
         if stored:
             run.completed(stored)
         if digests is not None:
             outcomes = [self._hashed(digests, outcome) for outcome in outcomes]
-        return [self._verified(api, outcome) if verify and outcome.error is None else outcome for outcome in outcomes]
+        asked = [outcome.error is None and (verify or outcome.unsure) for outcome in outcomes]
+        return [self._verified(api, one) if ask else one for one, ask in zip(outcomes, asked, strict=True)]
 
     def _hashed(self, digests: Digests, outcome: Outcome) -> Outcome:
         """Return the outcome with the digest of a stored file."""
         try:
             if outcome.error is None and outcome.sha256 is None:
                 outcome = outcome._replace(digest=digests.complete(outcome.file))
-                self._context.run.completed([_receipt(outcome, verify=self._context.settings.verify)])
+                if not outcome.unsure:
+                    self._context.run.completed([_receipt(outcome, verify=self._context.settings.verify)])
         except errors.FileError as error:
             outcome = outcome._replace(error=error)
         digests.forget(outcome.file)
         return outcome
 
     def _verified(self, api: Api, outcome: Outcome) -> Outcome:
-        """Compare the stored bytes with the file on disk and return the new outcome."""
+        """Compare the stored bytes with the file on disk and return the new outcome.
+
+        A file that may be stored is so only if the bytes are equal.
+        """
         context, file = self._context, outcome.file
         where = outcome.readable or outcome.location
         if outcome.checksum is not None:
             return outcome
+        unknown = outcome._replace(error=errors.OutcomeUnknown(NOT_CONFIRMED))
+        if outcome.unsure and file.once and outcome.digest is None:
+            return unknown
         try:
             mine = outcome.digest or sha256_of(file, context.stop.check)
             equal = self._ask(lambda: _compare(api, where, mine, file.size)) if where else None
@@ -266,13 +276,15 @@ class Checks:
         except errors.UploaderError as error:
             error.retryable = error.retryable or not isinstance(error, errors.FileError)
             return outcome._replace(error=error)
+        if equal is None and outcome.unsure:
+            return unknown
         if equal is None:
             text = "--verify: this server gives no way to read a stored file or its digest"
             self._warn_once(WarningCode.UNVERIFIABLE, text)
             return outcome
         if not equal:
             return failed(file, FailureCode.INTEGRITY, "what the server has is not what was read (SHA-256 differs)")
-        outcome = outcome._replace(checksum=mine, verified=True)
+        outcome = outcome._replace(checksum=mine, verified=True, unsure=False)
         context.run.completed([_receipt(outcome)])
         return outcome
 

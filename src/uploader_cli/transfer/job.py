@@ -64,7 +64,8 @@ class Outcome(NamedTuple):
 
     `readable` is where the stored bytes can be read (None: `location`), `checksum` the hex SHA-256 of compared bytes,
     `digest` that of the bytes as they were read, with `--digest`. `verified` is also True where the server compared
-    every chunk, `file_path` is the path on the server.
+    every chunk, `file_path` is the path on the server. `unsure`: the server has all bytes, but may not have stored the
+    file.
     """
 
     file: LocalFile
@@ -76,6 +77,7 @@ class Outcome(NamedTuple):
     verified: bool = False
     file_path: str | None = None
     digest: str | None = None
+    unsure: bool = False
 
     @property
     def sha256(self) -> str | None:
@@ -85,6 +87,8 @@ class Outcome(NamedTuple):
 
 def _is_forgotten(error: errors.UploaderError) -> bool:
     """Return whether the file was refused permanently or has changed on disk: its upload can't be resumed."""
+    if error.forgets:
+        return True
     if isinstance(error, errors.AnswerError):
         return error.status in REFUSED_FOR_GOOD and not error.retryable
     return error.code in FORGOTTEN

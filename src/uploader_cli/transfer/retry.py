@@ -47,6 +47,7 @@ NEVER_REPEATED = (
     errors.ProxyUnauthorized,
     errors.DiskFull,
     errors.DigestPending,
+    errors.NotFinished,
 )
 """Errors that the same request would meet again."""
 

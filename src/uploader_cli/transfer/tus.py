@@ -224,8 +224,10 @@ def _refusal(answer: Answer, kind: tuple[type[errors.AnswerError], str] | None =
     if answer.status == 412:
         versions = answer.headers.get("Tus-Version", "")
         return errors.ProtocolError(f"{answer.url} does not speak tus {VERSION} (it says {versions or 'nothing'})")
-    plain, kind = answer_error(answer), kind or KINDS.get(answer.status)
-    if kind is None or isinstance(plain, errors.TooLarge):
-        return plain
-    said = ": ".join(filter(None, [f"{answer.status} {plain.error}".strip(), mask(error_sentence(answer.body))]))
-    return kind[0](f"{kind[1]} ({said})", status=answer.status, error=plain.error, retry_after=plain.retry_after)
+    error, kind = answer_error(answer), kind or KINDS.get(answer.status)
+    if kind is not None and not isinstance(error, errors.TooLarge):
+        said = ": ".join(filter(None, [f"{answer.status} {error.error}".strip(), mask(error_sentence(answer.body))]))
+        words = f"{kind[1]} ({said})"
+        error = kind[0](words, status=answer.status, error=error.error, retry_after=error.retry_after)
+    error.by_tus = is_tus(answer)
+    return error

@@ -9,12 +9,13 @@ import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.codes import FailureCode
+from uploader_cli.core.codes import FailureCode, WarningCode
+from uploader_cli.core.confirmation import TAKES_NO_PATCH, Ending, Verdict, ending_of, refuses, verdict
 from uploader_cli.core.plan import ENDLESS, LocalFile
 from uploader_cli.core.protocol import TAKEN, utf8
 from uploader_cli.core.sizes import FIRST_CHUNK, ChunkSize
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 ID_HEADERS = ("Upload-File-Id", "stream-media-id")  # headers with the server's ID of a file, without `id-header`
 RESTARTS = 3  # new uploads per run after the server has lost one
+EARLIER = "the server answered an earlier request for its last bytes with an error"
 FAR = 0.02  # seconds of round trip from which one connection does not fill the link
 TICK = 0.25  # seconds between two checks for a failure of another part
 
@@ -89,6 +91,9 @@ class TusFile:
         self.session, self.file = session, file
         self.sent_to = session.id  # the id of the session that is named to the server
         self.resumes = claim.state not in (ClaimState.NEW, ClaimState.CHANGED)
+        self.foreign = tus.context.settings.foreign  # without upload keys; joined parts remain
+        self.unsure = False  # whether nothing tells if the server has stored the file
+        self.unchecked = False  # whether bytes are there that this client has not sent, or no answer confirmed the end
         self.parts: list[Part] = []
         self.error: BaseException | None = None  # the first failure of a part: it stops the others
         self._tus, self._context = tus, tus.context
@@ -96,7 +101,6 @@ class TusFile:
         self._outdated = claim.outdated.urls if claim.outdated is not None and not file.upload_url else ()
         self._upload = claim.upload or PendingUpload("")
         self.server_id = self._upload.server_id  # from the answer to the creation
-        self._foreign = tus.context.settings.foreign  # without upload keys; joined parts remain
         self.has_keys = not tus.context.settings.preset  # the service of a preset may not know metadata
         self._begun, self._left = False, 0
         self._most_confirmed = self._most_sent = 0
@@ -152,11 +156,14 @@ class TusFile:
             if file.upload_url and not location:
                 readable = None  # no event and no receipt has the URL of an upload that a service created
             else:  # only the paths of a foreign server are known
-                readable = urljoin(sent.url, location or "") if self._foreign else location or sent.url
-            verified = sum(part.checked for part in self.parts) == self.size
+                readable = urljoin(sent.url, location or "") if self.foreign else location or sent.url
+            verified = not self.unchecked and sum(part.checked for part in self.parts) == self.size
             server_id = self.id_in(sent) or self.server_id
             file = replace(file, size=self.size) if file.once else file
-            yield [Outcome(file, server_id=server_id, location=location, readable=readable, verified=verified)]
+            if not self.unsure:  # some servers name uploads by their metadata: an old URL may be the new one
+                self._discard(worker.tus, (url for url in self._upload.replaced if url != sent.url))
+            known = Outcome(file, server_id=server_id, location=location, readable=readable)
+            yield [known._replace(verified=verified and not self.unsure, unsure=self.unsure)]
 
     def _send(self, worker: Worker) -> Position | None:
         """Return the complete upload; None where its parts have become jobs."""
@@ -165,12 +172,11 @@ class TusFile:
         count = 1 if whole else tus.parts(file.size, tus.pool.idle, worker.api.request_ids.round_trip)
         sizes, parts = [size for _, size in cut(file.size, count)], upload.parts
         if len(sizes) > 1:
-            self._upload, parts = run.creating(file, session), run.split(file, sizes)
+            self._upload, parts = run.creating(file, session, replaced=upload.replaced), run.split(file, sizes)
         elif not parts:
             # In a session the key is used instead of the URL: this moves an upload from another session.
             url = file.upload_url or (None if session else upload.url)
-            known = (upload.upload_key, url, upload.checked_until, upload.pledged_until)
-            parts = (PendingPart(0, 0, ENDLESS if file.once else file.size, *known),)
+            parts = (upload.piece(ENDLESS if file.once else file.size, url=url),)
         self.sent_to, self._left = session, len(parts)
         self.parts = [Part(self, tus, part, whole=len(parts) == 1) for part in parts]
         return self._send_parts(worker) if len(parts) > 1 else self.parts[0].run(worker)
@@ -182,14 +188,16 @@ class TusFile:
         7).
         """
         client, size, joined = worker.tus, self.file.size, None
-        if self._foreign and self._upload.url is not None:
+        if self.foreign and self._upload.url is not None:
             joined = self._head(client, self._upload.url)
         heads = [self._head(client, part.url) if part.url and joined is None else None for part in self.parts]
-        if not self._foreign and len(self._urls) == len(heads) and not any(heads):
+        if not self.foreign and len(self._urls) == len(heads) and not any(heads):
             joined = Tries(self._context.retry).run(lambda: client.create(size, self.metadata()))
             if joined.offset != size:
                 client.discard(joined.url)  # the key was unknown: the server created an upload
-                self._upload, self.resumes = self._context.run.creating(self.file, self.sent_to), False
+                replaced = self._upload.replaced
+                self._upload = self._context.run.creating(self.file, self.sent_to, replaced=replaced)
+                self.resumes = False
                 return self._send(worker)
         complete = joined if joined is not None and joined.offset == size else None
         for part, head in zip(self.parts, heads, strict=True):
@@ -212,22 +220,31 @@ class TusFile:
         if self.error is not None:
             raise self.error
 
-        def ask() -> Position:
-            joined = client.create(None, self.metadata(), parts=self._urls)
-            if joined.offset is None:
-                joined = client.head(joined.url)
-            if joined.offset != self.file.size:
-                raise errors.ProtocolError(f"{joined.url} was joined to {joined.offset} bytes of {self.file.size}")
-            return joined
+        ending, tries = Ending.NONE, Tries(self._context.retry, on_retry=self.retry)
 
-        return self._joined(client, Tries(self._context.retry, on_retry=self.retry).run(ask))
+        def join() -> Position:
+            nonlocal ending
+            try:
+                return client.create(None, self.metadata(), parts=self._urls)
+            except errors.AnswerError as error:
+                before, ending = ending, self.ended(error, ending)
+                if self.foreign and before is ending is Ending.ERROR and error.status >= 500:
+                    raise errors.NotFinished(error) from error
+                raise
+
+        joined = tries.run(join)
+        self._context.run.update(self.file, url=joined.url)
+        if joined.offset is None:
+            joined = tries.run(lambda: client.head(joined.url))
+        if joined.offset != self.file.size:
+            raise errors.ProtocolError(f"{joined.url} was joined to {joined.offset} bytes of {self.file.size}")
+        return self._joined(client, joined)
 
     def _joined(self, client: TusClient, joined: Position) -> Position:
-        self._context.run.update(self.file, url=joined.url)
         with self._lock:
             self.begin()
             self._tell(ev.BytesConfirmed, self.file.size)
-        if self._foreign:
+        if self.foreign:
             self._discard(client, self._urls)
         return joined
 
@@ -235,6 +252,32 @@ class TusFile:
         if self._tus.capabilities.terminates:
             for url in urls:
                 client.discard(url)
+
+    def ended(self, error: errors.UploaderError, before: Ending) -> Ending:
+        """Return how the request ended that would complete an upload of the file and has failed.
+
+        A file that a foreign server refuses for good is forgotten, unless it has an upload URL, which stays refused.
+        """
+        if isinstance(error, errors.AnswerError):
+            refused = refuses(error.status, by_server=error.by_tus) and not error.retryable
+            error.forgets = error.forgets or (self.foreign and refused and not self.file.upload_url)
+            return ending_of(error.status, before, by_server=error.by_tus)
+        is_lost = isinstance(error, errors.ConnectionLost) and error.body_sent
+        return ending_of(None, before, by_server=False) if is_lost else before
+
+    def renewed(self, part: Part, *, failed: bool) -> str:
+        """Journal another upload for a part, or for the whole file, and return its key.
+
+        One that the server `failed` to store is deleted once the file is stored.
+        """
+        run, file = self._context.run, self.file
+        with self._lock:
+            old = self._upload.replaced
+            replaced = (*old, part.url) if failed and part.url is not None else old
+            self._upload = replace(self._upload, replaced=replaced)
+        if part.index is not None:
+            return run.creating_part(file, part.index, replaced=replaced)
+        return run.creating(file, self.sent_to, replaced=replaced).upload_key
 
     @property
     def size(self) -> int:
@@ -249,7 +292,7 @@ class TusFile:
         """Return the metadata of the file, or of a part (docs/protocol.md, section 7)."""
         file, session = self.file, {"sessionId": self.sent_to} if self.sent_to else {}
         if part is not None and part.index is not None:
-            if self._foreign:
+            if self.foreign:
                 return session
             place = {"finalLength": str(file.size), "partOffset": str(part.start)}
             return {"finalKey": self._upload.upload_key} | place | session
@@ -260,6 +303,11 @@ class TusFile:
         if self._context.settings.if_exists == "fail":
             named["ifExists"] = "fail"
         return {"uploadKey": self._upload.upload_key} | named | session | self._own_metadata
+
+    @property
+    def resends(self) -> bool:
+        """Whether a file that may be stored is sent again."""
+        return self._context.settings.resend_unknown
 
     def id_in(self, answer: Position) -> str | None:
         """Return the server's ID of the file from the headers of an answer."""
@@ -335,21 +383,28 @@ class Part:
     After each failure the server is asked for its offset (docs/protocol.md, section 5). The count of retries restarts
     only when the offset exceeds all before, so the loop ends.
 
-    The journal has the end of the bytes whose checksums the server has accepted (`checked`), and the end of the chunk
-    being sent where it extends them (`pledged`, else 0): that chunk is stored whole or not at all.
+    The journal has the end of the bytes whose checksums the server has accepted (`checked`), the end of the chunk
+    being sent where it extends them (`pledged`, else 0: that chunk is stored whole or not at all), the end of all that
+    was sent (`reach`: what the server has beyond it is from somebody else), and how the request ended that would
+    complete the upload (`ending`). `core.confirmation` says when it is complete.
     """
 
     _client: TusClient
     _hashed: HashedChunks | None
     _last: Position
     _source: IO[bytes] | None  # None for a stream
+    _reason: errors.AnswerError | None
 
     def __init__(self, job: TusFile, tus: Tus, known: PendingPart, *, whole: bool) -> None:
         self.index = None if whole else known.index
         self.start, self.size, self.key, self.url = known.offset, known.size, known.upload_key, known.url
         self.checked, self.pledged = known.checked_until, known.pledged_until
         self.confirmed = self.sent = 0
-        self._job, self._tus, self._run, self._journaled = job, tus, tus.context.run, self.pledged
+        self._job, self._tus, self._run = job, tus, tus.context.run
+        self._ending, self._reason = Ending(known.ending), None  # `_reason`: the error that it ended with
+        self._reach = known.reach if job.resumes else 0
+        self._journaled: dict[str, Any] = {"pledged_until": self.pledged, "ending": self._ending}
+        self._journaled["sent_until"] = known.sent_until
         self._stream = job.file.content if isinstance(job.file.content, Stream) else None
         self._checksum = tus.checksum if not job.file.upload_url else None  # what such a server supports is unknown
         self._deferred = False  # whether the server does not know the length yet
@@ -357,7 +412,7 @@ class Part:
         self._on_read = tus.context.on_read if not self.start else ignore_read  # a digest needs the bytes in order
         self._offset: int | None = None  # the server's offset; None while it is unknown
         self._most = -1  # the highest offset so far
-        self._reach = self.size  # the highest offset that the server can have: the end of what was sent
+        self._done = self._completing = self._renewed = False  # `_completing`: the last request would do that
         self._asked = job.resumes  # whether the key may have been sent before
         self._carried = self._restarts = 0  # bytes of the body of the last request; new uploads in place of lost ones
         self._tries = Tries(
@@ -377,7 +432,7 @@ class Part:
             )
         try:
             with open_unchanged(job.file) if self._stream is None else nullcontext() as self._source:
-                while self._offset != self.size:
+                while not self._done:
                     self._tries.run(self._advance)
         except (errors.ConnectionLost, errors.ServerFault):
             if not self._is_there_after_all():
@@ -403,26 +458,30 @@ class Part:
 
     def _is_there_after_all(self) -> bool:
         """Ask once more when no retry is left: an answer that was lost is no failure."""
-        if self.url is None or not self._carried or self._reach < self.size:
+        if self.url is None or not self._completing:
             return False
         try:
             self._tus.context.retry.wait_out_pause(self._job.sleep)
             position = self._client.head(self.url)
         except errors.UploaderError:
             return False
-        if position.offset == self.size:
-            self._confirm(position, self.size)
-        return position.offset == self.size
+        offset = position.offset or 0
+        match self._verdict(offset):
+            case Verdict.OPEN if not self.size and self._ending is Ending.LOST:  # its offset says nothing
+                self._job.unchecked = self._done = True
+            case Verdict.CONFIRMED | Verdict.UNKNOWN:
+                self._settle(position, offset)
+        return self._done
 
     def _advance(self) -> None:
-        """Find the server's offset, then send chunks until it is higher than ever."""
+        """Find the server's offset, then send chunks until it is higher than ever, or the upload is complete."""
         mark = self._most
-        while self._offset is None:
+        while self._offset is None and not self._done:
             if self.url is None:
                 self._create()
             else:
                 self._find(self.url)
-        while self._offset is not None and self._offset <= mark and self._offset < self.size:
+        while not self._done and self._offset is not None and self._offset <= mark:
             self._send(self._offset, self.url or "")
 
     def _create(self) -> None:
@@ -430,39 +489,39 @@ class Part:
         job, again, self._asked = self._job, self._asked, True
         self._available(0)
         size = self.size if self._tus.in_one_request(self.size) and not again else 0
-        self._reach = self.size if again else 0
         if size:
             job.begin()
-        self._prepare(size)
+        self._prepare(size, completes=size > 0)
         body, checksum = self._chunk(0, size) if size else (None, None)
         metadata, partial = job.metadata(self), self.index is not None
         if job.has_keys:
             metadata["uploadKey"] = self.key
         self._deferred = self.size == ENDLESS
         length = None if self._deferred else self.size
-        created = self._client.create(length, metadata, body=body, checksum=checksum, partial=partial)
+        created = self._completed(
+            lambda: self._client.create(length, metadata, body=body, checksum=checksum, partial=partial)
+        )
         self.url = created.url
         job.server_id = job.id_in(created)
+        offset = created.offset if created.offset is not None or size else 0
+        if not offset:  # a new upload, and not one that the server knew by the key
+            self._ending = Ending.NONE
         if partial or not self._tus.in_one_request(self.size):  # a file in one request is found again by its key
             known = {"server_id": job.server_id} if job.server_id and not partial else {}
-            self._run.update(job.file, part=self.index, url=created.url, **known)
-        offset = created.offset if created.offset is not None or size else 0
-        if offset is None:
-            return
-        if offset > self._reach:
-            raise errors.ProtocolError(f"{created.url} begins at offset {offset} of {self._reach} bytes sent")
-        self._confirm(created, offset)
+            self._journal(force=True, sent_until=max(self._reach, self._length(0)), url=created.url, **known)
+        if offset is not None:
+            self._settle(created, offset)
 
     def _find(self, url: str) -> None:
         self._prepare(0)
         try:
             found = self._client.head(url)
         except errors.UploadGone as error:
-            self._restart(error)
+            self._restart(error, failed=self._ending is Ending.ERROR and self._job.foreign)
             return
         self._deferred = found.headers.get("Upload-Defer-Length") == "1"
-        if found.offset is not None and found.offset <= self._reach and found.length in (None, self.size):
-            self._confirm(found, found.offset)
+        if found.offset is not None and found.length in (None, self.size):
+            self._settle(found, found.offset)
         elif self._job.file.upload_url and found.length not in (None, self.size):
             words = f"its upload was created for {found.length:,} bytes, and it has {self.size:,}: nothing was sent"
             raise errors.FileFailure(words, code=FailureCode.SERVER_REFUSED)
@@ -470,44 +529,100 @@ class Part:
             claim = f"offset {found.offset} of {found.length} bytes"
             self._restart(errors.ProtocolError(f"{url} claims {claim}, which is not what was sent there"))
 
-    def _restart(self, error: errors.UploaderError) -> None:
-        """Forget the upload, and journal the key of the next one. Raise where that is impossible."""
+    def _verdict(self, offset: int) -> Verdict:
+        length = None if self._deferred else self.size
+        return verdict(offset, length, self._reach, self._ending, foreign=self._job.foreign)
+
+    def _settle(self, position: Position, offset: int) -> None:
+        """Continue from the server's offset, end, or begin another upload."""
+        job, found = self._job, self._verdict(offset)
+        if found is Verdict.INTRUDED and job.file.upload_url and not job.resumes and self._most < 0:
+            text = f"{utf8(job.file.path)}: {offset:,} bytes of its upload were sent elsewhere: they are not verified"
+            self._tus.context.warn(WarningCode.FOREIGN_BYTES, text)
+            job.unchecked, self._reach = True, self.size
+            found = self._verdict(offset)
+        if found is Verdict.INTRUDED:
+            there, sent = f"the server has {offset:,} bytes of its upload", f"and {self._reach:,} were sent"
+            error = errors.ProtocolError(f"{there}, {sent}: somebody else writes to it")
+            self._restart(error)
+            text = f"{utf8(job.file.path)}: {error}; it is sent again from the beginning"
+            self._tus.context.warn(WarningCode.FOREIGN_BYTES, text)
+        elif found is Verdict.FAILED or (found is Verdict.UNKNOWN and (self.index is not None or job.resends)):
+            self._restart(errors.ServerFault(EARLIER, status=500), failed=True)
+        elif found is Verdict.UNKNOWN:
+            job.unsure = self._done = True
+            self._last = position
+        else:
+            self._done = found is Verdict.CONFIRMED
+            self._confirm(position, offset)
+
+    def _restart(self, error: errors.UploaderError, *, failed: bool = False) -> None:
+        """Forget the upload, and journal the key of the next one. Raise where that is impossible.
+
+        `failed`: the server has all bytes and did not store them; there is one new upload in a run then.
+        """
+        error = self._reason if failed and self._reason is not None else error
         if self._job.file.upload_url:
             words = f"its upload can't be used: {error}; ask the service for a new upload URL"
             raise errors.FileFailure(words, code=FailureCode.SERVER_REFUSED) from error
         if self._stream is not None and self._stream.start:
             words = f"what was sent of it is lost, and it can't be read again: {error}"
             raise errors.FileFailure(words, code=error.code) from error
+        if failed and self._renewed:
+            raise errors.NotFinished(error) if isinstance(error, errors.AnswerError) else error
         if self._restarts == RESTARTS:
             raise error
-        self._restarts += 1
+        self._restarts, self._renewed = self._restarts + 1, self._renewed or failed
+        self.key = self._job.renewed(self, failed=failed)
         self._asked, self._most, self.url = False, -1, None
-        self.confirmed = self.sent = self.checked = self.pledged = self._journaled = 0
-        if self.index is None:
-            self.key = self._run.creating(self._job.file, self._job.sent_to).upload_key
-        else:
-            self.key = self._run.creating_part(self._job.file, self.index)
+        self.confirmed = self.sent = self.checked = self.pledged = self._reach = 0
+        self._ending, self._reason = Ending.NONE, None
+        self._journaled = {"pledged_until": 0, "ending": Ending.NONE, "sent_until": None}
 
     def _send(self, offset: int, url: str) -> None:
         """Send one chunk and record the new offset. Raise `OffsetConflict` for an impossible one."""
         self._offset = None  # unknown until the answer
         size = self._available(offset)
-        self._prepare(size)
+        self._prepare(size, completes=offset + size == self.size)
         body, checksum = self._chunk(offset, size)
         length = self.size if self._deferred and self.size != ENDLESS else None
-        with self._tus.chunk.travelling(size, time.monotonic):
-            sent = self._client.patch(url, offset, body, checksum, length)
+        try:
+            with self._tus.chunk.travelling(size, time.monotonic):
+                sent = self._completed(lambda: self._client.patch(url, offset, body, checksum, length))
+        except errors.AnswerError as error:
+            if self.size or not self._job.foreign or error.status not in TAKES_NO_PATCH:
+                raise
+            self._job.unchecked = self._done = True  # the server has stored the empty file at its creation, or not
+            self._confirm(self._last, 0)
+            return
         # The end of a stream may be found when all its bytes have been sent.
-        if sent.offset is None or not (offset < sent.offset <= offset + size or sent.offset == offset == length):
+        if sent.offset is None or not offset + (size > 0) <= sent.offset <= offset + size:
             raise errors.OffsetConflict(f"{size} bytes at offset {offset} led to offset {sent.offset}", status=204)
         self._deferred = self._deferred and length is None
+        self._done = sent.offset == self.size and not self._deferred
         self._confirm(sent, sent.offset)
+
+    def _completed(self, ask: Callable[[], Position]) -> Position:
+        """Return the answer to a request; where it would complete the upload, journal how it ended otherwise."""
+        try:
+            answer = ask()
+        except errors.UploaderError as error:
+            if self._completing and self._job.foreign:
+                self._ending = self._job.ended(error, self._ending)
+                self._reason = error if isinstance(error, errors.AnswerError) else None
+                # A creation with all bytes that failed at the server: what follows is the new upload.
+                self._renewed = self._renewed or (self.url is None and isinstance(self._reason, errors.ServerFault))
+                self._journal(ending=self._ending)
+            raise
+        if self._completing:
+            self._ending = Ending.NONE
+        return answer
 
     def _available(self, offset: int) -> int:
         """Return the bytes of the chunk at `offset`; read those of a stream, and find its end."""
         stream, chunk = self._stream, self._tus.chunk
         if stream is None:
-            return chunk_length(offset, self.size, self._tus.chunk_size)
+            return self._length(offset)
         patience = PATIENCE if chunk.least == 1 else math.inf  # a server with a rule takes whole chunks only
         self._data = stream.chunk(offset, self._tus.chunk_in_memory, self._job.check, patience)
         self._on_read(self._job.file, offset, self._data)
@@ -516,9 +631,13 @@ class Part:
         self.size = ENDLESS if stream.length is None else stream.length
         return len(self._data)
 
-    def _prepare(self, size: int) -> None:
-        """Wait until a request with a body of `size` bytes may be sent."""
-        self._carried = size
+    def _length(self, offset: int) -> int:
+        """Return the bytes of the next chunk of a file at `offset`."""
+        return chunk_length(offset, self.size, self._tus.chunk_size)
+
+    def _prepare(self, size: int, *, completes: bool = False) -> None:
+        """Wait until a request with a body of `size` bytes may be sent. `completes`: the upload is complete then."""
+        self._carried, self._completing = size, completes
         self._job.check()
         self._tus.context.retry.wait_out_pause(self._job.sleep)
 
@@ -528,18 +647,18 @@ class Part:
         checksum, data = None, self._data
         if tus.context.digests is not None and not self.start:
             tus.context.digests.reach(job.file, offset)  # what an earlier run has sent
-        if self._hashed is not None:
+        if self._hashed is not None and size:
             digest, data = self._hashed.of(start, size)
             checksum = checksum_header(self._checksum or "", digest)
-            self._hashed.prepare(start + size, chunk_length(end, self.size, tus.chunk_size))
+            self._hashed.prepare(start + size, self._length(end))
         elif data is not None and self._checksum is not None:
             checksum = checksum_header(self._checksum, hashlib.new(self._checksum, data).digest())
         self.pledged = end if checksum is not None and offset <= self.checked else 0
-        pledge = self.pledged if size < self.size else 0  # one that is the whole part needs none
-        if pledge != self._journaled:
-            self._journaled = pledge
-            self._run.update(job.file, part=self.index, pledged_until=pledge)
         self._reach = max(self._reach, end)
+        if size < self.size:  # a request with all of it needs no entry: the end is known
+            self._journal(pledged_until=self.pledged, sent_until=max(self._reach, self._journaled["sent_until"] or 0))
+        elif self._journaled["pledged_until"]:
+            self._journal(pledged_until=0)
         body = Body(
             "application/offset+octet-stream",
             [Piece(size, data, job.file, start, self._source)],
@@ -558,3 +677,10 @@ class Part:
             self._tus.chunk.arrived(self._carried)
         self._offset, self._last = offset, position
         self._job.report_confirmed(self, offset)
+
+    def _journal(self, *, force: bool = False, **values: Any) -> None:
+        """Write those fields of the upload that differ from the journal's; all with `force`."""
+        changed = {name: value for name, value in values.items() if force or self._journaled.get(name) != value}
+        if changed:
+            self._journaled |= changed
+            self._run.update(self._job.file, part=self.index, **changed)

@@ -14,7 +14,7 @@ from journal_fakes import HERE, Clock, a_file, begin, claimed, names
 
 from uploader_cli.errors import UploaderError, UsageError
 from uploader_cli.transfer.journal import Journal, Stored, schema
-from uploader_cli.transfer.journal.schema import VERSION
+from uploader_cli.transfer.journal.schema import MIGRATED, VERSION
 
 
 def run_sql(directory: Path, sql: str) -> None:
@@ -62,7 +62,7 @@ def test_a_directory_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
         (lambda path: run_sql(path.parent, "PRAGMA user_version = 0"), "is not uploader's"),
         (lambda path: run_sql(path.parent, "DROP TABLE period"), "is damaged"),
         (lambda path: run_sql(path.parent, "DROP TABLE session"), "is damaged"),
-        (lambda path: run_sql(path.parent, f"PRAGMA user_version = {VERSION - 1}"), "was written by an early version"),
+        (lambda path: run_sql(path.parent, f"PRAGMA user_version = {MIGRATED - 1}"), "was written by an early version"),
     ],
 )
 def test_unreadable_journal_is_set_aside_and_reported(tmp_path: Path, spoil, why: str) -> None:

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate, count
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -278,13 +278,16 @@ class Emitted:
     def claim(self, _files: Sequence[LocalFile]) -> list[Claim]:
         return [Claim(ClaimState.RESUME, self.upload)]
 
-    def creating(self, _file: LocalFile, session: str | None = None) -> PendingUpload:
-        self.upload = PendingUpload(next(self._keys), session=session)
+    def creating(
+        self, _file: LocalFile, session: str | None = None, *, replaced: tuple[str, ...] = ()
+    ) -> PendingUpload:
+        self.upload = PendingUpload(next(self._keys), session=session, replaced=replaced)
         return self.upload
 
-    def creating_part(self, file: LocalFile, part: int) -> str:
-        key = next(self._keys)
-        self._set(file, part, upload_key=key, url=None, checked_until=0, pledged_until=0)
+    def creating_part(self, file: LocalFile, part: int, *, replaced: tuple[str, ...] = ()) -> str:
+        key, old = next(self._keys), self.upload.parts[part]
+        self._set(file, None, replaced=replaced)
+        self._set(file, part, **asdict(PendingPart(part, old.offset, old.size, key)))
         return key
 
     def split(self, file: LocalFile, sizes: Sequence[int]) -> tuple[PendingPart, ...]:
@@ -347,7 +350,9 @@ def make_terms(
         ENDPOINT, extensions=frozenset(offered), checksum_algorithms=frozenset({"sha1", "sha256"})
     )
     retry = Retry(FakeStop(clock) if stop is None else stop, RateBudget(clock), clock=clock, **policy)
+    warnings: list[str] = []
     context: Any = SimpleNamespace(retry=retry, throttle=throttle, digests=None, on_read=ignore_read)
+    context.warn, context.warnings = lambda code, _text: warnings.append(code), warnings
     return Terms(context, SimpleNamespace(), capabilities, ChunkSize(chunk_size), checksum)  # type: ignore[arg-type]
 
 

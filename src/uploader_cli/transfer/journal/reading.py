@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from uploader_cli.core.confirmation import Ending
 from uploader_cli.core.protocol import UPLOADS
 from uploader_cli.errors import UsageError
 from uploader_cli.sources.files import absolute
@@ -29,7 +30,7 @@ LIST = "`uploader resume --list` shows them"
 
 _PENDING = """
 SELECT path, run = ?2, run != ?2 AND alive((SELECT id FROM run WHERE number = pending.run)), size, mtime_ns, upload_key,
-  url, session, checked_until, pledged_until, uncertain, parts, server_id
+  url, session, checked_until, pledged_until, uncertain, parts, server_id, sent_until, ending, replaced
 FROM pending WHERE target = ?1"""
 _RECEIPTS = """
 SELECT path, size, mtime_ns, server_id, location, checksum, verified
@@ -62,6 +63,13 @@ class PendingPart:
     url: str | None = None
     checked_until: int = 0
     pledged_until: int = 0
+    sent_until: int | None = None
+    ending: str = Ending.NONE
+
+    @property
+    def reach(self) -> int:
+        """The end of all requests that may have been sent; the size where that is unknown."""
+        return self.size if self.sent_until is None else self.sent_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +77,9 @@ class PendingUpload:
     """An upload in progress. `url` None: its creation was not answered; POST `upload_key` first.
 
     Bytes up to `checked_until` have accepted checksums. `pledged_until` is the end of the chunk with a checksum being
-    sent (0: none). `parts` is empty for one piece. `uncertain`: the file may be stored. `server_id` is
-    from the answer to the creation.
+    sent (0: none). `sent_until` is the end of the last request that was begun (None: unknown), `ending` how the one
+    that would complete the upload ended. `replaced` are uploads to delete once the file is stored. `parts` is empty for
+    one piece. `uncertain`: the file may be stored. `server_id` is from the answer to the creation.
     """
 
     upload_key: str = field(default_factory=new_key)
@@ -81,11 +90,20 @@ class PendingUpload:
     uncertain: bool = field(default=False, compare=False)
     parts: tuple[PendingPart, ...] = ()
     server_id: str | None = None
+    sent_until: int | None = None
+    ending: str = Ending.NONE
+    replaced: tuple[str, ...] = ()
 
     @property
     def urls(self) -> tuple[str, ...]:
         """All upload URLs of the file."""
-        return tuple(url for url in (self.url, *(part.url for part in self.parts)) if url is not None)
+        known = (self.url, *(part.url for part in self.parts), *self.replaced)
+        return tuple(url for url in known if url is not None)
+
+    def piece(self, size: int, *, url: str | None) -> PendingPart:
+        """Return the upload of a file that is sent in one piece, at `url`."""
+        known = (self.upload_key, url, self.checked_until, self.pledged_until)
+        return PendingPart(0, 0, size, *known, self.sent_until if self.url is not None else None, self.ending)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +195,15 @@ def pending_row(target: int, run: int, key: bytes, pending: Pending) -> tuple[An
     file, upload = pending.file, pending.upload
     parts = json.dumps(upload.parts, default=astuple) if upload.parts else "[]"
     known = (upload.upload_key, upload.url, upload.session, upload.checked_until, upload.pledged_until)
-    return (target, key, file.size, file.mtime_ns, run, *known, upload.uncertain, parts, upload.server_id)
+    ended = (upload.server_id, upload.sent_until, upload.ending, json.dumps(upload.replaced))
+    return (target, key, file.size, file.mtime_ns, run, *known, upload.uncertain, parts, *ended)
 
 
 def find_pending(db: Connection, target: int, run: int, files: Files) -> Iterator[tuple[bytes, Pending]]:
     """Yield uploads in progress for the paths of `files`, as seen by run number `run`."""
     for key, own, busy, size, mtime_ns, *known in db.execute(_PENDING + _paths(files), (target, run, None, *files)):
-        known[-2] = tuple(PendingPart(*part) for part in json.loads(known[-2]))
+        known[6] = tuple(PendingPart(*part) for part in json.loads(known[6]))
+        known[-1] = tuple(json.loads(known[-1]))
         file = replace(files[key], size=size, mtime_ns=mtime_ns)
         yield key, Pending(file, PendingUpload(*known), bool(own), bool(busy))
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NAME = "journal.sqlite3"
-VERSION = 8
+VERSION = 9
+MIGRATED = 8  # an older version that `_ADDED` changes in place
 BUSY_SECONDS = 60.0  # wait for other processes
 KEPT_SECONDS = 90 * 86_400.0  # for receipts and unfinished runs
 MOST_FINISHED = 50  # runs in the list
@@ -66,11 +67,17 @@ CREATE TABLE pending (
   target INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, run INTEGER NOT NULL,
   upload_key TEXT NOT NULL, url TEXT, session TEXT, checked_until INTEGER NOT NULL DEFAULT 0,
   pledged_until INTEGER NOT NULL DEFAULT 0, uncertain INTEGER NOT NULL DEFAULT 0, parts TEXT NOT NULL DEFAULT '[]',
-  server_id TEXT,
+  server_id TEXT, sent_until INTEGER, ending TEXT NOT NULL DEFAULT '', replaced TEXT NOT NULL DEFAULT '[]',
   PRIMARY KEY (target, path)
 ) WITHOUT ROWID;
 CREATE TABLE session (run INTEGER NOT NULL, id TEXT NOT NULL, UNIQUE (run, id));
 INSERT INTO period (number) VALUES (0);
+"""
+# What VERSION has and MIGRATED has not: at the end of a table, in the order of `_TABLES`.
+_ADDED = """
+ALTER TABLE pending ADD COLUMN sent_until INTEGER;
+ALTER TABLE pending ADD COLUMN ending TEXT NOT NULL DEFAULT '';
+ALTER TABLE pending ADD COLUMN replaced TEXT NOT NULL DEFAULT '[]';
 """
 _OUTDATED_RUNS = """
 DELETE FROM run WHERE number IN (
@@ -196,10 +203,11 @@ class Store:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             if version == 0 and db.execute("SELECT 1 FROM sqlite_schema").fetchone():
                 raise Unreadable("is not uploader's")
-            if version not in (0, VERSION):
+            if version not in (0, MIGRATED, VERSION):
                 raise Unreadable(f"was written by {'a newer' if version > VERSION else 'an early'} version of uploader")
-            if not version:
-                db.executescript(f"BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version = {VERSION};COMMIT;")
+            if version != VERSION:
+                changes = _ADDED if version else _TABLES
+                db.executescript(f"BEGIN IMMEDIATE;{changes}PRAGMA user_version = {VERSION};COMMIT;")
             self._prune_runs(db)
             _prune_receipts(db, self.now())
         except BaseException:

@@ -215,9 +215,9 @@ class RunHandle:
             known = [self._receipt(key, found.get(key)) for key in paths]
         return [row if row and is_same(file, row.file) else None for file, row in zip(files, known, strict=True)]
 
-    def creating(self, file: LocalFile, session: str | None = None) -> PendingUpload:
+    def creating(self, file: LocalFile, session: str | None = None, *, replaced: tuple[str, ...] = ()) -> PendingUpload:
         """Replace the upload of a claimed file by a new one: call it before each creation but the first."""
-        upload = PendingUpload(session=session)
+        upload = PendingUpload(session=session, replaced=replaced)
         self._alter([file], lambda _old: upload)
         return upload
 
@@ -238,10 +238,15 @@ class RunHandle:
         self.update(file, parts=parts)
         return parts
 
-    def creating_part(self, file: LocalFile, part: int) -> str:
+    def creating_part(self, file: LocalFile, part: int, *, replaced: tuple[str, ...] = ()) -> str:
         """Replace the upload of a part and return its new key: call it before another creation."""
         key = reading.new_key()
-        self.update(file, part=part, upload_key=key, url=None, checked_until=0, pledged_until=0)
+
+        def change(old: PendingUpload) -> PendingUpload:
+            new = (reading.PendingPart(p.index, p.offset, p.size, key) if p.index == part else p for p in old.parts)
+            return replace(old, parts=tuple(new), replaced=replaced)
+
+        self._alter([file], change)
         return key
 
     def completed(self, stored: Sequence[Stored]) -> None:
@@ -331,7 +336,8 @@ class RunHandle:
         if receipt and is_same(file, receipt.file):
             return Claim(ClaimState.DONE, receipt=receipt)
         old = own or pending
-        if old and is_same(file, old.file) and (old.own or not self._fresh):
+        # An upload whose URL was given can't be begun anew.
+        if old and is_same(file, old.file) and (old.own or not self._fresh or file.upload_url):
             self._put(key, replace(old, file=file, own=True))
             return Claim(ClaimState.UNKNOWN if old.upload.uncertain else ClaimState.RESUME, old.upload)
         new = Pending(file, self._new_upload(key, file) if uploads is None else next(uploads))
@@ -426,7 +432,7 @@ class RunHandle:
             [(target, key, run) for key in self._changes],
         )
         db.executemany(
-            "INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [reading.pending_row(target, run, key, change.pending) for key, change in changes if change.pending],
         )
         refused = [(target, key, row.refused.size, row.refused.mtime_ns) for key, row in changes if row.refused]

@@ -1,0 +1,70 @@
+"""When an upload is confirmed (docs/tus-servers.md, "When a file counts as stored").
+
+On the bundled server an offset that equals the length means stored. Other servers finish an upload after its last byte
+(hooks, object stores), and report the full offset even where that failed. There the answer to the request that
+completes an upload decides: its last byte, its declared length, or the joining of its parts.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, StrEnum, auto
+
+OUTAGES = (502, 503, 504, *range(520, 528))
+"""Statuses of a gateway that did not get an answer of its server (RFC 9110, 15.6; from 520 on: Cloudflare)."""
+NO_REFUSAL = (401, 404, 408, 409, 410, 423, 425, 429, 460)
+"""4xx that concern a token, an upload that is gone, a lock or a limit: the same file may be accepted later."""
+TAKES_NO_PATCH = (404, 405, 409, 410)
+"""Answers of a server that has stored an empty file at its creation to the PATCH that follows."""
+
+
+class Ending(StrEnum):
+    """How the last request that would complete an upload ended, apart from a success. The journal contains it."""
+
+    NONE = ""  # none was sent, or the process was killed before its answer
+    LOST = "lost"  # it was sent completely, and its answer was lost
+    GATEWAY = "gateway"  # a gateway answered in place of the server
+    ERROR = "error"  # the server answered with an error
+
+
+class Verdict(Enum):
+    """What an offset that the server reports means."""
+
+    OPEN = auto()  # bytes are missing, or the end is not declared: continue
+    CONFIRMED = auto()  # the file is stored
+    UNKNOWN = auto()  # all bytes arrived, and nothing tells whether the file is stored
+    FAILED = auto()  # all bytes arrived, and the server failed to store the file
+    INTRUDED = auto()  # somebody else has written to the upload
+
+
+def verdict(offset: int, length: int | None, sent: int, ending: Ending, *, foreign: bool) -> Verdict:
+    """Return what `offset` (bytes) means for an upload of `length` (None: not declared) of which `sent` were sent.
+
+    `foreign` is False for the bundled server. An offset of 0 says nothing about an empty file at other servers.
+    """
+    if offset > sent:
+        return Verdict.INTRUDED
+    if length is None or offset < length:
+        return Verdict.OPEN
+    if not foreign:
+        return Verdict.CONFIRMED
+    if ending in (Ending.ERROR, Ending.GATEWAY):
+        return Verdict.FAILED if ending is Ending.ERROR else Verdict.UNKNOWN
+    return Verdict.CONFIRMED if length else Verdict.OPEN
+
+
+def ending_of(status: int | None, before: Ending, *, by_server: bool) -> Ending:
+    """Return how a request ended that would complete an upload: with `status`, or None for a lost answer.
+
+    `by_server` is False for an answer without `Tus-Resumable`, which a gateway may have given. A 4xx says that this
+    request did nothing; one `before` it may have completed the upload.
+    """
+    if status is None:
+        return Ending.LOST
+    if status in OUTAGES and not by_server:
+        return Ending.GATEWAY
+    return before if status < 500 and before in (Ending.LOST, Ending.GATEWAY) else Ending.ERROR
+
+
+def refuses(status: int, *, by_server: bool) -> bool:
+    """Return whether `status` refuses the file for good, as an answer to the request that completes its upload."""
+    return by_server and 400 <= status < 500 and status not in NO_REFUSAL
