@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import pytest
 from command import Done, environment, start, uploader
 from following import ended, read_confirmed, read_until
+from journal_v8 import downgrade
 from patience import PATIENCE, SLACK
 from recording import recorder
 from serving import running_server, server_process
@@ -165,6 +166,16 @@ def test_event_stream_has_the_offset_of_a_resume(server: EmbeddedServer, make_fi
     assert finished["rate"] > 0
     assert f"a.mp4: resuming at {100 * began['offset'] // (640 * KIB)} %" in done.err
     assert "resuming run" in done.err
+
+
+def test_run_of_an_older_journal_resumes(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    files = make_files(**{"a.mp4": 640 * KIB})
+    first = interrupted(server.url, tmp_path, files)
+    downgrade(tmp_path / "state" / "uploader" / "journal.sqlite3")
+    done = resumed(tmp_path)
+    assert done.events[0]["resumed_from"] == run_of(first)
+    assert done.of("file.started")[0]["offset"] >= 2 * CHUNK
+    assert not done.of("warning")
 
 
 def test_resume_of_a_file_in_parts_keeps_each_part(tmp_path: Path) -> None:

@@ -7,13 +7,15 @@ import os
 import sqlite3
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from journal_fakes import HERE, Clock, a_file, begin, claimed, names
+from journal_v8 import downgrade
 
 from uploader_cli.errors import UploaderError, UsageError
-from uploader_cli.transfer.journal import Journal, Stored, schema
+from uploader_cli.transfer.journal import Journal, PendingPart, Stored, schema
 from uploader_cli.transfer.journal.schema import MIGRATED, VERSION
 
 
@@ -78,6 +80,33 @@ def test_unreadable_journal_is_set_aside_and_reported(tmp_path: Path, spoil, why
         assert claimed(begin(journal), a_file()).state == "new"
     assert aside(tmp_path)[0].read_bytes() == damaged
     assert Journal(tmp_path, now=Clock(1.7e9)).notices == ()
+
+
+def test_journal_of_version_8_is_changed_in_place(tmp_path: Path) -> None:
+    """A run that was begun there resumes; how far its requests went is unknown."""
+    whole, split, done = a_file("/data/a"), a_file("/data/b", file=2, size=7), a_file("/data/c", file=3)
+    parts = (PendingPart(0, 0, 3, "p0", "http://here:1/p0", 2, 3), PendingPart(1, 3, 4, "p1"))
+    with Journal(tmp_path) as journal:
+        run = begin(journal, "a")
+        run.claim([whole, split, done])
+        run.update(whole, url="http://here:1/u", checked_until=4, pledged_until=6, sent_until=6, server_id="i")
+        run.update(split, parts=parts)
+        run.completed([Stored(done, location="/uploads/personal/c")])
+        upload = claimed(run, whole).upload
+        run.close()
+    downgrade(tmp_path / "journal.sqlite3")
+    with Journal(tmp_path) as journal:
+        assert journal.notices == ()
+        resumed = begin(journal, "a")
+        assert resumed.resumed_from == run.id
+        assert claimed(resumed, whole).upload == replace(upload, sent_until=None)
+        assert claimed(resumed, split).upload.parts == parts
+        assert [part.reach for part in parts] == [3, 4]
+        assert claimed(resumed, done).receipt.location == "/uploads/personal/c"
+        resumed.update(whole, sent_until=9, ending="error", replaced=("http://here:1/old",))
+        resumed.close()
+    with Journal(tmp_path) as journal:
+        assert claimed(begin(journal, "a"), whole).upload.replaced == ("http://here:1/old",)
 
 
 def test_an_empty_file_is_a_new_journal(tmp_path: Path) -> None:
