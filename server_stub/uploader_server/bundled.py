@@ -59,7 +59,7 @@ class Bundled(Sessions):
             raise ApiError(404, "SESSION_NOT_FOUND", "This upload session has already ended")
         session.status = "cancelled"
         session.touch()
-        await self.keep(session)
+        await self.store.save(self.store.session_saved(session.row()), frees=True)
         for task in session.requests:
             task.cancel()
         await self.notify(session, "The upload was cancelled")
@@ -119,7 +119,7 @@ class Bundled(Sessions):
             logger.info("session %s expired", session.id)
             del self.known[session.id]
             with logged("Deleting a session"):  # retried after a restart
-                await self.store.save(self.store.session_forgotten(session.id))
+                await self.store.save(self.store.session_forgotten(session.id), frees=True)
 
     def _active(self, session: Session) -> bool:
         """Return whether a request is receiving or storing files of the session."""

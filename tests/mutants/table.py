@@ -500,9 +500,9 @@ MUTANTS = (
     ),
     Mutant(
         "a full disk is a 500",
-        SERVER + "http/errors.py",
-        "in {errno.ENOSPC, errno.EDQUOT}",
-        "in {errno.EDQUOT}",
+        SERVER + "storage/disk.py",
+        "frozenset({errno.ENOSPC, errno.EDQUOT})",
+        "frozenset({errno.EDQUOT})",
         "functional/server/test_server_fault_rules.py functional/server/test_server_batch.py",
     ),
     # The server keeps sessions

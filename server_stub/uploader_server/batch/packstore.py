@@ -230,7 +230,7 @@ class PackRows:
             db.executemany(_UNCOUNTED, old)
             db.execute("DELETE FROM packs WHERE touched < ?", (before,))
 
-        await self._store.save(change)
+        await self._store.save(change, frees=True)
 
 
 def _row(session: str, position: int, file: Packed) -> tuple[object, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gzip
 import http
 import json
@@ -18,6 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from uploader_server.http.pace import Meter, Pace
+from uploader_server.storage.disk import NO_SPACE
 from uploader_server.wire import timestamp
 
 LATE = 1.0  # seconds that a timer may be late before the event loop counts as blocked
@@ -86,7 +86,7 @@ def as_api_error(error: Exception) -> ApiError:
             return ApiError(404, "NOT_FOUND", "There is no such path")
         case ClientDisconnect():
             return ApiError(400, "UPLOAD_FAILED", "The request ended before its body was complete")
-        case OSError() if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        case OSError() if error.errno in NO_SPACE:  # the database raises it, too
             return ApiError(507, "DISK_FULL", "The server's disk is full", details=error.strerror)
         case OSError() | sqlite3.Error():
             details = error.strerror if isinstance(error, OSError) else str(error)

@@ -42,7 +42,7 @@ _ERRORS = {
     504: "Timeout of the analysis",
     507: "The server's disk is full",
 }
-_ALWAYS = (403, 421, 429, 500, 503)  # errors of every call
+_ALWAYS = (403, 421, 429, 500, 503, 507)  # errors of every call
 _JSON_ERRORS = (400, 408, 413)  # errors of a call with a JSON body
 _JWT: Part = {"security": [{"jwt": []}]}
 _MAYBE_JWT: Part = {"security": [{}, *_JWT["security"]]}
@@ -106,7 +106,7 @@ def _file(summary: str, *errors: int) -> Part:
 
 def _upload(summary: str, success: Part, *errors: int, headers: str = "", **more: Any) -> Part:
     """Describe a call for one tus upload."""
-    return _call(summary, success, 400, 404, 410, 412, 507, *errors, headers=f"{_RESUMABLE} {headers}", **more)
+    return _call(summary, success, 400, 404, 410, 412, *errors, headers=f"{_RESUMABLE} {headers}", **more)
 
 
 def _analysis(summary: str, schema: str) -> Part:
@@ -142,7 +142,7 @@ def _rest_calls() -> dict[str, Part]:
             **_json("Finish", required=False),
         ),
         "POST /api/upload/batch": _call(
-            "Upload files of a session", _ok("BatchAnswer"), 400, 404, 408, 409, 413, 507, **_body(ref("Batch"), FORM)
+            "Upload files of a session", _ok("BatchAnswer"), 400, 404, 408, 409, 413, **_body(ref("Batch"), FORM)
         ),
         "GET /api/upload/progress/{id}": _call(
             "Get the progress of a session", _ok("Progress"), 404, operationId="progress"
@@ -170,7 +170,7 @@ def _tus_calls() -> dict[str, Part]:
     create = _call(
         "Create an upload; send Upload-Length or Upload-Defer-Length, or neither for a final upload",
         _success(201, headers=created) | _success(200, headers=created),
-        *(400, 404, 408, 409, 410, 412, 413, 415, 423, 460, 507),
+        *(400, 404, 408, 409, 410, 412, 413, 415, 423, 460),
         headers=f"{_RESUMABLE} Upload-Length?:count Upload-Defer-Length?:one Upload-Metadata? Upload-Concat?"
         " Upload-Checksum?",
         **_body({}, BODY_TYPE, required=False),
@@ -203,7 +203,7 @@ def _pack_calls() -> dict[str, Part]:
         f"POST {PACKS}": _call(
             "Upload many small files; send manifest before data",
             _ok("PackAnswer"),
-            *(400, 404, 408, 409, 411, 413, 422, 507),
+            *(400, 404, 408, 409, 411, 413, 422),
             headers="Idempotency-Key:key",
             **_body(ref("Pack"), FORM, encoding={"manifest": {"contentType": JSON}}),
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+
+from uploader_server.storage.disk import Reserve, no_space
 
 T = TypeVar("T")
 
@@ -55,6 +58,7 @@ class VersionError(Exception):
 class _Job(NamedTuple):
     action: Callable[[sqlite3.Connection], Any]
     writes: bool
+    frees: bool
     done: Future[Any]
 
 
@@ -63,11 +67,19 @@ class Database:
 
     An action gets the connection and returns the result for its caller. It may run twice: if one action of a group
     fails, the group is rolled back and each action runs in its own transaction, so only the caller of the failed one
-    gets its error.
+    gets its error. An error that means a full disk or a used quota is raised as OSError (ENOSPC, EDQUOT).
+
+    What frees space doesn't wait for space: on a full disk an action with `frees` is repeated with the space of a
+    reserve, which is filled again afterwards.
     """
 
     def __init__(self, path: Path, *, durable: bool = False) -> None:
-        """Open the database; with `durable` commits survive a power loss. Raises sqlite3.Error, VersionError."""
+        """Open the database. Raises OSError, sqlite3.Error, VersionError.
+
+        With `durable` commits survive a power loss.
+        """
+        self._directory = path.parent
+        self._reserve = Reserve(path.parent / "server.reserve")
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
         opened: Future[None] = Future()
@@ -77,9 +89,12 @@ class Database:
         self._thread.start()
         opened.result()
 
-    async def transaction(self, action: Callable[[sqlite3.Connection], T]) -> T:
-        """Run an action that writes, and commit. Raises the action's error after a rollback."""
-        return await asyncio.wrap_future(self._submit(action, writes=True))
+    async def transaction(self, action: Callable[[sqlite3.Connection], T], *, frees: bool = False) -> T:
+        """Run an action that writes, and commit. Raises the action's error after a rollback.
+
+        With `frees` the action removes data, so it may use the reserve.
+        """
+        return await asyncio.wrap_future(self._submit(action, writes=True, frees=frees))
 
     async def read(self, action: Callable[[sqlite3.Connection], T]) -> T:
         """Run an action that only reads. Raises the action's error."""
@@ -95,20 +110,21 @@ class Database:
         self._jobs.put(None)
         self._thread.join()
 
-    def _submit(self, action: Callable[[sqlite3.Connection], T], *, writes: bool) -> Future[T]:
+    def _submit(self, action: Callable[[sqlite3.Connection], T], *, writes: bool, frees: bool = False) -> Future[T]:
         if self._closed:
             raise sqlite3.ProgrammingError("the database is closed")
         done: Future[T] = Future()
-        self._jobs.put(_Job(action, writes, done))
+        self._jobs.put(_Job(action, writes, frees, done))
         return done
 
     def _serve(self, path: Path, durable: bool, opened: Future[None]) -> None:
         """Run queued actions; only this thread uses the connection."""
         try:
-            connection = _open(path, durable)
+            connection = self._open(path, durable)
         except Exception as error:  # noqa: BLE001 - re-raised in the constructor
             opened.set_exception(error)
             return
+        self._reserve.fill()
         opened.set_result(None)
         while (job := self._jobs.get()) is not None:
             jobs = [job]
@@ -118,8 +134,64 @@ class Database:
                     self._jobs.put(None)
                     break
                 jobs.append(following)
-            _run(connection, [job for job in jobs if job.done.set_running_or_notify_cancel()])
+            self._run(connection, [job for job in jobs if job.done.set_running_or_notify_cancel()])
         connection.close()
+
+    def _open(self, path: Path, durable: bool) -> sqlite3.Connection:
+        """Open the database, on a full disk with the space of the reserve: files can then be deleted."""
+        try:
+            return _open(path, durable)
+        except sqlite3.Error as error:
+            if no_space(error, self._directory) is None:
+                raise
+            self._reserve.release()
+            return _open(path, durable)
+
+    def _run(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
+        """Run jobs in one transaction or, if that fails, each in its own, and set their results."""
+        if not jobs:
+            return
+        try:
+            results = self._commit(connection, jobs)
+        except Exception as error:  # noqa: BLE001 - re-raised in the caller
+            if len(jobs) == 1:
+                jobs[0].done.set_exception(error)
+                return
+            for job in jobs:
+                self._run(connection, [job])
+        else:
+            for job, result in zip(jobs, results, strict=True):
+                job.done.set_result(result)
+
+    def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> list[Any]:
+        """Run jobs in one transaction; a single one with `frees` again with the space of the reserve if necessary."""
+        actions, writes = [job.action for job in jobs], any(job.writes for job in jobs)
+        try:
+            results = _together(connection, actions, writes=writes)
+            if any(job.frees for job in jobs):
+                self._reserve.fill()
+            return results
+        except sqlite3.Error as error:
+            full = no_space(error, self._directory)
+            if full is None:
+                raise
+            if len(jobs) > 1 or not jobs[0].frees:
+                raise full from error
+        self._reserve.release()
+        try:
+            _checkpoint(connection)
+            return _together(connection, actions, writes=writes)
+        except sqlite3.Error as error:
+            raise no_space(error, self._directory) or error from None
+        finally:  # the reserve is there again before the caller continues
+            _checkpoint(connection)
+            self._reserve.fill()
+
+
+def _checkpoint(connection: sqlite3.Connection) -> None:
+    """Move the write-ahead log into the database, and free its space."""
+    with contextlib.suppress(sqlite3.Error):
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def _open(path: Path, durable: bool) -> sqlite3.Connection:
@@ -176,23 +248,6 @@ def _make_paths_relative(connection: sqlite3.Connection, root: Path) -> None:
             " WHERE substr(CAST(path AS BLOB), 1, ?1 - 1) = ?2",
             (len(prefix) + 1, prefix),
         )
-
-
-def _run(connection: sqlite3.Connection, jobs: list[_Job]) -> None:
-    """Run jobs in one transaction or, if that fails, each in its own, and set their results."""
-    if not jobs:
-        return
-    try:
-        results = _together(connection, [job.action for job in jobs], writes=any(job.writes for job in jobs))
-    except Exception as error:  # noqa: BLE001 - re-raised in the caller
-        if len(jobs) == 1:
-            jobs[0].done.set_exception(error)
-            return
-        for job in jobs:
-            _run(connection, [job])
-    else:
-        for job, result in zip(jobs, results, strict=True):
-            job.done.set_result(result)
 
 
 def _without_cursor(result: Any) -> Any:

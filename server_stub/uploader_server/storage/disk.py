@@ -6,11 +6,17 @@ With `none` it survives the end of the process.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import sqlite3
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})  # errors of a full disk and of a used quota
+RESERVE = 1 << 20  # bytes that are kept for transactions that free space
 MANY = 4  # more files or directories than this are flushed by one `syncfs`, where available
 MOST_KNOWN = 50_000  # maximum directories whose flushed entries are cached
 
@@ -85,6 +91,40 @@ class Disk:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+class Reserve:
+    """A file that keeps disk space for what frees space: without it SQLite can't record a deletion on a full disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def fill(self) -> None:
+        """Write what is missing of the file, on a full disk as much as fits."""
+        with contextlib.suppress(OSError), self._path.open("ab", buffering=0) as file:
+            while file.tell() < RESERVE:
+                file.write(os.urandom(RESERVE - file.tell()))  # random, as file systems compress zeros
+
+    def release(self) -> None:
+        """Remove the file. Raises OSError."""
+        self._path.unlink(missing_ok=True)
+
+
+def no_space(error: sqlite3.Error, directory: Path) -> OSError | None:
+    """Return ENOSPC or EDQUOT if an error of SQLite in this directory means that; None for other errors.
+
+    SQLite reports a used quota, and a full disk outside of `write`, as "disk I/O error": then the system is asked.
+    """
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code == sqlite3.SQLITE_FULL:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if code & 0xFF in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}:
+        try:
+            with tempfile.TemporaryFile(dir=directory) as file:
+                file.write(bytes(64 << 10))
+        except OSError as refusal:
+            return refusal if refusal.errno in NO_SPACE else None
+    return None
 
 
 def _flush(path: str | Path) -> None:

@@ -120,13 +120,13 @@ class Digests:
 
     async def prune(self) -> None:
         """Remove the digests of deleted files among the next PRUNED_AT_ONCE paths. Raises sqlite3.Error."""
-        query = "SELECT path FROM digests WHERE path > ? ORDER BY path LIMIT ?"
+        query = "SELECT path, size, modified FROM digests WHERE path > ? ORDER BY path LIMIT ?"
         rows = await self._database.read(lambda db: db.execute(query, (self._pruned, PRUNED_AT_ONCE)).fetchall())
-        paths = [str(row["path"]) for row in rows]
-        gone = await asyncio.to_thread(lambda: [(path,) for path in paths if not (self._root / path).exists()])
+        gone = await asyncio.to_thread(lambda: [tuple(row) for row in rows if not (self._root / row["path"]).exists()])
         if gone:
-            await self._database.transaction(lambda db: db.executemany("DELETE FROM digests WHERE path = ?", gone))
-        self._pruned = paths[-1] if len(paths) == PRUNED_AT_ONCE else ""
+            delete = "DELETE FROM digests WHERE path = ? AND size = ? AND modified = ?"  # not one stored meanwhile
+            await self._database.transaction(lambda db: db.executemany(delete, gone), frees=True)
+        self._pruned = rows[-1]["path"] if len(rows) == PRUNED_AT_ONCE else ""
 
     async def _compute(self, path: Path, now: StoredFile) -> bytes:
         try:

@@ -188,14 +188,14 @@ class Store:
 
     # Changes, for `save`
 
-    async def save(self, *changes: Change) -> None:
-        """Commit changes in one transaction. Raises sqlite3.Error."""
+    async def save(self, *changes: Change, frees: bool = False) -> None:
+        """Commit changes in one transaction, with `frees` also on a full disk. Raises sqlite3.Error, OSError."""
 
         def change(db: sqlite3.Connection) -> None:
             for make in changes:
                 make(db)
 
-        await self.database.transaction(change)
+        await self.database.transaction(change, frees=frees)
 
     def files_saved(self, rows: Sequence[dict[str, Any]]) -> Change:
         """Return a change that inserts or updates the files of a request."""
@@ -225,13 +225,14 @@ class Store:
     async def delete(self, file_id: str) -> bool:
         """Delete the stored file with this id; return False if there is none.
 
-        The file is kept on disk if another upload refers to it or is about to.
+        The file is kept on disk if another upload refers to it or is about to. It is also removed if that can't be
+        recorded (OSError, sqlite3.Error); a repeated call records it.
         """
         query = "SELECT path FROM files WHERE id = ?"
         row = await self.database.read(lambda db: db.execute(query, (file_id,)).fetchone())
         name = row["path"] if row is not None else None
         path, removed = self.root / (name or ""), self.incoming()
-        if not name or not path.is_relative_to(self.root) or not path.is_file():
+        if not name or not path.is_relative_to(self.root):
             return False
         wanted = {name, self.below(unnumbered(path))}
 
@@ -242,12 +243,14 @@ class Store:
             # Uploads that reserved this name before are recorded later; later ones find it free.
             with self._names:
                 if self._placing.keys().isdisjoint(wanted):
-                    with contextlib.suppress(FileNotFoundError):
+                    if path.is_file():
                         path.rename(removed)
                     db.execute("DELETE FROM digests WHERE path = ?", (name,))
 
-        await self.database.transaction(forget)
-        await asyncio.to_thread(removed.unlink, missing_ok=True)
+        try:
+            await self.database.transaction(forget, frees=True)
+        finally:
+            await asyncio.to_thread(removed.unlink, missing_ok=True)
         await asyncio.to_thread(self.disk.names, [path])
         return True
 

@@ -45,9 +45,9 @@ class TusStore:
 
     # Rows
 
-    async def save(self, upload: Upload, **changed: Any) -> None:
-        """Insert or update the row; `changed` overrides columns. Raises sqlite3.Error."""
-        await self._store.save(self.saved(upload, **changed))
+    async def save(self, upload: Upload, *, frees: bool = False, **changed: Any) -> None:
+        """Insert or update the row; `changed` overrides columns, `frees` is as in `Store.save`. Raises as it."""
+        await self._store.save(self.saved(upload, **changed), frees=frees)
 
     def saved(self, upload: Upload, **changed: Any) -> Change:
         """Return `save` as a change. An upload that is gone frees its key."""

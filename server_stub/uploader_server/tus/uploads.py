@@ -168,9 +168,11 @@ class Uploads:
             session.drop(upload.file)
         upload.status, upload.touched = reason, time.time()
         self._drop(upload)
-        await self.store.save(upload)
-        if self.shared.leave(upload):
-            await asyncio.to_thread(self.store.remove, upload)
+        try:
+            await self.store.save(upload, frees=True)
+        finally:  # its space is free even if that can't be recorded
+            if self.shared.leave(upload):
+                await asyncio.to_thread(self.store.remove, upload)
 
     async def terminate(self, upload: Upload, authorization: str | None) -> None:
         """Remove an upload (tus 1.0, termination) and its stored file.

@@ -251,11 +251,11 @@ class Api(Http):
         return answer_error(answer)
 
     def _call(self, method: str, path: str, *, patient: bool = True, raises: bool = True, **how: Any) -> Answer:
-        """Send one call; 429 and an expired token are excused. Without `patient` (a poll) a 429 slows polls alone."""
+        """Send one call; 429, 507 and an expired token are excused. Not `patient` (a poll): a 429 slows polls alone."""
 
         def step() -> Answer:
             answer = self._once(method, path, **how)
-            if answer.status in (401, 429) or (raises and not answer.ok):
+            if answer.status in (401, 429, 507) or (raises and not answer.ok):
                 raise answer_error(answer)
             return answer
 
