@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -52,9 +52,9 @@ class Bundled(Sessions):
         """Receive one batch. Raises ApiError; ClientDisconnect if the connection closed (nothing is stored)."""
         return await receive_batch(self, request)
 
-    async def cancel(self, session_id: str) -> None:
-        """Cancel a session and its running requests, whose files are not stored. Raises ApiError 404."""
-        session = self.find(session_id)
+    async def cancel(self, session_id: str, headers: Mapping[str, str]) -> None:
+        """Cancel a session and its running requests, whose files are not stored. Raises ApiError 403 or 404."""
+        session = self.find_writable(session_id, headers)
         if session.status in {"completed", "partial"}:
             raise ApiError(404, "SESSION_NOT_FOUND", "This upload session has already ended")
         session.status = "cancelled"
@@ -70,9 +70,9 @@ class Bundled(Sessions):
         """Delete a stored file; return False if there is none with this id."""
         return await self.tus.delete(file_id) or await self.store.delete(file_id)
 
-    async def finish(self, session_id: str, given_up: int) -> dict[str, Any]:
-        """End a session before all files arrived: `given_up` of them won't be sent. Raises ApiError 404 or 409."""
-        session = self.find(session_id)
+    async def finish(self, session_id: str, given_up: int, headers: Mapping[str, str]) -> dict[str, Any]:
+        """End a session before all files arrived: `given_up` of them won't be sent. Raises ApiError 403, 404, 409."""
+        session = self.find_writable(session_id, headers)
         if not session.ended:
             if self._active(session):
                 raise ApiError(409, "SESSION_BUSY", "An upload of this session is still running")

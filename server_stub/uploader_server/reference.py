@@ -10,7 +10,7 @@ import asyncio
 import os
 import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -76,7 +76,7 @@ class Reference:
         self.trackers: dict[str, Tracker] = {}
         self._running: set[asyncio.Task[Any]] = set()
 
-    async def create(self, category: str, expected: int) -> tuple[str, str]:  # noqa: ARG002 - unused, as in the reference backend
+    async def create(self, category: str, expected: int, headers: Mapping[str, str]) -> tuple[str, str]:  # noqa: ARG002 - unused, as in the reference backend
         """Create a session; return its id and creation time."""
         session_id = str(uuid.uuid4())
         self.sessions.add(session_id)
@@ -93,7 +93,7 @@ class Reference:
             raise ApiError(404, "SESSION_NOT_FOUND", "上传会话不存在")
         return tracker.answer(session_id)
 
-    async def cancel(self, session_id: str) -> None:
+    async def cancel(self, session_id: str, headers: Mapping[str, str]) -> None:  # noqa: ARG002
         """Report cancelled without stopping anything (3.9). Raises ApiError 404 if no batch is running."""
         tracker = self.trackers.get(session_id)
         if tracker is None or tracker.status == "completed":
@@ -106,7 +106,7 @@ class Reference:
         """Delete a stored file; return False if there is none with this id."""
         return await self.store.delete(file_id)
 
-    async def finish(self, session_id: str, given_up: int) -> dict[str, Any]:  # noqa: ARG002
+    async def finish(self, session_id: str, given_up: int, headers: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG002
         """Raise ApiError 404: the call doesn't exist."""
         raise ApiError(404, "NOT_FOUND", "请求的资源不存在")
 

@@ -132,6 +132,9 @@ class Session:
     failed: int = 0
     points: int = 0  # sum of the percentages of unfinished files
     given_up: int = 0  # files that the client won't send, from `finish`; included in `failed`
+    owner: str = ""  # subject of the creator's JWT
+    secret: bytes = field(default=b"", repr=False)
+    """SHA-256 of X-Session-Secret; empty: everyone who may upload may write to the session."""
     files: dict[str, FileState] = field(default_factory=dict)
     unlisted: int = 0
     """Number of files that are only in the database: those of packs, and ended ones of an ended session."""
@@ -273,7 +276,10 @@ class Session:
         return {name: getattr(self, name) for name in SESSION_COLUMNS}
 
 
-SESSION_COLUMNS = ("id", "category", "expected", "status", "progress", "created", "touched", "given_up")
+SESSION_COLUMNS = (
+    *("id", "category", "expected", "status", "progress", "created", "touched", "given_up"),
+    *("owner", "secret"),
+)
 
 
 def counted(statuses: Iterable[str]) -> dict[str, int]:

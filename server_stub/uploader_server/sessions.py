@@ -8,12 +8,13 @@ import logging
 import sqlite3
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from uploader_server.config import ServerConfig
 from uploader_server.faults import Faults
+from uploader_server.http.auth import hashed_secret, owner_of, same_secret
 from uploader_server.http.errors import ApiError
 from uploader_server.session import EVENT_INTERVAL, FILE_COLUMNS, FileState, Session, counted
 from uploader_server.storage.paths import PERMANENT, NameTakenError, UnsafePathError
@@ -42,13 +43,14 @@ class Sessions:
         self.known = {saved.row["id"]: _restored(saved) for saved in self.store.sessions()}
         """Sessions by id, including those restored from the database."""
 
-    async def create(self, category: str, expected: int) -> tuple[str, str]:
-        """Create a session; return its id and creation time. Raises ApiError 503 if too many are open."""
+    async def create(self, category: str, expected: int, headers: Mapping[str, str]) -> tuple[str, str]:
+        """Create a session; return its id and creation time. Raises ApiError 400, 503 if too many are open."""
+        secret, owner = hashed_secret(headers), self._owner(headers)
         if len(self.known) >= MAX_OPEN and sum(not s.ended for s in self.known.values()) >= MAX_OPEN:
             raise ApiError(503, "TOO_MANY_SESSIONS", f"There are {MAX_OPEN} open sessions", retry_after=60)
         if len(self.known) >= MAX_KNOWN:
             del self.known[next(known.id for known in self.known.values() if known.ended)]
-        session = Session(str(uuid.uuid4()), category, expected)
+        session = Session(str(uuid.uuid4()), category, expected, owner=owner, secret=secret)
         await self.keep(session)
         self.known[session.id] = session
         return session.id, session.created
@@ -60,9 +62,29 @@ class Sessions:
             raise ApiError(404, "SESSION_NOT_FOUND", "There is no such upload session")
         return session
 
-    def find_open(self, session_id: str) -> Session:
-        """Return the open session with this id. Raises ApiError: 404, or 409 if it has ended."""
-        session = self.find(session_id)
+    def check_writer(self, session_id: str, headers: Mapping[str, str]) -> None:
+        """Raise ApiError 403 if the headers of a request don't allow it to write to a session.
+
+        One that was created without a secret is open to all (docs/protocol.md, section 10); an unknown one passes.
+        """
+        session = self.known.get(session_id.lower())
+        if session is None or not session.secret:
+            return
+        mine = same_secret(headers, session.secret)
+        if not mine or (session.owner and self._owner(headers) != session.owner):
+            raise ApiError(403, "NOT_YOURS", "Another client created this session; send its X-Session-Secret")
+
+    def _owner(self, headers: Mapping[str, str]) -> str:
+        return owner_of(headers.get("authorization"), self.config.jwt_secret)
+
+    def find_writable(self, session_id: str, headers: Mapping[str, str]) -> Session:
+        """Return the session with this id. Raises ApiError: 404, or 403 as `check_writer`."""
+        self.check_writer(session_id, headers)
+        return self.find(session_id)
+
+    def find_open(self, session_id: str, headers: Mapping[str, str]) -> Session:
+        """Return the open session with this id. Raises ApiError as `find_writable`, and 409 if it has ended."""
+        session = self.find_writable(session_id, headers)
         if session.ended:
             code = "CANCELLED" if session.status == "cancelled" else "SESSION_ENDED"
             raise ApiError(409, code, f"The session is {session.status}: create a new one")

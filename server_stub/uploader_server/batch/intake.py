@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -16,7 +17,7 @@ from uploader_server.sessions import Sessions
 
 async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
     """Receive and store a batch. Raises ApiError, OSError, sqlite3.Error, ClientDisconnect (nothing is stored)."""
-    intake = Intake(sessions, int(request.headers.get("content-length", 0)))
+    intake = Intake(sessions, request.headers)
     receiving = intake.task = asyncio.ensure_future(intake.receive(request))
     try:
         await asyncio.wait({receiving})
@@ -43,12 +44,13 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
 
 
 class Intake(BatchReader):
-    """Assigns the parts of a batch request of `total` bytes to its session while they arrive."""
+    """Assigns the parts of a batch request with these headers to its session while they arrive."""
 
-    def __init__(self, sessions: Sessions, total: int) -> None:
+    def __init__(self, sessions: Sessions, headers: Mapping[str, str]) -> None:
         super().__init__(sessions.limits, sessions.store.incoming, eager=True)
         self.sessions = sessions
-        self.total = total
+        self.headers = headers
+        self.total = int(headers.get("content-length", 0))  # bytes of the body
         self.session: Session | None = None
         self.paths: list[str] = []
         self.task: asyncio.Future[tuple[Session, list[FileState]]]
@@ -99,7 +101,7 @@ class Intake(BatchReader):
                 raise ApiError(400, "TOO_MANY_FILES", "More relativePath parts than a batch may have files")
             self.paths.append(value)
         elif name == "sessionId":
-            self._attach(self.sessions.find_open(value))
+            self._attach(self.sessions.find_open(value, self.headers))
         elif name in {"category", "ifExists"}:
             self.texts[name] = value
         if self.session is not None and self.texts.get("category") not in {None, self.session.category}:

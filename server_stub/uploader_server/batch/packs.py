@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -54,30 +54,32 @@ class Packs:
         key = self._key(request, request.path_params["key"])
         if key in self._running:
             raise _in_progress()
-        answer = await self._saved_answer(key, None)
-        if answer is None:
+        known = await self.rows.find(key)
+        if known is None:
             raise ApiError(404, "PACK_NOT_FOUND", "There is no saved response for this key")
-        return Json(answer)
+        self._sessions.check_writer(known.session, request.headers)
+        return Json(await asyncio.to_thread(_answer, known.session, known.files))
 
     async def receive(self, request: Request) -> Response:
         """Serve `POST …/packs`. Raises ApiError."""
         body = PackBody(request, self._sessions.config.pace)
         key = self._key(request, request.headers.get("idempotency-key", ""))
         body.check(self._limits.bytes + MAX_MANIFEST + FRAMING)
-        return Json(await self._answer(key, body))
+        return Json(await self._answer(key, body, request.headers))
 
     def _key(self, request: Request, key: str) -> Key:
         if _KEY.fullmatch(key) is None:
             raise ApiError(400, "INVALID_HEADER", "Idempotency-Key must be 1 to 200 visible ASCII characters")
         return owner_of(request.headers.get("authorization"), self._sessions.config.jwt_secret), key
 
-    async def _answer(self, key: Key, body: PackBody) -> bytes:
+    async def _answer(self, key: Key, body: PackBody, headers: Mapping[str, str]) -> bytes:
         manifest = await asyncio.to_thread(parse_manifest, await body.manifest(), self._limits)
+        self._sessions.check_writer(manifest.session, headers)
         self._check_running(key, manifest)
         known = await self._saved_answer(key, manifest)
         if known is not None:
             return known
-        session = self._sessions.find_open(manifest.session)
+        session = self._sessions.find_open(manifest.session, headers)
         self._check_count(session, manifest)
         await body.begin_data(manifest.total)
         with self._memory(manifest.total):
@@ -86,8 +88,8 @@ class Packs:
             try:
                 await asyncio.wait({reading})
                 if reading.cancelled():
-                    self._sessions.find_open(session.id)  # raises
-                return await self._complete(key, manifest, session, reading.result())
+                    self._sessions.find_open(session.id, headers)  # raises
+                return await self._complete(key, manifest, session, reading.result(), headers)
             finally:
                 reading.cancel()  # still running only if the server stops
                 session.detach(reading)
@@ -99,7 +101,9 @@ class Packs:
             if session.file_count + len(new) > most:
                 raise ApiError(400, "TOO_MANY_FILES", f"A session has at most {most} files", number=most)
 
-    async def _complete(self, key: Key, manifest: Manifest, session: Session, data: bytearray) -> bytes:
+    async def _complete(
+        self, key: Key, manifest: Manifest, session: Session, data: bytearray, headers: Mapping[str, str]
+    ) -> bytes:
         """Process a complete body; its key is in use from now on."""
         self._check_running(key, manifest)
         self._running[key] = manifest.digest
@@ -108,7 +112,7 @@ class Packs:
             if known is not None:
                 return known
             await asyncio.sleep(self._sessions.limits.processing * len(manifest.entries))
-            return await self._store(key, manifest, self._sessions.find_open(session.id), data)
+            return await self._store(key, manifest, self._sessions.find_open(session.id, headers), data)
         finally:
             del self._running[key]
 
@@ -153,11 +157,11 @@ class Packs:
         if running is not None:
             raise _in_progress() if running == manifest.digest else _other_manifest()
 
-    async def _saved_answer(self, key: Key, manifest: Manifest | None) -> bytes | None:
+    async def _saved_answer(self, key: Key, manifest: Manifest) -> bytes | None:
         known = await self.rows.find(key)
         if known is None:
             return None
-        if manifest is not None and known.manifest != manifest.digest:
+        if known.manifest != manifest.digest:
             raise _other_manifest()
         return await asyncio.to_thread(_answer, known.session, known.files)
 

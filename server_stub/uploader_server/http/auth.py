@@ -1,15 +1,21 @@
-"""Authentication: JSON Web Tokens (HS256) for DELETE and reference analyses, and a bearer token for all calls."""
+"""Authentication: JWTs (HS256) for DELETE and reference analyses, a token for all calls, and secrets of sessions."""
 
 from __future__ import annotations
 
+import hashlib
 import hmac
+import re
 import time
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import jwt
 
 from uploader_server.http.errors import ApiError
+
+SESSION_HEADER = "X-Session-Secret"
+_SECRET = re.compile(r"[!-~]{22,200}")
 
 
 def issue_token(secret: str, ttl: float = 30 * 24 * 3600.0) -> str:
@@ -58,6 +64,22 @@ def owner_of(authorization: str | None, secret: str) -> str:
         return str(_decode(bearer(authorization), secret, verify_exp=False).get("sub", ""))
     except jwt.InvalidTokenError:
         return ""
+
+
+def hashed_secret(headers: Mapping[str, str]) -> bytes:
+    """Return the SHA-256 of X-Session-Secret; empty without the header. Raises ApiError 400 if it is no secret."""
+    secret = headers.get(SESSION_HEADER)
+    if secret is None:
+        return b""
+    if _SECRET.fullmatch(secret) is None:
+        raise ApiError(400, "INVALID_HEADER", f"{SESSION_HEADER} must be 22 to 200 visible ASCII characters")
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def same_secret(headers: Mapping[str, str], expected: bytes) -> bool:
+    """Compare X-Session-Secret with the hash of a secret in constant time."""
+    given = headers.get(SESSION_HEADER, "").encode("utf-8", "surrogatepass")
+    return hmac.compare_digest(hashlib.sha256(given).digest(), expected)
 
 
 def _decode(token: str, secret: str, *, verify_exp: bool = True) -> dict[str, Any]:

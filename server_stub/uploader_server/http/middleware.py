@@ -44,7 +44,7 @@ PREFLIGHT = {
     "access-control-allow-headers": (
         "Authorization, Content-Type, Idempotency-Key, Origin, Range, Tus-Resumable, Upload-Checksum, Upload-Concat,"
         " Upload-Defer-Length, Upload-Length, Upload-Metadata, Upload-Offset, Want-Repr-Digest, X-HTTP-Method-Override,"
-        " X-Request-ID, X-Requested-With"
+        " X-Request-ID, X-Requested-With, X-Session-Secret"
     ),
     "access-control-max-age": "86400",
 }

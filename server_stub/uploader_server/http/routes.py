@@ -81,7 +81,7 @@ class Rest:
     async def session(self, request: Request) -> Response:
         """Serve `POST /api/upload/session`."""
         category, expected = session_request(await read_json(request), self.limits.max_files)
-        session_id, created = await self.backend.create(category, expected)
+        session_id, created = await self.backend.create(category, expected, request.headers)
         answer = {
             "sessionId": session_id,
             "category": category,
@@ -104,14 +104,14 @@ class Rest:
 
     async def cancel(self, request: Request) -> Response:
         """Serve `POST /api/upload/cancel/{id}`."""
-        await self.backend.cancel(request.path_params["id"])
+        await self.backend.cancel(request.path_params["id"], request.headers)
         message = "上传已取消" if self.config.reference else "The upload was cancelled"
         return Json({"success": True, "message": message, "timestamp": timestamp()})
 
     async def finish(self, request: Request) -> Response:
         """Serve `POST /api/upload/session/{id}/finish` (bundled)."""
         given_up = finish_request(await read_json(request, empty=b"{}"), self.limits.max_files)
-        return Json(await self.backend.finish(request.path_params["id"], given_up))
+        return Json(await self.backend.finish(request.path_params["id"], given_up, request.headers))
 
     async def delete(self, request: Request) -> Response:
         """Serve `DELETE /api/upload/file/{id}`."""

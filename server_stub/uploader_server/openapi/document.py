@@ -22,7 +22,7 @@ JSON, FORM = "application/json", "multipart/form-data"
 _ERRORS = {
     400: "The request is invalid",
     401: "The token is missing or invalid",
-    403: "Not allowed, or called by a web page of another origin",
+    403: "Not allowed, the session of another client, or called by a web page of another origin",
     404: "Not found",
     408: "Timeout while receiving the body",
     409: "Conflict with the current state",
@@ -47,6 +47,7 @@ _JSON_ERRORS = (400, 408, 413)  # errors of a call with a JSON body
 _JWT: Part = {"security": [{"jwt": []}]}
 _MAYBE_JWT: Part = {"security": [{}, *_JWT["security"]]}
 _RESUMABLE = "Tus-Resumable:version"
+_WRITER = "X-Session-Secret?"  # of the client that created the session, if it sent one
 _STORED = "Content-Location? Upload-File-Id? Repr-Digest? Upload-Expires?"  # headers of responses about an upload
 
 
@@ -133,21 +134,30 @@ def _rest_calls() -> dict[str, Part]:
         "POST /api/upload/validate": _call(
             "Check files against the limits", _ok("Validation"), *_JSON_ERRORS, **_json("FilesToValidate", MAX_JSON)
         ),
-        "POST /api/upload/session": _call("Create a session", session, *_JSON_ERRORS, **_json("NewSession")),
+        "POST /api/upload/session": _call(
+            "Create a session", session, *_JSON_ERRORS, headers=f"{_WRITER}:secret", **_json("NewSession")
+        ),
         "POST /api/upload/session/{id}/finish": _call(
             "End a session",
             _ok("Finished"),
             *(400, 404, 408, 409, 413),
+            headers=_WRITER,
             operationId="finish",
             **_json("Finish", required=False),
         ),
         "POST /api/upload/batch": _call(
-            "Upload files of a session", _ok("BatchAnswer"), 400, 404, 408, 409, 413, **_body(ref("Batch"), FORM)
+            "Upload files of a session",
+            _ok("BatchAnswer"),
+            *(400, 404, 408, 409, 413),
+            headers=_WRITER,
+            **_body(ref("Batch"), FORM),
         ),
         "GET /api/upload/progress/{id}": _call(
             "Get the progress of a session", _ok("Progress"), 404, operationId="progress"
         ),
-        "POST /api/upload/cancel/{id}": _call("Cancel a session", _ok("Done"), 404, 408, operationId="cancel"),
+        "POST /api/upload/cancel/{id}": _call(
+            "Cancel a session", _ok("Done"), 404, 408, headers=_WRITER, operationId="cancel"
+        ),
         "DELETE /api/upload/file/{id}": _call("Delete a stored file", _ok("Done"), 401, 404, **_JWT),
         "POST /api/ai/analyze/content": _analysis("Analyse a video (simulated)", "ContentAnalysis"),
         "POST /api/ai/analyze/fusion": _analysis("Plan a fusion of two videos (simulated)", "FusionAnalysis"),
@@ -172,7 +182,7 @@ def _tus_calls() -> dict[str, Part]:
         _success(201, headers=created) | _success(200, headers=created),
         *(400, 404, 408, 409, 410, 412, 413, 415, 423, 460),
         headers=f"{_RESUMABLE} Upload-Length?:count Upload-Defer-Length?:one Upload-Metadata? Upload-Concat?"
-        " Upload-Checksum?",
+        f" Upload-Checksum? {_WRITER}",
         **_body({}, BODY_TYPE, required=False),
     )
     offset = f"{_RESUMABLE} Upload-Offset:count {_STORED}"
@@ -204,10 +214,12 @@ def _pack_calls() -> dict[str, Part]:
             "Upload many small files; send manifest before data",
             _ok("PackAnswer"),
             *(400, 404, 408, 409, 411, 413, 422),
-            headers="Idempotency-Key:key",
+            headers=f"Idempotency-Key:key {_WRITER}",
             **_body(ref("Pack"), FORM, encoding={"manifest": {"contentType": JSON}}),
         ),
-        f"GET {PACKS}/{{key}}": _call("Get the saved response to a pack", _ok("PackAnswer"), 400, 404, 409),
+        f"GET {PACKS}/{{key}}": _call(
+            "Get the saved response to a pack", _ok("PackAnswer"), 400, 404, 409, headers=_WRITER
+        ),
         f"POST {LOOKUP}": _call(
             "Look up which files are stored", _ok("LookupAnswer"), *_JSON_ERRORS, **_json("Lookup", MAX_JSON)
         ),

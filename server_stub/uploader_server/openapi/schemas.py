@@ -98,6 +98,11 @@ TYPES: dict[str, Schema] = {
     "id?": {"type": ["string", "null"], "format": "uuid"},
     "upload": {"type": "string", "pattern": "^[0-9a-f]{32}$", "description": "From Location: the right to write"},
     "key": {"type": "string", "pattern": "^[!-~]{1,200}$"},
+    "secret": {
+        "type": "string",
+        "pattern": "^[!-~]{22,200}$",
+        "description": "Needed from now on to write to the session",
+    },
     "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
     "video": {"type": "string", "minLength": 1, "description": "filePath of a batch response"},
     "time": {"type": "string", "format": "date-time"},

@@ -17,12 +17,13 @@ from uploader_server.storage.disk import Reserve, no_space
 T = TypeVar("T")
 
 VERSION = 4
-"""`PRAGMA user_version` of this schema. Version 4 added file ids, 3 parts in place, 2 packs, 1 relative paths."""
+"""`PRAGMA user_version` of this schema. Version 4 added who may write, 3 parts in place, 2 packs, 1 relative paths."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
   id TEXT PRIMARY KEY, category TEXT NOT NULL, expected INTEGER NOT NULL, status TEXT NOT NULL,
-  progress INTEGER NOT NULL, created TEXT NOT NULL, touched REAL NOT NULL, given_up INTEGER NOT NULL DEFAULT 0
+  progress INTEGER NOT NULL, created TEXT NOT NULL, touched REAL NOT NULL, given_up INTEGER NOT NULL DEFAULT 0,
+  owner TEXT NOT NULL DEFAULT '', secret BLOB NOT NULL DEFAULT x''
 );
 CREATE TABLE IF NOT EXISTS files (
   id TEXT PRIMARY KEY, session TEXT NOT NULL, position INTEGER NOT NULL, original_name TEXT NOT NULL,
@@ -218,6 +219,8 @@ _ADDED = (
     ("files", "packed", "INTEGER"),
     ("tus_uploads", "data", "TEXT"),
     ("tus_uploads", "file_id", "TEXT"),
+    ("sessions", "owner", "TEXT NOT NULL DEFAULT ''"),
+    ("sessions", "secret", "BLOB NOT NULL DEFAULT x''"),
 )
 """Table, name and type of the columns added after version 1, in the order of `_SCHEMA`."""
 

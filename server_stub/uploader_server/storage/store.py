@@ -47,7 +47,7 @@ _SAVE_FILE = (
 )
 _SAVE_SESSION = (
     "INSERT OR REPLACE INTO sessions VALUES (:id, :category, :expected, :status, :progress, :created, :touched,"
-    " :given_up)"
+    " :given_up, :owner, :secret)"
 )
 _FILES = "SELECT * FROM files WHERE session = ? ORDER BY position"
 _PACKED = "SELECT * FROM files WHERE session = ? AND packed IS NOT NULL ORDER BY position"

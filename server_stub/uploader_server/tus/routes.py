@@ -7,6 +7,7 @@ that keeps paths.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from email.utils import formatdate
 from urllib.parse import quote
 
@@ -107,6 +108,7 @@ class Tus:
     async def _create(self, request: Request, body: Body) -> Response:
         headers = request.headers
         fields = parse_metadata(headers.get("upload-metadata", ""))
+        self.uploads.sessions.check_writer(fields.get("sessionId", ""), headers)
         owner = owner_of(headers.get("authorization"), self.config.jwt_secret)
         known = await self.uploads.find_key(owner, fields.get("uploadKey", ""))
         if known is not None:
@@ -224,7 +226,7 @@ async def new_upload(uploads: Uploads, request: Request, body: Body, owner: str)
     if len(uploads.open) >= MAX_OPEN:
         raise ApiError(503, "TOO_MANY_UPLOADS", f"There are {MAX_OPEN} unfinished uploads", retry_after=60)
     metadata = request.headers.get("upload-metadata") or None
-    session = _session(uploads, parse_metadata(metadata or "").get("sessionId"))
+    session = _session(uploads, parse_metadata(metadata or "").get("sessionId"), request.headers)
     upload = Upload(
         owner=owner,
         session=session.id if session is not None else "",
@@ -249,9 +251,9 @@ async def new_upload(uploads: Uploads, request: Request, body: Body, owner: str)
     return upload
 
 
-def _session(uploads: Uploads, session_id: str | None) -> Session | None:
+def _session(uploads: Uploads, session_id: str | None, headers: Mapping[str, str]) -> Session | None:
     if session_id is not None:
-        return uploads.sessions.find_open(session_id)
+        return uploads.sessions.find_open(session_id, headers)
     if not uploads.sessions.config.anonymous_tus:
         raise ApiError(403, "SESSION_REQUIRED", "This server requires a session: send sessionId in Upload-Metadata")
     return None

@@ -44,9 +44,11 @@ def create(
     return requests.post(url + ENDPOINT, data=data, headers={**sent, **(headers or {})}, timeout=DEADLINE)
 
 
-def created(url: str, length: int | None, data: bytes | None = None, **fields: str) -> str:
+def created(
+    url: str, length: int | None, data: bytes | None = None, *, headers: Mapping[str, str] | None = None, **fields: str
+) -> str:
     """The URL of a new upload."""
-    answer = create(url, length, data, **fields)
+    answer = create(url, length, data, headers=headers, **fields)
     assert answer.status_code == 201, answer.text
     return url + answer.headers["location"]
 
