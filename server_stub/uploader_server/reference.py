@@ -7,6 +7,7 @@ are those of docs/protocol.md.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import uuid
@@ -20,8 +21,8 @@ from uploader_server.config import ServerConfig
 from uploader_server.faults import Faults
 from uploader_server.http.errors import ApiError
 from uploader_server.session import FileState, batch_answer, counted
-from uploader_server.storage.paths import claim
-from uploader_server.storage.store import Store
+from uploader_server.storage.put import Incoming, put
+from uploader_server.storage.store import Change, Store
 from uploader_server.wire import CATEGORIES, js_number, js_round, timestamp
 
 STEPS = (5, 15, 30, 45, 60, 75, 85, 95, 100)  # percentages reported while a file is processed, at equal intervals
@@ -224,9 +225,15 @@ class Reference:
         if len(os.fsencode(stored)) > NAME_MAX:
             raise OSError(36, f"ENAMETOOLONG: name too long, lstat '{path}'")
         assert file.temporary is not None  # noqa: S101 - for the type checker
-        claim(file.temporary, path)
-        file.path = self.store.below(path)
-        await self.store.save(self.store.files_saved([file.row(session_id, 0)]))  # for DELETE by id
+        incoming = Incoming(file.temporary, category, stored, file.size)
+
+        def changes() -> list[Change]:
+            if incoming.path is None:
+                raise incoming.cause or OSError(errno.EIO, incoming.message)
+            file.path = incoming.path
+            return [self.store.files_saved([file.row(session_id, 0)])]  # for DELETE by id
+
+        await put(self.store, [incoming], changes)
 
     async def _emit(self, session_id: str, status: str, **fields: Any) -> None:
         event = {"sessionId": session_id, "timestamp": timestamp(), "overallStatus": status, **fields}

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import shutil
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +33,14 @@ from uploader_server.faults import Faults
 from uploader_server.faults.state import Restart
 from uploader_server.http.connections import Watch, cut_connections, most_connections, raise_limit
 
+logger = logging.getLogger(__name__)
+
 START_DEADLINE = 30.0
 STOP_GRACE = 0.3
 STOP_DEADLINE = 1.5
+IO_DEADLINE = 0.5
+"""Seconds that `serve` waits for reads and writes of the disk; the next start repairs what it ends (storage/put.py)."""
+IO_THREADS = "uploader-io"  # prefix of the names of the threads that read and write files
 BACKLOG = 1024
 LARGEST_PIECE = 1 << 20
 """Maximum bytes per body message from granian; its default of 400 KiB needs 25 % more CPU for large uploads."""
@@ -183,13 +190,15 @@ class Runner:
             shutil.rmtree(root, ignore_errors=True)
 
 
-def run_loop(main: Coroutine[Any, Any, None]) -> None:
+def run_loop(main: Coroutine[Any, Any, None], *, io_deadline: float | None = None) -> None:
     """Run `main` like `asyncio.run`, without waiting for tasks that don't end when they are cancelled.
 
     granian 2.8 sometimes loses the wake-up of a task that is cancelled while its connection ends; asyncio.run would
-    wait for it forever.
+    wait for it forever. Threads that still read or write files are waited for, for at most `io_deadline` seconds.
     """
     loop = asyncio.new_event_loop()
+    threads = ThreadPoolExecutor(thread_name_prefix=IO_THREADS)
+    loop.set_default_executor(threads)
     try:
         loop.run_until_complete(main)
     finally:
@@ -200,18 +209,39 @@ def run_loop(main: Coroutine[Any, Any, None]) -> None:
             loop.run_until_complete(asyncio.wait(left, timeout=STOP_GRACE))
         loop.set_exception_handler(lambda *_: None)  # don't report pending tasks
         loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
+        threads.shutdown(wait=io_deadline is None)
+        if io_deadline is not None:
+            for thread in _io_threads():
+                thread.join(io_deadline)
         loop.close()
 
 
+def _io_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith(IO_THREADS)]
+
+
 def serve(config: ServerConfig, on_ready: Callable[[str, Path], None]) -> None:
-    """Serve in the main thread until a signal; call `on_ready(url, root)` when ready. Raises StartupError."""
+    """Serve in the main thread until a signal; call `on_ready(url, root)` when ready. Raises StartupError.
+
+    If a system call of the disk doesn't end in time, the process exits here with code 0.
+    """
     raise_limit()
     runner = Runner(replace(config, remembered_requests=0), scripted=False)  # only tests use them
     try:
-        run_loop(_until_signal(runner, lambda: on_ready(runner.url, runner.app.state.store.root)))
-    finally:
+        ready = lambda: on_ready(runner.url, runner.app.state.store.root)  # noqa: E731
+        run_loop(_until_signal(runner, ready), io_deadline=IO_DEADLINE)
+    except BaseException:
         runner.close()
+        raise
+    closing = threading.Thread(target=runner.close, name=f"{IO_THREADS}-close", daemon=True)
+    closing.start()
+    closing.join(IO_DEADLINE)
+    if _io_threads():
+        logger.warning("the disk did not answer: reads and writes were ended")
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 async def _until_signal(runner: Runner, ready: Callable[[], None]) -> None:

@@ -51,6 +51,15 @@ class FileState:
         self.status, self.progress, self.speed = "failed", 0, 0
         self.error_code, self.error = code, message
 
+    def complete(self, path: str) -> None:
+        """Mark the file as stored at a path below the root."""
+        self.status, self.progress, self.ended, self.path = "completed", 100, timestamp(), path
+
+    def reopen(self) -> None:
+        """Undo `complete` and `fail`, since the file could not be recorded."""
+        self.status, self.progress, self.ended, self.path = "uploading", min(99, self.progress), None, None
+        self.error_code = self.error = None
+
     def shown(self) -> dict[str, Any]:
         """Return one entry of `files` in the `/progress` response."""
         known = {
@@ -93,6 +102,8 @@ class FileState:
             "session": session,
             "position": position,
             "path": self.path,
+            "sha256": None,
+            "packed": None,  # only of files that came in a pack
             **{name: getattr(self, name) for name in FILE_COLUMNS},
         }
 

@@ -8,7 +8,7 @@ import logging
 import sqlite3
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,11 @@ from uploader_server.faults import Faults
 from uploader_server.http.auth import hashed_secret, owner_of, same_secret
 from uploader_server.http.errors import ApiError
 from uploader_server.session import EVENT_INTERVAL, FILE_COLUMNS, FileState, Session, counted
-from uploader_server.storage.paths import PERMANENT, NameTakenError, UnsafePathError
+from uploader_server.storage.put import Incoming, put
+from uploader_server.storage.reading import StoredFile
 from uploader_server.storage.store import Change, SavedSession, Store
-from uploader_server.wire import TAKEN, is_uuid, timestamp
+from uploader_server.storage.writing import SMALL
+from uploader_server.wire import is_uuid, timestamp
 
 logger = logging.getLogger(__name__)
 
@@ -124,16 +126,56 @@ class Sessions:
         """Save a session. Raises sqlite3.Error."""
         await self.store.save(self.store.session_saved(session.row()))
 
-    async def record(self, session: Session | None, files: list[FileState], *more: Change) -> None:
-        """Save ended files and further changes in one transaction. Raises sqlite3.Error."""
-        position = len(session.files) if session is not None else 0
-        owner = session.id if session is not None else ""
-        rows = [file.row(owner, position + n) for n, file in enumerate(files)]
-        stored = [(file.path, file.sha256) for file in files if file.path is not None and file.sha256]
-        changes = [self.store.files_saved(rows), self.store.digests.saved(stored), *more]
-        if session is not None:
-            changes.append(self.store.session_saved(session.row()))
-        await self.store.save(*changes)
+    async def put(
+        self,
+        session: Session | None,
+        category: str,
+        files: list[FileState],
+        more: Callable[[], Iterable[Change]] = lambda: (),
+        *,
+        resumable: bool = False,
+    ) -> None:
+        """Store and record files with `more` changes; see `storage.put`. Each file ends as completed or failed.
+
+        With `resumable` the data files are those of uploads, and an error of the disk is raised instead of failing
+        its file. After an error all files are as they were. Raises OSError, sqlite3.Error.
+        """
+        incoming = [_incoming(file, category, resumable) for file in files]
+        for file, one in zip(files, incoming, strict=True):
+            if self.faults.fails(file.original_name, file.wanted_path):
+                one.fail("UPLOAD_FAILED", "Failed by the server's option --fail-file")
+
+        def changes() -> Iterable[Change]:
+            digests = []
+            for file, one in zip(files, incoming, strict=True):
+                if resumable and one.cause is not None:
+                    raise one.cause
+                if one.path is None:
+                    file.fail(one.error, one.message)
+                else:
+                    file.complete(one.path)
+                    if file.sha256:
+                        digests.append((StoredFile(one.path, file.size, one.changed), file.sha256))
+            return [*self._rows(session, files), self.store.digests.saved(digests), *more()]
+
+        at_once = len(files) == 1 and files[0].size <= SMALL
+        try:
+            await put(self.store, incoming, changes, at_once=at_once)
+        except BaseException:
+            for file in files:
+                file.reopen()
+            raise
+
+    def _rows(self, session: Session | None, files: list[FileState]) -> list[Change]:
+        """Return the changes that save ended files and their session."""
+        if session is None:
+            return [self.store.files_saved([file.row("", n) for n, file in enumerate(files)])]
+        rows = [file.row(session.id, position) for position, file in enumerate(files, len(session.files))]
+        return [self.store.files_saved(rows), self.store.session_saved(session.row())]
+
+    async def record(self, session: Session, files: list[FileState], *more: Change) -> None:
+        """Save ended files, their session and further changes in one transaction. Raises sqlite3.Error."""
+        await self.store.save(*self._rows(session, files), *more)
 
     async def notify(self, session: Session, message: str, file: FileState | None = None) -> None:
         """Send an event with the state of a session to its room."""
@@ -166,35 +208,6 @@ class Sessions:
             await self.keep(session)
             await self.notify(session, ending(session))
 
-    def place(self, category: str, files: list[FileState], *, alone: bool = True) -> None:
-        """Link every file to its name (runs in a thread).
-
-        With `alone` a file that can't be stored fails, else its error is raised unless it is permanent. Raises OSError
-        if the names can't be flushed; the files must not be confirmed then.
-        """
-        placed = []
-        for file in files:
-            path = file.wanted_path
-            assert file.temporary is not None  # noqa: S101 - for the type checker
-            try:
-                if self.faults.fails(file.original_name, path):
-                    file.fail("UPLOAD_FAILED", "Failed by the server's option --fail-file")
-                else:
-                    final = self.store.place(file.temporary, category, path, rename=file.may_rename)
-                    placed.append((file, final))
-            except NameTakenError as error:
-                file.fail(TAKEN, str(error))
-            except UnsafePathError as error:
-                file.fail("INVALID_PATH", str(error))
-            except OSError as error:
-                if not alone and error.errno not in PERMANENT:
-                    raise
-                file.fail("UPLOAD_FAILED", error.strerror or str(error))
-        self.store.disk.names([final for _, final in placed])
-        for file, final in placed:
-            file.status, file.progress, file.ended = "completed", 100, timestamp()
-            file.path = self.store.below(final)
-
     def statuses(self) -> dict[str, int]:
         """Return the number of sessions by status."""
         return counted(session.status for session in self.known.values())
@@ -216,6 +229,13 @@ def _restored(saved: SavedSession) -> Session:
     session.settle()
     session.release()
     return session
+
+
+def _incoming(file: FileState, category: str, resumable: bool) -> Incoming:
+    assert file.temporary is not None  # noqa: S101 - for the type checker
+    return Incoming(
+        file.temporary, category, file.wanted_path, file.size, may_rename=file.may_rename, resumable=resumable
+    )
 
 
 def _file(row: sqlite3.Row) -> FileState:

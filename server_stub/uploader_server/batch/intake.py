@@ -24,11 +24,7 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
         if receiving.cancelled() or receiving.result()[0].status == "cancelled":
             raise ApiError(409, "CANCELLED", "The session was cancelled; nothing of this request was stored")
         session, files = receiving.result()
-        with sessions.store.placing(session.category, [file.wanted_path for file in files]):
-            temporaries = [file.temporary for file in files if file.temporary is not None]
-            await asyncio.to_thread(sessions.store.disk.files, temporaries)
-            await asyncio.to_thread(sessions.place, session.category, files)
-            await sessions.record(session, files)
+        await sessions.put(session, session.category, files)
         await sessions.announce(session, files)
         return batch_answer(session.id, files)
     except BaseException:

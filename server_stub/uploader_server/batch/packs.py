@@ -20,6 +20,8 @@ from uploader_server.http.auth import owner_of
 from uploader_server.http.errors import ApiError, Json
 from uploader_server.session import FileState, Session, packed_mark
 from uploader_server.sessions import BURST, Sessions
+from uploader_server.storage.put import put
+from uploader_server.storage.store import Change
 
 ENDPOINT = "/api/upload/packs"
 MEMORY = 64 << 20  # total bytes of buffered data over all requests
@@ -35,7 +37,6 @@ class Packs:
         self._limits = PackLimits(file_size=min(PackLimits().file_size, sessions.limits.max_size))
         self._running: dict[Key, bytes] = {}  # manifest digests of packs that are being stored, by key
         self._buffered = 0
-        self._turn = asyncio.Lock()  # limits writing to one pack, since threads contend for the lock of a directory
 
     def described(self) -> dict[str, Any]:
         """Return `packs` of `/health` and of the session response."""
@@ -118,25 +119,25 @@ class Packs:
 
     async def _store(self, key: Key, manifest: Manifest, session: Session, data: bytearray) -> bytes:
         """Store and record the files, and emit events. Raises OSError, sqlite3.Error."""
-        with self._sessions.store.placing(session.category, [entry.path for entry in manifest.entries]):
-            async with self._turn:
-                files, answer = await asyncio.to_thread(self._unpack, session, manifest, data)
-            marks = _count(session, files)
-            try:
-                await self.rows.save(key, manifest.digest, session.row(), session.unlisted, files)
-            except BaseException:
-                session.counted -= marks
-                raise
-        await self._announce(session, files)
-        return answer
-
-    def _unpack(self, session: Session, manifest: Manifest, data: bytearray) -> tuple[list[Packed], bytes]:
-        """Store the files; return them and the JSON response (runs in a thread)."""
         sessions = self._sessions
         unpacking = Unpacking(sessions.store, session.category, manifest, data)
         unpacking.refuse(sessions.limits, session.ending, sessions.faults)
-        unpacking.run()
-        return unpacking.files, _answer(session.id, unpacking.files)
+        files, marks = unpacking.files, set[str]()
+
+        def changes() -> list[Change]:
+            marks.update(_count(session, files))
+            rows = self.rows.saved(key, manifest.digest, session.id, session.unlisted, files)
+            return [*rows, sessions.store.session_saved(session.row())]
+
+        try:
+            await put(sessions.store, files, changes, prepare=unpacking.write)
+        except BaseException:
+            session.counted -= marks
+            raise
+        finally:
+            await asyncio.to_thread(unpacking.discard)
+        await self._announce(session, files)
+        return await asyncio.to_thread(_answer, session.id, files)
 
     async def _announce(self, session: Session, files: list[Packed]) -> None:
         """Count recorded files and emit events: one per pack, one per failure, one at the session's end."""
@@ -181,7 +182,7 @@ def _count(session: Session, files: list[Packed]) -> set[str]:
     """Set `counted` of files that ended and were not counted before; return their marks."""
     marks = set()
     for file in files:
-        mark = None if file.retryable else session.remember(file.entry.path, file.entry.sha256)
+        mark = None if file.retryable else session.remember(file.wanted, file.sha256)
         if mark is not None:
             file.counted = True
             marks.add(mark)
@@ -190,8 +191,7 @@ def _count(session: Session, files: list[Packed]) -> set[str]:
 
 def _state(file: Packed) -> FileState:
     """Return the file as a FileState for events."""
-    entry = file.entry
-    state = FileState(file.name, entry.path, id=file.id, status="completed", size=entry.size, progress=100)
+    state = FileState(file.name, file.wanted, id=file.id, status="completed", size=file.size, progress=100)
     if file.error:
         state.fail(file.error, file.message)
     return state

@@ -5,13 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 BAD_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 """Errors for names that the file system doesn't support."""
-PERMANENT = BAD_NAME | {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
-"""Errors that a retry can't avoid; others may be temporary (a full disk, a quota)."""
 _NUMBER = re.compile(r"(?<=.) \(\d+\)$")  # suffix that `candidates` adds to a stem
 ONE_BY_ONE = 100  # numbers below this are tried one by one, comparing existing files
 
@@ -52,25 +50,6 @@ def leads_out(path: Path, base: Path) -> bool:
     return not path.resolve().is_relative_to(base.resolve())
 
 
-def link(temporary: Path, target: Path, equal: Callable[[Path], bool], *, rename: bool) -> Path:
-    """Link a received file to the first free one of `candidates`, and return that path.
-
-    If an earlier candidate is `equal`, its path is returned instead. Raises NameTakenError if the first name is taken
-    and `rename` is false, OSError, and what `equal` raises.
-    """
-    for candidate in candidates(target):
-        try:
-            claim(temporary, candidate)
-        except FileExistsError:
-            if equal(candidate):
-                return candidate
-            if not rename:
-                raise NameTakenError from None
-        else:
-            return candidate
-    raise AssertionError("candidates() never ends")
-
-
 def candidates(path: Path) -> Iterator[Path]:
     """Yield `name.ext`, `name (2).ext`, `name (3).ext` …; from `ONE_BY_ONE` on only free names."""
     yield path
@@ -101,15 +80,3 @@ def _free_number(path: Path, first: int) -> int:
         else:
             free = middle
     return free
-
-
-def claim(temporary: Path, target: Path) -> None:
-    """Link a file to a second name atomically, without overwriting.
-
-    On a file system without hard links the file is moved instead. Raises FileExistsError or another OSError.
-    """
-    try:
-        os.link(temporary, target)
-    except PermissionError:  # no hard links: reserve the name, then replace the reservation
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        temporary.replace(target)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +61,7 @@ class Reading:
     def join(self, parts: Iterable[Path], target: Path) -> None:
         """Concatenate parts into a new file, which is removed on an error."""
         try:
-            with target.open("wb", buffering=0) as file:
+            with target.open("xb", buffering=0) as file:
                 for part in parts:
                     for block in self.blocks(part):
                         while block:
@@ -84,15 +83,10 @@ class Digests:
         self._pruned = ""  # last path checked by `prune`; empty before the first one
         self._turn = asyncio.Semaphore(1)  # limits reading to one file, to leave threads and disk bandwidth to uploads
 
-    def saved(self, files: Sequence[tuple[str, bytes]]) -> Callable[[sqlite3.Connection], object]:
+    def saved(self, files: Iterable[tuple[StoredFile, bytes]]) -> Callable[[sqlite3.Connection], object]:
         """Return a change for `Store.save` that saves the SHA-256 of stored files."""
-
-        def change(db: sqlite3.Connection) -> None:
-            for path, sha256 in files:
-                with contextlib.suppress(FileNotFoundError):  # deleted in the meantime
-                    db.execute(_SAVE, (*self._now(self._root / path), sha256))
-
-        return change
+        rows = [(*file, sha256) for file, sha256 in files]
+        return lambda db: db.executemany(_SAVE, rows)
 
     async def known(self, files: Iterable[StoredFile]) -> dict[StoredFile, bytes]:
         """Return the cached digests of these files."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import shutil
 import sqlite3
 import sys
@@ -16,7 +18,7 @@ import tempfile
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -24,10 +26,12 @@ from uploader_server.config import StartupError
 from uploader_server.session import ENDED
 from uploader_server.storage.database import Database, VersionError
 from uploader_server.storage.disk import Disk
-from uploader_server.storage.paths import check_inside, leads_out, link, safe_parts, unnumbered
+from uploader_server.storage.paths import leads_out, safe_parts, unnumbered
 from uploader_server.storage.reading import Digests, Reading
 from uploader_server.wire import CATEGORIES
 
+NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
+"""Errors of `link` on a file system without hard links."""
 ANONYMOUS = "tus"  # the category of uploads without a session
 
 Change = Callable[[sqlite3.Connection], object]  # statements for a transaction (see `Store.save`)
@@ -41,10 +45,12 @@ class SavedSession(NamedTuple):
     counts: dict[str, int]  # number of files by status, if the session has ended
 
 
-_SAVE_FILE = (
-    "INSERT OR REPLACE INTO files VALUES (:id, :session, :position, :original_name, :relative_path, :size, :status,"
-    " :progress, :speed, :path, :error, :error_code, NULL, NULL)"
+_FILE = (
+    *("id", "session", "position", "original_name", "relative_path", "size", "status", "progress", "speed", "path"),
+    *("error", "error_code", "sha256", "packed"),
 )
+"""Columns of a file."""
+_SAVE_FILE = f"INSERT OR REPLACE INTO files ({', '.join(_FILE)}) VALUES ({', '.join(f':{name}' for name in _FILE)})"  # noqa: S608 - our own
 _SAVE_SESSION = (
     "INSERT OR REPLACE INTO sessions VALUES (:id, :category, :expected, :status, :progress, :created, :touched,"
     " :given_up, :owner, :secret)"
@@ -66,6 +72,9 @@ class Store:
         self._placing: Counter[str] = Counter()
         """Paths below the root of uploads that are not recorded yet; guarded by `_names`."""
         self._names = threading.Lock()
+        self.linking = asyncio.Lock()  # for requests of many files, whose threads would contend for a directory
+        self._links = threading.Lock()
+        self._closed = False
         self.reading = Reading()
         try:
             self._incoming.mkdir(parents=True, exist_ok=True)
@@ -75,10 +84,14 @@ class Store:
             self._lock_root()
             for orphan in self._incoming.iterdir():
                 orphan.unlink(missing_ok=True)
+            self._check_links()
             self.disk = Disk(self.root, durable=durable)
             self.database = Database(self.private / "server.sqlite3", durable=durable)
             self.disk.everything([self.root.parent, self.root, self.private])
             self.digests = Digests(self.root, self.database, self.reading)
+        except StartupError:
+            self._release()
+            raise
         except (VersionError, OSError, sqlite3.Error) as error:
             self._release()
             why = error.strerror if isinstance(error, OSError) else error
@@ -97,6 +110,23 @@ class Store:
                     f"--root {self.root}: {category} is on another file system", "choose a root that is on one"
                 )
 
+    def _check_links(self) -> None:
+        """Raise StartupError on a file system without hard links: they give a file its name without overwriting."""
+        first, second = self.incoming(), self.incoming()
+        try:
+            first.touch()
+            os.link(first, second)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            raise StartupError(
+                f"--root {self.root}: its file system has no hard links ({error.strerror})",
+                "choose a directory on a file system that has them",
+            ) from error
+        finally:
+            first.unlink(missing_ok=True)
+            second.unlink(missing_ok=True)
+
     def _lock_root(self) -> None:
         """Lock the root. Raises StartupError if another server uses it: each removes unknown temporary files."""
         if sys.platform == "win32":  # pragma: no cover
@@ -107,7 +137,6 @@ class Store:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._release()
             raise StartupError(
                 f"--root {self.root}: another server is using it", "stop that one or choose another directory"
             ) from None
@@ -122,6 +151,8 @@ class Store:
     def close(self, *, keep_root: bool = False) -> None:
         """Close the database and release the root; remove a temporary one unless `keep_root`. Idempotent."""
         self._temporary = self._temporary and not keep_root
+        with self._links:
+            self._closed = True
         self.database.close()
         self.disk.close()
         self._release()
@@ -133,9 +164,8 @@ class Store:
     # Files
 
     @contextlib.contextmanager
-    def placing(self, category: str, relative_paths: Sequence[str]) -> Iterator[None]:
-        """Keep `delete` from removing files with these paths while uploads to them are being recorded."""
-        paths = [f"{category}/{path}" for path in relative_paths]
+    def placing(self, paths: Sequence[str]) -> Iterator[None]:
+        """Keep `delete` from removing files with these paths (below the root) while they are being recorded."""
         with self._names:
             self._placing.update(paths)
         try:
@@ -144,32 +174,32 @@ class Store:
             with self._names:
                 self._placing -= Counter(paths)  # also removes names whose count is 0
 
-    def place(self, temporary: Path, category: str, relative_path: str, *, rename: bool = True) -> Path:
-        """Link a received file to its final path and return that path (runs in a thread).
+    def link(self, data: str | Path, target: str | Path) -> None:
+        """Give a file its name in the root; raises OSError, also after `close`.
 
-        Existing files are never overwritten: an equal one is returned, else the new file becomes `name (2).ext`, or
-        without `rename` NameTakenError is raised. The caller removes the temporary name and flushes the new one
-        (`Disk.names`). Raises UnsafePathError for a path that leaves the category, OSError if the file system rejects
-        it.
+        A thread may outlive its server: linked after the next one has read the root, the file could be incomplete.
         """
-        base = self.root / category
-        target = base.joinpath(*safe_parts(relative_path))
-        check_inside(target.parent, base)
-        if not target.parent.is_dir():
-            self.disk.made(target.parent)
-            target.parent.mkdir(parents=True, exist_ok=True)
-        return link(temporary, target, lambda there: self._equal(there, temporary, base), rename=rename)
+        with self._links:
+            if self._closed:
+                raise OSError(errno.ECANCELED, "The server is stopping")
+            os.link(data, target)
 
-    def _equal(self, there: Path, temporary: Path, base: Path) -> bool:
-        """Return whether a stored file has the bytes of a received one; then it is flushed."""
-        if not there.is_file() or (there.is_symlink() and leads_out(there, base)):
-            return False
-        if there.samefile(temporary):
-            return True
-        equal = there.stat().st_size == temporary.stat().st_size and self.reading.equal(temporary, there)
-        if equal:  # it may be unflushed, from a concurrent request
-            self.disk.files([there])
-        return equal
+    def build(self, target: Path, parts: Iterable[Path]) -> None:
+        """Replace a file, if it exists, by the concatenation of `parts` (slow: run in a thread). Raises OSError."""
+        temporary = self.incoming()
+        self.reading.join(parts, temporary)
+        self.disk.files([temporary])
+        temporary.replace(target)
+        self.disk.names([target])
+
+    def own(self, data: Path) -> None:
+        """Replace a data file that has a second name by a copy, before it is written, cut or linked (slow if it has).
+
+        The second name is that of a stored file, or of a backup with hard links. Raises OSError.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if data.stat().st_nlink > 1:
+                self.build(data, [data])
 
     def find(self, category: str, relative_path: str) -> Path | None:
         """Return the stored file of a URL, or None; paths outside the category are not found."""
@@ -198,7 +228,7 @@ class Store:
         await self.database.transaction(change, frees=frees)
 
     def files_saved(self, rows: Sequence[dict[str, Any]]) -> Change:
-        """Return a change that inserts or updates the files of a request."""
+        """Return a change that inserts or updates files; `rows` have all columns (see `_FILE`)."""
         return lambda db: db.executemany(_SAVE_FILE, rows)
 
     def session_saved(self, row: dict[str, Any]) -> Change:

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import os
 from collections.abc import Sequence
 
 from uploader_server.http.errors import ApiError
-from uploader_server.storage.writing import SMALL
+from uploader_server.storage.store import Change
 from uploader_server.tus.headers import Concat
 from uploader_server.tus.upload import FINISHED, JOINED, OPEN, Upload
 from uploader_server.tus.uploads import Uploads
@@ -78,7 +76,7 @@ async def _measure(uploads: Uploads, parts: Sequence[Upload]) -> None:
 
 
 async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload] = ()) -> None:
-    """Store the data file under its name and record it; `parts` are the uploads it was joined from."""
+    """Store the data file and record it; `parts` are the uploads it was joined from."""
     sessions, file = uploads.sessions, upload.file
     await asyncio.sleep(uploads.limits.processing)
     file.size, file.sha256 = upload.offset, upload.sha256
@@ -88,26 +86,19 @@ async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload]
         await uploads.check(upload)
     file.temporary = uploads.store.data(upload)  # kept until everything is recorded
     session = uploads.session_of(upload)
-    with sessions.store.placing(upload.category, [file.wanted_path]):
-        await _place(uploads, upload)
+
+    def changes() -> list[Change]:
         if file.path is None:
-            await sessions.record(session, [file])
-            await uploads.retire(upload, "failed")
-        else:
-            row = uploads.store.saved(upload, status=FINISHED, path=file.path)
-            joined = [uploads.store.saved(part, status=JOINED, upload_key=None) for part in parts]
-            await sessions.record(session, [file], row, *joined)
-            uploads.finished(upload, parts)
+            return []
+        joined = [uploads.store.saved(part, status=JOINED, upload_key=None) for part in parts]
+        return [uploads.store.saved(upload, status=FINISHED, path=file.path), *joined]
+
+    await sessions.put(session, upload.category, [file], changes, resumable=True)
+    if file.path is None:
+        await uploads.retire(upload, "failed")
+    else:
+        uploads.finished(upload, parts)
     if session is not None:
         await sessions.announce(session, [file])
     if file.path is None:
         raise ApiError(400, file.error_code or "UPLOAD_FAILED", file.error or "The file can't be stored")
-
-
-async def _place(uploads: Uploads, upload: Upload) -> None:
-    place = functools.partial(uploads.sessions.place, upload.category, [upload.file], alone=False)
-    target = uploads.sessions.store.root / upload.category / upload.file.wanted_path
-    if upload.offset <= SMALL and not uploads.store.durable and not os.path.lexists(target):  # noqa: ASYNC240
-        place()  # a link is faster than a thread
-    else:
-        await asyncio.to_thread(place)

@@ -172,7 +172,8 @@ class Tus:
                 raise ApiError(409, "WRONG_OFFSET", f"The offset of the upload is {upload.offset}", headers=now)
             if length is not None:
                 await self.uploads.set_length(upload, length)
-            if body.present and upload.status == FINISHED:
+            if body.present and upload.complete:
+                await settle(self.uploads, upload)
                 raise ApiError(413, "FILE_TOO_LARGE", f"The upload has at most {upload.length} bytes")
             if body.present:
                 await Receiving(self.uploads, upload, body, checksum).run()
@@ -240,7 +241,6 @@ async def new_upload(uploads: Uploads, request: Request, body: Body, owner: str)
     if upload.is_part:
         upload.place = parse_place(upload.fields)
         upload.counted = None if upload.place is None else 0
-        await uploads.gather(upload)
     else:
         _check_file(uploads, upload, session)
     if parts:

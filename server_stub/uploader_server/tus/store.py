@@ -1,9 +1,10 @@
 """Persistence of tus uploads: a database row for each, and the data file of an unfinished one.
 
 The offset is the length of the data file, so that no received byte is lost by `kill -9`. The row has the offset instead
-(`counted`) for bodies with a checksum, for parts in place, which share a data file, and with `--durability fsync`; data
-after it is truncated at the next start. With `--durability none` a data file may be shorter than confirmed after a
-power loss; clients ask for the offset (HEAD) and resume from there.
+(`counted`) for bodies with a checksum, for parts in place, which share a data file, and with `--durability fsync`. The
+next start truncates the data file to it, unless the file has its name in the root: then it is complete, and it is never
+cut, written or linked again (docs/reliability.md, "How the bundled server stores a file"). With `--durability none` a
+data file may be shorter than confirmed after a power loss; clients ask for the offset (HEAD) and resume from there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from uploader_server.storage.put import linked_name
 from uploader_server.storage.store import Change, Store
 from uploader_server.storage.writing import Appender
 from uploader_server.tus.headers import parse_place
@@ -99,12 +101,14 @@ class TusStore:
 
     def appender(self, upload: Upload, digests: Sequence[Any]) -> Appender:
         """Open the data file for appending. Raises OSError."""
+        self._store.own(self.data(upload))
         return Appender(self.data(upload), upload.start + upload.offset, digests, self._store.disk)
 
     async def make(self, upload: Upload) -> None:
         """Create the data file if it is missing. Raises OSError."""
         path = self.data(upload)
-        path.touch()
+        if not path.exists():  # touching it would change the time of a stored file that it is linked to
+            path.touch()
         if self.durable:
             await asyncio.to_thread(self._store.disk.names, [path])
 
@@ -118,6 +122,7 @@ class TusStore:
     def cut(self, upload: Upload, offset: int) -> None:
         """Truncate the data file, unless it is shared: bytes after the offset are ignored there."""
         if upload.place is None:
+            self._store.own(self.data(upload))
             os.truncate(self.data(upload), offset)
 
     def remove(self, upload: Upload) -> None:
@@ -126,12 +131,11 @@ class TusStore:
 
     def join(self, upload: Upload, parts: list[Upload]) -> None:
         """Concatenate the data of all parts into a final upload (slow: run in a thread)."""
-        self._store.reading.join(map(self.data, parts), self.data(upload))
-        self._store.disk.files([self.data(upload)])
+        self._store.build(self.data(upload), map(self.data, parts))
         upload.offset = self.size(upload)
 
     def _measure(self, upload: Upload) -> None:
-        """Set the offset from the data file, limited to `counted`."""
+        """Set the offset from the data file, limited to `counted` unless the file is stored already."""
         if upload.concat.parts:
             return
         path = self.data(upload)
@@ -139,7 +143,7 @@ class TusStore:
             path.touch()
         upload.touched = max(upload.touched, path.stat().st_mtime)
         upload.offset = size = self.size(upload)
-        if upload.counted is None:
+        if upload.counted is None or self._is_stored(upload):
             return
         upload.offset = min(upload.counted, size)
         if size > upload.offset:
@@ -147,6 +151,13 @@ class TusStore:
         if upload.offset < upload.counted:
             upload.counted, upload.status = upload.offset, OPEN
             self._store.database.wait(self.saved(upload))
+
+    def _is_stored(self, upload: Upload) -> bool:
+        """Return whether the complete data file has its name in the root: the server stopped before it saved that."""
+        if upload.is_part or upload.offset != upload.length:
+            return False
+        directory = os.path.dirname(f"{self._store.root}/{upload.category}/{upload.file.wanted_path}")
+        return linked_name(os.stat(self.data(upload)), directory) is not None
 
 
 def _loaded(row: sqlite3.Row) -> Upload:

@@ -121,6 +121,7 @@ class Uploads:
     async def add(self, upload: Upload, *, save: bool) -> None:
         """Create the data file and row of a registered upload. Raises OSError, sqlite3.Error."""
         try:
+            await self._gather(upload)
             if save:
                 if not upload.concat.parts:
                     await self.store.make(upload)
@@ -202,8 +203,8 @@ class Uploads:
 
     # Sessions
 
-    async def gather(self, part: Upload) -> None:
-        """Move the parts in the same file as a new part to its session. Raises sqlite3.Error."""
+    async def _gather(self, part: Upload) -> None:
+        """Move the parts in the same file as a new part, whose range was checked, to its session."""
         shared = self.shared.of(part)
         if shared is not None and part.session and shared.session != part.session:
             await self._move(shared, part.session, part.category)

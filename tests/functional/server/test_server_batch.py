@@ -138,7 +138,7 @@ def test_a_name_that_the_file_system_refuses_fails_inside_the_200(server: Embedd
     long = "n" * 300 + ".mp4"
     answer = post_parts(server.url, [*head_of(session), file(long, b"1"), file("ok.mp4", b"2")]).json()
     assert [f["status"] for f in answer["files"]] == ["failed", "completed"]
-    assert answer["files"][0]["errorCode"] == "UPLOAD_FAILED"
+    assert answer["files"][0]["errorCode"] == "INVALID_PATH"
     assert answer["summary"] == {"totalFiles": 2, "completedFiles": 1, "failedFiles": 1, "totalSize": 2}
     assert progress(server.url, session).json()["overallStatus"] == "partial"
     assert stored_below(server) == ["personal/ok.mp4"]
@@ -164,7 +164,7 @@ def test_batch_overwrites_no_file_and_stores_equal_files_once(server: EmbeddedSe
 def test_path_below_a_file_fails_alone(shared: EmbeddedServer) -> None:
     upload(shared.url, file("leaf", b"1"))
     (known,) = upload(shared.url, file("x", b"2"), paths=("leaf/x",))
-    assert (known["status"], known["errorCode"]) == ("failed", "UPLOAD_FAILED")
+    assert (known["status"], known["errorCode"]) == ("failed", "PATH_CONFLICT")
 
 
 def test_head_of_a_stored_file_has_length_and_digest(shared: EmbeddedServer) -> None:

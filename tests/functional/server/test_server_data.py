@@ -80,6 +80,14 @@ def test_upload_survives_a_disk_error_at_its_end(
         assert progress(server.url, session).json()["overallStatus"] == "completed"
 
 
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_root_without_hard_links_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    refusing(monkeypatch, number)
+    with pytest.raises(StartupError, match=r"--root .*: its file system has no hard links"):
+        Store(tmp_path)
+    assert not any((tmp_path / ".uploader" / "incoming").iterdir())
+
+
 def test_root_may_be_a_symlink_and_may_be_moved(tmp_path: Path) -> None:
     real, link, moved = tmp_path / "real", tmp_path / "link", tmp_path / "moved"
     real.mkdir()

@@ -22,10 +22,9 @@ from packing import send_pack
 from serving import running_server, server_process
 from websockets.exceptions import ConnectionClosed
 
-from uploader_server.batch.packstore import PackRows
 from uploader_server.http.auth import issue_token
-from uploader_server.sessions import Sessions
 from uploader_server.storage.paths import candidates
+from uploader_server.storage.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,11 +183,11 @@ def test_delete_keeps_a_file_that_a_running_upload_found_equal(
     """The upload has found an equal file and has not recorded it yet."""
     found, deleted = threading.Event(), threading.Event()
 
-    def paused(record: Any) -> Any:
-        async def pause(*arguments: Any) -> None:
+    def paused(save: Any) -> Any:
+        async def pause(*arguments: Any, **options: Any) -> None:
             found.set()
             await asyncio.to_thread(deleted.wait, DEADLINE)
-            await record(*arguments)
+            await save(*arguments, **options)
 
         return pause
 
@@ -198,8 +197,7 @@ def test_delete_keeps_a_file_that_a_running_upload_found_equal(
         (first,) = upload(server.url, file("same.mp4", b"data"))
         assert first["fileName"] == name
         session = new_session(server.url)
-        monkeypatch.setattr(Sessions, "record", paused(Sessions.record))
-        monkeypatch.setattr(PackRows, "save", paused(PackRows.save))
+        monkeypatch.setattr(Store, "save", paused(Store.save))
         with ThreadPoolExecutor() as threads:
             second = threads.submit(store, server, way, session, "same.mp4")
             assert found.wait(DEADLINE)

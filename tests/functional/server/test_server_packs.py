@@ -383,14 +383,14 @@ def test_concurrent_repeats_store_once_and_the_others_wait(
     shared: EmbeddedServer, below: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, session = shared.url, new_session(shared.url, 5)
-    storing, free, run = threading.Event(), threading.Event(), Unpacking.run
+    storing, free, write = threading.Event(), threading.Event(), Unpacking.write
 
     def wait(unpacking: Unpacking) -> None:
         storing.set()
         assert free.wait(DEADLINE)
-        run(unpacking)
+        write(unpacking)
 
-    monkeypatch.setattr(Unpacking, "run", wait)
+    monkeypatch.setattr(Unpacking, "write", wait)
     files, answers = {f"{below}/a": b"1", f"{below}/b": b"2"}, []
     body = body_of_pack(manifest_of(session, files), b"12")
     with half_sent(url, body, sent=len(body) - 5, key=below) as late:  # it has begun, so its key doesn't count yet
@@ -498,12 +498,12 @@ def test_finish_counts_files_abandoned_by_the_client(tmp_path: Path) -> None:
 DIES_BEFORE_THE_COMMIT = """
 import os, signal, sys
 from uploader_server.__main__ import main
-from uploader_server.batch.packstore import PackRows
+from uploader_server.storage.store import Store
 
-async def die(*_):
+def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
-PackRows.save = die
+Store.files_saved = die
 main(["--port", "0", "--root", sys.argv[1]])
 """
 

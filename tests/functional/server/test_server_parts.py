@@ -11,7 +11,7 @@ from uploader_server.config import RealtimeMode, ServerConfig, parse_size
 from uploader_server.faults import Gate
 from uploader_server.http.middleware import RateLimit
 from uploader_server.session import FileState, Session
-from uploader_server.storage.paths import UnsafePathError, candidates, claim, safe_parts
+from uploader_server.storage.paths import UnsafePathError, candidates, safe_parts
 from uploader_server.wire import extension, is_uuid, js_round, timestamp
 
 if TYPE_CHECKING:
@@ -105,20 +105,6 @@ def test_alternative_names(tmp_path: Path) -> None:
     names = [path.name for path in islice(candidates(tmp_path / "a.b.txt"), 3)]
     assert names == ["a.b.txt", "a.b (2).txt", "a.b (3).txt"]
     assert next(islice(candidates(tmp_path / "plain"), 1, None)).name == "plain (2)"
-
-
-def test_a_file_system_without_hard_links_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_links(*_: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr("os.link", no_links)
-    for number in range(2):
-        (tmp_path / f"temporary {number}").write_text(str(number))
-    claim(tmp_path / "temporary 0", tmp_path / "target")
-    with pytest.raises(FileExistsError):
-        claim(tmp_path / "temporary 1", tmp_path / "target")
-    assert (tmp_path / "target").read_text() == "0"
-    assert not (tmp_path / "temporary 0").exists()
 
 
 @pytest.mark.parametrize("path", ["", "/", "a/", "/a", "a//b", ".", "..", "a/..", "a/./b", "a\0"])

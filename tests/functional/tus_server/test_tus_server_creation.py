@@ -239,7 +239,7 @@ def test_a_nameless_upload_is_called_by_its_id(server: EmbeddedServer) -> None:
 
 def test_name_that_the_disk_refuses_fails_permanently(server: EmbeddedServer) -> None:
     upload = created(server.url, 1, filename="n" * 300)
-    assert error(append(upload, 0, b"x")) == (400, "UPLOAD_FAILED")
+    assert error(append(upload, 0, b"x")) == (400, "INVALID_PATH")
     assert head(upload).status_code == 410
 
 

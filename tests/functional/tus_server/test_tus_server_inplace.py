@@ -240,6 +240,15 @@ def test_parts_go_to_the_session_that_names_them_last(server: EmbeddedServer, ke
     assert progress(server.url, found).json()["overallStatus"] == "completed"
 
 
+def test_a_refused_part_moves_no_other_part_to_its_session(server: EmbeddedServer, key: str) -> None:
+    here, other = new_session(server.url), new_session(server.url)
+    first = server.url + claim(server.url, key, 6, 0, 4, b"abcd", sessionId=here).headers["location"]
+    assert error(claim(server.url, key, 6, 2, 4, sessionId=other)) == (409, "RANGE_CONFLICT")
+    assert requests.post(f"{server.url}/api/upload/cancel/{other}", timeout=DEADLINE).status_code == 200
+    assert offset_of(first) == 4
+    assert terminate(first).status_code == 204
+
+
 def test_cancelled_session_deletes_its_parts(server: EmbeddedServer, key: str) -> None:
     session = new_session(server.url)
     done = claim(server.url, key, 6, 0, 3, b"abc", sessionId=session).headers["location"]

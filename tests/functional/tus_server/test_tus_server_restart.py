@@ -39,6 +39,9 @@ def moved(upload: str, before: str, now: str) -> str:
     return upload.replace(before, now)
 
 
+PARTIAL = {"Upload-Concat": "partial"}
+
+
 @pytest.mark.parametrize(("durability", "least"), [("none", 2_000_000), ("fsync", 1_500_000)])
 def test_killed_server_restarts_with_every_confirmed_byte(tmp_path: Path, durability: str, least: int) -> None:
     data = os.urandom(5_000_000)
@@ -118,6 +121,77 @@ def test_stored_file_without_a_record_is_not_stored_twice(tmp_path: Path) -> Non
         assert head(moved(upload, old, server.url)).headers["content-location"] == "/uploads/personal/stored.txt"
         assert [path.name for path in (tmp_path / "personal").iterdir()] == ["stored.txt"]
         assert progress(server.url, session).json()["completedFiles"] == 1
+
+
+@pytest.mark.parametrize("durability", ["none", "fsync"])
+@pytest.mark.parametrize("careful", [True, False], ids=["checksum", "plain"])
+def test_linked_files_that_were_not_recorded_are_never_cut_or_replaced(
+    tmp_path: Path, durability: str, careful: bool
+) -> None:
+    """The database refuses once; another client is told that the same bytes are stored; the server restarts."""
+    data = os.urandom(300_000)
+    headers = checksum(data[100:]) if careful else {}
+    place = {"finalKey": "in place", "finalLength": str(len(data))}
+    names = ("plain.bin", "joined.bin", "in place.bin")
+
+    def stored() -> list[tuple[str, bool]]:
+        return sorted((path.name, path.read_bytes() == data) for path in (tmp_path / "personal").iterdir())
+
+    with running_server(root=tmp_path, durability=durability) as server:
+        old, session = server.url, new_session(server.url, 6)
+        plain = created(old, len(data), data[:100], filename=names[0], sessionId=session)
+        parts = [part(old, data[:100]), part(old, data[100:])]
+        first = part(old, data[:100], partOffset="0", sessionId=session, **place)
+        rest = (
+            old
+            + create(old, len(data) - 100, headers=PARTIAL, partOffset="100", sessionId=session, **place).headers[
+                "location"
+            ]
+        )
+        assert append(rest, 0, data[100:], headers).status_code == 204
+        refuse = "CREATE TRIGGER refuse BEFORE INSERT ON files BEGIN SELECT RAISE(ABORT, 'by the test'); END"
+        database = server.app.state.store.database
+        database.wait(lambda db: db.execute(refuse))
+        finals = [
+            ((first, rest), {"uploadKey": "in place", "filename": "in place.bin", "sessionId": session}),
+            (parts, {"uploadKey": "joined", "filename": "joined.bin", "sessionId": session}),
+        ]
+        assert append(plain, 100, data[100:], headers).status_code == 500
+        assert [concatenate(old, *joined, **fields).status_code for joined, fields in finals] == [500, 500]
+        shown = progress(old, session).json()
+        assert (shown["completedFiles"], {file["status"] for file in shown["files"]}) == (0, {"uploading"})
+        database.wait(lambda db: db.execute("DROP TRIGGER refuse"))
+        for name in names:
+            other = created(old, len(data), data, filename=name, sessionId=session)
+            assert content(other) == data
+        assert stored() == sorted((name, True) for name in names)
+    with running_server(root=tmp_path, durability=durability) as server:
+        assert stored() == sorted((name, True) for name in names)
+        again = [concatenate(server.url, *joined, **fields) for joined, fields in finals]
+        uploads = [moved(plain, old, server.url), *(server.url + answer.headers["location"] for answer in again)]
+        for upload in uploads:
+            assert content(upload) == data
+            assert append(upload, 100, os.urandom(len(data) - 100)).status_code in {403, 409}
+            assert append(upload, len(data), b"x").status_code in {403, 413}
+        assert stored() == sorted((name, True) for name in names)
+        assert progress(server.url, session).json()["overallStatus"] == "completed"
+        assert not list((tmp_path / ".uploader" / "tus").iterdir())
+
+
+def test_linked_file_that_was_moved_is_not_cut_at_restart(tmp_path: Path) -> None:
+    """The data file has a second name elsewhere, for example in a backup with hard links."""
+    with running_server(root=tmp_path) as server:
+        old = server.url
+        upload = created(old, 6, b"abcd", filename="kept.bin")
+    os.link(data_of(tmp_path, upload), tmp_path / "backup.bin")
+    edit(tmp_path, "UPDATE tus_uploads SET counted = 2")
+    with running_server(root=tmp_path) as server:
+        assert (tmp_path / "backup.bin").read_bytes() == b"abcd"
+        upload = moved(upload, old, server.url)
+        assert offset_of(upload) == 2
+        assert append(upload, 2, b"CDEF").status_code == 204
+        assert content(upload) == b"abCDEF"
+    assert (tmp_path / "backup.bin").read_bytes() == b"abcd"
 
 
 def test_interrupted_concatenation_is_repeated(tmp_path: Path) -> None:

@@ -1,0 +1,184 @@
+"""Storing received files: the only code that gives a file its name in the root.
+
+The order of the steps, what a stop after each one leaves, and how the next start repairs it: docs/reliability.md,
+"How the bundled server stores a file".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from uploader_server.storage import paths
+from uploader_server.storage.store import Change, Store
+from uploader_server.wire import TAKEN
+
+
+@dataclass(slots=True)
+class Incoming:
+    """A received file and, after `put`, its outcome: stored if it has a `path`, else failed."""
+
+    data: str | Path  # a file with the complete bytes, on the same file system; the caller removes it
+    category: str
+    wanted: str  # requested path below the category
+    size: int  # bytes of `data`
+    may_rename: bool = True  # whether it gets another name if its own is taken
+    resumable: bool = False
+    """Whether `data` is the data file of an upload: flushed while it was written, and linked already if the server
+    stopped after the link, or the database failed."""
+    path: str | None = None  # below the root
+    existing: bool = False  # whether an equal file was stored before
+    changed: int = 0  # modification time of the stored file in nanoseconds, for the digest cache
+    error: str = ""
+    message: str = ""
+    retryable: bool = False  # whether it may be stored if it is sent again
+    cause: OSError | None = None  # the error of the disk, if that is why
+
+    def fail(self, error: str, message: str, *, retryable: bool = False, cause: OSError | None = None) -> None:
+        """Mark the file as failed."""
+        self.error, self.message, self.cause = error, message, cause
+        self.retryable = retryable or cause is not None
+
+
+async def put(
+    store: Store,
+    files: Sequence[Incoming],
+    changes: Callable[[], Iterable[Change]],
+    *,
+    prepare: Callable[[], None] = lambda: None,
+    at_once: bool = False,
+) -> None:
+    """Store files and record them in one transaction; files that have an `error` are only recorded.
+
+    `prepare` runs first, in the same thread: it may complete the bytes. `changes` returns the rows, from the outcomes.
+    With `at_once` the files are linked on the event loop if nothing blocks there: a thread would take longer.
+
+    Raises OSError or sqlite3.Error if the disk failed. No file is confirmed then. Files that were linked keep their
+    names: they are complete, and another client may have been told that they are stored.
+    """
+    with store.placing([f"{file.category}/{file.wanted}" for file in files if not file.error]):
+        if at_once and not store.disk.durable and not any(os.path.lexists(_target(store, file)) for file in files):  # noqa: ASYNC240
+            _link_all(store, files, prepare)
+        else:
+            async with store.linking if len(files) > 1 else contextlib.nullcontext():
+                await asyncio.to_thread(_link_all, store, files, prepare)
+        await store.save(*changes())
+
+
+def _target(store: Store, file: Incoming) -> str:
+    return f"{store.root}/{file.category}/{file.wanted}"
+
+
+def _link_all(store: Store, files: Sequence[Incoming], prepare: Callable[[], None]) -> None:
+    """Complete, flush and link the files, then flush their directories (runs in a thread)."""
+    prepare()
+    disk, root = store.disk, store.root
+    disk.files([file.data for file in files if not file.error and not file.resumable])
+    inside: set[str] = set()  # directories that are known to be below their category
+    for file in files:  # in order: earlier files may take the names of later ones
+        if not file.error:
+            _link(store, file, inside)
+    # An equal file that was stored by another request may be unflushed.
+    disk.files([f"{root}/{file.path}" for file in files if file.existing])
+    disk.names([f"{root}/{file.path}" for file in files if file.path is not None])
+
+
+def _link(store: Store, file: Incoming, inside: set[str]) -> None:
+    """Link one file to its name, or to a numbered one, without overwriting."""
+    base, target = store.root / file.category, _target(store, file)
+    directory = os.path.dirname(target)
+    try:
+        paths.safe_parts(file.wanted)
+        if directory not in inside:
+            paths.check_inside(Path(directory), base)
+            inside.add(directory)
+        status = os.stat(file.data)
+        if status.st_size != file.size:
+            raise OSError(errno.EIO, f"{status.st_size} of {file.size} bytes are on the server's disk")
+        file.changed = status.st_mtime_ns
+        linked = linked_name(status, directory)
+        if linked is None:
+            if status.st_nlink > 1:  # in another directory: no file gets two names in the root
+                store.own(Path(file.data))
+            linked = _claim(store, file, target)
+        file.path = linked[len(f"{store.root}/") :]
+    except paths.NameTakenError as error:
+        file.fail(TAKEN, str(error))
+    except paths.UnsafePathError as error:
+        file.fail("INVALID_PATH", str(error))
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        file.fail("PATH_CONFLICT", "The path conflicts with a stored file or directory")
+    except OSError as error:
+        message = error.strerror or str(error)
+        if error.errno in paths.BAD_NAME:
+            file.fail("INVALID_PATH", message)
+        else:
+            file.fail("UPLOAD_FAILED", message, cause=error)
+
+
+def linked_name(data: os.stat_result, directory: str) -> str | None:
+    """Return the path in `directory` that is another name of the file with this status, or None."""
+    if data.st_nlink == 1 or not os.path.isdir(directory):
+        return None
+    with os.scandir(directory) as entries:
+        return next((entry.path for entry in entries if _is(entry, data)), None)
+
+
+def _is(entry: os.DirEntry[str], status: os.stat_result) -> bool:
+    return entry.inode() == status.st_ino and os.path.samestat(entry.stat(follow_symlinks=False), status)
+
+
+def _claim(store: Store, file: Incoming, target: str) -> str:
+    """Link the file to the first free name, or find an equal one; return the path."""
+    try:
+        store.link(file.data, target)
+        return target
+    except FileNotFoundError:
+        _make_directory(store, os.path.dirname(target))
+    except FileExistsError:
+        pass
+    for candidate in paths.candidates(Path(target)):
+        try:
+            store.link(file.data, candidate)
+            return os.fspath(candidate)
+        except FileExistsError:
+            if _is_equal(store, file, candidate):
+                file.existing = True
+                return os.fspath(candidate)
+            if not file.may_rename:
+                raise paths.NameTakenError from None
+    raise AssertionError("candidates() never ends")
+
+
+def _is_equal(store: Store, file: Incoming, there: Path) -> bool:
+    """Return whether a stored file has the bytes of a received one. Raises FileExistsError for a directory."""
+    try:
+        status = there.stat()
+    except FileNotFoundError:  # a symbolic link without a target
+        return False
+    if stat.S_ISDIR(status.st_mode):
+        raise FileExistsError
+    if not stat.S_ISREG(status.st_mode) or status.st_size != file.size:
+        return False
+    if paths.leads_out(there, store.root / file.category) or not store.reading.equal(Path(file.data), there):
+        return False
+    file.changed = status.st_mtime_ns
+    return True
+
+
+def _make_directory(store: Store, directory: str) -> None:
+    """Create a directory and its parents, without recursion: a path may have 2,000 of them."""
+    missing = []
+    while not os.path.isdir(directory):
+        missing.append(directory)
+        directory = os.path.dirname(directory)
+    for path in reversed(missing):
+        store.disk.made(path)
+        with contextlib.suppress(FileExistsError):  # by another request
+            os.mkdir(path)
