@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ GOODBYE = 0.25  # seconds that leaving and disconnecting may take; after that th
 GIVE_UP = 10.0  # seconds beyond a try's limit after which its end is not awaited: name resolution can't be interrupted
 BURST = 10_000  # most messages in one polling answer; the library's own limit of 16 would end the session
 MOST_POLLED = 4 << 20  # most bytes of one decompressed polling answer
+LEAST_POLL = 1.0  # seconds that a polling answer without a message takes at least; a sooner one is invalid
 _WITH_ATTACHMENTS = {str(socketio.packet.BINARY_EVENT), str(socketio.packet.BINARY_ACK)}
 
 _log = logging.getLogger("uploader_cli.realtime")
@@ -202,10 +204,27 @@ class Connection:
         engine.queue.put(None)  # wakes the writer, which would wait for 30 s
 
 
+class _Queue(queue.Queue[Any]):
+    """A queue that nobody waits for after its end (None), which the library's writer drops if it comes with packets."""
+
+    _over = False
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        item = super().get(block and not self._over, timeout)
+        self._over = self._over or item is None
+        return item
+
+
 class _Engine(engineio.Client):  # type: ignore[misc]
     """Engine.IO whose reader handles the messages itself, in order; the library starts a thread for each."""
 
     spawn: Callable[..., threading.Thread]
+    _heard = True  # whether the last poll was answered with a message, ping or close
+    _polled = 0.0
+
+    def create_queue(self, *args: Any, **kwargs: Any) -> _Queue:
+        """Make the queue of packets to send."""
+        return _Queue(*args, **kwargs)
 
     def start_background_task(self, target: Callable[..., object], *args: Any, **kwargs: Any) -> Any:
         """Handle messages at once, in order; start a thread for the reader and the writer."""
@@ -213,6 +232,7 @@ class _Engine(engineio.Client):  # type: ignore[misc]
             return self.spawn(target, *args, **kwargs)
         try:
             target(*args, **kwargs)
+            self._heard = True
         except Exception as error:  # noqa: BLE001 - a message that can't be read is no message
             _log.debug("ignored: %s", type(error).__name__)
         return None
@@ -220,12 +240,21 @@ class _Engine(engineio.Client):  # type: ignore[misc]
     def _receive_packet(self, pkt: Any) -> None:
         """Handle a packet without attachments: upload servers send none."""
         if not (pkt.binary or (isinstance(pkt.data, str) and pkt.data[:1] in _WITH_ATTACHMENTS)):
+            self._heard = self._heard or pkt.packet_type in (engineio.packet.PING, engineio.packet.CLOSE)
             super()._receive_packet(pkt)
 
     def _send_request(
         self, method: str, url: str, headers: Any = None, body: Any = None, timeout: float | None = None
     ) -> Any:
-        """Make a polling request; return its answer, or a string after a failure or an answer that is too large."""
+        """Make a polling request; return its answer, or a string after a failure or an answer that is too large.
+
+        A poll after one that was answered at once without a message fails, too: the policy decides when to go on.
+        """
+        if method == "GET" and self.state == "connected":
+            now = time.monotonic()
+            if not self._heard and now - self._polled < LEAST_POLL:
+                return "an answer without a message"
+            self._heard, self._polled = False, now
         try:
             with self.http.request(method, url, headers=headers, data=body, timeout=timeout, stream=True) as answer:
                 content = b""

@@ -34,6 +34,8 @@ T = TypeVar("T")
 PROCESSING_TIMEOUT = 300.0  # seconds from the last byte to the answer (docs/protocol.md, section 3.2)
 PROCESSING_PER_FILE = 30.0  # seconds more for each file
 STATUS_LIMIT = 5.0  # seconds for an answer on the state of an analysis
+MOST_LISTED = 65_536  # most files of a session whose progress is read: it may be that of another client
+REPORT = 1000  # the result of an analysis may be as large as the answer about so many files
 NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
 """Statuses that leave open whether the server gives out stored files."""
 BLOCKED = (403, 405, 501)
@@ -109,7 +111,7 @@ class Api(Http):
     def batch(self, body: Body, files: int) -> tuple[protocol.StoredFile, ...]:
         """Send one request with `files` files, without a retry. Raise `SessionLost` for an unknown session."""
         limit = PROCESSING_TIMEOUT + PROCESSING_PER_FILE * files
-        answer = self._once("POST", "/api/upload/batch", body=body, read_timeout=limit)
+        answer = self._once("POST", "/api/upload/batch", body=body, read_timeout=limit, files=files)
         if not answer.ok:
             raise _refused(answer, BATCH_ERRORS)
         return _checked(answer, protocol.parse_batch(answer.body), "a list of files")
@@ -119,11 +121,12 @@ class Api(Http):
 
         Raise `PacksRefused`, `KeyReused`, `SessionLost` or `TooLarge`.
         """
-        return _packed(self._once("POST", endpoint, body=body, headers={"Idempotency-Key": key}), count)
+        headers = {"Idempotency-Key": key}
+        return _packed(self._once("POST", endpoint, body=body, headers=headers, files=count), count)
 
     def pack_answer(self, endpoint: str, key: str, count: int) -> list[PackedFile] | None:
         """Return the answer to an earlier pack; None without one. Raise `KeyReused` for other files."""
-        answer = self._once("GET", f"{endpoint}/{key}")
+        answer = self._once("GET", f"{endpoint}/{key}", files=count)
         if answer.status == 404:
             return None
         if answer.status == 200 and packs.parse_answer(answer.body, count) is None:
@@ -150,7 +153,7 @@ class Api(Http):
             same = iter([number for number, file in enumerate(files) if file.category == category])
             while part := list(islice(same, offer.max_files)):
                 asked = {"category": category, "files": [files[number].asked for number in part]}
-                answer = self._call("POST", offer.endpoint, json=asked)
+                answer = self._call("POST", offer.endpoint, json=asked, files=len(part))
                 there = _checked(answer, packs.parse_found(answer.body, len(part)), f"{len(part)} files")
                 found.update(zip(part, there, strict=True))
         return [found[number] for number in range(len(files))]
@@ -163,18 +166,20 @@ class Api(Http):
     def progress(self, session_id: str, *, patient: bool = False) -> SessionProgress | None:
         """Return the progress of a session; None for 404. Wait for the end of a pause if `patient`."""
         try:
-            answer = self._call("GET", f"/api/upload/progress/{_segment(session_id)}", patient=patient)
+            path = f"/api/upload/progress/{_segment(session_id)}"
+            answer = self._call("GET", path, patient=patient, files=MOST_LISTED)
         except errors.NotFound:
             return None
         return protocol.parse_progress(answer.body, Transport.HTTP)
 
     def progress_body(self, session_id: str) -> dict[str, object]:
         """Return the progress as received. Raise `NotFound`."""
-        return self._ask("GET", f"/api/upload/progress/{_segment(session_id)}", "overallStatus")
+        path = f"/api/upload/progress/{_segment(session_id)}"
+        return self._ask("GET", path, "overallStatus", files=MOST_LISTED)
 
     def has_page(self) -> bool:
         """Return whether the server has a page for browsers (docs/web.md); it may ask for a token."""
-        answer = self._call("GET", "/api/activity", raises=False)
+        answer = self._call("GET", "/api/activity", raises=False, files=MOST_LISTED)
         return answer.status == 401 or "sessions" in protocol.as_object(answer.body)
 
     def cancel(self, session_id: str) -> dict[str, object]:
@@ -188,16 +193,17 @@ class Api(Http):
     def validate(self, files: Sequence[LocalFile], types: Callable[[str], str]) -> dict[str, object]:
         """Ask whether the server would accept files."""
         asked = [{"name": protocol.wire_name(file.name), "size": file.size, "type": types(file.name)} for file in files]
-        return self._ask("POST", "/api/upload/validate", "files", json={"files": asked})
+        return self._ask("POST", "/api/upload/validate", "files", json={"files": asked}, files=len(asked))
 
     def analyse(self, path: str, asked: dict[str, object], limit: float) -> object:
         """Start an analysis (docs/protocol.md, section 4); `limit` is in seconds."""
-        return self._call("POST", path, json=asked, read_timeout=limit).body
+        return self._call("POST", path, json=asked, read_timeout=limit, files=REPORT).body
 
     def analysis_status(self, session: str) -> protocol.AnalysisStatus:
         """Return the state of an analysis. Raise `NotFound`."""
         path = f"/api/ai/analysis/{_segment(session)}/status"
-        return protocol.parse_analysis_status(self._call("GET", path, patient=False, read_timeout=STATUS_LIMIT).body)
+        answer = self._call("GET", path, patient=False, read_timeout=STATUS_LIMIT, files=REPORT)
+        return protocol.parse_analysis_status(answer.body)
 
     def stored(self, where: str) -> Found | None:
         """Return what is known of the file at a path or URL from the server; None for 404.

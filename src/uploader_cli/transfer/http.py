@@ -10,6 +10,7 @@ import json as jsonlib
 import math
 import os
 import platform
+import re
 import secrets
 import socket
 import ssl
@@ -49,6 +50,9 @@ READ_TIMEOUT = 30.0
 BLOCK = 1 << 20  # bytes read from a body at a time: urllib3's 16 KiB halve the throughput
 ANSWER_BLOCK = 64 << 10
 MOST_ANSWER = 32 << 20  # most bytes of a decompressed answer; stored files may be larger
+ANSWER, ANSWER_PER_FILE = 1 << 20, 32 << 10  # most bytes for a call, and for each file that its answer describes
+TOKENS, TOKENS_PER_FILE = 8192, 64
+"""Most strings, separators and brackets of an answer: each takes up to 100 bytes of memory, and 2 bytes to send."""
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")  # `--ca-bundle` has precedence
 BAD_REQUEST, PROXY_AUTHENTICATION = 400, 407
 HANDSHAKE_LIMIT = 2.0  # seconds to find out whether a port speaks TLS
@@ -135,11 +139,12 @@ class Http:
         body: Body | None = None,
         headers: Mapping[str, str] | None = None,
         read_timeout: float = READ_TIMEOUT,
+        files: int = 0,
     ) -> Answer:
-        """Send one request, without retries and redirects.
+        """Send one request, without retries and redirects. Its answer describes at most `files` files.
 
-        Raise `NetworkError` (`body_sent`: the whole request was sent), `ProtocolError` for an answer that is too large,
-        and what `body.check` and `body.read` raise.
+        Raise `NetworkError` (`body_sent`: the whole request was sent), `ProtocolError` for an answer that is larger
+        than that needs (a refusal counts without its body), and what `body.check` and `body.read` raise.
         """
         own, data = dict(headers or {}), cast("Any", body)
         if body is not None:
@@ -148,15 +153,12 @@ class Http:
             own["Content-Type"] = "application/json"
             data = jsonlib.dumps(json, allow_nan=False).encode()
         try:
-            response = self._send(method, url, own, data, read_timeout)
+            response = self._send(method, url, own, data, read_timeout, files=files)
+            content = _parsed(response, TOKENS + TOKENS_PER_FILE * files)
         except (rex.RequestException, OSError) as error:
             raise self._failure(error, url, body) from error
         if response.status_code == PROXY_AUTHENTICATION:
             raise self._no_proxy_password(url)
-        try:
-            content = jsonlib.loads(response.content) if response.content else None
-        except (ValueError, RecursionError):
-            content = None
         if response.status_code == BAD_REQUEST and content is None:
             self._check_scheme(url)
         self.request_ids.heard = True
@@ -175,10 +177,19 @@ class Http:
             del self.sockets.answer_time
 
     def _send(
-        self, method: str, url: str, own: Mapping[str, str], data: Any, read_timeout: float, *, stream: bool = False
+        self,
+        method: str,
+        url: str,
+        own: Mapping[str, str],
+        data: Any,
+        read_timeout: float,
+        *,
+        stream: bool = False,
+        files: int = 0,
     ) -> requests.Response:
         """Make one call as the session would; its `own` headers have precedence."""
-        session, request = self.session, requests.PreparedRequest()
+        session, request = self.session, _Request()
+        request.most = min(ANSWER + ANSWER_PER_FILE * files, MOST_ANSWER)
         request.method, request.url, request.body = method, _dialled(url), data
         request.headers = CaseInsensitiveDict(cast("dict[str, str]", session.headers))
         if not trusts(self._trusted, request.url):
@@ -382,7 +393,7 @@ class _Adapter(HTTPAdapter):
             response = super().send(request, stream=stream, **how)
             status = response.status_code
             if not stream:
-                _read(response)  # frees the connection
+                _read(response, getattr(request, "most", MOST_ANSWER))  # frees the connection
             return response
         except BaseException as failure:
             error = _why(failure) or type(failure).__name__
@@ -414,20 +425,45 @@ class _Adapter(HTTPAdapter):
         return manager
 
 
+class _Request(requests.PreparedRequest):
+    most: int  # bytes of the decompressed answer
+
+
 class _AnswerTooLarge(rex.RequestException):
     pass
 
 
-def _read(response: requests.Response) -> None:
-    """Read the whole decompressed body. Raise `_AnswerTooLarge` beyond `MOST_ANSWER`."""
+def _read(response: requests.Response, most: int) -> None:
+    """Read the whole decompressed body. Beyond `most` bytes raise `_AnswerTooLarge`; a refusal counts without it."""
     pieces, size = [], 0
     for piece in response.iter_content(ANSWER_BLOCK):
         pieces.append(piece)
         size += len(piece)
-        if size > MOST_ANSWER:
+        if size > most:
             response.close()
-            raise _AnswerTooLarge(f"more than {MOST_ANSWER >> 20} MiB")
+            pieces = []
+            if response.ok:
+                raise _AnswerTooLarge(f"more than {most >> 20} MiB")
+            break
     response._content = b"".join(pieces)
+
+
+def _parsed(response: requests.Response, most: int) -> object:
+    """Return the JSON body, None without one. Beyond `most` tokens raise as `_read` does."""
+    content = response.content
+    if sum(map(content.count, (b",", b"[", b"{"))) > most:  # names may have commas: look closer
+        tokens = sum(1 for _ in itertools.islice(_TOKEN.finditer(content), most + 1))
+        if tokens > most and response.ok:
+            raise _AnswerTooLarge(f"more than {most:,} items")
+        if tokens > most:
+            return None
+    try:
+        return cast("object", jsonlib.loads(content)) if content else None
+    except (ValueError, RecursionError):
+        return None
+
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[,\[{]', re.DOTALL)  # never tries again: an answer may be made for that
 
 
 def _speaks_tls(url: str) -> bool:

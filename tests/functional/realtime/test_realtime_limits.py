@@ -21,7 +21,7 @@ from uploader_cli.realtime import websocket
 from uploader_cli.realtime.socket import MOST_POLLED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SESSION = "2ba25c4c-a0ea-4983-89fc-cf63711e7de2"
 OPEN = b'0{"sid":"a","upgrades":[],"pingInterval":25000,"pingTimeout":20000}'
@@ -79,6 +79,10 @@ def compressed_poll() -> Iterator[bytes]:
     piece = gzip.compress(bytes(1 << 24))
     while True:
         yield piece
+
+
+def polled(body: bytes) -> Callable[[], Iterator[bytes]]:
+    return lambda: iter([b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)])
 
 
 class Attacker:
@@ -205,6 +209,20 @@ def test_endless_message_ends_the_connection_and_progress_is_polled(pieces: obje
             bench.channel.close()
         assert bench.story()[1:3] == [f"live {transport} connected", "reconnecting lost 1"]
         assert max(server.sent) < MOST_POLLED + BUFFERS
+
+
+@pytest.mark.parametrize("body", [b"", b"6", b"9", b"4", b"42[", b"42{}\x1e6", b'451-["upload-progress",{}]'])
+def test_polling_answers_without_a_message_end_the_connection(body: bytes) -> None:
+    """They come at once: the next polls are those of another connection, after the delay of the policy."""
+    with Attacker(polled(body), "polling") as server:
+        bench = Bench(server.url, SCALED).start(SESSION)
+        try:
+            bench.reach("live", times=3)
+            polls = len(server.sent)
+        finally:
+            bench.channel.close()
+        assert bench.story()[1:3] == ["live polling connected", "reconnecting lost 1"]
+        assert polls <= 3
 
 
 @pytest.mark.parametrize("pieces", [dripping_frame, fragments_between_pings])

@@ -24,7 +24,6 @@ from raw_server import Peer, RawServer
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import ConnectFailed, ConnectionLost, Interrupted, ProtocolError, TimedOut
 from uploader_cli.settings import Header, Settings
-from uploader_cli.transfer import http as http_module
 from uploader_cli.transfer import wire
 from uploader_cli.transfer.bodies import Body, Piece, multipart, upload_form
 from uploader_cli.transfer.http import Http
@@ -525,9 +524,8 @@ def test_broken_gzip_answer_is_a_lost_connection(client) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_answer_beyond_the_limit_is_a_protocol_error_after_decompression(client, monkeypatch, packed) -> None:
+def test_answer_beyond_the_limit_is_a_protocol_error_after_decompression(client, packed) -> None:
     """64 MiB of zeros are 64 KiB of gzip. A stored file of that size may be read back all the same."""
-    monkeypatch.setattr(http_module, "MOST_ANSWER", 8 << 20)
     zeros, squeeze = bytes(1 << 20), zlib.compressobj(9, zlib.DEFLATED, 31)
     pieces = [squeeze.compress(zeros) for _ in range(64)] + [squeeze.flush()] if packed else [zeros] * 64
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {sum(map(len, pieces))}\r\n"
@@ -542,21 +540,59 @@ def test_answer_beyond_the_limit_is_a_protocol_error_after_decompression(client,
         http = client(server)
         tracemalloc.start()
         try:
-            with pytest.raises(ProtocolError, match="too large: more than 8 MiB") as caught:
+            with pytest.raises(ProtocolError, match="too large: more than 1 MiB") as caught:
                 http.request("GET", server.url)
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
         assert not caught.value.retryable
-        assert peak < 32 << 20
+        assert peak < 8 << 20
         with http.stream(server.url, {}) as (_, read):
             assert sum(map(len, read)) == 64 << 20
 
 
+@pytest.mark.parametrize("files", [0, 1000])
+def test_answer_of_many_empty_lists_costs_no_more_than_what_was_asked_for(client, files) -> None:
+    """Each is 3 bytes on the way and 64 in memory: 30 MB took 800 MiB. As a refusal it counts without its body."""
+    lists = b"[" + b"[]," * 10_000_000 + b"[]]"
+
+    def script(peer: Peer) -> None:
+        for status in (200, 500):
+            peer.head()
+            peer.sock.sendall(f"HTTP/1.1 {status} Whatever\r\nContent-Length: {len(lists)}\r\n\r\n".encode() + lists)
+            if not files:
+                return
+
+    with RawServer(script) as server:
+        http = client(server)
+        tracemalloc.start()
+        try:
+            with pytest.raises(ProtocolError, match="is too large"):
+                http.request("GET", server.url, files=files)
+            if files:
+                assert http.request("GET", server.url, files=files).body is None
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 100 << 20
+
+
+def test_answer_about_as_many_files_as_asked_for_is_read(client) -> None:
+    """With long names that are full of commas and quotes, as JSON escapes them."""
+    entry = {"status": "stored", "id": "x" * 36, "location": "/a/" + 'ü,"\\' * 1000, "existing": True, "size": 1}
+    many = {"files": [entry] * 100}
+
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.answer(200, many)
+
+    with RawServer(script) as server:
+        assert client(server).request("GET", server.url, files=100).body == many
+
+
 @pytest.mark.parametrize("lost", [False, True], ids=["answer too large", "connection lost"])
-def test_failed_requests_keep_neither_body_nor_answer(client, monkeypatch, lost) -> None:
+def test_failed_requests_keep_neither_body_nor_answer(client, lost) -> None:
     """Garbage collections are rare: what a failed request used must be free without one."""
-    monkeypatch.setattr(http_module, "MOST_ANSWER", 1 << 20)
 
     def script(peer: Peer) -> None:
         peer.head()
