@@ -27,6 +27,7 @@ from uploader_server.http.errors import Json
 from uploader_server.http.middleware import Router
 from uploader_server.http.proxies import Proxies
 from uploader_server.http.routes import Rest
+from uploader_server.http.shares import Share
 from uploader_server.http.tracking import AccessLog, LoggedRequest, RequestTracker
 from uploader_server.metrics import CONTENT_TYPE, Metrics
 from uploader_server.openapi.document import document
@@ -71,7 +72,8 @@ class UploadApp:
             FaultyApp(router, state.faults, control) if faulty else router,
             self._keep,
             Proxies(config.behind_proxy),
-            limit=min(config.max_per_address, most_connections() * 3 // 4),
+            share=Share("connections", config.max_share, most=most_connections(), cap=config.max_per_address),
+            jwt_secret=config.jwt_secret,
             echo=not config.reference,
         )
         try:
@@ -190,6 +192,8 @@ def create_app(config: ServerConfig, *, faults: Faults | None = None, scripted: 
     flavour = Reference if config.reference else Bundled
     backend: Bundled | Reference = flavour(config, store, faults, realtime.emit)
     realtime.serve(backend, analyses)
+    if isinstance(backend, Bundled):
+        backend.watched = realtime.watched
     metrics.gauge("uploader_sessions", "Known upload sessions", "status", backend.statuses)
     metrics.gauge("uploader_analyses_running", "Running analyses", "", lambda: {"": analyses.running()})
     faulty = scripted or config.fault_control or bool(config.rules)

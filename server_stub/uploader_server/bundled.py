@@ -14,6 +14,7 @@ from starlette.requests import Request
 from uploader_server.batch.intake import receive_batch
 from uploader_server.batch.packs import Packs
 from uploader_server.http.errors import ApiError
+from uploader_server.http.shares import EMPTY_TTL
 from uploader_server.session import Session
 from uploader_server.sessions import Sessions, ending
 from uploader_server.tus.finish import settle
@@ -45,6 +46,7 @@ class Bundled(Sessions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.watched: Callable[[str], bool] = lambda _session: False  # whether a connection has joined a session
         self.tus = Uploads(self)
         self.packs = Packs(self)
 
@@ -109,17 +111,18 @@ class Bundled(Sessions):
         await sweep("The sweep of uploads", self.config.upload_ttl, self._sweep_uploads)
 
     async def _sweep_uploads(self) -> None:
-        for upload_id in await self.tus.store.untouched_since(time.time() - self.tus.ttl):
+        expired = {upload.id for upload in self.tus.open.values() if self.tus.expires(upload) < time.time()}
+        for upload_id in expired.union(await self.tus.store.untouched_since(time.time() - self.tus.ttl)):
             with logged("Removing an upload"), contextlib.suppress(ApiError):
                 await self.tus.expire(upload_id)
 
     async def _sweep_sessions(self) -> None:
-        stale = time.time() - self.config.session_ttl
-        for session in [s for s in self.known.values() if s.touched < stale and not self._active(s)]:
-            logger.info("session %s expired", session.id)
-            del self.known[session.id]
-            with logged("Deleting a session"):  # retried after a restart
-                await self.store.save(self.store.session_forgotten(session.id), frees=True)
+        ttl, now = self.config.session_ttl, time.time()
+        for session in list(self.known.values()):
+            empty = session.empty and not self.watched(session.id)
+            if session.touched < now - (min(ttl, EMPTY_TTL) if empty else ttl) and not self._active(session):
+                with logged("Deleting a session"):  # retried after a restart
+                    await self.forget(session)
 
     def _active(self, session: Session) -> bool:
         """Return whether a request is receiving or storing files of the session."""

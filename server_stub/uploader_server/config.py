@@ -133,6 +133,12 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _percent(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 100:
+        raise ValueError(f"{text!r} is not a percentage: a whole number from 1 to 100")
+    return int(text)
+
+
 def _types(text: str) -> tuple[str, ...]:
     types = tuple(part.strip().lower().lstrip(".") for part in text.split(",") if part.strip())
     if not types:
@@ -223,6 +229,7 @@ class ServerConfig:
     )
     max_connections: int = option(500, "--max-connections N", "sockets per address; 0: no limit", _COUNT)
     max_joins: int = option(10_000, "--max-joins N", "rooms per socket; 0: no limit", _COUNT)
+    max_share: int = option(25, "--max-share PERCENT", "part of each limit for one client", _percent)
     access_log: Path | Literal["-"] | None = option(None, "--access-log FILE", "a line per request; - is stderr", _log)
     access_log_format: Literal["plain", "json"] = option(
         "plain", "--access-log-format", "format of the access log", ("plain", "json")
@@ -255,7 +262,7 @@ class ServerConfig:
     def max_per_address(self) -> int:
         """Maximum connections of any kind per client address; 0: no limit.
 
-        Long polling uses two connections per realtime connection; the rest is for uploads.
+        Long polling uses two connections per realtime connection; the rest is for uploads. `max_share` may be less.
         """
         return 2 * self.max_connections + 256 if self.max_connections else 0
 

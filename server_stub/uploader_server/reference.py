@@ -77,7 +77,13 @@ class Reference:
         self.trackers: dict[str, Tracker] = {}
         self._running: set[asyncio.Task[Any]] = set()
 
-    async def create(self, category: str, expected: int, headers: Mapping[str, str]) -> tuple[str, str]:  # noqa: ARG002 - unused, as in the reference backend
+    async def create(
+        self,
+        category: str,  # noqa: ARG002 - unused, as in the reference backend
+        expected: int,  # noqa: ARG002
+        headers: Mapping[str, str],  # noqa: ARG002
+        holder: str,  # noqa: ARG002
+    ) -> tuple[str, str]:
         """Create a session; return its id and creation time."""
         session_id = str(uuid.uuid4())
         self.sessions.add(session_id)

@@ -128,7 +128,7 @@ def batch_answer(session: str, files: list[FileState]) -> dict[str, Any]:
     }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Session:
     """One upload session. While it is open, `files` has the files of ended and running requests."""
 
@@ -155,11 +155,17 @@ class Session:
     requests: set[asyncio.Future[Any]] = field(default_factory=set)
     began: float = 0.0  # start of the first running request (monotonic seconds)
     reported: float = 0.0  # time of the last progress event (monotonic seconds)
+    holder: str = ""  # the client whose share it belongs to (see `http.shares`)
 
     @property
     def ended(self) -> bool:
         """Whether the session has ended."""
         return self.status in ENDED
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has received nothing and no request uses it."""
+        return self.status == "pending" and not self.file_count and not self.requests
 
     @property
     def file_count(self) -> int:
@@ -289,7 +295,7 @@ class Session:
 
 SESSION_COLUMNS = (
     *("id", "category", "expected", "status", "progress", "created", "touched", "given_up"),
-    *("owner", "secret"),
+    *("owner", "secret", "holder"),
 )
 
 

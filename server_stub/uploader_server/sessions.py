@@ -16,6 +16,7 @@ from uploader_server.config import ServerConfig
 from uploader_server.faults import Faults
 from uploader_server.http.auth import hashed_secret, owner_of, same_secret
 from uploader_server.http.errors import ApiError
+from uploader_server.http.shares import Share
 from uploader_server.session import EVENT_INTERVAL, FILE_COLUMNS, FileState, Session, counted
 from uploader_server.storage.put import Incoming, put
 from uploader_server.storage.reading import StoredFile
@@ -25,7 +26,6 @@ from uploader_server.wire import is_uuid, timestamp
 
 logger = logging.getLogger(__name__)
 
-MAX_OPEN = 10_000  # maximum open sessions
 MAX_KNOWN = 100_000  # maximum sessions in memory; the oldest ended ones are removed first
 LISTED = 100  # maximum sessions in a list
 BURST = 20  # events sent before other tasks may run
@@ -44,18 +44,39 @@ class Sessions:
         self.limits = self.config.limits
         self.known = {saved.row["id"]: _restored(saved) for saved in self.store.sessions()}
         """Sessions by id, including those restored from the database."""
+        self.share: Share[Session] = Share("sessions", self.config.max_share, ended=self._is_over)
+        for session in self.known.values():
+            if not session.ended:
+                self.share.add(session.holder, session)
 
-    async def create(self, category: str, expected: int, headers: Mapping[str, str]) -> tuple[str, str]:
-        """Create a session; return its id and creation time. Raises ApiError 400, 503 if too many are open."""
+    async def create(self, category: str, expected: int, headers: Mapping[str, str], holder: str) -> tuple[str, str]:
+        """Create a session of a client (`holder`); return its id and creation time.
+
+        Raises ApiError: 400, 429 if the client holds its share, 503 if too many are open.
+        """
         secret, owner = hashed_secret(headers), self._owner(headers)
-        if len(self.known) >= MAX_OPEN and sum(not s.ended for s in self.known.values()) >= MAX_OPEN:
-            raise ApiError(503, "TOO_MANY_SESSIONS", f"There are {MAX_OPEN} open sessions", retry_after=60)
         if len(self.known) >= MAX_KNOWN:
             del self.known[next(known.id for known in self.known.values() if known.ended)]
-        session = Session(str(uuid.uuid4()), category, expected, owner=owner, secret=secret)
-        await self.keep(session)
+        while (empty := self.share.make_room(holder)) is not None:
+            await self.forget(empty)
+        session = Session(str(uuid.uuid4()), category, expected, owner=owner, secret=secret, holder=holder)
+        self.share.add(holder, session)
         self.known[session.id] = session
+        try:
+            await self.keep(session)
+        except BaseException:
+            del self.known[session.id]
+            raise
         return session.id, session.created
+
+    async def forget(self, session: Session) -> None:
+        """Remove an expired session. Raises sqlite3.Error; the row is removed after a restart then."""
+        logger.info("session %s expired", session.id)
+        self.known.pop(session.id, None)
+        await self.store.save(self.store.session_forgotten(session.id), frees=True)
+
+    def _is_over(self, session: Session) -> bool:
+        return session.ended or session.id not in self.known
 
     def find(self, session_id: str) -> Session:
         """Return the session with this id. Raises ApiError 404."""

@@ -45,7 +45,7 @@ def test_serve_passes_options_to_the_server(handed_over: list[list[str]]) -> Non
     argv += ["--fail-file", "a*", "--fail-file", "b*", "--analysis-seconds", "1", "--analysis", "silent"]
     argv += ["--jwt-secret-file", "secret", "--auth-token-file", "token"]
     argv += ["--cors-origin", "https://a.example", "--allow-host", "b.example", "--behind-proxy", "10.0.0.7"]
-    argv += ["--max-connections", "9", "--max-joins", "99"]
+    argv += ["--max-connections", "9", "--max-joins", "99", "--max-share", "50"]
     argv += ["--access-log", "-", "--access-log-format", "json"]
     argv += ["--print-token", "--verbose"]
     assert main(["serve", *argv]) == 0

@@ -422,10 +422,24 @@ MUTANTS = (
     ),
     # The server refuses
     Mutant(
-        "one address may have any number of requests",
+        "one client may have any number of requests",
         SERVER + "http/tracking.py",
-        "elif self.limit and self._addresses[address] > self.limit:",
+        "elif refusal is not None:",
         "elif False:",
+        "functional/server/test_server_inputs.py functional/server/test_server_shares.py",
+    ),
+    Mutant(
+        "one client may hold everything",
+        SERVER + "http/shares.py",
+        "self._held[holder] >= self.each\n\n",
+        "False\n\n",
+        "functional/server/test_server_shares.py",
+    ),
+    Mutant(
+        "a slow body is not ended",
+        SERVER + "http/pace.py",
+        "if not rate:",
+        "if rate:",
         "functional/server/test_server_inputs.py",
     ),
     Mutant(
@@ -494,8 +508,8 @@ MUTANTS = (
     Mutant(
         "bodies have no deadline",
         SERVER + "http/errors.py",
-        "asyncio.timeout_at(end)",
-        "asyncio.timeout_at(None)",
+        "await _within(end - asyncio.get_running_loop().time(), receive)",
+        "await receive()",
         "functional/server/test_server_inputs.py",
     ),
     Mutant(
@@ -546,7 +560,7 @@ MUTANTS = (
     Mutant(
         "uploads do not expire",
         SERVER + "tus/uploads.py",
-        "time.time() > upload.touched + self.ttl",
+        "time.time() > self.expires(upload)",
         "False",
         f"{TUS}restart.py {TUS}creation.py {TUS}core.py",
     ),

@@ -24,6 +24,7 @@ from typing import Any
 if sys.platform != "win32":
     import resource
 
+from uploader_server.http.proxies import network
 from uploader_server.http.tracking import RequestTracker, TrackedRequest
 
 logger = logging.getLogger(__name__)
@@ -139,7 +140,8 @@ class Watch:
         count: Counter[str] = Counter()
         for connection, peer in accepted(self._port):
             track = self._tracks[peer] = known.get(peer) or Track(now)
-            count[peer[0]] += 1
+            address = network(peer[0])
+            count[address] += not self._tracker.proxies.include(peer[0])
             received = _received(connection)
             if peer in began:
                 track.base = received
@@ -148,11 +150,11 @@ class Watch:
             if track.over > 1:  # at the first check the application may not have begun the request yet
                 close(connection)
             elif peer not in busy:
-                idle.setdefault(peer[0], []).append(peer)
+                idle.setdefault(address, []).append(peer)
         excessive: set[Peer] = set()
         for address, number in count.items():
-            excess = number - self._tracker.limit
-            if self._tracker.limit and excess > 0 and not self._tracker.proxies.include(address):
+            excess = number - self._tracker.share.each
+            if excess > 0:
                 oldest = sorted(idle.get(address, ()), key=lambda peer: self._tracks[peer].since)
                 excessive.update(oldest[:excess])
         for connection, peer in accepted(self._port) if excessive else ():

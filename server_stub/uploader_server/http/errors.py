@@ -132,12 +132,17 @@ def zipped(answer: Response, request: Request) -> Response:
     return answer
 
 
-async def refuse(status: int, scope: Scope, receive: Receive, send: Send) -> None:
-    """Reject a request or a websocket handshake with an error status."""
+async def refuse(error: int | ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Reject a request or a websocket handshake with an error: as JSON, or a status as plain text."""
     if scope["type"] == "websocket":
         await receive()
+    answer: Response
+    if isinstance(error, ApiError):
+        answer = Json(error.body(), error.status, error.headers)
+    else:
+        answer = PlainTextResponse(http.HTTPStatus(error).phrase, error)
     with contextlib.suppress(RuntimeError):  # from granian: the websocket client has disconnected
-        await PlainTextResponse(http.HTTPStatus(status).phrase, status)(scope, receive, send)
+        await answer(scope, receive, send)
 
 
 async def read_json(request: Request, most: int = SMALL_JSON, *, empty: bytes = b"") -> Any:

@@ -68,6 +68,14 @@ def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return getattr(parsed, "ipv4_mapped", None) or parsed  # IPv4 on a socket of both families
 
 
+def network(address: str) -> str:
+    """Return what counts as one address: the /64 network of an IPv6 address, else the address."""
+    parsed = _parsed(address) if ":" in address else None
+    if parsed is None or parsed.version == 4:
+        return address if parsed is None else str(parsed)
+    return str(ipaddress.ip_network((parsed, 64), strict=False))
+
+
 def is_address(text: str) -> bool:
     """Return whether the text is an IP address."""
     return _parsed(text) is not None

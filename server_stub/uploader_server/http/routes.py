@@ -24,6 +24,7 @@ from uploader_server.config import Limits
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import MAX_JSON, ApiError, Json, parse_json, read_body, read_json, zipped
 from uploader_server.http.files import Download, digest_header
+from uploader_server.http.shares import holder_of
 from uploader_server.reference import Reference
 from uploader_server.wire import CATEGORIES, extension, timestamp
 
@@ -81,7 +82,8 @@ class Rest:
     async def session(self, request: Request) -> Response:
         """Serve `POST /api/upload/session`."""
         category, expected = session_request(await read_json(request), self.limits.max_files)
-        session_id, created = await self.backend.create(category, expected, request.headers)
+        holder = holder_of(request.scope)
+        session_id, created = await self.backend.create(category, expected, request.headers, holder)
         answer = {
             "sessionId": session_id,
             "category": category,

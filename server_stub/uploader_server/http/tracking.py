@@ -9,17 +9,18 @@ import logging
 import re
 import sys
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import IO, Any, NamedTuple
 from urllib.parse import quote
 
+from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from uploader_server.config import ServerConfig
 from uploader_server.http.errors import refuse
 from uploader_server.http.proxies import Proxies, prefixed
+from uploader_server.http.shares import Share, holder_name
 from uploader_server.logs import printable, without_secrets
 from uploader_server.wire import timestamp
 
@@ -200,8 +201,8 @@ class TrackedRequest:
 class RequestTracker:
     """The outermost middleware: passes each finished request to `keep` and can end all running requests.
 
-    With `echo` responses carry the client's request id. A client address may have `limit` concurrent requests
-    (0: no limit); further ones get 429.
+    With `echo` responses carry the client's request id. A client may hold its `share` of running requests; others are
+    refused.
     """
 
     def __init__(
@@ -210,16 +211,17 @@ class RequestTracker:
         keep: Callable[[LoggedRequest], None],
         proxies: Proxies,
         *,
-        limit: int,
+        share: Share[TrackedRequest],
+        jwt_secret: str,
         echo: bool,
     ) -> None:
         self.app = app
         self.proxies = proxies
-        self.limit = limit
+        self.share = share
+        self._jwt_secret = jwt_secret
         self._keep = keep
         self._echo = echo
         self._running: dict[asyncio.Task[Any], TrackedRequest] = {}
-        self._addresses: Counter[str] = Counter()  # running requests per address
         self._began: set[tuple[str, int]] = set()
         self._received = 0  # bytes of the bodies of ended requests
         self._stopping = False
@@ -229,17 +231,19 @@ class RequestTracker:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - an ASGI server runs applications in tasks
         scope = self.proxies.client_scope(scope)
-        address = client_address(scope)
+        authorization = Headers(scope=scope).get("authorization", "")
+        holder = scope["holder"] = holder_name(authorization, client_address(scope), self._jwt_secret)
         if prefix := scope.get("prefix"):
             send = prefixed(send, prefix)
         seen = self._running[task] = TrackedRequest(scope, receive, send, self._keep, echo=self._echo)
-        self._addresses[address] += 1
+        refusal = self.share.refusal(holder)
+        self.share.add(holder, seen)
         self._began.add(seen.peer)
         try:
             if self._stopping:
                 await seen.give_up()
-            elif self.limit and self._addresses[address] > self.limit:
-                await refuse(429, scope, seen.receive, seen)
+            elif refusal is not None:
+                await refuse(refusal, scope, seen.receive, seen)
             else:
                 await self.app(scope, seen.receive, seen)
             await seen.drain()
@@ -251,9 +255,7 @@ class RequestTracker:
         finally:
             del self._running[task]
             self._received += seen.received if seen.http else 0
-            self._addresses[address] -= 1
-            if not self._addresses[address]:
-                del self._addresses[address]
+            self.share.remove(holder, seen)
             seen.note()
 
     def stop(self) -> None:

@@ -35,7 +35,7 @@ _ERRORS = {
     421: "The Host is not allowed",
     422: "The content can't be processed",
     423: "Another request took over this upload",
-    429: "Too many requests or connections from one address",
+    429: "Too many requests, or the client holds its share (SHARE_USED)",
     460: "The checksum doesn't match",
     500: "Server error or disk error",
     503: "Too busy (see Retry-After), or the server is stopping",

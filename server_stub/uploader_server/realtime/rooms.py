@@ -18,6 +18,7 @@ from uploader_server.bundled import Bundled
 from uploader_server.config import ServerConfig
 from uploader_server.http.auth import bearer, same_token
 from uploader_server.http.errors import ApiError, before, read_body, refuse
+from uploader_server.http.shares import Share, holder_name, holder_of
 from uploader_server.http.tracking import client_address
 from uploader_server.metrics import Metrics
 from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, StrictServer, are_packets, checked
@@ -34,7 +35,6 @@ A client detects a frozen bundled server within 6 s, the server a frozen client 
 interval because load on either side may delay a pong.
 """
 CLOSE_REFUSED = 1.0  # seconds until the transport of a refused connection is closed, after the refusal was sent
-MOST_JOINS = 200_000  # maximum joins over all connections
 LONGEST_ROOM = 200  # maximum characters of a joined id; the reference backend accepts any text
 
 
@@ -48,7 +48,8 @@ class Realtime:
         self._backend: Bundled | Reference
         self._analyses: Analyses
         self._joined: dict[str, set[str]] = {}  # rooms by connection; python-socketio has no index for this
-        self._joins = 0  # total number of joins
+        self._holders: dict[str, str] = {}  # the client of each connection
+        self._share: Share[str] = Share("joins", config.max_share)  # connections, counted once for each of their joins
         self._handshakes: dict[int, tuple[Scope, asyncio.Future[None]]] = {}
         """Scope and task of each handshake (of a websocket until its end), by the `id()` of the scope."""
         self.server: Any = StrictServer(
@@ -128,13 +129,13 @@ class Realtime:
         await self._app(scope, again, send)
 
     def full(self, scope: Scope) -> bool:
-        """Return whether this is a handshake from an address that has reached `max_connections`."""
+        """Return whether this is a handshake from a client that has reached `max_connections`."""
         limit = self._config.max_connections
         if not limit or not _is_handshake(scope):
             return False
         connected = [environ["asgi.scope"] for environ in self.server.environ.values()]
         scopes = {id(known): known for known in [*connected, *(known for known, _ in self._handshakes.values())]}
-        count = sum(client_address(known) == client_address(scope) for known in scopes.values())
+        count = sum(holder_of(known) == holder_of(scope) for known in scopes.values())
         if count >= limit:
             self._metrics.refused.labels("limit").inc()
         return count >= limit
@@ -161,6 +162,10 @@ class Realtime:
                 asyncio.get_running_loop().call_later(CLOSE_REFUSED, self._close, eio_sid)
                 raise socketio.exceptions.ConnectionRefusedError("INVALID_TOKEN" if any(given) else "UNAUTHORIZED")
         self._joined[sid] = set()
+        scope, token = environ["asgi.scope"], auth.get("token") if isinstance(auth, dict) else None
+        if isinstance(token, str):
+            scope["holder"] = holder_name(f"Bearer {token}", client_address(scope), self._config.jwt_secret)
+        self._holders[sid] = holder_of(scope)
 
     def _close(self, eio_sid: str) -> None:
         """Close a connection without a disconnect packet."""
@@ -171,11 +176,12 @@ class Realtime:
             self._handshakes[id(environ["asgi.scope"])][1].cancel()  # else it ends only at the client's next packet
 
     def _disconnect(self, sid: str, *_: object) -> None:
-        self._joins -= len(self._joined.pop(sid, ()))
+        joined, holder = self._joined.pop(sid, set()), self._holders.pop(sid, "")
+        self._share.remove(holder, sid, len(joined))
 
     async def _join(self, sid: str, session_id: object = None, *_: object) -> Any:
         if self._config.reference:  # docs/protocol.md, section 3.7: no acknowledgement, no replay, any id
-            if isinstance(session_id, str) and self._may_join(sid, session_id):
+            if isinstance(session_id, str) and self._refused_join(sid, session_id) is None:
                 await self.server.enter_room(sid, f"session:{session_id}")
             return self.server.not_handled
         answer = await self._join_bundled(sid, session_id)
@@ -191,8 +197,9 @@ class Realtime:
         if not isinstance(session_id, str) or not is_uuid(session_id):
             return {"ok": False, "error": "INVALID_SESSION_ID"}
         session_id = session_id.lower()
-        if not self._may_join(sid, session_id):
-            return {"ok": False, "error": "TOO_MANY_JOINS"}
+        refused = self._refused_join(sid, session_id)
+        if refused is not None:
+            return {"ok": False, "error": refused}
         snapshot, known = self._backend.snapshot(session_id), self._analyses.find(session_id) is not None
         await self.server.enter_room(sid, f"session:{session_id}")
         if snapshot is not None:
@@ -202,18 +209,23 @@ class Realtime:
             await self._emit_to(sid, *analysis)
         return {"ok": True} if known or snapshot is not None else {"ok": False, "error": "SESSION_NOT_FOUND"}
 
-    def _may_join(self, sid: str, session_id: str) -> bool:
-        rooms = self._joined.get(sid)
-        if rooms is None:  # disconnecting
-            return False
-        if session_id in rooms:
-            return True
-        limit = self._config.max_joins
-        if (limit and len(rooms) >= limit) or self._joins >= MOST_JOINS or len(session_id) > LONGEST_ROOM:
-            return False
+    def _refused_join(self, sid: str, session_id: str) -> str | None:
+        """Count a join, or return the code of its refusal."""
+        rooms, limit = self._joined.get(sid), self._config.max_joins
+        if rooms is not None and session_id in rooms:
+            return None
+        if rooms is None or (limit and len(rooms) >= limit) or len(session_id) > LONGEST_ROOM:  # None: disconnecting
+            return "TOO_MANY_JOINS"
+        refusal = self._share.refusal(self._holders[sid])
+        if refusal is not None:
+            return refusal.code
         rooms.add(session_id)
-        self._joins += 1
-        return True
+        self._share.add(self._holders[sid], sid)
+        return None
+
+    def watched(self, session_id: str) -> bool:
+        """Return whether a connection has joined a session."""
+        return bool(self.server.manager.rooms.get("/", {}).get(f"session:{session_id}"))
 
     async def _emit_to(self, sid: str, name: str, event: dict[str, Any]) -> None:
         self._metrics.events.labels(name).inc()
@@ -225,8 +237,9 @@ class Realtime:
         if valid:
             room = str(session_id) if reference else str(session_id).lower()
             rooms = self._joined.get(sid, set())
-            self._joins -= room in rooms
-            rooms.discard(room)
+            if room in rooms:
+                rooms.discard(room)
+                self._share.remove(self._holders[sid], sid)
             await self.server.leave_room(sid, f"session:{room}")
         if reference:
             return self.server.not_handled

@@ -17,13 +17,14 @@ from uploader_server.storage.disk import Reserve, no_space
 T = TypeVar("T")
 
 VERSION = 4
-"""`PRAGMA user_version` of this schema. Version 4 added who may write, 3 parts in place, 2 packs, 1 relative paths."""
+"""`PRAGMA user_version` of this schema. Version 4 added who may write and who holds a share, 3 parts in place, 2 packs,
+1 relative paths."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
   id TEXT PRIMARY KEY, category TEXT NOT NULL, expected INTEGER NOT NULL, status TEXT NOT NULL,
   progress INTEGER NOT NULL, created TEXT NOT NULL, touched REAL NOT NULL, given_up INTEGER NOT NULL DEFAULT 0,
-  owner TEXT NOT NULL DEFAULT '', secret BLOB NOT NULL DEFAULT x''
+  owner TEXT NOT NULL DEFAULT '', secret BLOB NOT NULL DEFAULT x'', holder TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE IF NOT EXISTS files (
   id TEXT PRIMARY KEY, session TEXT NOT NULL, position INTEGER NOT NULL, original_name TEXT NOT NULL,
@@ -38,7 +39,7 @@ CREATE TABLE IF NOT EXISTS digests (
 CREATE TABLE IF NOT EXISTS tus_uploads (
   id TEXT PRIMARY KEY, owner TEXT NOT NULL, upload_key TEXT, session TEXT NOT NULL, category TEXT NOT NULL,
   metadata TEXT, concat TEXT, length INTEGER, status TEXT NOT NULL, touched REAL NOT NULL, counted INTEGER,
-  path TEXT, sha256 BLOB NOT NULL, data TEXT, file_id TEXT
+  path TEXT, sha256 BLOB NOT NULL, data TEXT, file_id TEXT, holder TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS tus_uploads_of_session ON tus_uploads (session);
 CREATE UNIQUE INDEX IF NOT EXISTS tus_upload_keys ON tus_uploads (owner, upload_key);
@@ -221,6 +222,8 @@ _ADDED = (
     ("tus_uploads", "file_id", "TEXT"),
     ("sessions", "owner", "TEXT NOT NULL DEFAULT ''"),
     ("sessions", "secret", "BLOB NOT NULL DEFAULT x''"),
+    ("sessions", "holder", "TEXT NOT NULL DEFAULT ''"),
+    ("tus_uploads", "holder", "TEXT NOT NULL DEFAULT ''"),
 )
 """Table, name and type of the columns added after version 1, in the order of `_SCHEMA`."""
 

@@ -53,7 +53,7 @@ _FILE = (
 _SAVE_FILE = f"INSERT OR REPLACE INTO files ({', '.join(_FILE)}) VALUES ({', '.join(f':{name}' for name in _FILE)})"  # noqa: S608 - our own
 _SAVE_SESSION = (
     "INSERT OR REPLACE INTO sessions VALUES (:id, :category, :expected, :status, :progress, :created, :touched,"
-    " :given_up, :owner, :secret)"
+    " :given_up, :owner, :secret, :holder)"
 )
 _FILES = "SELECT * FROM files WHERE session = ? ORDER BY position"
 _PACKED = "SELECT * FROM files WHERE session = ? AND packed IS NOT NULL ORDER BY position"

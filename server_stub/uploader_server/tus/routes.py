@@ -18,6 +18,7 @@ from starlette.routing import Route
 from uploader_server.http.auth import owner_of
 from uploader_server.http.errors import ApiError, as_api_error
 from uploader_server.http.files import Download, digest_header, repr_digest
+from uploader_server.http.shares import holder_of
 from uploader_server.session import Session
 from uploader_server.storage.paths import UnsafePathError, safe_parts
 from uploader_server.storage.store import ANONYMOUS
@@ -42,7 +43,6 @@ from uploader_server.tus.upload import FINISHED, OPEN, Upload
 from uploader_server.tus.uploads import Uploads
 from uploader_server.wire import extension
 
-MAX_OPEN = 10_000  # maximum unfinished uploads
 ON_ENDPOINT = ["OPTIONS", "POST"]
 ON_UPLOAD = ["OPTIONS", "HEAD", "PATCH", "DELETE", "GET"]
 
@@ -115,6 +115,8 @@ class Tus:
             return await self._known(known, fields.get("sessionId", ""))
         checksum = parse_checksum(headers.get("upload-checksum"))
         upload = await new_upload(self.uploads, request, body, owner)
+        while not upload.concat.parts and (empty := self.uploads.share.make_room(upload.holder)) is not None:
+            await self.uploads.retire(empty, "expired")
         if upload.concat.parts:  # a concurrent request may have finished one with this key
             known = await self.uploads.find_key(owner, upload.key)
         known = known or self.uploads.unfinished(owner, upload.key)
@@ -207,7 +209,7 @@ class Tus:
     def _state(self, upload: Upload) -> dict[str, str]:
         headers = {"upload-offset": str(upload.offset), **self._where(upload)}
         if upload.has_data:
-            headers["upload-expires"] = formatdate(upload.touched + self.uploads.ttl, usegmt=True)
+            headers["upload-expires"] = formatdate(self.uploads.expires(upload), usegmt=True)
         return headers
 
     def _where(self, upload: Upload) -> dict[str, str]:
@@ -224,8 +226,6 @@ async def new_upload(uploads: Uploads, request: Request, body: Body, owner: str)
     """Return a new, unregistered upload for a creation request. Raises ApiError."""
     if body.present and body.kind != BODY_TYPE:
         raise ApiError(415, "WRONG_CONTENT_TYPE", f"A body of a creation has Content-Type: {BODY_TYPE}")
-    if len(uploads.open) >= MAX_OPEN:
-        raise ApiError(503, "TOO_MANY_UPLOADS", f"There are {MAX_OPEN} unfinished uploads", retry_after=60)
     metadata = request.headers.get("upload-metadata") or None
     session = _session(uploads, parse_metadata(metadata or "").get("sessionId"), request.headers)
     upload = Upload(
@@ -235,6 +235,7 @@ async def new_upload(uploads: Uploads, request: Request, body: Body, owner: str)
         metadata=metadata,
         concat_header=request.headers.get("upload-concat"),
         length=None,
+        holder=holder_of(request.scope),
     )
     parts = await parts_of(uploads, upload.concat)
     upload.length = upload.file.announced = _length(uploads, request, body, parts)

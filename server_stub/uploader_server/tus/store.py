@@ -24,7 +24,7 @@ from uploader_server.tus.upload import FINISHED, OPEN, Upload
 
 _COLUMNS = (
     *("id", "owner", "upload_key", "session", "category", "metadata", "concat_header", "length", "status", "touched"),
-    *("counted", "path", "sha256", "data", "file_id"),
+    *("counted", "path", "sha256", "data", "file_id", "holder"),
 )
 """Fields of Upload in the order of the columns."""
 _SAVE = f"INSERT OR REPLACE INTO tus_uploads VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"  # noqa: S608 - our own

@@ -33,6 +33,7 @@ class Upload:
     file_id: str = field(default_factory=lambda: str(uuid.uuid4()))  # the public id; equal to `id` before version 4
     status: str = OPEN
     touched: float = field(default_factory=time.time)
+    holder: str = ""  # the client whose share it belongs to (see `http.shares`)
     counted: int | None = None  # offset saved in the database row; None: the length of the data file
     path: str | None = None  # path of the finished file below the root; None for a part
     sha256: bytes = b""  # SHA-256 of all bytes; empty if unknown
@@ -72,6 +73,11 @@ class Upload:
     def has_data(self) -> bool:
         """Whether it has a data file: an unfinished upload or an unjoined part."""
         return self.status == OPEN or (self.status == FINISHED and self.path is None)
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has received nothing and no request uses it."""
+        return self.status == OPEN and not self.offset and not self.lock.locked() and not self.waiting
 
     @property
     def complete(self) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError
+from uploader_server.http.shares import EMPTY_TTL, Share
 from uploader_server.session import Session
 from uploader_server.sessions import Sessions
 from uploader_server.tus.headers import check_length
@@ -33,6 +34,7 @@ class Uploads:
         """Unfinished uploads and those in use by requests, by id, so that all requests share one object."""
         self._keys: dict[tuple[str, str], Upload] = {}  # unfinished uploads by owner and `uploadKey`
         self.shared = SharedFiles()
+        self.share: Share[Upload] = Share("uploads", sessions.config.max_share)
         for upload in self.store.unfinished():
             self.keep(upload)
             if upload.status == FINISHED:  # a part written in place
@@ -66,13 +68,17 @@ class Uploads:
 
     async def check(self, upload: Upload) -> None:
         """Raise ApiError 410 if the upload is gone, has expired, or its file was deleted."""
-        if upload.has_data and upload.writer is None and time.time() > upload.touched + self.ttl:
+        if upload.has_data and upload.writer is None and time.time() > self.expires(upload):
             await self.retire(upload, "expired")
         elif upload.path is not None and not upload.gone and not (self.sessions.store.root / upload.path).is_file():
             await self.retire(upload, "deleted")
         if upload.gone:
             code = "CANCELLED" if upload.status == "cancelled" else "UPLOAD_GONE"
             raise ApiError(410, code, f"This upload is gone ({upload.status}): create a new one")
+
+    def expires(self, upload: Upload) -> float:
+        """Return when an upload expires if no request uses it (seconds since the epoch)."""
+        return upload.touched + (min(self.ttl, EMPTY_TTL) if upload.empty else self.ttl)
 
     def session_of(self, upload: Upload) -> Session | None:
         """Return the session of an upload if it is known and open."""
@@ -109,12 +115,15 @@ class Uploads:
     def keep(self, upload: Upload) -> None:
         """Register an unfinished upload."""
         self.shared.enter(upload)
+        if upload.id not in self.open:
+            self.share.add(upload.holder, upload)
         self.known[upload.id] = self.open[upload.id] = upload
         if upload.key:
             self._keys[upload.owner, upload.key] = upload
 
     def _drop(self, upload: Upload) -> None:
-        self.open.pop(upload.id, None)
+        if self.open.pop(upload.id, None) is not None:
+            self.share.remove(upload.holder, upload)
         if self.unfinished(upload.owner, upload.key) is upload:
             del self._keys[upload.owner, upload.key]
 

@@ -49,6 +49,11 @@ _OPTIONS = (
     ("--behind-proxy", "ADDRESS", "Trust X-Forwarded-For from this address or network; repeatable."),
     ("--max-connections", "N", "Maximum sockets per address; 0: no limit. [default: 500]"),
     ("--max-joins", "N", "Maximum sessions joined per socket; 0: no limit. [default: 10000]"),
+    (
+        "--max-share",
+        "PERCENT",
+        "Part of sessions, unfinished uploads, joins and connections that one client may hold. [default: 25]",
+    ),
     ("--access-log", "FILE|-", "Append a line per request to FILE, or to stderr (-)."),
     ("--access-log-format", "KIND", "Line format: plain or json. [default: plain]", "plain", "json"),
     ("--print-token", "", "Print a token for `delete` and exit; needs --jwt-secret-file."),

@@ -125,7 +125,7 @@ def eventually(condition: Callable[[], Any], what: str = "the condition") -> Any
 class Watcher:
     """A Socket.IO client that keeps every `upload-progress` event with the time of its arrival."""
 
-    def __init__(self, url: str, transport: str) -> None:
+    def __init__(self, url: str, transport: str, auth: dict[str, str] | None = None) -> None:
         self.client = socketio.Client(handle_sigint=False, reconnection=False, request_timeout=DEADLINE)
         self.events: list[dict[str, Any]] = []
         self.times: list[float] = []
@@ -133,7 +133,7 @@ class Watcher:
         self._guard = threading.Lock()
         self.client.on("upload-progress", self._keep)
         self.client.on("disconnect", self._note_loss)
-        self.client.connect(url, transports=[transport], wait_timeout=DEADLINE)
+        self.client.connect(url, transports=[transport], wait_timeout=DEADLINE, auth=auth)
 
     def _note_loss(self, *_: object) -> None:
         self.lost.set()
@@ -226,8 +226,10 @@ def listening(url: str, session: str) -> Iterator[Listener]:
 
 
 @contextmanager
-def watching(url: str, transport: str = "websocket", session: str | None = None) -> Iterator[Watcher]:
-    watcher = Watcher(url, transport)
+def watching(
+    url: str, transport: str = "websocket", session: str | None = None, auth: dict[str, str] | None = None
+) -> Iterator[Watcher]:
+    watcher = Watcher(url, transport, auth)
     try:
         if session is not None:
             assert watcher.join(session) == {"ok": True}

@@ -24,6 +24,7 @@ from uploader_server import serving
 from uploader_server.config import ServerConfig
 from uploader_server.http.errors import pieces
 from uploader_server.http.pace import Meter, Pace
+from uploader_server.http.shares import MOST
 
 if TYPE_CHECKING:
     import socket
@@ -142,14 +143,14 @@ def test_a_final_upload_names_each_part_once(server: EmbeddedServer) -> None:
 
 
 def test_open_uploads_and_sessions_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uploader_server.tus.routes.MAX_OPEN", 2)
-    monkeypatch.setattr("uploader_server.sessions.MAX_OPEN", 2)
-    with running_server() as server:
-        assert [create(server.url, 1, filename="a").status_code for _ in range(3)] == [201, 201, 503]
+    monkeypatch.setitem(MOST, "uploads", 2)
+    monkeypatch.setitem(MOST, "sessions", 2)
+    with running_server(max_share=100) as server:
+        assert [create(server.url, 1, filename="a").status_code for _ in range(3)] == [201, 201, 429]
         first, _ = new_session(server.url), new_session(server.url)
         body = {"category": "personal", "expectedFiles": 1}
         third = requests.post(f"{server.url}/api/upload/session", json=body, timeout=DEADLINE)
-        assert error(third) == (503, "TOO_MANY_SESSIONS")
+        assert error(third) == (429, "SHARE_USED")
         assert int(third.headers["retry-after"]) > 0
         upload(server.url, file("a", b"x"), session=first)  # ends it
         assert new_session(server.url)

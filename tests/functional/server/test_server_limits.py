@@ -32,6 +32,7 @@ from websockets.exceptions import InvalidStatus
 from uploader_server.faults import Answer
 from uploader_server.http.errors import refuse
 from uploader_server.http.middleware import RateLimit
+from uploader_server.http.shares import MOST
 
 if TYPE_CHECKING:
     from uploader_server.serving import EmbeddedServer
@@ -82,15 +83,15 @@ def test_joins_of_one_connection_are_limited() -> None:
 
 
 def test_joins_of_all_connections_together_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uploader_server.realtime.rooms.MOST_JOINS", 2)
-    with running_server() as server, watching(server.url) as watcher:
+    monkeypatch.setitem(MOST, "joins", 2)
+    with running_server(max_share=100) as server, watching(server.url) as watcher:
         first, second = new_session(server.url), new_session(server.url)
         with watching(server.url, session=first) as other:
             assert watcher.join(first) == {"ok": True}
-            assert watcher.join(second) == {"ok": False, "error": "TOO_MANY_JOINS"}
+            assert watcher.join(second) == {"ok": False, "error": "SHARE_USED"}
             other.client.call("leave-session", first, timeout=DEADLINE)
             assert watcher.join(second) == {"ok": True}
-            assert other.join(first) == {"ok": False, "error": "TOO_MANY_JOINS"}
+            assert other.join(first) == {"ok": False, "error": "SHARE_USED"}
             watcher.client.disconnect()
             assert eventually(lambda: other.join(first) == {"ok": True}, "a join below the limit")
 

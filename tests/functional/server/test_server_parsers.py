@@ -23,6 +23,7 @@ from uploader_server.faults.rules import RuleError, parse_rule
 from uploader_server.faults.table import FAULTS
 from uploader_server.http.auth import check_token, issue_token, owner_of
 from uploader_server.http.errors import ApiError, parse_json
+from uploader_server.http.pace import Pace
 from uploader_server.http.routes import finish_request, session_request, validated
 from uploader_server.realtime.strict import are_packets, is_message
 from uploader_server.tus.headers import (
@@ -174,7 +175,7 @@ def read_batch(body: bytes, cuts: list[int], directory: Path) -> object:
 
     async def run() -> object:
         try:
-            await reader.read(receive, "multipart/form-data; boundary=BOUNDARY", 10.0)
+            await reader.read(receive, "multipart/form-data; boundary=BOUNDARY", Pace(0, 60.0, 10.0))
             return reader.noted, [
                 (one.original_name, one.temporary.read_bytes()) for one in reader.files if one.temporary
             ]

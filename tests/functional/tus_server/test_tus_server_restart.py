@@ -282,8 +282,8 @@ def test_an_expired_upload_is_gone_before_any_sweep(tmp_path: Path) -> None:
 def test_requests_extend_the_expiry(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = ServerClock(monkeypatch)
     with running_server() as server:
-        upload = created(server.url, 100)
-        for offset in range(3):
+        upload = created(server.url, 100, b"x")
+        for offset in (1, 2, 3):
             clock.ahead += 0.7 * server.config.upload_ttl
             clock.wait_for_sweeps()
             assert (append(upload, offset, b"x") if how == "patch" else head(upload)).ok

@@ -1,0 +1,233 @@
+"""Shares: what one client may hold of sessions, unfinished uploads, joins and connections."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jwt
+import pytest
+import requests
+from batches import DEADLINE, connected, eventually, file, new_session, progress, upload, watching
+from expiry import ServerClock
+from functional.tus_server.tus_client import TUS, append, concatenate, error, head, metadata, offset_of, part
+from serving import running_server
+
+from uploader_server.config import ServerConfig
+from uploader_server.http import shares
+from uploader_server.http.shares import EMPTY_TTL, SPARED
+
+if TYPE_CHECKING:
+    from uploader_server.serving import EmbeddedServer
+
+SECRET = "s" * 32
+BEHIND_PROXY: dict[str, Any] = {"behind_proxy": ("127.0.0.1",), "jwt_secret": SECRET}
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each client hold two of each kind, and all together eight."""
+    for kind in shares.MOST:
+        monkeypatch.setitem(shares.MOST, kind, 8)
+
+
+def client(address: str = "192.0.2.1", subject: str = "", secret: str = SECRET) -> dict[str, str]:
+    """Return headers of a client behind the proxy."""
+    headers = {"X-Forwarded-For": address}
+    return headers | ({"Authorization": f"Bearer {jwt.encode({'sub': subject}, secret)}"} if subject else {})
+
+
+def open_session(server: EmbeddedServer, headers: dict[str, str] | None = None) -> requests.Response:
+    body = {"category": "personal", "expectedFiles": 1}
+    return requests.post(f"{server.url}/api/upload/session", json=body, headers=headers, timeout=DEADLINE)
+
+
+def create(server: EmbeddedServer, headers: dict[str, str] | None = None, **fields: str) -> requests.Response:
+    own = {**TUS, "Upload-Length": "2", "Upload-Metadata": metadata(filename="a", **fields), **(headers or {})}
+    return requests.post(f"{server.url}/api/upload/files/", headers=own, timeout=DEADLINE)
+
+
+@pytest.mark.parametrize("hold", [open_session, create])
+def test_client_that_holds_its_share_is_refused_and_others_are_not(hold: Any) -> None:
+    with running_server(**BEHIND_PROXY) as server:
+        assert [hold(server, client()).status_code for _ in range(2)] == [201, 201]
+        refused = hold(server, client())
+        assert error(refused) == (429, "SHARE_USED")
+        assert int(refused.headers["retry-after"]) > 0
+        assert hold(server, client("192.0.2.2")).status_code == 201
+        assert [hold(server, client(subject="ann")).status_code for _ in range(3)] == [201, 201, 429]
+        assert hold(server, client("192.0.2.2", subject="ann")).status_code == 429, (
+            "the subject counts, not the address"
+        )
+        assert hold(server, client(subject="bob")).status_code == 201
+
+
+@pytest.mark.parametrize("hold", [open_session, create])
+def test_unverified_subject_counts_by_address(hold: Any) -> None:
+    with running_server(**BEHIND_PROXY) as server:
+        forged = [client(subject=f"user {number}", secret="x" * 32) for number in range(3)]
+        assert [hold(server, headers).status_code for headers in forged] == [201, 201, 429]
+
+
+def test_addresses_of_one_ipv6_network_count_together() -> None:
+    with running_server(**BEHIND_PROXY) as server:
+        clients = [client(f"2001:db8::{number}") for number in (1, 2, "ffff:0:0:1")]
+        assert [open_session(server, headers).status_code for headers in clients] == [201, 201, 429]
+        assert open_session(server, client("2001:db8:0:1::1")).status_code == 201
+        assert [open_session(server, client(f"::ffff:192.0.2.{n}")).status_code for n in (1, 1, 2)] == [201] * 3
+        assert open_session(server, client("192.0.2.1")).status_code == 429
+
+
+@pytest.mark.parametrize("hold", [open_session, create])
+def test_all_clients_together_have_a_limit(hold: Any) -> None:
+    with running_server(**BEHIND_PROXY) as server:
+        statuses = [hold(server, client(f"192.0.2.{number}")).status_code for number in range(9)]
+        assert statuses == [201] * 8 + [503]
+
+
+def test_ended_session_frees_its_share() -> None:
+    with running_server(max_share=25) as server:
+        first, second = new_session(server.url), new_session(server.url)
+        upload(server.url, file("a", b"x"), session=first)
+        new_session(server.url)
+        assert open_session(server).status_code == 429
+        requests.post(f"{server.url}/api/upload/cancel/{second}", timeout=DEADLINE)
+        new_session(server.url)
+
+
+def test_used_share_stops_creations_but_nothing_that_frees_it() -> None:
+    with running_server() as server:
+        one, two = part(server.url, b"ab"), part(server.url, b"cd")
+        uploads = [server.url + create(server).headers["location"] for _ in range(2)]
+        assert error(create(server)) == (429, "SHARE_USED")
+        assert concatenate(server.url, one, two, filename="joined").status_code == 201
+        assert head(uploads[0]).status_code == 200
+        assert append(uploads[0], 0, b"ab").status_code == 204
+        third = create(server, uploadKey="k")
+        assert third.status_code == 201
+        assert create(server, uploadKey="k").status_code == 200, "a repeated creation"
+        assert requests.delete(uploads[1], headers=TUS, timeout=DEADLINE).status_code == 204
+        assert create(server).status_code == 201
+
+
+def test_joins_of_one_client_are_limited() -> None:
+    with running_server(jwt_secret=SECRET) as server:
+        sessions = [new_session(server.url), new_session(server.url)]
+        unknown = "9f1b6d0e-0000-4000-8000-000000000000"
+        with watching(server.url, session=sessions[0]) as first, watching(server.url, session=sessions[1]) as second:
+            assert first.join(sessions[1]) == {"ok": False, "error": "SHARE_USED"}
+            assert first.join(sessions[0]) == {"ok": True}, "it has joined this before"
+            token = jwt.encode({"sub": "ann"}, SECRET)
+            with watching(server.url, auth={"token": token}) as other:
+                assert other.join(unknown)["error"] == "SESSION_NOT_FOUND"
+            second.client.disconnect()
+            assert eventually(
+                lambda: first.join(sessions[1]) == {"ok": True}, "a join after the other connection's end"
+            )
+
+
+def test_connections_of_one_client_are_limited(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The refusal is logged once."""
+    monkeypatch.setattr("uploader_server.app.most_connections", lambda: 8)
+    headers = b"Host: localhost\r\nContent-Length: 9\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n"
+    begun = b"POST /api/upload/session HTTP/1.1\r\n" + headers
+
+    def health(server: EmbeddedServer, headers: dict[str, str]) -> requests.Response:
+        return requests.get(f"{server.url}/health", headers=headers, timeout=DEADLINE)
+
+    with running_server(**BEHIND_PROXY) as server, ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(connected(server.url)).sendall(begun)
+        eventually(lambda: health(server, client()).status_code == 429, "the refusal")
+        refused = health(server, client())
+        assert (error(refused), refused.headers["retry-after"]) == ((429, "SHARE_USED"), "5")
+        assert health(server, client("192.0.2.2")).status_code == 200
+        assert health(server, client(subject="ann")).status_code == 200
+        stack.close()
+        eventually(lambda: health(server, client()).status_code == 200, "a free connection")
+    assert [record.message for record in caplog.records if "refused" in record.message] == [
+        "more connections are refused: '192.0.2.1 holds 2, the share of one client (--max-share)'"
+    ]
+
+
+def test_connections_of_one_address_have_an_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds where it is less than the share."""
+    monkeypatch.setattr(ServerConfig, "max_per_address", 2)
+    with running_server() as server:
+        assert server.app.tracker.share.each == 2
+
+
+# Expiry
+
+
+def test_empty_sessions_and_uploads_expire_after_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(shares.MOST, "sessions", 100)
+    monkeypatch.setitem(shares.MOST, "uploads", 100)
+    clock = ServerClock(monkeypatch)
+    with running_server() as server:
+        empty, used, watched = (new_session(server.url) for _ in range(3))
+        no_byte, one_byte = (server.url + create(server).headers["location"] for _ in range(2))
+        append(one_byte, 0, b"a")
+        in_session = server.url + create(server, sessionId=used).headers["location"]
+        append(in_session, 0, b"a")
+        with watching(server.url, session=watched):
+            clock.ahead += EMPTY_TTL - 30
+            clock.wait_for_sweeps()
+            assert set(server.app.state.backend.known) == {empty, used, watched}  # type: ignore[union-attr]
+            clock.ahead += 60
+            clock.wait_for_sweeps()
+            assert set(server.app.state.backend.known) == {used, watched}  # type: ignore[union-attr]
+            assert set(server.app.state.backend.tus.open) == {u.rpartition("/")[2] for u in (one_byte, in_session)}  # type: ignore[union-attr]
+        assert [head(u).status_code for u in (no_byte, one_byte, in_session)] == [410, 200, 200]
+
+
+@pytest.mark.parametrize("kind", ["sessions", "uploads"])
+def test_empty_things_expire_earlier_only_where_the_share_is_used(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ServerClock(monkeypatch)
+    monkeypatch.setattr(shares, "time", clock)
+
+    def hold(server: EmbeddedServer) -> requests.Response:
+        return open_session(server) if kind == "sessions" else create(server)
+
+    def gone(server: EmbeddedServer, made: requests.Response) -> bool:
+        if kind == "sessions":
+            return progress(server.url, made.json()["sessionId"]).status_code == 404
+        return head(server.url + made.headers["location"]).status_code == 410
+
+    with running_server() as server:
+        first = hold(server)
+        clock.ahead += 1
+        second = hold(server)
+        assert hold(server).status_code == 429
+        clock.ahead += SPARED
+        assert hold(server).status_code == 201
+        assert gone(server, first), "the oldest one"
+        assert not gone(server, second)
+
+
+def test_upload_with_a_byte_does_not_expire_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ServerClock(monkeypatch)
+    monkeypatch.setattr(shares, "time", clock)
+    with running_server() as server:
+        uploads = [server.url + create(server).headers["location"] for _ in range(2)]
+        for each in uploads:
+            append(each, 0, b"a")
+        clock.ahead += 2 * SPARED
+        assert create(server).status_code == 429
+        assert [offset_of(each) for each in uploads] == [1, 1]
+
+
+# Restart
+
+
+def test_shares_continue_after_a_restart(tmp_path: Path) -> None:
+    with running_server(root=tmp_path, **BEHIND_PROXY) as server:
+        for hold in (open_session, create):
+            assert [hold(server, client()).status_code for _ in range(2)] == [201, 201]
+    with running_server(root=tmp_path, **BEHIND_PROXY) as server:
+        for hold in (open_session, create):
+            assert error(hold(server, client())) == (429, "SHARE_USED")
+            assert hold(server, client("192.0.2.2")).status_code == 201
