@@ -32,6 +32,7 @@ from uploader_server.config import ServerConfig, StartupError
 from uploader_server.faults import Faults
 from uploader_server.faults.state import Restart
 from uploader_server.http.connections import Watch, cut_connections, most_connections, raise_limit
+from uploader_server.storage.paths import remove_tree
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +188,7 @@ class Runner:
         """Release the root after `run` has ended, and remove temporary ones."""
         self.app.close()
         for root in self._kept_roots:
-            shutil.rmtree(root, ignore_errors=True)
+            remove_tree(root)
 
 
 def run_loop(main: Coroutine[Any, Any, None], *, io_deadline: float | None = None) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from uploader_server.storage.paths import shortened
 from uploader_server.wire import extension, js_number, timestamp
 
 STATUSES = ("pending", "uploading", "completed", "partial", "cancelled")
@@ -47,7 +48,10 @@ class FileState:
         return self.original_name.rpartition("/")[2] if self.relative_path is None else self.relative_path
 
     def fail(self, code: str, message: str) -> None:
-        """Mark the file as failed."""
+        """Mark the file as failed; of a refused path only the beginning is kept."""
+        if code == "INVALID_PATH":
+            self.original_name = shortened(self.original_name)
+            self.relative_path = None if self.relative_path is None else shortened(self.relative_path)
         self.status, self.progress, self.speed = "failed", 0, 0
         self.error_code, self.error = code, message
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from uploader_server.batch.multipart import BatchReader
 from uploader_server.http.errors import ApiError
 from uploader_server.session import FileState, Session, batch_answer
 from uploader_server.sessions import Sessions
+from uploader_server.storage.paths import MOST_SEGMENTS, is_short
 
 
 async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
@@ -52,6 +54,7 @@ class Intake(BatchReader):
         self.task: asyncio.Future[tuple[Session, list[FileState]]]
         """The task of `receive`, which is cancelled with the session."""
         self._file_began = 0
+        self._segments = 0  # of all paths
 
     async def receive(self, request: Request) -> tuple[Session, list[FileState]]:
         """Read the whole body, then wait for the simulated processing. Raises as `receive_batch`."""
@@ -84,8 +87,8 @@ class Intake(BatchReader):
         if_exists = self.texts.get("ifExists", "rename")
         if if_exists not in {"rename", "fail"}:
             raise ApiError(400, "VALIDATION_ERROR", "ifExists must be rename or fail", details=if_exists)
-        for file, path in zip(self.files, self.paths, strict=False):
-            file.relative_path = path
+        for file, path in itertools.zip_longest(self.files, self.paths):
+            file.relative_path = path if is_short(file.original_name) else file.original_name  # refused when stored
         for file in self.files:
             file.may_rename = if_exists == "rename"
         return self.session, self.files
@@ -95,6 +98,10 @@ class Intake(BatchReader):
         if name == "relativePath":
             if len(self.paths) >= self.sessions.limits.max_files:  # they stay in memory until the end
                 raise ApiError(400, "TOO_MANY_FILES", "More relativePath parts than a batch may have files")
+            self._segments += value.count("/") if is_short(value) else 0
+            if self._segments > MOST_SEGMENTS:
+                message = f"The paths of a batch have at most {MOST_SEGMENTS} segments together"
+                raise ApiError(413, "VALIDATION_ERROR", message)
             self.paths.append(value)
         elif name == "sessionId":
             self._attach(self.sessions.find_open(value, self.headers))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from uploader_server.http.errors import MAX_JSON, ApiError, Json, parse_json, read_body
-from uploader_server.storage.paths import candidates, check_inside, leads_out, safe_parts
+from uploader_server.storage.paths import UnsafePathError, candidates, check_inside, leads_out, safe_parts
 from uploader_server.storage.reading import StoredFile
 from uploader_server.storage.store import Store
 from uploader_server.wire import CATEGORIES
@@ -40,44 +40,67 @@ class Lookup:
     async def serve(self, request: Request) -> Response:
         """Serve `POST /api/upload/lookup`. Raises ApiError."""
         wanted, found = await asyncio.to_thread(self._find_files, await read_body(request, MAX_JSON))
-        known = await self._store.digests.known({file for files in found for file in files})
-        return Json({"files": [_answer(one, files, known) for one, files in zip(wanted, found, strict=True)]})
+        known = await self._store.digests.known({file for one in found for file in one.files})
+        return Json({"files": [_answer(file, one, known) for file, one in zip(wanted, found, strict=True)]})
 
-    def _find_files(self, text: bytes) -> tuple[list[dict[str, Any]], list[list[StoredFile]]]:
-        """Return the requested files and the candidates for each (runs in a thread). Raises ApiError 400."""
+    def _find_files(self, text: bytes) -> tuple[list[dict[str, Any]], list[Found]]:
+        """Return the requested files and what was found for each (runs in a thread). Raises ApiError 400."""
         category, wanted = _parse(text)
-        inside: set[str] = set()
-        return wanted, [self._candidates(category, file, inside) for file in wanted]
+        search = _Search(self._store, category)
+        return wanted, [search.find(file["relativePath"], numbered="sha256" in file) for file in wanted]
 
-    def _candidates(self, category: str, file: dict[str, Any], inside: set[str]) -> list[StoredFile]:
-        """Return the stored file with this path and, with a digest, also `name (2)` and so on.
 
-        `inside` caches directories that were checked with `check_inside`.
-        """
-        path, root = file["relativePath"], self._store.root
-        found: list[StoredFile] = []
-        try:
-            path.encode()
-            directory = "/".join(safe_parts(path)[:-1])
-            if directory not in inside:
-                check_inside(root / category / directory, root / category)
-                inside.add(directory)
-            names = (name.relative_to(root).as_posix() for name in candidates(root / category / path))
-            while (stored := self._stored(category, next(names) if found else f"{category}/{path}")) is not None:
-                found.append(stored)
-                if "sha256" not in file:
-                    break
-                if len(found) == 1:
-                    next(names)
-        except (OSError, ValueError):  # an unsafe or unsupported path
-            return []
+class Found(NamedTuple):
+    """The stored files that one requested file may be, or why its path is refused."""
+
+    files: list[StoredFile]
+    refusal: str = ""
+
+
+class _Search:
+    """Looks for the files of one request; looks only once for each path, and checks each directory only once."""
+
+    def __init__(self, store: Store, category: str) -> None:
+        self._root = store.root
+        self._category = category
+        self._inside: set[str] = set()
+        self._known: dict[tuple[str, bool], Found] = {}
+
+    def find(self, path: str, *, numbered: bool) -> Found:
+        """Return the stored file with this path and, with `numbered`, also `name (2)` and so on."""
+        found = self._known.get((path, numbered))
+        if found is None:
+            try:
+                found = Found(self._files(path, numbered))
+            except UnsafePathError as error:
+                found = Found([], str(error))
+            except OSError:  # the file system can't have such a name
+                found = Found([])
+            self._known[path, numbered] = found
         return found
 
-    def _stored(self, category: str, name: str) -> StoredFile | None:
-        root = self._store.root
+    def _files(self, path: str, numbered: bool) -> list[StoredFile]:
+        root, category = self._root, self._category
+        safe_parts(path)
+        directory = path.rpartition("/")[0]
+        if directory not in self._inside:
+            check_inside(f"{root}/{category}/{directory}".rstrip("/"), f"{root}/{category}")
+            self._inside.add(directory)
+        found: list[StoredFile] = []
+        names = (name.relative_to(root).as_posix() for name in candidates(root / category / path))
+        while (stored := self._stored(next(names) if found else f"{category}/{path}")) is not None:
+            found.append(stored)
+            if not numbered:
+                break
+            if len(found) == 1:
+                next(names)
+        return found
+
+    def _stored(self, name: str) -> StoredFile | None:
+        root = self._root
         try:
             there = os.lstat(f"{root}/{name}")
-            if stat.S_ISLNK(there.st_mode) and not leads_out(root / name, root / category):
+            if stat.S_ISLNK(there.st_mode) and not leads_out(f"{root}/{name}", f"{root}/{self._category}"):
                 there = os.stat(f"{root}/{name}")
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -106,8 +129,11 @@ def _parse(text: bytes) -> tuple[str, list[dict[str, Any]]]:
     return category, files
 
 
-def _answer(wanted: dict[str, Any], files: list[StoredFile], digests: dict[StoredFile, bytes]) -> dict[str, Any]:
+def _answer(wanted: dict[str, Any], found: Found, digests: dict[StoredFile, bytes]) -> dict[str, Any]:
     """Return the file with the wanted size and digest, else the one with the wanted path."""
+    files = found.files
+    if found.refusal:
+        return {"exists": False, "error": "INVALID_PATH", "message": found.refusal, "retryable": False}
     if not files:
         return {"exists": False}
     sha256 = {file: digests[file].hex() for file in files if file in digests}

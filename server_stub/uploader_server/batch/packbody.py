@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from uploader_server.http.errors import ApiError, parse_json, pieces
 from uploader_server.http.pace import Pace
+from uploader_server.storage.paths import MOST_SEGMENTS, UnsafePathError, check_short, shortened
 
 MAX_MANIFEST = 4 << 20  # maximum bytes of a manifest
 LATEST = 1 << 53  # latest time in milliseconds: the largest integer that every JSON parser represents exactly
@@ -46,6 +47,7 @@ class Manifest(NamedTuple):
     total: int  # bytes of the data
     may_rename: bool  # whether a file gets another name if its own is taken
     digest: bytes  # SHA-256 of the files; requests with the same key must have the same digest
+    refused: dict[int, str]  # reasons by index of the entries whose path is too long; only its beginning is kept
 
 
 def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
@@ -71,7 +73,10 @@ def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
     total = sum(entry.size for entry in entries)
     if total > limits.bytes:
         raise too_large(f"a pack has at most {limits.bytes} bytes")
-    return Manifest(session, entries, total, if_exists == "rename", _digest(entries))
+    digest, refused = _digest(entries), _refuse_paths(entries)
+    if sum(entry.path.count("/") for entry in entries) > MOST_SEGMENTS:
+        raise too_large(f"the paths of a pack have at most {MOST_SEGMENTS} segments together")
+    return Manifest(session, entries, total, if_exists == "rename", digest, refused)
 
 
 def _entry(index: int, file: Any) -> Entry:
@@ -88,6 +93,18 @@ def _entry(index: int, file: Any) -> Entry:
     if type(modified) is not int or abs(modified) > LATEST:
         raise _wrong(f'"files[{index}].lastModified" must be a whole number of milliseconds')
     return Entry(path, size, sha256, modified)
+
+
+def _refuse_paths(entries: list[Entry]) -> dict[int, str]:
+    """Shorten the paths that are too long; return the reasons by their index."""
+    refused = {}
+    for index, entry in enumerate(entries):
+        try:
+            check_short(entry.path)
+        except UnsafePathError as error:
+            entries[index] = entry._replace(path=shortened(entry.path))
+            refused[index] = str(error)
+    return refused
 
 
 def _digest(entries: list[Entry]) -> bytes:

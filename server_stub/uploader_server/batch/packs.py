@@ -122,6 +122,8 @@ class Packs:
         sessions = self._sessions
         unpacking = Unpacking(sessions.store, session.category, manifest, data)
         unpacking.refuse(sessions.limits, session.ending, sessions.faults)
+        for index, reason in manifest.refused.items():
+            unpacking.files[index].fail("INVALID_PATH", reason)
         files, marks = unpacking.files, set[str]()
 
         def changes() -> list[Change]:

@@ -26,6 +26,7 @@ from uploader_server.http.errors import MAX_JSON, ApiError, Json, parse_json, re
 from uploader_server.http.files import Download, digest_header
 from uploader_server.http.shares import holder_of
 from uploader_server.reference import Reference
+from uploader_server.storage.paths import UnsafePathError, check_short
 from uploader_server.wire import CATEGORIES, extension, timestamp
 
 
@@ -252,11 +253,14 @@ def _number_problem(at: str, value: Any, highest: int, lowest: int = 1) -> str |
 
 
 def judge(files: list[dict[str, Any]], limits: Limits, *, chinese: bool) -> list[dict[str, Any]]:
-    """Check each file against the limits: `{index, valid, errors}`."""
+    """Check each file against the limits: `{index, valid, errors}`. The reference backend has none for names."""
     mixed = not limits.mixed_types and len({extension(file["name"]) for file in files}) > 1
     judged = []
     for index, file in enumerate(files):
-        ending, errors = extension(file["name"]), []
+        ending, errors = extension(file["name"]), list[str]()
+        if (problem := None if chinese else _name_problem(file["name"])) is not None:
+            judged.append({"index": index, "valid": False, "errors": [problem]})
+            continue
         if not limits.allows(ending):
             errors.append(_FORMAT[chinese].format(ending))
         if "*" not in limits.types and file["type"] not in _mimes(limits.types):
@@ -265,6 +269,14 @@ def judge(files: list[dict[str, Any]], limits: Limits, *, chinese: bool) -> list
             errors.append(_MIXED[chinese])
         judged.append({"index": index, "valid": not errors, "errors": errors})
     return judged
+
+
+def _name_problem(name: str) -> str | None:
+    try:
+        check_short(name)
+    except UnsafePathError as error:
+        return f"INVALID_PATH: {error}"
+    return None
 
 
 def _mimes(types: tuple[str, ...]) -> set[str]:

@@ -54,9 +54,10 @@ PackedFile      status=stored id:id location existing?:true
 FailedFile      status=failed error message retryable:flag
 Lookup          category:category files:files-to-find
 FileToFind      relativePath size:integer sha256?
-LookupAnswer    files:[FoundFile|MissingFile]
+LookupAnswer    files:[FoundFile|MissingFile|RefusedPath]
 FoundFile       exists:true size:count location sha256?:sha256
 MissingFile     exists:false
+RefusedPath     exists:false error=INVALID_PATH message retryable:false
 ContentAnalysis videoPath:video category?:category? sessionId?:id? ...
 FusionAnalysis  video1Path:video video2Path:video category?:category? sessionId?:id? ...
 MusicPrompt     fusionPlan:plan category?:category? sessionId?:id? ...

@@ -19,6 +19,7 @@ NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})  # errors of a full disk and 
 RESERVE = 1 << 20  # bytes that are kept for transactions that free space
 MANY = 4  # more files or directories than this are flushed by one `syncfs`, where available
 MOST_KNOWN = 50_000  # maximum directories whose flushed entries are cached
+LONGEST_KNOWN = 512  # maximum characters of the path of such a directory
 
 _flush_data = getattr(os, "fdatasync", os.fsync)
 
@@ -67,12 +68,14 @@ class Disk:
                 _flush_directory(directory)
         if len(self._known) > MOST_KNOWN:
             self._known.clear()
-        self._known |= entered
+        self._known.update(directory for directory in entered if len(directory) <= LONGEST_KNOWN)
 
     def made(self, directory: str | Path) -> None:
-        """Forget that the entry of a directory is flushed, before it is created."""
-        if self.durable:
-            self._known -= {os.fspath(parent) for parent in (Path(directory), *Path(directory).parents)}
+        """Forget that the entries of a directory and its parents are flushed, before it is created below the root."""
+        path = os.fspath(directory)
+        while self.durable and path != self._root:
+            self._known.discard(path)
+            path = os.path.dirname(path)
 
     def everything(self, directories: Sequence[Path]) -> None:
         """Flush everything an earlier process wrote; without `syncfs` only these directories."""

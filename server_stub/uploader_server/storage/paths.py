@@ -1,12 +1,26 @@
-"""Paths of received files: checks for safety, and names that never overwrite a file."""
+"""Paths of received files: limits, checks for safety, and names that never overwrite a file.
+
+The rule: a client's path or file name is passed to `safe_parts` or `check_short` before anything else uses it. Where a
+request names many files, one that they refuse fails alone (`INVALID_PATH`).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
+
+MAX_PATH = 4096  # maximum bytes of a client's path in UTF-8
+MAX_NAME = 255  # maximum bytes of a segment
+MOST_SEGMENTS = 1 << 16  # maximum segments of all paths of a pack or batch: each may be a new directory
+LONGEST_SHOWN = 200  # maximum characters of a refused path in messages and records
+_NO_NAMES = frozenset({"", ".", ".."})
 
 BAD_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 """Errors for names that the file system doesn't support."""
@@ -25,29 +39,155 @@ class NameTakenError(Exception):
         super().__init__("A file with other content has this name")
 
 
+def check_short(path: str) -> None:
+    """Raise UnsafePathError for a client's path that is too long: the first check of every path and file name.
+
+    It reads the text once. Patterns, `pathlib` and the file system may need the square of the length.
+    """
+    size = len(path)  # characters; there are at least as many bytes
+    if size <= MAX_PATH and not path.isascii():
+        size = _bytes(path)
+    if size > MAX_PATH:
+        raise UnsafePathError(f"the path has more than {MAX_PATH} bytes")
+    if size > MAX_NAME and any(_bytes(part) > MAX_NAME for part in path.split("/")):
+        raise UnsafePathError(f"a name in the path has more than {MAX_NAME} bytes")
+
+
+def is_short(path: str) -> bool:
+    """Return whether a path passes `check_short`."""
+    try:
+        check_short(path)
+    except UnsafePathError:
+        return False
+    return True
+
+
+def _bytes(text: str) -> int:
+    try:
+        return len(text.encode("utf-8", "surrogateescape"))  # names on the disk may have other bytes than UTF-8
+    except UnicodeEncodeError:
+        raise UnsafePathError("the path is not valid Unicode: it has a lone surrogate") from None
+
+
 def safe_parts(relative_path: str) -> list[str]:
     """Return the segments of a path below a category.
 
-    Raises UnsafePathError for absolute paths, empty segments, `.`, `..` and NUL. The file system rejects overlong
-    names.
+    Raises UnsafePathError as `check_short`, and for absolute paths, empty segments, `.`, `..` and NUL.
     """
+    check_short(relative_path)
     parts = relative_path.split("/")
-    if any(part in {"", ".", ".."} or "\0" in part for part in parts):
-        raise UnsafePathError(f"not a path below the category: {relative_path!r}")
+    if "\0" in relative_path or not _NO_NAMES.isdisjoint(parts):
+        raise UnsafePathError(f"not a path below the category: {shortened(relative_path)!r}")
     if os.name == "nt" and any(set(part) & set('\\:*?"<>|') for part in parts):  # pragma: no cover
-        raise UnsafePathError(f"not a file name on this system: {relative_path!r}")
+        raise UnsafePathError(f"not a file name on this system: {shortened(relative_path)!r}")
     return parts
 
 
-def check_inside(directory: Path, base: Path) -> None:
+def shortened(path: str) -> str:
+    """Return what is kept and shown of a path that is refused: the beginning of a long one, and a digest."""
+    if len(path) <= LONGEST_SHOWN:
+        return path
+    return f"{path[:LONGEST_SHOWN]}…{hashlib.sha256(path.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def check_inside(directory: str | Path, base: str | Path) -> None:
     """Raise UnsafePathError if symbolic links lead from `directory` (which may not exist) out of `base`."""
     if leads_out(directory, base):
-        raise UnsafePathError(f"a symbolic link leads out of the category: {directory.name!r}")
+        name = os.path.basename(directory)
+        raise UnsafePathError(f"a symbolic link leads out of the category: {shortened(name)!r}")
 
 
-def leads_out(path: Path, base: Path) -> bool:
-    """Return whether `path` (which may not exist) resolves to a path outside `base`."""
-    return not path.resolve().is_relative_to(base.resolve())
+def leads_out(path: str | Path, base: str | Path) -> bool:
+    """Return whether `path`, which is below `base` and may not exist, resolves to a path outside it. Raises OSError."""
+    if not _DESCENDS:  # pragma: no cover
+        return not Path(path).resolve().is_relative_to(Path(base).resolve())
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), _Descent(base) as descent:
+        for name in _names(path, base):
+            if not descent.enter(name, follow=False):
+                there = Path(os.path.realpath(descent.path(name)))
+                if not there.is_relative_to(os.path.realpath(base)):
+                    return True
+                descent.enter(name, follow=True)
+    return False
+
+
+def make_directories(path: str | Path, base: str | Path) -> None:
+    """Create a directory below `base` and its missing parents, of which there may be 2,000. Raises OSError."""
+    if not _DESCENDS:  # pragma: no cover
+        os.makedirs(path, exist_ok=True)
+        return
+    with _Descent(base) as descent:
+        for name in _names(path, base):
+            try:
+                descent.enter(name, follow=True)
+            except FileNotFoundError:
+                descent.make(name)
+                descent.enter(name, follow=True)
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a directory with everything in it, as far as possible; without recursion, unlike `shutil.rmtree`."""
+    directories = [os.fspath(directory)]
+    with contextlib.suppress(OSError):
+        for parent in directories:
+            with os.scandir(parent) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        directories.append(entry.path)
+                    else:
+                        os.unlink(entry.path)
+        for empty in reversed(directories):
+            os.rmdir(empty)
+
+
+def _names(path: str | Path, base: str | Path) -> list[str]:
+    below = os.fspath(path)[len(os.fspath(base)) + 1 :]
+    return below.split("/") if below else []
+
+
+_DESCENDS = os.open in os.supports_dir_fd  # not on Windows
+_DIRECTORY = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", os.O_RDONLY)
+
+
+class _Descent:
+    """Opens directories one below the other: a call with a whole path would walk all of it for each segment."""
+
+    def __init__(self, base: str | Path) -> None:
+        self._path = [os.fspath(base)]
+        self._fd = os.open(base, _DIRECTORY)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def path(self, name: str) -> str:
+        """Return the path of an entry of the current directory."""
+        return "/".join([*self._path, name])
+
+    def enter(self, name: str, *, follow: bool) -> bool:
+        """Go into a directory; return False for a symbolic link without `follow`. Raises OSError."""
+        try:
+            deeper = os.open(name, _DIRECTORY | (0 if follow else os.O_NOFOLLOW), dir_fd=self._fd)
+        except OSError as error:
+            if error.errno in BAD_NAME:  # there can be no such entry
+                raise FileNotFoundError(error.errno, error.strerror, name) from None
+            if not follow and error.errno in {errno.ENOTDIR, errno.ELOOP} and self._is_link(name):
+                return False
+            raise
+        os.close(self._fd)
+        self._fd = deeper
+        self._path.append(name)
+        return True
+
+    def make(self, name: str) -> None:
+        """Create a directory, unless another request did. Raises OSError."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, dir_fd=self._fd)
+
+    def _is_link(self, name: str) -> bool:
+        return stat.S_ISLNK(os.lstat(name, dir_fd=self._fd).st_mode)
 
 
 def candidates(path: Path) -> Iterator[Path]:

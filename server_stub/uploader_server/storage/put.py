@@ -63,7 +63,7 @@ async def put(
     names: they are complete, and another client may have been told that they are stored.
     """
     with store.placing([f"{file.category}/{file.wanted}" for file in files if not file.error]):
-        if at_once and not store.disk.durable and not any(os.path.lexists(_target(store, file)) for file in files):  # noqa: ASYNC240
+        if at_once and not store.disk.durable and all(_is_free(store, file) for file in files):
             _link_all(store, files, prepare)
         else:
             async with store.linking if len(files) > 1 else contextlib.nullcontext():
@@ -73,6 +73,10 @@ async def put(
 
 def _target(store: Store, file: Incoming) -> str:
     return f"{store.root}/{file.category}/{file.wanted}"
+
+
+def _is_free(store: Store, file: Incoming) -> bool:
+    return paths.is_short(file.wanted) and not os.path.lexists(_target(store, file))
 
 
 def _link_all(store: Store, files: Sequence[Incoming], prepare: Callable[[], None]) -> None:
@@ -96,7 +100,7 @@ def _link(store: Store, file: Incoming, inside: set[str]) -> None:
     try:
         paths.safe_parts(file.wanted)
         if directory not in inside:
-            paths.check_inside(Path(directory), base)
+            paths.check_inside(directory, base)
             inside.add(directory)
         status = os.stat(file.data)
         if status.st_size != file.size:
@@ -140,7 +144,8 @@ def _claim(store: Store, file: Incoming, target: str) -> str:
         store.link(file.data, target)
         return target
     except FileNotFoundError:
-        _make_directory(store, os.path.dirname(target))
+        store.disk.made(os.path.dirname(target))
+        paths.make_directories(os.path.dirname(target), store.root)
     except FileExistsError:
         pass
     for candidate in paths.candidates(Path(target)):
@@ -170,15 +175,3 @@ def _is_equal(store: Store, file: Incoming, there: Path) -> bool:
         return False
     file.changed = status.st_mtime_ns
     return True
-
-
-def _make_directory(store: Store, directory: str) -> None:
-    """Create a directory and its parents, without recursion: a path may have 2,000 of them."""
-    missing = []
-    while not os.path.isdir(directory):
-        missing.append(directory)
-        directory = os.path.dirname(directory)
-    for path in reversed(missing):
-        store.disk.made(path)
-        with contextlib.suppress(FileExistsError):  # by another request
-            os.mkdir(path)

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import shutil
 import sqlite3
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from uploader_server.config import StartupError
 from uploader_server.session import ENDED
 from uploader_server.storage.database import Database, VersionError
 from uploader_server.storage.disk import Disk
-from uploader_server.storage.paths import leads_out, safe_parts, unnumbered
+from uploader_server.storage.paths import leads_out, remove_tree, safe_parts, unnumbered
 from uploader_server.storage.reading import Digests, Reading
 from uploader_server.wire import CATEGORIES
 
@@ -146,7 +145,7 @@ class Store:
             self._lock.close()
             self._lock = None
         if self._temporary:
-            shutil.rmtree(self.root, ignore_errors=True)
+            remove_tree(self.root)
 
     def close(self, *, keep_root: bool = False) -> None:
         """Close the database and release the root; remove a temporary one unless `keep_root`. Idempotent."""

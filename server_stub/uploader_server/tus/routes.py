@@ -20,7 +20,7 @@ from uploader_server.http.errors import ApiError, as_api_error
 from uploader_server.http.files import Download, digest_header, repr_digest
 from uploader_server.http.shares import holder_of
 from uploader_server.session import Session
-from uploader_server.storage.paths import UnsafePathError, safe_parts
+from uploader_server.storage.paths import UnsafePathError, check_short, safe_parts
 from uploader_server.storage.store import ANONYMOUS
 from uploader_server.storage.writing import SMALL
 from uploader_server.tus.body import Body, Receiving
@@ -237,6 +237,7 @@ async def new_upload(uploads: Uploads, request: Request, body: Body, owner: str)
         length=None,
         holder=holder_of(request.scope),
     )
+    _check_path(upload)
     parts = await parts_of(uploads, upload.concat)
     upload.length = upload.file.announced = _length(uploads, request, body, parts)
     if upload.is_part:
@@ -270,12 +271,20 @@ def _length(uploads: Uploads, request: Request, body: Body, parts: list[Upload])
     return length
 
 
-def _check_file(uploads: Uploads, upload: Upload, session: Session | None) -> None:
-    """Raise ApiError 400 for a file that the session can't accept, as a batch does."""
+def _check_path(upload: Upload) -> None:
+    """Raise ApiError 400 for a name or path that is too long or, except of a part, leads out of the category."""
     try:
-        safe_parts(upload.file.wanted_path)
+        check_short(upload.file.original_name)
+        if upload.is_part:
+            check_short(upload.file.wanted_path)
+        else:
+            safe_parts(upload.file.wanted_path)
     except UnsafePathError as error:
         raise ApiError(400, "INVALID_PATH", str(error)) from error
+
+
+def _check_file(uploads: Uploads, upload: Upload, session: Session | None) -> None:
+    """Raise ApiError 400 for a file that the session can't accept, as a batch does."""
     name, limits = upload.file.original_name, uploads.limits
     ending = extension(name)
     if not limits.allows(ending):

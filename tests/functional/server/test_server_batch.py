@@ -133,7 +133,7 @@ def test_a_path_that_would_leave_the_category_fails_alone(server: EmbeddedServer
     assert {p for p in server.root.parent.iterdir() if p.name.startswith("x")} == before
 
 
-def test_a_name_that_the_file_system_refuses_fails_inside_the_200(server: EmbeddedServer) -> None:
+def test_a_name_that_is_too_long_fails_inside_the_200(server: EmbeddedServer) -> None:
     session = new_session(server.url, 2)
     long = "n" * 300 + ".mp4"
     answer = post_parts(server.url, [*head_of(session), file(long, b"1"), file("ok.mp4", b"2")]).json()

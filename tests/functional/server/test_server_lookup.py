@@ -80,8 +80,12 @@ def test_a_changed_file_has_no_known_digest(server: EmbeddedServer) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "../t", "/t", "\0", "\ud800", "x" * 5000])
-def test_lookup_of_an_invalid_path_finds_nothing(server: EmbeddedServer, path: str) -> None:
-    assert found(server, {"relativePath": path, "size": 1, "sha256": ""}) == [{"exists": False}]
+def test_lookup_of_an_invalid_path_fails_alone(server: EmbeddedServer, path: str) -> None:
+    refused, other = found(server, {"relativePath": path, "size": 1, "sha256": ""}, {"relativePath": "t", "size": 3})
+    message = refused.pop("message")
+    assert refused == {"exists": False, "error": "INVALID_PATH", "retryable": False}
+    assert len(message) < 100
+    assert other["exists"]
 
 
 def test_symlink_out_of_the_category_reveals_no_file(server: EmbeddedServer, tmp_path: Path) -> None:
