@@ -115,6 +115,10 @@ class DigestPending(ServerFault):
     """503 with `Retry-After`: the server is still computing the requested digest."""
 
 
+class PackInProgress(ServerFault):
+    """409 `PACK_IN_PROGRESS`: the server is storing the pack with this key."""
+
+
 class NotFinished(ServerFault):
     """All bytes of an upload have arrived, and the server failed to store the file, also in a second upload."""
 

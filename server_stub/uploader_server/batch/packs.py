@@ -112,7 +112,6 @@ class Packs:
             known = await self._saved_answer(key, manifest)  # a concurrent request may have stored it
             if known is not None:
                 return known
-            await asyncio.sleep(self._sessions.limits.processing * len(manifest.entries))
             return await self._store(key, manifest, self._sessions.find_open(session.id, headers), data)
         finally:
             del self._running[key]

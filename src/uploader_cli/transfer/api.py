@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 PROCESSING_TIMEOUT = 300.0  # seconds from the last byte to the answer (docs/protocol.md, section 3.2)
 PROCESSING_PER_FILE = 30.0  # seconds more for each file
+PACK_TIMEOUT = 30.0  # seconds from a pack's last byte to the answer; later the answer is requested by the pack's key
 STATUS_LIMIT = 5.0  # seconds for an answer on the state of an analysis
 MOST_LISTED = 65_536  # most files of a session whose progress is read: it may be that of another client
 REPORT = 1000  # the result of an analysis may be as large as the answer about so many files
@@ -50,7 +51,7 @@ BATCH_ERRORS: Kinds = {  # 500: see `batch` (docs/protocol.md, section 3.14)
 }
 PACK_ERRORS: Kinds = {
     **BATCH_ERRORS,
-    (409, "PACK_IN_PROGRESS"): errors.ServerFault,
+    (409, "PACK_IN_PROGRESS"): errors.PackInProgress,
     **dict.fromkeys([(404, ""), (405, ""), (501, "")], errors.PacksRefused),
     (413, ""): errors.TooLarge,
     (422, "KEY_REUSED"): errors.KeyReused,
@@ -119,10 +120,11 @@ class Api(Http):
     def pack(self, endpoint: str, key: str, body: Body, count: int) -> list[PackedFile]:
         """Send one pack of `count` files (docs/protocol.md, section 6). A repeated `key` gets the same answer.
 
-        Raise `PacksRefused`, `KeyReused`, `SessionLost` or `TooLarge`.
+        Raise `PackInProgress`, `PacksRefused`, `KeyReused`, `SessionLost` or `TooLarge`.
         """
-        headers = {"Idempotency-Key": key}
-        return _packed(self._once("POST", endpoint, body=body, headers=headers, files=count), count)
+        own = {"Idempotency-Key": key}
+        sent = self._once("POST", endpoint, body=body, headers=own, read_timeout=PACK_TIMEOUT, files=count)
+        return _packed(sent, count)
 
     def pack_answer(self, endpoint: str, key: str, count: int) -> list[PackedFile] | None:
         """Return the answer to an earlier pack; None without one. Raise `KeyReused` for other files."""

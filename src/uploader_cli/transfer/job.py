@@ -233,7 +233,7 @@ class Ledger:
 
 
 class Attempt:
-    """One attempt of files that share a request. A rate limit or a new token does not end it."""
+    """One attempt of files that share a request. A rate limit, a new token or a pending answer does not end it."""
 
     def __init__(self, ledger: Ledger, files: Sequence[LocalFile], session: str, **start: Any) -> None:
         """`files` may shrink; `start` is for `Ledger.start`."""
@@ -248,6 +248,6 @@ class Attempt:
 
     def retry(self, error: errors.UploaderError, delay: float = 0.0) -> None:
         """End the attempt because of `error`; another one follows after `delay` seconds."""
-        if not isinstance(error, errors.RateLimited | errors.Unauthorized):
+        if not isinstance(error, errors.RateLimited | errors.Unauthorized | errors.PackInProgress):
             self._begun = False
             self._ledger.retry(self._files, error, delay)

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors
+from uploader_cli.core import events as ev
 from uploader_cli.core import packs
 from uploader_cli.core.events import WarningCode
 from uploader_cli.core.protocol import utf8
@@ -46,6 +47,7 @@ class Pack:
         self._tus, self._context, self._size, self._files, self._tries = tus, tus.context, size, files, tries
         self._entries: list[Entry] = []
         self._key, self._sent_before = "", False  # the idempotency key, and whether an earlier run may have sent it
+        self._ask = False  # whether the server may have the whole request, so that its answer can be requested
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Yield the outcomes of the files. Raise what ends the run."""
@@ -132,11 +134,11 @@ class Pack:
     def _attempt(self, worker: Worker, attempt: Attempt) -> list[PackedFile]:
         context, entries, endpoint = self._context, self._entries, self._size.endpoint
         attempt.begin(lambda file: utf8(file.relative_path))
-        if self._sent_before:
+        if self._sent_before or self._ask:
             known = worker.api.pack_answer(endpoint, self._key, len(entries))
             if known is not None:
                 return known
-            self._sent_before = False
+            self._sent_before = self._ask = False
         listed = ((utf8(f.relative_path), f.size, digest, f.mtime_ns // 1_000_000) for f, _, digest in entries)
         more = {"ifExists": "fail"} if context.settings.if_exists == "fail" else {}
         manifest = packs.manifest(attempt.session, listed, **more)
@@ -146,9 +148,14 @@ class Pack:
                 ('"data"\r\nContent-Type: application/octet-stream', [entry.data for entry in entries]),
             ]
         )
-        body = Body(*form, check=context.stop.check, throttle=context.throttle)
+        sent = ev.BodySent(tuple(entry.file.file for entry in entries))
+        body = Body(*form, check=context.stop.check, throttle=context.throttle, on_through=lambda: context.emit(sent))
         began = time.monotonic()
-        answer = worker.api.pack(endpoint, self._key, body, len(entries))
+        try:
+            answer = worker.api.pack(endpoint, self._key, body, len(entries))
+        except (errors.PackInProgress, errors.TimedOut, errors.ConnectionLost):
+            self._ask = body.through  # another 32 MiB would not bring the answer sooner
+            raise
         self._size.measured(len(body), time.monotonic() - began)
         return answer
 

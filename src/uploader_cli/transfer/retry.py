@@ -47,6 +47,7 @@ NEVER_REPEATED = (
     errors.ProxyUnauthorized,
     errors.DiskFull,
     errors.DigestPending,
+    errors.PackInProgress,
     errors.NotFinished,
 )
 """Errors that the same request would meet again."""
@@ -377,7 +378,7 @@ class Retry:
 
 
 class Tries:
-    """The retries of one upload. 413, 429, 507, pending digests and one token refresh use none."""
+    """The retries of one upload. 413, 429, 507, pending digests or packs, and one token refresh use none."""
 
     def __init__(
         self,
@@ -416,12 +417,12 @@ class Tries:
     def _excuse(self, error: errors.AnswerError) -> float | None:
         """Return the seconds until the repetition, or None for an error that counts."""
         match error:
-            case errors.RateLimited() | errors.DigestPending():
+            case errors.RateLimited() | errors.DigestPending() | errors.PackInProgress():
                 delay = pause_after(error)
                 waited, self._waited = self._waited, self._waited + delay
                 if self._waited > self._retry.max_wait:
                     return None  # before any thread sleeps
-                if isinstance(error, errors.DigestPending):
+                if not isinstance(error, errors.RateLimited):
                     self._sleep(delay)
                     return 0.0
                 self._retry.pause(delay, PauseReason.RATE_LIMIT, waited)

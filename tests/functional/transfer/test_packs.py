@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import replace
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from functional.server.batches import eventually
 from serving import running_server
 
 from uploader_cli import upload
@@ -15,7 +17,9 @@ from uploader_cli.core import sizes
 from uploader_cli.core.events import FailureCode
 from uploader_cli.errors import FileError
 from uploader_cli.settings import Settings
-from uploader_cli.transfer import pack
+from uploader_cli.transfer import api, pack
+from uploader_cli.transfer.retry import Stop
+from uploader_server.batch.packstore import Unpacking
 from uploader_server.faults.state import Answer
 
 if TYPE_CHECKING:
@@ -105,10 +109,35 @@ def test_no_pack_sends_each_file_by_itself(sending: Sending) -> None:
 
 
 def test_lost_answer_stores_nothing_twice(sending: Sending) -> None:
-    """The key of the pack is repeated: the server answers as it did before."""
+    """The answer is requested by the key of the pack."""
     sending.server.faults.next_answers("POST", PACKS, [Answer(when="after_store", close=True)])
     assert sending.run().outcome.completed == 21
-    assert sending.server.faults.count("POST", PACKS) == 2
+    assert sending.server.faults.count("POST", PACKS) == 1
+    sending.check_stored_once()
+
+
+def test_pack_that_is_stored_slowly_is_sent_once_and_uses_no_retry(
+    sending: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer comes later than the client waits for one: it asks for the answer until it is there."""
+    requests, write, totals = sending.server.faults.requests, Unpacking.write, []
+
+    def calls() -> list[tuple[str, int]]:
+        return [(entry.method, entry.status) for entry in list(requests) if entry.path.startswith(PACKS)]
+
+    def slowly(unpacking: Unpacking) -> None:
+        eventually(lambda: calls().count(("GET", 409)) >= 3)
+        write(unpacking)
+
+    monkeypatch.setattr(Unpacking, "write", slowly)
+    monkeypatch.setattr(api, "PACK_TIMEOUT", 0.3)
+    monkeypatch.setattr(Stop, "sleep", lambda stop, seconds: Event.wait(stop, min(seconds, 0.05)))
+    (sending.source / "large.bin").unlink()
+    result = upload([str(sending.source)], replace(sending.settings, retries=1), on_overall=totals.append)
+    assert (result.outcome.completed, result.outcome.failed) == (20, 0)
+    assert [call for call in calls() if call[0] == "POST"] == [("POST", 200)]
+    packed = sum(path.stat().st_size for path in files_of(sending.source))
+    assert packed in {total.sent for total in totals if not total.completed}, "what was sent is shown before its end"
     sending.check_stored_once()
 
 

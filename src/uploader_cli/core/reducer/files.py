@@ -73,8 +73,17 @@ def _body_sent(state: ProgressState, event: ev.BodySent, now: float) -> list[ev.
         if file is not None and file.phase is Phase.SENDING:
             file.phase = Phase.PROCESSING
             state.advanced = now
-            out.append(progress_of(file, now))
+            if file.packed:  # has no progress events
+                _send_whole(state, file, file.size or 0, now)
+            else:
+                out.append(progress_of(file, now))
     return out
+
+
+def _send_whole(state: ProgressState, file: FileState, size: int, now: float) -> None:
+    state.sent_total += size - file.sent
+    state.meter.update(now, state.sent_total)
+    file.sent = size
 
 
 def _file_retry(state: ProgressState, event: ev.FileRetry, now: float) -> list[ev.Event]:
@@ -104,9 +113,8 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
         if file is not None:
             file.size = event.size
     if file is not None and (file.confirmed < event.size or file.sent < event.size):
-        if file.packed:  # has no progress events
-            state.sent_total += event.size
-            state.meter.update(now, state.sent_total)
+        if file.packed:
+            _send_whole(state, file, event.size, now)
         else:
             file.sent = file.confirmed = event.size
             file.phase = Phase.PROCESSING
