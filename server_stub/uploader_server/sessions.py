@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 MAX_KNOWN = 100_000  # maximum sessions in memory; the oldest ended ones are removed first
 LISTED = 100  # maximum sessions in a list
-BURST = 20  # events sent before other tasks may run
+BURST = 20  # events sent before a pause
+PAUSE = 0.001  # seconds in which other tasks run and watchers receive the burst, so that it doesn't fill their backlog
 
 
 @dataclass(eq=False)
@@ -217,7 +218,7 @@ class Sessions:
         for number, file in enumerate(files):
             session.count(file)
             if number % BURST == BURST - 1:
-                await asyncio.sleep(0)  # let heartbeats of other connections run
+                await asyncio.sleep(PAUSE)
             await self.notify(session, f"{file.original_name}: {file.status}", file)
         await self.settle(session)
         session.release()

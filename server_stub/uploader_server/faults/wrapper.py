@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 CONTROL_PATH = "/faults"
 HANG_LIMIT = 300.0  # maximum seconds that a connection hangs; longer than the timeouts of clients
+MOST_DELAYED = 100  # maximum messages of a websocket that are delayed at the same time
 LONGEST_SWAP = 1.0  # maximum seconds that a swapped event waits for the next one
 _REFUSALS = {"off": 404, "refuse": 403}
 
@@ -154,18 +155,25 @@ def _freezing(gates: list[Gate], receive: Receive, send: Send) -> tuple[Receive,
 
 
 class Delayed:
-    """A `send` that delays each message by the latency, in order, without blocking the sender."""
+    """A `send` that delays each message by the latency, in order.
+
+    It blocks the sender only if MOST_DELAYED messages wait: the client doesn't read.
+    """
 
     def __init__(self, faults: Faults, send: Send) -> None:
         self._faults = faults
         self._send = send
         self._last: asyncio.Task[None] | None = None  # the sending of the last delayed message
+        self._delayed = 0
 
     async def __call__(self, message: Message) -> None:
         """Send a message now or later."""
+        if self._last is not None and self._delayed >= MOST_DELAYED:
+            await asyncio.wait({self._last})
         waiting = self._last is not None and not self._last.done()
         if self._faults.latency or waiting:
             due = asyncio.get_running_loop().time() + self._faults.latency
+            self._delayed += 1
             self._last = asyncio.create_task(self._deliver(message, due, self._last))
         else:
             await self._send(message)
@@ -178,6 +186,8 @@ class Delayed:
             await self._send(message)
         except Exception as error:  # noqa: BLE001 - the client has disconnected
             logger.debug("can't send a delayed message: %r", error)
+        finally:
+            self._delayed -= 1
 
 
 async def _hang(receive: Receive, ended: asyncio.Event) -> None:

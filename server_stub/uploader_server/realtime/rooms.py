@@ -17,6 +17,7 @@ from uploader_server.analysis.analyses import Analyses
 from uploader_server.bundled import Bundled
 from uploader_server.config import ServerConfig
 from uploader_server.http.auth import bearer, same_token
+from uploader_server.http.connections import cut
 from uploader_server.http.errors import ApiError, before, read_body, refuse
 from uploader_server.http.shares import Share, holder_name, holder_of
 from uploader_server.http.tracking import client_address
@@ -34,6 +35,19 @@ HEARTBEAT = {"bundled": (2, 4), "reference": (25, 20)}
 A client detects a frozen bundled server within 6 s, the server a frozen client within 10 s. The timeout is twice the
 interval because load on either side may delay a pong.
 """
+GRACE = 2.0  # seconds in which a client that didn't read may read the end of its connection
+CLOSE = engineio.packet.Packet(engineio.packet.CLOSE)
+TOO_SLOW = engineio.packet.Packet(
+    engineio.packet.MESSAGE,
+    socketio.packet.Packet(
+        socketio.packet.EVENT,
+        [
+            "connection-dropped",
+            {"error": "TOO_SLOW", "message": "Too many events wait for this connection: GET /api/upload/progress/{id}"},
+        ],
+    ).encode(),
+)
+"""What a client gets whose waiting events were dropped."""
 CLOSE_REFUSED = 1.0  # seconds until the transport of a refused connection is closed, after the refusal was sent
 LONGEST_ROOM = 200  # maximum characters of a joined id; the reference backend accepts any text
 
@@ -50,10 +64,13 @@ class Realtime:
         self._joined: dict[str, set[str]] = {}  # rooms by connection; python-socketio has no index for this
         self._holders: dict[str, str] = {}  # the client of each connection
         self._share: Share[str] = Share("joins", config.max_share)  # connections, counted once for each of their joins
+        self._upgrades: dict[str, Scope] = {}  # websockets of upgraded connections, by Engine.IO id
         self._handshakes: dict[int, tuple[Scope, asyncio.Future[None]]] = {}
         """Scope and task of each handshake (of a websocket until its end), by the `id()` of the scope."""
         self.server: Any = StrictServer(
             self._close,
+            self._overflow,
+            self._ended,
             async_mode="asgi",
             ping_interval=interval,
             ping_timeout=timeout,
@@ -99,11 +116,23 @@ class Realtime:
         if not self._is_live(scope):
             await refuse(400, scope, receive, send)
         elif scope["type"] == "websocket":
-            await self._app(scope, checked(receive), send)
+            await self._upgrade(scope, checked(receive), send)
         elif scope["method"] == "POST":
             await self._receive_packets(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    async def _upgrade(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the websocket of a long-polling connection."""
+        eio_sid = _query(scope)["sid"][0]
+        if eio_sid in self._upgrades:
+            await refuse(400, scope, receive, send)
+            return
+        self._upgrades[eio_sid] = scope
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            del self._upgrades[eio_sid]
 
     def _is_live(self, scope: Scope) -> bool:
         connection = self.server.eio.sockets.get(_query(scope)["sid"][0])
@@ -174,6 +203,23 @@ class Realtime:
             _end(connection)
         if environ is not None and id(environ["asgi.scope"]) in self._handshakes:
             self._handshakes[id(environ["asgi.scope"])][1].cancel()  # else it ends only at the client's next packet
+
+    def _overflow(self, eio_sid: str) -> None:
+        """Close the connection of a client that doesn't read; if it reads again at once, it is told to poll."""
+        self._metrics.refused.labels("slow").inc()
+        self.server.eio.sockets[eio_sid].queue.close(*(() if self._config.reference else (TOO_SLOW,)), CLOSE)
+        self.server.start_background_task(self.server._handle_disconnect, eio_sid, "/")  # leaves the rooms
+        asyncio.get_running_loop().call_later(GRACE, self._close, eio_sid)
+
+    def _ended(self, eio_sid: str) -> None:
+        """Cut the websocket of a connection that has ended if it stays open: its client doesn't read."""
+        scope = self._upgrades.get(eio_sid) or self.server.environ[eio_sid]["asgi.scope"]
+        if scope["type"] == "websocket":
+            asyncio.get_running_loop().call_later(GRACE, self._cut_open, scope)
+
+    def _cut_open(self, scope: Scope) -> None:
+        if id(scope) in self._handshakes or any(scope is known for known in self._upgrades.values()):
+            asyncio.get_running_loop().run_in_executor(None, cut, scope)  # lists all descriptors
 
     def _disconnect(self, sid: str, *_: object) -> None:
         joined, holder = self._joined.pop(sid, set()), self._holders.pop(sid, "")

@@ -1,5 +1,7 @@
 """Validation of Socket.IO packets: the connection of a client that sends anything but short text packets is closed.
 
+So is that of a client that doesn't read (`backlog`).
+
 python-socketio and python-engineio log tracebacks for bad packets, buffer binary attachments without a limit, and treat
 an event named `connect` as a connection.
 """
@@ -14,6 +16,8 @@ import socketio  # type: ignore[import-untyped]
 from socketio import packet
 from starlette.types import Message, Receive
 
+from uploader_server.realtime.backlog import Engine
+
 MAX_PACKET = 64 << 10  # maximum bytes of a websocket message or a long-polling body
 MAX_PACKETS = 1000  # maximum packets in a long-polling body
 CONNECT_WITHIN = 10.0  # maximum seconds until a client connects to the namespace
@@ -22,15 +26,34 @@ _RESERVED = frozenset({"connect", "disconnect", "connect_error", "*"})
 
 
 class StrictServer(socketio.AsyncServer):  # type: ignore[misc]
-    """Calls `close(eio_sid)` after a bad packet."""
+    """Calls `close(eio_sid)` after a bad packet, `overflow(eio_sid)` for a client that doesn't read.
 
-    def __init__(self, close: Callable[[str], None], **options: Any) -> None:
+    `ended(eio_sid)` is called when a connection ends.
+    """
+
+    def __init__(
+        self,
+        close: Callable[[str], None],
+        overflow: Callable[[str], None],
+        ended: Callable[[str], None],
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
+        self.eio.overflow = overflow
         self._close = close
+        self._ended = ended
+
+    def _engineio_server_class(self) -> type[Engine]:
+        return Engine
 
     async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> Any:
         asyncio.get_running_loop().call_later(CONNECT_WITHIN, self._close_unconnected, eio_sid)
         return await super()._handle_eio_connect(eio_sid, environ)
+
+    async def _handle_eio_disconnect(self, eio_sid: str, reason: Any) -> None:
+        self.eio.sockets[eio_sid].queue.clear()
+        self._ended(eio_sid)
+        await super()._handle_eio_disconnect(eio_sid, reason)
 
     def _close_unconnected(self, eio_sid: str) -> None:
         if self.manager.sid_from_eio_sid(eio_sid, "/") is None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
 from realtime_bench import Bench, wait_until
 from relays import Relay, address
 from serving import running_server
@@ -67,6 +69,35 @@ def test_client_and_server_notice_a_frozen_connection(monkeypatch: pytest.Monkey
             bench.reach("reconnecting", within=HANGING)
             assert "reconnecting lost 1" in bench.story()
             wait_until(lambda: all(one.closed for one in list(known.values())), HANGING)
+        finally:
+            bench.channel.close()
+            relay.close()
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_client_whose_events_were_dropped_polls_and_joins_again(transport: str) -> None:
+    """While it reads nothing, the server keeps a part of the events and then closes the connection."""
+    with running_server(websocket="off" if transport == "polling" else None) as server:
+        answer = requests.post(
+            f"{server.url}/api/upload/session", json={"category": "personal", "expectedFiles": 1}, timeout=HANGING
+        )
+        session = answer.json()["sessionId"]
+        relay = Freezer(address(server.url))
+        bench = Bench(f"http://127.0.0.1:{relay.port}").start(session)
+        realtime, loop = server.app.state.realtime, server.faults.loop
+        assert loop is not None
+        event = {"sessionId": session, "overallStatus": "uploading", "totalProgress": 1, "message": "x" * (16 << 10)}
+        try:
+            wait_until(bench.heard, HANGING)  # it has joined
+            relay.flowing.clear()
+            for _ in range(64 * 32):
+                asyncio.run_coroutine_threadsafe(realtime.emit(session, event), loop).result(HANGING)
+            relay.flowing.set()
+            bench.reach("live", times=2, within=HANGING)
+            assert bench.story()[2] in {"reconnecting server_closed 1", "reconnecting lost 1"}
+            wait_until(lambda: session in dict(bench.fetched), HANGING)
+            counted = requests.get(f"{server.url}/metrics", timeout=HANGING).text
+            assert 'uploader_refused_connections_total{reason="slow"} 1.0' in counted
         finally:
             bench.channel.close()
             relay.close()

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,7 @@ from batches import (
     connected,
     eventually,
     file,
+    listening,
     new_session,
     progress,
     text,
@@ -69,6 +71,139 @@ def test_zero_is_no_limit() -> None:
         session = new_session(server.url)
         with watching(server.url, session=session):
             pass
+
+
+def emit(server: EmbeddedServer, session: str, megabytes: int) -> None:
+    """Send events of 16 KiB to the watchers of a session."""
+    realtime, loop = server.app.state.realtime, server.faults.loop
+    assert loop is not None
+    for number in range(64 * megabytes):
+        event = {"sessionId": session, "number": number, "message": "x" * (16 << 10)}
+        asyncio.run_coroutine_threadsafe(realtime.emit(session, event), loop).result(DEADLINE)
+
+
+def waiting(server: EmbeddedServer) -> int:
+    """The bytes of events that wait to be sent."""
+    queued = [packet for known in sockets(server).values() for packet in known.queue._queue]
+    return sum(len(packet.data) for packet in queued if packet and packet.data)
+
+
+def dropped(server: EmbeddedServer) -> bool:
+    counted = 'uploader_refused_connections_total{reason="slow"} 1.0'
+    return counted in requests.get(f"{server.url}/metrics", timeout=DEADLINE).text
+
+
+MOST_WAITING = 10 << 20
+"""Bytes of events for a watcher that doesn't read, at most."""
+HANDSHAKE = (
+    b"GET /socket.io/?EIO=4&transport=websocket%b HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+def frame(packet: str) -> bytes:
+    """Return a masked frame of a websocket."""
+    return bytes([0x81, 0x80 | len(packet), 0, 0, 0, 0]) + packet.encode()
+
+
+@pytest.mark.parametrize(("upgraded", "latency"), [(False, 0.0), (True, 0.0), (False, 1.0)])
+def test_websocket_that_does_not_read_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, upgraded: bool, latency: float
+) -> None:
+    monkeypatch.setattr("uploader_server.realtime.rooms.GRACE", 0.1, raising=False)
+    with running_server(latency_ms=latency) as server, connected(server.url) as deaf:
+        session = new_session(server.url)
+        opened = requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=DEADLINE).text
+        sid = json.loads(opened[1:])["sid"]
+        deaf.sendall(HANDSHAKE % (f"&sid={sid}".encode() if upgraded else b""))
+        assert deaf.recv(1024).startswith(b"HTTP/1.1 101 ")
+        for packet in ["2probe", "5"] if upgraded else []:
+            deaf.sendall(frame(packet))
+        for packet in ("40", f'42["join-session","{session}"]'):
+            deaf.sendall(frame(packet))
+        with listening(server.url, session) as reads:
+            reads.event()  # it has joined
+            eventually(lambda: joined(server, session) == 2, "both joins")
+            for _ in range(32):
+                emit(server, session, 1)
+                assert [reads.event()["number"] for _ in range(64)] == [*range(64)]
+            assert waiting(server) < MOST_WAITING
+            assert dropped(server)
+        eventually(lambda: running(server) == [], "the end of both requests")
+        with suppress(ConnectionResetError):
+            while deaf.recv(1 << 20):
+                pass
+
+
+def joined(server: EmbeddedServer, session: str) -> int:
+    rooms = server.app.state.realtime.server.manager.rooms.get("/", {})
+    return len(rooms.get(f"session:{session}", {}))
+
+
+def test_watcher_that_does_not_poll_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its events are dropped: the next poll gets the reason and the end of the connection."""
+    monkeypatch.setattr("uploader_server.realtime.rooms.GRACE", DEADLINE, raising=False)
+    with running_server() as server:
+        session, watcher = new_session(server.url), Poller(server)
+        watcher.join(session)
+        emit(server, session, 16)
+        assert waiting(server) < MOST_WAITING
+        event, end = watcher.poll()
+        name, body = json.loads(event.removeprefix("42"))
+        assert (name, body["error"], end) == ("connection-dropped", "TOO_SLOW", "1")
+        assert "/api/upload/progress/" in body["message"]
+        assert joined(server, session) == 0
+
+
+def test_an_answer_to_a_poll_is_small_enough_for_clients() -> None:
+    with running_server() as server:
+        session, watcher = new_session(server.url), Poller(server)
+        watcher.join(session)
+        emit(server, session, 4)
+        received = 0
+        while received < 4 * 64:
+            packets = watcher.poll()
+            assert sum(map(len, packets)) < 1 << 20
+            received += len(packets)
+
+
+def test_longest_backlog_is_dropped_when_all_together_are_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploader_server.realtime.backlog.MOST_IN_TOTAL", 4 << 20)
+    with running_server() as server:
+        sessions = [new_session(server.url) for _ in range(3)]
+        watchers = [Poller(server) for _ in sessions]
+        for watcher, session in zip(watchers, sessions, strict=True):
+            watcher.join(session)
+        for session, megabytes in zip(sessions, (1, 2, 2), strict=True):
+            emit(server, session, megabytes)
+        assert dropped(server)
+        assert [joined(server, session) for session in sessions] == [1, 0, 1]
+        assert waiting(server) < 4 << 20
+
+
+class Poller:
+    """A client by long polling, which polls only when it is told to."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self._url = f"{server.url}/socket.io/?EIO=4&transport=polling"
+        opened = requests.get(self._url, timeout=DEADLINE).text
+        self._url += f"&sid={json.loads(opened[1:])['sid']}"
+        self.send("40")
+        self.poll()
+
+    def send(self, packet: str) -> None:
+        assert requests.post(self._url, data=packet, timeout=DEADLINE).status_code == 200
+
+    def join(self, session: str) -> None:
+        self.send(f'420["join-session","{session}"]')
+        while not self.poll()[-1].startswith("430"):
+            pass
+
+    def poll(self) -> list[str]:
+        """Return the waiting packets except pings."""
+        answer = requests.get(self._url, timeout=DEADLINE)
+        assert answer.status_code == 200
+        return [packet for packet in answer.text.split("\x1e") if packet != "2"]
 
 
 def test_joins_of_one_connection_are_limited() -> None:
