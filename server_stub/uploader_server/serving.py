@@ -31,7 +31,7 @@ from uploader_server.app import UploadApp, create_app
 from uploader_server.config import ServerConfig, StartupError
 from uploader_server.faults import Faults
 from uploader_server.faults.state import Restart
-from uploader_server.http.connections import Watch, cut_connections, most_connections, raise_limit
+from uploader_server.http.connections import SPARE, Watch, cut_connections, most_connections, raise_limit
 from uploader_server.storage.paths import remove_tree
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Granian(Server):
             http=HTTPModes.http1,
             http1_settings=HTTP1Settings(header_read_timeout=int(keep_alive * 1000), max_buffer_size=LARGEST_PIECE),
             backlog=BACKLOG,
-            backpressure=most_connections(),
+            backpressure=most_connections() + SPARE,
             log_enabled=False,
         )
 

@@ -17,7 +17,7 @@ import struct
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,9 @@ logger = logging.getLogger(__name__)
 
 Peer = tuple[str, int]  # address and port of the remote end of a connection
 MOST_CONNECTIONS = 4096  # maximum concurrent connections; less if the file descriptor limit is lower
-RESERVED = 256  # file descriptors reserved for files
+SPARE = 32  # further connections, whose requests are refused
+RESERVED = 256  # file descriptors for these, the database, the log and so on; at most a quarter of the limit
+PER_CONNECTION = 2  # file descriptors of a connection: its socket, and the file that its request writes or reads
 MAX_HEAD = 256 << 10  # maximum bytes of a request head
 MAX_MESSAGE = 1 << 20  # maximum bytes of an incomplete websocket message
 INTERVAL = 0.2  # minimum seconds between two checks
@@ -45,7 +47,9 @@ def most_connections() -> int:
     if sys.platform == "win32":  # pragma: no cover - no such limit
         return MOST_CONNECTIONS
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else max(64, min(MOST_CONNECTIONS, soft - RESERVED))
+    if soft == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(16, min(MOST_CONNECTIONS, (soft - min(RESERVED, soft // 4)) // PER_CONNECTION))
 
 
 def raise_limit() -> None:
@@ -53,11 +57,15 @@ def raise_limit() -> None:
     if sys.platform == "win32":  # pragma: no cover - no such limit
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * MOST_CONNECTIONS
+    wanted = PER_CONNECTION * MOST_CONNECTIONS + RESERVED
     if soft != resource.RLIM_INFINITY and soft < wanted:
         allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
+    most = most_connections()
+    if most < MOST_CONNECTIONS:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        logger.warning("the limit of file descriptors is %d: at most %d connections (see ulimit -n)", soft, most)
 
 
 def cut(scope: Any, *, reset: bool = False) -> None:
@@ -153,13 +161,16 @@ class Watch:
                 idle.setdefault(address, []).append(peer)
         excessive: set[Peer] = set()
         for address, number in count.items():
-            excess = number - self._tracker.share.each
-            if excess > 0:
-                oldest = sorted(idle.get(address, ()), key=lambda peer: self._tracks[peer].since)
-                excessive.update(oldest[:excess])
+            excessive.update(self._oldest(idle.get(address, ()), number - self._tracker.share.each))
+        rest = [peer for peers in idle.values() for peer in peers if peer not in excessive]
+        excessive.update(self._oldest(rest, len(self._tracks) - len(excessive) - self._tracker.share.most))
         for connection, peer in accepted(self._port) if excessive else ():
             if peer in excessive:
                 close(connection)
+
+    def _oldest(self, peers: Iterable[Peer], count: int) -> list[Peer]:
+        """Return the `count` connections that were found first; none if it is negative."""
+        return sorted(peers, key=lambda peer: self._tracks[peer].since)[: max(0, count)]
 
 
 def _within_limits(received: int, track: Track, seen: TrackedRequest | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gzip
 import http
 import json
@@ -78,7 +79,7 @@ class ApiError(Exception):
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """Return the response to any error: 400 for an interrupted body, 507 for a full disk, else 500."""
+    """Return the response to any error: 400 for a cut body, 507 for a full disk, 503 for no descriptor, else 500."""
     match error:
         case ApiError():
             return error
@@ -88,6 +89,8 @@ def as_api_error(error: Exception) -> ApiError:
             return ApiError(400, "UPLOAD_FAILED", "The request ended before its body was complete")
         case OSError() if error.errno in NO_SPACE:  # the database raises it, too
             return ApiError(507, "DISK_FULL", "The server's disk is full", details=error.strerror)
+        case OSError() if error.errno in {errno.EMFILE, errno.ENFILE}:
+            return ApiError(503, "SERVER_BUSY", "The server has no free file descriptor", retry_after=1)
         case OSError() | sqlite3.Error():
             details = error.strerror if isinstance(error, OSError) else str(error)
             return ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=details)

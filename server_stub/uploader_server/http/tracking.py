@@ -237,7 +237,8 @@ class RequestTracker:
             send = prefixed(send, prefix)
         seen = self._running[task] = TrackedRequest(scope, receive, send, self._keep, echo=self._echo)
         refusal = self.share.refusal(holder)
-        self.share.add(holder, seen)
+        if refusal is None:
+            self.share.add(holder, seen)
         self._began.add(seen.peer)
         try:
             if self._stopping:
@@ -246,7 +247,8 @@ class RequestTracker:
                 await refuse(refusal, scope, seen.receive, seen)
             else:
                 await self.app(scope, seen.receive, seen)
-            await seen.drain()
+            if len(self._running) <= self.share.most:  # else connections are too precious
+                await seen.drain()
         except asyncio.CancelledError:
             await seen.give_up()
         except Exception:

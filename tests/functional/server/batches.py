@@ -122,6 +122,17 @@ def eventually(condition: Callable[[], Any], what: str = "the condition") -> Any
     raise AssertionError(f"{what} did not come true within {DEADLINE:.0f} s")
 
 
+class FromAddress(requests.adapters.HTTPAdapter):
+    """Calls from another address of this machine."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        super().init_poolmanager(*args, **more, source_address=(self._address, 0))
+
+
 class Watcher:
     """A Socket.IO client that keeps every `upload-progress` event with the time of its arrival."""
 

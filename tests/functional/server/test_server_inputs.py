@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 import websockets.sync.client
-from batches import DEADLINE, UNKNOWN, connected, eventually, file, new_session, post_parts, text, upload, watching
+from batches import (
+    DEADLINE,
+    UNKNOWN,
+    FromAddress,
+    connected,
+    eventually,
+    file,
+    new_session,
+    post_parts,
+    text,
+    upload,
+    watching,
+)
 from functional.tus_server.tus_client import concatenate, create, created, error, offset_of, part, patching
 from serving import running_server
 from websockets.exceptions import ConnectionClosed
@@ -341,17 +353,6 @@ def test_stalled_connections_of_one_address_do_not_block_others() -> None:
         newest.sendall(b"localhost\r\n\r\n")
         assert newest.recv(100).startswith(b"HTTP/1.1 200")
         assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200
-
-
-class FromAddress(requests.adapters.HTTPAdapter):
-    """Calls from another address of this machine."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **more: Any) -> None:
-        super().init_poolmanager(*args, **more, source_address=(self._address, 0))
 
 
 def test_a_head_that_arrives_slowly_is_cut_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:

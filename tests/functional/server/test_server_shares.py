@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import resource
+import shlex
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from subprocess import PIPE
 from typing import TYPE_CHECKING, Any
 
 import jwt
 import pytest
 import requests
-from batches import DEADLINE, connected, eventually, file, new_session, progress, upload, watching
+from batches import DEADLINE, FromAddress, connected, eventually, file, new_session, progress, upload, watching
 from expiry import ServerClock
 from functional.tus_server.tus_client import TUS, append, concatenate, error, head, metadata, offset_of, part
 from serving import running_server
 
 from uploader_server.config import ServerConfig
 from uploader_server.http import shares
+from uploader_server.http.connections import most_connections
 from uploader_server.http.shares import EMPTY_TTL, SPARED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from uploader_server.serving import EmbeddedServer
 
 SECRET = "s" * 32
@@ -231,3 +239,68 @@ def test_shares_continue_after_a_restart(tmp_path: Path) -> None:
         for hold in (open_session, create):
             assert error(hold(server, client())) == (429, "SHARE_USED")
             assert hold(server, client("192.0.2.2")).status_code == 201
+
+
+# Descriptors
+
+
+@contextmanager
+def server_with_descriptors(limit: int) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run a server process with `ulimit -n`."""
+    command = f"ulimit -n {limit}; exec {shlex.quote(sys.executable)} -m uploader_server --port 0 --verbose"
+    with subprocess.Popen(["sh", "-c", command], stdout=PIPE, stderr=PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().split()[4], process
+        finally:
+            process.kill()
+
+
+def test_slow_requests_of_one_address_leave_descriptors_for_others() -> None:
+    """Each request has a connection and a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 4000), hard), hard))
+    begun = (
+        b"POST /api/upload/files/ HTTP/1.1\r\nHost: localhost\r\nTus-Resumable: 1.0.0\r\nUpload-Length: 90\r\n"
+        b"Content-Length: 90\r\nContent-Type: application/offset+octet-stream\r\n\r\nx"
+    )
+    with server_with_descriptors(1024) as (url, process), ExitStack() as stack:
+        for _ in range(600):
+            stack.enter_context(connected(url)).sendall(begun)
+        with requests.Session() as elsewhere:
+            elsewhere.mount("http://", FromAddress("127.0.0.2"))
+            answer = elsewhere.post(
+                f"{url}/api/upload/files/",
+                headers={**TUS, "Upload-Length": "3", "Content-Type": "application/offset+octet-stream"},
+                data=b"abc",
+                timeout=DEADLINE,
+            )
+            assert answer.status_code == 201, answer.text
+            assert elsewhere.get(url + answer.headers["location"], timeout=DEADLINE).content == b"abc"
+        process.kill()
+        assert process.stderr is not None
+        logged = process.stderr.read()
+    assert "WARNING: the limit of file descriptors is 1024: at most 384 connections (see ulimit -n)" in logged
+    assert logged.count("ERROR: ") == logged.count("more connections are refused: '127.0.0.1 holds 96, the share") == 1
+
+
+@pytest.mark.parametrize(("limit", "most"), [(256, 96), (1024, 384), (8448, 4096), (resource.RLIM_INFINITY, 4096)])
+def test_number_of_connections_leaves_descriptors(limit: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    assert most_connections() == most
+
+
+def test_connections_of_all_clients_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Idle ones are closed, the oldest first; requests beyond it are refused."""
+    monkeypatch.setattr("uploader_server.app.most_connections", lambda: 8)
+    with running_server(max_share=100, **BEHIND_PROXY) as server, ExitStack() as stack:
+        idle = [stack.enter_context(connected(server.url)) for _ in range(4)]
+        for number in range(8):
+            head = f"POST /api/upload/session HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.{number}\r\n"
+            stack.enter_context(connected(server.url)).sendall(f"{head}Content-Length: 9\r\n\r\n".encode())
+        for connection in idle:
+            connection.settimeout(DEADLINE)
+            assert connection.recv(1) == b"", "it is closed"
+        refused = requests.get(f"{server.url}/health", headers=client("192.0.2.99"), timeout=DEADLINE)
+        assert error(refused) == (503, "SERVER_BUSY")
+        assert int(refused.headers["retry-after"]) > 0
