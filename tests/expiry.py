@@ -21,7 +21,7 @@ MANY_SWEEPS = 0.1
 
 
 class ServerClock:
-    """The wall clock of the server, `ahead` of the real one by some seconds; its sweeps follow each other quickly."""
+    """The clocks of the server, `ahead` of the real ones by some seconds; its sweeps follow each other quickly."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Replace the clock and the sweep in all modules of the server."""
@@ -40,6 +40,10 @@ class ServerClock:
     def time(self) -> float:
         """Return the seconds since the epoch, as `time.time`."""
         return time.time() + self.ahead
+
+    def monotonic(self) -> float:
+        """Return seconds as `time.monotonic`."""
+        return time.monotonic() + self.ahead
 
     def wait_for_sweeps(self) -> None:
         """Return after each kind of sweep has begun and ended."""

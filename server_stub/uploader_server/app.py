@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from uploader_server.analysis.analyses import Analyses
 from uploader_server.analysis.routes import AnalysisCalls
 from uploader_server.batch.lookup import Lookup
-from uploader_server.bundled import Bundled
+from uploader_server.bundled import Bundled, logged
 from uploader_server.config import ServerConfig, StartupError
 from uploader_server.faults import Faults
 from uploader_server.faults.rules import RuleError
@@ -120,6 +120,9 @@ class UploadApp:
             yield
         finally:
             self.stop()
+            if isinstance(self.state.backend, Bundled):
+                with logged("Recording the time"):
+                    await self.state.backend.record_times()
             await self.state.realtime.server.shutdown()
 
     async def _metrics(self, _: Request) -> Response:

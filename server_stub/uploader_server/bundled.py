@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from uploader_server.http.shares import EMPTY_TTL
 from uploader_server.session import Session
 from uploader_server.sessions import Sessions, ending
 from uploader_server.tus.finish import settle
+from uploader_server.tus.store import LOST_TTL
 from uploader_server.tus.uploads import Uploads
 from uploader_server.wire import timestamp
 
@@ -49,6 +49,7 @@ class Bundled(Sessions):
         self.watched: Callable[[str], bool] = lambda _session: False  # whether a connection has joined a session
         self.tus = Uploads(self)
         self.packs = Packs(self)
+        self._recorded = self.store.clock.now()  # time of the last `record_times`
 
     async def batch(self, request: Request) -> dict[str, Any]:
         """Receive one batch. Raises ApiError; ClientDisconnect if the connection closed (nothing is stored)."""
@@ -100,24 +101,36 @@ class Bundled(Sessions):
             sweep("The sweep of digests", session_ttl, self.store.digests.prune),
             self._finish_and_sweep_uploads(),
             sweep("The sweep of packs", upload_ttl, self.packs.rows.forget_old),
+            sweep("The sweep of lost files", LOST_TTL, lambda: asyncio.to_thread(self.tus.store.remove_lost)),
+            sweep("Recording the time", min(session_ttl, upload_ttl), self.record_times),
         )
+
+    async def record_times(self) -> None:
+        """Save the time, and when sessions and uploads were used since the last call. Raises sqlite3.Error, OSError.
+
+        Requests don't save it; without this a restart would forget them, and the time since the last change.
+        """
+        before, self._recorded = self._recorded, self.store.clock.now()
+        sessions = [(session.touched, session.id) for session in self.known.values() if session.touched >= before]
+        uploads = [(upload.touched, upload.id) for upload in self.tus.known.values() if upload.touched >= before]
+        await self.store.save(self.store.times_saved(sessions, uploads), frees=True)
 
     async def _finish_and_sweep_uploads(self) -> None:
         """Finish uploads that were complete when the server crashed, then remove expired ones."""
-        for upload in list(self.tus.open.values()):
+        for upload in [upload for upload in self.tus.open.values() if upload.complete or upload.concat.parts]:
             with logged("Finishing an upload"), contextlib.suppress(ApiError):
                 async with self.tus.turn(upload):
                     await settle(self.tus, upload)
         await sweep("The sweep of uploads", self.config.upload_ttl, self._sweep_uploads)
 
     async def _sweep_uploads(self) -> None:
-        expired = {upload.id for upload in self.tus.open.values() if self.tus.expires(upload) < time.time()}
-        for upload_id in expired.union(await self.tus.store.untouched_since(time.time() - self.tus.ttl)):
+        expired = {upload.id for upload in self.tus.open.values() if self.tus.expires(upload) < self.store.clock.now()}
+        for upload_id in expired.union(await self.tus.store.untouched_since(self.store.clock.now() - self.tus.ttl)):
             with logged("Removing an upload"), contextlib.suppress(ApiError):
                 await self.tus.expire(upload_id)
 
     async def _sweep_sessions(self) -> None:
-        ttl, now = self.config.session_ttl, time.time()
+        ttl, now = self.config.session_ttl, self.store.clock.now()
         for session in list(self.known.values()):
             empty = session.empty and not self.watched(session.id)
             if session.touched < now - (min(ttl, EMPTY_TTL) if empty else ttl) and not self._active(session):

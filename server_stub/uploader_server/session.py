@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from uploader_server.storage.clock import Clock
 from uploader_server.storage.paths import shortened
 from uploader_server.wire import extension, js_number, timestamp
 
@@ -139,9 +140,10 @@ class Session:
     id: str
     category: str
     expected: int
+    clock: Clock
     status: str = "pending"
     created: str = field(default_factory=timestamp)
-    touched: float = field(default_factory=time.time)
+    touched: float = 0.0  # when it was used last (seconds of `clock`)
     progress: int = 0
     completed: int = 0
     failed: int = 0
@@ -160,6 +162,9 @@ class Session:
     began: float = 0.0  # start of the first running request (monotonic seconds)
     reported: float = 0.0  # time of the last progress event (monotonic seconds)
     holder: str = ""  # the client whose share it belongs to (see `http.shares`)
+
+    def __post_init__(self) -> None:
+        self.touched = self.touched or self.clock.now()
 
     @property
     def ended(self) -> bool:
@@ -276,7 +281,7 @@ class Session:
 
     def touch(self) -> None:
         """Restart the time to live of the session."""
-        self.touched = time.time()
+        self.touched = self.clock.now()
 
     def event(self, message: str, current: FileState | None = None) -> dict[str, Any]:
         """Return an `upload-progress` event with the current state."""

@@ -18,6 +18,7 @@ from uploader_server.http.auth import hashed_secret, owner_of, same_secret
 from uploader_server.http.errors import ApiError
 from uploader_server.http.shares import Share
 from uploader_server.session import EVENT_INTERVAL, FILE_COLUMNS, FileState, Session, counted
+from uploader_server.storage.clock import Clock
 from uploader_server.storage.put import Incoming, put
 from uploader_server.storage.reading import StoredFile
 from uploader_server.storage.store import Change, SavedSession, Store
@@ -43,9 +44,11 @@ class Sessions:
 
     def __post_init__(self) -> None:
         self.limits = self.config.limits
-        self.known = {saved.row["id"]: _restored(saved) for saved in self.store.sessions()}
+        self.known = {saved.row["id"]: _restored(saved, self.store.clock) for saved in self.store.sessions()}
         """Sessions by id, including those restored from the database."""
-        self.share: Share[Session] = Share("sessions", self.config.max_share, ended=self._is_over)
+        self.share: Share[Session] = Share(
+            "sessions", self.config.max_share, ended=self._is_over, now=self.store.clock.now
+        )
         for session in self.known.values():
             if not session.ended:
                 self.share.add(session.holder, session)
@@ -60,7 +63,9 @@ class Sessions:
             del self.known[next(known.id for known in self.known.values() if known.ended)]
         while (empty := self.share.make_room(holder)) is not None:
             await self.forget(empty)
-        session = Session(str(uuid.uuid4()), category, expected, owner=owner, secret=secret, holder=holder)
+        session = Session(
+            str(uuid.uuid4()), category, expected, self.store.clock, owner=owner, secret=secret, holder=holder
+        )
         self.share.add(holder, session)
         self.known[session.id] = session
         try:
@@ -235,9 +240,9 @@ class Sessions:
         return counted(session.status for session in self.known.values())
 
 
-def _restored(saved: SavedSession) -> Session:
+def _restored(saved: SavedSession, clock: Clock) -> Session:
     """Restore a session; counts come from its files, as its row may be older."""
-    session = Session(**dict(saved.row), failed=saved.row["given_up"])
+    session = Session(**dict(saved.row), clock=clock, failed=saved.row["given_up"])
     for row in saved.files:
         if row["packed"] is None:
             file = session.files[row["id"]] = _file(row)

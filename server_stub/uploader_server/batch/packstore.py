@@ -12,7 +12,6 @@ import hashlib
 import itertools
 import os
 import sqlite3
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -137,7 +136,7 @@ class PackRows:
             for file in files
             if file.path is not None
         ]
-        pack = (*key, manifest, session, files[0].id, files[-1].id, time.time())
+        pack = (*key, manifest, session, files[0].id, files[-1].id, self._store.clock.now())
         return [
             self._store.files_saved(rows),
             self._store.digests.saved(digests),
@@ -146,7 +145,7 @@ class PackRows:
 
     async def find(self, key: Key) -> KnownPack | None:
         """Return the saved pack, or None if there is none or it has expired."""
-        values = (*key, time.time() - self._ttl)
+        values = (*key, self._store.clock.now() - self._ttl)
 
         def look(db: sqlite3.Connection) -> KnownPack | None:
             pack = db.execute("SELECT * FROM packs WHERE owner = ? AND key = ? AND touched >= ?", values).fetchone()
@@ -159,7 +158,7 @@ class PackRows:
 
     async def forget_old(self) -> None:
         """Delete responses older than `ttl` and their uncounted failures. Raises sqlite3.Error."""
-        before = time.time() - self._ttl
+        before = self._store.clock.now() - self._ttl
 
         def change(db: sqlite3.Connection) -> None:
             old = db.execute("SELECT first, last FROM packs WHERE touched < ?", (before,)).fetchall()

@@ -59,13 +59,18 @@ class Share(Generic[T]):
         most: int = 0,
         cap: int = 0,
         ended: Callable[[T], bool] = lambda _thing: False,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """A client may hold `percent` of `most` (0: of MOST), and at most `cap` (0: no cap)."""
+        """A client may hold `percent` of `most` (0: of MOST), and at most `cap` (0: no cap).
+
+        `now` is the clock of `touched`, for `make_room`.
+        """
         self.kind = kind
         self.most = most or MOST[kind]
         share = max(1, self.most * percent // 100)
         self.each = min(share, cap) if cap else share
         self._ended = ended
+        self._now = now
         self._things: dict[str, Counter[T]] = {}  # the things of each client, and how often each counts
         self._held: Counter[str] = Counter()  # their sum for each client
         self._total = 0
@@ -115,7 +120,7 @@ class Share(Generic[T]):
         if refusal is None:
             return None
         things: list[Any] = list(self._things.get(holder, ())) if refusal.status == 429 else []
-        latest = time.time() - SPARED
+        latest = self._now() - SPARED
         empty = [thing for thing in things if thing.empty and thing.touched < latest]
         if not empty:
             raise refusal

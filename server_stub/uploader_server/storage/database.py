@@ -7,6 +7,7 @@ import contextlib
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -17,8 +18,8 @@ from uploader_server.storage.disk import Reserve, no_space
 T = TypeVar("T")
 
 VERSION = 4
-"""`PRAGMA user_version` of this schema. Version 4 added who may write and who holds a share, 3 parts in place, 2 packs,
-1 relative paths."""
+"""`PRAGMA user_version` of this schema. Version 4 added who may write, who holds a share, a clock, 3 parts in
+place, 2 packs, 1 relative paths."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -48,6 +49,7 @@ CREATE TABLE IF NOT EXISTS packs (
   first TEXT NOT NULL, last TEXT NOT NULL, touched REAL NOT NULL, PRIMARY KEY (owner, key)
 );
 CREATE INDEX IF NOT EXISTS packs_touched ON packs (touched);
+CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 1), now REAL NOT NULL);
 """
 
 MOST_TOGETHER = 500  # maximum actions in one transaction
@@ -237,6 +239,9 @@ def _upgrade(connection: sqlite3.Connection, version: int, root: Path) -> None:
         connection.execute("ALTER TABLE tus_uploads RENAME COLUMN unchecked_from TO counted")
     if version == 0:
         _make_paths_relative(connection, root)
+    if version < 4:  # by the system time, and not saved for each request
+        for table in ("sessions", "tus_uploads", "packs"):
+            connection.execute(f"UPDATE {table} SET touched = ?", (time.time(),))  # noqa: S608 - our own
     connection.execute("UPDATE tus_uploads SET file_id = id WHERE file_id IS NULL")
     connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS tus_uploads_of_file ON tus_uploads (file_id)")
     connection.execute(f"PRAGMA user_version = {VERSION}")

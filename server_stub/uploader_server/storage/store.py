@@ -15,6 +15,7 @@ import sqlite3
 import sys
 import tempfile
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from typing import IO, Any, NamedTuple
 
 from uploader_server.config import StartupError
 from uploader_server.session import ENDED
+from uploader_server.storage.clock import Clock
 from uploader_server.storage.database import Database, VersionError
 from uploader_server.storage.disk import Disk
 from uploader_server.storage.paths import leads_out, remove_tree, safe_parts, unnumbered
@@ -53,6 +55,10 @@ _SAVE_FILE = f"INSERT OR REPLACE INTO files ({', '.join(_FILE)}) VALUES ({', '.j
 _SAVE_SESSION = (
     "INSERT OR REPLACE INTO sessions VALUES (:id, :category, :expected, :status, :progress, :created, :touched,"
     " :given_up, :owner, :secret, :holder)"
+)
+_NEWEST_TIME = (
+    "SELECT max(touched) FROM (SELECT now AS touched FROM clock UNION ALL SELECT touched FROM sessions"
+    " UNION ALL SELECT touched FROM tus_uploads UNION ALL SELECT touched FROM packs)"
 )
 _FILES = "SELECT * FROM files WHERE session = ? ORDER BY position"
 _PACKED = "SELECT * FROM files WHERE session = ? AND packed IS NOT NULL ORDER BY position"
@@ -87,6 +93,7 @@ class Store:
             self.disk = Disk(self.root, durable=durable)
             self.database = Database(self.private / "server.sqlite3", durable=durable)
             self.disk.everything([self.root.parent, self.root, self.private])
+            self.clock = Clock(self.database.wait(_newest_time) or time.time())
             self.digests = Digests(self.root, self.database, self.reading)
         except StartupError:
             self._release()
@@ -238,6 +245,16 @@ class Store:
         """Return a change that removes a session; its files stay and can be deleted by their ids."""
         return lambda db: db.execute("DELETE FROM sessions WHERE id = ?", (session,))
 
+    def times_saved(self, sessions: Sequence[tuple[float, str]], uploads: Sequence[tuple[float, str]]) -> Change:
+        """Return a change that records the time, and when sessions and uploads (with their ids) were used."""
+
+        def change(db: sqlite3.Connection) -> None:
+            db.execute("INSERT OR REPLACE INTO clock VALUES (1, ?)", (self.clock.now(),))
+            db.executemany("UPDATE sessions SET touched = max(touched, ?) WHERE id = ?", sessions)
+            db.executemany("UPDATE tus_uploads SET touched = max(touched, ?) WHERE id = ?", uploads)
+
+        return change
+
     # Queries
 
     def sessions(self) -> list[SavedSession]:
@@ -282,6 +299,12 @@ class Store:
             await asyncio.to_thread(removed.unlink, missing_ok=True)
         await asyncio.to_thread(self.disk.names, [path])
         return True
+
+
+def _newest_time(db: sqlite3.Connection) -> float | None:
+    """Return the newest recorded time; None in a new root."""
+    newest: float | None = db.execute(_NEWEST_TIME).fetchone()[0]
+    return newest
 
 
 def _saved(db: sqlite3.Connection, row: sqlite3.Row) -> SavedSession:

@@ -110,7 +110,7 @@ class Receiving:
                 upload.sha256 = self._checksum.expected if upload.complete else b""
         if upload.offset < self._start + appender.written:
             await asyncio.to_thread(store.cut, upload, upload.offset)
-        upload.touched, upload.file.size, upload.claimed = time.time(), upload.offset, 0
+        upload.touched, upload.file.size, upload.claimed = self._uploads.clock.now(), upload.offset, 0
         if upload.counted is not None:
             upload.counted = upload.offset
             if not upload.complete:  # a complete upload is saved when it is finished

@@ -209,7 +209,7 @@ class Tus:
     def _state(self, upload: Upload) -> dict[str, str]:
         headers = {"upload-offset": str(upload.offset), **self._where(upload)}
         if upload.has_data:
-            headers["upload-expires"] = formatdate(self.uploads.expires(upload), usegmt=True)
+            headers["upload-expires"] = formatdate(self.store.clock.date(self.uploads.expires(upload)), usegmt=True)
         return headers
 
     def _where(self, upload: Upload) -> dict[str, str]:
@@ -236,6 +236,7 @@ async def new_upload(uploads: Uploads, request: Request, body: Body, owner: str)
         concat_header=request.headers.get("upload-concat"),
         length=None,
         holder=holder_of(request.scope),
+        touched=uploads.clock.now(),
     )
     _check_path(upload)
     parts = await parts_of(uploads, upload.concat)

@@ -10,6 +10,7 @@ data file may be shorter than confirmed after a power loss; clients ask for the 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -22,12 +23,15 @@ from uploader_server.storage.writing import Appender
 from uploader_server.tus.headers import parse_place
 from uploader_server.tus.upload import FINISHED, OPEN, Upload
 
+logger = logging.getLogger(__name__)
+
 _COLUMNS = (
     *("id", "owner", "upload_key", "session", "category", "metadata", "concat_header", "length", "status", "touched"),
     *("counted", "path", "sha256", "data", "file_id", "holder"),
 )
 """Fields of Upload in the order of the columns."""
 _SAVE = f"INSERT OR REPLACE INTO tus_uploads VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"  # noqa: S608 - our own
+LOST_TTL = 7 * 24 * 3600.0  # seconds for which lost files are kept
 _HAS_DATA = f"(status = '{OPEN}' OR (status = '{FINISHED}' AND path IS NULL))"  # condition for `Upload.has_data`
 
 
@@ -37,6 +41,7 @@ class TusStore:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._directory = store.private / "tus"
+        self.lost = store.private / "lost"
         self._directory.mkdir(exist_ok=True)
         store.disk.names([self._directory])
 
@@ -74,20 +79,46 @@ class TusStore:
         return [row["id"] for row in await self._rows("id", f"session = ? AND {_HAS_DATA}", session_id)]
 
     async def untouched_since(self, moment: float) -> list[str]:
-        """Return the ids of uploads last touched before `moment` (seconds since the epoch)."""
+        """Return the ids of uploads last touched before `moment` (seconds of `Store.clock`)."""
         return [row["id"] for row in await self._rows("id", "touched < ?", moment)]
 
     def unfinished(self) -> list[Upload]:
-        """Return open uploads and parts written in place; remove unknown data files (blocks; used at the start)."""
+        """Return open uploads and parts written in place; clear up other data files (blocks; used at the start)."""
         query = f"SELECT * FROM tus_uploads WHERE {_HAS_DATA}"  # noqa: S608 - our own
         uploads = self._store.database.wait(lambda db: [_loaded(row) for row in db.execute(query)])
-        for stray in {entry.name for entry in self._directory.iterdir()} - {upload.data for upload in uploads}:
-            (self._directory / stray).unlink()
+        self._clear({upload.data for upload in uploads})
         kept = [upload for upload in uploads if upload.status == OPEN or upload.place is not None]
         for upload in kept:
             self._measure(upload)
         self._store.disk.files([self.data(upload) for upload in kept if not upload.concat.parts])
         return kept
+
+    def _clear(self, used: set[str]) -> None:
+        """Remove data files of ended uploads. Those that the database doesn't know are moved to the lost files.
+
+        Only an older database, restored from a backup, knows less than a file with data; its uploads may be resumed
+        after the newer one is found.
+        """
+        query = "SELECT coalesce(data, file_id) FROM tus_uploads"
+        ended = self._store.database.wait(lambda db: {name for (name,) in db.execute(query)})
+        for stray in [entry for entry in self._directory.iterdir() if entry.name not in used]:
+            status = stray.lstat()
+            if stray.name in ended or status.st_size == 0 or status.st_nlink > 1:  # 2: it has its final name
+                stray.unlink()
+                continue
+            self.lost.mkdir(exist_ok=True)
+            moved = stray.rename(self.lost / f"{self._store.clock.now():.0f}-{stray.name}")
+            text = "the database doesn't know the upload of %s (%d bytes), now %s; it is removed after a week"
+            logger.warning(text, stray, status.st_size, moved)
+
+    def remove_lost(self) -> None:
+        """Remove lost files a week after they were moved. Raises OSError."""
+        before = self._store.clock.now() - LOST_TTL
+        for file in self.lost.iterdir() if self.lost.is_dir() else ():
+            moved = file.name.partition("-")[0]
+            if moved.isdigit() and int(moved) < before:
+                file.unlink()
+                logger.warning("removed the lost file %s", file.name)
 
     async def _rows(self, columns: str, condition: str, *values: object) -> list[sqlite3.Row]:
         query = f"SELECT {columns} FROM tus_uploads WHERE {condition}"  # noqa: S608 - our own
@@ -141,7 +172,6 @@ class TusStore:
         path = self.data(upload)
         if not path.exists():
             path.touch()
-        upload.touched = max(upload.touched, path.stat().st_mtime)
         upload.offset = size = self.size(upload)
         if upload.counted is None or self._is_stored(upload):
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,11 +27,11 @@ class Upload:
     metadata: str | None  # Upload-Metadata as it was sent
     concat_header: str | None
     length: int | None  # None while deferred (creation-defer-length)
+    touched: float  # when it was used last (seconds of `Store.clock`)
     id: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     """The last segment of its URL: the right to write (docs/protocol.md, section 10). Only `Location` has it."""
     file_id: str = field(default_factory=lambda: str(uuid.uuid4()))  # the public id; equal to `id` before version 4
     status: str = OPEN
-    touched: float = field(default_factory=time.time)
     holder: str = ""  # the client whose share it belongs to (see `http.shares`)
     counted: int | None = None  # offset saved in the database row; None: the length of the data file
     path: str | None = None  # path of the finished file below the root; None for a part

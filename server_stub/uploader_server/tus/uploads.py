@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 import weakref
 from collections.abc import AsyncIterator, Sequence
 
@@ -28,13 +27,14 @@ class Uploads:
         self.sessions = sessions
         self.limits = sessions.limits
         self.ttl = sessions.config.upload_ttl
+        self.clock = sessions.store.clock
         self.store = TusStore(sessions.store)
         self.open: dict[str, Upload] = {}  # unfinished uploads by id
         self.known: weakref.WeakValueDictionary[str, Upload] = weakref.WeakValueDictionary()
         """Unfinished uploads and those in use by requests, by id, so that all requests share one object."""
         self._keys: dict[tuple[str, str], Upload] = {}  # unfinished uploads by owner and `uploadKey`
         self.shared = SharedFiles()
-        self.share: Share[Upload] = Share("uploads", sessions.config.max_share)
+        self.share: Share[Upload] = Share("uploads", sessions.config.max_share, now=self.clock.now)
         for upload in self.store.unfinished():
             self.keep(upload)
             if upload.status == FINISHED:  # a part written in place
@@ -68,7 +68,7 @@ class Uploads:
 
     async def check(self, upload: Upload) -> None:
         """Raise ApiError 410 if the upload is gone, has expired, or its file was deleted."""
-        if upload.has_data and upload.writer is None and time.time() > self.expires(upload):
+        if upload.has_data and not upload.lock.locked() and self.clock.now() > self.expires(upload):
             await self.retire(upload, "expired")
         elif upload.path is not None and not upload.gone and not (self.sessions.store.root / upload.path).is_file():
             await self.retire(upload, "deleted")
@@ -77,7 +77,7 @@ class Uploads:
             raise ApiError(410, code, f"This upload is gone ({upload.status}): create a new one")
 
     def expires(self, upload: Upload) -> float:
-        """Return when an upload expires if no request uses it (seconds since the epoch)."""
+        """Return when an upload expires if no request uses it (seconds of `Store.clock`)."""
         return upload.touched + (min(self.ttl, EMPTY_TTL) if upload.empty else self.ttl)
 
     def session_of(self, upload: Upload) -> Session | None:
@@ -102,7 +102,7 @@ class Uploads:
             upload.waiting -= 1
         try:
             await self.check(upload)
-            upload.touched = time.time()
+            upload.touched = self.clock.now()
             session = self.session_of(upload)
             if session is not None:
                 session.touch()
@@ -162,7 +162,7 @@ class Uploads:
 
     def finished(self, upload: Upload, parts: Sequence[Upload] = ()) -> None:
         """Mark an upload as finished after its rows were saved; `parts` are the uploads it was joined from."""
-        upload.status, upload.path, upload.touched = FINISHED, upload.file.path, time.time()
+        upload.status, upload.path, upload.touched = FINISHED, upload.file.path, self.clock.now()
         if upload.path is not None:
             self.store.remove(upload)  # fast: the file keeps its other name
         self._drop(upload)
@@ -176,7 +176,7 @@ class Uploads:
         session = self.sessions.known.get(upload.session)
         if session is not None and upload.status == OPEN and upload.file.status == "uploading":
             session.drop(upload.file)
-        upload.status, upload.touched = reason, time.time()
+        upload.status, upload.touched = reason, self.clock.now()
         self._drop(upload)
         try:
             await self.store.save(upload, frees=True)

@@ -11,6 +11,7 @@ from uploader_server.config import RealtimeMode, ServerConfig, parse_size
 from uploader_server.faults import Gate
 from uploader_server.http.middleware import RateLimit
 from uploader_server.session import FileState, Session
+from uploader_server.storage.clock import Clock
 from uploader_server.storage.paths import UnsafePathError, candidates, safe_parts
 from uploader_server.wire import extension, is_uuid, js_round, timestamp
 
@@ -134,7 +135,7 @@ def test_rounding_timestamps_and_uuids() -> None:
 
 
 def test_total_progress_with_a_dropped_file_is_100_only_at_the_end() -> None:
-    session = Session("id", "personal", expected=2)
+    session = Session("id", "personal", 2, Clock(0.0))
     one, two = FileState("one"), FileState("two")
     session.add(one)
     session.advance(one, 99)
