@@ -75,10 +75,18 @@ _CALLS: dict[tuple[frozenset[str], bool, bool], list[tuple[str, re.Pattern[str],
 class ServerProcess:
     """`python -m uploader_server --port 0 …` as a child process; see `server_process`."""
 
-    def __init__(self, *arguments: str, cwd: Path | None = None, packs: bool = False, fresh: bool = False) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        cwd: Path | None = None,
+        packs: bool = False,
+        fresh: bool = False,
+        package: str = "uploader_server",
+        stdin: int = forking.DEVNULL,
+    ) -> None:
         """Start the server and wait until it is ready; `fresh` starts a new Python, for tests of memory or start-up."""
-        line = ["--port", "0", *(() if packs else ("--no-packs",)), *arguments]
-        self.process = forking.start("uploader_server", line, cwd=cwd, env=os.environ, fresh=fresh)
+        line = [*arguments, "--port", "0", *(() if packs else ("--no-packs",))]
+        self.process = forking.start(package, line, cwd=cwd, env=os.environ, fresh=fresh, stdin=stdin)
         lines: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=lambda: lines.put(self._stdout.readline()), daemon=True)
         self._reader.start()
