@@ -206,20 +206,33 @@ def _check_papers(tree: Tree, ended: Ended, events: list[dict[str, Any]], ends: 
             raise Find(f"{finished['failed']} files failed, and stderr does not say so")
 
 
+def check_complete(plan: Plan, tree: Tree, server: Server, category: str, when: str = "") -> dict[str, str]:
+    """Check that each file under its final name has all bytes of a file of the tree, at any moment; return digests."""
+    stored, of_any = digests(server.root / category), set(tree.digests.values())
+    if plan.flavour == "reference":
+        foreign = sum(digest not in of_any for digest in stored.values())
+        if foreign:
+            raise Find(f"{when}: {foreign} files are stored whose bytes are those of no file".removeprefix(": "))
+        return stored
+    stored = {name: digest for name, digest in stored.items() if name.split("/")[0] == tree.top.name}
+    for name, digest in stored.items():
+        if tree.digests.get(name) != digest:
+            size, whole = (server.root / category / name).stat().st_size, tree.top.parent / name
+            most = f" of {whole.stat().st_size}" if whole.exists() else ""
+            wrong = f"{name!r} is stored with {size}{most} bytes, and no file of the tree has this name and these bytes"
+            raise Find(f"{when}: {wrong}".removeprefix(": "))
+    return stored
+
+
 def check_stored(plan: Plan, tree: Tree, server: Server, category: str, *, finally_: bool) -> None:
     """Check that completed files are stored once with equal bytes; at the end all files, and no others."""
-    stored = digests(server.root / category)
+    stored = check_complete(plan, tree, server, category)
     if plan.flavour == "reference":
         _check_renamed(tree, Counter(stored.values()), finally_=finally_)
         return
-    stored = {name: digest for name, digest in stored.items() if name.split("/")[0] == tree.top.name}
     for name, where in tree.confirmed.items():
-        if stored.get(where) != tree.digests[name]:
-            what = "is not stored" if where not in stored else "is stored with other bytes"
-            raise Find(f"{name!r} was reported complete and {what}")
-    for name, digest in stored.items():
-        if tree.digests.get(name) != digest:
-            raise Find(f"{name!r} is stored, and no file of the tree has this name and these bytes")
+        if where not in stored:
+            raise Find(f"{name!r} was reported complete and is not stored")
     missing = tree.digests.keys() - stored.keys() - tree.left_out
     if finally_ and missing:
         raise Find(f"at the end {len(missing)} files are not stored, as {min(missing)!r}")
@@ -233,9 +246,6 @@ def _check_renamed(tree: Tree, stored: Counter[str], *, finally_: bool) -> None:
             raise Find(f"{name!r} was reported complete and is not stored")
         if finally_ and not stored[digest] and name not in tree.left_out | tree.unknown:
             raise Find(f"at the end {name!r} is not stored")
-    foreign = set(stored) - set(tree.digests.values())
-    if foreign:
-        raise Find(f"{len(foreign)} files are stored whose bytes are those of no file")
 
 
 def digests(top: Path) -> dict[str, str]:

@@ -20,8 +20,8 @@ FROZEN = 1.5
 class Strike:
     """A signal to the client or the server, after the client has printed this many events.
 
-    A killed server is restarted, a stopped one (SIGSTOP) continues after `FROZEN` seconds. The signal comes `delay`
-    seconds after the event, or `LATEST` seconds after the start if there are fewer events.
+    A killed or terminated server is restarted, a stopped one (SIGSTOP) continues after `FROZEN` seconds. The signal
+    comes `delay` seconds after the event, or `LATEST` seconds after the start if there are fewer events.
     """
 
     whom: Literal["client", "server"]
@@ -83,6 +83,8 @@ def make_plan(seed: int) -> Plan:
     ]
     hangs = any(rule.startswith("analysis-hang") for rule in rules)
     invocations = [_invocation(chance, number, shared, reference, hangs) for number in range(chance.randint(1, 4))]
+    if not shared:
+        invocations[0] = _with_end_of_server(random.Random(f"end of the server {seed}"), invocations[0])
     client = _client(chance, batch=batch and not reference, verify=verify, analyze=analyze)
     server = _server(chance, reference=reference)
     proxy = chance.random() < 0.2
@@ -118,6 +120,13 @@ def _invocation(chance: random.Random, number: int, shared: bool, reference: boo
     if reference and command == "list":  # the run that is resumed later would store those files a second time
         command = "resume"
     return Invocation(command, tuple(strikes))
+
+
+def _with_end_of_server(chance: random.Random, invocation: Invocation) -> Invocation:
+    """Add a kill or a stop of the server, which every round has on a server of its own."""
+    events, number = chance.choice([1, 3, 10, 20, 40]), chance.choice([signal.SIGKILL, signal.SIGTERM])
+    strikes = [*invocation.strikes, Strike("server", number, events, chance.choice([0.0, 0.02, 0.1]))]
+    return Invocation(invocation.command, tuple(sorted(strikes, key=lambda strike: strike.events)))
 
 
 def _client(chance: random.Random, *, batch: bool, verify: bool, analyze: bool) -> list[str]:

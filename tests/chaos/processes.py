@@ -24,7 +24,7 @@ from relays import HttpProxy
 from chaos.plan import FROZEN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from chaos.plan import Strike
 
@@ -124,6 +124,18 @@ class Server:
         connection.close()
         return sum(rule["hits"] for rule in rules)
 
+    def restart(self, number: int, rules: Sequence[str], down: float, look: Callable[[str], None]) -> None:
+        """End the server by SIGKILL or SIGTERM and start it `down` seconds later; `look` before and after the start."""
+        name = signal.Signals(number).name
+        if number == signal.SIGTERM:
+            self.stop()
+        else:
+            self.kill()
+        look(f"after {name}")
+        time.sleep(down)
+        self.start(rules)
+        look(f"after {name} and a restart")
+
     def freeze(self, seconds: float) -> None:
         """Stop the process for this many seconds."""
         os.kill(self.pid, signal.SIGSTOP)
@@ -201,8 +213,13 @@ class Client:
                 start_new_session=True,
             )
 
-    def run(self, strikes: Sequence[Strike], server: Server, rules: Sequence[str]) -> Ended:
-        """Send the signals and wait for the end. Raises Find if the process does not end."""
+    def run(
+        self, strikes: Sequence[Strike], server: Server, rules: Sequence[str], look: Callable[[str], None]
+    ) -> Ended:
+        """Send the signals and wait for the end. Raises Find if the process does not end, and what `look` raises.
+
+        `look` is called after each end of the server, before and after its restart.
+        """
         started, left, sent = time.monotonic(), list(strikes), list[int]()
         events, due = 0, None
         with (self._directory / "out.jsonl").open("rb") as out:
@@ -213,7 +230,7 @@ class Client:
                     due = now + left[0].delay
                 if left and due is not None and now >= due:
                     due = None
-                    self._strike(left.pop(0), server, rules, sent)
+                    self._strike(left.pop(0), server, rules, sent, look)
                 if now > started + DEADLINE:
                     self.process.send_signal(signal.SIGABRT)
                     _kill_group(self.process)
@@ -229,14 +246,14 @@ class Client:
             self._directory,
         )
 
-    def _strike(self, strike: Strike, server: Server, rules: Sequence[str], sent: list[int]) -> None:
+    def _strike(
+        self, strike: Strike, server: Server, rules: Sequence[str], sent: list[int], look: Callable[[str], None]
+    ) -> None:
         if strike.number == signal.SIGSTOP:
             server.freeze(FROZEN)
             self._strikes += 1
         elif strike.whom == "server":
-            server.kill()
-            time.sleep(strike.delay)
-            server.start(rules)
+            server.restart(strike.number, rules, strike.delay, look)
             self._strikes += 1
         elif strike.number == signal.SIGKILL or self._has_begun():
             self.process.send_signal(strike.number)

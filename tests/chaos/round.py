@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from chaos.trees import make_tree
 if TYPE_CHECKING:
     from pathlib import Path
 
+ENDS = (signal.SIGKILL, signal.SIGTERM)
+"""How the server ends after the first call, after the second …"""
 LAST_TRIES = 3
 """Calls of the client after the faults have ended: one for each outcome that an earlier one may have left."""
 
@@ -89,10 +92,13 @@ class Round:
             self.server.change(self.plan.rules)
         if self.plan.proxy:
             self.proxy = Proxy(("127.0.0.1", self.server.port))
-        for invocation in self.plan.invocations:
+        for number, invocation in enumerate(self.plan.invocations):
             ended = self._call(invocation)
             if not self.plan.forgets:
                 self._check_stored(finally_=False)
+            if self.own:
+                self.server.restart(ENDS[number % 2], self.plan.rules, 0.0, self._look)
+                self.result.kills += 1
             if ended.code == 0:
                 break
         self._end_faults()
@@ -128,7 +134,7 @@ class Round:
         if self.proxy is not None:
             env["UPLOADER_PROXY"] = f"http://user:{self.secrets.password}@127.0.0.1:{self.proxy.port}"
         self.client = Client(self.directory / f"call-{number}", self.home, options, paths, env)
-        ended = self.client.run(invocation.strikes, self.server, self.plan.rules)
+        ended = self.client.run(invocation.strikes, self.server, self.plan.rules, self._look)
         self.result.codes.append(ended.code)
         self.result.kills += ended.strikes
         self._check(ended, listed)
@@ -153,6 +159,10 @@ class Round:
 
     def _check_stored(self, *, finally_: bool) -> None:
         invariants.check_stored(self.plan, self.tree, self.server, self.category, finally_=finally_)
+
+    def _look(self, when: str) -> None:
+        """Look at the stored files, whatever the client knows of them."""
+        invariants.check_complete(self.plan, self.tree, self.server, self.category, when)
 
     def _end_faults(self) -> None:
         """End all faults: restart the server without them, or remove them."""

@@ -73,8 +73,13 @@ def test_each_invariant_can_be_broken(tmp_path: Path) -> None:
     stored.with_name("a (2)").write_bytes(b"")
     find("no file of the tree", lambda: invariants.check_stored(plan, tree, server, "personal", finally_=False))
     stored.with_name("a (2)").unlink()
+    stored.write_bytes(stored.read_bytes()[:9])
+    find(
+        "after SIGKILL: .* with 9 of 10 bytes",
+        lambda: invariants.check_complete(plan, tree, server, "personal", "after SIGKILL"),
+    )
     stored.write_bytes(b"other")
-    find("with other bytes", lambda: invariants.check_stored(plan, tree, server, "personal", finally_=False))
+    find("with 5 of 10 bytes", lambda: invariants.check_stored(plan, tree, server, "personal", finally_=False))
     stored.unlink()
     find("is not stored", lambda: invariants.check_stored(plan, tree, server, "personal", finally_=False))
 
