@@ -85,7 +85,7 @@ class Calls:
         if at is None or (event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC)):
             return
         path = arguments[at]
-        if _is_stored(path):
+        if _is_stored(path, by_name=event == "os.rename"):
             self._tell("changed", f"{event} of {_shown(path)}, which has its final name")
 
     def linked(self, source: Any) -> None:
@@ -121,14 +121,14 @@ class Calls:
 CALLS = Calls()
 
 
-def _is_stored(path: int | str | bytes | os.PathLike[str]) -> bool:
-    """Return whether a file has a second name, or is in a category."""
+def _is_stored(path: int | str | bytes | os.PathLike[str], *, by_name: bool) -> bool:
+    """Return whether there is a file with this name in a category or, unless only the name counts, a second name."""
     try:
         found = os.stat(path)
         name = os.readlink(f"/proc/self/fd/{path}") if isinstance(path, int) else os.fsdecode(path)
     except OSError:
         return False
-    return stat.S_ISREG(found.st_mode) and (found.st_nlink > 1 or "/personal/" in name)
+    return stat.S_ISREG(found.st_mode) and ("/personal/" in name or (found.st_nlink > 1 and not by_name))
 
 
 def _shown(argument: object) -> str:
