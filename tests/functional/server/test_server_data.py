@@ -19,6 +19,7 @@ from functional.tus_server.tus_client import (
     append,
     concatenate,
     content,
+    create,
     created,
     data_of,
     digest_of,
@@ -27,12 +28,14 @@ from functional.tus_server.tus_client import (
     head,
     offset_of,
     part,
+    terminate,
 )
-from packing import send_pack
+from packing import recalled, send_pack
 from patience import SLACK
 from serving import running_server
 
 from uploader_server.config import StartupError
+from uploader_server.http.auth import issue_token
 from uploader_server.storage.reading import Reading
 from uploader_server.storage.store import Store
 
@@ -205,11 +208,44 @@ def test_digests_of_removed_files_are_deleted() -> None:
         eventually(lambda: known() == 2, "the sweep")
 
 
-def test_lookup_by_path_reads_no_other_rows() -> None:
-    with running_server() as server:
-        query = "EXPLAIN QUERY PLAN SELECT 1 FROM files WHERE path = 'personal/x'"
-        plan = server.app.state.store.database.wait(lambda db: [row["detail"] for row in db.execute(query)])
-        assert "USING COVERING INDEX files_of_path" in plan[0] or "USING INDEX files_of_path" in plan[0]
+def test_no_request_reads_all_rows_of_a_table() -> None:
+    """Each statement that the server runs for these requests finds its rows by an index."""
+    statements: list[str] = []
+    with running_server(packs=True) as server:
+        url, database = server.url, server.app.state.store.database
+        database.wait(lambda db: db.set_trace_callback(statements.append))
+        session = new_session(url, 9)
+        stored = created(url, 3, b"tus", filename="deleted", uploadKey="one", sessionId=session)
+        assert create(url, 3, uploadKey="one", sessionId=session).headers["upload-offset"] == "3"
+        half = created(url, 3, b"a", filename="half")
+        concatenate(url, part(url, b"ab"), part(url, b"cd"), filename="joined")
+        send_pack(url, session, {"pack": b"pack", "other": b"other"}, key="pack")
+        assert recalled(url, "pack").status_code == 200
+        upload(url, file("batch", b"batch"), session=session)
+        wanted = [{"relativePath": "pack", "size": 4}]
+        found = requests.post(
+            f"{url}/api/upload/lookup", json={"category": "personal", "files": wanted}, timeout=DEADLINE
+        )
+        assert found.json()["files"][0]["exists"]
+        token = {"Authorization": f"Bearer {issue_token(server.config.jwt_secret)}"}
+        assert terminate(stored, token).status_code == 204
+        assert terminate(half).status_code == 204
+        assert requests.post(f"{url}/api/upload/session/{session}/finish", timeout=DEADLINE).status_code == 200
+        assert len(progress(url, session).json()["files"]) == 4
+        database.wait(lambda db: db.set_trace_callback(None))
+
+        def scans(db: sqlite3.Connection) -> set[tuple[str, str]]:
+            plans = {each: db.execute(f"EXPLAIN QUERY PLAN {each}").fetchall() for each in run}
+            return {
+                (statement, row["detail"])
+                for statement, rows in plans.items()
+                for row in rows
+                if row["detail"].startswith("SCAN") and "VIRTUAL TABLE" not in row["detail"]
+            }
+
+        run = {each for each in statements if each.startswith(("SELECT", "UPDATE", "DELETE", "INSERT"))}
+        assert any("FROM files WHERE path =" in each for each in run)
+        assert database.wait(scans) == set()
 
 
 def test_ended_session_lists_its_files_from_the_database() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import signal
+import subprocess
+import sys
 import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -320,7 +323,32 @@ def test_ended_sessions_are_swept_from_memory_and_disk() -> None:
         assert server.app.state.store.sessions() == []
 
 
+SERVE_AND_COUNT = """
+import sys
+from uploader_server import __main__, serving
+
+class Runner(serving.Runner):
+    def close(self):
+        print("recorded:", len(self.app.state.faults.requests), flush=True)
+        super().close()
+
+serving.Runner = Runner
+sys.exit(__main__.main(["--port", "0"]))
+"""
+
+
 def test_server_process_records_no_requests() -> None:
+    """They would be kept in memory, and only tests of the same process can read them."""
+    with subprocess.Popen([sys.executable, "-c", SERVE_AND_COUNT], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().split()[4]
+        for _ in range(4):
+            progress(url, UNKNOWN)
+        server.send_signal(signal.SIGTERM)
+        assert server.stdout.read() == "recorded: 0\n"
+
+
+def test_only_the_last_requests_are_recorded() -> None:
     with running_server(remembered_requests=2) as server:
         for _ in range(4):
             progress(server.url, UNKNOWN)
