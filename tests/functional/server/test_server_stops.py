@@ -39,11 +39,8 @@ everything = pytest.mark.parametrize(("kind", "durability", "checked"), EVERYTHI
     ("kind", "durability", "checked"),
     [
         ("tus", "fsync", True),
-        ("tus with creation", "none", True),
-        ("join", "none", False),
-        ("join in place", "none", True),
+        ("join in place", "none", False),
         ("pack", "none", True),
-        ("batch", "none", False),
     ],
 )
 def test_server_killed_at_any_call_keeps_only_complete_files(
@@ -57,10 +54,8 @@ def test_server_killed_at_any_call_keeps_only_complete_files(
     ("kind", "durability", "checked", "error", "then"),
     [
         ("tus", "fsync", False, "EIO", "meddle later"),
-        ("tus with creation", "none", True, "ENOSPC", "return"),
         ("join", "none", False, "ENOSPC", "go on"),
         ("join in place", "none", True, "EIO", "meddle"),
-        ("pack", "none", True, "EDQUOT", "go on"),
         ("batch", "none", False, "ENOSPC", "go on"),
     ],
 )
@@ -100,7 +95,6 @@ def test_every_error_of_any_call_leaves_the_file_of_another_client_unchanged(
     ("kind", "durability", "error"),
     [
         ("tus", "none", "EDQUOT"),
-        ("pack", "none", "ENOSPC"),
         *(
             pytest.param(*each, marks=acceptance)
             for each in itertools.product(KINDS, ("fsync", "none"), ("ENOSPC", "EDQUOT"))
@@ -119,7 +113,6 @@ def test_full_disk_is_answered_with_507(tmp_path: Path, kind: str, durability: s
     ("kind", "durability", "error"),
     [
         ("tus", "none", "EPERM"),
-        ("pack", "none", "EOPNOTSUPP"),
         *(
             pytest.param(*each, marks=acceptance)
             for each in itertools.product(KINDS, ("fsync", "none"), ("EPERM", "EOPNOTSUPP", "ENOSYS"))
@@ -145,7 +138,7 @@ SIZES = {"large.bin": 300_000, "whole.bin": 70_000, "small/a": 0, "small/b": 500
 
 @pytest.mark.parametrize(
     ("durability", "rounds"),
-    [("none", 4), *(pytest.param(each, 60, marks=acceptance) for each in ("fsync", "none"))],
+    [("none", 2), *(pytest.param(each, 60, marks=acceptance) for each in ("fsync", "none"))],
 )
 def test_exit_code_is_true_after_an_error_of_any_call(tmp_path: Path, durability: str, rounds: int) -> None:
     """0 only if every file is stored, also after the server was killed; else trying again helps."""
