@@ -15,7 +15,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from command import environment
 from patience import PATIENCE
@@ -107,22 +107,23 @@ class Server:
 
     def change(self, rules: Sequence[str]) -> None:
         """Replace all faults of the server by these."""
-        for method, body in (("DELETE", None), ("POST", json.dumps({"rules": list(rules)}))):
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-            connection.request(method, "/faults", body, {"Content-Type": "application/json"} if body else {})
-            answer = connection.getresponse()
-            text = answer.read().decode()
-            connection.close()
-            if answer.status != 200:
-                raise Find(f"/faults answered {answer.status}: {text[:500]}")
+        self._faults("DELETE")
+        self._faults("POST", json.dumps({"rules": list(rules)}))
 
     def hits(self) -> int:
         """Return the number of requests and events that the current faults changed."""
+        return sum(rule["hits"] for rule in self._faults("GET")["rules"])
+
+    def _faults(self, method: str, body: str | None = None) -> Any:
+        headers = {"Authorization": f"Bearer {self._token.read_text()}", "Content-Type": "application/json"}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        connection.request("GET", "/faults")
-        rules = json.loads(connection.getresponse().read())["rules"]
+        connection.request(method, "/faults", body, headers)
+        answer = connection.getresponse()
+        text = answer.read().decode()
         connection.close()
-        return sum(rule["hits"] for rule in rules)
+        if answer.status != 200:
+            raise Find(f"/faults answered {answer.status}: {text[:500]}")
+        return json.loads(text)
 
     def restart(self, number: int, rules: Sequence[str], down: float, look: Callable[[str], None]) -> None:
         """End the server by SIGKILL or SIGTERM and start it `down` seconds later; `look` before and after the start."""
