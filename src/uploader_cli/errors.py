@@ -7,10 +7,10 @@
     │   ├── ConnectFailed ── Unreachable, ProxyUnauthorized
     │   └── ConnectionLost ── TimedOut
     └── AnswerError
-        ├── ServerFault ── DiskFull, DigestPending, NotFinished
+        ├── ServerFault ── DiskFull, DigestPending, PackInProgress, NotFinished
         ├── NotFound ── UploadGone
         └── RateLimited, Unauthorized, TooSlow, TooLarge, OffsetConflict, Locked, ChecksumMismatch, PatchBlocked,
-            PacksRefused, KeyReused, SessionLost
+            PacksRefused, KeyReused, SessionLost, SessionCancelled
 
 The message says what happened to which file or URL, `hint` how to fix it. `code` is the code in `file.failed`;
 `retryable` is True where the same request can succeed later.
@@ -204,6 +204,10 @@ class SessionLost(AnswerError):
 
     code = FailureCode.SERVER_ERROR
     retryable = True
+
+
+class SessionCancelled(AnswerError):
+    """409 or 410 `CANCELLED`: another client has cancelled the session, and the run ends."""
 
 
 class SessionUnknown(UploaderError):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from typing import TYPE_CHECKING
 
+import pytest
 from command import Done, start
 from following import ended, read_until
 from patience import SLACK
@@ -62,6 +64,27 @@ def test_143_after_sigterm(server: EmbeddedServer, tmp_path: Path) -> None:
     done, seconds = interrupted(process, seen, signal.SIGTERM)
     assert (done.code, done.finished["exit_code"]) == (143, 143)
     assert seconds < PROMISED * SLACK
+
+
+@pytest.mark.parametrize("protocol", ["tus", "batch"])
+def test_cancel_from_another_terminal_ends_the_upload_with_4(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, protocol: str
+) -> None:
+    source = make_files(**{"small.bin": 10, "big.bin": 4 << 20})
+    limits = ["--limit-rate", "1M", "--protocol", protocol]
+    process = start("upload", source, "-s", server.url, *limits, "--json", home=tmp_path)
+    seen = read_until(process, "file.progress", lambda event: event["phase"] == "sending")
+    created = [event for event in map(json.loads, seen.splitlines()) if event["type"] == "session.created"]
+    session = created[0]["session"]
+    cancelled = start("cancel", session, "-s", server.url, home=tmp_path)
+    assert ended(cancelled, "").code == 0
+    done = ended(process, seen)
+    assert (done.code, done.finished["failed"], done.of("file.retry")) == (4, 0, [])
+    assert done.finished["cancelled"] == 2 - done.finished["completed"] > 0
+    assert [event["text"] for event in done.of("warning")] == [
+        "the run ended early: the session was cancelled by another client"
+    ]
+    assert done.of("session.finished")[-1]["status"] == "cancelled"
 
 
 def test_a_second_ctrl_c_stops_at_once(make_files: Callable[..., Path], tmp_path: Path) -> None:

@@ -118,6 +118,8 @@ def summary(
         words = exits.get(outcome.exit_code, "see above")
         words = "not all files were sent in time; resumable" if interrupted and outcome.exit_code == _LATE else words
         words = words.replace("some files", "an analysis") if _complete(state, outcome) else words
+        if outcome.exit_code == _FOR_GOOD and outcome.cancelled and not outcome.failed:
+            words = "another client cancelled the session"
         lines.add(" ", f"exit code {outcome.exit_code}: {words}")
     if state.advice:
         lines.add("→", safe(state.advice))
@@ -125,6 +127,7 @@ def summary(
     if resume_hint and unfinished and not watching and not _complete(state, outcome):
         for_good = outcome.exit_code == _FOR_GOOD and not any(retryable for _, retryable in state.failed_as)
         again = "retry once that is corrected" if for_good else "retry"
+        again = again if outcome.failed else "send the files in a new session" if for_good else again
         lines.add("→", f"to {'resume' if interrupted else again}: {safe(resume_hint)}")
     return [_colored(line) for line in lines.out] if color else lines.out
 
@@ -186,6 +189,7 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     if not total:
         return "✗", "nothing was sent"
     failed = f", {outcome.failed:,} failed" if outcome.failed else ""
+    failed = failed or (f", {outcome.cancelled:,} cancelled" if outcome.cancelled else "")
     return "✗", f"{outcome.completed:,} of {plural(total, 'file')} confirmed by the server{failed}, {took}"
 
 

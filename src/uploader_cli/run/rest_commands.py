@@ -56,9 +56,18 @@ def open_page(settings: Settings, session: str) -> int:
 
 
 def cancel(settings: Settings, session: str) -> int:
-    """Cancel a session; the server may still store files it has received."""
+    """Cancel a session; the server may still store files it has received. Exit 0, too, if all its files are stored."""
     with client(settings, session) as api:
-        body = api.cancel(session)
+        try:
+            body = api.cancel(session)
+        except errors.NotFound:  # also for a session that has ended
+            body = api.progress_body(session)
+            state = text(body.get("overallStatus"))
+            if state not in ("completed", "partial"):
+                raise
+            words = "completed already" if state == "completed" else "ended already, and some of its files failed"
+            _print(settings, body, [f"session {session}: {words}"])
+            return Exit.OK if state == "completed" else Exit.FAILED_FOR_GOOD
     note = "files received completely may still be stored; delete them with: uploader delete"
     _print(settings, body, [f"session {session}: cancellation accepted by the server", f"  {note}"])
     return Exit.OK

@@ -364,6 +364,8 @@ def answer_error(answer: Answer) -> errors.AnswerError:
     words = f"{status}" + (f" {code}" if code else "") + named + (f" ({said})" if said else "")
     kind, text, hint = errors.AnswerError, f"the server refused: {words}", ""
     match status:
+        case 409 | 410 if code == "CANCELLED":
+            kind, text = errors.SessionCancelled, "the session was cancelled by another client"
         case 401 | 403:
             kind, hint = errors.Unauthorized, TOKEN_REFUSED if answer.authorized else TOKEN_MISSING
         case 404 | 410:

@@ -31,6 +31,7 @@ RUN_ENDING = (
     errors.DiskFull,
     errors.UsageError,
     errors.NotAnUploadServer,
+    errors.SessionCancelled,
 )
 """Errors that end the run: they concern every file."""
 FORGOTTEN = (FailureCode.CHANGED, FailureCode.VANISHED, FailureCode.INTEGRITY)

@@ -86,6 +86,10 @@ class Engine:
             self._run(supply)
         except errors.Interrupted:
             self._interrupted(supply)
+        except errors.SessionCancelled as error:
+            self._context.warn(WarningCode.RUN_ENDED, f"the run ended early: {error}")
+            self._cancelled(supply)
+            return error
         except errors.UploaderError as error:
             try:
                 self._fail_rest(supply, error)
@@ -124,9 +128,14 @@ class Engine:
     def _interrupted(self, supply: Supply) -> None:
         """Leave the sessions, and end all files."""
         self._begin()
-        for session in list(self._context.sessions):
-            if self._settings.cancel_on_interrupt:
+        if self._settings.cancel_on_interrupt:
+            for session in list(self._context.sessions):
                 session.cancel(self._api)
+        self._cancelled(supply)
+
+    def _cancelled(self, supply: Supply) -> None:
+        """Leave the sessions, which another client may have cancelled, and end all files as cancelled."""
+        for session in list(self._context.sessions):
             session.abandon("cancelled")
         for file in supply.close():
             self._ledger.admit(file)

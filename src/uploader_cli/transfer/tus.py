@@ -141,7 +141,7 @@ class TusClient:
         self._overrides = override and (self._overrides or answer.ok)
         if answer.status in (404, 410):
             gone = _refusal(answer, GONE)
-            gone.retryable = True  # HEAD decides
+            gone.retryable = not isinstance(gone, errors.SessionCancelled)  # HEAD decides
             raise gone
         return _position(url, answer)
 
@@ -225,7 +225,7 @@ def _refusal(answer: Answer, kind: tuple[type[errors.AnswerError], str] | None =
         versions = answer.headers.get("Tus-Version", "")
         return errors.ProtocolError(f"{answer.url} does not speak tus {VERSION} (it says {versions or 'nothing'})")
     error, kind = answer_error(answer), kind or KINDS.get(answer.status)
-    if kind is not None and not isinstance(error, errors.TooLarge):
+    if kind is not None and not isinstance(error, errors.TooLarge | errors.SessionCancelled):
         said = ": ".join(filter(None, [f"{answer.status} {error.error}".strip(), mask(error_sentence(answer.body))]))
         words = f"{kind[1]} ({said})"
         error = kind[0](words, status=answer.status, error=error.error, retry_after=error.retry_after)
