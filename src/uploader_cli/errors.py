@@ -9,7 +9,8 @@
     └── AnswerError
         ├── ServerFault ── DiskFull, DigestPending, PackInProgress, NotFinished
         ├── NotFound ── UploadGone
-        └── RateLimited, Unauthorized, TooSlow, TooLarge, OffsetConflict, Locked, ChecksumMismatch, PatchBlocked,
+        ├── RateLimited ── ShareUsed
+        └── Unauthorized, TooSlow, TooLarge, OffsetConflict, Locked, ChecksumMismatch, PatchBlocked,
             PacksRefused, KeyReused, SessionLost, SessionCancelled
 
 The message says what happened to which file or URL, `hint` how to fix it. `code` is the code in `file.failed`;
@@ -132,6 +133,10 @@ class RateLimited(AnswerError):
     """429."""
 
     code = FailureCode.RATE_LIMITED
+
+
+class ShareUsed(RateLimited):
+    """429 `SHARE_USED`: this client holds its share of sessions, uploads or connections (docs/server.md, Shares)."""
 
 
 class Unauthorized(AnswerError):

@@ -41,6 +41,7 @@ NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
 """Statuses that leave open whether the server gives out stored files."""
 BLOCKED = (403, 405, 501)
 """Answers of a firewall to a method that it does not pass on."""
+SHARE_USED = "SHARE_USED"
 NO_ROUTE = "NOT_FOUND"
 """The code of an upload server for a path that it does not have, as below a wrong `--server`."""
 TOKEN_MISSING = "give a token with UPLOADER_TOKEN, --token-file or --token-command"  # noqa: S105 - a sentence
@@ -102,6 +103,7 @@ class Api(Http):
     def create_session(self, category: str, expected: int) -> protocol.Session:
         """Open a session. Raise `NotAnUploadServer` for any other answer."""
         asked = {"category": category, "expectedFiles": expected}
+        self.retry.wait_out_pause(creates=True)
         answer = self._call("POST", "/api/upload/session", json=asked, raises=False)
         session = protocol.parse_session(answer.body) if answer.ok else None
         if session is not None:
@@ -375,6 +377,9 @@ def answer_error(answer: Answer) -> errors.AnswerError:
         case 413 if not code and "Tus-Resumable" not in answer.headers:
             kind, text = errors.TooLarge, f"a proxy refuses requests of {answer.sent:,} bytes (413)"
             text += ": raise its limit, in nginx with client_max_body_size"
+        case 429 if code == SHARE_USED:
+            kind, text = errors.ShareUsed, f"this client holds its share of the server: {words}"
+            hint = "try again when your other uploads have ended, or allow a longer --max-wait"
         case 429:
             kind, text = errors.RateLimited, f"the server's rate limit is used up: {words}"
             hint = "try again later, or allow a longer --max-wait"

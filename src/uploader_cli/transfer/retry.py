@@ -1,7 +1,8 @@
 """What limits the requests of a run: a stop, `--limit-rate`, the server's rate limit, and the retries.
 
 A rate limit within `--max-wait`, an expired token and an outage use no retry; other retryable errors count against
-`--retries`, from zero after each advance.
+`--retries`, from zero after each advance. Where this client holds its share of the server, only creations pause: what
+frees the share continues.
 """
 
 from __future__ import annotations
@@ -224,7 +225,8 @@ class Retry:
         self._lost: errors.Unreachable | errors.DiskFull | None = None
         self._announced = 0.0
         self._pause = (PauseReason.RATE_LIMIT, 0.0)  # its reason, and seconds paused before
-        self._warned_of_full = False
+        self._warned_of_full = self._warned_of_share = False
+        self._creations_paused_until = 0.0
         self._policy = Retrying(retry=retry_if_exception(_can_help), wait=_delay, sleep=stop.sleep, reraise=True)
 
     def run(
@@ -261,14 +263,16 @@ class Retry:
             sleep=sleep or self.stop.sleep,
         )(attempt)
 
-    def wait_out_pause(self, sleep: Callable[[float], None] | None = None) -> None:
-        """Wait until the user and the rate limit allow calls. Raise what `sleep` raises."""
+    def wait_out_pause(self, sleep: Callable[[float], None] | None = None, *, creates: bool = False) -> None:
+        """Wait until the user and the rate limit allow calls (`creates`: also creations). Raise what `sleep` raises."""
         sleep = sleep or self.stop.sleep
         while True:
             if self.held:  # another thread changes it
                 sleep(HELD)
             elif (left := self.budget.pause_left()) > 0:
                 self._announce(left)
+                sleep(left)
+            elif creates and (left := self._creations_paused_until - self._clock()) > 0:
                 sleep(left)
             else:
                 return
@@ -277,6 +281,15 @@ class Retry:
         """Pause all calls; `waited` seconds were paused before."""
         self._pause = (reason, waited)
         self.budget.pause(seconds)
+
+    def pause_creations(self, seconds: float) -> None:
+        """Pause the creation of sessions and uploads: this client holds its share of the server."""
+        with self._lock:
+            self._creations_paused_until = max(self._creations_paused_until, self._clock() + seconds)
+            first, self._warned_of_share = not self._warned_of_share, True
+        if first:
+            text = "this client holds its share of the server: new uploads wait until others have ended"
+            self._emit(ev.RunWarning(ev.WarningCode.RATE_LIMITED, text))
 
     def wait_for_space(self, error: errors.AnswerError, waited: float) -> float:
         """Pause all calls after a 507 and return the seconds. Raise `DiskFull` after `--wait-for-server`."""
@@ -413,6 +426,8 @@ class Tries:
                 if delay is None:
                     raise
                 self._on_retry(error, delay)
+                if isinstance(error, errors.ShareUsed):
+                    self._sleep(delay)
 
     def _excuse(self, error: errors.AnswerError) -> float | None:
         """Return the seconds until the repetition, or None for an error that counts."""
@@ -425,6 +440,9 @@ class Tries:
                 if not isinstance(error, errors.RateLimited):
                     self._sleep(delay)
                     return 0.0
+                if isinstance(error, errors.ShareUsed):
+                    self._retry.pause_creations(delay)
+                    return delay
                 self._retry.pause(delay, PauseReason.RATE_LIMIT, waited)
                 self._retry.overloaded()
                 return delay

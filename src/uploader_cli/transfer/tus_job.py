@@ -491,7 +491,7 @@ class Part:
         size = self.size if self._tus.in_one_request(self.size) and not again else 0
         if size:
             job.begin()
-        self._prepare(size, completes=size > 0)
+        self._prepare(size, completes=size > 0, creates=True)
         body, checksum = self._chunk(0, size) if size else (None, None)
         metadata, partial = job.metadata(self), self.index is not None
         if job.has_keys:
@@ -635,11 +635,14 @@ class Part:
         """Return the bytes of the next chunk of a file at `offset`."""
         return chunk_length(offset, self.size, self._tus.chunk_size)
 
-    def _prepare(self, size: int, *, completes: bool = False) -> None:
-        """Wait until a request with a body of `size` bytes may be sent. `completes`: the upload is complete then."""
+    def _prepare(self, size: int, *, completes: bool = False, creates: bool = False) -> None:
+        """Wait until a request with a body of `size` bytes may be sent. `completes`: the upload is complete then.
+
+        `creates`: the request creates an upload.
+        """
         self._carried, self._completing = size, completes
         self._job.check()
-        self._tus.context.retry.wait_out_pause(self._job.sleep)
+        self._tus.context.retry.wait_out_pause(self._job.sleep, creates=creates)
 
     def _chunk(self, offset: int, size: int) -> tuple[Body, str | None]:
         """Return the body of a chunk and its checksum header; start hashing the next chunk."""

@@ -27,6 +27,7 @@ from uploader_cli.transfer.journal import Journal, Target
 from uploader_cli.transfer.retry import Stop
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_server.faults import Answer
+from uploader_server.http import shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -362,6 +363,32 @@ def test_a_rate_limit_is_waited_out_and_costs_no_retry(source: Path, root: Path)
     assert upload.completed == [0, 1, 2, 3]
     assert [e.attempts for e in upload.all(ev.FileCompleted)] == [1] * 4
     assert WarningCode.RATE_LIMITED in [e.code for e in upload.all(ev.RunWarning)]
+
+
+def test_used_share_delays_new_uploads_and_not_those_that_are_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server lets this client hold one session and two uploads; the open ones end while creations wait."""
+    monkeypatch.setitem(shares.MOST, "uploads", 8)
+    monkeypatch.setitem(shares.MOST, "sessions", 4)
+    monkeypatch.setattr(shares, "RETRY_AFTER", 1)
+    files = [tmp_path / f"{number}.mp4" for number in range(5)]
+    for file in files:
+        file.write_bytes(os.urandom(100_000))
+    with running_server(max_files=3) as server:
+        settings = {"protocol": "tus", "jobs": 4, "chunk_size": 1 << 16, "limit_rate": 300_000, "retries": 0}
+        upload = Upload(server.url, files, **settings)
+        assert upload.go() is None
+        requests = list(server.faults.requests)
+    assert upload.completed == [0, 1, 2, 3, 4]
+    assert [event.code for event in upload.all(ev.RunWarning)] == [WarningCode.RATE_LIMITED]
+    refused = [entry for entry in requests if entry.status == 429]
+    assert {entry.path for entry in refused} == {"/api/upload/session", "/api/upload/files/"}
+    for kind in ("/api/upload/session", "/api/upload/files/"):
+        first = next(entry for entry in refused if entry.path == kind)
+        later = [entry for entry in requests if first.time < entry.time < first.time + 0.9]
+        assert not [entry for entry in later if entry.path == kind and entry.status == 201]
+        assert [entry for entry in later if entry.method == "PATCH" and entry.status == 204]
 
 
 # --- stops during a request

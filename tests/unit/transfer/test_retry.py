@@ -187,6 +187,33 @@ def test_pauses_of_one_call_add_up_until_it_advances() -> None:
     assert policy.stop.slept == [4.0, 4.0]
 
 
+def share_used(seconds: float) -> errors.ShareUsed:
+    return errors.ShareUsed("the share", status=429, error="SHARE_USED", retry_after=seconds)
+
+
+def test_used_share_pauses_creations_alone_and_costs_no_retry() -> None:
+    policy = Policy(retries=0, max_wait=6.0)
+    call, _ = failing(share_used(2.0), share_used(4.0), None)
+    tries = Tries(policy.retry, on_retry=policy.report, sleep=lambda _: policy.retry.wait_out_pause())
+    assert tries.run(call) == "done"
+    assert policy.stop.slept == [], "other calls do not wait"
+    assert policy.reports == [("ShareUsed", 2.0), ("ShareUsed", 4.0)]
+    policy.retry.wait_out_pause(creates=True)
+    assert policy.stop.slept == [4.0]
+    policy.retry.wait_out_pause(creates=True)
+    assert policy.stop.slept == [4.0]
+    assert [event.code for event in policy.events if isinstance(event, ev.RunWarning)] == [ev.WarningCode.RATE_LIMITED]
+    assert pauses(policy.events) == []
+
+
+def test_refused_call_waits_as_long_as_asked_within_max_wait() -> None:
+    policy = Policy(max_wait=6.0)
+    call, calls = failing(share_used(4.0))
+    with pytest.raises(errors.ShareUsed):
+        Tries(policy.retry).run(call)
+    assert (len(calls), policy.stop.slept) == (2, [4.0])
+
+
 def test_pause_is_announced_once_for_all_threads() -> None:
     policy = Policy()
     all_sleep = threading.Barrier(4, action=lambda: policy.clock.pass_(30.0), timeout=PATIENCE)
