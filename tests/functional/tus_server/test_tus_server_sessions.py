@@ -27,6 +27,7 @@ from tus_client import (
     content,
     create,
     created,
+    data_of,
     error,
     file_id,
     head,
@@ -147,6 +148,8 @@ def test_cancel_ends_tus_writers_and_deletes_their_bytes(server: EmbeddedServer)
     piece = part(server.url, b"ab", sessionId=session)
     busy = created(server.url, 5, sessionId=session)
     done = created(server.url, 3, b"abc", sessionId=session, filename="done before cancel.txt")
+    data = [data_of(server.root, upload) for upload in (idle, busy, piece)]
+    assert all(path.exists() for path in data)
     with listening(server.url, session) as listener, patching(busy, 0, 5) as request:
         request.send(b"abc")
         eventually(lambda: server.app.state.backend.tus.known.get(busy.rpartition("/")[2]).writer)
@@ -158,7 +161,7 @@ def test_cancel_ends_tus_writers_and_deletes_their_bytes(server: EmbeddedServer)
     assert [head(up).status_code for up in (idle, busy, piece)] == [410, 410, 410]
     assert error(append(idle, 2, b"cde")) == (410, "CANCELLED")
     assert content(done) == b"abc"
-    assert not [p for p in (server.root / ".uploader" / "tus").iterdir() if p.name in idle + busy + piece]
+    assert not any(path.exists() for path in data)
     known = progress(server.url, session).json()
     assert (known["overallStatus"], [f["originalName"] for f in known["files"]]) == (
         "cancelled",

@@ -144,7 +144,9 @@ def test_stalled_upload_does_not_delay_others(server: EmbeddedServer) -> None:
     stalled = created(server.url, 6)
     with patching(stalled, 0, 6) as request:
         request.send(b"abc")
-        created(server.url, 3, b"abc")
+        taken(server, stalled, 3)
+        assert content(created(server.url, 3, b"abc")) == b"abc"
+        assert state_of(server, stalled).writer is not None, "the stalled request has not ended"
 
 
 def test_a_stop_ends_a_writer_and_keeps_what_it_sent() -> None:
