@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 import uuid
 from collections import Counter
@@ -101,6 +102,11 @@ class FileState:
             "isValidSize": True,
         }
 
+    @classmethod
+    def restored(cls, row: sqlite3.Row) -> FileState:
+        """Return the state from a database row."""
+        return cls(**{name: row[name] for name in FILE_COLUMNS}, started="")
+
     def row(self, session: str, position: int) -> dict[str, Any]:
         """Return the database row."""
         return {
@@ -153,6 +159,7 @@ class Session:
     secret: bytes = field(default=b"", repr=False)
     """SHA-256 of X-Session-Secret; empty: everyone who may upload may write to the session."""
     files: dict[str, FileState] = field(default_factory=dict)
+    arriving: dict[str, FileState] = field(default_factory=dict)  # those of `files` that are not counted yet
     unlisted: int = 0
     """Number of files that are only in the database: those of packs, and ended ones of an ended session."""
     packed_ending: str | None = None  # the extension of the first file of a pack
@@ -192,6 +199,11 @@ class Session:
         first = next(iter(self.files.values()), None)
         return self.packed_ending if first is None else extension(first.original_name)
 
+    @property
+    def current(self) -> FileState | None:
+        """The file that began to arrive last, if it is still arriving."""
+        return next((file for file in reversed(self.arriving.values()) if file.status == "uploading"), None)
+
     def state(self) -> dict[str, Any]:
         """Update the progress (files have equal weight; 100 only at the end); return it with status and counts."""
         done = (100 * (self.completed + self.failed) + self.points) // self.total
@@ -219,7 +231,7 @@ class Session:
 
     def add(self, file: FileState) -> None:
         """Add an arriving file."""
-        self.files[file.id] = file
+        self.files[file.id] = self.arriving[file.id] = file
         file.points = file.progress
         self.points += file.points
 
@@ -230,12 +242,14 @@ class Session:
 
     def drop(self, file: FileState) -> None:
         """Remove a file whose request ended early; the client may send it again."""
+        self.arriving.pop(file.id, None)
         if self.files.pop(file.id, None) is not None:
             self.points -= file.points
             file.points = self.progress = 0
 
     def count(self, file: FileState) -> None:
         """Count a file as completed or failed by its status."""
+        self.arriving.pop(file.id, None)
         self.points -= file.points
         file.points = 0
         self.completed += file.status == "completed"

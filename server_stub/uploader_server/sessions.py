@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import sqlite3
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -17,13 +16,14 @@ from uploader_server.faults import Faults
 from uploader_server.http.auth import hashed_secret, owner_of, same_secret
 from uploader_server.http.errors import ApiError
 from uploader_server.http.shares import Share
-from uploader_server.session import EVENT_INTERVAL, FILE_COLUMNS, FileState, Session, counted
+from uploader_server.progress import ProgressResponses
+from uploader_server.session import EVENT_INTERVAL, FileState, Session, counted
 from uploader_server.storage.clock import Clock
 from uploader_server.storage.put import Incoming, put
 from uploader_server.storage.reading import StoredFile
 from uploader_server.storage.store import Change, SavedSession, Store
 from uploader_server.storage.writing import SMALL
-from uploader_server.wire import is_uuid, timestamp
+from uploader_server.wire import is_uuid
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class Sessions:
         self.limits = self.config.limits
         self.known = {saved.row["id"]: _restored(saved, self.store.clock) for saved in self.store.sessions()}
         """Sessions by id, including those restored from the database."""
+        self._progress = ProgressResponses(self.store)
         self.share: Share[Session] = Share(
             "sessions", self.config.max_share, ended=self._is_over, now=self.store.clock.now
         )
@@ -129,25 +130,13 @@ class Sessions:
             session = self.find(session_id)
         except ApiError:
             return None
-        running = [file for file in session.files.values() if file.status == "uploading"]
-        return session.event(f"Joined: {session.status}", running[-1] if running else None)
+        return session.event(f"Joined: {session.status}", session.current)
 
-    async def progress(self, session_id: str) -> dict[str, Any]:
-        """Return the response of `/progress`. Raises ApiError 404."""
+    async def progress(self, session_id: str) -> bytes:
+        """Return the response of `/progress` as JSON. Raises ApiError 404, sqlite3.Error."""
         session = self.find(session_id)
         session.touch()
-        others = await self.store.unlisted(session.id, ended=session.ended) if session.unlisted else []
-        unlisted = [_file(row) for row in others if row["id"] not in session.files]
-        state = session.state()
-        percent = session.progress
-        elapsed = time.monotonic() - session.began if session.requests else 0.0
-        return {
-            "sessionId": session.id,
-            **state,
-            "files": [file.shown() for file in [*session.files.values(), *unlisted]],
-            "estimatedTimeRemaining": round(elapsed * (100 - percent) / percent, 1) if percent and elapsed else 0,
-            "lastUpdate": timestamp(),
-        }
+        return await self._progress.get(session)
 
     async def keep(self, session: Session) -> None:
         """Save a session. Raises sqlite3.Error."""
@@ -245,7 +234,7 @@ def _restored(saved: SavedSession, clock: Clock) -> Session:
     session = Session(**dict(saved.row), clock=clock, failed=saved.row["given_up"])
     for row in saved.files:
         if row["packed"] is None:
-            file = session.files[row["id"]] = _file(row)
+            file = session.files[row["id"]] = FileState.restored(row)
             session.count(file)
         else:
             session.count_packed(row["status"] == "completed", row["status"] == "failed")
@@ -263,10 +252,6 @@ def _incoming(file: FileState, category: str, resumable: bool) -> Incoming:
     return Incoming(
         file.temporary, category, file.wanted_path, file.size, may_rename=file.may_rename, resumable=resumable
     )
-
-
-def _file(row: sqlite3.Row) -> FileState:
-    return FileState(**{name: row[name] for name in FILE_COLUMNS})
 
 
 def ending(session: Session) -> str:
