@@ -52,8 +52,19 @@ def test_killed_shard_is_reported_by_the_resuming_run(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`kill -9` leaves no report; the resumed run accounts for every file of the shard, also for those sent before."""
-    make_files(**{f"{number:02}.mp4": 10 for number in range(40)})
-    options = ("--shard", "1/1", "--report", "killed.json", "--limit-rate", "40", "--jobs", "1", "--state-dir", "state")
+    make_files(**{f"{number:02}.mp4": 640 for number in range(40)})
+    options = (
+        "--shard",
+        "1/1",
+        "--report",
+        "killed.json",
+        "--limit-rate",
+        "2560",
+        "--jobs",
+        "1",
+        "--state-dir",
+        "state",
+    )
     process = start("upload", "files", "-s", server.url, "--json", *options, home=tmp_path)
     seen = read_until(process, "file.completed")
     ended(process, seen, signal.SIGKILL)

@@ -64,7 +64,7 @@ common: dict[str, st.SearchStrategy[Any]] = switches | {
     "chunk_size": st.integers(1024, 10**17),
     "checksum": st.sampled_from(["auto", "none", "sha1", "sha256"]),
     "pack": st.booleans(),
-    "limit_rate": st.none() | st.integers(1, 10**17),
+    "limit_rate": st.none() | st.integers(2048, 10**17),
     "include": globs,
     "exclude": globs,
     "exclude_from": st.lists(st.sampled_from([Path("/a.txt"), Path("/b c")]), max_size=2).map(tuple),

@@ -15,7 +15,7 @@ from uploader_cli import extras, signals
 from uploader_cli.cli import options as opt
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
-from uploader_cli.settings import Invalid, parse_size, resolve
+from uploader_cli.settings import LEAST_RATE, Invalid, parse_size, resolve
 
 _NAMES = (
     "holiday video.mp4",
@@ -78,7 +78,7 @@ def _run(place: Path, files: int, total: int, progress: str | None) -> int:
         _say(f"(It simulates {_PROCESSING} s of processing for each file, to show the stages.)")
         if watched:
             _say(f"(--limit-rate makes the upload last {_SECONDS} s; the server cuts one connection.)")
-            asked["limit_rate"] = str(max(1, total // _SECONDS))
+            asked["limit_rate"] = str(max(LEAST_RATE, total // _SECONDS))
         settings = resolve({**asked, "server": server.url, "state_dir": state}, env={}, cwd=place, user_config=None)
         code = upload_command(settings, [str(place / "samples")], lasting=False)
     if code:

@@ -49,7 +49,7 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
         "chunk_size": ("SIZE|auto", "Maximum bytes in one tus request."),
         "checksum": ("NAME", "Checksum of each tus chunk: auto, none, sha1 or sha256."),
         "pack": ("", "Send many small files in one request if supported."),
-        "limit_rate": ("SIZE", "Bandwidth limit per second, all files; none: no limit."),
+        "limit_rate": ("SIZE", "Bandwidth limit per second, all files, at least 2K; none: no limit."),
         "retries": ("N", "Retries for each file."),
         "deadline": ("TIME", "Stop after this time (as 90, 10m or 1h30m) so that the run can be resumed."),
         "fail_fast": ("", "Start no new file after the first failure."),

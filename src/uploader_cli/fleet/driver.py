@@ -166,8 +166,8 @@ class Driver(Engine):
     def _has_room(self) -> bool:
         slots = self._slots = self._cluster.slots()
         most = min(self._most, slots + slots // 4 + 1 if slots else 1)  # the next task is there before one ends
-        if self._jobs is not None:
-            most = min(most, self._jobs)
+        for limit in (self._jobs, self._settings.most_connections):
+            most = most if limit is None else min(most, limit)
         return len(self._tasks) < most and not self._paused and time.monotonic() >= self._paused_until
 
     def _submit(self, files: Sequence[LocalFile]) -> None:
@@ -187,8 +187,10 @@ class Driver(Engine):
 
     def _shared(self) -> dict[str, object]:
         """Return the options of a task, which gets its part of `--limit-rate`."""
-        limit, slots = self._settings.limit_rate, max(1, self._slots)
-        return self._options if limit is None else {**self._options, "limit_rate": str(max(1, limit // slots))}
+        limit, most = self._settings.limit_rate, self._settings.most_connections
+        if limit is None or most is None:
+            return self._options
+        return {**self._options, "limit_rate": str(limit // max(1, min(self._slots, most)))}
 
     # What tasks report
 

@@ -21,6 +21,8 @@ from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, Re
 T = TypeVar("T")
 
 LEAST_CHUNK = 1024
+LEAST_RATE = 2048
+"""Least bytes per second of a connection with `--limit-rate`: the bundled server ends requests below 1,024."""
 NONE = ("limit_rate", "shard", "max_size", "newer_than", "preset", "chunk_rule", "id_header", "upload_url", "on")
 """Options whose stored value is the word none if they have none."""
 NAMED_BY_DIRECTORY = "named_by_directory"
@@ -132,7 +134,9 @@ class Settings:
     id_header: str | None = option(or_none(values.text), default=None, stored=True, on_command_line=False)
     checksum: Literal["auto", "none", "sha1", "sha256"] = option(default="auto", stored=True)
     pack: bool = option(default=True, stored=True)
-    limit_rate: int | None = option(values.size(1, none=None), default=None, stored=True)
+    limit_rate: int | None = option(
+        values.size(LEAST_RATE, why=" (servers end slower requests)", none=None), default=None, stored=True
+    )
     include: tuple[str, ...] = option(values.text, default=(), many=True, stored=True)
     exclude: tuple[str, ...] = option(values.text, default=(), many=True, stored=True)
     exclude_from: tuple[Path, ...] = option(values.path, default=(), many=True, allow_cwd_config=False, stored=True)
@@ -261,6 +265,11 @@ class Settings:
     def headers(self) -> dict[str, str]:
         """The headers of `--header`, to be sent with each request; without secret ones where these are withheld."""
         return {header.name: header.value for header in self.header if not (self.distrust and header.secret)}
+
+    @property
+    def most_connections(self) -> int | None:
+        """How many connections `--limit-rate` leaves LEAST_RATE each; None without it."""
+        return None if self.limit_rate is None else max(1, self.limit_rate // LEAST_RATE)
 
     def storable(self) -> dict[str, str | list[str] | bool]:
         """Return the options that define a run, as JSON values for `resolve(flags, stored=…)`.

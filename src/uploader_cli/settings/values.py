@@ -163,15 +163,15 @@ def threshold(unit: str, *, most: float = math.inf) -> Callable[[object], Any]:
     return _number(what, lambda value: 0 < value < most, {"none": None})
 
 
-def size(minimum: int, **words: str | None) -> Callable[[object], Any]:
-    """Return a parser for sizes of at least `minimum` bytes, and for `words` with their values."""
+def size(minimum: int, *, why: str = "", **words: str | None) -> Callable[[object], Any]:
+    """Return a parser for sizes of at least `minimum` bytes (`why` explains it), and for `words` with their values."""
 
     def read(raw: object) -> int | None:
         whole = int(raw) if isinstance(raw, float) and raw.is_integer() else raw  # 50e6
         amount = None if isinstance(raw, bool) or not isinstance(whole, int | str) else parse_size(str(whole))
         return amount if amount is not None and amount >= minimum else None
 
-    return _parser(f"a size of at least {minimum}", read, words)
+    return _parser(f"a size of at least {minimum}{why}", read, words)
 
 
 def _number(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -84,9 +85,13 @@ class Worker(threading.Thread):
 class Pool:
     """A queue of jobs, and at most `most` workers, started on demand."""
 
-    def __init__(self, jobs: int | Literal["auto"], make_worker: Callable[[Pool], Worker]) -> None:
+    def __init__(
+        self, jobs: int | Literal["auto"], make_worker: Callable[[Pool], Worker], *, cap: int | None = None
+    ) -> None:
+        """There are never more than `cap` workers."""
         self.auto = AutoJobs() if jobs == "auto" else None  # controls the number of workers with `--jobs auto`
-        self.most = self.auto.jobs if self.auto is not None else int(jobs)
+        self._cap = sys.maxsize if cap is None else cap
+        self.most = min(self._cap, self.auto.jobs if self.auto is not None else int(jobs))
         self._make_worker = make_worker
         self.changed = threading.Condition()
         self.fatal: BaseException | None = None  # the first error that ended the run
@@ -196,6 +201,7 @@ class Pool:
             worker.api.shut()
 
     def _resize(self, most: int) -> None:
+        most = min(most, self._cap)
         if most != self.most:
             self.most = most
             self.put(())

@@ -156,7 +156,7 @@ class Scheduler(Engine):
         self._tus: Capabilities | None = None
         self._packs: PackSize | None = None
         self._opened: Opened | None = None
-        self._pool = Pool(self._settings.jobs, self._make_worker)
+        self._pool = Pool(self._settings.jobs, self._make_worker, cap=self._settings.most_connections)
         self._flow = Flow()
         self._blocked: deque[LocalFile] = deque()  # files that a proxy blocks, to be sent in batch mode
         self._patch_blocked = False

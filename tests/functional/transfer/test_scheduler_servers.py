@@ -391,6 +391,21 @@ def test_used_share_delays_new_uploads_and_not_those_that_are_open(
         assert [entry for entry in later if entry.method == "PATCH" and entry.status == 204]
 
 
+def test_limit_rate_is_divided_among_as_many_connections_as_the_server_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight would be slower than the server's minimum."""
+    monkeypatch.setattr("uploader_cli.settings.model.LEAST_RATE", 200_000)
+    files = [tmp_path / f"{number}.mp4" for number in range(8)]
+    for file in files:
+        file.write_bytes(os.urandom(60_000))
+    with running_server(min_rate=100_000, min_rate_window=0.4) as server:
+        settings = {"protocol": "tus", "jobs": 8, "limit_rate": 400_000, "retries": 0}
+        upload = Upload(server.url, files, **settings)
+        assert upload.go() is None
+    assert upload.completed == list(range(8))
+
+
 # --- stops during a request
 
 

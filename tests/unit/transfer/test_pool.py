@@ -29,6 +29,13 @@ def test_number_of_jobs_that_the_user_changes_stays_between_1_and_16(
     assert [pool.resize(step) for step in steps] == numbers
 
 
+@pytest.mark.parametrize(("jobs", "cap", "most"), [("auto", 3, 3), (16, 2, 2), (2, 3, 2)])
+def test_number_of_jobs_stays_below_its_cap(jobs: Any, cap: int, most: int) -> None:
+    pool = Pool(jobs, no_worker, cap=cap)
+    assert pool.most == most
+    assert pool.resize(1) == min(cap, most + 1)
+
+
 def test_number_of_jobs_that_the_user_has_changed_is_no_longer_adapted() -> None:
     pool = Pool("auto", no_worker)
     pool.overloaded()
