@@ -21,9 +21,10 @@ PACKAGES = {
     "errors": "core.codes",  # the vocabulary of failures
     "exit_status": "errors core.codes",
     "extras": "errors",
-    "settings": "errors settings",
-    "selection": "core errors sources selection",
-    "transfer": "core errors settings sources transfer",
+    "named_files": "errors",
+    "settings": "errors named_files settings",
+    "selection": "core errors named_files sources selection",
+    "transfer": "core errors named_files settings sources transfer",
     "realtime": "core realtime",
     "render": "core exit_status render",
     "report": "core errors exit_status report render.words",

@@ -1,4 +1,4 @@
-"""The file of a report: checked before anything is sent, and written atomically at the end."""
+"""The file of a report, written atomically; `named_files.check_output` checks it before anything is sent."""
 
 from __future__ import annotations
 
@@ -9,24 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from uploader_cli.errors import UsageError
-
 _DESCRIPTORS = Path("/proc/self/fd")
-
-
-def check(path: Path, option: str) -> None:
-    """Raise `UsageError`, naming `option`, if no file can be written at `path`."""
-    if path.is_dir():
-        raise UsageError(f"{option}: {path} is a directory", hint="give a file")
-    if is_special(path):
-        where, able = path, os.access(path, os.W_OK)
-    else:
-        where = path.resolve().parent
-        if not where.is_dir():
-            raise UsageError(f"{option}: no such directory: {where}", hint="create it, or give another path")
-        able = os.access(where, os.W_OK | os.X_OK)
-    if not able:
-        raise UsageError(f"{option}: {where} is not writable", hint="give a writable path")
 
 
 def write(path: Path, text: Iterable[str], tag: str, *, sync: bool = True) -> None:
@@ -39,8 +22,8 @@ def write(path: Path, text: Iterable[str], tag: str, *, sync: bool = True) -> No
         with path.open("wb") as stream:
             stream.writelines(map(_encoded, text))
         return
-    target = path.resolve()  # follows links
-    made = target.with_name(f".{target.name[:200]}.{tag}")
+    target = Path(os.path.realpath(path))  # follows links
+    made = target.with_name(f".uploader-{tag}")
     try:
         with _new(made) as stream:
             stream.writelines(map(_encoded, text))

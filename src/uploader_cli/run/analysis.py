@@ -18,6 +18,7 @@ from uploader_cli.core.events import SkipReason
 from uploader_cli.core.protocol import JsonObject, text
 from uploader_cli.core.stages import Kind
 from uploader_cli.exit_status import Exit
+from uploader_cli.named_files import check_output, naming
 from uploader_cli.run.connections import Connections
 from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.loop import Loop
@@ -45,14 +46,10 @@ def check(settings: Settings, found: Selection) -> None:
         raise errors.UsageError(
             f"--analyze {settings.analyze} needs exactly two files, and {selected} selected", hint="nothing was sent"
         )
-    directory = _result_file(settings, "").parent
-    if not directory.is_dir():
-        raise errors.UsageError(f"--analysis-to: {directory} is not a directory", hint="create it or give another path")
-    if not os.access(directory, os.W_OK):
-        raise errors.UsageError(
-            f"the analysis can't be saved: {directory.absolute()} is not writable",
-            hint="give another path with --analysis-to",
-        )
+    option = settings.given_as("analysis_to")
+    with naming(option, settings.analysis_to, "written"):
+        file = _result_file(settings, "")
+    check_output(file, option)
 
 
 def _result_file(settings: Settings, run_id: str) -> Path:
@@ -204,7 +201,7 @@ class _Work:
         if not any(item["result"] is not None for item in self._saved):
             return
         file = _result_file(self.settings, self.run_id)
-        made = file.with_name(f".{file.name}.{self.run_id}")
+        made = file.with_name(f".uploader-{self.run_id}")
         content = {"v": 1, "run": self.run_id, "server": self.settings.server, "analyses": self._saved}
         try:
             with made.open("x", encoding="utf-8", errors="backslashreplace") as stream:

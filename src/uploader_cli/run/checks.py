@@ -19,6 +19,7 @@ from uploader_cli.checks.smoke.report import SmokePage, annotation, check_json, 
 from uploader_cli.checks.smoke.site import Site
 from uploader_cli.core.names import json_line
 from uploader_cli.exit_status import Exit
+from uploader_cli.named_files import check_output
 from uploader_cli.render import github, in_ci, use_color
 from uploader_cli.report import output_file
 from uploader_cli.report.recorder import Notices
@@ -67,7 +68,7 @@ def smoke(
     """Run the checks; the exit code says whether the server passed. Raises `UsageError` before the first request."""
     checks = chosen(only, skip, OF_ENDPOINTS if settings.tus_endpoint else CHECKS)
     if file is not None:
-        output_file.check(file, "--junit")
+        check_output(file, "--junit")
     site = Site(settings, budget=budget)
     screen = None if settings.json else _Screen(settings, partial(SmokePage, strict=strict))
     annotations = github.MOST if github.wanted(os.environ) else 0

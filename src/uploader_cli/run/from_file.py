@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING
 
 from uploader_cli import signals
 from uploader_cli.errors import UsageError
+from uploader_cli.named_files import naming, opened
 from uploader_cli.settings import Layer, Settings
 from uploader_cli.transfer.journal import Journal
 
@@ -42,8 +43,8 @@ def readable_list(settings: Settings, paths: Sequence[str]) -> Iterator[Settings
             if sys.stdin is None:
                 raise UsageError("--from-file -: standard input is closed", hint="give a file, or pipe the list")
             settings = replace(settings, from_file=_copy(settings.state_path, sys.stdin.buffer, ""))
-        elif file is not None and (file.is_fifo() or file.is_char_device()):  # as `<(command)`: can be read only once
-            with file.open("rb") as pipe:
+        elif file is not None and _is_pipe(file):  # as `<(command)`: can be read only once
+            with opened(file, "--from-file") as pipe:
                 settings = replace(settings, from_file=_copy(settings.state_path, pipe, file.suffix))
         try:
             yield settings
@@ -81,6 +82,11 @@ def manifest(settings: Settings) -> Manifest | None:
             hint=f"give a template, as in --metadata '{key}={{name}}'",
         )
     return Manifest(file, shown, kind, category, not settings.lenient, keys)
+
+
+def _is_pipe(file: Path) -> bool:
+    with naming("--from-file", file):
+        return file.is_fifo() or file.is_char_device()
 
 
 def identity(settings: Settings) -> str | None:

@@ -15,6 +15,7 @@ from uploader_cli import __version__
 from uploader_cli.core.plan import Shard
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
+from uploader_cli.named_files import check_output
 from uploader_cli.render.words import plural, safe
 from uploader_cli.settings import Invalid, Settings
 from uploader_cli.settings.values import ReportFile, report_file
@@ -63,9 +64,9 @@ def _check(places: Sequence[tuple[str, Path]]) -> None:
     from uploader_cli.report import formats, output_file
 
     lists = {"--failed-to": formats.LIST_SUFFIXES, "--links": formats.LINK_SUFFIXES}
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for option, path in places:
-        output_file.check(path, option)
+        check_output(path, option)
         suffixes = lists.get(option)
         if suffixes and path.suffix.lower() not in suffixes and not output_file.is_special(path):
             # `--failed-to a.mp4` lacks its value: it would be overwritten
@@ -77,9 +78,10 @@ def _check(places: Sequence[tuple[str, Path]]) -> None:
                 hint="use a regular file with the suffix .prom: node_exporter reads no other files",
             )
     for _, path in places:
-        if path.resolve() in seen and not str(path).startswith(os.devnull):
+        target = os.path.realpath(path)
+        if target in seen and not str(path).startswith(os.devnull):
             raise UsageError(f"{path} would be written twice", hint="use different files")
-        seen.add(path.resolve())
+        seen.add(target)
 
 
 def recorders(outputs: Sequence[Output], settings: Settings, run: RunHandle) -> list[Recorder]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from uploader_cli.core.tus import concealed
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
+from uploader_cli.named_files import exists
 from uploader_cli.render.words import plural, safe
 from uploader_cli.run.from_file import as_typed, drop
 from uploader_cli.run.views import resume_line
@@ -149,7 +150,7 @@ def _session(begin: str, known: Mapping[str, RunInfo]) -> str:
 def _open_sessions(settings: Settings) -> dict[str, RunInfo]:
     """Return the open sessions with their runs, newest first; none without a journal, which is not created."""
     state = settings.state_dir or user_state_directory()
-    if state is None or not os.access(state / NAME, os.W_OK):
+    if state is None or not exists(state / NAME, settings.given_as("state_dir")):
         return {}
     with Journal(state) as journal:
         runs = [info for info in journal.runs() if settings.server in ("", info.server)]

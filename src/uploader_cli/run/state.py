@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from uploader_cli.errors import UsageError
+from uploader_cli.named_files import exists
 from uploader_cli.run import from_file
 from uploader_cli.settings import Settings
 from uploader_cli.settings.places import GONE, user_state_directory, working_directory
@@ -85,7 +86,7 @@ def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, o
 @contextmanager
 def history_of(settings: Settings, paths: Sequence[str]) -> Iterator[History | None]:
     """Yield the journal's history; None without a journal, which is not created."""
-    if not os.path.exists(settings.state_path / NAME):
+    if not exists(settings.state_path / NAME, settings.given_as("state_dir")):
         yield None
         return
     target, _, identity = named(settings, paths)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.state import Observer, ProgressState
-from uploader_cli.errors import UsageError
+from uploader_cli.named_files import naming
 from uploader_cli.render import choose, github, use_color, use_links
 from uploader_cli.render.words import safe
 from uploader_cli.settings import DEFAULT, Layer, Settings, mask
@@ -128,13 +128,9 @@ def open_log(settings: Settings, run_id: str) -> LogFile | None:
     def lost(why: str) -> None:
         sys.stderr.write(f"warning: the log file is not complete: {why}\n")
 
-    try:
+    source = settings.sources.get("log_file", "log_file")
+    with naming(source, settings.log_file, "written", hint="use a writable file"):
         stream = _LogLines(settings.log_file)
-    except OSError as error:
-        source = settings.sources.get("log_file", "log_file")
-        raise UsageError(
-            f"{source}: {settings.log_file} can't be written: {error.strerror}", hint="use a writable file"
-        ) from error
     return LogFile(stream, run_id, time.time, level=settings.log_level, mask=mask, lost=lost)
 
 

@@ -8,6 +8,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from uploader_cli.errors import UsageError
+from uploader_cli.named_files import naming, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -90,10 +91,10 @@ class Ignores:
 
 def _of_files(files: Sequence[Path]) -> Iterator[str]:
     for file in files:
+        with naming("--exclude-from", file), opened(file, "--exclude-from") as stream:
+            lines = os.fsdecode(stream.read()).splitlines()
         try:
-            yield from _checked(os.fsdecode(file.read_bytes()).splitlines())
-        except OSError as error:
-            raise UsageError(f"--exclude-from: {file} can't be read: {error.strerror}") from error
+            yield from _checked(lines)
         except BadIgnoreFile as error:
             raise UsageError(f"--exclude-from: {file}, {error}", hint=SYNTAX) from error
 

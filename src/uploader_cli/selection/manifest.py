@@ -15,6 +15,7 @@ from pathlib import Path
 from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
 from uploader_cli.core.plan import LocalFile, of_upload
 from uploader_cli.errors import UsageError
+from uploader_cli.named_files import naming
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format, parse
 from uploader_cli.selection.walk import HIDDEN_CONTENT, SeenNames, Selected, Step, has_hidden_content
@@ -47,14 +48,12 @@ class Manifest:
 
     def lines(self) -> Iterator[Entry | BadLine]:
         """Yield the parsed lines, without checking the files. Raises `UsageError`, naming the manifest."""
-        try:
-            with self.file.open("rb") as stream:
+        with naming("--from-file", self.shown), self.file.open("rb") as stream:
+            try:
                 for item in parse(stream, self.kind, strict=self.strict, keys=self.keys):
                     yield self._fitting(item)
-        except OSError as error:
-            raise UsageError(f"--from-file: {self.shown} can't be read: {error.strerror}") from error
-        except UsageError as error:
-            raise UsageError(f"{self.shown}, {error}", hint=error.hint) from error
+            except UsageError as error:
+                raise UsageError(f"{self.shown}, {error}", hint=error.hint) from error
 
     def check(self, wants: Callable[[str], bool]) -> None:
         """Raise `UsageError` for an unusable list: if strict, for any bad line, listing the first ones.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_cli.errors import Interrupted, UsageError
+from uploader_cli.named_files import naming
 from uploader_cli.settings.values import Invalid, secret
 
 if TYPE_CHECKING:
@@ -28,17 +29,17 @@ def token_from_file(file: Path, source: str, stopped: Callable[[], bool], *, ref
 
     With `refresh` return None for a pipe into which no other token is written.
     """
-    try:
+    with naming(source, f"the token file {file}"):
         if file.is_fifo():
             raw = _from_pipe(file, stopped, AGAIN_LIMIT if refresh else math.inf)
             if refresh and not raw:
                 return None
         else:
             raw = file.read_bytes()
+    try:
         content = raw.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise UsageError(f"{source}: the token file {file} can't be read ({why})") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{source}: the token file {file} can't be read: not UTF-8") from None
     return _checked(content, f"{source}: the token file {file}")
 
 

@@ -84,6 +84,7 @@ class Option:
     in_config: bool = True
     on_command_line: bool = True
     must_exist: bool = False
+    may_be_directory: bool = False
     stored: bool = False
 
     @property
@@ -189,7 +190,9 @@ class Settings:
     token_file: Path | None = option(values.path, default=None, allow_cwd_config=False)
     token_command: str | None = option(values.command, default=None, shown=False, allow_cwd_config=False)
     header: tuple[Header, ...] = option(values.header, default=(), many=True, allow_cwd_config=False)
-    ca_bundle: Path | None = option(values.path, default=None, allow_cwd_config=False, must_exist=True, stored=True)
+    ca_bundle: Path | None = option(
+        values.path, default=None, allow_cwd_config=False, must_exist=True, may_be_directory=True, stored=True
+    )
     client_cert: Path | None = option(values.path, default=None, allow_cwd_config=False, must_exist=True, stored=True)
     insecure: bool = option(default=False, allow_cwd_config=False)
     proxy: str | None = option(values.proxy_url, default=None, shown=False, allow_cwd_config=False, stored=True)

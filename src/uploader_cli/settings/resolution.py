@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from uploader_cli.errors import UsageError
+from uploader_cli.named_files import check_input
 from uploader_cli.settings import config_files, shard
 from uploader_cli.settings.config_files import PROFILES, Given
 from uploader_cli.settings.model import DEFAULT, NAMED_BY_DIRECTORY, OPTIONS, Layer, Option, Settings, Source
@@ -148,8 +149,8 @@ def _value(option: Option, given: Given) -> Any:
         value = _absolute(option.parse(given.raw), given.base)
     except Invalid as error:
         raise UsageError(f"{given.source}: {error}", hint=error.hint) from None
-    if option.must_exist and not value.exists():
-        raise UsageError(f"{given.source}: no such file: {value}")
+    if option.must_exist:
+        check_input(value, given.source, directory=option.may_be_directory)
     return value
 
 

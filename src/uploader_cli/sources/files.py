@@ -69,17 +69,19 @@ def status(path: str) -> Status:
 
 
 def exists(path: str) -> bool:
-    """Return whether there is something at the path. Raise `UsageError` for a URL that can't be used."""
-    if not is_url(path):
-        return os.path.lexists(path)
+    """Return whether there is something at the path. Raise `UsageError` for a path or URL that can't be used."""
+    hint = "check the URL and its credentials" if is_url(path) else "nothing was sent; check the path"
     try:
+        if not is_url(path):
+            os.lstat(path)
+            return True
         with _os_errors():
             system, name = _file_system(path)
             system.info(name)  # `exists` hides the reason
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL character
         return False
     except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}", hint="check the URL and its credentials") from error
+        raise UsageError(f"{path} can't be read: {error.strerror}", hint=hint) from error
     return True
 
 

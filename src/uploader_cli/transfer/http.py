@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from http.client import HTTPException, RemoteDisconnected
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin, urlsplit
 
@@ -36,6 +37,7 @@ from uploader_cli import errors
 from uploader_cli.core.events import CallMade
 from uploader_cli.core.protocol import parse_http_date, whole
 from uploader_cli.core.tus import trusts
+from uploader_cli.named_files import check_input
 from uploader_cli.settings import remember_user
 from uploader_cli.transfer.wire import Sockets, pool_classes
 
@@ -359,13 +361,14 @@ def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = 
             remember_user(url)
     session.proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else dict(environment)
     trusted = settings.ca_bundle or next(filter(None, map(os.environ.get, CA_VARIABLES)), None)
-    if trusted and not os.path.exists(trusted):
-        raise errors.UsageError(f"{_bundle(settings)}: no such file: {trusted}", hint="name a PEM file, or unset it")
+    if trusted:
+        check_input(Path(trusted), _bundle(settings), directory=True)
     session.verify = str(trusted) if trusted else True
     if settings.insecure:  # the run warns once
         session.verify = False
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     if settings.client_cert:
+        check_input(settings.client_cert, settings.given_as("client_cert"))
         session.cert = str(settings.client_cert)
     session.headers["User-Agent"] = f"uploader ({platform.system()})"
     session.headers.update(dict(settings.headers))
