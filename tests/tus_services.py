@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,24 +14,38 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 KIB, MIB = 1 << 10, 1 << 20
+FIRST = b"first"
+"""Beginning of a file whose first part `Finishing` treats differently."""
 
 
 class Refused(Exception):
-    """The service refuses the request with `status`."""
+    """The service refuses the request with `status`; without `by_service` a gateway in front of it does."""
 
-    def __init__(self, status: int, why: str) -> None:
+    def __init__(self, status: int, why: str, *, by_service: bool = True) -> None:
         super().__init__(why)
-        self.status = status
+        self.status, self.by_service = status, by_service
+
+
+class Unanswered(Exception):
+    """The request gets no answer: its connection is closed, after `seconds`."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__("no answer")
+        self.seconds = seconds
 
 
 @dataclass
 class Upload:
-    """One upload, with the sizes of the chunks that it was sent in; `length` is None until it is known."""
+    """One upload, with the sizes of the chunks that it was sent in; `length` is None until it is known.
+
+    `partial`: it is to be joined with others.
+    """
 
     length: int | None
     metadata: dict[str, str] = field(default_factory=dict)
     content: bytearray = field(default_factory=bytearray)
     chunks: list[int] = field(default_factory=list)
+    partial: bool = False
 
 
 class Service:
@@ -48,7 +63,8 @@ class Service:
         self.uploads: dict[str, Upload] = {}
         self.refusals: list[str] = []
         self.requests: list[tuple[str, dict[str, str]]] = []
-        self.locked = 0
+        self.locked = self.created = 0
+        self.readable = False  # whether GET returns the content of an upload
         self.url = ""
 
     @property
@@ -59,7 +75,8 @@ class Service:
 
     def existing(self, length: int | None, content: bytes = b"") -> str:
         """Create an upload as the service's own API does; return its URL."""
-        name = f"u{len(self.uploads)}"
+        name = f"u{self.created}"
+        self.created += 1
         self.uploads[name] = Upload(length, content=bytearray(content))
         return f"{self.url}{name}{self.query and '?'}{self.query}"
 
@@ -72,6 +89,47 @@ class Service:
 
     def complete(self, upload: Upload, headers: dict[str, str]) -> None:
         """Check an upload that is about to be complete."""
+
+    def finish(self, upload: Upload) -> None:
+        """Store an upload that is complete; its offset is the length, whatever happens here."""
+
+
+class Finishing(Service):
+    """A server that stores a file when its upload is complete, as tusd (hooks, S3) and @tus/server (onUploadFinish) do.
+
+    Its HEAD reports the full offset also where that failed, and an empty PATCH then answers 204. `fault` says how it
+    ends: `fail` (500), `refuse` (400), `gateway` (502 of a gateway, after the file was stored), `lose` and `hang`
+    (stored, no answer). With `of_parts` that is the end of the first part of a file, else of whole files. `stored` are
+    the files, in order.
+    """
+
+    extensions = "creation,concatenation,termination"
+    methods = "OPTIONS POST HEAD PATCH DELETE GET"
+
+    def __init__(self, fault: str = "", *, of_parts: bool = False, with_upload: bool = False) -> None:
+        super().__init__()
+        self.fault, self.of_parts = fault, of_parts
+        self.stored: list[bytes] = []
+        self._finished: list[Upload] = []
+        if with_upload:
+            self.extensions += ",creation-with-upload"  # type: ignore[misc]
+
+    def finish(self, upload: Upload) -> None:
+        if any(upload is other for other in self._finished):
+            return
+        self._finished.append(upload)
+        is_meant = upload.partial == self.of_parts and (not self.of_parts or upload.content.startswith(FIRST))
+        fault = self.fault if is_meant else ""
+        if fault == "fail":
+            raise Refused(500, "the object store is down")
+        if fault == "refuse":
+            raise Refused(400, "virus found")
+        if not upload.partial:
+            self.stored.append(bytes(upload.content))
+        if fault == "gateway":
+            raise Refused(502, "Bad Gateway", by_service=False)
+        if fault in ("lose", "hang"):
+            raise Unanswered(1.0 if fault == "hang" else 0.0)
 
 
 class CloudflareStream(Service):
@@ -172,25 +230,45 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(204, {"Tus-Version": "1.0.0", "Tus-Extension": self.server.service.extensions})
 
     def do_DELETE(self) -> None:
-        self._is_refused()
+        if not self._is_refused() and self._find() is not None:
+            del self.server.service.uploads[self._name]
+            self._answer(204, {})
+
+    def do_GET(self) -> None:
+        if self._is_refused():
+            return
+        if not self.server.service.readable:
+            self._answer(404, {})
+        elif (upload := self._find()) is not None:
+            self._answer(200, {"Content-Length": len(upload.content)})
+            self.wfile.write(upload.content)
 
     def do_POST(self) -> None:
         if self._is_refused():
             return None
         service, headers = self.server.service, self._headers
-        assert ("upload-length" in headers) != (headers.get("upload-defer-length") == "1")
         length = int(headers["upload-length"]) if "upload-length" in headers else None
         upload = Upload(length, _metadata(headers.get("upload-metadata", "")))
-        with self.server.lock:
-            body = self._body()
-            try:
+        kind, _, urls = headers.get("upload-concat", "").partition(";")
+        assert ("upload-length" in headers) + (headers.get("upload-defer-length") == "1") == (kind != "final")
+        upload.partial = kind == "partial"
+        body = self._body()
+        try:
+            with self.server.lock:
                 answer = service.create(upload, headers)
-                if body:
+                name = f"u{service.created}"
+                service.created += 1
+                service.uploads[name] = upload
+                if kind == "final":
+                    parts = [service.uploads[url.rpartition("/")[2]] for url in urls.split()]
+                    upload.length = sum(part.length or 0 for part in parts)
+                    self._store(upload, b"".join(part.content for part in parts), joined=True)
+                elif body:
                     self._store(upload, body)
-            except Refused as error:
-                return self._refuse(error)
-            name = f"u{len(service.uploads)}"
-            service.uploads[name] = upload
+        except Refused as error:
+            return self._refuse(error)
+        except Unanswered as error:
+            return self._close(error)
         self._answer(201, {"Location": f"/files/{name}", "Upload-Offset": len(upload.content), **answer})
         return None
 
@@ -215,18 +293,24 @@ class _Handler(BaseHTTPRequestHandler):
             self._store(upload, body)
         except Refused as error:
             return self._refuse(error)
+        except Unanswered as error:
+            return self._close(error)
         return self._answer(204, {"Upload-Offset": len(upload.content)})
 
     def _body(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-    def _store(self, upload: Upload, body: bytes) -> None:
-        assert self._headers["content-type"] == "application/offset+octet-stream"
-        self.server.service.receive(upload, len(body), self._headers)
-        if len(upload.content) + len(body) == upload.length:
-            self.server.service.complete(upload, self._headers)
+    def _store(self, upload: Upload, body: bytes, *, joined: bool = False) -> None:
+        service = self.server.service
+        assert joined or self._headers["content-type"] == "application/offset+octet-stream"
+        service.receive(upload, len(body), self._headers)
+        is_last = len(upload.content) + len(body) == upload.length
+        if is_last:
+            service.complete(upload, self._headers)
         upload.content += body
         upload.chunks.append(len(body))
+        if is_last:
+            service.finish(upload)
 
     def _is_refused(self) -> bool:
         """Answer a method that the service does not have."""
@@ -238,8 +322,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _find(self) -> Upload | None:
         service = self.server.service
-        path, _, query = self.path.partition("?")
-        upload = service.uploads.get(path.rpartition("/")[2])
+        query = self.path.partition("?")[2]
+        upload = service.uploads.get(self._name)
         if upload is None or query != service.query:
             self._answer(404, {})
         elif service.locked:
@@ -249,21 +333,33 @@ class _Handler(BaseHTTPRequestHandler):
         return upload
 
     @property
+    def _name(self) -> str:
+        return self.path.partition("?")[0].rpartition("/")[2]
+
+    @property
     def _headers(self) -> dict[str, str]:
         return {name.lower(): value for name, value in self.headers.items()}
 
     def _refuse(self, error: Refused) -> None:
         self.server.service.refusals.append(str(error))
-        self._answer(error.status, {})
+        headers = {"Retry-After": 0} if error.status >= 500 else {}
+        self._answer(error.status, headers, str(error).encode(), by_service=error.by_service)
 
-    def _answer(self, status: int, headers: dict[str, Any]) -> None:
+    def _close(self, error: Unanswered) -> None:
+        self.server.service.requests.append((self.command, self._headers))
+        time.sleep(error.seconds)
+        self.close_connection = True
+
+    def _answer(self, status: int, headers: dict[str, Any], reason: bytes = b"", *, by_service: bool = True) -> None:
         self.server.service.requests.append((self.command, self._headers))
         self.send_response(status)
-        for name, value in {"Tus-Resumable": "1.0.0", **headers}.items():
+        for name, value in ({"Tus-Resumable": "1.0.0"} if by_service else {}).items() | headers.items():
             self.send_header(name, str(value))
         if status not in (200, 204):
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Type", "text/plain; charset=utf-8")
+            self.send_header("Content-Length", str(len(reason)))
         self.end_headers()
+        self.wfile.write(reason)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

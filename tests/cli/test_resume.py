@@ -168,6 +168,21 @@ def test_event_stream_has_the_offset_of_a_resume(server: EmbeddedServer, make_fi
     assert "resuming run" in done.err
 
 
+def test_resume_at_a_tus_endpoint_finds_files_of_any_name(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """Their locations are read from the journal and asked for."""
+    names = ["a\nb.bin", "%0A.bin", "ü x.bin", "#?.bin", "b\r\n"]
+    files = make_files(**dict.fromkeys(["!.bin", *names], 10))
+    server.faults.next_answers("POST", ENDPOINT, [400])
+    options = ("--tus-endpoint", server.url + ENDPOINT, "-j", "1")
+    assert uploader("upload", files, *options, home=tmp_path).code == 4
+    done = resumed(tmp_path)
+    assert [event["path"] for event in done.of("file.completed")] == [str(files / "!.bin")]
+    assert sorted(event["path"] for event in done.of("file.skipped")) == sorted(str(files / name) for name in names)
+    assert {event["reason"] for event in done.of("file.skipped")} == {"present"}
+
+
 def test_run_of_an_older_journal_resumes(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     files = make_files(**{"a.mp4": 640 * KIB})
     first = interrupted(server.url, tmp_path, files)

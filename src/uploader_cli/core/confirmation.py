@@ -26,6 +26,10 @@ class Ending(StrEnum):
     ERROR = "error"  # the server answered with an error
 
 
+UNCERTAIN = (Ending.LOST, Ending.GATEWAY)
+"""Endings of a request that the server may have carried out."""
+
+
 class Verdict(Enum):
     """What an offset that the server reports means."""
 
@@ -62,7 +66,7 @@ def ending_of(status: int | None, before: Ending, *, by_server: bool) -> Ending:
         return Ending.LOST
     if status in OUTAGES and not by_server:
         return Ending.GATEWAY
-    return before if status < 500 and before in (Ending.LOST, Ending.GATEWAY) else Ending.ERROR
+    return before if status < 500 and before in UNCERTAIN else Ending.ERROR
 
 
 def refuses(status: int, *, by_server: bool) -> bool:

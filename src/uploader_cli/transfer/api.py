@@ -361,7 +361,7 @@ def _refused(answer: Answer, kinds: Kinds) -> errors.AnswerError:
 def answer_error(answer: Answer) -> errors.AnswerError:
     """Return the error for a refusal. A 5xx names the request id."""
     status, target = answer.status, redirect_target(answer)
-    code, said = protocol.error_code(answer.body), mask(protocol.error_sentence(answer.body))  # it may quote the token
+    code, said = protocol.error_code(answer.body), answer.sentence
     named = f", request {answer.request_id}" if answer.request_id and status >= 500 else ""
     words = f"{status}" + (f" {code}" if code else "") + named + (f" ({said})" if said else "")
     kind, text, hint = errors.AnswerError, f"the server refused: {words}", ""

@@ -17,7 +17,7 @@ import ssl
 import time
 import traceback
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from http.client import HTTPException, RemoteDisconnected
 from pathlib import Path
@@ -35,10 +35,11 @@ from urllib3.exceptions import TimeoutError as Urllib3Timeout
 
 from uploader_cli import errors
 from uploader_cli.core.events import CallMade
-from uploader_cli.core.protocol import parse_http_date, whole
+from uploader_cli.core.names import escaped
+from uploader_cli.core.protocol import error_sentence, parse_http_date, whole
 from uploader_cli.core.tus import trusts
 from uploader_cli.named_files import check_input
-from uploader_cli.settings import remember_user
+from uploader_cli.settings import mask, remember_user
 from uploader_cli.transfer.wire import Sockets, pool_classes
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ ANSWER, ANSWER_PER_FILE = 1 << 20, 32 << 10  # most bytes for a call, and for ea
 TOKENS, TOKENS_PER_FILE = 8192, 64
 """Most strings, separators and brackets of an answer: each takes up to 100 bytes of memory, and 2 bytes to send."""
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")  # `--ca-bundle` has precedence
+MOST_REASON = 500  # most bytes of a refusal in plain text
 BAD_REQUEST, PROXY_AUTHENTICATION = 400, 407
 HANDSHAKE_LIMIT = 2.0  # seconds to find out whether a port speaks TLS
 REQUEST_ID = "X-Request-ID"
@@ -112,6 +114,12 @@ class Answer:
     request_id: str = ""
     sent: int = 0  # bytes of the request's body
     authorized: bool = False  # whether the request had an `Authorization`
+    plain: str = ""  # a refusal in plain text, as tus servers give it
+
+    @property
+    def sentence(self) -> str:
+        """The server's reason for a refusal, on one line, without secrets; empty without one."""
+        return mask(error_sentence(self.body) or " ".join(escaped(self.plain).split()))
 
     @property
     def ok(self) -> bool:
@@ -164,7 +172,14 @@ class Http:
         if response.status_code == BAD_REQUEST and content is None:
             self._check_scheme(url)
         self.request_ids.heard = True
-        return _answer(response, content)
+        answer = _answer(response, content)
+        if (
+            content is None
+            and not answer.ok
+            and answer.headers.get("Content-Type", "").lower().startswith("text/plain")
+        ):
+            return replace(answer, plain=response.content[:MOST_REASON].decode(errors="replace"))
+        return answer
 
     @contextmanager
     def stream(self, url: str, headers: Mapping[str, str]) -> Iterator[tuple[Answer, Iterator[bytes]]]:

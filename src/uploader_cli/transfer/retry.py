@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-BACKOFF = wait_exponential(multiplier=0.5, max=30.0) + wait_random(0, 0.5)
-"""Seconds before another attempt: 0.5, 1, 2, … up to 30, and up to 0.5 s of jitter."""
+FIRST_DELAY, LAST_DELAY, JITTER = 0.5, 30.0, 0.5  # seconds, see `backoff`
 LEAST_WAIT = 1.0  # least seconds of pause after a 429
 DEFAULT_WAIT = 60.0  # seconds to wait after a 429 that names no time
 CREDIT = 0.2  # seconds of unused time that may be made up for: sleeps overshoot
@@ -187,9 +186,14 @@ def _error(state: RetryCallState) -> Any:
     return state.outcome.exception() if state.outcome is not None else None
 
 
+def backoff(state: RetryCallState) -> float:
+    """Return the seconds before another attempt: 0.5, 1, 2, … up to 30, and up to 0.5 s of jitter."""
+    return wait_exponential(FIRST_DELAY, LAST_DELAY)(state) + wait_random(0, JITTER)(state)
+
+
 def _delay(state: RetryCallState) -> float:
     asked = getattr(_error(state), "retry_after", None)
-    return BACKOFF(state) if asked is None else float(asked)
+    return backoff(state) if asked is None else float(asked)
 
 
 def pause_after(error: errors.AnswerError) -> float:

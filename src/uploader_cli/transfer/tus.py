@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_cli import errors
-from uploader_cli.core.protocol import error_code, error_sentence, whole
+from uploader_cli.core.protocol import error_code, whole
 from uploader_cli.core.tus import VERSION, Capabilities, below, capabilities_of, encode_metadata, place, unknown_upload
-from uploader_cli.settings import mask
 from uploader_cli.transfer.api import Api, answer_error, is_blocked, is_tus, not_an_upload_server
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer, redirect_target
 
@@ -226,7 +225,7 @@ def _refusal(answer: Answer, kind: tuple[type[errors.AnswerError], str] | None =
         return errors.ProtocolError(f"{answer.url} does not speak tus {VERSION} (it says {versions or 'nothing'})")
     error, kind = answer_error(answer), kind or KINDS.get(answer.status)
     if kind is not None and not isinstance(error, errors.TooLarge | errors.SessionCancelled):
-        said = ": ".join(filter(None, [f"{answer.status} {error.error}".strip(), mask(error_sentence(answer.body))]))
+        said = ": ".join(filter(None, [f"{answer.status} {error.error}".strip(), answer.sentence]))
         words = f"{kind[1]} ({said})"
         error = kind[0](words, status=answer.status, error=error.error, retry_after=error.retry_after)
     error.by_tus = is_tus(answer)

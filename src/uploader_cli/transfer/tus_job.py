@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.codes import FailureCode, WarningCode
-from uploader_cli.core.confirmation import TAKES_NO_PATCH, Ending, Verdict, ending_of, refuses, verdict
+from uploader_cli.core.confirmation import TAKES_NO_PATCH, UNCERTAIN, Ending, Verdict, ending_of, refuses, verdict
 from uploader_cli.core.plan import ENDLESS, LocalFile
 from uploader_cli.core.protocol import TAKEN, utf8
 from uploader_cli.core.sizes import FIRST_CHUNK, ChunkSize
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 ID_HEADERS = ("Upload-File-Id", "stream-media-id")  # headers with the server's ID of a file, without `id-header`
 RESTARTS = 3  # new uploads per run after the server has lost one
+JOINED = "the server was asked to join its parts, and no answer tells whether it did: it may have stored the file"
 EARLIER = "the server answered an earlier request for its last bytes with an error"
 FAR = 0.02  # seconds of round trip from which one connection does not fill the link
 TICK = 0.25  # seconds between two checks for a failure of another part
@@ -160,7 +161,9 @@ class TusFile:
             verified = not self.unchecked and sum(part.checked for part in self.parts) == self.size
             server_id = self.id_in(sent) or self.server_id
             file = replace(file, size=self.size) if file.once else file
-            if not self.unsure:  # some servers name uploads by their metadata: an old URL may be the new one
+            if self.unsure:
+                self.begin()  # the attempt is reported before it fails
+            else:  # some servers name uploads by their metadata: an old URL may be the new one
                 self._discard(worker.tus, (url for url in self._upload.replaced if url != sent.url))
             known = Outcome(file, server_id=server_id, location=location, readable=readable)
             yield [known._replace(verified=verified and not self.unsure, unsure=self.unsure)]
@@ -201,7 +204,7 @@ class TusFile:
                 return self._send(worker)
         complete = joined if joined is not None and joined.offset == size else None
         for part, head in zip(self.parts, heads, strict=True):
-            part.found(part.size if complete else min(head.offset or 0, part.size) if head else 0)
+            part.found(part.size if complete else part.usable(head.offset or 0) if head else 0)
         if complete is not None:
             return self._joined(client, complete)
         if self.sent_to != (self._upload.session or ""):  # their keys move them to this session
@@ -219,17 +222,15 @@ class TusFile:
     def _join(self, client: TusClient) -> Position:
         if self.error is not None:
             raise self.error
-
-        ending, tries = Ending.NONE, Tries(self._context.retry, on_retry=self.retry)
+        if Ending(self._upload.ending) in UNCERTAIN and not self.resends:
+            raise errors.OutcomeUnknown(JOINED)
+        tries, ended = Tries(self._context.retry, on_retry=self.retry), list[Ending]()
 
         def join() -> Position:
-            nonlocal ending
             try:
                 return client.create(None, self.metadata(), parts=self._urls)
-            except errors.AnswerError as error:
-                before, ending = ending, self.ended(error, ending)
-                if self.foreign and before is ending is Ending.ERROR and error.status >= 500:
-                    raise errors.NotFinished(error) from error
+            except errors.UploaderError as error:
+                self._join_failed(error, ended)
                 raise
 
         joined = tries.run(join)
@@ -239,6 +240,21 @@ class TusFile:
         if joined.offset != self.file.size:
             raise errors.ProtocolError(f"{joined.url} was joined to {joined.offset} bytes of {self.file.size}")
         return self._joined(client, joined)
+
+    def _join_failed(self, error: errors.UploaderError, ended: list[Ending]) -> None:
+        """Add to `ended` how a request to join the parts ended; raise what the file fails with after the second one."""
+        ending = self.ended(error, Ending.NONE)
+        refused = isinstance(error, errors.AnswerError) and error.status < 500
+        if not self.foreign or refused or ending is Ending.NONE:  # the parts were not joined
+            return
+        ended.append(ending)
+        unsure = next((ending for ending in ended if ending in UNCERTAIN), None)
+        if unsure is not None:
+            self._context.run.update(self.file, ending=unsure)
+        if len(ended) > 1 and unsure is not None and not self.resends:
+            raise errors.OutcomeUnknown(JOINED) from error
+        if len(ended) > 1 and isinstance(error, errors.AnswerError):
+            raise errors.NotFinished(error) from error
 
     def _joined(self, client: TusClient, joined: Position) -> Position:
         with self._lock:
@@ -451,6 +467,10 @@ class Part:
         if changed and (self.index is not None or offset < self.size):
             self._run.update(self._job.file, part=self.index, checked_until=checked)
 
+    def usable(self, offset: int) -> int:
+        """Return how many of the server's bytes are kept: none of a part that is sent again."""
+        return offset if self._verdict(offset) in (Verdict.OPEN, Verdict.CONFIRMED) else 0
+
     def _failed(self, error: errors.UploaderError, delay: float) -> None:
         if self._carried and isinstance(error, errors.ConnectionLost | errors.TimedOut | errors.ChecksumMismatch):
             self._tus.chunk.failed()
@@ -612,7 +632,8 @@ class Part:
                 self._reason = error if isinstance(error, errors.AnswerError) else None
                 # A creation with all bytes that failed at the server: what follows is the new upload.
                 self._renewed = self._renewed or (self.url is None and isinstance(self._reason, errors.ServerFault))
-                self._journal(ending=self._ending)
+                known: dict[str, Any] = {} if self.url is None else {"url": self.url, "sent_until": self._reach}
+                self._journal(ending=self._ending, **known)  # also of a file in one request: its key tells nothing
             raise
         if self._completing:
             self._ending = Ending.NONE

@@ -14,7 +14,7 @@ from tus_model import FakeStop, pauses
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.transfer.retry import BACKOFF, FIRST_PROBE, HELD, LAST_PROBE, RateBudget, Retry, Tries
+from uploader_cli.transfer.retry import FIRST_PROBE, HELD, LAST_PROBE, RateBudget, Retry, Tries, backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +120,7 @@ def test_retry_after_decides_the_delay(seconds: float) -> None:
 def test_delays_without_retry_after_double_up_to_a_limit_and_are_jittered(attempt: int, least: float) -> None:
     state = RetryCallState(Retrying(), None, (), {})
     state.attempt_number = attempt
-    delays = [BACKOFF(state) for _ in range(50)]
+    delays = [backoff(state) for _ in range(50)]
     assert all(least <= delay <= least + 0.5 for delay in delays)
     assert len(set(delays)) > 1
 

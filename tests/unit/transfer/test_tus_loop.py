@@ -117,6 +117,35 @@ def test_chunk_with_checksum_is_pledged_unless_it_is_the_whole_file(
     assert case.told.pledges == pledges
 
 
+@pytest.mark.parametrize(
+    ("terms", "ends", "writes"),
+    [
+        ({}, [10, 20, 25], 3),
+        ({"checksum": "sha1"}, [10, 20, 25], 6),
+        ({"chunk_size": 25, "cwu": False}, [25], 1),
+        ({"chunk_size": 25}, [], 0),
+    ],
+    ids=["chunks", "checksums", "one chunk", "with its creation"],
+)
+def test_end_of_each_request_is_journaled_before_it_is_sent(
+    tmp_path: Path, terms: dict[str, Any], ends: list[int], writes: int
+) -> None:
+    """The first one is written with the URL; with checksums it needs no write of its own, nor for a small file."""
+    case = Case(tmp_path, **terms)
+    known: list[int] = []
+    request = case.model.request
+
+    def look(method: str, *arguments: Any, body: Any = None, **more: Any) -> Any:
+        if method == "PATCH":
+            known.append(case.told.upload.sent_until or 0)
+            assert int(more["headers"]["Upload-Offset"]) + len(body) <= known[-1]
+        return request(method, *arguments, body=body, **more)
+
+    case.model.request = look  # type: ignore[method-assign]
+    case.sent()
+    assert (case.told.ends, case.told.writes) == (ends, writes)
+
+
 def test_chunk_without_checksum_resets_the_pledge(tmp_path: Path) -> None:
     case = Case(tmp_path)
     case.resumes, case.told = True, Emitted(PendingUpload("k1", pledged_until=10))
@@ -215,11 +244,97 @@ class TestResume:
         case.run()
         assert case.told.urls == [ENDPOINT + "2"]
 
+    @pytest.mark.parametrize("foreign", [False, True])
+    @pytest.mark.parametrize("there", [11, 25])
+    def test_offset_beyond_what_was_sent_restarts_the_upload(self, tmp_path: Path, there: int, foreign: bool) -> None:
+        """Somebody else wrote: their upload is left alone."""
+        case = self.begun(tmp_path, url=ENDPOINT + "1", sent_until=10)
+        case.model.uploads[ENDPOINT + "1"].data += bytes(there - 10)
+        assert case.send(foreign=foreign).error is None
+        assert bytes(case.model.uploads[ENDPOINT + "2"].data) == DATA
+        assert len(case.model.uploads[ENDPOINT + "1"].data) == there
+        assert case.terms.context.warnings == ["foreign_bytes"]  # type: ignore[attr-defined]
+
+    def test_repeated_creation_with_an_offset_beyond_what_was_sent_restarts_the_upload(self, tmp_path: Path) -> None:
+        case = self.begun(tmp_path, sent_until=3, url=ENDPOINT + "1")
+        assert case.send(session="s").error is None
+        assert case.model.methods.startswith("POST POST")
+
+    def test_offset_of_an_older_journal_is_taken(self, tmp_path: Path) -> None:
+        """It does not have the end of what was sent."""
+        case = self.begun(tmp_path, url=ENDPOINT + "1")
+        case.model.uploads[ENDPOINT + "1"].data += DATA[10:20]
+        assert (case.run(), case.told.attempts) == ("HEAD PATCH", [20])
+
     def test_offset_beyond_the_file_restarts_the_upload(self, tmp_path: Path) -> None:
         case = self.begun(tmp_path, url=ENDPOINT + "1")
         case.model.uploads[ENDPOINT + "1"].data += bytes(99)
         case.run()
         assert case.told.urls == [ENDPOINT + "2"]
+
+
+class TestFinishOfForeignServers:
+    """Case by case what `core.confirmation` decides; docs/tus-servers.md has the events of a run."""
+
+    def send(self, tmp_path: Path, words: str, **terms: Any) -> tuple[Case, Outcome]:
+        case = Case(tmp_path, words, keys=False, **terms)
+        return case, case.send(foreign=True)
+
+    @pytest.mark.parametrize("status", ["500", "409", "423", "460"])
+    def test_error_after_the_last_byte_leads_to_one_new_upload(self, tmp_path: Path, status: str) -> None:
+        case, sent = self.send(tmp_path, f"ok ok ok {status}!")
+        assert sent.readable == ENDPOINT + "2"
+        assert case.model.methods == "POST PATCH PATCH PATCH HEAD POST PATCH PATCH PATCH"
+
+    @pytest.mark.parametrize("status", ["500", "409"])
+    def test_second_error_after_the_last_byte_is_the_end(self, tmp_path: Path, status: str) -> None:
+        case, sent = self.send(tmp_path, f"ok ok ok {status}! ok ok ok ok {status}!")
+        assert isinstance(sent.error, errors.NotFinished)
+        assert (sent.error.status, sent.error.retryable) == (int(status), True)
+        assert case.model.methods.endswith("PATCH HEAD")
+        assert case.told.upload.ending == "error"
+
+    def test_bytes_that_the_server_dropped_are_sent_again(self, tmp_path: Path) -> None:
+        """An object store may refuse the last piece alone."""
+        case, sent = self.send(tmp_path, "ok ok ok 500 ok ok")
+        assert (sent.error, len(case.model.uploads)) == (None, 1)
+
+    @pytest.mark.parametrize("status", ["400", "403", "413", "422"])
+    def test_refused_file_is_forgotten(self, tmp_path: Path, status: str) -> None:
+        case = Case(tmp_path, "ok ok ok", keys=False)
+        case.model._done = refusing(case.model, int(status), at=20)  # type: ignore[method-assign]
+        error = case.send(foreign=True).error
+        assert error is not None
+        assert (error.forgets, error.retryable) == (True, False)
+
+    def test_refusal_before_the_last_byte_is_not_forgotten(self, tmp_path: Path) -> None:
+        case = Case(tmp_path, keys=False)
+        case.model._done = refusing(case.model, 400, at=10)  # type: ignore[method-assign]
+        error = case.send(foreign=True).error
+        assert error is not None
+        assert not error.forgets
+
+    def test_bundled_server_is_asked(self, tmp_path: Path) -> None:
+        """Its offset is the authority."""
+        assert Case(tmp_path, "ok ok ok 500!").run() == "POST PATCH PATCH PATCH HEAD"
+
+    @pytest.mark.parametrize(("words", "retries"), [("ok ok ok 500!", 0), ("ok ok ok 500! ok ok ok ok 500!", 1)])
+    def test_error_without_retries_is_no_confirmation(self, tmp_path: Path, words: str, retries: int) -> None:
+        _, sent = self.send(tmp_path, words, retries=retries)
+        assert isinstance(sent.error, errors.ServerFault)
+
+    def test_uploads_named_by_their_metadata_are_not_deleted(self, tmp_path: Path) -> None:
+        """The new upload may have the URL of the one that it replaces."""
+        case = Case(tmp_path, "ok ok ok 500!", keys=False, extensions=["termination"])
+        made = case.model._create
+
+        def create(*arguments: Any, **more: Any) -> Any:
+            case.model._made = 0
+            return made(*arguments, **more)
+
+        case.model._create = create  # type: ignore[method-assign]
+        assert case.send(foreign=True).error is None
+        assert "DELETE" not in case.model.methods
 
 
 class TestVerified:
@@ -315,11 +430,13 @@ class TestTheEnd:
         assert slept[0] < slept[1] < slept[2] <= 2.5
 
 
-def refusing(model: Model, status: int) -> Any:
+def refusing(model: Model, status: int, at: int = 0) -> Any:
+    """Return a replacement of `_done` that refuses each PATCH from the offset `at` on."""
     done = model._done
 
     def refuse(method: str, *arguments: Any, **more: Any) -> Any:
-        return model._answer(arguments[0], status) if method == "PATCH" else done(method, *arguments, **more)
+        is_refused = method == "PATCH" and int(arguments[1]["Upload-Offset"]) >= at
+        return model._answer(arguments[0], status) if is_refused else done(method, *arguments, **more)
 
     return refuse
 

@@ -35,6 +35,7 @@ def words(of: list[str]) -> st.SearchStrategy[list[str]]:
     cwu=st.booleans(),
     retries=st.integers(0, 4),
     token=st.booleans(),
+    foreign=st.booleans(),
 )
 def test_any_server_leads_to_a_complete_upload_or_an_error(
     tmp_path_factory: pytest.TempPathFactory,
@@ -46,18 +47,24 @@ def test_any_server_leads_to_a_complete_upload_or_an_error(
     cwu: bool,
     retries: int,
     token: bool,
+    foreign: bool,
 ) -> None:
-    """A complete upload has equal bytes; the callbacks keep the promises of the event stream either way."""
+    """A complete upload has equal bytes; the callbacks keep the promises of the event stream either way.
+
+    On a foreign server it is confirmed only by the answer to the request that completed it, or if that was lost.
+    """
     file = file_of(scratch(tmp_path_factory), DATA[:size])
     model, told = Model([*said], keys=keys), Emitted()
     terms = make_terms(
         chunk_size=chunk_size, checksum=checksum, cwu=cwu, retries=retries, refresh=lambda: token, max_wait=9.0
     )
-    sent = send_or_fail(told, [make_client(model)], terms, file)
+    sent = send_or_fail(told, [make_client(model)], terms, file, foreign=foreign)
     if sent is None:
         return
     upload = model.uploads[sent.readable or ""]
     assert bytes(upload.data) == DATA[:size]
+    assert not sent.unsure, "each answer is one of the server"
+    assert not foreign or not upload.completed_by.endswith("!")
     if not terms.in_one_request(size):
         assert (told.confirmed, told.urls[-1]) == (size, sent.readable)
     assert not sent.verified or all(upload.covered)

@@ -58,6 +58,8 @@ class Upload:
     covered: bytearray = field(default_factory=bytearray)
     """One byte for each of `data`: 1 where it came in a chunk whose checksum was compared."""
     metadata: str = ""
+    completed_by: str = ""
+    """The word of the request that made it complete."""
 
 
 class Model:
@@ -82,7 +84,7 @@ class Model:
         self.calls: list[tuple[str, str, dict[str, str], int]] = []
         """Method, URL, headers and bytes of each request."""
         self._most = most
-        self._made = 0
+        self._made, self._word = 0, ""
         self._lock = threading.Lock()
 
     @property
@@ -119,6 +121,7 @@ class Model:
         if word.endswith("-"):
             return Answer(int(word[:-1]), {}, None, url)
         self._happen(word)
+        self._word = word
         if word == "flip" and data:
             data = bytes([data[0] ^ 1]) + data[1:]
         if word == "short":
@@ -201,6 +204,8 @@ class Model:
         upload.data += data
         upload.covered += bytes([bool(algorithm) and self.checks]) * len(data)
         assert len(upload.data) <= upload.length
+        if len(upload.data) == upload.length and (data or not upload.completed_by):
+            upload.completed_by = self._word
         return self._answer(url, status, upload, **more)
 
     def _answer(self, url: str, status: int, upload: Upload | None = None, **headers: str) -> Answer:
@@ -240,6 +245,10 @@ class Emitted:
         """The offset at which each attempt began."""
         self.sent = self.confirmed = 0
         self.pledges: list[int] = []
+        self.ends: list[int] = []
+        """The end of each request, where the journal got it."""
+        self.writes = 0
+        """Changes of the upload in the journal."""
         self._keys = (f"k{number}" for number in count(2))
         self._lock = threading.Lock()
 
@@ -307,9 +316,12 @@ class Emitted:
             self.urls.append(values["url"])
         if "pledged_until" in values:
             self.pledges.append(values["pledged_until"])
+        if "sent_until" in values:
+            self.ends.append(values["sent_until"])
 
     def _set(self, _file: LocalFile, part: int | None, **values: Any) -> None:
         with self._lock:
+            self.writes += 1
             if part is None:
                 self.upload = replace(self.upload, **values)
             else:

@@ -1,0 +1,234 @@
+"""Servers that finish an upload after its last byte, and fail then: what counts as stored (docs/tus-servers.md)."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from command import Done, uploader
+from serving import REPOSITORY
+from tus_services import FIRST, Finishing, Service, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+JOB = "uploader_cli.transfer.tus_job"
+QUICK = {"uploader_cli.transfer.retry.FIRST_DELAY": 0.0, "uploader_cli.transfer.retry.JITTER": 0.0}
+PARTS = {f"{JOB}.FAR": -1.0, f"{JOB}.LARGE_AND_FAR": 200, f"{JOB}.LEAST_PART": 100}
+"""Files of 200 bytes are sent in two parts."""
+FAULTS = {
+    "5xx of the server": "fail",
+    "4xx of the server": "refuse",
+    "502 of a gateway": "gateway",
+    "lost answer": "lose",
+    "no answer in time": "hang",
+}
+REQUESTS = {
+    "last byte": (100, {}),
+    "creation with all bytes": (100, {"with_upload": True}),
+    "part": (200, {"of_parts": True}),
+    "joining": (200, {}),
+    "empty file": (0, {}),
+}
+"""The size of the file, and the server."""
+
+
+def told(done: Done) -> tuple[list[str], int]:
+    """Return the events of the only file, as the page has them, and the exit code."""
+    words = {
+        "file.retry": lambda event: f"retry {event['code']}",
+        "file.failed": lambda event: f"failed {event['code']}",
+        "file.completed": lambda _event: "completed",
+        "warning": lambda event: f"warning {event['code']}",
+    }
+    events = [words[event["type"]](event) for event in done.events if event["type"] in words]
+    retries = sum(word.startswith("retry") for word in events)
+    assert len(done.of("file.started")) == retries + 1, "each attempt is reported"
+    return events, done.code
+
+
+def table() -> Iterator[tuple[str, str, list[tuple[list[str], int] | None]]]:
+    """Yield finish, request, and events with the exit code of each column of the page."""
+    page = (REPOSITORY / "docs" / "tus-servers.md").read_text()
+    rows = page.partition("| finish | request |")[2].partition("\n\n")[0].splitlines()[2:]
+    finish = ""
+    for row in rows:
+        first, requests, *cells = [cell.strip() for cell in row.strip("|").split("|")]
+        finish = first or finish
+        columns = [(re.findall("`([^`]+)`", cell), int(cell.split()[-1])) if cell else None for cell in cells]
+        for request in requests.split(", "):
+            yield finish, request, columns
+
+
+def send(service: Service, home: Path, *more: str, size: int = 100, hangs: str = "", command: str = "upload") -> Done:
+    """Send a file; `hangs` is the request whose answer is not waited for long."""
+    path = home / "a.bin"
+    if not path.exists():
+        path.write_bytes((FIRST + bytes(size))[:size])
+    limits = {f"uploader_cli.transfer.tus.{hangs}_TIMEOUT": 0.5} if hangs else {}
+    asked = (path, "--tus-endpoint", service.url, "--retries", "1", "-j", "2") if command == "upload" else ()
+    return uploader(command, *asked, "--json", *more, home=home, constants={**QUICK, **PARTS, **limits})
+
+
+def test_table_has_every_finish_with_every_request() -> None:
+    rows = [(finish, request) for finish, request, _ in table()]
+    assert sorted(rows) == sorted((finish, request) for finish in FAULTS for request in REQUESTS)
+
+
+@pytest.mark.parametrize(
+    ("finish", "request_", "columns"), [pytest.param(*row, id=f"{row[0]}-{row[1]}") for row in table()]
+)
+def test_finish_ends_as_the_page_says(
+    finish: str, request_: str, columns: list[tuple[list[str], int] | None], tmp_path: Path
+) -> None:
+    """The first run, the same command again, `resume`, and `--verify`; what is completed is stored, and once."""
+    (size, how), fault = REQUESTS[request_], FAULTS[finish]
+    hangs = "" if fault != "hang" else "JOIN" if request_ == "joining" else "CHUNK"
+    first, again, resume = columns
+    assert first is not None
+    homes = [tmp_path / name for name in ("plain", "verify")]
+    with running(Finishing(fault, **how)) as service:
+        for home in homes:
+            home.mkdir()
+        assert told(send(service, homes[0], size=size, hangs=hangs)) == first
+        assert bool(service.stored) == (fault not in ("fail", "refuse") and (request_ != "part" or first[1] == 0))
+        if again is not None:
+            assert told(send(service, homes[0], size=size, hangs=hangs)) == again
+        verified = told(send(service, homes[1], "--verify", size=size, hangs=hangs))
+        warned = ["warning unverifiable"] if first[0][-1] == "completed" else []
+        assert verified == ([*first[0][:-1], *warned, first[0][-1]], first[1])
+        before, service.fault = len(service.stored), ""
+        if resume is not None:
+            assert told(send(service, homes[0], command="resume")) == resume
+            assert len(service.stored) - before == (resume[0] == ["completed"])
+    content = (homes[0] / "a.bin").read_bytes()
+    assert all(stored == content for stored in service.stored)
+
+
+def test_failed_finish_names_the_servers_reason(tmp_path: Path) -> None:
+    with running(Finishing("fail")) as service:
+        done = send(service, tmp_path, "--retries", "3")
+    (failed,) = done.of("file.failed")
+    assert failed["message"].startswith("all bytes arrived, and the server did not store the file: ")
+    assert "the object store is down" in failed["message"]
+    assert failed["retryable"] is True
+
+
+@pytest.mark.parametrize(("request_", "left"), [("last byte", 1), ("part", 1), ("empty file", 1)])
+def test_replaced_uploads_are_deleted_once_the_file_is_stored(request_: str, left: int, tmp_path: Path) -> None:
+    """Also those of an earlier run; none before that."""
+    size, how = REQUESTS[request_]
+    with running(Finishing("fail", **how)) as service:
+        assert send(service, tmp_path, size=size).code == 3
+        assert send(service, tmp_path, size=size).code == 3
+        assert not any(method == "DELETE" for method, _ in service.requests)
+        service.fault = ""
+        assert send(service, tmp_path, size=size).code == 0
+        assert len(service.uploads) == left
+
+
+def test_bytes_that_can_be_read_settle_the_error_of_a_gateway(tmp_path: Path) -> None:
+    with running(Finishing("gateway")) as service:
+        service.readable = True
+        done = send(service, tmp_path)
+    assert told(done) == (["retry server_error", "completed"], 0)
+    (completed,) = done.of("file.completed")
+    assert completed["verified"] is True
+    assert completed["checksum"].startswith("sha256:")
+    assert len(service.stored) == 1
+
+
+def test_other_bytes_after_the_error_of_a_gateway_exit_7(tmp_path: Path) -> None:
+    class Spoiling(Finishing):
+        def finish(self, upload: object) -> None:
+            upload.content[:] = bytes(100)
+            super().finish(upload)
+
+    with running(Spoiling("gateway")) as service:
+        service.readable = True
+        assert told(send(service, tmp_path)) == (["retry server_error", "failed integrity"], 7)
+
+
+@pytest.mark.parametrize("request_", ["last byte", "joining"])
+def test_resend_unknown_sends_the_file_again(request_: str, tmp_path: Path) -> None:
+    size, how = REQUESTS[request_]
+    with running(Finishing("gateway", **how)) as service:
+        assert send(service, tmp_path, size=size).code == 4
+        service.fault = ""
+        done = send(service, tmp_path, "--resend-unknown", command="resume")
+    assert told(done) == (["completed"], 0)
+
+
+@pytest.mark.parametrize(("fault", "reason"), [("fail", "the object store is down"), ("refuse", "virus found")])
+def test_upload_url_whose_finish_failed_is_never_confirmed(fault: str, reason: str, tmp_path: Path) -> None:
+    """An upload that a service created can't be made anew: exit code 4, also for the next run and without resuming."""
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(100))
+    with running(Finishing(fault)) as service:
+        url = service.existing(100)
+        command = ("upload", path, "--upload-url", url, "--retries", "1", "--json")
+        done = uploader(*command, home=tmp_path, constants=QUICK)
+        assert done.code == 4
+        assert reason in done.of("file.failed")[0]["message"]
+        service.fault = ""
+        for again in (command, (*command, "--no-resume"), ("resume", "--json")):
+            done = uploader(*again, home=tmp_path, constants=QUICK)
+            assert done.code == 4, again
+            assert "ask the service for a new upload URL" in done.of("file.failed")[0]["message"]
+    assert not service.stored
+
+
+def test_stream_whose_finish_failed_names_the_reason(tmp_path: Path) -> None:
+    """Standard input that is still in memory is sent again; else the file fails."""
+
+    class Deferring(Finishing):
+        extensions = "creation,creation-defer-length,termination"
+
+    for size, code in ((100, 3), (3000, 4)):
+        reader, writer = os.pipe()
+        os.write(writer, bytes(size))
+        os.close(writer)
+        with running(Deferring("fail")) as service, open(reader, "rb") as source:
+            asked = ("--name", "x.bin", "--tus-endpoint", service.url, "--chunk-size", "1K", "--retries", "1", "--json")
+            done = uploader("upload", "-", *asked, home=tmp_path, stdin=source, constants=QUICK)
+        assert done.code == code
+        (failed,) = done.of("file.failed")
+        assert "the object store is down" in failed["message"]
+        assert len(service.uploads) == (2 if code == 3 else 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "verified"), [(404, 0, False), (405, 0, False), (409, 0, False), (410, 0, False), (403, 5, None)]
+)
+def test_server_that_takes_no_empty_patch(status: int, code: int, verified: bool | None, tmp_path: Path) -> None:
+    """It has stored the empty file at its creation, unless it refuses the file."""
+    with running(Service()) as service:
+        service.locked, type(service).lock_status = 1, status
+        try:
+            done = send(service, tmp_path, size=0)
+        finally:
+            type(service).lock_status = 423
+    assert [method for method, _ in service.requests] == ["OPTIONS", "POST", "PATCH"]
+    assert done.code == code
+    assert [event["verified"] for event in done.of("file.completed")] == ([] if verified is None else [verified])
+
+
+def test_upload_that_somebody_else_wrote_to_is_sent_anew(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(5000))
+    with running(Service()) as service:
+        command = ("upload", path, "--tus-endpoint", service.url, "--chunk-size", "1K", "--retries", "0", "--json")
+        service.receive = lambda upload, *_: setattr(service, "locked", int(len(upload.content) >= 2048))
+        assert uploader(*command, home=tmp_path).code == 3
+        service.receive, service.locked = (lambda *_: None), 0
+        service.only.content += b"foreign bytes" * 200
+        done = uploader("resume", "--json", home=tmp_path)
+        assert (done.code, [event["code"] for event in done.of("warning")]) == (0, ["foreign_bytes"]), done.err
+        (text,) = [event["text"] for event in done.of("warning")]
+        assert "somebody else writes to it; it is sent again from the beginning" in text
+    contents = [bytes(upload.content) for upload in service.uploads.values()]
+    assert len(contents) == 2
+    assert contents[1] == path.read_bytes()

@@ -1,0 +1,73 @@
+"""When an upload is confirmed: the verdict on an offset, and what an answer says of the request that it ends."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uploader_cli.core.confirmation import Ending, Verdict, ending_of, refuses, verdict
+
+OFFSETS = st.integers(0, 20)
+ENDINGS = st.sampled_from(Ending)
+
+
+@pytest.mark.parametrize(
+    ("offset", "length", "sent", "ending", "foreign", "bundled"),
+    [
+        (5, 10, 10, Ending.NONE, Verdict.OPEN, Verdict.OPEN),
+        (5, 10, 10, Ending.ERROR, Verdict.OPEN, Verdict.OPEN),
+        (10, None, 10, Ending.NONE, Verdict.OPEN, Verdict.OPEN),
+        (10, 10, 10, Ending.NONE, Verdict.CONFIRMED, Verdict.CONFIRMED),
+        (10, 10, 10, Ending.LOST, Verdict.CONFIRMED, Verdict.CONFIRMED),
+        (10, 10, 10, Ending.GATEWAY, Verdict.UNKNOWN, Verdict.CONFIRMED),
+        (10, 10, 10, Ending.ERROR, Verdict.FAILED, Verdict.CONFIRMED),
+        (10, 10, 9, Ending.NONE, Verdict.INTRUDED, Verdict.INTRUDED),
+        (11, 10, 10, Ending.NONE, Verdict.INTRUDED, Verdict.INTRUDED),
+        (0, 0, 0, Ending.NONE, Verdict.OPEN, Verdict.CONFIRMED),
+        (0, 0, 0, Ending.LOST, Verdict.OPEN, Verdict.CONFIRMED),
+        (0, 0, 0, Ending.GATEWAY, Verdict.UNKNOWN, Verdict.CONFIRMED),
+        (0, 0, 0, Ending.ERROR, Verdict.FAILED, Verdict.CONFIRMED),
+    ],
+)
+def test_verdict_on_an_offset(
+    offset: int, length: int | None, sent: int, ending: Ending, foreign: Verdict, bundled: Verdict
+) -> None:
+    assert verdict(offset, length, sent, ending, foreign=True) is foreign
+    assert verdict(offset, length, sent, ending, foreign=False) is bundled
+
+
+@given(offset=OFFSETS, length=st.none() | OFFSETS, sent=OFFSETS, ending=ENDINGS, foreign=st.booleans())
+def test_confirmed_is_only_what_was_sent_to_the_end(
+    offset: int, length: int | None, sent: int, ending: Ending, foreign: bool
+) -> None:
+    if verdict(offset, length, sent, ending, foreign=foreign) is Verdict.CONFIRMED:
+        assert offset == length <= sent
+        assert not foreign or ending in (Ending.NONE, Ending.LOST)
+
+
+@pytest.mark.parametrize(
+    ("status", "by_server", "before", "ending"),
+    [
+        (None, True, Ending.ERROR, Ending.LOST),
+        (500, True, Ending.LOST, Ending.ERROR),
+        (500, False, Ending.NONE, Ending.ERROR),
+        (503, True, Ending.NONE, Ending.ERROR),
+        (503, False, Ending.NONE, Ending.GATEWAY),
+        (524, False, Ending.ERROR, Ending.GATEWAY),
+        (409, True, Ending.NONE, Ending.ERROR),
+        (409, True, Ending.LOST, Ending.LOST),
+        (423, True, Ending.GATEWAY, Ending.GATEWAY),
+        (403, False, Ending.ERROR, Ending.ERROR),
+    ],
+)
+def test_ending_of_a_request(status: int | None, by_server: bool, before: Ending, ending: Ending) -> None:
+    """A lock or conflict leaves what an earlier request, whose answer was lost, may have completed."""
+    assert ending_of(status, before, by_server=by_server) is ending
+
+
+def test_refusals_are_those_of_the_file_by_the_server() -> None:
+    assert [status for status in range(100, 600) if refuses(status, by_server=True)] == [
+        status for status in range(400, 500) if status not in (401, 404, 408, 409, 410, 423, 425, 429, 460)
+    ]
+    assert not any(refuses(status, by_server=False) for status in range(100, 600))
