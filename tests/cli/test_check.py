@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ def server() -> Iterator[EmbeddedServer]:
 
 
 def test_check_lists_different_and_missing_files(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """A file of another size is different; -v names the same ones, too, and -q only the others."""
+    """-v names the same ones, too, and -q only the others."""
     files = make_files(a=3, b=3, **{"deep/c": 3})
     assert uploader("upload", "files", "-s", server.url, home=tmp_path).code == 0
     equal = uploader("check", "files", "-s", server.url, "-q", home=tmp_path)
@@ -48,11 +49,12 @@ def test_check_lists_different_and_missing_files(server: EmbeddedServer, make_fi
         "missing: files/new",
     ]
     assert summary.startswith("2 same, 1 different, 1 missing (14 B in ")
+    assert summary.endswith(", by content)")
     quiet = uploader("check", "files", "-s", server.url, "-q", home=tmp_path)
     assert (quiet.code, quiet.err.splitlines()) == (4, [lines[1], lines[3]])
 
 
-def test_check_by_digest_compares_the_content(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_check_compares_the_content(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """The server computes a digest that it does not know; a file under another name is found by its digest."""
     files = make_files(a=b"abc", b=b"bcd", renamed=b"one")
     upload = ("upload", "files", "-s", server.url)
@@ -63,7 +65,6 @@ def test_check_by_digest_compares_the_content(server: EmbeddedServer, make_files
     assert (stored / "renamed (2)").read_bytes() == b"two"
     (stored / "a").write_bytes(b"abX")
     (stored / "b").write_bytes(b"bcd")  # its digest is not known any more
-    assert uploader("check", "files", "-s", server.url, home=tmp_path).code == 0
     done = uploader("check", "files", "-s", server.url, "--digest", "--json", "--state-dir", "none", home=tmp_path)
     *lines, last = lines_of(done)
     assert (done.code, last["type"], last["exit_code"]) == (4, "check.finished", 4)
@@ -73,8 +74,47 @@ def test_check_by_digest_compares_the_content(server: EmbeddedServer, make_files
         "files/b": ("same", "/uploads/personal/files/b"),
         "files/renamed": ("same", "/uploads/personal/files/renamed%20%282%29"),
     }
-    text = uploader("check", "files", "-s", server.url, "--digest", home=tmp_path)
-    assert text.err.splitlines()[0] == "different: files/a (same size, other content)"
+    text = uploader("check", "files", "-s", server.url, home=tmp_path)
+    assert (text.code, text.err.splitlines()[0]) == (4, "different: files/a (same size, other content)")
+
+
+@pytest.mark.parametrize("packs", [True, False], ids=["lookup", "no lookup"])
+def test_check_of_sizes_says_same_size(make_files: Files, tmp_path: Path, packs: bool) -> None:
+    """Also on a server without a lookup, with one call for each file."""
+    make_files(a=b"abc", b=b"bcd", missing=b"")
+    with running_server(packs=packs) as server:
+        stored = server.root / "personal" / "files"
+        stored.mkdir()
+        (stored / "a").write_bytes(b"abX")
+        (stored / "b").write_bytes(b"b")
+        check = ("check", "files", "-s", server.url, "--size-only")
+        done = uploader(*check, "-v", home=tmp_path)
+        *lines, summary = done.err.splitlines()
+        results = [line["result"] for line in lines_of(uploader(*check, "--json", home=tmp_path))[:-1]]
+    assert done.code == 4
+    assert lines == ["same size: files/a", "different: files/b (3 bytes, on the server 1)", "missing: files/missing"]
+    assert results == ["same_size", "different", "missing"]
+    assert summary.startswith("1 same size, 1 different, 1 missing (")
+    assert summary.endswith(", by size only)")
+    assert uploader(*check, "--digest", home=tmp_path).code == 2
+
+
+def test_check_asks_again_for_digests_that_take_long(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer has the digest of one more file, and the others are pending."""
+    shutil.copytree(make_files(a=b"abc", b=b"bcd", c=b"cde"), server.root / "personal" / "files")
+    digests = server.app.state.store.digests
+    digests.patience, sha256 = 0.3, digests._reading.sha256
+
+    def slowly(path: Path) -> bytes:
+        time.sleep(0.35)
+        return bytes(sha256(path))
+
+    monkeypatch.setattr(digests._reading, "sha256", slowly)
+    done = uploader("check", "files", "-s", server.url, "--jobs", "1", home=tmp_path)
+    assert (done.code, done.err.partition(" (")[0]) == (0, "3 same")
+    assert server.faults.count(*LOOKUP) >= 3
 
 
 def test_check_finds_a_renamed_file_by_its_receipt(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
@@ -86,7 +126,7 @@ def test_check_finds_a_renamed_file_by_its_receipt(server: EmbeddedServer, make_
     assert uploader("upload", "files", "-s", server.url, home=tmp_path).code == 0
     check = ("check", "files", "-s", server.url)
     assert uploader(*check, home=tmp_path).code == 0
-    elsewhere = uploader(*check, "--state-dir", "none", home=tmp_path)
+    elsewhere = uploader(*check, "--size-only", "--state-dir", "none", home=tmp_path)
     assert (elsewhere.code, elsewhere.err.splitlines()[0]) == (4, "different: files/a (11 bytes, on the server 3)")
     assert not (tmp_path / "none").exists()
     assert uploader("upload", "files", "-s", server.url, "--if-exists", "fail", home=tmp_path).code == 4
@@ -147,6 +187,7 @@ def test_check_needs_a_server_with_lookups(kind: str, make_files: Files, tmp_pat
     assert error.startswith("error: http://127.0.0.1:")
     assert "can't be asked which files it has" in error
     assert hint.startswith("hint: ")
+    assert kind == "tus endpoint" or ("upload --verify" in hint and "--size-only" in hint)
 
 
 @pytest.mark.parametrize("fault", ["status:lookup:500", "reset:lookup"])

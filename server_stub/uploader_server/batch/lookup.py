@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from uploader_server.http.errors import MAX_JSON, ApiError, Json, parse_json, read_body
+from uploader_server.http.tracking import client_address
 from uploader_server.storage.paths import UnsafePathError, candidates, check_inside, leads_out, safe_parts
 from uploader_server.storage.reading import StoredFile
 from uploader_server.storage.store import Store
@@ -39,15 +40,31 @@ class Lookup:
 
     async def serve(self, request: Request) -> Response:
         """Serve `POST /api/upload/lookup`. Raises ApiError."""
-        wanted, found = await asyncio.to_thread(self._find_files, await read_body(request, MAX_JSON))
-        known = await self._store.digests.known({file for one in found for file in one.files})
-        return Json({"files": [_answer(file, one, known) for file, one in zip(wanted, found, strict=True)]})
+        asked, found = await asyncio.to_thread(self._find_files, await read_body(request, MAX_JSON))
+        digests = self._store.digests
+        known = await digests.known({file for one in found for file in one.files})
+        pending: set[StoredFile] = set()
+        if asked.compute:
+            pairs = zip(asked.files, found, strict=True)
+            equal = {file for wanted, one in pairs for file in one.files if file.size == wanted["size"]}
+            known |= await digests.compute(equal - known.keys(), client_address(request.scope))
+            pending = equal - known.keys()
+        answers = zip(asked.files, found, strict=True)
+        return Json({"files": [_answer(wanted, one, known, pending) for wanted, one in answers]})
 
-    def _find_files(self, text: bytes) -> tuple[list[dict[str, Any]], list[Found]]:
-        """Return the requested files and what was found for each (runs in a thread). Raises ApiError 400."""
-        category, wanted = _parse(text)
-        search = _Search(self._store, category)
-        return wanted, [search.find(file["relativePath"], numbered="sha256" in file) for file in wanted]
+    def _find_files(self, text: bytes) -> tuple[Asked, list[Found]]:
+        """Return the request and what was found for each file (runs in a thread). Raises ApiError 400."""
+        asked = _parse(text)
+        search = _Search(self._store, asked.category)
+        return asked, [search.find(file["relativePath"], numbered="sha256" in file) for file in asked.files]
+
+
+class Asked(NamedTuple):
+    """A request: its files, and whether digests that are not known are computed."""
+
+    category: str
+    files: list[dict[str, Any]]
+    compute: bool
 
 
 class Found(NamedTuple):
@@ -107,14 +124,16 @@ class _Search:
         return StoredFile(name, there.st_size, there.st_mtime_ns) if stat.S_ISREG(there.st_mode) else None
 
 
-def _parse(text: bytes) -> tuple[str, list[dict[str, Any]]]:
+def _parse(text: bytes) -> Asked:
     try:
         body = parse_json(text)
     except ValueError as error:
         raise _wrong(f"it is not JSON in UTF-8: {error}") from error
-    if not isinstance(body, dict) or body.keys() != {"category", "files"}:
-        raise _wrong('it must be an object with exactly the keys "category" and "files"')
-    category, files = body["category"], body["files"]
+    if not isinstance(body, dict) or not {"category", "files"} <= body.keys() <= {"category", "files", "digests"}:
+        raise _wrong('it must be an object with the keys "category" and "files", and may have "digests"')
+    category, files, digests = body["category"], body["files"], body.get("digests", "known")
+    if digests not in ("known", "compute"):
+        raise _wrong('"digests" must be known or compute')
     if category not in CATEGORIES:
         raise ApiError(400, "INVALID_CATEGORY", f'"category" must be one of [{", ".join(CATEGORIES)}]')
     if not isinstance(files, list) or len(files) > MAX_FILES:
@@ -126,20 +145,24 @@ def _parse(text: bytes) -> tuple[str, list[dict[str, Any]]]:
             raise _wrong(f'"files[{index}]" must have a string as relativePath and a whole number as size')
         if not isinstance(file.get("sha256", ""), str):
             raise _wrong(f'"files[{index}].sha256" must be 64 lower-case hex digits')
-    return category, files
+    return Asked(category, files, compute=digests == "compute")
 
 
-def _answer(wanted: dict[str, Any], found: Found, digests: dict[StoredFile, bytes]) -> dict[str, Any]:
+def _answer(
+    wanted: dict[str, Any], found: Found, digests: dict[StoredFile, bytes], pending: set[StoredFile]
+) -> dict[str, Any]:
     """Return the file with the wanted size and digest, else the one with the wanted path."""
     files = found.files
     if found.refusal:
         return {"exists": False, "error": "INVALID_PATH", "message": found.refusal, "retryable": False}
     if not files:
         return {"exists": False}
-    sha256 = {file: digests[file].hex() for file in files if file in digests}
+    sha256 = {file: digests[file].hex() for file in files if digests.get(file)}
     equal = [file for file in files if file.size == wanted["size"] and sha256.get(file) == wanted.get("sha256", "")]
     file = equal[0] if equal else files[0]
     answer = {"exists": True, "size": file.size, "location": f"/uploads/{quote(file.path)}"}
+    if not equal and not pending.isdisjoint(files):
+        return {**answer, "pending": True}
     return {**answer, "sha256": sha256[file]} if file in sha256 else answer
 
 

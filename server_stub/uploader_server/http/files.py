@@ -15,6 +15,7 @@ from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
 from uploader_server.http.errors import ApiError
+from uploader_server.http.tracking import client_address
 from uploader_server.storage.store import Store
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -29,11 +30,13 @@ def repr_digest(sha256: bytes) -> dict[str, str]:
 async def digest_header(store: Store, path: Path, request: Request) -> dict[str, str]:
     """Return `Repr-Digest` of a stored file if it is known or requested by `Want-Repr-Digest` (RFC 9530).
 
-    Raises ApiError 503 while the digest is being computed, OSError and sqlite3.Error if the disk fails.
+    Raises ApiError 503 while the digest is being computed, OSError and sqlite3.Error if the disk fails. A file that
+    can't be read has no digest.
     """
     if _WANTED.search(request.headers.get("want-repr-digest", "")) is None:
         return repr_digest(await store.digests.find(path) or b"")
-    sha256 = await store.digests.compute(path)
+    file = store.digests.identify(path)
+    sha256 = (await store.digests.compute([file], client_address(request.scope))).get(file)
     if sha256 is None:
         raise ApiError(503, "DIGEST_PENDING", "The digest is being computed; ask again", retry_after=10)
     return repr_digest(sha256)

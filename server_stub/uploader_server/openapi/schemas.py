@@ -52,10 +52,10 @@ PackFile        relativePath size:pack-file-size sha256:sha256 lastModified:mill
 PackAnswer      sessionId:id files:[PackedFile|FailedFile]
 PackedFile      status=stored id:id location existing?:true
 FailedFile      status=failed error message retryable:flag
-Lookup          category:category files:files-to-find
+Lookup          category:category files:files-to-find digests?:digests
 FileToFind      relativePath size:integer sha256?
 LookupAnswer    files:[FoundFile|MissingFile|RefusedPath]
-FoundFile       exists:true size:count location sha256?:sha256
+FoundFile       exists:true size:count location sha256?:sha256 pending?:true
 MissingFile     exists:false
 RefusedPath     exists:false error=INVALID_PATH message retryable:false
 ContentAnalysis videoPath:video category?:category? sessionId?:id? ...
@@ -115,6 +115,7 @@ TYPES: dict[str, Schema] = {
     },
     "plan": {"type": ["object", "string"], "minProperties": 1, "minLength": 1},
     "flag": {"type": "boolean"},
+    "digests": _one_of(["known", "compute"]),
     "if-exists": _one_of(["rename", "fail"]),
     "true": {"const": True},
     "false": {"const": False},

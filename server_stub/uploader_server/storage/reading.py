@@ -6,15 +6,21 @@ import asyncio
 import errno
 import hashlib
 import json
+import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 from uploader_server.storage.database import Database
 
+logger = logging.getLogger(__name__)
+
 BLOCK = 1 << 20  # bytes per read
+HASHING = 2  # maximum files that are read at a time to compute their digests
 PRUNED_AT_ONCE = 1000  # digests checked per call of `prune`
 _SAVE = "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)"
 
@@ -75,13 +81,14 @@ class Digests:
     """The SHA-256 of stored files, cached with size and modification time and computed on request."""
 
     def __init__(self, root: Path, database: Database, reading: Reading) -> None:
-        self.patience = 10.0  # maximum seconds that `compute` waits
+        self.patience = 10.0  # seconds after which `compute` returns what is ready
         self._root = root
         self._database = database
         self._reading = reading
-        self._running: dict[StoredFile, asyncio.Task[bytes]] = {}
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._hashing = asyncio.Semaphore(HASHING)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by the address of the client
         self._pruned = ""  # last path checked by `prune`; empty before the first one
-        self._turn = asyncio.Semaphore(1)  # limits reading to one file, to leave threads and disk bandwidth to uploads
 
     def saved(self, files: Iterable[tuple[StoredFile, bytes]]) -> Callable[[sqlite3.Connection], object]:
         """Return a change for `Store.save` that saves the SHA-256 of stored files."""
@@ -97,20 +104,32 @@ class Digests:
 
     async def find(self, path: Path) -> bytes | None:
         """Return the cached digest of a file if it is current. Raises OSError, sqlite3.Error."""
-        now = self._now(path)
+        now = self.identify(path)
         return (await self.known([now])).get(now)
 
-    async def compute(self, path: Path) -> bytes | None:
-        """Return the digest; None after `patience` seconds, while it is computed. Raises OSError, sqlite3.Error."""
-        known = await self.find(path)
-        if known is not None:
-            return known
-        now = self._now(path)
-        task = self._running.get(now)
-        if task is None:
-            task = self._running[now] = asyncio.create_task(self._compute(path, now))
-        done, _ = await asyncio.wait({task}, timeout=self.patience)
-        return task.result() if done else None
+    async def compute(self, files: Iterable[StoredFile], address: str) -> dict[StoredFile, bytes]:
+        """Return the digests that are known or ready within `patience` seconds; an empty one for an unreadable file.
+
+        A file that is being read then is read to its end, so that a client that asks again for the others makes
+        progress. HASHING files are read at a time, one for each client `address`, to leave threads and disk bandwidth
+        to uploads. Raises sqlite3.Error.
+        """
+        files = list(files)
+        ready = await self.known(files)
+        missing = [file for file in files if file not in ready]
+        if missing:
+            job = asyncio.create_task(self._compute(missing, address, time.monotonic() + self.patience, ready))
+            self._jobs.add(job)
+            job.add_done_callback(self._jobs.discard)
+            await asyncio.wait({job}, timeout=self.patience)
+            if job.done():
+                job.result()
+        return {file: ready[file] for file in files if file in ready}
+
+    def identify(self, path: Path) -> StoredFile:
+        """Return the identity of a stored file. Raises OSError."""
+        stat = path.stat()
+        return StoredFile(path.relative_to(self._root).as_posix(), stat.st_size, stat.st_mtime_ns)
 
     async def prune(self) -> None:
         """Remove the digests of deleted files among the next PRUNED_AT_ONCE paths. Raises sqlite3.Error."""
@@ -122,15 +141,30 @@ class Digests:
             await self._database.transaction(lambda db: db.executemany(delete, gone), frees=True)
         self._pruned = rows[-1]["path"] if len(rows) == PRUNED_AT_ONCE else ""
 
-    async def _compute(self, path: Path, now: StoredFile) -> bytes:
-        try:
-            async with self._turn:
-                sha256 = await asyncio.to_thread(self._reading.sha256, path)
-            await self._database.transaction(lambda db: db.execute(_SAVE, (*now, sha256)))
-            return sha256
-        finally:
-            del self._running[now]
+    async def _compute(self, files: list[StoredFile], address: str, end: float, ready: dict[StoredFile, bytes]) -> None:
+        """Add the digests of files to `ready` and save them; start no file after `end` (monotonic seconds)."""
+        turn = self._turns.setdefault(address, asyncio.Lock())
+        async with turn, self._hashing:
+            if time.monotonic() >= end:  # the client asks again
+                return
+            ready.update(await self.known(files))  # those of an earlier request of this client
+            hashed = await asyncio.to_thread(self._hash, [file for file in files if file not in ready], end, ready)
+            await self._database.transaction(self.saved(hashed))
 
-    def _now(self, path: Path) -> StoredFile:
-        stat = path.stat()
-        return StoredFile(path.relative_to(self._root).as_posix(), stat.st_size, stat.st_mtime_ns)
+    def _hash(
+        self, files: list[StoredFile], end: float, ready: dict[StoredFile, bytes]
+    ) -> list[tuple[StoredFile, bytes]]:
+        """Add digests to `ready` until `end`, at least one; return those that can be saved (runs in a thread)."""
+        hashed = []
+        for file in files:
+            path = self._root / file.path
+            try:
+                ready[file] = self._reading.sha256(path)
+                if self.identify(path) == file:
+                    hashed.append((file, ready[file]))
+            except OSError as error:
+                logger.warning("can't read %r: %s", file.path, error.strerror)
+                ready[file] = b""
+            if time.monotonic() >= end:
+                break
+        return hashed

@@ -96,11 +96,14 @@ def validate(paths: Annotated[list[str], opt.argument("PATH...", "Files and dire
 )
 def check(
     paths: Annotated[list[str] | None, opt.argument("[PATH...]", "Files and directories.")] = None,
-    content: Annotated[bool, opt.option("--digest", "", "Compare the content, too, by SHA-256.")] = False,
+    size_only: Annotated[bool, opt.option("--size-only", "", "Compare sizes only; quick.")] = False,
+    content: Annotated[bool, opt.option("--digest", "", "Compare the content, by SHA-256: the default.")] = False,
     **given: Any,
 ) -> int:
-    """Compare local files with those on the server."""
+    """Compare local files with those on the server, by content."""
+    if size_only and content:
+        raise UsageError("--size-only and --digest exclude each other", hint="omit one of them")
     settings = opt.load({**given, "tus_endpoint": None})  # refused where the environment or a profile sets it
     from uploader_cli.run import compare as run
 
-    return run.check(settings, paths or [], content=content)
+    return run.check(settings, paths or [], content=not size_only)

@@ -141,6 +141,7 @@ class CheckResult(StrEnum):
     """How a local file compares with the server's."""
 
     SAME = "same"
+    SAME_SIZE = "same_size"
     DIFFERENT = "different"
     MISSING = "missing"
 

@@ -65,11 +65,12 @@ class LookedUp(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file on the server: `size` in bytes and `sha256` (hex), if known."""
+    """A file on the server: `size` in bytes and `sha256` (hex), if known; `pending` while the server computes it."""
 
     size: int | None
     sha256: str | None
     location: str | None
+    pending: bool = False
 
 
 def parse_lookup_offer(body: object, server: str) -> LookupOffer | None:
@@ -89,7 +90,8 @@ def _found(fields: JsonObject) -> Found | None:
     size = integer(fields.get("size"))
     if fields.get("exists") is not True or size is None:
         return None
-    return Found(size, text(fields.get("sha256")), text(fields.get("location")))
+    sha256, location = text(fields.get("sha256")), text(fields.get("location"))
+    return Found(size, sha256, location, pending=fields.get("pending") is True)
 
 
 def manifest(session: str, entries: Iterable[tuple[str, int, str, int]], **more: str) -> bytes:

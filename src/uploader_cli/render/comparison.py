@@ -32,15 +32,15 @@ class ComparisonView:
         self._stream, self._width, self._verbose, self._quiet = stream, width, verbose, quiet
         self._moves, self._clock, self._due = moves and not quiet, clock, 0.0
         self._compared = self._read = 0
-        self._how = "by content" if content else "by size"
+        self._content = content
 
     def tell(self, event: ev.Event) -> None:
         """Process one event of a check."""
         match event:
             case ev.CheckFile():
                 self._compared += 1
-                if event.result is not ev.CheckResult.SAME or self._verbose:
-                    self._line(f"{event.result}: {_described(event)}")
+                if event.result not in (ev.CheckResult.SAME, ev.CheckResult.SAME_SIZE) or self._verbose:
+                    self._line(f"{event.result.replace('_', ' ')}: {_described(event)}")
             case ev.FileFailed():
                 self._line(f"failed: {safe(event.path)}: {safe(event.message[:500])}")
             case ev.RunWarning():
@@ -48,7 +48,7 @@ class ComparisonView:
             case ev.FileSkipped() if self._verbose:
                 self._line(f"skipped: {safe(event.path)} ({event.reason})")
             case ev.CheckFinished() if not self._quiet:
-                self._line(_summary(event, self._how))
+                self._line(_summary(event, content=self._content))
                 return
         self._count()
 
@@ -86,7 +86,9 @@ def _described(event: ev.CheckFile) -> str:
     return f"{path} ({event.size:,} bytes, on the server {event.stored_size:,})"
 
 
-def _summary(event: ev.CheckFinished, how: str) -> str:
+def _summary(event: ev.CheckFinished, *, content: bool) -> str:
     others = ("different", "missing", "failed", "skipped")
-    counts = [f"{event.same:,} same", *(f"{getattr(event, name):,} {name}" for name in others if getattr(event, name))]
+    counts = [f"{event.same:,} {'same' if content else 'same size'}"]
+    counts += [f"{getattr(event, name):,} {name}" for name in others if getattr(event, name)]
+    how = "by content" if content else "by size only"
     return f"{', '.join(counts)} ({size(event.bytes)} in {span(event.seconds)}, {how})"

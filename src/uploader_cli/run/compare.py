@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from itertools import chain, islice
 from typing import TypeAlias, TypeVar
 
@@ -19,9 +20,9 @@ from uploader_cli.core.events import CheckResult
 from uploader_cli.core.jobs import FIRST_JOBS
 from uploader_cli.core.packs import Found, LookedUp, LookupOffer
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.core.protocol import utf8
+from uploader_cli.core.protocol import stored_path, utf8
 from uploader_cli.core.state import ProgressState
-from uploader_cli.errors import FileError, NetworkError, Unreachable, UsageError
+from uploader_cli.errors import DigestPending, FileError, FileFailure, NetworkError, Unreachable, UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render import in_ci
 from uploader_cli.render.comparison import ComparisonView
@@ -34,7 +35,7 @@ from uploader_cli.run.views import UNFOLDED, columns
 from uploader_cli.settings import Settings
 from uploader_cli.sources.content import OnRead, sha256_of
 from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.checks import looked_up, place_of
+from uploader_cli.transfer.checks import looked_up
 from uploader_cli.transfer.journal.reading import History
 from uploader_cli.transfer.retry import Tries
 
@@ -44,11 +45,12 @@ Result: TypeAlias = ev.CheckFile | ev.FileFailed | ev.FileSkipped
 A = TypeVar("A")
 B = TypeVar("B")
 
+PAUSE = 1.0  # least seconds between two requests for digests that are being computed
 AHEAD = 256  # most files whose comparisons run or wait
 
 
 def check(settings: Settings, paths: Sequence[str], *, content: bool) -> int:
-    """Compare the files with the server's by size, with `content` by SHA-256; exit 4 unless all are the same."""
+    """Compare the files with the server's by SHA-256, without `content` by size; exit 4 unless all are the same."""
     if settings.tus_endpoint:
         raise UsageError(
             f"{settings.tus_endpoint} can't be asked which files it has: a tus server has no lookup",
@@ -71,7 +73,9 @@ def check(settings: Settings, paths: Sequence[str], *, content: bool) -> int:
                 view.read(len(data))
 
         with closing(view), history_of(ready, paths) as history, client(ready, emit=emit) as api:
-            offer = api.find_lookup()
+            limits, offer = api.health(), api.lookups
+            if offer is None and (content or limits is None or not limits.relative_paths):
+                offer = api.find_lookup()  # raises
             api.retry.wait_for_server, api.retry.probe = ready.wait_for_server, api.health
             with closing(Comparison(api, offer, ready, history, on_read if content else None)) as comparison:
                 try:
@@ -96,7 +100,7 @@ def _report(results: Iterable[Result], tell: Callable[[ev.Event], None]) -> int:
     same = not counts["different"] and not counts["missing"] and not counts["failed"]
     tell(
         ev.CheckFinished(
-            same=counts["same"],
+            same=counts["same"] + counts["same_size"],
             different=counts["different"],
             missing=counts["missing"],
             failed=counts["failed"],
@@ -113,11 +117,19 @@ class Comparison:
     """Compare files in threads with a connection each. Memory does not grow with the number of files."""
 
     def __init__(
-        self, api: Api, offer: LookupOffer, settings: Settings, history: History | None, on_read: OnRead | None = None
+        self,
+        api: Api,
+        offer: LookupOffer | None,
+        settings: Settings,
+        history: History | None,
+        on_read: OnRead | None = None,
     ) -> None:
-        """Compare sizes, with `on_read` also the SHA-256; it gets what is read. `close` ends the threads."""
+        """Compare sizes, with `on_read` also the SHA-256; it gets what is read. `close` ends the threads.
+
+        Without an `offer` each file needs a request of its own.
+        """
         self._api, self._offer, self._history, self._on_read = api, offer, history, on_read
-        self._own = settings.category
+        self._own, self._max_wait = settings.category, settings.max_wait
         self._jobs = FIRST_JOBS if settings.jobs == "auto" else settings.jobs
         self._pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="uploader-check")
         self._thread = threading.local()
@@ -126,7 +138,8 @@ class Comparison:
     def results(self, items: Iterable[Item]) -> Iterator[Result]:
         """Yield the result of each file in order, and the other items as they are. Raise what ends the check."""
         rest = iter(items)
-        groups = iter(lambda: list(islice(rest, self._offer.max_files)), [])
+        most = 1 if self._offer is None else self._offer.max_files
+        groups = iter(lambda: list(islice(rest, most)), [])
         found = chain.from_iterable(self._in_order(self._look_up, groups, self._jobs))
         return self._in_order(self._compare, found, AHEAD) if self._on_read else map(self._compare, found)
 
@@ -153,7 +166,7 @@ class Comparison:
         files = [item for item in group if isinstance(item, LocalFile)]
         receipts = self._history.receipts(files) if self._history is not None else [None] * len(files)
         known = zip(files, receipts, strict=True)
-        found = iter(self._ask_for([looked_up(file, self._own, receipt) for file, receipt in known]))
+        found = iter(self._find([looked_up(file, self._own, receipt) for file, receipt in known]))
         return [(item, next(found) if isinstance(item, LocalFile) else None) for item in group]
 
     def _compare(self, asked: tuple[Item, Found | None]) -> Result:
@@ -164,34 +177,51 @@ class Comparison:
         if found is not None and self._on_read is not None:
             try:
                 found, same = self._by_content(file, found, self._on_read)
-            except FileError as error:
+            except (FileError, FileFailure) as error:
                 return ev.FileFailed(file.file, file.path, error.code, str(error), error.retryable)
-        result = CheckResult.MISSING if found is None else CheckResult.SAME if same else CheckResult.DIFFERENT
+        equal = CheckResult.SAME if self._on_read is not None else CheckResult.SAME_SIZE
+        result = CheckResult.MISSING if found is None else equal if same else CheckResult.DIFFERENT
         size, location = (found.size, found.location) if found is not None else (None, None)
         return ev.CheckFile(file.file, file.path, file.size, utf8(file.relative_path), result, size, location)
 
     def _by_content(self, file: LocalFile, found: Found, on_read: OnRead) -> tuple[Found | None, bool]:
         """Return the stored file, and whether its bytes are equal. One under another name is found by its digest."""
-        theirs, where = found.sha256, found.location or place_of(file, self._own)
+        if found.sha256 is None and found.size == file.size:
+            words = "the server gives no digest of it: compare sizes with --size-only"
+            raise FileFailure(words, code=ev.FailureCode.SERVER_FAILED)
         mine = sha256_of(file, self._api.retry.stop.check, on_read=on_read)
-        if theirs is None and found.size == file.size:
-            api = self._own_api()
-            there = Tries(api.retry).run(lambda: api.stored(where))  # the server computes the digest
-            if there is None:
-                return None, False
-            theirs = there.sha256
-            if theirs is None:
-                raise UsageError("--digest: the server gives no digests", hint="leave it out: sizes are compared")
-        if (found.size, theirs) == (file.size, mine):
+        if (found.size, found.sha256) == (file.size, mine):
             return found, True
-        (other,) = self._ask_for([looked_up(file, self._own)._replace(sha256=mine)])
+        (other,) = self._find([looked_up(file, self._own)._replace(sha256=mine)])
         if other is not None and (other.size, other.sha256) == (file.size, mine):
             return other, True
         return found, False
 
+    def _find(self, files: Sequence[LookedUp]) -> list[Found | None]:
+        """Look files up; ask again for those whose digests the server is computing, while it makes progress."""
+        if self._offer is None:
+            return [self._size_of(file) for file in files]
+        found, since = self._ask_for(files), time.monotonic()
+        while pending := [number for number, one in enumerate(found) if one is not None and one.pending]:
+            asked = time.monotonic()
+            if asked - since > self._max_wait:
+                raise DigestPending(f"the server computed no digest for {self._max_wait:.0f} s", status=503)
+            for number, one in zip(pending, self._ask_for([files[number] for number in pending]), strict=True):
+                found[number] = one
+                since = since if one is not None and one.pending else time.monotonic()
+            if time.monotonic() - asked < PAUSE:  # the bundled server answers after 10 seconds
+                self._api.retry.stop.sleep(PAUSE)
+        return found
+
+    def _size_of(self, file: LookedUp) -> Found | None:
+        api, where = self._own_api(), stored_path(file.category, file.path)
+        there = Tries(api.retry).run(lambda: api.stored(where, digest=False))
+        return None if there is None else replace(there, location=where)
+
     def _ask_for(self, files: Sequence[LookedUp]) -> list[Found | None]:
-        api = self._own_api()
-        return Tries(api.retry).run(lambda: api.lookup(self._offer, files))
+        api, offer = self._own_api(), self._offer
+        assert offer is not None  # noqa: S101 - for the type checker
+        return Tries(api.retry).run(lambda: api.lookup(offer, files, compute=self._on_read is not None))
 
     def _own_api(self) -> Api:
         """Return the client of this thread."""

@@ -146,17 +146,22 @@ class Api(Http):
         if is_tus(answer) or (answer.ok and "status" in body):
             raise errors.UsageError(
                 f"{self.settings.server} can't be asked which files it has: it has no lookup",
-                hint="compare the files as they are sent, with: uploader upload --verify",
+                hint="compare the files as they are sent, with: uploader upload --verify, or sizes, with: --size-only",
             )
         raise self._no_result(answer)
 
-    def lookup(self, offer: LookupOffer, files: Sequence[LookedUp]) -> list[Found | None]:
-        """Ask for files, in as many requests as the categories and the `offer` need (docs/protocol.md, section 9)."""
+    def lookup(self, offer: LookupOffer, files: Sequence[LookedUp], *, compute: bool = False) -> list[Found | None]:
+        """Ask for files, in as many requests as the categories and the `offer` need (docs/protocol.md, section 9).
+
+        With `compute` the server computes digests that it does not know; those that take long are `pending`.
+        """
         found: dict[int, Found | None] = {}
         for category in dict.fromkeys(file.category for file in files):
             same = iter([number for number, file in enumerate(files) if file.category == category])
             while part := list(islice(same, offer.max_files)):
-                asked = {"category": category, "files": [files[number].asked for number in part]}
+                asked: dict[str, object] = {"category": category, "files": [files[number].asked for number in part]}
+                if compute:
+                    asked["digests"] = "compute"
                 answer = self._call("POST", offer.endpoint, json=asked, files=len(part))
                 there = _checked(answer, packs.parse_found(answer.body, len(part)), f"{len(part)} files")
                 found.update(zip(part, there, strict=True))
@@ -209,8 +214,8 @@ class Api(Http):
         answer = self._call("GET", path, patient=False, read_timeout=STATUS_LIMIT, files=REPORT)
         return protocol.parse_analysis_status(answer.body)
 
-    def stored(self, where: str) -> Found | None:
-        """Return what is known of the file at a path or URL from the server; None for 404.
+    def stored(self, where: str, *, digest: bool = True) -> Found | None:
+        """Return what is known of the file at a path or URL from the server, with its `digest`; None for 404.
 
         Raise `DigestPending` while its digest is computed, `AnswerError` for another refusal, `ProtocolError` for
         another host.
@@ -218,7 +223,8 @@ class Api(Http):
         url = self._located(where)
         if url is None:
             raise errors.ProtocolError(f"{where} is on another host than the server")
-        answer = self._call("HEAD", url, raises=False, headers={"Want-Repr-Digest": "sha-256=1"})
+        wanted = {"Want-Repr-Digest": "sha-256=1"} if digest else {}
+        answer = self._call("HEAD", url, raises=False, headers=wanted)
         if answer.status in (404, 410):
             return None
         if not answer.ok:
@@ -226,8 +232,8 @@ class Api(Http):
             if answer.status == 503 and error.retry_after:  # an answer to HEAD has no code
                 raise errors.DigestPending(str(error), status=503, retry_after=error.retry_after)
             raise error
-        digest = protocol.sha256_in(answer.headers.get("Repr-Digest", ""))
-        return packs.Found(protocol.whole(answer.headers.get("Content-Length")), digest, None)
+        sha256 = protocol.sha256_in(answer.headers.get("Repr-Digest", ""))
+        return packs.Found(protocol.whole(answer.headers.get("Content-Length")), sha256, None)
 
     def read_back(self, where: str, take: Callable[[bytes], object]) -> bool:
         """Pass the stored bytes to `take`; return False where the server does not give them out."""

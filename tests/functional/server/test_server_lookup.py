@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.client
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +16,8 @@ from batches import DEADLINE, file, new_session, upload
 from functional.tus_server.tus_client import checksum, create
 from packing import send_pack
 from serving import running_server
+
+from uploader_server.storage.reading import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,3 +142,43 @@ def test_one_read_of_the_database_serves_a_thousand_files(server: EmbeddedServer
     database.wait(lambda db: db.set_trace_callback(None))
     assert [file["sha256"] for file in answered] == [digest(data) for data in files.values()]
     assert sum(statement.startswith("SELECT") for statement in statements) == 1
+
+
+def test_digests_are_computed_one_file_at_a_time_for_each_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two at a time for all: a client that asks for many files leaves one place to the others."""
+    running, most, read = set[str](), [0], Reading.sha256
+
+    def slowly(reading: Reading, path: Path) -> bytes:
+        address = path.name[0]
+        assert address not in running
+        running.add(address)
+        most[0] = max(most[0], len(running))
+        time.sleep(0.05)
+        running.discard(address)
+        return read(reading, path)
+
+    def ask(address: str) -> list[dict[str, Any]]:
+        files = [{"relativePath": f"{address[-1]}{number}", "size": 1} for number in range(3)]
+        body = json.dumps({"category": "personal", "files": files, "digests": "compute"})
+        connection = http.client.HTTPConnection("127.0.0.1", port, DEADLINE, source_address=(address, 0))
+        with contextlib.closing(connection):
+            connection.request("POST", "/api/upload/lookup", body)
+            listed: list[dict[str, Any]] = json.load(connection.getresponse())["files"]
+            return listed
+
+    monkeypatch.setattr(Reading, "sha256", slowly)
+    with running_server(packs=True) as server, ThreadPoolExecutor() as threads:
+        port = int(server.url.rpartition(":")[2])
+        for name in (f"{address}{number}" for address in "123" for number in range(3)):
+            (server.root / "personal" / name).write_bytes(b"x")
+        asked = [threads.submit(ask, f"127.0.0.{address}") for address in "112233"]
+        answers = [entry for answer in asked for entry in answer.result()]
+    assert {entry["sha256"] for entry in answers} == {digest(b"x")}
+    assert most == [2]
+
+
+def test_only_files_of_the_requested_size_are_read(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reading, "sha256", lambda *_: pytest.fail("was read"))
+    body = {"category": "personal", "files": [{"relativePath": "unknown", "size": 5}], "digests": "compute"}
+    assert look(server, body).json()["files"] == [{"exists": True, "size": 6, "location": "/uploads/personal/unknown"}]
+    assert look(server, {**body, "digests": "all"}).status_code == 400
