@@ -136,6 +136,7 @@ class Bundled(Sessions):
             if session.touched < now - (min(ttl, EMPTY_TTL) if empty else ttl) and not self._active(session):
                 with logged("Deleting a session"):  # retried after a restart
                     await self.forget(session)
+        self.share.prune()
 
     def _active(self, session: Session) -> bool:
         """Return whether a request is receiving or storing files of the session."""

@@ -217,6 +217,7 @@ async def main(options: argparse.Namespace, where: Path) -> int:
     """Return the exit code."""
     most = str(options.watchers + 100)
     arguments = ["--root", str(where / "root"), "--durability", options.durability, "--max-connections", most]
+    arguments += ["--max-share", "100"]  # they all have one address
     server = ServerProcess(*arguments, packs=True)
     try:
         before, began = await settled(server.pid), time.monotonic()

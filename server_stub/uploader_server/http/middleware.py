@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uploader_server.config import ServerConfig
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError, Json, as_api_error, before, refuse, with_headers
-from uploader_server.http.proxies import is_address
+from uploader_server.http.proxies import is_address, network
 from uploader_server.http.tracking import client_address
 from uploader_server.logs import printable, without_secrets
 from uploader_server.realtime.rooms import Realtime
@@ -104,7 +104,7 @@ class Router:
         scope = {**scope, "method": effective_method(scope), "app": self}  # authorise the method that is executed
         passes, added = True, dict[str, str]()
         if scope["path"].startswith("/api/"):
-            passes, added = self._limit.spend(client_address(scope))
+            passes, added = self._limit.spend(network(client_address(scope)))
         send, started = with_headers(send, added), False
 
         async def answer(message: Message) -> None:

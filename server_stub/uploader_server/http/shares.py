@@ -48,7 +48,7 @@ def holder_of(scope: Mapping[str, Any]) -> str:
 class Share(Generic[T]):
     """Counts the things of one kind that each client holds. Not thread-safe: used on the event loop.
 
-    Things are removed by `remove`, or if `ended` says so when a limit is reached.
+    Things are removed by `remove`, and by `prune` if `ended` says so, which also happens when a limit is reached.
     """
 
     def __init__(
@@ -102,8 +102,7 @@ class Share(Generic[T]):
             message = f"You hold {self.each} {self.kind}, the share of one client; end one of them, or wait"
             return ApiError(429, "SHARE_USED", message, retry_after=RETRY_AFTER)
         if self._total >= self.most:
-            for client in list(self._things):
-                self._drop_ended(client)
+            self.prune()
         if self._total >= self.most:
             self._log(f"all clients together hold {self.most}")
             message = f"All clients together hold {self.most} {self.kind}"
@@ -127,6 +126,11 @@ class Share(Generic[T]):
         oldest: T = min(empty, key=lambda thing: thing.touched)
         self.remove(holder, oldest)
         return oldest
+
+    def prune(self) -> None:
+        """Remove the things that have ended."""
+        for client in list(self._things):
+            self._drop_ended(client)
 
     def _is_used(self, holder: str) -> bool:
         if self._held[holder] >= self.each:

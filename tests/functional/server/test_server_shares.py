@@ -87,6 +87,13 @@ def test_addresses_of_one_ipv6_network_count_together() -> None:
         assert open_session(server, client("192.0.2.1")).status_code == 429
 
 
+def test_rate_limit_counts_an_ipv6_network_as_one_address() -> None:
+    with running_server(rate_limit=2, **BEHIND_PROXY) as server:
+        clients = [client(f"2001:db8::{number}") for number in (1, 2, 3)]
+        assert [open_session(server, headers).status_code for headers in clients] == [201, 201, 429]
+        assert open_session(server, client("2001:db8:0:1::1")).status_code == 201
+
+
 @pytest.mark.parametrize("hold", [open_session, create])
 def test_all_clients_together_have_a_limit(hold: Any) -> None:
     with running_server(**BEHIND_PROXY) as server:
