@@ -252,7 +252,7 @@ def test_config_error_names_file_and_line(own: Path, capsys: Capture) -> None:
 
 def acceptable(option: Option) -> str:
     """Something that the option takes from the environment."""
-    own = {"preset": "tusd", "chunk_rule": "7M", "metadata": "filename={path}"}
+    own = {"preset": "tusd", "chunk_rule": "7M", "metadata": "filename={path}", "place": "filename"}
     if option.name in own:
         return own[option.name]
     for written in (*option.names, "7", "407", "7M", "yes", "1/2", "X-A: 1", "r.json", "local:2", "http://a/b"):

@@ -268,6 +268,47 @@ def test_preset_of_a_config_file(plain: Service, make_files: Files, tmp_path: Pa
     assert "use one of: archive, cloudflare-stream, supabase, tusd" in unknown.err
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_second_file_of_an_equal_place_fails_before_its_first_byte(
+    listed: bool, make_files: Files, tmp_path: Path
+) -> None:
+    """Where a service stores files under their metadata; the message names what tells them apart."""
+    files = make_files(**{"a/same.mp4": 10, "b/same.mp4": 20, "c/other.mp4": 30})
+    with running(Supabase()) as service:
+        options = ("--tus-endpoint", service.url, *SUPABASE, "--metadata", "objectName={name}", "--json")
+        header = ("--header", "x-upsert: true")
+        done = uploader("upload", files, *options, *header, home=tmp_path)
+        assert (done.code, done.finished["completed"], done.finished["failed"]) == (4, 2, 1), done.err
+        (failed,) = done.of("file.failed")
+        assert (failed["path"], failed["code"]) == (str(files / "b" / "same.mp4"), "exists")
+        assert "has the same objectName on the server, same.mp4; --metadata 'objectName={path}'" in failed["message"]
+        assert service.objects["videos", "same.mp4"].content == (files / "a" / "same.mp4").read_bytes()
+        again = uploader("resume", "--json", home=tmp_path)
+        assert (again.code, again.finished["skipped"]) == (4, 2), "a resumed run does not send it either"
+        if listed:
+            table = tmp_path / "list.csv"
+            rows = [f"{files}/{name}/same.mp4,{name}.mp4" for name in "ab"]
+            table.write_text("\n".join(["path,objectName", *rows]))
+            asked = ("--from-file", table)
+        else:
+            options, asked = (*options[:-3], "--json"), (files,)
+        assert uploader("upload", *asked, *options, home=tmp_path).code == 0
+    assert not service.refusals
+
+
+def test_place_of_a_preset_is_metadata_that_is_sent(plain: Service, make_files: Files, tmp_path: Path) -> None:
+    config = tmp_path / "config" / "uploader" / "config.toml"
+    config.parent.mkdir(parents=True)
+    files = make_files(**{"a/same.mp4": 10, "b/same.mp4": 10})
+    config.write_text('place = ["filename"]')
+    done = uploader("upload", files, "--tus-endpoint", plain.url, home=tmp_path)
+    assert (done.code, len(plain.uploads)) == (4, 1)
+    config.write_text('[preset.own]\nmetadata = ["name={name}"]\nplace = ["filename"]')
+    done = uploader("upload", files, "--tus-endpoint", plain.url, "--preset", "own", home=tmp_path)
+    assert done.code == 2
+    assert "place: no metadata filename is sent" in done.err
+
+
 def test_preset_of_a_foreign_directory_sets_no_header(make_files: Files, tmp_path: Path) -> None:
     (tmp_path / "uploader.toml").write_text('[preset.theirs]\nheader = ["X-A: b"]\n')
     done = uploader("upload", make_files(a=1), "--preset", "theirs", home=tmp_path)

@@ -106,6 +106,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "metadata": "a=1",
         "newer_than": "2d",
         "preset": "tusd",
+        "place": "filename",
         "retry_status": "409",
         "tus_endpoint": "tus.example/files/",
         "upload_url": "https://uploads.example/u1?tusv2=true",

@@ -29,6 +29,7 @@ LATER = {
     "UPLOADER_CHUNK_RULE": "9M",
     "UPLOADER_RETRY_STATUS": "499",
     "UPLOADER_ID_HEADER": "later",
+    "UPLOADER_PLACE": "filename",
     "UPLOADER_JOBS": "9",
     "UPLOADER_CHUNK_SIZE": "9M",
     "UPLOADER_CHECKSUM": "sha1",
@@ -97,6 +98,7 @@ to_an_endpoint = st.builds(
     chunk_rule=st.sampled_from([None, ChunkRule(9, 10**17, 1)]),
     retry_status=st.lists(st.integers(400, 599)).map(tuple),
     id_header=st.sampled_from([None, "stream-media-id"]),
+    place=st.sampled_from([(), ("filename",), ("relativePath", "filename")]),
     metadata=st.lists(
         st.builds(
             Metadata, st.sampled_from("ab"), st.none() | st.sampled_from(["", "a b", "{name}", "{stem}-{size} }"])

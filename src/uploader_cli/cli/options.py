@@ -109,6 +109,7 @@ IN_CONFIG: dict[str, tuple[str, ...]] = {
     "chunk_rule": ("LEAST-MOST/MULTIPLE", "Chunk sizes that a tus server accepts; the last chunk may be smaller."),
     "retry_status": ("N", "Statuses of a tus server that are retried, as those of a lock."),
     "id_header": ("NAME", "Header of a tus server's answers with the ID of the file."),
+    "place": ("KEY", "Metadata under which a tus server stores a file: equal values name the same file."),
 }
 """The options of config files and the environment alone: example and description."""
 

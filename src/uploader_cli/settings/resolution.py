@@ -14,8 +14,10 @@ from uploader_cli.settings.config_files import PROFILES, Given
 from uploader_cli.settings.model import DEFAULT, NAMED_BY_DIRECTORY, OPTIONS, Layer, Option, Settings, Source
 from uploader_cli.settings.values import Invalid, ReportFile, origin, written_size
 
-TUS_ONLY = ("preset", "metadata", "chunk_rule", "retry_status", "id_header")
+TUS_ONLY = ("preset", "metadata", "chunk_rule", "retry_status", "id_header", "place")
 """Options for tus servers without sessions."""
+SENT = ("filename", "relativePath")
+"""Metadata that is sent without a preset, and that may be the place of a file."""
 
 
 def resolve(
@@ -213,6 +215,12 @@ def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -
             f"{settings.sources['chunk_size']}: {written_size(size)} does not fit the rule of the server, {rule}"
             f" ({settings.sources['chunk_rule']})",
             hint="omit it: the size is chosen by that rule",
+        )
+    sent = {item.name for item in settings.metadata} | (set() if settings.preset else set(SENT))
+    if settings.foreign and (unsent := [name for name in settings.place if name not in sent]):
+        raise UsageError(
+            f"{settings.sources['place']}: no metadata {unsent[0]} is sent",
+            hint=f"use one of: {', '.join(sorted(sent))}; or add it with --metadata",
         )
     if settings.dest and settings.preset and not any("{path}" in (item.template or "") for item in settings.metadata):
         raise UsageError(

@@ -58,6 +58,11 @@ def metadata_of(file: LocalFile, templates: Iterable[Metadata], check: Callable[
     }
 
 
+def named(file: LocalFile) -> dict[str, str]:
+    """Return the metadata that names a file to servers without a preset."""
+    return {"filename": utf8(file.name), "filetype": content_type(file.name), "relativePath": utf8(file.relative_path)}
+
+
 def _field(file: LocalFile, name: str, check: Callable[[], None]) -> str:
     stem, dot, ext = file.name.rpartition(".")
     match name:

@@ -12,6 +12,7 @@ from uploader_cli.core.packs import Found, LookedUp, LookupOffer
 from uploader_cli.core.protocol import stored_path, utf8
 from uploader_cli.sources.content import Digests, open_unchanged, sha256_of
 from uploader_cli.transfer.api import NO_ANSWER, Api
+from uploader_cli.transfer.bodies import metadata_of, named
 from uploader_cli.transfer.job import Outcome, failed
 from uploader_cli.transfer.journal import Claim, ClaimState, Stored
 from uploader_cli.transfer.retry import Tries
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from uploader_cli.core.plan import LocalFile
+    from uploader_cli.settings import Settings
     from uploader_cli.transfer.sessions import Context
 
     Picked = list[tuple[LocalFile, Claim]]
@@ -292,6 +294,37 @@ class Checks:
         if code not in self._warned:
             self._warned.add(code)
             self._context.warn(code, text)
+
+
+class Places:
+    """The places of the files of a run, on a server that stores a file under metadata that the setting `place` names.
+
+    Of each place only a digest is kept: a run may have millions of files.
+    """
+
+    def __init__(self, settings: Settings, check: Callable[[], None]) -> None:
+        """`check` raises to stop."""
+        self._names, self._check = settings.place if settings.foreign else (), check
+        self._templates = [item for item in settings.metadata if item.name in self._names]
+        self._sends_paths = any("{path}" in (item.template or "") for item in self._templates)
+        self._taken: set[bytes] = set()
+
+    def taken(self, file: LocalFile) -> str | None:
+        """Return why a file would replace another one of the run, else None: the place is its own now."""
+        if not self._names or file.upload_url:
+            return None
+        try:
+            values = named(file) | metadata_of(file, self._templates, self._check)
+        except errors.FileError:  # it fails when it is sent
+            return None
+        place = [values.get(name, "") for name in self._names]
+        digest = hashlib.blake2b("\0".join(place).encode(), digest_size=16).digest()
+        if digest not in self._taken:
+            self._taken.add(digest)
+            return None
+        name = self._names[-1]
+        other = f"a column {name} in a list" if self._sends_paths else f"--metadata '{name}={{path}}'"
+        return f"another file of this run has the same {name} on the server, {place[-1]}; {other} tells them apart"
 
 
 def looked_up(file: LocalFile, own: str, receipt: Stored | None = None) -> LookedUp:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Bottleneck, bottleneck
-from uploader_cli.core.events import RunPaused, RunResumed, WarningCode
+from uploader_cli.core.events import FailureCode, RunPaused, RunResumed, WarningCode
 from uploader_cli.core.plan import SESSION_FILES, Limits, LocalFile, PlannedSession, Planner, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
 from uploader_cli.transfer.batch import BatchSession, Flow
-from uploader_cli.transfer.checks import Checks
+from uploader_cli.transfer.checks import Checks, Places
+from uploader_cli.transfer.job import failed
 from uploader_cli.transfer.pack import tus_jobs
 from uploader_cli.transfer.pool import Job, Pool, Step, Worker
 from uploader_cli.transfer.sessions import Context, UploadSession, check_lengths, choose, first_contact, new_session
@@ -226,7 +227,7 @@ class Scheduler(Engine):
                 self._pool.resized = self._packs.share
         self._begin()
         self._context.lookups = self._api.lookups
-        self._checks = Checks(self._context)
+        self._checks, self._places = Checks(self._context), Places(self._settings, self._stop.check)
         try:
             self._plan(supply, early)
             while not self._pool.at_rest:
@@ -329,10 +330,12 @@ class Scheduler(Engine):
     def _accept(self, file: LocalFile, groups: Groups) -> None:
         self._ledger.admit(file)
         refused = refusal(file, self._context.limits)
-        if refused is None:
-            groups.add(file)
-        else:
+        if refused is not None:
             self._ledger.refuse(file, refused)
+        elif (why := self._places.taken(file)) is not None:
+            self._ledger.end([failed(file, FailureCode.EXISTS, why)])
+        else:
+            groups.add(file)
 
     def _dispatch(self, planned: PlannedSession | None) -> None:
         """Queue a planned session: first into the open one, the rest into a new one."""

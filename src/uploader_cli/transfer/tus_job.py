@@ -23,7 +23,7 @@ from uploader_cli.core.tus import LARGE, LARGE_AND_FAR, LEAST_PART, Capabilities
 from uploader_cli.core.tus import parts as cut
 from uploader_cli.sources.chunks import IN_MEMORY, Buffers, HashedChunks
 from uploader_cli.sources.content import PATIENCE, Stream, ignore_read, open_unchanged
-from uploader_cli.transfer.bodies import Body, Piece, content_type, metadata_of
+from uploader_cli.transfer.bodies import Body, Piece, metadata_of, named
 from uploader_cli.transfer.job import Outcome, ends_run, failed
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
 from uploader_cli.transfer.pool import Pool, Step, Worker
@@ -314,11 +314,10 @@ class TusFile:
             return {"finalKey": self._upload.upload_key} | place | session
         if not self.has_keys:
             return self._own_metadata
-        named = {"filename": utf8(file.name), "filetype": content_type(file.name)}
-        named |= {"relativePath": utf8(file.relative_path), "lastModified": str(file.mtime_ns // 1_000_000)}
+        known = named(file) | {"lastModified": str(file.mtime_ns // 1_000_000)}
         if self._context.settings.if_exists == "fail":
-            named["ifExists"] = "fail"
-        return {"uploadKey": self._upload.upload_key} | named | session | self._own_metadata
+            known["ifExists"] = "fail"
+        return {"uploadKey": self._upload.upload_key} | known | session | self._own_metadata
 
     @property
     def resends(self) -> bool:
