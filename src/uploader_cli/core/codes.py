@@ -121,6 +121,7 @@ class WarningCode(StrEnum):
     RECEIPTS_ONLY = "receipts_only"
     JOURNAL = "journal"
     PACKS = "packs"
+    LOOKUP = "lookup"
     PATCH_BLOCKED = "patch_blocked"
     ANALYSIS_FAILED = "analysis_failed"
     LATENCY = "latency"

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
-from uploader_cli.core.packs import Found, LookedUp, LookupOffer
+from uploader_cli.core.packs import Found, LookedUp
 from uploader_cli.core.protocol import stored_path, utf8
 from uploader_cli.sources.content import Digests, open_unchanged, sha256_of
 from uploader_cli.transfer.api import NO_ANSWER, Api
@@ -41,12 +41,13 @@ class Checks:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._warned: set[WarningCode] = set()
+        self._one_by_one = False  # whether the lookup has failed
 
     def pick(self, api: Api, files: Sequence[LocalFile], *, pack: bool = False) -> Picked:
         """Claim files and return those to send, with `pack` in one pack. End the others."""
         context, ended = self._context, list[Outcome]()
         if context.run.again and self._context.lookups is not None:
-            files = self._not_stored(api, files, self._context.lookups)
+            files = self._not_stored(api, files)
         if context.settings.skip_existing:
             files = self._missing(api, files)
         if not pack:  # a pack reads its files at once
@@ -138,12 +139,12 @@ class Checks:
             self._warn_once(WarningCode.RECEIPTS_ONLY, text)
         return missing
 
-    def _not_stored(self, api: Api, files: Sequence[LocalFile], offer: LookupOffer) -> list[LocalFile]:
-        """End the files that an earlier try has stored, as far as a lookup knows; return the others."""
+    def _not_stored(self, api: Api, files: Sequence[LocalFile]) -> list[LocalFile]:
+        """End the files that an earlier try has stored, as far as the server knows; return the others."""
         left, ended = [], []
-        answer = self._asked(lambda: api.lookup(offer, [self._looked_up(file) for file in files]))
-        for file, found in zip(files, answer or [None] * len(files), strict=True):
-            if found is not None and _has_bytes(found, file, self._context.stop.check):
+        answer = self._look_up(api, [self._looked_up(file) for file in files])
+        for file, found in zip(files, answer, strict=True):
+            if isinstance(found, Found) and _has_bytes(found, file, self._context.stop.check):
                 ended.append(Outcome(file, None, None, found.location, None, found.sha256, verified=True))
             else:
                 left.append(file)
@@ -164,12 +165,9 @@ class Checks:
 
         A file whose upload is resumed was checked before; now its own upload may be there.
         """
-        offer = self._context.lookups
-        assert offer is not None  # noqa: S101 - see `check_offer`
         asked, free = [self._looked_up(file) for file, _ in files], []
-        there = self._ask(lambda: api.lookup(offer, asked))
-        for (file, claim), one, item in zip(files, asked, there, strict=True):
-            if item is None or claim.state is ClaimState.RESUME:
+        for (file, claim), one, item in zip(files, asked, self._look_up(api, asked), strict=True):
+            if not isinstance(item, Found) or claim.state is ClaimState.RESUME:
                 free.append((file, claim))
             else:
                 text = f"{one.category}/{one.path} exists on the server (--if-exists fail)"
@@ -179,22 +177,33 @@ class Checks:
     def _looked_up(self, file: LocalFile, receipt: Stored | None = None) -> LookedUp:
         return looked_up(file, self._context.settings.category, receipt)
 
-    def _on_server(self, api: Api, files: Sequence[tuple[LocalFile, Stored | None]]) -> Iterator[bool | None]:
-        """Yield whether the server has each file with the bytes of its receipt; None for unknown.
+    def _look_up(self, api: Api, asked: Sequence[LookedUp]) -> list[Found | Literal[False] | None]:
+        """Return each stored file, False for one that is not stored, and None without an answer.
 
-        Use one lookup for a group where offered, else one call for each path or receipt.
+        Use one lookup where offered, else one call for each path.
         """
+        offer = self._context.lookups
+        if offer is not None and not self._one_by_one:
+            try:
+                return [found or False for found in self._ask(lambda: api.lookup(offer, asked))]
+            except NO_OUTCOME:
+                raise
+            except errors.UploaderError as error:
+                self._one_by_one = True
+                self._warn_once(WarningCode.LOOKUP, f"the lookup failed: {error}; files are looked up one by one")
+        return [self._stored(api, stored_path(one.category, one.path)) for one in asked]
+
+    def _on_server(self, api: Api, files: Sequence[tuple[LocalFile, Stored | None]]) -> Iterator[bool | None]:
+        """Yield whether the server has each file with the bytes of its receipt; None for unknown."""
         if not self._context.limits.relative_paths:
             for file, receipt in files:
                 yield self._by_receipt(api, file, receipt.location if receipt is not None else None)
             return
-        offer, asked = self._context.lookups, [self._looked_up(*item) for item in files]
-        answer = self._asked(lambda: api.lookup(offer, asked)) if offer is not None else None
-        for number, (file, receipt) in enumerate(files):
-            item: Found | Literal[False] | None = None if answer is None else answer[number] or False
+        asked = [self._looked_up(*item) for item in files]
+        for one, (file, receipt), item in zip(asked, files, self._look_up(api, asked), strict=True):
             unsure = isinstance(item, Found) and item.size == file.size and item.sha256 is None
-            if offer is None or (unsure and receipt is None):  # a lookup computes no digest
-                item = self._stored(api, stored_path(asked[number].category, asked[number].path))
+            if unsure and receipt is None:  # the lookup computes no digest
+                item = self._stored(api, stored_path(one.category, one.path))
             yield self._is_equal(file, receipt, item) if isinstance(item, Found) else item
 
     def _by_receipt(self, api: Api, file: LocalFile, where: str | None) -> bool | None:

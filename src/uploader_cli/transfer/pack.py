@@ -90,15 +90,17 @@ class Pack:
         context, files = self._context, [entry.file for entry in self._entries]
         try:
             answer = self._answer(worker, files)
-        except errors.PacksRefused as error:
-            first, self._size.refused = not self._size.refused, True
-            if first:
-                context.warn(WarningCode.PACKS, f"{error}: small files are sent one by one")
-            context.ledger.retry(files, error)
-            self._by_tus(files)
         except errors.UploaderError as error:
             if ends_run(error):
                 raise
+            fails = isinstance(error, errors.ServerFault) and not isinstance(error, errors.PackInProgress)
+            if fails or isinstance(error, errors.PacksRefused):
+                first, self._size.refused = not self._size.refused, True
+                if first:
+                    context.warn(WarningCode.PACKS, f"{error}: small files are sent one by one")
+                context.ledger.retry(files, error)
+                self._by_tus(files)
+                return
             cut = isinstance(error, errors.ConnectionLost) and not error.body_sent and len(files) > 1
             if not cut and not isinstance(error, errors.TooLarge | errors.TooSlow):
                 yield [Outcome(file, error) for file in files]

@@ -13,6 +13,7 @@ from functional.server.batches import eventually
 from serving import running_server
 
 from uploader_cli import upload
+from uploader_cli.core import events as ev
 from uploader_cli.core import sizes
 from uploader_cli.core.events import FailureCode
 from uploader_cli.errors import FileError
@@ -23,10 +24,9 @@ from uploader_server.batch.packstore import Unpacking
 from uploader_server.faults.state import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from uploader_cli.core import events as ev
     from uploader_cli.result import Result
     from uploader_server.serving import EmbeddedServer
 
@@ -146,6 +146,43 @@ def test_temporary_refusal_of_a_pack_is_retried(sending: Sending, status: int) -
     sending.server.faults.next_answers("POST", PACKS, [Answer(status, {"Retry-After": "0"})])
     assert sending.run().outcome.completed == 21
     sending.check_stored_once()
+
+
+def test_packs_that_keep_failing_are_replaced_by_single_files(
+    sending: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stop, "sleep", lambda _stop, _seconds: None)
+    sending.server.faults.next_answers("POST", PACKS, [500] * 10)
+    warnings: list[tuple[str, str]] = []
+    result = upload([str(sending.source)], replace(sending.settings, retries=1), on_event=warned(warnings))
+    assert (result.outcome.completed, result.outcome.failed) == (21, 0)
+    assert sending.server.faults.count("POST", PACKS) == 2
+    assert [(code, "small files are sent one by one" in text) for code, text in warnings] == [("packs", True)]
+    sending.check_stored_once()
+
+
+def test_lookup_that_keeps_failing_is_replaced_by_single_calls(
+    sending: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sending.run().outcome.completed == 21
+    monkeypatch.setattr(Stop, "sleep", lambda _stop, _seconds: None)
+    sending.server.faults.next_answers("POST", "/api/upload/lookup", [500] * 10)
+    settings = replace(sending.settings, jobs=1, retries=1, skip_existing=True, state_dir=sending.root / "other")
+    warnings: list[tuple[str, str]] = []
+    result = upload([str(sending.source)], settings, on_event=warned(warnings))
+    assert (result.outcome.skipped, result.outcome.completed) == (21, 0)
+    assert sending.server.faults.count("POST", "/api/upload/lookup") == 2
+    assert [(code, "looked up one by one" in text) for code, text in warnings] == [("lookup", True)]
+
+
+def warned(warnings: list[tuple[str, str]]) -> Callable[[ev.Event], None]:
+    """Collect code and text of the warnings of a run."""
+
+    def collect(event: ev.Event) -> None:
+        if isinstance(event, ev.RunWarning):
+            warnings.append((event.code, event.text))
+
+    return collect
 
 
 @pytest.mark.parametrize("status", [404, 405, 501])
