@@ -10,7 +10,7 @@ import pytest
 from serving import running_server
 from stores import PASSWORD, Store, gcs, s3, sftp, web
 
-from uploader_cli import UsageError, upload
+from uploader_cli import Phase, UsageError, upload
 from uploader_cli.core.events import FileRetry
 from uploader_server.faults import Answer
 
@@ -97,6 +97,21 @@ def test_same_upload_continues_at_the_offset_of_the_server(
 ) -> None:
     url = f"{open_store(name).url}/a.bin"
     assert continued(url, server) == 2 * MIB
+
+
+def test_every_odd_key_of_a_bucket_ends_in_an_event(open_store: Callable[[str], Store], server: EmbeddedServer) -> None:
+    """A key is sent, or fails with a reason: also one with an empty part, or with content and a slash at its end."""
+    store = open_store("s3")
+    odd = ["/dbl.bin", "//tri.bin", "sub//z.bin", "data/", "./x.bin", "sub/../u.bin", " lead", "%41", "a?b", "a::b"]
+    keys = [*(f"odd/{key}" for key in odd), *(f"odd/{key}" for key in ("file", "file/x", "sub/a"))]
+    for key in keys:
+        store.write(key, key.encode())
+    store.write("odd/empty directory/", b"")
+    result = upload(f"{store.url}/odd", server=server.url)
+    assert sorted(receipt.path for receipt in result.receipts) == sorted(f"{store.url}/{key}" for key in keys)
+    failed = [receipt for receipt in result.receipts if receipt.status is not Phase.COMPLETED]
+    assert all(receipt.message for receipt in failed)
+    assert {f"{store.url}/odd/{key}" for key in odd[:4]} <= {receipt.path for receipt in failed}
 
 
 def continued(url: str, server: EmbeddedServer) -> int:

@@ -95,7 +95,7 @@ class _Walker:
         try:
             for place, below, status in sources.listing(url):
                 is_directory = below.endswith("/")
-                if self._filters.enters(below[:-1]) if is_directory else self._filters.wants(below or base):
+                if self._filters.enters(below[:-1]) if is_directory else self._filters.wants(below.strip("/") or base):
                     yield self._remote_file(place, f"{base}/{below}".rstrip("/"), status, named=not below)
                 else:
                     yield None

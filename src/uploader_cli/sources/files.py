@@ -12,7 +12,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -24,6 +24,7 @@ from uploader_cli import extras
 from uploader_cli.errors import UploaderError, UsageError
 
 BLOCK = 4 << 20  # bytes of one request for a range
+NO_PATH = "no path leads to it: its name has an empty part, ends with a slash, or is below another file"
 _SECOND = 1_000_000_000  # nanoseconds, which hold a digest of the ETag
 _TAGS = ("ETag", "etag", "CRC")
 _TIMES = ("mtime", "LastModified", "Last-Modified", "last_modified", "updated", "modified", "date_time", "created")
@@ -103,7 +104,8 @@ def status_of(source: IO[bytes]) -> Status:
 def listing(url: str) -> Iterator[tuple[str, str, RemoteStatus | OSError]]:
     """Yield URL, path below `url` (empty for itself) and status of each file, or why it can't be sent.
 
-    The path of a directory that can't be listed ends with a slash. fsspec's own walk leaves such directories out.
+    The path of a directory that can't be listed ends with a slash. fsspec's own walk leaves such directories out, and
+    names to which no path leads: those with an empty part (`a//b`), with a slash at the end, or below a file.
     """
     with _os_errors():
         system, root = _file_system(url)
@@ -111,7 +113,8 @@ def listing(url: str) -> Iterator[tuple[str, str, RemoteStatus | OSError]]:
     if details["type"] != "directory":
         yield url, "", _status_or_error(details)
         return
-    directories = [root]
+    directories, listed = [root], set[str]()
+    archived: Mapping[str, Mapping[str, Any]] = getattr(system, "dir_cache", None) or {}  # all names of an archive
     while directories:
         directory = directories.pop()
         try:
@@ -122,14 +125,42 @@ def listing(url: str) -> Iterator[tuple[str, str, RemoteStatus | OSError]]:
             below = _below(root, directory)
             yield _member(url, below), f"{below}/", error
             continue
-        found = [details for details in found if details["name"].strip("/") != directory.strip("/")]  # empty ones of S3
+        itself = [details for details in found if details["name"].strip("/") == directory.strip("/")]
+        found = [details for details in found if details not in itself] if itself else found
+        if itself and not archived:
+            for name in _unreachable(system, directory, itself):
+                below = name[len(root.rstrip("/")) + 1 :]
+                yield _member(url, below), below, OSError(errno.EINVAL, NO_PATH)
         directories += [details["name"] for details in reversed(found) if details["type"] == "directory"]
         for details in found:
             below = _below(root, details["name"])
+            if archived:
+                listed.add(details["name"])
             if details["type"] == "link" or details.get("islink"):
                 yield _member(url, below), below, _LINK
             elif details["type"] != "directory":
                 yield _member(url, below), below, _status_or_error(details)
+
+    for name, details in archived.items():
+        below = name.removeprefix(root).removeprefix("/") if root else name
+        if name.startswith(root) and details["type"] != "directory" and name not in listed:
+            yield _member(url, below), below, OSError(errno.EINVAL, NO_PATH)
+
+
+def _unreachable(system: Any, directory: str, itself: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the names to which no path leads below a directory whose listing has entries for `itself`.
+
+    An object store has one for a name that ends with a slash (an empty directory, if it is empty), and one for all
+    names with an empty part after that of the directory.
+    """
+    yield from (details["name"] for details in itself if details["type"] != "directory" and details.get("size"))
+    with _os_errors():
+        names: Mapping[str, Mapping[str, Any]] = system.find(directory, prefix="/", detail=True)
+        system.invalidate_cache(directory)
+    for name, details in sorted(names.items()):
+        is_directory = details["type"] == "directory" or (name.endswith("/") and not details.get("size"))
+        if name.startswith(f"{directory.rstrip('/')}//") and not is_directory:
+            yield name
 
 
 def _below(root: str, path: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import sys
+import tarfile
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ import pytest
 from command import uploader
 from fsspec.implementations.memory import MemoryFileSystem
 
-from uploader_cli import UsageError, upload
+from uploader_cli import Phase, UsageError, upload
 from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
@@ -45,6 +47,72 @@ def test_directory_at_a_url(server: EmbeddedServer, memory: MemoryFileSystem) ->
     assert stored(server) == {"tree/a.bin": BIG, "tree/below/b.txt": b"b"}
     assert sorted(receipt.path for receipt in result.receipts) == ["memory://tree/a.bin", "memory://tree/below/b.txt"]
     assert all(receipt.verified for receipt in result.receipts)
+
+
+ODD = [
+    *(
+        "a.bin",
+        "/dbl.bin",
+        "sub/a.bin",
+        "sub//z.bin",
+        "deep/x//y//z.bin",
+        "./x.bin",
+        "../y.bin",
+        "sub/../u.bin",
+        "sub/.",
+    ),
+    *(" lead", "trail ", "a\nb", "é", "%41", "a?b", "a#b", "a*b", "[x]", "{x}", "a::b", "back\\slash", "~"),
+]
+"""Names that object stores and archives allow."""
+
+
+def in_memory(_top: Path) -> tuple[str, set[str]]:
+    system = MemoryFileSystem()
+    system.pipe({f"/tree/{name}": name.encode() for name in ODD})
+    return "memory://tree", {f"memory:/{name}" for name in system.store}
+
+
+def on_disk(top: Path) -> tuple[str, set[str]]:
+    """Names that a local file system makes of them."""
+    for name in ODD:
+        path = top / "tree" / name.strip("/")
+        if not {".", ".."} & set(name.split("/")):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(name.encode())
+    paths = [path for path in (top / "tree").rglob("*") if path.is_file()]
+    return f"file://{top}/tree", {f"file://{path}" for path in paths}
+
+
+def in_a_zip(top: Path) -> tuple[str, set[str]]:
+    with zipfile.ZipFile(top / "odd.zip", "w") as archive:
+        for name in (*ODD, "a.bin/below", "//tri.bin"):
+            archive.writestr(name, name.encode())
+    container = f"::file://{top}/odd.zip"
+    return f"zip://{container}", {f"zip://{name}{container}" for name in archive.namelist()}
+
+
+def in_a_tar(top: Path) -> tuple[str, set[str]]:
+    with tarfile.open(top / "odd.tar", "w") as archive:
+        for name in ODD:
+            member = tarfile.TarInfo(name)
+            member.size = len(name.encode())
+            archive.addfile(member, io.BytesIO(name.encode()))
+    container = f"::file://{top}/odd.tar"
+    return f"tar://{container}", {f"tar://{name}{container}" for name in ODD}
+
+
+@pytest.mark.usefixtures("memory")
+@pytest.mark.parametrize("source", [in_memory, on_disk, in_a_zip, in_a_tar])
+def test_every_odd_name_of_a_source_ends_in_an_event(source: Any, server: EmbeddedServer, tmp_path: Path) -> None:
+    """It is sent, or it fails with a reason; none is left out."""
+    url, names = source(tmp_path)
+    result = upload(url, server=server.url)
+    assert len(result.receipts) == len(names)
+    if source in (in_memory, on_disk):  # an archive's own names differ: "/a" is listed as "a"
+        assert {receipt.path for receipt in result.receipts} == names
+    failed = [receipt for receipt in result.receipts if receipt.status is not Phase.COMPLETED]
+    assert all(receipt.message for receipt in failed)
+    assert len(stored(server)) == len(names) - len(failed)
 
 
 def test_same_upload_continues_by_ranges(server: EmbeddedServer, memory: MemoryFileSystem) -> None:
