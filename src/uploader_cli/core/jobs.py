@@ -34,7 +34,7 @@ class AutoJobs:
         return self.jobs
 
     def refused(self) -> int:
-        """Halve the number of jobs, because the server answered 429 or 503 or timed out; return it."""
+        """Halve the number of jobs, because the server answered 408, 429 or 503 or timed out; return it."""
         self.jobs = max(1, self.jobs // 2)
         self._before, self._rest = None, REST
         return self.jobs

@@ -39,7 +39,7 @@ PLENTY = 60  # spare calls with which polls come every second; with fewer the in
 FIRST_PROBE = 0.5  # seconds before the second probe of an unreachable server, then doubled
 LAST_PROBE = 10.0  # most seconds between two probes
 HELD = 0.1  # seconds between two checks for the end of the user's pause
-OVERLOADED = (429, 503)
+OVERLOADED = (408, 429, 503)  # 408: each connection is too slow for the server
 NEVER_REPEATED = (
     errors.SessionLost,
     errors.RateLimited,
@@ -221,7 +221,7 @@ class Retry:
         self.wait_for_server, self.refresh_token = wait_for_server, refresh
         # a cheap call that succeeds when the server answers; None before its first answer
         self.probe: Callable[[], object] | None = None
-        self.overloaded: Callable[[], None] = lambda: None  # called after a 429, a 503 or a timeout
+        self.overloaded: Callable[[], None] = lambda: None  # called after OVERLOADED or a timeout
         self.held = False  # True while the user pauses the run: no request with content begins
         self._emit, self._clock = emit, clock
         self._lock = threading.Lock()
@@ -310,7 +310,7 @@ class Retry:
         while True:
             try:
                 return step()
-            except (errors.RateLimited, errors.ServerFault, errors.TimedOut) as error:
+            except (errors.RateLimited, errors.ServerFault, errors.TimedOut, errors.TooSlow) as error:
                 if isinstance(error, errors.TimedOut) or error.status in OVERLOADED:
                     self.overloaded()
                 raise

@@ -255,10 +255,11 @@ def test_pause_that_grows_while_it_is_waited_for_is_announced_again() -> None:
         (rate_limited(1.0), 1),
         (fault(503), 1),
         (errors.TimedOut("late"), 1),
+        (errors.TooSlow("slow", status=408), 1),
         (fault(500), 0),
         (lost(body_sent=False), 0),
     ],
-    ids=["429", "503", "timeout", "500", "lost"],
+    ids=["429", "503", "timeout", "408", "500", "lost"],
 )
 def test_overload_is_reported_once_for_each_answer(error: errors.UploaderError, times: int) -> None:
     policy, reports = Policy(), list[int]()
