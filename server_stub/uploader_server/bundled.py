@@ -110,10 +110,11 @@ class Bundled(Sessions):
 
         Requests don't save it; without this a restart would forget them, and the time since the last change.
         """
-        before, self._recorded = self._recorded, self.store.clock.now()
+        before, now = self._recorded, self.store.clock.now()
         sessions = [(session.touched, session.id) for session in self.known.values() if session.touched >= before]
         uploads = [(upload.touched, upload.id) for upload in self.tus.known.values() if upload.touched >= before]
         await self.store.save(self.store.times_saved(sessions, uploads), frees=True)
+        self._recorded = now
 
     async def _finish_and_sweep_uploads(self) -> None:
         """Finish uploads that were complete when the server crashed, then remove expired ones."""
