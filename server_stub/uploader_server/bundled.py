@@ -94,11 +94,11 @@ class Bundled(Sessions):
         }
 
     async def sweep(self) -> None:
-        """Remove expired sessions, uploads, packs and digests regularly, until cancelled."""
+        """Remove expired sessions, uploads and packs, and rows of what is gone, regularly, until cancelled."""
         session_ttl, upload_ttl = self.config.session_ttl, self.config.upload_ttl
         await asyncio.gather(
             sweep("The sweep of sessions", session_ttl, self._sweep_sessions),
-            sweep("The sweep of digests", session_ttl, self.store.digests.prune),
+            sweep("The sweep of rows", min(session_ttl, upload_ttl), self.store.pruner.run),
             self._finish_and_sweep_uploads(),
             sweep("The sweep of packs", upload_ttl, self.packs.rows.forget_old),
             sweep("The sweep of lost files", LOST_TTL, lambda: asyncio.to_thread(self.tus.store.remove_lost)),

@@ -44,7 +44,7 @@ class Sessions:
 
     def __post_init__(self) -> None:
         self.limits = self.config.limits
-        self.known = {saved.row["id"]: _restored(saved, self.store.clock) for saved in self.store.sessions()}
+        self.known = {saved.row["id"]: _restored(saved, self.store.clock) for saved in self.store.sessions(MAX_KNOWN)}
         """Sessions by id, including those restored from the database."""
         self._progress = ProgressResponses(self.store)
         self.share: Share[Session] = Share(
@@ -61,7 +61,7 @@ class Sessions:
         """
         secret, owner = hashed_secret(headers), self._owner(headers)
         if len(self.known) >= MAX_KNOWN:
-            del self.known[next(known.id for known in self.known.values() if known.ended)]
+            await self.forget(next(known for known in self.known.values() if known.ended))
         while (empty := self.share.make_room(holder)) is not None:
             await self.forget(empty)
         session = Session(
@@ -78,7 +78,7 @@ class Sessions:
 
     async def forget(self, session: Session) -> None:
         """Remove an expired session. Raises sqlite3.Error; the row is removed after a restart then."""
-        logger.info("session %s expired", session.id)
+        logger.info("session %s is forgotten", session.id)
         self.known.pop(session.id, None)
         await self.store.save(self.store.session_forgotten(session.id), frees=True)
 
@@ -118,6 +118,7 @@ class Sessions:
         if session.ended:
             code = "CANCELLED" if session.status == "cancelled" else "SESSION_ENDED"
             raise ApiError(409, code, f"The session is {session.status}: create a new one")
+        session.touch()  # it must not expire before the request registers with it
         return session
 
     def newest(self) -> list[dict[str, Any]]:

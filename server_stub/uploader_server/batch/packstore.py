@@ -27,7 +27,6 @@ from uploader_server.storage.store import Change, Store
 from uploader_server.wire import extension
 
 _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
-_UNCOUNTED = "DELETE FROM files WHERE id BETWEEN ? AND ? AND session = '' AND status = 'failed'"
 
 PLAIN, EXISTING, RETRYABLE = 0, 1, 2  # the values of `packed`
 
@@ -157,15 +156,9 @@ class PackRows:
         return await self._store.database.read(look)
 
     async def forget_old(self) -> None:
-        """Delete responses older than `ttl` and their uncounted failures. Raises sqlite3.Error."""
+        """Delete responses older than `ttl`. Raises sqlite3.Error."""
         before = self._store.clock.now() - self._ttl
-
-        def change(db: sqlite3.Connection) -> None:
-            old = db.execute("SELECT first, last FROM packs WHERE touched < ?", (before,)).fetchall()
-            db.executemany(_UNCOUNTED, old)
-            db.execute("DELETE FROM packs WHERE touched < ?", (before,))
-
-        await self._store.save(change, frees=True)
+        await self._store.save(lambda db: db.execute("DELETE FROM packs WHERE touched < ?", (before,)), frees=True)
 
 
 def _row(session: str, position: int, file: Packed) -> dict[str, Any]:

@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS files (
 );
 CREATE INDEX IF NOT EXISTS files_of_session ON files (session, position);
 CREATE INDEX IF NOT EXISTS files_of_path ON files (path) WHERE path IS NOT NULL;
+CREATE INDEX IF NOT EXISTS files_without_path ON files (session) WHERE path IS NULL;
 CREATE TABLE IF NOT EXISTS digests (
   path TEXT PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, sha256 BLOB NOT NULL
 );
@@ -49,6 +50,7 @@ CREATE TABLE IF NOT EXISTS packs (
   first TEXT NOT NULL, last TEXT NOT NULL, touched REAL NOT NULL, PRIMARY KEY (owner, key)
 );
 CREATE INDEX IF NOT EXISTS packs_touched ON packs (touched);
+CREATE INDEX IF NOT EXISTS packs_of_files ON packs (first, last);
 CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 1), now REAL NOT NULL);
 """
 
@@ -202,6 +204,7 @@ def _open(path: Path, durable: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, timeout=10)
     try:
         connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first page is written
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -210,6 +213,9 @@ def _open(path: Path, durable: bool) -> sqlite3.Connection:
         connection.executescript(_SCHEMA)
         if version < VERSION:
             _together(connection, [lambda db: _upgrade(db, version, path.parent.parent)], writes=True)
+        if 0 < version < 4:
+            with contextlib.suppress(sqlite3.Error):  # without space it keeps its size
+                connection.execute("VACUUM")  # free pages of earlier versions can't be given back
     except BaseException:
         connection.close()
         raise

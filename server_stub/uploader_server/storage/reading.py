@@ -21,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 BLOCK = 1 << 20  # bytes per read
 HASHING = 2  # maximum files that are read at a time to compute their digests
-PRUNED_AT_ONCE = 1000  # digests checked per call of `prune`
 _SAVE = "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)"
 
 
@@ -88,7 +87,6 @@ class Digests:
         self._jobs: set[asyncio.Task[None]] = set()
         self._hashing = asyncio.Semaphore(HASHING)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by the address of the client
-        self._pruned = ""  # last path checked by `prune`; empty before the first one
 
     def saved(self, files: Iterable[tuple[StoredFile, bytes]]) -> Callable[[sqlite3.Connection], object]:
         """Return a change for `Store.save` that saves the SHA-256 of stored files."""
@@ -130,16 +128,6 @@ class Digests:
         """Return the identity of a stored file. Raises OSError."""
         stat = path.stat()
         return StoredFile(path.relative_to(self._root).as_posix(), stat.st_size, stat.st_mtime_ns)
-
-    async def prune(self) -> None:
-        """Remove the digests of deleted files among the next PRUNED_AT_ONCE paths. Raises sqlite3.Error."""
-        query = "SELECT path, size, modified FROM digests WHERE path > ? ORDER BY path LIMIT ?"
-        rows = await self._database.read(lambda db: db.execute(query, (self._pruned, PRUNED_AT_ONCE)).fetchall())
-        gone = await asyncio.to_thread(lambda: [tuple(row) for row in rows if not (self._root / row["path"]).exists()])
-        if gone:
-            delete = "DELETE FROM digests WHERE path = ? AND size = ? AND modified = ?"  # not one stored meanwhile
-            await self._database.transaction(lambda db: db.executemany(delete, gone), frees=True)
-        self._pruned = rows[-1]["path"] if len(rows) == PRUNED_AT_ONCE else ""
 
     async def _compute(self, files: list[StoredFile], address: str, end: float, ready: dict[StoredFile, bytes]) -> None:
         """Add the digests of files to `ready` and save them; start no file after `end` (monotonic seconds)."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import json
 import os
 import sqlite3
 import sys
@@ -28,6 +29,7 @@ from uploader_server.storage.clock import Clock
 from uploader_server.storage.database import Database, VersionError
 from uploader_server.storage.disk import Disk
 from uploader_server.storage.paths import leads_out, remove_tree, safe_parts, unnumbered
+from uploader_server.storage.pruning import Pruner
 from uploader_server.storage.reading import Digests, Reading
 from uploader_server.wire import CATEGORIES
 
@@ -59,6 +61,10 @@ _SAVE_SESSION = (
 _NEWEST_TIME = (
     "SELECT max(touched) FROM (SELECT now AS touched FROM clock UNION ALL SELECT touched FROM sessions"
     " UNION ALL SELECT touched FROM tus_uploads UNION ALL SELECT touched FROM packs)"
+)
+_DELETE_SESSIONS = (
+    "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions"
+    " ORDER BY status IN (SELECT value FROM json_each(?)), touched DESC LIMIT -1 OFFSET ?)"
 )
 _FILES = "SELECT * FROM files WHERE session = ? ORDER BY position"
 _PACKED = "SELECT * FROM files WHERE session = ? AND packed IS NOT NULL ORDER BY position"
@@ -95,6 +101,7 @@ class Store:
             self.disk.everything([self.root.parent, self.root, self.private])
             self.clock = Clock(self.database.wait(_newest_time) or time.time())
             self.digests = Digests(self.root, self.database, self.reading)
+            self.pruner = Pruner(self.root, self.database)
         except StartupError:
             self._release()
             raise
@@ -257,11 +264,17 @@ class Store:
 
     # Queries
 
-    def sessions(self) -> list[SavedSession]:
-        """Return all sessions with their files (blocks; used at the start)."""
-        return self.database.wait(
-            lambda db: [_saved(db, row) for row in db.execute("SELECT * FROM sessions").fetchall()]
-        )
+    def sessions(self, most: int) -> list[SavedSession]:
+        """Return sessions with their files (blocks; used at the start).
+
+        The `most` newest ones, open ones before ended ones; the others are deleted.
+        """
+
+        def load(db: sqlite3.Connection) -> list[SavedSession]:
+            db.execute(_DELETE_SESSIONS, (json.dumps([*ENDED]), most))
+            return [_saved(db, row) for row in db.execute("SELECT * FROM sessions").fetchall()]
+
+        return self.database.wait(load)
 
     async def unlisted(self, session: str, *, ended: bool) -> list[sqlite3.Row]:
         """Return the files of packs in a session, or all files of an ended one."""

@@ -91,7 +91,8 @@ async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload]
         if file.path is None:
             return []
         joined = [uploads.store.saved(part, status=JOINED, upload_key=None) for part in parts]
-        return [uploads.store.saved(upload, status=FINISHED, path=file.path), *joined]
+        now = uploads.clock.now()  # joining may have taken long
+        return [uploads.store.saved(upload, status=FINISHED, path=file.path, touched=now), *joined]
 
     await sessions.put(session, upload.category, [file], changes, resumable=True)
     if file.path is None:

@@ -279,9 +279,10 @@ class Uploads:
         if upload.has_data:
             await self.find(upload_id)
         elif not upload.lock.locked():
+            values = (upload_id, self.clock.now() - self.ttl)
+            delete = "DELETE FROM tus_uploads WHERE id = ? AND touched < ?"  # unless a request saves it before
+            await self.sessions.store.save(lambda db: db.execute(delete, values), frees=True)
             logger.info("deleted the record of the upload of file %s", upload.file_id)
-            await self.sessions.store.save(lambda db: db.execute("DELETE FROM tus_uploads WHERE id = ?", (upload_id,)))
-            self.known.pop(upload_id, None)
 
 
 def _enter(upload: Upload, session: Session) -> None:
