@@ -560,7 +560,7 @@ MUTANTS = (
     Mutant(
         "uploads do not expire",
         SERVER + "tus/uploads.py",
-        "time.time() > self.expires(upload)",
+        "self.clock.now() > self.expires(upload)",
         "False",
         f"{TUS}restart.py {TUS}creation.py {TUS}core.py",
     ),

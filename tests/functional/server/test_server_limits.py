@@ -320,7 +320,7 @@ def test_ended_sessions_are_swept_from_memory_and_disk() -> None:
         requests.post(f"{server.url}/api/upload/session/{session}/finish", timeout=DEADLINE)
         backend: Any = server.app.state.backend
         eventually(lambda: backend.known == {}, "the sweep")
-        assert server.app.state.store.sessions() == []
+        assert server.app.state.store.sessions(9) == []
 
 
 SERVE_AND_COUNT = """
