@@ -85,7 +85,8 @@ class ServerProcess:
         stdin: int = forking.DEVNULL,
     ) -> None:
         """Start the server and wait until it is ready; `fresh` starts a new Python, for tests of memory or start-up."""
-        line = [*arguments, "--port", "0", *(() if packs else ("--no-packs",))]
+        port = () if "--port" in arguments else ("--port", "0")
+        line = [*arguments, *port, *(() if packs else ("--no-packs",))]
         self.process = forking.start(package, line, cwd=cwd, env=os.environ, fresh=fresh, stdin=stdin)
         lines: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=lambda: lines.put(self._stdout.readline()), daemon=True)

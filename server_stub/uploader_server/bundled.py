@@ -57,9 +57,10 @@ class Bundled(Sessions):
 
     async def cancel(self, session_id: str, headers: Mapping[str, str]) -> None:
         """Cancel a session and its running requests, whose files are not stored. Raises ApiError 403 or 404."""
-        session = self.find_writable(session_id, headers)
-        if session.status in {"completed", "partial"}:
+        session = self.find(session_id)
+        if session.status in {"completed", "partial"}:  # which everyone may know
             raise ApiError(404, "SESSION_NOT_FOUND", "This upload session has already ended")
+        self.check_writer(session_id, headers)
         session.status = "cancelled"
         session.touch()
         await self.store.save(self.store.session_saved(session.row()), frees=True)

@@ -145,6 +145,10 @@ class Unauthorized(AnswerError):
     code = FailureCode.UNAUTHORIZED
 
 
+class NotYours(Unauthorized):
+    """403: the session was created with another secret, or without this one (docs/protocol.md section 10)."""
+
+
 class NotFound(AnswerError):
     """404 or 410."""
 

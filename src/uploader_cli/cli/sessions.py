@@ -63,7 +63,7 @@ def status(session: Session, **given: Any) -> int:
     return run.status(settings, session)
 
 
-@opt.with_options(OPTIONS)
+@opt.with_options(f"{OPTIONS} state_dir")
 def cancel(session: Session, **given: Any) -> int:
     """Cancel a session on the server."""
     settings, session = opt.load(given), opt.valid_uuid(session, "SESSION")

@@ -10,7 +10,7 @@ import re
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from unicodedata import normalize
@@ -22,6 +22,8 @@ from uploader_cli.core.plan import Limits, LocalFile
 
 JsonObject = dict[str, object]
 UPLOADS = "/uploads/"  # the path of stored files (docs/protocol.md section 1)
+NOT_YOURS = "NOT_YOURS"
+"""Code of a 403 for a session that another client created (docs/protocol.md section 10)."""
 TAKEN = "FILE_EXISTS"
 """Code of the failure of a file whose name is taken, with `ifExists` (docs/protocol.md section 1)."""
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -30,11 +32,12 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An upload session as the server created it."""
+    """An upload session as the server created it; `secret` is what its creator sent (docs/protocol.md section 10)."""
 
     session_id: str
     category: str
     limits: Limits | None
+    secret: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from uploader_cli.run.views import columns
 from uploader_cli.settings import MASK, OPTIONS, Layer, Settings, mask
 from uploader_cli.settings.values import Header, written_size
 
-_SECRET = ("token", "token_command", "on_failure", "upload_url")
+_SECRET = ("token", "session_secret", "token_command", "on_failure", "upload_url")
 """Always masked. Proxies and headers are masked only where they look secret."""
 
 

@@ -15,6 +15,7 @@ from uploader_cli.core.plan import ASSUMED, LocalFile, plan_sessions, refusal
 from uploader_cli.core.protocol import as_object, number, text
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
+from uploader_cli.run.runs import session_secret
 from uploader_cli.run.selecting import select
 from uploader_cli.run.views import open_log
 from uploader_cli.settings import Settings
@@ -56,8 +57,14 @@ def open_page(settings: Settings, session: str) -> int:
 
 
 def cancel(settings: Settings, session: str) -> int:
-    """Cancel a session; the server may still store files it has received. Exit 0, too, if all its files are stored."""
+    """Cancel a session; the server may still store files it has received. Exit 0, too, if all its files are stored.
+
+    Raises `NotYours` without the secret of the session.
+    """
+    secret = session_secret(settings, session) or settings.given_secret
     with client(settings, session) as api:
+        if secret:
+            api.resume_session(session, secret)
         try:
             body = api.cancel(session)
         except errors.NotFound:  # also for a session that has ended

@@ -132,6 +132,14 @@ def find_sessions(settings: Settings, begins: Sequence[str]) -> tuple[tuple[str,
     return tuple(found), {"server": server, NAMED_BY_DIRECTORY: untrusted}
 
 
+def session_secret(settings: Settings, session: str) -> str:
+    """Return the secret of an open session of this machine on the server of `settings`; empty if it is unknown."""
+    if not _has_journal(settings):
+        return ""
+    with Journal(settings.state_path) as journal:
+        return journal.session_secret(session, settings.server)
+
+
 def _session(begin: str, known: Mapping[str, RunInfo]) -> str:
     matching = [session for session in known if session.startswith(begin)]
     if len(matching) > 1:
@@ -149,12 +157,16 @@ def _session(begin: str, known: Mapping[str, RunInfo]) -> str:
 
 def _open_sessions(settings: Settings) -> dict[str, RunInfo]:
     """Return the open sessions with their runs, newest first; none without a journal, which is not created."""
-    state = settings.state_dir or user_state_directory()
-    if state is None or not exists(state / NAME, settings.given_as("state_dir")):
+    if not _has_journal(settings):
         return {}
-    with Journal(state) as journal:
+    with Journal(settings.state_path) as journal:
         runs = [info for info in journal.runs() if settings.server in ("", info.server)]
     return {session: info for info in runs for session in reversed(info.sessions)}
+
+
+def _has_journal(settings: Settings) -> bool:
+    state = settings.state_dir or user_state_directory()
+    return state is not None and exists(state / NAME, settings.given_as("state_dir"))
 
 
 def _when(info: RunInfo) -> str:

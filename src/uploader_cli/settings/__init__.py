@@ -1,7 +1,7 @@
 """Frozen settings and their sources: flag > environment > config file > default."""
 
 from uploader_cli.settings.config_files import config_template
-from uploader_cli.settings.masking import MASK, hide, mask, remember_user
+from uploader_cli.settings.masking import MASK, SESSION_MARK, hide, mask, remember_user
 from uploader_cli.settings.model import DEFAULT, LEAST_RATE, OPTIONS, Layer, Option, Settings, Source
 from uploader_cli.settings.places import user_config_file, working_directory
 from uploader_cli.settings.resolution import presets, profiles, resolve, resumed
@@ -12,6 +12,7 @@ __all__ = [
     "LEAST_RATE",
     "MASK",
     "OPTIONS",
+    "SESSION_MARK",
     "Header",
     "Invalid",
     "Layer",

@@ -7,6 +7,8 @@ from base64 import b64encode
 from urllib.parse import quote, unquote, urlsplit
 
 MASK = "***"
+SESSION_MARK = "session_"
+"""The beginning of secrets of sessions: they are masked by their form, since a run may have thousands."""
 
 _SECRET_HEADER = re.compile(r"auth|cookie|token|secret|password|credential|session|api-?key|signature", re.IGNORECASE)
 # Each asks for the grammar of a header, so that "Basic training.mp4" and the hint "Authorization: Bearer …" stay.
@@ -31,6 +33,7 @@ _PATTERNS = (
         rf"\1{MASK}",
     ),
     (re.compile(r"(?<=://)[^\s/@]+(?=@)"), MASK),
+    (re.compile(rf"(?<![\w-]){SESSION_MARK}[\w-]{{32}}(?![\w-])", re.ASCII), MASK),
 )
 _TOO_SHORT = 4  # masking every "a" would reveal the secret
 

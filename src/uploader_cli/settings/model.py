@@ -99,7 +99,7 @@ class Option:
 
     def ways(self, user_config: Path | None = None) -> str:
         """Return the ways to set the option, for a hint."""
-        ways = [self.flag] if self.on_command_line else [] if self.in_config else ["--token-file", "--token-command"]
+        ways = [self.flag] if self.on_command_line else ["--token-file", "--token-command"] * (self.name == "token")
         return ", ".join([*ways, self.variable]) + (f" or {user_config}" if user_config and self.in_config else "")
 
 
@@ -190,6 +190,9 @@ class Settings:
     )
     token_file: Path | None = option(values.path, default=None, allow_cwd_config=False)
     token_command: str | None = option(values.command, default=None, shown=False, allow_cwd_config=False)
+    session_secret: str | None = option(
+        values.secret, default=None, shown=False, allow_cwd_config=False, in_config=False, on_command_line=False
+    )
     header: tuple[Header, ...] = option(values.header, default=(), many=True, allow_cwd_config=False)
     ca_bundle: Path | None = option(
         values.path, default=None, allow_cwd_config=False, must_exist=True, may_be_directory=True, stored=True
@@ -228,6 +231,11 @@ class Settings:
     def token_withheld(self) -> bool:
         """True where there is a token or a secret header, and the server does not get it."""
         return bool(self.distrust) and (self.has_token or any(header.secret for header in self.header))
+
+    @property
+    def given_secret(self) -> str:
+        """The secret of a session from the environment; empty without one, and where it is withheld as a token is."""
+        return "" if self.distrust else self.session_secret or ""
 
     @property
     def has_token(self) -> bool:

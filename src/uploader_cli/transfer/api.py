@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from copy import copy
@@ -16,7 +17,7 @@ from uploader_cli.core import packs, protocol
 from uploader_cli.core.events import Event, ServerClock, SessionProgress, Transport
 from uploader_cli.core.protocol import UPLOADS
 from uploader_cli.core.tus import Capabilities, below, parse_capabilities, trusts
-from uploader_cli.settings import Settings, mask
+from uploader_cli.settings import SESSION_MARK, Settings, mask
 from uploader_cli.transfer.http import Answer, Http, RequestIds, redirect_target, retry_after
 from uploader_cli.transfer.retry import RateBudget, Retry, Stop, Tries, pause_after
 
@@ -42,11 +43,14 @@ NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
 BLOCKED = (403, 405, 501)
 """Answers of a firewall to a method that it does not pass on."""
 SHARE_USED = "SHARE_USED"
+SESSION_SECRET = "X-Session-Secret"  # noqa: S105 - the name of a header
 NO_ROUTE = "NOT_FOUND"
 """The code of an upload server for a path that it does not have, as below a wrong `--server`."""
 TOKEN_MISSING = "give a token with UPLOADER_TOKEN, --token-file or --token-command"  # noqa: S105 - a sentence
+SECRET_MISSING = "give its secret with UPLOADER_SESSION_SECRET; the journal of the run that created it has it, too"  # noqa: S105
 TOKEN_REFUSED = "the server refuses this token: it may have expired or be for another server"  # noqa: S105
 BATCH_ERRORS: Kinds = {  # 500: see `batch` (docs/protocol.md, section 3.14)
+    (403, protocol.NOT_YOURS): errors.SessionLost,
     (404, "SESSION_NOT_FOUND"): errors.SessionLost,
     (409, "SESSION_ENDED"): errors.SessionLost,
 }
@@ -81,6 +85,8 @@ class Api(Http):
         retries, max_wait, refresh = settings.retries, settings.max_wait, self._token.refresh
         self.retry = Retry(stop, self.budget, retries=retries, max_wait=max_wait, refresh=refresh, emit=emit)
         self.retry_status = settings.retry_status  # statuses of a tus server that stand for a lock
+        self._secrets: dict[str, str] = {}  # of sessions, by their ids
+        self._earlier: list[str] = []  # sessions that another run has opened
         self.server = "" if settings.foreign else settings.server  # its base URL; empty for a tus endpoint
         self._uploads = urljoin(settings.target_url, below(self.server, UPLOADS, UPLOADS))
 
@@ -95,42 +101,63 @@ class Api(Http):
         token = self._token.value
         return {"Authorization": f"Bearer {token}"} if token else {}
 
+    def resume_session(self, session: str, secret: str) -> None:
+        """Use the secret of a session that another run has opened."""
+        self._secrets[session] = secret
+        self._earlier.append(session)
+
+    def may_write(self, session: str) -> dict[str, str]:
+        """Return the header with the secret of a session, if it is known (docs/protocol.md, section 10)."""
+        secret = self._secrets.get(session)
+        return {SESSION_SECRET: secret} if secret else {}
+
     def health(self) -> Limits | None:
         """Return the limits of `GET /health`, if any. Raise `NetworkError`; no status is an error."""
         answer = self._call("GET", "/health", raises=False)
         return protocol.parse_limits(self._offers(answer).get("limits"))
 
     def create_session(self, category: str, expected: int) -> protocol.Session:
-        """Open a session. Raise `NotAnUploadServer` for any other answer."""
-        asked = {"category": category, "expectedFiles": expected}
+        """Open a session with a new secret. Raise `NotAnUploadServer` for any other answer."""
+        asked, secret = {"category": category, "expectedFiles": expected}, SESSION_MARK + secrets.token_urlsafe(24)
+        own = {SESSION_SECRET: secret}
         self.retry.wait_out_pause(creates=True)
-        answer = self._call("POST", "/api/upload/session", json=asked, raises=False)
+        answer = self._call("POST", "/api/upload/session", json=asked, raises=False, headers=own)
         session = protocol.parse_session(answer.body) if answer.ok else None
         if session is not None:
             self._offers(answer)
-            return replace(session, category=category)
+            self._secrets[session.session_id] = secret
+            return replace(session, category=category, secret=secret)
         raise self._no_result(answer)
 
-    def batch(self, body: Body, files: int) -> tuple[protocol.StoredFile, ...]:
+    def batch(self, session: str, body: Body, files: int) -> tuple[protocol.StoredFile, ...]:
         """Send one request with `files` files, without a retry. Raise `SessionLost` for an unknown session."""
         limit = PROCESSING_TIMEOUT + PROCESSING_PER_FILE * files
-        answer = self._once("POST", "/api/upload/batch", body=body, read_timeout=limit, files=files)
+        own = self.may_write(session)
+        answer = self._once("POST", "/api/upload/batch", body=body, headers=own, read_timeout=limit, files=files)
         if not answer.ok:
             raise _refused(answer, BATCH_ERRORS)
         return _checked(answer, protocol.parse_batch(answer.body), "a list of files")
 
-    def pack(self, endpoint: str, key: str, body: Body, count: int) -> list[PackedFile]:
+    def pack(self, endpoint: str, session: str, key: str, body: Body, count: int) -> list[PackedFile]:
         """Send one pack of `count` files (docs/protocol.md, section 6). A repeated `key` gets the same answer.
 
         Raise `PackInProgress`, `PacksRefused`, `KeyReused`, `SessionLost` or `TooLarge`.
         """
-        own = {"Idempotency-Key": key}
+        own = {"Idempotency-Key": key, **self.may_write(session)}
         sent = self._once("POST", endpoint, body=body, headers=own, read_timeout=PACK_TIMEOUT, files=count)
         return _packed(sent, count)
 
-    def pack_answer(self, endpoint: str, key: str, count: int) -> list[PackedFile] | None:
-        """Return the answer to an earlier pack; None without one. Raise `KeyReused` for other files."""
-        answer = self._once("GET", f"{endpoint}/{key}", files=count)
+    def pack_answer(self, endpoint: str, session: str, key: str, count: int) -> list[PackedFile] | None:
+        """Return the answer to a pack of an earlier run, sent in `session` or in one of that run; None without one.
+
+        Raise `KeyReused` for other files, `NotYours` if the pack was sent in another session.
+        """
+        for one in dict.fromkeys([*self._earlier, session]):
+            answer = self._once("GET", f"{endpoint}/{key}", headers=self.may_write(one), files=count)
+            if answer.status != 403 or protocol.error_code(answer.body) != protocol.NOT_YOURS:
+                break
+        else:
+            raise answer_error(answer)
         if answer.status == 404:
             return None
         if answer.status == 200 and packs.parse_answer(answer.body, count) is None:
@@ -170,7 +197,8 @@ class Api(Http):
     def finish(self, session_id: str, failed: int = 0) -> None:
         """Close a session where the server has the call; `failed` counts files given up here."""
         given_up = {"failed": failed} if failed else None
-        self._call("POST", f"/api/upload/session/{_segment(session_id)}/finish", json=given_up)
+        own = self.may_write(session_id)
+        self._call("POST", f"/api/upload/session/{_segment(session_id)}/finish", json=given_up, headers=own)
 
     def progress(self, session_id: str, *, patient: bool = False) -> SessionProgress | None:
         """Return the progress of a session; None for 404. Wait for the end of a pause if `patient`."""
@@ -192,8 +220,9 @@ class Api(Http):
         return answer.status == 401 or "sessions" in protocol.as_object(answer.body)
 
     def cancel(self, session_id: str) -> dict[str, object]:
-        """Cancel a session; running work continues (docs/protocol.md, section 3.9)."""
-        return self._ask("POST", f"/api/upload/cancel/{_segment(session_id)}", "success")
+        """Cancel a session; running work continues (docs/protocol.md, section 3.9). Raise `NotYours`."""
+        own = self.may_write(session_id)
+        return self._ask("POST", f"/api/upload/cancel/{_segment(session_id)}", "success", headers=own)
 
     def delete(self, file_id: str) -> dict[str, object]:
         """Delete a stored file."""
@@ -374,6 +403,9 @@ def answer_error(answer: Answer) -> errors.AnswerError:
     match status:
         case 409 | 410 if code == "CANCELLED":
             kind, text = errors.SessionCancelled, "the session was cancelled by another client"
+        case 403 if code == protocol.NOT_YOURS:
+            kind, hint = errors.NotYours, SECRET_MISSING
+            text = f"another client created this session, and only that one may write to it: {words}"
         case 401 | 403:
             kind, hint = errors.Unauthorized, TOKEN_REFUSED if answer.authorized else TOKEN_MISSING
         case 404 | 410:

@@ -155,7 +155,7 @@ class BatchSession:
             with sending:
                 sending.enter_context(flow.one_body(context.stop))
                 context.retry.wait_out_pause()  # one may have begun meanwhile
-                stored = self._api.batch(body, len(self._group))
+                stored = self._api.batch(self.session.id, body, len(self._group))
         except errors.UploaderError as error:
             context.stop.check()
             if not self._paths and isinstance(error, errors.ServerFault) and error.error == UNKNOWN_SESSION:

@@ -64,7 +64,8 @@ REQUEST_ID = "X-Request-ID"
 # Codes of certificates that are refused (OpenSSL's `X509_V_ERR_…`); UNTRUSTED: their authority is unknown.
 BAD_TIME, BAD_NAME, SELF_SIGNED = {9: "is not valid yet", 10: "has expired"}, (62, 64), 18
 UNTRUSTED = (2, 19, 20, 21, 27)
-CREDENTIALS = {"authorization", "cookie", "x-request-id"}  # not sent to other hosts, as those of `--header`
+CREDENTIALS = {"authorization", "cookie", "x-request-id", "x-session-secret"}
+"""Headers that are not sent to other hosts, as those of `--header`."""
 SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors
@@ -137,10 +138,11 @@ class Pack:
         context, entries, endpoint = self._context, self._entries, self._size.endpoint
         attempt.begin(lambda file: utf8(file.relative_path))
         if self._sent_before or self._ask:
-            known = worker.api.pack_answer(endpoint, self._key, len(entries))
-            if known is not None:
-                return known
-            self._sent_before = self._ask = False
+            with suppress(errors.NotYours):  # it was sent in another session: only the repeated key gets its answer
+                known = worker.api.pack_answer(endpoint, attempt.session, self._key, len(entries))
+                if known is not None:
+                    return known
+                self._sent_before = self._ask = False
         listed = ((utf8(f.relative_path), f.size, digest, f.mtime_ns // 1_000_000) for f, _, digest in entries)
         more = {"ifExists": "fail"} if context.settings.if_exists == "fail" else {}
         manifest = packs.manifest(attempt.session, listed, **more)
@@ -154,7 +156,7 @@ class Pack:
         body = Body(*form, check=context.stop.check, throttle=context.throttle, on_through=lambda: context.emit(sent))
         began = time.monotonic()
         try:
-            answer = worker.api.pack(endpoint, self._key, body, len(entries))
+            answer = worker.api.pack(endpoint, attempt.session, self._key, body, len(entries))
         except (errors.PackInProgress, errors.TimedOut, errors.ConnectionLost):
             self._ask = body.through  # another 32 MiB would not bring the answer sooner
             raise

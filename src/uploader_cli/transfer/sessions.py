@@ -143,7 +143,14 @@ def check_offer(settings: Settings, limits: Limits | None, *, lookup: bool) -> N
 
 def _session_before(context: Context, api: Api) -> Opened | None:
     """Return a session of the previous run that the server has not ended."""
-    for session in context.run.open_sessions():
+    before, given = context.run.sessions(), context.settings.given_secret
+    for session, saved in before.items():
+        if saved.secret or given:
+            api.resume_session(session, saved.secret or given)
+    for session, saved in before.items():
+        # There may be no more files of another category.
+        if not saved.open or saved.category not in ("", context.settings.category):
+            continue
         try:
             known = context.retry.run(lambda: api.progress(session, patient=True))  # noqa: B023 - called at once
         except errors.AnswerError:
@@ -151,8 +158,8 @@ def _session_before(context: Context, api: Api) -> Opened | None:
         if known is not None and known.status in ("pending", "uploading") and known.total:
             capacity = known.total - (known.completed or 0) - (known.failed or 0)
             if capacity > 0:
-                return Opened(Session(session, context.settings.category, None), capacity)
-        context.run.session_closed(session)
+                return Opened(Session(session, context.settings.category, None, saved.secret or given), capacity)
+        context.run.session_closed(session, failed=True)
     return None
 
 
@@ -169,7 +176,7 @@ class UploadSession:
 
     def __init__(self, context: Context, session: Session, files: int) -> None:
         """`files` is the number of its files."""
-        self.id, self.category = session.session_id, session.category
+        self.id, self.category, self._secret = session.session_id, session.category, session.secret
         self._context, self._left = context, files
         self._failures = self._given_up = 0
         self._lock = threading.Lock()
@@ -181,8 +188,7 @@ class UploadSession:
         self._open, context = True, self._context
         context.sessions.add(self)
         if self.id:
-            if self.category == context.settings.category:  # only such a session can be resumed
-                context.run.session_opened(self.id)
+            context.run.session_opened(self.id, self.category, self._secret)
             context.emit(SessionCreated(self.id, self.category, self._left))
             context.followers.follow(self.id)
 
@@ -218,11 +224,11 @@ class UploadSession:
         if leads:
             try:
                 made = new_session(context, api, self.category, max(1, self._left))
-                text = f"session {lost} is gone on the server: continuing in {made.session_id}"
+                text = f"session {lost} is gone on the server, or not ours: continuing in {made.session_id}"
                 context.warn(WarningCode.SESSION_LOST, text)
-                context.run.session_closed(lost)
+                context.run.session_closed(lost, failed=True)
                 self._leave("lost")
-                self.id = made.session_id
+                self.id, self._secret = made.session_id, made.secret
                 self.begin()
             finally:
                 renewed.set()
@@ -256,7 +262,7 @@ class UploadSession:
                 raise
             except errors.UploaderError as error:
                 context.warn(WarningCode.FINISH_FAILED, f"session {self.id} was not finished: {error}")
-        context.run.session_closed(self.id)
+        context.run.session_closed(self.id, failed=self._failures > 0)
         self._leave("partial" if self._failures else "completed")
 
     def _leave(self, status: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_cli import errors
-from uploader_cli.core.protocol import error_code, whole
+from uploader_cli.core.protocol import NOT_YOURS, error_code, whole
 from uploader_cli.core.tus import VERSION, Capabilities, below, capabilities_of, encode_metadata, place, unknown_upload
 from uploader_cli.transfer.api import Api, answer_error, is_blocked, is_tus, not_an_upload_server
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer, redirect_target
@@ -29,7 +29,8 @@ KINDS: Mapping[int, tuple[type[errors.AnswerError], str]] = {
 GONE = (errors.UploadGone, "the server does not have the upload any more")
 LOCKED = (errors.Locked, "another request uses the upload, or its file exists already")
 """What a status of `retry_status` means."""
-NO_SESSION = ("SESSION_NOT_FOUND", "SESSION_ENDED")
+NO_SESSION = ((404, "SESSION_NOT_FOUND"), (409, "SESSION_ENDED"), (403, NOT_YOURS))
+"""Refusals of the session that a creation names, not of the upload."""
 
 
 class Position(NamedTuple):
@@ -92,10 +93,11 @@ class TusClient:
             headers["Upload-Concat"] = "partial" if partial else "final;" + " ".join(parts)
         if encoded := encode_metadata(metadata):  # servers refuse an empty one (docs/protocol.md, section 5)
             headers["Upload-Metadata"] = encoded
+        headers |= self._api.may_write(metadata.get("sessionId", ""))
         timeout = CHUNK_TIMEOUT if body is not None else JOIN_TIMEOUT if parts else READ_TIMEOUT
         answer = self._send("POST", self.endpoint, headers, timeout, body, checksum)
         code = error_code(answer.body)
-        if answer.status in (404, 409) and code in NO_SESSION:
+        if (answer.status, code) in NO_SESSION:
             words = f"the server has no open session for the upload ({code})"
             raise errors.SessionLost(words, status=answer.status, error=code)
         _check(answer)

@@ -94,7 +94,7 @@ def offered_tus_endpoint(hosts: Hosts) -> None:
 def offered_packs(hosts: Hosts) -> None:
     hosts.api.health()
     if hosts.api.packs is not None:
-        hosts.api.pack_answer(hosts.api.packs.endpoint, "key", 1)
+        hosts.api.pack_answer(hosts.api.packs.endpoint, "session", "key", 1)
 
 
 def offered_lookup(hosts: Hosts) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -138,6 +140,18 @@ def test_pack_that_is_stored_slowly_is_sent_once_and_uses_no_retry(
     assert [call for call in calls() if call[0] == "POST"] == [("POST", 200)]
     packed = sum(path.stat().st_size for path in files_of(sending.source))
     assert packed in {total.sent for total in totals if not total.completed}, "what was sent is shown before its end"
+    sending.check_stored_once()
+
+
+def test_pack_of_a_session_that_is_not_ours_is_repeated_by_its_key(sending: Sending) -> None:
+    """Its answer can't be requested without the secret of its session; the repeated key stores nothing twice."""
+    sending.server.faults.next_answers("POST", PACKS, [Answer(when="after_store", close=True)])
+    assert not sending.run(retries=0).ok
+    with closing(sqlite3.connect(sending.settings.state_path / "journal.sqlite3")) as journal, journal:
+        journal.execute("UPDATE session SET secret = 'a-secret-of-another-session'")
+    assert sending.run().ok
+    posts = [entry.status for entry in sending.server.faults.requests if (entry.method, entry.path) == ("POST", PACKS)]
+    assert posts[-1] == 200
     sending.check_stored_once()
 
 

@@ -54,7 +54,7 @@ class Line:
         self.answers: list[Answer] = []
         token = {"Authorization": "Bearer t"}
         own = {"authorization": lambda: token, "budget": RateBudget(), "server": "", "retry_status": ()}
-        api = SimpleNamespace(request=self.request, **own)
+        api = SimpleNamespace(request=self.request, may_write=lambda _session: {}, **own)
         self.client = TusClient(api, endpoint)  # type: ignore[arg-type]
 
     def request(self, *what: Any, **how: Any) -> Answer:

@@ -442,9 +442,9 @@ def test_a_file_that_changes_while_it_is_sent_fails_and_the_others_go_again(tmp_
     run.file("c.mp4")
 
     class Meddling(FakeApi):
-        def batch(self, body: Any, files: int) -> Any:
+        def batch(self, session: str, body: Any, files: int) -> Any:
             os.utime(changed.path, ns=(0, 0))
-            return super().batch(body, files)
+            return super().batch(session, body, files)
 
     run.api = Meddling()
     run.go()
@@ -458,10 +458,10 @@ def test_body_of_a_failed_request_is_closed(tmp_path: Path) -> None:
     bodies: list[Any] = []
 
     class Breaking(FakeApi):
-        def batch(self, body: Any, files: int) -> Any:
+        def batch(self, session: str, body: Any, files: int) -> Any:
             bodies.append(body)
             body.read(10)
-            return super().batch(body, files)
+            return super().batch(session, body, files)
 
     run = Run(tmp_path, Breaking(early=deque([fault(503)] * 9)), retries=1)
     run.file("a.mp4", 3_000_000)
@@ -715,9 +715,9 @@ def test_interrupt_while_the_body_travels(tmp_path: Path) -> None:
     run = Run(tmp_path)
 
     class Stopping(FakeApi):
-        def batch(self, body: Any, files: int) -> Any:
+        def batch(self, session: str, body: Any, files: int) -> Any:
             run.stop.set()
-            return super().batch(body, files)
+            return super().batch(session, body, files)
 
     run.api = Stopping()
     interrupted_in(run, None)
@@ -812,12 +812,12 @@ def test_batch_that_waits_for_another_body_begins_after_the_pause(tmp_path: Path
     held: list[bool] = []
 
     class Paused(FakeApi):
-        def batch(self, body: Body, files: int) -> tuple[StoredFile, ...]:
+        def batch(self, session: str, body: Body, files: int) -> tuple[StoredFile, ...]:
             held.append(self.retry.held)
             while len(run.all(ev.FileStarted)) < 2:
                 time.sleep(0.001)
             self.retry.held = len(held) == 1
-            return super().batch(body, files)
+            return super().batch(session, body, files)
 
     class Resuming(FakeStop):
         def sleep(self, seconds: float) -> None:

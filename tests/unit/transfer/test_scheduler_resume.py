@@ -146,10 +146,10 @@ def test_changed_file_does_not_resend_the_others(
     run.file("b.mp4")
 
     class Meddling(FakeApi):
-        def batch(self, body: Any, files: int) -> Any:
+        def batch(self, session: str, body: Any, files: int) -> Any:
             if os.path.exists(changed.path):
                 change(changed.path)
-            return super().batch(body, files)
+            return super().batch(session, body, files)
 
     run.api = Meddling()
     run.go()

@@ -303,7 +303,7 @@ def small_body(directory: Path) -> Body:
 def test_batch_returns_the_files_of_the_answer(called: Called, wire: Any, tmp_path: Path) -> None:
     capture = play(wire, "batch-one-failed-inside-200")
     body = small_body(tmp_path)
-    stored = called.api.batch(body, 2)
+    stored = called.api.batch("s", body, 2)
     assert [item.status for item in stored] == ["completed", "failed"]
     assert stored[0].location == capture["body"]["files"][0]["fileName"]
     assert stored[1].error
@@ -332,7 +332,7 @@ def test_refused_batch_raises_by_status_and_code(
 ) -> None:
     wire.post(f"{SERVER}/api/upload/batch", status=status, body=json.dumps(body) if body is not None else "")
     with pytest.raises(errors.AnswerError) as caught:
-        called.api.batch(small_body(tmp_path), 1)
+        called.api.batch("s", small_body(tmp_path), 1)
     assert type(caught.value) is kind
     assert caught.value.__cause__ is not caught.value
     assert caught.value.retryable is (kind is errors.SessionLost or status in (500, 503))
@@ -343,7 +343,7 @@ def test_reference_backends_500_for_an_unknown_session_keeps_its_code(
 ) -> None:
     play(wire, "batch-unknown-session")
     with pytest.raises(errors.ServerFault) as caught:
-        called.api.batch(small_body(tmp_path), 1)
+        called.api.batch("s", small_body(tmp_path), 1)
     assert caught.value.error == UNKNOWN_SESSION
 
 
@@ -351,7 +351,7 @@ def test_reference_backends_500_for_an_unknown_session_keeps_its_code(
 def test_batch_answer_without_files_is_a_protocol_error(called: Called, wire: Any, tmp_path: Path, body: str) -> None:
     wire.post(f"{SERVER}/api/upload/batch", body=body)
     with pytest.raises(errors.ProtocolError, match="without a list of files"):
-        called.api.batch(small_body(tmp_path), 1)
+        called.api.batch("s", small_body(tmp_path), 1)
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ def test_batch_sends_one_request(wire: Any, tmp_path: Path, status: int, kind: t
     called = Called(token_command="echo $$")
     wire.post(f"{SERVER}/api/upload/batch", status=status, headers={"Retry-After": "3"})
     with pytest.raises(kind):
-        called.api.batch(small_body(tmp_path), 1)
+        called.api.batch("s", small_body(tmp_path), 1)
     assert (len(wire.calls), called.stop.slept, called.api.budget.pause_left()) == (1, [], 0.0)
 
 

@@ -46,7 +46,7 @@ def api() -> Iterator[Slow]:
 
 
 def a_session(stop: Stop | None = None) -> UploadSession:
-    kept = SimpleNamespace(session_opened=lambda _id: None, session_closed=lambda _id: None)
+    kept = SimpleNamespace(session_opened=lambda *_known: None, session_closed=lambda _id, **_how: None)
     context: Any = SimpleNamespace(
         settings=SimpleNamespace(category="personal"),
         emit=lambda _event: None,

@@ -139,6 +139,10 @@ class FakeApi:
     def authorization(self) -> dict[str, str]:
         return {}
 
+    def may_write(self, session: str) -> dict[str, str]:
+        del session
+        return {}
+
     def note(self, answer: Any) -> None:
         del answer
 
@@ -156,7 +160,7 @@ class FakeApi:
         self._play("session", self.sessions, expected)
         return Session(f"s{self.count('session')}", category, self.session_limits)
 
-    def batch(self, body: Body, files: int) -> tuple[StoredFile, ...]:
+    def batch(self, session: str, body: Body, files: int) -> tuple[StoredFile, ...]:
         self._play("batch", self.early, files)
         answer = self.answers.popleft() if self.answers else None
         if isinstance(answer, errors.ConnectionLost) and not answer.body_sent:

@@ -468,6 +468,7 @@ def client_of(
         retry_status=(),
         request=lambda *what, **how: http.request(*what, **how),
         authorization=authorization,
+        may_write=lambda _session: {},
         budget=SimpleNamespace(note=note),
         server="",
     )

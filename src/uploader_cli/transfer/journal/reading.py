@@ -9,7 +9,7 @@ import secrets
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from uploader_cli.core.confirmation import Ending
@@ -114,6 +114,17 @@ class Pending:
     upload: PendingUpload
     own: bool = True
     busy: bool = False
+
+
+class SavedSession(NamedTuple):
+    """A session of a run; an empty category is that of the run, as in journals of version 8.
+
+    One that is not `open` had files that a later run sends again: it may ask what became of them.
+    """
+
+    category: str = ""
+    secret: str = ""
+    open: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +326,7 @@ def get_runs(db: Connection, named: str = "") -> list[RunInfo]:
         (named,),
     ).fetchall()
     return [
-        RunInfo(*known, json.loads(arguments), json.loads(outcome), get_sessions(db, number))  # type: ignore[call-arg]
+        RunInfo(*known, json.loads(arguments), json.loads(outcome), _open(get_sessions(db, number)))  # type: ignore[call-arg]
         for number, arguments, outcome, *known in found
     ]
 
@@ -330,6 +341,21 @@ def find_run(db: Connection, run_id: str) -> RunInfo:
     return found[0]
 
 
-def get_sessions(db: Connection, run: int) -> tuple[str, ...]:
-    """Return the open sessions of a run, oldest first."""
-    return tuple(name for (name,) in db.execute("SELECT id FROM session WHERE run = ? ORDER BY rowid", (run,)))
+def get_sessions(db: Connection, run: int) -> dict[str, SavedSession]:
+    """Return the sessions of a run by their ids, oldest first."""
+    rows = db.execute("SELECT id, category, secret, open FROM session WHERE run = ? ORDER BY rowid", (run,))
+    return {name: SavedSession(category, secret, bool(is_open)) for name, category, secret, is_open in rows}
+
+
+def _open(sessions: Mapping[str, SavedSession]) -> tuple[str, ...]:
+    return tuple(session for session, known in sessions.items() if known.open)
+
+
+def find_secret(db: Connection, session: str, server: str) -> str:
+    """Return the secret of a session on this server; empty if it is unknown."""
+    found = db.execute(
+        "SELECT secret FROM session JOIN run ON run.number = session.run JOIN target ON target.id = run.target"
+        " WHERE session.id = ? AND server = ? AND secret != ''",
+        (session, server),
+    ).fetchone()
+    return found[0] if found is not None else ""

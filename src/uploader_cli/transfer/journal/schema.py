@@ -70,7 +70,10 @@ CREATE TABLE pending (
   server_id TEXT, sent_until INTEGER, ending TEXT NOT NULL DEFAULT '', replaced TEXT NOT NULL DEFAULT '[]',
   PRIMARY KEY (target, path)
 ) WITHOUT ROWID;
-CREATE TABLE session (run INTEGER NOT NULL, id TEXT NOT NULL, UNIQUE (run, id));
+CREATE TABLE session (
+  run INTEGER NOT NULL, id TEXT NOT NULL, category TEXT NOT NULL DEFAULT '', secret TEXT NOT NULL DEFAULT '',
+  open INTEGER NOT NULL DEFAULT 1, UNIQUE (run, id)
+);
 INSERT INTO period (number) VALUES (0);
 """
 # What VERSION has and MIGRATED has not: at the end of a table, in the order of `_TABLES`.
@@ -78,6 +81,9 @@ _ADDED = """
 ALTER TABLE pending ADD COLUMN sent_until INTEGER;
 ALTER TABLE pending ADD COLUMN ending TEXT NOT NULL DEFAULT '';
 ALTER TABLE pending ADD COLUMN replaced TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE session ADD COLUMN category TEXT NOT NULL DEFAULT '';
+ALTER TABLE session ADD COLUMN secret TEXT NOT NULL DEFAULT '';
+ALTER TABLE session ADD COLUMN open INTEGER NOT NULL DEFAULT 1;
 """
 _OUTDATED_RUNS = """
 DELETE FROM run WHERE number IN (

@@ -102,6 +102,11 @@ class Journal(schema.Store):
         """Return the newest interrupted run."""
         return next((info for info in self.runs() if info.state == "interrupted"), None)
 
+    def session_secret(self, session: str, server: str) -> str:
+        """Return the secret of a session of any run on this server; empty if it is unknown."""
+        with self.read() as db:
+            return reading.find_secret(db, session, server)
+
     def forget(self, run_id: str) -> None:
         """Delete a run and its uploads in progress, not its receipts. Raise `UsageError` as `resume`."""
         with self.write() as db:
@@ -155,7 +160,7 @@ class RunHandle:
         self.again = False  # another process may have created uploads under these keys
         self._mutex = threading.Lock()
         self._claimed: dict[bytes, Pending] = {}
-        self._sessions = dict.fromkeys(reading.get_sessions(db, self.number))
+        self._sessions = reading.get_sessions(db, self.number)
         self._over = False
         # unwritten changes
         self._changes: dict[bytes, _Change] = {}
@@ -281,22 +286,28 @@ class RunHandle:
             for file in files:
                 self._claimed.pop(path_key(file), None)
 
-    def session_opened(self, session: str) -> None:
-        """Record an open session."""
+    def session_opened(self, session: str, category: str = "", secret: str = "") -> None:
+        """Record an open session, with the secret that its creator needs to write to it."""
         with self._change():
-            self._sessions[session] = None
+            self._sessions[session] = reading.SavedSession(category, secret)
             self._sessions_changed = True
 
-    def session_closed(self, session: str) -> None:
-        """Record that a session has ended or is unknown."""
+    def session_closed(self, session: str, *, failed: bool = False) -> None:
+        """Record that a session has ended or is unknown; keep its secret if some of its files `failed`."""
         with self._change():
-            self._sessions.pop(session, None)
+            known = self._sessions.pop(session, None)
+            if failed and known is not None and known.secret:
+                self._sessions[session] = known._replace(open=False)
             self._sessions_changed = True
+
+    def sessions(self) -> dict[str, reading.SavedSession]:
+        """Return sessions by their ids, also of the resumed run, oldest first."""
+        with self._mutex:
+            return dict(self._sessions)
 
     def open_sessions(self) -> tuple[str, ...]:
-        """Return open sessions, also of the resumed run, oldest first."""
-        with self._mutex:
-            return tuple(self._sessions)
+        """Return the ids of open sessions, also of the resumed run, oldest first."""
+        return tuple(session for session, known in self.sessions().items() if known.open)
 
     def finish(self, *, ok: bool, outcome: Mapping[str, object] | None = None) -> None:
         """End the run once. `ok`: all files are stored; delete its uploads and runs of the same command.
@@ -454,7 +465,8 @@ class RunHandle:
             db.execute("UPDATE run SET files = files + ?, bytes = bytes + ?, updated_at = ? WHERE number = ?", counts)
         if self._sessions_changed:
             db.execute("DELETE FROM session WHERE run = ?", (run,))
-            db.executemany("INSERT INTO session (run, id) VALUES (?, ?)", [(run, name) for name in self._sessions])
+            rows = [(run, name, *known) for name, known in self._sessions.items()]
+            db.executemany("INSERT INTO session (run, id, category, secret, open) VALUES (?, ?, ?, ?, ?)", rows)
         if self._ok is not None:
             ended = (self._ok, _json(self._outcome), now, run)
             db.execute("UPDATE run SET finished = ?, outcome = ?, updated_at = ? WHERE number = ?", ended)
