@@ -24,6 +24,7 @@ from uploader_server.faults.rules import RuleError
 from uploader_server.faults.wrapper import FaultyApp, FaultyEvents, control_route
 from uploader_server.http.connections import cut, most_connections
 from uploader_server.http.errors import Json
+from uploader_server.http.memory import Memory
 from uploader_server.http.middleware import Router
 from uploader_server.http.proxies import Proxies
 from uploader_server.http.routes import Rest
@@ -51,6 +52,7 @@ class State:
     realtime: Realtime
     analyses: Analyses
     metrics: Metrics
+    memory: Memory
 
 
 class UploadApp:
@@ -66,7 +68,7 @@ class UploadApp:
         routes = [*Rest(state.backend, self._offers).routes(), *self._further_routes()]
         self.routes = [route for route in routes if route.include_in_schema]  # routes of all HTTP calls
         self._rest = RestRouter(routes, lifespan=self._lifespan)
-        router = Router(config, self._rest, state.realtime)
+        router = Router(config, self._rest, state.realtime, state.memory)
         control = router if config.fault_control else None
         self.tracker = RequestTracker(
             FaultyApp(router, state.faults, control) if faulty else router,
@@ -199,6 +201,8 @@ def create_app(config: ServerConfig, *, faults: Faults | None = None, scripted: 
         backend.watched = realtime.watched
     metrics.gauge("uploader_sessions", "Known upload sessions", "status", backend.statuses)
     metrics.gauge("uploader_analyses_running", "Running analyses", "", lambda: {"": analyses.running()})
+    memory = Memory()
+    metrics.gauge("uploader_held_bytes", "Memory held by requests", "", lambda: {"": memory.used})
     faulty = scripted or config.fault_control or bool(config.rules)
     if faulty:
         realtime.deliver = FaultyEvents(realtime.deliver, faults)
@@ -206,7 +210,7 @@ def create_app(config: ServerConfig, *, faults: Faults | None = None, scripted: 
         faults.gates["websocket"].on_cut = lambda: realtime.drop(websockets=True)
         faults.gates["polling"].on_cut = lambda: realtime.drop(websockets=False)
     try:
-        state = State(config, store, faults, backend, realtime, analyses, metrics)
+        state = State(config, store, faults, backend, realtime, analyses, metrics, memory)
         return UploadApp(state, faulty=faulty)
     except StartupError:
         store.close()

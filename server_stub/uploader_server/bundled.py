@@ -68,7 +68,6 @@ class Bundled(Sessions):
             task.cancel()
         await self.notify(session, "The upload was cancelled")
         await self.tus.discard(session.id)
-        session.release()
 
     async def delete(self, file_id: str) -> bool:
         """Delete a stored file; return False if there is none with this id."""
@@ -82,7 +81,6 @@ class Bundled(Sessions):
                 raise ApiError(409, "SESSION_BUSY", "An upload of this session is still running")
             self.tus.release(session)
             session.finish(given_up)
-            session.release()
             await self.notify(session, ending(session))
         await self.keep(session)
         return {

@@ -51,14 +51,14 @@ class ProgressResponses:
 
     async def _build(self, session: Session) -> bytes:
         # The counts and the files in memory are read first: then the list has all files that are counted, also those
-        # that are released to the database meanwhile.
+        # that leave the memory meanwhile.
         state, percent, files = session.state(), session.progress, list(session.files.values())
         elapsed = time.monotonic() - session.began if session.requests else 0.0
         rest = {
             "estimatedTimeRemaining": round(elapsed * (100 - percent) / percent, 1) if percent and elapsed else 0,
             "lastUpdate": timestamp(),
         }
-        rows = await self._store.unlisted(session.id, ended=session.ended) if session.unlisted else []
+        rows = await self._store.files(session.id) if session.unlisted else []
         parts = {"sessionId": session.id, **state}, files, rows, rest
         return _text(*parts) if len(files) + len(rows) <= FEW else await asyncio.to_thread(_text, *parts)
 
@@ -66,6 +66,6 @@ class ProgressResponses:
 def _text(state: dict[str, Any], files: list[FileState], rows: Sequence[sqlite3.Row], rest: dict[str, Any]) -> bytes:
     """Return the JSON, of which each file is encoded by itself: other threads can't run while one is."""
     listed = {file.id for file in files}
-    shown = [_encode(file.shown()) for file in files]
-    shown += [_encode(FileState.restored(row).shown()) for row in rows if row["id"] not in listed]
+    shown = [_encode(FileState.restored(row).shown()) for row in rows if row["id"] not in listed]
+    shown += [_encode(file.shown()) for file in files]
     return f'{_encode(state)[:-1]},"files":[{",".join(shown)}],{_encode(rest)[1:]}'.encode("utf-8", "replace")

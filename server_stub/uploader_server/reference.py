@@ -20,6 +20,7 @@ from uploader_server.batch.multipart import BatchReader
 from uploader_server.config import ServerConfig
 from uploader_server.faults import Faults
 from uploader_server.http.errors import ApiError
+from uploader_server.http.memory import held_by
 from uploader_server.session import FileState, batch_answer, counted
 from uploader_server.storage.put import Incoming, put
 from uploader_server.storage.store import Change, Store
@@ -131,7 +132,7 @@ class Reference:
         Raises ApiError after the whole body was read; 408 with an empty response after the request timeout (3.10).
         Processing continues if the client disconnects (3.9).
         """
-        reader = BatchReader(self.limits, self.store.incoming, eager=False)
+        reader = BatchReader(self.limits, self.store.incoming, held_by(request), eager=False)
         try:
             async with asyncio.timeout(self.limits.request_timeout or None):
                 await reader.read(request.receive, request.headers.get("content-type", ""), self.config.pace)

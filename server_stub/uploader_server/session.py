@@ -141,7 +141,7 @@ def batch_answer(session: str, files: list[FileState]) -> dict[str, Any]:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One upload session. While it is open, `files` has the files of ended and running requests."""
+    """One upload session. It remembers running files, and of recorded ones only counts and marks."""
 
     id: str
     category: str
@@ -158,12 +158,10 @@ class Session:
     owner: str = ""  # subject of the creator's JWT
     secret: bytes = field(default=b"", repr=False)
     """SHA-256 of X-Session-Secret; empty: everyone who may upload may write to the session."""
-    files: dict[str, FileState] = field(default_factory=dict)
-    arriving: dict[str, FileState] = field(default_factory=dict)  # those of `files` that are not counted yet
-    unlisted: int = 0
-    """Number of files that are only in the database: those of packs, and ended ones of an ended session."""
-    packed_ending: str | None = None  # the extension of the first file of a pack
-    counted: set[str] = field(default_factory=set)
+    files: dict[str, FileState] = field(default_factory=dict)  # arriving files by id
+    unlisted: int = 0  # number of files that are only in the database: the recorded ones
+    first_ending: str | None = None  # the extension of the first recorded file
+    counted: set[int] = field(default_factory=set)
     """Marks of counted pack files (see `packed_mark`), so that none is counted twice."""
     requests: set[asyncio.Future[Any]] = field(default_factory=set)
     began: float = 0.0  # start of the first running request (monotonic seconds)
@@ -197,12 +195,14 @@ class Session:
     def ending(self) -> str | None:
         """The extension of the first file; None without files."""
         first = next(iter(self.files.values()), None)
-        return self.packed_ending if first is None else extension(first.original_name)
+        if self.first_ending is not None or first is None:
+            return self.first_ending
+        return extension(first.original_name)
 
     @property
     def current(self) -> FileState | None:
         """The file that began to arrive last, if it is still arriving."""
-        return next((file for file in reversed(self.arriving.values()) if file.status == "uploading"), None)
+        return next((file for file in reversed(self.files.values()) if file.status == "uploading"), None)
 
     def state(self) -> dict[str, Any]:
         """Update the progress (files have equal weight; 100 only at the end); return it with status and counts."""
@@ -231,7 +231,7 @@ class Session:
 
     def add(self, file: FileState) -> None:
         """Add an arriving file."""
-        self.files[file.id] = self.arriving[file.id] = file
+        self.files[file.id] = file
         file.points = file.progress
         self.points += file.points
 
@@ -242,31 +242,31 @@ class Session:
 
     def drop(self, file: FileState) -> None:
         """Remove a file whose request ended early; the client may send it again."""
-        self.arriving.pop(file.id, None)
         if self.files.pop(file.id, None) is not None:
             self.points -= file.points
             file.points = self.progress = 0
 
     def count(self, file: FileState) -> None:
-        """Count a file as completed or failed by its status."""
-        self.arriving.pop(file.id, None)
+        """Count a recorded file as completed or failed by its status; it leaves the memory."""
+        if self.first_ending is None:
+            self.first_ending = extension(file.original_name)
+        self.files.pop(file.id, None)
         self.points -= file.points
         file.points = 0
-        self.completed += file.status == "completed"
-        self.failed += file.status == "failed"
+        self.count_recorded(file.status == "completed", file.status == "failed")
 
-    def remember(self, path: str, sha256: str) -> str | None:
+    def remember(self, path: str, sha256: str) -> int | None:
         """Mark a pack file as counted; return the mark, or None if it was counted before."""
         mark = packed_mark(path, sha256)
         if mark in self.counted:
             return None
         self.counted.add(mark)
-        if self.packed_ending is None:
-            self.packed_ending = extension(path)
+        if self.first_ending is None:
+            self.first_ending = extension(path)
         return mark
 
-    def count_packed(self, completed: int, failed: int) -> None:
-        """Count the ended files of a pack."""
+    def count_recorded(self, completed: int, failed: int) -> None:
+        """Count files that are only in the database."""
         self.unlisted += completed + failed
         self.completed += completed
         self.failed += failed
@@ -285,13 +285,6 @@ class Session:
         self.status = "partial" if self.failed else "completed"
         self.progress = 100
         self.counted.clear()
-
-    def release(self) -> None:
-        """Remove the ended files of an ended session from memory; they stay in the database."""
-        if self.ended:
-            left = {key: file for key, file in self.files.items() if file.status == "uploading"}
-            self.unlisted += len(self.files) - len(left)
-            self.files = left
 
     def touch(self) -> None:
         """Restart the time to live of the session."""
@@ -327,6 +320,6 @@ def counted(statuses: Iterable[str]) -> dict[str, int]:
     return {**dict.fromkeys(STATUSES, 0), **Counter(statuses)}
 
 
-def packed_mark(path: str, sha256: str) -> str:
-    """Return the mark of a pack file for `Session.counted`."""
-    return f"{sha256} {path}"
+def packed_mark(path: str, sha256: str) -> int:
+    """Return the mark of a pack file for `Session.counted`: a hash, since many paths would need much memory."""
+    return hash((path, sha256))

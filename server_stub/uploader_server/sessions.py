@@ -23,7 +23,7 @@ from uploader_server.storage.put import Incoming, put
 from uploader_server.storage.reading import StoredFile
 from uploader_server.storage.store import Change, SavedSession, Store
 from uploader_server.storage.writing import SMALL
-from uploader_server.wire import is_uuid
+from uploader_server.wire import extension, is_uuid
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ class Sessions:
         """Return the changes that save ended files and their session."""
         if session is None:
             return [self.store.files_saved([file.row("", n) for n, file in enumerate(files)])]
-        rows = [file.row(session.id, position) for position, file in enumerate(files, len(session.files))]
+        rows = [file.row(session.id, position) for position, file in enumerate(files, session.file_count)]
         return [self.store.files_saved(rows), self.store.session_saved(session.row())]
 
     async def record(self, session: Session, files: list[FileState], *more: Change) -> None:
@@ -216,7 +216,6 @@ class Sessions:
                 await asyncio.sleep(PAUSE)
             await self.notify(session, f"{file.original_name}: {file.status}", file)
         await self.settle(session)
-        session.release()
 
     async def settle(self, session: Session) -> None:
         """End the session after its last file. Raises sqlite3.Error."""
@@ -234,17 +233,15 @@ def _restored(saved: SavedSession, clock: Clock) -> Session:
     """Restore a session; counts come from its files, as its row may be older."""
     session = Session(**dict(saved.row), clock=clock, failed=saved.row["given_up"])
     for row in saved.files:
-        if row["packed"] is None:
-            file = session.files[row["id"]] = FileState.restored(row)
-            session.count(file)
-        else:
-            session.count_packed(row["status"] == "completed", row["status"] == "failed")
+        session.count_recorded(row["status"] == "completed", row["status"] == "failed")
+        if session.first_ending is None:
+            session.first_ending = extension(row["original_name"])
+        if row["packed"] is not None:
             session.remember(row["relative_path"], row["sha256"].hex())
-    session.count_packed(saved.counts.get("completed", 0), saved.counts.get("failed", 0))
+    session.count_recorded(saved.counts.get("completed", 0), saved.counts.get("failed", 0))
     if session.file_count and session.status == "pending":
         session.status = "uploading"
     session.settle()
-    session.release()
     return session
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
 
 from uploader_server.batch.multipart import BatchReader
 from uploader_server.http.errors import ApiError
+from uploader_server.http.memory import held_by
 from uploader_server.session import FileState, Session, batch_answer
 from uploader_server.sessions import Sessions
 from uploader_server.storage.paths import MOST_SEGMENTS, is_short
@@ -19,7 +19,7 @@ from uploader_server.storage.paths import MOST_SEGMENTS, is_short
 
 async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
     """Receive and store a batch. Raises ApiError, OSError, sqlite3.Error, ClientDisconnect (nothing is stored)."""
-    intake = Intake(sessions, request.headers)
+    intake = Intake(sessions, request)
     receiving = intake.task = asyncio.ensure_future(intake.receive(request))
     try:
         await asyncio.wait({receiving})
@@ -42,13 +42,13 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
 
 
 class Intake(BatchReader):
-    """Assigns the parts of a batch request with these headers to its session while they arrive."""
+    """Assigns the parts of a batch request to its session while they arrive."""
 
-    def __init__(self, sessions: Sessions, headers: Mapping[str, str]) -> None:
-        super().__init__(sessions.limits, sessions.store.incoming, eager=True)
+    def __init__(self, sessions: Sessions, request: Request) -> None:
+        super().__init__(sessions.limits, sessions.store.incoming, held_by(request), eager=True)
         self.sessions = sessions
-        self.headers = headers
-        self.total = int(headers.get("content-length", 0))  # bytes of the body
+        self.headers = request.headers
+        self.total = int(self.headers.get("content-length", 0))  # bytes of the body
         self.session: Session | None = None
         self.paths: list[str] = []
         self.task: asyncio.Future[tuple[Session, list[FileState]]]

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from uploader_server.http.errors import MAX_JSON, ApiError, Json, parse_json, read_body
+from uploader_server.http.memory import held_by
 from uploader_server.http.tracking import client_address
 from uploader_server.storage.paths import UnsafePathError, candidates, check_inside, leads_out, safe_parts
 from uploader_server.storage.reading import StoredFile
@@ -40,7 +41,8 @@ class Lookup:
 
     async def serve(self, request: Request) -> Response:
         """Serve `POST /api/upload/lookup`. Raises ApiError."""
-        asked, found = await asyncio.to_thread(self._find_files, await read_body(request, MAX_JSON))
+        asked = await held_by(request).parse(await read_body(request, MAX_JSON), _parse)
+        found = await asyncio.to_thread(self._find_files, asked)
         digests = self._store.digests
         known = await digests.known({file for one in found for file in one.files})
         pending: set[StoredFile] = set()
@@ -52,11 +54,10 @@ class Lookup:
         answers = zip(asked.files, found, strict=True)
         return Json({"files": [_answer(wanted, one, known, pending) for wanted, one in answers]})
 
-    def _find_files(self, text: bytes) -> tuple[Asked, list[Found]]:
-        """Return the request and what was found for each file (runs in a thread). Raises ApiError 400."""
-        asked = _parse(text)
+    def _find_files(self, asked: Asked) -> list[Found]:
+        """Return what was found for each file (runs in a thread)."""
         search = _Search(self._store, asked.category)
-        return asked, [search.find(file["relativePath"], numbered="sha256" in file) for file in asked.files]
+        return [search.find(file["relativePath"], numbered="sha256" in file) for file in asked.files]
 
 
 class Asked(NamedTuple):
@@ -125,6 +126,7 @@ class _Search:
 
 
 def _parse(text: bytes) -> Asked:
+    """Return a request. Raises ApiError 400."""
     try:
         body = parse_json(text)
     except ValueError as error:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from starlette.types import Receive
 
 from uploader_server.config import Limits
 from uploader_server.http.errors import ApiError, pieces
+from uploader_server.http.memory import Held
 from uploader_server.http.pace import Pace
 from uploader_server.session import FileState
 from uploader_server.storage.writing import Appender
@@ -28,6 +30,7 @@ from uploader_server.wire import extension
 
 MAX_TEXT = 64 << 10  # maximum bytes of a text part
 MAX_TEXTS = 8 << 20  # maximum bytes of all text parts of a request
+FILE = 1 << 10  # bytes of memory for each file besides its names
 PART = 128  # bytes added for each text part to the total
 _PARAMETER = re.compile(r';\s*(?P<name>[\w*.-]+)\s*=\s*(?:"(?P<quoted>[^"]*)"|(?P<token>[^;"\s]*))\s*')
 
@@ -39,11 +42,11 @@ class BatchReader:
     (docs/protocol.md, section 3.12). `text`, `started` and `arriving` may raise ApiError to reject the request.
     """
 
-    def __init__(self, limits: Limits, incoming: Callable[[], Path], *, eager: bool) -> None:
+    def __init__(self, limits: Limits, incoming: Callable[[], Path], held: Held, *, eager: bool) -> None:
         self.files: list[FileState] = []
         self.texts: dict[str, str] = {}  # the last text part of each name
         self.received = 0
-        self._limits, self._incoming, self._eager = limits, incoming, eager
+        self._limits, self._incoming, self._held, self._eager = limits, incoming, held, eager
         self._refusal: ApiError | None = None
         self._file: FileState | None = None  # the file being received; None during a text part
         self._name = ""
@@ -67,7 +70,8 @@ class BatchReader:
     async def read(self, receive: Receive, content_type: str, pace: Pace) -> None:
         """Read the whole body.
 
-        Raises ApiError for an invalid request, OSError if the disk failed, and as `pieces`. Call `discard` afterwards.
+        Raises ApiError for an invalid request, OSError if the disk failed, and as `pieces` and `Held.add`. Call
+        `discard` afterwards.
         """
         kind, options = parse_options_header(content_type)
         if kind != "multipart/form-data" or not options.get("boundary"):
@@ -113,12 +117,14 @@ class BatchReader:
                 self._refuse(400, "VALIDATION_ERROR", f"The part {self._name!r} was sent twice")
             self._names.add(self._name)
             self._text_bytes += len(self._name) + PART
+            self._held.add(len(self._name) + PART)
             if self._text_bytes > MAX_TEXTS:
                 self._refuse(413, "VALIDATION_ERROR", "There are too many text parts")
             return
         self._began = time.monotonic()
         length = segment.header("Content-Length") or ""
         file = FileState(name, announced=int(length) if length.isascii() and length.isdigit() else None)
+        self._held.add(FILE + sys.getsizeof(name))
         self.files.append(file)
         self._file = file
         self._check(file, segment.name)
@@ -176,6 +182,7 @@ class BatchReader:
     async def _data(self, piece: bytes) -> None:
         file = self._file
         if file is None:
+            self._held.add(len(piece))
             self._text += piece
             self._text_bytes += len(piece)
             if len(self._text) > MAX_TEXT or self._text_bytes > MAX_TEXTS:
@@ -195,6 +202,7 @@ class BatchReader:
             except UnicodeDecodeError:
                 self._refuse(400, "VALIDATION_ERROR", f"The text part {self._name!r} is not UTF-8")
                 value = ""
+            self._held.add(sys.getsizeof(value) - len(self._text))
             await self.text(self._name, value)
             return
         file.speed = file.size / max(time.monotonic() - self._began, 1e-6)

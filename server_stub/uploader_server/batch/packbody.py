@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from typing import Any, NamedTuple
 
 from multipart import parse_options_header  # type: ignore[import-untyped]
 from starlette.requests import Request
 
 from uploader_server.http.errors import ApiError, parse_json, pieces
+from uploader_server.http.memory import held_by
 from uploader_server.http.pace import Pace
 from uploader_server.storage.paths import MOST_SEGMENTS, UnsafePathError, check_short, shortened
 
 MAX_MANIFEST = 4 << 20  # maximum bytes of a manifest
 LATEST = 1 << 53  # latest time in milliseconds: the largest integer that every JSON parser represents exactly
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+ENTRY = 1 << 10  # bytes of memory for each file besides its path: its entry, result, row and answer
 MAX_HEAD = 16 << 10  # maximum bytes of the headers of a part
 FRAMING = 64 << 10  # maximum bytes of a body besides manifest and data
 _NAME = re.compile(rb'^content-disposition:[^\r\n]*;[ \t]*name="?([^";\r\n]*)"?', re.IGNORECASE | re.MULTILINE)
@@ -47,6 +50,7 @@ class Manifest(NamedTuple):
     total: int  # bytes of the data
     may_rename: bool  # whether a file gets another name if its own is taken
     digest: bytes  # SHA-256 of the files; requests with the same key must have the same digest
+    kept: int  # bytes of memory that the manifest and the results of its files need
     refused: dict[int, str]  # reasons by index of the entries whose path is too long; only its beginning is kept
 
 
@@ -76,7 +80,8 @@ def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
     digest, refused = _digest(entries), _refuse_paths(entries)
     if sum(entry.path.count("/") for entry in entries) > MOST_SEGMENTS:
         raise too_large(f"the paths of a pack have at most {MOST_SEGMENTS} segments together")
-    return Manifest(session, entries, total, if_exists == "rename", digest, refused)
+    kept = ENTRY * len(entries) + sum(sys.getsizeof(entry.path) for entry in entries)
+    return Manifest(session, entries, total, if_exists == "rename", digest, kept, refused)
 
 
 def _entry(index: int, file: Any) -> Entry:
@@ -125,9 +130,13 @@ def too_large(details: str) -> ApiError:
 
 
 class PackBody:
-    """Reads `manifest`, then `data`. Every call raises as `pieces`, and ApiError 400 for a malformed body."""
+    """Reads `manifest`, then `data`, and adds what arrives to what the request holds.
+
+    Every call raises as `pieces` and `Held.add`, and ApiError 400 for a malformed body.
+    """
 
     def __init__(self, request: Request, pace: Pace) -> None:
+        self.held = held_by(request)
         self._headers = request.headers
         self._pieces = pieces(request.receive, pace)
         self._delimiter = b""
@@ -154,8 +163,16 @@ class PackBody:
         await self._head(b"manifest")
         return await self._until(self._delimiter + b"\r\n", MAX_MANIFEST, "manifest")
 
+    def forget_manifest(self, kept: int) -> None:
+        """Hold only `kept` bytes of the manifest, besides what follows it."""
+        self.held.resize(kept + len(self._buffer))
+
     async def begin_data(self, total: int) -> None:
-        """Read the headers of the second part. Raises ApiError 400 if it can't have `total` bytes."""
+        """Read the headers of the second part.
+
+        Raises ApiError: 400 if it can't have `total` bytes, 503 if there is no room for them now.
+        """
+        self.held.check(total - len(self._buffer))
         await self._head(b"data")
         end = len(self._delimiter) + 2
         if not end <= self._left - total <= end + 2:
@@ -163,17 +180,11 @@ class PackBody:
 
     async def data(self, total: int) -> bytearray:
         """Read the rest of the body and return the second part, which has `total` bytes."""
-        data = bytearray(total)
-        filled = min(total, len(self._buffer))
-        data[:filled] = self._buffer[:filled]
-        del self._buffer[:filled]
-        with memoryview(data) as view:
-            while filled < total:
-                piece = await self._more()
-                used = min(len(piece), total - filled)
-                view[filled : filled + used] = piece[:used]
-                self._buffer += piece[used:]
-                filled += used
+        data = self._buffer
+        while len(data) < total:
+            data += await self._more()
+        self._buffer = data[total:]
+        del data[total:]
         self._left -= total
         end = await self._take(self._left)
         async for _ in self._pieces:  # read the final message, to keep the connection open
@@ -197,19 +208,24 @@ class PackBody:
             self._buffer += await self._more()
         if not 0 <= position <= most:
             raise too_large(f"the {what} of a pack has at most {most} bytes")
-        return (await self._take(position + len(end)))[:position]
+        found = await self._take(position)
+        await self._take(len(end))
+        return found
 
     async def _take(self, count: int) -> bytes:
         while len(self._buffer) < count:
             self._buffer += await self._more()
-        taken = bytes(self._buffer[:count])
+        with memoryview(self._buffer) as view:
+            taken = bytes(view[:count])
         del self._buffer[:count]
         self._left -= count
         return taken
 
     async def _more(self) -> bytes:
         try:
-            return await anext(self._pieces)
+            piece = await anext(self._pieces)
+            self.held.add(len(piece))
+            return piece
         except StopAsyncIteration:
             raise _malformed("it ends too early") from None
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -24,7 +24,6 @@ from uploader_server.storage.put import put
 from uploader_server.storage.store import Change
 
 ENDPOINT = "/api/upload/packs"
-MEMORY = 64 << 20  # total bytes of buffered data over all requests
 _KEY = re.compile(r"[!-~]{1,200}")
 
 
@@ -36,7 +35,6 @@ class Packs:
         self.rows = PackRows(sessions.store, sessions.config.upload_ttl)
         self._limits = PackLimits(file_size=min(PackLimits().file_size, sessions.limits.max_size))
         self._running: dict[Key, bytes] = {}  # manifest digests of packs that are being stored, by key
-        self._buffered = 0
 
     def described(self) -> dict[str, Any]:
         """Return `packs` of `/health` and of the session response."""
@@ -74,7 +72,8 @@ class Packs:
         return owner_of(request.headers.get("authorization"), self._sessions.config.jwt_secret), key
 
     async def _answer(self, key: Key, body: PackBody, headers: Mapping[str, str]) -> bytes:
-        manifest = await asyncio.to_thread(parse_manifest, await body.manifest(), self._limits)
+        manifest = await body.held.parse(await body.manifest(), functools.partial(parse_manifest, limits=self._limits))
+        body.forget_manifest(manifest.kept)
         self._sessions.check_writer(manifest.session, headers)
         self._check_running(key, manifest)
         known = await self._saved_answer(key, manifest)
@@ -83,17 +82,16 @@ class Packs:
         session = self._sessions.find_open(manifest.session, headers)
         self._check_count(session, manifest)
         await body.begin_data(manifest.total)
-        with self._memory(manifest.total):
-            reading = asyncio.ensure_future(body.data(manifest.total))
-            session.attach(reading)
-            try:
-                await asyncio.wait({reading})
-                if reading.cancelled():
-                    self._sessions.find_open(session.id, headers)  # raises
-                return await self._complete(key, manifest, session, reading.result(), headers)
-            finally:
-                reading.cancel()  # still running only if the server stops
-                session.detach(reading)
+        reading = asyncio.ensure_future(body.data(manifest.total))
+        session.attach(reading)
+        try:
+            await asyncio.wait({reading})
+            if reading.cancelled():
+                self._sessions.find_open(session.id, headers)  # raises
+            return await self._complete(key, manifest, session, reading.result(), headers)
+        finally:
+            reading.cancel()  # still running only if the server stops
+            session.detach(reading)
 
     def _check_count(self, session: Session, manifest: Manifest) -> None:
         most = self._sessions.limits.max_files
@@ -123,7 +121,7 @@ class Packs:
         unpacking.refuse(sessions.limits, session.ending, sessions.faults)
         for index, reason in manifest.refused.items():
             unpacking.files[index].fail("INVALID_PATH", reason)
-        files, marks = unpacking.files, set[str]()
+        files, marks = unpacking.files, set[int]()
 
         def changes() -> list[Change]:
             marks.update(_count(session, files))
@@ -144,7 +142,7 @@ class Packs:
         """Count recorded files and emit events: one per pack, one per failure, one at the session's end."""
         failed = [file for file in files if file.counted and file.error]
         stored = [file for file in files if not file.error]
-        session.count_packed(sum(file.counted for file in stored), len(failed))
+        session.count_recorded(sum(file.counted for file in stored), len(failed))
         notify = self._sessions.notify
         last = _state(stored[-1]) if stored else None
         await notify(session, f"Pack: {len(stored)} of {len(files)} files stored", last)
@@ -167,19 +165,8 @@ class Packs:
             raise _other_manifest()
         return await asyncio.to_thread(_answer, known.session, known.files)
 
-    @contextlib.contextmanager
-    def _memory(self, size: int) -> Iterator[None]:
-        """Reserve bytes of memory. Raises ApiError 503 if MEMORY is exceeded."""
-        if self._buffered + size > MEMORY:
-            raise ApiError(503, "SERVER_BUSY", "Too many packs are being received", retry_after=1)
-        self._buffered += size
-        try:
-            yield
-        finally:
-            self._buffered -= size
 
-
-def _count(session: Session, files: list[Packed]) -> set[str]:
+def _count(session: Session, files: list[Packed]) -> set[int]:
     """Set `counted` of files that ended and were not counted before; return their marks."""
     marks = set()
     for file in files:

@@ -150,8 +150,10 @@ async def refuse(error: int | ApiError, scope: Scope, receive: Receive, send: Se
 
 async def read_json(request: Request, most: int = SMALL_JSON, *, empty: bytes = b"") -> Any:
     """Return the parsed JSON body, or None if it is invalid; `empty` replaces no body. Raises as `read_body`."""
+    text = await read_body(request, most) or empty
+    request.scope["held"].add_parsed(text)
     with contextlib.suppress(ValueError):
-        return parse_json(await read_body(request, most) or empty)
+        return parse_json(text)
     return None
 
 

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uploader_server.config import ServerConfig
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError, Json, as_api_error, before, refuse, with_headers
+from uploader_server.http.memory import Held, Memory
 from uploader_server.http.proxies import is_address, network
 from uploader_server.http.tracking import client_address
 from uploader_server.logs import printable, without_secrets
@@ -29,7 +30,6 @@ TUS_PATH = "/api/upload/files"
 STREAMED = ("/api/upload/batch", "/api/upload/packs", TUS_PATH)
 """Paths whose bodies are streamed, with limits of their own."""
 GUARDED = (REALTIME_PATH.rstrip("/"), "/api/")  # paths that other pages may not embed; stored files may be shown
-MEMORY = 64 << 20  # total bytes of the other bodies over all requests
 FREE = frozenset({"/health", "/openapi.json", *FILES})  # paths that need no token
 OVERRIDES = frozenset({"GET", "HEAD", "PATCH", "DELETE"})
 """Methods allowed in X-HTTP-Method-Override of a POST to a tus URL."""
@@ -68,13 +68,13 @@ def effective_method(scope: Scope) -> str:
 class Router:
     """Passes a request to Socket.IO or REST after checking the limits and the auth token; answers errors."""
 
-    def __init__(self, config: ServerConfig, rest: ASGIApp, realtime: Realtime) -> None:
+    def __init__(self, config: ServerConfig, rest: ASGIApp, realtime: Realtime, memory: Memory) -> None:
         self._config = config
         self._origins = Origins(config)
         self._limit = RateLimit(config.limits.rate, config.rate_window)
         self._rest = rest
         self._realtime = realtime
-        self._buffered = 0  # bytes of all bodies that are kept in memory
+        self._memory = memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or websocket."""
@@ -97,11 +97,13 @@ class Router:
         elif scope["type"] == "websocket":
             await refuse(404, scope, receive, send)
         else:
-            await self._serve_rest(scope, receive, send)
+            with Held(self._memory) as held:
+                await self._serve_rest(scope, held, receive, send)
 
-    async def _serve_rest(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve_rest(self, scope: Scope, held: Held, receive: Receive, send: Send) -> None:
         """Serve a REST or tus call; the responses to `/api/*` show the rate limit (docs/protocol.md, section 3.11)."""
-        scope = {**scope, "method": effective_method(scope), "app": self}  # authorise the method that is executed
+        method = effective_method(scope)
+        scope = {**scope, "method": method, "app": self, "held": held}  # authorise the method that is executed
         passes, added = True, dict[str, str]()
         if scope["path"].startswith("/api/"):
             passes, added = self._limit.spend(network(client_address(scope)))
@@ -151,28 +153,21 @@ class Router:
     async def _serve_limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Limit the time and the memory of a body that isn't streamed.
 
-        The new `receive` raises ApiError: 408 after `body_timeout` seconds, 503 if MEMORY is exceeded.
+        The new `receive` raises ApiError: 408 after `body_timeout` seconds, 503 beyond the budget of memory.
         """
         end = asyncio.get_running_loop().time() + self._config.body_timeout
-        buffered, complete = 0, False
+        complete = False
 
         async def limited() -> Message:
-            nonlocal buffered, complete
+            nonlocal complete
             if complete:  # only the disconnect follows
                 return await receive()
             message = await before(end, receive)
             complete = not message.get("more_body", False)
-            size = len(message.get("body", b""))
-            if self._buffered + size > MEMORY:
-                raise ApiError(503, "SERVER_BUSY", "Too many calls at once", retry_after=1)
-            self._buffered += size
-            buffered += size
+            scope["held"].add(len(message.get("body", b"")))
             return message
 
-        try:
-            await self._rest(scope, limited, send)
-        finally:
-            self._buffered -= buffered
+        await self._rest(scope, limited, send)
 
 
 class Origins:

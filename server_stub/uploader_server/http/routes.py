@@ -5,7 +5,7 @@ JSON bodies are validated with the messages of the reference backend's validator
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import mimetypes
 import os
 import sys
@@ -24,6 +24,7 @@ from uploader_server.config import Limits
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import MAX_JSON, ApiError, Json, parse_json, read_body, read_json, zipped
 from uploader_server.http.files import Download, digest_header
+from uploader_server.http.memory import held_by
 from uploader_server.http.shares import holder_of
 from uploader_server.reference import Reference
 from uploader_server.storage.paths import UnsafePathError, check_short
@@ -76,7 +77,8 @@ class Rest:
     async def validate(self, request: Request) -> Response:
         """Serve `POST /api/upload/validate`."""
         text = await read_body(request, MAX_JSON)
-        judged = await asyncio.to_thread(validated, text, self.limits, chinese=self.config.reference)
+        judge_all = functools.partial(validated, limits=self.limits, chinese=self.config.reference)
+        judged = await held_by(request).parse(text, judge_all)
         valid = all(file["valid"] for file in judged)
         return Json({"valid": valid, "files": judged, "timestamp": timestamp()})
 

@@ -67,7 +67,6 @@ _DELETE_SESSIONS = (
     " ORDER BY status IN (SELECT value FROM json_each(?)), touched DESC LIMIT -1 OFFSET ?)"
 )
 _FILES = "SELECT * FROM files WHERE session = ? ORDER BY position"
-_PACKED = "SELECT * FROM files WHERE session = ? AND packed IS NOT NULL ORDER BY position"
 
 
 class Store:
@@ -276,10 +275,9 @@ class Store:
 
         return self.database.wait(load)
 
-    async def unlisted(self, session: str, *, ended: bool) -> list[sqlite3.Row]:
-        """Return the files of packs in a session, or all files of an ended one."""
-        query = _FILES if ended else _PACKED
-        return await self.database.read(lambda db: db.execute(query, (session,)).fetchall())
+    async def files(self, session: str) -> list[sqlite3.Row]:
+        """Return the recorded files of a session in order."""
+        return await self.database.read(lambda db: db.execute(_FILES, (session,)).fetchall())
 
     async def delete(self, file_id: str) -> bool:
         """Delete the stored file with this id; return False if there is none.

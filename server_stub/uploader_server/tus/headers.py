@@ -31,6 +31,7 @@ CHECKSUMS: dict[str, Callable[[], Any]] = {
 }
 
 LONGEST_METADATA = 8 << 10  # maximum characters of Upload-Metadata: a 4 KiB path in base64 and other fields
+MOST_FIELDS = 100  # maximum keys in it
 MOST_PARTS = 1000  # maximum parts of a final upload
 _LONGEST_NUMBER = 18
 _UPLOAD_ID = re.compile("[0-9a-f]{32}")
@@ -95,6 +96,8 @@ def parse_metadata(text: str) -> dict[str, str]:
     fields: dict[str, str] = {}
     for pair in text.split(",") if text.strip() else ():
         key, _, value = pair.strip().partition(" ")
+        if len(fields) == MOST_FIELDS:
+            raise _bad_metadata(f"it has more than {MOST_FIELDS} keys")
         if not key or not key.isascii() or key in fields:
             raise _bad_metadata(f"a key is empty, not ASCII or repeated: {key!r}")
         try:

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from uploader_server.http.auth import owner_of
 from uploader_server.http.errors import ApiError, as_api_error
 from uploader_server.http.files import Download, digest_header, repr_digest
+from uploader_server.http.memory import held_by
 from uploader_server.http.shares import holder_of
 from uploader_server.session import Session
 from uploader_server.storage.paths import UnsafePathError, check_short, safe_parts
@@ -43,6 +44,7 @@ from uploader_server.tus.upload import FINISHED, OPEN, Upload
 from uploader_server.tus.uploads import Uploads
 from uploader_server.wire import extension
 
+METADATA = 6  # bytes of memory for each character of Upload-Metadata, encoded and decoded
 ON_ENDPOINT = ["OPTIONS", "POST"]
 ON_UPLOAD = ["OPTIONS", "HEAD", "PATCH", "DELETE", "GET"]
 
@@ -107,6 +109,7 @@ class Tus:
 
     async def _create(self, request: Request, body: Body) -> Response:
         headers = request.headers
+        held_by(request).add(METADATA * len(headers.get("upload-metadata", "")))
         fields = parse_metadata(headers.get("upload-metadata", ""))
         self.uploads.sessions.check_writer(fields.get("sessionId", ""), headers)
         owner = owner_of(headers.get("authorization"), self.config.jwt_secret)

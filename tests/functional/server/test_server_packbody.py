@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from uploader_server.batch.packbody import PackBody
 from uploader_server.http.errors import ApiError
+from uploader_server.http.memory import Held, Memory
 from uploader_server.http.pace import Pace
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ async def read(parts: list[bytes], length: int, total: int) -> tuple[bytes, byte
         return {"type": "http.request", "body": piece, "more_body": received < length}
 
     headers = {"content-type": "multipart/form-data; boundary=BOUNDARY", "content-length": str(length)}
-    scope: dict[str, Any] = {"type": "http", "headers": [(k.encode(), v.encode()) for k, v in headers.items()]}
+    encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+    scope: dict[str, Any] = {"type": "http", "headers": encoded, "held": Held(Memory())}
     body = PackBody(Request(scope, receive), Pace(0, 60.0, 10.0))
     body.check(1 << 20)
     manifest = await body.manifest()

@@ -324,23 +324,6 @@ def test_a_session_takes_no_more_files_than_its_limit() -> None:
         assert counts(server.url, session) == (3, 0, "completed")
 
 
-def test_packs_under_way_use_at_most_64_mib(shared: EmbeddedServer, below: str) -> None:
-    session = new_session(shared.url, 50)
-    large = manifest_of(session, {}, files=[{**entry(f"{below}/{n}", b""), "size": 4 * MIB} for n in range(8)])
-    body = body_of_pack(large, b"") + b" " * (32 * MIB)
-    start = len(body_of_pack(large, b"")) - 10
-    connections = [half_sent(shared.url, body, sent=start, key=f"{below}-{n}") for n in range(2)]
-    try:
-        eventually(lambda: post_pack(shared.url, session, {f"{below}/s": b"1"}).status_code == 503)
-        answer = post_pack(shared.url, session, {f"{below}/s": b"1"})
-        assert refused(answer) == (503, "SERVER_BUSY")
-        assert int(answer.headers["retry-after"]) > 0
-    finally:
-        for connection in connections:
-            connection.close()
-    eventually(lambda: post_pack(shared.url, session, {f"{below}/s": b"2"}).status_code == 200)
-
-
 def test_packs_need_the_token_of_the_server() -> None:
     with running_server(packs=True, auth_token="secret") as server:
         assert refused(post_pack(server.url, UNKNOWN, {"a": b"1"})) == (401, "UNAUTHORIZED")

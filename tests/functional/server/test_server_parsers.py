@@ -23,6 +23,7 @@ from uploader_server.faults.rules import RuleError, parse_rule
 from uploader_server.faults.table import FAULTS
 from uploader_server.http.auth import check_token, issue_token, owner_of
 from uploader_server.http.errors import ApiError, parse_json
+from uploader_server.http.memory import Held, Memory
 from uploader_server.http.pace import Pace
 from uploader_server.http.routes import finish_request, session_request, validated
 from uploader_server.realtime.strict import are_packets, is_message
@@ -151,7 +152,7 @@ class Noted(BatchReader):
 
     def __init__(self, directory: Path) -> None:
         names = itertools.count()
-        super().__init__(LIMITS, lambda: directory / str(next(names)), eager=True)
+        super().__init__(LIMITS, lambda: directory / str(next(names)), Held(Memory()), eager=True)
         self.noted: list[tuple[str, str]] = []
 
     async def text(self, name: str, value: str) -> None:

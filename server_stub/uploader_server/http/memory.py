@@ -1,0 +1,83 @@
+"""The memory of requests: one budget for all that is kept of them until they are answered.
+
+The router gives each request a `Held` (`scope["held"]`) and releases it at the end. Whoever keeps something of a
+request whose size the client decides adds it there: bodies, what is parsed from them, and metadata. Files that are
+written while they arrive are not kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from uploader_server.http.errors import ApiError
+
+T = TypeVar("T")
+
+BUDGET = 64 << 20  # bytes of all requests together
+VALUE = 80  # bytes of a value in parsed JSON besides its characters
+_VALUES = b",:[{"  # each stands before a value of a JSON text
+
+
+class Memory:
+    """The budget of one server. Used on the event loop only."""
+
+    def __init__(self) -> None:
+        self.most = BUDGET
+        self.used = 0  # bytes
+        self.parsing = asyncio.Lock()
+
+
+class Held:
+    """What one request keeps. At the end of the `with` block everything is released."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self.size = 0  # bytes
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.resize(0)
+
+    def resize(self, size: int) -> None:
+        """Reserve or release memory, to keep `size` bytes. Raises ApiError 503 beyond the budget."""
+        self.check(size - self.size)
+        self._memory.used += size - self.size
+        self.size = size
+
+    def add(self, count: int) -> None:
+        """Keep `count` more bytes. Raises ApiError 503 beyond the budget."""
+        self.resize(self.size + count)
+
+    def check(self, count: int) -> None:
+        """Raise ApiError 503 if there is no room for `count` more bytes, 413 if there never will be."""
+        if count > 0 and self.size + count > self._memory.most:
+            raise ApiError(413, "VALIDATION_ERROR", "The server has too little memory for a request of this size")
+        if count > 0 and self._memory.used + count > self._memory.most:
+            raise ApiError(503, "SERVER_BUSY", "Too many requests at once: wait for Retry-After seconds", retry_after=1)
+
+    def add_parsed(self, text: bytes) -> None:
+        """Keep the memory that a JSON text needs at most when it is parsed. Raises as `add`."""
+        width = 1 if text.isascii() and b"\\u" not in text else 4  # bytes of a character
+        values = len(text) - len(text.translate(None, _VALUES))
+        self.add(2 * width * len(text) + VALUE * values)  # the text as a str, its strings, and all values
+
+    async def parse(self, text: bytes, parse: Callable[[bytes], T]) -> T:
+        """Run a function that parses JSON in a thread, and keep the memory for its result.
+
+        One text is parsed at a time: more would need more memory, not less time. Raises as `add` and the function.
+        """
+        async with self._memory.parsing:
+            self.add_parsed(text)
+            return await asyncio.to_thread(parse, text)
+
+
+def held_by(request: Request) -> Held:
+    """Return what the server keeps of a request."""
+    held: Held = request.scope["held"]
+    return held
