@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uploader_server.storage import paths
+from uploader_server.storage.disk import NO_SPACE
 from uploader_server.storage.store import Change, Store
 from uploader_server.wire import TAKEN
 
@@ -41,7 +42,9 @@ class Incoming:
     cause: OSError | None = None  # the error of the disk, if that is why
 
     def fail(self, error: str, message: str, *, retryable: bool = False, cause: OSError | None = None) -> None:
-        """Mark the file as failed."""
+        """Mark the file as failed. Raises `cause` if the disk is full: the request as a whole is refused then."""
+        if cause is not None and cause.errno in NO_SPACE:
+            raise cause
         self.error, self.message, self.cause = error, message, cause
         self.retryable = retryable or cause is not None
 

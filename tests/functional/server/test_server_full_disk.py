@@ -18,8 +18,9 @@ from functional.tus_server.tus_client import append, create, created, error, hea
 from packing import post_pack
 from serving import running_server
 
+from uploader_server.batch import packstore
 from uploader_server.http.auth import issue_token
-from uploader_server.storage import database, disk
+from uploader_server.storage import database, disk, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,6 +99,38 @@ def test_full_disk_of_the_database_is_507_for_every_call(
         assert got == dict.fromkeys(got, expected)
         full.full = False
         assert append(url, offset_of(url), b"abc").status_code == 204
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("step", ["link", "mkdir", "write"])
+def test_file_without_space_is_a_507_of_its_request(monkeypatch: pytest.MonkeyPatch, step: str, number: int) -> None:
+    """Not a failed file in a 200: the client would use up its retries, or give the file up."""
+    full = [True]
+
+    def refuse(real: Callable[..., Any]) -> Callable[..., Any]:
+        def refusing(*args: Any, **how: Any) -> Any:
+            if full:
+                raise OSError(number, os.strerror(number))
+            return real(*args, **how)
+
+        return refusing
+
+    with running_server(packs=True) as server:
+        session = new_session(server.url, 2)
+        body = [text("sessionId", session), text("category", "personal"), text("relativePath", "b/b"), file("b", b"b")]
+        if step == "write":
+            monkeypatch.setattr(packstore, "_write", refuse(packstore._write))
+            monkeypatch.setattr(writing.os, "pwritev", refuse(os.pwritev))
+        else:
+            monkeypatch.setattr(os, step, refuse(getattr(os, step)))
+        for _ in range(2):
+            assert error(post_pack(server.url, session, {"p/p": b"pack"}, key="key")) == FULL
+            assert error(post_parts(server.url, body)) == FULL
+        full.clear()
+        assert post_pack(server.url, session, {"p/p": b"pack"}, key="key").json()["files"][0]["status"] == "stored"
+        assert post_parts(server.url, body).json()["files"][0]["status"] == "completed"
+        known = progress(server.url, session).json()
+        assert (known["overallStatus"], known["completedFiles"], known["failedFiles"]) == ("completed", 2, 0)
 
 
 @pytest.fixture
