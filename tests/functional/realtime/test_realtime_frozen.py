@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
+from fakes import Clock
 from realtime_bench import Bench, wait_until
 from relays import Relay, address
 from serving import running_server
+from websocket import WebSocketTimeoutException
+
+from uploader_server.realtime.rooms import HEARTBEAT
 
 if TYPE_CHECKING:
     import socket
@@ -103,12 +107,26 @@ def test_client_whose_events_were_dropped_polls_and_joins_again(transport: str) 
             relay.close()
 
 
-def test_client_notices_a_frozen_connection_within_ten_seconds() -> None:
-    """The client expects a ping from the server every three seconds."""
+def test_client_notices_a_frozen_connection_within_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the heartbeat that the server announced; each read of the frozen link takes its timeout on a fake clock."""
+    clock = Clock(0.0)
     with running_server() as server:
         bench = Bench(server.url).start()
-        bench.reach("live", within=HANGING)
-        (connection,) = bench.channel._connections.values()
-        (opened,) = connection._websockets
-        assert 3.0 < opened.gettimeout() < LIMIT
-        bench.channel.close()
+        try:
+            bench.reach("live", within=HANGING)
+            (connection,) = bench.channel._connections.values()
+            (opened,) = connection._websockets
+
+            def frozen(_: int) -> bytes:
+                timeout = opened.gettimeout()
+                assert timeout is not None
+                clock.pass_(timeout)
+                raise WebSocketTimeoutException
+
+            monkeypatch.setattr(opened.frame_buffer, "recv", frozen)  # after the next ping
+            bench.reach("reconnecting", within=HANGING)
+            noticed = clock.now
+        finally:
+            bench.channel.close()
+    assert bench.story()[2] == "reconnecting lost 1"
+    assert HEARTBEAT["bundled"][0] < noticed <= LIMIT

@@ -24,6 +24,7 @@ from batches import (
     connected,
     eventually,
     file,
+    listening,
     new_session,
     progress,
     text,
@@ -34,7 +35,8 @@ from serving import REPOSITORY, running_server, server_process
 
 from uploader_server.__main__ import main
 from uploader_server.config import ServerConfig, StartupError
-from uploader_server.serving import EmbeddedServer, listen
+from uploader_server.http.connections import accepted
+from uploader_server.serving import EmbeddedServer
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -344,7 +346,9 @@ def test_help_explains_the_faults(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_small_packets_are_sent_without_delay() -> None:
     """Nagle's algorithm would keep the second of two events until the client has acknowledged the first: 40 ms."""
-    with listen(ServerConfig(port=0)) as listener, socket.create_connection(listener.getsockname()):
-        accepted, _ = listener.accept()
-        with accepted:
-            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    with running_server() as server, listening(server.url, UNKNOWN), connected(server.url) as other:
+        other.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert other.recv(65536).startswith(b"HTTP/1.1 200 ")
+        port = int(server.url.rpartition(":")[2])
+        delays = [not one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one, _ in accepted(port)]
+        assert delays == [False, False]
