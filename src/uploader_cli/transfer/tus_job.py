@@ -678,10 +678,9 @@ class Part:
             checksum = checksum_header(self._checksum, hashlib.new(self._checksum, data).digest())
         self.pledged = end if checksum is not None and offset <= self.checked else 0
         self._reach = max(self._reach, end)
-        if size < self.size:  # a request with all of it needs no entry: the end is known
-            self._journal(pledged_until=self.pledged, sent_until=max(self._reach, self._journaled["sent_until"] or 0))
-        elif self._journaled["pledged_until"]:
-            self._journal(pledged_until=0)
+        known, whole = self._journaled["sent_until"], size == self.size  # a request with all of it needs no entry
+        reach = known if whole and known is None else max(self._reach, known or 0)
+        self._journal(pledged_until=0 if whole else self.pledged, sent_until=reach)
         body = Body(
             "application/offset+octet-stream",
             [Piece(size, data, job.file, start, self._source)],

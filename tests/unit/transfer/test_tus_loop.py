@@ -146,6 +146,20 @@ def test_end_of_each_request_is_journaled_before_it_is_sent(
     assert (case.told.ends, case.told.writes) == (ends, writes)
 
 
+def test_chunk_that_has_grown_since_the_creation_is_journaled(tmp_path: Path) -> None:
+    """Another worker may change the size; the whole file is sent in a request that ends beyond the journaled one."""
+    case = Case(tmp_path, cwu=False)
+    update = case.told.update
+
+    def grow(*arguments: Any, **values: Any) -> None:
+        update(*arguments, **values)
+        case.terms.chunk.size = 25
+
+    case.told.update = grow  # type: ignore[method-assign]
+    assert case.run() == "POST PATCH"
+    assert case.told.ends == [10, 25]
+
+
 def test_chunk_without_checksum_resets_the_pledge(tmp_path: Path) -> None:
     case = Case(tmp_path)
     case.resumes, case.told = True, Emitted(PendingUpload("k1", pledged_until=10))
