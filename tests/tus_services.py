@@ -118,18 +118,26 @@ class Finishing(Service):
         if any(upload is other for other in self._finished):
             return
         self._finished.append(upload)
-        is_meant = upload.partial == self.of_parts and (not self.of_parts or upload.content.startswith(FIRST))
-        fault = self.fault if is_meant else ""
+        fault = self.fault_of(upload)
         if fault == "fail":
             raise Refused(500, "the object store is down")
         if fault == "refuse":
             raise Refused(400, "virus found")
         if not upload.partial:
-            self.stored.append(bytes(upload.content))
+            self.store(upload)
         if fault == "gateway":
             raise Refused(502, "Bad Gateway", by_service=False)
         if fault in ("lose", "hang"):
             raise Unanswered(1.0 if fault == "hang" else 0.0)
+
+    def fault_of(self, upload: Upload) -> str:
+        """Return how the finish of an upload ends."""
+        is_meant = upload.partial == self.of_parts and (not self.of_parts or upload.content.startswith(FIRST))
+        return self.fault if is_meant else ""
+
+    def store(self, upload: Upload) -> None:
+        """Store a file."""
+        self.stored.append(bytes(upload.content))
 
 
 class CloudflareStream(Service):

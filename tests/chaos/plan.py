@@ -10,7 +10,7 @@ from typing import Literal
 from chaos.faults import random_rule
 from chaos.trees import random_tree
 
-Flavour = Literal["bundled", "reference"]
+Flavour = Literal["bundled", "reference", "tus"]
 Command = Literal["upload", "resume", "list"]
 FROZEN = 1.5
 """Seconds that a server is stopped."""
@@ -69,6 +69,9 @@ class Plan:
 
 def make_plan(seed: int) -> Plan:
     """Derive the plan of a round from its seed."""
+    chance = random.Random(f"tus {seed}")
+    if chance.random() < 0.12:
+        return _tus_plan(seed, chance)
     chance = random.Random(seed)
     shared = chance.random() < 0.45
     reference = not shared and chance.random() < 0.25
@@ -100,6 +103,19 @@ def make_plan(seed: int) -> Plan:
         invocations,
         proxy=proxy,
     )
+
+
+def _tus_plan(seed: int, chance: random.Random) -> Plan:
+    """Return the plan of a round at a tus server whose finishes fail: the client alone gets signals."""
+    sizes = random_tree(chance, batch_only=False)
+    invocations = [_invocation(chance, number, True, False, False) for number in range(chance.randint(1, 4))]
+    skipped = {"--checksum": 2, "--no-pack": 1, "--category": 2, "--cancel-on-interrupt": 1}
+    drawn, client = _client(chance, batch=False, verify=chance.random() < 0.25, analyze=False), list[str]()
+    while drawn:  # the server has no checksums, packs, categories and sessions
+        count = skipped.get(drawn[0])
+        client += [] if count else drawn[:1]
+        del drawn[: count or 1]
+    return Plan(seed, "tus", False, sizes, client, [], [], invocations, proxy=chance.random() < 0.2)
 
 
 def _invocation(chance: random.Random, number: int, shared: bool, reference: bool, hangs: bool) -> Invocation:

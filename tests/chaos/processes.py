@@ -95,6 +95,11 @@ class Server:
             time.sleep(0.02)
 
     @property
+    def address(self) -> tuple[str, str]:
+        """The option that names the server."""
+        return "--server", self.url
+
+    @property
     def url(self) -> str:
         """The base URL of the server."""
         return f"http://127.0.0.1:{self.port}"

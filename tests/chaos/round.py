@@ -14,6 +14,7 @@ from chaos.invariants import Tree
 from chaos.plan import Invocation, Plan
 from chaos.processes import Client, Ended, Find, Proxy, Secrets, Server
 from chaos.trees import make_tree
+from chaos.tus import TusServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +74,7 @@ class Round:
         found = invariants.digests(top)
         self.tree = Tree(top, {f"{top.name}/{invariants.stored_name(name)}": found[name] for name in found})
         self.own = shared is None
-        self.server = shared or Server(directory / "server", plan.server, secrets.token)
+        self.server: Server | TusServer = shared or self._own_server()
         self.category = "scenic" if "scenic" in plan.client else "personal"
         self.client: Client | None = None
         self.proxy: Proxy | None = None
@@ -96,18 +97,24 @@ class Round:
             ended = self._call(invocation)
             if not self.plan.forgets:
                 self._check_stored(finally_=False)
-            if self.own:
+            if self.own and isinstance(self.server, Server):
                 self.server.restart(ENDS[number % 2], self.plan.rules, 0.0, self._look)
                 self.result.kills += 1
             if ended.code == 0:
                 break
         self._end_faults()
         self._finish()
-        if self.own:
+        if self.own and isinstance(self.server, Server):
             self.server.stop()
             # a fault may make the client begin an upload again, and leave the first one to expire
             invariants.check_left_by_server(self.server, unfinished=bool(self.plan.rules))
         self._check_texts()
+
+    def _own_server(self) -> Server | TusServer:
+        place = self.directory / "server"
+        if self.plan.flavour == "tus":
+            return TusServer(place, self.plan.seed)
+        return Server(place, self.plan.server, self.secrets.token)
 
     def close(self) -> None:
         """End all processes of the round."""
@@ -123,7 +130,7 @@ class Round:
 
     def _call(self, invocation: Invocation, *more: str) -> Ended:
         listed: Path | None = None
-        options, paths = ["upload", *self.plan.client, "--server", self.server.url, *more], [self.tree.top]
+        options, paths = ["upload", *self.plan.client, *self.server.address, *more], [self.tree.top]
         if invocation.command == "resume" and self._may_resume():
             options, paths = ["resume"], []
         elif invocation.command == "list" and self._listed is not None:
@@ -179,6 +186,8 @@ class Round:
         more = ["--skip-existing", "--no-fail-fast"]
         if self.plan.flavour == "reference":  # it can't be asked for what it stored without telling where
             more.append("--trust-receipts")
+        elif self.plan.flavour == "tus":  # nothing tells what became of a file after the error of a gateway
+            more.append("--resend-unknown")
         for _ in range(LAST_TRIES):
             if self.plan.forgets:
                 self.tree.confirmed.clear()

@@ -28,14 +28,18 @@ def test_every_fault_occurs_in_plans_and_can_be_read() -> None:
     assert {rule.kind for rule in rules} == set(FAULTS)
 
 
+def test_plans_have_each_kind_of_server() -> None:
+    assert {make_plan(seed).flavour for seed in range(100)} == {"bundled", "reference", "tus"}
+
+
 def test_seed_decides_the_plan() -> None:
     assert make_plan(7) == make_plan(7)
     assert make_plan(7) != make_plan(8)
 
 
-@pytest.mark.parametrize("seed", [3049, 11061, 11071])
+@pytest.mark.parametrize("seed", [3049, 11061, 11071, 20])
 def test_short_chaos(tmp_path: Path, seed: int) -> None:
-    """On a bundled server, on a shared server and on the reference backend, with kills and resumes."""
+    """On a bundled server, a shared server, the reference backend and a tus server, with kills and resumes."""
     assert run(seed, 5, tmp_path, rounds=1, say=print).finds == []
 
 
