@@ -8,19 +8,27 @@ import socket
 import sys
 
 import uploader_server
-from stoppable import CALLS
+from stoppable import CALLS, Plan
 from uploader_server import __main__ as server
 
 for _module in pkgutil.walk_packages(uploader_server.__path__, "uploader_server."):
     importlib.import_module(_module.name)  # before the fork (see `forking`)
 
-NO_LINKS = "--no-links"
+NO_LINKS, KILL_AT = "--no-links", "--kill-at"
 
 
 def main() -> int:
-    """Serve until a signal. With `--no-links ERRNO` as the first option links fail with this error."""
-    if sys.argv[1] == NO_LINKS:
-        CALLS.no_links = int(sys.argv[2])
-        del sys.argv[1:3]
+    """Serve until a signal.
+
+    The first options may be `--no-links ERRNO`: links fail with this error; and `--kill-at N`: kill the server at this
+    call, of those from its start on.
+    """
+    options = dict(zip(*[iter(sys.argv[1:])] * 2, strict=False))
+    for name in (NO_LINKS, KILL_AT):
+        if sys.argv[1] == name:
+            del sys.argv[1:3]
+    CALLS.no_links = int(options.get(NO_LINKS, 0))
+    if KILL_AT in options:
+        CALLS.plan = Plan(int(options[KILL_AT]), "kill")
     CALLS.serve(socket.socket(fileno=0))
     return server.main()

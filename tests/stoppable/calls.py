@@ -60,7 +60,7 @@ class Calls:
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._control: socket.socket | None = None
-        self._plan: Plan | None = None
+        self.plan: Plan | None = None
         self._calls = 0
         self.no_links = 0
         """The error of every link, as on a file system without hard links; 0 if they work."""
@@ -76,7 +76,7 @@ class Calls:
             plan = json.loads(message)
             with self._guard:
                 calls, self._calls = self._calls, 0
-                self._plan = None if plan is None else Plan(**plan)
+                self.plan = None if plan is None else Plan(**plan)
             control.send(json.dumps({"calls": calls}).encode())
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -100,7 +100,7 @@ class Calls:
     def reach(self, name: str, *arguments: object) -> None:
         """Count a call; if it is the planned one, kill the process, wait, or raise the planned error (OSError)."""
         with self._guard:
-            plan = self._plan
+            plan = self.plan
             if plan is None or (plan.names and name not in plan.names):
                 return
             self._calls += 1

@@ -56,12 +56,12 @@ class Server:
         """Calls that may have changed a stored file."""
         self.start()
 
-    def start(self) -> None:
-        """Start the server and wait until it is ready."""
+    def start(self, *first: str) -> None:
+        """Start the server and wait until it is ready. Raises RuntimeError if it ends before."""
         self._control, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
         self._control.settimeout(PATIENCE)
         with theirs:
-            self.process = ServerProcess(*self._options, packs=True, package="stoppable", stdin=theirs.fileno())
+            self.process = ServerProcess(*first, *self._options, packs=True, package="stoppable", stdin=theirs.fileno())
         self.url = self.process.url
 
     def arm(self, **plan: Any) -> None:
@@ -71,13 +71,14 @@ class Server:
         self._acknowledged()
 
     def disarm(self) -> int:
-        """End the plan; return the number of calls since `arm`."""
+        """End the plan; return the number of calls since `arm`. Raises OSError if the server has ended."""
         self._control.send(b"null")
         return self._acknowledged()
 
     def _acknowledged(self) -> int:
         while "calls" not in (told := self._take()):
-            assert told, "the server has ended"
+            if not told:
+                raise ConnectionResetError("the server has ended")
         calls: int = told["calls"]
         return calls
 
@@ -254,6 +255,35 @@ def _restart(server: Server, stored: Stored, where: str, upload: Upload) -> None
     _goes_on(stored, where, upload, server.url)
     stored.finally_(f"{where}: at the end", upload)
     stored.uploads.append(upload)
+
+
+def stop_at_each_call_of_the_start(server: Server, make: Make) -> Stored:
+    """Kill the server at each call of an upload, and each time also at each call of the starts that follow."""
+    stored = Stored(server.root)
+    for number in range(1, MOST_CALLS):
+        upload = make(f"twice-{number}", key=f"twice-{number}").begin(server.url)
+        server.arm(at=number, action="kill")
+        with contextlib.suppress(Lost, Refused):
+            upload.run(server.url)
+        if not server.was_hit():
+            break
+        server.ended()
+        where = f"kill before call {number}, {server.hit}"
+        for again in range(1, MOST_CALLS):
+            stored.look(f"{where}: before call {again} of the start", upload)
+            with contextlib.suppress(RuntimeError, OSError):
+                server.start("--kill-at", str(again))
+                server.disarm()
+                break
+            server.close()
+        else:
+            raise AssertionError("the server never starts")
+        stored.look(f"{where}: after the restarts", upload)
+        _goes_on(stored, where, upload, server.url)
+        stored.finally_(f"{where}: at the end", upload)
+        stored.uploads.append(upload)
+    stored.finally_("after the last restart")
+    return stored.and_(server.told())
 
 
 def fail_each_call(

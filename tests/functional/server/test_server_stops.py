@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import uploader
-from stopping import fail_each_call, server_on, stop_at_each_call
+from stopping import fail_each_call, server_on, stop_at_each_call, stop_at_each_call_of_the_start
 from uploads import CHECKED, KINDS
 
 if TYPE_CHECKING:
@@ -77,6 +77,15 @@ def test_every_stop_at_any_call_keeps_only_complete_files(
     with server_on(tmp_path, durability) as server:
         make, then = partial(KINDS[kind], checked=checked), ("go on", "meddle")
         assert stop_at_each_call(server, make, action, then, seconds=0.5).findings == []
+
+
+@acceptance
+@everything
+def test_every_stop_of_a_start_after_a_stop_keeps_only_complete_files(
+    tmp_path: Path, kind: str, durability: str, checked: bool
+) -> None:
+    with server_on(tmp_path, durability) as server:
+        assert stop_at_each_call_of_the_start(server, partial(KINDS[kind], checked=checked)).findings == []
 
 
 @acceptance
