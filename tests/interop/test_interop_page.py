@@ -45,6 +45,11 @@ def row(page: Page, name: str) -> Locator:
     return page.locator("#rows li").filter(has_text=name)
 
 
+def kept(page: Page) -> Any:
+    """What the page keeps of its sessions."""
+    return page.evaluate("JSON.parse(localStorage.getItem('uploader-sessions'))")
+
+
 def send(server: EmbeddedServer, session: str, name: str) -> None:
     """Send one file as another client."""
     fields = {"sessionId": session, "category": "personal"}
@@ -184,6 +189,40 @@ def test_upload_resumes_after_a_reload(page: Page, server: EmbeddedServer, tmp_p
     assert (server.root / "personal/large.mp4").read_bytes() == large.read_bytes()
 
 
+def test_nobody_else_writes_to_a_session_of_the_page(page: Page, server: EmbeddedServer, tmp_path: Path) -> None:
+    """Also over plain http of another address than loopback: there a page has less of `crypto`."""
+    page.add_init_script("delete Crypto.prototype.randomUUID; delete Crypto.prototype.subtle")
+    (tmp_path / "clip.mp4").write_bytes(bytes(3 * MIB))
+    server.faults.add("slow:patch#1:200K")
+    page.goto(server.url)
+    page.get_by_label("Choose files").set_input_files(tmp_path / "clip.mp4")
+    expect(row(page, "clip.mp4").locator(".percent")).to_have_text(re.compile(r"^[1-9]\d? %$"))
+    session = page.url.partition("#")[2]
+    (mine,) = kept(page)[session]["files"]
+    assert re.fullmatch("[0-9a-f]{32}", kept(page)[session]["secret"])
+    assert re.fullmatch("[0-9a-f]{32}", mine["key"])
+    for path in (f"session/{session}/finish", f"cancel/{session}"):
+        refused = requests.post(f"{server.url}/api/upload/{path}", timeout=PATIENCE)
+        assert (refused.status_code, refused.json()["error"]) == (403, "NOT_YOURS")
+    page.get_by_role("button", name="Cancel upload").click()
+    expect(page.locator("#status")).to_have_text("Cancelled")
+
+
+def test_upload_of_an_older_page_resumes(page: Page, server: EmbeddedServer, tmp_path: Path) -> None:
+    """It kept its files without keys, and its session has no secret."""
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(bytes(3 * MIB))
+    session = open_session(server)
+    page.goto(server.url)
+    kept_file = {"path": "clip.mp4", "size": 3 * MIB, "date": int(clip.stat().st_mtime * 1000)}
+    page.evaluate("kept => localStorage.setItem('uploader-sessions', JSON.stringify(kept))", {session: [kept_file]})
+    page.reload()
+    expect(page.locator("#notices")).to_contain_text("Choose clip.mp4 again")
+    page.get_by_label("Choose files").set_input_files(clip)
+    expect(page.locator("#status")).to_have_text("Completed")
+    assert page.url.partition("#")[2] == session
+
+
 def test_page_works_below_the_path_of_a_proxy(page: Page, tmp_path: Path) -> None:
     """Through nginx, and without websockets: Socket.IO then uses long polling."""
     (tmp_path / "clip.mp4").write_bytes(bytes(3 * MIB))
@@ -199,7 +238,7 @@ def test_page_works_below_the_path_of_a_proxy(page: Page, tmp_path: Path) -> Non
 
 
 def test_refused_files_are_named(page: Page, tmp_path: Path) -> None:
-    """One that the page knows to be refused, and one whose session is cancelled by somebody else."""
+    """One that the page knows to be refused, and one whose session is cancelled elsewhere."""
     with running_server(types=("mp4",)) as server:
         server.faults.add(f"stall:create#1:in,seconds={PATIENCE:.0f},at=1K")
         (tmp_path / "a.mp4").write_bytes(bytes(9000))
@@ -209,7 +248,8 @@ def test_refused_files_are_named(page: Page, tmp_path: Path) -> None:
         expect(page.locator("#notices")).to_contain_text("Not sent: b.txt (type not accepted)")
         expect(page.locator("#counted")).to_have_text("0 of 1 file")
         session = page.url.partition("#")[2]
-        requests.post(f"{server.url}/api/upload/cancel/{session}", timeout=PATIENCE)
+        secret = {"X-Session-Secret": kept(page)[session]["secret"]}
+        requests.post(f"{server.url}/api/upload/cancel/{session}", headers=secret, timeout=PATIENCE).raise_for_status()
         expect(page.locator("#notices")).to_contain_text("Refused: a.mp4")
         expect(page.locator("#status")).to_have_text("Cancelled")
 

@@ -32,8 +32,16 @@ export class Refusal extends Error {
   }
 }
 
-export async function call(path, json) {
-  const sent = { headers: authorization(), cache: 'no-store', signal: AbortSignal.timeout(10_000) }
+// 128 random bits in hex. `crypto.randomUUID` and `crypto.subtle` do not exist over plain http.
+export function random() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('')
+}
+
+// What a request needs to write to a session that was created with a secret.
+export const secretHeader = (secret) => (secret ? { 'X-Session-Secret': secret } : {})
+
+export async function call(path, json, own = {}) {
+  const sent = { headers: { ...authorization(), ...own }, cache: 'no-store', signal: AbortSignal.timeout(10_000) }
   if (json !== undefined) {
     sent.method = 'POST'
     sent.headers['Content-Type'] = 'application/json'

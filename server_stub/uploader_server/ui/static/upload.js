@@ -2,9 +2,10 @@
 //
 // A browser forgets files when the page is reloaded. So the names, sizes and dates of a session's files are kept in its
 // storage until the session has ended: choosing the same files again continues the session, and tus-js-client each file.
+// The secret of the session and the keys of its uploads are kept with them: without these nobody can write to it.
 
 import { plural } from './format.js'
-import { authorization, call, url } from './server.js'
+import { authorization, call, random, secretHeader, url } from './server.js'
 import { $, clearNotice, notice } from './view.js'
 
 const AT_ONCE = 3
@@ -19,6 +20,12 @@ let limits // of the server, with its tus endpoint; undefined until it has answe
 let show // is called with the id of a session that begins or continues
 
 const stored = () => JSON.parse(localStorage.getItem(KEPT) ?? '{}')
+
+// The secret and the files of a session. Older pages kept the files alone.
+function kept(id) {
+  const one = stored()[id]
+  return Array.isArray(one) ? { secret: '', files: one } : one
+}
 
 function store(change) {
   const sessions = stored()
@@ -42,11 +49,13 @@ const sameFile = (entry) => `${entry.path}\n${entry.size}\n${entry.date}`
 export const runs = (id) => running.has(id)
 
 export async function cancel(id) {
+  const own = secretHeader(running.get(id)?.secret ?? kept(id)?.secret)
   running.get(id)?.stop()
   running.delete(id)
   forget(id)
   clearNotice(id)
-  await call(`api/upload/cancel/${id}`, {}).catch((error) => notice(id, `The session was not cancelled: ${error.message}`))
+  const refused = (error) => notice(id, `The session was not cancelled: ${error.message}`)
+  await call(`api/upload/cancel/${id}`, {}, own).catch(refused)
 }
 
 // Show the upload area once, and what a reload interrupted.
@@ -70,7 +79,7 @@ async function missing(id) {
     return progress.overallStatus === 'completed' ? [] : null
   }
   const there = new Set(progress.files.filter((file) => file.status !== 'uploading').map((file) => file.relativePath))
-  return stored()[id].map((file, number) => ({ ...file, number })).filter((file) => !there.has(file.path))
+  return kept(id).files.map((file, number) => ({ ...file, number })).filter((file) => !there.has(file.path))
 }
 
 function offerAgain(id, left) {
@@ -89,11 +98,13 @@ async function add(files) {
   clearNotice('refused')
   const entries = files.map(({ file, path }) => ({ file, path, size: file.size, date: file.lastModified }))
   const rest = new Map(entries.map((entry) => [sameFile(entry), entry]))
-  for (const [id, known] of Object.entries(stored())) {
+  for (const id of Object.keys(stored())) {
+    const known = kept(id).files
     if (running.has(id) || !known.some((entry) => rest.has(sameFile(entry)))) continue
     const left = await missing(id)
     if (!left) continue
-    start(id, left.map((entry) => ({ ...entry, ...rest.get(sameFile(entry)) })).filter((entry) => entry.file))
+    const again = left.map((entry) => ({ ...entry, ...rest.get(sameFile(entry)) })).filter((entry) => entry.file)
+    start(id, kept(id).secret, again)
     for (const entry of known) rest.delete(sameFile(entry))
   }
   const refused = [...rest.values()].filter((entry) => refusal(entry))
@@ -109,15 +120,18 @@ function refusal({ path, size }) {
 }
 
 async function create(entries) {
-  const session = await call('api/upload/session', { category: $('#category').value, expectedFiles: entries.length })
-  const id = session.sessionId
-  store((sessions) => (sessions[id] = entries.map(({ path, size, date }) => ({ path, size, date }))))
-  start(id, entries.map((entry, number) => ({ ...entry, number })))
+  const secret = random()
+  const asked = { category: $('#category').value, expectedFiles: entries.length }
+  const { sessionId: id } = await call('api/upload/session', asked, secretHeader(secret))
+  const keyed = entries.map((entry) => ({ ...entry, key: random() }))
+  const files = keyed.map(({ path, size, date, key }) => ({ path, size, date, key }))
+  store((sessions) => (sessions[id] = { secret, files }))
+  start(id, secret, keyed)
 }
 
-// Send `entries`: each has its file, and as `number` its position in the kept list.
-async function start(id, entries) {
-  const upload = new SessionUpload(id, entries)
+// Send `entries`: each has its file and its key, or as `number` its position in a list that an older page kept.
+async function start(id, secret, entries) {
+  const upload = new SessionUpload(id, secret, entries)
   running.set(id, upload)
   clearNotice(id)
   show(id)
@@ -127,7 +141,7 @@ async function start(id, entries) {
   const { refused, lost } = upload
   if (refused.length) notice(`${id}-refused`, `Refused: ${named(refused)} (${refused[0].why})`)
   if (lost.length) {
-    const actions = { 'Try again': () => start(id, lost), Discard: () => cancel(id) }
+    const actions = { 'Try again': () => start(id, secret, lost), Discard: () => cancel(id) }
     notice(id, `Not sent: ${named(lost)} (the server did not answer)`, actions)
     return
   }
@@ -137,7 +151,9 @@ async function start(id, entries) {
     offerAgain(id, left)
     return
   }
-  if (refused.length) await call(`api/upload/session/${id}/finish`, { failed: refused.length }).catch(() => {})
+  if (refused.length) {
+    await call(`api/upload/session/${id}/finish`, { failed: refused.length }, secretHeader(secret)).catch(() => {})
+  }
   forget(id)
 }
 
@@ -148,8 +164,9 @@ class SessionUpload {
   lost = [] // without an answer
   #current = new Set()
 
-  constructor(id, entries) {
+  constructor(id, secret, entries) {
     this.id = id
+    this.secret = secret
     this.waiting = [...entries]
   }
 
@@ -177,12 +194,12 @@ class SessionUpload {
     }
   }
 
-  #send({ file, path, size, date, number }) {
+  #send({ file, path, size, date, key, number }) {
     let upload
     const sent = new Promise((resolve, reject) => {
       upload = new window.tus.Upload(file, {
         endpoint: url(limits.endpoint).href,
-        headers: authorization(),
+        headers: { ...authorization(), ...secretHeader(this.secret) },
         chunkSize: CHUNK,
         retryDelays: DELAYS,
         uploadDataDuringCreation: size <= SMALL,
@@ -192,7 +209,7 @@ class SessionUpload {
           filename: file.name,
           filetype: file.type,
           sessionId: this.id,
-          uploadKey: `${this.id}/${number}`, // a creation whose answer was lost is not repeated
+          uploadKey: key ?? `${this.id}/${number}`, // a creation whose answer was lost is not repeated
           relativePath: path,
           lastModified: String(date),
         },
@@ -210,7 +227,7 @@ class SessionUpload {
   }
 }
 
-const ENDED = ['SESSION_ENDED', 'SESSION_NOT_FOUND', 'CANCELLED']
+const ENDED = ['SESSION_ENDED', 'SESSION_NOT_FOUND', 'CANCELLED', 'NOT_YOURS']
 
 function answered(error) {
   const status = error.originalResponse?.getStatus() ?? 0
@@ -252,6 +269,7 @@ async function walk(entry, files) {
 
 async function addShown(files) {
   try {
+    await offer() // gets the limits, if the server has not answered yet
     await add(await files)
   } catch (error) {
     notice('refused', `The upload did not start: ${error.message}`)
