@@ -40,6 +40,8 @@ from uploader_server.tus.routes import Tus
 from uploader_server.ui.page import page_routes
 from uploader_server.wire import timestamp
 
+LAST_RECORD = 0.5  # seconds that a stop waits for the last record of the time
+
 
 @dataclass
 class State:
@@ -122,10 +124,10 @@ class UploadApp:
             yield
         finally:
             self.stop()
+            await self.state.realtime.server.shutdown()
             if isinstance(self.state.backend, Bundled):
                 with logged("Recording the time"):
-                    await self.state.backend.record_times()
-            await self.state.realtime.server.shutdown()
+                    await asyncio.wait_for(self.state.backend.record_times(), LAST_RECORD)
 
     async def _metrics(self, _: Request) -> Response:
         return Response(self.state.metrics.text(), headers={"content-type": CONTENT_TYPE})

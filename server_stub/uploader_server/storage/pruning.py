@@ -65,7 +65,8 @@ class Pruner:
             )
 
     def _missing(self, paths: Iterable[str]) -> list[str]:
-        return [path for path in paths if not os.path.lexists(self._root / path)]
+        gone = [path for path in paths if not os.path.lexists(self._root / path)]
+        return [path for path in gone if (self._root / path.partition("/")[0]).is_dir()]  # else a link is broken
 
 
 def _delete(db: sqlite3.Connection) -> int:
