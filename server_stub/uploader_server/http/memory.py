@@ -3,11 +3,15 @@
 The router gives each request a `Held` (`scope["held"]`) and releases it at the end. Whoever keeps something of a
 request whose size the client decides adds it there: bodies, what is parsed from them, and metadata. Files that are
 written while they arrive are not kept.
+
+A client (see `http.shares`) may keep at most as much as it leaves free: alone half of the budget, and several clients
+with slow requests always leave room for others.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -17,7 +21,7 @@ from uploader_server.http.errors import ApiError
 
 T = TypeVar("T")
 
-BUDGET = 64 << 20  # bytes of all requests together
+BUDGET = 128 << 20  # bytes of all requests together
 VALUE = 80  # bytes of a value in parsed JSON besides its characters
 _VALUES = b",:[{"  # each stands before a value of a JSON text
 
@@ -28,14 +32,16 @@ class Memory:
     def __init__(self) -> None:
         self.most = BUDGET
         self.used = 0  # bytes
+        self.clients: Counter[str] = Counter()  # bytes of each client
         self.parsing = asyncio.Lock()
 
 
 class Held:
     """What one request keeps. At the end of the `with` block everything is released."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, client: str = "") -> None:
         self._memory = memory
+        self._client = client
         self.size = 0  # bytes
 
     def __enter__(self) -> Held:
@@ -45,20 +51,28 @@ class Held:
         self.resize(0)
 
     def resize(self, size: int) -> None:
-        """Reserve or release memory, to keep `size` bytes. Raises ApiError 503 beyond the budget."""
-        self.check(size - self.size)
-        self._memory.used += size - self.size
+        """Reserve or release memory, to keep `size` bytes. Raises as `check`."""
+        count = size - self.size
+        self.check(count)
         self.size = size
+        self._memory.used += count
+        self._memory.clients[self._client] += count
+        if not self._memory.clients[self._client]:
+            del self._memory.clients[self._client]
 
     def add(self, count: int) -> None:
-        """Keep `count` more bytes. Raises ApiError 503 beyond the budget."""
+        """Keep `count` more bytes. Raises as `check`."""
         self.resize(self.size + count)
 
     def check(self, count: int) -> None:
         """Raise ApiError 503 if there is no room for `count` more bytes, 413 if there never will be."""
-        if count > 0 and self.size + count > self._memory.most:
+        if count <= 0:
+            return
+        memory = self._memory
+        if self.size + count > memory.most // 2:
             raise ApiError(413, "VALIDATION_ERROR", "The server has too little memory for a request of this size")
-        if count > 0 and self._memory.used + count > self._memory.most:
+        free, mine = memory.most - memory.used - count, memory.clients[self._client] + count
+        if mine > free:
             raise ApiError(503, "SERVER_BUSY", "Too many requests at once: wait for Retry-After seconds", retry_after=1)
 
     def add_parsed(self, text: bytes) -> None:

@@ -18,6 +18,7 @@ from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError, Json, as_api_error, before, refuse, with_headers
 from uploader_server.http.memory import Held, Memory
 from uploader_server.http.proxies import is_address, network
+from uploader_server.http.shares import holder_of
 from uploader_server.http.tracking import client_address
 from uploader_server.logs import printable, without_secrets
 from uploader_server.realtime.rooms import Realtime
@@ -97,7 +98,7 @@ class Router:
         elif scope["type"] == "websocket":
             await refuse(404, scope, receive, send)
         else:
-            with Held(self._memory) as held:
+            with Held(self._memory, holder_of(scope)) as held:
                 await self._serve_rest(scope, held, receive, send)
 
     async def _serve_rest(self, scope: Scope, held: Held, receive: Receive, send: Send) -> None:

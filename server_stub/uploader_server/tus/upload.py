@@ -46,17 +46,19 @@ class Upload:
 
     def __post_init__(self) -> None:
         self.data = self.data or self.file_id
-        self.fields = parse_metadata(self.metadata or "")
+        fields = self.fields
+        self.key = fields.get("uploadKey", "")
+        """`uploadKey` of an idempotent creation (docs/protocol.md, section 5), or empty."""
         self.concat = parse_concat(self.concat_header)
         self.is_part = self.concat.kind == "partial"
-        name = self.fields.get("filename") or self.fields.get("name") or self.file_id
-        self.file = FileState(name, self.fields.get("relativePath") or None, self.length, self.file_id)
-        self.file.may_rename = self.fields.get("ifExists") != "fail"
+        name = fields.get("filename") or fields.get("name") or self.file_id
+        self.file = FileState(name, fields.get("relativePath") or None, self.length, self.file_id)
+        self.file.may_rename = fields.get("ifExists") != "fail"
 
     @property
-    def key(self) -> str:
-        """`uploadKey` of an idempotent creation (docs/protocol.md, section 5), or empty."""
-        return self.fields.get("uploadKey", "")
+    def fields(self) -> dict[str, str]:
+        """The metadata, parsed at each call: kept for all uploads they would need much memory."""
+        return parse_metadata(self.metadata or "")
 
     @property
     def start(self) -> int:

@@ -72,10 +72,12 @@ def progress(url: str, session: str) -> requests.Response:
     return requests.get(f"{url}/api/upload/progress/{session}", timeout=DEADLINE)
 
 
-def connected(url: str) -> socket.socket:
+def connected(url: str, source: str = "") -> socket.socket:
+    """A connection, from another address of this machine if `source` is one."""
     address = urlsplit(url)
     assert address.hostname is not None
-    connection = socket.create_connection((address.hostname, address.port or 80))
+    source_address = (source, 0) if source else None
+    connection = socket.create_connection((address.hostname, address.port or 80), source_address=source_address)
     connection.settimeout(DEADLINE)
     return connection
 
