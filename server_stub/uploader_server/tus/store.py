@@ -103,7 +103,7 @@ class TusStore:
         ended = self._store.database.wait(lambda db: {name for (name,) in db.execute(query)})
         for stray in [entry for entry in self._directory.iterdir() if entry.name not in used]:
             status = stray.lstat()
-            if stray.name in ended or status.st_size == 0:
+            if stray.name in ended or status.st_size == 0 or status.st_nlink > 1:  # stored, but not recorded
                 stray.unlink()
                 continue
             self.lost.mkdir(exist_ok=True)

@@ -48,6 +48,7 @@ def test_server_killed_at_any_call_keeps_only_complete_files(
 ) -> None:
     with server_on(tmp_path, durability) as server:
         assert stop_at_each_call(server, partial(KINDS[kind], checked=checked), "kill").findings == []
+        assert not (tmp_path / ".uploader" / "lost").exists(), "the database knows every upload"
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,7 @@ def test_every_stop_at_any_call_keeps_only_complete_files(
     with server_on(tmp_path, durability) as server:
         make, then = partial(KINDS[kind], checked=checked), ("go on", "meddle")
         assert stop_at_each_call(server, make, action, then, seconds=0.5).findings == []
+        assert not (tmp_path / ".uploader" / "lost").exists(), "the database knows every upload"
 
 
 @acceptance
