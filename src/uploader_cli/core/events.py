@@ -119,11 +119,11 @@ class FileRetry(Event, public="file.retry"):
 
 @dataclass(frozen=True, slots=True)
 class FileCompleted(Event, public="file.completed"):
-    """The server confirmed the file."""
+    """The server confirmed the file. `size` is None if unknown, as in `watch`."""
 
     file: int
     path: str
-    size: int
+    size: int | None
     server_id: str | None
     location: str | None
     verified: bool

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hmac
 import math
-import os
 import pickle
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -30,6 +28,7 @@ from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.checks import Checks
 from uploader_cli.transfer.job import Followers
 from uploader_cli.transfer.journal import RunHandle, Stored
+from uploader_cli.transfer.journal.schema import locked
 from uploader_cli.transfer.scheduler import Engine, Supply
 from uploader_cli.transfer.sessions import FIRST_CONTACT_RETRIES
 
@@ -394,10 +393,10 @@ def _receipt(file: LocalFile, row: Row) -> Stored:
 def run_secret(state: Path) -> bytes:
     """Return the secret of the state directory, which is created once."""
     path = state / KEY_FILE
-    if not path.exists():
-        with tempfile.NamedTemporaryFile(dir=state) as new:  # whole, or not at all
-            new.write(secrets.token_bytes(32))
-            new.flush()
-            with suppress(FileExistsError):
-                os.link(new.name, path)
+    with locked(state / f"{KEY_FILE}.lock", lambda: None):
+        if not path.exists():
+            new = path.with_suffix(".new")  # whole, or not at all
+            new.touch(0o600)
+            new.write_bytes(secrets.token_bytes(32))
+            new.replace(path)
     return path.read_bytes()

@@ -52,7 +52,7 @@ class PlainView(Observer):
             case ev.FileRetry():
                 self._retry(event, state)
             case ev.FileCompleted() if few:
-                known = "" if state.watched else f"{size(event.size)}, "
+                known = "" if event.size is None else f"{size(event.size)}, "
                 name = f", stored as {safe(event.stored_as)}" if event.stored_as else ""
                 self._say(f"✓ {safe(event.path)} ({known}{span(event.seconds)}{name})")
             case ev.FileFailed() if state.failed > self._annotated:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future
 from typing import NamedTuple, cast
 
+from uploader_cli.core.bottleneck import Waits
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.sources.content import OnRead, hash_range, ignore_read
 
@@ -42,10 +44,11 @@ class Buffers:
 
 
 class HashedChunk(NamedTuple):
-    """A chunk's digest, and its bytes if they are in memory."""
+    """A chunk's digest, its bytes if they are in memory, and the share of its time that took reading them."""
 
     digest: bytes
     data: memoryview | None
+    reading: float = 0.0
 
 
 class HashedChunks:
@@ -59,10 +62,11 @@ class HashedChunks:
         helper: Callable[[], Executor],
         buffers: Buffers,
         on_read: OnRead = ignore_read,
+        waits: Waits | None = None,
     ) -> None:
-        """`helper()` is the worker's one-thread executor. `check` raises to stop."""
+        """`helper()` is the worker's one-thread executor. `check` raises to stop; `waits` are those of the worker."""
         self._file, self._algorithm, self._check, self._helper = file, algorithm, check, helper
-        self._buffers, self._on_read = buffers, on_read
+        self._buffers, self._on_read, self._waits = buffers, on_read, waits or Waits()
         self._current: HashedChunk | None = None
         self._ahead: tuple[int, int, Future[HashedChunk]] | None = None
         self._closed = False
@@ -71,12 +75,14 @@ class HashedChunks:
         """Return a chunk; the previous one becomes invalid."""
         self._release(self._current)
         self._current = None
+        began = time.monotonic()
         if self._ahead is not None and self._ahead[:2] == (start, length):
             (_, _, ahead), self._ahead = self._ahead, None
             self._current = ahead.result()
         else:
             self._discard()
             self._current = self._load(start, length)
+        self._waits.reading += (time.monotonic() - began) * self._current.reading
         return self._current
 
     def prepare(self, start: int, length: int) -> None:
@@ -100,9 +106,12 @@ class HashedChunks:
 
         buffer = self._buffers.take(length) if length <= IN_MEMORY else None
         data = memoryview(buffer)[:length] if buffer is not None else None
+        began = time.monotonic()
         try:
             args = (self._file, start, length, self._algorithm, check)
-            return HashedChunk(hash_range(*args, into=data, on_read=self._on_read), data)
+            digest, hashing = hash_range(*args, into=data, on_read=self._on_read)
+            took = time.monotonic() - began
+            return HashedChunk(digest, data, max(0.0, 1 - hashing / took) if took > 0 else 0.0)
         except BaseException:
             self._release(HashedChunk(b"", data))
             raise

@@ -121,11 +121,11 @@ class Pool:
             else:
                 self._jobs.extend(jobs)
             missing = min(self.most - len(self._workers), self._busy + len(self._jobs) - len(self._workers))
-            started = [self._make_worker(self) for _ in range(max(0, missing))]
-            self._workers += started
+            for _ in range(max(0, missing)):
+                worker = self._make_worker(self)
+                worker.start()  # first: `close` joins all workers, and only a thread that runs can be joined
+                self._workers.append(worker)
             self.changed.notify_all()
-        for worker in started:
-            worker.start()
 
     def take(self) -> Job | None:
         """Wait for the next job; None once the pool is closed or has failed."""
@@ -185,7 +185,8 @@ class Pool:
         with self.changed:
             self._closed = True
             self.changed.notify_all()
-        for worker in self._workers:
+            workers = list(self._workers)
+        for worker in workers:
             worker.join()
 
     def waits(self) -> Waits:

@@ -443,7 +443,13 @@ class Part:
         self._client, self._hashed = worker.tus, None
         if self._checksum is not None and self._stream is None:
             self._hashed = HashedChunks(
-                job.file, self._checksum, job.check, worker.helper, tus.buffers, on_read=self._on_read
+                job.file,
+                self._checksum,
+                job.check,
+                worker.helper,
+                tus.buffers,
+                on_read=self._on_read,
+                waits=worker.api.sockets.waits,
             )
         try:
             with open_unchanged(job.file) if self._stream is None else nullcontext() as self._source:
@@ -671,7 +677,7 @@ class Part:
         if tus.context.digests is not None and not self.start:
             tus.context.digests.reach(job.file, offset)  # what an earlier run has sent
         if self._hashed is not None and size:
-            digest, data = self._hashed.of(start, size)
+            digest, data, _ = self._hashed.of(start, size)
             checksum = checksum_header(self._checksum or "", digest)
             self._hashed.prepare(start + size, self._length(end))
         elif data is not None and self._checksum is not None:

@@ -14,6 +14,7 @@ import re
 import selectors
 import socket
 import ssl
+import threading
 import time
 import weakref
 from contextlib import suppress
@@ -57,10 +58,18 @@ class Sockets:
         self.answered = answered
         self.waits = Waits()
         self.open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._lock = threading.Lock()  # a set can't be listed while another thread connects
+
+    def opened(self, sock: socket.socket) -> None:
+        """Record a socket, so that it can be shut."""
+        with self._lock:
+            self.open.add(sock)
 
     def shut(self) -> None:
         """Shut all open sockets: blocked reads and writes end at once with an error."""
-        for sock in list(self.open):
+        with self._lock:
+            sockets = list(self.open)
+        for sock in sockets:
             with suppress(OSError):  # below TLS: an `SSLSocket` would continue without encryption
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
@@ -82,7 +91,7 @@ class _Connection(HTTPConnection):
             if self._dialling is not None:
                 self._dialling.close()
         self._spent, self._early, self._used = False, b"", time.monotonic()
-        self.sockets.open.add(getattr(self.sock, "socket", self.sock))  # TLS within TLS wraps the socket
+        self.sockets.opened(getattr(self.sock, "socket", self.sock))  # TLS within TLS wraps the socket
 
     def _new_conn(self) -> socket.socket:
         """Connect as urllib3 does, with a socket that can be shut meanwhile."""
@@ -105,7 +114,7 @@ class _Connection(HTTPConnection):
             sock.settimeout(self.timeout)
             # A duplicate: the TLS handshake uses another object, unknown until its end.
             self._dialling = sock.dup()
-            self.sockets.open.add(self._dialling)
+            self.sockets.opened(self._dialling)
             sock.connect(address)
         except OSError:
             sock.close()

@@ -12,6 +12,7 @@ import ssl
 import threading
 import time
 import tracemalloc
+import weakref
 import zlib
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -296,6 +297,24 @@ def test_interim_answer_of_a_proxy_is_skipped(client, authority, tmp_path) -> No
     with RawServer(script) as proxy:
         http = client("https://upload.example", proxy=proxy.url, ca_bundle=tmp_path / "authority.pem")
         assert http.request("GET", "https://upload.example/").status == 204
+
+
+def test_sockets_can_be_shut_while_another_thread_connects() -> None:
+    sockets, ours, late = wire.Sockets(), [socket.socket() for _ in range(4)], socket.socket()
+
+    class Listed(weakref.WeakSet[socket.socket]):
+        def __iter__(self) -> Iterator[socket.socket]:
+            items = super().__iter__()
+            yield next(items)
+            connecting = threading.Thread(target=sockets.opened, args=[late], daemon=True)
+            connecting.start()
+            connecting.join(0.1)
+            yield from items
+
+    sockets.open = Listed(ours)
+    sockets.shut()
+    for one in (*ours, late):
+        one.close()
 
 
 # --- connections that break -------------------------------------------------------------------------------------------

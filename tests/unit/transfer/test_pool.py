@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+import time
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from patience import PATIENCE
 
+from uploader_cli.errors import Interrupted
 from uploader_cli.transfer.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    until = time.monotonic() + PATIENCE
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.005)
 
 
 def no_worker(_pool: Pool) -> Any:
@@ -27,6 +40,34 @@ def test_number_of_jobs_that_the_user_changes_stays_between_1_and_16(
     """A larger `--jobs` is the limit itself."""
     pool = Pool(jobs, no_worker)
     assert [pool.resize(step) for step in steps] == numbers
+
+
+def test_close_waits_only_for_workers_that_run() -> None:
+    """It may come, after an interrupt, while the pool starts another worker."""
+    ends: list[object] = []
+
+    class Starting(threading.Thread):
+        def __init__(self, pool: Pool) -> None:
+            super().__init__(daemon=True, target=pool.take)
+            self.pool = pool
+
+        def start(self) -> None:
+            closing = threading.Thread(target=lambda: ends.append(self.close()), daemon=True)
+            closing.start()
+            closing.join(0.1)
+            super().start()
+            self.pool.fail(Interrupted("Ctrl-C"))
+
+        def close(self) -> BaseException | None:
+            try:
+                self.pool.close()
+            except RuntimeError as error:
+                return error
+            return None
+
+    Pool(2, Starting).put([cast("Any", object())])  # type: ignore[arg-type]
+    wait_for(lambda: ends)
+    assert ends == [None]
 
 
 @pytest.mark.parametrize(("jobs", "cap", "most"), [("auto", 3, 3), (16, 2, 2), (2, 3, 2)])

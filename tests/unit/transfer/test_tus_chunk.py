@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,10 @@ from fakes import Clock
 from patience import PATIENCE
 from tus_model import file_of
 
+from uploader_cli.core.bottleneck import Waits
 from uploader_cli.core.events import FailureCode
 from uploader_cli.errors import FileError, Interrupted
+from uploader_cli.sources import content
 from uploader_cli.sources.chunks import Buffers, HashedChunks
 from uploader_cli.sources.content import PIECE, hash_range, open_unchanged, read_at
 from uploader_cli.transfer.bodies import Body, Piece
@@ -189,7 +192,7 @@ def test_failing_disk_is_an_unreadable_file(file: LocalFile) -> None:
 
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
 def test_digest_covers_the_range(file: LocalFile, algorithm: str) -> None:
-    digest = hash_range(file, 7, 2 * PIECE, algorithm, Stop().check)
+    digest, _ = hash_range(file, 7, 2 * PIECE, algorithm, Stop().check)
     assert digest == hashlib.new(algorithm, DATA[7 : 7 + 2 * PIECE]).digest()
 
 
@@ -295,7 +298,7 @@ class TestHashedChunks:
 
     def test_chunk_beyond_the_memory_of_all_workers_is_hashed_only(self, file: LocalFile, helper: Helper) -> None:
         chunks = HashedChunks(file, "sha256", lambda: None, helper, Buffers(PIECE))
-        assert chunks.of(5, PIECE + 1) == (hashlib.sha256(DATA[5 : PIECE + 6]).digest(), None)
+        assert chunks.of(5, PIECE + 1)[:2] == (hashlib.sha256(DATA[5 : PIECE + 6]).digest(), None)
 
 
 def test_small_free_buffers_make_place_for_a_large_one() -> None:
@@ -305,3 +308,21 @@ def test_small_free_buffers_make_place_for_a_large_one() -> None:
         buffers.give(buffer)
     assert len(buffers.take(100) or b"") == 100
     assert buffers.take(1) is None
+
+
+def test_wait_for_the_read_of_a_prepared_chunk_counts_as_reading(
+    file: LocalFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a slow disk; reading that is over before the chunk is needed costs nothing."""
+    monkeypatch.setattr(content, "read_at", lambda *args: time.sleep(0.1) or read_at(*args))
+    waits, helper = Waits(), Helper()
+    chunks = HashedChunks(file, "sha256", lambda: None, helper, Buffers(), waits=waits)
+    chunks.prepare(10, 20)
+    chunks.of(10, 20)
+    assert waits.reading > 0.05
+    chunks.prepare(30, 20)
+    helper.finish()
+    before = waits.reading
+    chunks.of(30, 20)
+    assert waits.reading - before < 0.05
+    helper.pool.shutdown()

@@ -411,7 +411,7 @@ def inline() -> Any:
 
 def worker_of(client: TusClient, helper: Any = inline) -> Any:
     """Return what a job needs of a worker."""
-    api = SimpleNamespace(request_ids=SimpleNamespace(round_trip=None))
+    api = SimpleNamespace(request_ids=SimpleNamespace(round_trip=None), sockets=Sockets())
     return SimpleNamespace(tus=client, api=api, helper=helper)
 
 

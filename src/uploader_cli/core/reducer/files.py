@@ -107,16 +107,16 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
     if _is_over(state, event.file):
         return []
     out: list[ev.Event] = []
-    file = state.running.get(event.file)
+    file, size = state.running.get(event.file), event.size or 0
     if state.unsized:  # the end of the stream, the only file, is known now
-        state.unsized, state.selected_bytes = False, event.size
+        state.unsized, state.selected_bytes = False, size
         if file is not None:
-            file.size = event.size
-    if file is not None and (file.confirmed < event.size or file.sent < event.size):
+            file.size = size
+    if file is not None and (file.confirmed < size or file.sent < size):
         if file.packed:
-            _send_whole(state, file, event.size, now)
+            _send_whole(state, file, size, now)
         else:
-            file.sent = file.confirmed = event.size
+            file.sent = file.confirmed = size
             file.phase = Phase.PROCESSING
             out.append(progress_of(file, now))
     if event.local is not None:
@@ -128,10 +128,10 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
             if len(state.renames) < MOST_KEPT:
                 state.renames.append(event)
     state.completed += 1
-    state.completed_bytes += event.size
+    state.completed_bytes += size
     state.measures.file_over(well=True)
     state.advanced = now
-    ended = _settle(state, Phase.COMPLETED, event.local, now, bytes=event.size, **_shared(event))
+    ended = _settle(state, Phase.COMPLETED, event.local, now, bytes=size, **_shared(event))
     return [*out, event, ended, *_end_retries(state, (event.file,), now)]
 
 

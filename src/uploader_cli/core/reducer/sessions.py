@@ -148,7 +148,7 @@ def _discover(
     state.selected += 1
     session.by_name[status.name] = number
     state.running[number] = FileState(number, status.name, None, session.session, status.name, 1, 0, now)
-    return number, ev.FileStarted(number, status.name, 0, session.session, 0, 1)
+    return number, ev.FileStarted(number, status.name, None, session.session, 0, 1)
 
 
 def _watched_end(state: ProgressState, file: FileState, status: ev.FileStatus, now: float) -> list[ev.Event]:
@@ -158,7 +158,7 @@ def _watched_end(state: ProgressState, file: FileState, status: ev.FileStatus, n
         why = status.error or "the server could not store this file"
         return failed(state, ev.FileFailed(number, path, ev.FailureCode.SERVER_FAILED, why, retryable=False), now)
     stored = ev.FileCompleted(
-        number, path, 0, file.server_id, None, verified=False, attempts=file.attempt, seconds=took
+        number, path, None, file.server_id, None, verified=False, attempts=file.attempt, seconds=took
     )
     return completed(state, stored, now)
 
