@@ -21,6 +21,89 @@ class _Session:
     muted: bool = False  # not polled: after a 404, until its body is sent
 
 
+class Schedule:
+    """When each session is polled: a state machine without clock and thread; not thread-safe.
+
+    Its methods get the time (seconds of any clock that never goes back). A session is polled at most once per `minimum`
+    and per `interval()` seconds (infinite: no poll).
+    """
+
+    def __init__(self, interval: Callable[[], float], minimum: float) -> None:
+        self.minimum = minimum
+        self._interval = interval
+        self._polling = False
+        self._sessions: dict[str, _Session] = {}
+
+    def follow(self, now: float, session: str) -> None:
+        """Poll this session too from now on."""
+        self._first(now, self._sessions.setdefault(session, _Session(session)))
+
+    def leave(self, session: str) -> None:
+        """Stop polling this session."""
+        self._sessions.pop(session, None)
+
+    def body_sent(self, session: str) -> None:
+        """Poll the session even after a 404: its body was sent, and the last bytes may still be on their way."""
+        if found := self._sessions.get(session):
+            found.body_sent, found.muted = True, False
+
+    def start(self, now: float) -> None:
+        """Poll until `stop`."""
+        for session in self._sessions.values():
+            self._first(now, session)
+        self._polling = True
+
+    def once(self, now: float) -> None:
+        """Poll each followed session once more, also after `stop`, except those that the server does not know."""
+        for session in self._sessions.values():
+            if not session.muted:
+                self._request(now, session)
+
+    def ask(self, now: float, session: str) -> None:
+        """Poll this session once more as soon as `interval()` allows, also after `stop`."""
+        if found := self._sessions.get(session):
+            self._request(now, found)
+
+    def stop(self) -> None:
+        """Begin no further poll, except those that `once` and `ask` ask for."""
+        self._polling = False
+
+    def next(self, now: float) -> tuple[str | None, float]:
+        """Return the session whose poll begins now, or None and the seconds until the next call (infinite: no poll)."""
+        wanted = [one for one in self._sessions.values() if not one.muted and (self._polling or one.once)]
+        session = min(wanted, key=lambda one: one.due, default=None)
+        if session is None:
+            return None, math.inf
+        session.due = min(session.due, now + self._pause())  # the interval may have changed since
+        if session.due > now:
+            return None, min(session.due - now, self.minimum)
+        session.once = False
+        return session.id, 0.0
+
+    def polled(self, now: float, session: str, *, missing: bool) -> bool:
+        """Note the end of a poll, with `missing` of a 404; return False if the session was left meanwhile."""
+        found = self._sessions.get(session)
+        if found is None:
+            return False
+        found.ended = now
+        found.due = now + self._pause()
+        found.muted = missing and not found.body_sent
+        return True
+
+    def _first(self, now: float, session: _Session) -> None:
+        """Make the first poll of a session due at once, unless the interval is longer than usual."""
+        longer = max(0.0, self._interval() - self.minimum)
+        session.due = max(session.ended + self.minimum, now + longer)
+
+    def _request(self, now: float, session: _Session) -> None:
+        if not session.once and not self._polling:
+            self._first(now, session)
+        session.once = True
+
+    def _pause(self) -> float:
+        return max(self.minimum, self._interval())
+
+
 class Poller:
     """Poll the followed sessions, each at most once per `minimum` and per `interval()` seconds.
 
@@ -37,57 +120,51 @@ class Poller:
     ) -> None:
         self.polls = 0
         """Calls made so far."""
-        self._fetch, self._emit, self._interval, self._minimum = fetch, emit, interval, minimum
+        self._fetch, self._emit = fetch, emit
+        self._schedule = Schedule(interval, minimum)
         self._changed = threading.Condition()
-        self._polling = self._closed = False
-        self._sessions: dict[str, _Session] = {}
+        self._closed = False
         self._thread: threading.Thread | None = None
 
     def follow(self, session: str) -> None:
         """Poll this session too from now on."""
         with self._changed:
-            self._schedule(self._sessions.setdefault(session, _Session(session)))
+            self._schedule.follow(time.monotonic(), session)
             self._changed.notify()
 
     def leave(self, session: str) -> None:
         """Stop polling this session."""
         with self._changed:
-            self._sessions.pop(session, None)
+            self._schedule.leave(session)
 
     def body_sent(self, session: str) -> None:
         """Poll the session even after a 404: its body was sent, and the last bytes may still be on their way."""
         with self._changed:
-            if found := self._sessions.get(session):
-                found.body_sent, found.muted = True, False
-                self._changed.notify()
+            self._schedule.body_sent(session)
+            self._changed.notify()
 
     def start(self) -> None:
         """Poll until `stop`."""
         with self._changed:
-            for session in self._sessions.values():
-                self._schedule(session)
-            self._polling = True
+            self._schedule.start(time.monotonic())
             self._wake()
 
     def once(self) -> None:
         """Poll each followed session once more, also after `stop`, except those that the server does not know."""
         with self._changed:
-            for session in self._sessions.values():
-                if not session.muted:
-                    self._request(session)
+            self._schedule.once(time.monotonic())
             self._wake()
 
     def ask(self, session: str) -> None:
         """Poll this session once more as soon as `interval()` allows, also after `stop`."""
         with self._changed:
-            if found := self._sessions.get(session):
-                self._request(found)
-                self._wake()
+            self._schedule.ask(time.monotonic(), session)
+            self._wake()
 
     def stop(self) -> None:
         """Begin no further poll, except those that `once` and `ask` ask for."""
         with self._changed:
-            self._polling = False
+            self._schedule.stop()
 
     def close(self, timeout: float = 0.25) -> None:
         """Begin no further poll and end the thread; waits at most `timeout` seconds for a running poll."""
@@ -96,16 +173,6 @@ class Poller:
             self._changed.notify()
         if self._thread is not None:
             self._thread.join(timeout)
-
-    def _schedule(self, session: _Session) -> None:
-        """Make the first poll of a session due at once, unless the interval is longer than usual."""
-        longer = max(0.0, self._interval() - self._minimum)
-        session.due = max(session.ended + self._minimum, time.monotonic() + longer)
-
-    def _request(self, session: _Session) -> None:
-        if not session.once and not self._polling:
-            self._schedule(session)
-        session.once = True
 
     def _wake(self) -> None:
         if self._thread is None and not self._closed:
@@ -117,40 +184,28 @@ class Poller:
         while (session := self._next()) is not None:
             self._poll(session)
 
-    def _next(self) -> _Session | None:
+    def _next(self) -> str | None:
         """Wait for the next poll that is due and return its session; None once closed."""
         with self._changed:
             while not self._closed:
-                wanted = [one for one in self._sessions.values() if not one.muted and (self._polling or one.once)]
-                session = min(wanted, key=lambda one: one.due, default=None)
-                if session is None:
-                    self._changed.wait()
-                    continue
-                wait = session.due - time.monotonic()
-                if wait <= 0:
-                    session.once = False
+                session, wait = self._schedule.next(time.monotonic())
+                if session is not None:
                     return session
-                self._changed.wait(min(wait, self._minimum))
-                session.due = min(session.due, time.monotonic() + self._pause())
+                self._changed.wait(None if wait == math.inf else wait)
         return None
 
-    def _pause(self) -> float:
-        return max(self._minimum, self._interval())
-
-    def _poll(self, session: _Session) -> None:
+    def _poll(self, session: str) -> None:
         self.polls += 1
         found, failure, caught = None, "", None
         try:
-            found = self._fetch(session.id)
+            found = self._fetch(session)
         except Exception as error:  # noqa: BLE001 - any failure keeps the last known state until the next poll
             caught, failure = error, (str(error).splitlines() or [""])[0] or type(error).__name__
         with self._changed:
-            if self._closed or self._sessions.get(session.id) is not session:
+            missing = found is None and not failure
+            if self._closed or not self._schedule.polled(time.monotonic(), session, missing=missing):
                 return
-            session.ended = time.monotonic()
-            session.due = session.ended + self._pause()
-            session.muted = found is None and not failure and not session.body_sent
         if failure:
-            self._emit(PollFailed(session.id, failure, caught))
+            self._emit(PollFailed(session, failure, caught))
         else:
-            self._emit(SessionMissing(session.id) if found is None else found)
+            self._emit(SessionMissing(session) if found is None else found)
