@@ -157,6 +157,10 @@ def test_resend_unknown_sends_the_file_again(request_: str, tmp_path: Path) -> N
     size, how = REQUESTS[request_]
     with running(Finishing("gateway", **how)) as service:
         assert send(service, tmp_path, size=size).code == 4
+        stored = len(service.stored)
+        done = send(service, tmp_path, "--resend-unknown", command="resume")
+        assert told(done) == (["retry server_error", "failed outcome_unknown"], 4)
+        assert len(service.stored) > stored
         service.fault = ""
         done = send(service, tmp_path, "--resend-unknown", command="resume")
     assert told(done) == (["completed"], 0)

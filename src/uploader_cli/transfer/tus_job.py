@@ -251,7 +251,7 @@ class TusFile:
         unsure = next((ending for ending in ended if ending in UNCERTAIN), None)
         if unsure is not None:
             self._context.run.update(self.file, ending=unsure)
-        if len(ended) > 1 and unsure is not None and not self.resends:
+        if len(ended) > 1 and unsure is not None:
             raise errors.OutcomeUnknown(JOINED) from error
         if len(ended) > 1 and isinstance(error, errors.AnswerError):
             raise errors.NotFinished(error) from error
@@ -287,13 +287,13 @@ class TusFile:
         One that the server `failed` to store is deleted once the file is stored.
         """
         run, file = self._context.run, self.file
-        with self._lock:
+        with self._lock:  # parts may do this at once
             old = self._upload.replaced
             replaced = (*old, part.url) if failed and part.url is not None else old
             self._upload = replace(self._upload, replaced=replaced)
-        if part.index is not None:
-            return run.creating_part(file, part.index, replaced=replaced)
-        return run.creating(file, self.sent_to, replaced=replaced).upload_key
+            if part.index is not None:
+                return run.creating_part(file, part.index, replaced=replaced)
+            return run.creating(file, self.sent_to, replaced=replaced).upload_key
 
     @property
     def size(self) -> int:
@@ -572,11 +572,11 @@ class Part:
             self._restart(error)
             text = f"{utf8(job.file.path)}: {error}; it is sent again from the beginning"
             self._tus.context.warn(WarningCode.FOREIGN_BYTES, text)
-        elif found is Verdict.FAILED or (found is Verdict.UNKNOWN and (self.index is not None or job.resends)):
-            self._restart(errors.ServerFault(EARLIER, status=500), failed=True)
-        elif found is Verdict.UNKNOWN:
+        elif found is Verdict.UNKNOWN and self.index is None and (self._renewed or not job.resends):
             job.unsure = self._done = True
             self._last = position
+        elif found in (Verdict.FAILED, Verdict.UNKNOWN):  # a part that may be complete is no file yet
+            self._restart(errors.ServerFault(EARLIER, status=500), failed=True)
         else:
             self._done = found is Verdict.CONFIRMED
             self._confirm(position, offset)
@@ -599,7 +599,7 @@ class Part:
             raise error
         self._restarts, self._renewed = self._restarts + 1, self._renewed or failed
         self.key = self._job.renewed(self, failed=failed)
-        self._asked, self._most, self.url = False, -1, None
+        self._asked, self._most, self.url = failed, -1, None  # without a body its URL is known if it fails, too
         self.confirmed = self.sent = self.checked = self.pledged = self._reach = 0
         self._ending, self._reason = Ending.NONE, None
         self._journaled = {"pledged_until": 0, "ending": Ending.NONE, "sent_until": None}
