@@ -165,6 +165,15 @@ def test_resume_takes_the_secret_from_the_environment(
     assert not resumed.of("warning")
 
 
+@pytest.mark.parametrize("command", [("smoke",), ("doctor", "--new-session")])
+def test_sessions_of_checks_have_a_secret(command: tuple[str, ...], server: EmbeddedServer, tmp_path: Path) -> None:
+    with recorder(server.url) as (url, seen):
+        assert uploader(*command, "-s", url, home=tmp_path).code == 0
+        opened = [request for request in seen.requests if request.path == "/api/upload/session"]
+        assert opened
+        assert all(len(request.headers["x-session-secret"]) >= 22 for request in opened)
+
+
 def test_foreign_endpoint_gets_no_secret(make_files: Files, tmp_path: Path) -> None:
     with running_server() as server, recorder(server.url) as (url, seen):
         line = ("--tus-endpoint", f"{url}/api/upload/files/", "--metadata", "sessionId=none")

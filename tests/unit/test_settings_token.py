@@ -9,6 +9,7 @@ import pytest
 
 from uploader_cli.errors import UsageError
 from uploader_cli.settings import Settings, bearer, mask, resolve
+from uploader_cli.transfer.api import new_secret
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,6 +132,11 @@ def test_masking_hides_known_secrets_and_values_of_headers(tmp_path: Path) -> No
 )
 def test_masking_leaves_the_rest_of_a_sentence(text: str, masked: str) -> None:
     assert mask(text) == masked
+
+
+def test_masking_hides_secrets_of_sessions_by_their_form() -> None:
+    for _ in range(50):
+        assert mask(f"X-Session-Secret: {new_secret()}, and more") == "X-Session-Secret: ***, and more"
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ from collections.abc import Callable
 
 from uploader_cli.core.events import ChannelReason, Transport
 from uploader_cli.core.protocol import JsonObject, as_object
+from uploader_cli.core.tus import trusts
 from uploader_cli.realtime.policy import Dial, Dialled, Lost
 from uploader_cli.realtime.socket import Connection
 from uploader_cli.settings import Settings
+from uploader_cli.transfer.api import SESSION_SECRET, new_secret
 from uploader_cli.transfer.http import Http, make_session
 from uploader_cli.transfer.wire import Sockets
 
@@ -29,6 +31,8 @@ class Target:
         """Does not connect yet."""
         self.settings, self.token = settings, token
         self.http = Http(settings)
+        self.secret = {SESSION_SECRET: new_secret()}
+        """The header that protects the sessions of this run; other servers ignore it."""
         self.calls = 0
         self.endings: list[threading.Thread] = []  # threads that end live connections
 
@@ -50,6 +54,11 @@ class Target:
     def authorization(self) -> dict[str, str]:
         """The header with the token, if there is one."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    def may_write(self, method: str, url: str) -> dict[str, str]:
+        """Return the header for a request that may write to a session: a POST to the server."""
+        is_ours = not self.settings.tus_endpoint and trusts(self.settings.server, url)
+        return self.secret if method == "POST" and is_ours else {}
 
     def counts(self, url: str) -> bool:
         """Return whether a request counts towards a rate limit (docs/protocol.md section 3.11)."""

@@ -118,7 +118,7 @@ class Api(Http):
 
     def create_session(self, category: str, expected: int) -> protocol.Session:
         """Open a session with a new secret. Raise `NotAnUploadServer` for any other answer."""
-        asked, secret = {"category": category, "expectedFiles": expected}, SESSION_MARK + secrets.token_urlsafe(24)
+        asked, secret = {"category": category, "expectedFiles": expected}, new_secret()
         own = {SESSION_SECRET: secret}
         self.retry.wait_out_pause(creates=True)
         answer = self._call("POST", "/api/upload/session", json=asked, raises=False, headers=own)
@@ -343,6 +343,11 @@ class Api(Http):
         """Return the URL of a stored file; None for another host than the server's (docs/protocol.md, section 5)."""
         url = self.url_of(where)
         return url if trusts(self.settings.target_url, url) else None
+
+
+def new_secret() -> str:
+    """Return a random secret for a session (docs/protocol.md, section 10)."""
+    return SESSION_MARK + secrets.token_urlsafe(24)
 
 
 class _Token:

@@ -39,6 +39,7 @@ class Hosts:
         self.home = stack.enter_context(RawServer(self._home))
         self.where = form.format(there=f"127.0.0.1:{self.there.port}", home=f"127.0.0.1:{self.home.port}")
         self.api = Api(Settings(server=self.home.url, retries=0, **SECRETS), lambda _event: None, Stop())
+        self.api.resume_session("session", "secret-of-the-session-sesame")
         stack.callback(self.api.close)
 
     def tus(self, endpoint: str) -> TusClient:
@@ -74,7 +75,7 @@ def hosts(request: pytest.FixtureRequest) -> Iterator[Hosts]:
 
 def location_of_an_upload(hosts: Hosts) -> None:
     client = hosts.tus(f"{hosts.home.url}/files/")
-    client.head(client.create(1, {}).url)
+    client.head(client.create(1, {"sessionId": "session"}).url)
 
 
 def redirected_upload(hosts: Hosts) -> None:
@@ -82,13 +83,14 @@ def redirected_upload(hosts: Hosts) -> None:
 
 
 def redirected_endpoint(hosts: Hosts) -> None:
-    hosts.tus(f"{hosts.home.url}/moved").create(1, {})
+    hosts.tus(f"{hosts.home.url}/moved").create(1, {"sessionId": "session"})
+    assert hosts.asked[0]["x-session-secret"].endswith("sesame")
 
 
 def offered_tus_endpoint(hosts: Hosts) -> None:
     hosts.api.health()
     if hosts.api.tus is not None:
-        hosts.tus(hosts.api.tus.endpoint).create(1, {})
+        hosts.tus(hosts.api.tus.endpoint).create(1, {"sessionId": "session"})
 
 
 def offered_packs(hosts: Hosts) -> None:
@@ -150,6 +152,7 @@ def test_credentials_of_a_caller_do_not_leave_the_server_of_the_settings(hosts: 
     http = Http(Settings(server=hosts.home.url, **SECRETS))
     http.request("GET", f"{hosts.home.url}/moved")
     own = {"authorization": "Bearer sesame", "Cookie": "session=c00kie", "X-Request-ID": "mine", "Range": "bytes=0-"}
+    own["X-Session-Secret"] = "secret-of-the-session"
     with contextlib.suppress(errors.NetworkError):
         if call == "request":
             http.request("GET", hosts.where, headers=own)
@@ -158,6 +161,6 @@ def test_credentials_of_a_caller_do_not_leave_the_server_of_the_settings(hosts: 
                 pass
     http.close()
     for headers in hosts.sent:
-        assert not {"authorization", "cookie", "x-request-id", "x-key"} & set(headers)
+        assert not {"authorization", "cookie", "x-request-id", "x-key", "x-session-secret"} & set(headers)
         assert headers["range"] == "bytes=0-"
     assert hosts.sent

@@ -94,7 +94,7 @@ class Context(Target):
         """Send a request to a path or URL of the server; `limit` is in seconds. Raises `NetworkError`."""
         url, counted = self.url(where), self.counts(where)
         self.calls += counted
-        own = {**self.authorization, **(headers or {})}
+        own = {**self.authorization, **self.may_write(method, url), **(headers or {})}
         answer = self.http.request(method, url, json=json, body=body, headers=own, read_timeout=limit)
         if counted:
             self.meter = answer.headers

@@ -79,7 +79,7 @@ class Site(Target):
         own = self.authorization if token == "" else {"Authorization": f"Bearer {token}"} if token else {}
         if not trusts(self.settings.target_url, url):  # it gets neither the token nor headers of --header
             own = {}
-        own |= headers or {}
+        own |= self.may_write(method, url) | dict(headers or {})
         answer = self.http.request(method, url, json=json, body=body, headers=own, read_timeout=limit)
         if is_tus(answer) and not (self.settings.tus_endpoint or self.speaks):
             raise not_an_upload_server(answer, self.option)
