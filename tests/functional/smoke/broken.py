@@ -72,14 +72,14 @@ class Broken:
         """Run the server with this defect."""
         original, asked, said = Router._serve_rest, self.asked, self.said
 
-        async def serve(gate: Router, scope: Any, receive: Any, send: Any) -> None:
+        async def serve(gate: Router, scope: Any, held: Any, receive: Any, send: Any) -> None:
             named = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
             call = Call(scope["method"], scope["path"], named)
             reply = asked(call)
             if reply is None:
                 scope["headers"] = [(name.encode(), value.encode("latin-1")) for name, value in call.headers.items()]
                 heard = _Heard()
-                await original(gate, scope, receive, heard)
+                await original(gate, scope, held, receive, heard)
                 reply = heard.reply
             said(call, reply)
             if call.method != "HEAD" and "content-length" in reply.headers:
