@@ -130,7 +130,7 @@ class Reference:
         """Receive a whole body without events, then process its files in order.
 
         Raises ApiError after the whole body was read; 408 with an empty response after the request timeout (3.10).
-        Processing continues if the client disconnects (3.9).
+        Processing continues if the client disconnects (3.9). A stop during the processing is a 500 (3.15).
         """
         reader = BatchReader(self.limits, self.store.incoming, held_by(request), eager=False)
         try:
@@ -147,7 +147,10 @@ class Reference:
         processing = asyncio.ensure_future(self._process(session_id, category, reader))
         self._running.add(processing)
         processing.add_done_callback(self._running.discard)
-        return await asyncio.shield(processing)
+        try:
+            return await asyncio.shield(processing)
+        except asyncio.CancelledError:  # the server stops: 503 would mean that nothing is stored
+            raise ApiError(500, "UPLOAD_FAILED", "文件上传失败") from None
 
     def _checked(self, fields: dict[str, str], files: list[FileState]) -> tuple[str, str]:
         """Return session id and category, checked in the order of the reference backend. Raises ApiError."""

@@ -459,6 +459,17 @@ def test_3_15_server_killed_in_processing_stored_one_file(tmp_path: Path) -> Non
     assert stored.stat().st_size == 100
 
 
+def test_3_15_batch_in_processing_gets_500_from_a_server_that_stops() -> None:
+    with running_server(flavour="reference", processing_seconds=30.0) as server:
+        session = new_session(server.url, 2)
+        body = body_of([*head_of(session), file("now.mp4", b"x" * 100), file("later.mp4", b"x" * 100)])
+        with HalfSent(server.url, body) as request:
+            request.send()
+            eventually(lambda: list((server.root / "personal").iterdir()), "the first file in place")
+            server.stop()
+            assert request.status() == 500
+
+
 def test_3_16_an_idle_connection_is_soon_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert serving_module.KEEP_ALIVE["reference"] == 5.0
     monkeypatch.setitem(serving_module.KEEP_ALIVE, "reference", 0.5)
