@@ -91,8 +91,9 @@ class Router:
         if added and is_preflight(scope):
             await Response(status_code=204, headers=PREFLIGHT)(scope, receive, send)
         elif is_realtime(scope):
-            if self._realtime.full(scope):
-                await refuse(429, scope, receive, send)
+            refusal = self._realtime.refusal(scope)
+            if refusal is not None:
+                await refuse(refusal, scope, receive, send)
             else:
                 await self._realtime.app(scope, receive, send)
         elif scope["type"] == "websocket":

@@ -45,6 +45,12 @@ def holder_of(scope: Mapping[str, Any]) -> str:
     return str(scope.get("holder", ""))
 
 
+def share_used(most: int, what: str) -> ApiError:
+    """Return the answer to a client that holds `most` things and may hold no more."""
+    message = f"You hold {most} {what}, the share of one client; end one of them, or wait"
+    return ApiError(429, "SHARE_USED", message, retry_after=RETRY_AFTER)
+
+
 class Share(Generic[T]):
     """Counts the things of one kind that each client holds. Not thread-safe: used on the event loop.
 
@@ -99,8 +105,7 @@ class Share(Generic[T]):
         """Return the answer if a client may hold no more: 429, or 503 if nothing is left for any client."""
         if holder and self._is_used(holder):
             self._log(f"{holder} holds {self.each}, the share of one client (--max-share)")
-            message = f"You hold {self.each} {self.kind}, the share of one client; end one of them, or wait"
-            return ApiError(429, "SHARE_USED", message, retry_after=RETRY_AFTER)
+            return share_used(self.each, self.kind)
         if self._total >= self.most:
             self.prune()
         if self._total >= self.most:

@@ -19,7 +19,7 @@ from uploader_server.config import ServerConfig
 from uploader_server.http.auth import bearer, same_token
 from uploader_server.http.connections import cut
 from uploader_server.http.errors import ApiError, before, read_body, refuse
-from uploader_server.http.shares import Share, holder_name, holder_of
+from uploader_server.http.shares import Share, holder_name, holder_of, share_used
 from uploader_server.http.tracking import client_address
 from uploader_server.metrics import Metrics
 from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, StrictServer, are_packets, checked
@@ -157,17 +157,18 @@ class Realtime:
 
         await self._app(scope, again, send)
 
-    def full(self, scope: Scope) -> bool:
-        """Return whether this is a handshake from a client that has reached `max_connections`."""
+    def refusal(self, scope: Scope) -> ApiError | None:
+        """Return the answer to the handshake of a client that has reached `max_connections`."""
         limit = self._config.max_connections
         if not limit or not _is_handshake(scope):
-            return False
+            return None
         connected = [environ["asgi.scope"] for environ in self.server.environ.values()]
         scopes = {id(known): known for known in [*connected, *(known for known, _ in self._handshakes.values())]}
         count = sum(holder_of(known) == holder_of(scope) for known in scopes.values())
-        if count >= limit:
-            self._metrics.refused.labels("limit").inc()
-        return count >= limit
+        if count < limit:
+            return None
+        self._metrics.refused.labels("limit").inc()
+        return share_used(limit, "realtime connections")
 
     async def emit(self, session_id: str, event: dict[str, Any]) -> None:
         """Send an `upload-progress` event to the room of a session."""

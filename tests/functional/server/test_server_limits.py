@@ -60,7 +60,9 @@ def test_connections_of_one_address_are_limited_on_both_transports() -> None:
         polling = f"{server.url}/socket.io/?EIO=4&transport=polling"
         opened = requests.get(polling, timeout=DEADLINE).text
         with websockets.sync.client.connect(address(server), proxy=None):
-            assert requests.get(polling, timeout=DEADLINE).status_code == 429
+            answer = requests.get(polling, timeout=DEADLINE)
+            assert (answer.status_code, answer.json()["error"]) == (429, "SHARE_USED")
+            assert int(answer.headers["retry-after"]) > 0
             with pytest.raises(InvalidStatus) as refused:
                 websockets.sync.client.connect(address(server), proxy=None)
             assert refused.value.response.status_code == 429
