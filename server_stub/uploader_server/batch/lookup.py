@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 from typing import Any, NamedTuple
@@ -15,13 +16,15 @@ from starlette.routing import Route
 from uploader_server.http.errors import MAX_JSON, ApiError, Json, parse_json, read_body
 from uploader_server.http.memory import held_by
 from uploader_server.http.tracking import client_address
-from uploader_server.storage.paths import UnsafePathError, candidates, check_inside, leads_out, safe_parts
+from uploader_server.storage.paths import BAD_NAME, UnsafePathError, candidates, check_inside, leads_out, safe_parts
 from uploader_server.storage.reading import StoredFile
 from uploader_server.storage.store import Store
 from uploader_server.wire import CATEGORIES
 
 ENDPOINT = "/api/upload/lookup"
 MAX_FILES = 1000
+_ABSENT = BAD_NAME | {errno.ENOENT, errno.ENOTDIR}
+"""Errors for a path where no file is; a number after a long name may make it too long for the file system."""
 _REQUIRED, _ALL = {"relativePath", "size"}, {"relativePath", "size", "sha256"}
 
 
@@ -120,8 +123,10 @@ class _Search:
             there = os.lstat(f"{root}/{name}")
             if stat.S_ISLNK(there.st_mode) and not leads_out(f"{root}/{name}", f"{root}/{self._category}"):
                 there = os.stat(f"{root}/{name}")
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return None
+            raise
         return StoredFile(name, there.st_size, there.st_mtime_ns) if stat.S_ISREG(there.st_mode) else None
 
 
