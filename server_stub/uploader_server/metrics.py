@@ -62,7 +62,9 @@ class Metrics(Collector):
         self._seconds = Histogram("uploader_request_seconds", "Response time", ["route"], buckets=SECONDS, **own)
         self.events = Counter("uploader_events", "Events sent to rooms and joining clients", ["event"], **own)
         self.joins = Counter("uploader_joins", "Joins by outcome", ["outcome"], **own)
-        self.refused = Counter("uploader_refused_connections", "Realtime connections refused", ["reason"], **own)
+        self.refused = Counter(
+            "uploader_refused_connections", "Realtime connections refused, or closed as slow", ["reason"], **own
+        )
         self.analyses = Counter("uploader_analyses", "Ended analyses", ["kind", "status"], **own)
 
     def gauge(self, name: str, text: str, label: str, values: Callable[[], dict[str, int]]) -> None:

@@ -6,7 +6,9 @@ python-engineio queues packets without a limit.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import engineio  # type: ignore[import-untyped]
 from engineio.packet import Packet  # type: ignore[import-untyped]
@@ -62,17 +64,15 @@ class Backlog(asyncio.Queue[Packet | None]):
 
     def _put(self, item: Packet | None) -> None:
         super()._put(item)
-        self._count(_size(item))
+        self.size += _size(item)
+        self._engine.count(item, 1)
 
     def _get(self) -> Packet | None:
         item = super()._get()
         self._taken += _size(item)
-        self._count(-_size(item))
+        self.size -= _size(item)
+        self._engine.count(item, -1)
         return item
-
-    def _count(self, size: int) -> None:
-        self.size += size
-        self._engine.waiting += size
 
 
 def _size(packet: Packet | None) -> int:
@@ -86,16 +86,30 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]
     """
 
     overflow: Callable[[str], None]
-    waiting = 0  # bytes of the waiting packets of all connections
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._waiting = 0  # bytes of all waiting packets
+        self._queued: Counter[Packet] = Counter()  # number of backlogs that have a packet; a room shares its packets
 
     def create_queue(self, *_: object, **__: object) -> Backlog:
         """Return the queue of a new connection."""
         return Backlog(self)
 
+    def count(self, packet: Packet | None, backlogs: int) -> None:
+        """Count a packet that was added to a backlog (1), or removed (-1)."""
+        before = self._queued[packet]
+        self._queued[packet] += backlogs
+        if not before:
+            self._waiting += _size(packet)
+        elif not self._queued[packet]:
+            self._waiting -= _size(packet)
+            del self._queued[packet]
+
     def check(self, backlog: Backlog) -> None:
         """Check the limits after a packet was added."""
         if backlog.size <= MOST_WAITING:
-            if self.waiting <= MOST_IN_TOTAL:
+            if self._waiting <= MOST_IN_TOTAL:
                 return
             backlog = max((connection.queue for connection in self.sockets.values()), key=lambda queue: queue.size)
         for sid, connection in list(self.sockets.items()):
