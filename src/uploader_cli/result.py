@@ -47,8 +47,8 @@ class Analysed:
 class Progress:
     """The totals of a run at one moment. Sizes are in bytes, `rate` in bytes a second, times in seconds.
 
-    `files` and `bytes` grow while directories are walked; failed and cancelled files leave `bytes`. `fraction` is 1
-    only when the server has confirmed every file. `eta` is None where nothing advances.
+    `files` and `bytes` grow while directories are walked; failed files leave `bytes`. `fraction` is 1 only when the
+    server has confirmed every file, and does not change when files are cancelled. `eta` is None where nothing advances.
     """
 
     files: int

@@ -80,6 +80,7 @@ def test_page_shows_1000_files_of_a_command(page: Page, server: EmbeddedServer, 
     expect(page.locator("#status")).to_have_text("Completed")
     page.locator("#sessions a").filter(has_text="failed").click()
     expect(page.locator("#status")).to_have_text("Partial")
+    expect(page.locator("#percent")).to_have_text("99 %")
     expect(page.locator("#counted")).to_have_text("998 of 1,000 files · 2 failed")
     expect(page.locator("#filters")).to_have_text("All 1,000Running 0Failed 2Done 998")
     expect(page.locator("#rows li")).to_have_count(200)
@@ -252,6 +253,22 @@ def test_refused_files_are_named(page: Page, tmp_path: Path) -> None:
         requests.post(f"{server.url}/api/upload/cancel/{session}", headers=secret, timeout=PATIENCE).raise_for_status()
         expect(page.locator("#notices")).to_contain_text("Refused: a.mp4")
         expect(page.locator("#status")).to_have_text("Cancelled")
+
+
+def test_cancelled_session_has_no_running_files(page: Page, server: EmbeddedServer, tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(bytes(2 * MIB))
+    page.goto(server.url)
+    slowly = ("--limit-rate", "200K", "--chunk-size", "100K", "--cancel-on-interrupt")
+    uploading = start("upload", clip, "-s", server.url, *slowly, home=tmp_path)
+    page.locator("#sessions a").filter(has_text="0 of 1 file").click()
+    expect(row(page, "clip.mp4").locator(".percent")).to_have_text(re.compile(r"^[1-9]\d? %$"))
+    uploading.send_signal(signal.SIGINT)
+    finish(uploading)
+    expect(page.locator("#status")).to_have_text("Cancelled")
+    expect(row(page, "clip.mp4").locator(".percent")).to_have_text("cancelled")
+    expect(page.locator("#filters")).to_contain_text("Running 0")
+    expect(page.locator("#percent")).to_have_text("0 %")
 
 
 def test_page_stays_below_a_rate_limit(page: Page) -> None:

@@ -100,8 +100,8 @@ class ProgressState:
     skipped: int = 0
     cancelled: int = 0
     completed_bytes: int = 0
-    settled_bytes: int = 0  # total size of completed and skipped files
-    lost_bytes: int = 0  # total size of failed and cancelled files, which are excluded from the total
+    settled_bytes: int = 0  # total size of completed and skipped files, and what was sent of cancelled ones
+    lost_bytes: int = 0  # total size of failed files, which are excluded from the total
     retries: int = 0
     running: dict[int, FileState] = field(default_factory=dict)
     sessions: dict[str, SessionState] = field(default_factory=dict)
@@ -185,6 +185,8 @@ class ProgressState:
         """
         done, total = float(self.bytes_through), self.total_bytes
         if self.watched:
+            if all(session.status == "completed" and not session.failed for session in self.sessions.values()):
+                return 1.0
             done, total = 0.0, 0
             for session in self.sessions.values():
                 known = session.total or len(session.by_name) or 1
@@ -213,6 +215,8 @@ class ProgressState:
         left, rate = self.total_bytes - self.bytes_through, self.rate(now)
         if left <= 0:
             return 0.0
+        if self.cancelled and self.stopped is not None:
+            return None
         return left / rate if rate > 0 else None
 
 

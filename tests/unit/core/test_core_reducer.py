@@ -328,12 +328,11 @@ def test_failed_file_keeps_its_message_and_confirms_no_byte() -> None:
     assert (run.state.completed_bytes, run.state.settled_bytes) == (0, 0)
 
 
-@pytest.mark.parametrize("end", ["fail", "cancel"])
-def test_bytes_of_a_file_that_was_not_stored_leave_the_total(end: str) -> None:
+def test_bytes_of_a_failed_file_leave_the_total() -> None:
     """Its bytes do not count as progress, and the total is not complete."""
     run = Run("start, sent 40")
     run.put(ev.FileSelected(1, "b.mp4", 300))
-    run.play(end)
+    run.play("fail")
     state = run.state
     assert (state.selected_bytes, state.total_bytes, state.bytes_through) == (SIZE + 300, 300, 0)
     assert state.fraction == 0.0
@@ -353,7 +352,31 @@ def test_files_that_were_not_started_are_cancelled_too() -> None:
     run = Run("start")
     run.put(ev.FileSelected(1, "b.mp4", 50))
     assert kinds(run.put(ev.FilesCancelled((0, 1)))) == "progress"
-    assert (run.state.cancelled, run.state.total_bytes, run.state.fraction) == (2, 0, 0.0)
+    assert (run.state.cancelled, run.state.total_bytes, run.state.fraction) == (2, SIZE + 50, 0.0)
+
+
+def test_cancelling_files_leaves_the_fraction_as_it_was() -> None:
+    """One file is stored, one is being sent, one waits: a resumed run sends the rest."""
+    run = Run("start, sent 40")
+    for number, size in ((1, 300), (2, 600)):
+        run.put(ev.FileSelected(number, f"{number}.mp4", size))
+    run.put(ev.FileCompleted(1, "1.mp4", 300, None, None, verified=False, attempts=1, seconds=1.0))
+    before = run.state.fraction
+    assert before == (300 + 40) / (SIZE + 900)
+    run.put(ev.FilesCancelled((0, 2)))
+    assert run.state.fraction == before
+    run.put(ev.EngineStopped(None))
+    assert run.state.fraction == before
+    assert run.state.eta(1.0) is None
+
+
+@pytest.mark.parametrize(("status", "failed", "whole"), [("completed", 0, True), ("partial", 1, False)])
+def test_watched_session_is_complete_only_if_no_file_failed(status: str, failed: int, whole: bool) -> None:
+    state = ProgressState()
+    counts = {"completed": 2 - failed, "failed": failed, "total": 2}
+    for event in (ev.SessionWatched("s"), ev.SessionProgress("s", Transport.HTTP, 1.0, status, 100.0, **counts)):
+        reduce(state, event, 0.0)
+    assert (state.fraction == 1.0) is whole
 
 
 def test_each_cancelled_file_is_reported_once() -> None:

@@ -1,6 +1,7 @@
 // The sessions and their files, from lists, progress answers and events of the server (docs/protocol.md).
 
 const ENDED = new Set(['completed', 'partial', 'cancelled', 'unknown'])
+const DONE = new Set(['completed', 'failed']) // files
 
 export const sessions = new Map()
 
@@ -32,26 +33,34 @@ export const incomplete = (one) =>
 function update(body) {
   const one = session(body.sessionId)
   if (!ended(one)) one.status = body.overallStatus
-  one.percent = body.totalProgress
   one.completed = body.completedFiles
   one.failed = body.failedFiles
   one.total = body.totalFiles
+  // The server counts failed files as done: 100 % is for a session whose files are all stored.
+  const whole = one.status === 'completed' && !one.failed
+  one.percent = whole ? 100 : Math.min(99, ended(one) ? stored(one) : body.totalProgress)
+  if (ended(one)) for (const file of one.files.values()) file.status = final(file.status)
   return one
 }
 
+const stored = (one) => Math.floor((100 * one.completed) / (one.total || 1))
+
+// The status of a file whose session has ended: nothing of it is running.
+const final = (status) => (status === 'uploading' ? 'cancelled' : status)
+
 function updateFile(one, file) {
   const known = one.files.get(file.id)
-  if (known && known.status !== 'uploading') return
+  if (known && DONE.has(known.status)) return
   const path = file.relativePath ?? file.originalName
   one.files.set(file.id, {
     id: file.id,
     path,
     percent: file.progress,
-    status: file.status,
+    status: ended(one) ? final(file.status) : file.status,
     speed: file.uploadSpeed ?? known?.speed ?? 0,
     error: file.error ?? '',
   })
-  if (file.status !== 'uploading') one.endedFiles += 1
+  if (DONE.has(file.status)) one.endedFiles += 1
 }
 
 export function applyEvent(event) {

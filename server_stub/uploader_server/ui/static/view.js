@@ -15,7 +15,7 @@ const WORDS = {
   unknown: 'Unknown',
 }
 const FILTERS = { all: 'All', uploading: 'Running', failed: 'Failed', completed: 'Done' }
-const MARKS = { uploading: '↑', completed: '✓', failed: '✗' }
+const MARKS = { uploading: '↑', completed: '✓', failed: '✗', cancelled: '–' }
 
 export const $ = (selector, root = document) => root.querySelector(selector)
 
@@ -80,10 +80,10 @@ export function drawSession(one) {
   $('#session').hidden = !one
   if (!one) return
   if (shown.session !== one.id) Object.assign(shown, { session: one.id, filter: 'all', most: STEP })
-  const files = { all: [], uploading: [], failed: [], completed: [] }
+  const files = { all: [], uploading: [], failed: [], cancelled: [], completed: [] }
   for (const file of one.files.values()) files[file.status]?.push(file)
   files.completed.reverse()
-  files.all = [...files.uploading, ...files.failed, ...files.completed]
+  files.all = [...files.uploading, ...files.failed, ...files.cancelled, ...files.completed]
   text(document, '#title', one.category ?? 'session')
   text(document, '#title-id', short(one.id))
   badge(document, '#status', one.status)

@@ -211,8 +211,10 @@ def _settle(
     if file >= len(state.marks):
         state.marks.extend(bytes(file + 1 - len(state.marks)))
     state.marks[file] = 1
-    if outcome in (Phase.FAILED, Phase.CANCELLED):
+    if outcome is Phase.FAILED:
         state.lost_bytes += counted
+    elif outcome is Phase.CANCELLED:  # a resumed run sends the rest: the total stays, and so does the fraction
+        state.settled_bytes += known.sent if known is not None else 0
     else:
         state.settled_bytes += counted
     if known is not None:
