@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import requests
+from functional.tus_server.tus_client import data_of
 from patience import PATIENCE
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ class Destination:
             answer = requests.request(method, url, headers={"Tus-Resumable": "1.0.0"}, timeout=PATIENCE)
             assert answer.status_code == 410
         files = [path for path in self.server.root.rglob("*") if path.is_file()]
-        upload_id = url.rpartition("/")[2]
-        assert [path for path in files if ".uploader" not in path.parts or upload_id in path.name] == []
+        assert [path for path in files if ".uploader" not in path.parts] == []
+        assert not data_of(self.server.root, url).exists()
 
 
 def open_session(server: EmbeddedServer, files: int = 1) -> str:

@@ -134,6 +134,13 @@ def test_masking_leaves_the_rest_of_a_sentence(text: str, masked: str) -> None:
     assert mask(text) == masked
 
 
+def test_masking_hides_the_right_to_write_to_an_upload() -> None:
+    for where in ("files", "packs"):
+        url = f"https://h/below/api/upload/{where}/"
+        assert mask(f"{url}{'0a' * 16}: 404 (no such upload)") == f"{url}***: 404 (no such upload)"
+        assert mask(f"{url} and {url}?x") == f"{url} and {url}?x"
+
+
 def test_masking_hides_secrets_of_sessions_by_their_form() -> None:
     for _ in range(50):
         assert mask(f"X-Session-Secret: {new_secret()}, and more") == "X-Session-Secret: ***, and more"

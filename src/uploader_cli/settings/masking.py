@@ -33,6 +33,8 @@ _PATTERNS = (
         rf"\1{MASK}",
     ),
     (re.compile(r"(?<=://)[^\s/@]+(?=@)"), MASK),
+    # The id of an upload, or the key of a pack, is the right to write on the bundled server.
+    (re.compile(r"(?<=/api/upload/(?:files|packs)/)[0-9a-f]{32}(?![0-9a-f])"), MASK),
     (re.compile(rf"(?<![\w-]){SESSION_MARK}[\w-]{{32}}(?![\w-])", re.ASCII), MASK),
 )
 _TOO_SHORT = 4  # masking every "a" would reveal the secret
