@@ -687,6 +687,28 @@ MUTANTS = (
         '"/openapi.json", "/api/activity", *FILES}',
         "functional/server/test_server_page.py",
     ),
+    # Who may write
+    Mutant(
+        "everybody who watches may write to an upload",
+        SERVER + "tus/upload.py",
+        'fields.get("relativePath") or None, self.length, self.file_id)',
+        'fields.get("relativePath") or None, self.length, self.id)',
+        "functional/server/test_server_strangers.py",
+    ),
+    Mutant(
+        "everybody may write to a session",
+        SERVER + "sessions.py",
+        "if not mine or (session.owner",
+        "if (session.owner",
+        "functional/server/test_server_strangers.py",
+    ),
+    Mutant(
+        "the journal gives a secret to every server",
+        TRANSFER + "journal/reading.py",
+        "WHERE session.id = ? AND server = ?",
+        "WHERE session.id = ? AND ? != ''",
+        "cli/test_session_secrets.py",
+    ),
     # Digests
     Mutant(
         "a digest needs a second pass",
