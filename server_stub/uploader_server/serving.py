@@ -41,7 +41,7 @@ STOP_GRACE = 0.3
 STOP_DEADLINE = 1.5
 IO_DEADLINE = 0.5
 """Seconds that `serve` waits for reads and writes of the disk; the next start repairs what it ends (storage/put.py)."""
-IO_THREADS = "uploader-io"  # prefix of the names of the threads that read and write files
+IO_THREADS = "uploader-server-io"  # prefix of the names of the threads that read and write files
 BACKLOG = 1024
 LARGEST_PIECE = 1 << 20
 """Maximum bytes per body message from granian; its default of 400 KiB needs 25 % more CPU for large uploads."""

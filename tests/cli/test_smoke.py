@@ -57,7 +57,7 @@ def test_output_for_people_is_on_stderr(server: EmbeddedServer, tmp_path: Path) 
     assert lines[0] == f"uploader smoke: {server.url}"
     for check in CHECKS:
         assert any(check.id in line for line in lines)
-    assert lines[-1] == "✓ 31 checks passed (2 not offered, 1 skipped)"
+    assert lines[-1] == "✓ 31 checks passed (6 not offered, 1 skipped)"
     assert "Left on the server (8):" in done.err
 
 

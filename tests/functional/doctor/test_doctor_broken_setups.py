@@ -176,6 +176,14 @@ def tus_hidden(world: World) -> str:
     return world.stack.enter_context(hidden)
 
 
+def packs_fail(world: World) -> str:
+    return world.serve(packs=True, faults=("status:pack:500",))
+
+
+def lookups_fail(world: World) -> str:
+    return world.serve(packs=True, faults=("status:lookup:500",))
+
+
 def patch_blocked(world: World) -> str:
     instead = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     return _without(world, b"PATCH ", instead)
@@ -375,6 +383,8 @@ BROKEN: list[tuple[Callable[[World], str], str, str, str, Exit]] = [
     (tus_endpoint, "tus", "is not the endpoint of the tus server (404)", "No upload possible", Exit.NO_SERVER),
     (tus_endpoint_page, "tus", "does not answer as a tus server", "No upload possible", Exit.NO_SERVER),
     (tus_hidden, "tus", "does not answer as a tus server (405)", "No upload possible", Exit.NO_SERVER),
+    (packs_fail, "packs", "packs are answered with 500", "packs are answered with 500", Exit.OK),
+    (lookups_fail, "lookup", "the lookup is answered with 500", "the lookup is answered with 500", Exit.OK),
     (patch_blocked, "body_limit", "blocks PATCH (403)", "blocks PATCH", Exit.OK),
     (bodies_limited, "body_limit", "refuses requests of 2.0 MiB (413), 1.0 MiB pass", "a proxy refuses", Exit.OK),
     (bodies_limited_in_batch_mode, "body_limit", "2.0 MiB (413), 1.0 MiB pass", "a proxy refuses", Exit.OK),

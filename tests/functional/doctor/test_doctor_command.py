@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 IDS = [
     *("settings", "proxy", "dns", "tcp", "tls", "health", "load", "clock", "session", "polling", "token"),
-    *("rate_limit", "tus", "body_limit", "websocket", "long_polling", "disk"),
+    *("rate_limit", "tus", "packs", "lookup", "body_limit", "websocket", "long_polling", "disk"),
 ]
 
 
@@ -58,7 +58,7 @@ def test_exit_codes(tmp_path: Path) -> None:
     assert closed.code == 6
     assert closed.err.splitlines()[-1].startswith(f"✗ No upload possible: port {port} of 127.0.0.1 is closed")
     assert "13 steps" not in closed.err
-    assert "12 steps" in closed.err
+    assert "14 steps" in closed.err
     with web_site(401, "application/json", b'{"error":"UNAUTHORIZED"}') as url:
         assert uploader("doctor", "-s", url, home=tmp_path).code == 5
     assert uploader("doctor", home=tmp_path).code == 2

@@ -116,7 +116,7 @@ def smoke(
     skip: Sequence[str] = (),
     *,
     strict: bool = False,
-    budget: int = 100,
+    budget: int = 150,
     patience: float = 30.0,
     **settings: Any,
 ) -> Report:

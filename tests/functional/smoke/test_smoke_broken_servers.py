@@ -312,6 +312,22 @@ def refuses_large_bodies(call: Call) -> Reply | None:
     return Reply(413, {"content-length": "0"}) if int(call.headers.get("content-length", 0)) > 1 << 20 else None
 
 
+def pack_without_its_first(body: Any) -> Any:
+    """Replace the first file of an answer to a pack by a failure."""
+    failure = {"status": "failed", "error": "UPLOAD_FAILED", "message": "no", "retryable": True}
+    return {**body, "files": [failure, *body["files"][1:]]}
+
+
+def refuses_places(call: Call) -> Reply | None:
+    """Refuse the metadata of a part that has a place."""
+    if "partOffset" not in call.headers.get("upload-metadata", ""):
+        return None
+    reply = Reply(400, {"tus-resumable": "1.0.0"})
+    reply.say({"error": "INVALID_METADATA", "message": "no", "timestamp": "2026-11-25T09:00:00Z"})
+    return reply
+
+
+PACKS = "/api/upload/packs"
 BROKEN = {
     "a body limit of 1 MB": Broken({"body-limit"}, asked=refuses_large_bodies),
     "a body limit of 1 MB in batch mode": Broken({"body-limit"}, {"tus": False}, asked=refuses_large_bodies),
@@ -422,6 +438,24 @@ BROKEN = {
     "a final upload accepts a PATCH": Broken(
         {"tus-concatenation"}, said=on("PATCH", TUS, instead(403, "FINAL_UPLOAD", 200, {}))
     ),
+    "packs fail": Broken({"packs"}, {"packs": True}, said=on("POST", PACKS, instead(200, "", 500, {}))),
+    "a file of a pack is not stored": Broken(
+        {"packs"},
+        {"packs": True},
+        said=on("POST", PACKS, lambda _, reply: reply.say(pack_without_its_first(reply.json))),
+    ),
+    "lookups find nothing": Broken(
+        {"lookup"},
+        {"packs": True},
+        said=on("POST", "/api/upload/lookup", fields(files=[{"exists": False}, {"exists": False}])),
+    ),
+    "lookups fail": Broken(
+        {"lookup"}, {"packs": True}, said=on("POST", "/api/upload/lookup", instead(200, "", 500, {}))
+    ),
+    "digests are not computed": Broken(
+        {"digest"}, {"packs": True}, said=on("HEAD", "/uploads/", without("repr-digest"))
+    ),
+    "parts have no place": Broken({"tus-parts-in-place"}, {"packs": True}, asked=refuses_places),
     "a name leads outside of the root": Broken(
         {"path-traversal"}, said=on("POST", "/api/upload/batch", file_fields("up", fileName="../../up.mp4"))
     ),

@@ -70,8 +70,12 @@ class Context(Target):
         """The tus endpoint of the settings or of `/health`."""
         if self.settings.tus_endpoint or self.health is None:
             return self.settings.tus_endpoint
-        offered = parse_capabilities(as_object(self.health.answer.body).get("tus"), self.settings.server)
-        return offered.endpoint if offered is not None else None
+        found = parse_capabilities(self.offered("tus"), self.settings.server)
+        return found.endpoint if found is not None else None
+
+    def offered(self, what: str) -> object:
+        """Return what `/health` says of `tus`, `packs` or `lookup`; None without it."""
+        return None if self.health is None else as_object(self.health.answer.body).get(what)
 
     @property
     def max_size(self) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import time
 
 from uploader_cli import errors
@@ -9,12 +11,14 @@ from uploader_cli.checks import body_limit as limit
 from uploader_cli.checks.check import Finding, check, failed, passed, skipped, warning
 from uploader_cli.checks.doctor.context import ANSWER_LIMIT, Context
 from uploader_cli.checks.target import UNAVAILABLE
+from uploader_cli.core import packs
 from uploader_cli.core.events import Transport
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_progress, parse_session, text, whole
 from uploader_cli.core.tus import VERSION, capabilities_of, unknown_upload
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock, plural, size
 from uploader_cli.transfer.api import NO_ROUTE, answer_error, is_blocked, is_tus
+from uploader_cli.transfer.bodies import Body, multipart
 from uploader_cli.transfer.http import Answer, redirect_target
 
 SLOW_POLL_MS = 500.0  # maximum milliseconds of a poll; one is sent every second (docs/protocol.md section 2)
@@ -175,6 +179,51 @@ def _reach(context: Context) -> str:
     if context.settings.tus_endpoint:
         return f"Check the host, port and path in {context.option}; a proxy or another web site may answer instead."
     return "Let the proxy before the server pass this path with all methods."
+
+
+@check("packs", "packs", rests_on="polling", required=False)
+def packed(context: Context) -> Finding:
+    """Send a pack for an unknown session; nothing is stored (docs/protocol.md section 6)."""
+    offer = packs.parse_offer(context.offered("packs"), context.settings.server)
+    if offer is None:
+        return skipped("because the server offers none: small files are sent one by one")
+    if context.limited is not None:
+        return skipped(USED_UP)
+    content = b"uploader-doctor"
+    manifest = packs.manifest(NOBODY, [("uploader-doctor", len(content), hashlib.sha256(content).hexdigest(), 0)])
+    parts = [
+        ('"manifest"\r\nContent-Type: application/json', [manifest]),
+        ('"data"\r\nContent-Type: application/octet-stream', [content]),
+    ]
+    body = Body(*multipart(parts), check=lambda: None)
+    answer = context.call("POST", offer.endpoint, body=body, headers={"Idempotency-Key": secrets.token_hex(16)})
+    if error_code(answer.body) == "SESSION_NOT_FOUND":  # it was read
+        return passed(f"up to {offer.max_files:,} files in a request", files=offer.max_files)
+    return _unusable(answer, "packs are answered with", "Until then small files are sent one by one.")
+
+
+@check("lookup", "lookup", rests_on="polling", required=False)
+def lookup(context: Context) -> Finding:
+    """Look up a file that is not there (docs/protocol.md section 9)."""
+    offer = packs.parse_lookup_offer(context.offered("lookup"), context.settings.server)
+    if offer is None:
+        return skipped("because the server offers none: `uploader check` needs it")
+    if context.limited is not None:
+        return skipped(USED_UP)
+    asked = {"category": context.settings.category, "files": [{"relativePath": "uploader-doctor", "size": 1}]}
+    answer = context.call("POST", offer.endpoint, json=asked)
+    if answer.ok and packs.parse_found(answer.body, 1) is not None:
+        return passed(f"up to {offer.max_files:,} files in a request", files=offer.max_files)
+    hint = "Until then files are looked up one by one, and `uploader check` compares only sizes."
+    return _unusable(answer, "the lookup is answered with", hint)
+
+
+def _unusable(answer: Answer, what: str, hint: str) -> Finding:
+    """Return the finding for what uploads can do without: only a refused token is a failure."""
+    if answer.status in (401, 403, 429) and (refused := refusal(answer)) is not None:
+        return refused
+    cause = f"{what} {_named(answer)}"
+    return warning(cause, f"Contact the server's operator. {hint}", http_status=answer.status)
 
 
 @check("body_limit", "body limit", rests_on="tus", required=False)

@@ -21,13 +21,13 @@ from uploader_cli.checks.check import (
     checks_of,
     run,
 )
-from uploader_cli.checks.smoke import live, refusals, sessions, tus
+from uploader_cli.checks.smoke import bulk, live, refusals, sessions, tus
 from uploader_cli.checks.smoke.report import exit_of, sentence
 from uploader_cli.checks.smoke.site import Site
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings import mask
 
-CHECKS = checks_of(sessions, live, tus, refusals)  # ordered so that a failure explains the following ones
+CHECKS = checks_of(sessions, live, tus, bulk, refusals)  # ordered so that a failure explains the following ones
 OF_ENDPOINTS = (*checks_of(tus), refusals.body_limit, refusals.clean_up)
 """The checks of a tus endpoint, which has no sessions."""
 

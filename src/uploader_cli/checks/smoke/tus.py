@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 from uploader_cli.checks.check import NotOffered, Violation, check
@@ -72,15 +73,21 @@ def _stored_id(site: Site, answer: Answer) -> str:
 
 
 def create(
-    site: Site, label: str, headers: Mapping[str, str], body: bytes | None = None, *, removable: bool = False
+    site: Site,
+    label: str,
+    headers: Mapping[str, str],
+    body: bytes | None = None,
+    *,
+    removable: bool = False,
+    metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[str, Answer]:
-    """Create an upload, which must succeed; return its URL and the response.
+    """Create an upload with further `metadata`, which must succeed; return its URL and the response.
 
     `removable`: without a token the upload is not in a session, if the server accepts that, because then some servers
     delete the stored file without a token.
     """
     alone = removable and not (site.may_delete or site.settings.tus_endpoint) and site.once(_accepts_without_session)
-    url, answer = created(site, file_of(site, label)[0], headers, body=body, alone=alone)
+    url, answer = created(site, file_of(site, label)[0], headers, body=body, alone=alone, **metadata)
     if not url:
         raise Violation("creating an upload", expected="201 with a Location on this server", got=said(answer))
     return url, answer
@@ -139,7 +146,7 @@ def _offset(answer: Answer, expected: int, what: str) -> None:
     same(int(value), expected, f"Upload-Offset after {what}")
 
 
-def _append(site: Site, url: str, at: int, body: bytes, what: str, headers: Mapping[str, str] | None = None) -> Answer:
+def append(site: Site, url: str, at: int, body: bytes, what: str, headers: Mapping[str, str] | None = None) -> Answer:
     """Send a `PATCH`, which must succeed."""
     answer = answered(ask(site, "PATCH", url, {"Upload-Offset": str(at), **(headers or {})}, body), what, 204)
     _offset(answer, at + len(body), what)
@@ -160,10 +167,10 @@ def halfway(site: Site) -> Halfway:
     content = _data(site)
     half = len(content) // 2
     url = _create_sized(site, "tus-halfway", content)
-    return Halfway(url, _append(site, url, 0, content[:half], "PATCH of the first half"), half, content[half:])
+    return Halfway(url, append(site, url, 0, content[:half], "PATCH of the first half"), half, content[half:])
 
 
-def _read_back(site: Site, url: str, answer: Answer, sent: bytes) -> None:
+def read_back(site: Site, url: str, answer: Answer, sent: bytes) -> None:
     """Check the stored bytes, if the response to the last `PATCH` has their path, or an endpoint returns uploads."""
     path, what = answer.headers.get("Content-Location", ""), "the file uploaded by tus, read back"
     if site.settings.tus_endpoint:
@@ -193,11 +200,11 @@ def core(site: Site) -> None:
     _speaks_tus(head, "HEAD of a new upload")
     header(head, "Cache-Control", "HEAD of an upload", "no-store", lambda value: "no-store" in value)
     what = "PATCH of the first half"
-    _speaks_tus(_append(site, url, 0, content[:half], what), what)
+    _speaks_tus(append(site, url, 0, content[:half], what), what)
     answered(ask(site, "PATCH", url, {"Upload-Offset": "0"}, content[:half]), "PATCH at the wrong offset", 409)
-    last = _append(site, url, half, content[half:], "PATCH of the second half")
+    last = append(site, url, half, content[half:], "PATCH of the second half")
     _offset(_head(site, url, "HEAD of a finished upload"), len(content), "the last PATCH")
-    _read_back(site, url, last, content)
+    read_back(site, url, last, content)
     if not tus.terminates:  # else `tus-termination` asks for a deleted one
         answered(ask(site, "HEAD", unknown_upload(tus.endpoint)), "HEAD of an unknown upload", *GONE)
 
@@ -236,7 +243,7 @@ def resume(site: Site) -> str:
             break
         time.sleep(pause)  # the server has not ended the cut request yet
     _offset(answered(last, "PATCH of the rest after a cut", 204), len(content), "PATCH of the rest after a cut")
-    _read_back(site, url, last, content)
+    read_back(site, url, last, content)
     return f"resumed at byte {at} of {len(content)}"
 
 
@@ -254,7 +261,7 @@ def checksum(site: Site) -> str:
         piece = content[start : start + length]
         digest = hashlib.new(name, piece, usedforsecurity=False).digest()
         what = f"PATCH with a correct checksum ({name})"
-        _append(site, url, start, piece, what, {"Upload-Checksum": checksum_of(name, digest)})
+        append(site, url, start, piece, what, {"Upload-Checksum": checksum_of(name, digest)})
     return ", ".join(known)
 
 
@@ -304,7 +311,7 @@ def defer_length(site: Site) -> None:
     url, _ = create(site, "tus-deferred", {"Upload-Defer-Length": "1"})
     head = _head(site, url, "HEAD of an upload without a length")
     same(head.headers.get("Upload-Defer-Length"), "1", "Upload-Defer-Length of an upload without a length")
-    _append(site, url, 0, content[: len(content) // 2], "PATCH with the length", length)
+    append(site, url, 0, content[: len(content) // 2], "PATCH with the length", length)
     head = _head(site, url, "HEAD after the length was sent")
     same(head.headers.get("Upload-Length"), str(len(content)), "Upload-Length after it was sent")
 
@@ -347,7 +354,7 @@ def concatenation(site: Site) -> None:
     for number, piece in enumerate((content[:half], content[half:])):
         partial = {"Upload-Concat": "partial", "Upload-Length": str(len(piece))}
         url, _ = create(site, f"tus-part-{number}", partial, removable=True)
-        _append(site, url, 0, piece, "PATCH of a partial upload")
+        append(site, url, 0, piece, "PATCH of a partial upload")
         urls.append(url)
     what = "joining two partial uploads"
     final, answer = create(site, "tus-joined", {"Upload-Concat": "final;" + " ".join(urls)}, removable=True)
@@ -355,5 +362,5 @@ def concatenation(site: Site) -> None:
     same(head.headers.get("Upload-Length"), str(len(content)), f"Upload-Length after {what}")
     refusal = ask(site, "PATCH", final, {"Upload-Offset": str(len(content))}, b"more")
     answered(refusal, "PATCH of a joined upload", 403)
-    _read_back(site, final, answer, content)
+    read_back(site, final, answer, content)
     site.uploads.difference_update(urls)
