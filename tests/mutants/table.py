@@ -638,16 +638,16 @@ MUTANTS = (
     # Names that are taken
     Mutant(
         "a pack renames a file that must fail",
-        SERVER + "storage/paths.py",
-        "if not rename:",
+        SERVER + "storage/put.py",
+        "if not file.may_rename:",
         "if False:",
         "cli/test_upload_if_exists.py",
     ),
     Mutant(
         "a resumed file counts as taken",
         "src/uploader_cli/transfer/checks.py",
-        "if item is None or claim.state is ClaimState.RESUME:",
-        "if item is None:",
+        "if not isinstance(item, Found) or claim.state is ClaimState.RESUME:",
+        "if not isinstance(item, Found):",
         "cli/test_upload_if_exists.py",
     ),
     # Uploads that exist already, and streams
@@ -725,9 +725,9 @@ MUTANTS = (
         "cli/test_upload_digest.py",
     ),
     Mutant(
-        "check --digest compares sizes",
+        "check compares sizes",
         "src/uploader_cli/run/compare.py",
-        "if (found.size, theirs) == (file.size, mine):",
+        "if (found.size, found.sha256) == (file.size, mine):",
         "if found.size == file.size:",
         "cli/test_check.py",
     ),
