@@ -197,6 +197,7 @@ def test_demo_ignores_the_settings_of_the_user(stage: Any, monkeypatch: pytest.M
     [
         (["--size", "big"], "--size: must be a size"),
         (["--size", "3", "--files", "4"], "--size: 4 files need at least 4 bytes"),
+        (["--size", "0"], "hint: give a larger size, or fewer files"),
         (["--files", "0"], "--files"),
         (["--progress", "fancy"], "--progress: must be auto, live, plain or none"),
         (["--keep", "."], "is not empty"),

@@ -130,22 +130,47 @@ def test_dry_run_omits_what_the_interrupted_run_stored(protocol: Any, make_files
     assert reasons.count(ev.SkipReason.RECEIPT) == 9 - plan.files
 
 
-def test_a_dry_run_sends_nothing(make_files: Files, tmp_path: Path) -> None:
-    """The plan comes without a call: by assumed limits at first, by those last seen after a run."""
+def test_a_dry_run_sends_no_file(make_files: Files, tmp_path: Path) -> None:
+    """The plan has one call at first, and none after a run. The reference backend does not tell its limits."""
     files = make_files(**SET)
     with running_server(**REFERENCE) as server:
         assumed = uploader("upload", files, "-s", server.url, "--dry-run", home=tmp_path)
-        assert len(server.faults.requests) == 0
+        assert [entry.path for entry in server.faults.requests] == ["/health"]
         assert uploader("upload", files, "-s", server.url, home=tmp_path).code == 0
         calls = len(server.faults.requests)
         seen = uploader("upload", files, "-s", server.url, "--dry-run", home=tmp_path)
         assert len(server.faults.requests) == calls
-    assert "assumed (this server was never used)" in assumed.err
+    assert "assumed (the server has reported none)" in assumed.err
     assert "as last reported" in seen.err
     assert assumed.err.splitlines()[-1].startswith("9 files, ")
     assert assumed.err.splitlines()[-1].endswith(" in 4 sessions with 9 calls; nothing was sent")
     assert seen.err.splitlines()[-1] == assumed.err.splitlines()[-1]
     assert assumed.out == seen.out == ""
+
+
+def test_a_dry_run_asks_a_server_for_its_limits(make_files: Files, tmp_path: Path) -> None:
+    """One that was never used: files of any type are planned, as they would be sent."""
+    files = make_files(**{"a.txt": 1, "b.bin": 2, "empty": 0})
+    with running_server() as server:
+        plan = uploader("upload", files, "-s", server.url, "-n", "--json", home=tmp_path)
+        assert [(entry.method, entry.path) for entry in server.faults.requests] == [("GET", "/health")]
+    lines = [json.loads(line) for line in plan.out.splitlines()]
+    assert (lines[0]["limits"], lines[0]["protocol"]) == ("seen", "tus")
+    assert (plan.code, lines[-1]["files"], lines[-1]["skipped"]) == (0, 3, 0)
+
+
+@pytest.mark.parametrize("options", [(), ("--protocol", "tus")])
+def test_a_dry_run_without_an_answer_has_unknown_limits(
+    options: tuple[str, ...], make_files: Files, tmp_path: Path
+) -> None:
+    files = make_files(**{"a.txt": 1, "empty": 0})
+    plan = uploader("upload", files, "-s", "http://127.0.0.1:9", "-n", *options, home=tmp_path)
+    assert plan.code == 0
+    assert plan.err.splitlines()[0].endswith("limits unknown")
+    assert plan.err.splitlines()[-1].startswith("2 files, 1 B in 1 session ")
+    assumed = uploader("upload", files, "-s", "http://127.0.0.1:9", "-n", "--protocol", "batch", home=tmp_path)
+    assert "limits assumed" in assumed.err
+    assert "2 skipped (type)" in assumed.err
 
 
 @pytest.mark.parametrize("verbose", [False, True])
@@ -160,9 +185,10 @@ def test_a_dry_run_shows_destinations(verbose: bool, make_files: Files, tmp_path
 def test_dry_run_json_has_one_line_per_entry(make_files: Files, tmp_path: Path) -> None:
     """Each fits the schema; what would fail is a failure with its code, and decides the exit code."""
     files = make_files(**SET)
-    done = uploader("upload", files, files / "z.txt", "--dry-run", "--json", home=tmp_path)
+    options = ("--dry-run", "--json", "--protocol", "batch")
+    done = uploader("upload", files, files / "z.txt", *options, home=tmp_path)
     assert done.code == 0  # named, and met in the directory before
-    named = uploader("upload", files / "z.txt", files, "--dry-run", "--json", home=tmp_path)
+    named = uploader("upload", files / "z.txt", files, *options, home=tmp_path)
     assert named.code == 4
     lines = [json.loads(line) for line in named.out.splitlines()]
     validator = jsonschema.Draft202012Validator(json.loads(schema_text()))

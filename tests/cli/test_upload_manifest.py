@@ -498,4 +498,4 @@ def test_a_dry_run_reads_the_list_and_compares(server: EmbeddedServer, make_file
         "upload", "--from-file", listed("gone.txt", "gone"), "--dry-run", "-s", server.url, home=tmp_path
     )
     assert missing.code == 2
-    assert len(server.faults.requests) == 0
+    assert [request.path for request in server.faults.requests] == ["/health"]

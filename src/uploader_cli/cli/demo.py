@@ -55,7 +55,9 @@ def demo(
     except Invalid as error:
         raise UsageError(f"--size: {error}", hint=error.hint) from None
     if total < files:
-        raise UsageError(f"--size: {files} files need at least {files} bytes", hint="an empty file can't be uploaded")
+        raise UsageError(
+            f"--size: {files} files need at least {files} bytes", hint="give a larger size, or fewer files"
+        )
     with signals.unwinding(), _workshop(keep) as place:
         return _run(place, files, total, given["progress"])
 

@@ -148,7 +148,8 @@ class CheckResult(StrEnum):
 
 
 class LimitsOrigin(StrEnum):
-    """Whether a server reported its limits earlier, or they are assumed."""
+    """Whether a server reported its limits, earlier or now, or they are assumed (batch mode only), or unknown."""
 
     SEEN = "seen"
     ASSUMED = "assumed"
+    UNKNOWN = "unknown"

@@ -104,6 +104,8 @@ def _head(event: ev.PlanStarted) -> str:
     most = "any number of files" if event.max_files is None else plural(event.max_files, "file")
     large = "any size" if event.max_file_size is None else f"at most {size(event.max_file_size)} each"
     kinds = "any type" if "*" in event.types else ", ".join(map(safe, event.types))
-    seen = "as last reported" if event.limits is ev.LimitsOrigin.SEEN else "assumed (this server was never used)"
     where = f"{safe(event.server) or 'any server'} ({event.protocol})"
+    if event.limits is ev.LimitsOrigin.UNKNOWN:
+        return f"plan for {where}; limits unknown"
+    seen = "as last reported" if event.limits is ev.LimitsOrigin.SEEN else "assumed (the server has reported none)"
     return f"plan for {where}; limits {seen}: {most} a session, {large}, {kinds}"

@@ -1,4 +1,4 @@
-"""`--dry-run`: compute the plan with the planner of a real run. No request is sent."""
+"""`--dry-run`: compute the plan with the planner of a real run. No file is sent."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from uploader_cli.core.plan import ASSUMED, ENDLESS, LocalFile, PlannedSession, 
 from uploader_cli.core.sizes import FIRST_CHUNK, Groups, PackSize
 from uploader_cli.core.state import ProgressState
 from uploader_cli.core.tus import CREATION_WITH_UPLOAD, Capabilities
+from uploader_cli.errors import AnswerError, NetworkError, ProtocolError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.render.plan import PlanView
 from uploader_cli.run import analysis
 from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.known_servers import KnownServer, recall
+from uploader_cli.run.rest_commands import client
 from uploader_cli.run.selecting import select
 from uploader_cli.run.standard_input import standard_input
 from uploader_cli.run.state import history_of, writable_state
@@ -90,13 +92,19 @@ class Plan:
         self._met = self._skipped = self._asked = 0  # files
         self._failed: list[Exit] = []
 
+    @property
+    def _protocol(self) -> str:
+        if self._origin is LimitsOrigin.UNKNOWN and not self._settings.foreign:
+            return self._settings.protocol
+        return "tus" if self._tus is not None else "batch"
+
     def run(self, found: Iterable[Selected]) -> ev.PlanFinished:
         """Report the whole plan and return its last event."""
         limits, sessions, files, size, calls = self._limits, 0, 0, 0, 0
         self._tell(
             ev.PlanStarted(
                 server=self._settings.target_url,
-                protocol="tus" if self._tus is not None else "batch",
+                protocol=self._protocol,
                 jobs=self._jobs if self._tus is not None else 1,
                 limits=self._origin,
                 max_files=limits.max_files if limits.max_files < ENDLESS else None,
@@ -204,11 +212,30 @@ class Plan:
 
 
 def _known(settings: Settings) -> tuple[KnownServer, LimitsOrigin]:
-    """Return what the cache knows of the server, else the assumed defaults (docs/protocol.md section 3.12)."""
-    seen = recall(settings.target_url)
+    """Return what the cache knows of the server, else what `/health` says.
+
+    Where neither has limits, those of the reference backend are assumed in batch mode (docs/protocol.md section 3.12).
+    """
+    seen, batch = recall(settings.target_url), settings.protocol == "batch"
+    if seen is None and settings.server and not settings.foreign:
+        seen, healthy = _asked(settings)
+        batch = batch or (healthy and settings.protocol == "auto")
     if seen is not None:
         return seen, LimitsOrigin.SEEN
+    if batch:
+        return KnownServer(ASSUMED, metered=True), LimitsOrigin.ASSUMED
     offer = Capabilities(settings.target_url, extensions=frozenset({"creation", CREATION_WITH_UPLOAD}))
-    if settings.foreign:
-        return KnownServer(endless(offer.max_size), offer), LimitsOrigin.ASSUMED
-    return KnownServer(ASSUMED, offer if settings.protocol == "tus" else None, metered=True), LimitsOrigin.ASSUMED
+    return KnownServer(endless(offer.max_size), offer), LimitsOrigin.UNKNOWN
+
+
+def _asked(settings: Settings) -> tuple[KnownServer | None, bool]:
+    """Ask the server for its limits; also return whether an upload server without resumable uploads has answered."""
+    with client(settings) as api:
+        try:
+            limits = api.health()
+        except (NetworkError, AnswerError, ProtocolError):
+            return None, False
+        if limits is None:
+            return None, api.healthy and api.tus is None
+        lookup = api.lookups.max_files if api.lookups is not None else 1
+        return KnownServer(limits, api.tus, api.budget.metered, lookup=lookup, packs=api.packs), False

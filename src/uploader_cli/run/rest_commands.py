@@ -7,6 +7,7 @@ import sys
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 from uploader_cli import errors, signals
 from uploader_cli.core.events import Event, FileFailed
@@ -22,6 +23,7 @@ from uploader_cli.settings import Settings
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.bodies import content_type
 from uploader_cli.transfer.retry import Stop
+from uploader_cli.transfer.sessions import choose
 
 
 def status(settings: Settings, session: str) -> int:
@@ -97,8 +99,12 @@ def validate(settings: Settings, paths: Sequence[str]) -> int:
     with client(settings) as api:
         known = api.health()
         limits, asked = known or ASSUMED, list[LocalFile]()
+        if choose(settings, api.tus) is not None:  # an upload stores empty files, which the server refuses in batches
+            limits = replace(limits, empty_files=True)
         for file in files:
             why = refusal(file, limits)
+            if why is None and not file.size:
+                continue
             if why is None or (known is None and why.code == "refused_type"):
                 asked.append(file)
             else:

@@ -69,6 +69,7 @@ class Api(Http):
     tus: Capabilities | None = None  # the last offers, from `/health` and session answers
     packs: PackOffer | None = None
     lookups: LookupOffer | None = None
+    healthy = False  # whether the last `health` was answered as an upload server does
 
     def __init__(
         self,
@@ -114,7 +115,9 @@ class Api(Http):
     def health(self) -> Limits | None:
         """Return the limits of `GET /health`, if any. Raise `NetworkError`; no status is an error."""
         answer = self._call("GET", "/health", raises=False)
-        return protocol.parse_limits(self._offers(answer).get("limits"))
+        body = self._offers(answer)
+        self.healthy = answer.ok and "status" in body
+        return protocol.parse_limits(body.get("limits"))
 
     def create_session(self, category: str, expected: int) -> protocol.Session:
         """Open a session with a new secret. Raise `NotAnUploadServer` for any other answer."""

@@ -40,7 +40,7 @@ def shown(*events: ev.Event, width: int = 80, verbose: bool = False) -> list[str
 
 def test_a_table_in_80_columns() -> None:
     assert shown(START, *SESSIONS, *LEFT_OUT, END) == [
-        "plan for http://h:1 (batch); limits assumed (this server was never used): 3",
+        "plan for http://h:1 (batch); limits assumed (the server has reported none): 3",
         "  files a session, at most 300.0 MiB each, avi, mp4",
         "",
         "session   files       size   calls  type   destinations",
