@@ -103,7 +103,7 @@ class Inside:
         channel, last_heard = (made() for made in self._made)
         return self._on_the_server() | {
             "rooms": len(channel._rooms),
-            "polled": len(channel._poller._sessions),
+            "polled": len(channel._poller._schedule._sessions),
             "last heard": len(last_heard._ends.keys() | last_heard._others.keys()),
             "connections": len(channel._connections),
         }
@@ -131,7 +131,7 @@ class Inside:
 
 def client_threads() -> list[str]:
     names = [thread.name for thread in threading.enumerate()]
-    return [name for name in names if name.startswith("uploader-") and name not in SERVER_THREADS]
+    return [name for name in names if name.startswith("uploader-") and not name.startswith(SERVER_THREADS)]
 
 
 def descriptors() -> list[str]:
