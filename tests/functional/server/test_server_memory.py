@@ -166,15 +166,22 @@ def test_pack_without_room_is_refused_before_its_data(shared: EmbeddedServer, mo
 
 def test_each_client_leaves_as_much_as_it_keeps(shared: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """So slow requests of a few clients lock nobody out."""
-    memory = shared.app.state.memory
+    memory, received = shared.app.state.memory, shared.app.tracker.received
     monkeypatch.setattr(memory, "most", 8 * MIB)
     request = data(shared.url, MIB // 8)
     connections: list[socket.socket] = []
     try:
-        for number, most in enumerate([4 * MIB, 2 * MIB, MIB]):
-            connections += [request.begin(shared.url, f"127.0.0.{number + 2}") for _ in range(40)]
-            eventually(lambda: sorted(memory.clients.values(), reverse=True)[number : number + 1] > [most // 2])  # noqa: B023
-        assert memory.used <= 7 * MIB
+        for address in ("127.0.0.2", "127.0.0.3", "127.0.0.4"):
+            refusal = b""
+            while not refusal:
+                assert len(connections) < 80
+                sent = received() + request.sent
+                connections.append(request.begin(shared.url, address))
+                refusal = answered(connections[-1], until=lambda: received() >= sent)  # noqa: B023 - called at once
+        kept = sorted(memory.clients.values(), reverse=True)  # about 4, 2 and 1 MiB
+        free = memory.most - memory.used
+        assert kept[2] < kept[1] < kept[0] <= memory.most / 2
+        assert MIB / 2 < kept[2] <= free
         with requests.Session() as other:
             other.mount("http://", FromAddress("127.0.0.9"))
             body = {"category": "personal", "expectedFiles": 1}
