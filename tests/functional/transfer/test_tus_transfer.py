@@ -34,6 +34,7 @@ from uploader_cli.transfer.journal import Journal, Target
 from uploader_cli.transfer.retry import Limiter, RateBudget, Retry, Stop
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_job import Tus, TusFile
+from uploader_cli.transfer.wire import Sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -153,7 +154,7 @@ class Sending:
         return outcome
 
     def _work(self, client: TusClient, helper: ThreadPoolExecutor, most: int = 1 << 30) -> Iterator[Outcome]:
-        api = SimpleNamespace(request_ids=SimpleNamespace(round_trip=None))
+        api = SimpleNamespace(request_ids=SimpleNamespace(round_trip=None), sockets=Sockets())
         worker: Any = SimpleNamespace(tus=client, api=api, helper=lambda: helper)
         while self._line and most:
             most -= 1
