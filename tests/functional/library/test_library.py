@@ -41,7 +41,7 @@ SLOW = {"chunk_size": "64k", "limit_rate": "256k", "jobs": 1}
 
 
 def client_threads() -> list[str]:
-    of_server = ("uploader-server", "uploader-database", "uploader-io")
+    of_server = ("uploader-server", "uploader-database")
     names = [thread.name for thread in threading.enumerate()]
     return [name for name in names if name.startswith("uploader-") and not name.startswith(of_server)]
 

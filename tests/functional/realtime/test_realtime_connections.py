@@ -35,8 +35,12 @@ def connections(url: str) -> Iterator[tuple[Loop, Connections]]:
     began = time.monotonic()
     made.close()
     assert time.monotonic() - began < SLACK * 1.0
-    left = [thread.name for thread in threading.enumerate() if thread not in before]
-    wait_until(lambda: not [name for name in left if name.startswith("uploader-")], told=lambda: left)
+
+    def left() -> list[str]:
+        names = [thread.name for thread in threading.enumerate() if thread not in before]
+        return [name for name in names if name.startswith("uploader-") and not name.startswith("uploader-server")]
+
+    wait_until(lambda: not left(), told=left)
 
 
 @pytest.mark.parametrize("faults", [{}, {"websocket": "off"}], ids=["websocket", "polling"])
