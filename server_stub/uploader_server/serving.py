@@ -33,6 +33,7 @@ from uploader_server.faults import Faults
 from uploader_server.faults.state import Restart
 from uploader_server.http.connections import SPARE, Watch, cut_connections, most_connections, raise_limit
 from uploader_server.storage.paths import remove_tree
+from uploader_server.storage.turns import LONG_JOBS
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ STOP_GRACE = 0.3
 STOP_DEADLINE = 1.5
 IO_DEADLINE = 0.5
 """Seconds that `serve` waits for reads and writes of the disk; the next start repairs what it ends (storage/put.py)."""
+SHORT_JOBS = 8  # threads that are left while all long jobs run (see `storage.turns`)
 IO_THREADS = "uploader-server-io"  # prefix of the names of the threads that read and write files
 BACKLOG = 1024
 LARGEST_PIECE = 1 << 20
@@ -198,7 +200,7 @@ def run_loop(main: Coroutine[Any, Any, None], *, io_deadline: float | None = Non
     wait for it forever. Threads that still read or write files are waited for, for at most `io_deadline` seconds.
     """
     loop = asyncio.new_event_loop()
-    threads = ThreadPoolExecutor(thread_name_prefix=IO_THREADS)
+    threads = ThreadPoolExecutor(SHORT_JOBS + LONG_JOBS, thread_name_prefix=IO_THREADS)
     loop.set_default_executor(threads)
     try:
         loop.run_until_complete(main)

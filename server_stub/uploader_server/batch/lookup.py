@@ -15,10 +15,19 @@ from starlette.routing import Route
 
 from uploader_server.http.errors import MAX_JSON, ApiError, Json, parse_json, read_body
 from uploader_server.http.memory import held_by
-from uploader_server.http.tracking import client_address
-from uploader_server.storage.paths import BAD_NAME, UnsafePathError, candidates, check_inside, leads_out, safe_parts
+from uploader_server.http.shares import holder_of
+from uploader_server.storage.paths import (
+    BAD_NAME,
+    MOST_SEGMENTS,
+    UnsafePathError,
+    candidates,
+    check_inside,
+    leads_out,
+    safe_parts,
+)
 from uploader_server.storage.reading import StoredFile
 from uploader_server.storage.store import Store
+from uploader_server.storage.turns import LOOKING, Turns
 from uploader_server.wire import CATEGORIES
 
 ENDPOINT = "/api/upload/lookup"
@@ -33,6 +42,7 @@ class Lookup:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._turns = Turns(LOOKING)
 
     def described(self) -> dict[str, Any]:
         """Return `lookup` of `/health` and of the session response."""
@@ -45,14 +55,15 @@ class Lookup:
     async def serve(self, request: Request) -> Response:
         """Serve `POST /api/upload/lookup`. Raises ApiError."""
         asked = await held_by(request).parse(await read_body(request, MAX_JSON), _parse)
-        found = await asyncio.to_thread(self._find_files, asked)
+        async with self._turns.of(holder_of(request.scope)):
+            found = await asyncio.to_thread(self._find_files, asked)
         digests = self._store.digests
         known = await digests.known({file for one in found for file in one.files})
         pending: set[StoredFile] = set()
         if asked.compute:
             pairs = zip(asked.files, found, strict=True)
             equal = {file for wanted, one in pairs for file in one.files if file.size == wanted["size"]}
-            known |= await digests.compute(equal - known.keys(), client_address(request.scope))
+            known |= await digests.compute(equal - known.keys(), holder_of(request.scope))
             pending = equal - known.keys()
         answers = zip(asked.files, found, strict=True)
         return Json({"files": [_answer(wanted, one, known, pending) for wanted, one in answers]})
@@ -131,7 +142,7 @@ class _Search:
 
 
 def _parse(text: bytes) -> Asked:
-    """Return a request. Raises ApiError 400."""
+    """Return a request. Raises ApiError: 400 if it is invalid, 413 if its paths have too many segments."""
     try:
         body = parse_json(text)
     except ValueError as error:
@@ -152,6 +163,9 @@ def _parse(text: bytes) -> Asked:
             raise _wrong(f'"files[{index}]" must have a string as relativePath and a whole number as size')
         if not isinstance(file.get("sha256", ""), str):
             raise _wrong(f'"files[{index}].sha256" must be 64 lower-case hex digits')
+    if sum(file["relativePath"].count("/") for file in files) > MOST_SEGMENTS:  # each may be a directory to open
+        message = f"The paths of a lookup have at most {MOST_SEGMENTS} segments together"
+        raise ApiError(413, "VALIDATION_ERROR", message)
     return Asked(category, files, compute=digests == "compute")
 
 

@@ -15,7 +15,7 @@ from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
 from uploader_server.http.errors import ApiError
-from uploader_server.http.tracking import client_address
+from uploader_server.http.shares import holder_of
 from uploader_server.storage.store import Store
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -36,7 +36,7 @@ async def digest_header(store: Store, path: Path, request: Request) -> dict[str,
     if _WANTED.search(request.headers.get("want-repr-digest", "")) is None:
         return repr_digest(await store.digests.find(path) or b"")
     file = store.digests.identify(path)
-    sha256 = (await store.digests.compute([file], client_address(request.scope))).get(file)
+    sha256 = (await store.digests.compute([file], holder_of(request.scope))).get(file)
     if sha256 is None:
         raise ApiError(503, "DIGEST_PENDING", "The digest is being computed; ask again", retry_after=10)
     return repr_digest(sha256)

@@ -5,6 +5,7 @@ JSON bodies are validated with the messages of the reference backend's validator
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import mimetypes
 import os
@@ -27,7 +28,7 @@ from uploader_server.http.files import Download, digest_header
 from uploader_server.http.memory import held_by
 from uploader_server.http.shares import holder_of
 from uploader_server.reference import Reference
-from uploader_server.storage.paths import UnsafePathError, check_short
+from uploader_server.storage.paths import UnsafePathError, check_short, is_shallow
 from uploader_server.wire import CATEGORIES, extension, timestamp
 
 
@@ -128,7 +129,9 @@ class Rest:
 
     async def stored(self, request: Request) -> Response:
         """Serve `GET` and `HEAD /uploads/{category}/{path}` with ranges; HEAD has `Repr-Digest` (bundled)."""
-        path = self.store.find(request.path_params["category"], request.path_params["path"])
+        category, name = request.path_params["category"], request.path_params["path"]
+        find = functools.partial(self.store.find, category, name)
+        path = find() if is_shallow(name) else await asyncio.to_thread(find)
         if path is None:
             code = "NOT_FOUND" if self.config.reference else "FILE_NOT_FOUND"
             raise ApiError(404, code, "There is no such file")

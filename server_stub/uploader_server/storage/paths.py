@@ -18,7 +18,8 @@ from typing import Self
 
 MAX_PATH = 4096  # maximum bytes of a client's path in UTF-8
 MAX_NAME = 255  # maximum bytes of a segment
-MOST_SEGMENTS = 1 << 16  # maximum segments of all paths of a pack or batch: each may be a new directory
+MOST_SEGMENTS = 1 << 16  # maximum segments of all paths of a request: each may be a directory to open or create
+SHALLOW = 32  # maximum segments of a path that is followed on the event loop: a thread would take longer
 LONGEST_SHOWN = 200  # maximum characters of a refused path in messages and records
 _NO_NAMES = frozenset({"", ".", ".."})
 
@@ -51,6 +52,11 @@ def check_short(path: str) -> None:
         raise UnsafePathError(f"the path has more than {MAX_PATH} bytes")
     if size > MAX_NAME and any(_bytes(part) > MAX_NAME for part in path.split("/")):
         raise UnsafePathError(f"a name in the path has more than {MAX_NAME} bytes")
+
+
+def is_shallow(path: str) -> bool:
+    """Return whether a path is short and has few segments: each may be a directory to open or create."""
+    return is_short(path) and path.count("/") < SHALLOW
 
 
 def is_short(path: str) -> bool:

@@ -79,7 +79,7 @@ def _target(store: Store, file: Incoming) -> str:
 
 
 def _is_free(store: Store, file: Incoming) -> bool:
-    return paths.is_short(file.wanted) and not os.path.lexists(_target(store, file))
+    return paths.is_shallow(file.wanted) and not os.path.lexists(_target(store, file))
 
 
 def _link_all(store: Store, files: Sequence[Incoming], prepare: Callable[[], None]) -> None:

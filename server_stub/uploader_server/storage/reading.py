@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
-from weakref import WeakValueDictionary
 
 from uploader_server.storage.database import Database
+from uploader_server.storage.turns import HASHING, Turns
 
 logger = logging.getLogger(__name__)
 
 BLOCK = 1 << 20  # bytes per read
-HASHING = 2  # maximum files that are read at a time to compute their digests
 _SAVE = "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)"
 
 
@@ -85,8 +84,7 @@ class Digests:
         self._database = database
         self._reading = reading
         self._jobs: set[asyncio.Task[None]] = set()
-        self._hashing = asyncio.Semaphore(HASHING)
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by the address of the client
+        self._turns = Turns(HASHING)
 
     def saved(self, files: Iterable[tuple[StoredFile, bytes]]) -> Callable[[sqlite3.Connection], object]:
         """Return a change for `Store.save` that saves the SHA-256 of stored files."""
@@ -105,18 +103,17 @@ class Digests:
         now = self.identify(path)
         return (await self.known([now])).get(now)
 
-    async def compute(self, files: Iterable[StoredFile], address: str) -> dict[StoredFile, bytes]:
+    async def compute(self, files: Iterable[StoredFile], client: str) -> dict[StoredFile, bytes]:
         """Return the digests that are known or ready within `patience` seconds; an empty one for an unreadable file.
 
         A file that is being read then is read to its end, so that a client that asks again for the others makes
-        progress. HASHING files are read at a time, one for each client `address`, to leave threads and disk bandwidth
-        to uploads. Raises sqlite3.Error.
+        progress. HASHING files are read at a time, one for each client (see `Turns`). Raises sqlite3.Error.
         """
         files = list(files)
         ready = await self.known(files)
         missing = [file for file in files if file not in ready]
         if missing:
-            job = asyncio.create_task(self._compute(missing, address, time.monotonic() + self.patience, ready))
+            job = asyncio.create_task(self._compute(missing, client, time.monotonic() + self.patience, ready))
             self._jobs.add(job)
             job.add_done_callback(self._jobs.discard)
             await asyncio.wait({job}, timeout=self.patience)
@@ -129,10 +126,9 @@ class Digests:
         stat = path.stat()
         return StoredFile(path.relative_to(self._root).as_posix(), stat.st_size, stat.st_mtime_ns)
 
-    async def _compute(self, files: list[StoredFile], address: str, end: float, ready: dict[StoredFile, bytes]) -> None:
+    async def _compute(self, files: list[StoredFile], client: str, end: float, ready: dict[StoredFile, bytes]) -> None:
         """Add the digests of files to `ready` and save them; start no file after `end` (monotonic seconds)."""
-        turn = self._turns.setdefault(address, asyncio.Lock())
-        async with turn, self._hashing:
+        async with self._turns.of(client):
             if time.monotonic() >= end:  # the client asks again
                 return
             ready.update(await self.known(files))  # those of an earlier request of this client

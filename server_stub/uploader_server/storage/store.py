@@ -209,9 +209,15 @@ class Store:
 
         The second name is that of a stored file, or of a backup with hard links. Raises OSError.
         """
-        with contextlib.suppress(FileNotFoundError):
-            if data.stat().st_nlink > 1:
-                self.build(data, [data])
+        if self.is_shared(data):
+            self.build(data, [data])
+
+    def is_shared(self, data: Path) -> bool:
+        """Return whether a data file exists and has a second name. Raises OSError."""
+        try:
+            return data.stat().st_nlink > 1
+        except FileNotFoundError:
+            return False
 
     def find(self, category: str, relative_path: str) -> Path | None:
         """Return the stored file of a URL, or None; paths outside the category are not found."""

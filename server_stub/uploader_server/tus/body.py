@@ -88,7 +88,7 @@ class Receiving:
         if upload.counted != counted:
             await self._uploads.store.save(upload, counted=counted)
             upload.counted = counted
-        appender = self._uploads.store.appender(upload, [] if self._digest is None else [self._digest])
+        appender = await self._uploads.store.appender(upload, [] if self._digest is None else [self._digest])
         upload.claimed = self._start + (self._limit if self._body.length is None else self._body.length)
         return appender
 

@@ -56,7 +56,8 @@ async def _concatenate(uploads: Uploads, upload: Upload) -> None:
             await uploads.retire(upload, "failed")
             raise
         if shared is None:
-            await asyncio.to_thread(uploads.store.join, upload, parts)
+            async with uploads.joining.of(upload.holder):
+                await asyncio.to_thread(uploads.store.join, upload, parts)
         else:
             upload.data, upload.offset = shared.name, shared.length
         await _become_file(uploads, upload, parts)

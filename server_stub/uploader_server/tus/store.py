@@ -130,9 +130,10 @@ class TusStore:
         """Return the path of the data file."""
         return self._directory / upload.data
 
-    def appender(self, upload: Upload, digests: Sequence[Any]) -> Appender:
+    async def appender(self, upload: Upload, digests: Sequence[Any]) -> Appender:
         """Open the data file for appending. Raises OSError."""
-        self._store.own(self.data(upload))
+        if self._store.is_shared(self.data(upload)):
+            await asyncio.to_thread(self._store.own, self.data(upload))
         return Appender(self.data(upload), upload.start + upload.offset, digests, self._store.disk)
 
     async def make(self, upload: Upload) -> None:

@@ -13,6 +13,7 @@ from uploader_server.http.errors import ApiError
 from uploader_server.http.shares import EMPTY_TTL, Share
 from uploader_server.session import Session
 from uploader_server.sessions import Sessions
+from uploader_server.storage.turns import JOINING, Turns
 from uploader_server.tus.headers import check_length
 from uploader_server.tus.store import TusStore
 from uploader_server.tus.upload import FINISHED, JOINED, OPEN, SharedFile, SharedFiles, Upload
@@ -34,6 +35,7 @@ class Uploads:
         """Unfinished uploads and those in use by requests, by id, so that all requests share one object."""
         self._keys: dict[tuple[str, str], Upload] = {}  # unfinished uploads by owner and `uploadKey`
         self.shared = SharedFiles()
+        self.joining = Turns(JOINING)
         self.share: Share[Upload] = Share("uploads", sessions.config.max_share, now=self.clock.now)
         for upload in self.store.unfinished():
             self.keep(upload)

@@ -155,11 +155,15 @@ def test_path_of_a_thousand_new_directories_is_stored(
 
 
 def test_paths_with_very_many_directories_ask_for_a_smaller_request(shared: EmbeddedServer) -> None:
-    """Each segment may be a directory to create: 413 makes the client divide the request."""
+    """Each segment may be a directory to create or open: 413 makes the client divide the request."""
     session = new_session(shared.url, 100)
     paths = [f"{number}/{'d/' * 2000}x.mp4" for number in range(33)]
     with pytest.raises(AssertionError, match="PACK_TOO_LARGE"):
         send_pack(shared.url, session, [(path, b"") for path in paths])
+    wanted = [{"relativePath": path, "size": 0} for path in paths]
+    body = {"category": "personal", "files": wanted}
+    lookup = requests.post(f"{shared.url}/api/upload/lookup", json=body, timeout=DEADLINE)
+    assert (lookup.status_code, "at most 65536 segments" in lookup.text) == (413, True)
     with pytest.raises(AssertionError, match=r"at most 65536 segments"):
         upload(shared.url, *(file("a", b"") for _ in paths), session=session, paths=tuple(paths))
     assert not (shared.root / "personal" / "0").exists()

@@ -1,0 +1,32 @@
+"""Turns for long jobs in threads: reading whole files and looking for many paths."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from weakref import WeakValueDictionary
+
+HASHING = 2  # maximum files that are read at a time to compute their digests
+JOINING = 2  # maximum files that are joined at a time
+LOOKING = 1  # maximum lookups at a time: they need the processor, not the disk
+LONG_JOBS = HASHING + JOINING + LOOKING
+
+
+class Turns:
+    """Lets at most `most` jobs of one kind run at a time, one for each client (see `http.shares`).
+
+    So the threads that write uploads are never all busy with long jobs, and no client delays those of others by more
+    than one job. Used on the event loop only.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._all = asyncio.Semaphore(most)
+        self._clients: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @contextlib.asynccontextmanager
+    async def of(self, client: str) -> AsyncIterator[None]:
+        """Wait for the turn of a client."""
+        mine = self._clients.setdefault(client, asyncio.Lock())
+        async with mine, self._all:
+            yield
