@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from uploader_server.storage.clock import Clock
@@ -107,16 +107,29 @@ class FileState:
         """Return the state from a database row."""
         return cls(**{name: row[name] for name in FILE_COLUMNS}, started="")
 
-    def row(self, session: str, position: int) -> dict[str, Any]:
+    def row(self, session: str, position: int) -> FileRow:
         """Return the database row."""
-        return {
-            "session": session,
-            "position": position,
-            "path": self.path,
-            "sha256": None,
-            "packed": None,  # only of files that came in a pack
-            **{name: getattr(self, name) for name in FILE_COLUMNS},
-        }
+        known = {name: getattr(self, name) for name in FILE_COLUMNS}
+        return FileRow(session=session, position=position, path=self.path, sha256=None, packed=None, **known)
+
+
+class FileRow(NamedTuple):
+    """The row of a file in the database."""
+
+    id: str
+    session: str
+    position: int
+    original_name: str
+    relative_path: str | None
+    size: int
+    status: str
+    progress: int
+    speed: float
+    path: str | None
+    error: str | None
+    error_code: str | None
+    sha256: bytes | None
+    packed: int | None  # None for a file that did not come in a pack
 
 
 FILE_COLUMNS = ("id", "original_name", "relative_path", "size", "status", "progress", "speed", "error", "error_code")

@@ -35,7 +35,9 @@ class Incoming:
     stopped after the link, or the database failed."""
     path: str | None = None  # below the root
     existing: bool = False  # whether an equal file was stored before
-    changed: int = 0  # modification time of the stored file in nanoseconds, for the digest cache
+    changed: int = 0
+    """Modification time of the stored file in nanoseconds, for the digest cache. A file that comes with it was written
+    completely by this request: it is not examined again."""
     error: str = ""
     message: str = ""
     retryable: bool = False  # whether it may be stored if it is sent again
@@ -98,21 +100,15 @@ def _link_all(store: Store, files: Sequence[Incoming], prepare: Callable[[], Non
 
 def _link(store: Store, file: Incoming, inside: set[str]) -> None:
     """Link one file to its name, or to a numbered one, without overwriting."""
-    base, target = store.root / file.category, _target(store, file)
+    target = _target(store, file)
     directory = os.path.dirname(target)
     try:
         paths.safe_parts(file.wanted)
         if directory not in inside:
-            paths.check_inside(directory, base)
+            paths.check_inside(directory, store.root / file.category)
             inside.add(directory)
-        status = os.stat(file.data)
-        if status.st_size != file.size:
-            raise OSError(errno.EIO, f"{status.st_size} of {file.size} bytes are on the server's disk")
-        file.changed = status.st_mtime_ns
-        linked = linked_name(status, directory)
+        linked = None if file.changed else _examine(store, file, directory)
         if linked is None:
-            if status.st_nlink > 1:  # in another directory: no file gets two names in the root
-                store.own(Path(file.data))
             linked = _claim(store, file, target)
         file.path = linked[len(f"{store.root}/") :]
     except paths.NameTakenError as error:
@@ -127,6 +123,18 @@ def _link(store: Store, file: Incoming, inside: set[str]) -> None:
             file.fail("INVALID_PATH", message)
         else:
             file.fail("UPLOAD_FAILED", message, cause=error)
+
+
+def _examine(store: Store, file: Incoming, directory: str) -> str | None:
+    """Return the name in `directory` that the file has already, or None. Raises OSError if it is not complete."""
+    status = os.stat(file.data)
+    if status.st_size != file.size:
+        raise OSError(errno.EIO, f"{status.st_size} of {file.size} bytes are on the server's disk")
+    file.changed = status.st_mtime_ns
+    linked = linked_name(status, directory)
+    if linked is None and status.st_nlink > 1:  # in another directory: no file gets two names in the root
+        store.own(Path(file.data))
+    return linked
 
 
 def linked_name(data: os.stat_result, directory: str) -> str | None:

@@ -10,7 +10,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,10 +86,9 @@ class Digests:
         self._jobs: set[asyncio.Task[None]] = set()
         self._turns = Turns(HASHING)
 
-    def saved(self, files: Iterable[tuple[StoredFile, bytes]]) -> Callable[[sqlite3.Connection], object]:
+    def saved(self, files: Sequence[tuple[StoredFile, bytes]]) -> Callable[[sqlite3.Connection], object]:
         """Return a change for `Store.save` that saves the SHA-256 of stored files."""
-        rows = [(*file, sha256) for file, sha256 in files]
-        return lambda db: db.executemany(_SAVE, rows)
+        return lambda db: db.executemany(_SAVE, [(*file, sha256) for file, sha256 in files])
 
     async def known(self, files: Iterable[StoredFile]) -> dict[StoredFile, bytes]:
         """Return the cached digests of these files."""

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from uploader_server.config import StartupError
-from uploader_server.session import ENDED
+from uploader_server.session import ENDED, FileRow
 from uploader_server.storage.clock import Clock
 from uploader_server.storage.database import Database, VersionError
 from uploader_server.storage.disk import Disk
@@ -48,12 +48,9 @@ class SavedSession(NamedTuple):
     counts: dict[str, int]  # number of files by status, if the session has ended
 
 
-_FILE = (
-    *("id", "session", "position", "original_name", "relative_path", "size", "status", "progress", "speed", "path"),
-    *("error", "error_code", "sha256", "packed"),
+_SAVE_FILE = (
+    f"INSERT OR REPLACE INTO files ({', '.join(FileRow._fields)}) VALUES ({', '.join('?' * len(FileRow._fields))})"  # noqa: S608 - our own
 )
-"""Columns of a file."""
-_SAVE_FILE = f"INSERT OR REPLACE INTO files ({', '.join(_FILE)}) VALUES ({', '.join(f':{name}' for name in _FILE)})"  # noqa: S608 - our own
 _SAVE_SESSION = (
     "INSERT OR REPLACE INTO sessions VALUES (:id, :category, :expected, :status, :progress, :created, :touched,"
     " :given_up, :owner, :secret, :holder)"
@@ -245,8 +242,8 @@ class Store:
 
         await self.database.transaction(change, frees=frees)
 
-    def files_saved(self, rows: Sequence[dict[str, Any]]) -> Change:
-        """Return a change that inserts or updates files; `rows` have all columns (see `_FILE`)."""
+    def files_saved(self, rows: Sequence[FileRow]) -> Change:
+        """Return a change that inserts or updates files."""
         return lambda db: db.executemany(_SAVE_FILE, rows)
 
     def session_saved(self, row: dict[str, Any]) -> Change:
