@@ -8,6 +8,7 @@ import queue
 import sqlite3
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -248,9 +249,22 @@ def _upgrade(connection: sqlite3.Connection, version: int, root: Path) -> None:
     if version < 4:  # by the system time, and not saved for each request
         for table in ("sessions", "tus_uploads", "packs"):
             connection.execute(f"UPDATE {table} SET touched = ?", (time.time(),))  # noqa: S608 - our own
+        _separate_file_ids(connection)
     connection.execute("UPDATE tus_uploads SET file_id = id WHERE file_id IS NULL")
     connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS tus_uploads_of_file ON tus_uploads (file_id)")
     connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _separate_file_ids(connection: sqlite3.Connection) -> None:
+    """Give the files of unfinished uploads ids of their own: that of the upload, the right to write, was public.
+
+    Data files keep their names. The files of finished uploads keep their ids, by which clients delete them.
+    """
+    unfinished = "SELECT id FROM tus_uploads WHERE status = 'open' AND coalesce(concat, '') <> 'partial'"
+    ids = [(str(uuid.uuid4()), row["id"]) for row in connection.execute(unfinished)]
+    connection.executemany(
+        "UPDATE tus_uploads SET file_id = ?, data = coalesce(nullif(data, ''), id) WHERE id = ?", ids
+    )
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> set[str]:

@@ -58,17 +58,23 @@ class Disk:
         directories: set[str] = set()
         entered: set[str] = set()
         for directory in {os.path.dirname(path) for path in paths}:
-            directories.add(directory)
+            self._collect(directories, directory)
             while directory != self._root and not (directory in self._known or directory in entered):
-                entered.add(directory)
+                if len(directory) <= LONGEST_KNOWN:
+                    entered.add(directory)
                 directory = os.path.dirname(directory)
-                directories.add(directory)
+                self._collect(directories, directory)
         if not self._flushed_at_once(len(directories)):
             for directory in directories:
                 _flush_directory(directory)
         if len(self._known) > MOST_KNOWN:
             self._known.clear()
-        self._known.update(directory for directory in entered if len(directory) <= LONGEST_KNOWN)
+        self._known.update(entered)
+
+    def _collect(self, directories: set[str], directory: str) -> None:
+        """Add a directory that is to be flushed, unless all are flushed at once: deep ones need much memory."""
+        if self._syncfs is None or len(directories) <= MANY:
+            directories.add(directory)
 
     def made(self, directory: str | Path) -> None:
         """Forget that the entries of a directory and its parents are flushed, before it is created below the root."""

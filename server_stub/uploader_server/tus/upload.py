@@ -30,7 +30,7 @@ class Upload:
     touched: float  # when it was used last (seconds of `Store.clock`)
     id: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     """The last segment of its URL: the right to write (docs/protocol.md, section 10). Only `Location` has it."""
-    file_id: str = field(default_factory=lambda: str(uuid.uuid4()))  # the public id; equal to `id` before version 4
+    file_id: str = field(default_factory=lambda: str(uuid.uuid4()))  # the public id
     status: str = OPEN
     holder: str = ""  # the client whose share it belongs to (see `http.shares`)
     counted: int | None = None  # offset saved in the database row; None: the length of the data file
@@ -146,7 +146,7 @@ class SharedFiles:
     def leave(self, upload: Upload) -> bool:
         """Free the range of an upload, if any; return whether its data file can be removed."""
         if upload.place is None:
-            return upload.data == upload.file_id
+            return all(shared.name != upload.data for shared in self._files.values())
         shared = self.of(upload)
         if shared is None or upload not in shared.parts:
             return False

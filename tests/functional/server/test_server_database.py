@@ -29,6 +29,7 @@ from functional.tus_server.tus_client import (
     metadata,
     offset_of,
     part,
+    terminate,
 )
 from serving import running_server, server_process
 
@@ -316,10 +317,11 @@ PRAGMA user_version = 3;
 
 
 def test_uploads_and_session_of_version_3_continue(tmp_path: Path) -> None:
-    session, half, stored = (str(uuid.uuid4()) for _ in range(3))
+    session, half, dropped, stored = (str(uuid.uuid4()) for _ in range(4))
     (tmp_path / ".uploader" / "tus").mkdir(parents=True)
     (tmp_path / "personal").mkdir()
-    (tmp_path / ".uploader" / "tus" / half).write_bytes(b"abc")
+    for unfinished in (half, dropped):
+        (tmp_path / ".uploader" / "tus" / unfinished).write_bytes(b"abc")
     (tmp_path / "personal" / "stored.txt").write_bytes(b"stored")
     now = time.time()
     fields = metadata(filename="half.txt", sessionId=session, uploadKey="k")
@@ -332,6 +334,7 @@ def test_uploads_and_session_of_version_3_continue(tmp_path: Path) -> None:
         database.execute(f"INSERT INTO files {values}", (*file, None, None, None, None))
         uploads = (
             (half, "", "k", session, "personal", fields, None, 6, "open", now, 3, None, b"", half),
+            (dropped, "", None, session, "personal", None, None, 6, "open", now, None, None, b"", dropped),
             (
                 stored,
                 "",
@@ -351,6 +354,10 @@ def test_uploads_and_session_of_version_3_continue(tmp_path: Path) -> None:
         )
         database.executemany(f"INSERT INTO tus_uploads {values}", uploads)
     with running_server(root=tmp_path) as server:
+        public = {shown["id"] for shown in progress(server.url, session).json()["files"]}
+        assert (stored in public, public.isdisjoint({half, dropped})) == (True, True)  # those are rights to write
+        assert terminate(server.url + ENDPOINT + dropped).status_code == 204
+        assert not (tmp_path / ".uploader" / "tus" / dropped).exists()
         again = create(server.url, 6, filename="half.txt", sessionId=session, uploadKey="k")
         assert (again.status_code, again.headers["location"]) == (200, ENDPOINT + half)
         assert append(server.url + ENDPOINT + half, 3, b"def").status_code == 204

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +18,7 @@ from packing import body_of_pack, entry, headers_of, manifest_of, post_pack, sen
 from serving import ServerProcess, running_server
 
 from uploader_server.http.memory import BUDGET
+from uploader_server.storage.disk import Disk
 
 if TYPE_CHECKING:
     import socket
@@ -236,6 +239,20 @@ def test_long_names_stay_neither_in_memory_nor_in_answers(tmp_path: Path) -> Non
         eventually(lambda: scraped(server.url) == 0, "the end of all requests")
     finally:
         server.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux flushes them at once")
+def test_flush_of_very_many_deep_directories_needs_little_memory(tmp_path: Path) -> None:
+    """The paths of all directories of such a pack have 75 million characters."""
+    disk = Disk(tmp_path, durable=True)
+    deep = [f"{tmp_path}/{number}/{'d/' * 1500}x.mp4" for number in range(33)]
+    tracemalloc.start()
+    try:
+        disk.names(deep)
+        assert tracemalloc.get_traced_memory()[1] < 8 * MIB
+    finally:
+        tracemalloc.stop()
+        disk.close()
 
 
 def resident(pid: int) -> int:
