@@ -1,4 +1,7 @@
-"""Log lines: texts of clients can't forge a line or send an escape sequence to a terminal; paths have no secrets."""
+"""Log lines: texts of clients can't forge a line or send an escape sequence to a terminal; paths have no secrets.
+
+Without `--verbose` only errors are shown, so what an operator has to know in any case is logged as an error.
+"""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ def serve(config: ServerConfig, on_ready: Callable[[str, Path], None]) -> None:
     closing.start()
     closing.join(IO_DEADLINE)
     if _io_threads():
-        logger.warning("the disk did not answer: reads and writes were ended")
+        logger.error("the disk did not answer: reads and writes were ended")
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()

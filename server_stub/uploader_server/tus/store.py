@@ -109,7 +109,7 @@ class TusStore:
             self.lost.mkdir(exist_ok=True)
             moved = stray.rename(self.lost / f"{self._store.clock.now():.0f}-{stray.name}")
             text = "the database doesn't know the upload of %s (%d bytes), now %s; it is removed after a week"
-            logger.warning(text, stray, status.st_size, moved)
+            logger.error(text, stray, status.st_size, moved)
 
     def remove_lost(self) -> None:
         """Remove lost files a week after they were moved. Raises OSError."""
@@ -118,7 +118,7 @@ class TusStore:
             moved = file.name.partition("-")[0]
             if moved.isdigit() and int(moved) < before:
                 file.unlink()
-                logger.warning("removed the lost file %s", file.name)
+                logger.error("removed the lost file %s", file.name)
 
     async def _rows(self, columns: str, condition: str, *values: object) -> list[sqlite3.Row]:
         query = f"SELECT {columns} FROM tus_uploads WHERE {condition}"  # noqa: S608 - our own
