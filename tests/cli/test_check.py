@@ -104,14 +104,14 @@ def test_check_asks_again_for_digests_that_take_long(
 ) -> None:
     """Each answer has the digest of one more file, and the others are pending."""
     shutil.copytree(make_files(a=b"abc", b=b"bcd", c=b"cde"), server.root / "personal" / "files")
-    digests = server.app.state.store.digests
-    digests.patience, sha256 = 0.3, digests._reading.sha256
+    store = server.app.state.store
+    store.digests.patience, sha256 = 0.3, store.reading.sha256
 
     def slowly(path: Path) -> bytes:
         time.sleep(0.35)
         return bytes(sha256(path))
 
-    monkeypatch.setattr(digests._reading, "sha256", slowly)
+    monkeypatch.setattr(store.reading, "sha256", slowly)
     done = uploader("check", "files", "-s", server.url, "--jobs", "1", home=tmp_path)
     assert (done.code, done.err.partition(" (")[0]) == (0, "3 same")
     assert server.faults.count(*LOOKUP) >= 3

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -150,12 +150,22 @@ def test_session_used_while_a_sweep_waits_for_the_disk_is_kept(monkeypatch: pyte
         for session in (first, second):
             upload(server.url, file(session, b"1"), session=session)
         clock.wait_for_sweeps()
-        known, free = server.app.state.backend.known, threading.Event()  # type: ignore[union-attr]
-        server.app.state.store.database._submit(lambda db: free.wait(DEADLINE), writes=False)
+        known, busy, free = server.app.state.backend.known, threading.Event(), threading.Event()  # type: ignore[union-attr]
+
+        def hold(_: object) -> None:
+            busy.set()
+            free.wait(DEADLINE)
+
+        threading.Thread(target=server.app.state.store.database.wait, args=[hold]).start()
+        assert busy.wait(DEADLINE)
         clock.ahead += DAY + 1
         eventually(lambda: first not in known, "the first deletion, which waits")
-        assert progress(server.url, second).status_code == 200
-        free.set()
+        before = known[second].touched
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(progress, server.url, second)
+            eventually(lambda: known[second].touched > before, "its use")
+            free.set()
+            assert asked.result().status_code == 200
         clock.wait_for_sweeps()
         assert progress(server.url, second).status_code == 200
         assert progress(server.url, first).status_code == 404
@@ -168,8 +178,10 @@ def test_session_of_a_pack_that_has_begun_is_kept(monkeypatch: pytest.MonkeyPatc
         upload(server.url, file("a", b"1"), session=session)
         body = body_of_pack(manifest_of(session, {"b": b"2"}), b"2")
         clock.ahead += 0.9 * DAY
+        known = server.app.state.backend.known[session]  # type: ignore[union-attr]
+        before = known.touched
         late = half_sent(server.url, body, sent=body.index(b'name="data"'))
-        time.sleep(0.2)  # it arrives; a test that is too fast passes
+        eventually(lambda: known.touched > before, "its manifest")
         clock.ahead += 0.9 * DAY
         clock.wait_for_sweeps()
         late.sendall(body[body.index(b'name="data"') :])
