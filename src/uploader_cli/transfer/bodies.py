@@ -233,6 +233,16 @@ def multipart(items: Iterable[tuple[str, Content]]) -> tuple[str, list[Piece]]:
     return f"multipart/form-data; boundary={boundary}", [*parts, _in_memory([*lead, f"--{boundary}--\r\n".encode()])]
 
 
+def pack_form(manifest: bytes, data: Content) -> tuple[str, list[Piece]]:
+    """Return type and parts of the body of a pack; `data` are the bytes of its files (docs/protocol.md, section 6)."""
+    return multipart(
+        [
+            ('"manifest"\r\nContent-Type: application/json', [manifest]),
+            ('"data"\r\nContent-Type: application/octet-stream', data),
+        ]
+    )
+
+
 def _in_memory(pieces: Iterable[bytes | bytearray]) -> Piece:
     data = b"".join(pieces)
     return Piece(len(data), memoryview(data))

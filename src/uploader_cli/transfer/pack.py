@@ -12,7 +12,7 @@ from uploader_cli.core import packs
 from uploader_cli.core.events import WarningCode
 from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.content import sha256_of
-from uploader_cli.transfer.bodies import Body, multipart
+from uploader_cli.transfer.bodies import Body, pack_form
 from uploader_cli.transfer.job import Attempt, Outcome, ends_run, not_stored
 from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.journal.reading import pack_position
@@ -146,12 +146,7 @@ class Pack:
         listed = ((utf8(f.relative_path), f.size, digest, f.mtime_ns // 1_000_000) for f, _, digest in entries)
         more = {"ifExists": "fail"} if context.settings.if_exists == "fail" else {}
         manifest = packs.manifest(attempt.session, listed, **more)
-        form = multipart(
-            [
-                ('"manifest"\r\nContent-Type: application/json', [manifest]),
-                ('"data"\r\nContent-Type: application/octet-stream', [entry.data for entry in entries]),
-            ]
-        )
+        form = pack_form(manifest, [entry.data for entry in entries])
         sent = ev.BodySent(tuple(entry.file.file for entry in entries))
         body = Body(*form, check=context.stop.check, throttle=context.throttle, on_through=lambda: context.emit(sent))
         began = time.monotonic()

@@ -18,7 +18,7 @@ from uploader_cli.core.tus import VERSION, capabilities_of, unknown_upload
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock, plural, size
 from uploader_cli.transfer.api import NO_ROUTE, answer_error, is_blocked, is_tus
-from uploader_cli.transfer.bodies import Body, multipart
+from uploader_cli.transfer.bodies import Body, pack_form
 from uploader_cli.transfer.http import Answer, redirect_target
 
 SLOW_POLL_MS = 500.0  # maximum milliseconds of a poll; one is sent every second (docs/protocol.md section 2)
@@ -191,11 +191,7 @@ def packed(context: Context) -> Finding:
         return skipped(USED_UP)
     content = b"uploader-doctor"
     manifest = packs.manifest(NOBODY, [("uploader-doctor", len(content), hashlib.sha256(content).hexdigest(), 0)])
-    parts = [
-        ('"manifest"\r\nContent-Type: application/json', [manifest]),
-        ('"data"\r\nContent-Type: application/octet-stream', [content]),
-    ]
-    body = Body(*multipart(parts), check=lambda: None)
+    body = Body(*pack_form(manifest, [content]), check=lambda: None)
     answer = context.call("POST", offer.endpoint, body=body, headers={"Idempotency-Key": secrets.token_hex(16)})
     if error_code(answer.body) == "SESSION_NOT_FOUND":  # it was read
         return passed(f"up to {offer.max_files:,} files in a request", files=offer.max_files)
@@ -214,7 +210,7 @@ def lookup(context: Context) -> Finding:
     answer = context.call("POST", offer.endpoint, json=asked)
     if answer.ok and packs.parse_found(answer.body, 1) is not None:
         return passed(f"up to {offer.max_files:,} files in a request", files=offer.max_files)
-    hint = "Until then files are looked up one by one, and `uploader check` compares only sizes."
+    hint = "Until then files are looked up one by one, and `uploader check` fails."
     return _unusable(answer, "the lookup is answered with", hint)
 
 

@@ -14,7 +14,7 @@ from uploader_cli.checks.smoke.tus import append, create, offered, read_back
 from uploader_cli.core import packs
 from uploader_cli.core.protocol import as_object, sha256_in
 from uploader_cli.render.words import plural
-from uploader_cli.transfer.bodies import multipart
+from uploader_cli.transfer.bodies import pack_form
 from uploader_cli.transfer.http import Answer
 
 
@@ -46,12 +46,7 @@ def sent_pack(site: Site) -> Sent:
 
 def _send(site: Site, session: str, key: str, files: list[tuple[str, bytes]]) -> Answer:
     entries = [(name, len(content), hashlib.sha256(content).hexdigest(), 0) for name, content in files]
-    kind, parts = multipart(
-        [
-            ('"manifest"\r\nContent-Type: application/json', [packs.manifest(session, entries)]),
-            ('"data"\r\nContent-Type: application/octet-stream', [b"".join(content for _, content in files)]),
-        ]
-    )
+    kind, parts = pack_form(packs.manifest(session, entries), [content for _, content in files])
     body = body_of(b"".join(part.data or b"" for part in parts), kind)
     leaves = len(files) if site.may_delete else 0
     answer = site.call("POST", _pack_offer(site).endpoint, body=body, headers={"Idempotency-Key": key}, leaves=leaves)
@@ -65,7 +60,7 @@ def _send(site: Site, session: str, key: str, files: list[tuple[str, bytes]]) ->
 
 @check("packs", "many small files are stored by one request", "small files fail, or are sent one by one")
 def pack(site: Site) -> str:
-    """See docs/protocol.md section 6: each file of a pack is stored, and the same key stores nothing again."""
+    """See docs/protocol.md section 6: each file of a pack is stored, with the bytes that were sent."""
     offer = _pack_offer(site)
     sent = site.once(sent_pack)
     what = f"a pack of {plural(len(sent.files), 'file')}"
