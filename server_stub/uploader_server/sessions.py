@@ -150,12 +150,14 @@ class Sessions:
         files: list[FileState],
         more: Callable[[], Iterable[Change]] = lambda: (),
         *,
+        client: str,
         resumable: bool = False,
     ) -> None:
-        """Store and record files with `more` changes; see `storage.put`. Each file ends as completed or failed.
+        """Store and record files of a client with `more` changes; see `storage.put`.
 
-        With `resumable` the data files are those of uploads, and an error of the disk is raised instead of failing
-        its file. After an error all files are as they were. Raises OSError, sqlite3.Error.
+        Each file ends as completed or failed. With `resumable` the data files are those of uploads, and an error of the
+        disk is raised instead of failing its file. After an error all files are as they were. Raises OSError,
+        sqlite3.Error.
         """
         incoming = [_incoming(file, category, resumable) for file in files]
         for file, one in zip(files, incoming, strict=True):
@@ -177,7 +179,7 @@ class Sessions:
 
         at_once = len(files) == 1 and files[0].size <= SMALL
         try:
-            await put(self.store, incoming, changes, at_once=at_once)
+            await put(self.store, incoming, changes, client=client, at_once=at_once)
         except BaseException:
             for file in files:
                 file.reopen()

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from uploader_server.batch.multipart import BatchReader
 from uploader_server.http.errors import ApiError
 from uploader_server.http.memory import held_by
+from uploader_server.http.shares import holder_of
 from uploader_server.session import FileState, Session, batch_answer
 from uploader_server.sessions import Sessions
 from uploader_server.storage.paths import MOST_SEGMENTS, is_short
@@ -26,7 +27,7 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
         if receiving.cancelled() or receiving.result()[0].status == "cancelled":
             raise ApiError(409, "CANCELLED", "The session was cancelled; nothing of this request was stored")
         session, files = receiving.result()
-        await sessions.put(session, session.category, files)
+        await sessions.put(session, session.category, files, client=holder_of(request.scope))
         await sessions.announce(session, files)
         return batch_answer(session.id, files)
     except BaseException:

@@ -6,7 +6,6 @@ import asyncio
 import functools
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +17,7 @@ from uploader_server.batch.packbody import FRAMING, MAX_MANIFEST, Manifest, Pack
 from uploader_server.batch.packstore import Key, Packed, PackRows, Unpacking
 from uploader_server.http.auth import owner_of
 from uploader_server.http.errors import ApiError, Json
+from uploader_server.http.shares import holder_of
 from uploader_server.session import FileState, Session, packed_mark
 from uploader_server.sessions import BURST, Sessions
 from uploader_server.storage.put import put
@@ -64,14 +64,15 @@ class Packs:
         body = PackBody(request, self._sessions.config.pace)
         key = self._key(request, request.headers.get("idempotency-key", ""))
         body.check(self._limits.bytes + MAX_MANIFEST + FRAMING)
-        return Json(await self._answer(key, body, request.headers))
+        return Json(await self._answer(key, body, request))
 
     def _key(self, request: Request, key: str) -> Key:
         if _KEY.fullmatch(key) is None:
             raise ApiError(400, "INVALID_HEADER", "Idempotency-Key must be 1 to 200 visible ASCII characters")
         return owner_of(request.headers.get("authorization"), self._sessions.config.jwt_secret), key
 
-    async def _answer(self, key: Key, body: PackBody, headers: Mapping[str, str]) -> bytes:
+    async def _answer(self, key: Key, body: PackBody, request: Request) -> bytes:
+        headers = request.headers
         manifest = await body.held.parse(await body.manifest(), functools.partial(parse_manifest, limits=self._limits))
         body.forget_manifest(manifest.kept)
         self._sessions.check_writer(manifest.session, headers)
@@ -88,7 +89,7 @@ class Packs:
             await asyncio.wait({reading})
             if reading.cancelled():
                 self._sessions.find_open(session.id, headers)  # raises
-            return await self._complete(key, manifest, session, reading.result(), headers)
+            return await self._complete(key, manifest, session, reading.result(), request)
         finally:
             reading.cancel()  # still running only if the server stops
             session.detach(reading)
@@ -101,7 +102,7 @@ class Packs:
                 raise ApiError(400, "TOO_MANY_FILES", f"A session has at most {most} files", number=most)
 
     async def _complete(
-        self, key: Key, manifest: Manifest, session: Session, data: bytearray, headers: Mapping[str, str]
+        self, key: Key, manifest: Manifest, session: Session, data: bytearray, request: Request
     ) -> bytes:
         """Process a complete body; its key is in use from now on."""
         self._check_running(key, manifest)
@@ -110,12 +111,13 @@ class Packs:
             known = await self._saved_answer(key, manifest)  # a concurrent request may have stored it
             if known is not None:
                 return known
-            return await self._store(key, manifest, self._sessions.find_open(session.id, headers), data)
+            session = self._sessions.find_open(session.id, request.headers)
+            return await self._store(key, manifest, session, data, holder_of(request.scope))
         finally:
             del self._running[key]
 
-    async def _store(self, key: Key, manifest: Manifest, session: Session, data: bytearray) -> bytes:
-        """Store and record the files, and emit events. Raises OSError, sqlite3.Error."""
+    async def _store(self, key: Key, manifest: Manifest, session: Session, data: bytearray, client: str) -> bytes:
+        """Store and record the files of a client, and emit events. Raises OSError, sqlite3.Error."""
         sessions = self._sessions
         unpacking = Unpacking(sessions.store, session.category, manifest, data)
         unpacking.refuse(sessions.limits, session.ending, sessions.faults)
@@ -129,7 +131,7 @@ class Packs:
             return [*rows, sessions.store.session_saved(session.row())]
 
         try:
-            await put(sessions.store, files, changes, prepare=unpacking.write)
+            await put(sessions.store, files, changes, client=client, prepare=unpacking.write)
         except BaseException:
             session.counted -= marks
             raise

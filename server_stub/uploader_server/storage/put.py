@@ -56,13 +56,15 @@ async def put(
     files: Sequence[Incoming],
     changes: Callable[[], Iterable[Change]],
     *,
+    client: str = "",
     prepare: Callable[[], None] = lambda: None,
     at_once: bool = False,
 ) -> None:
     """Store files and record them in one transaction; files that have an `error` are only recorded.
 
-    `prepare` runs first, in the same thread: it may complete the bytes. `changes` returns the rows, from the outcomes.
-    With `at_once` the files are linked on the event loop if nothing blocks there: a thread would take longer.
+    `client` is whose turn it is if that takes long (see `Turns`). `prepare` runs first, in the same thread: it may
+    complete the bytes. `changes` returns the rows, from the outcomes. With `at_once` the files are linked on the event
+    loop if nothing blocks there: a thread would take longer.
 
     Raises OSError or sqlite3.Error if the disk failed. No file is confirmed then. Files that were linked keep their
     names: they are complete, and another client may have been told that they are stored.
@@ -71,7 +73,8 @@ async def put(
         if at_once and not store.disk.durable and all(_is_free(store, file) for file in files):
             _link_all(store, files, prepare)
         else:
-            async with store.linking if len(files) > 1 else contextlib.nullcontext():
+            is_long = len(files) > 1 or not paths.is_shallow(files[0].wanted)
+            async with store.linking.of(client) if is_long else contextlib.nullcontext():
                 await asyncio.to_thread(_link_all, store, files, prepare)
         await store.save(*changes())
 

@@ -1,4 +1,4 @@
-"""Turns for long jobs in threads: reading whole files and looking for many paths."""
+"""Turns for long jobs in threads: reading whole files, storing many files and following deep paths."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from weakref import WeakValueDictionary
 HASHING = 2  # maximum files that are read at a time to compute their digests
 JOINING = 2  # maximum files that are joined at a time
 LOOKING = 1  # maximum lookups at a time: they need the processor, not the disk
-LONG_JOBS = HASHING + JOINING + LOOKING
+LINKING = 1  # maximum packs, batches and files with a deep path that are stored at a time: they contend for directories
+LONG_JOBS = HASHING + JOINING + LOOKING + LINKING
 
 
 class Turns:

@@ -95,7 +95,7 @@ async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload]
         now = uploads.clock.now()  # joining may have taken long
         return [uploads.store.saved(upload, status=FINISHED, path=file.path, touched=now), *joined]
 
-    await sessions.put(session, upload.category, [file], changes, resumable=True)
+    await sessions.put(session, upload.category, [file], changes, client=upload.holder, resumable=True)
     if file.path is None:
         await uploads.retire(upload, "failed")
     else:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from batches import new_session
+from batches import FromAddress, eventually, new_session
 from functional.tus_server.tus_client import DEADLINE, append, concatenate, created, part
+from packing import body_of_pack, headers_of, manifest_of
 from serving import running_server
 
 from uploader_server.batch.lookup import Lookup
 from uploader_server.serving import SHORT_JOBS
-from uploader_server.storage import paths
+from uploader_server.storage import paths, put
 from uploader_server.storage.reading import Reading
 from uploader_server.storage.turns import LONG_JOBS
 
@@ -57,6 +58,35 @@ def test_many_long_jobs_of_a_client_leave_threads_to_uploads(
         finally:
             go_on.set()
         assert [answer.result() for answer in answers] == [status] * JOBS
+
+
+def test_packs_of_one_client_delay_those_of_others_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pack with 65,536 new directories takes seconds, and only one is stored at a time."""
+    go_on, stored, link_all = threading.Event(), list[str](), put._link_all
+
+    def slow(store: Any, files: list[Any], prepare: Any) -> None:
+        stored.append(files[0].wanted)
+        go_on.wait(DEADLINE)
+        link_all(store, files, prepare)
+
+    def send(name: str, address: str) -> int:
+        client = requests.Session()
+        client.mount("http://", FromAddress(address))
+        body = body_of_pack(manifest_of(session, {f"{name}/1": b"x", f"{name}/2": b"x"}), b"xx")
+        return client.post(f"{url}/api/upload/packs", body, headers=headers_of(name), timeout=DEADLINE).status_code
+
+    monkeypatch.setattr(put, "_link_all", slow)
+    with running_server(packs=True) as server, ThreadPoolExecutor() as clients:
+        url, session, placing = server.url, new_session(server.url, 100), server.app.state.store._placing
+        try:
+            answers = [clients.submit(send, f"mine-{number}", "127.0.0.1") for number in range(3)]
+            eventually(lambda: len(placing) == 6, "the packs of the first client")
+            answers.append(clients.submit(send, "other", "127.0.0.2"))
+            eventually(lambda: len(placing) == 8, "the pack of the second client")
+        finally:
+            go_on.set()
+        assert [answer.result() for answer in answers] == [200] * 4
+    assert stored.index("other/1") == 1
 
 
 def test_deep_path_is_not_followed_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
