@@ -45,10 +45,10 @@ class Incoming:
 
     def fail(self, error: str, message: str, *, retryable: bool = False, cause: OSError | None = None) -> None:
         """Mark the file as failed. Raises `cause` if the disk is full: the request as a whole is refused then."""
-        if cause is not None and cause.errno in NO_SPACE:
-            raise cause
         self.error, self.message, self.cause = error, message, cause
         self.retryable = retryable or cause is not None
+        if cause is not None and cause.errno in NO_SPACE:
+            raise cause
 
 
 async def put(

@@ -18,9 +18,8 @@ from functional.tus_server.tus_client import append, create, created, error, hea
 from packing import post_pack
 from serving import running_server
 
-from uploader_server.batch import packstore
 from uploader_server.http.auth import issue_token
-from uploader_server.storage import database, disk, writing
+from uploader_server.storage import database, disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,13 +118,14 @@ def test_file_without_space_is_a_507_of_its_request(monkeypatch: pytest.MonkeyPa
         session = new_session(server.url, 2)
         body = [text("sessionId", session), text("category", "personal"), text("relativePath", "b/b"), file("b", b"b")]
         if step == "write":
-            monkeypatch.setattr(packstore, "_write", refuse(packstore._write))
-            monkeypatch.setattr(writing.os, "pwritev", refuse(os.pwritev))
+            monkeypatch.setattr(os, "write", refuse(os.write))
+            monkeypatch.setattr(os, "pwritev", refuse(os.pwritev))
         else:
             monkeypatch.setattr(os, step, refuse(getattr(os, step)))
         for _ in range(2):
             assert error(post_pack(server.url, session, {"p/p": b"pack"}, key="key")) == FULL
             assert error(post_parts(server.url, body)) == FULL
+        assert list((server.root / ".uploader" / "incoming").iterdir()) == []
         full.clear()
         assert post_pack(server.url, session, {"p/p": b"pack"}, key="key").json()["files"][0]["status"] == "stored"
         assert post_parts(server.url, body).json()["files"][0]["status"] == "completed"
