@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -214,8 +215,9 @@ def run_loop(main: Coroutine[Any, Any, None], *, io_deadline: float | None = Non
         loop.run_until_complete(loop.shutdown_asyncgens())
         threads.shutdown(wait=io_deadline is None)
         if io_deadline is not None:
+            end = time.monotonic() + io_deadline
             for thread in _io_threads():
-                thread.join(io_deadline)
+                thread.join(max(0.0, end - time.monotonic()))
         loop.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -36,7 +37,7 @@ from serving import REPOSITORY, running_server, server_process
 from uploader_server.__main__ import main
 from uploader_server.config import ServerConfig, StartupError
 from uploader_server.http.connections import accepted
-from uploader_server.serving import EmbeddedServer
+from uploader_server.serving import EmbeddedServer, run_loop
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -352,3 +353,18 @@ def test_small_packets_are_sent_without_delay() -> None:
         port = int(server.url.rpartition(":")[2])
         delays = [not one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one, _ in accepted(port)]
         assert delays == [False, False]
+
+
+def test_stop_waits_for_all_threads_of_the_disk_together() -> None:
+    """Each of them is blocked."""
+    answers = threading.Event()
+
+    async def main() -> None:
+        for _ in range(10):
+            asyncio.get_running_loop().run_in_executor(None, answers.wait)
+
+    began = time.monotonic()
+    run_loop(main(), io_deadline=0.5)
+    took = time.monotonic() - began
+    answers.set()
+    assert took < 3, "not half a second for each"
