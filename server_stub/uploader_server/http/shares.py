@@ -67,7 +67,7 @@ class Share(Generic[T]):
         ended: Callable[[T], bool] = lambda _thing: False,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """A client may hold `percent` of `most` (0: of MOST), and at most `cap` (0: no cap).
+        """Let a client hold `percent` of `most` (0: of MOST), and at most `cap` (0: no cap).
 
         `now` is the clock of `touched`, for `make_room`.
         """
