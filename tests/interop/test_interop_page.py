@@ -215,6 +215,7 @@ def test_upload_of_an_older_page_resumes(page: Page, server: EmbeddedServer, tmp
     clip.write_bytes(bytes(3 * MIB))
     session = open_session(server)
     page.goto(server.url)
+    expect(page.locator("#channel")).to_have_text("Live")  # it saves nothing from now on
     kept_file = {"path": "clip.mp4", "size": 3 * MIB, "date": int(clip.stat().st_mtime * 1000)}
     page.evaluate("kept => localStorage.setItem('uploader-sessions', JSON.stringify(kept))", {session: [kept_file]})
     page.reload()
