@@ -15,7 +15,7 @@ from uploader_server.http.memory import held_by
 from uploader_server.http.shares import holder_of
 from uploader_server.session import FileState, Session, batch_answer
 from uploader_server.sessions import Sessions
-from uploader_server.storage.paths import MOST_SEGMENTS, is_short
+from uploader_server.storage.paths import MOST_SEGMENTS, count_segments, is_short
 
 
 async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class Intake(BatchReader):
         if name == "relativePath":
             if len(self.paths) >= self.sessions.limits.max_files:  # they stay in memory until the end
                 raise ApiError(400, "TOO_MANY_FILES", "More relativePath parts than a batch may have files")
-            self._segments += value.count("/") if is_short(value) else 0
+            self._segments += count_segments([value])
             if self._segments > MOST_SEGMENTS:
                 message = f"The paths of a batch have at most {MOST_SEGMENTS} segments together"
                 raise ApiError(413, "VALIDATION_ERROR", message)

@@ -22,6 +22,7 @@ from uploader_server.storage.paths import (
     UnsafePathError,
     candidates,
     check_inside,
+    count_segments,
     leads_out,
     safe_parts,
 )
@@ -163,7 +164,7 @@ def _parse(text: bytes) -> Asked:
             raise _wrong(f'"files[{index}]" must have a string as relativePath and a whole number as size')
         if not isinstance(file.get("sha256", ""), str):
             raise _wrong(f'"files[{index}].sha256" must be 64 lower-case hex digits')
-    if sum(file["relativePath"].count("/") for file in files) > MOST_SEGMENTS:  # each may be a directory to open
+    if count_segments(file["relativePath"] for file in files) > MOST_SEGMENTS:
         message = f"The paths of a lookup have at most {MOST_SEGMENTS} segments together"
         raise ApiError(413, "VALIDATION_ERROR", message)
     return Asked(category, files, compute=digests == "compute")

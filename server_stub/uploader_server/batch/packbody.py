@@ -14,7 +14,7 @@ from starlette.requests import Request
 from uploader_server.http.errors import ApiError, parse_json, pieces
 from uploader_server.http.memory import held_by
 from uploader_server.http.pace import Pace
-from uploader_server.storage.paths import MOST_SEGMENTS, UnsafePathError, check_short, shortened
+from uploader_server.storage.paths import MOST_SEGMENTS, UnsafePathError, check_short, count_segments, shortened
 
 MAX_MANIFEST = 4 << 20  # maximum bytes of a manifest
 LATEST = 1 << 53  # latest time in milliseconds: the largest integer that every JSON parser represents exactly
@@ -78,7 +78,7 @@ def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
     if total > limits.bytes:
         raise too_large(f"a pack has at most {limits.bytes} bytes")
     digest, refused = _digest(entries), _refuse_paths(entries)
-    if sum(entry.path.count("/") for entry in entries) > MOST_SEGMENTS:
+    if count_segments(entry.path for entry in entries) > MOST_SEGMENTS:
         raise too_large(f"the paths of a pack have at most {MOST_SEGMENTS} segments together")
     kept = ENTRY * len(entries) + sum(sys.getsizeof(entry.path) for entry in entries)
     return Manifest(session, entries, total, if_exists == "rename", digest, kept, refused)

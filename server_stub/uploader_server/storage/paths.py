@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -66,6 +66,11 @@ def is_short(path: str) -> bool:
     except UnsafePathError:
         return False
     return True
+
+
+def count_segments(paths: Iterable[str]) -> int:
+    """Return how many segments of the paths may be followed, for MOST_SEGMENTS: paths that are refused have none."""
+    return sum(path.count("/") for path in paths if is_short(path))
 
 
 def _bytes(text: str) -> int:

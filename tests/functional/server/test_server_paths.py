@@ -169,6 +169,12 @@ def test_paths_with_very_many_directories_ask_for_a_smaller_request(shared: Embe
     assert not (shared.root / "personal" / "0").exists()
 
 
+@pytest.mark.parametrize("door", ["pack", "lookup"])
+def test_segments_of_a_refused_path_do_not_count(shared: EmbeddedServer, door: str) -> None:
+    """A path with more segments than a request may have fails alone, like every path that is too long."""
+    assert DOORS[door](shared.url, "d/" * 70_000 + "x.mp4", "good.mp4") == ["INVALID_PATH", None]
+
+
 def test_symlinks_inside_the_category_are_followed_at_any_depth() -> None:
     with running_server(packs=True) as server:
         personal = server.root / "personal"
