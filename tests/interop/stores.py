@@ -44,7 +44,8 @@ def s3() -> Iterator[Store]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     address = "http://{}:{}".format(*server.get_host_and_port())
-    requests.post(f"{address}/moto-api/reset", timeout=PATIENCE).raise_for_status()  # servers of a process share buckets
+    # Servers of a process share their buckets.
+    requests.post(f"{address}/moto-api/reset", timeout=PATIENCE).raise_for_status()
     keys = {"aws_access_key_id": USER, "aws_secret_access_key": PASSWORD}
     client = boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys)
     client.create_bucket(Bucket=BUCKET)
