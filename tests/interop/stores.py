@@ -33,6 +33,8 @@ class Store(NamedTuple):
     write: Callable[[str, bytes], None]
     top: Path | None = None
     """The directory on this machine, where it is one."""
+    beside: Callable[[str, bytes], None] = lambda _key, _data: None
+    """Writes an object of S3 beside the directory, which other tests do not see."""
 
 
 @contextlib.contextmanager
@@ -44,8 +46,6 @@ def s3() -> Iterator[Store]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     address = "http://{}:{}".format(*server.get_host_and_port())
-    # Servers of a process share their buckets.
-    requests.post(f"{address}/moto-api/reset", timeout=PATIENCE).raise_for_status()
     keys = {"aws_access_key_id": USER, "aws_secret_access_key": PASSWORD}
     client = boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys)
     client.create_bucket(Bucket=BUCKET)
@@ -54,6 +54,7 @@ def s3() -> Iterator[Store]:
             f"s3://{BUCKET}/in",
             {name.upper(): value for name, value in keys.items()} | {"AWS_ENDPOINT_URL": address},
             lambda name, data: client.put_object(Bucket=BUCKET, Key=f"in/{name}", Body=data),
+            beside=lambda key, data: client.put_object(Bucket=BUCKET, Key=key, Body=data),
         )
     finally:
         server.stop()

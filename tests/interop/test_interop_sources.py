@@ -104,14 +104,15 @@ def test_every_odd_key_of_a_bucket_ends_in_an_event(open_store: Callable[[str], 
     store = open_store("s3")
     odd = ["/dbl.bin", "//tri.bin", "sub//z.bin", "data/", "./x.bin", "sub/../u.bin", " lead", "%41", "a?b", "a::b"]
     keys = [*(f"odd/{key}" for key in odd), *(f"odd/{key}" for key in ("file", "file/x", "sub/a"))]
+    bucket = store.url.removesuffix("/in")
     for key in keys:
-        store.write(key, key.encode())
-    store.write("odd/empty directory/", b"")
-    result = upload(f"{store.url}/odd", server=server.url)
-    assert sorted(receipt.path for receipt in result.receipts) == sorted(f"{store.url}/{key}" for key in keys)
+        store.beside(key, key.encode())
+    store.beside("odd/empty directory/", b"")
+    result = upload(f"{bucket}/odd", server=server.url)
+    assert sorted(receipt.path for receipt in result.receipts) == sorted(f"{bucket}/{key}" for key in keys)
     failed = [receipt for receipt in result.receipts if receipt.status is not Phase.COMPLETED]
     assert all(receipt.message for receipt in failed)
-    assert {f"{store.url}/odd/{key}" for key in odd[:4]} <= {receipt.path for receipt in failed}
+    assert {f"{bucket}/odd/{key}" for key in odd[:4]} <= {receipt.path for receipt in failed}
 
 
 def continued(url: str, server: EmbeddedServer) -> int:
