@@ -201,13 +201,14 @@ class _Descent:
         return stat.S_ISLNK(os.lstat(name, dir_fd=self._fd).st_mode)
 
 
-def candidates(path: Path) -> Iterator[Path]:
-    """Yield `name.ext`, `name (2).ext`, `name (3).ext` …; from `ONE_BY_ONE` on only free names."""
+def candidates(path: Path, most: int | None = None) -> Iterator[Path]:
+    """Yield `name.ext`, `name (2).ext`, `name (3).ext` …; after `most` names (default: `ONE_BY_ONE`) only free ones."""
+    most = ONE_BY_ONE if most is None else min(most, ONE_BY_ONE)
     yield path
-    for number in range(2, ONE_BY_ONE):
+    for number in range(2, most):
         yield _numbered(path, number)
     while True:
-        yield _numbered(path, _free_number(path, ONE_BY_ONE))
+        yield _numbered(path, _free_number(path, max(2, most)))
 
 
 def _numbered(path: Path, number: int) -> Path:

@@ -12,13 +12,16 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from uploader_server.storage import paths
 from uploader_server.storage.disk import NO_SPACE
 from uploader_server.storage.store import Change, Store
 from uploader_server.wire import TAKEN
+
+MOST_COMPARED = 10_000
+"""Maximum taken names that one request compares with its files; after that these get free numbers at once."""
 
 
 @dataclass(slots=True)
@@ -92,27 +95,35 @@ def _link_all(store: Store, files: Sequence[Incoming], prepare: Callable[[], Non
     prepare()
     disk, root = store.disk, store.root
     disk.files([file.data for file in files if not file.error and not file.resumable])
-    inside: set[str] = set()  # directories that are known to be below their category
+    names = _Names(left=MOST_COMPARED)
     for file in files:  # in order: earlier files may take the names of later ones
         if not file.error:
-            _link(store, file, inside)
+            _link(store, file, names)
     # An equal file that was stored by another request may be unflushed.
     disk.files([f"{root}/{file.path}" for file in files if file.existing])
     disk.names([f"{root}/{file.path}" for file in files if file.path is not None])
 
 
-def _link(store: Store, file: Incoming, inside: set[str]) -> None:
+@dataclass(slots=True)
+class _Names:
+    """How many more taken names a request compares with its files, and what it knows of directories."""
+
+    left: int
+    inside: set[str] = field(default_factory=set)  # directories that are below their category
+
+
+def _link(store: Store, file: Incoming, names: _Names) -> None:
     """Link one file to its name, or to a numbered one, without overwriting."""
     target = _target(store, file)
     directory = os.path.dirname(target)
     try:
         paths.safe_parts(file.wanted)
-        if directory not in inside:
+        if directory not in names.inside:
             paths.check_inside(directory, store.root / file.category)
-            inside.add(directory)
+            names.inside.add(directory)
         linked = None if file.changed else _examine(store, file, directory)
         if linked is None:
-            linked = _claim(store, file, target)
+            linked = _claim(store, file, target, names)
         file.path = linked[len(f"{store.root}/") :]
     except paths.NameTakenError as error:
         file.fail(TAKEN, str(error))
@@ -152,7 +163,7 @@ def _is(entry: os.DirEntry[str], status: os.stat_result) -> bool:
     return entry.inode() == status.st_ino and os.path.samestat(entry.stat(follow_symlinks=False), status)
 
 
-def _claim(store: Store, file: Incoming, target: str) -> str:
+def _claim(store: Store, file: Incoming, target: str, names: _Names) -> str:
     """Link the file to the first free name, or find an equal one; return the path."""
     try:
         store.link(file.data, target)
@@ -162,7 +173,7 @@ def _claim(store: Store, file: Incoming, target: str) -> str:
         paths.make_directories(os.path.dirname(target), store.root)
     except FileExistsError:
         pass
-    for candidate in paths.candidates(Path(target)):
+    for candidate in paths.candidates(Path(target), names.left):
         try:
             store.link(file.data, candidate)
             return os.fspath(candidate)
@@ -170,6 +181,7 @@ def _claim(store: Store, file: Incoming, target: str) -> str:
             if _is_equal(store, file, candidate):
                 file.existing = True
                 return os.fspath(candidate)
+            names.left -= 1
             if not file.may_rename:
                 raise paths.NameTakenError from None
     raise AssertionError("candidates() never ends")

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -20,6 +21,7 @@ from uploader_server.storage.turns import HASHING, Turns
 logger = logging.getLogger(__name__)
 
 BLOCK = 1 << 20  # bytes per read
+SMALLEST = 4 << 10  # minimum bytes of a buffer
 _SAVE = "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)"
 
 
@@ -43,8 +45,9 @@ class Reading:
 
     def blocks(self, path: Path) -> Iterator[memoryview]:
         """Yield the blocks of a file; each is valid until the next one is requested."""
-        buffer = memoryview(bytearray(BLOCK))
         with path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            buffer = memoryview(bytearray(min(max(size, SMALLEST), BLOCK)))
             while count := file.readinto(buffer):
                 if self._stopped.is_set():
                     raise OSError(errno.ECANCELED, "The server is stopping")

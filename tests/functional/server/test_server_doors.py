@@ -11,8 +11,9 @@ import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 import requests
@@ -23,12 +24,12 @@ from serving import running_server, server_process
 from websockets.exceptions import ConnectionClosed
 
 from uploader_server.http.auth import issue_token
+from uploader_server.storage import put
 from uploader_server.storage.paths import candidates
 from uploader_server.storage.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from uploader_server.serving import EmbeddedServer
 
@@ -344,6 +345,24 @@ def test_taken_names_get_the_next_number(server: EmbeddedServer, monkeypatch: py
     names = [upload(server.url, file("a.mp4", b"%d" % n))[0]["fileName"] for n in range(8)]
     assert names == ["a.mp4", *(f"a ({n}).mp4" for n in range(2, 9))]
     assert upload(server.url, file("a.mp4", b"1"))[0]["fileName"] == "a (2).mp4"
+
+
+def test_one_request_compares_a_limited_number_of_taken_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pack of 1,000 files with one taken name compared 99,000 files. The others get free numbers at once."""
+    monkeypatch.setattr(put, "MOST_COMPARED", 20)
+    compared, is_equal = list[Path](), put._is_equal
+
+    def counted(store: Store, one: Any, there: Path) -> bool:
+        compared.append(there)
+        return is_equal(store, one, there)
+
+    monkeypatch.setattr(put, "_is_equal", counted)
+    files = [("a.mp4", b"%d" % number) for number in range(10, 70)]
+    with running_server(packs=True) as server:
+        stored = send_pack(server.url, new_session(server.url, 60), files)
+        paths = [server.root / unquote(entry["location"]).removeprefix("/uploads/") for entry in stored]
+        assert [path.read_bytes() for path in paths] == [data for _, data in files]
+    assert len(compared) <= 20 + len(files)
 
 
 def store(server: EmbeddedServer, way: str, session: str, path: str) -> str:
