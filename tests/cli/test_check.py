@@ -187,7 +187,41 @@ def test_check_needs_a_server_with_lookups(kind: str, make_files: Files, tmp_pat
     assert error.startswith("error: http://127.0.0.1:")
     assert "can't be asked which files it has" in error
     assert hint.startswith("hint: ")
-    assert kind == "tus endpoint" or ("upload --verify" in hint and "--size-only" in hint)
+    assert "upload --verify" in hint
+    assert kind == "tus endpoint" or "--size-only" in hint
+
+
+def test_size_only_does_not_advise_itself_to_a_server_without_sizes(make_files: Files, tmp_path: Path) -> None:
+    make_files(a=1)
+    with running_server(flavour="reference") as server:
+        done = uploader("check", "files", "-s", server.url, "--size-only", home=tmp_path)
+    assert done.code == 2
+    assert "upload --verify" in done.err
+    assert "--size-only" not in done.err
+
+
+def test_check_of_a_server_whose_lookup_computes_no_digests_exits_2(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """It refuses the request, which has a key that it does not know."""
+    make_files(a=1)
+    server.faults.next_answers(*LOOKUP, [400])
+    done = uploader("check", "files", "-s", server.url, home=tmp_path)
+    assert done.code == 2
+    assert "can't be asked for the contents of its files: the server refused: 400" in done.err
+    assert "upload --verify, or sizes, with: --size-only" in done.err
+    assert uploader("check", "files", "-s", server.url, "--size-only", home=tmp_path).code == 4
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_check_says_that_the_token_is_withheld(
+    more: tuple[str, ...], server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    make_files(a=1)
+    (tmp_path / "uploader.toml").write_text(f"server = '{server.url}'")
+    done = uploader("check", "files", *more, home=tmp_path, UPLOADER_TOKEN="s3cret")
+    warned = lines_of(done)[0]["text"] if more else done.err.splitlines()[0].removeprefix("warning: ")
+    assert warned.startswith("the token is not sent: only ")
 
 
 @pytest.mark.parametrize("fault", ["status:lookup:500", "reset:lookup"])

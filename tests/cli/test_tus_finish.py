@@ -141,6 +141,14 @@ def test_bytes_that_can_be_read_settle_the_error_of_a_gateway(tmp_path: Path) ->
     assert len(service.stored) == 1
 
 
+def test_empty_file_whose_answer_was_lost_is_not_verified(tmp_path: Path) -> None:
+    """The repeated request is answered, but some servers answer it without storing the file."""
+    with running(Finishing("lose")) as service:
+        done = send(service, tmp_path, size=0)
+    assert told(done) == (["retry network", "completed"], 0)
+    assert done.of("file.completed")[0]["verified"] is False
+
+
 def test_other_bytes_after_the_error_of_a_gateway_exit_7(tmp_path: Path) -> None:
     class Spoiling(Finishing):
         def finish(self, upload: object) -> None:

@@ -77,6 +77,16 @@ def test_4_for_a_permanent_failure(make_files: Callable[..., Path], tmp_path: Pa
     assert "bad.mp4" in done.err
 
 
+def test_4_for_a_refused_session_names_no_other_client(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    server.faults.next_answers("POST", "/api/upload/session", [400])
+    done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, home=tmp_path)
+    assert done.code == 4
+    assert "exit code 4: the run ended early; not retryable\n" in done.err
+    assert "→ to retry once that is corrected: " in done.err
+
+
 def test_5_without_a_valid_token(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
     """A 401 ends the run at once."""
     server.faults.next_answers("POST", "/api/upload/session", [401])

@@ -36,7 +36,7 @@ FIXES = {
     FailureCode.RATE_LIMITED: "The server limits the rate of requests: try again after the time it names.",
     FailureCode.UNAUTHORIZED: "The server refuses access: check the token, its expiry and its server.",
     FailureCode.IN_USE: "Another run is sending the file: wait for it, then run the command again.",
-    FailureCode.EXISTS: "A file has this name there: choose another --dest, or omit --if-exists fail to rename yours.",
+    FailureCode.EXISTS: "Another file has this name there: give yours another name or --dest, or omit --if-exists.",
     FailureCode.SERVER_ERROR: "The server failed: contact its operator if the error persists.",
     FailureCode.SERVER_REFUSED: "The server refused the file for the reason above: correct that first.",
     FailureCode.SERVER_FAILED: "The server received the file but could not store it: contact its operator.",
@@ -113,21 +113,25 @@ def summary(
             _stored(lines, state)
     if verbose and state.bottleneck is not None:
         lines.add(" ", f"limited by {_LIMITED_BY[state.bottleneck]}")
+    for_good = outcome.exit_code == _FOR_GOOD
+    refused = for_good and not outcome.failed and state.skips[SkipReason.NOT_TRIED] > 0  # no file was begun
     if outcome.exit_code:
         exits = {**MEANINGS, **_EXITS_OF_A_WATCH} if watching else MEANINGS
         words = exits.get(outcome.exit_code, "see above")
         words = "not all files were sent in time; resumable" if interrupted and outcome.exit_code == _LATE else words
         words = words.replace("some files", "an analysis") if _complete(state, outcome) else words
-        if outcome.exit_code == _FOR_GOOD and outcome.cancelled and not outcome.failed:
+        if refused:
+            words = "the run ended early; not retryable"
+        elif for_good and outcome.cancelled and not outcome.failed:
             words = "another client cancelled the session"
         lines.add(" ", f"exit code {outcome.exit_code}: {words}")
     if state.advice:
         lines.add("→", safe(state.advice))
     unfinished = outcome.exit_code != _USAGE and (interrupted or outcome.failed or outcome.cancelled)
     if resume_hint and unfinished and not watching and not _complete(state, outcome):
-        for_good = outcome.exit_code == _FOR_GOOD and not any(retryable for _, retryable in state.failed_as)
+        for_good = for_good and not any(retryable for _, retryable in state.failed_as)
         again = "retry once that is corrected" if for_good else "retry"
-        again = again if outcome.failed else "send the files in a new session" if for_good else again
+        again = again if outcome.failed or refused else "send the files in a new session" if for_good else again
         lines.add("→", f"to {'resume' if interrupted else again}: {safe(resume_hint)}")
     return [_colored(line) for line in lines.out] if color else lines.out
 

@@ -22,7 +22,15 @@ from uploader_cli.core.packs import Found, LookedUp, LookupOffer
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import stored_path, utf8
 from uploader_cli.core.state import ProgressState
-from uploader_cli.errors import DigestPending, FileError, FileFailure, NetworkError, Unreachable, UsageError
+from uploader_cli.errors import (
+    AnswerError,
+    DigestPending,
+    FileError,
+    FileFailure,
+    NetworkError,
+    Unreachable,
+    UsageError,
+)
 from uploader_cli.exit_status import Exit
 from uploader_cli.render import in_ci
 from uploader_cli.render.comparison import ComparisonView
@@ -46,6 +54,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 PAUSE = 1.0  # least seconds between two requests for digests that are being computed
+AS_SENT = "compare the files as they are sent, with: uploader upload --verify"
 AHEAD = 256  # most files whose comparisons run or wait
 
 
@@ -54,8 +63,9 @@ def check(settings: Settings, paths: Sequence[str], *, content: bool) -> int:
     if settings.tus_endpoint:
         raise UsageError(
             f"{settings.tus_endpoint} can't be asked which files it has: a tus server has no lookup",
-            hint="compare the files as they are sent, with: uploader upload --verify",
+            hint=AS_SENT,
         )
+    hint = f"{AS_SENT}, or sizes, with: --size-only" if content else AS_SENT
     with writable_state(settings) as (able, _), readable_list(able, paths) as ready:
         found = select(ready, paths)
         view, lock = _view(ready, content=content), threading.Lock()
@@ -75,13 +85,18 @@ def check(settings: Settings, paths: Sequence[str], *, content: bool) -> int:
         with closing(view), history_of(ready, paths) as history, client(ready, emit=emit) as api:
             limits, offer = api.health(), api.lookups
             if offer is None and (content or limits is None or not limits.relative_paths):
-                offer = api.find_lookup()  # raises
+                offer = api.find_lookup(hint)  # raises
             api.retry.wait_for_server, api.retry.probe = ready.wait_for_server, api.health
             with closing(Comparison(api, offer, ready, history, on_read if content else None)) as comparison:
                 try:
                     return _report(comparison.results(found), tell)
                 except NetworkError as error:
                     raise Unreachable(str(error), hint=error.hint) from error
+                except AnswerError as error:
+                    if not content or error.status != 400:  # an older server refuses what it does not know
+                        raise
+                    words = f"{settings.server} can't be asked for the contents of its files: {error}"
+                    raise UsageError(words, hint=hint) from error
 
 
 def _report(results: Iterable[Result], tell: Callable[[ev.Event], None]) -> int:

@@ -16,6 +16,7 @@ from uploader_cli.core.plan import ASSUMED, LocalFile, plan_sessions, refusal
 from uploader_cli.core.protocol import as_object, number, text
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
+from uploader_cli.run.connections import caution
 from uploader_cli.run.runs import session_secret
 from uploader_cli.run.selecting import select
 from uploader_cli.run.views import open_log
@@ -138,6 +139,7 @@ def client(settings: Settings, session: str = "", emit: Callable[[Event], None] 
                 log.handle(event)
             emit(event)
 
+        caution(settings, tell)
         api = Api(settings, tell, Stop(), run=run_id)
         closing.callback(api.close)
         try:

@@ -167,17 +167,18 @@ class Api(Http):
             raise errors.KeyReused(f"{answer.url} is a pack of other files", status=answer.status)
         return _packed(answer, count)
 
-    def find_lookup(self) -> LookupOffer:
-        """Return the lookup that the server offers. Raise `UsageError` without one, else `NotAnUploadServer`."""
+    def find_lookup(self, hint: str) -> LookupOffer:
+        """Return the lookup that the server offers. Raise `UsageError` with `hint` without one.
+
+        Raise `NotAnUploadServer` for any other server.
+        """
         answer = self._call("GET", "/health", raises=False)
         body = self._offers(answer)
         if self.lookups is not None:
             return self.lookups
         if is_tus(answer) or (answer.ok and "status" in body):
-            raise errors.UsageError(
-                f"{self.settings.server} can't be asked which files it has: it has no lookup",
-                hint="compare the files as they are sent, with: uploader upload --verify, or sizes, with: --size-only",
-            )
+            words = f"{self.settings.server} can't be asked which files it has: it has no lookup"
+            raise errors.UsageError(words, hint=hint)
         raise self._no_result(answer)
 
     def lookup(self, offer: LookupOffer, files: Sequence[LookedUp], *, compute: bool = False) -> list[Found | None]:

@@ -641,6 +641,8 @@ class Part:
                 self._journal(ending=self._ending, **known)  # also of a file in one request: its key tells nothing
             raise
         if self._completing:
+            if not self.size and self._ending is Ending.LOST:
+                self._job.unchecked = True  # some servers answer a repeated request without storing the file
             self._ending = Ending.NONE
         return answer
 
