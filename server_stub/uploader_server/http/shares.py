@@ -88,6 +88,10 @@ class Share(Generic[T]):
         self._held[holder] += 1
         self._total += 1
 
+    def holds(self, holder: str, thing: T) -> bool:
+        """Return whether a thing counts for this client."""
+        return thing in self._things.get(holder, ())
+
     def remove(self, holder: str, thing: T, times: int = 1) -> None:
         """Count a thing less often."""
         things = self._things.get(holder, Counter[T]())

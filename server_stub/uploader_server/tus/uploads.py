@@ -117,14 +117,16 @@ class Uploads:
     def keep(self, upload: Upload) -> None:
         """Register an unfinished upload."""
         self.shared.enter(upload)
-        if upload.id not in self.open:
+        if not self.share.holds(upload.holder, upload):
             self.share.add(upload.holder, upload)
         self.known[upload.id] = self.open[upload.id] = upload
         if upload.key:
             self._keys[upload.owner, upload.key] = upload
 
     def _drop(self, upload: Upload) -> None:
-        if self.open.pop(upload.id, None) is not None:
+        """Forget an ended upload. A finished part in a shared file stays in memory, and counts until it is joined."""
+        self.open.pop(upload.id, None)
+        if upload.status != FINISHED or upload.place is None:
             self.share.remove(upload.holder, upload)
         if self.unfinished(upload.owner, upload.key) is upload:
             del self._keys[upload.owner, upload.key]
@@ -171,6 +173,7 @@ class Uploads:
         for part in parts:
             part.status = JOINED
             self.shared.leave(part)
+            self.share.remove(part.holder, part)
             self.store.remove(part)
 
     async def retire(self, upload: Upload, reason: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 import requests
 from batches import DEADLINE, FromAddress, connected, eventually, file, new_session, progress, upload, watching
 from expiry import ServerClock
-from functional.tus_server.tus_client import TUS, append, concatenate, error, head, metadata, offset_of, part
+from functional.tus_server.tus_client import BODY, TUS, append, concatenate, error, head, metadata, offset_of, part
 from serving import running_server
 
 from uploader_server.config import ServerConfig
@@ -123,6 +123,27 @@ def test_used_share_stops_creations_but_nothing_that_frees_it() -> None:
         assert third.status_code == 201
         assert create(server, uploadKey="k").status_code == 200, "a repeated creation"
         assert requests.delete(uploads[1], headers=TUS, timeout=DEADLINE).status_code == 204
+        assert create(server).status_code == 201
+
+
+def test_parts_in_one_file_count_until_they_are_joined(tmp_path: Path) -> None:
+    """Also finished ones, which stay in memory; and after a restart."""
+
+    def place(server: EmbeddedServer, key: str, start: int) -> requests.Response:
+        fields = metadata(finalKey=key, finalLength="2", partOffset=str(start))
+        headers = {**BODY, "Upload-Length": "1", "Upload-Concat": "partial", "Upload-Metadata": fields}
+        return requests.post(f"{server.url}/api/upload/files/", data=b"x", headers=headers, timeout=DEADLINE)
+
+    with running_server(root=tmp_path) as server:
+        parts = [place(server, "one", start).headers["location"] for start in (0, 1)]
+        assert error(place(server, "two", 0)) == (429, "SHARE_USED")
+    with running_server(root=tmp_path) as server:
+        assert error(place(server, "two", 0)) == (429, "SHARE_USED")
+        assert concatenate(server.url, *parts, filename="joined", uploadKey="one").status_code == 201
+        (first, second) = (place(server, "two", start) for start in (0, 1))
+        assert (first.status_code, second.status_code) == (201, 201)
+        assert error(create(server)) == (429, "SHARE_USED")
+        assert requests.delete(server.url + first.headers["location"], headers=TUS, timeout=DEADLINE).status_code == 204
         assert create(server).status_code == 201
 
 
