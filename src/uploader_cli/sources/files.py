@@ -239,6 +239,8 @@ def _epoch(value: Any) -> float:
 class _RemoteFile(io.RawIOBase):
     """A file at a URL, read by ranges of `BLOCK` bytes."""
 
+    _file: Any = None  # until it is open: `close` is called for each object
+
     def __init__(self, url: str, end: int | None) -> None:
         """Nothing beyond `end` will be read. Raise any error of the file system."""
         super().__init__()
@@ -287,7 +289,8 @@ class _RemoteFile(io.RawIOBase):
     def close(self) -> None:
         if not self.closed:
             self._block = memoryview(b"")
-            self._file.close()
+            if self._file is not None:
+                self._file.close()
         super().close()
 
 

@@ -265,6 +265,8 @@ class Http:
             failed.retryable = _has(error, ssl.SSLEOFError, ssl.SSLZeroReturnError)
             return failed
         no_name = _has(error, socket.gaierror, UnicodeError)
+        if _has(error, UnicodeError):  # its words depend on the version of Python
+            why = f"{urlsplit(url).hostname} is not a host name"
         if no_name or _has(error, NewConnectionError) or isinstance(error, rex.ConnectTimeout):
             hint = f"check the name in {self.option}" if no_name else "is the server running there?"
             return errors.ConnectFailed(f"no connection to {where}: {why}", hint=hint)
