@@ -409,13 +409,15 @@ def test_handshake_has_fresh_headers_each_time(
     caplog.set_level("DEBUG")
     if transport == "polling":
         server(websocket="refuse")
-    tokens = iter(f"secret-{number}" for number in range(100))
-    one = bench(headers=lambda: {"X-Token": next(tokens)}).start()
+    fresh = iter(f"secret-{number}" for number in range(100))
+    one = bench(headers=lambda: {"X-Token": next(fresh)}).start()
     one.reach("live")
     lose(server, one)
     one.reach("live", times=2)
-    dials = [item for item in server(seen=True) if "dial" in item]
-    assert [item["token"] for item in dials] == [f"secret-{number}" for number in range(len(dials))]
+    dials = [item["token"] for item in server(seen=True) if "dial" in item]
+    tokens = [token for token in dials if token is not None]  # another test's last dial may arrive late
+    assert len(tokens) >= 2
+    assert tokens == [f"secret-{number}" for number in range(len(tokens))]
     assert "secret" not in caplog.text
 
 
