@@ -384,7 +384,7 @@ def test_a_dry_run_of_a_resume_sends_nothing(server: EmbeddedServer, make_files:
     calls = len(server.faults.requests)
     dry = uploader("resume", home=tmp_path, UPLOADER_DRY_RUN="yes")
     assert dry.code == 0
-    assert "nothing was sent" in dry.err
+    assert "no file was sent" in dry.err
     assert len(server.faults.requests) == calls
     resumed(tmp_path)
 

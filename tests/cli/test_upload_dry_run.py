@@ -143,7 +143,7 @@ def test_a_dry_run_sends_no_file(make_files: Files, tmp_path: Path) -> None:
     assert "assumed (the server has reported none)" in assumed.err
     assert "as last reported" in seen.err
     assert assumed.err.splitlines()[-1].startswith("9 files, ")
-    assert assumed.err.splitlines()[-1].endswith(" in 4 sessions with 9 calls; nothing was sent")
+    assert assumed.err.splitlines()[-1].endswith(" in 4 sessions with 9 calls; no file was sent")
     assert seen.err.splitlines()[-1] == assumed.err.splitlines()[-1]
     assert assumed.out == seen.out == ""
 

@@ -88,7 +88,7 @@ class PlanView:
         if event.failed:
             last += f"{plural(event.failed, 'file')} would fail (exit code {event.exit_code}); "
         self._say("")
-        self._wrapped(f"{last}nothing was sent")
+        self._wrapped(f"{last}no file was sent")
 
     def _row(self, before: str, names: str, cut: Callable[[str, int], str] = elide) -> None:
         self._say((before + cut(names, self._width - cells(before))).rstrip())

@@ -52,7 +52,7 @@ def test_a_table_in_80_columns() -> None:
         r"✗ a\x1b[31m.mp4: too large",
         "",
         "8 files, 31.0 MiB in 2 sessions with 5 calls; 1 file would fail (exit code 4);",
-        "  nothing was sent",
+        "  no file was sent",
     ]
 
 
@@ -92,5 +92,5 @@ def test_plan_of_a_tus_endpoint_without_remarks() -> None:
     assert shown(start, ev.PlanFinished(0, 0, 0, 0, 0, 0, 0), width=200) == [
         "plan for http://h/files/ (tus); limits as last reported: any number of files a session, any size, any type",
         "",
-        "0 files, 0 B with 0 calls; nothing was sent",
+        "0 files, 0 B with 0 calls; no file was sent",
     ]
