@@ -275,3 +275,13 @@ def test_a_value_of_each_kind_can_be_shown(
     assert settings["report"]["value"] == [f"json:{work / 'r.json'}"]
     assert main(["config"]) == 0
     assert re.search(r"retries +7 +UPLOADER_RETRIES\n", capsys.readouterr().err)
+
+
+@pytest.mark.skipif(not os.geteuid(), reason="root may enter every directory")
+def test_closed_config_directory_is_no_internal_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    (tmp_path / "closed").mkdir(0)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "closed"))
+    assert main(["config"]) == 0
+    assert "does not exist; create it with: uploader config init" in capsys.readouterr().err

@@ -42,7 +42,7 @@ def show(settings: Settings, file: Path, known: Sequence[str]) -> int:
         }
         sys.stdout.write(json.dumps(body) + "\n")
         return Exit.OK
-    there = "" if file.exists() else " (does not exist; create it with: uploader config init)"
+    there = "" if os.path.exists(file) else " (does not exist; create it with: uploader config init)"
     head = [f"your config file: {safe(str(file))}{there}"]
     head += [f"profiles: {safe(', '.join(known))}"] if known else []
     sys.stderr.write("\n".join([*head, "", *_rows(settings)]) + "\n")

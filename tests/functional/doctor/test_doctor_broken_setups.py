@@ -343,6 +343,11 @@ def disk_read_only(world: World) -> str:
     return world.serve()
 
 
+def state_dir_too_long(world: World) -> str:
+    world.settings["state_dir"] = world.tmp_path / ("n" * 300)
+    return world.serve()
+
+
 def home_read_only(world: World) -> str:
     """An upload uses a temporary directory instead."""
     for name in ("HOME", "XDG_STATE_HOME"):
@@ -419,6 +424,7 @@ BROKEN: list[tuple[Callable[[World], str], str, str, str, Exit]] = [
     (slow_disk, "disk", "slow disk here", "slow disk here", Exit.OK),
     (stalling_disk, "disk", "ms to sync a write", "slow disk here", Exit.OK),
     (disk_read_only, "disk", "can't be written", "can't be written", Exit.USAGE),
+    (state_dir_too_long, "disk", "can't be written: File name too long", "can't be written", Exit.USAGE),
     (home_read_only, "disk", "can't be resumed: the state directory", "can't be resumed", Exit.OK),
     (journal_damaged, "disk", "can't be read", "the journal", Exit.OK),
 ]

@@ -30,9 +30,8 @@ def disk(context: Context) -> Finding:
     if directory is None:
         cause = "interrupted uploads can't be resumed: this user has no home directory"
         return warning(cause, f"Set HOME, or {ELSEWHERE}")
-    existing = next((place for place in (directory, *directory.parents) if place.exists()), directory)
     try:
-        speed, slowest = _written(existing, context)
+        speed, slowest = _written(_existing(directory), context)
     except OSError as error:
         cause = f"the state directory {directory} can't be written: {error.strerror or error}"
         hint = f"Check its free space and permissions, or {ELSEWHERE}"
@@ -49,6 +48,15 @@ def disk(context: Context) -> Finding:
         cause = f"slow disk here: {rate(speed)} in {directory}, up to {slowest * 1000:,.0f} ms to sync a write"
         return warning(cause, f"Check what else writes to that disk, or {ELSEWHERE}", **details)
     return passed(f"{rate(speed)} in {directory}", **details)
+
+
+def _existing(directory: Path) -> Path:
+    """Return the directory, or its nearest parent that exists. Raise `OSError` if this user may not find out."""
+    for place in (directory, *directory.parents):
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(place)
+            return place
+    return directory
 
 
 def _written(directory: Path, context: Context) -> tuple[float, float]:
@@ -74,7 +82,7 @@ def _written(directory: Path, context: Context) -> tuple[float, float]:
 def _journal(directory: Path) -> str:
     """Return what is wrong with the journal, else an empty string. It is opened read-only."""
     path = directory / NAME
-    if not path.exists():
+    if not os.path.exists(path):
         return ""
     try:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as db:
