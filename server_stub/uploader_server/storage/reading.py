@@ -118,6 +118,7 @@ class Digests:
             job = asyncio.create_task(self._compute(missing, client, time.monotonic() + self.patience, ready))
             self._jobs.add(job)
             job.add_done_callback(self._jobs.discard)
+            job.add_done_callback(lambda done: done.cancelled() or done.exception())  # the client may have its answer
             await asyncio.wait({job}, timeout=self.patience)
             if job.done():
                 job.result()

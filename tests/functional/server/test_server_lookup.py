@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import http.client
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -182,3 +184,24 @@ def test_only_files_of_the_requested_size_are_read(server: EmbeddedServer, monke
     body = {"category": "personal", "files": [{"relativePath": "unknown", "size": 5}], "digests": "compute"}
     assert look(server, body).json()["files"] == [{"exists": True, "size": 6, "location": "/uploads/personal/unknown"}]
     assert look(server, {**body, "digests": "all"}).status_code == 400
+
+
+def test_failure_to_save_digests_after_the_answer_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next request, which comes after it, gets the error."""
+    go, read = threading.Event(), Reading.sha256
+    monkeypatch.setattr(Reading, "sha256", lambda *args: read(*args) if go.wait(DEADLINE) else b"")
+    refuse = "CREATE TRIGGER refuse BEFORE INSERT ON digests BEGIN SELECT RAISE(ABORT, 'refused'); END"
+    body = {"category": "personal", "files": [{"relativePath": "unknown", "size": 5}], "digests": "compute"}
+    with running_server(packs=True) as server:
+        (server.root / "personal" / "unknown").write_bytes(b"bytes")
+        store = server.app.state.store
+        store.database.wait(lambda db: db.execute(refuse))
+        store.digests.patience = 0.05
+        assert look(server, body).json()["files"][0]["pending"] is True
+        store.digests.patience = DEADLINE
+        go.set()
+        assert look(server, body).status_code == 500
+        gc.collect()
+    assert "never retrieved" not in caplog.text
