@@ -227,7 +227,7 @@ class ServerConfig:
     behind_proxy: tuple[str, ...] = option(
         (), "--behind-proxy ADDRESS", "trust headers of this address; repeatable", _text(check_network)
     )
-    max_connections: int = option(500, "--max-connections N", "sockets per address; 0: no limit", _COUNT)
+    max_connections: int = option(500, "--max-connections N", "sockets per client; 0: no limit", _COUNT)
     max_joins: int = option(10_000, "--max-joins N", "rooms per socket; 0: no limit", _COUNT)
     max_share: int = option(25, "--max-share PERCENT", "part of each limit for one client", _percent)
     access_log: Path | Literal["-"] | None = option(None, "--access-log FILE", "a line per request; - is stderr", _log)

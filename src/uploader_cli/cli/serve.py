@@ -47,7 +47,7 @@ _OPTIONS = (
     ("--cors-origin", "ORIGIN", "Allow web pages of this origin, as https://app.example; repeatable."),
     ("--allow-host", "NAME", "Accept this host name; repeatable."),
     ("--behind-proxy", "ADDRESS", "Trust X-Forwarded-For from this address or network; repeatable."),
-    ("--max-connections", "N", "Maximum sockets per address; 0: no limit. [default: 500]"),
+    ("--max-connections", "N", "Maximum sockets per client; 0: no limit. [default: 500]"),
     ("--max-joins", "N", "Maximum sessions joined per socket; 0: no limit. [default: 10000]"),
     (
         "--max-share",
