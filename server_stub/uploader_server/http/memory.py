@@ -34,6 +34,8 @@ class Memory:
         self.used = 0  # bytes
         self.clients: Counter[str] = Counter()  # bytes of each client
         self.parsing = asyncio.Lock()
+        self.answers: dict[int, tuple[bytes, Held, set[Held]]] = {}
+        """Large answers that are being sent, by `id`: who holds them, and the requests that share them."""
 
 
 class Held:
@@ -43,18 +45,39 @@ class Held:
         self._memory = memory
         self._client = client
         self.size = 0  # bytes
+        self._answer: bytes | None = None
 
     def __enter__(self) -> Held:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.resize(0)
+        if self._answer is not None:
+            _body, holder, users = self._memory.answers[id(self._answer)]
+            users.discard(self)
+            if not users:
+                del self._memory.answers[id(self._answer)]
+                holder.resize(0)
+
+    def keep_answer(self, body: bytes, *, must_fit: bool) -> None:
+        """Keep an answer until it is sent; one that several requests share counts once. Raises as `check`."""
+        if id(body) not in self._memory.answers:
+            holder = Held(self._memory, self._client)
+            if must_fit:
+                holder.check(len(body))
+            holder._keep(len(body))
+            self._memory.answers[id(body)] = body, holder, set()
+        self._memory.answers[id(body)][2].add(self)
+        self._answer = body
 
     def resize(self, size: int) -> None:
         """Reserve or release memory, to keep `size` bytes. Raises as `check`."""
         count = size - self.size
         self.check(count)
-        self.size = size
+        self._keep(count)
+
+    def _keep(self, count: int) -> None:
+        self.size += count
         self._memory.used += count
         self._memory.clients[self._client] += count
         if not self._memory.clients[self._client]:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from uploader_server.config import ServerConfig
+from uploader_server.http.answers import Answer
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError, Json, as_api_error, before, refuse, with_headers
 from uploader_server.http.memory import Held, Memory
@@ -109,13 +110,7 @@ class Router:
         passes, added = True, dict[str, str]()
         if scope["path"].startswith("/api/"):
             passes, added = self._limit.spend(network(client_address(scope)))
-        send, started = with_headers(send, added), False
-
-        async def answer(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
+        answer = Answer(scope, held, self._config.pace, with_headers(send, added))
         try:
             if not passes:
                 raise ApiError(429, "TOO_MANY_REQUESTS", "Too many requests; wait for Retry-After seconds")
@@ -125,7 +120,7 @@ class Router:
             else:
                 await self._serve_limited(scope, receive, answer)
         except Exception as error:
-            if started:
+            if answer.started:
                 raise
             await self._answer(error, scope)(scope, receive, answer)
 
