@@ -160,10 +160,13 @@ class Watch:
             elif peer not in busy:
                 idle.setdefault(address, []).append(peer)
         excessive: set[Peer] = set()
+        left = len(self._tracks)  # connections within the shares of their addresses
         for address, number in count.items():
-            excessive.update(self._oldest(idle.get(address, ()), number - self._tracker.share.each))
+            over = max(0, number - self._tracker.share.each)
+            excessive.update(self._oldest(idle.get(address, ()), over))
+            left -= over  # also those that are not idle yet: others don't make room for them
         rest = [peer for peers in idle.values() for peer in peers if peer not in excessive]
-        excessive.update(self._oldest(rest, len(self._tracks) - len(excessive) - self._tracker.share.most))
+        excessive.update(self._oldest(rest, left - self._tracker.share.most))
         for connection, peer in accepted(self._port) if excessive else ():
             if peer in excessive:
                 close(connection)

@@ -21,7 +21,7 @@ from serving import running_server
 
 from uploader_server.config import ServerConfig
 from uploader_server.http import shares
-from uploader_server.http.connections import most_connections
+from uploader_server.http.connections import Watch, most_connections
 from uploader_server.http.shares import EMPTY_TTL, SPARED
 
 if TYPE_CHECKING:
@@ -316,6 +316,27 @@ def test_slow_requests_of_one_address_leave_descriptors_for_others() -> None:
 def test_number_of_connections_leaves_descriptors(limit: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
     assert most_connections() == most
+
+
+def test_connections_beyond_a_share_close_none_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even while they are still being refused, and the others are idle."""
+    monkeypatch.setattr("uploader_server.app.most_connections", lambda: 8)
+    monkeypatch.setattr("uploader_server.http.tracking.DRAIN_SECONDS", DEADLINE)
+    checks, check = list[int](), Watch.check
+
+    def counted(watch: Watch, *seen: Any) -> None:
+        check(watch, *seen)
+        checks.append(len(watch._tracks))
+
+    monkeypatch.setattr(Watch, "check", counted)
+    begun = b"POST /api/upload/session HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90\r\n\r\n"
+    with running_server() as server, ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(connected(server.url)).sendall(begun)
+        other = stack.enter_context(connected(server.url, "127.0.0.2"))
+        eventually(lambda: checks.count(9) > 2, "checks of all connections")
+        other.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert other.recv(64).startswith(b"HTTP/1.1 200 ")
 
 
 def test_connections_of_all_clients_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
