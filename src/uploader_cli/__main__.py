@@ -86,9 +86,13 @@ def _explained(error: Exception) -> int:
 
 
 def _say(text: str) -> None:
-    from uploader_cli.render.words import safe  # a file name may contain control characters
+    """Print a message, on a terminal folded at spaces."""
+    from uploader_cli.render import columns
+    from uploader_cli.render.words import safe, wrap  # a file name may contain control characters
 
-    print(safe(text), file=sys.stderr)  # noqa: T201 - messages for the user
+    width, text = columns(0), safe(text)
+    lines = wrap(text, width, rest="  ") if width else [text]
+    print(*lines, sep="\n", file=sys.stderr)  # noqa: T201 - messages for the user
 
 
 def _report(error: Exception) -> str:

@@ -4,11 +4,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import re
 import stat
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +48,19 @@ def test_an_error_is_one_line_and_a_code(
     runs.error = error
     assert main(["upload", "a"]) == code
     assert capsys.readouterr() == ("", "error: what\n")
+
+
+def test_errors_are_folded_at_spaces_on_a_terminal(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    command = [sys.executable, "-m", "uploader_cli", "check", "a.mp4", "--state-dir", "state", "--max-wait", "long"]
+    assert subprocess.run(command, stderr=theirs, cwd=tmp_path, check=False).returncode == 2
+    os.close(theirs)
+    lines = os.read(ours, 10_000).decode().splitlines()
+    os.close(ours)
+    assert len(lines) > 2
+    assert all(len(line) <= 40 for line in lines)
+    assert [line for line in lines if not line.startswith(("error: ", "hint: ", "  "))] == []
 
 
 def test_the_hint_comes_after_the_error(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from typing import Literal
 
@@ -30,6 +32,14 @@ def choose(
     if quiet or json_on_tty:
         return "none"
     return "live" if stderr_is_tty and able and not in_ci(env) else "plain"
+
+
+def columns(otherwise: int) -> int:
+    """Return the columns of the terminal behind stderr; `otherwise` if it is none."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or otherwise
+    except (OSError, ValueError):
+        return otherwise
 
 
 def in_ci(env: Mapping[str, str]) -> bool:

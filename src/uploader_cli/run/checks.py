@@ -20,12 +20,11 @@ from uploader_cli.checks.smoke.site import Site
 from uploader_cli.core.names import json_line
 from uploader_cli.exit_status import Exit
 from uploader_cli.named_files import check_output
-from uploader_cli.render import github, in_ci, use_color
+from uploader_cli.render import columns, github, in_ci, use_color
 from uploader_cli.report import output_file
 from uploader_cli.report.recorder import Notices
 from uploader_cli.run.interrupts import Interrupts, interruptible
 from uploader_cli.run.reports import STEP_SUMMARY, append_summary, settled
-from uploader_cli.run.views import columns
 from uploader_cli.settings import Settings
 
 

@@ -13,9 +13,8 @@ from typing import Any
 from uploader_cli import signals
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
-from uploader_cli.render import use_color
+from uploader_cli.render import columns, use_color
 from uploader_cli.render.words import safe
-from uploader_cli.run.views import columns
 from uploader_cli.settings import MASK, OPTIONS, Layer, Settings, mask
 from uploader_cli.settings.values import Header, written_size
 

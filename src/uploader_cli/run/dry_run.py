@@ -20,6 +20,7 @@ from uploader_cli.core.state import ProgressState
 from uploader_cli.core.tus import CREATION_WITH_UPLOAD, Capabilities
 from uploader_cli.errors import AnswerError, NetworkError, ProtocolError
 from uploader_cli.exit_status import Exit
+from uploader_cli.render import columns
 from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.render.plan import PlanView
 from uploader_cli.run import analysis
@@ -29,7 +30,7 @@ from uploader_cli.run.rest_commands import client
 from uploader_cli.run.selecting import select
 from uploader_cli.run.standard_input import standard_input
 from uploader_cli.run.state import history_of, writable_state
-from uploader_cli.run.views import UNFOLDED, columns
+from uploader_cli.run.views import UNFOLDED
 from uploader_cli.selection.selection import differs
 from uploader_cli.selection.walk import Selected
 from uploader_cli.settings import Settings

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.named_files import naming
-from uploader_cli.render import choose, github, use_color, use_links
+from uploader_cli.render import choose, columns, github, use_color, use_links
 from uploader_cli.render.words import safe
 from uploader_cli.settings import DEFAULT, Layer, Settings, mask
 
@@ -164,14 +164,6 @@ def _ends_a_line(path: Path) -> bool:
         stream.seek(-1, os.SEEK_END)
         return stream.read() == b"\n"
     return True  # empty or unreadable
-
-
-def columns(otherwise: int) -> int:
-    """Return the columns of the terminal behind stderr; `otherwise` if it is none."""
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or otherwise
-    except (OSError, ValueError):
-        return otherwise
 
 
 def print_notes(settings: Settings) -> None:
