@@ -18,8 +18,10 @@ from pathlib import Path
 from uploader_server.storage import paths
 from uploader_server.storage.disk import NO_SPACE
 from uploader_server.storage.store import Change, Store
+from uploader_server.storage.turns import Turns
 from uploader_server.wire import TAKEN
 
+LARGE = 16 << 20  # bytes of a file above which a comparison with a stored one takes long
 MOST_COMPARED = 10_000
 """Maximum taken names that one request compares with its files; after that these get free numbers at once."""
 
@@ -76,10 +78,17 @@ async def put(
         if at_once and not store.disk.durable and all(_is_free(store, file) for file in files):
             _link_all(store, files, prepare)
         else:
-            is_long = len(files) > 1 or not paths.is_shallow(files[0].wanted)
-            async with store.linking.of(client) if is_long else contextlib.nullcontext():
+            turns = _turns(store, files)
+            async with contextlib.nullcontext() if turns is None else turns.of(client):
                 await asyncio.to_thread(_link_all, store, files, prepare)
         await store.save(*changes())
+
+
+def _turns(store: Store, files: Sequence[Incoming]) -> Turns | None:
+    """Return the turns to wait for if storing these files takes long, else None."""
+    if len(files) > 1 or not paths.is_shallow(files[0].wanted):
+        return store.linking
+    return store.comparing if files[0].size > LARGE and os.path.lexists(_target(store, files[0])) else None
 
 
 def _target(store: Store, file: Incoming) -> str:

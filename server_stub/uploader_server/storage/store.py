@@ -31,7 +31,7 @@ from uploader_server.storage.disk import Disk
 from uploader_server.storage.paths import leads_out, remove_tree, safe_parts, unnumbered
 from uploader_server.storage.pruning import Pruner
 from uploader_server.storage.reading import Digests, Reading
-from uploader_server.storage.turns import LINKING, Turns
+from uploader_server.storage.turns import COMPARING, LINKING, Turns
 from uploader_server.wire import CATEGORIES
 
 NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -81,6 +81,7 @@ class Store:
         """Paths below the root of uploads that are not recorded yet; guarded by `_names`."""
         self._names = threading.Lock()
         self.linking = Turns(LINKING)
+        self.comparing = Turns(COMPARING)
         self._links = threading.Lock()
         self._closed = False
         self.reading = Reading()

@@ -11,7 +11,8 @@ HASHING = 2  # maximum files that are read at a time to compute their digests
 JOINING = 2  # maximum files that are joined at a time
 LOOKING = 1  # maximum lookups at a time: they need the processor, not the disk
 LINKING = 1  # maximum packs, batches and files with a deep path that are stored at a time: they contend for directories
-LONG_JOBS = HASHING + JOINING + LOOKING + LINKING
+COMPARING = 2  # maximum large files that are compared at a time with stored ones of the same name
+LONG_JOBS = HASHING + JOINING + LOOKING + LINKING + COMPARING
 
 
 class Turns:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 from batches import FromAddress, eventually, new_session
-from functional.tus_server.tus_client import DEADLINE, append, concatenate, created, part
+from functional.tus_server.tus_client import DEADLINE, append, concatenate, create, created, part
 from packing import body_of_pack, headers_of, manifest_of
 from serving import running_server
 
@@ -35,12 +35,18 @@ def look_up(url: str, number: int, _: list[str]) -> int:
     return requests.post(f"{url}/api/upload/lookup", json=body, timeout=DEADLINE).status_code
 
 
+def store_equal(url: str, number: int, _: list[str]) -> int:
+    return create(url, 1, b"x", filename="taken.bin", uploadKey=str(number)).status_code
+
+
 @pytest.mark.parametrize(
-    ("place", "name", "job", "status"), [(Reading, "join", join, 201), (Lookup, "_find_files", look_up, 200)]
+    ("place", "name", "job", "status"),
+    [(Reading, "join", join, 201), (Lookup, "_find_files", look_up, 200), (Reading, "equal", store_equal, 201)],
 )
 def test_many_long_jobs_of_a_client_leave_threads_to_uploads(
     place: type, name: str, job: Callable[[str, int, list[str]], int], status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(put, "LARGE", 0)
     go_on, began, call = threading.Event(), list[int](), getattr(place, name)
 
     def slow(*arguments: Any) -> Any:
@@ -50,6 +56,7 @@ def test_many_long_jobs_of_a_client_leave_threads_to_uploads(
 
     with running_server(packs=True) as server, ThreadPoolExecutor(JOBS) as clients:
         parts = [part(server.url, b"x") for _ in range(JOBS)] if job is join else []
+        created(server.url, 1, b"x", filename="taken.bin")
         monkeypatch.setattr(place, name, slow)
         try:
             answers = [clients.submit(job, server.url, number, parts) for number in range(JOBS)]
