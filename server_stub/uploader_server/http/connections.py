@@ -157,7 +157,7 @@ class Watch:
             track.over = 0 if within else track.over + 1
             if track.over > 1:  # at the first check the application may not have begun the request yet
                 close(connection)
-            elif peer not in busy:
+            elif peer not in busy and peer in known:  # the request of a new one may be about to be answered
                 idle.setdefault(address, []).append(peer)
         excessive: set[Peer] = set()
         left = len(self._tracks)  # connections within the shares of their addresses

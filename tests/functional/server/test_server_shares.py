@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import resource
 import shlex
+import socket
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from subprocess import PIPE
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import jwt
@@ -22,6 +24,7 @@ from serving import running_server
 from uploader_server.config import ServerConfig
 from uploader_server.http import shares
 from uploader_server.http.connections import Watch, most_connections
+from uploader_server.http.proxies import Proxies
 from uploader_server.http.shares import EMPTY_TTL, SPARED
 
 if TYPE_CHECKING:
@@ -337,6 +340,28 @@ def test_connections_beyond_a_share_close_none_of_others(monkeypatch: pytest.Mon
         eventually(lambda: checks.count(9) > 2, "checks of all connections")
         other.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert other.recv(64).startswith(b"HTTP/1.1 200 ")
+
+
+def is_closed(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+
+
+def test_new_connection_beyond_the_limit_has_time_for_its_request() -> None:
+    """It is answered then: a check that finds it for the first time can't know whether its request has begun."""
+    limited: Any = SimpleNamespace(share=SimpleNamespace(each=1, most=1), proxies=Proxies([]))
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
+        port = listener.getsockname()[1]
+        watch, connections = Watch(port, limited), []
+        for _ in range(2):
+            connections.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), DEADLINE)))
+            stack.enter_context(listener.accept()[0])
+        for open_after_check in ([True, True], [False, True]):
+            watch.check({}, set())
+            assert [not is_closed(connection) for connection in connections] == open_after_check
 
 
 def test_connections_of_all_clients_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
