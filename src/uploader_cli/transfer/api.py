@@ -396,7 +396,7 @@ def _refused(answer: Answer, kinds: Kinds) -> errors.AnswerError:
     kind = kinds.get((error.status, error.error)) or kinds.get((error.status, ""))
     if kind is not None:
         error = kind(str(error), status=error.status, error=error.error, retry_after=error.retry_after)
-        error.retryable = kind in (errors.SessionLost, errors.ServerFault)
+        error.retryable = kind in (errors.SessionLost, errors.ServerFault, errors.PackInProgress)
     elif isinstance(error, errors.TooSlow):
         error.retryable = False  # never repeated with the same files (3.10)
     return error

@@ -143,6 +143,18 @@ def test_pack_that_is_stored_slowly_is_sent_once_and_uses_no_retry(
     sending.check_stored_once()
 
 
+def test_pack_that_is_not_stored_within_max_wait_can_be_retried(sending: Sending) -> None:
+    """The next run asks for its answer."""
+    (sending.source / "large.bin").unlink()
+    busy = Answer(409, {"Retry-After": "1"}, b'{"error": "PACK_IN_PROGRESS", "message": "busy"}', "after_store")
+    sending.server.faults.next_answers("POST", PACKS, [busy])
+    result = sending.run(max_wait=0.5)
+    assert (result.outcome.exit_code, result.outcome.failed) == (3, 20)
+    assert sending.run().ok
+    assert sending.server.faults.count("POST", PACKS) == 1
+    sending.check_stored_once()
+
+
 def test_pack_of_a_session_that_is_not_ours_is_repeated_by_its_key(sending: Sending) -> None:
     """Its answer can't be requested without the secret of its session; the repeated key stores nothing twice."""
     sending.server.faults.next_answers("POST", PACKS, [Answer(when="after_store", close=True)])
