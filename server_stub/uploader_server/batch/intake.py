@@ -40,6 +40,7 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
         await intake.discard()
         if intake.session is not None:
             intake.session.detach(receiving)
+        del receiving, intake.task  # else its exception would keep what was received until a garbage collection
 
 
 class Intake(BatchReader):

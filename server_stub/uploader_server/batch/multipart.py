@@ -174,10 +174,9 @@ class BatchReader:
 
     def _refuse(self, status: int, code: str, message: str, **extra: Any) -> None:
         """Raise an error now, or save the first one until the body is read."""
-        refusal = ApiError(status, code, message, **extra)
         if self._eager:
-            raise refusal
-        self._refusal = self._refusal or refusal
+            raise ApiError(status, code, message, **extra)  # a variable would refer to its own traceback
+        self._refusal = self._refusal or ApiError(status, code, message, **extra)
 
     async def _data(self, piece: bytes) -> None:
         file = self._file

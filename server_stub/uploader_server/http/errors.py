@@ -201,7 +201,7 @@ async def _within(seconds: float, receive: Receive) -> Message:
             nonlocal timer
             now = loop.time()
             if now - due > LATE:
-                timer = loop.call_at(now + LATE, expire, now + LATE)
+                timer = loop.call_at(now + LATE, expire, now + LATE)  # noqa: F821 - deleted when it is cancelled
             else:
                 limit.reschedule(now)
 
@@ -211,6 +211,7 @@ async def _within(seconds: float, receive: Receive) -> Message:
             return await receive()
         finally:
             timer.cancel()
+            del expire  # it refers to itself, and by `limit` to the task of the request
 
 
 def parse_json(text: bytes) -> Any:

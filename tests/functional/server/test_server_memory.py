@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import sys
 import tracemalloc
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +19,7 @@ from functional.tus_server.tus_client import BODY, create, metadata
 from packing import body_of_pack, entry, headers_of, manifest_of, post_pack, send_pack
 from serving import ServerProcess, running_server
 
+from uploader_server.batch.intake import Intake
 from uploader_server.http.memory import BUDGET
 from uploader_server.storage.disk import Disk
 
@@ -155,6 +158,31 @@ def scraped(url: str) -> int:
     """`uploader_held_bytes` of `/metrics`."""
     lines = requests.get(f"{url}/metrics", timeout=DEADLINE).text.splitlines()
     return int(float(next(line for line in lines if line.startswith("uploader_held_bytes ")).split()[1]))
+
+
+@pytest.mark.parametrize("end", ["disconnect", "refusal"])
+def test_what_a_batch_kept_is_freed_when_it_fails(
+    shared: EmbeddedServer, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, not by a later garbage collection: the budget counts it no more."""
+    intakes: list[weakref.ref[Intake]] = []
+
+    def noted(self: Intake, sessions: Any, request: Any) -> None:
+        intakes.append(weakref.ref(self))
+        create(self, sessions, request)
+
+    create = Intake.__init__
+    monkeypatch.setattr(Intake, "__init__", noted)
+    request = texts(shared.url, MIB)
+    if end == "refusal":
+        request = request._replace(sent=len(request.body), body=request.body.replace(b'"category"', b'"sessionId"'))
+    gc.disable()
+    try:
+        with request.begin(shared.url):
+            eventually(lambda: bool(intakes), "the request")
+        eventually(lambda: intakes[0]() is None, "its end")
+    finally:
+        gc.enable()
 
 
 def test_pack_without_room_is_refused_before_its_data(shared: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
