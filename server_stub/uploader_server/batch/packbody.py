@@ -14,7 +14,14 @@ from starlette.requests import Request
 from uploader_server.http.errors import ApiError, parse_json, pieces
 from uploader_server.http.memory import held_by
 from uploader_server.http.pace import Pace
-from uploader_server.storage.paths import MOST_SEGMENTS, UnsafePathError, check_short, count_segments, shortened
+from uploader_server.storage.paths import (
+    MAX_NAME,
+    MOST_SEGMENTS,
+    UnsafePathError,
+    check_short,
+    count_segments,
+    shortened,
+)
 
 MAX_MANIFEST = 4 << 20  # maximum bytes of a manifest
 LATEST = 1 << 53  # latest time in milliseconds: the largest integer that every JSON parser represents exactly
@@ -78,9 +85,10 @@ def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
     if total > limits.bytes:
         raise too_large(f"a pack has at most {limits.bytes} bytes")
     digest, refused = _digest(entries), _refuse_paths(entries)
-    if count_segments(entry.path for entry in entries) > MOST_SEGMENTS:
+    # The text has at least as many slashes as its paths.
+    if text.count(b"/") > MOST_SEGMENTS and count_segments(entry.path for entry in entries) > MOST_SEGMENTS:
         raise too_large(f"the paths of a pack have at most {MOST_SEGMENTS} segments together")
-    kept = ENTRY * len(entries) + sum(sys.getsizeof(entry.path) for entry in entries)
+    kept = ENTRY * len(entries) + sum(map(sys.getsizeof, [entry.path for entry in entries]))
     return Manifest(session, entries, total, if_exists == "rename", digest, kept, refused)
 
 
@@ -104,6 +112,8 @@ def _refuse_paths(entries: list[Entry]) -> dict[int, str]:
     """Shorten the paths that are too long; return the reasons by their index."""
     refused = {}
     for index, entry in enumerate(entries):
+        if len(entry.path) <= MAX_NAME and entry.path.isascii():
+            continue  # it is short enough
         try:
             check_short(entry.path)
         except UnsafePathError as error:

@@ -102,29 +102,31 @@ def _is_free(store: Store, file: Incoming) -> bool:
 def _link_all(store: Store, files: Sequence[Incoming], prepare: Callable[[], None]) -> None:
     """Complete, flush and link the files, then flush their directories (runs in a thread)."""
     prepare()
-    disk, root = store.disk, store.root
-    disk.files([file.data for file in files if not file.error and not file.resumable])
-    names = _Names(left=MOST_COMPARED)
+    disk, names = store.disk, _Names(os.fspath(store.root), left=MOST_COMPARED)
+    if disk.durable:
+        disk.files([file.data for file in files if not file.error and not file.resumable])
     for file in files:  # in order: earlier files may take the names of later ones
         if not file.error:
             _link(store, file, names)
-    # An equal file that was stored by another request may be unflushed.
-    disk.files([f"{root}/{file.path}" for file in files if file.existing])
-    disk.names([f"{root}/{file.path}" for file in files if file.path is not None])
+    if disk.durable:
+        # An equal file that was stored by another request may be unflushed.
+        disk.files([f"{names.root}/{file.path}" for file in files if file.existing])
+        disk.names([f"{names.root}/{file.path}" for file in files if file.path is not None])
 
 
 @dataclass(slots=True)
 class _Names:
     """How many more taken names a request compares with its files, and what it knows of directories."""
 
+    root: str
     left: int
     inside: set[str] = field(default_factory=set)  # directories that are below their category
 
 
 def _link(store: Store, file: Incoming, names: _Names) -> None:
     """Link one file to its name, or to a numbered one, without overwriting."""
-    target = _target(store, file)
-    directory = os.path.dirname(target)
+    target = f"{names.root}/{file.category}/{file.wanted}"
+    directory = target[: target.rindex("/")]
     try:
         paths.safe_parts(file.wanted)
         if directory not in names.inside:
@@ -133,7 +135,7 @@ def _link(store: Store, file: Incoming, names: _Names) -> None:
         linked = None if file.changed else _examine(store, file, directory)
         if linked is None:
             linked = _claim(store, file, target, names)
-        file.path = linked[len(f"{store.root}/") :]
+        file.path = linked[len(names.root) + 1 :]
     except paths.NameTakenError as error:
         file.fail(TAKEN, str(error))
     except paths.UnsafePathError as error:
