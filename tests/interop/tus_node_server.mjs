@@ -1,8 +1,8 @@
 // @tus/server with a FileStore: `node tus_node_server.mjs DIRECTORY CUTS` prints its port.
 //
-// CUTS is a JSON list of numbers, empty for no cuts. Every third PATCH is broken off: the first one once CUTS[0] bytes of
-// its body have come (or all, where it has no more), the next one after CUTS[1], and so on, round and round. `GET /counts`
-// tells what was asked.
+// CUTS is a JSON list of numbers, empty for no cuts. Every third PATCH with a body is cut: the first one after CUTS[0]
+// bytes of its body (or all, if it has fewer), the next one after CUTS[1], and so on, round and round. `GET /counts`
+// returns the number of requests by method; a PATCH without a body, which ends an empty file, is not counted.
 import { createServer } from 'node:http'
 import { FileStore } from '@tus/file-store'
 import { Server } from '@tus/server'
@@ -23,10 +23,11 @@ function watch(request, left) {
 
 const server = createServer((request, response) => {
   if (request.url === '/counts') return response.end(JSON.stringify(counts))
-  counts[request.method] += 1
-  if (request.method === 'PATCH') {
+  const length = Number(request.headers['content-length'])
+  const empty = request.method === 'PATCH' && length === 0
+  if (!empty) counts[request.method] += 1
+  if (request.method === 'PATCH' && !empty) {
     const breaks = cuts.length && counts.PATCH % 3 === 0
-    const length = Number(request.headers['content-length'])
     watch(request, breaks ? Math.min(length, cuts[counts.broken++ % cuts.length]) : Infinity)
   }
   return tus.handle(request, response)
