@@ -10,7 +10,8 @@
         ├── ServerFault ── DiskFull, DigestPending, PackInProgress, NotFinished
         ├── NotFound ── UploadGone
         ├── RateLimited ── ShareUsed
-        └── Unauthorized, TooSlow, TooLarge, OffsetConflict, Locked, ChecksumMismatch, PatchBlocked,
+        ├── Unauthorized ── NotYours
+        └── TooSlow, TooLarge, OffsetConflict, Locked, ChecksumMismatch, PatchBlocked,
             PacksRefused, KeyReused, SessionLost, SessionCancelled
 
 The message says what happened to which file or URL, `hint` how to fix it. `code` is the code in `file.failed`;

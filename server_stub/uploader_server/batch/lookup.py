@@ -35,6 +35,8 @@ ENDPOINT = "/api/upload/lookup"
 MAX_FILES = 1000
 _ABSENT = BAD_NAME | {errno.ENOENT, errno.ENOTDIR}
 """Errors for a path where no file is; a number after a long name may make it too long for the file system."""
+_UNREADABLE = _ABSENT | {errno.ELOOP, errno.EACCES}
+"""Errors that concern one path: no file can be there, or the server may not read it."""
 _REQUIRED, _ALL = {"relativePath", "size"}, {"relativePath", "size", "sha256"}
 
 
@@ -70,7 +72,7 @@ class Lookup:
         return Json({"files": [_answer(wanted, one, known, pending) for wanted, one in answers]})
 
     def _find_files(self, asked: Asked) -> list[Found]:
-        """Return what was found for each file (runs in a thread)."""
+        """Return what was found for each file (runs in a thread). Raises OSError if the disk fails."""
         search = _Search(self._store, asked.category)
         return [search.find(file["relativePath"], numbered="sha256" in file) for file in asked.files]
 
@@ -100,14 +102,19 @@ class _Search:
         self._known: dict[tuple[str, bool], Found] = {}
 
     def find(self, path: str, *, numbered: bool) -> Found:
-        """Return the stored file with this path and, with `numbered`, also `name (2)` and so on."""
+        """Return the stored file with this path and, with `numbered`, also `name (2)` and so on.
+
+        Raises OSError if the disk fails: the server then doesn't know which files it has.
+        """
         found = self._known.get((path, numbered))
         if found is None:
             try:
                 found = Found(self._files(path, numbered))
             except UnsafePathError as error:
                 found = Found([], str(error))
-            except OSError:  # the file system can't have such a name
+            except OSError as error:
+                if error.errno not in _UNREADABLE:
+                    raise
                 found = Found([])
             self._known[path, numbered] = found
         return found

@@ -85,8 +85,7 @@ def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
     if total > limits.bytes:
         raise too_large(f"a pack has at most {limits.bytes} bytes")
     digest, refused = _digest(entries), _refuse_paths(entries)
-    # The text has at least as many slashes as its paths.
-    if text.count(b"/") > MOST_SEGMENTS and count_segments(entry.path for entry in entries) > MOST_SEGMENTS:
+    if count_segments(entry.path for entry in entries) > MOST_SEGMENTS:
         raise too_large(f"the paths of a pack have at most {MOST_SEGMENTS} segments together")
     kept = ENTRY * len(entries) + sum(map(sys.getsizeof, [entry.path for entry in entries]))
     return Manifest(session, entries, total, if_exists == "rename", digest, kept, refused)

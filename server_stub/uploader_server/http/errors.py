@@ -149,7 +149,10 @@ async def refuse(error: int | ApiError, scope: Scope, receive: Receive, send: Se
 
 
 async def read_json(request: Request, most: int = SMALL_JSON, *, empty: bytes = b"") -> Any:
-    """Return the parsed JSON body, or None if it is invalid; `empty` replaces no body. Raises as `read_body`."""
+    """Return the parsed JSON body, or None if it is invalid; `empty` replaces no body.
+
+    Raises as `read_body` and `Held.add_parsed`.
+    """
     text = await read_body(request, most) or empty
     request.scope["held"].add_parsed(text)
     with contextlib.suppress(ValueError):
@@ -170,7 +173,7 @@ async def read_body(request: Request, most: int) -> bytes:
 async def before(end: float, receive: Receive) -> Message:
     """Return the next message. Raises ApiError 408 if none arrives before `end` (seconds, loop clock)."""
     try:
-        return await _within(end - asyncio.get_running_loop().time(), receive)
+        return await _within(max(0.0, end - asyncio.get_running_loop().time()), receive)
     except TimeoutError:
         raise ApiError(408, "REQUEST_TIMEOUT", "The request took too long to arrive") from None
 
@@ -192,7 +195,10 @@ async def pieces(receive: Receive, pace: Pace) -> AsyncIterator[bytes]:
 
 
 async def _within(seconds: float, receive: Receive) -> Message:
-    """Return the next message. Raises TimeoutError; a blocked event loop gets LATE seconds to deliver what arrived."""
+    """Return the next message. Raises TimeoutError after `seconds` (not negative).
+
+    A blocked event loop gets LATE seconds to deliver what arrived.
+    """
     loop = asyncio.get_running_loop()
     timer: asyncio.TimerHandle
     async with asyncio.timeout(None) as limit:

@@ -4,8 +4,8 @@ The router gives each request a `Held` (`scope["held"]`) and releases it at the 
 request whose size the client decides adds it there: bodies, what is parsed from them, and metadata. Files that are
 written while they arrive are not kept.
 
-A client (see `http.shares`) may keep at most as much as it leaves free: alone half of the budget, and several clients
-with slow requests always leave room for others.
+A request gets more memory only if its client (see `http.shares`) then keeps no more than what is still free. So one
+client can keep at most half of the budget, and clients with slow requests never use all of it.
 """
 
 from __future__ import annotations

@@ -247,7 +247,7 @@ class RequestTracker:
                 await refuse(refusal, scope, seen.receive, seen)
             else:
                 await self.app(scope, seen.receive, seen)
-            if len(self._running) <= self.share.most:  # else connections are too precious
+            if len(self._running) <= self.share.most:  # else the connection is closed, to make room for others
                 await seen.drain()
         except asyncio.CancelledError:
             await seen.give_up()

@@ -69,7 +69,7 @@ def is_short(path: str) -> bool:
 
 
 def count_segments(paths: Iterable[str]) -> int:
-    """Return how many segments of the paths may be followed, for MOST_SEGMENTS: paths that are refused have none."""
+    """Return the number of directories in all paths together (see MOST_SEGMENTS); a path that is too long has none."""
     return sum(path.count("/") for path in paths if is_short(path))
 
 

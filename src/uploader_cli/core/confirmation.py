@@ -11,10 +11,10 @@ from enum import Enum, StrEnum, auto
 
 OUTAGES = (502, 503, 504, *range(520, 528))
 """Statuses of a gateway that did not get an answer of its server (RFC 9110, 15.6; from 520 on: Cloudflare)."""
-NO_REFUSAL = (401, 404, 408, 409, 410, 423, 425, 429, 460)
-"""4xx that concern a token, an upload that is gone, a lock or a limit: the same file may be accepted later."""
 NOTHING_DONE = (401, 408, 423, 425, 429, 460)
 """4xx to a request that was not carried out. (409 may also be the conflict of a file that is complete.)"""
+NO_REFUSAL = (*NOTHING_DONE, 404, 409, 410)
+"""4xx that concern a token, an upload that is gone, a lock or a limit: the same file may be accepted later."""
 TAKES_NO_PATCH = (404, 405, 409, 410)
 """Answers of a server that has stored an empty file at its creation to the PATCH that follows."""
 
@@ -61,8 +61,8 @@ def verdict(offset: int, length: int | None, sent: int, ending: Ending, *, forei
 def ending_of(status: int | None, before: Ending, *, by_server: bool) -> Ending:
     """Return how a request ended that would complete an upload: with `status`, or None for a lost answer.
 
-    `by_server` is False for an answer without `Tus-Resumable`, which a gateway may have given. After one of
-    `NOTHING_DONE` a request `before` it may have completed the upload.
+    `by_server` is False for an answer without `Tus-Resumable`, which a gateway may have given. A status of
+    `NOTHING_DONE` leaves an uncertain ending `before` it unchanged: the earlier request may have completed the upload.
     """
     if status is None:
         return Ending.LOST

@@ -133,7 +133,7 @@ def find_sessions(settings: Settings, begins: Sequence[str]) -> tuple[tuple[str,
 
 
 def session_secret(settings: Settings, session: str) -> str:
-    """Return the secret of an open session of this machine on the server of `settings`; empty if it is unknown."""
+    """Return the secret of a session of any run on the server of `settings`; empty if it is unknown."""
     if not _has_journal(settings):
         return ""
     with Journal(settings.state_path) as journal:

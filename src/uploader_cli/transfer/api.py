@@ -114,10 +114,12 @@ class Api(Http):
 
     def health(self) -> Limits | None:
         """Return the limits of `GET /health`, if any. Raise `NetworkError`; no status is an error."""
+        return protocol.parse_limits(protocol.as_object(self._health().body).get("limits"))
+
+    def _health(self) -> Answer:
         answer = self._call("GET", "/health", raises=False)
-        body = self._offers(answer)
-        self.healthy = answer.ok and "status" in body
-        return protocol.parse_limits(body.get("limits"))
+        self.healthy = answer.ok and "status" in self._offers(answer)
+        return answer
 
     def create_session(self, category: str, expected: int) -> protocol.Session:
         """Open a session with a new secret. Raise `NotAnUploadServer` for any other answer."""
@@ -172,11 +174,10 @@ class Api(Http):
 
         Raise `NotAnUploadServer` for any other server.
         """
-        answer = self._call("GET", "/health", raises=False)
-        body = self._offers(answer)
+        answer = self._health()
         if self.lookups is not None:
             return self.lookups
-        if is_tus(answer) or (answer.ok and "status" in body):
+        if is_tus(answer) or self.healthy:
             words = f"{self.settings.server} can't be asked which files it has: it has no lookup"
             raise errors.UsageError(words, hint=hint)
         raise self._no_result(answer)

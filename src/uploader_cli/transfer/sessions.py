@@ -148,7 +148,7 @@ def _session_before(context: Context, api: Api) -> Opened | None:
         if saved.secret or given:
             api.resume_session(session, saved.secret or given)
     for session, saved in before.items():
-        # There may be no more files of another category.
+        # Only a session of the run's own category is certain to get more files.
         if not saved.open or saved.category not in ("", context.settings.category):
             continue
         try:
@@ -224,8 +224,8 @@ class UploadSession:
         if leads:
             try:
                 made = new_session(context, api, self.category, max(1, self._left))
-                text = f"session {lost} is gone on the server, or not ours: continuing in {made.session_id}"
-                context.warn(WarningCode.SESSION_LOST, text)
+                why = "is gone on the server, or belongs to another client"
+                context.warn(WarningCode.SESSION_LOST, f"session {lost} {why}: continuing in {made.session_id}")
                 context.run.session_closed(lost, failed=True)
                 self._leave("lost")
                 self.id, self._secret = made.session_id, made.secret

@@ -85,7 +85,9 @@ def test_answer_that_many_clients_share_counts_once(server: EmbeddedServer, monk
 
 def test_client_that_does_not_read_its_answer_is_cut_off(server: EmbeddedServer) -> None:
     path, _ = with_long_progress(server)
-    with unread(server.url, path):
+    with unread(server.url, path) as connection:
         eventually(lambda: server.app.state.memory.used > 0, "the answer")
         eventually(lambda: server.app.state.memory.used == 0, "the end of the connection")
         eventually(lambda: not server.app.tracker.busy(), "the end of the request")
+        with pytest.raises(ConnectionResetError):
+            list(iter(lambda: connection.recv(1 << 20), b""))

@@ -34,7 +34,7 @@ from websockets.exceptions import ConnectionClosed
 
 from uploader_server import serving
 from uploader_server.config import ServerConfig
-from uploader_server.http.errors import pieces
+from uploader_server.http.errors import ApiError, before, pieces
 from uploader_server.http.pace import Meter, Pace
 from uploader_server.http.shares import MOST
 
@@ -171,6 +171,18 @@ def test_open_uploads_and_sessions_have_a_limit(monkeypatch: pytest.MonkeyPatch)
 
 
 # Time and connections
+
+
+def test_data_after_the_deadline_does_not_extend_it() -> None:
+    async def late() -> Any:
+        await asyncio.sleep(0.1)
+        return {"type": "http.request"}
+
+    async def receive() -> None:
+        await before(asyncio.get_running_loop().time() - 2, late)
+
+    with pytest.raises(ApiError, match="too long to arrive"):
+        asyncio.run(receive())
 
 
 @pytest.mark.parametrize("path", ["session", "validate", "lookup", "session/x/finish", "socket.io"])

@@ -119,6 +119,8 @@ def test_websocket_that_does_not_read_is_dropped(
     monkeypatch: pytest.MonkeyPatch, upgraded: bool, latency: float
 ) -> None:
     monkeypatch.setattr("uploader_server.realtime.rooms.GRACE", 0.1, raising=False)
+    # Else a slow machine ends the connection by its heartbeat.
+    monkeypatch.setattr("uploader_server.realtime.rooms.HEARTBEAT", {"bundled": (1000, 1000)})
     with running_server(latency_ms=latency) as server, connected(server.url) as deaf:
         session = new_session(server.url)
         opened = requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=DEADLINE).text
@@ -268,6 +270,7 @@ def test_rejoins_on_one_socket_stay_below_the_join_limit() -> None:
 def test_a_frozen_peer_is_noticed(monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
     """By the heartbeat, here a quick one: after an interval and twice what a pong may take."""
     monkeypatch.setattr("uploader_server.realtime.rooms.HEARTBEAT", {"bundled": (1, 0.4)})
+    monkeypatch.setattr("uploader_server.realtime.strict.CONNECT_WITHIN", 1000.0)
     with running_server() as server:
         if transport == "polling":
             requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=DEADLINE)

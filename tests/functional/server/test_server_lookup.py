@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import hashlib
 import http.client
 import json
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -184,6 +186,21 @@ def test_only_files_of_the_requested_size_are_read(server: EmbeddedServer, monke
     body = {"category": "personal", "files": [{"relativePath": "unknown", "size": 5}], "digests": "compute"}
     assert look(server, body).json()["files"] == [{"exists": True, "size": 6, "location": "/uploads/personal/unknown"}]
     assert look(server, {**body, "digests": "all"}).status_code == 400
+
+
+def test_lookup_on_a_failing_disk_reports_no_file_as_missing(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lstat = os.lstat
+
+    def failing(path: Any, **how: Any) -> os.stat_result:
+        if str(path).endswith("/unknown"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return lstat(path, **how)
+
+    monkeypatch.setattr("os.lstat", failing)
+    body = {"category": "personal", "files": [{"relativePath": "unknown", "size": 6}]}
+    assert look(server, body).status_code == 500
 
 
 def test_failure_to_save_digests_after_the_answer_is_no_traceback(

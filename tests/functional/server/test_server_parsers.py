@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from batches import body_of, file, text
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from uploader_cli.core.tus import encode_metadata
@@ -84,7 +84,9 @@ def test_metadata_are_read_as_they_were_written(fields: dict[str, str], comma: s
 
 
 @given(in_header("finalKey QQ==", "partOffset MQ==", "finalLength", "a b", "A" * LONGEST_METADATA))
-def test_invalid_metadata_is_refused(value: str) -> None:
+@example("finalKey QQ==,finalLength MQ==,partOffset eA==")
+@example("a /w==")
+def test_metadata_are_read_or_refused(value: str) -> None:
     if not refuses(parse_metadata, value):
         refuses(parse_place, parse_metadata(value))
 
@@ -124,6 +126,10 @@ TEXTS = st.binary(max_size=40) | st.sampled_from([b"[" * 5000, b"9" * 5000, b'{"
 
 
 @given(VALUES.map(lambda value: json.dumps(value).encode()) | TEXTS)
+@example(b'{"files": [null]}')
+@example(b'{"files": null}')
+@example(b'{"failed": null}')
+@example(b'{"category": "personal", "expectedFiles": null}')
 def test_a_json_body_is_read_or_refused(body: bytes) -> None:
     refuses(lambda: validated(body, LIMITS, chinese=False))
     refuses(parse_lookup, body)

@@ -10,7 +10,7 @@ import pytest
 import requests
 from batches import DEADLINE, file, new_session, progress, upload
 from functional.tus_server.tus_client import create, error
-from packing import send_pack
+from packing import body_of_pack, manifest_of, post_body, send_pack
 from serving import running_server
 
 from uploader_server.storage.paths import UnsafePathError, safe_parts
@@ -160,6 +160,8 @@ def test_paths_with_very_many_directories_ask_for_a_smaller_request(shared: Embe
     paths = [f"{number}/{'d/' * 2000}x.mp4" for number in range(33)]
     with pytest.raises(AssertionError, match="PACK_TOO_LARGE"):
         send_pack(shared.url, session, [(path, b"") for path in paths])
+    escaped = manifest_of(session, [(path, b"") for path in paths]).replace(b"/", b"\\u002f")
+    assert error(post_body(shared.url, body_of_pack(escaped, b""))) == (413, "PACK_TOO_LARGE")
     wanted = [{"relativePath": path, "size": 0} for path in paths]
     body = {"category": "personal", "files": wanted}
     lookup = requests.post(f"{shared.url}/api/upload/lookup", json=body, timeout=DEADLINE)

@@ -433,7 +433,10 @@ def test_pause_of_the_user_may_end_at_any_moment() -> None:
         held = property(lambda _self: next(looks), lambda _self, _held: None)  # type: ignore[assignment]
 
     clock = Clock()
+    began = clock.now
     Looked(FakeStop(clock), RateBudget(clock)).wait_out_pause()
+    assert clock.now == began + HELD
+    assert list(looks) == [False]  # it looked again after the sleep
 
 
 def test_pause_of_the_user_is_no_part_of_wait_for_server() -> None:

@@ -41,15 +41,16 @@ def _pack_offer(site: Site) -> packs.PackOffer:
 def sent_pack(site: Site) -> Sent:
     """Send a pack of two files, one of them empty, or of one where a session has only one. Use with `once`."""
     files = [file_of(site, "packed"), (file_of(site, "packed-empty")[0], b"")][: site.once(terms).limits.max_files]
-    return Sent(files, _send(site, open_session(site, len(files)), secrets.token_hex(16), files))
+    return Sent(files, _send(site, open_session(site, len(files)), files))
 
 
-def _send(site: Site, session: str, key: str, files: list[tuple[str, bytes]]) -> Answer:
+def _send(site: Site, session: str, files: list[tuple[str, bytes]]) -> Answer:
     entries = [(name, len(content), hashlib.sha256(content).hexdigest(), 0) for name, content in files]
     kind, parts = pack_form(packs.manifest(session, entries), [content for _, content in files])
     body = body_of(b"".join(part.data or b"" for part in parts), kind)
     leaves = len(files) if site.may_delete else 0
-    answer = site.call("POST", _pack_offer(site).endpoint, body=body, headers={"Idempotency-Key": key}, leaves=leaves)
+    key = {"Idempotency-Key": secrets.token_hex(16)}
+    answer = site.call("POST", _pack_offer(site).endpoint, body=body, headers=key, leaves=leaves)
     for file in packs.parse_answer(answer.body, len(files)) or () if answer.ok else ():
         if file.stored and file.server_id:
             site.files[file.server_id] = file.location or ""

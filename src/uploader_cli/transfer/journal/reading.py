@@ -119,7 +119,8 @@ class Pending:
 class SavedSession(NamedTuple):
     """A session of a run; an empty category is that of the run, as in journals of version 8.
 
-    One that is not `open` had files that a later run sends again: it may ask what became of them.
+    A session with failed files is kept after its end (`open` is False): a later run needs its secret to request the
+    answers to its packs.
     """
 
     category: str = ""
