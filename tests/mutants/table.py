@@ -508,7 +508,7 @@ MUTANTS = (
     Mutant(
         "bodies have no deadline",
         SERVER + "http/errors.py",
-        "await _within(end - asyncio.get_running_loop().time(), receive)",
+        "await _within(max(0.0, end - asyncio.get_running_loop().time()), receive)",
         "await receive()",
         "functional/server/test_server_inputs.py",
     ),
