@@ -50,6 +50,12 @@ def kept(page: Page) -> Any:
     return page.evaluate("JSON.parse(localStorage.getItem('uploader-sessions'))")
 
 
+def session_of(page: Page) -> str:
+    """Wait until the page shows a session in its address and return the session's ID."""
+    page.wait_for_url(re.compile("#."))
+    return page.url.partition("#")[2]
+
+
 def send(server: EmbeddedServer, session: str, name: str) -> None:
     """Send one file as another client."""
     fields = {"sessionId": session, "category": "personal"}
@@ -158,7 +164,7 @@ def test_watch_follows_an_upload_of_the_page(page: Page, server: EmbeddedServer,
     page.get_by_label("Category").select_option("scenic")
     page.get_by_label("Choose files").set_input_files(tmp_path / "clip.mp4")
     expect(page.get_by_role("button", name="Cancel upload")).to_be_visible()
-    session = page.url.partition("#")[2]
+    session = session_of(page)
     watched = finish(start("watch", session, "-s", server.url, "--json", home=tmp_path))
     assert (watched.code, [event["path"] for event in watched.of("file.completed")]) == (0, ["clip.mp4"])
     expect(page.locator("#status")).to_have_text("Completed")
@@ -176,14 +182,14 @@ def test_upload_resumes_after_a_reload(page: Page, server: EmbeddedServer, tmp_p
     page.get_by_label("Choose files").set_input_files([large, small])
     expect(row(page, "large.mp4").locator(".percent")).to_have_text(re.compile(r"^[1-9]\d? %$"))
     expect(row(page, "small.mp4").locator(".percent")).to_have_text("completed")
-    session = page.url
+    session = session_of(page)
     page.reload()
     expect(page.locator("#notices")).to_contain_text("Choose large.mp4 again")
     page.get_by_label("Choose files").set_input_files([large, small])
     expect(page.locator("#status")).to_have_text("Completed")
     expect(page.locator("#counted")).to_have_text("2 of 2 files")
     expect(page.locator("#notices .notice")).to_have_count(0)
-    assert page.url == session
+    assert session_of(page) == session
     assert server.faults.count("POST", "/api/upload/files/") == 2
     patched = sum(entry.received for entry in server.faults.requests if entry.method == "PATCH")
     assert patched < large.stat().st_size + 2 * MIB
@@ -198,7 +204,7 @@ def test_nobody_else_writes_to_a_session_of_the_page(page: Page, server: Embedde
     page.goto(server.url)
     page.get_by_label("Choose files").set_input_files(tmp_path / "clip.mp4")
     expect(row(page, "clip.mp4").locator(".percent")).to_have_text(re.compile(r"^[1-9]\d? %$"))
-    session = page.url.partition("#")[2]
+    session = session_of(page)
     (mine,) = kept(page)[session]["files"]
     assert re.fullmatch("[0-9a-f]{32}", kept(page)[session]["secret"])
     assert re.fullmatch("[0-9a-f]{32}", mine["key"])
@@ -222,7 +228,7 @@ def test_upload_of_an_older_page_resumes(page: Page, server: EmbeddedServer, tmp
     expect(page.locator("#notices")).to_contain_text("Choose clip.mp4 again")
     page.get_by_label("Choose files").set_input_files(clip)
     expect(page.locator("#status")).to_have_text("Completed")
-    assert page.url.partition("#")[2] == session
+    assert session_of(page) == session
 
 
 def test_page_works_below_the_path_of_a_proxy(page: Page, tmp_path: Path) -> None:
@@ -249,7 +255,7 @@ def test_refused_files_are_named(page: Page, tmp_path: Path) -> None:
         page.get_by_label("Choose files").set_input_files([tmp_path / "a.mp4", tmp_path / "b.txt"])
         expect(page.locator("#notices")).to_contain_text("Not sent: b.txt (type not accepted)")
         expect(page.locator("#counted")).to_have_text("0 of 1 file")
-        session = page.url.partition("#")[2]
+        session = session_of(page)
         secret = {"X-Session-Secret": kept(page)[session]["secret"]}
         requests.post(f"{server.url}/api/upload/cancel/{session}", headers=secret, timeout=PATIENCE).raise_for_status()
         expect(page.locator("#notices")).to_contain_text("Refused: a.mp4")
