@@ -44,7 +44,7 @@ SHARED = {
     "engineio": "realtime.socket",
     "websocket": "realtime.websocket",
     "rich": "render.live run.report_commands",
-    "tenacity": "transfer.retry",
+    "tenacity": "transfer.pacer",
     "pathspec": "selection.filters",
     "typer": "cli",
     "uploader_server": "cli.serve cli.demo testing",

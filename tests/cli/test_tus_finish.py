@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 JOB = "uploader_cli.transfer.tus_job"
-QUICK = {"uploader_cli.transfer.retry.FIRST_DELAY": 0.0, "uploader_cli.transfer.retry.JITTER": 0.0}
+QUICK = {"uploader_cli.transfer.pacer.FIRST_DELAY": 0.0, "uploader_cli.transfer.pacer.JITTER": 0.0}
 PARTS = {f"{JOB}.FAR": -1.0, f"{JOB}.LARGE_AND_FAR": 200, f"{JOB}.LEAST_PART": 100}
 """Files of 200 bytes are sent in two parts."""
 FAULTS = {

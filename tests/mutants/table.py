@@ -401,17 +401,17 @@ MUTANTS = (
     ),
     Mutant(
         "unused time is made up for without limit",
-        "src/uploader_cli/transfer/retry.py",
+        "src/uploader_cli/transfer/budget.py",
         "max(self._free_at, now - CREDIT)",
         "self._free_at",
         "unit/transfer/test_tus_limiter.py",
     ),
     Mutant(
         "a pause of the user counts as an outage",
-        "src/uploader_cli/transfer/retry.py",
+        "src/uploader_cli/transfer/pacer.py",
         "began += self._clock() - before",
         "pass",
-        "unit/transfer/test_retry.py",
+        "unit/transfer/test_pacer.py",
     ),
     Mutant(
         "the number of jobs that the user chose is adapted",

@@ -10,8 +10,8 @@ from fakes import Clock, golden
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.http import retry_after
-from uploader_cli.transfer.retry import RateBudget
 
 WALL = 1_795_564_000.0
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -110,14 +111,14 @@ class Driver(Engine):
 
     def _contact(self) -> None:
         api, settings = self._api, self._settings
-        limits = api.retry.run(api.health, at_most=FIRST_CONTACT_RETRIES)
+        limits = api.health(retries=FIRST_CONTACT_RETRIES)
         if limits is None or not limits.relative_paths or api.tus is None or api.lookups is None:
             raise errors.UsageError(
                 f"{settings.server} can't take imports: it has no resumable uploads, or can't look up stored files",
                 hint="use `uploader upload`, with --shard on several machines",
             )
         self._remember(limits)
-        self._context.retry.probe = api.health
+        self._context.pacer.probe = partial(api.health, patient=False)
         self._context.limits, self._context.lookups = limits, api.lookups
         self._checks = Checks(self._context)
         self._secret = hmac.digest(run_secret(settings.state_path), b"%d" % self._handle.number, "sha256")

@@ -20,8 +20,9 @@ from uploader_cli.fleet.outcomes import AGAIN, Report, Row
 from uploader_cli.selection.selection import Selection, WalkQueue
 from uploader_cli.settings import resolve, user_config_file, working_directory
 from uploader_cli.transfer.api import Api
+from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.journal import Journal, Target
-from uploader_cli.transfer.retry import RateBudget, Stop
+from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.scheduler import Scheduler
 
 if TYPE_CHECKING:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from json.encoder import encode_basestring
+from select import PIPE_BUF
 from typing import Any, TextIO
 
 from uploader_cli.core import events as ev
@@ -131,8 +132,19 @@ class NdjsonView(Observer):
         text = inert("\n".join([*self._lines, ""]))
         self._lines.clear()  # before the write: lines are not written again after a failure
         if self._buffer is not None:
-            self._buffer.write(text.encode())
-            self._buffer.flush()
+            for piece in _pieces(text.encode()):
+                self._buffer.write(piece)
+                self._buffer.flush()
         else:
             self._stream.write(text)
             self._stream.flush()
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """Yield whole lines in pieces that a pipe takes as a whole: the reader of a killed run gets no part of a line."""
+    start = 0
+    while len(data) - start > PIPE_BUF:
+        end = data.rfind(b"\n", start, start + PIPE_BUF) + 1 or data.find(b"\n", start) + 1
+        yield data[start:end]
+        start = end
+    yield data[start:]

@@ -18,7 +18,7 @@ from uploader_cli.core.stages import Kind, assumed
 from uploader_cli.realtime.channel import Channel
 from uploader_cli.settings import mask
 from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.retry import Stop
+from uploader_cli.transfer.pacer import Stop
 
 CALLS = {
     Kind.CONTENT: "/api/ai/analyze/content",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 from typing import TypeAlias, TypeVar
 
@@ -45,7 +46,6 @@ from uploader_cli.sources.content import OnRead, sha256_of
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.checks import looked_up
 from uploader_cli.transfer.journal.reading import History
-from uploader_cli.transfer.retry import Tries
 
 Item: TypeAlias = LocalFile | ev.FileFailed | ev.FileSkipped
 Result: TypeAlias = ev.CheckFile | ev.FileFailed | ev.FileSkipped
@@ -86,7 +86,7 @@ def check(settings: Settings, paths: Sequence[str], *, content: bool) -> int:
             limits, offer = api.health(), api.lookups
             if offer is None and (content or limits is None or not limits.relative_paths):
                 offer = api.find_lookup(hint)  # raises
-            api.retry.wait_for_server, api.retry.probe = ready.wait_for_server, api.health
+            api.pacer.wait_for_server, api.pacer.probe = ready.wait_for_server, partial(api.health, patient=False)
             with closing(Comparison(api, offer, ready, history, on_read if content else None)) as comparison:
                 try:
                     return _report(comparison.results(found), tell)
@@ -160,7 +160,7 @@ class Comparison:
 
     def close(self) -> None:
         """End running calls and the threads."""
-        self._api.retry.stop.set()
+        self._api.pacer.stop.set()
         for api in self._apis:
             api.shut()
         self._pool.shutdown(cancel_futures=True)
@@ -204,7 +204,7 @@ class Comparison:
         if found.sha256 is None and found.size == file.size:
             words = "the server gives no digest of it: compare sizes with --size-only"
             raise FileFailure(words, code=ev.FailureCode.SERVER_FAILED)
-        mine = sha256_of(file, self._api.retry.stop.check, on_read=on_read)
+        mine = sha256_of(file, self._api.pacer.stop.check, on_read=on_read)
         if (found.size, found.sha256) == (file.size, mine):
             return found, True
         (other,) = self._find([looked_up(file, self._own)._replace(sha256=mine)])
@@ -225,18 +225,18 @@ class Comparison:
                 found[number] = one
                 since = since if one is not None and one.pending else time.monotonic()
             if time.monotonic() - asked < PAUSE:  # the bundled server answers after 10 seconds
-                self._api.retry.stop.sleep(PAUSE)
+                self._api.pacer.stop.sleep(PAUSE)
         return found
 
     def _size_of(self, file: LookedUp) -> Found | None:
         api, where = self._own_api(), stored_path(file.category, file.path)
-        there = Tries(api.retry).run(lambda: api.stored(where, digest=False))
+        there = api.stored(where, digest=False, retries=api.pacer.retries)
         return None if there is None else replace(there, location=where)
 
     def _ask_for(self, files: Sequence[LookedUp]) -> list[Found | None]:
         api, offer = self._own_api(), self._offer
         assert offer is not None  # noqa: S101 - for the type checker
-        return Tries(api.retry).run(lambda: api.lookup(offer, files, compute=self._on_read is not None))
+        return api.lookup(offer, files, compute=self._on_read is not None, retries=api.pacer.retries)
 
     def _own_api(self) -> Api:
         """Return the client of this thread."""

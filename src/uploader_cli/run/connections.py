@@ -15,7 +15,7 @@ from uploader_cli.run.loop import Loop
 from uploader_cli.settings import OPTIONS, Settings
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.http import make_session
-from uploader_cli.transfer.retry import Stop
+from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.wire import Sockets
 
 DRAIN = 0.25

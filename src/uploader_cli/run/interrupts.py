@@ -15,7 +15,7 @@ from uploader_cli import signals
 from uploader_cli.core import events as ev
 from uploader_cli.core.incidents import duration
 from uploader_cli.exit_status import Exit
-from uploader_cli.transfer.retry import Stop
+from uploader_cli.transfer.pacer import Stop
 
 
 @dataclass(slots=True)

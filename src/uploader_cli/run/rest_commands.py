@@ -23,7 +23,7 @@ from uploader_cli.run.views import open_log
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.bodies import content_type
-from uploader_cli.transfer.retry import Stop
+from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.sessions import choose
 
 

@@ -18,8 +18,9 @@ from uploader_cli.core.events import Event, ServerClock, SessionProgress, Transp
 from uploader_cli.core.protocol import UPLOADS
 from uploader_cli.core.tus import Capabilities, below, parse_capabilities, trusts
 from uploader_cli.settings import SESSION_MARK, Settings, mask
+from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.http import Answer, Http, RequestIds, redirect_target, retry_after
-from uploader_cli.transfer.retry import RateBudget, Retry, Stop, Tries, pause_after
+from uploader_cli.transfer.pacer import Pacer, Stop, pause_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +85,7 @@ class Api(Http):
         super().__init__(settings, RequestIds(run, emit))
         self.emit, self._token, self.budget = emit, _Token(settings, stop), budget or RateBudget()
         retries, max_wait, refresh = settings.retries, settings.max_wait, self._token.refresh
-        self.retry = Retry(stop, self.budget, retries=retries, max_wait=max_wait, refresh=refresh, emit=emit)
+        self.pacer = Pacer(stop, self.budget, retries=retries, max_wait=max_wait, refresh=refresh, emit=emit)
         self.retry_status = settings.retry_status  # statuses of a tus server that stand for a lock
         self._secrets: dict[str, str] = {}  # of sessions, by their ids
         self._earlier: list[str] = []  # sessions that another run has opened
@@ -112,27 +113,33 @@ class Api(Http):
         secret = self._secrets.get(session)
         return {SESSION_SECRET: secret} if secret else {}
 
-    def health(self) -> Limits | None:
-        """Return the limits of `GET /health`, if any. Raise `NetworkError`; no status is an error."""
-        return protocol.parse_limits(protocol.as_object(self._health().body).get("limits"))
+    def health(self, **how: Any) -> Limits | None:
+        """Return the limits of `GET /health`, if any. Raise `NetworkError`; no status is an error.
 
-    def _health(self) -> Answer:
-        answer = self._call("GET", "/health", raises=False)
+        `how` (`retries`, `patient`) is for `_call`, as in other calls.
+        """
+        return protocol.parse_limits(protocol.as_object(self._health(**how).body).get("limits"))
+
+    def _health(self, **how: Any) -> Answer:
+        answer = self._call("GET", "/health", _any, **how)
         self.healthy = answer.ok and "status" in self._offers(answer)
         return answer
 
-    def create_session(self, category: str, expected: int) -> protocol.Session:
+    def create_session(self, category: str, expected: int, **how: Any) -> protocol.Session:
         """Open a session with a new secret. Raise `NotAnUploadServer` for any other answer."""
         asked, secret = {"category": category, "expectedFiles": expected}, new_secret()
         own = {SESSION_SECRET: secret}
-        self.retry.wait_out_pause(creates=True)
-        answer = self._call("POST", "/api/upload/session", json=asked, raises=False, headers=own)
-        session = protocol.parse_session(answer.body) if answer.ok else None
-        if session is not None:
+        self.pacer.wait_out_pause(creates=True)
+
+        def read(answer: Answer) -> protocol.Session:
+            session = protocol.parse_session(answer.body) if answer.ok else None
+            if session is None:
+                raise self._no_result(answer)
             self._offers(answer)
             self._secrets[session.session_id] = secret
             return replace(session, category=category, secret=secret)
-        raise self._no_result(answer)
+
+        return self._call("POST", "/api/upload/session", read, json=asked, headers=own, **how)
 
     def batch(self, session: str, body: Body, files: int) -> tuple[protocol.StoredFile, ...]:
         """Send one request with `files` files, without a retry. Raise `SessionLost` for an unknown session."""
@@ -182,7 +189,9 @@ class Api(Http):
             raise errors.UsageError(words, hint=hint)
         raise self._no_result(answer)
 
-    def lookup(self, offer: LookupOffer, files: Sequence[LookedUp], *, compute: bool = False) -> list[Found | None]:
+    def lookup(
+        self, offer: LookupOffer, files: Sequence[LookedUp], *, compute: bool = False, **how: Any
+    ) -> list[Found | None]:
         """Ask for files, in as many requests as the categories and the `offer` need (docs/protocol.md, section 9).
 
         With `compute` the server computes digests that it does not know; those that take long are `pending`.
@@ -194,22 +203,24 @@ class Api(Http):
                 asked: dict[str, object] = {"category": category, "files": [files[number].asked for number in part]}
                 if compute:
                     asked["digests"] = "compute"
-                answer = self._call("POST", offer.endpoint, json=asked, files=len(part))
+                answer = self._call("POST", offer.endpoint, _accepted, json=asked, files=len(part), **how)
                 there = _checked(answer, packs.parse_found(answer.body, len(part)), f"{len(part)} files")
                 found.update(zip(part, there, strict=True))
         return [found[number] for number in range(len(files))]
 
-    def finish(self, session_id: str, failed: int = 0) -> None:
+    def finish(self, session_id: str, failed: int = 0, **how: Any) -> None:
         """Close a session where the server has the call; `failed` counts files given up here."""
         given_up = {"failed": failed} if failed else None
         own = self.may_write(session_id)
-        self._call("POST", f"/api/upload/session/{_segment(session_id)}/finish", json=given_up, headers=own)
+        self._call(
+            "POST", f"/api/upload/session/{_segment(session_id)}/finish", _accepted, json=given_up, headers=own, **how
+        )
 
-    def progress(self, session_id: str, *, patient: bool = False) -> SessionProgress | None:
+    def progress(self, session_id: str, *, patient: bool = False, **how: Any) -> SessionProgress | None:
         """Return the progress of a session; None for 404. Wait for the end of a pause if `patient`."""
         try:
             path = f"/api/upload/progress/{_segment(session_id)}"
-            answer = self._call("GET", path, patient=patient, files=MOST_LISTED)
+            answer = self._call("GET", path, _accepted, patient=patient, files=MOST_LISTED, **how)
         except errors.NotFound:
             return None
         return protocol.parse_progress(answer.body, Transport.HTTP)
@@ -221,7 +232,7 @@ class Api(Http):
 
     def has_page(self) -> bool:
         """Return whether the server has a page for browsers (docs/web.md); it may ask for a token."""
-        answer = self._call("GET", "/api/activity", raises=False, files=MOST_LISTED)
+        answer = self._call("GET", "/api/activity", _any, files=MOST_LISTED)
         return answer.status == 401 or "sessions" in protocol.as_object(answer.body)
 
     def cancel(self, session_id: str) -> dict[str, object]:
@@ -240,15 +251,15 @@ class Api(Http):
 
     def analyse(self, path: str, asked: dict[str, object], limit: float) -> object:
         """Start an analysis (docs/protocol.md, section 4); `limit` is in seconds."""
-        return self._call("POST", path, json=asked, read_timeout=limit, files=REPORT).body
+        return self._call("POST", path, _accepted, json=asked, read_timeout=limit, files=REPORT).body
 
     def analysis_status(self, session: str) -> protocol.AnalysisStatus:
         """Return the state of an analysis. Raise `NotFound`."""
         path = f"/api/ai/analysis/{_segment(session)}/status"
-        answer = self._call("GET", path, patient=False, read_timeout=STATUS_LIMIT, files=REPORT)
+        answer = self._call("GET", path, _accepted, patient=False, read_timeout=STATUS_LIMIT, files=REPORT)
         return protocol.parse_analysis_status(answer.body)
 
-    def stored(self, where: str, *, digest: bool = True) -> Found | None:
+    def stored(self, where: str, *, digest: bool = True, **how: Any) -> Found | None:
         """Return what is known of the file at a path or URL from the server, with its `digest`; None for 404.
 
         Raise `DigestPending` while its digest is computed, `AnswerError` for another refusal, `ProtocolError` for
@@ -258,59 +269,77 @@ class Api(Http):
         if url is None:
             raise errors.ProtocolError(f"{where} is on another host than the server")
         wanted = {"Want-Repr-Digest": "sha-256=1"} if digest else {}
-        answer = self._call("HEAD", url, raises=False, headers=wanted)
-        if answer.status in (404, 410):
-            return None
-        if not answer.ok:
-            error = answer_error(answer)
-            if answer.status == 503 and error.retry_after:  # an answer to HEAD has no code
-                raise errors.DigestPending(str(error), status=503, retry_after=error.retry_after)
-            raise error
-        sha256 = protocol.sha256_in(answer.headers.get("Repr-Digest", ""))
-        return packs.Found(protocol.whole(answer.headers.get("Content-Length")), sha256, None)
+
+        def read(answer: Answer) -> Found | None:
+            if answer.status in (404, 410):
+                return None
+            if not answer.ok:
+                error = answer_error(answer)
+                if answer.status == 503 and error.retry_after:  # an answer to HEAD has no code
+                    raise errors.DigestPending(str(error), status=503, retry_after=error.retry_after)
+                raise error
+            sha256 = protocol.sha256_in(answer.headers.get("Repr-Digest", ""))
+            return packs.Found(protocol.whole(answer.headers.get("Content-Length")), sha256, None)
+
+        return self._call("HEAD", url, read, headers=wanted, **how)
 
     def read_back(self, where: str, take: Callable[[bytes], object]) -> bool:
         """Pass the stored bytes to `take`; return False where the server does not give them out."""
         url = self._located(where)
         if url is None:
             return False
-        self.retry.wait_out_pause()
         with self.stream(url, self.authorization()) as (answer, pieces):
             if answer.status in NO_ANSWER:
                 raise answer_error(answer)
             if answer.status != 200:
                 return False
             for piece in pieces:
-                self.retry.stop.check()
+                self.pacer.stop.check()
                 take(piece)
         return True
 
     def _ask(self, method: str, path: str, field: str, **how: Any) -> protocol.JsonObject:
         """Return the object of an answer that has `field`. Raise `NotAnUploadServer` for anything else."""
-        answer = self._call(method, path, raises=False, **how)
-        body = protocol.as_object(answer.body)
-        if answer.ok and field in body:
-            return body
-        if protocol.error_code(body) not in ("", NO_ROUTE):
-            raise answer_error(answer)
-        raise self._no_result(answer)
+
+        def read(answer: Answer) -> protocol.JsonObject:
+            body = protocol.as_object(answer.body)
+            if answer.ok and field in body:
+                return body
+            if protocol.error_code(body) not in ("", NO_ROUTE):
+                raise answer_error(answer)
+            raise self._no_result(answer)
+
+        return self._call(method, path, read, **how)
 
     def _no_result(self, answer: Answer) -> errors.UploaderError:
         if answer.status < 400 or answer.status in (404, 405, 501) or is_tus(answer):
             return not_an_upload_server(answer, self.option)
         return answer_error(answer)
 
-    def _call(self, method: str, path: str, *, patient: bool = True, raises: bool = True, **how: Any) -> Answer:
-        """Send one call; 429, 507 and an expired token are excused. Not `patient` (a poll): a 429 slows polls alone."""
+    def _call(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[Answer], T],
+        *,
+        retries: int | None = None,
+        patient: bool = True,
+        **how: Any,
+    ) -> T:
+        """Return what `read` makes of the answer, after at most `retries` retries.
 
-        def step() -> Answer:
+        Without `retries` only 429, 507 and an expired token are excused. Not `patient` (a poll, a probe): one request;
+        a 429 slows polls alone.
+        """
+
+        def step() -> T:
             answer = self._once(method, path, **how)
-            if answer.status in (401, 429, 507) or (raises and not answer.ok):
+            if answer.status in (401, 429, 507):
                 raise answer_error(answer)
-            return answer
+            return read(answer)
 
         if patient:
-            return Tries(self.retry).excusing(step)
+            return self.pacer.call(step, at_most=retries, only_excused=retries is None)
         try:
             return step()
         except errors.RateLimited as error:
@@ -460,6 +489,16 @@ def is_tus(answer: Answer) -> bool:
 def is_blocked(answer: Answer) -> bool:
     """Return whether a proxy or firewall refused the method, and not the server."""
     return answer.status in BLOCKED and not is_tus(answer) and not protocol.error_code(answer.body)
+
+
+def _accepted(answer: Answer) -> Answer:
+    if not answer.ok:
+        raise answer_error(answer)
+    return answer
+
+
+def _any(answer: Answer) -> Answer:
+    return answer
 
 
 _segment = partial(quote, safe="")

@@ -17,7 +17,7 @@ from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.checks import equal_on_server, says_nothing
 from uploader_cli.transfer.job import Attempt, Outcome, ends_run, failed, not_stored
-from uploader_cli.transfer.retry import Stop, Tries
+from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.sessions import Context, UploadSession, new_session
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class BatchSession:
             self._group, self._ended = self._next_group(), []
             attempt = Attempt(context.ledger, self._group, self.session.id)
             try:
-                Tries(context.retry, on_retry=attempt.retry).run(lambda: self._send(attempt))  # noqa: B023 - called at once
+                context.pacer.call(lambda: self._send(attempt), on_retry=attempt.retry)  # noqa: B023 - called at once
             except errors.UploaderError as error:
                 if ends_run(error):
                     yield self._ended  # what is settled is not resent
@@ -154,7 +154,7 @@ class BatchSession:
         try:
             with sending:
                 sending.enter_context(flow.one_body(context.stop))
-                context.retry.wait_out_pause()  # one may have begun meanwhile
+                context.pacer.wait_out_pause()  # one may have begun meanwhile
                 stored = self._api.batch(self.session.id, body, len(self._group))
         except errors.UploaderError as error:
             context.stop.check()

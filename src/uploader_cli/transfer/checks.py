@@ -15,7 +15,6 @@ from uploader_cli.transfer.api import NO_ANSWER, Api
 from uploader_cli.transfer.bodies import metadata_of, named
 from uploader_cli.transfer.job import Outcome, failed
 from uploader_cli.transfer.journal import Claim, ClaimState, Stored
-from uploader_cli.transfer.retry import Tries
 from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
@@ -112,7 +111,9 @@ class Checks:
             if not self._context.limits.relative_paths:
                 return Outcome(file, errors.OutcomeUnknown(MAY_BE_STORED))
             try:
-                found = self._ask(lambda: equal_on_server(api, file, settings.category, self._context.stop.check))
+                found = equal_on_server(
+                    api, file, settings.category, self._context.stop.check, retries=api.pacer.retries
+                )
             except NO_OUTCOME:
                 raise
             except errors.UploaderError as error:
@@ -185,7 +186,7 @@ class Checks:
         offer = self._context.lookups
         if offer is not None and not self._one_by_one:
             try:
-                return [found or False for found in self._ask(lambda: api.lookup(offer, asked))]
+                return [found or False for found in api.lookup(offer, asked, retries=api.pacer.retries)]
             except NO_OUTCOME:
                 raise
             except errors.UploaderError as error:
@@ -212,14 +213,15 @@ class Checks:
         settings = self._context.settings
         if settings.foreign and where.startswith("http"):  # else the path of a Content-Location
             # Not retried: many servers answer 404 for a finished upload, and each retry would wait longer.
-            position = self._asked(lambda: TusClient(api, settings.target_url).head(where), at_most=0)
+            client = TusClient(api, settings.target_url)
+            position = _asked(lambda: api.pacer.call(lambda: client.head(where), at_most=0))
             return None if position is None else position.offset == file.size
         found = self._stored(api, where)
         return found.size in (None, file.size) if isinstance(found, Found) else found
 
     def _stored(self, api: Api, where: str) -> Found | Literal[False] | None:
         """Return False for a file that is not stored, None without an answer."""
-        return self._asked(lambda: api.stored(where) or False)
+        return _asked(lambda: api.stored(where, retries=api.pacer.retries) or False)
 
     def _is_equal(self, file: LocalFile, receipt: Stored | None, found: Found) -> bool:
         """Compare size and digest. A receipt's digest saves reading the file."""
@@ -227,19 +229,6 @@ class Checks:
             return found.size == file.size
         known = receipt.checksum if receipt is not None else None
         return found.sha256 == (_digest(file, self._context.stop.check) if known is None else known)
-
-    def _ask(self, call: Callable[[], T]) -> T:
-        """Repeat a question while that can help; wait for a digest in computation."""
-        return Tries(self._context.retry).run(call)
-
-    def _asked(self, call: Callable[[], T], at_most: int | None = None) -> T | None:
-        """Return the answer, or None without one. Raise what ends the run."""
-        try:
-            return self._ask(call) if at_most is None else self._context.retry.run(call, at_most=at_most)
-        except NO_OUTCOME:
-            raise
-        except errors.UploaderError:
-            return None
 
     def finish(self, api: Api, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Write the receipts of stored files first, then hash and verify: a kill meanwhile sends no file again."""
@@ -281,7 +270,7 @@ class Checks:
             return unknown
         try:
             mine = outcome.digest or sha256_of(file, context.stop.check)
-            equal = self._ask(lambda: _compare(api, where, mine, file.size)) if where else None
+            equal = _compare(api, where, mine, file.size) if where else None
         except NO_OUTCOME:
             raise
         except errors.UploaderError as error:
@@ -336,6 +325,16 @@ class Places:
         return f"another file of this run has the same {name} on the server, {place[-1]}; {other} tells them apart"
 
 
+def _asked(call: Callable[[], T]) -> T | None:
+    """Return the answer, or None without one. Raise what ends the run."""
+    try:
+        return call()
+    except NO_OUTCOME:
+        raise
+    except errors.UploaderError:
+        return None
+
+
 def looked_up(file: LocalFile, own: str, receipt: Stored | None = None) -> LookedUp:
     """Return how to look up a file, by default in the category `own`.
 
@@ -372,10 +371,12 @@ def place_of(file: LocalFile, own: str) -> str:
     return stored_path(file.category or own, utf8(file.relative_path))
 
 
-def equal_on_server(api: Api, file: LocalFile, own: str, check: Callable[[], None]) -> Outcome | None:
-    """Return the outcome of a file whose bytes are at `place_of`, else None. Raise what the call raises."""
+def equal_on_server(
+    api: Api, file: LocalFile, own: str, check: Callable[[], None], *, retries: int | None = None
+) -> Outcome | None:
+    """Return the outcome of a file whose bytes are at `place_of`, else None. Raise as `Api.stored` does."""
     where = place_of(file, own)
-    found = api.stored(where)
+    found = api.stored(where, retries=retries)
     if found is None or not _has_bytes(found, file, check):
         return None
     return Outcome(file, location=where, checksum=found.sha256, verified=True)
@@ -404,11 +405,15 @@ def _compare(api: Api, where: str, mine: str, size: int) -> bool | None:
     """Compare the stored digest or bytes with `mine`; None where the server offers neither."""
     found = None
     try:
-        found = api.stored(where)
+        found = api.stored(where, retries=api.pacer.retries)
     except errors.UploaderError as error:
         if not says_nothing(error):
             raise
     if found is not None and found.sha256 is not None:
         return found.size in (None, size) and found.sha256 == mine
-    theirs = hashlib.sha256()
-    return theirs.hexdigest() == mine if api.read_back(where, theirs.update) else None
+
+    def read() -> bool | None:
+        theirs = hashlib.sha256()
+        return theirs.hexdigest() == mine if api.read_back(where, theirs.update) else None
+
+    return api.pacer.call(read)

@@ -16,7 +16,7 @@ from uploader_cli.transfer.bodies import Body, pack_form
 from uploader_cli.transfer.job import Attempt, Outcome, ends_run, not_stored
 from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.journal.reading import pack_position
-from uploader_cli.transfer.retry import FIRST_PROBE, LAST_PROBE, Tries
+from uploader_cli.transfer.pacer import FIRST_PROBE, LAST_PROBE
 from uploader_cli.transfer.tus_job import Tus, TusFile
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Pack:
             session = self.session.id
             attempt = Attempt(context.ledger, files, session, packed=True)
             try:
-                return Tries(context.retry, on_retry=attempt.retry).run(lambda: self._attempt(worker, attempt))  # noqa: B023 - called at once
+                return context.pacer.call(lambda: self._attempt(worker, attempt), on_retry=attempt.retry)  # noqa: B023 - called at once
             except errors.SessionLost as error:
                 if not self.session.renew(worker.api, session):
                     raise

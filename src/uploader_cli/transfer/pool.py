@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.budget import Limiter
     from uploader_cli.transfer.job import Outcome
-    from uploader_cli.transfer.retry import Limiter
     from uploader_cli.transfer.sessions import UploadSession
 
 

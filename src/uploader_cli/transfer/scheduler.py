@@ -79,7 +79,7 @@ class Engine:
         self._api, self._settings, self._context = api, api.settings, Context(api, followers, run)
         self._stop, self._ledger, self._emit = self._context.stop, self._context.ledger, self._context.emit
         self._remember, self._announce = remember, announce
-        api.retry.wait_for_server = api.settings.wait_for_server
+        api.pacer.wait_for_server = api.settings.wait_for_server
 
     def run(self, supply: Supply) -> errors.UploaderError | None:
         """Send all files. Return the error that ended the run early, if any. Every file ends exactly once."""
@@ -179,7 +179,7 @@ class Scheduler(Engine):
 
     def toggle_pause(self) -> None:
         """Begin no request with content until this is called again; those being sent are completed."""
-        held = self._context.retry.held = not self._context.retry.held
+        held = self._context.pacer.held = not self._context.pacer.held
         self._pool.hold(on=held)
         self._emit(RunPaused() if held else RunResumed())
 
@@ -207,13 +207,13 @@ class Scheduler(Engine):
         if limits is not None:
             self._context.limits = limits
             self._remember(limits)
-        self._context.retry.probe = self._probe
+        self._context.pacer.probe = self._probe
         self._tus = choose(self._settings, self._api.tus)
         check_lengths(supply.ahead, self._tus)
         if self._tus is None:
             self._pool.auto = None
         else:
-            self._context.retry.overloaded = self._pool.overloaded
+            self._context.pacer.overloaded = self._pool.overloaded
             self._context.limits = replace(self._context.limits, empty_files=True)
             try:
                 checksum = self._tus.checksum(self._settings.checksum)
@@ -248,7 +248,7 @@ class Scheduler(Engine):
 
     def _interrupted(self, supply: Supply) -> None:
         self._begin()
-        self._context.retry.held = False  # sessions are cancelled also in a pause of the user
+        self._context.pacer.held = False  # sessions are cancelled also in a pause of the user
         if self._flow.unanswered:
             text = "the server had the whole request already: what was in it may be stored"
             self._context.warn(WarningCode.MAY_BE_STORED, text)
@@ -277,7 +277,7 @@ class Scheduler(Engine):
             elif self._settings.foreign:
                 TusClient(api, self._settings.target_url).options()
             else:
-                api.health()
+                api.health(patient=False)
         finally:
             api.close()
 

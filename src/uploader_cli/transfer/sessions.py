@@ -12,8 +12,8 @@ from uploader_cli.core.plan import ASSUMED, Limits, LocalFile, endless, plan_ses
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.tus import Capabilities
 from uploader_cli.sources.content import Digests, ignore_read
+from uploader_cli.transfer.budget import Limiter
 from uploader_cli.transfer.job import Followers, Ledger
-from uploader_cli.transfer.retry import Limiter
 from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Context:
 
     def __init__(self, api: Api, followers: Followers, run: RunHandle) -> None:
         self.settings, self.followers, self.run = api.settings, followers, run
-        self.emit, self.retry, self.stop = api.emit, api.retry, api.retry.stop
+        self.emit, self.pacer, self.stop = api.emit, api.pacer, api.pacer.stop
         self.ledger = Ledger(api.emit, run, api.url_of)
         self.throttle = Limiter(api.settings.limit_rate, self.stop.sleep)
         self.digests = Digests(self.stop.check) if api.settings.hashes else None
@@ -77,18 +77,18 @@ def first_contact(
     `existing` is one of the upload URLs where all uploads exist already: then nothing but the offset is asked.
     Without limits, `expectedFiles` is what fits the assumed ones, then 1 after a 400 (section 3.12).
     """
-    settings, retry = context.settings, context.retry
+    settings, pacer = context.settings, context.pacer
     if settings.foreign:
         check_offer(settings, None, lookup=False)
         client = TusClient(api, settings.target_url)
         if existing:
             api.tus = Capabilities(settings.target_url)
             with suppress(errors.AnswerError, errors.ProtocolError):  # an answer; the job reports what it says
-                retry.run(lambda: client.head(existing), at_most=FIRST_CONTACT_RETRIES)
+                pacer.call(lambda: client.head(existing), at_most=FIRST_CONTACT_RETRIES)
         else:
-            api.tus = retry.run(client.options, at_most=FIRST_CONTACT_RETRIES)
+            api.tus = pacer.call(client.options, at_most=FIRST_CONTACT_RETRIES)
         return endless(api.tus.max_size), None
-    limits = retry.run(api.health, at_most=FIRST_CONTACT_RETRIES)
+    limits = api.health(retries=FIRST_CONTACT_RETRIES)
     check_offer(settings, limits, lookup=api.lookups is not None)
     if limits is not None:
         return limits, _session_before(context, api)
@@ -152,7 +152,7 @@ def _session_before(context: Context, api: Api) -> Opened | None:
         if not saved.open or saved.category not in ("", context.settings.category):
             continue
         try:
-            known = context.retry.run(lambda: api.progress(session, patient=True))  # noqa: B023 - called at once
+            known = api.progress(session, patient=True, retries=context.settings.retries)
         except errors.AnswerError:
             known = None
         if known is not None and known.status in ("pending", "uploading") and known.total:
@@ -165,7 +165,7 @@ def _session_before(context: Context, api: Api) -> Opened | None:
 
 def new_session(context: Context, api: Api, category: str, files: int) -> Session:
     """Open a session for `files` files."""
-    return context.retry.run(lambda: api.create_session(category, files))
+    return api.create_session(category, files, retries=context.settings.retries)
 
 
 class UploadSession:
@@ -256,7 +256,7 @@ class UploadSession:
         context = self._context
         if context.limits.relative_paths:
             try:
-                context.retry.run(lambda: api.finish(self.id, self._given_up))
+                api.finish(self.id, self._given_up, retries=context.settings.retries)
             except errors.Interrupted:
                 self._leave("cancelled")
                 raise

@@ -27,7 +27,6 @@ from uploader_cli.transfer.bodies import Body, Piece, metadata_of, named
 from uploader_cli.transfer.job import Outcome, ends_run, failed
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
 from uploader_cli.transfer.pool import Pool, Step, Worker
-from uploader_cli.transfer.retry import Tries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -195,7 +194,7 @@ class TusFile:
             joined = self._head(client, self._upload.url)
         heads = [self._head(client, part.url) if part.url and joined is None else None for part in self.parts]
         if not self.foreign and len(self._urls) == len(heads) and not any(heads):
-            joined = Tries(self._context.retry).run(lambda: client.create(size, self.metadata()))
+            joined = self._context.pacer.call(lambda: client.create(size, self.metadata()))
             if joined.offset != size:
                 client.discard(joined.url)  # the key was unknown: the server created an upload
                 replaced = self._upload.replaced
@@ -216,7 +215,7 @@ class TusFile:
 
     def _head(self, client: TusClient, url: str) -> Position | None:
         with suppress(errors.UploadGone):
-            return Tries(self._context.retry).run(lambda: client.head(url))
+            return self._context.pacer.call(lambda: client.head(url))
         return None
 
     def _join(self, client: TusClient) -> Position:
@@ -224,7 +223,7 @@ class TusFile:
             raise self.error
         if Ending(self._upload.ending) in UNCERTAIN and not self.resends:
             raise errors.OutcomeUnknown(JOINED)
-        tries, ended = Tries(self._context.retry, on_retry=self.retry), list[Ending]()
+        pacer, ended = self._context.pacer, list[Ending]()
 
         def join() -> Position:
             try:
@@ -233,10 +232,10 @@ class TusFile:
                 self._join_failed(error, ended)
                 raise
 
-        joined = tries.run(join)
+        joined = pacer.call(join, on_retry=self.retry)
         self._context.run.update(self.file, url=joined.url)
         if joined.offset is None:
-            joined = tries.run(lambda: client.head(joined.url))
+            joined = pacer.call(lambda: client.head(joined.url), on_retry=self.retry)
         if joined.offset != self.file.size:
             raise errors.ProtocolError(f"{joined.url} was joined to {joined.offset} bytes of {self.file.size}")
         return self._joined(client, joined)
@@ -335,7 +334,7 @@ class TusFile:
 
     def check(self) -> None:
         """Raise `Interrupted` once the run is stopped or another part has failed."""
-        self._context.retry.stop.check()
+        self._context.pacer.stop.check()
         if self.error is not None:
             raise errors.Interrupted("another part of the file failed")
 
@@ -344,7 +343,7 @@ class TusFile:
         while seconds > 0:
             self.check()
             step = min(TICK, seconds) if len(self.parts) > 1 else seconds
-            self._context.retry.stop.sleep(step)
+            self._context.pacer.stop.sleep(step)
             seconds -= step
         self.check()
 
@@ -430,12 +429,6 @@ class Part:
         self._done = self._completing = self._renewed = False  # `_completing`: the last request would do that
         self._asked = job.resumes  # whether the key may have been sent before
         self._carried = self._restarts = 0  # bytes of the body of the last request; new uploads in place of lost ones
-        self._tries = Tries(
-            tus.context.retry,
-            on_retry=self._failed,
-            shrink=lambda _error: tus.chunk.refuse(self._carried),
-            sleep=job.sleep,
-        )
 
     def run(self, worker: Worker) -> Position:
         """Return once the server has all of it. Raise the last error, or what stopped it."""
@@ -454,14 +447,14 @@ class Part:
         try:
             with open_unchanged(job.file) if self._stream is None else nullcontext() as self._source:
                 while not self._done:
-                    self._tries.run(self._advance)
+                    tus.context.pacer.call(self._advance, on_retry=self._failed, shrink=self._shrink, sleep=job.sleep)
         except (errors.ConnectionLost, errors.ServerFault):
             if not self._is_there_after_all():
                 raise
         finally:
             if self._hashed is not None:
                 self._hashed.close()
-            del self._job, self._tries, self._hashed  # cycles, which the rare garbage collections leave for long
+            del self._job, self._hashed  # cycles, which the rare garbage collections leave for long
         return self._last
 
     def found(self, offset: int) -> None:
@@ -481,12 +474,15 @@ class Part:
             self._tus.chunk.failed()
         self._job.retry(error, delay, self)
 
+    def _shrink(self) -> bool:
+        return self._tus.chunk.refuse(self._carried)
+
     def _is_there_after_all(self) -> bool:
         """Ask once more when no retry is left: an answer that was lost is no failure."""
         if self.url is None or not self._completing:
             return False
         try:
-            self._tus.context.retry.wait_out_pause(self._job.sleep)
+            self._tus.context.pacer.wait_out_pause(self._job.sleep)
             position = self._client.head(self.url)
         except errors.UploaderError:
             return False
@@ -670,7 +666,7 @@ class Part:
         """
         self._carried, self._completing = size, completes
         self._job.check()
-        self._tus.context.retry.wait_out_pause(self._job.sleep, creates=creates)
+        self._tus.context.pacer.wait_out_pause(self._job.sleep, creates=creates)
 
     def _chunk(self, offset: int, size: int) -> tuple[Body, str | None]:
         """Return the body of a chunk and its checksum header; start hashing the next chunk."""
@@ -702,7 +698,6 @@ class Part:
     def _confirm(self, position: Position, offset: int) -> None:
         if offset > self._most:
             self._most = offset
-            self._tries.advanced()
         if self._carried:
             self._tus.chunk.arrived(self._carried)
         self._offset, self._last = offset, position

@@ -79,8 +79,12 @@ def test_client_and_server_notice_a_frozen_connection(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
-def test_client_whose_events_were_dropped_polls_and_joins_again(transport: str) -> None:
+def test_client_whose_events_were_dropped_polls_and_joins_again(
+    monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
     """While it reads nothing, the server keeps a part of the events and then closes the connection."""
+    # Without a heartbeat: the client must not find out first that nothing arrives.
+    monkeypatch.setattr("uploader_server.realtime.rooms.HEARTBEAT", {"bundled": (HANGING, HANGING)})
     with running_server(websocket="off" if transport == "polling" else None) as server:
         answer = requests.post(
             f"{server.url}/api/upload/session", json={"category": "personal", "expectedFiles": 1}, timeout=HANGING

@@ -97,7 +97,7 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
     lines[0]["sha256"] = "0" * 64
     (tmp_path / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("uploader_cli.transfer.retry.POLL_INTERVAL", 0.02)  # five lookups make the outcome unknown
+    monkeypatch.setattr("uploader_cli.transfer.budget.POLL_INTERVAL", 0.02)  # five lookups make the outcome unknown
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     (tmp_path / "summary.md").write_text("# what another step said\n")
     with running_server(flavour="reference", processing_seconds=0.01, rate_limit=0, fail_files=("bad*",)) as server:

@@ -20,7 +20,8 @@ from uploader_cli.run import analyst
 from uploader_cli.run.analyst import Analyst
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.retry import RateBudget, Stop
+from uploader_cli.transfer.budget import RateBudget
+from uploader_cli.transfer.pacer import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,7 +13,7 @@ from uploader_cli.core.packs import LookedUp
 from uploader_cli.settings import Header, Settings
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.http import Http, make_session
-from uploader_cli.transfer.retry import Stop
+from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.wire import Sockets
 

@@ -21,7 +21,7 @@ from uploader_cli.core.events import FailureCode
 from uploader_cli.errors import FileError
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import api, pack
-from uploader_cli.transfer.retry import Stop
+from uploader_cli.transfer.pacer import Stop
 from uploader_server.batch.packstore import Unpacking
 from uploader_server.faults.state import Answer
 

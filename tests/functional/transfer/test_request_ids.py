@@ -14,7 +14,7 @@ from uploader_cli.core.events import CallMade
 from uploader_cli.settings import Header, Settings
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.http import Http, RequestIds
-from uploader_cli.transfer.retry import Stop
+from uploader_cli.transfer.pacer import Stop
 
 if TYPE_CHECKING:
     from uploader_server.serving import EmbeddedServer

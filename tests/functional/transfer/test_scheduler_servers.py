@@ -24,7 +24,7 @@ from uploader_cli.settings import Settings
 from uploader_cli.transfer import pool
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.journal import Journal, Target
-from uploader_cli.transfer.retry import Stop
+from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_server.faults import Answer
 from uploader_server.http import shares

@@ -28,10 +28,11 @@ from uploader_cli.core.tus import Capabilities
 from uploader_cli.settings import Settings
 from uploader_cli.settings.values import Header
 from uploader_cli.sources.content import ignore_read
+from uploader_cli.transfer.budget import Limiter, RateBudget
 from uploader_cli.transfer.http import Answer, Http
 from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.journal import Journal, Target
-from uploader_cli.transfer.retry import Limiter, RateBudget, Retry, Stop
+from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_job import Tus, TusFile
 from uploader_cli.transfer.wire import Sockets
@@ -84,34 +85,34 @@ def lines() -> Iterator[Callable[..., Line]]:
 
 
 def terms_for(line: Line, *, chunk_size: int = MIB, checksum: str | None = "sha256", **more: Any) -> Terms:
-    retry = Retry(NoWait(), RateBudget())
-    return make_terms(retry, line.client.options(), chunk_size, checksum, **more)
+    pacer = Pacer(NoWait(), RateBudget())
+    return make_terms(pacer, line.client.options(), chunk_size, checksum, **more)
 
 
 def plain_terms(endpoint: str, *, chunk_size: int = 8 * MIB, stop: Stop | None = None, retries: int = 5) -> Terms:
-    retry = Retry(NoWait() if stop is None else stop, RateBudget(), retries=retries)
-    return make_terms(retry, Capabilities(endpoint), chunk_size)
+    pacer = Pacer(NoWait() if stop is None else stop, RateBudget(), retries=retries)
+    return make_terms(pacer, Capabilities(endpoint), chunk_size)
 
 
 class Terms(Tus):
     """Terms that cut a file into as many parts as there are idle workers, and one."""
 
     @property
-    def retry(self) -> Retry:
-        return self.context.retry
+    def pacer(self) -> Pacer:
+        return self.context.pacer
 
     def parts(self, _size: int, idle: int, _round_trip: float | None) -> int:
         return 1 + idle
 
 
 def make_terms(
-    retry: Retry,
+    pacer: Pacer,
     capabilities: Capabilities,
     chunk_size: int,
     checksum: str | None = None,
     throttle: Callable[[int], int] = lambda wanted: wanted,
 ) -> Terms:
-    context: Any = SimpleNamespace(retry=retry, throttle=throttle, digests=None, on_read=ignore_read)
+    context: Any = SimpleNamespace(pacer=pacer, throttle=throttle, digests=None, on_read=ignore_read)
     return Terms(context, SimpleNamespace(), capabilities, ChunkSize(chunk_size), checksum)  # type: ignore[arg-type]
 
 
@@ -259,7 +260,7 @@ class TestBundledServer:
                 stop.set()
 
         terms = terms_for(line, checksum=None)
-        case = sending(make_terms(Retry(stop, RateBudget()), line.client.options(), MIB), file)
+        case = sending(make_terms(Pacer(stop, RateBudget()), line.client.options(), MIB), file)
         case.tell = stop_after_two_chunks
         with pytest.raises(errors.Interrupted):
             case.run(line.client)
@@ -435,9 +436,9 @@ def test_server_that_goes_down_during_an_upload_raises_unreachable(lines: Any, m
     with RawServer(script) as server:
         endpoint = f"{server.url}/files/"
         line, terms = lines(endpoint), plain_terms(endpoint)
-        terms.retry.wait_for_server = 0.0
+        terms.pacer.wait_for_server = 0.0
         probes: list[int] = []
-        terms.retry.probe = lambda: probes.append(1) or line.client.options()  # type: ignore[func-returns-value]
+        terms.pacer.probe = lambda: probes.append(1) or line.client.options()  # type: ignore[func-returns-value]
         with pytest.raises(errors.Unreachable):
             sending(terms, make_file(10)).run(line.client)
     assert len(probes) == 1

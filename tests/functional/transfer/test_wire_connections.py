@@ -28,7 +28,7 @@ from uploader_cli.settings import Header, Settings
 from uploader_cli.transfer import wire
 from uploader_cli.transfer.bodies import Body, Piece, multipart, upload_form
 from uploader_cli.transfer.http import Http
-from uploader_cli.transfer.retry import Stop
+from uploader_cli.transfer.pacer import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from select import PIPE_BUF
 from typing import Any
 
 import pytest
@@ -281,6 +282,26 @@ def test_bytes_are_utf8_whatever_the_encoding_of_the_stream() -> None:
     run.put(ev.ServerMessage("正在上传"))
     run.tick()
     assert json.loads(raw.getvalue().decode("utf-8"))["text"] == "正在上传"
+
+
+def test_each_write_has_whole_lines_and_fits_into_a_pipe() -> None:
+    """A reader of a killed run gets no part of a line, unless the line is longer than what a pipe takes at once."""
+    written = []
+
+    class Pipe(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, piece: Any) -> int:
+            written.append(bytes(piece))
+            return len(piece)
+
+    run = Script(NdjsonView(io.TextIOWrapper(io.BufferedWriter(Pipe())), "r", lambda: 0.0))
+    run.put(*(ev.ServerMessage("x" * length) for length in [10] * 100 + [5000] + [300] * 100))
+    run.tick()
+    assert all(piece.endswith(b"\n") for piece in written)
+    assert [piece.count(b"\n") for piece in written if len(piece) > PIPE_BUF] == [1]
+    assert b"".join(written).count(b"\n") == 201
 
 
 def test_lines_of_a_frame_are_flushed_at_its_end_and_the_last_line_at_once() -> None:

@@ -813,16 +813,16 @@ def test_batch_that_waits_for_another_body_begins_after_the_pause(tmp_path: Path
 
     class Paused(FakeApi):
         def batch(self, session: str, body: Body, files: int) -> tuple[StoredFile, ...]:
-            held.append(self.retry.held)
+            held.append(self.pacer.held)
             while len(run.all(ev.FileStarted)) < 2:
                 time.sleep(0.001)
-            self.retry.held = len(held) == 1
+            self.pacer.held = len(held) == 1
             return super().batch(session, body, files)
 
     class Resuming(FakeStop):
         def sleep(self, seconds: float) -> None:
             super().sleep(seconds)
-            run.api.retry.held = False
+            run.api.pacer.held = False
 
     run = Run(tmp_path, Paused(), jobs=2)
     run.stop = Resuming(run.clock)

@@ -248,7 +248,7 @@ class Readable(FakeApi):
 
     digests: deque[Any]
 
-    def stored(self, where: str) -> Any:
+    def _stored(self, where: str) -> Any:
         self.calls.append(("stored", where))
         answer = self.digests.popleft()
         if isinstance(answer, BaseException):

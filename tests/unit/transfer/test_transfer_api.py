@@ -24,8 +24,8 @@ from uploader_cli.settings.masking import remember
 from uploader_cli.transfer.api import Api, answer_error, not_an_upload_server
 from uploader_cli.transfer.batch import UNKNOWN_SESSION
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
+from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.http import Answer
-from uploader_cli.transfer.retry import RateBudget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ class Called:
         self.events: list[ev.Event] = []
         self.settings = Settings(server=SERVER, **settings)
         self.api = Api(self.settings, self.events.append, self.stop)
-        self.api.budget = self.api.retry.budget = RateBudget(clock=self.clock, epoch=lambda: 1_000_000.0)
+        self.api.budget = self.api.pacer.budget = RateBudget(clock=self.clock, epoch=lambda: 1_000_000.0)
 
 
 @pytest.fixture
@@ -531,10 +531,10 @@ def test_401_uses_the_token_that_another_thread_refreshed(tmp_path: Path) -> Non
     with ThreadPoolExecutor(1) as other:
         other.submit(api.authorization).result()
         token.write_text("new")
-        assert other.submit(api.retry.refresh_token).result()
-    assert api.retry.refresh_token()
+        assert other.submit(api.pacer.refresh_token).result()
+    assert api.pacer.refresh_token()
     assert api.authorization() == {"Authorization": "Bearer new"}
-    assert not api.retry.refresh_token()
+    assert not api.pacer.refresh_token()
 
 
 def test_token_that_stays_the_same_is_not_sent_twice(wire: Any) -> None:

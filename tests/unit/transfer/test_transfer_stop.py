@@ -9,7 +9,7 @@ import pytest
 from patience import PATIENCE
 
 from uploader_cli import errors
-from uploader_cli.transfer.retry import Stop
+from uploader_cli.transfer.pacer import Stop
 
 
 def test_stop_makes_check_and_sleep_raise_interrupted() -> None:

@@ -21,7 +21,7 @@ from uploader_cli.sources import content
 from uploader_cli.sources.chunks import Buffers, HashedChunks
 from uploader_cli.sources.content import PIECE, hash_range, open_unchanged, read_at
 from uploader_cli.transfer.bodies import Body, Piece
-from uploader_cli.transfer.retry import Stop
+from uploader_cli.transfer.pacer import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,8 @@ from fakes import Clock
 from tus_model import FakeStop
 
 from uploader_cli.errors import Interrupted
-from uploader_cli.transfer.retry import CREDIT, LEAST_GRANT, MOST_GRANT, Limiter, Stop
+from uploader_cli.transfer.budget import CREDIT, LEAST_GRANT, MOST_GRANT, Limiter
+from uploader_cli.transfer.pacer import Stop
 
 
 def drawn(rate: float, seconds: float, *, wanted: int = 1 << 20, work: float = 0.0) -> float:

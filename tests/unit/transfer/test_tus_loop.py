@@ -439,7 +439,7 @@ class TestTheEnd:
     def test_backoff_grows_with_each_failure(self, tmp_path: Path) -> None:
         case = Case(tmp_path, "ok 500 500 500", retries=5)
         case.run()
-        slept = case.terms.retry.stop.slept  # type: ignore[attr-defined]
+        slept = case.terms.pacer.stop.slept  # type: ignore[attr-defined]
         assert len(slept) == 3
         assert slept[0] < slept[1] < slept[2] <= 2.5
 
@@ -457,7 +457,7 @@ def refusing(model: Model, status: int, at: int = 0) -> Any:
 
 class TestPause:
     def slept(self, case: Case) -> list[float]:
-        return case.terms.retry.stop.slept  # type: ignore[attr-defined, no-any-return]
+        return case.terms.pacer.stop.slept  # type: ignore[attr-defined, no-any-return]
 
     def test_429_costs_no_retry_and_pauses_as_long_as_asked(self, tmp_path: Path) -> None:
         case = Case(tmp_path, "ok 429 429 ok 429", retries=0)
@@ -467,7 +467,7 @@ class TestPause:
 
     def test_pause_from_another_worker_is_waited_out_without_a_retry(self, tmp_path: Path) -> None:
         case = Case(tmp_path)
-        case.terms.retry.budget.pause(7.0)
+        case.terms.pacer.budget.pause(7.0)
         case.run()
         assert (self.slept(case), pauses(case.events)) == ([7.0], [7.0])
         assert case.told.retries == []
@@ -476,7 +476,7 @@ class TestPause:
         case = Case(tmp_path, "ok" + " 429" * 99, max_wait=9.0)
         assert isinstance(case.fail(), errors.RateLimited)
         assert self.slept(case) == [2.0] * 4
-        assert case.terms.retry.budget.pause_left() == 0.0
+        assert case.terms.pacer.budget.pause_left() == 0.0
 
     def test_advance_resets_the_time_spent_on_pauses(self, tmp_path: Path) -> None:
         Case(tmp_path, "ok 429 429 ok ok 429 429 ok ok 429 429", max_wait=5.0).run()

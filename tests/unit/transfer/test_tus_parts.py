@@ -280,13 +280,13 @@ class TestTheEnd:
 
     def test_stop_while_parts_are_sent_raises_interrupted(self, tmp_path: Path) -> None:
         case = Case(tmp_path, clients=2)
-        case.told.checked = lambda *_, **__: case.terms.retry.stop.set()  # type: ignore[method-assign]
+        case.told.checked = lambda *_, **__: case.terms.pacer.stop.set()  # type: ignore[method-assign]
         case.terms = replace(case.terms, checksum="sha256")
         assert isinstance(case.fail(), errors.Interrupted)
 
     def test_stop_before_the_first_request_sends_nothing(self, tmp_path: Path) -> None:
         case = Case(tmp_path)
-        case.terms.retry.stop.set()
+        case.terms.pacer.stop.set()
         assert isinstance(case.fail(), errors.Interrupted)
         assert case.model.calls == []
 
@@ -352,7 +352,7 @@ class TestStoppedPart:
     def test_stop_after_a_failure_does_not_hide_the_failure(self, tmp_path: Path) -> None:
         case = Case(tmp_path)
         second = self.failed(case)
-        case.terms.retry.stop.set()
+        case.terms.pacer.stop.set()
         ((outcome,),) = second.run(worker_of(make_client(case.model)))
         assert isinstance(outcome.error, errors.Unauthorized)
 

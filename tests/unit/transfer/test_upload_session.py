@@ -12,7 +12,7 @@ from transfer_fakes import BUNDLED, Followers
 
 from uploader_cli import errors
 from uploader_cli.core.protocol import Session
-from uploader_cli.transfer.retry import Stop
+from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.sessions import UploadSession
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Slow:
         self.called, self.answer = threading.Event(), threading.Event()
         self.calls, self.error = 0, None
 
-    def create_session(self, category: str, _expected: int) -> Session:
+    def create_session(self, category: str, _expected: int, **_how: object) -> Session:
         self.calls += 1
         self.called.set()
         assert self.answer.wait(PATIENCE)
@@ -34,7 +34,7 @@ class Slow:
             raise self.error
         return Session("second", category, None)
 
-    def finish(self, _session: str) -> None:
+    def finish(self, _session: str, **_how: object) -> None:
         """Nothing to do."""
 
 
@@ -48,12 +48,11 @@ def api() -> Iterator[Slow]:
 def a_session(stop: Stop | None = None) -> UploadSession:
     kept = SimpleNamespace(session_opened=lambda *_known: None, session_closed=lambda _id, **_how: None)
     context: Any = SimpleNamespace(
-        settings=SimpleNamespace(category="personal"),
+        settings=SimpleNamespace(category="personal", retries=5),
         emit=lambda _event: None,
         warn=lambda _code, _text: None,
         followers=Followers(),
         stop=Stop() if stop is None else stop,
-        retry=SimpleNamespace(run=lambda step: step()),
         run=kept,
         sessions=set(),
         limits=BUNDLED,

@@ -18,9 +18,10 @@ from uploader_cli.core.plan import ASSUMED, Limits, LocalFile
 from uploader_cli.core.protocol import Session, StoredFile
 from uploader_cli.errors import Interrupted
 from uploader_cli.settings import Settings
+from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.http import RequestIds
 from uploader_cli.transfer.journal import Journal, Target
-from uploader_cli.transfer.retry import RateBudget, Retry, Stop
+from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_cli.transfer.wire import Sockets
 
@@ -123,7 +124,7 @@ class FakeApi:
     requests: list[Request] = field(default_factory=list)
     budget: RateBudget = field(default_factory=RateBudget)
     request_ids: RequestIds = field(default_factory=RequestIds)
-    retry: Retry = field(init=False)
+    pacer: Pacer = field(init=False)
     settings: Settings = field(init=False)
     emit: Any = None
     sockets: Sockets = field(default_factory=Sockets)
@@ -152,16 +153,16 @@ class FakeApi:
     def count(self, kind: str) -> int:
         return sum(call[0] == kind for call in self.calls)
 
-    def health(self) -> Limits | None:
-        self._play("health", self.healths)
+    def health(self, *, retries: int | None = None, patient: bool = True) -> Limits | None:
+        self._play("health", self.healths, retries=retries, patient=patient)
         return self.limits
 
-    def create_session(self, category: str, expected: int) -> Session:
-        self._play("session", self.sessions, expected)
+    def create_session(self, category: str, expected: int, retries: int | None = None) -> Session:
+        self._play("session", self.sessions, expected, retries=retries)
         return Session(f"s{self.count('session')}", category, self.session_limits)
 
     def batch(self, session: str, body: Body, files: int) -> tuple[StoredFile, ...]:
-        self._play("batch", self.early, files)
+        self._play("batch", self.early, files, patient=False)
         answer = self.answers.popleft() if self.answers else None
         if isinstance(answer, errors.ConnectionLost) and not answer.body_sent:
             drain(body, len(body) // 2)
@@ -172,7 +173,7 @@ class FakeApi:
             raise answer
         return (answer or stored)(request)
 
-    def progress(self, session: str, *, patient: bool = False) -> ev.SessionProgress | None:
+    def progress(self, session: str, *, patient: bool = False, **_how: Any) -> ev.SessionProgress | None:
         assert patient, "a look must not call in a pause"
         self.calls.append(("progress", session))
         answer = self.looks.popleft() if self.looks else None
@@ -183,26 +184,37 @@ class FakeApi:
     def url_of(self, where: str) -> str:
         return f"http://files.example{where}"
 
-    def stored(self, where: str) -> Any:
+    def stored(self, where: str, retries: int | None = None) -> Any:
+        return self.pacer.call(lambda: self._stored(where), at_most=retries, only_excused=retries is None)
+
+    def _stored(self, where: str) -> Any:
         self.calls.append(("stored", where))
         answer = self.heads.popleft() if self.heads else None if self.limits else (None, None)
         if isinstance(answer, errors.UploaderError):
             raise answer
         return Found(*answer, None) if answer is not None else None
 
-    def finish(self, session: str, failed: int = 0) -> None:
+    def finish(self, session: str, failed: int = 0, retries: int | None = None) -> None:
         del failed
-        self._play("finish", self.finishes, session)
+        self._play("finish", self.finishes, session, retries=retries)
 
     def cancel(self, session: str) -> dict[str, object]:
         self.calls.append(("cancel", session))
         return {}
 
-    def _play(self, kind: str, script: deque[Any], *arguments: Any) -> None:
-        self.calls.append((kind, *arguments))
-        error = script.popleft() if script else None
-        if error is not None:
-            raise error
+    def _play(
+        self, kind: str, script: deque[Any], *arguments: Any, retries: int | None = None, patient: bool = True
+    ) -> None:
+        def step() -> None:
+            self.calls.append((kind, *arguments))
+            error = script.popleft() if script else None
+            if error is not None:
+                raise error
+
+        if patient:
+            self.pacer.call(step, at_most=retries, only_excused=retries is None)
+        else:
+            step()
 
 
 def stored(request: Request) -> tuple[StoredFile, ...]:
@@ -272,7 +284,7 @@ class Run:
         """
         settings, self.ends_at = self.settings, len(self.events)
         self.api.settings, self.api.emit = settings, self.events.append
-        self.api.retry = Retry(
+        self.api.pacer = Pacer(
             self.stop,
             self.api.budget,
             retries=settings.retries,

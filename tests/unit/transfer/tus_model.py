@@ -26,9 +26,10 @@ from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.tus import Capabilities
 from uploader_cli.settings import Settings
 from uploader_cli.sources.content import ignore_read
+from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
-from uploader_cli.transfer.retry import RateBudget, Retry, Stop
+from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_job import Tus, TusFile
 from uploader_cli.transfer.wire import Sockets
@@ -335,8 +336,8 @@ class Terms(Tus):
     """Terms that cut every file into as many parts as there are idle workers, and one."""
 
     @property
-    def retry(self) -> Retry:
-        return self.context.retry
+    def pacer(self) -> Pacer:
+        return self.context.pacer
 
     def with_retries(self, retries: int) -> Terms:
         return replace(self, context=make_terms(retries=retries).context)
@@ -355,15 +356,15 @@ def make_terms(
     throttle: Callable[[int], int] = lambda wanted: wanted,
     **policy: Any,
 ) -> Terms:
-    """Return terms with a clock of their own. `cwu`: the server takes creation-with-upload; `policy` is for `Retry`."""
+    """Return terms with a clock of their own. `cwu`: the server takes creation-with-upload; `policy` is for `Pacer`."""
     clock = Clock()
     offered = {"creation", "checksum", "concatenation", *extensions, *(["creation-with-upload"] if cwu else [])}
     capabilities = Capabilities(
         ENDPOINT, extensions=frozenset(offered), checksum_algorithms=frozenset({"sha1", "sha256"})
     )
-    retry = Retry(FakeStop(clock) if stop is None else stop, RateBudget(clock), clock=clock, **policy)
+    pacer = Pacer(FakeStop(clock) if stop is None else stop, RateBudget(clock), clock=clock, **policy)
     warnings: list[str] = []
-    context: Any = SimpleNamespace(retry=retry, throttle=throttle, digests=None, on_read=ignore_read)
+    context: Any = SimpleNamespace(pacer=pacer, throttle=throttle, digests=None, on_read=ignore_read)
     context.warn, context.warnings = lambda code, _text: warnings.append(code), warnings
     return Terms(context, SimpleNamespace(), capabilities, ChunkSize(chunk_size), checksum)  # type: ignore[arg-type]
 

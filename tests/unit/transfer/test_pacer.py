@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fakes import Clock
 from patience import PATIENCE
-from tenacity import RetryCallState, Retrying
 from transfer_fakes import fault, lost, refused, session_lost, too_slow
 from tus_model import FakeStop, pauses
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.transfer.retry import FIRST_PROBE, HELD, LAST_PROBE, RateBudget, Retry, Tries, backoff
+from uploader_cli.transfer.budget import RateBudget
+from uploader_cli.transfer.pacer import FIRST_PROBE, HELD, LAST_PROBE, Pacer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 class Policy:
-    """A `Retry` with a fake clock, and the events and reports of it."""
+    """A `Pacer` with a fake clock, and the events and reports of it."""
 
     def __init__(self, **options: Any) -> None:
         self.clock = Clock()
         self.stop = FakeStop(self.clock)
         self.events: list[ev.Event] = []
         self.reports: list[tuple[str, float]] = []
-        self.retry = Retry(self.stop, RateBudget(self.clock), emit=self.events.append, clock=self.clock, **options)
+        self.pacer = Pacer(self.stop, RateBudget(self.clock), emit=self.events.append, clock=self.clock, **options)
 
     def report(self, error: errors.UploaderError, delay: float) -> None:
         self.reports.append((type(error).__name__, delay))
@@ -67,7 +67,7 @@ def rate_limited(seconds: float | None) -> errors.RateLimited:
         (errors.NotFound("no", status=404), 1),
         (too_slow(), 1),
         (session_lost(), 1),
-        (errors.RateLimited("later", status=429), 1),
+        (errors.RateLimited("later", status=429, retry_after=5000.0), 1),
         (errors.Unreachable("down"), 1),
         (errors.NotAnUploadServer("no"), 1),
         (errors.Interrupted("stop"), 1),
@@ -78,7 +78,7 @@ def rate_limited(seconds: float | None) -> errors.RateLimited:
 def test_class_of_the_error_decides_whether_it_is_retried(error: BaseException, times: int) -> None:
     call, calls = failing(error)
     with pytest.raises(type(error)) as caught:
-        Policy(retries=3).retry.run(call)
+        Policy(retries=3).pacer.call(call)
     assert caught.value is error
     assert len(calls) == times
 
@@ -87,14 +87,14 @@ def test_class_of_the_error_decides_whether_it_is_retried(error: BaseException, 
 def test_at_most_lowers_the_number_of_retries(retries: int, at_most: int | None, times: int) -> None:
     call, calls = failing(fault(500))
     with pytest.raises(errors.ServerFault):
-        Policy(retries=retries).retry.run(call, at_most=at_most)
+        Policy(retries=retries).pacer.call(call, at_most=at_most)
     assert len(calls) == times
 
 
 def test_retry_after_within_max_wait_is_the_delay() -> None:
     policy = Policy(max_wait=10.0)
     call, _ = failing(fault(503, retry_after=10.0), None)
-    assert policy.retry.run(call, on_retry=policy.report) == "done"
+    assert policy.pacer.call(call, on_retry=policy.report) == "done"
     assert policy.stop.slept == [10.0]
     assert policy.reports == [("ServerFault", 10.0)]
 
@@ -103,7 +103,7 @@ def test_retry_after_beyond_max_wait_is_not_retried() -> None:
     policy = Policy(max_wait=9.0)
     call, calls = failing(fault(503, retry_after=10.0), None)
     with pytest.raises(errors.ServerFault):
-        policy.retry.run(call)
+        policy.pacer.call(call)
     assert (len(calls), policy.stop.slept) == (1, [])
 
 
@@ -112,17 +112,20 @@ def test_retry_after_decides_the_delay(seconds: float) -> None:
     """Also 0, and also more than any backoff."""
     policy = Policy()
     call, _ = failing(fault(503, retry_after=seconds), None)
-    assert policy.retry.run(call, on_retry=policy.report) == "done"
+    assert policy.pacer.call(call, on_retry=policy.report) == "done"
     assert policy.stop.slept == [seconds]
 
 
-@pytest.mark.parametrize(("attempt", "least"), [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (7, 30.0), (9999, 30.0)])
-def test_delays_without_retry_after_double_up_to_a_limit_and_are_jittered(attempt: int, least: float) -> None:
-    state = RetryCallState(Retrying(), None, (), {})
-    state.attempt_number = attempt
-    delays = [backoff(state) for _ in range(50)]
-    assert all(least <= delay <= least + 0.5 for delay in delays)
-    assert len(set(delays)) > 1
+def test_delays_without_retry_after_double_up_to_a_limit_and_are_jittered() -> None:
+    policy = Policy(retries=9)
+    for _ in range(2):
+        call, _ = failing(fault(500))
+        with pytest.raises(errors.ServerFault):
+            policy.pacer.call(call)
+    first, second = policy.stop.slept[:9], policy.stop.slept[9:]
+    for least, *delays in zip([0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0], first, second, strict=True):
+        assert all(least <= delay <= least + 0.5 for delay in delays)
+    assert first != second
 
 
 @pytest.mark.parametrize(
@@ -157,7 +160,7 @@ def test_retryable_error_classes(error: errors.UploaderError, worth: bool) -> No
 def test_429_within_max_wait_costs_no_retry() -> None:
     policy = Policy(retries=0, max_wait=6.0)
     call, calls = failing(rate_limited(2.0), rate_limited(4.0), None)
-    assert Tries(policy.retry, on_retry=policy.report).run(call) == "done"
+    assert policy.pacer.call(call, on_retry=policy.report) == "done"
     assert policy.stop.slept == [2.0, 4.0]
     assert policy.reports == [("RateLimited", 2.0), ("RateLimited", 4.0)]
     assert len(calls) == 3
@@ -168,22 +171,20 @@ def test_429_beyond_max_wait_is_raised_before_any_sleep(seconds: float | None) -
     policy = Policy(max_wait=6.0)
     call, calls = failing(rate_limited(seconds), None)
     with pytest.raises(errors.RateLimited):
-        Tries(policy.retry, on_retry=policy.report).run(call)
+        policy.pacer.call(call, on_retry=policy.report)
     assert (len(calls), policy.stop.slept, policy.reports) == (1, [], [])
-    assert policy.retry.budget.pause_left() == 0.0
-    policy.retry.wait_out_pause()
+    assert policy.pacer.budget.pause_left() == 0.0
+    policy.pacer.wait_out_pause()
     assert policy.stop.slept == []
     assert policy.events == []
 
 
-def test_pauses_of_one_call_add_up_until_it_advances() -> None:
+def test_pauses_of_one_call_add_up_and_end_with_it() -> None:
     policy = Policy(max_wait=6.0)
-    tries = Tries(policy.retry)
     call, _ = failing(rate_limited(4.0), None, rate_limited(4.0))
-    assert tries.run(call) == "done"
-    tries.advanced()
+    assert policy.pacer.call(call) == "done"
     with pytest.raises(errors.RateLimited):
-        tries.run(call)
+        policy.pacer.call(call)
     assert policy.stop.slept == [4.0, 4.0]
 
 
@@ -194,13 +195,13 @@ def share_used(seconds: float) -> errors.ShareUsed:
 def test_used_share_pauses_creations_alone_and_costs_no_retry() -> None:
     policy = Policy(retries=0, max_wait=6.0)
     call, _ = failing(share_used(2.0), share_used(4.0), None)
-    tries = Tries(policy.retry, on_retry=policy.report, sleep=lambda _: policy.retry.wait_out_pause())
-    assert tries.run(call) == "done"
+    sleep = lambda _seconds: policy.pacer.wait_out_pause()  # noqa: E731
+    assert policy.pacer.call(call, on_retry=policy.report, sleep=sleep) == "done"
     assert policy.stop.slept == [], "other calls do not wait"
     assert policy.reports == [("ShareUsed", 2.0), ("ShareUsed", 4.0)]
-    policy.retry.wait_out_pause(creates=True)
+    policy.pacer.wait_out_pause(creates=True)
     assert policy.stop.slept == [4.0]
-    policy.retry.wait_out_pause(creates=True)
+    policy.pacer.wait_out_pause(creates=True)
     assert policy.stop.slept == [4.0]
     assert [event.code for event in policy.events if isinstance(event, ev.RunWarning)] == [ev.WarningCode.RATE_LIMITED]
     assert pauses(policy.events) == []
@@ -210,7 +211,7 @@ def test_refused_call_waits_as_long_as_asked_within_max_wait() -> None:
     policy = Policy(max_wait=6.0)
     call, calls = failing(share_used(4.0))
     with pytest.raises(errors.ShareUsed):
-        Tries(policy.retry).run(call)
+        policy.pacer.call(call)
     assert (len(calls), policy.stop.slept) == (2, [4.0])
 
 
@@ -218,8 +219,8 @@ def test_pause_is_announced_once_for_all_threads() -> None:
     policy = Policy()
     all_sleep = threading.Barrier(4, action=lambda: policy.clock.pass_(30.0), timeout=PATIENCE)
     policy.stop.sleep = lambda _seconds: all_sleep.wait()  # type: ignore[method-assign]
-    policy.retry.budget.pause(30.0)
-    assert in_threads(*[policy.retry.wait_out_pause] * 4) == [None] * 4
+    policy.pacer.budget.pause(30.0)
+    assert in_threads(*[policy.pacer.wait_out_pause] * 4) == [None] * 4
     assert pauses(policy.events) == [30.0]
     warnings = [event for event in policy.events if isinstance(event, ev.RunWarning)]
     assert [event.code for event in warnings] == [ev.WarningCode.RATE_LIMITED]
@@ -229,8 +230,8 @@ def test_pause_is_announced_once_for_all_threads() -> None:
 def test_each_new_pause_is_announced() -> None:
     policy = Policy()
     for seconds in (5.0, 2.0, 60.0):
-        policy.retry.budget.pause(seconds)
-        policy.retry.wait_out_pause()
+        policy.pacer.budget.pause(seconds)
+        policy.pacer.wait_out_pause()
     assert pauses(policy.events) == [5.0, 2.0, 60.0]
 
 
@@ -240,12 +241,12 @@ def test_pause_that_grows_while_it_is_waited_for_is_announced_again() -> None:
 
     def longer(seconds: float) -> None:
         if not policy.stop.slept:
-            policy.retry.budget.pause(90.0)
+            policy.pacer.budget.pause(90.0)
         sleep(seconds)
 
     policy.stop.sleep = longer  # type: ignore[method-assign]
-    policy.retry.budget.pause(30.0)
-    policy.retry.wait_out_pause()
+    policy.pacer.budget.pause(30.0)
+    policy.pacer.wait_out_pause()
     assert pauses(policy.events) == [30.0, 60.0]
 
 
@@ -263,9 +264,9 @@ def test_pause_that_grows_while_it_is_waited_for_is_announced_again() -> None:
 )
 def test_overload_is_reported_once_for_each_answer(error: errors.UploaderError, times: int) -> None:
     policy, reports = Policy(), list[int]()
-    policy.retry.overloaded = lambda: reports.append(1)
+    policy.pacer.overloaded = lambda: reports.append(1)
     call, _ = failing(error, None)
-    assert Tries(policy.retry).run(call) == "done"
+    assert policy.pacer.call(call) == "done"
     assert len(reports) == times
 
 
@@ -278,7 +279,7 @@ def unauthorized(status: int = 401) -> errors.Unauthorized:
 
 def test_401_with_a_new_token_costs_no_retry() -> None:
     call, calls = failing(unauthorized(), None)
-    assert Tries(Policy(retries=0, refresh=lambda: True).retry).run(call) == "done"
+    assert Policy(retries=0, refresh=lambda: True).pacer.call(call) == "done"
     assert len(calls) == 2
 
 
@@ -286,7 +287,7 @@ def test_403_does_not_refresh_the_token() -> None:
     asked: list[int] = []
     call, _ = failing(unauthorized(403))
     with pytest.raises(errors.Unauthorized):
-        Tries(Policy(refresh=lambda: not asked.append(1)).retry).run(call)
+        Policy(refresh=lambda: not asked.append(1)).pacer.call(call)
     assert asked == []
 
 
@@ -327,7 +328,7 @@ class Server:
         self._threads, self._lock = threads, threading.Lock()
         self._check = policy.stop.check
         policy.stop.check = self._count_waiting  # type: ignore[method-assign]
-        policy.retry.probe = self.probe
+        policy.pacer.probe = self.probe
         if threads == 1:
             self._all_wait.set()
 
@@ -356,7 +357,7 @@ class Server:
 def test_outage_is_probed_by_one_thread_and_all_threads_resume() -> None:
     policy = Policy(retries=5)
     server = Server(policy, threads=4, down=3)
-    results = in_threads(*[lambda: policy.retry.run(server.call, on_retry=policy.report, at_most=0)] * 4)
+    results = in_threads(*[lambda: policy.pacer.call(server.call, on_retry=policy.report, at_most=0)] * 4)
     assert results == ["done"] * 4
     assert (len(server.probes), len(set(server.probes))) == (4, 1)
     assert server.calls == 8
@@ -367,7 +368,7 @@ def test_outage_is_probed_by_one_thread_and_all_threads_resume() -> None:
 def test_outage_beyond_wait_for_server_raises_unreachable_in_all_threads() -> None:
     policy = Policy(wait_for_server=3.0)
     server = Server(policy, threads=4, down=None)
-    results = in_threads(*[lambda: policy.retry.run(server.call)] * 4)
+    results = in_threads(*[lambda: policy.pacer.call(server.call)] * 4)
     assert [type(result) for result in results] == [errors.Unreachable] * 4
     assert (len(server.probes), len(set(server.probes)), server.calls) == (4, 1, 4)
     assert policy.stop.slept == [0.5, 1.0, 1.5]
@@ -380,7 +381,7 @@ def test_call_after_the_end_of_an_outage_raises_unreachable_without_a_probe() ->
     server = Server(policy, threads=1, down=None)
     for _ in range(2):
         with pytest.raises(errors.Unreachable):
-            policy.retry.run(server.call)
+            policy.pacer.call(server.call)
     assert (len(server.probes), server.calls) == (2, 2)
 
 
@@ -388,14 +389,14 @@ def test_wait_for_server_of_0_ends_the_run_after_one_probe() -> None:
     policy = Policy(wait_for_server=0.0)
     server = Server(policy, threads=1, down=None)
     with pytest.raises(errors.Unreachable):
-        policy.retry.run(server.call)
+        policy.pacer.call(server.call)
     assert (len(server.probes), policy.stop.slept, policy.events) == (1, [], [])
 
 
 def test_outage_uses_up_no_retry_and_is_reported_until_it_ends() -> None:
     policy = Policy(retries=0)
     server = Server(policy, threads=1, down=3)
-    assert policy.retry.run(server.call) == "done"
+    assert policy.pacer.call(server.call) == "done"
     paused = [event for event in policy.events if isinstance(event, ev.Paused)]
     assert [(event.seconds, event.waited) for event in paused] == [(0.5, 0.0), (1.0, 0.5), (2.0, 1.5), (0.0, 0.0)]
     warnings = [event.code for event in policy.events if isinstance(event, ev.RunWarning)]
@@ -408,20 +409,20 @@ class Held(FakeStop):
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy.clock)
         self.looks, self._policy = 0, policy
-        policy.stop = policy.retry.stop = self
-        policy.retry.held = True
+        policy.stop = policy.pacer.stop = self
+        policy.pacer.held = True
 
     def sleep(self, seconds: float) -> None:
         super().sleep(seconds)
         self.looks += seconds == HELD
-        self._policy.retry.held = self.looks < 100
+        self._policy.pacer.held = self.looks < 100
 
 
 def test_request_begins_after_the_pause_of_the_user() -> None:
     policy = Policy(retries=0)
     stop = Held(policy)
     call, _ = failing(None)
-    assert Tries(policy.retry, on_retry=policy.report).run(call) == "done"
+    assert policy.pacer.call(call, on_retry=policy.report) == "done"
     assert (stop.looks, policy.reports, policy.events) == (100, [], [])
 
 
@@ -429,7 +430,7 @@ def test_pause_of_the_user_may_end_at_any_moment() -> None:
     """Another thread ends it between the first look and the second."""
     looks = iter([True, False, False])
 
-    class Looked(Retry):
+    class Looked(Pacer):
         held = property(lambda _self: next(looks), lambda _self, _held: None)  # type: ignore[assignment]
 
     clock = Clock()
@@ -443,22 +444,22 @@ def test_pause_of_the_user_is_no_part_of_wait_for_server() -> None:
     policy = Policy(wait_for_server=3.0)
     Held(policy)
     server = Server(policy, threads=1, down=3)
-    assert policy.retry.run(server.call) == "done"
+    assert policy.pacer.call(server.call) == "done"
     assert policy.clock.now >= 1000 + 100 * HELD
 
 
 def test_interrupt_ends_the_pause_of_the_user() -> None:
     policy = Policy()
-    policy.retry.held = True
+    policy.pacer.held = True
     policy.stop.set()
     with pytest.raises(errors.Interrupted):
-        policy.retry.wait_out_pause()
+        policy.pacer.wait_out_pause()
 
 
 def test_full_disk_pauses_all_calls_and_uses_up_no_retry() -> None:
     policy = Policy(retries=0)
     call, calls = failing(fault(507), fault(507), fault(507), None)
-    assert Tries(policy.retry, on_retry=policy.report).run(call) == "done"
+    assert policy.pacer.call(call, on_retry=policy.report) == "done"
     assert (len(calls), policy.stop.slept) == (4, [1.0, 1.0, 2.0])
     assert {event.reason for event in policy.events if isinstance(event, ev.Paused)} == {ev.PauseReason.DISK_FULL}
     assert [event.code for event in policy.events if isinstance(event, ev.RunWarning)] == [ev.WarningCode.DISK_FULL]
@@ -469,7 +470,7 @@ def test_full_disk_beyond_wait_for_server_is_final_for_all_calls() -> None:
     for slept in ([1.0, 1.0, 1.0], [1.0, 1.0, 1.0]):
         call, _ = failing(fault(507))
         with pytest.raises(errors.DiskFull, match="waited 3 s"):
-            Tries(policy.retry).run(call)
+            policy.pacer.call(call)
         assert policy.stop.slept == slept
 
 
@@ -477,12 +478,12 @@ def test_digest_that_is_computed_uses_up_no_retry_but_max_wait() -> None:
     policy = Policy(retries=0, max_wait=35.0)
     pending = errors.DigestPending("503", status=503, retry_after=10.0)
     call, _ = failing(pending, pending, None)
-    assert Tries(policy.retry).run(call) == "done"
+    assert policy.pacer.call(call) == "done"
     assert policy.stop.slept == [10.0, 10.0]
     assert policy.events == [], "no other call waits"
     call, calls = failing(pending)
     with pytest.raises(errors.DigestPending):
-        Tries(policy.retry).run(call)
+        policy.pacer.call(call)
     assert len(calls) == 4
 
 
@@ -497,8 +498,8 @@ def test_stop_during_an_outage_raises_interrupted_in_all_threads() -> None:
         finally:
             policy.stop.set()
 
-    policy.retry.probe = stop_then_fail
-    results = in_threads(*[lambda: policy.retry.run(server.call)] * 3)
+    policy.pacer.probe = stop_then_fail
+    results = in_threads(*[lambda: policy.pacer.call(server.call)] * 3)
     assert [type(result) for result in results] == [errors.Interrupted] * 3
     assert len(server.probes) == 1
 
@@ -507,17 +508,17 @@ def test_second_outage_is_probed_again() -> None:
     policy = Policy(retries=2)
     for _ in range(2):
         server = Server(policy, threads=1, down=1)
-        assert policy.retry.run(server.call, at_most=0) == "done"
+        assert policy.pacer.call(server.call, at_most=0) == "done"
         assert len(server.probes) == 2
 
 
 def test_refused_connection_to_a_server_that_answers_costs_retries() -> None:
     """The first probe succeeds: the failure concerns this call alone, as with a URL on another host."""
     policy = Policy(retries=2)
-    policy.retry.probe = lambda: None
+    policy.pacer.probe = lambda: None
     call, calls = failing(errors.ConnectFailed("refused"))
     with pytest.raises(errors.ConnectFailed) as caught:
-        policy.retry.run(call)
+        policy.pacer.call(call)
     assert type(caught.value) is errors.ConnectFailed
     assert len(calls) == 3
 
@@ -525,21 +526,21 @@ def test_refused_connection_to_a_server_that_answers_costs_retries() -> None:
 @pytest.mark.parametrize("answer", [fault(503), unauthorized(), rate_limited(5.0)])
 def test_refusal_of_the_probe_is_an_answer(answer: errors.AnswerError) -> None:
     policy = Policy(retries=2)
-    policy.retry.probe, probes = failing(errors.ConnectFailed("refused"), answer)
+    policy.pacer.probe, probes = failing(errors.ConnectFailed("refused"), answer)
     call, _ = failing(errors.ConnectFailed("refused"), None)
-    assert policy.retry.run(call, at_most=0) == "done"
+    assert policy.pacer.call(call, at_most=0) == "done"
     assert len(probes) == 2
 
 
 def test_connect_error_that_no_wait_can_cure_is_not_probed() -> None:
     """A certificate that nobody trusts."""
     policy = Policy(retries=2)
-    policy.retry.probe, probes = failing(None)
+    policy.pacer.probe, probes = failing(None)
     error = errors.ConnectFailed("no secure connection")
     error.retryable = False
     call, calls = failing(error)
     with pytest.raises(errors.ConnectFailed):
-        policy.retry.run(call)
+        policy.pacer.call(call)
     assert (len(calls), probes) == (1, [])
 
 
@@ -547,15 +548,15 @@ def test_server_that_never_answered_is_not_probed() -> None:
     policy = Policy(retries=2)
     call, calls = failing(errors.ConnectFailed("refused"))
     with pytest.raises(errors.ConnectFailed) as caught:
-        policy.retry.run(call)
+        policy.pacer.call(call)
     assert type(caught.value) is errors.ConnectFailed
     assert len(calls) == 3
 
 
 def test_delay_between_probes_doubles_up_to_10_seconds() -> None:
     policy = Policy(wait_for_server=40.0)
-    policy.retry.probe, _ = failing(errors.ConnectFailed("refused"))
+    policy.pacer.probe, _ = failing(errors.ConnectFailed("refused"))
     call, _ = failing(errors.ConnectFailed("refused"))
     with pytest.raises(errors.Unreachable):
-        policy.retry.run(call)
+        policy.pacer.call(call)
     assert policy.stop.slept == [0.5, 1.0, 2.0, 4.0, 8.0, LAST_PROBE, LAST_PROBE, 4.5]
