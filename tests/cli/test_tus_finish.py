@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-JOB = "uploader_cli.transfer.tus_job"
+TERMS = "uploader_cli.transfer.file_state"
 QUICK = {"uploader_cli.transfer.pacer.FIRST_DELAY": 0.0, "uploader_cli.transfer.pacer.JITTER": 0.0}
-PARTS = {f"{JOB}.FAR": -1.0, f"{JOB}.LARGE_AND_FAR": 200, f"{JOB}.LEAST_PART": 100}
+PARTS = {f"{TERMS}.FAR": -1.0, f"{TERMS}.LARGE_AND_FAR": 200, f"{TERMS}.LEAST_PART": 100}
 """Files of 200 bytes are sent in two parts."""
 FAULTS = {
     "5xx of the server": "fail",

@@ -667,14 +667,14 @@ MUTANTS = (
     ),
     Mutant(
         "an upload that is gone is created again",
-        "src/uploader_cli/transfer/tus_job.py",
-        "        if self._job.file.upload_url:\n            words = f\"its upload can't",
+        "src/uploader_cli/transfer/part.py",
+        "        if self._state.file.upload_url:\n            words = f\"its upload can't",
         "        if False:\n            words = f\"its upload can't",
         "cli/test_upload_url.py",
     ),
     Mutant(
         "a deferred length is sent with each chunk",
-        "src/uploader_cli/transfer/tus_job.py",
+        "src/uploader_cli/transfer/part.py",
         "self._deferred = self._deferred and length is None",
         "pass",
         "cli/test_upload_url.py",

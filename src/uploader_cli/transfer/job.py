@@ -66,7 +66,7 @@ class Outcome(NamedTuple):
     `readable` is where the stored bytes can be read (None: `location`), `checksum` the hex SHA-256 of compared bytes,
     `digest` that of the bytes as they were read, with `--digest`. `verified` is also True where the server compared
     every chunk, `file_path` is the path on the server. `unsure`: the server has all bytes, but may not have stored the
-    file.
+    file. `falls_back`: another protocol can send it; `error` says why this one did not.
     """
 
     file: LocalFile
@@ -79,6 +79,7 @@ class Outcome(NamedTuple):
     file_path: str | None = None
     digest: str | None = None
     unsure: bool = False
+    falls_back: bool = False
 
     @property
     def sha256(self) -> str | None:

@@ -17,7 +17,6 @@ from uploader_cli.transfer.job import Attempt, Outcome, ends_run, not_stored
 from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.journal.reading import pack_position
 from uploader_cli.transfer.pacer import FIRST_PROBE, LAST_PROBE
-from uploader_cli.transfer.tus_job import Tus, TusFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -25,8 +24,11 @@ if TYPE_CHECKING:
     from uploader_cli.core.packs import PackedFile
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.core.sizes import PackSize
-    from uploader_cli.transfer.pool import Job, Worker
-    from uploader_cli.transfer.sessions import UploadSession
+    from uploader_cli.transfer.pool import Pool, Worker
+    from uploader_cli.transfer.sessions import Context, UploadSession
+
+
+REFUSED = "the server takes no packs"
 
 
 class Entry(NamedTuple):
@@ -38,14 +40,20 @@ class Entry(NamedTuple):
 
 
 class Pack:
-    """Send the files of one pack. Files that can't be packed become jobs of their own."""
+    """Send the files of one pack. Files that can't be packed end with `Outcome.falls_back`."""
 
     def __init__(
-        self, tus: Tus, size: PackSize, session: UploadSession, files: Sequence[tuple[LocalFile, Claim]], tries: int = 0
+        self,
+        context: Context,
+        pool: Pool,
+        size: PackSize,
+        session: UploadSession,
+        files: Sequence[tuple[LocalFile, Claim]],
+        tries: int = 0,
     ) -> None:
         """`tries` counts earlier retryable refusals of these files."""
         self.session = session
-        self._tus, self._context, self._size, self._files, self._tries = tus, tus.context, size, files, tries
+        self._context, self._pool, self._size, self._files, self._tries = context, pool, size, files, tries
         self._entries: list[Entry] = []
         self._key, self._sent_before = "", False  # the idempotency key, and whether an earlier run may have sent it
         self._ask = False  # whether the server may have the whole request, so that its answer can be requested
@@ -57,7 +65,7 @@ class Pack:
             self.session.skip(worker.api, files)
             return
         if self._size.refused:
-            self._by_tus(files)
+            yield _not_packed(files, errors.PacksRefused(REFUSED, status=405))
             return
         if self._tries:
             context.stop.sleep(_delay(self._tries))
@@ -99,18 +107,17 @@ class Pack:
                 first, self._size.refused = not self._size.refused, True
                 if first:
                     context.warn(WarningCode.PACKS, f"{error}: small files are sent one by one")
-                context.ledger.retry(files, error)
-                self._by_tus(files)
+                yield _not_packed(files, error)
                 return
             cut = isinstance(error, errors.ConnectionLost) and not error.body_sent and len(files) > 1
             if not cut and not isinstance(error, errors.TooLarge | errors.TooSlow):
                 yield [Outcome(file, error) for file in files]
                 return
             self._size.shrink(sum(file.size for file in files))  # smaller ones may succeed
-            context.ledger.retry(files, error)
             if len(files) == 1:
-                self._by_tus(files)
+                yield _not_packed(files, error)
             else:
+                context.ledger.retry(files, error)
                 self._put(files[len(files) // 2 :], self._tries)
                 self._put(files[: len(files) // 2], self._tries)
         else:
@@ -177,33 +184,32 @@ class Pack:
 
     def _put(self, files: Sequence[LocalFile], tries: int) -> None:
         fresh = [(file, Claim(ClaimState.NEW)) for file in files]
-        self._tus.pool.put([Pack(self._tus, self._size, self.session, fresh, tries)], first=True)
-
-    def _by_tus(self, files: Sequence[LocalFile]) -> None:
-        tus, session, creating = self._tus, self.session, self._context.run.creating
-        claims = [Claim(ClaimState.NEW, creating(file, session.id)) for file in files]
-        tus.pool.put([TusFile(tus, session, *item) for item in zip(files, claims, strict=True)], first=True)
+        self._pool.put([Pack(self._context, self._pool, self._size, self.session, fresh, tries)], first=True)
 
 
-def tus_jobs(
-    tus: Tus, limits: PackSize | None, session: UploadSession, files: Iterable[tuple[LocalFile, Claim]]
-) -> Iterator[Job]:
-    """Yield one job per large file and one per pack of small files, in order."""
+def _not_packed(files: Sequence[LocalFile], error: errors.UploaderError) -> list[Outcome]:
+    return [Outcome(file, error, falls_back=True) for file in files]
+
+
+def packs_of(
+    files: Iterable[tuple[LocalFile, Claim]], limits: PackSize
+) -> Iterator[list[tuple[LocalFile, Claim]] | tuple[LocalFile, Claim]]:
+    """Yield each large file, and lists of small ones that make a pack, in order."""
     packed: list[tuple[LocalFile, Claim]] = []
     size = 0
     for file, claim in files:
-        if limits is None or not limits.takes(file):
-            yield TusFile(tus, session, file, claim)
+        if not limits.takes(file):
+            yield file, claim
             continue
         first, here = pack_position(packed[0][1]) if packed else None, pack_position(claim)
         other = first is not None and (here is None or here[0] != first[0])
         if packed and (other or len(packed) >= limits.files or size + file.size > limits.bytes):
-            yield Pack(tus, limits, session, packed)
+            yield packed
             packed, size = [], 0
         packed.append((file, claim))
         size += file.size
-    if packed and limits is not None:
-        yield Pack(tus, limits, session, packed)
+    if packed:
+        yield packed
 
 
 def _delay(tries: int) -> float:

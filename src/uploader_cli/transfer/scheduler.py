@@ -20,20 +20,22 @@ from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
 from uploader_cli.transfer.batch import BatchSession, Flow
 from uploader_cli.transfer.checks import Checks, Places
+from uploader_cli.transfer.file import TusFile
+from uploader_cli.transfer.file_state import Tus
 from uploader_cli.transfer.job import failed
-from uploader_cli.transfer.pack import tus_jobs
+from uploader_cli.transfer.journal import Claim, ClaimState
+from uploader_cli.transfer.pack import Pack, packs_of
 from uploader_cli.transfer.pool import Job, Pool, Step, Worker
 from uploader_cli.transfer.sessions import Context, UploadSession, check_lengths, choose, first_contact, new_session
 from uploader_cli.transfer.tus import TusClient
-from uploader_cli.transfer.tus_job import Tus, TusFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from uploader_cli.core.tus import Capabilities
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Followers, Outcome
-    from uploader_cli.transfer.journal import Claim, RunHandle
+    from uploader_cli.transfer.journal import RunHandle
     from uploader_cli.transfer.sessions import Opened
 
 AHEAD = 2 * SESSION_FILES  # most files in progress: the next session is ready before one ends
@@ -219,9 +221,7 @@ class Scheduler(Engine):
                 checksum = self._tus.checksum(self._settings.checksum)
             except ValueError as error:
                 raise errors.UsageError(f"--checksum: {error}", hint="--checksum auto takes what is offered") from error
-            may_change = self._settings.protocol == "auto" and not self._settings.foreign
-            in_batch = self._in_batch if may_change else None
-            self._jobs = Tus(self._context, self._pool, self._tus, self._chunk, checksum, in_batch)
+            self._terms = Tus(self._context, self._pool, self._tus, self._chunk, checksum)
             if self._api.packs is not None and self._settings.pack and not self._settings.foreign:
                 self._packs = PackSize(self._api.packs, self._settings.chunk_size, self._pool.most)
                 self._pool.resized = self._packs.share
@@ -260,6 +260,10 @@ class Scheduler(Engine):
 
     def _finish(self, worker: Worker, job: Job, outcomes: Sequence[Outcome]) -> None:
         """End files in the worker: receipts, verification, events, then their session."""
+        back = [outcome for outcome in outcomes if self._falls_back(outcome)]
+        if back and job.session is not None:
+            self._fall_back(worker, job.session, back)
+        outcomes = [outcome for outcome in outcomes if not self._falls_back(outcome)]
         if not outcomes:
             return
         final = self._checks.finish(worker.api, outcomes)
@@ -361,16 +365,42 @@ class Scheduler(Engine):
         session.begin()
         if session.id:
             context.followers.body_sent(session.id)
-        self._pool.put(list(tus_jobs(self._jobs, self._packs, session, zip(files, claims, strict=True))))
+        self._pool.put(list(self._tus_jobs(session, zip(files, claims, strict=True))))
 
-    def _in_batch(self, sent: TusFile, error: errors.PatchBlocked) -> None:
-        """Queue a file for batch mode, because a proxy blocks tus. Such files share sessions."""
-        if not self._patch_blocked:
-            self._patch_blocked = True
-            self._context.warn(WarningCode.PATCH_BLOCKED, f"{error}: such files are sent in batch mode")
-        self._ledger.retry([sent.file], error)
-        self._blocked.append(sent.file)
-        self._pool.put([Step(self._send_blocked, None)])
+    def _tus_jobs(self, session: UploadSession, files: Iterable[tuple[LocalFile, Claim]]) -> Iterator[Job]:
+        """Yield one job for each large file and one for each pack of small files, in order."""
+        for item in files if self._packs is None else packs_of(files, self._packs):
+            if isinstance(item, list) and self._packs is not None:
+                yield Pack(self._context, self._pool, self._packs, session, item)
+            elif isinstance(item, tuple):
+                yield TusFile(self._terms, session, *item)
+
+    def _falls_back(self, outcome: Outcome) -> bool:
+        wants_tus = self._settings.protocol != "auto" or self._settings.foreign
+        return outcome.falls_back and not (wants_tus and isinstance(outcome.error, errors.PatchBlocked))
+
+    def _fall_back(self, worker: Worker, session: UploadSession, outcomes: Sequence[Outcome]) -> None:
+        """Queue files for another protocol, because that of their job does not work for them.
+
+        A file that can't be packed is sent with tus, in its session. Files whose uploads a proxy blocks are sent in
+        batch mode, and share sessions.
+        """
+        for outcome in outcomes:
+            if outcome.error is not None:
+                self._ledger.retry([outcome.file], outcome.error)
+        blocked = [outcome.file for outcome in outcomes if isinstance(outcome.error, errors.PatchBlocked)]
+        if blocked:
+            if not self._patch_blocked:
+                self._patch_blocked = True
+                text = f"{outcomes[0].error}: such files are sent in batch mode"
+                self._context.warn(WarningCode.PATCH_BLOCKED, text)
+            self._blocked.extend(blocked)
+            self._pool.put([Step(self._send_blocked, None)])
+            session.over(worker.api, len(blocked), given_up=len(blocked))
+            return
+        creating = self._context.run.creating
+        claims = [(outcome.file, Claim(ClaimState.NEW, creating(outcome.file, session.id))) for outcome in outcomes]
+        self._pool.put([TusFile(self._terms, session, *item) for item in claims], first=True)
 
     def _send_blocked(self, _worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Queue sessions for all blocked files; those that other workers are sending follow soon."""

@@ -29,12 +29,13 @@ from uploader_cli.settings import Settings
 from uploader_cli.settings.values import Header
 from uploader_cli.sources.content import ignore_read
 from uploader_cli.transfer.budget import Limiter, RateBudget
+from uploader_cli.transfer.file import TusFile
+from uploader_cli.transfer.file_state import Tus
 from uploader_cli.transfer.http import Answer, Http
 from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.journal import Journal, Target
 from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.tus import TusClient
-from uploader_cli.transfer.tus_job import Tus, TusFile
 from uploader_cli.transfer.wire import Sockets
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def make_terms(
     checksum: str | None = None,
     throttle: Callable[[int], int] = lambda wanted: wanted,
 ) -> Terms:
-    context: Any = SimpleNamespace(pacer=pacer, throttle=throttle, digests=None, on_read=ignore_read)
+    context: Any = SimpleNamespace(pacer=pacer, stop=pacer.stop, throttle=throttle, digests=None, on_read=ignore_read)
     return Terms(context, SimpleNamespace(), capabilities, ChunkSize(chunk_size), checksum)  # type: ignore[arg-type]
 
 

@@ -14,8 +14,9 @@ from uploader_cli.core.events import FailureCode
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.tus import LARGE
 from uploader_cli.transfer import bodies
+from uploader_cli.transfer.file_state import Tus
 from uploader_cli.transfer.journal import PendingUpload
-from uploader_cli.transfer.tus_job import RESTARTS, Tus
+from uploader_cli.transfer.part import RESTARTS
 
 if TYPE_CHECKING:
     from pathlib import Path

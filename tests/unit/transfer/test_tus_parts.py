@@ -381,16 +381,17 @@ def test_sums_never_fall_within_an_attempt(tmp_path: Path) -> None:
     told = case.told
     job = tus_file(told, deque(), case.terms, case.file, idle=1)
     list(job.run(worker_of(make_client(case.model))))
-    first, second = job.parts
-    first.found(30)
-    second.found(30)
-    job.retry(errors.ConnectionLost("x"), 0.0)
-    job.begin()
-    job.report_confirmed(first, 10)
-    assert told.confirmed == 60
-    job.report_confirmed(first, 40)
-    job.report_sent(second, 50)
+    state = job.state
+    for part in (0, 1):
+        state.found(part, 30)
+    state.retry(errors.ConnectionLost("x"), 0.0)
+    state.begin()
+    for offset in (10, 40):
+        state.found(0, offset)
+        state.report_confirmed(offset)
+        assert told.confirmed == max(60, offset + 30)
+    state.report_sent(1, 50)
     assert (told.confirmed, told.sent) == (70, 90)
-    job.retry(errors.ConnectionLost("x"), 0.5, second)
-    job.report_sent(first, 45)
+    state.retry(errors.ConnectionLost("x"), 0.5, 1)
+    state.report_sent(0, 45)
     assert (told.attempts, told.sent) == ([0, 60, 70], 75)

@@ -27,11 +27,12 @@ from uploader_cli.core.tus import Capabilities
 from uploader_cli.settings import Settings
 from uploader_cli.sources.content import ignore_read
 from uploader_cli.transfer.budget import RateBudget
+from uploader_cli.transfer.file import TusFile
+from uploader_cli.transfer.file_state import Tus
 from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
 from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.tus import TusClient
-from uploader_cli.transfer.tus_job import Tus, TusFile
 from uploader_cli.transfer.wire import Sockets
 
 if TYPE_CHECKING:
@@ -364,7 +365,7 @@ def make_terms(
     )
     pacer = Pacer(FakeStop(clock) if stop is None else stop, RateBudget(clock), clock=clock, **policy)
     warnings: list[str] = []
-    context: Any = SimpleNamespace(pacer=pacer, throttle=throttle, digests=None, on_read=ignore_read)
+    context: Any = SimpleNamespace(pacer=pacer, stop=pacer.stop, throttle=throttle, digests=None, on_read=ignore_read)
     context.warn, context.warnings = lambda code, _text: warnings.append(code), warnings
     return Terms(context, SimpleNamespace(), capabilities, ChunkSize(chunk_size), checksum)  # type: ignore[arg-type]
 

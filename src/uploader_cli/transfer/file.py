@@ -1,0 +1,220 @@
+"""The job that sends one file with tus: in one upload, or in parts that are joined (docs/protocol.md, section 5)."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin
+
+from uploader_cli import errors
+from uploader_cli.core.codes import FailureCode
+from uploader_cli.core.confirmation import UNCERTAIN, Ending
+from uploader_cli.core.plan import ENDLESS, LocalFile
+from uploader_cli.core.protocol import TAKEN
+from uploader_cli.core.tus import parts as cut
+from uploader_cli.transfer.file_state import FileState, Tus
+from uploader_cli.transfer.job import Outcome, ends_run, failed
+from uploader_cli.transfer.part import Part
+from uploader_cli.transfer.pool import Step, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from uploader_cli.transfer.journal import Claim
+    from uploader_cli.transfer.sessions import UploadSession
+    from uploader_cli.transfer.tus import Position, TusClient
+
+JOINED = "the server was asked to join its parts, and no answer tells whether it did: it may have stored the file"
+
+
+class TusFile:
+    """Send one file, in one upload or in parts that are joined. `claim` is its state in the journal."""
+
+    def __init__(self, tus: Tus, session: UploadSession, file: LocalFile, claim: Claim) -> None:
+        self.session, self.file = session, file
+        self.state = FileState(tus, session.id, file, claim)
+        self.parts: list[Part] = []
+        self._tus, self._context = tus, tus.context
+        # An upload that a service created is never deleted.
+        self._outdated = claim.outdated.urls if claim.outdated is not None and not file.upload_url else ()
+        self._left = 0  # parts that have not ended
+        self._lock = threading.Lock()
+
+    def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
+        """Yield the outcome of the file; nothing while its parts are jobs. Raise what ends the run."""
+        if self._context.fails_fast:
+            self.session.skip(worker.api, [self.file])
+            return
+        self._discard(worker.tus, self._outdated)
+        try:
+            sent = self._divide(worker)
+            if sent is None and len(self.parts) > 1:
+                self.state.begin()
+                steps = [Step(partial(self._send_part, part), self.session) for part in self.parts]
+                self._tus.pool.put(steps, first=True)
+                return
+            if sent is None:
+                sent = self.parts[0].run(worker)
+        except errors.UploaderError as error:
+            yield from self._failed(worker, error)
+        else:
+            yield [self._stored(worker.tus, sent)]
+
+    def _send_part(self, part: Part, worker: Worker) -> Iterator[Sequence[Outcome]]:
+        """Send one part. The last one to end joins them and yields the outcome of the file."""
+        state, failure = self.state, None
+        try:
+            state.check()
+            part.run(worker)
+        except BaseException as error:  # noqa: BLE001 - raised by the part that ends last
+            failure = error
+        with self._lock:
+            state.error = state.error or failure
+            self._left -= 1
+            is_last = not self._left
+        if not is_last:
+            return
+        try:
+            joined = self._join(worker.tus)
+        except errors.UploaderError as error:
+            yield from self._failed(worker, error)
+        else:
+            yield [self._stored(worker.tus, joined)]
+
+    def _failed(self, worker: Worker, error: errors.UploaderError) -> Iterator[Sequence[Outcome]]:
+        """Yield the outcome of a file that failed; one whose session is lost resumes in another session."""
+        file = self.file
+        if not isinstance(error, errors.FileError | errors.Interrupted):
+            self.state.begin()  # the attempt is reported before it fails
+        if ends_run(error):
+            raise error
+        if isinstance(error, errors.SessionLost) and self.session.renew(worker.api, self.state.session):
+            self._context.ledger.retry([file], error)
+            (claim,) = self._context.run.claim([file])
+            self._tus.pool.put([TusFile(self._tus, self.session, file, claim)], first=True)
+        elif isinstance(error, errors.AnswerError) and error.error == TAKEN:
+            yield [failed(file, FailureCode.EXISTS, str(error))]
+        else:
+            falls_back = isinstance(error, errors.PatchBlocked) and not file.once
+            yield [Outcome(file, error, falls_back=falls_back)]
+
+    def _stored(self, client: TusClient, sent: Position) -> Outcome:
+        file, state, location = self.file, self.state, sent.headers.get("Content-Location")
+        if file.upload_url and not location:
+            readable = None  # no event and no receipt has the URL of an upload that a service created
+        else:  # only the paths of a foreign server are known
+            readable = urljoin(sent.url, location or "") if state.foreign else location or sent.url
+        verified = not state.unchecked and sum(part.checked for part in self.parts) == state.size
+        server_id = state.id_in(sent) or state.server_id
+        file = replace(file, size=state.size) if file.once else file
+        if state.unsure:
+            state.begin()  # the attempt is reported before it fails
+        else:  # some servers name uploads by their metadata: an old URL may be the new one
+            self._discard(client, (url for url in state.upload.replaced if url != sent.url))
+        known = Outcome(file, server_id=server_id, location=location, readable=readable)
+        return known._replace(verified=verified and not state.unsure, unsure=state.unsure)
+
+    def _divide(self, worker: Worker) -> Position | None:
+        """Divide the file into parts. Return the upload that an earlier run joined them to, if any."""
+        tus, run, file, state = self._tus, self._context.run, self.file, self.state
+        upload, session = state.upload, self.session.id
+        whole = state.resumes or file.upload_url or file.once or run.secret  # another process would not find parts
+        count = 1 if whole else tus.parts(file.size, tus.pool.idle, worker.api.request_ids.round_trip)
+        sizes, parts = [size for _, size in cut(file.size, count)], upload.parts
+        if len(sizes) > 1:
+            state.upload, parts = run.creating(file, session, replaced=upload.replaced), run.split(file, sizes)
+        elif not parts:
+            # In a session the key is used instead of the URL: this moves an upload from another session.
+            url = file.upload_url or (None if session else upload.url)
+            parts = (upload.piece(ENDLESS if file.once else file.size, url=url),)
+        state.session, self._left = session, len(parts)
+        state.divide(len(parts))
+        self.parts = [Part(state, tus, part, number, whole=len(parts) == 1) for number, part in enumerate(parts)]
+        return self._find_joined(worker) if len(parts) > 1 else None
+
+    def _find_joined(self, worker: Worker) -> Position | None:
+        """Ask what the server has of the parts; return the upload that an earlier run joined them to, if any.
+
+        The bundled server finds it by its key once all parts are gone: no request joins parts that are gone (section
+        7).
+        """
+        client, size, state, joined = worker.tus, self.file.size, self.state, None
+        if state.foreign and state.upload.url is not None:
+            joined = self._head(client, state.upload.url)
+        heads = [self._head(client, part.url) if part.url and joined is None else None for part in self.parts]
+        if not state.foreign and len(self._urls) == len(heads) and not any(heads):
+            joined = self._context.pacer.call(lambda: client.create(size, state.metadata()))
+            if joined.offset != size:
+                client.discard(joined.url)  # the key was unknown: the server created an upload
+                state.upload = self._context.run.creating(self.file, state.session, replaced=state.upload.replaced)
+                state.resumes = False
+                return self._divide(worker)
+        complete = joined if joined is not None and joined.offset == size else None
+        for part, head in zip(self.parts, heads, strict=True):
+            part.found(part.size if complete else part.usable(head.offset or 0) if head else 0)
+        if complete is not None:
+            return self._joined(client, complete)
+        if state.session != (state.upload.session or ""):  # their keys move them to this session
+            for part in self.parts:
+                part.url = None
+        return None
+
+    def _head(self, client: TusClient, url: str) -> Position | None:
+        with suppress(errors.UploadGone):
+            return self._context.pacer.call(lambda: client.head(url))
+        return None
+
+    def _join(self, client: TusClient) -> Position:
+        state, pacer, ended = self.state, self._context.pacer, list[Ending]()
+        if state.error is not None:
+            raise state.error
+        if Ending(state.upload.ending) in UNCERTAIN and not state.resends:
+            raise errors.OutcomeUnknown(JOINED)
+
+        def join() -> Position:
+            try:
+                return client.create(None, state.metadata(), parts=self._urls)
+            except errors.UploaderError as error:
+                self._join_failed(error, ended)
+                raise
+
+        joined = pacer.call(join, on_retry=state.retry)
+        self._context.run.update(self.file, url=joined.url)
+        if joined.offset is None:
+            joined = pacer.call(lambda: client.head(joined.url), on_retry=state.retry)
+        if joined.offset != self.file.size:
+            raise errors.ProtocolError(f"{joined.url} was joined to {joined.offset} bytes of {self.file.size}")
+        return self._joined(client, joined)
+
+    def _join_failed(self, error: errors.UploaderError, ended: list[Ending]) -> None:
+        """Add to `ended` how a request to join the parts ended; raise what the file fails with after the second one."""
+        ending = self.state.ended(error, Ending.NONE)
+        refused = isinstance(error, errors.AnswerError) and error.status < 500
+        if not self.state.foreign or refused or ending is Ending.NONE:  # the parts were not joined
+            return
+        ended.append(ending)
+        unsure = next((ending for ending in ended if ending in UNCERTAIN), None)
+        if unsure is not None:
+            self._context.run.update(self.file, ending=unsure)
+        if len(ended) > 1 and unsure is not None:
+            raise errors.OutcomeUnknown(JOINED) from error
+        if len(ended) > 1 and isinstance(error, errors.AnswerError):
+            raise errors.NotFinished(error) from error
+
+    def _joined(self, client: TusClient, joined: Position) -> Position:
+        self.state.report_joined()
+        if self.state.foreign:
+            self._discard(client, self._urls)
+        return joined
+
+    def _discard(self, client: TusClient, urls: Iterable[str]) -> None:
+        if self._tus.capabilities.terminates:
+            for url in urls:
+                client.discard(url)
+
+    @property
+    def _urls(self) -> list[str]:
+        return [part.url for part in self.parts if part.url]

@@ -1,0 +1,225 @@
+"""What the uploads of one file share: terms of the run, attempts, sums, metadata and the journal entry."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from uploader_cli import errors
+from uploader_cli.core import events as ev
+from uploader_cli.core.confirmation import Ending, ending_of, refuses
+from uploader_cli.core.protocol import utf8
+from uploader_cli.core.sizes import FIRST_CHUNK, ChunkSize
+from uploader_cli.core.tus import LARGE, LARGE_AND_FAR, LEAST_PART, Capabilities
+from uploader_cli.sources.chunks import IN_MEMORY, Buffers
+from uploader_cli.transfer.bodies import metadata_of, named
+from uploader_cli.transfer.journal import Claim, ClaimState, PendingUpload
+
+if TYPE_CHECKING:
+    from uploader_cli.core.plan import LocalFile
+    from uploader_cli.transfer.pool import Pool
+    from uploader_cli.transfer.sessions import Context
+    from uploader_cli.transfer.tus import Position
+
+ID_HEADERS = ("Upload-File-Id", "stream-media-id")  # headers with the server's ID of a file, without `id-header`
+FAR = 0.02  # seconds of round trip from which one connection does not fill the link
+TICK = 0.25  # seconds between two checks for a failure of another part
+
+
+@dataclass(frozen=True, slots=True)
+class Tus:
+    """What all tus jobs of a run share. `checksum` is an algorithm or None."""
+
+    context: Context
+    pool: Pool
+    capabilities: Capabilities
+    chunk: ChunkSize
+    checksum: str | None
+    buffers: Buffers = field(default_factory=Buffers)
+
+    @property
+    def chunk_size(self) -> int:
+        """Bytes of the next chunk."""
+        return self.chunk.size if self.checksum is None else self.chunk_in_memory
+
+    @property
+    def chunk_in_memory(self) -> int:
+        """Bytes of the next chunk where it is kept in memory, which limits an adaptive size."""
+        size = self.chunk.size
+        return min(size, max(IN_MEMORY, self.chunk.least)) if self.chunk.adapts else size
+
+    def in_one_request(self, length: int) -> bool:
+        """Return whether `length` bytes are sent with the creation."""
+        most = min(self.chunk.size, FIRST_CHUNK) if self.chunk.adapts else self.chunk.size
+        return self.capabilities.creates_with_upload and length <= most
+
+    def parts(self, size: int, idle: int, round_trip: float | None) -> int:
+        """Return the number of parts of a file of `size` bytes: more than one on a distant or capped link."""
+        if not idle or not self.capabilities.concatenates:
+            return 1
+        if round_trip is not None and round_trip > FAR and size >= LARGE_AND_FAR:
+            return min(1 + idle, size // LEAST_PART)
+        return 1 + idle if self.chunk.capped and size >= LARGE else 1
+
+
+class FileState:
+    """The state of one file, for the threads that send its parts, which have the numbers 0, 1, ….
+
+    Its events are sums over the parts. Within an attempt no sum falls; a retry of any part ends the attempt.
+    """
+
+    error: BaseException | None = None  # the first failure of a part: it stops the others
+    unsure = False  # whether nothing tells if the server has stored the file
+    unchecked = False  # whether bytes are there that this client has not sent, or no answer confirmed the end
+
+    def __init__(self, tus: Tus, session: str, file: LocalFile, claim: Claim) -> None:
+        """`session` is the ID that is named to the server; `claim` is the file's state in the journal."""
+        self.file, self.session = file, session
+        self.size = file.size  # `ENDLESS` until the end of a stream is known
+        self.resumes = claim.state not in (ClaimState.NEW, ClaimState.CHANGED)
+        self.upload = claim.upload or PendingUpload("")
+        self.server_id = self.upload.server_id  # from the answer to the creation
+        self.foreign = tus.context.settings.foreign  # without upload keys; joined parts remain
+        self.has_keys = not tus.context.settings.preset  # the service of a preset may not know metadata
+        self._tus, self._context = tus, tus.context
+        self._confirmed: list[int] = []
+        self._sent: list[int] = []
+        self._begun = False
+        self._most_confirmed = self._most_sent = 0
+        self._lock = threading.RLock()
+
+    def divide(self, count: int) -> None:
+        """Begin with `count` parts of which the server has nothing."""
+        self._confirmed, self._sent = [0] * count, [0] * count
+
+    def check(self) -> None:
+        """Raise `Interrupted` once the run is stopped or another part has failed."""
+        self._context.stop.check()
+        if self.error is not None:
+            raise errors.Interrupted("another part of the file failed")
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; raise as `check` does."""
+        while seconds > 0:
+            self.check()
+            step = min(TICK, seconds) if len(self._sent) > 1 else seconds
+            self._context.stop.sleep(step)
+            seconds -= step
+        self.check()
+
+    # Attempts and sums
+
+    def begin(self) -> None:
+        """Begin an attempt unless one is in progress."""
+        with self._lock:
+            if not self._begun:
+                self._begun = True
+                self._most_confirmed = self._most_sent = sum(self._confirmed)
+                name = utf8(self.file.relative_path)
+                self._context.ledger.start(self.file, self.session, name, self._most_confirmed)
+
+    def retry(self, error: errors.UploaderError, delay: float, part: int | None = None) -> None:
+        """End the attempt: a part, or the request that joins the parts, is repeated after `delay` seconds."""
+        with self._lock:
+            if self.error is not None:
+                return
+            self.begin()
+            if part is not None:
+                self._sent[part] = self._confirmed[part]
+            self._begun = False
+            self._context.ledger.retry([self.file], error, delay)
+
+    def found(self, part: int, offset: int) -> None:
+        """Record the server's offset in a part, which may be lower than before."""
+        self._confirmed[part], self._sent[part] = offset, max(self._sent[part], offset)
+
+    def lost(self, part: int) -> None:
+        """Record that the server has nothing of a part."""
+        self._confirmed[part] = self._sent[part] = 0
+
+    def report_sent(self, part: int, total: int) -> None:
+        """Report the sent bytes of a part."""
+        with self._lock:
+            self.begin()
+            self._sent[part] = total
+            total = sum(self._sent)
+            if total > self._most_sent:
+                self._most_sent = total
+                self._tell(ev.BytesSent, total)
+
+    def report_confirmed(self, offset: int) -> None:
+        """Report the sum after a part was found at `offset`."""
+        with self._lock:
+            self.begin()
+            self._most_confirmed = max(self._most_confirmed, sum(self._confirmed))
+            # For a file in one request the end event is enough.
+            if offset < self.size or not self._tus.in_one_request(self.size):
+                self._tell(ev.BytesConfirmed, self._most_confirmed)
+
+    def report_joined(self) -> None:
+        """Report that the server has joined all parts."""
+        with self._lock:
+            self.begin()
+            self._tell(ev.BytesConfirmed, self.size)
+
+    def _tell(self, event: type[ev.BytesSent | ev.BytesConfirmed], total: int) -> None:
+        self._context.emit(event(self.file.file, self._context.ledger.attempt(self.file), total))
+
+    # What is said to the server, and what it says
+
+    def metadata(self, part: tuple[int, int] | None = None) -> dict[str, str]:
+        """Return the metadata of the file, or of the part of `part` (index, start) (docs/protocol.md, section 7)."""
+        file, session = self.file, {"sessionId": self.session} if self.session else {}
+        if part is not None:
+            if self.foreign:
+                return session
+            place = {"finalLength": str(file.size), "partOffset": str(part[1])}
+            return {"finalKey": self.upload.upload_key} | place | session
+        if not self.has_keys:
+            return self._own_metadata
+        known = named(file) | {"lastModified": str(file.mtime_ns // 1_000_000)}
+        if self._context.settings.if_exists == "fail":
+            known["ifExists"] = "fail"
+        return {"uploadKey": self.upload.upload_key} | known | session | self._own_metadata
+
+    @cached_property
+    def _own_metadata(self) -> dict[str, str]:
+        return metadata_of(self.file, self._context.settings.metadata, self.check)
+
+    @property
+    def resends(self) -> bool:
+        """Whether a file that may be stored is sent again."""
+        return self._context.settings.resend_unknown
+
+    def id_in(self, answer: Position) -> str | None:
+        """Return the server's ID of the file from the headers of an answer."""
+        own = self._context.settings.id_header
+        return next(filter(None, map(answer.headers.get, (own,) if own else ID_HEADERS)), None)
+
+    def ended(self, error: errors.UploaderError, before: Ending) -> Ending:
+        """Return how the request ended that would complete an upload of the file and has failed.
+
+        A file that a foreign server refuses for good is forgotten, unless it has an upload URL, which stays refused.
+        """
+        if isinstance(error, errors.AnswerError):
+            refused = refuses(error.status, by_server=error.by_tus) and not error.retryable
+            error.forgets = error.forgets or (self.foreign and refused and not self.file.upload_url)
+            return ending_of(error.status, before, by_server=error.by_tus)
+        is_lost = isinstance(error, errors.ConnectionLost) and error.body_sent
+        return ending_of(None, before, by_server=False) if is_lost else before
+
+    def renew(self, index: int | None, url: str | None, *, failed: bool) -> str:
+        """Journal another upload in place of `url`, for a part or for the whole file (None), and return its key.
+
+        One that the server `failed` to store is deleted once the file is stored.
+        """
+        run, file = self._context.run, self.file
+        with self._lock:  # parts may do this at once
+            old = self.upload.replaced
+            replaced = (*old, url) if failed and url is not None else old
+            self.upload = replace(self.upload, replaced=replaced)
+            if index is not None:
+                return run.creating_part(file, index, replaced=replaced)
+            return run.creating(file, self.session, replaced=replaced).upload_key

@@ -1,0 +1,352 @@
+"""One upload with tus: a file, or one part of a large file (docs/protocol.md, section 5)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from contextlib import contextmanager, nullcontext
+from typing import IO, TYPE_CHECKING, Any
+
+from uploader_cli import errors
+from uploader_cli.core.codes import FailureCode, WarningCode
+from uploader_cli.core.confirmation import TAKES_NO_PATCH, Ending, Verdict, verdict
+from uploader_cli.core.plan import ENDLESS
+from uploader_cli.core.protocol import utf8
+from uploader_cli.core.tus import checksum_header, chunk_length
+from uploader_cli.sources.chunks import HashedChunks
+from uploader_cli.sources.content import PATIENCE, Stream, ignore_read, open_unchanged
+from uploader_cli.transfer.bodies import Body, Piece
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from uploader_cli.transfer.file_state import FileState, Tus
+    from uploader_cli.transfer.journal import PendingPart
+    from uploader_cli.transfer.pool import Worker
+    from uploader_cli.transfer.tus import Position, TusClient
+
+RESTARTS = 3  # new uploads per run after the server has lost one
+EARLIER = "the server answered an earlier request for its last bytes with an error"
+
+
+class Part:
+    """One range of a file, or all of it (`index` None), and its upload. Offsets count from its start.
+
+    After each failure the server is asked for its offset (docs/protocol.md, section 5). The count of retries restarts
+    only when the offset exceeds all before, so the loop ends.
+
+    The journal has the end of the bytes whose checksums the server has accepted (`checked`), the end of the chunk
+    being sent where it extends them (`pledged`, else 0: that chunk is stored whole or not at all), the end of all that
+    was sent (`reach`: what the server has beyond it is from somebody else), and how the request ended that would
+    complete the upload (`ending`). `core.confirmation` says when it is complete.
+    """
+
+    _client: TusClient
+    _hashed: HashedChunks | None
+    _last: Position
+    _source: IO[bytes] | None  # None for a stream
+    _reason: errors.AnswerError | None
+
+    def __init__(self, state: FileState, tus: Tus, known: PendingPart, number: int, *, whole: bool) -> None:
+        """`known` is what the journal has of the upload; `number` is that of the part in `state`."""
+        self.index = None if whole else known.index
+        self.start, self.size, self.key, self.url = known.offset, known.size, known.upload_key, known.url
+        self.checked, self.pledged = known.checked_until, known.pledged_until
+        self._state, self._number, self._tus, self._run = state, number, tus, tus.context.run
+        self._ending, self._reason = Ending(known.ending), None  # `_reason`: the error that it ended with
+        self._reach = known.reach if state.resumes else 0
+        self._journaled: dict[str, Any] = {"pledged_until": self.pledged, "ending": self._ending}
+        self._journaled["sent_until"] = known.sent_until
+        self._stream = state.file.content if isinstance(state.file.content, Stream) else None
+        self._checksum = tus.checksum if not state.file.upload_url else None  # what such a server supports is unknown
+        self._deferred = False  # whether the server does not know the length yet
+        self._data: memoryview | None = None  # the chunk of a stream
+        self._on_read = tus.context.on_read if not self.start else ignore_read  # a digest needs the bytes in order
+        self._offset: int | None = None  # the server's offset; None while it is unknown
+        self._most = -1  # the highest offset so far
+        self._done = self._completing = self._renewed = False  # `_completing`: the last request would do that
+        self._asked = state.resumes  # whether the key may have been sent before
+        self._carried = self._restarts = 0  # bytes of the body of the last request; new uploads in place of lost ones
+
+    def run(self, worker: Worker) -> Position:
+        """Return once the server has all of it. Raise the last error, or what stopped it."""
+        state, tus = self._state, self._tus
+        self._client, self._hashed = worker.tus, None
+        if self._checksum is not None and self._stream is None:
+            self._hashed = HashedChunks(
+                state.file,
+                self._checksum,
+                state.check,
+                worker.helper,
+                tus.buffers,
+                on_read=self._on_read,
+                waits=worker.api.sockets.waits,
+            )
+        try:
+            with open_unchanged(state.file) if self._stream is None else nullcontext() as self._source:
+                while not self._done:
+                    tus.context.pacer.call(self._advance, on_retry=self._failed, shrink=self._shrink, sleep=state.sleep)
+        except (errors.ConnectionLost, errors.ServerFault):
+            if not self._is_there_after_all():
+                raise
+        finally:
+            if self._hashed is not None:
+                self._hashed.close()
+            del self._hashed
+        return self._last
+
+    def found(self, offset: int) -> None:
+        """Record the server's offset, which may be lower than before."""
+        self._state.found(self._number, offset)
+        checked = offset if offset == self.pledged else min(self.checked, offset)
+        changed, self.checked, self.pledged = checked != self.checked, checked, 0
+        if changed and (self.index is not None or offset < self.size):
+            self._run.update(self._state.file, part=self.index, checked_until=checked)
+
+    def usable(self, offset: int) -> int:
+        """Return how many of the server's bytes are kept: none of a part that is sent again."""
+        return offset if self._verdict(offset) in (Verdict.OPEN, Verdict.CONFIRMED) else 0
+
+    def _failed(self, error: errors.UploaderError, delay: float) -> None:
+        if self._carried and isinstance(error, errors.ConnectionLost | errors.TimedOut | errors.ChecksumMismatch):
+            self._tus.chunk.failed()
+        self._state.retry(error, delay, self._number)
+
+    def _shrink(self) -> bool:
+        return self._tus.chunk.refuse(self._carried)
+
+    def _is_there_after_all(self) -> bool:
+        """Ask once more when no retry is left: an answer that was lost is no failure."""
+        if self.url is None or not self._completing:
+            return False
+        try:
+            self._tus.context.pacer.wait_out_pause(self._state.sleep)
+            position = self._client.head(self.url)
+        except errors.UploaderError:
+            return False
+        offset = position.offset or 0
+        match self._verdict(offset):
+            case Verdict.OPEN if not self.size and self._ending is Ending.LOST:  # its offset says nothing
+                self._state.unchecked = self._done = True
+            case Verdict.CONFIRMED | Verdict.UNKNOWN:
+                self._settle(position, offset)
+        return self._done
+
+    def _advance(self) -> None:
+        """Find the server's offset, then send chunks until it is higher than ever, or the upload is complete."""
+        mark = self._most
+        while self._offset is None and not self._done:
+            if self.url is None:
+                self._create()
+            else:
+                self._find(self.url)
+        while not self._done and self._offset is not None and self._offset <= mark:
+            self._send(self._offset, self.url or "")
+
+    def _create(self) -> None:
+        """Create an upload, without a body where the key was sent before: the server may know it."""
+        state, again, self._asked = self._state, self._asked, True
+        self._available(0)
+        size = self.size if self._tus.in_one_request(self.size) and not again else 0
+        if size:
+            state.begin()
+        self._prepare(size, completes=size > 0, creates=True)
+        body, checksum = self._chunk(0, size) if size else (None, None)
+        partial = self.index is not None
+        metadata = state.metadata((self.index, self.start) if self.index is not None else None)
+        if state.has_keys:
+            metadata["uploadKey"] = self.key
+        self._deferred = self.size == ENDLESS
+        length = None if self._deferred else self.size
+        with self._completion():
+            created = self._client.create(length, metadata, body=body, checksum=checksum, partial=partial)
+        self.url = created.url
+        state.server_id = state.id_in(created)
+        offset = created.offset if created.offset is not None or size else 0
+        if not offset:  # a new upload, and not one that the server knew by the key
+            self._ending = Ending.NONE
+        if partial or not self._tus.in_one_request(self.size):  # a file in one request is found again by its key
+            known = {"server_id": state.server_id} if state.server_id and not partial else {}
+            self._journal(force=True, sent_until=max(self._reach, self._length(0)), url=created.url, **known)
+        if offset is not None:
+            self._settle(created, offset)
+
+    def _find(self, url: str) -> None:
+        self._prepare(0)
+        try:
+            found = self._client.head(url)
+        except errors.UploadGone as error:
+            self._restart(error, failed=self._ending is Ending.ERROR and self._state.foreign)
+            return
+        self._deferred = found.headers.get("Upload-Defer-Length") == "1"
+        if found.offset is not None and found.length in (None, self.size):
+            self._settle(found, found.offset)
+        elif self._state.file.upload_url and found.length not in (None, self.size):
+            words = f"its upload was created for {found.length:,} bytes, and it has {self.size:,}: nothing was sent"
+            raise errors.FileFailure(words, code=FailureCode.SERVER_REFUSED)
+        else:
+            claim = f"offset {found.offset} of {found.length} bytes"
+            self._restart(errors.ProtocolError(f"{url} claims {claim}, which is not what was sent there"))
+
+    def _verdict(self, offset: int) -> Verdict:
+        length = None if self._deferred else self.size
+        return verdict(offset, length, self._reach, self._ending, foreign=self._state.foreign)
+
+    def _settle(self, position: Position, offset: int) -> None:
+        """Continue from the server's offset, end, or begin another upload."""
+        state, found = self._state, self._verdict(offset)
+        if found is Verdict.INTRUDED and state.file.upload_url and not state.resumes and self._most < 0:
+            text = f"{utf8(state.file.path)}: {offset:,} bytes of its upload were sent elsewhere: they are not verified"
+            self._tus.context.warn(WarningCode.FOREIGN_BYTES, text)
+            state.unchecked, self._reach = True, self.size
+            found = self._verdict(offset)
+        if found is Verdict.INTRUDED:
+            there, sent = f"the server has {offset:,} bytes of its upload", f"and {self._reach:,} were sent"
+            error = errors.ProtocolError(f"{there}, {sent}: somebody else writes to it")
+            self._restart(error)
+            text = f"{utf8(state.file.path)}: {error}; it is sent again from the beginning"
+            self._tus.context.warn(WarningCode.FOREIGN_BYTES, text)
+        elif found is Verdict.UNKNOWN and self.index is None and (self._renewed or not state.resends):
+            state.unsure = self._done = True
+            self._last = position
+        elif found in (Verdict.FAILED, Verdict.UNKNOWN):  # a part that may be complete is no file yet
+            self._restart(errors.ServerFault(EARLIER, status=500), failed=True)
+        else:
+            self._done = found is Verdict.CONFIRMED
+            self._confirm(position, offset)
+
+    def _restart(self, error: errors.UploaderError, *, failed: bool = False) -> None:
+        """Forget the upload, and journal the key of the next one. Raise where that is impossible.
+
+        `failed`: the server has all bytes and did not store them; there is one new upload in a run then.
+        """
+        error = self._reason if failed and self._reason is not None else error
+        if self._state.file.upload_url:
+            words = f"its upload can't be used: {error}; ask the service for a new upload URL"
+            raise errors.FileFailure(words, code=FailureCode.SERVER_REFUSED) from error
+        if self._stream is not None and self._stream.start:
+            words = f"what was sent of it is lost, and it can't be read again: {error}"
+            raise errors.FileFailure(words, code=error.code) from error
+        if failed and self._renewed:
+            raise errors.NotFinished(error) if isinstance(error, errors.AnswerError) else error
+        if self._restarts == RESTARTS:
+            raise error
+        self._restarts, self._renewed = self._restarts + 1, self._renewed or failed
+        self.key = self._state.renew(self.index, self.url, failed=failed)
+        self._asked, self._most, self.url = failed, -1, None  # without a body its URL is known if it fails, too
+        self._state.lost(self._number)
+        self.checked = self.pledged = self._reach = 0
+        self._ending, self._reason = Ending.NONE, None
+        self._journaled = {"pledged_until": 0, "ending": Ending.NONE, "sent_until": None}
+
+    def _send(self, offset: int, url: str) -> None:
+        """Send one chunk and record the new offset. Raise `OffsetConflict` for an impossible one."""
+        self._offset = None  # unknown until the answer
+        size = self._available(offset)
+        self._prepare(size, completes=offset + size == self.size)
+        body, checksum = self._chunk(offset, size)
+        length = self.size if self._deferred and self.size != ENDLESS else None
+        try:
+            with self._tus.chunk.travelling(size, time.monotonic), self._completion():
+                sent = self._client.patch(url, offset, body, checksum, length)
+        except errors.AnswerError as error:
+            if self.size or not self._state.foreign or error.status not in TAKES_NO_PATCH:
+                raise
+            self._state.unchecked = self._done = True  # the server has stored the empty file at its creation, or not
+            self._confirm(self._last, 0)
+            return
+        # The end of a stream may be found when all its bytes have been sent.
+        if sent.offset is None or not offset + (size > 0) <= sent.offset <= offset + size:
+            raise errors.OffsetConflict(f"{size} bytes at offset {offset} led to offset {sent.offset}", status=204)
+        self._deferred = self._deferred and length is None
+        self._done = sent.offset == self.size and not self._deferred
+        self._confirm(sent, sent.offset)
+
+    @contextmanager
+    def _completion(self) -> Iterator[None]:
+        """Where the request within would complete the upload, journal how it ended unless it succeeded."""
+        try:
+            yield
+        except errors.UploaderError as error:
+            if self._completing and self._state.foreign:
+                self._ending = self._state.ended(error, self._ending)
+                self._reason = error if isinstance(error, errors.AnswerError) else None
+                # A creation with all bytes that failed at the server: what follows is the new upload.
+                self._renewed = self._renewed or (self.url is None and isinstance(self._reason, errors.ServerFault))
+                known: dict[str, Any] = {} if self.url is None else {"url": self.url, "sent_until": self._reach}
+                self._journal(ending=self._ending, **known)  # also of a file in one request: its key tells nothing
+            raise
+        if self._completing:
+            if not self.size and self._ending is Ending.LOST:
+                self._state.unchecked = True  # some servers answer a repeated request without storing the file
+            self._ending = Ending.NONE
+
+    def _available(self, offset: int) -> int:
+        """Return the bytes of the chunk at `offset`; read those of a stream, and find its end."""
+        stream, chunk = self._stream, self._tus.chunk
+        if stream is None:
+            return self._length(offset)
+        patience = PATIENCE if chunk.least == 1 else math.inf  # a server with a rule takes whole chunks only
+        self._data = stream.chunk(offset, self._tus.chunk_in_memory, self._state.check, patience)
+        self._on_read(self._state.file, offset, self._data)
+        if offset + len(self._data) > (most := self._tus.context.limits.max_file_size):
+            raise errors.FileFailure(f"exceeds the server's limit of {most} bytes", code=FailureCode.REFUSED_SIZE)
+        self.size = self._state.size = ENDLESS if stream.length is None else stream.length
+        return len(self._data)
+
+    def _length(self, offset: int) -> int:
+        """Return the bytes of the next chunk of a file at `offset`."""
+        return chunk_length(offset, self.size, self._tus.chunk_size)
+
+    def _prepare(self, size: int, *, completes: bool = False, creates: bool = False) -> None:
+        """Wait until a request with a body of `size` bytes may be sent. `completes`: the upload is complete then.
+
+        `creates`: the request creates an upload.
+        """
+        self._carried, self._completing = size, completes
+        self._state.check()
+        self._tus.context.pacer.wait_out_pause(self._state.sleep, creates=creates)
+
+    def _chunk(self, offset: int, size: int) -> tuple[Body, str | None]:
+        """Return the body of a chunk and its checksum header; start hashing the next chunk."""
+        tus, state, start, end = self._tus, self._state, self.start + offset, offset + size
+        checksum, data = None, self._data
+        if tus.context.digests is not None and not self.start:
+            tus.context.digests.reach(state.file, offset)  # what an earlier run has sent
+        if self._hashed is not None and size:
+            digest, data, _ = self._hashed.of(start, size)
+            checksum = checksum_header(self._checksum or "", digest)
+            self._hashed.prepare(start + size, self._length(end))
+        elif data is not None and self._checksum is not None:
+            checksum = checksum_header(self._checksum, hashlib.new(self._checksum, data).digest())
+        self.pledged = end if checksum is not None and offset <= self.checked else 0
+        self._reach = max(self._reach, end)
+        known, whole = self._journaled["sent_until"], size == self.size  # a request with all of it needs no entry
+        reach = known if whole and known is None else max(self._reach, known or 0)
+        self._journal(pledged_until=0 if whole else self.pledged, sent_until=reach)
+        body = Body(
+            "application/offset+octet-stream",
+            [Piece(size, data, state.file, start, self._source)],
+            check=state.check,
+            throttle=tus.context.throttle,
+            on_sent=lambda _file, sent: state.report_sent(self._number, offset + sent),
+            on_read=self._on_read,
+        )
+        return body, checksum
+
+    def _confirm(self, position: Position, offset: int) -> None:
+        if offset > self._most:
+            self._most = offset
+        if self._carried:
+            self._tus.chunk.arrived(self._carried)
+        self._offset, self._last = offset, position
+        self.found(offset)
+        self._state.report_confirmed(offset)
+
+    def _journal(self, *, force: bool = False, **values: Any) -> None:
+        """Write those fields of the upload that differ from the journal's; all with `force`."""
+        changed = {name: value for name, value in values.items() if force or self._journaled.get(name) != value}
+        if changed:
+            self._journaled |= changed
+            self._run.update(self._state.file, part=self.index, **changed)
