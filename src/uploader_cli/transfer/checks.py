@@ -42,17 +42,38 @@ class Checks:
         self._warned: set[WarningCode] = set()
         self._one_by_one = False  # whether the lookup has failed
 
+    def claim(self, files: Sequence[LocalFile], *, pack: bool) -> Picked | None:
+        """Claim files, with `pack` for one pack; None where the server has to be asked about them before."""
+        context, settings, ended = self._context, self._context.settings, list[Outcome]()
+        if (context.run.again and context.lookups is not None) or settings.skip_existing:
+            return None
+        if not pack and not settings.foreign:  # no session waits for a file that can't be read; a pack reads it at once
+            files = _readable(files, ended)
+            context.ledger.end(ended)
+        return list(zip(files, context.run.claim(files, pack=pack), strict=True))
+
+    def asks(self, claimed: Picked) -> bool:
+        """Return whether the server has to be asked about some of the claimed files."""
+        fails = self._context.settings.if_exists == "fail"
+        return fails or any(claim.state in (ClaimState.DONE, ClaimState.UNKNOWN) for _, claim in claimed)
+
     def pick(self, api: Api, files: Sequence[LocalFile], *, pack: bool = False) -> Picked:
-        """Claim files and return those to send, with `pack` in one pack. End the others."""
+        """Ask the server about files, claim them, and return those to send, with `pack` in one pack. End the others."""
         context, ended = self._context, list[Outcome]()
-        if context.run.again and self._context.lookups is not None:
+        if context.run.again and context.lookups is not None:
             files = self._not_stored(api, files)
         if context.settings.skip_existing:
             files = self._missing(api, files)
-        if not pack:  # a pack reads its files at once
+        if not pack:
             files = _readable(files, ended)
+            context.ledger.end(ended)
+        return self.settle(api, list(zip(files, context.run.claim(files, pack=pack), strict=True)), pack=pack)
+
+    def settle(self, api: Api, claimed: Picked, *, pack: bool) -> Picked:
+        """Return the claimed files that are sent. End the others."""
+        context, ended = self._context, list[Outcome]()
         picked: Picked = []
-        for file, claim, there in self._claimed(api, files, pack=pack):
+        for file, claim, there in self._found(api, claimed, pack=pack):
             ends = self._settled(api, file, claim)
             if ends is None:
                 picked.append((file, claim))
@@ -65,12 +86,9 @@ class Checks:
         context.ledger.end(ended)
         return picked
 
-    def _claimed(
-        self, api: Api, files: Sequence[LocalFile], *, pack: bool
-    ) -> Iterator[tuple[LocalFile, Claim, bool | None]]:
-        """Yield the claim of each file, and whether the server has it (None: unknown); true without a receipt."""
+    def _found(self, api: Api, claims: Picked, *, pack: bool) -> Iterator[tuple[LocalFile, Claim, bool | None]]:
+        """Yield each file, its claim and, for one with a receipt, whether the server has it (None: unknown)."""
         run = self._context.run
-        claims = list(zip(files, run.claim(files, pack=pack), strict=True))
         sent = [(file, claim.receipt) for file, claim in claims if claim.state is ClaimState.DONE]
         there = {file.file: found for (file, _), found in zip(sent, self._on_server(api, sent), strict=True)}
         lost = [file for file, _ in sent if there[file.file] is False]

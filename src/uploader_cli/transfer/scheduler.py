@@ -1,7 +1,8 @@
 """Plan the work of one worker pool for the whole run.
 
-The planner thread takes files from the walk, has workers check them in groups, divides them into sessions and queues
-jobs ahead of the workers. Workers keep their connections until the run ends.
+The planner thread takes files from the walk, claims them in groups, divides them into sessions and queues jobs ahead
+of the workers. Where the server has to be asked about files, a worker does that first. Workers keep their connections
+until the run ends.
 """
 
 from __future__ import annotations
@@ -291,7 +292,7 @@ class Scheduler(Engine):
         checking: deque[Future[list[tuple[LocalFile, Claim]]]] = deque()
 
         def check(files: list[LocalFile], pack: bool) -> None:
-            checking.append(self._start_check(files, pack))
+            checking.append(self._check_files(files, pack))
 
         groups, idle = Groups(self._packs, GROUP, check), 0.0
         if early is not None:
@@ -320,15 +321,23 @@ class Scheduler(Engine):
             elif full:
                 self._wait(lambda: len(self._ledger.open) < AHEAD or self._pool.at_rest)
 
-    def _start_check(self, files: Sequence[LocalFile], pack: bool) -> Future[list[tuple[LocalFile, Claim]]]:
-        picked: Future[list[tuple[LocalFile, Claim]]] = Future()
+    def _check_files(self, files: Sequence[LocalFile], pack: bool) -> Future[list[tuple[LocalFile, Claim]]]:
+        """Return the files of a group that are sent; where the server has to be asked, a worker does that."""
+        checks, picked = self._checks, Future[list[tuple[LocalFile, Claim]]]()
+        claimed = checks.claim(files, pack=pack)
+        if claimed is not None and not checks.asks(claimed):
+            picked.set_result(checks.settle(self._api, claimed, pack=pack))
+            return picked
 
-        def pick(worker: Worker) -> Iterator[Sequence[Outcome]]:
+        def ask(worker: Worker) -> Iterator[Sequence[Outcome]]:
             self._stop.check()
-            picked.set_result(self._checks.pick(worker.api, files, pack=pack))
+            if claimed is None:
+                picked.set_result(checks.pick(worker.api, files, pack=pack))
+            else:
+                picked.set_result(checks.settle(worker.api, claimed, pack=pack))
             yield from ()
 
-        self._pool.put([Step(pick, None)])
+        self._pool.put([Step(ask, None)])
         return picked
 
     def _accept(self, file: LocalFile, groups: Groups) -> None:
