@@ -30,11 +30,12 @@ from uploader_cli.transfer.checks import Checks
 from uploader_cli.transfer.job import Followers
 from uploader_cli.transfer.journal import RunHandle, Stored
 from uploader_cli.transfer.journal.schema import locked
-from uploader_cli.transfer.scheduler import Engine, Supply
-from uploader_cli.transfer.sessions import FIRST_CONTACT_RETRIES
+from uploader_cli.transfer.sessions import FIRST_CONTACT_RETRIES, Context
 
 if TYPE_CHECKING:
     from distributed import Future
+
+    from uploader_cli.transfer.engine import Announce, Supply
 
 
 GROUP = 500  # files that are claimed in the journal at once
@@ -59,7 +60,7 @@ class Task:
     future: Future[Any]
 
 
-class Driver(Engine):
+class Driver:
     """Send files with the workers of a Dask cluster. It stands in for the scheduler of one process."""
 
     def __init__(
@@ -69,12 +70,20 @@ class Driver(Engine):
         run: RunHandle,
         *,
         remember: Callable[[Limits], None],
-        announce: Callable[[str, int], None],
+        announce: Announce,
         after: ExitStack,
     ) -> None:
         """See `Scheduler`. `after` closes the cluster after the run: the end of its processes is no part of it."""
-        super().__init__(api, followers, run, remember=remember, announce=announce)
-        self._after = after
+        self._api, self._settings, self._remember, self._announce, self._after = (
+            api,
+            api.settings,
+            remember,
+            announce,
+            after,
+        )
+        self.context = self._context = Context(api, followers, run)
+        self._stop, self._ledger, self._emit = self._context.stop, self._context.ledger, self._context.emit
+        api.pacer.wait_for_server = api.settings.wait_for_server
         # the workers do this
         self._context.settings, self._context.digests = replace(api.settings, skip_existing=False, verify=False), None
         self._handle, self._options = run, dask.travelling(api.settings)
@@ -123,25 +132,30 @@ class Driver(Engine):
         self._checks = Checks(self._context)
         self._secret = hmac.digest(run_secret(settings.state_path), b"%d" % self._handle.number, "sha256")
 
-    @property
-    def _shape(self) -> tuple[str, int]:
-        return "tus", self._slots
+    def begin(self) -> None:
+        """Announce the number of tasks at once, once."""
+        announce, self._announce = self._announce, lambda _protocol, _jobs: None
+        announce("tus", self._slots)
 
-    def _run(self, supply: Supply) -> None:
+    def interrupted(self) -> None:
+        """Nothing to do: the tasks have been stopped."""
+
+    def send(self, supply: Supply) -> None:
+        """Send all files. Raise what ends the run."""
         self._contact()
         self._cluster = self._after.enter_context(dask.connected(self._settings, self._handle.id, self._hear))
         try:
-            self._send(supply)
+            self._submit_all(supply)
         except BaseException as error:
             if isinstance(error, errors.UploaderError):
                 self._stop_tasks()
             self._after.close()
             raise
 
-    def _send(self, supply: Supply) -> None:
+    def _submit_all(self, supply: Supply) -> None:
         """Submit batches until the walk has ended and all files are sent. Raise what ends the run."""
         self._slots = max(1, self._cluster.slots())
-        self._begin()
+        self.begin()
         while not (supply.ended and not self._cutter.files and not self._tasks):
             self._stop.check()
             self._look()

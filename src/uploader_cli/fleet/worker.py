@@ -19,6 +19,7 @@ from uploader_cli.fleet.batches import Batch
 from uploader_cli.fleet.outcomes import AGAIN, Report, Row
 from uploader_cli.selection.selection import Selection, WalkQueue
 from uploader_cli.settings import resolve, user_config_file, working_directory
+from uploader_cli.transfer import engine
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.journal import Journal, Target
@@ -149,7 +150,7 @@ def _send(
             announce=lambda _protocol, _jobs: queue.start(),
         )
         try:
-            return scheduler.run(queue)
+            return engine.upload(scheduler, queue)
         finally:
             api.close()
             run.finish(ok=True)  # its directory goes away

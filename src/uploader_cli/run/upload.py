@@ -23,6 +23,7 @@ from uploader_cli.run.loop import Loop, alarms
 from uploader_cli.run.selecting import located, select
 from uploader_cli.selection.selection import MOST_OPEN, Selection, WalkQueue
 from uploader_cli.settings import Settings
+from uploader_cli.transfer import engine
 from uploader_cli.transfer.journal import Journal, RunHandle
 from uploader_cli.transfer.scheduler import Scheduler
 
@@ -179,7 +180,7 @@ class _Upload:
         """Run the sender in its thread; always emit an event for its end."""
         error: BaseException | None = None
         try:
-            error = sender.run(self._queue)
+            error = engine.upload(sender, self._queue)
         except BaseException as bug:  # noqa: BLE001 - handed to the main thread, which raises it
             error = bug
         self._loop.emit(ev.EngineStopped(error, sender.bottleneck()))

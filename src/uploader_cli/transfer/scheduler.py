@@ -11,7 +11,7 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Bottleneck, bottleneck
@@ -21,6 +21,7 @@ from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
 from uploader_cli.transfer.batch import BatchSession, Flow
 from uploader_cli.transfer.checks import Checks, Places
+from uploader_cli.transfer.engine import TICK
 from uploader_cli.transfer.file import TusFile
 from uploader_cli.transfer.file_state import Tus
 from uploader_cli.transfer.job import failed
@@ -35,36 +36,18 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.tus import Capabilities
     from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.engine import Announce, Supply
     from uploader_cli.transfer.job import Followers, Outcome
     from uploader_cli.transfer.journal import RunHandle
     from uploader_cli.transfer.sessions import Opened
 
 AHEAD = 2 * SESSION_FILES  # most files in progress: the next session is ready before one ends
 GROUP = 64  # files that a worker checks and claims at once
-TICK = 0.1  # seconds between two checks for a stop
 PATIENCE = 0.5  # seconds without a new file after which an incomplete session starts
 
 
-class Supply(Protocol):
-    """The source of files: a walk that may still run."""
-
-    @property
-    def ahead(self) -> Sequence[LocalFile]:
-        """The first files, known before the first request."""
-
-    @property
-    def ended(self) -> bool:
-        """True when no more files will come."""
-
-    def take(self, wait: float = 0.0) -> LocalFile | None:
-        """Return the next file; None after `wait` seconds or at the end. Raise the error of the walk."""
-
-    def close(self) -> list[LocalFile]:
-        """End the walk; return the remaining files."""
-
-
-class Engine:
-    """Sends the files of a run, or has them sent: how it begins, and how it ends early."""
+class Scheduler:
+    """Send files with threads of this process, in as many sessions as the server's limits require."""
 
     def __init__(
         self,
@@ -73,89 +56,18 @@ class Engine:
         run: RunHandle,
         *,
         remember: Callable[[Limits], None],
-        announce: Callable[[str, int], None] = lambda _protocol, _jobs: None,
+        announce: Announce = lambda _protocol, _jobs: None,
+        chunk: ChunkSize | None = None,
     ) -> None:
-        """`remember(limits)` keeps the server's limits for a later dry run.
+        """`remember(limits)` keeps the server's limits for a later dry run; `chunk` is the size of chunks.
 
         `announce(protocol, jobs)` is called once, before any event of a file or a session.
         """
-        self._api, self._settings, self._context = api, api.settings, Context(api, followers, run)
+        self._api, self._settings = api, api.settings
+        self.context = self._context = Context(api, followers, run)
         self._stop, self._ledger, self._emit = self._context.stop, self._context.ledger, self._context.emit
         self._remember, self._announce = remember, announce
         api.pacer.wait_for_server = api.settings.wait_for_server
-
-    def run(self, supply: Supply) -> errors.UploaderError | None:
-        """Send all files. Return the error that ended the run early, if any. Every file ends exactly once."""
-        try:
-            self._run(supply)
-        except errors.Interrupted:
-            self._interrupted(supply)
-        except errors.SessionCancelled as error:
-            self._context.warn(WarningCode.RUN_ENDED, f"the run ended early: {error}")
-            self._cancelled(supply)
-            return error
-        except errors.UploaderError as error:
-            try:
-                self._fail_rest(supply, error)
-            except errors.Interrupted:
-                self._interrupted(supply)
-            return error
-        return None
-
-    @property
-    def _shape(self) -> tuple[str, int]:
-        """The protocol and the number of jobs."""
-        raise NotImplementedError
-
-    def _run(self, supply: Supply) -> None:
-        """Send all files. Raise what ends the run."""
-        raise NotImplementedError
-
-    def _begin(self) -> None:
-        announce, self._announce = self._announce, lambda _protocol, _jobs: None
-        announce(*self._shape)
-
-    def _fail_rest(self, supply: Supply, error: errors.UploaderError) -> None:
-        """End the run, also for files that the walk has not found yet."""
-        self._begin()
-        self._context.warn(WarningCode.RUN_ENDED, f"the run ended early: {error}")
-        self._ledger.fail_all(error)
-        for session in list(self._context.sessions):
-            session.abandon("partial")
-        while not supply.ended:
-            self._stop.check()
-            file = supply.take(TICK)
-            if file is not None:
-                self._ledger.admit(file)
-                self._ledger.fail_all(error)
-
-    def _interrupted(self, supply: Supply) -> None:
-        """Leave the sessions, and end all files."""
-        self._begin()
-        if self._settings.cancel_on_interrupt:
-            for session in list(self._context.sessions):
-                session.cancel(self._api)
-        self._cancelled(supply)
-
-    def _cancelled(self, supply: Supply) -> None:
-        """Leave the sessions, which another client may have cancelled, and end all files as cancelled."""
-        for session in list(self._context.sessions):
-            session.abandon("cancelled")
-        for file in supply.close():
-            self._ledger.admit(file)
-        if self._stop.late:
-            self._ledger.skip_untried()
-        self._ledger.cancel_all()
-
-
-class Scheduler(Engine):
-    """Send files, in as many sessions as the server's limits require."""
-
-    def __init__(
-        self, api: Api, followers: Followers, run: RunHandle, *, chunk: ChunkSize | None = None, **how: Any
-    ) -> None:
-        """`chunk` is the size of chunks; `how` are the arguments of `Engine`."""
-        super().__init__(api, followers, run, **how)
         self._chunk = chunk or ChunkSize(self._settings.chunk_size, None, self._settings.chunk_rule)
         self._tus: Capabilities | None = None
         self._packs: PackSize | None = None
@@ -197,10 +109,24 @@ class Scheduler(Engine):
         if self._prober is not None:
             self._prober.shut()
 
-    def _run(self, supply: Supply) -> None:
+    def begin(self) -> None:
+        """Announce the protocol and the number of jobs, once."""
+        announce, self._announce = self._announce, lambda _protocol, _jobs: None
+        tus = self._tus is not None or self._settings.protocol == "tus"
+        announce("tus" if tus else "batch", self._pool.most)
+
+    def interrupted(self) -> None:
+        """Let calls pass that leave the sessions; report what may be stored of the requests that were interrupted."""
+        self._context.pacer.held = False  # sessions are cancelled also in a pause of the user
+        if self._flow.unanswered:
+            text = "the server had the whole request already: what was in it may be stored"
+            self._context.warn(WarningCode.MAY_BE_STORED, text)
+
+    def send(self, supply: Supply) -> None:
+        """Send all files. Raise what ends the run."""
         early = None
         if not supply.ahead:
-            self._begin()
+            self.begin()
             early = supply.take()
             if supply.ended:
                 return
@@ -226,7 +152,7 @@ class Scheduler(Engine):
             if self._api.packs is not None and self._settings.pack and not self._settings.foreign:
                 self._packs = PackSize(self._api.packs, self._settings.chunk_size, self._pool.most)
                 self._pool.resized = self._packs.share
-        self._begin()
+        self.begin()
         self._context.lookups = self._api.lookups
         self._checks, self._places = Checks(self._context), Places(self._settings, self._stop.check)
         try:
@@ -241,19 +167,6 @@ class Scheduler(Engine):
             self._pool.close()
         if self._pool.fatal is not None:
             raise self._pool.fatal
-
-    @property
-    def _shape(self) -> tuple[str, int]:
-        tus = self._tus is not None or self._settings.protocol == "tus"
-        return "tus" if tus else "batch", self._pool.most
-
-    def _interrupted(self, supply: Supply) -> None:
-        self._begin()
-        self._context.pacer.held = False  # sessions are cancelled also in a pause of the user
-        if self._flow.unanswered:
-            text = "the server had the whole request already: what was in it may be stored"
-            self._context.warn(WarningCode.MAY_BE_STORED, text)
-        super()._interrupted(supply)
 
     def _make_worker(self, pool: Pool) -> Worker:
         endpoint = self._tus.endpoint if self._tus is not None else self._settings.target_url

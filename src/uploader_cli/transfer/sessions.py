@@ -33,7 +33,7 @@ class Context:
     """What every job of a run uses."""
 
     def __init__(self, api: Api, followers: Followers, run: RunHandle) -> None:
-        self.settings, self.followers, self.run = api.settings, followers, run
+        self.api, self.settings, self.followers, self.run = api, api.settings, followers, run
         self.emit, self.pacer, self.stop = api.emit, api.pacer, api.pacer.stop
         self.ledger = Ledger(api.emit, run, api.url_of)
         self.throttle = Limiter(api.settings.limit_rate, self.stop.sleep)

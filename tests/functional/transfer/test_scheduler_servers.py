@@ -21,7 +21,7 @@ from uploader_cli.core.jobs import FIRST_JOBS, MOST_JOBS
 from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.settings import Settings
-from uploader_cli.transfer import pool
+from uploader_cli.transfer import engine, pool
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.journal import Journal, Target
 from uploader_cli.transfer.pacer import Stop
@@ -123,7 +123,7 @@ class Upload:
             run = journal.begin(Target(self.settings.server, "personal"), {})
             scheduler = Scheduler(api, self, run, remember=known.append)
             try:
-                return scheduler.run(Supplied(self.files))
+                return engine.upload(scheduler, Supplied(self.files))
             finally:
                 api.close()
 

@@ -18,6 +18,7 @@ from uploader_cli.core.plan import ASSUMED, Limits, LocalFile
 from uploader_cli.core.protocol import Session, StoredFile
 from uploader_cli.errors import Interrupted
 from uploader_cli.settings import Settings
+from uploader_cli.transfer import engine
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.http import RequestIds
 from uploader_cli.transfer.journal import Journal, Target
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from uploader_cli.transfer.bodies import Body
-    from uploader_cli.transfer.scheduler import Supply
+    from uploader_cli.transfer.engine import Supply
 
 BUNDLED = Limits(1000, 1 << 40, frozenset({"*"}), mixed_types=True, relative_paths=True)
 
@@ -295,7 +296,7 @@ class Run:
         with Journal(self.settings.state_path) as journal:
             run = journal.begin(Target(self.settings.server, "personal"), {})
             scheduler = Scheduler(self.api, self.followers, run, remember=self.remembered.append)  # type: ignore[arg-type]
-            error = scheduler.run(supply or Supplied(self.files))
+            error = engine.upload(scheduler, supply or Supplied(self.files))
         ends = [e.file for e in self.all(ev.FileCompleted, ev.FileFailed, ev.FileSkipped)]
         ends += [number for e in self.all(ev.FilesCancelled) for number in e.files]
         assert sorted(ends) == [file.file for file in self.files]
