@@ -93,7 +93,9 @@ class Pool:
         self._cap = sys.maxsize if cap is None else cap
         self.most = min(self._cap, self.auto.jobs if self.auto is not None else int(jobs))
         self._make_worker = make_worker
-        self.changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._work = threading.Condition(self._lock)  # for workers
+        self.rested = threading.Condition(self._lock)  # for the planner: a worker that ends each job wakes nobody
         self.fatal: BaseException | None = None  # the first error that ended the run
         self.held = False  # True while no job is begun
         self.resized: Callable[[int], object] = lambda _most: None  # called with each new number of workers
@@ -115,7 +117,7 @@ class Pool:
 
     def put(self, jobs: Sequence[Job], *, first: bool = False) -> None:
         """Append jobs, or put them at the head of the queue; start workers for them."""
-        with self.changed:
+        with self._lock:
             if first:
                 self._jobs.extendleft(jobs[::-1])
             else:
@@ -125,41 +127,42 @@ class Pool:
                 worker = self._make_worker(self)
                 worker.start()  # first: `close` joins all workers, and only a thread that runs can be joined
                 self._workers.append(worker)
-            self.changed.notify_all()
+            self._work.notify(len(jobs))
 
     def take(self) -> Job | None:
         """Wait for the next job; None once the pool is closed or has failed."""
-        with self.changed:
+        with self._lock:
             while self.fatal is not None or self.held or not self._jobs or self._busy >= self.most:
                 if self.fatal is not None or (self._closed and not self._busy):  # a busy worker may queue parts
                     return None
-                self.changed.wait()
+                self._work.wait()
             self._busy += 1
             return self._jobs.popleft()
 
     def done(self) -> None:
         """Count a worker as free again."""
-        with self.changed:
+        with self._lock:
             self._busy -= 1
-            self.changed.notify_all()
+            if self.at_rest:
+                self._wake()
 
     def hold(self, *, on: bool) -> None:
         """Begin no job until this is called with False; running jobs are not affected."""
-        with self.changed:
+        with self._lock:
             self.held = on
-            self.changed.notify_all()
+            self._wake()
 
     def adapt(self, traffic: Limiter) -> None:
         """Adapt the number of workers to the throughput, once per `PERIOD`."""
         if self.auto is None or (rate := traffic.measure(PERIOD)) is None or self.held:
             return
-        with self.changed:
+        with self._lock:
             if self.auto is not None:
                 self._resize(self.auto.measured(rate, in_line=bool(self._jobs)))
 
     def overloaded(self) -> None:
         """Halve the number of workers, at most once per `PERIOD`."""
-        with self.changed:
+        with self._lock:
             now = time.monotonic()
             if self.auto is None or now - self._halved_at < PERIOD:
                 return
@@ -168,23 +171,23 @@ class Pool:
 
     def resize(self, step: int) -> int:
         """Change the number of workers by `step`, from 1 to `MOST_JOBS`, and return it; it is no longer adapted."""
-        with self.changed:
+        with self._lock:
             self.auto = None
             self._resize(max(1, min(self.most + step, max(self.most, MOST_JOBS))))
             return self.most
 
     def fail(self, error: BaseException) -> None:
         """End the run. An interrupt never hides another error."""
-        with self.changed:
+        with self._lock:
             if self.fatal is None or isinstance(self.fatal, errors.Interrupted):
                 self.fatal = error
-            self.changed.notify_all()
+            self._wake()
 
     def close(self) -> None:
         """Wait until the queue is empty (or the run has failed) and all workers have ended."""
-        with self.changed:
+        with self._lock:
             self._closed = True
-            self.changed.notify_all()
+            self._wake()
             workers = list(self._workers)
         for worker in workers:
             worker.join()
@@ -206,4 +209,9 @@ class Pool:
         if most != self.most:
             self.most = most
             self.put(())
+            self._wake()
             self.resized(most)
+
+    def _wake(self) -> None:
+        self._work.notify_all()
+        self.rested.notify_all()

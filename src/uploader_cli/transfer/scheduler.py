@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -159,7 +159,7 @@ class Scheduler:
             self._plan(supply, early)
             while not self._pool.at_rest:
                 self._check()
-                self._wait(lambda: self._pool.at_rest)
+                self._rest()
         except BaseException as error:
             self._pool.fail(error)
             raise
@@ -225,14 +225,14 @@ class Scheduler:
                 continue
             groups.flush()
             if checking:
-                self._wait(lambda: checking[0].done())
+                wait([checking[0]], TICK)
             elif supply.ended or idle >= PATIENCE or (full and self._pool.at_rest):
                 session = planner.cut()
                 if session is None and supply.ended:
                     return
                 self._dispatch(session)
             elif full:
-                self._wait(lambda: len(self._ledger.open) < AHEAD or self._pool.at_rest)
+                self._rest()
 
     def _check_files(self, files: Sequence[LocalFile], pack: bool) -> Future[list[tuple[LocalFile, Claim]]]:
         """Return the files of a group that are sent; where the server has to be asked, a worker does that."""
@@ -338,10 +338,11 @@ class Scheduler:
         job = BatchSession(self._context, files, self._flow, category=category, opened=opened)
         self._pool.put([job])
 
-    def _wait(self, ready: Callable[[], bool]) -> None:
-        with self._pool.changed:
-            if not ready() and self._pool.fatal is None:
-                self._pool.changed.wait(TICK)
+    def _rest(self) -> None:
+        """Wait until the workers have nothing to do, at most `TICK`."""
+        with self._pool.rested:
+            if not self._pool.at_rest and self._pool.fatal is None:
+                self._pool.rested.wait(TICK)
 
     def _check(self) -> None:
         self._stop.check()
