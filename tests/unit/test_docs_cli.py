@@ -132,13 +132,11 @@ def test_the_events_and_their_fields_are_those_of_the_stream() -> None:
 
 
 def _fields(event: type[events.Event]) -> list[str]:
-    out = []
-    for field in dataclasses.fields(event):
-        if field.metadata.get("internal"):
-            continue
-        optional = field.name in events._OPTIONAL and field.default is not dataclasses.MISSING
-        out.append(field.name.rstrip("_") + ("?" if optional else ""))
-    return out
+    """Return the public fields, those with a default of None with a question mark."""
+    names, defaults = event.__struct_fields__, event.__struct_defaults__
+    optional = {name for name, default in zip(names[::-1], defaults[::-1], strict=False) if default is None}
+    public = [name for name in names if not event.__annotations__[name].startswith("Internal[")]
+    return [name.rstrip("_") + ("?" if name in optional else "") for name in public]
 
 
 def test_the_channel_s_numbers_are_named() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 BUSY_CPU = 0.85  # CPU seconds per second from which the interpreter is the limit
 AT_LIMIT = 0.8  # share of `--limit-rate` from which it is the limit
@@ -22,8 +23,7 @@ class Bottleneck(StrEnum):
     SERVER = "server"
 
 
-@dataclass(slots=True)
-class Waits:
+class Waits(Struct):
     """Seconds that a worker spent in jobs (`busy`), and of these in three kinds of waiting.
 
     `reading` is disk reads, `sending` a full socket, `answer` the wait for a response after the last byte.

@@ -9,8 +9,10 @@ Byte counts are totals since the start of an attempt, never deltas; times are in
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
+
+from msgspec import field, to_builtins
+from msgspec.structs import astuple, replace
 
 from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.codes import ChannelReason as ChannelReason
@@ -24,28 +26,36 @@ from uploader_cli.core.codes import SkipReason as SkipReason
 from uploader_cli.core.codes import Transport as Transport
 from uploader_cli.core.codes import WarningCode as WarningCode
 from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.record import Record
 from uploader_cli.core.stages import Kind
 
-INTERNAL = {"internal": True}
-"""Field metadata: used by the state, not part of the event stream."""
+T = TypeVar("T")
+Internal = Annotated[T, "internal"]
+"""A field for the state, with a default: it is neither compared nor in the event stream."""
 
 
-class Event:
-    """The base class. `type` is that of a public event in the stream."""
+class Event(Record, frozen=True, omit_defaults=True):
+    """The base class. A public event is tagged with its type in the stream, which omits fields with their default."""
 
-    __slots__ = ()
     type: ClassVar[str] = ""
 
-    def __init_subclass__(cls, public: str = "") -> None:
-        """Set the type, also of the second class that `dataclass` makes for the slots."""
-        cls.type = public or cls.type
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and astuple(self.public) == astuple(other.public)
+
+    def __hash__(self) -> int:
+        return hash(astuple(self.public))
+
+    @property
+    def public(self) -> Self:
+        """The event as it is encoded for the stream: internal fields have their defaults."""
+        internal = _INTERNAL[type(self)]
+        return replace(self, **internal) if internal else self
 
 
 # --- public: the lines of the event stream ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class RunStarted(Event, public="run.started"):
+class RunStarted(Event, frozen=True, tag="run.started"):
     """The first event. `files` and `bytes` are None while the selection is being walked, `bytes` also if unknown.
 
     `dest` is that of `--dest`.
@@ -60,8 +70,7 @@ class RunStarted(Event, public="run.started"):
     dest: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SessionCreated(Event, public="session.created"):
+class SessionCreated(Event, frozen=True, tag="session.created"):
     """The server created a session for `files` files."""
 
     session: str
@@ -69,16 +78,14 @@ class SessionCreated(Event, public="session.created"):
     files: int
 
 
-@dataclass(frozen=True, slots=True)
-class SessionFinished(Event, public="session.finished"):
+class SessionFinished(Event, frozen=True, tag="session.finished"):
     """An upload session ended, according to its HTTP responses (docs/protocol.md section 3.4)."""
 
     session: str
     status: str
 
 
-@dataclass(frozen=True, slots=True)
-class FileStarted(Event, public="file.started"):
+class FileStarted(Event, frozen=True, tag="file.started"):
     """An attempt at a file begins. `size` is None if unknown; `wire_name` is its name in messages of the server."""
 
     file: int
@@ -87,13 +94,12 @@ class FileStarted(Event, public="file.started"):
     session: str
     offset: int
     attempt: int
-    wire_name: str = field(default="", metadata=INTERNAL)
-    packed: bool = field(default=False, metadata=INTERNAL)
+    wire_name: Internal[str] = ""
+    packed: Internal[bool] = False
     """The file is part of a pack of small files."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileProgress(Event, public="file.progress"):
+class FileProgress(Event, frozen=True, tag="file.progress"):
     """The progress of a file: `sent` bytes left this machine, `confirmed` are on the server; rate in bytes/s."""
 
     file: int
@@ -106,8 +112,7 @@ class FileProgress(Event, public="file.progress"):
     server_percent: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FileRetry(Event, public="file.retry"):
+class FileRetry(Event, frozen=True, tag="file.retry"):
     """An attempt failed; the next one (`attempt`) starts after `delay` seconds."""
 
     file: int
@@ -117,8 +122,7 @@ class FileRetry(Event, public="file.retry"):
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class FileCompleted(Event, public="file.completed"):
+class FileCompleted(Event, frozen=True, tag="file.completed"):
     """The server confirmed the file. `size` is None if unknown, as in `watch`."""
 
     file: int
@@ -132,16 +136,15 @@ class FileCompleted(Event, public="file.completed"):
     checksum: str | None = None
     stored_as: str | None = None
     """The path below the category under which the server stored it, if it chose another name."""
-    file_path: str | None = field(default=None, metadata=INTERNAL)
+    file_path: Internal[str | None] = None
     """The server's own path of the file, needed for an analysis (docs/protocol.md section 4)."""
-    local: LocalFile | None = field(default=None, compare=False, repr=False, metadata=INTERNAL)
+    local: Internal[LocalFile | None] = None
     """The file as selected, for the receipts."""
     url: str | None = None
     """Where the file can be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileFailed(Event, public="file.failed"):
+class FileFailed(Event, frozen=True, tag="file.failed"):
     """The file is not on the server, or that is unknown (`outcome_unknown`)."""
 
     file: int
@@ -149,28 +152,26 @@ class FileFailed(Event, public="file.failed"):
     code: FailureCode
     message: str
     retryable: bool
-    local: LocalFile | None = field(default=None, compare=False, repr=False, metadata=INTERNAL)
-    relative_path: str = field(default="", compare=False, repr=False, metadata=INTERNAL)
+    local: Internal[LocalFile | None] = None
+    relative_path: Internal[str] = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FileSkipped(Event, public="file.skipped"):
+class FileSkipped(Event, frozen=True, tag="file.skipped"):
     """The file was skipped, which is no failure."""
 
     file: int
     path: str
     reason: SkipReason
-    local: LocalFile | None = field(default=None, compare=False, repr=False, metadata=INTERNAL)
-    relative_path: str = field(default="", compare=False, repr=False, metadata=INTERNAL)
-    place: str | None = field(default=None, compare=False, repr=False, metadata=INTERNAL)
+    local: Internal[LocalFile | None] = None
+    relative_path: Internal[str] = ""
+    place: Internal[str | None] = None
     """The path or upload URL of a file that is on the server."""
     checksum: str | None = None
     url: str | None = None
     """Where the file can be read, if it is on the server."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelChanged(Event, public="channel.changed"):
+class ChannelChanged(Event, frozen=True, tag="channel.changed", rename={"from_": "from"}):
     """The realtime channel changed its state; `attempt` counts retries from 1."""
 
     from_: ChannelState
@@ -181,41 +182,35 @@ class ChannelChanged(Event, public="channel.changed"):
     latency_ms: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ServerMessage(Event, public="server.message"):
+class ServerMessage(Event, frozen=True, tag="server.message"):
     """A text from the server for users."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Stage(Event, public="stage"):
+class Stage(Event, frozen=True, tag="stage"):
     """The progress of the analysis: a stage, and the percentage (0–100) of the whole analysis."""
 
     name: str
     percent: float
 
 
-@dataclass(frozen=True, slots=True)
-class RunWarning(Event, public="warning"):
+class RunWarning(Event, frozen=True, tag="warning"):
     """A problem that is no failure."""
 
     code: WarningCode
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunPaused(Event, public="run.paused"):
+class RunPaused(Event, frozen=True, tag="run.paused"):
     """The user paused the run: what is being sent is completed, nothing else begins."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunResumed(Event, public="run.resumed"):
+class RunResumed(Event, frozen=True, tag="run.resumed"):
     """The user ended the pause."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelStats:
+class ChannelStats(Record, frozen=True):
     """The statistics of the realtime channel, for `run.finished`."""
 
     connect_ms: float | None = None
@@ -225,8 +220,7 @@ class ChannelStats:
     fallbacks: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
+class Spread(Record, frozen=True):
     """Percentiles of a measurement, in its unit."""
 
     p50: float
@@ -235,8 +229,7 @@ class Spread:
     max: float
 
 
-@dataclass(frozen=True, slots=True)
-class Metrics:
+class Metrics(Record, frozen=True):
     """The measurements of a run, for `run.finished`. None marks what was not measured.
 
     Times are in ms, `clock_offset` in seconds (the server's clock less ours), rates in bytes/s; `error_percent` is of
@@ -258,8 +251,7 @@ class Metrics:
     rate: Spread | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RunFinished(Event, public="run.finished"):
+class RunFinished(Event, frozen=True, tag="run.finished"):
     """The last event. `bytes` are the confirmed ones, `rate` their bytes/s, `peak_rss` is in bytes."""
 
     ok: bool
@@ -279,8 +271,7 @@ class RunFinished(Event, public="run.finished"):
 # --- public as well: the lines of a dry run --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class PlanStarted(Event, public="plan.started"):
+class PlanStarted(Event, frozen=True, tag="plan.started"):
     """The first line. `max_files` of a session (None: no limit), `max_file_size` in bytes (None: no limit), `types`."""
 
     server: str
@@ -292,8 +283,7 @@ class PlanStarted(Event, public="plan.started"):
     types: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PlanSession(Event, public="plan.session"):
+class PlanSession(Event, frozen=True, tag="plan.session"):
     """A planned session (`session_number` from 1) with the number of its requests; its files follow.
 
     `category` is None at a tus endpoint, which has no sessions: there it is a group of as many files. `first` are the
@@ -305,12 +295,11 @@ class PlanSession(Event, public="plan.session"):
     files: int
     bytes: int
     calls: int
-    kinds: tuple[str, ...] = field(default=(), metadata=INTERNAL)
-    first: tuple[str, ...] = field(default=(), metadata=INTERNAL)
+    kinds: Internal[tuple[str, ...]] = ()
+    first: Internal[tuple[str, ...]] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PlanFile(Event, public="plan.file"):
+class PlanFile(Event, frozen=True, tag="plan.file"):
     """A file that would be sent, with its name on the server."""
 
     file: int
@@ -320,8 +309,7 @@ class PlanFile(Event, public="plan.file"):
     session_number: int
 
 
-@dataclass(frozen=True, slots=True)
-class PlanFinished(Event, public="plan.finished"):
+class PlanFinished(Event, frozen=True, tag="plan.finished"):
     """The last line. `exit_code` is that of a run in which everything succeeds; `calls` excludes polls."""
 
     files: int
@@ -333,8 +321,7 @@ class PlanFinished(Event, public="plan.finished"):
     exit_code: int
 
 
-@dataclass(frozen=True, slots=True)
-class CheckFile(Event, public="check.file"):
+class CheckFile(Event, frozen=True, tag="check.file"):
     """A local file was compared with the server's. `name` is its path below the category.
 
     `stored_size` and `location` are those of the stored file, None if it is missing.
@@ -349,8 +336,7 @@ class CheckFile(Event, public="check.file"):
     location: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class CheckFinished(Event, public="check.finished"):
+class CheckFinished(Event, frozen=True, tag="check.finished"):
     """The last line of a check: the number of files by result, and the bytes of the compared files."""
 
     same: int
@@ -366,8 +352,7 @@ class CheckFinished(Event, public="check.finished"):
 # --- for the log only ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class CallMade(Event):
+class CallMade(Event, frozen=True):
     """An HTTP request or the dial of a websocket ended. Observers get it; it is not part of the event stream.
 
     `url` excludes the query. `request_id` was sent as `X-Request-ID`, None for a host that is not the server's;
@@ -380,8 +365,8 @@ class CallMade(Event):
     request_id: str | None
     status: int | None
     seconds: float
-    error: str | None = None
-    carries: bool = field(default=False, metadata=INTERNAL)
+    error: str | None
+    carries: Internal[bool] = False
 
     @property
     def well(self) -> bool:
@@ -392,8 +377,7 @@ class CallMade(Event):
 # --- internal: facts for the state -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class FileSelected(Event):
+class FileSelected(Event, frozen=True):
     """The walk found a file that will be sent, or failed with a reason. `size` is None if unknown."""
 
     file: int
@@ -401,20 +385,17 @@ class FileSelected(Event):
     size: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class ContentChecked(Event):
+class ContentChecked(Event, frozen=True):
     """The content of a large listed file is being checked; an empty path ends the check."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class SelectionEnded(Event):
+class SelectionEnded(Event, frozen=True):
     """The walk has ended: totals are final."""
 
 
-@dataclass(frozen=True, slots=True)
-class BytesSent(Event):
+class BytesSent(Event, frozen=True):
     """The kernel accepted `sent` bytes of the file in this attempt, counted from the file's start."""
 
     file: int
@@ -422,8 +403,7 @@ class BytesSent(Event):
     sent: int
 
 
-@dataclass(frozen=True, slots=True)
-class BytesConfirmed(Event):
+class BytesConfirmed(Event, frozen=True):
     """The server has the first `confirmed` bytes of the file (a tus offset)."""
 
     file: int
@@ -431,23 +411,20 @@ class BytesConfirmed(Event):
     confirmed: int
 
 
-@dataclass(frozen=True, slots=True)
-class BodySent(Event):
+class BodySent(Event, frozen=True):
     """The request with these files is completely sent: the server processes it."""
 
     files: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FilesCancelled(Event):
+class FilesCancelled(Event, frozen=True):
     """An interrupt stopped these files; `local` are the files as selected."""
 
     files: tuple[int, ...]
-    local: tuple[LocalFile, ...] = field(default=(), compare=False, repr=False)
+    local: Internal[tuple[LocalFile, ...]] = ()
 
 
-@dataclass(slots=True)  # each file has one, and a frozen one takes four times as long to create
-class FileEnded(Event):
+class FileEnded(Event, frozen=True):
     """The end of a file, for reports and receipts: observers get it, it is not part of the event stream.
 
     `outcome` is a terminal phase. `size` is None if unknown, `bytes` is the confirmed part, `attempts` is 0 for a file
@@ -481,11 +458,13 @@ class FileEnded(Event):
     stored_as: str | None = None
     url: str | None = None
     upload_metadata: dict[str, str] | None = None
-    upload_url: str | None = field(default=None, repr=False)
+    upload_url: str | None = None
+
+    def __repr__(self) -> str:
+        return f"FileEnded({self.file}, {self.path!r}, {self.outcome!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class FileStatus:
+class FileStatus(Record, frozen=True):
     """The server's status of one file. `percent` is 0–100; `name` as it was sent."""
 
     name: str
@@ -495,8 +474,7 @@ class FileStatus:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SessionProgress(Event):
+class SessionProgress(Event, frozen=True):
     """A message of the server about a session, from the socket or from a poll.
 
     `timestamp` is the server's clock in unix seconds, `received` ours for a pushed message; `percent` is 0–100. None
@@ -513,68 +491,59 @@ class SessionProgress(Event):
     total: int | None = None
     files: tuple[FileStatus, ...] = ()
     message: str = ""
-    received: float | None = field(default=None, compare=False)
+    received: Internal[float | None] = None
 
 
-@dataclass(frozen=True, slots=True)
-class SessionLeft(Event):
+class SessionLeft(Event, frozen=True):
     """No more messages of a finished session are expected (docs/protocol.md section 3.8)."""
 
     session: str
 
 
-@dataclass(frozen=True, slots=True)
-class SessionWatched(Event):
+class SessionWatched(Event, frozen=True):
     """A session of another uploader is followed; its messages tell its files."""
 
     session: str
 
 
-@dataclass(frozen=True, slots=True)
-class PollFailed(Event):
+class PollFailed(Event, frozen=True):
     """A poll failed: the known progress becomes stale. `error` is the exception, if there was one."""
 
     session: str
     reason: str
-    error: Exception | None = field(default=None, compare=False)
+    error: Internal[Exception | None] = None
 
 
-@dataclass(frozen=True, slots=True)
-class SessionMissing(Event):
+class SessionMissing(Event, frozen=True):
     """A poll was answered: the server does not know the session, yet or any longer."""
 
     session: str
 
 
-@dataclass(frozen=True, slots=True)
-class ServerClock(Event):
+class ServerClock(Event, frozen=True):
     """A response had the server's time: its clock is `offset` ± `uncertainty` seconds ahead of ours."""
 
     offset: float
     uncertainty: float
 
 
-@dataclass(frozen=True, slots=True)
-class Ticked(Event):
+class Ticked(Event, frozen=True):
     """A frame ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class AlarmOver(Event):
+class AlarmOver(Event, frozen=True):
     """The condition of an alarm ended."""
 
     code: WarningCode
 
 
-@dataclass(frozen=True, slots=True)
-class WorkersChanged(Event):
+class WorkersChanged(Event, frozen=True):
     """An import runs in `workers` processes now."""
 
     workers: int
 
 
-@dataclass(frozen=True, slots=True)
-class Paused(Event):
+class Paused(Event, frozen=True):
     """All requests wait `seconds` from now; 0 ends the pause. `waited` is how long it has lasted already."""
 
     seconds: float
@@ -582,8 +551,7 @@ class Paused(Event):
     waited: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class AnalysisStarted(Event):
+class AnalysisStarted(Event, frozen=True):
     """An analysis was requested: `name` are its files, `number` of `of` counts from 1."""
 
     kind: Kind
@@ -592,8 +560,7 @@ class AnalysisStarted(Event):
     of: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class AnalysisMessage(Event):
+class AnalysisMessage(Event, frozen=True):
     """The progress of the running analysis; `percent` is 0–100, None if unknown.
 
     `failed`: the server gave up; its HTTP response follows. `assumed`: an estimate by time, without a message.
@@ -605,8 +572,7 @@ class AnalysisMessage(Event):
     assumed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AnalysisEnded(Event):
+class AnalysisEnded(Event, frozen=True):
     """The running analysis ended: with a summary of its result, or with an error."""
 
     summary: str = ""
@@ -614,46 +580,40 @@ class AnalysisEnded(Event):
     retryable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AnalysisSaved(Event):
+class AnalysisSaved(Event, frozen=True):
     """The results were saved in this file."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class EngineStopped(Event):
+class EngineStopped(Event, frozen=True):
     """The transfer ended; `error` ended it early, `bottleneck` limited its speed."""
 
     error: BaseException | None = None
     bottleneck: Bottleneck | None = None
 
 
-PUBLIC = tuple(
-    kind for kind in list(globals().values()) if isinstance(kind, type) and issubclass(kind, Event) and kind.type
-)
-"""The events of the event stream: those with a type."""
+PUBLIC = tuple(kind for kind in Event.__subclasses__() if kind.__struct_config__.tag)
+"""The events of the event stream."""
+for _kind in PUBLIC:
+    _kind.type = str(_kind.__struct_config__.tag)
+
+
+def _internal(kind: type[Event]) -> dict[str, Any]:
+    """Return the internal fields of an event with their defaults."""
+    names, defaults = kind.__struct_fields__, kind.__struct_defaults__
+    last = zip(names[len(names) - len(defaults) :], defaults, strict=True)
+    return {name: default for name, default in last if kind.__annotations__[name].startswith("Internal[")}
+
+
+_INTERNAL = {kind: _internal(kind) for kind in Event.__subclasses__()}
 
 
 def as_fields(event: Event) -> dict[str, Any]:
-    """Return the fields of a public event or a `CallMade` by their names in the stream.
+    """Return the fields of a public event or a `CallMade` by their names in the stream, as JSON values.
 
     Optional fields that are None are omitted.
     """
-    out: dict[str, Any] = {}
-    for name, key, optional in _COLUMNS[type(event)]:
-        value = getattr(event, name)
-        if value is not None or not optional:
-            out[key] = asdict(value) if name in _NESTED else value
-    return out
-
-
-_OPTIONAL = frozenset(
-    {"resumed_from", "dest", "server_percent", "checksum", "stored_as", "url", "attempt", "latency_ms"}
-)
-_NESTED = frozenset({"channel", "metrics"})
-_COLUMNS = {
-    kind: [(spec.name, spec.name.rstrip("_"), spec.name in _OPTIONAL) for spec in fields(kind) if not spec.metadata]
-    for kind in (*PUBLIC, CallMade)
-}
-"""The public fields of each event: name here, name in the stream, and whether None is omitted."""
+    fields: dict[str, Any] = to_builtins(event.public)
+    fields.pop("type", None)
+    return fields

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from uploader_cli.core.plan import Limits, LocalFile, request_length
+from uploader_cli.core.record import Record
 from uploader_cli.core.tus import LARGE, Capabilities, parts
 
 FIRST_CONTACT = 1  # `GET /health`, or OPTIONS of a tus endpoint: always the first request
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
+class Forecast(Record, frozen=True):
     """The parameters of a session's requests. `tus` is None for batch mode, `sessions` is False at a tus endpoint.
 
     `metered`: the server counts requests. `chunk_size` is in bytes; `verify` and `look` are --verify and

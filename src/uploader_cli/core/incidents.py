@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 from uploader_cli.core.events import RunFinished
 
@@ -39,8 +40,7 @@ class Ending(StrEnum):
     NEEDS_PERSON = "needs_person"
 
 
-@dataclass(slots=True)
-class Incident:
+class Incident(Struct):
     """A problem from `began` to `ended` (run clock, seconds) with `times` occurrences, the first one in `text`."""
 
     kind: IncidentKind
@@ -52,8 +52,7 @@ class Incident:
     ending: Ending | None = None
 
 
-@dataclass(slots=True)
-class IncidentLog:
+class IncidentLog(Struct):
     """The incidents of a run. `total` includes those no longer kept."""
 
     total: int = 0

@@ -9,8 +9,9 @@ import math
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from urllib.parse import urlsplit
+
+from msgspec import Struct, field
 
 from uploader_cli.core.events import CallMade, Metrics, SessionProgress, Spread
 
@@ -73,8 +74,7 @@ def _bucket(value: float) -> int:
     return math.ceil(math.log(value / _FLOOR, _FACTOR)) if value > _FLOOR else 0
 
 
-@dataclass(slots=True)
-class Measures:
+class Measures(Struct):
     """Collects the measurements. `latencies`, `lags` (both in ms) and `tries` are the newest ones."""
 
     calls: int = 0

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from uploader_cli.core.protocol import JsonObject, as_object, integer, text
+from uploader_cli.core.record import Record
 from uploader_cli.core.tus import endpoint_of
 
 
-@dataclass(frozen=True, slots=True)
-class PackOffer:
+class PackOffer(Record, frozen=True):
     """The limits of one pack: files, total bytes, and bytes per file."""
 
     endpoint: str
@@ -21,8 +20,7 @@ class PackOffer:
     max_file_size: int
 
 
-@dataclass(frozen=True, slots=True)
-class PackedFile:
+class PackedFile(Record, frozen=True):
     """A file in a response. `stored` is False for a failed one, with `error`, `message` and `retryable`."""
 
     stored: bool
@@ -41,8 +39,7 @@ def parse_offer(body: object, server: str) -> PackOffer | None:
     return PackOffer(url, *limits) if url is not None and min(limits) >= 1 else None
 
 
-@dataclass(frozen=True, slots=True)
-class LookupOffer:
+class LookupOffer(Record, frozen=True):
     """The endpoint for looking up files by path, and the maximum number per request."""
 
     endpoint: str
@@ -63,8 +60,7 @@ class LookedUp(NamedTuple):
         return {"relativePath": self.path, "size": self.size} | ({"sha256": self.sha256} if self.sha256 else {})
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Record, frozen=True):
     """A file on the server: `size` in bytes and `sha256` (hex), if known; `pending` while the server computes it."""
 
     size: int | None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from typing import IO, Protocol
 
+from msgspec import Struct, field
+from msgspec.structs import replace
+
 from uploader_cli.core.codes import FailureCode
+from uploader_cli.core.record import Record
 
 MIB = 1024 * 1024
 SESSION_FILES = 1000
@@ -21,8 +24,7 @@ UNMETERED_BYTES = 64 * MIB
 """Without rate limit requests stay small: less is resent after a failure, and files are confirmed sooner."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
+class Shard(Record, frozen=True):
     """One of `count` runs that share a selection; `index` counts from 1."""
 
     index: int
@@ -47,8 +49,7 @@ class Content(Protocol):
         """Return a reader that can seek. Raise `FileError` for content that is read once."""
 
 
-@dataclass(frozen=True, slots=True)
-class LocalFile:
+class LocalFile(Record, frozen=True):
     """A selected file. `path` is as selected, `relative_path` its name on the server; `mtime_ns` as at the walk.
 
     `size` and `mtime_ns` are 0 for a listed file that could not be read, which is reported and never sent. `named` is
@@ -68,8 +69,11 @@ class LocalFile:
     sha256: str | None = None
     destination: str = ""
     metadata: tuple[tuple[str, str], ...] = ()
-    upload_url: str = field(default="", repr=False)
-    content: Content | None = field(default=None, compare=False, repr=False)
+    upload_url: str = ""
+    content: Content | None = None
+
+    def __repr__(self) -> str:
+        return f"LocalFile({self.file}, {self.path!r})"
 
     @property
     def once(self) -> bool:
@@ -102,8 +106,7 @@ def of_upload(url: str) -> str:
     return f" upload {hashlib.sha256(url.encode()).hexdigest()[:16]}" if url else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Record, frozen=True):
     """The limits of a server: files per session, bytes per file (inclusive), extensions (`*` for any)."""
 
     max_files: int
@@ -125,16 +128,14 @@ def endless(max_size: int | None) -> Limits:
     return Limits(ENDLESS, max_size or ENDLESS, frozenset({"*"}), mixed_types=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Record, frozen=True):
     """Why the server would refuse a file."""
 
     code: FailureCode
     message: str
 
 
-@dataclass(slots=True, eq=False)
-class PlannedSession:
+class PlannedSession(Struct, eq=False):
     """The files of one session, in order; `names` are those on the server."""
 
     files: list[LocalFile] = field(default_factory=list)

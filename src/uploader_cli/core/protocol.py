@@ -10,7 +10,6 @@ import re
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from unicodedata import normalize
@@ -19,6 +18,7 @@ from urllib.parse import quote, unquote
 from uploader_cli.core.events import AnalysisMessage, FileStatus, SessionProgress, Transport
 from uploader_cli.core.names import decoded, escaped
 from uploader_cli.core.plan import Limits, LocalFile
+from uploader_cli.core.record import Record
 
 JsonObject = dict[str, object]
 UPLOADS = "/uploads/"  # the path of stored files (docs/protocol.md section 1)
@@ -30,18 +30,19 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 """An ID that no session, file and upload has: requests for it change nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Record, frozen=True):
     """An upload session as the server created it; `secret` is what its creator sent (docs/protocol.md section 10)."""
 
     session_id: str
     category: str
     limits: Limits | None
-    secret: str = field(default="", repr=False)
+    secret: str = ""
+
+    def __repr__(self) -> str:
+        return f"Session({self.session_id!r}, {self.category!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class StoredFile:
+class StoredFile(Record, frozen=True):
     """One file of a batch response. `name` is as it was sent; `location` is the path under `/uploads/`."""
 
     name: str
@@ -185,8 +186,7 @@ def parse_analysis(body: object, *, failed: bool = False) -> AnalysisMessage | N
     return AnalysisMessage(percent, message, failed=failed)
 
 
-@dataclass(frozen=True, slots=True)
-class AnalysisStatus:
+class AnalysisStatus(Record, frozen=True):
     """The status of an analysis: whether it runs, its last message, and its result if the server keeps it."""
 
     running: bool

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 STEPS = 300
 """Maximum steps of a timeline: when a run outlasts them, each two become one that is twice as long."""
@@ -48,8 +49,7 @@ class Meter:
         return max(0.0, now - self._latest[0]) if self._latest is not None else 0.0
 
 
-@dataclass(slots=True)
-class Timeline:
+class Timeline(Struct):
     """The bytes sent and the files completed in each step of time, in bounded memory. `step` is in seconds."""
 
     step: float = 0.1

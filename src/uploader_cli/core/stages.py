@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 LOG = 50  # maximum messages kept
 UNANSWERED = 99.0  # maximum percentage before the server has answered
@@ -57,8 +58,7 @@ def assumed(elapsed: float, limit: float) -> float:
     return _TOO_LATE * (1 - math.exp(-4 * max(0.0, elapsed) / limit))
 
 
-@dataclass(slots=True)
-class Analysis:
+class Analysis(Struct):
     """A running or finished analysis. `name` are its files; `number` of `of` in this run counts from 1.
 
     A finished one has a `summary` of its result, or an `error`.

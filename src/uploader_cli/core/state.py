@@ -7,7 +7,8 @@ and one byte per file).
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.bottleneck import Bottleneck
@@ -25,8 +26,7 @@ MOST_KEPT = 1000  # maximum failures, warnings and renamed files kept for the su
 SERVER_TERMINAL = frozenset({"completed", "partial", "cancelled"})  # `overallStatus` values that end a session
 
 
-@dataclass(slots=True)
-class FileState:
+class FileState(Struct):
     """A running file. Bytes are totals; `offset` is where this attempt began, so that resumed bytes are no speed."""
 
     file: int
@@ -50,8 +50,7 @@ class FileState:
     meter: Meter = field(default_factory=lambda: Meter(window=4.0))
 
 
-@dataclass(slots=True)
-class SessionState:
+class SessionState(Struct):
     """The state of an own or watched session."""
 
     session: str
@@ -69,8 +68,7 @@ class SessionState:
     missing: int = 0  # consecutive responses that did not know it
 
 
-@dataclass(slots=True)
-class Channel:
+class Channel(Struct):
     """The realtime channel as shown in the view."""
 
     state: ChannelState = ChannelState.CLOSED
@@ -83,8 +81,7 @@ class Channel:
     workers: int | None = None  # processes of an import, which has no realtime channel
 
 
-@dataclass(slots=True)
-class ProgressState:
+class ProgressState(Struct):
     """Everything that renderers show. Only `reduce` writes it."""
 
     server: str = ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from uploader_cli.core.codes import Phase
 from uploader_cli.core.events import FileEnded
@@ -11,8 +12,7 @@ from uploader_cli.core.events import FileEnded
 LATEST = 20  # maximum ended directories and files kept
 
 
-@dataclass(slots=True)
-class Directory:
+class Directory(Struct):
     """The selected files directly in a directory: their number and total size, and how many failed and are left.
 
     `path` ends with a separator.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from uploader_cli.core.protocol import NOBODY, as_object, number, text, utf8, whole
+from uploader_cli.core.record import Record
 
 VERSION = "1.0.0"
 CREATION_WITH_UPLOAD = "creation-with-upload"
@@ -28,8 +28,7 @@ _ODD = frozenset("#'\"<>")  # a fragment, and what ends a URL in a text
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # urllib drops some of them
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(Record, frozen=True):
     """The capabilities of a tus server, from its session response, `/health` or OPTIONS. `max_size` None: no limit."""
 
     endpoint: str

@@ -15,6 +15,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from uploader_cli import __version__, errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, PauseReason, WarningCode
@@ -322,14 +324,14 @@ class Driver:
     def _tell(self, event: ev.Event) -> None:
         """Pass on an event of a worker. What concerns all workers is reported once."""
         if isinstance(event, ev.FileStarted | ev.FileRetry | ev.BytesSent | ev.BytesConfirmed):
-            event = replace(event, attempt=event.attempt + self._tried.get(event.file, 0))
+            event = structs.replace(event, attempt=event.attempt + self._tried.get(event.file, 0))
         match event:
             case ev.FileStarted():
                 file = self._ledger.open.get(event.file)
                 if file is None:
                     return
                 self._attempts[event.file] = event.attempt
-                event = replace(event, path=file.path)  # as selected
+                event = structs.replace(event, path=file.path)  # as selected
             case ev.FileRetry() if event.file not in self._attempts:
                 file = self._ledger.open.get(event.file)
                 if file is None:

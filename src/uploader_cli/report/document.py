@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -105,7 +105,7 @@ def row_of(end: ev.FileEnded, dest: str | None = None) -> dict[str, Any]:
     `relative_path` is that below `dest`, so that a list of the same files works with the same options.
     """
     out: dict[str, Any] = {}
-    for name in _COLUMNS:
+    for name in end.__struct_fields__:
         value = getattr(end, name)
         if value is not None or name == "size":
             out[name] = str(value) if isinstance(value, StrEnum) else value
@@ -117,6 +117,3 @@ def row_of(end: ev.FileEnded, dest: str | None = None) -> dict[str, Any]:
 def shown(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row for readers of a report: of an upload URL only the origin."""
     return row | {"upload_url": concealed(row["upload_url"])} if "upload_url" in row else row
-
-
-_COLUMNS = [spec.name for spec in fields(ev.FileEnded)]

@@ -9,12 +9,13 @@ import json
 import os
 import secrets
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from uploader_cli.core.packs import PackOffer, parse_offer
 from uploader_cli.core.plan import Limits
 from uploader_cli.core.protocol import as_object, number, parse_limits
+from uploader_cli.core.record import Record
 from uploader_cli.core.tus import Capabilities, parse_capabilities
 from uploader_cli.settings.places import user_state_directory
 
@@ -22,8 +23,7 @@ MOST_SERVERS = 100
 """Maximum stored servers."""
 
 
-@dataclass(frozen=True, slots=True)
-class KnownServer:
+class KnownServer(Record, frozen=True):
     """The limits of a server, its offers, and whether it counts requests."""
 
     limits: Limits

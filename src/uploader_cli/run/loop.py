@@ -196,7 +196,7 @@ def _masked(value: _Value, names: tuple[str, ...]) -> _Value:
         text = getattr(value, name)
         if text and (clean := mask(text)) != text:
             changed[name] = clean
-    return replace(value, **changed) if changed else value  # type: ignore[type-var]  # all are dataclasses
+    return replace(value, **changed) if changed else value
 
 
 def alarms(settings: Settings) -> Alarms:

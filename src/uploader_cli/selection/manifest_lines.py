@@ -13,7 +13,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from typing import IO, Any
@@ -26,7 +26,7 @@ from uploader_cli.sources.files import base_name, is_url
 LONGEST = 1 << 20  # maximum bytes of a line
 CATEGORIES = ("personal", "scenic")  # the server's categories (docs/protocol.md section 1)
 COLUMNS = ("path", "path_b64", "name", "category", "sha256", "upload_url")
-OTHERS = frozenset({"v", "seq", "run", "ts", "type", *(spec.name for spec in fields(FileEnded))})
+OTHERS = frozenset({"v", "seq", "run", "ts", "type", *FileEnded.__struct_fields__})
 """Columns of reports and keys of events. They are ignored here, except `relative_path`, which replaces `name`."""
 RESERVED = OTHERS | set(COLUMNS)
 """Columns that never set metadata."""

@@ -30,7 +30,7 @@ class Watched:
         self.put(*self.alarms.look(self.state, self.now))
 
     def answer(self, seconds: float, status: int = 200) -> None:
-        self.put(ev.CallMade("GET", "http://x/health", None, status, seconds))
+        self.put(ev.CallMade("GET", "http://x/health", None, status, seconds, None))
         self.look()
 
 

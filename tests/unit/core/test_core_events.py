@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import asdict, fields, is_dataclass, replace
 
 import pytest
 
@@ -22,12 +22,21 @@ def test_public_events_have_a_name_of_their_own_and_the_others_none() -> None:
 
 def test_events_are_frozen() -> None:
     event = ev.ServerMessage("hello")
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         event.text = "bye"  # type: ignore[misc]
 
 
-def test_internal_fields_are_not_in_the_stream() -> None:
+def test_functions_of_dataclasses_accept_events() -> None:
+    event = ev.SessionFinished("s", "partial")
+    assert is_dataclass(event)
+    assert [spec.name for spec in fields(event)] == ["session", "status"]
+    assert asdict(replace(event, status="completed")) == {"session": "s", "status": "completed"}
+
+
+def test_internal_fields_are_neither_compared_nor_in_the_stream() -> None:
     started = ev.FileStarted(0, "a", 1, "s", 0, 1, wire_name="a%22")
+    same = ev.FileStarted(0, "a", 1, "s", 0, 1)
+    assert (started == same, len({started, same}), started == replace(same, path="b")) == (True, 1, False)
     assert as_fields(started) == {"file": 0, "path": "a", "size": 1, "session": "s", "offset": 0, "attempt": 1}
 
 

@@ -73,7 +73,7 @@ def test_no_event_reaches_observers_before_the_run_starts() -> None:
     loop.emit(ev.RunWarning(ev.WarningCode.STALLED, "early"))
     loop.turn()
     assert onlooker.told == []
-    loop.emit(ev.CallMade("GET", "http://127.0.0.1:1/health", None, 200, 0.1))  # the log has all calls
+    loop.emit(ev.CallMade("GET", "http://127.0.0.1:1/health", None, 200, 0.1, None))  # the log has all calls
     loop.turn()
     assert onlooker.told == ["CallMade"]
     loop.apply(STARTED)

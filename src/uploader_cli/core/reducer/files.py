@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields, replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Phase
@@ -193,9 +194,8 @@ def _shared(event: ev.FileCompleted | ev.FileFailed | ev.FileSkipped) -> dict[st
     return {name: getattr(event, name) for name in _SHARED[type(event)]}
 
 
-_ENDED = {spec.name for spec in fields(ev.FileEnded)}
 _SHARED = {
-    kind: [spec.name for spec in fields(kind) if spec.name in _ENDED]
+    kind: [name for name in kind.__struct_fields__ if name in ev.FileEnded.__struct_fields__]
     for kind in (ev.FileCompleted, ev.FileFailed, ev.FileSkipped)
 }
 """The fields that an event shares with the record of the file's end."""
