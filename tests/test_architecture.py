@@ -47,7 +47,7 @@ SHARED = {
     "tenacity": "transfer.pacer",
     "pathspec": "selection.filters",
     "typer": "cli",
-    "msgspec": "core fleet.driver render.ndjson",
+    "msgspec": "core selection transfer fleet realtime render run",
     "uploader_server": "cli.serve cli.demo testing",
     "pytest": "pytest_plugin",
     "dask": "fleet",

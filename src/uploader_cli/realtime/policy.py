@@ -12,14 +12,13 @@ reports of an abandoned try can be distinguished from those of the current one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from uploader_cli.core.events import ChannelChanged, ChannelReason, ChannelState, Transport
+from uploader_cli.core.record import Record
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Record, frozen=True):
     """Limits and delays in seconds, except `retries` (docs/protocol.md, section 2)."""
 
     dial: float = 5.0  # limit of a dial with both transports
@@ -34,16 +33,14 @@ class Policy:
 # --- reports of a try
 
 
-@dataclass(frozen=True, slots=True)
-class Dialled:
+class Dialled(Record, frozen=True):
     """Try `number` is connected, `latency` seconds after it began."""
 
     number: int
     latency: float
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(Record, frozen=True):
     """Try `number` failed, or its connection was lost."""
 
     number: int
@@ -53,8 +50,7 @@ class Lost:
 # --- actions
 
 
-@dataclass(frozen=True, slots=True)
-class Dial:
+class Dial(Record, frozen=True):
     """Start try `number` with a new client; it is dropped after `seconds`."""
 
     number: int
@@ -62,16 +58,14 @@ class Dial:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(Record, frozen=True):
     """End the threads and sockets of try `number`; with `leave`, leave all rooms first."""
 
     number: int
     leave: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class JoinAll:
+class JoinAll(Record, frozen=True):
     """Join the rooms of all followed sessions over try `number`: the server never restores rooms."""
 
     number: int
@@ -88,8 +82,7 @@ class Polling(Enum):
 Action = ChannelChanged | Dial | Drop | JoinAll | Polling  # an event is to be emitted
 
 
-@dataclass(frozen=True, slots=True)
-class _Try:
+class _Try(Record, frozen=True):
     """A running try: when it is given up, and when its dial is."""
 
     number: int

@@ -6,13 +6,13 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from uploader_cli.core.events import Event, PollFailed, SessionMissing, SessionProgress
 
 
-@dataclass(slots=True)
-class _Session:
+class _Session(Struct):
     id: str
     due: float = 0.0
     ended: float = -math.inf  # the last poll

@@ -7,10 +7,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
@@ -58,8 +59,7 @@ def _result_file(settings: Settings, run_id: str) -> Path:
     return where / f"uploader-analysis-{run_id}.json" if where.is_dir() else where
 
 
-@dataclass(slots=True)
-class Places:
+class Places(Struct):
     """The files on the server: `path` as selected, `place` on the server. `listen` gets the loop's events."""
 
     subjects: dict[int, dict[str, str]] = field(default_factory=dict)
@@ -109,8 +109,7 @@ def analyse(
     return [interrupts.code] if interrupts.count and work.interrupted else work.codes
 
 
-@dataclass(slots=True)
-class _Work:
+class _Work(Struct):
     """The thread that runs the analyses one after the other; failures are emitted and recorded in `codes`."""
 
     settings: Settings

@@ -8,8 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from uploader_cli import signals
 from uploader_cli.core import events as ev
@@ -18,8 +19,7 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.transfer.pacer import Stop
 
 
-@dataclass(slots=True)
-class Interrupts:
+class Interrupts(Struct):
     """Counts interrupts. `code` is the exit code of the first one."""
 
     count: int = 0

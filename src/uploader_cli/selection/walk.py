@@ -11,13 +11,13 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import count, pairwise
 from operator import attrgetter
 
 from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
 from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.record import Record
 from uploader_cli.selection.filters import IGNORE_FILE, BadIgnoreFile, Filters, Ignores
 from uploader_cli.sources import files as sources
 
@@ -52,8 +52,7 @@ def _overlap(paths: Sequence[str]) -> bool:
     return any(below.startswith(above) for above, below in pairwise(real))
 
 
-@dataclass(frozen=True, slots=True)
-class _Directory:
+class _Directory(Record, frozen=True):
     """A directory to enter, with the patterns of its parent; `above` identifies it and its parents: (device, inode)."""
 
     path: str

@@ -7,13 +7,16 @@ import os
 import re
 import secrets
 from contextlib import suppress
-from dataclasses import astuple, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
+from msgspec import field
+from msgspec.structs import astuple, replace
+
 from uploader_cli.core.confirmation import Ending
 from uploader_cli.core.protocol import UPLOADS
+from uploader_cli.core.record import Record
 from uploader_cli.errors import UsageError
 from uploader_cli.sources.files import absolute
 from uploader_cli.transfer.journal.schema import KEPT_SECONDS, Store
@@ -39,8 +42,7 @@ _is_plain = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch  # matches a path that `q
 _parts = re.compile(r"(\d+)([ /])(.*)", re.DOTALL).fullmatch
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Record, frozen=True):
     """A server URL without credentials, and a category or tus endpoint."""
 
     server: str
@@ -52,8 +54,7 @@ def new_key() -> str:
     return secrets.token_hex(16)
 
 
-@dataclass(frozen=True, slots=True)
-class PendingPart:
+class PendingPart(Record, frozen=True):
     """One part of a file, with an upload of its own; fields as in `PendingUpload`."""
 
     index: int
@@ -72,8 +73,7 @@ class PendingPart:
         return self.size if self.sent_until is None else self.sent_until
 
 
-@dataclass(frozen=True, slots=True)
-class PendingUpload:
+class PendingUpload(Record, frozen=True):
     """An upload in progress. `url` None: its creation was not answered; POST `upload_key` first.
 
     Bytes up to `checked_until` have accepted checksums. `pledged_until` is the end of the chunk with a checksum being
@@ -87,7 +87,7 @@ class PendingUpload:
     session: str | None = None
     checked_until: int = 0
     pledged_until: int = 0
-    uncertain: bool = field(default=False, compare=False)
+    uncertain: bool = False
     parts: tuple[PendingPart, ...] = ()
     server_id: str | None = None
     sent_until: int | None = None
@@ -106,8 +106,7 @@ class PendingUpload:
         return PendingPart(0, 0, size, *known, self.sent_until if self.url is not None else None, self.ending)
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(Record, frozen=True):
     """The upload of `file` in progress: `own` by this run, `busy` by another live run."""
 
     file: LocalFile
@@ -128,8 +127,7 @@ class SavedSession(NamedTuple):
     open: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Record, frozen=True):
     """A stored file. `checksum` is a hex SHA-256; `verified`: it was compared."""
 
     file: LocalFile
@@ -150,8 +148,7 @@ class ClaimState(StrEnum):
     BUSY = "busy"  # another live run, or another entry of this run, is sending the file
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Record, frozen=True):
     """What the journal knows of a file to send."""
 
     state: ClaimState
@@ -160,8 +157,7 @@ class Claim:
     outdated: PendingUpload | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RunInfo:
+class RunInfo(Record, frozen=True):
     """One run of the list. Times are in seconds since the epoch; `completed_*` include resumed runs.
 
     `state` is "running", "interrupted" or "finished"; `open_files` are in progress, `sessions` not finished.

@@ -10,9 +10,11 @@ import secrets
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import astuple, dataclass, replace
 from itertools import accumulate, count, islice
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import astuple, replace
 
 from uploader_cli.errors import Interrupted, UploaderError, UsageError
 from uploader_cli.transfer.journal import reading, schema
@@ -123,8 +125,7 @@ class Journal(schema.Store):
         return RunHandle(self, db, run_id)
 
 
-@dataclass(slots=True)
-class _Change:
+class _Change(Struct):
     """Unwritten changes of a path: the upload, the receipt, the file whose receipt is deleted."""
 
     pending: Pending | None = None
