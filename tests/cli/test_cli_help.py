@@ -8,10 +8,12 @@ import re
 import subprocess
 import sys
 from importlib.metadata import distribution
+from pathlib import Path
 from typing import Any
 
 import pytest
 from patience import PATIENCE
+from plain_tus import plain_tus_server
 from typer.main import get_command
 
 from uploader_cli.__main__ import main
@@ -50,6 +52,9 @@ HEAVY = {
     "platformdirs",
     "tomllib",
 }
+
+FOR_FEW_UPLOADS = "socketio engineio websocket rich pathspec fsspec distributed pydantic xml tomllib"
+"""Imported for a session that is followed, a terminal, patterns, URLs, a cluster, a report or a config file."""
 
 
 def modules_after(*argv: str) -> tuple[int, str, set[str]]:
@@ -119,11 +124,14 @@ def test_help_of_a_command_imports_that_command_alone() -> None:
     assert not {module for module in modules if module.startswith(("uploader_cli.run", "uploader_cli.core.events"))}
 
 
-def test_upload_imports_only_what_every_upload_needs() -> None:
-    _, _, modules = modules_of("import uploader_cli.run.commands")
-    assert "requests" in modules
-    assert not {"socketio", "engineio", "rich", "pathspec", "xml.sax"} & modules
-    rare = ("checks", "report", "render.live", "run.analyst", "selection.manifest")
+def test_upload_imports_only_what_every_upload_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # no config file
+    (tmp_path / "one.bin").write_bytes(b"content")
+    with plain_tus_server() as (endpoint, uploads):
+        code, _, modules = modules_after("upload", "--tus-endpoint", endpoint, "--json", "--quiet", "one.bin")
+    assert (code, len(uploads)) == (0, 1)
+    assert {module for module in modules if module.partition(".")[0] in FOR_FEW_UPLOADS.split()} == set()
+    rare = ("checks", "fleet", "realtime.socket", "render.live", "report.document", "run.analyst", "selection.manifest")
     assert not {module for module in modules if module.startswith(tuple(f"uploader_cli.{name}" for name in rare))}
 
 
