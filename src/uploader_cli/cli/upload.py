@@ -1,5 +1,6 @@
 """The commands `upload`, `resume` and `runs`."""
 
+import gc
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -60,6 +61,7 @@ def _start(settings: Settings, paths: list[str] | None) -> int:
         from uploader_cli.run.dry_run import dry_run as command
     else:
         from uploader_cli.run.commands import upload_command as command
+    gc.freeze()  # as in `__main__`: what was imported is never garbage
     return command(settings, paths or [])
 
 
