@@ -53,6 +53,8 @@ class NdjsonView(Observer):
 
     def handle(self, event: ev.Event, _state: ProgressState, now: float) -> None:
         """Format the event's line; progress is throttled per file."""
+        if self._ended or not event.type:
+            return
         match event:
             case ev.FileProgress() if not event.phase.terminal:
                 self._progress(event, now)
@@ -98,8 +100,6 @@ class NdjsonView(Observer):
             self._write(throttle.pending)
 
     def _write(self, event: ev.Event) -> None:
-        if self._ended or not event.type:
-            return
         self._seq += 1
         if not self._lines:
             self._head = b'"run":%b,"ts":"%b",' % (_encode(self._run), rfc3339(self._wall_clock()).encode())
