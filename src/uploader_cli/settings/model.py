@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from uploader_cli.errors import UsageError
 from uploader_cli.settings import shard, values
@@ -53,8 +53,7 @@ class Layer(StrEnum):
         return self in (Layer.WORKING_DIRECTORY, Layer.DIRECTORY_PROFILE, Layer.DIRECTORY_PRESET)
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """The source of one value. `name` is for users: `--retries`, `UPLOADER_RETRIES`, or file and key."""
 
     layer: Layer
@@ -67,8 +66,7 @@ class Source:
 DEFAULT = Source(Layer.DEFAULT, "default")
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One setting. `names` are its allowed values, where these are names.
 
     `allow_cwd_config`: the config of a working directory may set it, which may be from somebody else. `stored`: it

@@ -160,7 +160,7 @@ def _absolute(value: Any, base: Path) -> Any:
     """Resolve a relative path against the directory of its config file, or the working directory."""
     if isinstance(value, Path):
         return base / value
-    return replace(value, path=base / value.path) if isinstance(value, ReportFile) else value
+    return value._replace(path=base / value.path) if isinstance(value, ReportFile) else value
 
 
 def _with_target(settings: Settings, *, use_endpoint: bool) -> Settings:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from uploader_cli.settings.values import Invalid
 
@@ -16,13 +16,12 @@ _FORM = re.compile(r"auto|(?:auto|[0-9]{1,9})/[0-9]{1,9}")
 _HOW = "write --shard 3/4 for the third of four runs, or --shard auto in a job array"
 
 
-@dataclass(frozen=True, slots=True)
-class _Scheduler:
-    """The variables with the run's index, the total, the first index (else `base`) and the step."""
+class _Scheduler(NamedTuple):
+    """The variables with the run's own index, the total, the first index (else `base`) and the step."""
 
     name: str
-    index: str
-    count: str = ""
+    own: str
+    total: str = ""
     base: int = 0
     first: str = ""
     step: str = ""
@@ -59,31 +58,31 @@ def resolved(shard: str, env: Mapping[str, str]) -> str:
     index, _, count = shard.partition("/")
     if index != "auto":
         return shard
-    found = [scheduler for scheduler in _SCHEDULERS if env.get(scheduler.index)]
+    found = [scheduler for scheduler in _SCHEDULERS if env.get(scheduler.own)]
     if not found:
-        names = ", ".join(scheduler.index for scheduler in _SCHEDULERS)
+        names = ", ".join(scheduler.own for scheduler in _SCHEDULERS)
         raise Invalid(f"auto finds no job array: none of {names} is set", hint=_HOW)
     if len(found) > 1:
-        both = " and ".join(scheduler.index for scheduler in found)
+        both = " and ".join(scheduler.own for scheduler in found)
         raise Invalid(f"auto is ambiguous: {both} are set", hint="write --shard I/N with the right variable")
     return _of(found[0], int(count) if count else None, env)
 
 
 def _of(scheduler: _Scheduler, given: int | None, env: Mapping[str, str]) -> str:
-    total = _number(env, scheduler.count)
+    total = _number(env, scheduler.total)
     count = given or total
     if count is None:
-        where = f"{scheduler.count} is not set" if scheduler.count else f"{scheduler.name} does not set it"
+        where = f"{scheduler.total} is not set" if scheduler.total else f"{scheduler.name} does not set it"
         raise Invalid(f"auto can't determine the number of runs: {where}", hint="write --shard auto/N for N runs")
     if total and total != count:
-        raise Invalid(f"auto/{count} contradicts {scheduler.count}={total}", hint="write --shard auto")
+        raise Invalid(f"auto/{count} contradicts {scheduler.total}={total}", hint="write --shard auto")
     first = _number(env, scheduler.first) or scheduler.base
     step = _number(env, scheduler.step) or 1
-    number = _number(env, scheduler.index) or 0
+    number = _number(env, scheduler.own) or 0
     index, odd = divmod(number - first, step)
     if odd or not 0 <= index < count:
         steps = f" in steps of {step}" if step > 1 else ""
-        words = f"{scheduler.index}={number} is not one of the {count} indexes from {first}{steps}"
+        words = f"{scheduler.own}={number} is not one of the {count} indexes from {first}{steps}"
         raise Invalid(f"auto can't determine the index of this run: {words}", hint="write --shard I/N")
     return f"{index + 1}/{count}"
 

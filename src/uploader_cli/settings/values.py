@@ -10,7 +10,6 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -26,12 +25,11 @@ class Invalid(ValueError):
         self.hint = hint
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """One `--header`. `repr` masks the value if the name looks secret."""
 
     name: str
-    value: str = field(repr=False)
+    value: str
 
     @property
     def secret(self) -> bool:
@@ -46,8 +44,7 @@ FIELDS = ("path", "name", "stem", "ext", "type", "size", "sha256", "date")
 FIELD = re.compile(r"\{(\w+)\}")
 
 
-@dataclass(frozen=True, slots=True)
-class Metadata:
+class Metadata(NamedTuple):
     """One `--metadata`: a key of `Upload-Metadata` and the template of its value; None: each line of a list has it."""
 
     name: str
@@ -85,8 +82,7 @@ _REPORTS: dict[str, ReportKind] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ReportFile:
+class ReportFile(NamedTuple):
     """One `--report`: format and path."""
 
     kind: ReportKind
@@ -96,8 +92,7 @@ class ReportFile:
         return f"{self.kind}:{self.path}"
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """One `--newer-than`: the time in seconds since the epoch, and how it was `written`: the same in each run.
 
     As text it is the time, so that a resumed run selects the same files.
