@@ -48,7 +48,7 @@ class Event(Record, frozen=True, omit_defaults=True):
     @property
     def public(self) -> Self:
         """The event as it is encoded for the stream: internal fields have their defaults."""
-        internal = _INTERNAL[type(self)]
+        internal = _INTERNAL.get(type(self))
         return replace(self, **internal) if internal else self
 
 
