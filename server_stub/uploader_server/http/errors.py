@@ -199,25 +199,28 @@ async def _within(seconds: float, receive: Receive) -> Message:
 
     A blocked event loop gets LATE seconds to deliver what arrived.
     """
-    loop = asyncio.get_running_loop()
+    loop, task, over = asyncio.get_running_loop(), asyncio.current_task(), False
     timer: asyncio.TimerHandle
-    async with asyncio.timeout(None) as limit:
 
-        def expire(due: float) -> None:
-            nonlocal timer
-            now = loop.time()
-            if now - due > LATE:
-                timer = loop.call_at(now + LATE, expire, now + LATE)  # noqa: F821 - deleted when it is cancelled
-            else:
-                limit.reschedule(now)
+    def expire(due: float) -> None:
+        nonlocal timer, over
+        now = loop.time()
+        if now - due > LATE:
+            timer = loop.call_at(now + LATE, expire, now + LATE)  # noqa: F821 - deleted when it is cancelled
+        elif task is not None:
+            over = task.cancel()
 
-        due = loop.time() + seconds
-        timer = loop.call_at(due, expire, due)
-        try:
-            return await receive()
-        finally:
-            timer.cancel()
-            del expire  # it refers to itself, and by `limit` to the task of the request
+    due = loop.time() + seconds
+    timer = loop.call_at(due, expire, due)
+    try:
+        return await receive()
+    except asyncio.CancelledError:
+        if over and task is not None and not task.uncancel():
+            raise TimeoutError from None
+        raise
+    finally:
+        timer.cancel()
+        del expire  # it refers to itself, and to the task of the request
 
 
 def parse_json(text: bytes) -> Any:
