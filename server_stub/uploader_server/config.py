@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import math
 import re
@@ -266,7 +267,7 @@ class ServerConfig:
         """
         return 2 * self.max_connections + 256 if self.max_connections else 0
 
-    @property
+    @functools.cached_property
     def pace(self) -> Pace:
         """How fast the body of an upload must arrive; else 408."""
         return Pace(self.limits.min_rate, self.min_rate_window, self.idle_timeout)
@@ -298,7 +299,7 @@ class ServerConfig:
         rules += [f"analysis-{word.strip()}" for word in (self.analysis or "").split(",") if word]
         return tuple(rules)
 
-    @property
+    @functools.cached_property
     def limits(self) -> Limits:
         """The effective limits: configured values, else those of the flavour."""
         own = _OWN[self.flavour]

@@ -10,12 +10,12 @@ from typing import Any
 from starlette.requests import Request
 
 from uploader_server.batch.multipart import BatchReader
-from uploader_server.http.errors import ApiError
+from uploader_server.http.errors import ApiError, check_segments
 from uploader_server.http.memory import held_by
 from uploader_server.http.shares import holder_of
 from uploader_server.session import FileState, Session, batch_answer
 from uploader_server.sessions import Sessions
-from uploader_server.storage.paths import MOST_SEGMENTS, count_segments, is_short
+from uploader_server.storage.paths import is_short
 
 
 async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
@@ -100,10 +100,7 @@ class Intake(BatchReader):
         if name == "relativePath":
             if len(self.paths) >= self.sessions.limits.max_files:  # they stay in memory until the end
                 raise ApiError(400, "TOO_MANY_FILES", "More relativePath parts than a batch may have files")
-            self._segments += count_segments([value])
-            if self._segments > MOST_SEGMENTS:
-                message = f"The paths of a batch have at most {MOST_SEGMENTS} segments together"
-                raise ApiError(413, "VALIDATION_ERROR", message)
+            self._segments = check_segments([value], before=self._segments)
             self.paths.append(value)
         elif name == "sessionId":
             self._attach(self.sessions.find_open(value, self.headers))

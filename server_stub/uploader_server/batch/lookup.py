@@ -13,19 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from uploader_server.http.errors import MAX_JSON, ApiError, Json, parse_json, read_body
+from uploader_server.http.errors import MAX_JSON, ApiError, Json, check_segments, parse_json, read_body
 from uploader_server.http.memory import held_by
 from uploader_server.http.shares import holder_of
-from uploader_server.storage.paths import (
-    BAD_NAME,
-    MOST_SEGMENTS,
-    UnsafePathError,
-    candidates,
-    check_inside,
-    count_segments,
-    leads_out,
-    safe_parts,
-)
+from uploader_server.storage.paths import BAD_NAME, UnsafePathError, candidates, check_inside, leads_out, safe_parts
 from uploader_server.storage.reading import StoredFile
 from uploader_server.storage.store import Store
 from uploader_server.storage.turns import LOOKING, Turns
@@ -171,9 +162,7 @@ def _parse(text: bytes) -> Asked:
             raise _wrong(f'"files[{index}]" must have a string as relativePath and a whole number as size')
         if not isinstance(file.get("sha256", ""), str):
             raise _wrong(f'"files[{index}].sha256" must be 64 lower-case hex digits')
-    if count_segments(file["relativePath"] for file in files) > MOST_SEGMENTS:
-        message = f"The paths of a lookup have at most {MOST_SEGMENTS} segments together"
-        raise ApiError(413, "VALIDATION_ERROR", message)
+    check_segments(file["relativePath"] for file in files)
     return Asked(category, files, compute=digests == "compute")
 
 

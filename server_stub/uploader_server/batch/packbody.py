@@ -11,17 +11,10 @@ from typing import Any, NamedTuple
 from multipart import parse_options_header  # type: ignore[import-untyped]
 from starlette.requests import Request
 
-from uploader_server.http.errors import ApiError, parse_json, pieces
+from uploader_server.http.errors import ApiError, check_segments, parse_json, pieces
 from uploader_server.http.memory import held_by
 from uploader_server.http.pace import Pace
-from uploader_server.storage.paths import (
-    MAX_NAME,
-    MOST_SEGMENTS,
-    UnsafePathError,
-    check_short,
-    count_segments,
-    shortened,
-)
+from uploader_server.storage.paths import MAX_NAME, UnsafePathError, check_short, shortened
 
 MAX_MANIFEST = 4 << 20  # maximum bytes of a manifest
 LATEST = 1 << 53  # latest time in milliseconds: the largest integer that every JSON parser represents exactly
@@ -85,8 +78,7 @@ def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
     if total > limits.bytes:
         raise too_large(f"a pack has at most {limits.bytes} bytes")
     digest, refused = _digest(entries), _refuse_paths(entries)
-    if count_segments(entry.path for entry in entries) > MOST_SEGMENTS:
-        raise too_large(f"the paths of a pack have at most {MOST_SEGMENTS} segments together")
+    check_segments((entry.path for entry in entries), "PACK_TOO_LARGE")
     kept = ENTRY * len(entries) + sum(map(sys.getsizeof, [entry.path for entry in entries]))
     return Manifest(session, entries, total, if_exists == "rename", digest, kept, refused)
 

@@ -9,7 +9,7 @@ import gzip
 import http
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -19,11 +19,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from uploader_server.http.pace import Meter, Pace
 from uploader_server.storage.disk import NO_SPACE
+from uploader_server.storage.paths import is_short
 from uploader_server.wire import timestamp
 
 LATE = 1.0  # seconds that a timer may be late before the event loop counts as blocked
 SMALL_JSON = 64 << 10  # maximum bytes of a JSON body with a fixed number of values
 MAX_JSON = 4 << 20  # maximum bytes of a JSON body with lists of files
+MOST_SEGMENTS = 1 << 16  # maximum segments of all paths of a request: each may be a directory to open or create
 MAX_CONTAINERS = 100_000  # maximum lists and objects in a JSON text; each needs about 60 bytes of memory
 
 # The full-width commas are part of the captured messages.
@@ -231,3 +233,14 @@ def parse_json(text: bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def check_segments(paths: Iterable[str], code: str = "VALIDATION_ERROR", before: int = 0) -> int:
+    """Return `before` and the number of directories in the paths of a request; a path that is too long has none.
+
+    Raises ApiError 413 above MOST_SEGMENTS.
+    """
+    count = before + sum(path.count("/") for path in paths if is_short(path))
+    if count > MOST_SEGMENTS:
+        raise ApiError(413, code, f"The paths of a request have at most {MOST_SEGMENTS} segments together")
+    return count

@@ -12,13 +12,12 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 MAX_PATH = 4096  # maximum bytes of a client's path in UTF-8
 MAX_NAME = 255  # maximum bytes of a segment
-MOST_SEGMENTS = 1 << 16  # maximum segments of all paths of a request: each may be a directory to open or create
 SHALLOW = 32  # maximum segments of a path that is followed on the event loop: a thread would take longer
 LONGEST_SHOWN = 200  # maximum characters of a refused path in messages and records
 _NO_NAMES = frozenset({"", ".", ".."})
@@ -66,11 +65,6 @@ def is_short(path: str) -> bool:
     except UnsafePathError:
         return False
     return True
-
-
-def count_segments(paths: Iterable[str]) -> int:
-    """Return the number of directories in all paths together (see MOST_SEGMENTS); a path that is too long has none."""
-    return sum(path.count("/") for path in paths if is_short(path))
 
 
 def _bytes(text: str) -> int:
