@@ -28,6 +28,11 @@ FAR = 0.02  # seconds of round trip from which one connection does not fill the 
 TICK = 0.25  # seconds between two checks for a failure of another part
 
 
+def is_far(round_trip: float | None) -> bool:
+    """Return whether the server is so distant that round trips and more connections count."""
+    return round_trip is not None and round_trip > FAR
+
+
 @dataclass(frozen=True, slots=True)
 class Tus:
     """What all tus jobs of a run share. `checksum` is an algorithm or None."""
@@ -59,7 +64,7 @@ class Tus:
         """Return the number of parts of a file of `size` bytes: more than one on a distant or capped link."""
         if not idle or not self.capabilities.concatenates:
             return 1
-        if round_trip is not None and round_trip > FAR and size >= LARGE_AND_FAR:
+        if is_far(round_trip) and size >= LARGE_AND_FAR:
             return min(1 + idle, size // LEAST_PART)
         return 1 + idle if self.chunk.capped and size >= LARGE else 1
 

@@ -17,6 +17,7 @@ from uploader_cli.core.tus import checksum_header, chunk_length
 from uploader_cli.sources.chunks import HashedChunks
 from uploader_cli.sources.content import PATIENCE, Stream, ignore_read, open_unchanged
 from uploader_cli.transfer.bodies import Body, Piece
+from uploader_cli.transfer.file_state import is_far
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +44,7 @@ class Part:
     """
 
     _client: TusClient
+    _is_far: bool
     _hashed: HashedChunks | None
     _last: Position
     _source: IO[bytes] | None  # None for a stream
@@ -73,6 +75,7 @@ class Part:
         """Return once the server has all of it. Raise the last error, or what stopped it."""
         state, tus = self._state, self._tus
         self._client, self._hashed = worker.tus, None
+        self._is_far = is_far(worker.api.request_ids.round_trip)
         if self._checksum is not None and self._stream is None:
             self._hashed = HashedChunks(
                 state.file,
@@ -148,10 +151,10 @@ class Part:
         """Create an upload, without a body where the key was sent before: the server may know it."""
         state, again, self._asked = self._state, self._asked, True
         self._available(0)
-        size = self.size if self._tus.in_one_request(self.size) and not again else 0
+        size = 0 if again else self._first_length()
         if size:
             state.begin()
-        self._prepare(size, completes=size > 0, creates=True)
+        self._prepare(size, completes=0 < size == self.size, creates=True)
         body, checksum = self._chunk(0, size) if size else (None, None)
         partial = self.index is not None
         metadata = state.metadata((self.index, self.start) if self.index is not None else None)
@@ -294,6 +297,16 @@ class Part:
             raise errors.FileFailure(f"exceeds the server's limit of {most} bytes", code=FailureCode.REFUSED_SIZE)
         self.size = self._state.size = ENDLESS if stream.length is None else stream.length
         return len(self._data)
+
+    def _first_length(self) -> int:
+        """Return the bytes that are sent with the creation.
+
+        A distant server that knows keys gets the first chunk: it finds an upload whose creation was not answered.
+        """
+        if self._tus.in_one_request(self.size):
+            return self.size
+        has_key = not self._state.foreign and self._tus.capabilities.creates_with_upload
+        return self._length(0) if self._is_far and has_key and self._stream is None else 0
 
     def _length(self, offset: int) -> int:
         """Return the bytes of the next chunk of a file at `offset`."""

@@ -174,6 +174,30 @@ def test_file_of_one_chunk_takes_one_request(tmp_path: Path) -> None:
     assert (case.model.methods, case.told.attempts) == ("POST+", [0])
 
 
+FAR_CALLS = {
+    # the script of a distant server: the calls, and the offset at which each attempt began
+    "": ("POST+ PATCH PATCH", [0]),
+    "lost": ("POST+ POST PATCH PATCH", [0, 10]),
+    "cut": ("POST+ POST PATCH PATCH", [0, 5]),
+    "413": ("POST POST PATCH PATCH PATCH PATCH PATCH", [0, 0]),
+}
+
+
+@pytest.mark.parametrize("script", FAR_CALLS)
+def test_creation_at_a_distant_server_carries_the_first_chunk(tmp_path: Path, script: str) -> None:
+    """It knows the key of an upload whose creation was not answered; other servers would keep it as garbage."""
+    case = Case(tmp_path, script)
+    outcome = case.send(round_trip=0.08)
+    assert bytes(case.model.uploads[outcome.readable or ""].data) == DATA
+    assert (case.model.methods, case.told.attempts) == FAR_CALLS[script]
+
+
+def test_creation_at_a_distant_foreign_server_has_no_body(tmp_path: Path) -> None:
+    case = Case(tmp_path, keys=False)
+    case.send(round_trip=0.08, foreign=True)
+    assert case.model.methods == "POST PATCH PATCH PATCH"
+
+
 @pytest.mark.parametrize(
     ("words", "keys", "calls", "uploads"),
     [

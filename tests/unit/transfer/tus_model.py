@@ -411,14 +411,21 @@ def inline() -> Any:
     return SimpleNamespace(submit=submit)
 
 
-def worker_of(client: TusClient, helper: Any = inline) -> Any:
+def worker_of(client: TusClient, helper: Any = inline, round_trip: float | None = None) -> Any:
     """Return what a job needs of a worker."""
-    api = SimpleNamespace(request_ids=SimpleNamespace(round_trip=None), sockets=Sockets())
+    api = SimpleNamespace(request_ids=SimpleNamespace(round_trip=round_trip), sockets=Sockets())
     return SimpleNamespace(tus=client, api=api, helper=helper)
 
 
 def send(
-    told: Emitted, clients: Sequence[TusClient], terms: Terms, file: LocalFile, *, helper: Any = inline, **options: Any
+    told: Emitted,
+    clients: Sequence[TusClient],
+    terms: Terms,
+    file: LocalFile,
+    *,
+    helper: Any = inline,
+    round_trip: float | None = None,
+    **options: Any,
 ) -> Outcome:
     """Run the jobs of a file as the pool does, with one thread for each client. Return its one outcome or raise."""
     line: deque[Any] = deque()
@@ -432,7 +439,7 @@ def send(
             with suppress(IndexError):
                 job = line.popleft()
                 try:
-                    outcomes.extend(item for group in job.run(worker_of(client, helper)) for item in group)
+                    outcomes.extend(item for group in job.run(worker_of(client, helper, round_trip)) for item in group)
                 except BaseException as error:  # noqa: BLE001 - raised below
                     raised.append(error)
 
