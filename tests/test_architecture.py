@@ -38,6 +38,7 @@ PACKAGES = {
 """Each package, and what it may import of ours."""
 
 SHARED = {
+    "google_crc32c": "sources.checksums",
     "requests": "transfer.http",
     "urllib3": "transfer.http transfer.wire",
     "socketio": "realtime.socket",

@@ -51,14 +51,18 @@ def test_digest_is_computed_in_the_pass_that_sends(
     """With packs, tus and batch, each byte is read once; event, report and receipt have the digest."""
     make_files(small=10, one=1, **{"deep/large": os.urandom(300 * KIB)})
     monkeypatch.chdir(tmp_path)
-    read, read_at = [], bodies.read_at
+    read, read_at, read_block = [], bodies.read_at, content.read_block
 
     def counted(file: Any, source: Any, position: int, piece: memoryview) -> None:
         read.append(len(piece))
         read_at(file, source, position, piece)
 
-    for module in (bodies, content):
-        monkeypatch.setattr(module, "read_at", counted)
+    def counted_block(file: Any, source: Any, position: int, length: int) -> bytes:
+        read.append(length)
+        return read_block(file, source, position, length)
+
+    monkeypatch.setattr(bodies, "read_at", counted)
+    monkeypatch.setattr(content, "read_block", counted_block)
     names = ("files/small", "files/one", "files/deep/large")
     digests = {name: f"sha256:{sha256(tmp_path / name)}" for name in names}
     with running_server(packs=True) as server:

@@ -14,6 +14,7 @@ from plain_tus import plain_tus_server
 from recording import recorder
 from serving import running_server
 
+from uploader_cli.sources import checksums
 from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
@@ -147,16 +148,24 @@ def test_refused_chunk_size_is_remembered_until_a_larger_one_passes(
 
 
 def test_checksum(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """The header of each chunk: SHA-256 by default, the requested one, or none; any other value exits 2."""
+    """The header of each chunk: CRC-32C by default, the requested one, or none; any other value exits 2."""
     content = os.urandom(150 * KIB)
     chunks = [content[: 100 * KIB], content[100 * KIB :]]
     files = make_files(**{"a.mp4": content})
     with recorder(server.url) as (url, relay):
         options = ("-s", url, "--chunk-size", "100K")
-        for wanted, name in (("auto", "sha256"), ("sha256", "sha256"), ("sha1", "sha1"), ("none", None)):
+        for wanted, name in (
+            ("auto", "crc32c"),
+            ("crc32c", "crc32c"),
+            ("sha256", "sha256"),
+            ("sha1", "sha1"),
+            ("none", None),
+        ):
             relay.requests.clear()
             assert uploader("upload", files, *options, "--checksum", wanted, home=tmp_path).code == 0
-            digests = [base64.b64encode(hashlib.new(name, chunk).digest()).decode() for chunk in chunks] if name else []
+            digests = (
+                [base64.b64encode(checksums.of(name, memoryview(chunk))).decode() for chunk in chunks] if name else []
+            )
             sent = [request.headers.get("upload-checksum") for request in relay.of("PATCH")]
             assert sent == ([f"{name} {digest}" for digest in digests] or [None, None])
         relay.requests.clear()

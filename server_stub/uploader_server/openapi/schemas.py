@@ -10,7 +10,8 @@ from uploader_server.batch.lookup import MAX_FILES
 from uploader_server.batch.packbody import LATEST, PackLimits
 from uploader_server.config import Limits
 from uploader_server.session import STATUSES
-from uploader_server.tus.headers import CHECKSUMS, EXTENSIONS, VERSION
+from uploader_server.tus.checksums import CHECKSUMS
+from uploader_server.tus.headers import EXTENSIONS, VERSION
 from uploader_server.wire import CATEGORIES
 
 Schema = dict[str, Any]

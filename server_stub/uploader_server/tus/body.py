@@ -12,7 +12,8 @@ from starlette.requests import Request
 from uploader_server.http.errors import ApiError, pieces
 from uploader_server.session import Session
 from uploader_server.storage.writing import Appender
-from uploader_server.tus.headers import CHECKSUMS, Checksum
+from uploader_server.tus.checksums import CHECKSUMS
+from uploader_server.tus.headers import Checksum
 from uploader_server.tus.upload import Upload
 from uploader_server.tus.uploads import Uploads
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_server.http.errors import ApiError
+from uploader_server.tus.checksums import CHECKSUMS
 from uploader_server.wire import is_uuid
 
 VERSION = "1.0.0"
@@ -24,11 +24,6 @@ EXTENSIONS = (
     "termination",
     "concatenation",
 )
-CHECKSUMS: dict[str, Callable[[], Any]] = {
-    "sha256": hashlib.sha256,
-    "sha1": lambda: hashlib.sha1(usedforsecurity=False),
-    "md5": lambda: hashlib.md5(usedforsecurity=False),
-}
 
 LONGEST_METADATA = 8 << 10  # maximum characters of Upload-Metadata: a 4 KiB path in base64 and other fields
 MOST_FIELDS = 100  # maximum keys in it
@@ -148,7 +143,7 @@ def parse_checksum(text: str | None) -> Checksum | None:
         expected = base64.b64decode(value.strip(), validate=True)
     except ValueError:
         expected = b""
-    if len(expected) != CHECKSUMS[algorithm]().digest_size:
+    if len(expected) != len(CHECKSUMS[algorithm]().digest()):
         raise ApiError(400, "INVALID_HEADER", "Upload-Checksum must be: algorithm, space, base64", details=text)
     return Checksum(algorithm, expected)
 

@@ -47,7 +47,7 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
         "metadata": ("KEY=TEMPLATE", "With --tus-endpoint: send this metadata of each file; repeatable."),
         "jobs": ("N|auto", "Parallel uploads; in batch mode, parallel sessions.", "-j"),
         "chunk_size": ("SIZE|auto", "Maximum bytes in one tus request."),
-        "checksum": ("NAME", "Checksum of each tus chunk: auto, none, sha1 or sha256."),
+        "checksum": ("NAME", "Checksum of each tus chunk: auto, none, crc32c, sha1 or sha256."),
         "pack": ("", "Send many small files in one request if supported."),
         "limit_rate": ("SIZE", "Bandwidth limit per second, all files, at least 2K; none: no limit."),
         "retries": ("N", "Retries for each file."),

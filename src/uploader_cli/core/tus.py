@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Literal
 from urllib.parse import urljoin, urlsplit, urlunsplit
@@ -15,13 +15,13 @@ from uploader_cli.core.record import Record
 VERSION = "1.0.0"
 CREATION_WITH_UPLOAD = "creation-with-upload"
 CONCATENATION = "concatenation"
-PREFERRED = ("sha256", "sha1")  # checksum algorithms for `auto`, in order of preference
+PREFERRED = ("crc32c", "sha256", "sha1")  # checksum algorithms for `auto`, the cheapest first
 
 LARGE = 256 << 20  # minimum bytes of a file for parallel parts, where one connection is slower than the link
 LARGE_AND_FAR = 8 << 20  # the same for a distant server
 LEAST_PART = 4 << 20  # minimum bytes of a part there
 
-Checksum = Literal["auto", "none", "sha1", "sha256"]
+Checksum = Literal["auto", "none", "crc32c", "sha1", "sha256"]
 _UNAMBIGUOUS = re.compile(r"https?://[^\x00-\x20\x7f-\x9f\\/?#@]+(?:[/?#][^\x00-\x1f\x7f\\]*)?", re.IGNORECASE)
 """URLs that every parser reads alike: no user, backslash or control character."""
 _ODD = frozenset("#'\"<>")  # a fragment, and what ends a URL in a text
@@ -56,11 +56,14 @@ class Capabilities(Record, frozen=True):
         """True if a file may be sent as several partial uploads."""
         return CONCATENATION in self.extensions
 
-    def checksum(self, wanted: Checksum) -> str | None:
-        """Return the algorithm to use, None for no checksums. Raise `ValueError` if `wanted` is unsupported."""
+    def checksum(self, wanted: Checksum, is_fast: Callable[[str], bool]) -> str | None:
+        """Return the algorithm to use, None for no checksums. Raise `ValueError` if `wanted` is unsupported.
+
+        `is_fast(algorithm)` returns whether `auto` may choose it.
+        """
         offered = self.checksum_algorithms if "checksum" in self.extensions else frozenset[str]()
         if wanted == "auto":
-            return next((name for name in PREFERRED if name in offered), None)
+            return next((name for name in PREFERRED if name in offered and is_fast(name)), None)
         if wanted == "none":
             return None
         if wanted not in offered:

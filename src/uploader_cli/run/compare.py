@@ -78,7 +78,7 @@ def check(settings: Settings, paths: Sequence[str], *, content: bool) -> int:
             if isinstance(event, ev.RunWarning):
                 tell(event)
 
-        def on_read(_file: LocalFile, _position: int, data: memoryview) -> None:
+        def on_read(_file: LocalFile, _position: int, data: bytes | memoryview) -> None:
             with lock:
                 view.read(len(data))
 

@@ -132,7 +132,7 @@ class Settings:
     retry_status: tuple[int, ...] = option(values.whole(400), default=(), many=True, stored=True, on_command_line=False)
     id_header: str | None = option(or_none(values.text), default=None, stored=True, on_command_line=False)
     place: tuple[str, ...] = option(values.text, default=(), many=True, stored=True, on_command_line=False)
-    checksum: Literal["auto", "none", "sha1", "sha256"] = option(default="auto", stored=True)
+    checksum: Literal["auto", "none", "crc32c", "sha1", "sha256"] = option(default="auto", stored=True)
     pack: bool = option(default=True, stored=True)
     limit_rate: int | None = option(
         values.size(LEAST_RATE, why=" (servers end slower requests)", none=None), default=None, stored=True

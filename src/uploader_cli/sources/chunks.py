@@ -1,4 +1,7 @@
-"""Chunks of a file that are read and hashed before they are sent, within one limit of memory."""
+"""Chunks of a file that are hashed before they are sent: one chunk ahead, and within one limit of memory.
+
+A local file is read once more when it is sent, from the page cache: that costs less than to keep the chunk in memory.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future
-from typing import NamedTuple, cast
+from typing import IO, NamedTuple, cast
 
 from uploader_cli.core.bottleneck import Waits
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.sources.content import OnRead, hash_range, ignore_read
+from uploader_cli.sources.content import OnRead, hash_range, ignore_read, open_unchanged
 
 IN_MEMORY = 16 << 20  # most bytes of a chunk kept in memory after hashing; a larger one is read again
+LOCAL_IN_MEMORY = 1 << 20  # the same for a local file
 MEMORY = 40 << 20  # most bytes of all such chunks of a run
 
 
@@ -61,11 +65,16 @@ class HashedChunks:
         check: Callable[[], None],
         helper: Callable[[], Executor],
         buffers: Buffers,
+        source: IO[bytes] | None = None,
         on_read: OnRead = ignore_read,
         waits: Waits | None = None,
     ) -> None:
-        """`helper()` is the worker's one-thread executor. `check` raises to stop; `waits` are those of the worker."""
+        """`helper()` is the worker's one-thread executor. `check` raises to stop; `waits` are those of the worker.
+
+        `source` is a local file that is open, for reads of the calling thread. Other files are opened for each chunk.
+        """
         self._file, self._algorithm, self._check, self._helper = file, algorithm, check, helper
+        self._source, self._helpers_source = source, cast("IO[bytes] | None", None)
         self._buffers, self._on_read, self._waits = buffers, on_read, waits or Waits()
         self._current: HashedChunk | None = None
         self._ahead: tuple[int, int, Future[HashedChunk]] | None = None
@@ -81,15 +90,23 @@ class HashedChunks:
             self._current = ahead.result()
         else:
             self._discard()
-            self._current = self._load(start, length)
+            self._current = self._load(start, length, self._source)
         self._waits.reading += (time.monotonic() - began) * self._current.reading
         return self._current
 
     def prepare(self, start: int, length: int) -> None:
-        """Compute the next chunk in the background."""
+        """Compute the next chunk in the background. Raise `FileError` for a file that can't be opened."""
         self._discard()
         if length > 0:
-            self._ahead = (start, length, self._helper().submit(self._load, start, length))
+            if self._source is not None and self._helpers_source is None:
+                self._helpers_source = open_unchanged(self._file)
+            loading = self._helper().submit(self._load, start, length, self._helpers_source)
+            self._ahead = (start, length, loading)
+
+    def prepared(self, start: int, length: int) -> int:
+        """Return the length of the chunk prepared at `start`, if it is less than twice `length`; else `length`."""
+        ahead = self._ahead
+        return ahead[1] if ahead is not None and ahead[0] == start and ahead[1] < 2 * length else length
 
     def close(self) -> None:
         """Cancel what was prepared; a running read ends after its piece."""
@@ -97,19 +114,22 @@ class HashedChunks:
         self._discard()
         self._release(self._current)
         self._current = None
+        if self._helpers_source is not None:
+            self._helpers_source.close()
 
-    def _load(self, start: int, length: int) -> HashedChunk:
+    def _load(self, start: int, length: int, source: IO[bytes] | None) -> HashedChunk:
         def check() -> None:
             self._check()
             if self._closed:
                 raise CancelledError
 
-        buffer = self._buffers.take(length) if length <= IN_MEMORY else None
+        most = IN_MEMORY if source is None else LOCAL_IN_MEMORY
+        buffer = self._buffers.take(length) if length <= most else None
         data = memoryview(buffer)[:length] if buffer is not None else None
         began = time.monotonic()
         try:
             args = (self._file, start, length, self._algorithm, check)
-            digest, hashing = hash_range(*args, into=data, on_read=self._on_read)
+            digest, hashing = hash_range(*args, into=data, source=source, on_read=self._on_read)
             took = time.monotonic() - began
             return HashedChunk(digest, data, max(0.0, 1 - hashing / took) if took > 0 else 0.0)
         except BaseException:

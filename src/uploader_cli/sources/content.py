@@ -16,15 +16,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import IO, BinaryIO, NoReturn, cast
 
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import FileError, UsageError
+from uploader_cli.sources import checksums
+from uploader_cli.sources.checksums import BLOCK
 from uploader_cli.sources.files import Status, is_url, open_file, status, status_of
 
-OnRead = Callable[[LocalFile, int, memoryview], None]
+OnRead = Callable[[LocalFile, int, bytes | memoryview], None]
 """Gets the bytes of a file that were read from a position on."""
 
 PIECE = 1 << 20  # most bytes of one read
@@ -33,8 +35,13 @@ PATIENCE = 5.0  # seconds after which a part of a chunk is sent, where the sourc
 MOST_DESCRIPTORS = 1024  # `select` takes smaller numbers only
 
 
-def ignore_read(_file: LocalFile, _position: int, _data: memoryview) -> None:
+def ignore_read(_file: LocalFile, _position: int, _data: bytes | memoryview) -> None:
     """Do nothing with bytes that were read."""
+
+
+def is_local(file: LocalFile) -> bool:
+    """Return whether the file is on this machine: to read its bytes again costs a copy from the page cache."""
+    return file.content is None and not is_url(file.path)
 
 
 def open_unchanged(file: LocalFile, end: int | None = None) -> IO[bytes]:
@@ -82,18 +89,32 @@ def read_at(file: LocalFile, source: IO[bytes], position: int, piece: memoryview
 
 
 def read_range(
-    file: LocalFile, start: int, length: int, check: Callable[[], None], into: memoryview | None = None
-) -> Iterator[tuple[int, memoryview]]:
-    """Yield the pieces of a byte range with their positions, in `into` or in one buffer. `check` raises to stop."""
-    buffer = memoryview(bytearray(min(PIECE, length))) if into is None else into
-    with open_unchanged(file, start + length) as source:
-        for done in range(0, length, PIECE):
+    file: LocalFile, start: int, length: int, check: Callable[[], None], source: IO[bytes] | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the blocks of a byte range with their positions, read from `source` if it is open.
+
+    `check` raises to stop.
+    """
+    with open_unchanged(file, start + length) if source is None else nullcontext(source) as opened:
+        for position in range(start, start + length, BLOCK):
             check()
-            at = 0 if into is None else done
-            piece = buffer[at : at + min(PIECE, length - done)]
-            read_at(file, source, start + done, piece)
-            yield start + done, piece
-        check_unchanged(file, source)
+            yield position, read_block(file, opened, position, min(BLOCK, start + length - position))
+        check_unchanged(file, opened)
+
+
+def read_block(file: LocalFile, source: IO[bytes], position: int, length: int) -> bytes:
+    """Return bytes of the file; those of one read are not copied."""
+    try:
+        source.seek(position)
+        block = source.read(length)
+        while len(block) < length:
+            more = source.read(length - len(block))
+            if not more:
+                raise _failure(file, "became shorter while it was being read")
+            block += more
+    except (OSError, ValueError) as error:  # ValueError: a file object that was closed
+        raise _unreadable(file, error) from error
+    return block
 
 
 def hash_range(
@@ -104,17 +125,19 @@ def hash_range(
     check: Callable[[], None],
     *,
     into: memoryview | None = None,
+    source: IO[bytes] | None = None,
     on_read: OnRead = ignore_read,
 ) -> tuple[bytes, float]:
-    """Return the digest of what `read_range` reads, and the seconds that hashing took."""
-    digest: hashlib._Hash = getattr(hashlib, algorithm)(usedforsecurity=False)  # `hashlib.new` costs 2 µs more
-    hashing = 0.0
-    for position, piece in read_range(file, start, length, check, into):
+    """Return the digest of what `read_range` reads, also `into` memory, and the seconds that hashing took."""
+    checksum, hashing = checksums.new(algorithm), 0.0
+    for position, block in read_range(file, start, length, check, source):
         began = time.perf_counter()
-        digest.update(piece)
-        on_read(file, position, piece)
+        checksum.update(block)
+        on_read(file, position, block)
+        if into is not None:
+            into[position - start :][: len(block)] = block
         hashing += time.perf_counter() - began
-    return digest.digest(), hashing
+    return checksum.digest(), hashing
 
 
 def sha256_of(
@@ -154,7 +177,7 @@ class Digests:
         self._check = check
         self._prefixes: dict[int, _Prefix] = {}
 
-    def read(self, file: LocalFile, start: int, data: memoryview) -> None:
+    def read(self, file: LocalFile, start: int, data: bytes | memoryview) -> None:
         """Add bytes that were read to send them, also repeatedly; those after a gap are read again by `complete`."""
         self._prefix(file).add(start, data)
 
@@ -190,7 +213,7 @@ class _Prefix:
         self.sha256, self.length = hashlib.sha256(usedforsecurity=False), 0
         self._lock = threading.Lock()
 
-    def add(self, start: int, data: memoryview) -> None:
+    def add(self, start: int, data: bytes | memoryview) -> None:
         """Extend the digest by the bytes of `data` that continue it."""
         with self._lock:
             if start <= self.length < start + len(data):

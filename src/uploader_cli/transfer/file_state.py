@@ -45,11 +45,6 @@ class Tus:
     buffers: Buffers = field(default_factory=Buffers)
 
     @property
-    def chunk_size(self) -> int:
-        """Bytes of the next chunk."""
-        return self.chunk.size if self.checksum is None else self.chunk_in_memory
-
-    @property
     def chunk_in_memory(self) -> int:
         """Bytes of the next chunk where it is kept in memory, which limits an adaptive size."""
         size = self.chunk.size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from contextlib import contextmanager, nullcontext
@@ -14,8 +13,9 @@ from uploader_cli.core.confirmation import TAKES_NO_PATCH, Ending, Verdict, verd
 from uploader_cli.core.plan import ENDLESS
 from uploader_cli.core.protocol import utf8
 from uploader_cli.core.tus import checksum_header, chunk_length
+from uploader_cli.sources import checksums
 from uploader_cli.sources.chunks import HashedChunks
-from uploader_cli.sources.content import PATIENCE, Stream, ignore_read, open_unchanged
+from uploader_cli.sources.content import PATIENCE, Stream, ignore_read, is_local, open_unchanged
 from uploader_cli.transfer.bodies import Body, Piece
 from uploader_cli.transfer.file_state import is_far
 
@@ -76,18 +76,19 @@ class Part:
         state, tus = self._state, self._tus
         self._client, self._hashed = worker.tus, None
         self._is_far = is_far(worker.api.request_ids.round_trip)
-        if self._checksum is not None and self._stream is None:
-            self._hashed = HashedChunks(
-                state.file,
-                self._checksum,
-                state.check,
-                worker.helper,
-                tus.buffers,
-                on_read=self._on_read,
-                waits=worker.api.sockets.waits,
-            )
         try:
             with open_unchanged(state.file) if self._stream is None else nullcontext() as self._source:
+                if self._checksum is not None and self._stream is None:
+                    self._hashed = HashedChunks(
+                        state.file,
+                        self._checksum,
+                        state.check,
+                        worker.helper,
+                        tus.buffers,
+                        source=self._source if is_local(state.file) else None,
+                        on_read=self._on_read,
+                        waits=worker.api.sockets.waits,
+                    )
                 while not self._done:
                     tus.context.pacer.call(self._advance, on_retry=self._failed, shrink=self._shrink, sleep=state.sleep)
         except (errors.ConnectionLost, errors.ServerFault):
@@ -289,7 +290,8 @@ class Part:
         """Return the bytes of the chunk at `offset`; read those of a stream, and find its end."""
         stream, chunk = self._stream, self._tus.chunk
         if stream is None:
-            return self._length(offset)
+            length = self._length(offset)
+            return length if self._hashed is None else self._hashed.prepared(self.start + offset, length)
         patience = PATIENCE if chunk.least == 1 else math.inf  # a server with a rule takes whole chunks only
         self._data = stream.chunk(offset, self._tus.chunk_in_memory, self._state.check, patience)
         self._on_read(self._state.file, offset, self._data)
@@ -310,7 +312,8 @@ class Part:
 
     def _length(self, offset: int) -> int:
         """Return the bytes of the next chunk of a file at `offset`."""
-        return chunk_length(offset, self.size, self._tus.chunk_size)
+        in_memory = self._stream is not None or (self._hashed is not None and not is_local(self._state.file))
+        return chunk_length(offset, self.size, self._tus.chunk_in_memory if in_memory else self._tus.chunk.size)
 
     def _prepare(self, size: int, *, completes: bool = False, creates: bool = False) -> None:
         """Wait until a request with a body of `size` bytes may be sent. `completes`: the upload is complete then.
@@ -332,7 +335,7 @@ class Part:
             checksum = checksum_header(self._checksum or "", digest)
             self._hashed.prepare(start + size, self._length(end))
         elif data is not None and self._checksum is not None:
-            checksum = checksum_header(self._checksum, hashlib.new(self._checksum, data).digest())
+            checksum = checksum_header(self._checksum, checksums.of(self._checksum, data))
         self.pledged = end if checksum is not None and offset <= self.checked else 0
         self._reach = max(self._reach, end)
         known, whole = self._journaled["sent_until"], size == self.size  # a request with all of it needs no entry

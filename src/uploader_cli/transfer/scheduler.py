@@ -19,6 +19,7 @@ from uploader_cli.core.events import FailureCode, RunPaused, RunResumed, Warning
 from uploader_cli.core.plan import SESSION_FILES, Limits, LocalFile, PlannedSession, Planner, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
+from uploader_cli.sources.checksums import is_fast
 from uploader_cli.transfer.batch import BatchSession, Flow
 from uploader_cli.transfer.checks import Checks, Places
 from uploader_cli.transfer.engine import TICK
@@ -145,7 +146,7 @@ class Scheduler:
             self._context.pacer.overloaded = self._pool.overloaded
             self._context.limits = replace(self._context.limits, empty_files=True)
             try:
-                checksum = self._tus.checksum(self._settings.checksum)
+                checksum = self._tus.checksum(self._settings.checksum, is_fast)
             except ValueError as error:
                 raise errors.UsageError(f"--checksum: {error}", hint="--checksum auto takes what is offered") from error
             self._terms = Tus(self._context, self._pool, self._tus, self._chunk, checksum)

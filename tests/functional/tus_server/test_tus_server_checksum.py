@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ def server() -> Iterator[EmbeddedServer]:
         yield server
 
 
-@pytest.mark.parametrize("algorithm", ["sha1", "sha256", "md5"])
+@pytest.mark.parametrize("algorithm", ["crc32c", "sha1", "sha256", "md5"])
 def test_chunks_with_checksums_become_a_file(server: EmbeddedServer, algorithm: str) -> None:
     data = os.urandom(3_000_000)
     upload = created(server.url, len(data))
@@ -62,6 +63,13 @@ def test_head_during_a_checked_chunk_returns_the_old_offset(server: EmbeddedServ
         assert offset_of(upload) == 2
         assert request.status() == 423
     assert data_of(server.root, upload).read_bytes() == b"ab"
+
+
+def test_crc32c_is_four_bytes_big_endian(server: EmbeddedServer) -> None:
+    """The check value of CRC-32C (RFC 3720), and the same in the other order of bytes."""
+    for value, status in [(b"\xe3\x06\x92\x83", 201), (b"\x83\x92\x06\xe3", 460)]:
+        sent = {"Upload-Checksum": f"crc32c {base64.b64encode(value).decode()}"}
+        assert create(server.url, 9, b"123456789", headers=sent).status_code == status
 
 
 def test_a_creation_can_carry_a_checksum(server: EmbeddedServer) -> None:

@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import google_crc32c
 import requests
 from patience import PATIENCE
 
@@ -29,7 +30,7 @@ def metadata(**fields: str) -> str:
 
 
 def checksum(data: bytes, algorithm: str = "sha256") -> dict[str, str]:
-    digest = hashlib.new(algorithm, data).digest()
+    digest = (google_crc32c.Checksum(data) if algorithm == "crc32c" else hashlib.new(algorithm, data)).digest()
     return {"Upload-Checksum": f"{algorithm} {base64.b64encode(digest).decode()}"}
 
 

@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import google_crc32c
 import pytest
 from fakes import Clock
 from patience import PATIENCE
@@ -17,9 +18,9 @@ from tus_model import file_of
 from uploader_cli.core.bottleneck import Waits
 from uploader_cli.core.events import FailureCode
 from uploader_cli.errors import FileError, Interrupted
-from uploader_cli.sources import content
+from uploader_cli.sources import checksums, content
 from uploader_cli.sources.chunks import Buffers, HashedChunks
-from uploader_cli.sources.content import PIECE, hash_range, open_unchanged, read_at
+from uploader_cli.sources.content import PIECE, hash_range, open_unchanged, read_at, read_block
 from uploader_cli.transfer.bodies import Body, Piece
 from uploader_cli.transfer.pacer import Stop
 
@@ -190,10 +191,13 @@ def test_failing_disk_is_an_unreadable_file(file: LocalFile) -> None:
     assert caught.value.code is FailureCode.UNREADABLE
 
 
-@pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
+@pytest.mark.parametrize("algorithm", ["crc32c", "sha1", "sha256"])
 def test_digest_covers_the_range(file: LocalFile, algorithm: str) -> None:
-    digest, _ = hash_range(file, 7, 2 * PIECE, algorithm, Stop().check)
-    assert digest == hashlib.new(algorithm, DATA[7 : 7 + 2 * PIECE]).digest()
+    chunk, memory = DATA[7 : 7 + 2 * PIECE], bytearray(2 * PIECE)
+    known = google_crc32c.Checksum(chunk) if algorithm == "crc32c" else hashlib.new(algorithm, chunk)
+    digest, _ = hash_range(file, 7, 2 * PIECE, algorithm, Stop().check, into=memoryview(memory))
+    assert digest == checksums.of(algorithm, memoryview(chunk)) == known.digest()
+    assert memory == chunk
 
 
 class Helper:
@@ -238,6 +242,23 @@ class TestHashedChunks:
         chunks.prepare(10, 20)
         chunks.prepare(10, 20)
         assert chunks.of(10, 20).digest == hashlib.sha256(DATA[10:30]).digest()
+
+    def test_prepared_chunk_is_used_where_chunks_have_another_size_now(self, chunks: HashedChunks) -> None:
+        """Not where they were halved, and not elsewhere in the file."""
+        chunks.prepare(10, 20)
+        assert [chunks.prepared(10, length) for length in (30, 20, 11, 10)] == [20, 20, 20, 10]
+        assert chunks.prepared(9, 30) == 30
+
+    def test_chunk_of_an_open_file_is_hashed_only_unless_it_is_small(self, file: LocalFile, helper: Helper) -> None:
+        """Also the one that is prepared: to read it again from the page cache costs less than memory."""
+        with open_unchanged(file) as source:
+            chunks = HashedChunks(file, "crc32c", lambda: None, helper, Buffers(), source=source)
+            for start, length, is_kept in [(0, 10, True), (10, PIECE, True), (10 + PIECE, PIECE + 1, False)]:
+                chunk = chunks.of(start, length)
+                assert chunk.digest == google_crc32c.Checksum(DATA[start : start + length]).digest()
+                assert (chunk.data is not None) == is_kept
+                chunks.prepare(10 + PIECE, PIECE + 1)
+            chunks.close()
 
     def test_other_chunk_than_prepared_is_recomputed(self, chunks: HashedChunks) -> None:
         """The server's offset is not the expected one, or the chunks have become smaller."""
@@ -314,7 +335,7 @@ def test_wait_for_the_read_of_a_prepared_chunk_counts_as_reading(
     file: LocalFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a slow disk; reading that is over before the chunk is needed costs nothing."""
-    monkeypatch.setattr(content, "read_at", lambda *args: time.sleep(0.1) or read_at(*args))
+    monkeypatch.setattr(content, "read_block", lambda *args: time.sleep(0.1) or read_block(*args))
     waits, helper = Waits(), Helper()
     chunks = HashedChunks(file, "sha256", lambda: None, helper, Buffers(), waits=waits)
     chunks.prepare(10, 20)

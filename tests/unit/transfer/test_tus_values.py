@@ -21,6 +21,7 @@ from uploader_cli.core.tus import (
     place,
     trusts,
 )
+from uploader_cli.sources.checksums import is_fast
 
 SERVER = "https://up.example:8443"
 OFFER = {
@@ -96,19 +97,26 @@ class TestCapabilities:
 @pytest.mark.parametrize(
     ("wanted", "offered", "chosen"),
     [
+        ("auto", "sha1 crc32c sha256", "crc32c"),
         ("auto", "sha1 sha256 md5", "sha256"),
         ("auto", "sha1 md5", "sha1"),
         ("auto", "md5", None),
         ("auto", "", None),
         ("none", "sha256", None),
         ("sha1", "sha1 sha256", "sha1"),
-        ("sha256", "sha256", "sha256"),
+        ("sha256", "crc32c sha256", "sha256"),
     ],
 )
-def test_checksum_is_the_best_that_is_offered(wanted: str, offered: str, chosen: str | None) -> None:
+def test_checksum_is_the_cheapest_that_is_offered(wanted: str, offered: str, chosen: str | None) -> None:
     extensions = frozenset({"checksum"})
     found = Capabilities("", extensions=extensions, checksum_algorithms=frozenset(offered.split()))
-    assert found.checksum(wanted) == chosen  # type: ignore[arg-type]
+    assert found.checksum(wanted, is_fast) == chosen  # type: ignore[arg-type]
+
+
+def test_auto_chooses_no_crc32c_in_pure_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("google_crc32c.implementation", "python")
+    found = Capabilities("", frozenset({"checksum"}), frozenset({"crc32c", "sha256"}))
+    assert [found.checksum(wanted, is_fast) for wanted in ("auto", "crc32c")] == ["sha256", "crc32c"]
 
 
 @pytest.mark.parametrize("extensions", [frozenset({"checksum"}), frozenset[str]()])
@@ -117,8 +125,8 @@ def test_checksum_that_is_not_offered_raises_value_error(extensions: frozenset[s
     algorithms = frozenset({"sha1"}) if extensions else frozenset({"sha1", "sha256"})
     found = Capabilities("", extensions=extensions, checksum_algorithms=algorithms)
     with pytest.raises(ValueError, match="sha256"):
-        found.checksum("sha256")
-    assert extensions or found.checksum("auto") is None
+        found.checksum("sha256", is_fast)
+    assert extensions or found.checksum("auto", is_fast) is None
 
 
 @pytest.mark.parametrize(
