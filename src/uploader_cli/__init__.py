@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import SessionFinished as SessionFinished
     from uploader_cli.core.events import SkipReason as SkipReason
     from uploader_cli.core.events import Stage as Stage
+    from uploader_cli.core.events import VerifiedBy as VerifiedBy
     from uploader_cli.core.events import WarningCode as WarningCode
     from uploader_cli.errors import AnswerError as AnswerError
     from uploader_cli.errors import FileError as FileError
@@ -51,7 +52,7 @@ _MODULES = {
     "core.events": (
         "ChannelChanged ChannelState Event FailureCode FileCompleted FileFailed FileProgress FileRetry FileSkipped "
         "FileStarted Phase RunFinished RunStarted RunWarning ServerMessage SessionCreated SessionFinished SkipReason "
-        "Stage WarningCode"
+        "Stage VerifiedBy WarningCode"
     ),
     "errors": (
         "AnswerError FileError Interrupted NetworkError NotAnUploadServer ProtocolError Unauthorized UploaderError "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import Event, FailureCode, Metrics, Phase
+from uploader_cli.core.events import Event, FailureCode, Metrics, Phase, VerifiedBy
 from uploader_cli.core.incidents import Incident
 from uploader_cli.core.state import Observer, ProgressState
 
@@ -29,6 +29,8 @@ class Receipt:
     """The name under which the server stored it, if it is another one."""
     url: str | None = None
     """Where the file can be read, if it is on the server."""
+    verified_by: VerifiedBy | None = None
+    """What showed that the stored bytes are those of the file; None also for chunks with SHA-1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,7 @@ class Receipts(Observer):
                     bool(event.retryable),
                     event.stored_as,
                     event.url,
+                    event.verified_by,
                 )
             )
 

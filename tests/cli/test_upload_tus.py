@@ -205,9 +205,9 @@ def test_verified_needs_a_checksum_for_every_byte(server: EmbeddedServer, make_f
     files = make_files(**{"a.mp4": os.urandom(300 * KIB)})
     options = ("-s", server.url, "--chunk-size", "100K", "--json")
     (checked,) = uploader("upload", files, *options, home=tmp_path).of("file.completed")
-    assert (checked["verified"], "checksum" in checked) == (True, False)
+    assert (checked["verified"], checked["verified_by"], "checksum" in checked) == (True, "crc32c", False)
     (unchecked,) = uploader("upload", files, *options, "--checksum", "none", home=tmp_path).of("file.completed")
-    assert (unchecked["verified"], "checksum" in unchecked) == (False, False)
+    assert (unchecked["verified"], "verified_by" in unchecked, "checksum" in unchecked) == (False, False, False)
     for checksum, verified in (("auto", True), ("none", False)):
         server.faults.next_answers("PATCH", "*", [None, 503])
         once = uploader("upload", files, *options, "--retries", "0", "--checksum", checksum, home=tmp_path)
@@ -306,9 +306,9 @@ def test_verify(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> No
         read_back = uploader("upload", files, "-s", reference.url, "--verify", "--json", home=tmp_path)
         assert read_back.code == 0
         assert reference.faults.count("GET", "/uploads/*") == 1
-    for done in (by_digest, read_back):
+    for done, by in ((by_digest, "digest"), (read_back, "bytes")):
         (completed,) = done.of("file.completed")
-        assert (completed["verified"], completed["checksum"]) == (True, sha256(content))
+        assert (completed["verified"], completed["verified_by"], completed["checksum"]) == (True, by, sha256(content))
 
 
 def test_verify_where_the_server_can_not_is_a_warning(make_files: Files, tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_relative_paths_start_at_their_file(settle: Resolve, own: Path, here: Pa
             {},
             "--limit-rate: must be none or a size of at least 2048 .servers end slower requests., not '0'",
         ),
-        ({"checksum": "md5"}, {}, "--checksum: must be auto, none, sha1 or sha256, not 'md5'"),
+        ({"checksum": "md5"}, {}, "--checksum: must be auto, none, crc32c, sha1 or sha256, not 'md5'"),
         ({}, {"UPLOADER_RESUME": "perhaps"}, "UPLOADER_RESUME: must be true or false"),
         ({"progress": "fancy"}, {}, "--progress: must be auto, live, plain or none"),
         ({"ca_bundle": "nowhere.pem"}, {}, "--ca-bundle: no such file: .*nowhere.pem"),

@@ -99,6 +99,15 @@ class SkipReason(StrEnum):
     NOT_TRIED = "not_tried"
 
 
+class VerifiedBy(StrEnum):
+    """What showed that the server has the bytes of a file: the checksums of its chunks, a digest, or the bytes."""
+
+    CRC32C = "crc32c"
+    SHA256 = "sha256"
+    DIGEST = "digest"
+    BYTES = "bytes"
+
+
 class WarningCode(StrEnum):
     """The subject of a warning."""
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from enum import Enum, StrEnum, auto
 
+from uploader_cli.core.codes import VerifiedBy
+
 OUTAGES = (502, 503, 504, *range(520, 528))
 """Statuses of a gateway that did not get an answer of its server (RFC 9110, 15.6; from 520 on: Cloudflare)."""
 NOTHING_DONE = (401, 408, 423, 425, 429, 460)
@@ -69,6 +71,17 @@ def ending_of(status: int | None, before: Ending, *, by_server: bool) -> Ending:
     if status in OUTAGES and not by_server:
         return Ending.GATEWAY
     return before if status in NOTHING_DONE and before in UNCERTAIN else Ending.ERROR
+
+
+def verified_by(algorithm: str | None, *, resumed: bool) -> VerifiedBy | None:
+    """Return what shows that the bytes arrived if the server accepted a checksum of each chunk.
+
+    `algorithm` is that of this run. Of the chunks of a run that was `resumed` it is not known: CRC-32C is the weakest.
+    For SHA-1 there is no value.
+    """
+    if resumed and algorithm != "sha1":
+        return VerifiedBy.CRC32C
+    return VerifiedBy(algorithm) if algorithm in (VerifiedBy.CRC32C, VerifiedBy.SHA256) else None
 
 
 def refuses(status: int, *, by_server: bool) -> bool:

@@ -24,6 +24,7 @@ from uploader_cli.core.codes import PauseReason as PauseReason
 from uploader_cli.core.codes import Phase as Phase
 from uploader_cli.core.codes import SkipReason as SkipReason
 from uploader_cli.core.codes import Transport as Transport
+from uploader_cli.core.codes import VerifiedBy as VerifiedBy
 from uploader_cli.core.codes import WarningCode as WarningCode
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.record import Record
@@ -142,6 +143,8 @@ class FileCompleted(Event, frozen=True, tag="file.completed"):
     """The file as selected, for the receipts."""
     url: str | None = None
     """Where the file can be read."""
+    verified_by: VerifiedBy | None = None
+    """What showed that the stored bytes are those of the file; None also for SHA-1."""
 
 
 class FileFailed(Event, frozen=True, tag="file.failed"):
@@ -459,6 +462,7 @@ class FileEnded(Event, frozen=True):
     url: str | None = None
     upload_metadata: dict[str, str] | None = None
     upload_url: str | None = None
+    verified_by: VerifiedBy | None = None
 
     def __repr__(self) -> str:
         return f"FileEnded({self.file}, {self.path!r}, {self.outcome!r})"

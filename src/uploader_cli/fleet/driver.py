@@ -302,7 +302,7 @@ class Driver:
             if self._ledger.open.pop(number, None) is not None:
                 self._emit(ev.FileSkipped(number, file.path, reason, file, checksum=checksum, url=url))
         elif self._ledger.open.pop(number, None) is not None:
-            server_id, location, verified, checksum, seconds, url = known
+            server_id, location, verified, checksum, seconds, url, verified_by = known
             self._emit(
                 ev.FileCompleted(
                     *(number, file.path, file.size, server_id, location),
@@ -312,6 +312,7 @@ class Driver:
                     checksum=checksum,
                     local=file,
                     url=url,
+                    verified_by=verified_by,
                 )
             )
 

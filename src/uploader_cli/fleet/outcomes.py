@@ -60,7 +60,8 @@ class Report:
                 pass
             case ev.FileCompleted(file=number):
                 known = (event.server_id, event.location, event.verified, event.checksum, event.seconds, event.url)
-                self._end((COMPLETED, number, *self._begun.get(number, ("", 0)), *known))
+                begun = self._begun.get(number, ("", 0))
+                self._end((COMPLETED, number, *begun, *known, event.verified_by))
             case ev.FileFailed(file=number):
                 what = (event.code, event.message, event.retryable)
                 self._end((FAILED, number, *self._begun.get(number, ("", 0)), *what))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import unquote
 
 from uploader_cli import errors
-from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
+from uploader_cli.core.events import FailureCode, SkipReason, VerifiedBy, WarningCode
 from uploader_cli.core.packs import Found, LookedUp
 from uploader_cli.core.protocol import stored_path, utf8
 from uploader_cli.sources.content import Digests, open_unchanged, sha256_of
@@ -164,7 +164,7 @@ class Checks:
         answer = self._look_up(api, [self._looked_up(file) for file in files])
         for file, found in zip(files, answer, strict=True):
             if isinstance(found, Found) and _has_bytes(found, file, self._context.stop.check):
-                ended.append(Outcome(file, None, None, found.location, None, found.sha256, verified=True))
+                ended.append(_equal(file, found.location, found.sha256))
             else:
                 left.append(file)
         self._context.ledger.end(ended)
@@ -302,7 +302,7 @@ class Checks:
             return outcome
         if not equal:
             return failed(file, FailureCode.INTEGRITY, "what the server has is not what was read (SHA-256 differs)")
-        outcome = outcome._replace(checksum=mine, verified=True, unsure=False)
+        outcome = outcome._replace(checksum=mine, verified=True, verified_by=equal, unsure=False)
         context.run.completed([_receipt(outcome)])
         return outcome
 
@@ -397,7 +397,11 @@ def equal_on_server(
     found = api.stored(where, retries=retries)
     if found is None or not _has_bytes(found, file, check):
         return None
-    return Outcome(file, location=where, checksum=found.sha256, verified=True)
+    return _equal(file, where, found.sha256)
+
+
+def _equal(file: LocalFile, where: str | None, sha256: str | None) -> Outcome:
+    return Outcome(file, location=where, checksum=sha256, verified=True, verified_by=VerifiedBy.DIGEST)
 
 
 def _has_bytes(found: Found, file: LocalFile, check: Callable[[], None]) -> bool:
@@ -419,8 +423,8 @@ def _receipt(outcome: Outcome, *, verify: bool = False) -> Stored:
     return Stored(outcome.file, outcome.server_id, where, sha256, outcome.verified)
 
 
-def _compare(api: Api, where: str, mine: str, size: int) -> bool | None:
-    """Compare the stored digest or bytes with `mine`; None where the server offers neither."""
+def _compare(api: Api, where: str, mine: str, size: int) -> VerifiedBy | Literal[False] | None:
+    """Return what was equal to `mine`, the stored digest or bytes, False if it differs; None without either."""
     found = None
     try:
         found = api.stored(where, retries=api.pacer.retries)
@@ -428,10 +432,12 @@ def _compare(api: Api, where: str, mine: str, size: int) -> bool | None:
         if not says_nothing(error):
             raise
     if found is not None and found.sha256 is not None:
-        return found.size in (None, size) and found.sha256 == mine
+        return VerifiedBy.DIGEST if found.size in (None, size) and found.sha256 == mine else False
 
-    def read() -> bool | None:
+    def read() -> VerifiedBy | Literal[False] | None:
         theirs = hashlib.sha256()
-        return theirs.hexdigest() == mine if api.read_back(where, theirs.update) else None
+        if not api.read_back(where, theirs.update):
+            return None
+        return VerifiedBy.BYTES if theirs.hexdigest() == mine else False
 
     return api.pacer.call(read)

@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 
 from uploader_cli import errors
 from uploader_cli.core.codes import FailureCode
-from uploader_cli.core.confirmation import UNCERTAIN, Ending
+from uploader_cli.core.confirmation import UNCERTAIN, Ending, verified_by
 from uploader_cli.core.plan import ENDLESS, LocalFile
 from uploader_cli.core.protocol import TAKEN
 from uploader_cli.core.tus import parts as cut
@@ -114,8 +114,11 @@ class TusFile:
             state.begin()  # the attempt is reported before it fails
         else:  # some servers name uploads by their metadata: an old URL may be the new one
             self._discard(client, (url for url in state.upload.replaced if url != sent.url))
-        known = Outcome(file, server_id=server_id, location=location, readable=readable)
-        return known._replace(verified=verified and not state.unsure, unsure=state.unsure)
+        stored = Outcome(file, server_id=server_id, location=location, readable=readable, unsure=state.unsure)
+        if not verified or state.unsure:
+            return stored
+        by = verified_by(self._tus.checksum, resumed=any(part.resumed for part in self.parts))
+        return stored._replace(verified=True, verified_by=by)
 
     def _divide(self, worker: Worker) -> Position | None:
         """Divide the file into parts. Return the upload that an earlier run joined them to, if any."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import Event, FailureCode, SkipReason
+from uploader_cli.core.events import Event, FailureCode, SkipReason, VerifiedBy
 from uploader_cli.core.protocol import TAKEN
 
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ class Outcome(NamedTuple):
 
     `readable` is where the stored bytes can be read (None: `location`), `checksum` the hex SHA-256 of compared bytes,
     `digest` that of the bytes as they were read, with `--digest`. `verified` is also True where the server compared
-    every chunk, `file_path` is the path on the server. `unsure`: the server has all bytes, but may not have stored the
-    file. `falls_back`: another protocol can send it; `error` says why this one did not.
+    every chunk; `verified_by` is None for chunks with SHA-1. `file_path` is the path on the server. `unsure`: the
+    server has all bytes, but may not have stored the file. `falls_back`: another protocol can send it; `error` says
+    why this one did not.
     """
 
     file: LocalFile
@@ -80,6 +81,7 @@ class Outcome(NamedTuple):
     digest: str | None = None
     unsure: bool = False
     falls_back: bool = False
+    verified_by: VerifiedBy | None = None
 
     @property
     def sha256(self) -> str | None:
@@ -210,6 +212,7 @@ class Ledger:
                     outcome.server_id,
                     outcome.location,
                     verified=outcome.verified or outcome.checksum is not None,
+                    verified_by=outcome.verified_by,
                     attempts=attempts,
                     seconds=round(self._clock() - began, 3),
                     checksum=_checksum(outcome.sha256),

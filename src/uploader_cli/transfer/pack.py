@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core import packs
-from uploader_cli.core.events import WarningCode
+from uploader_cli.core.events import VerifiedBy, WarningCode
 from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.content import sha256_of
 from uploader_cli.transfer.bodies import Body, pack_form
@@ -171,6 +171,7 @@ class Pack:
         for (file, _, digest), item in zip(self._entries, answer, strict=True):
             if item.stored:
                 outcome = Outcome(file, None, item.server_id, item.location, None, digest, verified=True)
+                outcome = outcome._replace(verified_by=VerifiedBy.SHA256)
             else:
                 outcome = not_stored(file, item.message or item.error, item.error, retryable=item.retryable)
             if outcome.error is not None and (earlier or (item.retryable and self._tries < retries)):

@@ -55,6 +55,7 @@ class Part:
         self.index = None if whole else known.index
         self.start, self.size, self.key, self.url = known.offset, known.size, known.upload_key, known.url
         self.checked, self.pledged = known.checked_until, known.pledged_until
+        self.resumed = self.checked + self.pledged > 0  # whether an earlier run sent checksums
         self._state, self._number, self._tus, self._run = state, number, tus, tus.context.run
         self._ending, self._reason = Ending(known.ending), None  # `_reason`: the error that it ended with
         self._reach = known.reach if state.resumes else 0

@@ -300,7 +300,7 @@ def test_packed_file_has_one_verified_end_and_no_progress(sending: Sending) -> N
     progress: list[ev.FileProgress] = []
     upload([str(sending.source / "deep")], sending.settings, on_completed=completed.append, on_progress=progress.append)
     assert len(completed) == len({event.file for event in completed}) == 20
-    assert all(event.verified and event.checksum for event in completed)
+    assert all(event.verified and event.verified_by is ev.VerifiedBy.SHA256 and event.checksum for event in completed)
     assert progress == []
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uploader_cli.core.confirmation import Ending, Verdict, ending_of, refuses, verdict
+from uploader_cli.core.confirmation import Ending, Verdict, ending_of, refuses, verdict, verified_by
 
 OFFSETS = st.integers(0, 20)
 ENDINGS = st.sampled_from(Ending)
@@ -73,3 +73,13 @@ def test_refusals_are_those_of_the_file_by_the_server() -> None:
         status for status in range(400, 500) if status not in (401, 404, 408, 409, 410, 423, 425, 429, 460)
     ]
     assert not any(refuses(status, by_server=False) for status in range(100, 600))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "in_one_run", "resumed"),
+    [("crc32c", "crc32c", "crc32c"), ("sha256", "sha256", "crc32c"), ("sha1", None, None), (None, None, "crc32c")],
+)
+def test_verified_by_claims_the_weakest_checksum(algorithm: str, in_one_run: str | None, resumed: str | None) -> None:
+    """None: an earlier run sent all bytes with checksums, and this one uses none."""
+    assert verified_by(algorithm, resumed=False) == in_one_run
+    assert verified_by(algorithm, resumed=True) == resumed

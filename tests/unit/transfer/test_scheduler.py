@@ -661,7 +661,7 @@ def test_a_stored_file_with_equal_digest_is_completed_and_verified(tmp_path: Pat
     run.go()
     assert run.groups == [["a.mp4", "b.mp4"], ["b.mp4"]]
     first = next(e for e in run.all(ev.FileCompleted) if e.file == 0)
-    assert first.verified
+    assert (first.verified, first.verified_by) == (True, ev.VerifiedBy.DIGEST)
     assert first.checksum == f"sha256:{hashlib.sha256(b'A' * 10).hexdigest()}"
     assert first.location == "/uploads/personal/a.mp4"
     assert sorted(run.completed) == [0, 1]
