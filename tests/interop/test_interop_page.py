@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import signal
 import threading
@@ -13,6 +14,7 @@ from command import finish, start, uploader
 from foreign import open_session
 from patience import PATIENCE
 from proxies import FORWARD, nginx
+from recording import recorder
 from serving import running_server
 
 if TYPE_CHECKING:
@@ -172,12 +174,11 @@ def test_watch_follows_an_upload_of_the_page(page: Page, server: EmbeddedServer,
 
 
 def test_upload_resumes_after_a_reload(page: Page, server: EmbeddedServer, tmp_path: Path) -> None:
-    """The server stops reading in the large file; after the reload it continues there, in the same session."""
+    """The server stops reading in the second chunk; after the reload it continues there, in the same session."""
     large, small = tmp_path / "large.mp4", tmp_path / "small.mp4"
-    large.write_bytes(bytes(range(256)) * 4096 * 8)
+    large.write_bytes(bytes(range(256)) * 4096 * 12)
     small.write_bytes(b"small")
-    for fault in ("slow:patch#1:4M", f"stall:patch#1:in,seconds={PATIENCE:.0f},at=2M"):
-        server.faults.add(fault)
+    server.faults.add(f"stall:patch#2:in,seconds={PATIENCE:.0f},at=2M")
     page.goto(server.url)
     page.get_by_label("Choose files").set_input_files([large, small])
     expect(row(page, "large.mp4").locator(".percent")).to_have_text(re.compile(r"^[1-9]\d? %$"))
@@ -192,8 +193,25 @@ def test_upload_resumes_after_a_reload(page: Page, server: EmbeddedServer, tmp_p
     assert session_of(page) == session
     assert server.faults.count("POST", "/api/upload/files/") == 2
     patched = sum(entry.received for entry in server.faults.requests if entry.method == "PATCH")
-    assert patched < large.stat().st_size + 2 * MIB
+    assert patched < large.stat().st_size + 3 * MIB
     assert (server.root / "personal/large.mp4").read_bytes() == large.read_bytes()
+
+
+def test_corrupted_chunk_of_the_page_is_sent_again(page: Page, server: EmbeddedServer, tmp_path: Path) -> None:
+    """Each chunk has its SHA-256, also that of a file in one request."""
+    large, small = tmp_path / "large.mp4", tmp_path / "small.mp4"
+    large.write_bytes(random.Random(0).randbytes(9 * MIB))
+    small.write_bytes(b"small")
+    with recorder(server.url) as (url, relay):
+        relay.spoil = 1
+        page.goto(url)
+        page.get_by_label("Choose files").set_input_files([large, small])
+        expect(page.locator("#counted")).to_have_text("2 of 2 files")
+        sent = [request.headers["upload-checksum"] for request in relay.requests if request.carries]
+    assert {checksum.partition(" ")[0] for checksum in sent} == {"sha256"}
+    assert [entry.status for entry in server.faults.requests].count(460) == 1
+    for path in (large, small):
+        assert (server.root / "personal" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_nobody_else_writes_to_a_session_of_the_page(page: Page, server: EmbeddedServer, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import { authorization, call, random, secretHeader, url } from './server.js'
 import { $, clearNotice, notice } from './view.js'
 
 const AT_ONCE = 3
-const CHUNK = 16 << 20 // bytes of one request
+const CHUNK = 8 << 20 // bytes of one request: with a checksum it arrives whole, or is sent again
+const BODY_TYPE = 'application/offset+octet-stream'
 const SMALL = 1 << 20 // bytes of a file that is sent with its creation
 const DELAYS = [0, 1000, 2000, 4000, 8000, 16_000, 32_000] // milliseconds between attempts without progress
 const KEPT = 'uploader-sessions'
@@ -63,6 +64,8 @@ export async function offer() {
   if (limits !== undefined) return
   const health = await call('health')
   limits = health.tus ? { ...health.limits, endpoint: health.tus.endpoint } : null
+  // Browsers offer `crypto.subtle` over https and on the loopback only.
+  if (limits) limits.checked = Boolean(crypto.subtle) && health.tus.checksumAlgorithms.includes('sha256')
   if (!limits) return
   $('#add').hidden = false
   for (const id of Object.keys(stored())) offerAgain(id, await missing(id))
@@ -213,6 +216,7 @@ class SessionUpload {
           relativePath: path,
           lastModified: String(date),
         },
+        onBeforeRequest: (request) => this.#check(request, file),
         onShouldRetry: (error) => !isFinal(error),
         onSuccess: resolve,
         onError: reject,
@@ -224,6 +228,16 @@ class SessionUpload {
       }, reject)
     })
     return sent.finally(() => this.#current.delete(upload))
+  }
+
+  // Add the checksum of the chunk that a request of tus-js-client is about to send.
+  async #check(request, file) {
+    if (!limits.checked || request.getHeader('Content-Type') !== BODY_TYPE) return
+    const start = Number(request.getHeader('Upload-Offset') ?? 0)
+    const chunk = await file.slice(start, start + CHUNK).arrayBuffer()
+    const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', chunk))
+    if (this.stopped) throw new Error('stopped') // tus-js-client would send it all the same
+    request.setHeader('Upload-Checksum', `sha256 ${btoa(String.fromCharCode(...digest))}`)
   }
 }
 
@@ -242,7 +256,7 @@ function answered(error) {
 // Whether an error of tus-js-client is a refusal, which a retry can't change.
 function isFinal(error) {
   const { status, code } = answered(error)
-  return ENDED.includes(code) || (status >= 400 && status < 500 && ![408, 409, 423, 429].includes(status))
+  return ENDED.includes(code) || (status >= 400 && status < 500 && ![408, 409, 423, 429, 460].includes(status))
 }
 
 // The files of a drop with their paths, those in directories included.
