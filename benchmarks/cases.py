@@ -93,14 +93,19 @@ class Setup:
 def large(setup: Setup) -> list[Entry]:
     size = GIB if setup.full else 128 * MIB
     files = setup.files(f"large-{size // MIB}", [size])
-    return [*setup.own_entries(files, "--checksum", "none"), *setup.peer_entries(files, setup.peers())]
+    return [*_plain_and_checked(setup, files), *setup.peer_entries(files, setup.peers())]
 
 
 def very_large(setup: Setup) -> list[Entry]:
     """Compare with curl alone: the memory that each run frees is the fast memory of the next one."""
     size = 4 * GIB if setup.full else 256 * MIB
     files = setup.files(f"large-{size // MIB}", [size])
-    return [*setup.own_entries(files, "--checksum", "none"), *setup.peer_entries(files, setup.curl())]
+    return [*_plain_and_checked(setup, files), *setup.peer_entries(files, setup.curl())]
+
+
+def _plain_and_checked(setup: Setup, files: Files) -> list[Entry]:
+    plain = setup.own_entries(files, "--checksum", "none")
+    return [*plain, *_each(setup.own_entries(files), "{}, checksums as by default")]
 
 
 def large_sha256(setup: Setup) -> list[Entry]:
@@ -290,8 +295,15 @@ _SLOW = f"{ROUND_TRIP * 1000:.0f} ms round trip, {RATE / 1e6:.0f} MB/s a connect
 CASES = {
     case.name: case
     for case in (
-        Case("large", "one file of 1 GiB without checksums (quick: 128 MiB)", large, full_runs=6),
-        Case("very-large", "one file of 4 GiB without checksums (quick: 256 MiB)", very_large, "MiB", 2, 6),
+        Case("large", "one file of 1 GiB, without and with checksums (quick: 128 MiB)", large, full_runs=6),
+        Case(
+            "very-large",
+            "one file of 4 GiB, without and with checksums (quick: 256 MiB)",
+            very_large,
+            "MiB",
+            2,
+            6,
+        ),
         Case("large-sha256", "one file, SHA-256 of each chunk: 1 GiB (quick: 128 MiB)", large_sha256, full_runs=6),
         Case("small", "2,000 and 10,000 files of 4 KiB (quick: 400)", small, "files", 2, extras=_BOTH_CPU),
         Case("small-plain-tus", "2,000 files of 4 KiB to a tus server (quick: 300)", small_plain_tus, "files", 2),
