@@ -76,7 +76,7 @@ class Part:
         """Return once the server has all of it. Raise the last error, or what stopped it."""
         state, tus = self._state, self._tus
         self._client, self._hashed = worker.tus, None
-        self._is_far = is_far(worker.api.request_ids.round_trip)
+        self._is_far = is_far(self._state.size, worker.api.request_ids.round_trip)
         try:
             with open_unchanged(state.file) if self._stream is None else nullcontext() as self._source:
                 if self._checksum is not None and self._stream is None:

@@ -184,15 +184,19 @@ FAR_CALLS = {
 
 
 @pytest.mark.parametrize("script", FAR_CALLS)
-def test_creation_at_a_distant_server_carries_the_first_chunk(tmp_path: Path, script: str) -> None:
+def test_creation_at_a_distant_server_carries_the_first_chunk(
+    tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It knows the key of an upload whose creation was not answered; other servers would keep it as garbage."""
+    monkeypatch.setattr("uploader_cli.transfer.file_state.LARGE_AND_FAR", len(DATA))
     case = Case(tmp_path, script)
     outcome = case.send(round_trip=0.08)
     assert bytes(case.model.uploads[outcome.readable or ""].data) == DATA
     assert (case.model.methods, case.told.attempts) == FAR_CALLS[script]
 
 
-def test_creation_at_a_distant_foreign_server_has_no_body(tmp_path: Path) -> None:
+def test_creation_at_a_distant_foreign_server_has_no_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploader_cli.transfer.file_state.LARGE_AND_FAR", len(DATA))
     case = Case(tmp_path, keys=False)
     case.send(round_trip=0.08, foreign=True)
     assert case.model.methods == "POST PATCH PATCH PATCH"
