@@ -34,6 +34,7 @@ READ = {
     "--from-file": (["upload", *NOWHERE], ""),
     "--state-dir": (UPLOAD, ""),
 }
+MAY_BE_DIRECTORY = {"--analysis-to", "--ca-bundle", "--state-dir"}
 STATE = {command: [command, *(["a.mp4"] if command == "check" else []), *NOWHERE] for command in ("check", "watch")}
 STATE |= {"runs": ["runs"], "resume": ["resume"], "dry run": [*UPLOAD, "-n", "--skip-existing"]}
 
@@ -89,7 +90,7 @@ def test_unusable_path_of_an_option_is_exit_2_with_option_path_and_reason(
     assert any(reason in said for reason in REASONS) or "File exists" in said
 
 
-@pytest.mark.parametrize("option", [*sorted(WRITTEN.keys() - {"--analysis-to"}), "--client-cert"])
+@pytest.mark.parametrize("option", [*sorted((WRITTEN | READ).keys() - MAY_BE_DIRECTORY)])
 def test_directory_in_place_of_a_file_is_exit_2(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -175,3 +175,16 @@ def test_resume_uses_the_profile_of_the_run(settle: Resolve, here: Path, own: Pa
     assert settings.notes == (
         "the profile 'x' of the run is not in the config files here; the run continues without it",
     )
+
+
+def test_preset_of_the_user_outranks_that_of_the_directory_and_the_built_in_one(
+    settle: Resolve, here: Path, own: Path
+) -> None:
+    def retries() -> int:
+        return settle(tus_endpoint="http://localhost:1080/files", preset="tusd").retries
+
+    built_in = retries()
+    (here / "uploader.toml").write_text("[preset.tusd]\nretries = 91")
+    assert retries() == 91 != built_in
+    own.write_text("[preset.tusd]\nretries = 92")
+    assert retries() == 92

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,24 @@ def test_a_run_comes_back_as_it_was_stored(settings: Settings, env: dict[str, st
     for name in set(STORED) - ignored:
         assert getattr(again, name) == getattr(settings, name), name
     assert again.storable() == settings.storable()
+
+
+@pytest.mark.parametrize("written", ["2026-01-31", "2026-01-31T18:00", "2026-01-31T18:00+02:00"])
+def test_newer_than_is_the_same_time_in_the_zone_of_a_later_run(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(zone: str, **how: Any) -> Settings:
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        return resolve(env={}, cwd=NOWHERE, user_config=None, **how)
+
+    try:
+        first = read("Asia/Kolkata", flags={"server": "localhost", "newer_than": written})
+        again = read("America/New_York", flags={}, stored=json.loads(json.dumps(first.storable())))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert first.newer_than is not None
+    assert again.newer_than is not None
+    assert again.newer_than.at == first.newer_than.at
 
 
 def test_new_options_override_stored_ones() -> None:

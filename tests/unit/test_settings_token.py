@@ -55,9 +55,11 @@ def test_a_command_is_run_once_and_again_for_a_refresh(tmp_path: Path) -> None:
     ]
 
 
-def test_a_failing_command_is_named_by_its_exit_code_alone(tmp_path: Path) -> None:
-    settings = settle(tmp_path, {"UPLOADER_TOKEN_COMMAND": f"echo {SECRET}; echo {SECRET} >&2; exit 3"})
-    with pytest.raises(UsageError, match="UPLOADER_TOKEN_COMMAND: the token command failed with exit code 3") as caught:
+@pytest.mark.parametrize(("end", "code"), [("exit 3", "3"), ("kill -9 $$", "-9")])
+def test_a_failing_command_is_named_by_its_exit_code_alone(tmp_path: Path, end: str, code: str) -> None:
+    settings = settle(tmp_path, {"UPLOADER_TOKEN_COMMAND": f"echo {SECRET}; echo {SECRET} >&2; {end}"})
+    said = f"UPLOADER_TOKEN_COMMAND: the token command failed with exit code {code}$"
+    with pytest.raises(UsageError, match=said) as caught:
         settings.bearer()
     assert SECRET not in f"{caught.value} {caught.value.hint}"
 
