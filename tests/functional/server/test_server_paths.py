@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from batches import DEADLINE, file, new_session, progress, upload
+from batches import DEADLINE, file, new_session, post_parts, progress, text, upload
 from functional.tus_server.tus_client import create, error
 from packing import body_of_pack, manifest_of, post_body, send_pack
 from serving import running_server
@@ -211,3 +211,34 @@ def test_safe_parts_takes_paths_at_the_limits() -> None:
     assert len(safe_parts("é/" * 1365 + "x")) == 1366  # 4,096 bytes
     with pytest.raises(UnsafePathError):
         safe_parts("é/" * 1365 + "xy")
+
+
+def pack_once(url: str, path: str, data: bytes) -> Any:
+    """The error of one file with `ifExists: fail`, or the path where it is."""
+    session = new_session(url)
+    answer = post_body(url, body_of_pack(manifest_of(session, {path: data}, ifExists="fail"), data)).json()["files"][0]
+    return answer.get("error") or answer["location"].removeprefix("/uploads/personal/")
+
+
+def batch_once(url: str, path: str, data: bytes) -> Any:
+    fields = {"sessionId": new_session(url), "category": "personal", "relativePath": path, "ifExists": "fail"}
+    parts = [*(text(name, value) for name, value in fields.items()), file("name", data)]
+    answer = post_parts(url, parts).json()["files"][0]
+    return answer.get("errorCode") or answer["filePath"].partition("personal/")[2]
+
+
+def tus_once(url: str, path: str, data: bytes) -> Any:
+    fields = {"sessionId": new_session(url), "relativePath": path, "ifExists": "fail"}
+    answer = create(url, len(data), data, **fields)
+    return answer.headers.get("content-location", "").removeprefix("/uploads/personal/") or error(answer)[1]
+
+
+@pytest.mark.parametrize("once", [pack_once, batch_once, tus_once])
+def test_repeated_file_is_found_equal_and_only_another_one_is_refused(
+    shared: EmbeddedServer, once: Callable[[str, str, bytes], Any]
+) -> None:
+    """A client whose answer was lost sends its file again, also with `ifExists: fail`."""
+    path = f"{once.__name__}/x.mp4"
+    told = [once(shared.url, path, data) for data in (b"one", b"one", b"two", b"three")]
+    assert told == [path, path, "FILE_EXISTS", "FILE_EXISTS"]
+    assert [file.name for file in (shared.root / "personal" / once.__name__).iterdir()] == ["x.mp4"]
