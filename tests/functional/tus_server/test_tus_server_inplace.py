@@ -159,6 +159,7 @@ def test_a_part_of_deferred_length_can_be_split_later(server: EmbeddedServer, ke
     assert error(claim(server.url, key, 10, 3, 7)) == (409, "RANGE_CONFLICT")
     rest = claimed(server.url, key, 10, 6, 4, b"ghij")
     assert append(whole, 4, b"efX").status_code == 413
+    assert append(whole, 4, iter([b"efX"])).status_code == 413  # chunked: the server learns the length by reading
     assert error(append(whole, 4, b"ef", {"Upload-Length": "7"})) == (400, "INVALID_HEADER")
     assert append(whole, 4, b"ef", {"Upload-Length": "6"}).status_code == 204
     final = concatenate(server.url, whole, rest, uploadKey=key)

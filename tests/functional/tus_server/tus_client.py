@@ -15,7 +15,7 @@ import requests
 from patience import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 DEADLINE = PATIENCE
@@ -66,7 +66,10 @@ def data_of(root: Path, upload: str) -> Path:
     return root / ".uploader" / "tus" / file_id(root, upload)
 
 
-def append(upload: str, offset: int, data: bytes, headers: Mapping[str, str] | None = None) -> requests.Response:
+def append(
+    upload: str, offset: int, data: bytes | Iterable[bytes], headers: Mapping[str, str] | None = None
+) -> requests.Response:
+    """PATCH; an iterator is sent in chunks."""
     sent = {**BODY, "Upload-Offset": str(offset), **(headers or {})}
     return requests.patch(upload, data=data, headers=sent, timeout=DEADLINE)
 
