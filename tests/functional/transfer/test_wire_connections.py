@@ -150,6 +150,23 @@ def test_only_bytes_that_the_kernel_took_are_counted(tmp_path, client, secured, 
     assert upload.sent < BUFFERS
 
 
+def test_server_that_takes_bytes_slowly_is_not_given_up(tmp_path, client, monkeypatch) -> None:
+    """The limit is for the time without progress, not for the whole body."""
+    monkeypatch.setattr(wire, "WRITE_STALL", 1.0)
+
+    def script(peer: Peer) -> None:
+        peer.head()
+        for _ in range(5):
+            peer.over.wait(0.3)
+            peer.read(8 << 20)
+        peer.answer(413)
+        peer.hold()
+
+    upload = Upload(tmp_path, 4 * GIB)
+    with RawServer(script) as server:
+        assert post(client(server), server, upload).status == 413
+
+
 def test_memory_stays_flat_for_a_file_of_gigabytes(tmp_path, client) -> None:
     """One buffer of 1 MiB and a little around it, however large the file."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -72,20 +74,23 @@ def test_slow_stream_sends_a_part_of_a_chunk() -> None:
         assert bytes(stream.chunk(2, 10, never, patience=0.0)) == b"c", "waits for the first byte"
 
 
+class Stopped(Exception):
+    """Raised by `checks`."""
+
+
+def checks(count: int) -> Callable[[], None]:
+    """A check that stops after `count` calls."""
+    left = iter(range(count))
+
+    def check() -> None:
+        if next(left, None) is None:
+            raise Stopped
+
+    return check
+
+
 @pytest.mark.parametrize("buffered", [0, -1])
 def test_wait_for_a_pipe_can_be_stopped(buffered: int) -> None:
-    class Stopped(Exception):
-        pass
-
-    def checks(count: int) -> Callable[[], None]:
-        left = iter(range(count))
-
-        def check() -> None:
-            if next(left, None) is None:
-                raise Stopped
-
-        return check
-
     reader, writer = os.pipe()
     with open(reader, "rb", buffering=buffered) as source:
         stream = content_of(source, "in")
@@ -94,6 +99,41 @@ def test_wait_for_a_pipe_can_be_stopped(buffered: int) -> None:
         with pytest.raises(Stopped):
             stream.chunk(0, 10, checks(3))
     os.close(writer)
+
+
+def test_peeked_pipe_that_stays_open_has_bytes_that_select_does_not_see() -> None:
+    reader, writer = os.pipe()
+    with open(reader, "rb") as source, open(writer, "wb", buffering=0) as sink:
+        sink.write(b"ab")
+        assert source.peek(1) == b"ab"
+        stream = content_of(source, "in")
+        assert isinstance(stream, Stream)
+        assert bytes(stream.chunk(0, 10, checks(3), patience=0.0)) == b"ab"
+
+
+def test_readers_of_a_file_object_take_turns() -> None:
+    """Its position is that of one reader from the seek to the end of the read."""
+
+    class Shared(io.BytesIO):
+        both = threading.Barrier(2, timeout=0.1)
+
+        def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+            position = super().seek(offset, whence)
+            if threading.current_thread() is not threading.main_thread():
+                with suppress(threading.BrokenBarrierError):
+                    self.both.wait()
+            return position
+
+    content = content_of(Shared(b"abcd"), "object")
+    assert isinstance(content, FileObject)
+
+    def read(position: int) -> bytes:
+        reader = content.open()
+        reader.seek(position)
+        return reader.read(2)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(read, (0, 2))) == [b"ab", b"cd"]
 
 
 def test_file_object_begins_at_its_position_and_has_several_readers() -> None:

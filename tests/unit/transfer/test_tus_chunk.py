@@ -111,6 +111,7 @@ def test_body_after_rewind_has_the_same_bytes_and_reports_none_twice(reading: An
     item = reading(10, 100)
     item.all()
     item.body.rewind()
+    assert not item.body.through
     assert item.all() == DATA[10:110]
     assert item.told == [100]
 
