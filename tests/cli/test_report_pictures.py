@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import json
 import re
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -116,6 +117,20 @@ def test_report_show_fits_the_terminal(
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert main(["report", "show", "run.json"]) == 0
     assert re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out) == out
+
+
+def test_plot_of_a_terminal_is_as_high_as_its_values(
+    place: Path, report: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In eighths of a row: 10 files a second, which is the highest mark, then 5."""
+    report["timeline"] = {"step": 1.0, "bytes": [1 << 20] * 100, "files": [10] * 50 + [5] * 50}
+    (place / "even.json").write_text(json.dumps(report))
+    assert main(["report", "show", "even.json"]) == 0
+    plot = capsys.readouterr().out.partition("\nFiles per second")[2].partition("└")[0]
+    rows = [re.split("[│┤]", line)[1] for line in plot.splitlines()[1:-1]]
+    heights = [sum(" ▁▂▃▄▅▆▇█".index(cell) for cell in column) for column in zip_longest(*rows, fillvalue=" ")]
+    assert set(heights[5:25]) == {8 * len(rows)}
+    assert set(heights[-25:-5]) == {4 * len(rows)}
 
 
 def test_report_show_writes_the_page_of_an_earlier_run(place: Path, report: dict[str, Any]) -> None:
