@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import DEADLINE, environment, finish, start
-from patience import PATIENCE
+from patience import PATIENCE, SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,6 +156,21 @@ def test_signal_while_another_token_is_awaited(
         writer = _opened_by_a_reader(tmp_path / "pipe")
     process.send_signal(number)
     assert finish(process).code == code
+
+
+@both
+def test_signal_ends_the_calls_of_a_check(
+    number: int, code: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    stall = server.faults.add("stall:stored-head:before,seconds=600")
+    process = start("check", make_files(a=1), "--size-only", "-s", server.url, home=tmp_path)
+    deadline = time.monotonic() + PATIENCE
+    while not stall.hits and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    began = time.monotonic()
+    assert finish(process).code == code
+    assert time.monotonic() - began < SLACK, "the read timeout is 30 s"
 
 
 def _opened_by_a_reader(pipe: Path) -> int:

@@ -24,7 +24,7 @@ class Slow:
 
     def __init__(self) -> None:
         self.called, self.answer = threading.Event(), threading.Event()
-        self.calls, self.error = 0, None
+        self.calls, self.error, self.finished = 0, None, list[str]()
 
     def create_session(self, category: str, _expected: int, **_how: object) -> Session:
         self.calls += 1
@@ -34,8 +34,8 @@ class Slow:
             raise self.error
         return Session("second", category, None)
 
-    def finish(self, _session: str, **_how: object) -> None:
-        """Nothing to do."""
+    def finish(self, session: str, *_given_up: int, **_how: object) -> None:
+        self.finished.append(session)
 
 
 @pytest.fixture
@@ -110,3 +110,14 @@ def test_session_that_is_lost_twice_is_not_renewed(api: Any) -> None:
     assert session.renew(api, "first")
     assert not session.renew(api, "second")
     assert api.calls == 1
+
+
+@pytest.mark.parametrize(("left", "finished"), [(True, []), (False, ["first"])])
+def test_session_that_was_left_is_not_finished_by_a_late_outcome(api: Any, left: bool, finished: list[str]) -> None:
+    """A resumed run continues it."""
+    session = a_session()
+    session.over(api, 2)
+    if left:
+        session.abandon("cancelled")
+    session.over(api, 1)
+    assert api.finished == finished
