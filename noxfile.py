@@ -1,4 +1,4 @@
-"""One word for each job of the project: `nox -s test`, `lint`, `bench`, `docs`, `package`."""
+"""One word for each job of the project: `nox -s test`, `lint`, `mutants`, `bench`, `docs`, `package`."""
 
 from __future__ import annotations
 
@@ -46,6 +46,13 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Change random lines and run their tests; arguments after `--`: `--minutes 20 --seed 1 --package core`."""
+    session.install("-e", ".[dev]", "mutmut>=3.8,<4")
+    session.run("python", "-m", "tests.mutation", *session.posargs)
 
 
 @nox.session

@@ -1,0 +1,1 @@
+"""Mutation testing: change random places of the code and see whether tests fail."""

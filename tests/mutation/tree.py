@@ -1,0 +1,158 @@
+"""A copy of the tree in `build/mutation`, in which the tests run, and what each of them executes there."""
+
+from __future__ import annotations
+
+import filecmp
+import functools
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+from coverage import CoverageData
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "node_modules", "build", "dist")
+TRACED = ("src", "server_stub", "tests")
+COVERAGE = """\
+[run]
+source = uploader_cli,uploader_server
+parallel = true
+sigterm = true
+context = ${PYTEST_CURRENT_TEST-}
+data_file = %s
+"""
+"""Commands that a test starts have its name in their environment, so that what they execute counts for it."""
+_TEST = re.compile(r"(tests/[^|\s]+?::\w+)")
+SPARE = 120.0
+"""Seconds beyond three times those of the tests after which a run of tests is taken for endless."""
+
+
+class Tree:
+    """The copied tree; a new one, traced, if the repository has changed since."""
+
+    def __init__(self, repository: Path) -> None:
+        """Copy and trace if that is necessary."""
+        self._top = repository / "build" / "mutation"
+        self._tree = self._top / "tree"
+        if not (self._top / "traced").exists() or self._differs(repository):
+            shutil.rmtree(self._top, ignore_errors=True)
+            shutil.copytree(repository, self._tree, ignore=LEFT_OUT)
+            self._trace()
+        self._data = CoverageData(str(self._top / ".coverage"))
+        self._data.read()
+
+    def _differs(self, repository: Path) -> bool:
+        files = {
+            path.relative_to(tree)
+            for tree in (repository, self._tree)
+            for name in TRACED
+            for path in (tree / name).rglob("*.py")
+        }
+        return any(
+            not (self._tree / file).exists()
+            or not (repository / file).exists()
+            or not filecmp.cmp(repository / file, self._tree / file, shallow=False)
+            for file in files
+        )
+
+    def _trace(self) -> None:
+        """Run all tests with coverage contexts. Raises CalledProcessError if one fails."""
+        print("tracing the tests", flush=True)
+        config = self._top / "coverage.ini"
+        config.write_text(COVERAGE % (self._top / ".coverage"), encoding="utf-8")
+        measure = ("--cov", f"--cov-config={config}", "--cov-context=test", "--cov-report=")
+        command = self._pytest(*measure, f"--junitxml={self._top / 'times.xml'}", "-n", "auto")
+        env = {**self._environment, "COVERAGE_PROCESS_START": str(config)}
+        subprocess.run(command, cwd=self._tree, env=env, check=True)
+        (self._top / "traced").touch()
+
+    @functools.cached_property
+    def _seconds(self) -> dict[str, float]:
+        """The seconds of each test function, all its parameters together."""
+        seconds: dict[str, float] = defaultdict(float)
+        for case in ET.parse(self._top / "times.xml").iter("testcase"):
+            path = case.attrib["classname"].replace(".", "/") + ".py"
+            seconds[f"{path}::{case.attrib['name'].partition('[')[0]}"] += float(case.attrib["time"])
+        return seconds
+
+    @functools.lru_cache(maxsize=32)  # noqa: B019 - one copy a run
+    def _contexts(self, path: str) -> dict[int, list[str]]:
+        measured = next((file for file in self._data.measured_files() if file.endswith(f"/{path}")), None)
+        return self._data.contexts_by_lineno(measured) if measured else {}
+
+    def tests_of(self, path: str, line: int | None, seconds: float) -> list[str]:
+        """Return the tests that execute a line (None: anything of the module), the quickest first, up to `seconds`."""
+        lines = self._contexts(path)
+        tests = _names(context for number, each in lines.items() if line in (None, number) for context in each)
+        chosen, spent = [], 0.0
+        for test in sorted(tests & self._seconds.keys(), key=lambda test: (self._seconds[test], test)):
+            spent += self._seconds[test]
+            if chosen and spent > seconds:
+                break
+            chosen.append(test)
+        return chosen
+
+    def attempt(self, path: str, text: str, tests: list[str]) -> tuple[str, str]:
+        """Change one file of the copy, run the tests and restore it; return the result, and the test that failed."""
+        file = self._tree / path
+        original = file.read_text(encoding="utf-8")
+        write(file, text)
+        try:
+            return self._run(tests) if tests else ("survived", "no test executes it")
+        finally:
+            write(file, original)
+
+    def _run(self, tests: list[str]) -> tuple[str, str]:
+        """Run tests up to the first failure."""
+        names = self._top / "tests.txt"
+        names.write_text("\n".join(tests), encoding="utf-8")
+        command = self._pytest("-x", "-n", "0", "--timeout", "120", "-p", "no:cacheprovider", "-rfE", f"@{names}")
+        limit = 3 * sum(self._seconds[test] for test in tests) + SPARE
+        process = subprocess.Popen(
+            command,
+            cwd=self._tree,
+            env=self._environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            said, _ = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return "caught", "endless"
+        failed = re.search(r"^(?:FAILED|ERROR) (.*)", said, re.MULTILINE)
+        result = {0: "survived", 1: "caught", 2: "caught"}.get(process.returncode, "caught" if failed else "error")
+        return result, failed[1][:150] if failed else f"{len(tests)} tests" if result == "survived" else said[-300:]
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        path = os.pathsep.join(str(self._tree / name) for name in ("src", "server_stub"))
+        return {**os.environ, "PYTHONPATH": path}
+
+    @staticmethod
+    def _pytest(*arguments: str) -> tuple[str, ...]:
+        return (sys.executable, "-m", "pytest", "-q", *arguments)
+
+
+def _names(contexts: Iterable[str]) -> set[str]:
+    """Return the test functions of coverage contexts."""
+    return {found[1] for found in map(_TEST.search, contexts) if found}
+
+
+def write(path: Path, text: str) -> None:
+    """Change a file so that Python compiles it again, which looks at the size and at whole seconds."""
+    later = path.stat().st_mtime + 2
+    path.write_text(text, encoding="utf-8")
+    os.utime(path, (later, later))
