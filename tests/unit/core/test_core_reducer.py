@@ -13,7 +13,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelReason, ChannelState, FailureCode, Phase, SkipReason, Transport
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.reducer import reduce
-from uploader_cli.core.state import HISTORY, ProgressState, file_fraction
+from uploader_cli.core.state import HISTORY, MOST_KEPT, ProgressState, file_fraction
 from uploader_cli.errors import ConnectFailed
 
 SESSION, SIZE = "s", 100
@@ -587,3 +587,16 @@ def test_history_is_bounded() -> None:
     assert len(run.state.finished) == HISTORY
     assert list(run.state.messages)[-1] == words
     assert len(run.state.messages) == HISTORY
+
+
+def test_summary_keeps_a_limited_number_of_failures_warnings_and_renamed_files() -> None:
+    run = Run()
+    for number in range(1, MOST_KEPT + 10):
+        name, where = f"{number}.mp4", f"/uploads/personal/{number} (2).mp4"
+        own = LocalFile(number, name, name, SIZE, 0)
+        done = ev.FileCompleted(number, name, SIZE, None, where, verified=False, attempts=1, seconds=1.0, local=own)
+        failure = ev.FileFailed(10_000 + number, name, FailureCode.NETWORK, "lost", retryable=True)
+        run.put(done, failure, ev.RunWarning(ev.WarningCode.INSECURE, name))
+    state = run.state
+    assert len(state.renames) == len(state.failures) == len(state.warnings) == MOST_KEPT
+    assert (state.renames[0].stored_as, state.renamed, state.failed) == ("1 (2).mp4", MOST_KEPT + 9, MOST_KEPT + 9)

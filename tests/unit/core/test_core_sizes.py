@@ -188,6 +188,15 @@ def test_groups_are_passed_on_when_they_are_full_and_at_the_end(packed: bool) ->
     assert not groups
 
 
+def test_group_for_a_pack_begins_without_the_bytes_of_the_group_before() -> None:
+    put: list[int] = []
+    groups = Groups(pack_size(), 2, lambda files, _small: put.append(len(files)))
+    for file in local_files("a b c d e", size=FIRST_PACK // 2):
+        groups.add(file)
+    groups.flush()
+    assert put == [2, 2, 1]
+
+
 def test_rule_of_a_server_bounds_all_sizes() -> None:
     """Each size is allowed: at first, after a 413, after a failure, and for slow and fast connections."""
     least, most, multiple = 10 << 20, 40 << 20, 5 << 20
