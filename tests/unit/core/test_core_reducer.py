@@ -589,6 +589,20 @@ def test_history_is_bounded() -> None:
     assert len(run.state.messages) == HISTORY
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_file_of_a_pack_has_no_progress_and_counts_once(told: bool) -> None:
+    """When the body of its pack is sent, else when it is stored."""
+    run = Run()
+    run.put(ev.FileStarted(0, "a.mp4", SIZE, SESSION, 0, 1, "a.mp4", packed=True))
+    if told:
+        assert run.play("body") == []
+        assert (run.state.sent_total, run.state.running[0].sent) == (SIZE, SIZE)
+        assert run.state.meter.rate(run.now) > 0
+    assert [type(event) for event in run.play("done")] == [ev.FileCompleted, ev.FileEnded]
+    assert run.state.sent_total == SIZE
+    assert run.state.meter.rate(run.now) > 0
+
+
 def test_summary_keeps_a_limited_number_of_failures_warnings_and_renamed_files() -> None:
     run = Run()
     for number in range(1, MOST_KEPT + 10):
