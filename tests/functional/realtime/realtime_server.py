@@ -4,7 +4,7 @@ Runs as a process of its own, so that every thread of the testing process is the
 on stdin and are answered on stdout: {"websocket": MODE, "polling": MODE}, {"kill": true}, {"emit": [session, body]},
 {"burst": [session, body, count]}, {"close": true} (a polite disconnect), {"seen": true} (what happened since the last
 time). Modes: ok, refuse, hang (no answer), drip (a byte of an endless answer now and then), mute (Engine.IO opens, the
-namespace is never connected), nonsense (an answer that is no Engine.IO).
+namespace is never connected), deny (the namespace is refused), nonsense (an answer that is no Engine.IO).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Handler(BaseHTTPRequestHandler):
         if "sid" not in query:
             self.server.seen.append({"dial": transport, "path": parts.path, "token": self.headers.get("X-Token")})
             mode = self.server.modes.get(transport, "ok")
-            if mode not in ("ok", "mute"):
+            if mode not in ("ok", "mute", "deny"):
                 self.close_connection = True
                 getattr(self, f"_{mode}")()
                 return
@@ -144,6 +144,8 @@ class Server(ThreadingHTTPServer):
         transport = parse_qs(environ["QUERY_STRING"])["transport"][0]
         if self.modes[transport] == "mute":
             time.sleep(60)
+        if self.modes[transport] == "deny":
+            raise socketio.exceptions.ConnectionRefusedError("no")
 
     def _join(self, sid: str, session: object) -> dict[str, bool]:
         self.sio.enter_room(sid, f"session:{session}")

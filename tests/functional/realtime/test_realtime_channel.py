@@ -118,13 +118,13 @@ def test_live_on_the_websocket(server: ServerProcess, bench: Callable[..., Bench
     assert stats.connect_ms is not None
 
 
-@pytest.mark.parametrize("fault", ["refuse", "hang", "drip", "nonsense", "mute"])
+@pytest.mark.parametrize("fault", ["refuse", "hang", "drip", "nonsense", "mute", "deny"])
 def test_refused_websocket_falls_back_to_long_polling(
     server: ServerProcess, bench: Callable[..., Bench], fault: str
 ) -> None:
     """Live by long polling within one dial, before the websocket's time limit where that is refused."""
     server(websocket=fault)
-    refused = fault in ("refuse", "nonsense")
+    refused = fault in ("refuse", "nonsense", "deny")
     one = bench(policy=SCALED if refused else SILENT_WEBSOCKET).start(SESSION)
     one.reach("live")
     assert one.story() == ["connecting start", "live polling connected"]
