@@ -93,3 +93,26 @@ def test_limits_are_included(sizes: list[int], status: int) -> None:
         assert parse_manifest(text, LIMITS).total == sum(sizes)
     else:
         assert refusal(text) == (status, "PACK_TOO_LARGE")
+
+
+LATEST = 1 << 53
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "valid"),
+    [
+        ("lastModified", LATEST, True),
+        ("lastModified", -LATEST, True),
+        ("lastModified", LATEST + 1, False),
+        ("lastModified", -LATEST - 1, False),
+        ("size", -1, False),
+    ],
+)
+def test_time_is_at_most_what_json_represents_exactly(key: str, value: int, valid: bool) -> None:
+    """Also before 1970."""
+    file = {"relativePath": "a", "size": 0, "sha256": "0" * 64, "lastModified": 0, key: value}
+    text = json.dumps({"sessionId": "", "files": [file]}).encode()
+    if valid:
+        assert parse_manifest(text, LIMITS).entries[0].modified == value
+    else:
+        assert refusal(text) == (400, "INVALID_MANIFEST")
