@@ -1,4 +1,4 @@
-"""What can be changed in a module: the operators of mutmut that resemble mistakes, and three of our own."""
+"""What can be changed in a module: the operators of mutmut that resemble mistakes, and five of our own."""
 
 from __future__ import annotations
 
@@ -50,9 +50,15 @@ def arguments(node: cst.Call) -> Iterator[cst.CSTNode]:
             yield changed
 
 
+def numbers(node: cst.Integer | cst.Float) -> Iterator[cst.CSTNode]:
+    """Make a small number one too large, and take a large one for one of a unit that is a thousand times larger."""
+    value = node.evaluated_value
+    yield node.with_changes(value=repr(value + 1 if value <= 10 else value * 1000))
+
+
 OPERATORS = (
     *(pair for pair in mutators.mutation_operators if pair[1].__name__ in {
-        *("operator_number", "operator_name", "operator_augmented_assignment", "operator_remove_unary_ops"),
+        *("operator_name", "operator_augmented_assignment", "operator_remove_unary_ops"),
         *("operator_symmetric_string_methods_swap", "operator_unsymmetrical_string_methods_swap", "operator_keywords"),
         *("operator_swap_op", "operator_match", "operator_if_exp"),
     }),
@@ -60,6 +66,7 @@ OPERATORS = (
     (cst.Expr, statements),
     (cst.With, contexts),
     (cst.Call, arguments),
+    ((cst.Integer, cst.Float), numbers),
 )  # fmt: skip
 """Strings are left as they are: they are the words of messages, or names whose loss every test notices."""
 LEFT_OUT = (
