@@ -149,6 +149,8 @@ def pack_size(jobs: int = 4) -> PackSize:
 def test_packs_double_while_they_are_fast_and_shrink_when_one_takes_long() -> None:
     packs = pack_size()
     assert packs.bytes == FIRST_PACK
+    packs.measured(packs.bytes // 2, 0.1)
+    assert packs.bytes == FIRST_PACK, "a pack that is not half full says nothing of larger ones"
     for _ in range(5):
         packs.measured(packs.bytes, 0.1)
     assert packs.bytes == MOST_PACK
