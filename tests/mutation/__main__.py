@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import random
+import signal
 import sys
 import time
 from collections import Counter
@@ -76,5 +76,5 @@ def in_turn(packages: list[str] | tuple[str, ...], chance: random.Random) -> lis
 
 
 if __name__ == "__main__":
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the changed file is restored
     sys.exit(main())

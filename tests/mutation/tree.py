@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import functools
 import os
@@ -129,9 +130,11 @@ class Tree:
         try:
             said, _ = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
             return "caught", "endless"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         failed = re.search(r"^(?:FAILED|ERROR) (.*)", said, re.MULTILINE)
         result = {0: "survived", 1: "caught", 2: "caught"}.get(process.returncode, "caught" if failed else "error")
         return result, failed[1][:150] if failed else f"{len(tests)} tests" if result == "survived" else said[-300:]
