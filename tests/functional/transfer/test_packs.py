@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sqlite3
 from contextlib import closing
@@ -220,9 +221,9 @@ def test_missing_pack_route_falls_back_to_single_files(sending: Sending, status:
 
 
 def test_pack_that_is_too_large_is_halved_down_to_single_files(sending: Sending) -> None:
-    sending.server.faults.next_answers("POST", PACKS, [413] * 9)
+    sending.server.faults.next_answers("POST", PACKS, [413] * 99)
     assert sending.run().outcome.completed == 21
-    assert sending.server.faults.count("POST", PACKS) > 9
+    assert sending.server.faults.count("POST", PACKS) > 20
     sending.check_stored_once()
 
 
@@ -257,6 +258,52 @@ def test_file_that_changes_before_its_pack_is_read_fails_alone(sending: Sending,
     failed = [one for one in result.receipts if one.status == "failed"]
     assert [(os.path.basename(one.path), one.code) for one in failed] == [("03.bin", "changed")]
     assert result.outcome.completed == 20
+
+
+def refusal(status: int, code: str) -> Answer:
+    return Answer(status, {}, json.dumps({"error": code, "message": "no"}).encode())
+
+
+@pytest.mark.parametrize(("times", "failed"), [(1, 0), (2, 20)])
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [(refusal(422, "KEY_REUSED"), "server_refused"), (refusal(404, "SESSION_NOT_FOUND"), "server_error")],
+    ids=["key", "session"],
+)
+def test_pack_gets_another_key_or_session_once(
+    sending: Sending, answer: Answer, code: str, times: int, failed: int
+) -> None:
+    """The same answer again fails its files, and no loop begins."""
+    (sending.source / "large.bin").unlink()
+    sending.server.faults.next_answers("POST", PACKS, [answer] * times)
+    result = sending.run(retries=0)
+    assert (result.outcome.completed, result.outcome.failed) == (20 - failed, failed)
+    assert {one.code for one in result.receipts if one.status == "failed"} == ({code} if failed else set())
+    assert sending.server.faults.count("POST", PACKS) == 2
+    assert sending.run(retries=0).ok
+    sending.check_stored_once()
+
+
+@pytest.fixture
+def small_packs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have seven files in a pack, so that the files of a run need three."""
+    monkeypatch.setattr(sizes, "MOST_PACK_FILES", 7)
+
+
+@pytest.mark.usefixtures("small_packs")
+def test_packs_are_refused_once_for_all_that_follow(sending: Sending) -> None:
+    sending.server.faults.next_answers("POST", PACKS, [404])
+    assert sending.run(jobs=1).outcome.completed == 21
+    assert sending.server.faults.count("POST", PACKS) == 1
+    sending.check_stored_once()
+
+
+@pytest.mark.usefixtures("small_packs")
+def test_fail_fast_sends_no_pack_after_a_failure(sending: Sending) -> None:
+    sending.server.faults.fail_files = ["00.bin"]
+    result = sending.run(jobs=1, fail_fast=True)
+    assert sending.server.faults.count("POST", PACKS) == 1
+    assert (result.outcome.failed, result.outcome.completed, result.outcome.skipped) == (1, 6, 14)
 
 
 def test_422_of_something_else_ends_the_files_without_a_loop(sending: Sending) -> None:
