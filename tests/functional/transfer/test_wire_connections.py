@@ -530,24 +530,27 @@ def test_connection_idle_for_four_seconds_is_not_used_again(client, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("body", "headers", "parsed"),
+    ("body", "headers", "parsed", "reason"),
     [
-        (gzip.compress(json.dumps({"packed": "喂"}).encode()), {"Content_Encoding": "gzip"}, {"packed": "喂"}),
-        (b"", {}, None),
-        (b"<html><h1>Bad gateway</h1>", {"Content_Type": "text/html"}, None),
-        (b"\xff\xfe\x00", {"Content_Type": "application/json"}, None),
-        (b"[" * 100_000, {"Content_Type": "application/json"}, None),
+        (gzip.compress(json.dumps({"packed": "喂"}).encode()), {"Content_Encoding": "gzip"}, {"packed": "喂"}, ""),
+        (b"", {}, None, ""),
+        (b"<html><h1>Bad gateway</h1>", {"Content_Type": "text/html"}, None, ""),
+        (b"locked\n by another", {"Content_Type": "Text/Plain; charset=utf-8"}, None, "locked by another"),
+        (b"\xff\xfe\x00", {"Content_Type": "application/json"}, None, ""),
+        (b"[" * 100_000, {"Content_Type": "application/json"}, None, ""),
     ],
-    ids=["gzip", "empty", "html", "no utf-8", "endless nesting"],
+    ids=["gzip", "empty", "html", "plain", "no utf-8", "endless nesting"],
 )
-def test_answer_body_is_json_or_none(client, body, headers, parsed) -> None:
+def test_answer_body_is_json_or_none(client, body, headers, parsed, reason) -> None:
+    """Plain text is quoted as the reason of a refusal, a page is not."""
+
     def script(peer: Peer) -> None:
         peer.head()
         peer.answer(502, body, **headers)
 
     with RawServer(script) as server:
         answer = client(server).request("GET", server.url)
-    assert (answer.status, answer.body) == (502, parsed)
+    assert (answer.status, answer.body, answer.sentence) == (502, parsed, reason)
 
 
 def test_broken_gzip_answer_is_a_lost_connection(client) -> None:

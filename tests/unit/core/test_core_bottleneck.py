@@ -36,3 +36,10 @@ def test_cpu_outranks_waits_and_limit_rate_outranks_both() -> None:
     assert of(waits, cpu=9.0) is Bottleneck.CPU
     assert of(waits, cpu=9.0, limited=0.95) is Bottleneck.LIMIT_RATE
     assert of(waits, limited=0.3) is Bottleneck.NETWORK
+
+
+def test_waits_of_workers_are_added() -> None:
+    waits = Waits(1, 2, 3, 4)
+    waits.add(Waits(10, 20, 30, 40))
+    waits.add(Waits(100, 200, 300, 400))
+    assert waits == Waits(111, 222, 333, 444)

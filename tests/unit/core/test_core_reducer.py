@@ -236,10 +236,10 @@ def test_resumed_offset_does_not_count_for_the_speed() -> None:
 
 def test_bytes_of_a_new_attempt_count_as_sent_again() -> None:
     """The speed is made of what left this machine, in all attempts."""
-    run = Run("start, sent 40, retry, start, sent 30")
-    assert run.state.sent_total == 70
-    assert run.state.bytes_through == 30
-    assert run.state.retries == 1
+    run = Run("start, sent 40, retry, start, sent 30, retry, start, sent 20")
+    assert run.state.sent_total == 90
+    assert run.state.bytes_through == 20
+    assert run.state.retries == 2
 
 
 def test_a_retry_keeps_when_the_file_began_and_forgets_what_the_server_said() -> None:
