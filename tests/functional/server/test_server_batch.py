@@ -289,6 +289,29 @@ class TestEarlyRefusals:
 
 
 @pytest.mark.parametrize(
+    "part",
+    [
+        text("relativePath", b"\xff.mp4"),
+        file("b", b"x", field="file"),
+        text("ifExists", "maybe"),
+        text("category", "personal"),
+    ],
+    ids=["no utf-8", "another name", "unknown word", "sent twice"],
+)
+def test_invalid_part_is_refused_and_nothing_is_stored(server: EmbeddedServer, part: tuple[str, bytes]) -> None:
+    answer = post_parts(server.url, [*head_of(new_session(server.url)), part, file("a", b"x")])
+    assert (answer.status_code, answer.json()["error"]) == (400, "VALIDATION_ERROR")
+    assert stored_below(server) == []
+
+
+def test_broken_link_takes_its_name(server: EmbeddedServer) -> None:
+    (server.root / "personal" / "a.mp4").symlink_to("nowhere")
+    (stored,) = upload(server.url, file("a.mp4", b"x"))
+    assert stored["fileName"] == "a (2).mp4"
+    assert not (server.root / "personal" / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
     ("left_out", "code"),
     [("sessionId", "NO_SESSION_ID"), ("category", "MISSING_PARAMETERS"), ("files", "MISSING_PARAMETERS")],
 )

@@ -230,6 +230,7 @@ def test_a_wrong_manifest_is_refused_and_nothing_is_stored(shared: EmbeddedServe
         manifest_of(session, {}, files=[{**good, "size": True}]),
         manifest_of(session, {}, files=[{**good, "relativePath": "\ud800"}]),
         manifest_of(session, {}, sessionId=None),
+        manifest_of(session, {}, files=[good], ifExists="maybe"),
     ):
         assert refused(post_body(shared.url, body_of_pack(manifest, b"1"))) == (400, "INVALID_MANIFEST")
     assert not (shared.root / "personal" / below).exists()
