@@ -234,6 +234,18 @@ def test_401_keeps_the_pack_for_the_next_run(sending: Sending) -> None:
     sending.check_stored_once()
 
 
+@pytest.mark.parametrize(("status", "sessions"), [(None, 1), (403, 2), (404, 2)])
+def test_resume_opens_another_session_where_the_old_one_is_refused(
+    sending: Sending, status: int | None, sessions: int
+) -> None:
+    sending.server.faults.next_answers("POST", PACKS, [401])
+    assert not sending.run().ok
+    sending.server.faults.next_answers("GET", "/api/upload/progress/*", [status])
+    assert sending.run().ok
+    assert sending.server.faults.count("POST", "/api/upload/session") == sessions
+    sending.check_stored_once()
+
+
 def test_resume_after_a_stored_pack_sends_no_byte(sending: Sending) -> None:
     """A resume asks for the answer by the key that the journal has."""
     sending.server.faults.next_answers("POST", PACKS, [Answer(when="after_store", close=True)])
