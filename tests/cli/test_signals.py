@@ -159,11 +159,25 @@ def test_signal_while_another_token_is_awaited(
 
 
 @both
-def test_signal_ends_the_calls_of_a_check(
-    number: int, code: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
+@pytest.mark.parametrize(
+    ("line", "faults"),
+    [
+        (("check", "--size-only"), ["stall:stored-head:before,seconds=600"]),
+        (("upload", "-q"), ["stall:health#2-:before,seconds=600", "reset:session"]),
+    ],
+    ids=["calls of a check", "probe of a lost server"],
+)
+def test_signal_ends_calls_that_get_no_answer(
+    line: tuple[str, str],
+    faults: list[str],
+    number: int,
+    code: int,
+    server: EmbeddedServer,
+    make_files: Files,
+    tmp_path: Path,
 ) -> None:
-    stall = server.faults.add("stall:stored-head:before,seconds=600")
-    process = start("check", make_files(a=1), "--size-only", "-s", server.url, home=tmp_path)
+    stall, *_ = [server.faults.add(fault) for fault in faults]
+    process = start(*line, make_files(a=1), "-s", server.url, home=tmp_path)
     deadline = time.monotonic() + PATIENCE
     while not stall.hits and time.monotonic() < deadline:
         time.sleep(0.02)
