@@ -290,6 +290,23 @@ def test_plain_http_answer_to_tls_is_not_retryable(get) -> None:
     assert not caught.value.retryable
 
 
+def test_400_of_a_port_that_speaks_tls_says_to_use_https(get, tls) -> None:
+    """A web server answers plain HTTP on its TLS port with a page."""
+
+    def script(peer: Peer) -> None:
+        if peer.sock.recv(1, socket.MSG_PEEK) == b"\x16":  # a handshake
+            tls.wrap_socket(peer.sock, server_side=True).close()
+            return
+        peer.head()
+        peer.answer(400, b"<html>The plain HTTP request was sent to HTTPS port</html>")
+
+    with RawServer(script) as server, pytest.raises(ConnectFailed) as caught:
+        get(server.url)
+    assert one_line(caught.value) == f"{server.url}: this port speaks TLS: use https"
+    assert caught.value.hint == f"use {server.url.replace('http', 'https')}"
+    assert not caught.value.retryable
+
+
 def test_handshake_that_breaks_is_retryable(get) -> None:
     def script(peer: Peer) -> None:
         peer.sock.recv(65536)
