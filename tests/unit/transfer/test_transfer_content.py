@@ -7,7 +7,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,16 +16,19 @@ from uploader_cli.sources.content import FileObject, Stream, content_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 class Source:
     """An object with `read` only, which returns `pieces`; `given` counts the bytes."""
 
-    def __init__(self, *pieces: bytes) -> None:
+    def __init__(self, *pieces: Any) -> None:
         self._pieces, self.given = list(pieces), 0
 
-    def read(self, most: int = -1) -> bytes:
+    def read(self, most: int = -1) -> Any:
         piece = self._pieces.pop(0) if self._pieces else b""
+        if piece is None:
+            return None
         taken, rest = piece[:most], piece[most:]
         self._pieces[:0] = [rest] if rest else []
         self.given += len(taken)
@@ -36,7 +39,7 @@ def never() -> None:
     """Do not stop."""
 
 
-def stream_of(*pieces: bytes) -> Stream:
+def stream_of(*pieces: Any) -> Stream:
     content = content_of(Source(*pieces), "in")  # type: ignore[arg-type]
     assert isinstance(content, Stream)
     return content
@@ -152,6 +155,24 @@ def test_file_object_begins_at_its_position_and_has_several_readers() -> None:
 def test_other_objects_are_refused(source: object) -> None:
     with pytest.raises(UsageError, match="not a binary file object"):
         content_of(source, "object")  # type: ignore[arg-type]
+
+
+def test_closed_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with (tmp_path / "a").open("rb") as source:
+        pass
+    with pytest.raises(UsageError, match=r"object: can't be read: .*closed file"):
+        content_of(source, "object")
+
+
+def test_source_that_has_nothing_yet_is_asked_again() -> None:
+    stream = stream_of(None, b"ab", None, b"c")
+    assert (bytes(stream.chunk(0, 10, never)), stream.length) == (b"abc", 3)
+
+
+def test_source_of_text_is_named() -> None:
+    with pytest.raises(FileError, match=r"in: its read\(\) returned str"):
+        stream_of("text").chunk(0, 10, never)
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ValueError("I/O operation on closed file.")])
