@@ -78,11 +78,15 @@ class Tree:
 
     @functools.cached_property
     def _seconds(self) -> dict[str, float]:
-        """The seconds of each test function, all its parameters together."""
+        """The seconds of each test function, all its parameters together, or of each class of tests."""
         seconds: dict[str, float] = defaultdict(float)
         for case in ET.parse(self._top / "times.xml").iter("testcase"):
-            path = case.attrib["classname"].replace(".", "/") + ".py"
-            seconds[f"{path}::{case.attrib['name'].partition('[')[0]}"] += float(case.attrib["time"])
+            module, _, name = f"{case.attrib['classname']}.{case.attrib['name']}".partition(".Test")
+            if name:  # tests/unit/test_x.py::TestClass
+                path, name = module, f"Test{re.split(r'[.[]', name)[0]}"
+            else:
+                path, name = case.attrib["classname"], case.attrib["name"].partition("[")[0]
+            seconds[f"{path.replace('.', '/')}.py::{name}"] += float(case.attrib["time"])
         return seconds
 
     @functools.lru_cache(maxsize=32)  # noqa: B019 - one copy a run
