@@ -198,6 +198,9 @@ def test_timeline_of_a_long_run_is_bounded() -> None:
     assert len(timeline.bytes) == len(timeline.files) == 196
     assert (sum(timeline.bytes), sum(timeline.files), timeline.step) == (19_999_000, 19_999, 0.1 * 1024)
     assert {count // 100 for count in timeline.files[:-1]} == {1}
+    edge = Timeline()
+    edge.update(edge.step * STEPS, 1, 1)
+    assert (len(edge.bytes), edge.step) == (STEPS // 2 + 1, 0.2)
 
 
 def test_page_of_many_files_is_not_larger(report: dict[str, Any]) -> None:
