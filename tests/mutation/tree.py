@@ -139,7 +139,7 @@ class Tree:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        failed = re.search(r"^(?:FAILED|ERROR) (.*)", said, re.MULTILINE)
+        failed = re.search(r"^(?:FAILED|ERROR) (tests.*)", said, re.MULTILINE)
         result = {0: "survived", 1: "caught", 2: "caught"}.get(process.returncode, "caught" if failed else "error")
         return result, failed[1][:150] if failed else f"{len(tests)} tests" if result == "survived" else said[-300:]
 

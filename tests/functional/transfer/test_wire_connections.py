@@ -535,7 +535,7 @@ def test_connection_idle_for_four_seconds_is_not_used_again(client, monkeypatch)
         (gzip.compress(json.dumps({"packed": "喂"}).encode()), {"Content_Encoding": "gzip"}, {"packed": "喂"}, ""),
         (b"", {}, None, ""),
         (b"<html><h1>Bad gateway</h1>", {"Content_Type": "text/html"}, None, ""),
-        (b"locked\n by another", {"Content_Type": "Text/Plain; charset=utf-8"}, None, "locked by another"),
+        (b"locked\n by a writer", {"Content_Type": "Text/Plain; charset=utf-8"}, None, "locked by a writer"),
         (b"\xff\xfe\x00", {"Content_Type": "application/json"}, None, ""),
         (b"[" * 100_000, {"Content_Type": "application/json"}, None, ""),
     ],
