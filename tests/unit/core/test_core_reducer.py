@@ -529,6 +529,15 @@ def test_session_is_missing_until_the_first_status() -> None:
     assert (session.missing, session.heard, session.answered) == (0, run.now, None)
 
 
+@pytest.mark.parametrize("total", [None, 4])
+def test_watched_session_is_as_far_as_the_server_says(total: int | None) -> None:
+    """Also where it does not tell the number of its files."""
+    state = ProgressState()
+    for event in (ev.SessionWatched("s"), ev.SessionProgress("s", Transport.HTTP, 1.0, "uploading", 40.0, total=total)):
+        reduce(state, event, 1.0)
+    assert state.fraction == pytest.approx(0.4)
+
+
 def test_a_watched_session_stays_when_it_is_left() -> None:
     """Its number of expected files is the requested one."""
     run = Run("start")

@@ -132,7 +132,7 @@ def test_percentages_never_fall_and_100_waits_for_the_answer() -> None:
     assert [percent for _, percent in told] == [10, 40, 50, 70, 90, 99]
     _, end = play(ev.AnalysisEnded(summary="well"), state=state)
     assert end == [("saving", 100.0)]
-    assert state.analyses[0].summary == "well"
+    assert (state.analyses[0].summary, state.analyses[0].percent) == ("well", 100.0)
 
 
 def test_without_any_message_all_stages_come_with_the_answer() -> None:
