@@ -1,1 +1,0 @@
-"""Deliberately broken behaviours, to check that tests fail: `python -m tests.mutants`."""
