@@ -52,6 +52,18 @@ def test_protocol(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> 
         assert plain.faults.count("POST", "*") == calls
 
 
+@pytest.mark.parametrize(("options", "size"), [((), 5 * MIB), (("--chunk-size", "8M"), 8 * MIB)])
+def test_chunk_after_a_lost_connection_is_smaller_unless_its_size_was_given(
+    options: tuple[str, ...], size: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    server.faults.add("reset:patch#1:64K")
+    done = uploader("upload", make_files(a=14 * MIB), "-s", server.url, *options, home=tmp_path)
+    assert done.code == 0, done.err
+    lost, *arrived = [request.received for request in server.faults.requests if request.method == "PATCH"]
+    assert lost < MIB
+    assert arrived[0] == size
+
+
 def test_tus_endpoint(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Files travel to the endpoint alone: no session, no socket. The bytes are there, and can be verified."""
     content = os.urandom(300 * KIB)
