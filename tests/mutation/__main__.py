@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--package", action="append", choices=PACKAGES, help="only this one; repeatable")
     parser.add_argument("--minutes", type=float, default=20, help="start no new test run later (default: 20)")
     parser.add_argument("--seed", type=int, default=None, help="choose the same lines as the run that printed it")
-    parser.add_argument("--seconds", type=float, default=60, help="of tests for one change (default: 60)")
+    parser.add_argument("--seconds", type=float, default=120, help="of tests for one change (default: 120)")
     options = parser.parse_args()
     seed = random.randrange(10**6) if options.seed is None else options.seed
     packages = options.package or PACKAGES
