@@ -65,8 +65,9 @@ class TestCapabilities:
     def test_missing_offer_is_none(self, body: object) -> None:
         assert parse_capabilities(body, SERVER) is None
 
-    def test_offer_with_an_endpoint_only_has_no_extensions(self) -> None:
-        found = parse_capabilities({"endpoint": "files/", "extensions": "all", "maxSize": -1}, SERVER + "/")
+    @pytest.mark.parametrize("size", [-1, 0, None])
+    def test_offer_with_an_endpoint_only_has_no_extensions_and_no_limit(self, size: int | None) -> None:
+        found = parse_capabilities({"endpoint": "files/", "extensions": "all", "maxSize": size}, SERVER + "/")
         assert found == Capabilities("https://up.example:8443/files/")
 
     def test_http_endpoint_on_the_servers_host_becomes_https(self) -> None:
