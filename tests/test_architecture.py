@@ -32,7 +32,7 @@ PACKAGES = {
     "fleet": "core errors extras settings selection transfer sources fleet __version__",
     "checks": "core errors exit_status settings checks realtime.socket realtime.policy render.words render.github "
     "report.junit report.markdown transfer.http transfer.wire transfer.api transfer.bodies "
-    "transfer.journal.schema",
+    "transfer.journal.schema sources.checksums",
     "cli": "run settings signals errors extras exit_status render.ndjson cli __version__",  # ndjson: --json-schema
 }
 """Each package, and what it may import of ours."""

@@ -420,9 +420,9 @@ BROKEN = {
         {"tus-version"}, asked=lambda call: void(call.headers.update({"tus-resumable": "1.0.0"})), exit_code=0
     ),
     "a cut ends the upload": Broken({"tus-resume"}, said=forgets_cut_uploads()),
-    "no md5": Broken(
+    "no crc32c": Broken(
         {"tus-checksum"},
-        asked=lambda call: Reply(400, {}) if call.headers.get("upload-checksum", "").startswith("md5") else None,
+        asked=lambda call: Reply(400, {}) if call.headers.get("upload-checksum", "").startswith("crc32c") else None,
     ),
     "checksums are ignored": Broken({"tus-checksum-mismatch"}, asked=ignores("upload-checksum"), exit_code=7),
     "bytes sent with the creation are lost": Broken(

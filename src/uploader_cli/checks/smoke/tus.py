@@ -16,6 +16,7 @@ from uploader_cli.checks.smoke.site import Site
 from uploader_cli.core.protocol import parse_http_date
 from uploader_cli.core.tus import VERSION, Capabilities, encode_metadata, parts, place, unknown_upload
 from uploader_cli.core.tus import checksum_header as checksum_of
+from uploader_cli.sources import checksums
 from uploader_cli.transfer.bodies import content_type
 from uploader_cli.transfer.http import Answer
 
@@ -251,7 +252,7 @@ def resume(site: Site) -> str:
 def checksum(site: Site) -> str:
     """See tus 1.0, checksum: each offered algorithm."""
     algorithms = offered(site, "checksum").checksum_algorithms
-    known = [name for name in sorted(algorithms) if name in hashlib.algorithms_available]
+    known = [name for name in sorted(algorithms) if name == "crc32c" or name in hashlib.algorithms_available]
     if "sha1" not in algorithms:
         got = ", ".join(sorted(algorithms)) or "none"
         raise Violation("the checksum algorithms that are offered", expected="sha1 among them", got=got)
@@ -259,7 +260,10 @@ def checksum(site: Site) -> str:
     url = _create_sized(site, "tus-checksum", content, removable=True)
     for name, (start, length) in zip(known, parts(len(content), len(known)), strict=False):
         piece = content[start : start + length]
-        digest = hashlib.new(name, piece, usedforsecurity=False).digest()
+        if name == "crc32c":
+            digest = checksums.of(name, memoryview(piece))
+        else:
+            digest = hashlib.new(name, piece, usedforsecurity=False).digest()
         what = f"PATCH with a correct checksum ({name})"
         append(site, url, start, piece, what, {"Upload-Checksum": checksum_of(name, digest)})
     return ", ".join(known)
