@@ -31,16 +31,17 @@ PACKAGES = {
     "sources": "core errors extras sources",
     "fleet": "core errors extras settings selection transfer sources fleet __version__",
     "checks": "core errors exit_status settings checks realtime.socket realtime.policy render.words render.github "
-    "report.junit report.markdown transfer.http transfer.wire transfer.api transfer.bodies "
-    "transfer.journal.schema sources.checksums",
+    "report.junit report.markdown transfer.http transfer.wire transfer.connection transfer.failures transfer.api "
+    "transfer.bodies transfer.journal.schema sources.checksums",
     "cli": "run settings signals errors extras exit_status render.ndjson cli __version__",  # ndjson: --json-schema
 }
 """Each package, and what it may import of ours."""
 
 SHARED = {
     "google_crc32c": "sources.checksums",
-    "requests": "transfer.http",
-    "urllib3": "transfer.http transfer.wire",
+    "requests": "transfer.adapter transfer.dialler transfer.http",
+    "urllib3": "transfer.connection transfer.dialler transfer.failures transfer.http transfer.wire",
+    "certifi": "transfer.dialler",
     "socketio": "realtime.socket",
     "engineio": "realtime.socket",
     "websocket": "realtime.websocket",

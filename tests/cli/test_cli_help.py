@@ -53,8 +53,8 @@ HEAVY = {
     "tomllib",
 }
 
-FOR_FEW_UPLOADS = "socketio engineio websocket rich pathspec fsspec distributed pydantic xml tomllib"
-"""Imported for a session that is followed, a terminal, patterns, URLs, a cluster, a report or a config file."""
+FOR_FEW_UPLOADS = "requests socketio engineio websocket rich pathspec fsspec distributed pydantic xml tomllib"
+"""Imported for a session, one that is followed, a terminal, patterns, URLs, a cluster, a report or a config file."""
 
 
 def modules_after(*argv: str) -> tuple[int, str, set[str]]:

@@ -14,7 +14,7 @@ from uploader_cli.realtime.policy import Dial, Dialled, Lost
 from uploader_cli.realtime.socket import Connection
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.api import SESSION_SECRET, new_secret
-from uploader_cli.transfer.http import Http, make_session
+from uploader_cli.transfer.http import Http
 from uploader_cli.transfer.wire import Sockets
 
 JOIN_LIMIT = 0.6  # seconds to wait for a first message, which not all servers send (docs/protocol.md section 3.7)
@@ -88,7 +88,7 @@ class Listener:
         self._connection = Connection(
             target.settings.server,
             Dial(1, transport, limit),
-            session=make_session(target.settings, sockets),
+            session=target.http.make_session(sockets),
             shut=sockets.shut,
             headers=lambda: {**target.settings.headers, **target.authorization},
             report=self._news.put,

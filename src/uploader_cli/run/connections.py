@@ -14,7 +14,6 @@ from uploader_cli.realtime.channel import Channel
 from uploader_cli.run.loop import Loop
 from uploader_cli.settings import OPTIONS, Settings
 from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.http import make_session
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.wire import Sockets
 
@@ -40,7 +39,7 @@ class Connections:
 
         def session() -> tuple[Any, Callable[[], None]]:
             sockets = Sockets()
-            return make_session(settings, sockets, api.request_ids), sockets.shut
+            return api.make_session(sockets), sockets.shut
 
         self.channel = Channel(
             settings.server,

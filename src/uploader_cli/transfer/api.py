@@ -19,8 +19,9 @@ from uploader_cli.core.protocol import UPLOADS
 from uploader_cli.core.tus import Capabilities, below, parse_capabilities, trusts
 from uploader_cli.settings import SESSION_MARK, Settings, mask
 from uploader_cli.transfer.budget import RateBudget
-from uploader_cli.transfer.http import Answer, Http, RequestIds, redirect_target, retry_after
+from uploader_cli.transfer.http import Answer, Http, redirect_target, retry_after
 from uploader_cli.transfer.pacer import Pacer, Stop, pause_after
+from uploader_cli.transfer.request_ids import RequestIds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -351,7 +352,7 @@ class Api(Http):
     ) -> Answer:
         began, sent = time.time(), {**self.authorization(), **(headers or {})}
         url = path if path.startswith(("http://", "https://")) else self.settings.server + path
-        answer = self.request(method, url, body=body, headers=sent, **how)
+        answer = self.request(method, url, body=body, headers=sent, api=body is None, **how)
         self.budget.note(answer.headers)
         known = protocol.server_time(answer.headers, answer.body) if body is None else None
         if known is not None:  # its clock was read between request and response

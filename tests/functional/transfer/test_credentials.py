@@ -12,7 +12,7 @@ from uploader_cli import errors
 from uploader_cli.core.packs import LookedUp
 from uploader_cli.settings import Header, Settings
 from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.http import Http, make_session
+from uploader_cli.transfer.http import Http
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.wire import Sockets
@@ -117,7 +117,7 @@ def bytes_of_a_stored_file(hosts: Hosts) -> None:
 
 
 def redirected_realtime_call(hosts: Hosts) -> None:
-    with make_session(hosts.api.settings, Sockets()) as session:
+    with hosts.api.make_session(Sockets()) as session:
         session.get(f"{hosts.home.url}/moved", headers=hosts.api.authorization(), timeout=9)
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from patience import PATIENCE
 from serving import running_server
 
 from uploader_cli import errors
 from uploader_cli.core.events import CallMade
 from uploader_cli.settings import Header, Settings
 from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.http import Http, RequestIds
+from uploader_cli.transfer.bodies import Body, Piece
+from uploader_cli.transfer.http import Http
 from uploader_cli.transfer.pacer import Stop
+from uploader_cli.transfer.request_ids import RequestIds
 
 if TYPE_CHECKING:
     from uploader_server.serving import EmbeddedServer
@@ -93,6 +93,7 @@ def test_call_is_reported_with_whether_it_carried_a_file(server: EmbeddedServer)
     http = Http(Settings(server=server.url), RequestIds("cafe", told.append))
     http.request("GET", f"{server.url}/health")
     http.request("POST", f"{server.url}/api/upload/session", json={"category": "personal", "expectedFiles": 1})
-    http.session.post(f"{server.url}/api/upload/batch", data=io.BytesIO(b"bytes"), timeout=PATIENCE)
+    body = Body("text/plain", [Piece(5, memoryview(b"bytes"))], check=lambda: None)
+    http.request("POST", f"{server.url}/api/upload/batch", body=body)
     assert [call.carries for call in told] == [False, False, True]
     http.close()

@@ -25,7 +25,7 @@ from raw_server import Peer, RawServer
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import ConnectFailed, ConnectionLost, Interrupted, ProtocolError, TimedOut
 from uploader_cli.settings import Header, Settings
-from uploader_cli.transfer import wire
+from uploader_cli.transfer import connection, wire
 from uploader_cli.transfer.bodies import Body, Piece, multipart, upload_form
 from uploader_cli.transfer.http import Http
 from uploader_cli.transfer.pacer import Stop
@@ -136,7 +136,7 @@ def test_body_has_its_exact_length_and_no_chunked_framing(tmp_path, client, secu
 
 def test_only_bytes_that_the_kernel_took_are_counted(tmp_path, client, secured, monkeypatch) -> None:
     """A server that reads nothing: the count ends where the socket buffers do, far below the file."""
-    monkeypatch.setattr(wire, "WRITE_STALL", 0.5)
+    monkeypatch.setattr(connection, "WRITE_STALL", 0.5)
 
     def script(peer: Peer) -> None:
         peer.head()
@@ -152,7 +152,7 @@ def test_only_bytes_that_the_kernel_took_are_counted(tmp_path, client, secured, 
 
 def test_server_that_takes_bytes_slowly_is_not_given_up(tmp_path, client, monkeypatch) -> None:
     """The limit is for the time without progress, not for the whole body."""
-    monkeypatch.setattr(wire, "WRITE_STALL", 1.0)
+    monkeypatch.setattr(connection, "WRITE_STALL", 1.0)
 
     def script(peer: Peer) -> None:
         peer.head()
@@ -510,7 +510,8 @@ def test_shut_ends_a_connection_that_is_still_being_made(client, scheme) -> None
 def test_connection_idle_for_four_seconds_is_not_used_again(client, monkeypatch) -> None:
     """The reference backend closes them at five: a request on one that is about to go would be lost."""
     clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(wire, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    for module in (wire, connection):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
 
     def script(peer: Peer) -> None:
         while True:
@@ -551,6 +552,44 @@ def test_answer_body_is_json_or_none(client, body, headers, parsed, reason) -> N
     with RawServer(script) as server:
         answer = client(server).request("GET", server.url)
     assert (answer.status, answer.body, answer.sentence) == (502, parsed, reason)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n[1\r\n4;x=y\r\n, 2]\r\n0\r\nA: b\r\n\r\n"
+
+
+@pytest.mark.parametrize("api", [False, True], ids=["files", "session API"])
+@pytest.mark.parametrize(
+    ("said", "body", "kept"),
+    [
+        (CHUNKED, [1, 2], True),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nContent-Length: 3\r\n\r\n[1]", [1], True),
+        (b"HTTP/1.1 200\nContent-Length:3\n\n[1]", [1], True),
+        (b"HTTP/1.1 200 OK\r\nno header\r\nContent-Length: 3\r\n\r\n[1]", [1], True),
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n", None, True),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n", None, True),
+        (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\n[1]", [1], True),
+        (b"HTTP/1.0 200 OK\r\n\r\n[1]", [1], False),
+        (b"HTTP/1.1 200 OK\r\n\r\n[1]", [1], False),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 3\r\n\r\n[1]", [1], False),
+    ],
+)  # fmt: skip
+def test_end_of_an_answer_is_where_its_head_says(client, api, said, body, kept) -> None:
+    def script(peer: Peer) -> None:
+        while True:
+            peer.head()
+            peer.sock.sendall(said)
+            if not kept:
+                return
+
+    with RawServer(script) as server:
+        http = client(server)
+        assert [http.request("GET", server.url, api=api).body for _ in range(2)] == [body] * 2
+        assert len(server.peers) == (1 if kept else 2)
+
+
+def test_header_with_a_line_break_is_not_sent(client) -> None:
+    with RawServer(lambda peer: peer.head()) as server, pytest.raises(ValueError, match="line break"):
+        client(server).request("GET", server.url, headers={"Upload-Metadata": "name YQ==\r\nX: y"})
 
 
 def test_broken_gzip_answer_is_a_lost_connection(client) -> None:

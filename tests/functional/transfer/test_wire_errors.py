@@ -19,8 +19,10 @@ from raw_server import Peer, RawServer
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import ConnectFailed, ConnectionLost, UsageError
 from uploader_cli.settings import Settings
+from uploader_cli.transfer import failures
 from uploader_cli.transfer import http as http_module
 from uploader_cli.transfer.bodies import Body, Piece
+from uploader_cli.transfer.dialler import Dialler
 from uploader_cli.transfer.http import Http
 
 if TYPE_CHECKING:
@@ -35,16 +37,17 @@ def _no_proxies_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setattr(failures, "HANDSHAKE_LIMIT", 0.3)  # a server of these tests that takes part in none
 
 
-@pytest.fixture
-def get() -> Iterator[Callable[..., http_module.Answer]]:
-    """One GET with fresh settings."""
+@pytest.fixture(params=[False, True], ids=["files", "session API"])
+def get(request: pytest.FixtureRequest) -> Iterator[Callable[..., http_module.Answer]]:
+    """One GET with fresh settings, by ourselves and by `requests`."""
     clients: list[Http] = []
 
     def call(url: str, path: str = "/", headers: dict[str, str] | None = None, **settings: Any) -> http_module.Answer:
         clients.append(Http(Settings(server=url, **settings)))
-        return clients[-1].request("GET", url + path, headers=headers)
+        return clients[-1].request("GET", url + path, headers=headers, api=request.param)
 
     yield call
     for client in clients:
@@ -122,7 +125,7 @@ def test_invalid_host_is_connect_failed(get) -> None:
 
 def test_connection_timeout_is_connect_failed(get, monkeypatch) -> None:
     """A full queue of connections: the SYN stays without an answer."""
-    monkeypatch.setattr(http_module, "CONNECT_TIMEOUT", 0.3)
+    monkeypatch.setattr(Dialler, "connect_timeout", 0.3)
     with socket.socket() as listener, contextlib.ExitStack() as crowd:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)

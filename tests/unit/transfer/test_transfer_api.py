@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import responses
+from raw_server import Peer, RawServer
 from responses import matchers
 from transfer_fakes import Clock, FakeStop
 
@@ -18,11 +19,10 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.packs import Found
 from uploader_cli.core.plan import Limits, LocalFile
-from uploader_cli.core.protocol import stored_path
+from uploader_cli.core.protocol import StoredFile, stored_path
 from uploader_cli.settings import Settings
 from uploader_cli.settings.masking import remember
 from uploader_cli.transfer.api import Api, answer_error, not_an_upload_server
-from uploader_cli.transfer.batch import UNKNOWN_SESSION
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.http import Answer
@@ -46,7 +46,7 @@ class Called:
         self.clock = Clock()
         self.stop = FakeStop(self.clock)
         self.events: list[ev.Event] = []
-        self.settings = Settings(server=SERVER, **settings)
+        self.settings = Settings(**{"server": SERVER, **settings})
         self.api = Api(self.settings, self.events.append, self.stop)
         self.api.budget = self.api.pacer.budget = RateBudget(clock=self.clock, epoch=lambda: 1_000_000.0)
 
@@ -286,84 +286,71 @@ def test_path_of_a_stored_file_is_quoted(name: str, path: str) -> None:
 # --- batch ------------------------------------------------------------------------------------------------------------
 
 
-class Read(Body):
-    """`responses` reads what has a `read`, without an amount: at once here, these bodies are small."""
+class Sent:
+    """A batch request, answered by a real socket: `responses` sees no files."""
 
-    def read(self, amount: int = 1 << 20) -> memoryview:
-        return super().read(amount)
+    def __init__(self, directory: Path, status: int, body: object, files: int = 1) -> None:
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.stored: tuple[StoredFile, ...] = ()
+        self.error: errors.UploaderError | None = None
+
+        def script(peer: Peer) -> None:
+            self.requests.append(peer.request())
+            peer.answer(status, body, Retry_After="3")
+
+        path = directory / "a.mp4"
+        path.write_bytes(b"x" * 10)
+        file = LocalFile(0, str(path), "a.mp4", 10, path.stat().st_mtime_ns)
+        form = Body(*multipart(upload_form([], [file])), check=lambda: None)
+        with RawServer(script) as server:
+            self.called = Called(server=server.url, token_command="echo $$")
+            try:
+                self.stored = self.called.api.batch("s", form, files)
+            except errors.UploaderError as error:
+                self.error = error
+            self.called.api.close()
 
 
-def small_body(directory: Path) -> Body:
-    path = directory / "a.mp4"
-    path.write_bytes(b"x" * 10)
-    file = LocalFile(0, str(path), "a.mp4", 10, path.stat().st_mtime_ns)
-    return Read(*multipart(upload_form([], [file])), check=lambda: None)
-
-
-def test_batch_returns_the_files_of_the_answer(called: Called, wire: Any, tmp_path: Path) -> None:
-    capture = play(wire, "batch-one-failed-inside-200")
-    body = small_body(tmp_path)
-    stored = called.api.batch("s", body, 2)
-    assert [item.status for item in stored] == ["completed", "failed"]
-    assert stored[0].location == capture["body"]["files"][0]["fileName"]
-    assert stored[1].error
-    request = wire.calls[0].request
-    assert request.headers["Content-Type"] == body.content_type
-    assert request.headers["Content-Length"] == str(len(body))
-    assert "Transfer-Encoding" not in request.headers
+def test_batch_returns_the_files_of_the_answer(tmp_path: Path) -> None:
+    capture = golden("batch-one-failed-inside-200")
+    sent = Sent(tmp_path, capture["status"], capture["body"], 2)
+    assert [item.status for item in sent.stored] == ["completed", "failed"]
+    assert sent.stored[0].location == capture["body"]["files"][0]["fileName"]
+    assert sent.stored[1].error
+    _, headers, body = sent.requests[0]
+    assert headers["content-type"].startswith("multipart/form-data; boundary=")
+    assert headers["content-length"] == str(len(body))
+    assert "transfer-encoding" not in headers
 
 
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [
         (500, {"error": "UPLOAD_FAILED"}, errors.ServerFault),
+        (500, golden("batch-unknown-session")["body"], errors.ServerFault),
         (404, {"error": "SESSION_NOT_FOUND"}, errors.SessionLost),
         (409, {"error": "SESSION_ENDED"}, errors.SessionLost),
         (409, {"error": "CONFLICT"}, errors.AnswerError),
         (500, {"error": "INTERNAL"}, errors.ServerFault),
         (404, {}, errors.NotFound),
-        (408, None, errors.TooSlow),
+        (408, b"", errors.TooSlow),
         (413, {"error": "FILE_TOO_LARGE"}, errors.AnswerError),
-        (503, None, errors.ServerFault),
+        (503, b"", errors.ServerFault),
+        (429, b"", errors.RateLimited),
+        (401, b"", errors.Unauthorized),
+        *[(200, body, errors.ProtocolError) for body in (b"<html>", b"[]", {"success": True}, {"files": None}, b"")],
     ],
 )
 def test_refused_batch_raises_by_status_and_code(
-    called: Called, wire: Any, tmp_path: Path, status: int, body: object, kind: type[errors.AnswerError]
+    tmp_path: Path, status: int, body: object, kind: type[errors.UploaderError]
 ) -> None:
-    wire.post(f"{SERVER}/api/upload/batch", status=status, body=json.dumps(body) if body is not None else "")
-    with pytest.raises(errors.AnswerError) as caught:
-        called.api.batch("s", small_body(tmp_path), 1)
-    assert type(caught.value) is kind
-    assert caught.value.__cause__ is not caught.value
-    assert caught.value.retryable is (kind is errors.SessionLost or status in (500, 503))
-
-
-def test_reference_backends_500_for_an_unknown_session_keeps_its_code(
-    called: Called, wire: Any, tmp_path: Path
-) -> None:
-    play(wire, "batch-unknown-session")
-    with pytest.raises(errors.ServerFault) as caught:
-        called.api.batch("s", small_body(tmp_path), 1)
-    assert caught.value.error == UNKNOWN_SESSION
-
-
-@pytest.mark.parametrize("body", ["<html>", "[]", '{"success": true}', '{"files": null}', ""])
-def test_batch_answer_without_files_is_a_protocol_error(called: Called, wire: Any, tmp_path: Path, body: str) -> None:
-    wire.post(f"{SERVER}/api/upload/batch", body=body)
-    with pytest.raises(errors.ProtocolError, match="without a list of files"):
-        called.api.batch("s", small_body(tmp_path), 1)
-
-
-@pytest.mark.parametrize(
-    ("status", "kind"), [(429, errors.RateLimited), (401, errors.Unauthorized), (200, errors.ProtocolError)]
-)
-def test_batch_sends_one_request(wire: Any, tmp_path: Path, status: int, kind: type[errors.UploaderError]) -> None:
     """Neither a rate limit nor an expired token is excused here: the caller sends a new body."""
-    called = Called(token_command="echo $$")
-    wire.post(f"{SERVER}/api/upload/batch", status=status, headers={"Retry-After": "3"})
-    with pytest.raises(kind):
-        called.api.batch("s", small_body(tmp_path), 1)
-    assert (len(wire.calls), called.stop.slept, called.api.budget.pause_left()) == (1, [], 0.0)
+    sent = Sent(tmp_path, status, body)
+    assert type(sent.error) is kind
+    assert getattr(sent.error, "error", "") == (body.get("error", "") if isinstance(body, dict) else "")
+    assert sent.error.__cause__ is None
+    assert sent.error.retryable is (kind is errors.SessionLost or status in (429, 500, 503))
+    assert (len(sent.requests), sent.called.stop.slept, sent.called.api.budget.pause_left()) == (1, [], 0.0)
 
 
 # --- rate limits ------------------------------------------------------------------------------------------------------

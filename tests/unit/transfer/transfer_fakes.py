@@ -20,9 +20,9 @@ from uploader_cli.errors import Interrupted
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import engine
 from uploader_cli.transfer.budget import RateBudget
-from uploader_cli.transfer.http import RequestIds
 from uploader_cli.transfer.journal import Journal, Target
 from uploader_cli.transfer.pacer import Pacer, Stop
+from uploader_cli.transfer.request_ids import RequestIds
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_cli.transfer.wire import Sockets
 

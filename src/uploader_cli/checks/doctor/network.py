@@ -8,14 +8,14 @@ import ssl
 import time
 from http import HTTPStatus
 from http.client import HTTPException, RemoteDisconnected
-from types import SimpleNamespace
 from typing import Any
 
 from uploader_cli.checks.check import Finding, check, failed, passed, sentence, skipped, warning
 from uploader_cli.checks.doctor.context import ANSWER_LIMIT, Context, address_of
 from uploader_cli.settings import DEFAULT, OPTIONS
-from uploader_cli.transfer.http import BAD_NAME, PROXY_AUTHENTICATION
-from uploader_cli.transfer.wire import Response
+from uploader_cli.transfer.connection import Response
+from uploader_cli.transfer.failures import BAD_NAME
+from uploader_cli.transfer.http import PROXY_AUTHENTICATION
 
 ASK_DNS = "Check the name for typos, and this machine's DNS server or VPN."
 DAY = 86_400.0
@@ -46,13 +46,12 @@ def settings(context: Context) -> Finding:
 @check("proxy", "proxy", required=False)
 def proxy(context: Context) -> Finding:
     """Report the proxy of --proxy or the environment, as an upload would use it."""
-    scheme, proxies = "https" if context.secure else "http", context.http.session.proxies
-    context.proxy = proxies.get(scheme) or proxies.get("all")
+    context.proxy = context.http.dialler.proxy("https" if context.secure else "http")
     if not context.proxy:
         return passed("none", proxy=None)
     context.next_hop = address_of(context.proxy)
     where = str(context.next_hop)
-    source = context.http.proxy_option
+    source = context.http.failures.proxy_option
     return passed(f"{where}, from {source}", proxy=where, source=source)
 
 
@@ -112,7 +111,7 @@ def _closed(context: Context, problem: OSError) -> tuple[str, str]:
 
 
 def _option(context: Context) -> str:
-    return context.http.proxy_option if context.proxy else context.option
+    return context.http.failures.proxy_option if context.proxy else context.option
 
 
 class _ProxyRefused(OSError):
@@ -134,13 +133,13 @@ def tls(context: Context) -> Finding:
     except ssl.SSLCertVerificationError as error:
         return _distrusted(context, error)
     except ssl.SSLError as error:
-        cause, hint = context.http.tls_cause(error, context.server.host)
+        cause, hint = context.http.failures.tls_cause(error, context.server.host)
         return failed(f"no TLS with {context.server}: {cause}", sentence(hint))
     except _ProxyRefused as error:
         cause = f"the proxy does not connect to {context.server}: {error}"
         hint = f"Let the proxy allow CONNECT to port {context.server.port}, or use another one with --proxy."
         if error.status == PROXY_AUTHENTICATION:
-            hint = f"Put name and password into {context.http.proxy_option}."
+            hint = f"Put name and password into {context.http.failures.proxy_option}."
         return failed(cause, hint)
     except OSError as error:
         why = "no answer" if isinstance(error, TimeoutError) else error.strerror or "the connection was closed"
@@ -161,7 +160,8 @@ def _handshake(context: Context, host: str | None) -> ssl.SSLSocket:
 
 
 def _tunnel(raw: socket.socket, context: Context) -> None:
-    headers = {"Host": str(context.server), **_adapter(context).proxy_headers(context.proxy)}
+    proxy = context.http.dialler.manager("https")
+    headers = {"Host": str(context.server), **getattr(proxy, "proxy_headers", {})}  # SOCKS has none
     lines = [f"CONNECT {context.server} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     raw.sendall("\r\n".join([*lines, "", ""]).encode())
     answer = Response(raw, method="CONNECT")
@@ -176,23 +176,15 @@ def _tunnel(raw: socket.socket, context: Context) -> None:
 
 
 def _ssl_context(context: Context, *, names: bool) -> ssl.SSLContext:
-    """Return the TLS settings of `requests`, which has certificate authorities of its own."""
-    asked: Any = SimpleNamespace()
-    session = context.http.session
-    _adapter(context).cert_verify(asked, context.settings.target_url, session.verify, session.cert)
-    trust = ssl.create_default_context(
-        cafile=getattr(asked, "ca_certs", None), capath=getattr(asked, "ca_cert_dir", None)
-    )
-    trust.check_hostname = names and asked.cert_reqs != "CERT_NONE"
-    if asked.cert_reqs == "CERT_NONE":
+    """Return the TLS settings of an upload."""
+    options = context.http.dialler.tls
+    trust = ssl.create_default_context(cafile=options.get("ca_certs"), capath=options.get("ca_cert_dir"))
+    trust.check_hostname = names and options["cert_reqs"] != "CERT_NONE"
+    if options["cert_reqs"] == "CERT_NONE":
         trust.verify_mode = ssl.CERT_NONE
-    if getattr(asked, "cert_file", None):
-        trust.load_cert_chain(asked.cert_file, getattr(asked, "key_file", None))
+    if "cert_file" in options:
+        trust.load_cert_chain(options["cert_file"])
     return trust
-
-
-def _adapter(context: Context) -> Any:
-    return context.http.session.get_adapter(context.settings.target_url)
 
 
 def _accepted(secured: ssl.SSLSocket) -> Finding:
@@ -223,7 +215,7 @@ def _distrusted(context: Context, error: ssl.SSLCertVerificationError) -> Findin
         cause = f"the TLS name does not match: the certificate is for {shown}, not for {host}"
         hint = f"Use one of these names in {context.option}, or get a certificate for this one."
         return failed(cause, hint, names=listed)
-    cause, hint = context.http.tls_cause(error, host)
+    cause, hint = context.http.failures.tls_cause(error, host)
     return failed(cause, sentence(hint))
 
 

@@ -1,0 +1,295 @@
+"""One kept connection: a request out, its answer in.
+
+Head and body are written here in one place, also for `requests`. Bytes are counted as the kernel takes them, early
+answers are noticed, interim ones (1xx) skipped; a stop ends a request within a quarter of a second, `WRITE_STALL`
+seconds without progress fail it, and answers have a deadline.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import os
+import re
+import selectors
+import socket
+import ssl
+import time
+from http import HTTPStatus
+from http.client import (  # type: ignore[attr-defined]
+    HTTPException,
+    HTTPResponse,
+    IncompleteRead,
+    UnknownProtocol,
+    _read_headers,
+)
+from typing import TYPE_CHECKING, Any, cast
+
+import urllib3
+from urllib3 import HTTPHeaderDict
+
+from uploader_cli.transfer.wire import Dialled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from uploader_cli.transfer.bodies import Body
+
+PIECE = 1 << 20  # bytes offered to the kernel at a time: smaller pieces take more CPU time
+SMALL = 64 << 10  # most bytes of a body that is sent with its headers in one write
+TLS_PIECE = 64 << 10  # four records: OpenSSL reports a piece only when all of it is sent
+WRITE_STALL = 60.0  # seconds without a sent byte after which the connection is lost
+HEAD = 64 << 10  # most bytes of an answer's headers
+# Statuses of interim answers (RFC 9110, section 15.2): not 101, after which the connection has another protocol.
+INTERIM = frozenset(range(100, 200)) - {HTTPStatus.SWITCHING_PROTOCOLS}
+_INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d.*?\n\r?\n", re.DOTALL)
+_INTERIM_LINE = re.compile(rb"HTTP/1\.\d 1(?!01)")
+_TICK = 0.25
+GONE = (BrokenPipeError, ConnectionResetError, ssl.SSLError)
+"""Errors of a server that takes no more: its answer may be there all the same."""
+
+
+class Connection(Dialled):
+    """A connection for one request at a time: `write`, then `answer`."""
+
+    _began = 0.0
+    _sent: float | None = None  # when the last byte of a file's body was sent
+    _asks = False  # whether the request has no body: the time to its answer is a round trip
+    _early = b""  # what was read of an answer while the body was sent
+    _spent = False
+    _asked: tuple[str, dict[str, Any]]  # the method, and what urllib3 wants to know of the answer
+
+    def connect(self) -> None:
+        """Connect, and forget what was on the connection before."""
+        super().connect()
+        self._spent, self._early = False, b""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the next request may use the connection."""
+        return not self._spent and super().is_connected
+
+    def write(self, method: str, target: str, headers: Mapping[str, str], body: Body | bytes | None = None) -> None:
+        """Send a request. Where the server answers before its end, the rest is not sent: the answer says why.
+
+        Raise what `Body.check` and `Body.read` raise, and `TimeoutError` for a server that takes no more.
+        """
+        head, sock = _head(method, target, headers), cast("Any", self.sock)
+        self._sent, self._asks, self._began = None, body is None, time.monotonic()
+        if body is None or isinstance(body, bytes):
+            try:
+                sock.sendall(head + (body or b""))
+            except GONE:
+                self._spent = True
+            return
+        body.check()
+        view, uncounted = memoryview(head + body.read(SMALL) if len(body) <= SMALL else head), len(head)
+        can_wait = isinstance(sock, socket.socket)  # urllib3's TLS within TLS can't
+        if can_wait:
+            sock.settimeout(0)
+        most = TLS_PIECE if isinstance(sock, ssl.SSLSocket) else PIECE
+        deadline = self._began + WRITE_STALL
+        waiting: selectors.BaseSelector | None = None
+        ready = selectors.EVENT_WRITE  # before the first byte there is no answer
+        waits = self.sockets.waits
+        while view:
+            body.check()
+            if ready & selectors.EVENT_READ and self._answered(sock):
+                self._spent = True
+                return
+            try:
+                count = sock.send(view[:most]) if ready & selectors.EVENT_WRITE else 0
+            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                count = 0
+            except GONE:
+                self._spent = True
+                return
+            if count:
+                if count > uncounted:
+                    body.taken(count - uncounted)
+                uncounted = max(0, uncounted - count)
+                began = time.monotonic()
+                view = view[count:] or body.read(PIECE)
+                now = time.monotonic()
+                waits.reading += now - began
+                deadline = now + WRITE_STALL
+            elif time.monotonic() > deadline:
+                raise TimeoutError(f"the server took no byte for {WRITE_STALL:.0f} s")
+            if view and can_wait:
+                waiting = waiting or _selector(sock)
+                began = time.monotonic()
+                ready = sum(events for _, events in waiting.select(_TICK))
+                waits.sending += time.monotonic() - began
+        self._sent = time.monotonic()
+
+    def _answered(self, sock: socket.socket) -> bool:
+        """Read what is there; return whether it begins a final answer, or the connection has ended."""
+        try:
+            piece = sock.recv(HEAD)
+        except (BlockingIOError, ssl.SSLWantReadError):  # under TLS a session ticket is readable data, too
+            return False
+        except OSError:
+            return True
+        self._early += piece
+        while interim := _INTERIM.match(self._early):
+            self._early = self._early[interim.end() :]
+        is_known = len(self._early) >= len(b"HTTP/1.1 100")
+        return not piece or len(self._early) > HEAD or (is_known and not _INTERIM_LINE.match(self._early))
+
+    def answer(self, method: str, timeout: float | None) -> Response:
+        """Return the final answer, whose body is still to be read."""
+        sock: Any = self.sock
+        sock.settimeout(timeout)
+        self.timeout = timeout
+        response = self.response_class(sock, method=method)
+        try:
+            response.begin()
+        except ConnectionError:
+            self.close()
+            raise
+        self.used = time.monotonic()
+        if self._asks:
+            self.sockets.answered(self.used - self._began)
+        if self._sent is not None:
+            self.sockets.waits.answer += self.used - self._sent
+        if response.will_close or self._spent:
+            self.close()  # its socket ends with the answer
+        return response
+
+    def response_class(self, sock: Any, *args: Any, **how: Any) -> Response:  # type: ignore[override]
+        """Make an answer that ends in time; `http.client` calls this as a class for the answers of proxies."""
+        deadline = time.monotonic() + (self.timeout or math.inf) + self.sockets.answer_time
+        response = Response(sock, *args, **how)
+        response.fp = io.BufferedReader(_Incoming(self._early, response.fp.detach(), deadline))
+        self._early = b""
+        return response
+
+    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **how: Any) -> None:
+        """Send a request of urllib3; its body is in memory."""
+        if self.sock is None:
+            self.connect()
+        del how["chunked"]
+        self._asked = method, {"request_url": url, **how}
+        self.write(method, url, headers or {}, body.encode() if isinstance(body, str) else body)
+
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
+        """Return the answer for urllib3."""
+        method, how = self._asked
+        return self.answer(method, self.timeout).for_urllib3(**how)
+
+
+class Response(HTTPResponse):
+    """The final answer: `http.client` takes interim ones except 100 for it, and reads headers as those of mails."""
+
+    headers: HTTPHeaderDict  # type: ignore[assignment]
+    _method: str | None
+
+    def begin(self) -> None:
+        """Read status and headers, with the limits of `http.client`. Raise `HTTPException` for what is not HTTP."""
+        if self.headers is not None:
+            return
+        version, self.status, reason = self._read_status()
+        if version not in ("HTTP/1.0", "HTTP/0.9") and not version.startswith("HTTP/1."):
+            raise UnknownProtocol(version)
+        self.code, self.reason, self.version = self.status, reason.strip(), 11 if version > "HTTP/1.0" else 10
+        self.headers = self.msg = _fields(self.fp)
+        self.chunked, self.chunk_left = self.headers.get("Transfer-Encoding", "").lower() == "chunked", None
+        self.will_close, self.length = self._check_close(), None
+        length = self.headers.get("Content-Length", "").partition(",")[0]
+        if self._method == "HEAD" or self.status < 200 or self.status in (204, 304):
+            self.length = 0
+        elif not self.chunked and re.fullmatch("[0-9]+", length):
+            self.length = int(length)
+        elif not self.chunked:
+            self.will_close = True
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            line: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+            if line[1] not in INTERIM:
+                return line
+            _read_headers(self.fp)
+
+    def for_urllib3(self, **how: Any) -> urllib3.HTTPResponse:
+        """Return the same answer as one of urllib3, which decodes it."""
+        known: dict[str, Any] = {"original_response": self, "request_method": self._method, "reason": self.reason}
+        return urllib3.HTTPResponse(self, self.headers, self.status, self.version, **known, **how)
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        """Yield the decoded body in pieces of at most `size` bytes. Raise `BrokenOff`, or `TimeoutError`."""
+        encoded = "Content-Encoding" in self.headers
+        return intact(self.for_urllib3(preload_content=False).stream(size) if encoded else self._pieces(size))
+
+    def _pieces(self, size: int) -> Iterator[bytes]:
+        while piece := self.read(size):
+            yield piece
+        if self.length:
+            raise IncompleteRead(b"", self.length)
+
+
+class BrokenOff(OSError):
+    """The body of an answer ended too soon, or can't be decoded."""
+
+
+class AnswerTooLarge(OSError):
+    """The body of an answer is larger than what was asked for needs."""
+
+
+def intact(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the pieces of an answer's body. Raise `BrokenOff`; timeouts stay what they are."""
+    try:
+        yield from pieces
+    except (TimeoutError, urllib3.exceptions.TimeoutError):
+        raise
+    except (OSError, HTTPException, urllib3.exceptions.HTTPError) as error:
+        raise BrokenOff("the answer broke off") from error
+
+
+def _head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
+    lines = [f"{method} {target} HTTP/1.1", *[f"{name}: {value}" for name, value in headers.items()]]
+    head = "\r\n".join([*lines, "", ""])
+    if head.count("\n") != len(lines) + 1 or head.count("\r") != len(lines) + 1:
+        raise ValueError("a header has a line break")
+    return head.encode("latin-1")
+
+
+def _selector(sock: socket.socket) -> selectors.BaseSelector:
+    waiting: selectors.BaseSelector = getattr(selectors, "PollSelector", selectors.SelectSelector)()  # no descriptor
+    waiting.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
+    return waiting
+
+
+def _fields(fp: Any) -> HTTPHeaderDict:
+    fields = HTTPHeaderDict()
+    for line in b"".join(_read_headers(fp)).decode("latin-1").split("\n"):
+        name, colon, value = line.partition(":")
+        if colon:
+            fields.add(name.strip(), value.strip())
+    return fields
+
+
+class _Incoming(io.RawIOBase):
+    def __init__(self, first: bytes, raw: Any, deadline: float) -> None:
+        self._first, self._raw, self._deadline = first, raw, deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self._first:
+            taken = min(len(buffer), len(self._first))
+            buffer[:taken], self._first = self._first[:taken], self._first[taken:]
+            return taken
+        if time.monotonic() > self._deadline:
+            raise TimeoutError("the answer does not end")
+        try:
+            count: int | None = self._raw.readinto(buffer)
+        except ssl.SSLError as error:
+            reason = (error.reason or "").replace("_", " ").lower()
+            raise ConnectionResetError(errno.ECONNRESET, reason or os.strerror(errno.ECONNRESET)) from error
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
