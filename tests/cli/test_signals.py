@@ -52,12 +52,12 @@ def command(before: str, *arguments: str | Path, home: Path) -> subprocess.Compl
 
 @both
 @pytest.mark.parametrize(
-    "module", ["uploader_cli.errors", "typer", "uploader_cli.cli.upload", "uploader_cli.run.commands", "requests"]
+    "module", ["uploader_cli.errors", "typer", "uploader_cli.cli.upload", "uploader_cli.run.commands", "urllib3"]
 )
 def test_signal_during_an_import(
     module: str, number: int, code: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
-    """Of our own modules as of others, before the run and in it."""
+    """Of our own modules as of others. `requests` is imported in the run, which stops in order."""
     files = make_files(**{"a.mp4": 10})
     done = command(at_import(module, number), "upload", files, "-s", server.url, "-q", home=tmp_path)
     assert "Traceback" not in done.stderr
