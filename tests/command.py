@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Process = forking.Forked | subprocess.Popen[str]
 
 DEADLINE = 2 * PATIENCE
-QUICK_LOOKS = {"uploader_cli.transfer.batch.LOOK_AT_LEAST": 0.2}
+QUICK_LOOKS = {"uploader_cli.transfer.protocols.batch.LOOK_AT_LEAST": 0.2}
 """Seconds between two looks for the outcome of a lost answer; five looks without one make it unknown."""
 QUICK_STATUS = {"uploader_cli.run.analyst.QUIET": 0.3}
 """Seconds without an event of an analysis after which the server is asked for its status."""

@@ -108,6 +108,20 @@ def test_core_is_pure() -> None:
             assert {item for item in others if not within(item, "msgspec")} == set(), name
 
 
+def test_no_protocol_knows_another() -> None:
+    """tus, batches and packs: the scheduler chooses, and falls back."""
+    of_tus = "tus part file file_state"
+    for own in ("batch", "pack", of_tus):
+        for name, used in modules(CLIENT).items():
+            if within(name, " ".join(f"transfer.protocols.{module}" for module in own.split())):
+                known = {
+                    item.removeprefix(f"{OURS}.transfer.protocols.").split(".")[0]
+                    for item in used
+                    if within(item, f"{OURS}.transfer.protocols")
+                }
+                assert known <= set(own.split()), name
+
+
 @pytest.mark.parametrize("library", SHARED)
 def test_dependency_is_imported_in_its_module_only(library: str) -> None:
     users = {name for name, used in modules(CLIENT).items() if any(within(item, library) for item in used)}

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from uploader_cli.core.capabilities import Capabilities
 from uploader_cli.core.plan import ASSUMED, Limits
-from uploader_cli.core.tus import Capabilities
 from uploader_cli.run.known_servers import MOST_SERVERS, KnownServer, recall, remember
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 
+from uploader_cli.core.capabilities import trusts
 from uploader_cli.core.events import ChannelReason, Transport
 from uploader_cli.core.protocol import JsonObject, as_object
-from uploader_cli.core.tus import trusts
 from uploader_cli.realtime.policy import Dial, Dialled, Lost
 from uploader_cli.realtime.socket import Connection
 from uploader_cli.settings import Settings

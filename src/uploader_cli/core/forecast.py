@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from uploader_cli.core.capabilities import LARGE, Capabilities, parts
 from uploader_cli.core.plan import Limits, LocalFile, request_length
 from uploader_cli.core.record import Record
-from uploader_cli.core.tus import LARGE, Capabilities, parts
 
 FIRST_CONTACT = 1  # `GET /health`, or OPTIONS of a tus endpoint: always the first request
 

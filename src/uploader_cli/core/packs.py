@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from uploader_cli.core.capabilities import endpoint_of
 from uploader_cli.core.protocol import JsonObject, as_object, integer, text
 from uploader_cli.core.record import Record
-from uploader_cli.core.tus import endpoint_of
 
 
 class PackOffer(Record, frozen=True):

@@ -28,11 +28,11 @@ from uploader_cli.fleet.outcomes import News, Row
 from uploader_cli.fleet.worker import Sent
 from uploader_cli.sources.files import absolute
 from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.checks import Checks
+from uploader_cli.transfer.file_checks import FileChecks
 from uploader_cli.transfer.job import Followers
 from uploader_cli.transfer.journal import RunHandle, Stored
 from uploader_cli.transfer.journal.schema import locked
-from uploader_cli.transfer.sessions import FIRST_CONTACT_RETRIES, Context
+from uploader_cli.transfer.session import FIRST_CONTACT_RETRIES, Context
 
 if TYPE_CHECKING:
     from distributed import Future
@@ -131,7 +131,7 @@ class Driver:
         self._remember(limits)
         self._context.pacer.probe = partial(api.health, patient=False)
         self._context.limits, self._context.lookups = limits, api.lookups
-        self._checks = Checks(self._context)
+        self._checks = FileChecks(self._context)
         self._secret = hmac.digest(run_secret(settings.state_path), b"%d" % self._handle.number, "sha256")
 
     def begin(self) -> None:

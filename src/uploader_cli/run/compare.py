@@ -44,7 +44,7 @@ from uploader_cli.run.views import UNFOLDED
 from uploader_cli.settings import Settings
 from uploader_cli.sources.content import OnRead, sha256_of
 from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.checks import looked_up
+from uploader_cli.transfer.file_checks import looked_up
 from uploader_cli.transfer.journal.reading import History
 
 Item: TypeAlias = LocalFile | ev.FileFailed | ev.FileSkipped

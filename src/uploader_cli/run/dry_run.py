@@ -11,13 +11,13 @@ from dataclasses import replace
 
 from uploader_cli import exit_status
 from uploader_cli.core import events as ev
+from uploader_cli.core.capabilities import CREATION_WITH_UPLOAD, Capabilities
 from uploader_cli.core.events import LimitsOrigin
 from uploader_cli.core.forecast import FIRST_CONTACT, Forecast
 from uploader_cli.core.jobs import FIRST_JOBS
 from uploader_cli.core.plan import ASSUMED, ENDLESS, LocalFile, PlannedSession, endless, plan_sessions, refusal
 from uploader_cli.core.sizes import FIRST_CHUNK, Groups, PackSize
 from uploader_cli.core.state import ProgressState
-from uploader_cli.core.tus import CREATION_WITH_UPLOAD, Capabilities
 from uploader_cli.errors import AnswerError, NetworkError, ProtocolError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render import columns
@@ -37,7 +37,7 @@ from uploader_cli.settings import Settings
 from uploader_cli.transfer.job import SKIPS
 from uploader_cli.transfer.journal.reading import History
 from uploader_cli.transfer.scheduler import GROUP
-from uploader_cli.transfer.sessions import check_offer, choose
+from uploader_cli.transfer.session import check_offer, choose
 
 FIRST = 3
 """Number of files named in a session's row."""

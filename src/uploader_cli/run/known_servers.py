@@ -12,11 +12,11 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from uploader_cli.core.capabilities import Capabilities, parse_capabilities
 from uploader_cli.core.packs import PackOffer, parse_offer
 from uploader_cli.core.plan import Limits
 from uploader_cli.core.protocol import as_object, number, parse_limits
 from uploader_cli.core.record import Record
-from uploader_cli.core.tus import Capabilities, parse_capabilities
 from uploader_cli.settings.places import user_state_directory
 
 MOST_SERVERS = 100

@@ -24,7 +24,7 @@ from uploader_cli.settings import Settings
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.bodies import content_type
 from uploader_cli.transfer.pacer import Stop
-from uploader_cli.transfer.sessions import choose
+from uploader_cli.transfer.session import choose
 
 
 def status(settings: Settings, session: str) -> int:

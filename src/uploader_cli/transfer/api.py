@@ -14,9 +14,9 @@ from urllib.parse import quote, urljoin
 
 from uploader_cli import errors
 from uploader_cli.core import packs, protocol
+from uploader_cli.core.capabilities import Capabilities, below, parse_capabilities, trusts
 from uploader_cli.core.events import Event, ServerClock, SessionProgress, Transport
 from uploader_cli.core.protocol import UPLOADS
-from uploader_cli.core.tus import Capabilities, below, parse_capabilities, trusts
 from uploader_cli.settings import SESSION_MARK, Settings, mask
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.http import Answer, Http, redirect_target, retry_after

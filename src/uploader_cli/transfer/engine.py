@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.transfer.sessions import Context
+    from uploader_cli.transfer.session import Context
 
     Announce = Callable[[str, int], None]
 

@@ -21,9 +21,9 @@ from urllib.parse import urljoin
 import urllib3
 
 from uploader_cli import errors
+from uploader_cli.core.capabilities import trusts
 from uploader_cli.core.names import escaped
 from uploader_cli.core.protocol import error_sentence, parse_http_date, whole
-from uploader_cli.core.tus import trusts
 from uploader_cli.settings import mask
 from uploader_cli.transfer.connection import AnswerTooLarge, intact
 from uploader_cli.transfer.dialler import Dialler, NotReachable, Route

@@ -20,27 +20,27 @@ from uploader_cli.core.plan import SESSION_FILES, Limits, LocalFile, PlannedSess
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
 from uploader_cli.sources.checksums import is_fast
-from uploader_cli.transfer.batch import BatchSession, Flow
-from uploader_cli.transfer.checks import Checks, Places
 from uploader_cli.transfer.engine import TICK
-from uploader_cli.transfer.file import TusFile
-from uploader_cli.transfer.file_state import Tus
+from uploader_cli.transfer.file_checks import FileChecks, Places
 from uploader_cli.transfer.job import failed
 from uploader_cli.transfer.journal import Claim, ClaimState
-from uploader_cli.transfer.pack import Pack, packs_of
 from uploader_cli.transfer.pool import Job, Pool, Step, Worker
-from uploader_cli.transfer.sessions import Context, UploadSession, check_lengths, choose, first_contact, new_session
-from uploader_cli.transfer.tus import TusClient
+from uploader_cli.transfer.protocols.batch import BatchSession, Flow
+from uploader_cli.transfer.protocols.file import TusFile
+from uploader_cli.transfer.protocols.file_state import Tus
+from uploader_cli.transfer.protocols.pack import Pack, packs_of
+from uploader_cli.transfer.protocols.tus import TusClient
+from uploader_cli.transfer.session import Context, UploadSession, check_lengths, choose, first_contact, new_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from uploader_cli.core.tus import Capabilities
+    from uploader_cli.core.capabilities import Capabilities
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.engine import Announce, Supply
     from uploader_cli.transfer.job import Followers, Outcome
     from uploader_cli.transfer.journal import RunHandle
-    from uploader_cli.transfer.sessions import Opened
+    from uploader_cli.transfer.session import Opened
 
 AHEAD = 2 * SESSION_FILES  # most files in progress: the next session is ready before one ends
 GROUP = 64  # files that a worker checks and claims at once
@@ -155,7 +155,7 @@ class Scheduler:
                 self._pool.resized = self._packs.share
         self.begin()
         self._context.lookups = self._api.lookups
-        self._checks, self._places = Checks(self._context), Places(self._settings, self._stop.check)
+        self._checks, self._places = FileChecks(self._context), Places(self._settings, self._stop.check)
         try:
             self._plan(supply, early)
             while not self._pool.at_rest:

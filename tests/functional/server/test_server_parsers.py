@@ -15,7 +15,7 @@ from batches import body_of, file, text
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from uploader_cli.core.tus import encode_metadata
+from uploader_cli.core.capabilities import encode_metadata
 from uploader_server.batch.lookup import _parse as parse_lookup
 from uploader_server.batch.multipart import BatchReader
 from uploader_server.config import AnalysisMode, RealtimeMode, ServerConfig, check_network, check_origin, parse_size

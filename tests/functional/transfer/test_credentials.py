@@ -14,7 +14,7 @@ from uploader_cli.settings import Header, Settings
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.http import Http
 from uploader_cli.transfer.pacer import Stop
-from uploader_cli.transfer.tus import TusClient
+from uploader_cli.transfer.protocols.tus import TusClient
 from uploader_cli.transfer.wire import Sockets
 
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ from uploader_cli.core import sizes
 from uploader_cli.core.events import FailureCode
 from uploader_cli.errors import FileError
 from uploader_cli.settings import Settings
-from uploader_cli.transfer import api, pack
+from uploader_cli.transfer import api
 from uploader_cli.transfer.pacer import Stop
+from uploader_cli.transfer.protocols import pack
 from uploader_server.batch.packstore import Unpacking
 from uploader_server.faults.state import Answer
 

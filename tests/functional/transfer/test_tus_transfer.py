@@ -22,20 +22,20 @@ from relays import Relay, address
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
+from uploader_cli.core.capabilities import Capabilities
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.sizes import ChunkSize
-from uploader_cli.core.tus import Capabilities
 from uploader_cli.settings import Settings
 from uploader_cli.settings.values import Header
 from uploader_cli.sources.content import ignore_read
 from uploader_cli.transfer.budget import Limiter, RateBudget
-from uploader_cli.transfer.file import TusFile
-from uploader_cli.transfer.file_state import Tus
 from uploader_cli.transfer.http import Answer, Http
 from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.journal import Journal, Target
 from uploader_cli.transfer.pacer import Pacer, Stop
-from uploader_cli.transfer.tus import TusClient
+from uploader_cli.transfer.protocols.file import TusFile
+from uploader_cli.transfer.protocols.file_state import Tus
+from uploader_cli.transfer.protocols.tus import TusClient
 from uploader_cli.transfer.wire import Sockets
 
 if TYPE_CHECKING:

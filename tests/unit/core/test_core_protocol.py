@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uploader_cli.core import packs, protocol
+from uploader_cli.core.capabilities import parse_capabilities
 from uploader_cli.core.events import FileStatus, Transport
 from uploader_cli.core.plan import ASSUMED, Limits
 from uploader_cli.core.protocol import (
@@ -30,7 +31,6 @@ from uploader_cli.core.protocol import (
     utf8,
     wire_name,
 )
-from uploader_cli.core.tus import parse_capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ from uploader_cli.core.events import FailureCode
 from uploader_cli.sources.content import open_unchanged
 from uploader_cli.transfer.bodies import Body, Piece
 from uploader_cli.transfer.http import Answer
-from uploader_cli.transfer.tus import REDIRECTS, TusClient
+from uploader_cli.transfer.protocols.tus import REDIRECTS, TusClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,13 +10,13 @@ from fakes import Clock
 from tus_model import ENDPOINT, Emitted, FakeStop, Model, failure, file_of, make_client, make_terms, pauses, send
 
 from uploader_cli import errors
+from uploader_cli.core.capabilities import LARGE
 from uploader_cli.core.events import FailureCode
 from uploader_cli.core.sizes import ChunkSize
-from uploader_cli.core.tus import LARGE
 from uploader_cli.transfer import bodies
-from uploader_cli.transfer.file_state import Tus
 from uploader_cli.transfer.journal import PendingUpload
-from uploader_cli.transfer.part import RESTARTS
+from uploader_cli.transfer.protocols.file_state import Tus
+from uploader_cli.transfer.protocols.part import RESTARTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -188,7 +188,7 @@ def test_creation_at_a_distant_server_carries_the_first_chunk(
     tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It knows the key of an upload whose creation was not answered; other servers would keep it as garbage."""
-    monkeypatch.setattr("uploader_cli.transfer.file_state.LARGE_AND_FAR", len(DATA))
+    monkeypatch.setattr("uploader_cli.transfer.protocols.file_state.LARGE_AND_FAR", len(DATA))
     case = Case(tmp_path, script)
     outcome = case.send(round_trip=0.08)
     assert bytes(case.model.uploads[outcome.readable or ""].data) == DATA
@@ -196,7 +196,7 @@ def test_creation_at_a_distant_server_carries_the_first_chunk(
 
 
 def test_creation_at_a_distant_foreign_server_has_no_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uploader_cli.transfer.file_state.LARGE_AND_FAR", len(DATA))
+    monkeypatch.setattr("uploader_cli.transfer.protocols.file_state.LARGE_AND_FAR", len(DATA))
     case = Case(tmp_path, keys=False)
     case.send(round_trip=0.08, foreign=True)
     assert case.model.methods == "POST PATCH PATCH PATCH"

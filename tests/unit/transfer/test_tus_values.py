@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from urllib3.util import parse_url
 
-from uploader_cli.core.protocol import whole
-from uploader_cli.core.tus import (
+from uploader_cli.core.capabilities import (
     Capabilities,
     capabilities_of,
     checksum_header,
@@ -21,6 +20,7 @@ from uploader_cli.core.tus import (
     place,
     trusts,
 )
+from uploader_cli.core.protocol import whole
 from uploader_cli.sources.checksums import is_fast
 
 SERVER = "https://up.example:8443"

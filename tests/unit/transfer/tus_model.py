@@ -21,18 +21,18 @@ from fakes import Clock
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
+from uploader_cli.core.capabilities import Capabilities
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.sizes import ChunkSize
-from uploader_cli.core.tus import Capabilities
 from uploader_cli.settings import Settings
 from uploader_cli.sources.content import ignore_read
 from uploader_cli.transfer.budget import RateBudget
-from uploader_cli.transfer.file import TusFile
-from uploader_cli.transfer.file_state import Tus
 from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
 from uploader_cli.transfer.pacer import Pacer, Stop
-from uploader_cli.transfer.tus import TusClient
+from uploader_cli.transfer.protocols.file import TusFile
+from uploader_cli.transfer.protocols.file_state import Tus
+from uploader_cli.transfer.protocols.tus import TusClient
 from uploader_cli.transfer.wire import Sockets
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_cli.checks.target import Target
+from uploader_cli.core.capabilities import Capabilities, parse_capabilities
 from uploader_cli.core.protocol import as_object, parse_limits
-from uploader_cli.core.tus import Capabilities, parse_capabilities
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.bodies import Body
 from uploader_cli.transfer.http import Answer, retry_after

@@ -12,9 +12,9 @@ from uploader_cli.checks.check import Finding, check, failed, passed, skipped, w
 from uploader_cli.checks.doctor.context import ANSWER_LIMIT, Context
 from uploader_cli.checks.target import UNAVAILABLE
 from uploader_cli.core import packs
+from uploader_cli.core.capabilities import VERSION, capabilities_of, unknown_upload
 from uploader_cli.core.events import Transport
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_progress, parse_session, text, whole
-from uploader_cli.core.tus import VERSION, capabilities_of, unknown_upload
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock, plural, size
 from uploader_cli.transfer.api import NO_ROUTE, answer_error, is_blocked, is_tus

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from uploader_cli.checks.check import Prevented, Violation, precondition
 from uploader_cli.checks.smoke.expect import answered, header, said
 from uploader_cli.checks.smoke.site import Site
+from uploader_cli.core.capabilities import VERSION, Capabilities, capabilities_of, parse_capabilities
 from uploader_cli.core.plan import Limits, endless
 from uploader_cli.core.protocol import Session, as_object, parse_batch, parse_session, stored_path, wire_name
-from uploader_cli.core.tus import VERSION, Capabilities, capabilities_of, parse_capabilities
 from uploader_cli.transfer.bodies import Body, Piece, content_type, multipart
 from uploader_cli.transfer.http import Answer
 

@@ -10,8 +10,8 @@ from uploader_cli import errors
 from uploader_cli.checks.check import NotOffered, OutOfCalls, Prevented, Violation
 from uploader_cli.checks.smoke.expect import said
 from uploader_cli.checks.target import UNAVAILABLE, Target
+from uploader_cli.core.capabilities import VERSION, trusts
 from uploader_cli.core.protocol import error_code, parse_session, whole
-from uploader_cli.core.tus import VERSION, trusts
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.api import answer_error, is_tus, not_an_upload_server
 from uploader_cli.transfer.bodies import Body

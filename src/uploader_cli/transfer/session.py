@@ -7,14 +7,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors
+from uploader_cli.core.capabilities import Capabilities
 from uploader_cli.core.events import RunWarning, SessionCreated, SessionFinished, SkipReason, WarningCode
 from uploader_cli.core.plan import ASSUMED, Limits, LocalFile, endless, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
-from uploader_cli.core.tus import Capabilities
 from uploader_cli.sources.content import Digests, ignore_read
 from uploader_cli.transfer.budget import Limiter
 from uploader_cli.transfer.job import Followers, Ledger
-from uploader_cli.transfer.tus import TusClient
+from uploader_cli.transfer.protocols.tus import TusClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -8,24 +8,24 @@ from contextlib import contextmanager, nullcontext
 from typing import IO, TYPE_CHECKING, Any
 
 from uploader_cli import errors
+from uploader_cli.core.capabilities import checksum_header, chunk_length
 from uploader_cli.core.codes import FailureCode, WarningCode
 from uploader_cli.core.confirmation import TAKES_NO_PATCH, Ending, Verdict, verdict
 from uploader_cli.core.plan import ENDLESS
 from uploader_cli.core.protocol import utf8
-from uploader_cli.core.tus import checksum_header, chunk_length
 from uploader_cli.sources import checksums
 from uploader_cli.sources.chunks import HashedChunks
 from uploader_cli.sources.content import PATIENCE, Stream, ignore_read, is_local, open_unchanged
 from uploader_cli.transfer.bodies import Body, Piece
-from uploader_cli.transfer.file_state import is_far
+from uploader_cli.transfer.protocols.file_state import is_far
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from uploader_cli.transfer.file_state import FileState, Tus
     from uploader_cli.transfer.journal import PendingPart
     from uploader_cli.transfer.pool import Worker
-    from uploader_cli.transfer.tus import Position, TusClient
+    from uploader_cli.transfer.protocols.file_state import FileState, Tus
+    from uploader_cli.transfer.protocols.tus import Position, TusClient
 
 RESTARTS = 3  # new uploads per run after the server has lost one
 EARLIER = "the server answered an earlier request for its last bytes with an error"

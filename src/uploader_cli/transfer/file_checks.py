@@ -1,4 +1,4 @@
-"""Checks before and after a file is sent: claims, files on the server, verification."""
+"""FileChecks before and after a file is sent: claims, files on the server, verification."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from uploader_cli.transfer.api import NO_ANSWER, Api
 from uploader_cli.transfer.bodies import metadata_of, named
 from uploader_cli.transfer.job import Outcome, failed
 from uploader_cli.transfer.journal import Claim, ClaimState, Stored
-from uploader_cli.transfer.tus import TusClient
+from uploader_cli.transfer.protocols.tus import TusClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.sessions import Context
+    from uploader_cli.transfer.session import Context
 
     Picked = list[tuple[LocalFile, Claim]]
 
@@ -34,7 +34,7 @@ MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may
 NOT_CONFIRMED = "a gateway failed after its last byte: the server has all bytes, and may have stored the file, or not"
 
 
-class Checks:
+class FileChecks:
     """Check groups of files in the workers, each with the worker's own `Api`."""
 
     def __init__(self, context: Context) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.core.sizes import PackSize
     from uploader_cli.transfer.pool import Pool, Worker
-    from uploader_cli.transfer.sessions import Context, UploadSession
+    from uploader_cli.transfer.session import Context, UploadSession
 
 
 REFUSED = "the server takes no packs"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
+from uploader_cli.core.capabilities import LARGE, LARGE_AND_FAR, LEAST_PART, Capabilities
 from uploader_cli.core.confirmation import Ending, ending_of, refuses
 from uploader_cli.core.protocol import utf8
 from uploader_cli.core.sizes import FIRST_CHUNK, ChunkSize
-from uploader_cli.core.tus import LARGE, LARGE_AND_FAR, LEAST_PART, Capabilities
 from uploader_cli.sources.chunks import IN_MEMORY, Buffers
 from uploader_cli.transfer.bodies import metadata_of, named
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingUpload
@@ -20,8 +20,8 @@ from uploader_cli.transfer.journal import Claim, ClaimState, PendingUpload
 if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.pool import Pool
-    from uploader_cli.transfer.sessions import Context
-    from uploader_cli.transfer.tus import Position
+    from uploader_cli.transfer.protocols.tus import Position
+    from uploader_cli.transfer.session import Context
 
 ID_HEADERS = ("Upload-File-Id", "stream-media-id")  # headers with the server's ID of a file, without `id-header`
 FAR = 0.02  # seconds of round trip from which one connection does not fill the link

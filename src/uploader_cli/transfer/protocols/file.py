@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 from uploader_cli import errors
+from uploader_cli.core.capabilities import parts as cut
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.confirmation import UNCERTAIN, Ending, verified_by
 from uploader_cli.core.plan import ENDLESS, LocalFile
 from uploader_cli.core.protocol import TAKEN
-from uploader_cli.core.tus import parts as cut
-from uploader_cli.transfer.file_state import FileState, Tus
 from uploader_cli.transfer.job import Outcome, ends_run, failed
-from uploader_cli.transfer.part import Part
 from uploader_cli.transfer.pool import Step, Worker
+from uploader_cli.transfer.protocols.file_state import FileState, Tus
+from uploader_cli.transfer.protocols.part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from uploader_cli.transfer.journal import Claim
-    from uploader_cli.transfer.sessions import UploadSession
-    from uploader_cli.transfer.tus import Position, TusClient
+    from uploader_cli.transfer.protocols.tus import Position, TusClient
+    from uploader_cli.transfer.session import UploadSession
 
 JOINED = "the server was asked to join its parts, and no answer tells whether it did: it may have stored the file"
 

@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_cli import errors
+from uploader_cli.core.capabilities import (
+    VERSION,
+    Capabilities,
+    below,
+    capabilities_of,
+    encode_metadata,
+    place,
+    unknown_upload,
+)
 from uploader_cli.core.protocol import NOT_YOURS, error_code, whole
-from uploader_cli.core.tus import VERSION, Capabilities, below, capabilities_of, encode_metadata, place, unknown_upload
 from uploader_cli.transfer.api import Api, answer_error, is_blocked, is_tus, not_an_upload_server
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer, redirect_target
 
