@@ -63,7 +63,8 @@ class Reading:
     def equal(self, one: Path, other: Path) -> bool:
         """Return whether two files of equal length have the same bytes."""
         with other.open("rb") as file:
-            return all(file.read(len(block)) == block for block in self.blocks(one))
+            # `bytes`: a memoryview compares item by item, 5 ms a MiB.
+            return all(file.read(len(block)) == bytes(block) for block in self.blocks(one))
 
     def join(self, parts: Iterable[Path], target: Path) -> None:
         """Concatenate parts into a new file, which is removed on an error."""
