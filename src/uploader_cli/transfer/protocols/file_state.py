@@ -28,9 +28,9 @@ FAR = 0.02  # seconds of round trip from which one connection does not fill the 
 TICK = 0.25  # seconds between two checks for a failure of another part
 
 
-def is_far(size: int, round_trip: float | None) -> bool:
-    """Return whether round trips and more connections count for a file of `size` bytes."""
-    return round_trip is not None and round_trip > FAR and size >= LARGE_AND_FAR
+def is_far(round_trip: float | None) -> bool:
+    """Return whether the server is so distant that round trips and more connections count."""
+    return round_trip is not None and round_trip > FAR
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Tus:
         """Return the number of parts of a file of `size` bytes: more than one on a distant or capped link."""
         if not idle or not self.capabilities.concatenates:
             return 1
-        if is_far(size, round_trip):
+        if is_far(round_trip) and size >= LARGE_AND_FAR:
             return min(1 + idle, size // LEAST_PART)
         return 1 + idle if self.chunk.capped and size >= LARGE else 1
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.protocols.file_state import FileState, Tus
     from uploader_cli.transfer.protocols.tus import Position, TusClient
 
+ONE_TRIP_LESS = 32 << 20  # minimum bytes of a file whose first chunk is sent with the creation, if it is distant
 RESTARTS = 3  # new uploads per run after the server has lost one
 EARLIER = "the server answered an earlier request for its last bytes with an error"
 
@@ -76,7 +77,7 @@ class Part:
         """Return once the server has all of it. Raise the last error, or what stopped it."""
         state, tus = self._state, self._tus
         self._client, self._hashed = worker.tus, None
-        self._is_far = is_far(self._state.size, worker.api.request_ids.round_trip)
+        self._is_far = is_far(worker.api.request_ids.round_trip) and self._state.size >= ONE_TRIP_LESS
         try:
             with open_unchanged(state.file) if self._stream is None else nullcontext() as self._source:
                 if self._checksum is not None and self._stream is None:
