@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import __version__, errors
@@ -111,9 +109,9 @@ def send(batch: Batch) -> Sent:
             worker.log_event(TOPIC, (batch.run, batch.number, pickle.dumps(news)))
 
     error: errors.UploaderError | None
-    with tempfile.TemporaryDirectory(dir=worker.local_directory, ignore_cleanup_errors=True) as state, _every(tell):
+    with _every(tell):
         try:
-            error = _send(batch, report, controls, Path(state), again=again or batch.again)
+            error = _send(batch, report, controls, again=again or batch.again)
         except errors.UploaderError as problem:  # of the settings
             error = problem
     return Sent(report.ends, error, time.monotonic() - began)
@@ -131,13 +129,11 @@ def _began_before(worker: Worker, name: str) -> bool:
     return bool(sync(worker.loop, look))
 
 
-def _send(
-    batch: Batch, report: Report, controls: _Controls, state: Path, *, again: bool
-) -> errors.UploaderError | None:
+def _send(batch: Batch, report: Report, controls: _Controls, *, again: bool) -> errors.UploaderError | None:
     here, own = working_directory(), user_config_file()
     settings = resolve({}, env=os.environ, cwd=here, user_config=own, stored=batch.options)
     files = list(batch.local_files())
-    with Journal(state) as journal:
+    with Journal(None) as journal:  # a task that runs again asks the server
         run = journal.begin(Target(settings.target_url, settings.category), {}, identity=[batch.run, batch.number])
         run.secret, run.again = batch.secret, again
         api = Api(settings, report.emit, controls.stop, run=run.id, budget=controls.budget)
@@ -153,7 +149,6 @@ def _send(
             return engine.upload(scheduler, queue)
         finally:
             api.close()
-            run.finish(ok=True)  # its directory goes away
 
 
 @contextmanager

@@ -54,6 +54,18 @@ def test_a_directory_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
 
+def test_a_journal_in_memory_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run-0123.lock").touch()
+    for _ in range(2):
+        with Journal(None) as journal:
+            assert journal.runs() == []
+            run = begin(journal)
+            assert claimed(run, a_file("/a")).state == "new"
+            assert names(tmp_path) == {"run-0123.lock"}
+    assert names(tmp_path) == {"run-0123.lock"}
+
+
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [

@@ -10,13 +10,13 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partialmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from uploader_cli.errors import UploaderError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
     from sqlite3 import Connection
 
     Check = Callable[[], None]
@@ -116,18 +116,26 @@ class JournalError(UploaderError):
 class Store:
     """The journal's file in `directory`: created, set aside if unreadable, and pruned. Raise `UsageError`.
 
+    Without a directory it is in memory: no other process sees it, and `close` deletes it.
     `notices` are sentences for the user. `now` returns seconds since the epoch. `check` is called while other processes
     use the journal, and raises `Interrupted`. All threads share one connection and a lock.
     """
 
-    def __init__(self, directory: Path, *, now: Callable[[], float] = time.time, check: Check = lambda: None) -> None:
+    def __init__(
+        self, directory: Path | None, *, now: Callable[[], float] = time.time, check: Check = lambda: None
+    ) -> None:
         self.now, self.check = now, check
         self.notices: tuple[str, ...] = ()
         self.damaged = False
         self.at_close = ExitStack()
+        self._mutex = threading.Lock()
+        self._in_memory = directory is None
+        if directory is None:
+            self._path = self._marker = Path(":memory:")
+            self._db = self._open()
+            return
         self._path = directory / NAME
         self._marker = directory / f"{NAME}.damaged"  # damage found in use
-        self._mutex = threading.Lock()
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # an existing one keeps its mode
             with locked(directory / "journal.lock", check):
@@ -144,8 +152,18 @@ class Store:
         with self._mutex, suppress(sqlite3.Error):
             self._db.close()
 
-    def run_lock(self, run_id: str) -> Path:
-        """Return the lock file of a live run."""
+    @contextmanager
+    def live(self, run_id: str) -> Iterator[None]:
+        """Lock a run, so that other processes see that it is alive. Raise `OSError`."""
+        if self._in_memory:
+            yield
+            return
+        with locked(self._run_lock(run_id), self.check, 1.0):
+            yield
+        with suppress(OSError):  # a deleted directory
+            self._run_lock(run_id).unlink()
+
+    def _run_lock(self, run_id: str) -> Path:
         return self._path.with_name(f"run-{run_id}.lock")
 
     @contextmanager
@@ -194,11 +212,12 @@ class Store:
         self.notices += (f"the journal {self._path} {why}: it was set aside as {aside}; runs in it can't be resumed",)
 
     def _open(self) -> Connection:
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its -wal and -shm the same mode
+        if not self._in_memory:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its -wal and -shm the same mode
         # Short, because no signal handler runs while SQLite waits; `_persist` repeats.
         db = sqlite3.connect(self._path, timeout=0.1, isolation_level=None, check_same_thread=False)
         try:
-            db.create_function("alive", 1, lambda run_id: run_id is not None and _is_locked(self.run_lock(run_id)))
+            db.create_function("alive", 1, lambda run_id: run_id is not None and _is_locked(self._run_lock(run_id)))
             # For new files. File systems without WAL use a slower, safe mode.
             db.executescript(
                 f"PRAGMA page_size = {_PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL"
@@ -214,8 +233,9 @@ class Store:
             if version != VERSION:
                 changes = _ADDED if version else _TABLES
                 db.executescript(f"BEGIN IMMEDIATE;{changes}PRAGMA user_version = {VERSION};COMMIT;")
-            self._prune_runs(db)
-            _prune_receipts(db, self.now())
+            if not self._in_memory:
+                self._prune_runs(db)
+                _prune_receipts(db, self.now())
         except BaseException:
             db.close()
             raise

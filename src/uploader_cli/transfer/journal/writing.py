@@ -9,7 +9,7 @@ import math
 import secrets
 import threading
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from itertools import accumulate, count, islice
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +149,7 @@ class RunHandle:
         self.check = store.check
         self._lock = ExitStack()
         try:
-            self._lock.enter_context(schema.locked(store.run_lock(run_id), self.check, 1.0))
+            self._lock.enter_context(store.live(run_id))
         except OSError as error:
             why = error.strerror or error
             raise UploaderError(f"run {run_id} can't be locked: {why}", hint="see --state-dir") from error
@@ -329,8 +329,6 @@ class RunHandle:
                 self._save(last=True)
             self._over = True
             self._lock.close()
-            with suppress(OSError):  # second call or deleted directory
-                self._store.run_lock(self.id).unlink()
 
     def _take(
         self,
