@@ -91,7 +91,8 @@ class Driver:
         self._handle, self._options = run, dask.travelling(api.settings)
         self._tasks: dict[int, Task] = {}
         self._cutter, self._submitted = Cutter(), 0
-        self._inbox: SimpleQueue[tuple[int, bytes]] = SimpleQueue()  # numbers of tasks, and pickled news
+        # numbers of tasks, and pickled news; none once the task has ended
+        self._inbox: SimpleQueue[tuple[int, bytes]] = SimpleQueue()
         self._attempts: dict[int, int] = {}  # attempts of files whose start was reported
         self._tried: dict[int, int] = {}  # attempts of earlier tries of a task
         self._said: set[str] = set()
@@ -199,7 +200,9 @@ class Driver:
         again = self._handle.resumed_from is not None
         sent = tuple(fields_of(file, absolute(file.path)) for file in left)
         batch = Batch(self._handle.id, self._submitted, __version__, self._shared(), self._secret, again, sent)
-        self._tasks[batch.number] = Task({file.file: file for file in left}, cost(left), self._cluster.submit(batch))
+        future = self._cluster.submit(batch)
+        self._tasks[batch.number] = Task({file.file: file for file in left}, cost(left), future)
+        future.add_done_callback(lambda _future: self._inbox.put((batch.number, b"")))
 
     def _shared(self) -> dict[str, object]:
         """Return the options of a task, which gets its part of `--limit-rate`."""
@@ -229,7 +232,8 @@ class Driver:
         with suppress(Empty):
             number, news = self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait()
             while True:
-                self._apply(number, pickle.loads(news))  # noqa: S301 - Dask sends pickles, too
+                if news:
+                    self._apply(number, pickle.loads(news))  # noqa: S301 - Dask sends pickles, too
                 number, news = self._inbox.get_nowait()
 
     def _end(self, number: int, task: Task) -> None:
