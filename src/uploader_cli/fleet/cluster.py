@@ -24,6 +24,7 @@ News = Callable[[tuple[str, int, bytes]], None]
 LOOK_EVERY = 1.0  # seconds between two looks at the workers
 OF_LOCAL = {  # configuration of Dask on `local:N`; a cluster has its own
     "distributed.scheduler.allowed-failures": 20,
+    "distributed.scheduler.worker-saturation": 1.0,  # a task waits for the first free worker, not at a busy one
     # What only a dashboard shows took 4 % of the CPU time of each worker.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.interval": "10s",
