@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from uploader_cli.core.plan import LocalFile
 
 SECONDS = 15.0  # target duration of a task
+SHORTEST = 0.25  # duration of the last tasks: each takes tens of milliseconds beside its files
 FILE_COST = 128 << 10  # bytes that take as long as the fixed part of a file
-FIRST = 256 << 20  # cost of the first batches: 2,048 empty files, or 256 MiB; a task alone takes tens of milliseconds
+FIRST = 256 << 20  # cost of the first batches: 2,048 empty files, or 256 MiB
 GROWTH = 4.0  # most times that the next batch costs more than a measured one
 LAST = 50 * FILE_COST  # least cost of a batch while the last files are shared out
 IN_PROGRESS = 200_000  # most files that have not ended, in memory and in tasks
@@ -73,7 +74,8 @@ class Cutter:
 
         `slots` tasks run at once; the last files are divided among them.
         """
-        limit = min(self.size, max(LAST, self._cost // (2 * slots))) if last else self.size
+        least = max(LAST, int(self.size * SHORTEST / SECONDS))
+        limit = min(self.size, max(least, self._cost // (2 * slots))) if last else self.size
         most = min(MOST_FILES, max(1, IN_PROGRESS // (2 * slots)))
         if not last and self._cost < limit and len(self.files) < most:
             return []

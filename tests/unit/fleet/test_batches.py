@@ -70,8 +70,13 @@ def test_last_files_are_shared_by_their_cost() -> None:
     assert cutter(*large, size=size).cut(4, last=True) == large[:2]
     assert cutter(*large[:1], size=size).cut(4, last=True) == large[:1]
     assert cutter(*large, size=FILE_COST).cut(4, last=True) == large[:1]
-    few = LAST // cost([SMALL])
-    assert cutter(*[SMALL] * 2 * few, size=size).cut(1000, last=True) == [SMALL] * few
+
+
+@pytest.mark.parametrize(("size", "least"), [(LAST, LAST), (LAST * 600, LAST * 10)])
+def test_last_batches_are_not_too_short(size: int, least: int) -> None:
+    """A task takes a quarter of a second, where `size` is what it does in fifteen."""
+    few = least // cost([SMALL])
+    assert cutter(*[SMALL] * 2 * few, size=size).cut(100, last=True) == [SMALL] * few
 
 
 def test_forgotten_files_are_in_no_batch() -> None:
