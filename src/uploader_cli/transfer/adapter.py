@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def dialled(url: str) -> str:
-    """Return `url` as urllib3 uses it. Raise `NotReachable` with the words of `requests`."""
+    """Return `url` as urllib3 uses it, without a fragment. Raise `NotReachable` with the words of `requests`."""
     request = requests.PreparedRequest()
     try:
         request.prepare_url(url, None)
@@ -33,7 +33,7 @@ def dialled(url: str) -> str:
         raise NotReachable(str(error)) from error
     if not (request.url or "").lower().startswith(("http://", "https://")):
         raise NotReachable(f"No connection adapters were found for {url!r}")
-    return request.url or ""
+    return (request.url or "").partition("#")[0]
 
 
 class Adapter(HTTPAdapter):

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, cast
 import urllib3
 from urllib3 import HTTPHeaderDict
 
+from uploader_cli.core.protocol import whole
 from uploader_cli.transfer.wire import Dialled
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ HEAD = 64 << 10  # most bytes of an answer's headers
 INTERIM = frozenset(range(100, 200)) - {HTTPStatus.SWITCHING_PROTOCOLS}
 _INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d.*?\n\r?\n", re.DOTALL)
 _INTERIM_LINE = re.compile(rb"HTTP/1\.\d 1(?!01)")
+_FOLD = re.compile(rb"\r?\n[ \t]+")
 _TICK = 0.25
 GONE = (BrokenPipeError, ConnectionResetError, ssl.SSLError)
 """Errors of a server that takes no more: its answer may be there all the same."""
@@ -196,13 +198,14 @@ class Response(HTTPResponse):
         self.headers = self.msg = _fields(self.fp)
         self.chunked, self.chunk_left = self.headers.get("Transfer-Encoding", "").lower() == "chunked", None
         self.will_close, self.length = self._check_close(), None
-        length = self.headers.get("Content-Length", "").partition(",")[0]
+        lengths = set(map(str.strip, self.headers.get("Content-Length", "").split(",")))
         if self._method == "HEAD" or self.status < 200 or self.status in (204, 304):
             self.length = 0
-        elif not self.chunked and re.fullmatch("[0-9]+", length):
-            self.length = int(length)
+        elif not self.chunked and len(lengths) > 1:
+            raise HTTPException("an answer with two lengths")
         elif not self.chunked:
-            self.will_close = True
+            self.length = whole(lengths.pop())
+            self.will_close = self.will_close or self.length is None
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:
@@ -242,7 +245,7 @@ def intact(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield from pieces
     except (TimeoutError, urllib3.exceptions.TimeoutError):
         raise
-    except (OSError, HTTPException, urllib3.exceptions.HTTPError) as error:
+    except (OSError, ValueError, HTTPException, urllib3.exceptions.HTTPError) as error:  # ValueError: a chunk of -1
         raise BrokenOff("the answer broke off") from error
 
 
@@ -262,7 +265,8 @@ def _selector(sock: socket.socket) -> selectors.BaseSelector:
 
 def _fields(fp: Any) -> HTTPHeaderDict:
     fields = HTTPHeaderDict()
-    for line in b"".join(_read_headers(fp)).decode("latin-1").split("\n"):
+    unfolded = _FOLD.sub(b" ", b"".join(_read_headers(fp))).replace(b"\r", b" ")  # RFC 9112, 5.2; RFC 9110, 5.5
+    for line in unfolded.decode("latin-1").split("\n"):
         name, colon, value = line.partition(":")
         if colon:
             fields.add(name.strip(), value.strip())

@@ -384,13 +384,23 @@ def test_no_answer_within_the_limit_is_a_timeout_with_body_sent_true(tmp_path, c
     assert caught.value.body_sent
 
 
-def test_answer_that_ends_in_its_middle_is_a_lost_connection(client) -> None:
+@pytest.mark.parametrize("api", [False, True], ids=["files", "session API"])
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (b"Content-Length: 100\r\n\r\n{", "broke off"),
+        (b"Transfer-Encoding: chunked\r\n\r\n-1\r\n{", "broke off"),
+        (b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", "not HTTP"),
+    ],
+    ids=["cut", "negative chunk", "two lengths"],
+)
+def test_answer_that_ends_in_its_middle_is_a_lost_connection(client, api, said, words) -> None:
     def script(peer: Peer) -> None:
         peer.head()
-        peer.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+        peer.sock.sendall(b"HTTP/1.1 200 OK\r\n" + said)
 
-    with RawServer(script) as server, pytest.raises(ConnectionLost, match="broke off") as caught:
-        client(server).request("GET", server.url)
+    with RawServer(script) as server, pytest.raises(ConnectionLost, match=words) as caught:
+        client(server).request("GET", server.url, api=api)
     assert caught.value.body_sent
 
 
@@ -565,6 +575,8 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n[1\r\n4;x=
         (b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nContent-Length: 3\r\n\r\n[1]", [1], True),
         (b"HTTP/1.1 200\nContent-Length:3\n\n[1]", [1], True),
         (b"HTTP/1.1 200 OK\r\nno header\r\nContent-Length: 3\r\n\r\n[1]", [1], True),
+        (b"HTTP/1.1 200 OK\r\nX: y\r\n Content-Length: 2\r\nContent-Length: 3\r\n\r\n[1]", [1], True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: %b3\r\n\r\n[1]" % (b"0" * 5000), [1], False),
         (b"HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n", None, True),
         (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n", None, True),
         (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\n[1]", [1], True),
@@ -729,21 +741,27 @@ def test_answer_that_never_ends_is_given_up(client, monkeypatch, secured, what) 
             http.request("GET", server.url, read_timeout=0.1)
 
 
-def test_cookies_of_an_answer_go_with_the_next_request(client) -> None:
+@pytest.mark.parametrize(("value", "sent"), [("a7", "a7"), ("a7\rX-Own: 1", "a7 X-Own: 1")], ids=["", "line break"])
+def test_cookies_of_an_answer_go_with_the_next_request(client, value, sent) -> None:
     """A balancer that binds a client to one server by a cookie."""
     seen = []
 
     def script(peer: Peer) -> None:
         while True:
             seen.append(peer.request()[1].get("cookie"))
-            peer.answer(200, {}, Set_Cookie="route=a7; Path=/")
+            peer.answer(200, {}, Set_Cookie=f"route={value}; Path=/")
 
     with RawServer(script) as server:
         http = client(server)
         for path in ("/one", "/two", "/one"):
             http.request("GET", server.url + path)
         http.close()
-    assert seen == [None, "route=a7", "route=a7"]
+    assert seen == [None, f"route={sent}", f"route={sent}"]
+
+
+def test_fragment_of_a_url_is_not_sent(client) -> None:
+    with RawServer(lambda peer: peer.answer(200, {"line": peer.head()[0]})) as server:
+        assert client(server).request("GET", f"{server.url}/a?b#c").body == {"line": "GET /a?b HTTP/1.1"}
 
 
 def test_header_of_a_call_outranks_that_of_the_settings_whatever_its_case(client) -> None:
