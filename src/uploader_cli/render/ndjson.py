@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable, Iterator
 from importlib import resources
-from select import PIPE_BUF
 from typing import TextIO
 
 from msgspec import Struct
@@ -17,6 +17,7 @@ from uploader_cli.core.state import Observer, ProgressState
 VERSION = 1
 _SPACING = 0.34
 """Seconds between two progress lines of a file: at most four a second with the last one, which is never dropped."""
+PIPE_BUF: int = getattr(select, "PIPE_BUF", 512)  # bytes that a pipe takes as a whole; Windows names no number
 _MOST = 1000  # maximum lines buffered for one write
 _encode = Encoder().encode
 
