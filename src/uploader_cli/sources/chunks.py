@@ -115,7 +115,7 @@ class HashedChunks:
         self._release(self._current)
         self._current = None
         if self._helpers_source is not None:
-            self._helpers_source.close()
+            self._helper().submit(self._helpers_source.close)  # after its last read: else that may use another file
 
     def _load(self, start: int, length: int, source: IO[bytes] | None) -> HashedChunk:
         def check() -> None:

@@ -78,7 +78,7 @@ class Worker(threading.Thread):
                     self._pool.done()
         finally:
             if self._helper is not None:
-                self._helper.shutdown(wait=True, cancel_futures=True)
+                self._helper.shutdown()  # after what it was told to close
             self.api.close()
 
 

@@ -261,6 +261,26 @@ class TestHashedChunks:
                 chunks.prepare(10 + PIECE, PIECE + 1)
             chunks.close()
 
+    @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="lists descriptors")
+    def test_file_stays_open_until_the_helper_has_read(self, file: LocalFile, helper: Helper) -> None:
+        """A descriptor that is closed in a read may be that of another file when the read begins."""
+        reading, over = threading.Event(), threading.Event()
+
+        def check() -> None:
+            reading.set()
+            over.wait(PATIENCE)
+
+        with open_unchanged(file) as source:
+            chunks = HashedChunks(file, "crc32c", check, helper, Buffers(), source=source)
+            chunks.prepare(0, 10)
+            assert reading.wait(PATIENCE)
+            chunks.close()
+            links = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+            still = sum(os.readlink(link) == file.path for link in links if os.path.lexists(link))
+            over.set()
+            helper.finish()
+            assert (still, chunks._helpers_source.closed) == (2, True)
+
     def test_other_chunk_than_prepared_is_recomputed(self, chunks: HashedChunks) -> None:
         """The server's offset is not the expected one, or the chunks have become smaller."""
         chunks.prepare(10, 20)
