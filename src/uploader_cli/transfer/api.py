@@ -1,4 +1,4 @@
-"""The REST calls of docs/protocol.md, section 1, without retries by error class."""
+"""The REST calls of docs/protocol.md, section 1. Some are repeated, by the error of their answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FileChecks before and after a file is sent: claims, files on the server, verification."""
+"""Checks before and after a file is sent: claims, files on the server, verification."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOT_CONFIRMED = "a gateway failed after its last byte: the server has all bytes,
 
 
 class FileChecks:
-    """Check groups of files in the workers, each with the worker's own `Api`."""
+    """Check groups of files; each thread that asks the server passes its own `Api`."""
 
     def __init__(self, context: Context) -> None:
         self._context = context

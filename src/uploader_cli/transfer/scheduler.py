@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.session import Opened
 
 AHEAD = 2 * SESSION_FILES  # most files in progress: the next session is ready before one ends
-GROUP = 64  # files that a worker checks and claims at once
+GROUP = 64  # files that are claimed and checked at once
 PATIENCE = 0.5  # seconds without a new file after which an incomplete session starts
 
 

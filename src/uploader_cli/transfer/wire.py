@@ -1,4 +1,4 @@
-"""Sockets that another thread can shut, also while they are dialled. The only import of urllib3's connections."""
+"""Sockets that another thread can shut, also while they are dialled."""
 
 from __future__ import annotations
 

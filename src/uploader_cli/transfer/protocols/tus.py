@@ -168,7 +168,7 @@ class TusClient:
         body: Body | None = None,
         checksum: str | None = None,
     ) -> Answer:
-        """Send one request and follow 307 and 308: `requests` would empty a redirected PATCH."""
+        """Send one request and follow 307 and 308, with its method and body."""
         sent = {"Tus-Resumable": VERSION, **headers} if method != "OPTIONS" else dict(headers)
         if checksum is not None:
             sent["Upload-Checksum"] = checksum
