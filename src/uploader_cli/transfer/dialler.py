@@ -193,9 +193,9 @@ def _proxied(proxy: str, how: dict[str, Any]) -> urllib3.PoolManager:
     from requests import RequestException
     from requests.adapters import HTTPAdapter
 
-    if not urlsplit(proxy).hostname:
-        raise NotReachable("Please check proxy URL. It is malformed and could be missing the host.")
     try:
+        if not urlsplit(proxy).hostname:
+            raise NotReachable("Please check proxy URL. It is malformed and could be missing the host.")
         return cast("urllib3.PoolManager", HTTPAdapter().proxy_manager_for(proxy, **how))
-    except RequestException as error:
+    except (RequestException, ValueError) as error:
         raise NotReachable(str(error)) from error

@@ -327,6 +327,13 @@ def test_invalid_url_is_a_usage_error(url) -> None:
         client.request("GET", url)
 
 
+@pytest.mark.parametrize("proxy", ["http://[::1", "http://h:99999", "h:99999", "foo://h:9", "http://h ost", "://"])
+def test_proxy_of_the_environment_that_is_no_url_is_a_usage_error(get, monkeypatch, proxy) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(UsageError, match="no URL that can be reached"):
+        get("http://127.0.0.1")
+
+
 # --- redirects --------------------------------------------------------------------------------------------------------
 
 
