@@ -134,6 +134,11 @@ class Body:
         return self._length
 
     @property
+    def sent(self) -> int:
+        """Bytes that the kernel has taken."""
+        return self._taken
+
+    @property
     def through(self) -> bool:
         """True once the kernel has taken the last byte."""
         return self._taken >= self._length

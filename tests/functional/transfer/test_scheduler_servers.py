@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 class Relay(RawServer):
     """Hands requests on to `upstream` (may be exchanged) and spoils those that `spoil` names.
 
-    `spoil(line)` is asked once for each request: `cut` ends it in the middle of its body, `swallow` loses its answer,
-    `die` does so and takes no connection any more.
+    `spoil(line)` is asked once for each request: `cut` ends it in the middle of its body, `early` claims there that
+    a.mp4 and b.mp4 are stored, `swallow` loses its answer, `die` does so and takes no connection any more.
     """
 
     def __init__(self, upstream: str, spoil: Callable[[str], str | None] = lambda _line: None) -> None:
@@ -55,6 +55,11 @@ class Relay(RawServer):
             if how == "cut":
                 peer.read(1000)
                 peer.reset()
+                return
+            if how == "early":
+                names = ("a.mp4", "b.mp4")
+                files = [{"id": name, "originalName": name, "status": "completed"} for name in names]
+                peer.answer(200, {"success": True, "sessionId": "s", "files": files, "summary": {}, "timestamp": "t"})
                 return
             body = peer.read(int(headers.get("content-length", 0)))
             answer = self._ask(line, headers, body)
@@ -241,9 +246,11 @@ def test_a_file_that_fails_inside_a_200_is_named(source: Path, root: Path) -> No
 # --- lost requests and answers
 
 
-def test_cut_body_is_resent_and_stored_once(source: Path, root: Path) -> None:
-    paths = make(source, "a.mp4", "b.mp4", size=3_000_000)
-    with running_server(port=0, root=root) as server, Relay(server.url, Batches("cut", 1, 2)) as relay:
+@pytest.mark.parametrize("how", ["cut", "early"])
+def test_request_that_did_not_arrive_whole_is_resent_and_stored_once(source: Path, root: Path, how: str) -> None:
+    """A 200 before the last byte was sent confirms nothing."""
+    paths = make(source, "a.mp4", "b.mp4", size=8_000_000)  # more than the sockets hold
+    with running_server(port=0, root=root) as server, Relay(server.url, Batches(how, 1, 2)) as relay:
         upload = Upload(relay.url, paths)
         assert upload.go() is None
         assert relay.count("/batch") == 3

@@ -331,6 +331,38 @@ class TestRawPeers:
             sending(plain_terms(endpoint), file).run(lines(endpoint).client)
         assert asked == [("POST", 0), ("PATCH", 8 * MIB), ("HEAD", 0), ("PATCH", 4 * MIB), ("PATCH", 4 * MIB)]
 
+    @pytest.mark.parametrize("extensions", [(), ("creation-with-upload",)])
+    def test_offset_beyond_the_sent_bytes_confirms_nothing(
+        self, extensions: tuple[str, ...], lines: Any, make_file: Any, sending: Any
+    ) -> None:
+        """The server answers with the full offset while most of the body is still here; HEAD tells the truth."""
+        asked: list[str] = []
+
+        def script(peer: Peer) -> None:
+            while True:
+                line, headers = peer.head()
+                method, length = line.split()[0], int(headers.get("content-length", 0))
+                asked.append(method)
+                if method == "HEAD":
+                    peer.answer(200, **TUS, **{"Upload-Offset": "70000", "Upload-Length": str(size)})
+                elif length > size // 2 and len(asked) < 3:
+                    peer.read(70_000)
+                    status = 201 if method == "POST" else 204
+                    peer.answer(status, Location="/files/1", **TUS, **{"Upload-Offset": str(length)})
+                    peer.hold()
+                elif method == "POST":
+                    peer.answer(201, Location="/files/1", **TUS)
+                else:
+                    offset = int(headers["upload-offset"]) + len(peer.read(length))
+                    peer.answer(204, **TUS, **{"Upload-Offset": str(offset)})
+
+        with RawServer(script, buffer=4096) as server:
+            endpoint, size = f"{server.url}/files/", 16 * MIB
+            capabilities = Capabilities(endpoint, frozenset(extensions))
+            terms = make_terms(Pacer(NoWait(), RateBudget()), capabilities, 64 * MIB)
+            assert sending(terms, make_file(size)).run(lines(endpoint).client).error is None
+        assert asked == (["POST"] if extensions else ["POST", "PATCH"]) + ["HEAD", "PATCH"]
+
     def test_redirected_patch_keeps_its_body(self, lines: Any, make_file: Any, sending: Any) -> None:
         """`requests` would have sent it without the body."""
         bodies: list[tuple[str, int]] = []

@@ -156,6 +156,8 @@ class BatchSession:
                 sending.enter_context(flow.one_body(context.stop))
                 context.pacer.wait_out_pause()  # one may have begun meanwhile
                 stored = self._api.batch(self.session.id, body, len(self._group))
+            if not body.through:
+                raise errors.ConnectionLost("the server answered before it had the whole request", body_sent=False)
         except errors.UploaderError as error:
             context.stop.check()
             if not self._paths and isinstance(error, errors.ServerFault) and error.error == UNKNOWN_SESSION:

@@ -168,6 +168,8 @@ class Part:
         with self._completion():
             created = self._client.create(length, metadata, body=body, checksum=checksum, partial=partial)
         self.url = created.url
+        if body is not None and (created.offset or 0) > body.sent:
+            raise _impossible(created, 0, body)
         state.server_id = state.id_in(created)
         offset = created.offset if created.offset is not None or size else 0
         if not offset:  # a new upload, and not one that the server knew by the key
@@ -263,8 +265,8 @@ class Part:
             self._confirm(self._last, 0)
             return
         # The end of a stream may be found when all its bytes have been sent.
-        if sent.offset is None or not offset + (size > 0) <= sent.offset <= offset + size:
-            raise errors.OffsetConflict(f"{size} bytes at offset {offset} led to offset {sent.offset}", status=204)
+        if sent.offset is None or not offset + (size > 0) <= sent.offset <= offset + body.sent:
+            raise _impossible(sent, offset, body)
         self._deferred = self._deferred and length is None
         self._done = sent.offset == self.size and not self._deferred
         self._confirm(sent, sent.offset)
@@ -368,3 +370,8 @@ class Part:
         if changed:
             self._journaled |= changed
             self._run.update(self._state.file, part=self.index, **changed)
+
+
+def _impossible(answer: Position, offset: int, body: Body) -> errors.OffsetConflict:
+    """Return the error for an offset that the bytes sent at `offset` can't have led to: HEAD decides."""
+    return errors.OffsetConflict(f"{body.sent} bytes at offset {offset} led to offset {answer.offset}", status=204)
