@@ -64,8 +64,8 @@ class Connection(Dialled):
 
     def connect(self) -> None:
         """Connect, and forget what was on the connection before."""
+        self._spent, self._early = False, b""  # before the answer of a proxy
         super().connect()
-        self._spent, self._early = False, b""
 
     @property
     def is_connected(self) -> bool:

@@ -245,7 +245,8 @@ class Http:
 
     def _check_scheme(self, url: str) -> None:
         """Raise `ConnectFailed` if `url` is http, nothing was heard from the server yet, and its port speaks TLS."""
-        if url.startswith("http://") and not (self.request_ids.heard or self.dialler.proxies) and speaks_tls(url):
+        may_ask = url.startswith("http://") and not (self.sockets.are_shut or self.dialler.proxies)
+        if may_ask and not self.request_ids.heard and speaks_tls(url):
             secure = origin_of(url).replace("http", "https", 1)
             failed = errors.ConnectFailed(f"{origin_of(url)}: this port speaks TLS: use https", hint=f"use {secure}")
             failed.retryable = False

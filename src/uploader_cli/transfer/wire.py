@@ -28,6 +28,7 @@ class Sockets:
     """What the connections of one client share. Another thread can shut them."""
 
     answer_time = ANSWER_TIME
+    are_shut = False
 
     def __init__(self, answered: Callable[[float], None] = lambda _seconds: None) -> None:
         """`answered(seconds)` is called with the time from a request without a body to its answer."""
@@ -44,7 +45,7 @@ class Sockets:
     def shut(self) -> None:
         """Shut all open sockets: blocked reads and writes end at once with an error."""
         with self._lock:
-            sockets = list(self.open)
+            self.are_shut, sockets = True, list(self.open)
         for sock in sockets:
             with suppress(OSError):  # below TLS: an `SSLSocket` would continue without encryption
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)

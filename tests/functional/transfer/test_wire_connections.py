@@ -316,6 +316,34 @@ def test_interim_answer_of_a_proxy_is_skipped(client, authority, tmp_path) -> No
         assert http.request("GET", "https://upload.example/").status == 204
 
 
+def test_begun_answer_of_a_stopped_request_is_not_the_next_answer_of_the_proxy(client, authority, tmp_path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("upload.example").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    begun, checks = threading.Event(), itertools.count()
+
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.sock.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+        with context.wrap_socket(peer.sock, server_side=True) as secured:
+            secured.recv(65536)
+            if peer.number == 1:
+                secured.sendall(b"HTTP/1.1 4")
+                begun.set()
+                peer.hold()
+            secured.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    def stop() -> None:
+        if begun.is_set() and next(checks) == 3:  # what has arrived is read between two checks
+            raise Interrupted("stopped")
+
+    with RawServer(script) as proxy:
+        http = client("https://upload.example", proxy=proxy.url, ca_bundle=tmp_path / "authority.pem")
+        with pytest.raises(Interrupted):
+            http.request("POST", "https://upload.example/", body=Upload(tmp_path, 4 * GIB, stop).body)
+        assert http.request("GET", "https://upload.example/").status == 204
+
+
 def test_sockets_can_be_shut_while_another_thread_connects() -> None:
     sockets, ours, late = wire.Sockets(), [socket.socket() for _ in range(4)], socket.socket()
 
@@ -484,6 +512,7 @@ def test_shut_ends_a_call_that_waits_on_its_socket(tmp_path, client, secured, ph
     assert isinstance(outcome[0], ConnectionLost)
     assert outcome[0].body_sent is (phase == "answer")
     assert took < 1.0 * SLACK
+    assert len(server.peers) == 1  # nothing asks now whether the port speaks TLS
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
