@@ -21,6 +21,7 @@ from http.client import (  # type: ignore[attr-defined]
     HTTPException,
     HTTPResponse,
     IncompleteRead,
+    RemoteDisconnected,
     UnknownProtocol,
     _read_headers,
 )
@@ -264,8 +265,10 @@ def _selector(sock: socket.socket) -> selectors.BaseSelector:
 
 
 def _fields(fp: Any) -> HTTPHeaderDict:
-    fields = HTTPHeaderDict()
-    unfolded = _FOLD.sub(b" ", b"".join(_read_headers(fp))).replace(b"\r", b" ")  # RFC 9112, 5.2; RFC 9110, 5.5
+    fields, lines = HTTPHeaderDict(), _read_headers(fp)
+    if not lines[-1]:  # part of a value is another value
+        raise RemoteDisconnected("Remote end closed connection within the headers of its answer")
+    unfolded = _FOLD.sub(b" ", b"".join(lines)).replace(b"\r", b" ")  # RFC 9112, 5.2; RFC 9110, 5.5
     for line in unfolded.decode("latin-1").split("\n"):
         name, colon, value = line.partition(":")
         if colon:

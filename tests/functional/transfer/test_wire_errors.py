@@ -147,6 +147,18 @@ def test_refused_address_leads_to_the_next_address_of_the_host(get, monkeypatch)
         assert get(f"http://two.invalid:{server.port}").ok
 
 
+def test_answer_that_ends_within_its_headers_is_a_lost_connection(get) -> None:
+    """Part of a `Location` is the URL of another upload."""
+
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.sock.sendall(b"HTTP/1.1 201 Created\r\nLocation: /files/1")
+
+    with RawServer(script) as server, pytest.raises(ConnectionLost, match="within the headers") as caught:
+        get(server.url)
+    assert caught.value.body_sent
+
+
 def test_close_without_an_answer_is_a_lost_connection(get) -> None:
     with RawServer(Peer.head) as server, pytest.raises(ConnectionLost) as caught:
         get(server.url)
