@@ -311,19 +311,19 @@ class Scheduler:
         for outcome in outcomes:
             if outcome.error is not None:
                 self._ledger.retry([outcome.file], outcome.error)
-        blocked = [outcome.file for outcome in outcomes if isinstance(outcome.error, errors.PatchBlocked)]
+        blocked = [outcome for outcome in outcomes if isinstance(outcome.error, errors.PatchBlocked)]
         if blocked:
             if not self._patch_blocked:
                 self._patch_blocked = True
-                text = f"{outcomes[0].error}: such files are sent in batch mode"
+                text = f"{blocked[0].error}: such files are sent in batch mode"
                 self._context.warn(WarningCode.PATCH_BLOCKED, text)
-            self._blocked.extend(blocked)
+            self._blocked.extend(outcome.file for outcome in blocked)
             self._pool.put([Step(self._send_blocked, None)])
             session.over(worker.api, len(blocked), given_up=len(blocked))
-            return
-        creating = self._context.run.creating
-        claims = [(outcome.file, Claim(ClaimState.NEW, creating(outcome.file, session.id))) for outcome in outcomes]
-        self._pool.put([TusFile(self._terms, session, *item) for item in claims], first=True)
+        others = [outcome.file for outcome in outcomes if outcome not in blocked]
+        claims = [Claim(ClaimState.NEW, self._context.run.creating(file, session.id)) for file in others]
+        jobs = [TusFile(self._terms, session, *item) for item in zip(others, claims, strict=True)]
+        self._pool.put(jobs, first=True)
 
     def _send_blocked(self, _worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Queue sessions for all blocked files; those that other workers are sending follow soon."""
