@@ -362,6 +362,17 @@ def test_lost_session_is_renewed_once(tmp_path: Path, error: errors.AnswerError)
     assert run.stop.slept == [], "a new session needs no pause"
 
 
+def test_500_after_a_file_of_the_request_was_stored_sends_it_no_second_time(tmp_path: Path) -> None:
+    """The reference backend answers so when it stops in the middle of a request, and for an unknown session."""
+    run = Run(tmp_path, FakeApi(answers=deque([upload_failed()])))
+    run.file("a.mp4")
+    run.file("b.mp4")
+    run.last_heard.note(says("s1", FileStatus("a.mp4", "completed")))
+    run.go()
+    assert [request.names for request in run.api.requests] == [["a.mp4", "b.mp4"]]
+    assert (run.completed, run.failed) == ([0], {1: FailureCode.OUTCOME_UNKNOWN})
+
+
 def test_session_lost_twice_fails_its_files(tmp_path: Path) -> None:
     """All its files fail, none is sent a third time; the next session goes on."""
     run = Run(tmp_path, FakeApi(answers=deque([session_lost(), session_lost()])))

@@ -160,7 +160,9 @@ class BatchSession:
                 raise errors.ConnectionLost("the server answered before it had the whole request", body_sent=False)
         except errors.UploaderError as error:
             context.stop.check()
-            if not self._paths and isinstance(error, errors.ServerFault) and error.error == UNKNOWN_SESSION:
+            # Files whose end was reported show a server that knew the session, and stopped in the middle.
+            may_be_lost = not (self._paths or self._reported())
+            if may_be_lost and isinstance(error, errors.ServerFault) and error.error == UNKNOWN_SESSION:
                 error = errors.SessionLost(str(error), status=error.status, error=error.error)
             if self._may_have_landed(error):
                 self._settle(error)
