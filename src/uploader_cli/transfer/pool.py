@@ -95,7 +95,7 @@ class Pool:
         self._make_worker = make_worker
         self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)  # for workers
-        self.rested = threading.Condition(self._lock)  # for the planner: a worker that ends each job wakes nobody
+        self.rested = threading.Condition(self._lock)  # for the planner, which waits for an idle pool
         self.fatal: BaseException | None = None  # the first error that ended the run
         self.held = False  # True while no job is begun
         self.resized: Callable[[int], object] = lambda _most: None  # called with each new number of workers

@@ -198,31 +198,27 @@ def test_events_come_in_the_captured_order(server: EmbeddedServer, name: str, fi
 
 def test_cancel_does_not_stop_files_under_way() -> None:
     """Section 3.9: the event has `cancelled`, the other files are stored, and the answer has `completed`."""
-    with running_server(flavour="reference", processing_seconds=1.0) as server:  # the cancel comes in time
-        cancel_under_way(server)
-
-
-def cancel_under_way(server: EmbeddedServer) -> None:
     expected = captured_events("events-cancelled")
-    session = new_session(server.url, 1, "scenic")
-    answers: list[requests.Response] = []
-    parts = [*head_of(session, "scenic"), file("c.mp4", b"x" * 1000)]
-    with listening(server.url, session) as listener:
-        sending = threading.Thread(target=lambda: answers.append(post_parts(server.url, parts)))
-        sending.start()
-        events = []
-        while len(events) < len(expected):
-            events.append(listener.event())
-            if events[-1].get("totalProgress") == 30:
-                answer = requests.post(f"{server.url}/api/upload/cancel/{session}", timeout=DEADLINE)
-                assert answer.status_code == 200
-        sending.join()
-    shapes = [shape(event) for event in events]
-    cancelled = next(event for event in expected if event["overallStatus"] == "cancelled")
-    assert cancelled in shapes[6:]
-    assert [e for e in shapes if e != cancelled] == [e for e in expected if e != cancelled]
-    assert [f["status"] for f in answers[0].json()["files"]] == ["completed"]
-    assert Path(answers[0].json()["files"][0]["filePath"]).stat().st_size == 1000
+    with running_server(flavour="reference", processing_seconds=1.0) as server:  # the cancel comes in time
+        session = new_session(server.url, 1, "scenic")
+        answers: list[requests.Response] = []
+        parts = [*head_of(session, "scenic"), file("c.mp4", b"x" * 1000)]
+        with listening(server.url, session) as listener:
+            sending = threading.Thread(target=lambda: answers.append(post_parts(server.url, parts)))
+            sending.start()
+            events = []
+            while len(events) < len(expected):
+                events.append(listener.event())
+                if events[-1].get("totalProgress") == 30:
+                    answer = requests.post(f"{server.url}/api/upload/cancel/{session}", timeout=DEADLINE)
+                    assert answer.status_code == 200
+            sending.join()
+        shapes = [shape(event) for event in events]
+        cancelled = next(event for event in expected if event["overallStatus"] == "cancelled")
+        assert cancelled in shapes[6:]
+        assert [e for e in shapes if e != cancelled] == [e for e in expected if e != cancelled]
+        assert [f["status"] for f in answers[0].json()["files"]] == ["completed"]
+        assert Path(answers[0].json()["files"][0]["filePath"]).stat().st_size == 1000
 
 
 # docs/protocol.md, section 3, point by point

@@ -160,7 +160,7 @@ class BatchSession:
                 raise errors.ConnectionLost("the server answered before it had the whole request", body_sent=False)
         except errors.UploaderError as error:
             context.stop.check()
-            # Files whose end was reported show a server that knew the session, and stopped in the middle.
+            # A server that has reported the end of a file of this request knew the session, and stopped in the middle.
             may_be_lost = not (self._paths or self._reported())
             if may_be_lost and isinstance(error, errors.ServerFault) and error.error == UNKNOWN_SESSION:
                 error = errors.SessionLost(str(error), status=error.status, error=error.error)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.protocols.file_state import FileState, Tus
     from uploader_cli.transfer.protocols.tus import Position, TusClient
 
-ONE_TRIP_LESS = 32 << 20  # minimum bytes of a file whose first chunk is sent with the creation, if it is distant
+ONE_TRIP_LESS = 32 << 20  # minimum bytes of a file whose first chunk is sent with its creation to a distant server
 RESTARTS = 3  # new uploads per run after the server has lost one
 EARLIER = "the server answered an earlier request for its last bytes with an error"
 
