@@ -66,6 +66,14 @@ def error_code(body: object) -> str:
     return text(as_object(body).get("error")) or ""
 
 
+def session_unknown(body: object) -> bool:
+    """Return whether a 500 of the reference backend says that it does not know the session (docs/protocol.md, 3.14).
+
+    Its code is that of every failure, and files may be stored after one; only the details differ.
+    """
+    return error_code(body) == "UPLOAD_FAILED" and as_object(body).get("details") == "会话不存在"
+
+
 def error_sentence(body: object) -> str:
     """Return the server's error text: message and details, on one line."""
     fields = as_object(body)

@@ -51,7 +51,7 @@ NO_ROUTE = "NOT_FOUND"
 TOKEN_MISSING = "give a token with UPLOADER_TOKEN, --token-file or --token-command"  # noqa: S105 - a sentence
 SECRET_MISSING = "give its secret with UPLOADER_SESSION_SECRET; the journal of the run that created it has it, too"  # noqa: S105
 TOKEN_REFUSED = "the server refuses this token: it may have expired or be for another server"  # noqa: S105
-BATCH_ERRORS: Kinds = {  # 500: see `batch` (docs/protocol.md, section 3.14)
+BATCH_ERRORS: Kinds = {
     (403, protocol.NOT_YOURS): errors.SessionLost,
     (404, "SESSION_NOT_FOUND"): errors.SessionLost,
     (409, "SESSION_ENDED"): errors.SessionLost,
@@ -148,7 +148,8 @@ class Api(Http):
         own = self.may_write(session)
         answer = self._once("POST", "/api/upload/batch", body=body, headers=own, read_timeout=limit, files=files)
         if not answer.ok:
-            raise _refused(answer, BATCH_ERRORS)
+            unknown = answer.status == 500 and protocol.session_unknown(answer.body)
+            raise _refused(answer, {(500, ""): errors.SessionLost} if unknown else BATCH_ERRORS)
         return _checked(answer, protocol.parse_batch(answer.body), "a list of files")
 
     def pack(self, endpoint: str, session: str, key: str, body: Body, count: int) -> list[PackedFile]:

@@ -327,7 +327,7 @@ def test_batch_returns_the_files_of_the_answer(tmp_path: Path) -> None:
     ("status", "body", "kind"),
     [
         (500, {"error": "UPLOAD_FAILED"}, errors.ServerFault),
-        (500, golden("batch-unknown-session")["body"], errors.ServerFault),
+        (500, golden("batch-unknown-session")["body"], errors.SessionLost),
         (404, {"error": "SESSION_NOT_FOUND"}, errors.SessionLost),
         (409, {"error": "SESSION_ENDED"}, errors.SessionLost),
         (409, {"error": "CONFLICT"}, errors.AnswerError),

@@ -30,8 +30,6 @@ MEASURABLE = 8 * 1024 * 1024  # least bytes of a request whose speed counts: few
 REQUEST_LIMIT = 300.0  # seconds for a whole request on the reference backend (3.10)
 SPLIT_REFUSALS = (400, 413, 415, 422)  # refusals that do not name the file: the request is halved
 UNAVAILABLE = 503  # the only 5xx after which nothing was stored
-UNKNOWN_SESSION = "UPLOAD_FAILED"
-"""Code of the reference backend's 500 for an unknown session (3.14); elsewhere it means a disk error."""
 UNTOUCHED = "the request was stopped because of another file in it"
 LOOK_EVERY = 1.0  # seconds before the query by path
 LOOK_AT_LEAST = 4.0  # most seconds between two queries: the reference backend forgets a session 5 s after its end (3.6)
@@ -160,10 +158,6 @@ class BatchSession:
                 raise errors.ConnectionLost("the server answered before it had the whole request", body_sent=False)
         except errors.UploaderError as error:
             context.stop.check()
-            # A server that has reported the end of a file of this request knew the session, and stopped in the middle.
-            may_be_lost = not (self._paths or self._reported())
-            if may_be_lost and isinstance(error, errors.ServerFault) and error.error == UNKNOWN_SESSION:
-                error = errors.SessionLost(str(error), status=error.status, error=error.error)
             if self._may_have_landed(error):
                 self._settle(error)
             if body.given_out and self._group:
