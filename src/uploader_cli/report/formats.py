@@ -26,21 +26,23 @@ COLUMNS += ("reason", "category", "sha256", "run", "stored_as", "url", "verified
 LIST_COLUMNS = ("path", "path_b64", "name", "category", "sha256")
 LIST_SUFFIXES = ("", ".txt", ".lst", ".list", ".csv", ".jsonl", ".ndjson")  # the accepted suffixes of `--failed-to`
 LINK_SUFFIXES = ("", ".txt", ".tsv", ".lst", ".list")  # and of `--links`
+ROWS_BEGIN, ROWS_END = '  "files": [\n', "  ]\n"
+"""The lines around the rows of a JSON report, each of which has a line: so a report can be read line by line."""
 _LISTS = re.compile(r"\[\n([\d.,\s]+)\]")  # lists of numbers in indented JSON, which are put in one line
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _PATHS = ("path", "relative_path", "name", "stored_as")
 
 
 def as_json(head: dict[str, Any], spool: Spool) -> Iterator[str]:
-    """Yield the head, and `files` last with one file per line, so that they can be read line by line."""
+    """Yield the head, and the rows of the files last, in the layout that `read` expects."""
     text = inert(json.dumps(head, indent=2, ensure_ascii=False))
     opening = _LISTS.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
-    yield opening.removesuffix("\n}") + ',\n  "files": ['
+    yield opening.removesuffix("\n}") + ",\n" + ROWS_BEGIN.rstrip()
     separator = "\n    "
     for row in spool.rows():
         yield separator + inert(json.dumps(shown(row), ensure_ascii=False))
         separator = ",\n    "
-    yield "\n  ]\n}\n"
+    yield f"\n{ROWS_END}}}\n"
 
 
 def as_csv(_head: dict[str, Any], spool: Spool) -> Iterator[str]:

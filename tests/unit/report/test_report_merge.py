@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import tempfile
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ from junit_rules import check_junit
 
 from uploader_cli.__main__ import main
 from uploader_cli.errors import UsageError
+from uploader_cli.report.formats import as_json
 from uploader_cli.report.read import Report
+from uploader_cli.report.recorder import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -253,13 +256,9 @@ def test_missing_report_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["report", "split", "gone.json"]) == 2
 
 
-@pytest.mark.parametrize("indent", [None, 4])
-@pytest.mark.parametrize("block", [1, 7, 1 << 20])
-def test_report_is_read_in_any_json_layout(
-    write: Write, tmp_path: Path, indent: int | None, block: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In pieces of any size, with the rows first or last, as `jq` or `jq -S` leave it."""
-    monkeypatch.setattr("uploader_cli.report.read._BLOCK", block)
+@pytest.mark.parametrize("indent", [None, 2, 4])
+def test_report_is_read_in_any_json_layout(write: Write, tmp_path: Path, indent: int | None) -> None:
+    """With the rows first or last, as `jq` or `jq -S` leave it."""
     path = tmp_path / write("one", "a✓ b✗ 空✓")
     document = json.loads(path.read_text())
     for order in (list(document), sorted(document), ["files", *document]):
@@ -267,6 +266,37 @@ def test_report_is_read_in_any_json_layout(
         report = Report.open(path)
         assert list(report.rows()) == document["files"]
         assert report.head == {name: value for name, value in document.items() if name != "files"}
+
+
+def as_written(tmp_path: Path, files: list[dict[str, Any]]) -> Path:
+    """Return a report in the layout in which the program writes it."""
+    head = {"format": "uploader-report", "v": 1, "run": "r", "started": "s", "finished": "f", "counts": {}}
+    spool, path = Spool(), tmp_path / "report.json"
+    for number, row in enumerate(files):
+        spool.put({**row, "file": number})
+    path.write_text("".join(as_json(head, spool)))
+    spool.close()
+    return path
+
+
+def test_reading_a_report_needs_no_memory_for_its_rows(tmp_path: Path) -> None:
+    path = as_written(tmp_path, [{"path": f"{number:0500}", "outcome": "completed"} for number in range(5000)])
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in Report.open(path).rows()) == 5000
+        assert tracemalloc.get_traced_memory()[1] < path.stat().st_size / 10
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("place", [0.5, 0.9, 0.99])
+def test_truncated_report_is_refused(tmp_path: Path, place: float) -> None:
+    path = as_written(tmp_path, rows("a✓ b✗ c✓ d✓"))
+    content = path.read_text()
+    for broken in (content[: int(len(content) * place)], content + "{}"):
+        path.write_text(broken)
+        with pytest.raises(UsageError, match="not valid JSON"):
+            Report.open(path)
 
 
 def test_report_row_with_invalid_numbers_is_refused(write: Write, tmp_path: Path) -> None:
