@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,17 +15,26 @@ from typer.main import get_command
 from uploader_cli import render
 from uploader_cli.__main__ import main
 from uploader_cli.cli.app import app
-from uploader_cli.run import views  # imported before a fake takes the place of its package
 from uploader_cli.settings import OPTIONS, Header, Settings
 
 _RESUME = get_command(app).commands["resume"]  # type: ignore[attr-defined]
 RESUME_OPTIONS = {param.name for param in _RESUME.params} & OPTIONS.keys()
-RUN_MODULES = ("checks", "commands", "config", "dry_run", "report_commands", "rest_commands", "runs", "watch")
+RUN_MODULES = (
+    "compare.comparison",
+    "plan.dry_run",
+    "report.report_commands",
+    "run.checks",
+    "run.commands",
+    "run.config",
+    "run.rest_commands",
+    "run.runs",
+    "run.watch",
+)
 ID = "3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b"
 
 
 class Runs:
-    """Replace the modules of `uploader_cli.run`; keep what each function was called with, and end with `code`."""
+    """Replace the modules that the commands call; keep what each function was called with, and end with `code`."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any, tuple[Any, ...]]] = []
@@ -53,10 +63,10 @@ class Runs:
 def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
     """The commands, in an empty directory, without settings of the machine's user."""
     fake = Runs()
-    monkeypatch.setitem(sys.modules, views.__name__, views)
-    monkeypatch.setitem(sys.modules, "uploader_cli.run", SimpleNamespace(**dict.fromkeys(RUN_MODULES, fake)))
     for name in RUN_MODULES:
-        monkeypatch.setitem(sys.modules, f"uploader_cli.run.{name}", fake)
+        package, _, module = name.partition(".")
+        monkeypatch.setitem(sys.modules, f"uploader_cli.{name}", fake)
+        monkeypatch.setattr(import_module(f"uploader_cli.{package}"), module, fake, raising=False)
     for name in [name for name in os.environ if name.startswith("UPLOADER_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))

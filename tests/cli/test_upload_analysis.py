@@ -12,7 +12,7 @@ from command import QUICK_STATUS, Done, finish, start, uploader
 from patience import SLACK
 from serving import running_server
 
-from uploader_cli.core.stages import STAGES, Kind
+from uploader_cli.analysis.stages import STAGES, Kind
 from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from uploader_cli.report.document import RunFacts, report_head
 from uploader_cli.report.merge import Merge
 from uploader_cli.report.read import Report
 from uploader_cli.report.recorder import Recorder, Spool
-from uploader_cli.run.reports import named_outputs
+from uploader_cli.report.run_files import named_outputs
 from uploader_cli.settings.values import report_file
 
 PAGE = page("reports.md")

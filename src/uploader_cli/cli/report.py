@@ -35,7 +35,7 @@ def report(
 ) -> int:
     """Combine the reports of several runs or shards, or draw one."""
     settings = opt.load(given, need_server=False)
-    from uploader_cli.run import report_commands as run
+    from uploader_cli.report import report_commands as run
 
     if action == "merge":
         return run.merge(files, reports or [], failed_to, json=settings.json, quiet=settings.quiet)

@@ -104,6 +104,6 @@ def check(
     if size_only and content:
         raise UsageError("--size-only and --digest exclude each other", hint="omit one of them")
     settings = opt.load({**given, "tus_endpoint": None})  # refused where the environment or a profile sets it
-    from uploader_cli.run import compare as run
+    from uploader_cli.compare import comparison as run
 
     return run.check(settings, paths or [], content=not size_only)

@@ -58,7 +58,7 @@ def import_(
 
 def _start(settings: Settings, paths: list[str] | None) -> int:
     if settings.dry_run:
-        from uploader_cli.run.dry_run import dry_run as command
+        from uploader_cli.plan.dry_run import dry_run as command
     else:
         from uploader_cli.run.commands import upload_command as command
     gc.freeze()  # as in `__main__`: what was imported is never garbage

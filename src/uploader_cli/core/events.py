@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 from msgspec import field, to_builtins
 from msgspec.structs import astuple, replace
 
+from uploader_cli.analysis.stages import Kind
 from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.codes import ChannelReason as ChannelReason
 from uploader_cli.core.codes import ChannelState as ChannelState
@@ -28,7 +29,6 @@ from uploader_cli.core.codes import VerifiedBy as VerifiedBy
 from uploader_cli.core.codes import WarningCode as WarningCode
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.record import Record
-from uploader_cli.core.stages import Kind
 
 T = TypeVar("T")
 Internal = Annotated[T, "internal"]

@@ -10,13 +10,13 @@ from collections import Counter, deque
 
 from msgspec import Struct, field
 
+from uploader_cli.analysis.stages import Analysis
 from uploader_cli.core import events as ev
 from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.events import ChannelState, PauseReason, Phase, Transport
 from uploader_cli.core.incidents import IncidentLog
 from uploader_cli.core.metrics import Measures
 from uploader_cli.core.rate import Meter, Timeline
-from uploader_cli.core.stages import Analysis
 from uploader_cli.core.tree import Tree
 
 HISTORY = 50  # maximum finished files and messages kept for the view

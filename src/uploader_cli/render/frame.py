@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Mapping
 from itertools import zip_longest
 
+from uploader_cli.analysis import timeline
 from uploader_cli.core.events import ChannelState, Phase, WarningCode
 from uploader_cli.core.state import BRIEF, FileState, ProgressState
-from uploader_cli.render import overview, stages
+from uploader_cli.render import overview
 from uploader_cli.render.file_rows import MARKS, ONE_ROW, SENDING, finished, rows_each, running, trouble
 from uploader_cli.render.words import RATE_WIDTH, Row, bar, clock, elide, fit, plural, rate, safe, width_of
 
@@ -49,7 +50,7 @@ class Frame:
         column = width * 3 // 5 if width >= WIDE else width
         body = self._running(files, state, now, column, space - (space // 3 if space >= LOW else 0))
         if state.analysis is not None:
-            body += stages.rows(state.analysis, now, column, space - len(body))
+            body += timeline.rows(state.analysis, now, column, space - len(body))
         if column < width:
             beside = _troubles(state, width - column - 2, space, failures=space - MESSAGES, messages=MESSAGES)
         else:

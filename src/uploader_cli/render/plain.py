@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import TextIO
 
+from uploader_cli.analysis import timeline
+from uploader_cli.analysis.stages import Analysis
 from uploader_cli.core import events as ev
-from uploader_cli.core.stages import Analysis
 from uploader_cli.core.state import Observer, ProgressState
-from uploader_cli.render import overview, stages
+from uploader_cli.render import overview
 from uploader_cli.render.words import clock, plural, rate, safe, size, span
 
 FEW = 20  # maximum number of files with a line each
@@ -115,12 +116,12 @@ class PlainView(Observer):
         key = (analysis.started, analysis.number)
         if key != self._analysis:
             self._analysis = key
-            self._say(stages.title(analysis), kind="stage")
-        if stages.ends(analysis.kind, event):
+            self._say(timeline.title(analysis), kind="stage")
+        if timeline.ends(analysis.kind, event):
             took = span(analysis.elapsed(now))
-            self._say(f"✓ {event.name} ({event.percent:.0f} %, {took}{stages.note(analysis)})", kind="stage")
+            self._say(f"✓ {event.name} ({event.percent:.0f} %, {took}{timeline.note(analysis)})", kind="stage")
         elif self._verbose:
-            self._say(f"  {event.name} {event.percent:.0f} %{stages.note(analysis)}")
+            self._say(f"  {event.name} {event.percent:.0f} %{timeline.note(analysis)}")
 
     def _channel_line(self, event: ev.ChannelChanged, state: ProgressState) -> None:
         """Print a change of the channel, except its end with the run."""

@@ -23,8 +23,8 @@ from uploader_cli.named_files import check_output
 from uploader_cli.render import columns, github, in_ci, use_color
 from uploader_cli.report import output_file
 from uploader_cli.report.recorder import Notices
+from uploader_cli.report.run_files import STEP_SUMMARY, append_summary, settled
 from uploader_cli.run.interrupts import Interrupts, interruptible
-from uploader_cli.run.reports import STEP_SUMMARY, append_summary, settled
 from uploader_cli.settings import Settings
 
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from uploader_cli.errors import UsageError
+from uploader_cli.report.run_files import facts_of, settled
 from uploader_cli.run import runs
 from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.interrupts import Interrupts, interruptible
-from uploader_cli.run.reports import facts_of, settled
 from uploader_cli.run.standard_input import standard_input
 from uploader_cli.run.state import begin, writable_state
 from uploader_cli.run.upload import Prepared, execute, prepare
@@ -50,7 +50,7 @@ def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
                 f"the run's working directory {cwd} is unavailable: {error.strerror}", hint="nothing was sent"
             ) from None
         if settings.dry_run:
-            from uploader_cli.run.dry_run import dry_run
+            from uploader_cli.plan.dry_run import dry_run
 
             return dry_run(settings, paths)
         with readable_list(settings, paths):
@@ -93,7 +93,7 @@ def _show(
     """Execute the run with the views of a command; `hint` is the command that resumes it."""
     views = observers(settings, run.id, interrupts.keys, resume_hint=hint, lasting=lasting)
     if settings.on_failure is not None:
-        from uploader_cli.run.on_failure import OnFailure
+        from uploader_cli.report.on_failure import OnFailure
 
         views.append(OnFailure(settings.on_failure, facts_of(settings, run), lambda: interrupts.count))
     outcome, notices = execute(settings, prepared, views, interrupts, journal=journal, run=run)

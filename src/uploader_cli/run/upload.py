@@ -10,13 +10,15 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors, exit_status
+from uploader_cli.analysis import after_upload
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.state import SERVER_TERMINAL, Observer, ProgressState
 from uploader_cli.exit_status import Exit
+from uploader_cli.plan import known_servers
 from uploader_cli.render.words import plural
-from uploader_cli.run import analysis, known_servers, reports
+from uploader_cli.report import run_files
 from uploader_cli.run.connections import Connections, caution
 from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.loop import Loop, alarms
@@ -61,8 +63,8 @@ def prepare(
 
         cluster.check(settings, given)
     found = located(settings, [given]) if given is not None else select(settings, paths)
-    analysis.check(settings, found)
-    return Prepared(found, reports.outputs(settings, env))
+    after_upload.check(settings, found)
+    return Prepared(found, run_files.outputs(settings, env))
 
 
 def execute(
@@ -80,7 +82,7 @@ def execute(
     are raised after the run was closed in order.
     """
     found, outputs = prepared
-    recorders, metrics = reports.recorders(outputs, settings, run), reports.metrics_files(settings, run)
+    recorders, metrics = run_files.recorders(outputs, settings, run), run_files.metrics_files(settings, run)
     loop = Loop([*recorders, *metrics, *observers], alarms(settings))
     upload = _Upload(settings, found, loop, interrupts, journal, run)
     interrupts.begin(settings.deadline)
@@ -117,7 +119,7 @@ class _Upload:
         self._settings, self._found, self._loop, self._interrupts = settings, found, loop, interrupts
         self._journal, self._run = journal, run
         self._queue = WalkQueue(found, loop.emit, most=_ahead(settings))
-        self._places = analysis.Places()
+        self._places = after_upload.Places()
         self._limits: list[Limits] = []  # as the server reported them
         loop.listeners += [self._queue.settle, *([self._places.listen] if settings.analyze != "none" else [])]
         seen = known_servers.recall(settings.target_url)
@@ -140,7 +142,7 @@ class _Upload:
             thread.join()
             loop.drain(connections.drain_seconds() if not interrupts.count else 0.0, _all_heard)
             if settings.analyze != "none" and error is None and not interrupts.count:
-                codes = analysis.analyse(settings, loop, connections, interrupts, self._places, self._run.id)
+                codes = after_upload.analyse(settings, loop, connections, interrupts, self._places, self._run.id)
         finally:
             connections.stop.set()
             if thread.is_alive():  # an observer failed

@@ -17,9 +17,9 @@ from serving import running_server
 
 from uploader_cli.core import events as ev
 from uploader_cli.exit_status import Exit
+from uploader_cli.report.run_files import settled
 from uploader_cli.result import Receipts, Result
 from uploader_cli.run.interrupts import Interrupts
-from uploader_cli.run.reports import settled
 from uploader_cli.run.state import begin
 from uploader_cli.run.upload import execute, prepare
 from uploader_cli.run.views import observers

@@ -14,10 +14,10 @@ import pytest
 from patience import PATIENCE
 
 from uploader_cli import errors
+from uploader_cli.analysis import analyst
+from uploader_cli.analysis.analyst import Analyst
+from uploader_cli.analysis.stages import Kind
 from uploader_cli.core.events import AnalysisMessage, CallMade, ServerClock
-from uploader_cli.core.stages import Kind
-from uploader_cli.run import analyst
-from uploader_cli.run.analyst import Analyst
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.budget import RateBudget

@@ -15,7 +15,7 @@ from uploader_cli.core.events import Phase
 from uploader_cli.core.state import ProgressState
 from uploader_cli.report.document import RunFacts
 from uploader_cli.report.recorder import Recorder, Spool
-from uploader_cli.run.reports import named_outputs, settled
+from uploader_cli.report.run_files import named_outputs, settled
 
 FACTS = RunFacts("run", "1.0", started=0.0)
 

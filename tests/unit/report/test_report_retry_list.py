@@ -16,7 +16,7 @@ from uploader_cli.core.protocol import utf8
 from uploader_cli.report.document import row_of
 from uploader_cli.report.formats import COLUMNS, as_csv, as_manifest, needs_nul
 from uploader_cli.report.recorder import Spool
-from uploader_cli.run.reports import named_outputs
+from uploader_cli.report.run_files import named_outputs
 from uploader_cli.selection import manifest_lines
 from uploader_cli.selection.manifest import format_of
 from uploader_cli.selection.manifest_lines import Entry, Format, parse

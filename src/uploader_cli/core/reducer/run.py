@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from uploader_cli.analysis.stages import Analysis
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelState, PauseReason, WarningCode
 from uploader_cli.core.incidents import Ending, IncidentKind
-from uploader_cli.core.stages import Analysis
 from uploader_cli.core.state import MOST_KEPT, ProgressState
 
 Handlers: TypeAlias = "dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Event] | None]]"

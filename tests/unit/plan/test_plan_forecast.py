@@ -8,8 +8,8 @@ import pytest
 from fakes import local_files
 
 from uploader_cli.core.capabilities import CONCATENATION, CREATION_WITH_UPLOAD, LARGE, Capabilities
-from uploader_cli.core.forecast import Forecast
 from uploader_cli.core.plan import ASSUMED, MIB, Limits
+from uploader_cli.plan.forecast import Forecast
 
 BUNDLED = Limits(1000, 1 << 40, frozenset({"*"}), mixed_types=True, relative_paths=True)
 TUS = Capabilities("http://h/files/", extensions=frozenset({CREATION_WITH_UPLOAD, CONCATENATION}))

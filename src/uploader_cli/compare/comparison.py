@@ -16,6 +16,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import TypeAlias, TypeVar
 
+from uploader_cli.compare.comparison_view import ComparisonView
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import CheckResult
 from uploader_cli.core.jobs import FIRST_JOBS
@@ -34,7 +35,6 @@ from uploader_cli.errors import (
 )
 from uploader_cli.exit_status import Exit
 from uploader_cli.render import columns, in_ci
-from uploader_cli.render.comparison import ComparisonView
 from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.rest_commands import client

@@ -15,9 +15,9 @@ from patience import PATIENCE
 from uploader_cli.core import events as ev
 from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import ProgressState
+from uploader_cli.report import on_failure
 from uploader_cli.report.document import RunFacts
-from uploader_cli.run import on_failure
-from uploader_cli.run.on_failure import OnFailure
+from uploader_cli.report.on_failure import OnFailure
 
 FACTS = RunFacts("cafe", "1.0", started=0.0)
 

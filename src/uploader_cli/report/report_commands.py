@@ -17,7 +17,7 @@ from uploader_cli.report.formats import as_json
 from uploader_cli.report.merge import Merge
 from uploader_cli.report.read import Report
 from uploader_cli.report.recorder import Notices, Spool, write_all
-from uploader_cli.run.reports import named_outputs, settled
+from uploader_cli.report.run_files import named_outputs, settled
 
 LEAST, MOST = 40, 120
 """Columns: a narrower terminal wraps the rows, a wider one is not filled."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from render_script import HOSTILE, MIB, Script
 
+from uploader_cli.analysis.stages import Kind
 from uploader_cli.core import events as ev
-from uploader_cli.core.stages import Kind
 from uploader_cli.render.frame import Frame
 from uploader_cli.render.plain import PlainView
 from uploader_cli.render.summary import summary

@@ -12,9 +12,9 @@ import uuid
 from collections.abc import Callable, Mapping
 
 from uploader_cli import errors
+from uploader_cli.analysis.stages import Kind, assumed
 from uploader_cli.core.events import AnalysisMessage, Event
 from uploader_cli.core.protocol import AnalysisStatus, JsonObject, analysis_data, error_sentence
-from uploader_cli.core.stages import Kind, assumed
 from uploader_cli.realtime.channel import Channel
 from uploader_cli.settings import mask
 from uploader_cli.transfer.api import Api

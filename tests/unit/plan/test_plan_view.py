@@ -8,7 +8,7 @@ import pytest
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, LimitsOrigin, SkipReason
-from uploader_cli.render.plan import ROWS, PlanView
+from uploader_cli.plan.plan_view import ROWS, PlanView
 from uploader_cli.render.words import cells
 
 MIB = 1 << 20

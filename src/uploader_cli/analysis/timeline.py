@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from uploader_cli.analysis.stages import STAGES, Analysis, Kind
 from uploader_cli.core.events import Stage
-from uploader_cli.core.stages import STAGES, Analysis, Kind
 from uploader_cli.render.words import Row, clock, elide, safe, width_of
 
 _LOG = 4  # maximum messages shown; their rows are reserved from the start

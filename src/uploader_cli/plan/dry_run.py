@@ -10,22 +10,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from uploader_cli import exit_status
+from uploader_cli.analysis import after_upload
 from uploader_cli.core import events as ev
 from uploader_cli.core.capabilities import CREATION_WITH_UPLOAD, Capabilities
 from uploader_cli.core.events import LimitsOrigin
-from uploader_cli.core.forecast import FIRST_CONTACT, Forecast
 from uploader_cli.core.jobs import FIRST_JOBS
 from uploader_cli.core.plan import ASSUMED, ENDLESS, LocalFile, PlannedSession, endless, plan_sessions, refusal
 from uploader_cli.core.sizes import FIRST_CHUNK, Groups, PackSize
 from uploader_cli.core.state import ProgressState
 from uploader_cli.errors import AnswerError, NetworkError, ProtocolError
 from uploader_cli.exit_status import Exit
+from uploader_cli.plan.forecast import FIRST_CONTACT, Forecast
+from uploader_cli.plan.known_servers import KnownServer, recall
+from uploader_cli.plan.plan_view import PlanView
 from uploader_cli.render import columns
 from uploader_cli.render.ndjson import NdjsonView
-from uploader_cli.render.plan import PlanView
-from uploader_cli.run import analysis
 from uploader_cli.run.from_file import readable_list
-from uploader_cli.run.known_servers import KnownServer, recall
 from uploader_cli.run.rest_commands import client
 from uploader_cli.run.selecting import select
 from uploader_cli.run.standard_input import standard_input
@@ -48,7 +48,7 @@ def dry_run(settings: Settings, paths: Sequence[str]) -> int:
     standard_input(settings, paths)  # it is not read
     with writable_state(settings) as (able, _), readable_list(able, paths) as ready:
         found = select(ready, paths)
-        analysis.check(ready, found)
+        after_upload.check(ready, found)
         with history_of(ready, paths) as history:
             return Plan(ready, _view(ready), history).run(found).exit_code
 

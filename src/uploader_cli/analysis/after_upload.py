@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, field
 
 from uploader_cli import errors
+from uploader_cli.analysis.stages import Kind
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import SkipReason
 from uploader_cli.core.protocol import JsonObject, text
-from uploader_cli.core.stages import Kind
 from uploader_cli.exit_status import Exit
 from uploader_cli.named_files import check_output, naming
 from uploader_cli.run.connections import Connections
@@ -27,7 +27,7 @@ from uploader_cli.selection.selection import Selection
 from uploader_cli.settings import Settings
 
 if TYPE_CHECKING:
-    from uploader_cli.run.analyst import Analyst
+    from uploader_cli.analysis.analyst import Analyst
 
 PAIR = 2
 """Number of files of a fusion (docs/protocol.md section 4)."""
@@ -89,7 +89,7 @@ def analyse(
 
     An interrupt ends the wait at once: the upload is complete in any case.
     """
-    from uploader_cli.run.analyst import Analyst
+    from uploader_cli.analysis.analyst import Analyst
 
     analyst = Analyst(connections.api.another, loop.emit, connections.stop, connections.channel)
     connections.on_analysis = analyst.hear

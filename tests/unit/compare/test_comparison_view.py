@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 
+from uploader_cli.compare.comparison_view import ComparisonView
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import CheckResult
-from uploader_cli.render.comparison import ComparisonView
 
 SAME = ev.CheckFile(0, "a", 5, "a", CheckResult.SAME, 5, "/uploads/personal/a")
 MISSING = ev.CheckFile(1, "long directory/\x1b[31m name", 5, "b", CheckResult.MISSING, None, None)

@@ -1,0 +1,1 @@
+"""The command `check`: compare local files with those on the server."""

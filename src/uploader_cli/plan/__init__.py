@@ -1,0 +1,1 @@
+"""`--dry-run`: what an upload would send, and with how many requests."""
