@@ -25,7 +25,7 @@ PACKAGES = {
     "extras": "errors",
     "named_files": "errors",
     "settings": "errors named_files settings",
-    "selection": "core errors named_files sources selection",
+    "selection": "core errors named_files settings sources selection",
     "transfer": "core errors named_files settings sources transfer",
     "realtime": "core realtime",
     "render": "core exit_status analysis.stages analysis.timeline render",
@@ -40,8 +40,7 @@ PACKAGES = {
     "plan": "core errors exit_status settings selection transfer render report.output_file analysis run plan",
     "run": "core errors exit_status named_files settings signals selection sources transfer realtime render report "
     "analysis.after_upload checks fleet plan run",
-    "cli": "compare plan report run settings signals errors extras exit_status cli __version__ "
-    "render.ndjson",  # for --json-schema
+    "cli": "compare plan report run render settings signals errors extras exit_status cli __version__",
 }
 """Each package, and what it may import of ours."""
 

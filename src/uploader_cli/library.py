@@ -20,13 +20,13 @@ from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.errors import Interrupted, UsageError
 from uploader_cli.result import Progress, Receipts, Result
 from uploader_cli.run.commands import stored_run
-from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.interrupts import Interrupts
-from uploader_cli.run.standard_input import file_of
+from uploader_cli.run.piped_lists import readable_list
 from uploader_cli.run.state import begin, writable_state
 from uploader_cli.run.upload import execute, prepare
 from uploader_cli.run.views import open_log
 from uploader_cli.run.watch import watch
+from uploader_cli.selection.standard_input import file_of
 from uploader_cli.settings import (
     OPTIONS,
     Invalid,

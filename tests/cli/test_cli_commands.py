@@ -25,7 +25,6 @@ RUN_MODULES = (
     "report.report_commands",
     "run.checks",
     "run.commands",
-    "run.config",
     "run.rest_commands",
     "run.runs",
     "run.watch",

@@ -36,11 +36,11 @@ from uploader_cli.errors import (
 from uploader_cli.exit_status import Exit
 from uploader_cli.render import columns, in_ci
 from uploader_cli.render.ndjson import NdjsonView
-from uploader_cli.run.from_file import readable_list
+from uploader_cli.run.piped_lists import readable_list
 from uploader_cli.run.rest_commands import client
-from uploader_cli.run.selecting import select
 from uploader_cli.run.state import history_of, writable_state
 from uploader_cli.run.views import UNFOLDED
+from uploader_cli.selection.selecting import select
 from uploader_cli.settings import Settings
 from uploader_cli.sources.content import OnRead, sha256_of
 from uploader_cli.transfer.api import Api

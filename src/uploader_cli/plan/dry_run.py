@@ -25,13 +25,13 @@ from uploader_cli.plan.known_servers import KnownServer, recall
 from uploader_cli.plan.plan_view import PlanView
 from uploader_cli.render import columns
 from uploader_cli.render.ndjson import NdjsonView
-from uploader_cli.run.from_file import readable_list
+from uploader_cli.run.piped_lists import readable_list
 from uploader_cli.run.rest_commands import client
-from uploader_cli.run.selecting import select
-from uploader_cli.run.standard_input import standard_input
 from uploader_cli.run.state import history_of, writable_state
 from uploader_cli.run.views import UNFOLDED
+from uploader_cli.selection.selecting import select
 from uploader_cli.selection.selection import differs
+from uploader_cli.selection.standard_input import standard_input
 from uploader_cli.selection.walk import Selected
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.job import SKIPS

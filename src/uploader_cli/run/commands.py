@@ -10,12 +10,12 @@ from pathlib import Path
 from uploader_cli.errors import UsageError
 from uploader_cli.report.run_files import facts_of, settled
 from uploader_cli.run import runs
-from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.interrupts import Interrupts, interruptible
-from uploader_cli.run.standard_input import standard_input
+from uploader_cli.run.piped_lists import readable_list
 from uploader_cli.run.state import begin, writable_state
 from uploader_cli.run.upload import Prepared, execute, prepare
 from uploader_cli.run.views import observers, print_notes, resume_hint
+from uploader_cli.selection.standard_input import standard_input
 from uploader_cli.settings import Settings, resolve, user_config_file, working_directory
 from uploader_cli.transfer.journal import Journal, RunHandle
 

@@ -18,8 +18,8 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
 from uploader_cli.run.connections import caution
 from uploader_cli.run.runs import session_secret
-from uploader_cli.run.selecting import select
 from uploader_cli.run.views import open_log
+from uploader_cli.selection.selecting import select
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.bodies import content_type

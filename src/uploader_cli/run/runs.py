@@ -15,7 +15,7 @@ from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.named_files import exists
 from uploader_cli.render.words import plural, safe
-from uploader_cli.run.from_file import as_typed, drop
+from uploader_cli.run.piped_lists import as_typed, drop
 from uploader_cli.run.views import resume_line
 from uploader_cli.settings import Settings, resolve, user_config_file, working_directory
 from uploader_cli.settings.model import NAMED_BY_DIRECTORY

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from uploader_cli.errors import UsageError
 from uploader_cli.named_files import exists
-from uploader_cli.run import from_file
+from uploader_cli.run import piped_lists
 from uploader_cli.settings import Settings
 from uploader_cli.settings.places import GONE, user_state_directory, working_directory
 from uploader_cli.sources.files import absolute
@@ -79,7 +79,7 @@ def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, o
     }
     if settings.from_file is not None:
         arguments["list"] = str(settings.from_file)
-        identity["list"] = from_file.identity(settings)
+        identity["list"] = piped_lists.identity(settings)
     return target, arguments, identity
 
 

@@ -22,7 +22,7 @@ from uploader_cli.report import run_files
 from uploader_cli.run.connections import Connections, caution
 from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.loop import Loop, alarms
-from uploader_cli.run.selecting import located, select
+from uploader_cli.selection.selecting import located, select
 from uploader_cli.selection.selection import MOST_OPEN, Selection, WalkQueue
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import engine

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from patience import PATIENCE
 
 from uploader_cli import Settings, upload
-from uploader_cli.run import selecting
-from uploader_cli.selection import selection
+from uploader_cli.selection import selecting, selection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""The list of `--from-file`: its path, its format, and the copy of a piped list."""
+"""A piped list of `--from-file`: it is copied to the state directory, so that it can be read repeatedly."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from uploader_cli import signals
 from uploader_cli.errors import UsageError
 from uploader_cli.named_files import naming, opened
+from uploader_cli.selection.selecting import LISTS, is_copy
 from uploader_cli.settings import Layer, Settings
 from uploader_cli.transfer.journal import Journal
-
-if TYPE_CHECKING:
-    from uploader_cli.selection.manifest import Manifest
 
 LEFT_BEHIND = 86400.0
 """Seconds after which a copied list that no resumable run needs is deleted: a killed process leaves it behind."""
@@ -53,37 +51,6 @@ def readable_list(settings: Settings, paths: Sequence[str]) -> Iterator[Settings
                 drop(settings.state_path, [settings.from_file])
 
 
-def manifest(settings: Settings) -> Manifest | None:
-    """Return the list of the settings. Raise `UsageError` for options that need a list if there is none."""
-    file = settings.from_file
-    if not isinstance(file, Path):
-        for flag, name in (("-0", "null"), ("--lenient", "lenient"), ("--from-format", "from_format")):
-            source = settings.sources.get(name)
-            if source is not None and source.layer is Layer.FLAG and getattr(settings, name) not in (False, "auto"):
-                raise UsageError(f"{flag} needs a list", hint="give --from-file FILE, or - for standard input")
-        for item in settings.metadata:
-            if item.template is None:
-                hint = f"give --metadata {item.name}=VALUE, or a list with a column {item.name}"
-                raise UsageError(f"the metadata {item.name} has no value", hint=hint)
-        return None
-    from uploader_cli.selection.manifest import Manifest, format_of
-    from uploader_cli.selection.manifest_lines import RESERVED, Format
-
-    if settings.null and settings.from_format not in ("auto", "nul"):
-        raise UsageError(f"-0 and --from-format {settings.from_format} exclude each other", hint="omit one of them")
-    named = Format.NUL if settings.null else settings.from_format
-    kind = format_of(file.name) if named == "auto" else Format(named)
-    shown = "the piped list" if _is_copy(file, settings.state_path) else str(file)
-    category = None if settings.foreign else settings.category
-    keys = {item.name: item.template is None for item in settings.metadata}
-    for key in RESERVED & {key for key, needed in keys.items() if needed}:
-        raise UsageError(
-            f"the metadata {key} has no value: the column {key} of a list means something else",
-            hint=f"give a template, as in --metadata '{key}={{name}}'",
-        )
-    return Manifest(file, shown, kind, category, not settings.lenient, keys)
-
-
 def _is_pipe(file: Path) -> bool:
     with naming("--from-file", file):
         return file.is_fifo() or file.is_char_device()
@@ -94,16 +61,12 @@ def identity(settings: Settings) -> str | None:
     file = settings.from_file
     if not isinstance(file, Path):
         return None
-    return file.name.partition("-")[0] if _is_copy(file, settings.state_path) else os.path.abspath(file)
+    return file.name.partition("-")[0] if is_copy(file, settings.state_path) else os.path.abspath(file)
 
 
 def as_typed(file: Path, state: Path) -> str:
     """Return the option for the list of a run, for messages."""
-    return f"--from-file {'-' if _is_copy(file, state) else file}"
-
-
-def _is_copy(file: Path, state: Path) -> bool:
-    return file.parent == state / "lists"
+    return f"--from-file {'-' if is_copy(file, state) else file}"
 
 
 def _copy(state: Path, source: IO[bytes], suffix: str) -> Path:
@@ -111,7 +74,7 @@ def _copy(state: Path, source: IO[bytes], suffix: str) -> Path:
     import hashlib
     import tempfile
 
-    place, digest = state / "lists", hashlib.sha256()
+    place, digest = state / LISTS, hashlib.sha256()
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         drop(state, [file for file in place.iterdir() if _age(file) > LEFT_BEHIND])
@@ -141,7 +104,7 @@ def _age(file: Path) -> float:
 
 def drop(state: Path, files: Sequence[Path]) -> None:
     """Delete copied lists that no resumable run needs."""
-    files = [file for file in files if _is_copy(file, state)]
+    files = [file for file in files if is_copy(file, state)]
     if not files:
         return
     with Journal(state) as journal:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile, Shard, of_upload
-from uploader_cli.run import from_file
+from uploader_cli.errors import UsageError
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.selection import Selection, holds, placed, sharded
 from uploader_cli.selection.walk import Step, missing, walk
-from uploader_cli.settings import OPTIONS, Settings, hide
+from uploader_cli.settings import OPTIONS, Layer, Settings, hide
 from uploader_cli.settings.places import GONE, working_directory
 from uploader_cli.sources.files import is_url
 
+if TYPE_CHECKING:
+    from uploader_cli.selection.manifest import Manifest
+
+LISTS = "lists"
+"""The directory of the copies of piped lists, below that of the state."""
 FILTERS = ("include", "exclude", "exclude_from", "min_size", "max_size", "newer_than")
 
 
@@ -26,7 +32,7 @@ def select(settings: Settings, paths: Sequence[str]) -> Selection:
     Raises `UsageError` for a missing path, a list with invalid lines, or an empty selection; an empty list is no error.
     Only the start of a large selection is read here; if it turns out to be empty, that is raised at its end.
     """
-    filters, listed = _filters(settings), from_file.manifest(settings)
+    filters, listed = _filters(settings), _manifest(settings)
     shard = Shard.of(settings.shard)
     if listed is not None and not paths:
         listed.check(lambda name: filters.wants(name) and (shard is None or holds(shard, name)))
@@ -36,8 +42,44 @@ def select(settings: Settings, paths: Sequence[str]) -> Selection:
         steps, what = walk(paths, filters, follow_links=settings.follow_links), ", ".join(paths[:3])
     used = [OPTIONS[name].flag for name in FILTERS if getattr(settings, name) != OPTIONS[name].default]
     hint = f"check {', '.join(used)}" if used else "the directories contain no regular files"
-    whole = _never_empty(steps, errors.UsageError(f"nothing to upload in {what}", hint=hint), listed=not paths)
+    whole = _never_empty(steps, UsageError(f"nothing to upload in {what}", hint=hint), listed=not paths)
     return located(settings, _concealed(sharded(whole, shard)))
+
+
+def _manifest(settings: Settings) -> Manifest | None:
+    """Return the list of the settings. Raise `UsageError` for options that need a list if there is none."""
+    file = settings.from_file
+    if not isinstance(file, Path):
+        for flag, name in (("-0", "null"), ("--lenient", "lenient"), ("--from-format", "from_format")):
+            source = settings.sources.get(name)
+            if source is not None and source.layer is Layer.FLAG and getattr(settings, name) not in (False, "auto"):
+                raise UsageError(f"{flag} needs a list", hint="give --from-file FILE, or - for standard input")
+        for item in settings.metadata:
+            if item.template is None:
+                hint = f"give --metadata {item.name}=VALUE, or a list with a column {item.name}"
+                raise UsageError(f"the metadata {item.name} has no value", hint=hint)
+        return None
+    from uploader_cli.selection.manifest import Manifest, format_of
+    from uploader_cli.selection.manifest_lines import RESERVED, Format
+
+    if settings.null and settings.from_format not in ("auto", "nul"):
+        raise UsageError(f"-0 and --from-format {settings.from_format} exclude each other", hint="omit one of them")
+    named = Format.NUL if settings.null else settings.from_format
+    kind = format_of(file.name) if named == "auto" else Format(named)
+    shown = "the piped list" if is_copy(file, settings.state_path) else str(file)
+    category = None if settings.foreign else settings.category
+    keys = {item.name: item.template is None for item in settings.metadata}
+    for key in RESERVED & {key for key, needed in keys.items() if needed}:
+        raise UsageError(
+            f"the metadata {key} has no value: the column {key} of a list means something else",
+            hint=f"give a template, as in --metadata '{key}={{name}}'",
+        )
+    return Manifest(file, shown, kind, category, not settings.lenient, keys)
+
+
+def is_copy(file: Path, state: Path) -> bool:
+    """Return whether `file` is the copy of a piped list in the state directory."""
+    return file.parent == state / LISTS
 
 
 def located(settings: Settings, steps: Iterable[Step]) -> Selection:
@@ -62,7 +104,7 @@ def _use_existing(settings: Settings, url: str, found: Selection) -> None:
         if not found.complete or len(found.ahead) > 1 or (isinstance(file, LocalFile) and not file.named):
             hint = "give one file; a list has a column upload_url for several ones"
             option = settings.given_as("upload_url")
-            raise errors.UsageError(f"{option} is the upload of one file, not of a directory or of several", hint=hint)
+            raise UsageError(f"{option} is the upload of one file, not of a directory or of several", hint=hint)
         if isinstance(file, LocalFile):
             found.ahead[0] = replace(file, upload_url=url, destination=of_upload(url))
 
@@ -81,15 +123,15 @@ def _filters(settings: Settings) -> Filters:
 def _check_paths(paths: Sequence[str]) -> None:
     if not paths:
         hint = "give files or directories: uploader upload PATH…, or a list: --from-file FILE"
-        raise errors.UsageError("no path given", hint=hint)
+        raise UsageError("no path given", hint=hint)
     if working_directory() is GONE and not all(os.path.isabs(path) or is_url(path) for path in paths):
-        raise errors.UsageError("the working directory was deleted", hint="change to another, or give full paths")
+        raise UsageError("the working directory was deleted", hint="change to another, or give full paths")
     if gone := missing(paths):
         more = f" (and {len(gone) - 1} more)" if len(gone) > 1 else ""
-        raise errors.UsageError(f"{gone[0]}: no such file or directory{more}", hint="nothing was sent; check the path")
+        raise UsageError(f"{gone[0]}: no such file or directory{more}", hint="nothing was sent; check the path")
 
 
-def _never_empty(steps: Iterable[Step], error: errors.UsageError, *, listed: bool) -> Iterator[Step]:
+def _never_empty(steps: Iterable[Step], error: UsageError, *, listed: bool) -> Iterator[Step]:
     """Yield the steps; raise `error` at the end if there was nothing to send and nothing failed.
 
     A list may be empty: `--failed-to` writes one when nothing failed.
