@@ -7,25 +7,23 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from uploader_server.config import ServerConfig, StartupError
+from uploader_server.config import OPTIONS, ServerConfig
 from uploader_server.faults.rules import parse_rule
 from uploader_server.faults.table import listing
 from uploader_server.http.auth import issue_token
 from uploader_server.logs import Formatter
+from uploader_server.options import StartupError
 
 PROG = "python -m uploader_server"
 
-_EPILOG = """\
---realtime (both transports of Socket.IO) and --websocket: off, refuse, hang, flap:S or kill-after:S
---analysis: silent, hang, fail:STAGE or refuse:STAGE, separated by commas
-They and --latency and --fail-file are short forms of --fault rules, which --list-faults describes.
-"""
-
-
+_EPILOG = (
+    "--realtime, --websocket, --analysis, --latency and --fail-file are short forms of --fault rules, which"
+    " --list-faults describes."
+)
 OPEN_TO_ALL = (
     "warning: everyone who can reach {host} may upload, watch and read: require a token with --auth-token-file FILE,"
     " or accept only the names of --allow-host NAME, against web pages that use DNS rebinding\n"
@@ -45,103 +43,66 @@ def in_two_lines(message: str, hint: str) -> str:
     return f"error: {message}\n" + (f"hint: {hint}\n" if hint else "")
 
 
-def parser(prog: str = PROG) -> argparse.ArgumentParser:
-    """Return the argument parser. The default None means the value of ServerConfig."""
+def parser() -> argparse.ArgumentParser:
+    """Return the argument parser; it leaves the values to `configured`."""
     options = Parser(
-        prog=prog,
-        description="The bundled upload server, with fault injection.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        prog=PROG, description="The bundled upload server, with fault injection.", epilog=_EPILOG, allow_abbrev=False
     )
-    add = options.add_argument
-    for field in dataclasses.fields(ServerConfig):
-        if field.metadata:
-            flag, _, metavar = field.metadata["flag"].partition(" ")
-            parse: Any = _rule if field.name == "faults" else field.metadata["parse"]
-            named: dict[str, Any] = {"dest": field.name, "help": field.metadata["help"]}
-            if isinstance(field.default, bool):
-                add(flag, action=f"store_{not field.default}".lower(), **named)
-            elif isinstance(parse, tuple):
-                add(flag, choices=parse, **named)
-            else:
-                action = "append" if field.default == () else "store"
-                add(flag, metavar=metavar, type=_checked(parse), action=action, **named)
-    add("--jwt-secret-file", type=Path, metavar="FILE", help="secret that signs tokens (default: random)")
-    add("--auth-token-file", type=Path, metavar="FILE", help="token required for all calls and sockets")
-    add("--list-faults", action="store_true", help="list all faults with examples, and exit")
-    add("--print-token", action="store_true", help="print a token for DELETE and exit; needs --jwt-secret-file")
-    add("-v", "--verbose", action="store_true", help="print a token at the start, and the server log")
+    for option in OPTIONS:
+        action = "append" if option.many else "store" if option.metavar else "store_true"
+        kind: dict[str, Any] = {"metavar": option.metavar} if option.metavar else {}
+        options.add_argument(option.flag, *option.short, dest=option.name, action=action, help=option.help, **kind)
     return options
+
+
+def configured(given: Mapping[str, Any], prog: str = PROG) -> ServerConfig:
+    """Return the configuration from the values of `OPTIONS` as text; None and False are options that are not used.
+
+    Raises `StartupError` for a wrong value.
+    """
+    values: dict[str, Any] = {}
+    names = {field.name for field in dataclasses.fields(ServerConfig)}
+    for option in OPTIONS:
+        raw = given.get(option.name)
+        if option.name in names and raw not in (None, False, []):
+            parse = _rule if option.name == "faults" else option.parse
+            try:
+                values[option.name] = tuple(map(parse, raw)) if option.many else parse(raw)
+            except ValueError as error:
+                raise StartupError(f"{option.flag}: {error}", f"see: {prog} --help") from None
+    return ServerConfig(**values)
 
 
 def _rule(text: str) -> str:
     return parse_rule(text).text
 
 
-def _checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Wrap a parser so that argparse shows the message of its ValueError."""
-
-    def converted(text: str) -> Any:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return converted
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; see `run_server`."""
+    return run_server(vars(parser().parse_args(argv)))
 
 
-def _secret(option: str, path: Path) -> str:
-    """Return the text of a file. Raises StartupError if it can't be read or is empty."""
-    try:
-        secret: str = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise StartupError(f"{option} {path}: can't be read ({why})", "name a readable text file") from error
-    if not secret:
-        raise StartupError(f"{option} {path}: it is empty", "write a secret to it")
-    return secret
+def run_server(given: Mapping[str, Any], prog: str = PROG) -> int:
+    """Serve until a signal; return 0, or 2 if the server can't start.
 
-
-def _auth_token(path: Path) -> str:
-    """Return the bearer token of a file. Raises StartupError also if it is not valid in a header."""
-    token = _secret("--auth-token-file", path)
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise StartupError(f"--auth-token-file {path}: a token is one line of printable ASCII without spaces", "fix it")
-    return token
-
-
-def configured(options: argparse.Namespace) -> ServerConfig:
-    """Return the configuration from the options. Raises StartupError if a file can't be read."""
-    names = {field.name for field in dataclasses.fields(ServerConfig)}
-    given = {name: value for name, value in vars(options).items() if name in names and value is not None}
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
-    if options.jwt_secret_file is not None:
-        values["jwt_secret"] = _secret("--jwt-secret-file", options.jwt_secret_file)
-    if options.auth_token_file is not None:
-        values["auth_token"] = _auth_token(options.auth_token_file)
-    return ServerConfig(**values)
-
-
-def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
-    """Serve until a signal; return 0, or 2 if the server can't start. `prog` is the command in hints."""
-    options = parser(prog).parse_args(argv)
-    if options.list_faults:
+    `given` are the values of `OPTIONS` as for `configured`, `prog` is the command in hints.
+    """
+    if given["list_faults"]:
         sys.stdout.write(listing())
         return 0
     lines = logging.StreamHandler()
     lines.setFormatter(Formatter())
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.ERROR, handlers=[lines])
+    logging.basicConfig(level=logging.INFO if given["verbose"] else logging.ERROR, handlers=[lines])
     try:
-        config = configured(options)
-        if options.print_token:
-            if options.jwt_secret_file is None:
+        config = configured(given, prog)
+        if given["print_token"]:
+            if given["jwt_secret"] is None:
                 raise StartupError("--print-token: it needs a fixed secret", "add --jwt-secret-file FILE")
             sys.stdout.write(issue_token(config.jwt_secret) + "\n")
             return 0
         from uploader_server.serving import serve  # late import, to start --help fast
 
-        serve(config, lambda url, root: _announce(url, root, config, verbose=options.verbose))
+        serve(config, lambda url, root: _announce(url, root, config, verbose=given["verbose"]))
     except StartupError as error:
         sys.stderr.write(in_two_lines(str(error), error.hint))
         return 2

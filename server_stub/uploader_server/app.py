@@ -18,7 +18,7 @@ from uploader_server.analysis.analyses import Analyses
 from uploader_server.analysis.routes import AnalysisCalls
 from uploader_server.batch.lookup import Lookup
 from uploader_server.bundled import Bundled, logged
-from uploader_server.config import ServerConfig, StartupError
+from uploader_server.config import ServerConfig
 from uploader_server.faults import Faults
 from uploader_server.faults.rules import RuleError
 from uploader_server.faults.wrapper import FaultyApp, FaultyEvents, control_route
@@ -32,6 +32,7 @@ from uploader_server.http.shares import Share
 from uploader_server.http.tracking import AccessLog, LoggedRequest, RequestTracker
 from uploader_server.metrics import CONTENT_TYPE, Metrics
 from uploader_server.openapi.document import document
+from uploader_server.options import StartupError
 from uploader_server.realtime.rooms import Realtime
 from uploader_server.reference import Reference
 from uploader_server.storage.store import Store

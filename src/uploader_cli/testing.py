@@ -61,7 +61,8 @@ def running_server(marks: Iterable[tuple[Sequence[Any], Mapping[str, Any]]] = ()
     Raises `UsageError` for an unknown or invalid option, and without the extra `server`.
     """
     extras.need("server", "the fixture `upload_server`", "the bundled server")
-    from uploader_server.config import ServerConfig, StartupError
+    from uploader_server.config import ServerConfig
+    from uploader_server.options import StartupError
     from uploader_server.serving import EmbeddedServer
 
     options: dict[str, Any] = {}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import signal
 import subprocess
 import sys
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
@@ -18,38 +19,67 @@ from typer.main import get_command
 from uploader_cli.__main__ import main
 from uploader_cli.cli.app import app
 from uploader_server.__main__ import configured, parser
+from uploader_server.__main__ import main as server_main
+from uploader_server.config import OPTIONS, ServerConfig
+
+ARGV = [
+    *("--host", "::1", "--port", "0", "--root", "some dir", "--durability", "none", "--as", "reference"),
+    *("--max-files", "3", "--max-size", "8MB", "--types", "mp4,avi", "--rate-limit", "100", "--session-ttl", "60"),
+    *("--no-tus", "--no-packs", "--no-anonymous-tus", "--no-ui", "--upload-ttl", "3600", "--min-rate", "0"),
+    *("--fault", "lose:patch#1", "--fault", "latency:5", "--fault-control"),
+    *("--realtime", "flap:3", "--websocket", "off", "--latency", "20", "--processing", "0.5"),
+    *("--fail-file", "a*", "--fail-file", "b*", "--analysis-seconds", "1", "--analysis", "silent"),
+    *("--cors-origin", "https://a.example", "--allow-host", "b.example", "--behind-proxy", "10.0.0.7"),
+    *("--max-connections", "9", "--max-joins", "99", "--max-share", "50"),
+    *("--access-log", "-", "--access-log-format", "json", "--verbose"),
+]
+"""All options, but for those that end the process and those that read files."""
 
 
 @pytest.fixture
-def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """What the server's own command line was called with."""
-    calls: list[list[str]] = []
-
-    def serve(argv: list[str], prog: str) -> int:
-        assert prog == "uploader serve"
-        calls.append(argv)
-        return 0
-
-    monkeypatch.setattr("uploader_cli.extras.find_spec", lambda _: object())
-    monkeypatch.setitem(sys.modules, "uploader_server.__main__", SimpleNamespace(main=serve))
-    return calls
+def served(monkeypatch: pytest.MonkeyPatch) -> list[ServerConfig]:
+    """Record the configurations that the server would run with."""
+    configs: list[ServerConfig] = []
+    monkeypatch.setattr("uploader_server.serving.serve", lambda config, _announce: configs.append(config))
+    return configs
 
 
-def test_serve_passes_options_to_the_server(handed_over: list[list[str]]) -> None:
-    argv = ["--host", "::1", "--port", "0", "--root", "some dir", "--durability", "none", "--as", "reference"]
-    argv += ["--max-files", "3"]
-    argv += ["--max-size", "8MB", "--types", "mp4,avi", "--rate-limit", "100", "--session-ttl", "60"]
-    argv += ["--no-tus", "--no-packs", "--no-anonymous-tus", "--upload-ttl", "3600", "--min-rate", "0"]
-    argv += ["--fault", "lose:patch#1", "--fault", "latency:5", "--list-faults", "--fault-control"]
-    argv += ["--realtime", "flap:3", "--websocket", "off", "--latency", "20", "--processing", "0.5"]
-    argv += ["--fail-file", "a*", "--fail-file", "b*", "--analysis-seconds", "1", "--analysis", "silent"]
-    argv += ["--jwt-secret-file", "secret", "--auth-token-file", "token"]
-    argv += ["--cors-origin", "https://a.example", "--allow-host", "b.example", "--behind-proxy", "10.0.0.7"]
-    argv += ["--max-connections", "9", "--max-joins", "99", "--max-share", "50"]
-    argv += ["--access-log", "-", "--access-log-format", "json"]
-    argv += ["--print-token", "--verbose"]
-    assert main(["serve", *argv]) == 0
-    assert handed_over == [argv]
+def test_serve_runs_the_server_with_its_own_options(served: list[ServerConfig], tmp_path: Path) -> None:
+    for name in ("secret", "token"):
+        (tmp_path / name).write_text(f"the-{name}\n")
+    files = ["--jwt-secret-file", str(tmp_path / "secret"), "--auth-token-file", str(tmp_path / "token")]
+    assert (main(["serve", *ARGV, *files]), server_main([*ARGV, *files])) == (0, 0)
+    config, same = served
+    assert config == same
+    assert (config.jwt_secret, config.auth_token) == ("the-secret", "the-token")
+    assert (config.host, config.port, config.root, config.flavour) == ("::1", 0, Path("some dir"), "reference")
+    assert (config.faults, config.fail_files) == (("lose:patch#1", "latency:5"), ("a*", "b*"))
+    changed = {field.name for field in dataclasses.fields(config) if getattr(config, field.name) != field.default}
+    assert changed >= {option.name for option in OPTIONS} - {"list_faults", "print_token", "verbose"}
+
+
+def test_serve_without_options_uses_the_defaults(served: list[ServerConfig]) -> None:
+    assert main(["serve"]) == 0
+    (config,) = served
+    assert config == ServerConfig(jwt_secret=config.jwt_secret)
+    assert len(config.jwt_secret) == 64
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--realtime", "sometimes"], "--realtime: 'sometimes' is not one of off, hang, refuse"),
+        (["--port", "65536"], "--port: '65536' is not a port: a number from 0 to 65535"),
+        (["--as", "refrence"], "--as: 'refrence' is not one of bundled, reference"),
+        (["--fault", "lose:patch#1", "--fault", "loose:patch"], "--fault: "),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_serve_with_an_invalid_value_exits_2(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", *argv]) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"error: {said}")
+    assert hint == "hint: see: uploader serve --help"
 
 
 def test_serve_has_the_options_of_the_server() -> None:
@@ -60,14 +90,9 @@ def test_serve_has_the_options_of_the_server() -> None:
 
 def test_serve_accepts_durations() -> None:
     argv = ["--session-ttl", "1h30m", "--upload-ttl", "2d", "--processing", "500s", "--analysis-seconds", "1.5"]
-    config = configured(parser().parse_args(argv))
+    config = configured(vars(parser().parse_args(argv)))
     assert (config.session_ttl, config.upload_ttl) == (5400, 172_800)
     assert (config.processing_seconds, config.analysis_seconds) == (500, 1.5)
-
-
-def test_serve_without_options_passes_none(handed_over: list[list[str]]) -> None:
-    assert main(["serve"]) == 0
-    assert handed_over == [[]]
 
 
 def test_missing_extra_shows_the_pip_command(
@@ -93,11 +118,3 @@ def test_serve_answers_and_stops() -> None:
             assert process.wait(PATIENCE) == 0
         finally:
             process.kill()
-
-
-def test_serve_with_an_invalid_value_exits_2() -> None:
-    command = [sys.executable, "-m", "uploader_cli", "serve", "--realtime", "sometimes"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
-    assert done.returncode == 2
-    assert "sometimes" in done.stderr
-    assert "Traceback" not in done.stderr

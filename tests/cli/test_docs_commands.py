@@ -107,7 +107,7 @@ class Terminal:
 
     def _serve(self, *words: str) -> None:
         self._running.close()
-        self._server = self._running.enter_context(EmbeddedServer(configured(parser().parse_args(words))))
+        self._server = self._running.enter_context(EmbeddedServer(configured(vars(parser().parse_args(words)))))
 
     def _interrupted_run(self) -> str:
         """Leave a run that can be resumed, and return its id."""

@@ -48,7 +48,7 @@ def test_page_lists_exactly_the_metrics() -> None:
 def test_every_field_of_the_json_log_is_on_the_page(tmp_path: Path) -> None:
     log = tmp_path / "log"
     words = ["--access-log", str(log), "--access-log-format", "json"]
-    with EmbeddedServer(configured(parser().parse_args(words))) as server:
+    with EmbeddedServer(configured(vars(parser().parse_args(words)))) as server:
         requests.get(f"{server.url}/health", timeout=30)
     table = rows(section(PAGE, "## Metrics and logs"))
     documented = [codes(row[0])[0] for row in table if "uploader_" not in row[0]]

@@ -88,7 +88,7 @@ def test_unit_of_the_page_is_valid_and_its_options_exist(tmp_path: Path) -> None
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     root = tmp_path / "files"
-    configured(parser().parse_args(line[1].replace("/var/lib/uploader", str(root)).split()))
+    configured(vars(parser().parse_args(line[1].replace("/var/lib/uploader", str(root)).split())))
     if shutil.which("systemd-analyze") is None:
         pytest.fail("the test needs systemd-analyze in PATH (Debian: apt-get install systemd)", pytrace=False)
     file = tmp_path / "uploader.service"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from uploader_server.analysis.stages import STAGES
-from uploader_server.config import parse_duration, parse_number, parse_seconds, parse_size
+from uploader_server.options import parse_duration, parse_number, parse_seconds, parse_size
 
 REQUESTS: dict[str, tuple[str, str]] = {
     "any": ("*", "*"),

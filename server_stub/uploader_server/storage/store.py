@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from uploader_server.config import StartupError
+from uploader_server.options import StartupError
 from uploader_server.session import ENDED, FileRow
 from uploader_server.storage.clock import Clock
 from uploader_server.storage.database import Database, VersionError

@@ -34,8 +34,8 @@ from packing import recalled, send_pack
 from patience import SLACK
 from serving import running_server
 
-from uploader_server.config import StartupError
 from uploader_server.http.auth import issue_token
+from uploader_server.options import StartupError
 from uploader_server.storage.reading import Reading
 from uploader_server.storage.store import Store
 

@@ -33,8 +33,8 @@ from functional.tus_server.tus_client import (
 )
 from serving import running_server, server_process
 
-from uploader_server.config import StartupError
 from uploader_server.http.auth import issue_token
+from uploader_server.options import StartupError
 from uploader_server.storage.database import VERSION, Database
 from uploader_server.storage.store import Store
 

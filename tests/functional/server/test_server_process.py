@@ -35,8 +35,9 @@ from patience import SLACK
 from serving import REPOSITORY, running_server, server_process
 
 from uploader_server.__main__ import main
-from uploader_server.config import ServerConfig, StartupError
+from uploader_server.config import ServerConfig
 from uploader_server.http.connections import accepted
+from uploader_server.options import StartupError
 from uploader_server.serving import EmbeddedServer, run_loop
 
 if TYPE_CHECKING:
