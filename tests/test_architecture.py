@@ -33,8 +33,8 @@ PACKAGES = {
     "sources": "core errors extras sources",
     "fleet": "core errors extras settings selection transfer sources fleet __version__",
     "checks": "core errors exit_status settings checks realtime.socket realtime.policy render.words render.github "
-    "report.junit report.markdown transfer.http transfer.wire transfer.connection transfer.failures transfer.api "
-    "transfer.bodies transfer.journal.schema sources.checksums",
+    "report.junit report.markdown transfer.http_client transfer.connection transfer.failures transfer.api "
+    "transfer.refusals transfer.bodies transfer.journal.schema sources.checksums",
     "analysis": "core errors exit_status named_files settings selection transfer realtime render.words run analysis",
     "compare": "core errors exit_status settings selection sources transfer render run compare",
     "plan": "core errors exit_status settings selection transfer render report.output_file analysis run plan",
@@ -46,8 +46,8 @@ PACKAGES = {
 
 SHARED = {
     "google_crc32c": "sources.checksums",
-    "requests": "transfer.adapter transfer.dialler transfer.http",
-    "urllib3": "transfer.connection transfer.dialler transfer.failures transfer.http transfer.wire",
+    "requests": "transfer.adapter transfer.dialler transfer.http_client",
+    "urllib3": "transfer.connection transfer.dialler transfer.failures transfer.http_client",
     "certifi": "transfer.dialler",
     "socketio": "realtime.socket",
     "engineio": "realtime.socket",
@@ -118,7 +118,7 @@ def test_pure_code_is_pure() -> None:
 
 def test_no_protocol_knows_another() -> None:
     """tus, batches and packs: the scheduler chooses, and falls back."""
-    of_tus = "tus part file file_state"
+    of_tus = "tus_client tus_part tus_file tus_state"
     for own in ("batch", "pack", of_tus):
         for name, used in modules(CLIENT).items():
             if within(name, " ".join(f"transfer.protocols.{module}" for module in own.split())):

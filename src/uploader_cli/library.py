@@ -22,7 +22,7 @@ from uploader_cli.result import Progress, Receipts, Result
 from uploader_cli.run.commands import stored_run
 from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.piped_lists import readable_list
-from uploader_cli.run.state import begin, writable_state
+from uploader_cli.run.run_journal import begin, writable_state
 from uploader_cli.run.upload import execute, prepare
 from uploader_cli.run.views import open_log
 from uploader_cli.run.watch import watch

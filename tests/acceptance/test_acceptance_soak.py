@@ -21,7 +21,7 @@ from uploader_cli.core.jobs import MOST_JOBS
 from uploader_cli.run.connections import Connections
 from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.watch import watch
-from uploader_cli.transfer.protocols.part import Part
+from uploader_cli.transfer.protocols.tus_part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable

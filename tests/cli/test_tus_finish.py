@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-TERMS = "uploader_cli.transfer.protocols.file_state"
+TERMS = "uploader_cli.transfer.protocols.tus_state"
 QUICK = {"uploader_cli.transfer.pacer.FIRST_DELAY": 0.0, "uploader_cli.transfer.pacer.JITTER": 0.0}
 PARTS = {f"{TERMS}.FAR": -1.0, f"{TERMS}.LARGE_AND_FAR": 200, f"{TERMS}.LEAST_PART": 100}
 """Files of 200 bytes are sent in two parts."""
@@ -68,7 +68,7 @@ def send(service: Service, home: Path, *more: str, size: int = 100, hangs: str =
     path = home / "a.bin"
     if not path.exists():
         path.write_bytes((FIRST + bytes(size))[:size])
-    limits = {f"uploader_cli.transfer.protocols.tus.{hangs}_TIMEOUT": 0.5} if hangs else {}
+    limits = {f"uploader_cli.transfer.protocols.tus_client.{hangs}_TIMEOUT": 0.5} if hangs else {}
     asked = (path, "--tus-endpoint", service.url, "--retries", "1", "-j", "2") if command == "upload" else ()
     return uploader(command, *asked, "--json", *more, home=home, constants={**QUICK, **PARTS, **limits})
 

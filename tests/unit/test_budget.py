@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uploader_cli.transfer.budget import RateBudget
-from uploader_cli.transfer.http import retry_after
+from uploader_cli.transfer.http_client import retry_after
 
 WALL = 1_795_564_000.0
 

@@ -15,7 +15,7 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, SkipReason
 from uploader_cli.core.plan import Refusal
-from uploader_cli.transfer.job import Ledger, Outcome, failed
+from uploader_cli.transfer.ledger import Ledger, Outcome, failed
 
 if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile

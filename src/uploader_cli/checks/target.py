@@ -14,8 +14,8 @@ from uploader_cli.realtime.policy import Dial, Dialled, Lost
 from uploader_cli.realtime.socket import Connection
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.api import SESSION_SECRET, new_secret
-from uploader_cli.transfer.http import Http
-from uploader_cli.transfer.wire import Sockets
+from uploader_cli.transfer.connection import Sockets
+from uploader_cli.transfer.http_client import HttpClient
 
 JOIN_LIMIT = 0.6  # seconds to wait for a first message, which not all servers send (docs/protocol.md section 3.7)
 CUT_LIMIT = 0.5  # maximum seconds for a cut connection to end
@@ -30,7 +30,7 @@ class Target:
     def __init__(self, settings: Settings, token: str | None = None) -> None:
         """Does not connect yet."""
         self.settings, self.token = settings, token
-        self.http = Http(settings)
+        self.http = HttpClient(settings)
         self.secret = {SESSION_SECRET: new_secret()}
         """The header that protects the sessions of this run; other servers ignore it."""
         self.calls = 0

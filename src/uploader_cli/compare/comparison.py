@@ -38,14 +38,14 @@ from uploader_cli.render import columns, in_ci
 from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.run.piped_lists import readable_list
 from uploader_cli.run.rest_commands import client
-from uploader_cli.run.state import history_of, writable_state
+from uploader_cli.run.run_journal import history_of, writable_state
 from uploader_cli.run.views import UNFOLDED
 from uploader_cli.selection.selecting import select
 from uploader_cli.settings import Settings
 from uploader_cli.sources.content import OnRead, sha256_of
 from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.file_checks import looked_up
 from uploader_cli.transfer.journal.reading import History
+from uploader_cli.transfer.stored_files import looked_up
 
 Item: TypeAlias = LocalFile | ev.FileFailed | ev.FileSkipped
 Result: TypeAlias = ev.CheckFile | ev.FileFailed | ev.FileSkipped

@@ -25,14 +25,16 @@ from uploader_cli.fleet import cluster as dask
 from uploader_cli.fleet import outcomes
 from uploader_cli.fleet.batches import Batch, Cutter, cost, fields_of
 from uploader_cli.fleet.outcomes import News, Row
-from uploader_cli.fleet.worker import Sent
+from uploader_cli.fleet.worker import TaskResult
 from uploader_cli.sources.files import absolute
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.file_checks import FileChecks
-from uploader_cli.transfer.job import Followers
+from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES
 from uploader_cli.transfer.journal import RunHandle, Stored
 from uploader_cli.transfer.journal.schema import locked
-from uploader_cli.transfer.session import FIRST_CONTACT_RETRIES, Context
+from uploader_cli.transfer.ledger import Followers
+from uploader_cli.transfer.upload_session import RunContext
+from uploader_cli.transfer.verification import Verification
 
 if TYPE_CHECKING:
     from distributed import Future
@@ -83,7 +85,7 @@ class Driver:
             announce,
             after,
         )
-        self.context = self._context = Context(api, followers, run)
+        self.context = self._context = RunContext(api, followers, run)
         self._stop, self._ledger, self._emit = self._context.stop, self._context.ledger, self._context.emit
         api.pacer.wait_for_server = api.settings.wait_for_server
         # the workers do this
@@ -132,7 +134,7 @@ class Driver:
         self._remember(limits)
         self._context.pacer.probe = partial(api.health, patient=False)
         self._context.limits, self._context.lookups = limits, api.lookups
-        self._checks = FileChecks(self._context)
+        self._checks = FileChecks(self._context, Verification(self._context))
         self._secret = hmac.digest(run_secret(settings.state_path), b"%d" % self._handle.number, "sha256")
 
     def begin(self) -> None:
@@ -253,10 +255,10 @@ class Driver:
                 sent.error.hint = "the workers read the token from their environment, --token-file or --token-command"
             raise sent.error
 
-    def _result(self, task: Task) -> Sent | None:
+    def _result(self, task: Task) -> TaskResult | None:
         """Return the result of a task; None if its workers died too often: its files fail. Raise `TimeoutError`."""
         if task.future.status == "finished":
-            result: Sent = task.future.result(timeout=GATHER_SECONDS)
+            result: TaskResult = task.future.result(timeout=GATHER_SECONDS)
             return result
         error = task.future.exception() if task.future.status == "error" else None
         match error:
@@ -362,7 +364,7 @@ class Driver:
             self._emit(ev.SessionLeft(event.session))
 
     def _runs_again(self, task: Task) -> None:
-        """Report that the worker of a task died, unless only the task's result was lost."""
+        """TaskReport that the worker of a task died, unless only the task's result was lost."""
         if not task.files:
             return
         text = f"a worker died: its task with {len(task.files):,} unfinished files runs again"
@@ -380,7 +382,7 @@ class Driver:
             self._most = max(1, min(self._most, len(self._tasks)) // 2)
 
     def _look(self) -> None:
-        """Report the number of workers. Raise `NetworkError` after `--wait-for-server` without one."""
+        """TaskReport the number of workers. Raise `NetworkError` after `--wait-for-server` without one."""
         self._cluster.slots()
         now = time.monotonic()
         if self._cluster.workers != self._workers:

@@ -15,7 +15,7 @@ COMPLETED, FAILED, SKIPPED, AGAIN = "completed", "failed", "skipped", "again"
 """The first value of a row: three ends of a file, and a task that runs again."""
 
 
-class Report:
+class TaskReport:
     """Collects the events of a task: `news` since the last call, and all ends of files. Thread-safe."""
 
     def __init__(self) -> None:

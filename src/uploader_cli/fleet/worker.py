@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from uploader_cli import __version__, errors
 from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.fleet.batches import Batch
-from uploader_cli.fleet.outcomes import AGAIN, Report, Row
+from uploader_cli.fleet.outcomes import AGAIN, Row, TaskReport
 from uploader_cli.selection.selection import Selection, WalkQueue
 from uploader_cli.settings import resolve, user_config_file, working_directory
 from uploader_cli.transfer import engine
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.budget import RateBudget
-from uploader_cli.transfer.journal import Journal, Target
+from uploader_cli.transfer.journal import Journal, RunTarget
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.scheduler import Scheduler
 
@@ -32,7 +32,7 @@ TOPIC = "uploader-import"
 PERIOD = 0.5  # seconds between two reports of a task
 
 
-class Sent(NamedTuple):
+class TaskResult(NamedTuple):
     """The result of a task: all ends, the error that ended it early, and its duration in seconds."""
 
     ends: list[Row]
@@ -89,7 +89,7 @@ def dask_setup(_worker: Worker) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def send(batch: Batch) -> Sent:
+def send(batch: Batch) -> TaskResult:
     """Send the files of a batch and return their outcomes.
 
     A task that runs again (its first worker died) first asks the server which files it has.
@@ -98,8 +98,8 @@ def send(batch: Batch) -> Sent:
 
     if batch.version != __version__:
         text = f"this machine runs uploader {batch.version}, the worker {get_worker().address} runs {__version__}"
-        return Sent([], errors.UsageError(text, hint="install the same version on all workers"), 0.0)
-    began, controls, report, worker = time.monotonic(), _controls(batch.run), Report(), get_worker()
+        return TaskResult([], errors.UsageError(text, hint="install the same version on all workers"), 0.0)
+    began, controls, report, worker = time.monotonic(), _controls(batch.run), TaskReport(), get_worker()
     again = _began_before(worker, began_name(batch.run, batch.number))
     if again:
         report.tell(AGAIN)
@@ -114,7 +114,7 @@ def send(batch: Batch) -> Sent:
             error = _send(batch, report, controls, again=again or batch.again)
         except errors.UploaderError as problem:  # of the settings
             error = problem
-    return Sent(report.ends, error, time.monotonic() - began)
+    return TaskResult(report.ends, error, time.monotonic() - began)
 
 
 def _began_before(worker: Worker, name: str) -> bool:
@@ -129,12 +129,12 @@ def _began_before(worker: Worker, name: str) -> bool:
     return bool(sync(worker.loop, look))
 
 
-def _send(batch: Batch, report: Report, controls: _Controls, *, again: bool) -> errors.UploaderError | None:
+def _send(batch: Batch, report: TaskReport, controls: _Controls, *, again: bool) -> errors.UploaderError | None:
     here, own = working_directory(), user_config_file()
     settings = resolve({}, env=os.environ, cwd=here, user_config=own, stored=batch.options)
     files = list(batch.local_files())
     with Journal(None) as journal:  # a task that runs again asks the server
-        run = journal.begin(Target(settings.target_url, settings.category), {}, identity=[batch.run, batch.number])
+        run = journal.begin(RunTarget(settings.target_url, settings.category), {}, identity=[batch.run, batch.number])
         run.secret, run.again = batch.secret, again
         api = Api(settings, report.emit, controls.stop, run=run.id, budget=controls.budget)
         queue = WalkQueue(Selection(files), report.emit, most=len(files) + 1)

@@ -27,17 +27,17 @@ from uploader_cli.render import columns
 from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.run.piped_lists import readable_list
 from uploader_cli.run.rest_commands import client
-from uploader_cli.run.state import history_of, writable_state
+from uploader_cli.run.run_journal import history_of, writable_state
 from uploader_cli.run.views import UNFOLDED
 from uploader_cli.selection.selecting import select
 from uploader_cli.selection.selection import differs
 from uploader_cli.selection.standard_input import standard_input
 from uploader_cli.selection.walk import Selected
 from uploader_cli.settings import Settings
-from uploader_cli.transfer.job import SKIPS
+from uploader_cli.transfer.first_contact import check_offer, choose
 from uploader_cli.transfer.journal.reading import History
+from uploader_cli.transfer.ledger import SKIPS
 from uploader_cli.transfer.scheduler import GROUP
-from uploader_cli.transfer.session import check_offer, choose
 
 FIRST = 3
 """Number of files named in a session's row."""

@@ -12,7 +12,7 @@ from uploader_cli.report.run_files import facts_of, settled
 from uploader_cli.run import runs
 from uploader_cli.run.interrupts import Interrupts, interruptible
 from uploader_cli.run.piped_lists import readable_list
-from uploader_cli.run.state import begin, writable_state
+from uploader_cli.run.run_journal import begin, writable_state
 from uploader_cli.run.upload import Prepared, execute, prepare
 from uploader_cli.run.views import observers, print_notes, resume_hint
 from uploader_cli.selection.standard_input import standard_input

@@ -14,8 +14,8 @@ from uploader_cli.realtime.channel import Channel
 from uploader_cli.run.loop import Loop
 from uploader_cli.settings import OPTIONS, Settings
 from uploader_cli.transfer.api import Api
+from uploader_cli.transfer.connection import Sockets
 from uploader_cli.transfer.pacer import Stop
-from uploader_cli.transfer.wire import Sockets
 
 DRAIN = 0.25
 """Seconds to listen after the end: final events may follow the response by 18 ms (docs/protocol.md section 3.8)."""

@@ -23,8 +23,8 @@ from uploader_cli.selection.selecting import select
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.bodies import content_type
+from uploader_cli.transfer.first_contact import choose
 from uploader_cli.transfer.pacer import Stop
-from uploader_cli.transfer.session import choose
 
 
 def status(settings: Settings, session: str) -> int:

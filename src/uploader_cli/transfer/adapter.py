@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from uploader_cli.settings import Settings
+    from uploader_cli.transfer.connection import Sockets
     from uploader_cli.transfer.request_ids import RequestIds
-    from uploader_cli.transfer.wire import Sockets
 
 
 def dialled(url: str) -> str:

@@ -15,7 +15,10 @@ import re
 import selectors
 import socket
 import ssl
+import threading
 import time
+import weakref
+from contextlib import suppress
 from http import HTTPStatus
 from http.client import (  # type: ignore[attr-defined]
     HTTPException,
@@ -29,12 +32,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import urllib3
 from urllib3 import HTTPHeaderDict
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import HTTPError, NewConnectionError, ProxyError, SSLError
 
+from uploader_cli.core.bottleneck import Waits
 from uploader_cli.core.protocol import whole
-from uploader_cli.transfer.wire import Dialled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from uploader_cli.transfer.bodies import Body
 
@@ -42,6 +47,9 @@ PIECE = 1 << 20  # bytes offered to the kernel at a time: smaller pieces take mo
 SMALL = 64 << 10  # most bytes of a body that is sent with its headers in one write
 TLS_PIECE = 64 << 10  # four records: OpenSSL reports a piece only when all of it is sent
 WRITE_STALL = 60.0  # seconds without a sent byte after which the connection is lost
+IDLE_LIMIT = 4.0
+"""Seconds after which an idle connection is not reused: the reference backend closes it at 5 (section 3.16)."""
+ANSWER_TIME = 60.0  # seconds from an answer's first byte to its last, beyond the read timeout
 HEAD = 64 << 10  # most bytes of an answer's headers
 # Statuses of interim answers (RFC 9110, section 15.2): not 101, after which the connection has another protocol.
 INTERIM = frozenset(range(100, 200)) - {HTTPStatus.SWITCHING_PROTOCOLS}
@@ -53,9 +61,42 @@ GONE = (BrokenPipeError, ConnectionResetError, ssl.SSLError)
 """Errors of a server that takes no more: its answer may be there all the same."""
 
 
-class Connection(Dialled):
-    """A connection for one request at a time: `write`, then `answer`."""
+class Sockets:
+    """What the connections of one client share. Another thread can shut them."""
 
+    answer_time = ANSWER_TIME
+    are_shut = False
+
+    def __init__(self, answered: Callable[[float], None] = lambda _seconds: None) -> None:
+        """`answered(seconds)` is called with the time from a request without a body to its answer."""
+        self.answered = answered
+        self.waits = Waits()
+        self.open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._lock = threading.Lock()  # a set can't be listed while another thread connects
+
+    def opened(self, sock: socket.socket) -> None:
+        """Record a socket, so that it can be shut."""
+        with self._lock:
+            self.open.add(sock)
+
+    def shut(self) -> None:
+        """Shut all open sockets: blocked reads and writes end at once with an error."""
+        with self._lock:
+            self.are_shut, sockets = True, list(self.open)
+        for sock in sockets:
+            with suppress(OSError):  # below TLS: an `SSLSocket` would continue without encryption
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class PersistentConnection(HTTPConnection):
+    """A connection for one request at a time: `write`, then `answer`.
+
+    It is known to `sockets` from its first packet on, and not reused after `IDLE_LIMIT`.
+    """
+
+    sockets: Sockets
+    used = 0.0  # when an answer last arrived
+    _dialling: socket.socket | None = None
     _began = 0.0
     _sent: float | None = None  # when the last byte of a file's body was sent
     _asks = False  # whether the request has no body: the time to its answer is a round trip
@@ -64,14 +105,54 @@ class Connection(Dialled):
     _asked: tuple[str, dict[str, Any]]  # the method, and what urllib3 wants to know of the answer
 
     def connect(self) -> None:
-        """Connect, and forget what was on the connection before."""
+        """Connect. Raise urllib3's `ProxyError` for a proxy that does not connect, its `SSLError` for a handshake."""
         self._spent, self._early = False, b""  # before the answer of a proxy
-        super().connect()
+        try:
+            super().connect()
+        except (OSError, HTTPException, HTTPError) as error:
+            if self.proxy is not None and not self.has_connected_to_proxy:
+                raise ProxyError("no connection through the proxy", error) from error
+            if isinstance(error, ssl.SSLError):
+                raise SSLError(error) from error
+            raise
+        finally:
+            if self._dialling is not None:
+                self._dialling.close()
+        self.used = time.monotonic()
+        self.sockets.opened(getattr(self.sock, "socket", self.sock))  # TLS within TLS wraps the socket
+
+    def _new_conn(self) -> socket.socket:
+        """Connect as urllib3 does, with a socket that can be shut meanwhile."""
+        failure: Exception = OSError("the name has no address")
+        try:
+            addresses = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label of the name is empty or too long
+            addresses, failure = [], error
+        for family, kind, protocol, _, address in addresses:
+            try:
+                return self._dial(socket.socket(family, kind, protocol), address)
+            except OSError as error:
+                failure = error
+        raise NewConnectionError(self, str(failure)) from failure
+
+    def _dial(self, sock: socket.socket, address: Any) -> socket.socket:
+        try:
+            for option in self.socket_options or ():
+                sock.setsockopt(*option)
+            sock.settimeout(self.timeout)
+            # A duplicate: the TLS handshake uses another object, unknown until its end.
+            self._dialling = sock.dup()
+            self.sockets.opened(self._dialling)
+            sock.connect(address)
+        except OSError:
+            sock.close()
+            raise
+        return sock
 
     @property
     def is_connected(self) -> bool:
         """Whether the next request may use the connection."""
-        return not self._spent and super().is_connected
+        return not self._spent and time.monotonic() - self.used < IDLE_LIMIT and super().is_connected
 
     def write(self, method: str, target: str, headers: Mapping[str, str], body: Body | bytes | None = None) -> None:
         """Send a request. Where the server answers before its end, the rest is not sent: the answer says why.
@@ -246,7 +327,7 @@ def intact(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield from pieces
     except (TimeoutError, urllib3.exceptions.TimeoutError):
         raise
-    except (OSError, ValueError, HTTPException, urllib3.exceptions.HTTPError) as error:  # ValueError: a chunk of -1
+    except (OSError, ValueError, HTTPException, HTTPError) as error:  # ValueError: a chunk of -1
         raise BrokenOff("the answer broke off") from error
 
 

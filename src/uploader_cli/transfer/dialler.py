@@ -20,7 +20,7 @@ from urllib3.util.proxy import connection_requires_http_tunnel
 
 from uploader_cli.named_files import check_input
 from uploader_cli.settings import remember_user
-from uploader_cli.transfer.connection import Connection
+from uploader_cli.transfer.connection import PersistentConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from urllib3.connectionpool import HTTPConnectionPool
 
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.wire import Sockets
+    from uploader_cli.transfer.connection import Sockets
 
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")  # `--ca-bundle` has precedence
 SOCKET_OPTIONS = [
@@ -138,11 +138,11 @@ class Dialler:
         base: Any = kind.ConnectionCls
         if base not in (HTTPConnection, HTTPSConnection):
             own["_new_conn"] = base._new_conn  # SOCKS
-        bases = (Connection,) if base is HTTPConnection else (Connection, base)
+        bases = (PersistentConnection,) if base is HTTPConnection else (PersistentConnection, base)
         return type(kind.__name__, (kind,), {"ConnectionCls": type(base.__name__, bases, own)})
 
     @contextmanager
-    def connection(self, route: Route) -> Iterator[Connection]:
+    def connection(self, route: Route) -> Iterator[PersistentConnection]:
         """Yield a connection, dialled where none is idle. After an error it is closed."""
         connection: Any = route.pool._get_conn()
         try:

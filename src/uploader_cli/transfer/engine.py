@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.transfer.session import Context
+    from uploader_cli.transfer.upload_session import RunContext
 
     Announce = Callable[[str, int], None]
 
@@ -39,7 +39,7 @@ class Supply(Protocol):
 class Sender(Protocol):
     """What sends the files of a run: threads of this process, or the workers of a cluster."""
 
-    context: Context
+    context: RunContext
 
     def begin(self) -> None:
         """Announce the protocol and the number of jobs, once, before any event of a file or a session."""
@@ -72,7 +72,7 @@ def upload(sender: Sender, supply: Supply) -> errors.UploaderError | None:
     return None
 
 
-def _fail_rest(context: Context, supply: Supply, error: errors.UploaderError) -> None:
+def _fail_rest(context: RunContext, supply: Supply, error: errors.UploaderError) -> None:
     """End the run, also for files that the walk has not found yet."""
     context.warn(WarningCode.RUN_ENDED, f"the run ended early: {error}")
     context.ledger.fail_all(error)
@@ -97,7 +97,7 @@ def _interrupted(sender: Sender, supply: Supply) -> None:
     _cancel_rest(context, supply)
 
 
-def _cancel_rest(context: Context, supply: Supply) -> None:
+def _cancel_rest(context: RunContext, supply: Supply) -> None:
     """Leave the sessions, which another client may have cancelled, and end all files as cancelled."""
     for session in list(context.sessions):
         session.abandon("cancelled")

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Waits
 from uploader_cli.core.jobs import MOST_JOBS, AutoJobs
-from uploader_cli.transfer.protocols.tus import TusClient
+from uploader_cli.transfer.protocols.tus_client import TusClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.budget import Limiter
-    from uploader_cli.transfer.job import Outcome
-    from uploader_cli.transfer.session import UploadSession
+    from uploader_cli.transfer.ledger import Outcome
+    from uploader_cli.transfer.upload_session import UploadSession
 
 
 PERIOD = 1.0  # seconds of a throughput measurement for `--jobs auto`

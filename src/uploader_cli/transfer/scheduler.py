@@ -20,17 +20,20 @@ from uploader_cli.core.plan import SESSION_FILES, Limits, LocalFile, PlannedSess
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
 from uploader_cli.sources.checksums import is_fast
+from uploader_cli.transfer.collisions import Collisions
 from uploader_cli.transfer.engine import TICK
-from uploader_cli.transfer.file_checks import FileChecks, Places
-from uploader_cli.transfer.job import failed
+from uploader_cli.transfer.file_checks import FileChecks
+from uploader_cli.transfer.first_contact import check_lengths, choose, first_contact
 from uploader_cli.transfer.journal import Claim, ClaimState
+from uploader_cli.transfer.ledger import failed
 from uploader_cli.transfer.pool import Job, Pool, Step, Worker
 from uploader_cli.transfer.protocols.batch import BatchSession, Flow
-from uploader_cli.transfer.protocols.file import TusFile
-from uploader_cli.transfer.protocols.file_state import Tus
 from uploader_cli.transfer.protocols.pack import Pack, packs_of
-from uploader_cli.transfer.protocols.tus import TusClient
-from uploader_cli.transfer.session import Context, UploadSession, check_lengths, choose, first_contact, new_session
+from uploader_cli.transfer.protocols.tus_client import TusClient
+from uploader_cli.transfer.protocols.tus_file import TusFile
+from uploader_cli.transfer.protocols.tus_state import Tus
+from uploader_cli.transfer.upload_session import RunContext, UploadSession, new_session
+from uploader_cli.transfer.verification import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,9 +41,9 @@ if TYPE_CHECKING:
     from uploader_cli.core.capabilities import Capabilities
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.engine import Announce, Supply
-    from uploader_cli.transfer.job import Followers, Outcome
+    from uploader_cli.transfer.first_contact import Opened
     from uploader_cli.transfer.journal import RunHandle
-    from uploader_cli.transfer.session import Opened
+    from uploader_cli.transfer.ledger import Followers, Outcome
 
 AHEAD = 2 * SESSION_FILES  # most files in progress: the next session is ready before one ends
 GROUP = 64  # files that are claimed and checked at once
@@ -65,7 +68,7 @@ class Scheduler:
         `announce(protocol, jobs)` is called once, before any event of a file or a session.
         """
         self._api, self._settings = api, api.settings
-        self.context = self._context = Context(api, followers, run)
+        self.context = self._context = RunContext(api, followers, run)
         self._stop, self._ledger, self._emit = self._context.stop, self._context.ledger, self._context.emit
         self._remember, self._announce = remember, announce
         api.pacer.wait_for_server = api.settings.wait_for_server
@@ -76,7 +79,6 @@ class Scheduler:
         self._pool = Pool(self._settings.jobs, self._make_worker, cap=self._settings.most_connections)
         self._flow = Flow()
         self._blocked: deque[LocalFile] = deque()  # files that a proxy blocks, to be sent in batch mode
-        self._patch_blocked = False
         self._prober: Api | None = None  # the client of the probe; one thread at a time uses it
         self._existing = ""  # the URL to probe where all uploads exist already
         self._began, self._cpu_before = time.monotonic(), time.process_time()
@@ -155,7 +157,9 @@ class Scheduler:
                 self._pool.resized = self._packs.share
         self.begin()
         self._context.lookups = self._api.lookups
-        self._checks, self._places = FileChecks(self._context), Places(self._settings, self._stop.check)
+        self._verification = Verification(self._context)
+        self._checks = FileChecks(self._context, self._verification)
+        self._collisions = Collisions(self._settings, self._stop.check)
         try:
             self._plan(supply, early)
             while not self._pool.at_rest:
@@ -181,7 +185,7 @@ class Scheduler:
         outcomes = [outcome for outcome in outcomes if not self._falls_back(outcome)]
         if not outcomes:
             return
-        final = self._checks.finish(worker.api, outcomes)
+        final = self._verification.finish(worker.api, outcomes)
         self._ledger.end(final)
         if job.session is not None:
             bad = [outcome.error for outcome in final if outcome.error is not None]
@@ -259,7 +263,7 @@ class Scheduler:
         refused = refusal(file, self._context.limits)
         if refused is not None:
             self._ledger.refuse(file, refused)
-        elif (why := self._places.taken(file)) is not None:
+        elif (why := self._collisions.taken(file)) is not None:
             self._ledger.end([failed(file, FailureCode.EXISTS, why)])
         else:
             groups.add(file)
@@ -313,10 +317,7 @@ class Scheduler:
                 self._ledger.retry([outcome.file], outcome.error)
         blocked = [outcome for outcome in outcomes if isinstance(outcome.error, errors.PatchBlocked)]
         if blocked:
-            if not self._patch_blocked:
-                self._patch_blocked = True
-                text = f"{blocked[0].error}: such files are sent in batch mode"
-                self._context.warn(WarningCode.PATCH_BLOCKED, text)
+            self._context.warn_once(WarningCode.PATCH_BLOCKED, f"{blocked[0].error}: such files are sent in batch mode")
             self._blocked.extend(outcome.file for outcome in blocked)
             self._pool.put([Step(self._send_blocked, None)])
             session.over(worker.api, len(blocked), given_up=len(blocked))

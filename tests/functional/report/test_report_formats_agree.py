@@ -20,7 +20,7 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.report.run_files import settled
 from uploader_cli.result import Receipts, Result
 from uploader_cli.run.interrupts import Interrupts
-from uploader_cli.run.state import begin
+from uploader_cli.run.run_journal import begin
 from uploader_cli.run.upload import execute, prepare
 from uploader_cli.run.views import observers
 from uploader_cli.settings import resolve

@@ -12,10 +12,10 @@ from uploader_cli import errors
 from uploader_cli.core.packs import LookedUp
 from uploader_cli.settings import Header, Settings
 from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.http import Http
+from uploader_cli.transfer.connection import Sockets
+from uploader_cli.transfer.http_client import HttpClient
 from uploader_cli.transfer.pacer import Stop
-from uploader_cli.transfer.protocols.tus import TusClient
-from uploader_cli.transfer.wire import Sockets
+from uploader_cli.transfer.protocols.tus_client import TusClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -149,7 +149,7 @@ def test_another_host_gets_neither_token_nor_headers(hosts: Hosts, way: Callable
 @pytest.mark.parametrize("call", ["request", "stream"])
 def test_credentials_of_a_caller_do_not_leave_the_server_of_the_settings(hosts: Hosts, call: str) -> None:
     """Even where a caller passes them, and after the server has set a cookie."""
-    http = Http(Settings(server=hosts.home.url, **SECRETS))
+    http = HttpClient(Settings(server=hosts.home.url, **SECRETS))
     http.request("GET", f"{hosts.home.url}/moved")
     own = {"authorization": "Bearer sesame", "Cookie": "session=c00kie", "X-Request-ID": "mine", "Range": "bytes=0-"}
     own["X-Session-Secret"] = "secret-of-the-session"

@@ -12,7 +12,7 @@ from uploader_cli.core.events import CallMade
 from uploader_cli.settings import Header, Settings
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.bodies import Body, Piece
-from uploader_cli.transfer.http import Http
+from uploader_cli.transfer.http_client import HttpClient
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.request_ids import RequestIds
 
@@ -63,10 +63,10 @@ def test_request_to_another_host_has_no_request_id(server: EmbeddedServer) -> No
     """Not even the id that `--header` gives to all calls."""
     told: list[CallMade] = []
     with running_server() as other:
-        http = Http(Settings(server=server.url), RequestIds("cafe", told.append))
+        http = HttpClient(Settings(server=server.url), RequestIds("cafe", told.append))
         assert http.request("GET", f"{other.url}/health").request_id == ""
         http.close()
-        own = Http(Settings(server=server.url, header=(Header("X-Request-ID", "mine"),)))
+        own = HttpClient(Settings(server=server.url, header=(Header("X-Request-ID", "mine"),)))
         own.request("GET", f"{other.url}/health")
         own.request("GET", f"{server.url}/health")
         own.close()
@@ -78,7 +78,7 @@ def test_request_to_another_host_has_no_request_id(server: EmbeddedServer) -> No
 def test_call_without_an_answer_is_reported_with_its_reason(server: EmbeddedServer) -> None:
     told: list[CallMade] = []
     server.stop()
-    http = Http(Settings(server=server.url), RequestIds("cafe", told.append))
+    http = HttpClient(Settings(server=server.url), RequestIds("cafe", told.append))
     with pytest.raises(errors.ConnectFailed):
         http.request("GET", f"{server.url}/health?secret=1")
     http.close()
@@ -90,7 +90,7 @@ def test_call_without_an_answer_is_reported_with_its_reason(server: EmbeddedServ
 def test_call_is_reported_with_whether_it_carried_a_file(server: EmbeddedServer) -> None:
     """The time of such a call is no answer time."""
     told: list[CallMade] = []
-    http = Http(Settings(server=server.url), RequestIds("cafe", told.append))
+    http = HttpClient(Settings(server=server.url), RequestIds("cafe", told.append))
     http.request("GET", f"{server.url}/health")
     http.request("POST", f"{server.url}/api/upload/session", json={"category": "personal", "expectedFiles": 1})
     body = Body("text/plain", [Piece(5, memoryview(b"bytes"))], check=lambda: None)

@@ -23,7 +23,7 @@ from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import engine, pool
 from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.journal import Journal, Target
+from uploader_cli.transfer.journal import Journal, RunTarget
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_server.faults import Answer
@@ -125,7 +125,7 @@ class Upload:
         api = Api(self.settings, self._emit, self.stop)
         known: list[Limits] = []
         with Journal(self.settings.state_path) as journal:
-            run = journal.begin(Target(self.settings.server, "personal"), {})
+            run = journal.begin(RunTarget(self.settings.server, "personal"), {})
             scheduler = Scheduler(api, self, run, remember=known.append)
             try:
                 return engine.upload(scheduler, Supplied(self.files))

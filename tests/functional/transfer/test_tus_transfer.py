@@ -29,20 +29,20 @@ from uploader_cli.settings import Settings
 from uploader_cli.settings.values import Header
 from uploader_cli.sources.content import ignore_read
 from uploader_cli.transfer.budget import Limiter, RateBudget
-from uploader_cli.transfer.http import Answer, Http
-from uploader_cli.transfer.job import Ledger
-from uploader_cli.transfer.journal import Journal, Target
+from uploader_cli.transfer.connection import Sockets
+from uploader_cli.transfer.http_client import Answer, HttpClient
+from uploader_cli.transfer.journal import Journal, RunTarget
+from uploader_cli.transfer.ledger import Ledger
 from uploader_cli.transfer.pacer import Pacer, Stop
-from uploader_cli.transfer.protocols.file import TusFile
-from uploader_cli.transfer.protocols.file_state import Tus
-from uploader_cli.transfer.protocols.tus import TusClient
-from uploader_cli.transfer.wire import Sockets
+from uploader_cli.transfer.protocols.tus_client import TusClient
+from uploader_cli.transfer.protocols.tus_file import TusFile
+from uploader_cli.transfer.protocols.tus_state import Tus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from uploader_cli.transfer.job import Outcome
+    from uploader_cli.transfer.ledger import Outcome
     from uploader_server.serving import EmbeddedServer
 
 MIB = 1 << 20
@@ -53,7 +53,7 @@ class Line:
     """A client on a server, and the number of its requests."""
 
     def __init__(self, endpoint: str, **settings: Any) -> None:
-        self.http = Http(Settings(server=endpoint, **settings))
+        self.http = HttpClient(Settings(server=endpoint, **settings))
         self.answers: list[Answer] = []
         token = {"Authorization": "Bearer t"}
         own = {"authorization": lambda: token, "budget": RateBudget(), "server": "", "retry_status": ()}
@@ -127,7 +127,7 @@ class Sending:
         self.terms, self.file, self.parts = terms, file, parts
         self.events: list[Any] = []
         self.tell: Callable[[Any], None] = self.events.append
-        self._handle = journal.begin(Target(f"https://up.example/{next(NUMBERS)}", "tus"), {})
+        self._handle = journal.begin(RunTarget(f"https://up.example/{next(NUMBERS)}", "tus"), {})
         self._line: deque[Any] = deque()
 
     def run(self, *clients: TusClient) -> Outcome:

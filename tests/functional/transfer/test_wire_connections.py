@@ -25,9 +25,9 @@ from raw_server import Peer, RawServer
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import ConnectFailed, ConnectionLost, Interrupted, ProtocolError, TimedOut
 from uploader_cli.settings import Header, Settings
-from uploader_cli.transfer import connection, wire
+from uploader_cli.transfer import connection
 from uploader_cli.transfer.bodies import Body, Piece, multipart, upload_form
-from uploader_cli.transfer.http import Http
+from uploader_cli.transfer.http_client import HttpClient
 from uploader_cli.transfer.pacer import Stop
 
 if TYPE_CHECKING:
@@ -59,12 +59,12 @@ def secured(request: pytest.FixtureRequest, authority: trustme.CA, tmp_path: Pat
 
 
 @pytest.fixture
-def client() -> Iterator[Callable[..., Http]]:
-    clients: list[Http] = []
+def client() -> Iterator[Callable[..., HttpClient]]:
+    clients: list[HttpClient] = []
 
-    def make(server: RawServer | str, **settings: Any) -> Http:
+    def make(server: RawServer | str, **settings: Any) -> HttpClient:
         url = server if isinstance(server, str) else server.url
-        clients.append(Http(Settings(server=url, **settings)))
+        clients.append(HttpClient(Settings(server=url, **settings)))
         return clients[-1]
 
     yield make
@@ -94,7 +94,7 @@ class Upload:
         self.moving.set()
 
 
-def post(http: Http, server: RawServer, upload: Upload, **how: Any) -> Any:
+def post(http: HttpClient, server: RawServer, upload: Upload, **how: Any) -> Any:
     return http.request("POST", f"{server.url}/batch", body=upload.body, **how)
 
 
@@ -345,7 +345,7 @@ def test_begun_answer_of_a_stopped_request_is_not_the_next_answer_of_the_proxy(c
 
 
 def test_sockets_can_be_shut_while_another_thread_connects() -> None:
-    sockets, ours, late = wire.Sockets(), [socket.socket() for _ in range(4)], socket.socket()
+    sockets, ours, late = connection.Sockets(), [socket.socket() for _ in range(4)], socket.socket()
 
     class Listed(weakref.WeakSet[socket.socket]):
         def __iter__(self) -> Iterator[socket.socket]:
@@ -549,8 +549,7 @@ def test_shut_ends_a_connection_that_is_still_being_made(client, scheme) -> None
 def test_connection_idle_for_four_seconds_is_not_used_again(client, monkeypatch) -> None:
     """The reference backend closes them at five: a request on one that is about to go would be lost."""
     clock = SimpleNamespace(now=100.0)
-    for module in (wire, connection):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(connection, "time", SimpleNamespace(monotonic=lambda: clock.now))
 
     def script(peer: Peer) -> None:
         while True:
@@ -743,7 +742,7 @@ def test_failed_requests_keep_neither_body_nor_answer(client, lost) -> None:
 @pytest.mark.parametrize("what", ["100 Continue", "headers", "body"])
 def test_answer_that_never_ends_is_given_up(client, monkeypatch, secured, what) -> None:
     """Each read takes less than the read timeout. Bytes that are read back have no deadline."""
-    monkeypatch.setattr(wire.Sockets, "answer_time", 0.1)
+    monkeypatch.setattr(connection.Sockets, "answer_time", 0.1)
     endless = {"100 Continue": b"HTTP/1.1 100 Continue\r\n\r\n", "headers": b"HTTP/1.1 200 OK\r\nX: ", "body": b""}
 
     def script(peer: Peer) -> None:

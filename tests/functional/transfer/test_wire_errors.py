@@ -19,11 +19,10 @@ from raw_server import Peer, RawServer
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import ConnectFailed, ConnectionLost, UsageError
 from uploader_cli.settings import Settings
-from uploader_cli.transfer import failures
-from uploader_cli.transfer import http as http_module
+from uploader_cli.transfer import failures, http_client
 from uploader_cli.transfer.bodies import Body, Piece
 from uploader_cli.transfer.dialler import Dialler
-from uploader_cli.transfer.http import Http
+from uploader_cli.transfer.http_client import HttpClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,12 +40,12 @@ def _no_proxies_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=[False, True], ids=["files", "session API"])
-def get(request: pytest.FixtureRequest) -> Iterator[Callable[..., http_module.Answer]]:
+def get(request: pytest.FixtureRequest) -> Iterator[Callable[..., http_client.Answer]]:
     """One GET with fresh settings, by ourselves and by `requests`."""
-    clients: list[Http] = []
+    clients: list[HttpClient] = []
 
-    def call(url: str, path: str = "/", headers: dict[str, str] | None = None, **settings: Any) -> http_module.Answer:
-        clients.append(Http(Settings(server=url, **settings)))
+    def call(url: str, path: str = "/", headers: dict[str, str] | None = None, **settings: Any) -> http_client.Answer:
+        clients.append(HttpClient(Settings(server=url, **settings)))
         return clients[-1].request("GET", url + path, headers=headers, api=request.param)
 
     yield call
@@ -216,7 +215,7 @@ def test_file_that_is_no_certificate_names_its_option(get, tls, tmp_path, option
 def test_missing_bundle_of_the_environment_names_its_variable(monkeypatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere.pem")
     with pytest.raises(UsageError, match=r"REQUESTS_CA_BUNDLE: no such file: /nowhere\.pem"):
-        Http(Settings(server="https://127.0.0.1"))
+        HttpClient(Settings(server="https://127.0.0.1"))
 
 
 def old_tls() -> ssl.SSLContext:
@@ -334,7 +333,7 @@ def test_handshake_that_breaks_is_retryable(get) -> None:
 
 @pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1", "http://", "http://["])
 def test_invalid_url_is_a_usage_error(url) -> None:
-    client = Http(Settings(server="http://127.0.0.1"))
+    client = HttpClient(Settings(server="http://127.0.0.1"))
     with pytest.raises(UsageError, match="--server"):
         client.request("GET", url)
 
@@ -359,7 +358,7 @@ def test_redirect_is_not_followed_and_gets_no_token(get, status) -> None:
 
     with elsewhere, RawServer(script) as server:
         answer = get(server.url, headers={"Authorization": "Bearer secret"})
-        assert http_module.redirect_target(answer) == f"{elsewhere.url}/steal"
+        assert http_client.redirect_target(answer) == f"{elsewhere.url}/steal"
         assert answer.status == status
         assert not elsewhere.peers
 
@@ -373,7 +372,7 @@ def test_malformed_location_is_accepted(get, location) -> None:
     with RawServer(script) as server:
         answer = get(server.url)
     assert answer.status == 302
-    http_module.redirect_target(answer)
+    http_client.redirect_target(answer)
 
 
 # --- proxies ----------------------------------------------------------------------------------------------------------
@@ -450,7 +449,7 @@ def test_body_through_a_tls_proxy_to_a_tls_server_is_intact(tmp_path) -> None:
         peer.answer(200, {"intact": path.read_bytes() in peer.request()[2]})
 
     with Proxy(tls=context) as proxy, RawServer(take, tls=context) as server:
-        client = Http(Settings(server=server.url, proxy=proxy.url, ca_bundle=bundle))
+        client = HttpClient(Settings(server=server.url, proxy=proxy.url, ca_bundle=bundle))
         part = Piece(file.size, file=file)
         body = Body("text/plain", [part], check=lambda: None, on_sent=lambda _, sent: told.append(sent))
         assert client.request("POST", server.url, body=body).body == {"intact": True}
@@ -463,7 +462,7 @@ def test_body_through_a_tls_proxy_to_a_tls_server_is_intact(tmp_path) -> None:
 
 def test_answer_lost_through_a_proxy_is_a_lost_connection_after_the_body() -> None:
     with RawServer(lambda peer: peer.request()) as proxy:
-        client = Http(Settings(server="http://files.invalid:8005", proxy=proxy.url))
+        client = HttpClient(Settings(server="http://files.invalid:8005", proxy=proxy.url))
         with pytest.raises(ConnectionLost) as caught:
             client.request("POST", "http://files.invalid:8005/", json={"files": 1})
         client.close()

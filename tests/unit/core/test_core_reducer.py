@@ -524,7 +524,12 @@ def test_session_is_missing_until_the_first_status() -> None:
     assert isinstance(run.state.channel.failure, TimeoutError)
     run.put(ev.SessionMissing(SESSION), ev.SessionMissing(SESSION), ev.SessionMissing("another"))
     session = run.state.sessions[SESSION]
-    assert (session.missing, session.heard, run.state.channel.stale, run.state.channel.failure) == (2, None, "", None)
+    assert (session.missing, session.heard, run.state.channel.stale, run.state.channel.failure) == (
+        2,
+        None,
+        "",
+        None,
+    )
     run.says(5)
     assert (session.missing, session.heard, session.answered) == (0, run.now, None)
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from uploader_cli.core import events as ev
-from uploader_cli.fleet.outcomes import COMPLETED, SHOWN, Report
+from uploader_cli.fleet.outcomes import COMPLETED, SHOWN, TaskReport
 
 FILE, SIZE = 7, 2 * SHOWN
 
 
-def kinds(report: Report) -> list[object]:
+def kinds(report: TaskReport) -> list[object]:
     """Return the kind of each row, and of each event its type."""
     return [item[0] if isinstance(item, tuple) else type(item) for item in report.take()]
 
 
 def test_sent_bytes_come_before_those_confirmed() -> None:
     """The driver counts sent bytes; a confirmation that came first would hide them."""
-    report = Report()
+    report = TaskReport()
     report.emit(ev.FileStarted(FILE, "a.bin", SIZE, "s", 0, 1))
     report.emit(ev.BytesSent(FILE, 1, 1000))
     report.take()
@@ -25,7 +25,7 @@ def test_sent_bytes_come_before_those_confirmed() -> None:
 
 
 def test_last_bytes_come_before_the_end_of_an_attempt() -> None:
-    report = Report()
+    report = TaskReport()
     report.emit(ev.FileStarted(FILE, "a.bin", SIZE, "s", 0, 1))
     report.take()
     report.emit(ev.BytesSent(FILE, 1, 3000))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.transfer.journal import Stored, Target
+from uploader_cli.transfer.journal import RunTarget, Stored
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from uploader_cli.transfer.journal import Claim, Journal, RunHandle
 
-HERE = Target("http://here:1", "personal")
+HERE = RunTarget("http://here:1", "personal")
 DAY = 86_400.0
 
 

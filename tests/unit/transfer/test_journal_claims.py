@@ -10,7 +10,7 @@ import pytest
 from journal_fakes import DAY, HERE, Clock, a_file, begin, claimed, complete, receipt
 
 from uploader_cli.errors import UploaderError
-from uploader_cli.transfer.journal import Journal, PendingUpload, Stored, Target
+from uploader_cli.transfer.journal import Journal, PendingUpload, RunTarget, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,7 +134,7 @@ def test_receipt_is_for_one_content_and_target_and_90_days(journal: Journal, clo
     assert receipt(run, a_file()) is not None
     assert receipt(run, a_file(size=11)) is None
     assert receipt(run, a_file(mtime_ns=6)) is None
-    assert receipt(journal.begin(Target(HERE.server, "scenic"), {}), a_file()) is None
+    assert receipt(journal.begin(RunTarget(HERE.server, "scenic"), {}), a_file()) is None
     clock.at += 90 * DAY + 1
     assert receipt(run, a_file()) is None
 

@@ -27,7 +27,7 @@ PRELUDE = """
 import os, random, sys
 from pathlib import Path
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.transfer.journal import Journal, Stored, Target
+from uploader_cli.transfer.journal import Journal, Stored, RunTarget
 
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
@@ -47,7 +47,7 @@ WRITER = (
     PRELUDE
     + """
 journal = Journal(directory)
-run = journal.begin(Target("http://here:1", "personal"), {})
+run = journal.begin(RunTarget("http://here:1", "personal"), {})
 say("begun", run.id, run.resumed_from or "-")
 for number in range(argument):
     claim = claimed(run, a_file(number))
@@ -73,7 +73,7 @@ RACER = (
 order = list(range(150))
 random.Random(argument).shuffle(order)
 with Journal(directory) as journal:
-    run = journal.begin(Target("http://here:1", "personal"), {"seed": argument})
+    run = journal.begin(RunTarget("http://here:1", "personal"), {"seed": argument})
     say("ready")
     sys.stdin.readline()
     left, first = order, True
@@ -101,7 +101,7 @@ say("ready")
 for number in range(25):
     with Journal(directory) as journal:
         assert journal.notices == ()
-        run = journal.begin(Target("http://here:1", "personal"), {"n": number})
+        run = journal.begin(RunTarget("http://here:1", "personal"), {"n": number})
         claimed(run, a_file(number * 1000 + argument))
         run.finish(ok=random.random() < 0.5)
 """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from journal_fakes import DAY, HERE, Clock, a_file, begin, claimed, complete
 
-from uploader_cli.transfer.journal import Journal, Target
+from uploader_cli.transfer.journal import Journal, RunTarget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ def test_history_of_an_interrupted_run(journal: Journal) -> None:
     assert not history.done(a_file("/data/1", size=11))
     assert not history.done(a_file("/data/2"))
     assert not journal.history(HERE, {"paths": ["b"]}).done(a_file("/data/1"))
-    assert not journal.history(Target(HERE.server, "scenic"), A).done(a_file("/data/1"))
+    assert not journal.history(RunTarget(HERE.server, "scenic"), A).done(a_file("/data/1"))
     assert not journal.history(HERE, A, fresh=True).done(a_file("/data/1"))
 
 

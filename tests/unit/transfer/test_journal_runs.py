@@ -9,7 +9,7 @@ import pytest
 from journal_fakes import DAY, HERE, Clock, a_file, begin, claimed, complete, names, receipt
 
 from uploader_cli.errors import UsageError
-from uploader_cli.transfer.journal import Journal, Stored, Target, schema
+from uploader_cli.transfer.journal import Journal, RunTarget, Stored, schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,8 +42,8 @@ def test_same_command_resumes_under_a_new_id(journal: Journal) -> None:
 def test_another_command_or_target_is_another_run(journal: Journal) -> None:
     begin(journal, "a").finish(ok=False)
     assert begin(journal, "b").resumed_from is None
-    assert journal.begin(Target(HERE.server, "scenic"), {"paths": ["a"]}).resumed_from is None
-    assert journal.begin(Target("http://there:1", "personal"), {"paths": ["a"]}).resumed_from is None
+    assert journal.begin(RunTarget(HERE.server, "scenic"), {"paths": ["a"]}).resumed_from is None
+    assert journal.begin(RunTarget("http://there:1", "personal"), {"paths": ["a"]}).resumed_from is None
 
 
 def test_journal_explains_what_identifies_a_command(journal: Journal) -> None:
@@ -166,7 +166,7 @@ def test_locks_and_files_of_ended_processes_are_removed(tmp_path: Path) -> None:
 def test_old_receipts_and_runs_are_pruned_at_the_next_start(tmp_path: Path) -> None:
     clock = Clock()
     with Journal(tmp_path, now=clock) as journal:
-        run = journal.begin(Target("http://old:1", "personal"), {})
+        run = journal.begin(RunTarget("http://old:1", "personal"), {})
         claimed(run, a_file("/a"))
         complete(run, a_file("/b"))
         run.session_opened("s")

@@ -156,11 +156,11 @@ LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.transfer.journal import Journal, Stored, Target
+from uploader_cli.transfer.journal import Journal, Stored, RunTarget
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 told = []
 with Journal(Path(sys.argv[1])) as journal:
-    run = journal.begin(Target("http://here:1", "personal"), {})
+    run = journal.begin(RunTarget("http://here:1", "personal"), {})
     run.on_trouble = told.append
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
     for start in range(0, 4000, 100):

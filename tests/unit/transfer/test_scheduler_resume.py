@@ -16,9 +16,9 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.capabilities import Capabilities
 from uploader_cli.core.events import FailureCode, FileStatus, SessionProgress, SkipReason, Transport, WarningCode
 from uploader_cli.core.packs import Found
-from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.http_client import Answer
 from uploader_cli.transfer.journal import Journal
-from uploader_cli.transfer.protocols.file_state import Tus
+from uploader_cli.transfer.protocols.tus_state import Tus
 
 if TYPE_CHECKING:
     from collections.abc import Callable

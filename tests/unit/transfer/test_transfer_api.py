@@ -22,10 +22,11 @@ from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.core.protocol import StoredFile, stored_path
 from uploader_cli.settings import Settings
 from uploader_cli.settings.masking import remember
-from uploader_cli.transfer.api import Api, answer_error, not_an_upload_server
+from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.budget import RateBudget
-from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.http_client import Answer
+from uploader_cli.transfer.refusals import answer_error, not_an_upload_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

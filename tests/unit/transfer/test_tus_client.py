@@ -14,8 +14,8 @@ from uploader_cli import errors
 from uploader_cli.core.events import FailureCode
 from uploader_cli.sources.content import open_unchanged
 from uploader_cli.transfer.bodies import Body, Piece
-from uploader_cli.transfer.http import Answer
-from uploader_cli.transfer.protocols.tus import REDIRECTS, TusClient
+from uploader_cli.transfer.http_client import Answer
+from uploader_cli.transfer.protocols.tus_client import REDIRECTS, TusClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ TOKEN = {"Authorization": "Bearer secret"}
 
 
 class Scripted:
-    """Replaces `Http`: returns answers from a list and records what was sent."""
+    """Replaces `HttpClient`: returns answers from a list and records what was sent."""
 
     def __init__(self, *answers: tuple[int, dict[str, str]], body: object = None) -> None:
         self.answers, self.body = deque(answers), body
@@ -306,7 +306,7 @@ class TestRedirects:
 
 
 class TestUploadsElsewhere:
-    """Upload URLs on another host are used. `Http` sends no credentials there: see test_credentials.py."""
+    """Upload URLs on another host are used. `HttpClient` sends no credentials there: see test_credentials.py."""
 
     def test_location_on_another_host_is_used(self) -> None:
         client, http = client_of(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from uploader_cli.transfer.job import Outcome
+    from uploader_cli.transfer.ledger import Outcome
     from uploader_cli.transfer.pool import Step
 
 DATA = bytes(range(100))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from uploader_cli.transfer.job import Outcome
+    from uploader_cli.transfer.ledger import Outcome
 
 PASSING = ["reset", "refused", "cut", "lost", "short", "408", "409", "423", "429", "460", "500", "503", "503!", "409!"]
 """Failures after which a retry succeeds."""

@@ -13,7 +13,7 @@ from transfer_fakes import BUNDLED, Followers
 from uploader_cli import errors
 from uploader_cli.core.protocol import Session
 from uploader_cli.transfer.pacer import Stop
-from uploader_cli.transfer.session import UploadSession
+from uploader_cli.transfer.upload_session import UploadSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

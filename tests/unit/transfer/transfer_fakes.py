@@ -20,11 +20,11 @@ from uploader_cli.errors import Interrupted
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import engine
 from uploader_cli.transfer.budget import RateBudget
-from uploader_cli.transfer.journal import Journal, Target
+from uploader_cli.transfer.connection import Sockets
+from uploader_cli.transfer.journal import Journal, RunTarget
 from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.request_ids import RequestIds
 from uploader_cli.transfer.scheduler import Scheduler
-from uploader_cli.transfer.wire import Sockets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -294,7 +294,7 @@ class Run:
             clock=self.clock,
         )
         with Journal(self.settings.state_path) as journal:
-            run = journal.begin(Target(self.settings.server, "personal"), {})
+            run = journal.begin(RunTarget(self.settings.server, "personal"), {})
             scheduler = Scheduler(self.api, self.followers, run, remember=self.remembered.append)  # type: ignore[arg-type]
             error = engine.upload(scheduler, supply or Supplied(self.files))
         ends = [e.file for e in self.all(ev.FileCompleted, ev.FileFailed, ev.FileSkipped)]

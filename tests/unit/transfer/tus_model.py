@@ -1,6 +1,6 @@
 """A tus server in this process that fails as a script says, one word for each request, and fakes for clock and sleep.
 
-It replaces `Http`: `TusClient` and everything above it are the real ones. No socket, no real clock, no sleep.
+It replaces `HttpClient`: `TusClient` and everything above it are the real ones. No socket, no real clock, no sleep.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.settings import Settings
 from uploader_cli.sources.content import ignore_read
 from uploader_cli.transfer.budget import RateBudget
-from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.connection import Sockets
+from uploader_cli.transfer.http_client import Answer
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
 from uploader_cli.transfer.pacer import Pacer, Stop
-from uploader_cli.transfer.protocols.file import TusFile
-from uploader_cli.transfer.protocols.file_state import Tus
-from uploader_cli.transfer.protocols.tus import TusClient
-from uploader_cli.transfer.wire import Sockets
+from uploader_cli.transfer.protocols.tus_client import TusClient
+from uploader_cli.transfer.protocols.tus_file import TusFile
+from uploader_cli.transfer.protocols.tus_state import Tus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from uploader_cli.transfer.job import Outcome
+    from uploader_cli.transfer.ledger import Outcome
 
 ENDPOINT = "https://up.example/files/"
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -471,7 +471,7 @@ def client_of(
     authorization: Callable[[], dict[str, str]] = dict,
     note: Callable[[Any], object] = lambda _headers: None,
 ) -> TusClient:
-    """Return the real client, connected to what stands in for `Http`."""
+    """Return the real client, connected to what stands in for `HttpClient`."""
     api: Any = SimpleNamespace(
         option="--tus-endpoint",
         retry_status=(),

@@ -13,7 +13,7 @@ from uploader_cli.core.capabilities import Capabilities, parse_capabilities
 from uploader_cli.core.protocol import as_object, parse_limits
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.bodies import Body
-from uploader_cli.transfer.http import Answer, retry_after
+from uploader_cli.transfer.http_client import Answer, retry_after
 
 ANSWER_LIMIT = 4.0  # maximum seconds for a response, less than for a step, so that the step can report it
 

@@ -15,7 +15,7 @@ from uploader_cli.checks.doctor.context import ANSWER_LIMIT, Context, address_of
 from uploader_cli.settings import DEFAULT, OPTIONS
 from uploader_cli.transfer.connection import Response
 from uploader_cli.transfer.failures import BAD_NAME
-from uploader_cli.transfer.http import PROXY_AUTHENTICATION
+from uploader_cli.transfer.http_client import PROXY_AUTHENTICATION
 
 ASK_DNS = "Check the name for typos, and this machine's DNS server or VPN."
 DAY = 86_400.0

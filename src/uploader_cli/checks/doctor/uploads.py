@@ -17,9 +17,9 @@ from uploader_cli.core.events import Transport
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_progress, parse_session, text, whole
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock, plural, size
-from uploader_cli.transfer.api import NO_ROUTE, answer_error, is_blocked, is_tus
 from uploader_cli.transfer.bodies import Body, pack_form
-from uploader_cli.transfer.http import Answer, redirect_target
+from uploader_cli.transfer.http_client import Answer, redirect_target
+from uploader_cli.transfer.refusals import NO_ROUTE, answer_error, is_blocked, is_tus
 
 SLOW_POLL_MS = 500.0  # maximum milliseconds of a poll; one is sent every second (docs/protocol.md section 2)
 HOPELESS_MS = 2000.0  # milliseconds above which a request is not repeated, to bound the step

@@ -15,7 +15,7 @@ from uploader_cli.core import packs
 from uploader_cli.core.protocol import as_object, sha256_in
 from uploader_cli.render.words import plural
 from uploader_cli.transfer.bodies import pack_form
-from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.http_client import Answer
 
 
 class Sent(NamedTuple):

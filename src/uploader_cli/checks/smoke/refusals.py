@@ -18,7 +18,7 @@ from uploader_cli.core.protocol import NOBODY, parse_batch, stored_path, whole
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, size
 from uploader_cli.transfer.bodies import content_type
-from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.http_client import Answer
 
 FEW_FILES = 20  # maximum files sent to exceed the limit of files
 SMALL = 1 << 20  # maximum bytes sent to exceed the limit of bytes

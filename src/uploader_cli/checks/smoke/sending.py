@@ -15,7 +15,7 @@ from uploader_cli.core.capabilities import VERSION, Capabilities, capabilities_o
 from uploader_cli.core.plan import Limits, endless
 from uploader_cli.core.protocol import Session, as_object, parse_batch, parse_session, stored_path, wire_name
 from uploader_cli.transfer.bodies import Body, Piece, content_type, multipart
-from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.http_client import Answer
 
 Midway = Callable[[], None]
 

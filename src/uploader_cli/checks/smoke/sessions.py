@@ -13,7 +13,7 @@ from uploader_cli.checks.smoke.site import Site
 from uploader_cli.core.protocol import NOBODY, StoredFile, as_object, parse_batch, sha256_in, stored_path, text
 from uploader_cli.render.words import plural, size
 from uploader_cli.transfer.bodies import content_type
-from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.http_client import Answer
 
 SEVERAL = 3  # maximum files in one batch
 _ANSWER = "success: true, sessionId: text, files: list, summary: object, timestamp: time"

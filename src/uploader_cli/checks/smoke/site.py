@@ -13,9 +13,9 @@ from uploader_cli.checks.target import UNAVAILABLE, Target
 from uploader_cli.core.capabilities import VERSION, trusts
 from uploader_cli.core.protocol import error_code, parse_session, whole
 from uploader_cli.settings import Settings
-from uploader_cli.transfer.api import answer_error, is_tus, not_an_upload_server
 from uploader_cli.transfer.bodies import Body
-from uploader_cli.transfer.http import Answer, retry_after
+from uploader_cli.transfer.http_client import Answer, retry_after
+from uploader_cli.transfer.refusals import answer_error, is_tus, not_an_upload_server
 
 BUDGET = 150  # a server with everything needs 100, more with small sessions; a rate limit is respected as well
 ANSWER_LIMIT = 30.0  # seconds; the reference backend takes 2.7 per file (docs/protocol.md section 3.2)

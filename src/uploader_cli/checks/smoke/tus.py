@@ -18,7 +18,7 @@ from uploader_cli.core.capabilities import checksum_header as checksum_of
 from uploader_cli.core.protocol import parse_http_date
 from uploader_cli.sources import checksums
 from uploader_cli.transfer.bodies import content_type
-from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.http_client import Answer
 
 GONE = (403, 404, 410)  # statuses for an upload that does not exist (tus 1.0, HEAD)
 MOST_IN_A_SESSION = 20

@@ -4,7 +4,25 @@ One SQLite file in WAL mode serves all runs and processes. A commit survives the
 lose the last commits. It contains no credentials, but upload URLs, which may allow writing: its mode is 0600.
 """
 
-from uploader_cli.transfer.journal.reading import Claim, ClaimState, PendingPart, PendingUpload, RunInfo, Stored, Target
+from uploader_cli.transfer.journal.reading import (
+    Claim,
+    ClaimState,
+    PendingPart,
+    PendingUpload,
+    RunInfo,
+    RunTarget,
+    Stored,
+)
 from uploader_cli.transfer.journal.writing import Journal, RunHandle
 
-__all__ = ["Claim", "ClaimState", "Journal", "PendingPart", "PendingUpload", "RunHandle", "RunInfo", "Stored", "Target"]
+__all__ = [
+    "Claim",
+    "ClaimState",
+    "Journal",
+    "PendingPart",
+    "PendingUpload",
+    "RunHandle",
+    "RunInfo",
+    "RunTarget",
+    "Stored",
+]

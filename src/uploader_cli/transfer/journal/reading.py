@@ -42,7 +42,7 @@ _is_plain = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch  # matches a path that `q
 _parts = re.compile(r"(\d+)([ /])(.*)", re.DOTALL).fullmatch
 
 
-class Target(Record, frozen=True):
+class RunTarget(Record, frozen=True):
     """A server URL without credentials, and a category or tus endpoint."""
 
     server: str
@@ -300,7 +300,7 @@ class History:
         return [row if row and is_same(file, row.file) else None for file, row in zip(files, known, strict=True)]
 
 
-def find_resumable(db: Connection, target: Target, identity: str) -> tuple[int, list[tuple[str, int]]]:
+def find_resumable(db: Connection, target: RunTarget, identity: str) -> tuple[int, list[tuple[str, int]]]:
     """Return the number of `target` (0: new), and id and `since` of resumable runs, newest first."""
     found = db.execute("SELECT id FROM target WHERE server = ? AND destination = ?", astuple(target)).fetchone()
     number = found[0] if found is not None else 0

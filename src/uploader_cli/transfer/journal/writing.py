@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.transfer.journal.reading import RunInfo, Target
+    from uploader_cli.transfer.journal.reading import RunInfo, RunTarget
 
 RETRY_SECONDS = 5.0  # until the next try to write
 LAST_SECONDS = 1.0  # wait of the last try
@@ -46,7 +46,7 @@ class Journal(schema.Store):
 
     def begin(
         self,
-        target: Target,
+        target: RunTarget,
         arguments: Mapping[str, object],
         *,
         identity: object = None,
@@ -76,7 +76,7 @@ class Journal(schema.Store):
             db.execute("INSERT INTO period DEFAULT VALUES")
             return RunHandle(self, db, run_id, fresh=fresh, lasting=lasting)
 
-    def history(self, target: Target, identity: object, *, fresh: bool = False) -> reading.History:
+    def history(self, target: RunTarget, identity: object, *, fresh: bool = False) -> reading.History:
         """Return what is known before such a run begins. Changes nothing."""
         with self.read() as db:
             number, free = reading.find_resumable(db, target, _digest(identity))

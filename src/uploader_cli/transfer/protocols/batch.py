@@ -15,10 +15,10 @@ from uploader_cli.core.plan import LocalFile, request_length
 from uploader_cli.core.protocol import Session, StoredFile, paired, sent_name, stored_path, utf8, wire_name
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
-from uploader_cli.transfer.file_checks import equal_on_server, says_nothing
-from uploader_cli.transfer.job import Attempt, Outcome, ends_run, failed, not_stored
+from uploader_cli.transfer.ledger import Attempt, Outcome, ends_run, failed, not_stored
 from uploader_cli.transfer.pacer import Stop
-from uploader_cli.transfer.session import Context, UploadSession, new_session
+from uploader_cli.transfer.stored_files import equal_on_server, says_nothing
+from uploader_cli.transfer.upload_session import RunContext, UploadSession, new_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -64,7 +64,13 @@ class BatchSession:
     _api: Api
 
     def __init__(
-        self, context: Context, files: Sequence[LocalFile], flow: Flow, *, category: str, opened: Session | None = None
+        self,
+        context: RunContext,
+        files: Sequence[LocalFile],
+        flow: Flow,
+        *,
+        category: str,
+        opened: Session | None = None,
     ) -> None:
         """`opened` is a session to use instead of a new one."""
         self._context, self._flow, self._paths = context, flow, context.limits.relative_paths

@@ -13,9 +13,9 @@ from uploader_cli.core.events import VerifiedBy, WarningCode
 from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.content import sha256_of
 from uploader_cli.transfer.bodies import Body, pack_form
-from uploader_cli.transfer.job import Attempt, Outcome, ends_run, not_stored
 from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.journal.reading import pack_position
+from uploader_cli.transfer.ledger import Attempt, Outcome, ends_run, not_stored
 from uploader_cli.transfer.pacer import FIRST_PROBE, LAST_PROBE
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.core.sizes import PackSize
     from uploader_cli.transfer.pool import Pool, Worker
-    from uploader_cli.transfer.session import Context, UploadSession
+    from uploader_cli.transfer.upload_session import RunContext, UploadSession
 
 
 REFUSED = "the server takes no packs"
 
 
-class Entry(NamedTuple):
+class PackEntry(NamedTuple):
     """A file with its bytes and their SHA-256 (hex)."""
 
     file: LocalFile
@@ -44,7 +44,7 @@ class Pack:
 
     def __init__(
         self,
-        context: Context,
+        context: RunContext,
         pool: Pool,
         size: PackSize,
         session: UploadSession,
@@ -54,7 +54,7 @@ class Pack:
         """`tries` counts earlier retryable refusals of these files."""
         self.session = session
         self._context, self._pool, self._size, self._files, self._tries = context, pool, size, files, tries
-        self._entries: list[Entry] = []
+        self._entries: list[PackEntry] = []
         self._key, self._sent_before = "", False  # the idempotency key, and whether an earlier run may have sent it
         self._ask = False  # whether the server may have the whole request, so that its answer can be requested
 
@@ -77,7 +77,7 @@ class Pack:
             except errors.FileError as error:
                 unread.append(Outcome(file, error))
             else:
-                self._entries.append(Entry(file, data, digest))
+                self._entries.append(PackEntry(file, data, digest))
         if unread:
             yield unread
         if self._entries:

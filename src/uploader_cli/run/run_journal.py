@@ -16,7 +16,7 @@ from uploader_cli.run import piped_lists
 from uploader_cli.settings import Settings
 from uploader_cli.settings.places import GONE, user_state_directory, working_directory
 from uploader_cli.sources.files import absolute
-from uploader_cli.transfer.journal import Journal, RunHandle, Target
+from uploader_cli.transfer.journal import Journal, RunHandle, RunTarget
 from uploader_cli.transfer.journal.reading import History
 from uploader_cli.transfer.journal.schema import NAME
 
@@ -58,11 +58,11 @@ def _temporary(why: str) -> tempfile.TemporaryDirectory[str]:
     raise UsageError(f"{why}, nor a temporary directory", hint="name a writable directory with --state-dir")
 
 
-def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, object], dict[str, object]]:
+def named(settings: Settings, paths: Sequence[str]) -> tuple[RunTarget, dict[str, object], dict[str, object]]:
     """Return the journal's keys of a run: its target, the arguments to resume it, and the identity of its command."""
     # Other metadata may mean another bucket: what is known of a file there says nothing about this one.
     destination = " ".join(["tus", *map(str, settings.metadata)]) if settings.foreign else settings.category
-    target = Target(settings.target_url, f"{destination}/{settings.dest}" if settings.dest else destination)
+    target = RunTarget(settings.target_url, f"{destination}/{settings.dest}" if settings.dest else destination)
     here = working_directory()
     cwd = here.anchor if here is GONE else str(here)  # without it all paths are absolute
     arguments: dict[str, object] = {"paths": list(paths), "cwd": cwd, "options": settings.storable()}

@@ -25,11 +25,10 @@ from uploader_cli.core.capabilities import trusts
 from uploader_cli.core.names import escaped
 from uploader_cli.core.protocol import error_sentence, parse_http_date, whole
 from uploader_cli.settings import mask
-from uploader_cli.transfer.connection import AnswerTooLarge, intact
+from uploader_cli.transfer.connection import AnswerTooLarge, Sockets, intact
 from uploader_cli.transfer.dialler import Dialler, NotReachable, Route
 from uploader_cli.transfer.failures import Failures, chain, origin_of, speaks_tls
 from uploader_cli.transfer.request_ids import REQUEST_ID, RequestIds
-from uploader_cli.transfer.wire import Sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -88,7 +87,7 @@ class Answer:
         return 200 <= self.status < 300
 
 
-class Http:
+class HttpClient:
     """A client with persistent connections. Credentials are sent only to the origin of `Settings.trusted_url`."""
 
     def __init__(self, settings: Settings, ids: RequestIds | None = None) -> None:

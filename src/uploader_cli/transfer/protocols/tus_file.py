@@ -15,17 +15,17 @@ from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.confirmation import UNCERTAIN, Ending, verified_by
 from uploader_cli.core.plan import ENDLESS, LocalFile
 from uploader_cli.core.protocol import TAKEN
-from uploader_cli.transfer.job import Outcome, ends_run, failed
+from uploader_cli.transfer.ledger import Outcome, ends_run, failed
 from uploader_cli.transfer.pool import Step, Worker
-from uploader_cli.transfer.protocols.file_state import FileState, Tus
-from uploader_cli.transfer.protocols.part import Part
+from uploader_cli.transfer.protocols.tus_part import Part
+from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from uploader_cli.transfer.journal import Claim
-    from uploader_cli.transfer.protocols.tus import Position, TusClient
-    from uploader_cli.transfer.session import UploadSession
+    from uploader_cli.transfer.protocols.tus_client import Position, TusClient
+    from uploader_cli.transfer.upload_session import UploadSession
 
 JOINED = "the server was asked to join its parts, and no answer tells whether it did: it may have stored the file"
 
@@ -35,7 +35,7 @@ class TusFile:
 
     def __init__(self, tus: Tus, session: UploadSession, file: LocalFile, claim: Claim) -> None:
         self.session, self.file = session, file
-        self.state = FileState(tus, session.id, file, claim)
+        self.state = TusFileState(tus, session.id, file, claim)
         self.parts: list[Part] = []
         self._tus, self._context = tus, tus.context
         # An upload that a service created is never deleted.

@@ -17,15 +17,15 @@ from uploader_cli.sources import checksums
 from uploader_cli.sources.chunks import HashedChunks
 from uploader_cli.sources.content import PATIENCE, Stream, ignore_read, is_local, open_unchanged
 from uploader_cli.transfer.bodies import Body, Piece
-from uploader_cli.transfer.protocols.file_state import is_far
+from uploader_cli.transfer.protocols.tus_state import is_far
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from uploader_cli.transfer.journal import PendingPart
     from uploader_cli.transfer.pool import Worker
-    from uploader_cli.transfer.protocols.file_state import FileState, Tus
-    from uploader_cli.transfer.protocols.tus import Position, TusClient
+    from uploader_cli.transfer.protocols.tus_client import Position, TusClient
+    from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
 
 ONE_TRIP_LESS = 32 << 20  # minimum bytes of a file whose first chunk is sent with its creation to a distant server
 RESTARTS = 3  # new uploads per run after the server has lost one
@@ -51,7 +51,7 @@ class Part:
     _source: IO[bytes] | None  # None for a stream
     _reason: errors.AnswerError | None
 
-    def __init__(self, state: FileState, tus: Tus, known: PendingPart, number: int, *, whole: bool) -> None:
+    def __init__(self, state: TusFileState, tus: Tus, known: PendingPart, number: int, *, whole: bool) -> None:
         """`known` is what the journal has of the upload; `number` is that of the part in `state`."""
         self.index = None if whole else known.index
         self.start, self.size, self.key, self.url = known.offset, known.size, known.upload_key, known.url

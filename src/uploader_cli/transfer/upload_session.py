@@ -1,35 +1,28 @@
-"""First contact with a server, and what the jobs of a run share: its context and its upload sessions."""
+"""What the jobs of a run share: its context and its upload sessions."""
 
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.core.capabilities import Capabilities
 from uploader_cli.core.events import RunWarning, SessionCreated, SessionFinished, SkipReason, WarningCode
-from uploader_cli.core.plan import ASSUMED, Limits, LocalFile, endless, plan_sessions, refusal
+from uploader_cli.core.plan import ASSUMED, LocalFile
 from uploader_cli.core.protocol import Session
 from uploader_cli.sources.content import Digests, ignore_read
 from uploader_cli.transfer.budget import Limiter
-from uploader_cli.transfer.job import Followers, Ledger
-from uploader_cli.transfer.protocols.tus import TusClient
+from uploader_cli.transfer.ledger import Followers, Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from uploader_cli.core.packs import LookupOffer
-    from uploader_cli.settings import Settings
     from uploader_cli.sources.content import OnRead
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.journal import RunHandle
 
 
-FIRST_CONTACT_RETRIES = 2  # retries of the first call: a wrong address is reported soon
-
-
-class Context:
+class RunContext:
     """What every job of a run uses."""
 
     def __init__(self, api: Api, followers: Followers, run: RunHandle) -> None:
@@ -40,6 +33,7 @@ class Context:
         self.digests = Digests(self.stop.check) if api.settings.hashes else None
         self.sessions: set[UploadSession] = set()  # open sessions
         self.limits = ASSUMED
+        self._warned: set[WarningCode] = set()
         self.lookups: LookupOffer | None = None
 
     @property
@@ -61,109 +55,14 @@ class Context:
         """Report something that failed no file."""
         self.emit(RunWarning(code, text))
 
-
-class Opened(NamedTuple):
-    """An open session, for `capacity` more files."""
-
-    session: Session
-    capacity: int
-
-
-def first_contact(
-    context: Context, api: Api, files: Sequence[LocalFile], existing: str = ""
-) -> tuple[Limits | None, Opened | None]:
-    """Ask for the server's limits (None: unknown) and return a session that is open already, if any.
-
-    `existing` is one of the upload URLs where all uploads exist already: then nothing but the offset is asked.
-    Without limits, `expectedFiles` is what fits the assumed ones, then 1 after a 400 (section 3.12).
-    """
-    settings, pacer = context.settings, context.pacer
-    if settings.foreign:
-        check_offer(settings, None, lookup=False)
-        client = TusClient(api, settings.target_url)
-        if existing:
-            api.tus = Capabilities(settings.target_url)
-            with suppress(errors.AnswerError, errors.ProtocolError):  # an answer; the job reports what it says
-                pacer.call(lambda: client.head(existing), at_most=FIRST_CONTACT_RETRIES)
-        else:
-            api.tus = pacer.call(client.options, at_most=FIRST_CONTACT_RETRIES)
-        return endless(api.tus.max_size), None
-    limits = api.health(retries=FIRST_CONTACT_RETRIES)
-    check_offer(settings, limits, lookup=api.lookups is not None)
-    if limits is not None:
-        return limits, _session_before(context, api)
-    check_lengths(files, api.tus)
-    assumed = next(plan_sessions((file for file in files if not refusal(file, ASSUMED)), ASSUMED), None)
-    category = (assumed.category if assumed is not None else None) or settings.category
-    capacity = len(assumed.files) if assumed is not None else max(1, min(len(files), ASSUMED.max_files))
-    try:
-        session = new_session(context, api, category, capacity)
-    except errors.AnswerError as error:
-        if error.status != 400 or capacity == 1:
-            raise
-        capacity = 1
-        session = new_session(context, api, category, capacity)
-    return session.limits, Opened(session, capacity)
+    def warn_once(self, code: WarningCode, text: str) -> None:
+        """Report it unless a warning with this code was."""
+        if code not in self._warned:
+            self._warned.add(code)
+            self.warn(code, text)
 
 
-def choose(settings: Settings, offered: Capabilities | None) -> Capabilities | None:
-    """Return the part of `offered` to use: None in batch mode. Raise `UsageError` for tus without an offer."""
-    if offered is None and settings.protocol == "tus":
-        raise errors.UsageError(
-            f"--protocol tus: {settings.server} offers no resumable uploads",
-            hint="omit the option: files are then sent in batch mode",
-        )
-    return None if settings.protocol == "batch" else offered
-
-
-def check_lengths(files: Iterable[LocalFile], tus: Capabilities | None) -> None:
-    """Raise `UsageError` for a file of unknown length where the server needs the length at first."""
-    if any(file.once for file in files) and not (tus is not None and tus.defers_length):
-        raise errors.UsageError(
-            "the server takes no file of unknown length (tus extension creation-defer-length)",
-            hint="save the data to a file first, and upload that",
-        )
-
-
-def check_offer(settings: Settings, limits: Limits | None, *, lookup: bool) -> None:
-    """Raise `UsageError` for `--dest` and `--if-exists fail` at a server that lacks directories or the `lookup`."""
-    directories, server = settings.foreign or (limits is not None and limits.relative_paths), settings.server
-    if settings.dest and not directories:
-        raise errors.UsageError(
-            f"{settings.sources.get('dest', '--dest')}: {server} keeps no directories (its /health offers none)",
-            hint="omit it: the server stores files by their names",
-        )
-    if settings.if_exists == "fail" and not lookup:
-        option = settings.sources.get("if_exists", "--if-exists")
-        raise errors.UsageError(
-            f"{option}: fail needs a lookup of stored files, which {settings.target_url} does not offer",
-            hint="omit it: the server decides what happens to a file whose name is taken",
-        )
-
-
-def _session_before(context: Context, api: Api) -> Opened | None:
-    """Return a session of the previous run that the server has not ended."""
-    before, given = context.run.sessions(), context.settings.given_secret
-    for session, saved in before.items():
-        if saved.secret or given:
-            api.resume_session(session, saved.secret or given)
-    for session, saved in before.items():
-        # Only a session of the run's own category is certain to get more files.
-        if not saved.open or saved.category not in ("", context.settings.category):
-            continue
-        try:
-            known = api.progress(session, patient=True, retries=context.settings.retries)
-        except errors.AnswerError:
-            known = None
-        if known is not None and known.status in ("pending", "uploading") and known.total:
-            capacity = known.total - (known.completed or 0) - (known.failed or 0)
-            if capacity > 0:
-                return Opened(Session(session, context.settings.category, None, saved.secret or given), capacity)
-        context.run.session_closed(session, failed=True)
-    return None
-
-
-def new_session(context: Context, api: Api, category: str, files: int) -> Session:
+def new_session(context: RunContext, api: Api, category: str, files: int) -> Session:
     """Open a session for `files` files."""
     return api.create_session(category, files, retries=context.settings.retries)
 
@@ -174,7 +73,7 @@ class UploadSession:
     Thread-safe; each call passes its own `Api`. No lock is taken during a call.
     """
 
-    def __init__(self, context: Context, session: Session, files: int) -> None:
+    def __init__(self, context: RunContext, session: Session, files: int) -> None:
         """`files` is the number of its files."""
         self.id, self.category, self._secret = session.session_id, session.category, session.secret
         self._context, self._left = context, files

@@ -20,8 +20,8 @@ from uploader_cli.transfer.journal import Claim, ClaimState, PendingUpload
 if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.pool import Pool
-    from uploader_cli.transfer.protocols.tus import Position
-    from uploader_cli.transfer.session import Context
+    from uploader_cli.transfer.protocols.tus_client import Position
+    from uploader_cli.transfer.upload_session import RunContext
 
 ID_HEADERS = ("Upload-File-Id", "stream-media-id")  # headers with the server's ID of a file, without `id-header`
 FAR = 0.02  # seconds of round trip from which one connection does not fill the link
@@ -37,7 +37,7 @@ def is_far(round_trip: float | None) -> bool:
 class Tus:
     """What all tus jobs of a run share. `checksum` is an algorithm or None."""
 
-    context: Context
+    context: RunContext
     pool: Pool
     capabilities: Capabilities
     chunk: ChunkSize
@@ -64,7 +64,7 @@ class Tus:
         return 1 + idle if self.chunk.capped and size >= LARGE else 1
 
 
-class FileState:
+class TusFileState:
     """The state of one file, for the threads that send its parts, which have the numbers 0, 1, ….
 
     Its events are sums over the parts. Within an attempt no sum falls; a retry of any part ends the attempt.

@@ -17,12 +17,13 @@ from uploader_cli.core.capabilities import (
     unknown_upload,
 )
 from uploader_cli.core.protocol import NOT_YOURS, error_code, whole
-from uploader_cli.transfer.api import Api, answer_error, is_blocked, is_tus, not_an_upload_server
-from uploader_cli.transfer.http import READ_TIMEOUT, Answer, redirect_target
+from uploader_cli.transfer.http_client import READ_TIMEOUT, Answer, redirect_target
+from uploader_cli.transfer.refusals import answer_error, is_blocked, is_tus, not_an_upload_server
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.bodies import Body
 
 REDIRECTS = 3  # most 307 and 308 in a row

@@ -1,0 +1,46 @@
+"""Files of one run that would replace each other on a server."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from uploader_cli import errors
+from uploader_cli.transfer.bodies import metadata_of, named
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from uploader_cli.core.plan import LocalFile
+    from uploader_cli.settings import Settings
+
+
+class Collisions:
+    """The places of the files of a run, on a server that stores a file under metadata that the setting `place` names.
+
+    Of each place only a digest is kept: a run may have millions of files.
+    """
+
+    def __init__(self, settings: Settings, check: Callable[[], None]) -> None:
+        """`check` raises to stop."""
+        self._names, self._check = settings.place if settings.foreign else (), check
+        self._templates = [item for item in settings.metadata if item.name in self._names]
+        self._sends_paths = any("{path}" in (item.template or "") for item in self._templates)
+        self._taken: set[bytes] = set()
+
+    def taken(self, file: LocalFile) -> str | None:
+        """Return why a file would replace another one of the run, else None: the place is its own now."""
+        if not self._names or file.upload_url:
+            return None
+        try:
+            values = named(file) | metadata_of(file, self._templates, self._check)
+        except errors.FileError:  # it fails when it is sent
+            return None
+        place = [values.get(name, "") for name in self._names]
+        digest = hashlib.blake2b("\0".join(place).encode(), digest_size=16).digest()
+        if digest not in self._taken:
+            self._taken.add(digest)
+            return None
+        name = self._names[-1]
+        other = f"a column {name} in a list" if self._sends_paths else f"--metadata '{name}={{path}}'"
+        return f"another file of this run has the same {name} on the server, {place[-1]}; {other} tells them apart"

@@ -1,0 +1,109 @@
+"""What the refusals of a server mean: errors from status, code and headers of an answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from uploader_cli import errors
+from uploader_cli.core import protocol
+from uploader_cli.settings import mask
+from uploader_cli.transfer.http_client import Answer, redirect_target, retry_after
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Kinds = Mapping[tuple[int, str], type[errors.AnswerError]]
+
+NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
+"""Statuses that leave open whether the server gives out stored files."""
+BLOCKED = (403, 405, 501)
+"""Answers of a firewall to a method that it does not pass on."""
+SHARE_USED = "SHARE_USED"
+NO_ROUTE = "NOT_FOUND"
+"""The code of an upload server for a path that it does not have, as below a wrong `--server`."""
+TOKEN_MISSING = "give a token with UPLOADER_TOKEN, --token-file or --token-command"  # noqa: S105 - a sentence
+SECRET_MISSING = "give its secret with UPLOADER_SESSION_SECRET; the journal of the run that created it has it, too"  # noqa: S105
+TOKEN_REFUSED = "the server refuses this token: it may have expired or be for another server"  # noqa: S105
+BATCH_ERRORS: Kinds = {  # 500: see `batch` (docs/protocol.md, section 3.14)
+    (403, protocol.NOT_YOURS): errors.SessionLost,
+    (404, "SESSION_NOT_FOUND"): errors.SessionLost,
+    (409, "SESSION_ENDED"): errors.SessionLost,
+}
+PACK_ERRORS: Kinds = {
+    **BATCH_ERRORS,
+    (409, "PACK_IN_PROGRESS"): errors.PackInProgress,
+    **dict.fromkeys([(404, ""), (405, ""), (501, "")], errors.PacksRefused),
+    (413, ""): errors.TooLarge,
+    (422, "KEY_REUSED"): errors.KeyReused,
+}
+
+
+def refused(answer: Answer, kinds: Kinds) -> errors.AnswerError:
+    """Return the error of a refused batch or pack; `kinds` has those of its statuses and codes."""
+    error = answer_error(answer)
+    kind = kinds.get((error.status, error.error)) or kinds.get((error.status, ""))
+    if kind is not None:
+        error = kind(str(error), status=error.status, error=error.error, retry_after=error.retry_after)
+        error.retryable = kind in (errors.SessionLost, errors.ServerFault, errors.PackInProgress)
+    elif isinstance(error, errors.TooSlow):
+        error.retryable = False  # never repeated with the same files (3.10)
+    return error
+
+
+def answer_error(answer: Answer) -> errors.AnswerError:
+    """Return the error for a refusal. A 5xx names the request id."""
+    status, target = answer.status, redirect_target(answer)
+    code, said = protocol.error_code(answer.body), answer.sentence
+    named = f", request {answer.request_id}" if answer.request_id and status >= 500 else ""
+    words = f"{status}" + (f" {code}" if code else "") + named + (f" ({said})" if said else "")
+    kind, text, hint = errors.AnswerError, f"the server refused: {words}", ""
+    match status:
+        case 409 | 410 if code == "CANCELLED":
+            kind, text = errors.SessionCancelled, "the session was cancelled by another client"
+        case 403 if code == protocol.NOT_YOURS:
+            kind, hint = errors.NotYours, SECRET_MISSING
+            text = f"another client created this session, and only that one may write to it: {words}"
+        case 401 | 403:
+            kind, hint = errors.Unauthorized, TOKEN_REFUSED if answer.authorized else TOKEN_MISSING
+        case 404 | 410:
+            kind, text = errors.NotFound, f"{answer.url}: {words}"
+        case 408:
+            kind, text = errors.TooSlow, "the request did not arrive within the server's time limit (408)"
+        case 413 if not code and "Tus-Resumable" not in answer.headers:
+            kind, text = errors.TooLarge, f"a proxy refuses requests of {answer.sent:,} bytes (413)"
+            text += ": raise its limit, in nginx with client_max_body_size"
+        case 429 if code == SHARE_USED:
+            kind, text = errors.ShareUsed, f"this client holds its share of the server: {words}"
+            hint = "try again when your other uploads have ended, or allow a longer --max-wait"
+        case 429:
+            kind, text = errors.RateLimited, f"the server's rate limit is used up: {words}"
+            hint = "try again later, or allow a longer --max-wait"
+        case _ if target is not None:
+            text, hint = f"the server redirects to {mask(target)}", "use that address instead"
+        case _ if status >= 500:
+            kind, text = errors.ServerFault, f"the server failed: {words}"
+    return kind(text, status=status, error=code, hint=hint, retry_after=retry_after(answer.headers))
+
+
+def not_an_upload_server(answer: Answer, option: str, *, endpoint: bool = False) -> errors.NotAnUploadServer:
+    """Return the error for an answer that no upload server gives; `option` names the server, or the tus `endpoint`."""
+    target = redirect_target(answer)
+    if target:
+        hint = f"it points to {mask(target)}: is that the address for {option}?"
+    elif not endpoint and is_tus(answer):
+        hint = "it is a tus server: use --tus-endpoint"
+    else:
+        hint = f"check {option}: its path, its port, and whether a proxy answers in its place"
+    return errors.NotAnUploadServer(
+        f"{answer.url} answered {answer.status}, but not as an upload server does", hint=hint
+    )
+
+
+def is_tus(answer: Answer) -> bool:
+    """Return whether a tus server answered."""
+    return "Tus-Resumable" in answer.headers or "Tus-Version" in answer.headers
+
+
+def is_blocked(answer: Answer) -> bool:
+    """Return whether a proxy or firewall refused the method, and not the server."""
+    return answer.status in BLOCKED and not is_tus(answer) and not protocol.error_code(answer.body)

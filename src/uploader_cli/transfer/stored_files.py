@@ -1,0 +1,153 @@
+"""What a server has stored: found by path, by the location in a receipt, and compared by digest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeVar
+from urllib.parse import unquote
+
+from uploader_cli import errors
+from uploader_cli.core.events import VerifiedBy, WarningCode
+from uploader_cli.core.packs import Found, LookedUp
+from uploader_cli.core.protocol import stored_path, utf8
+from uploader_cli.sources.content import sha256_of
+from uploader_cli.transfer.ledger import Outcome
+from uploader_cli.transfer.protocols.tus_client import TusClient
+from uploader_cli.transfer.refusals import NO_ANSWER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from uploader_cli.core.plan import LocalFile
+    from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.journal import Stored
+    from uploader_cli.transfer.upload_session import RunContext
+
+T = TypeVar("T")
+
+NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.ProxyUnauthorized, errors.DiskFull)
+"""Errors that end the run, whatever was asked."""
+
+
+class StoredFiles:
+    """Ask which files the server has; each thread passes its own `Api`."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._one_by_one = False  # whether the lookup has failed
+
+    def looked_up(self, file: LocalFile, receipt: Stored | None = None) -> LookedUp:
+        return looked_up(file, self._context.settings.category, receipt)
+
+    def look_up(self, api: Api, asked: Sequence[LookedUp]) -> list[Found | Literal[False] | None]:
+        """Return each stored file, False for one that is not stored, and None without an answer.
+
+        Use one lookup where offered, else one call for each path.
+        """
+        offer = self._context.lookups
+        if offer is not None and not self._one_by_one:
+            try:
+                return [found or False for found in api.lookup(offer, asked, retries=api.pacer.retries)]
+            except NO_OUTCOME:
+                raise
+            except errors.UploaderError as error:
+                self._one_by_one = True
+                self._context.warn_once(
+                    WarningCode.LOOKUP, f"the lookup failed: {error}; files are looked up one by one"
+                )
+        return [self._stored(api, stored_path(one.category, one.path)) for one in asked]
+
+    def present(self, api: Api, files: Sequence[tuple[LocalFile, Stored | None]]) -> Iterator[bool | None]:
+        """Yield whether the server has each file with the bytes of its receipt; None for unknown."""
+        if not self._context.limits.relative_paths:
+            for file, receipt in files:
+                yield self._by_receipt(api, file, receipt.location if receipt is not None else None)
+            return
+        asked = [self.looked_up(*item) for item in files]
+        for one, (file, receipt), item in zip(asked, files, self.look_up(api, asked), strict=True):
+            unsure = isinstance(item, Found) and item.size == file.size and item.sha256 is None
+            if unsure and receipt is None:  # the lookup computes no digest
+                item = self._stored(api, stored_path(one.category, one.path))
+            yield self._is_equal(file, receipt, item) if isinstance(item, Found) else item
+
+    def _by_receipt(self, api: Api, file: LocalFile, where: str | None) -> bool | None:
+        if where is None:
+            return None
+        settings = self._context.settings
+        if settings.foreign and where.startswith("http"):  # else the path of a Content-Location
+            # Not retried: many servers answer 404 for a finished upload, and each retry would wait longer.
+            client = TusClient(api, settings.target_url)
+            position = _asked(lambda: api.pacer.call(lambda: client.head(where), at_most=0))
+            return None if position is None else position.offset == file.size
+        found = self._stored(api, where)
+        return found.size in (None, file.size) if isinstance(found, Found) else found
+
+    def _stored(self, api: Api, where: str) -> Found | Literal[False] | None:
+        """Return False for a file that is not stored, None without an answer."""
+        return _asked(lambda: api.stored(where, retries=api.pacer.retries) or False)
+
+    def _is_equal(self, file: LocalFile, receipt: Stored | None, found: Found) -> bool:
+        """Compare size and digest. A receipt's digest saves reading the file."""
+        if found.size != file.size or found.sha256 is None:
+            return found.size == file.size
+        known = receipt.checksum if receipt is not None else None
+        return found.sha256 == (digest_of(file, self._context.stop.check) if known is None else known)
+
+
+def _asked(call: Callable[[], T]) -> T | None:
+    """Return the answer, or None without one. Raise what ends the run."""
+    try:
+        return call()
+    except NO_OUTCOME:
+        raise
+    except errors.UploaderError:
+        return None
+
+
+def looked_up(file: LocalFile, own: str, receipt: Stored | None = None) -> LookedUp:
+    """Return how to look up a file, by default in the category `own`.
+
+    The path of a receipt has precedence: the server may have renamed the file.
+    """
+    category, location = file.category or own, (receipt.location if receipt is not None else None) or ""
+    root = stored_path(category, "")
+    path = unquote(location.removeprefix(root)) if location.startswith(root) else utf8(file.relative_path)
+    return LookedUp(category, path, file.size)
+
+
+def says_nothing(error: errors.UploaderError) -> bool:
+    """Return whether the server refuses permanently to report what is stored."""
+    refused = isinstance(error, errors.AnswerError) and error.status not in NO_ANSWER
+    return refused or isinstance(error, errors.ProtocolError)
+
+
+def location_of(file: LocalFile, own: str) -> str:
+    """Return where a server that keeps relative paths has the file, by default in the category `own`."""
+    return stored_path(file.category or own, utf8(file.relative_path))
+
+
+def equal_on_server(
+    api: Api, file: LocalFile, own: str, check: Callable[[], None], *, retries: int | None = None
+) -> Outcome | None:
+    """Return the outcome of a file whose bytes are at `location_of`, else None. Raise as `Api.stored` does."""
+    where = location_of(file, own)
+    found = api.stored(where, retries=retries)
+    if found is None or not has_bytes(found, file, check):
+        return None
+    return equal_to(file, where, found.sha256)
+
+
+def equal_to(file: LocalFile, where: str | None, sha256: str | None) -> Outcome:
+    return Outcome(file, location=where, checksum=sha256, verified=True, verified_by=VerifiedBy.DIGEST)
+
+
+def has_bytes(found: Found, file: LocalFile, check: Callable[[], None]) -> bool:
+    """Compare size and digest; a digest that the server does not know is not equal."""
+    return found.size == file.size and found.sha256 is not None and found.sha256 == digest_of(file, check)
+
+
+def digest_of(file: LocalFile, check: Callable[[], None]) -> str | None:
+    """Return the hex SHA-256; None for a file that can't be read unchanged."""
+    try:
+        return sha256_of(file, check)
+    except errors.FileError:
+        return None

@@ -1,0 +1,112 @@
+"""What follows a file that was sent: its receipt, its digest, and the comparison with what is stored."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Literal
+
+from uploader_cli import errors
+from uploader_cli.core.events import FailureCode, VerifiedBy, WarningCode
+from uploader_cli.sources.content import Digests, sha256_of
+from uploader_cli.transfer.journal import Stored
+from uploader_cli.transfer.ledger import Outcome, failed
+from uploader_cli.transfer.stored_files import NO_OUTCOME, says_nothing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.upload_session import RunContext
+
+NOT_CONFIRMED = "a gateway failed after its last byte: the server has all bytes, and may have stored the file, or not"
+
+
+class Verification:
+    """Write receipts and verify files; each thread passes its own `Api`."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+
+    def finish(self, api: Api, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Write the receipts of stored files first, then hash and verify: a kill meanwhile sends no file again."""
+        run, digests, verify = self._context.run, self._context.digests, self._context.settings.verify
+        if digests is not None:
+            outcomes = [outcome._replace(digest=digests.known(outcome.file)) for outcome in outcomes]
+        sure = [outcome for outcome in outcomes if outcome.error is None and not outcome.unsure]
+        stored = [receipt_of(outcome, verify=verify) for outcome in sure]
+        if stored:
+            run.completed(stored)
+        if digests is not None:
+            outcomes = [self._hashed(digests, outcome) for outcome in outcomes]
+        asked = [outcome.error is None and (verify or outcome.unsure) for outcome in outcomes]
+        return [self.verified(api, one) if ask else one for one, ask in zip(outcomes, asked, strict=True)]
+
+    def _hashed(self, digests: Digests, outcome: Outcome) -> Outcome:
+        """Return the outcome with the digest of a stored file."""
+        try:
+            if outcome.error is None and outcome.sha256 is None:
+                outcome = outcome._replace(digest=digests.complete(outcome.file))
+                if not outcome.unsure:
+                    self._context.run.completed([receipt_of(outcome, verify=self._context.settings.verify)])
+        except errors.FileError as error:
+            outcome = outcome._replace(error=error)
+        digests.forget(outcome.file)
+        return outcome
+
+    def verified(self, api: Api, outcome: Outcome) -> Outcome:
+        """Compare the stored bytes with the file on disk and return the new outcome.
+
+        A file that may be stored is so only if the bytes are equal.
+        """
+        context, file = self._context, outcome.file
+        where = outcome.readable or outcome.location
+        if outcome.checksum is not None:
+            return outcome
+        unknown = outcome._replace(error=errors.OutcomeUnknown(NOT_CONFIRMED))
+        if outcome.unsure and file.once and outcome.digest is None:
+            return unknown
+        try:
+            mine = outcome.digest or sha256_of(file, context.stop.check)
+            equal = _compare(api, where, mine, file.size) if where else None
+        except NO_OUTCOME:
+            raise
+        except errors.UploaderError as error:
+            error.retryable = error.retryable or not isinstance(error, errors.FileError)
+            return outcome._replace(error=error)
+        if equal is None and outcome.unsure:
+            return unknown
+        if equal is None:
+            text = "--verify: this server gives no way to read a stored file or its digest"
+            context.warn_once(WarningCode.UNVERIFIABLE, text)
+            return outcome
+        if not equal:
+            return failed(file, FailureCode.INTEGRITY, "what the server has is not what was read (SHA-256 differs)")
+        outcome = outcome._replace(checksum=mine, verified=True, verified_by=equal, unsure=False)
+        context.run.completed([receipt_of(outcome)])
+        return outcome
+
+
+def receipt_of(outcome: Outcome, *, verify: bool = False) -> Stored:
+    """Return the receipt, with `verify` without a digest that was not compared: a resumed run verifies the file."""
+    where, sha256 = outcome.location or outcome.readable, outcome.checksum if verify else outcome.sha256
+    return Stored(outcome.file, outcome.server_id, where, sha256, outcome.verified)
+
+
+def _compare(api: Api, where: str, mine: str, size: int) -> VerifiedBy | Literal[False] | None:
+    """Return what was equal to `mine`, the stored digest or bytes, False if it differs; None without either."""
+    found = None
+    try:
+        found = api.stored(where, retries=api.pacer.retries)
+    except errors.UploaderError as error:
+        if not says_nothing(error):
+            raise
+    if found is not None and found.sha256 is not None:
+        return VerifiedBy.DIGEST if found.size in (None, size) and found.sha256 == mine else False
+
+    def read() -> VerifiedBy | Literal[False] | None:
+        theirs = hashlib.sha256()
+        if not api.read_back(where, theirs.update):
+            return None
+        return VerifiedBy.BYTES if theirs.hexdigest() == mine else False
+
+    return api.pacer.call(read)
