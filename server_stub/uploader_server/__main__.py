@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from uploader_server.config import OPTIONS, ServerConfig
-from uploader_server.faults.rules import parse_rule
-from uploader_server.faults.table import listing
 from uploader_server.http.auth import issue_token
 from uploader_server.logs import Formatter
 from uploader_server.options import StartupError
+from uploader_server.simulation.rules import parse_rule
+from uploader_server.simulation.table import listing
 
 PROG = "python -m uploader_server"
 

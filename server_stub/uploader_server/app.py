@@ -14,30 +14,30 @@ from starlette.routing import Route
 from starlette.routing import Router as RestRouter
 from starlette.types import Receive, Scope, Send
 
-from uploader_server.analysis.analyses import Analyses
-from uploader_server.analysis.routes import AnalysisCalls
 from uploader_server.batch.lookup import Lookup
 from uploader_server.bundled import Bundled, logged
 from uploader_server.config import ServerConfig
-from uploader_server.faults import Faults
-from uploader_server.faults.rules import RuleError
-from uploader_server.faults.wrapper import FaultyApp, FaultyEvents, control_route
 from uploader_server.http.connections import cut, most_connections
 from uploader_server.http.errors import Json
 from uploader_server.http.memory import Memory
 from uploader_server.http.middleware import Router
 from uploader_server.http.proxies import Proxies
-from uploader_server.http.routes import Rest
+from uploader_server.http.rest import Rest
 from uploader_server.http.shares import Share
 from uploader_server.http.tracking import AccessLog, LoggedRequest, RequestTracker
 from uploader_server.metrics import CONTENT_TYPE, Metrics
 from uploader_server.openapi.document import document
 from uploader_server.options import StartupError
 from uploader_server.realtime.rooms import Realtime
-from uploader_server.reference import Reference
+from uploader_server.simulation.analyses import Analyses
+from uploader_server.simulation.analysis_calls import AnalysisCalls
+from uploader_server.simulation.faults import Faults
+from uploader_server.simulation.reference import Reference
+from uploader_server.simulation.rules import RuleError
+from uploader_server.simulation.wrapper import FaultyApp, FaultyEvents, control_route
 from uploader_server.storage.store import Store
+from uploader_server.tus.calls import Tus
 from uploader_server.tus.headers import described
-from uploader_server.tus.routes import Tus
 from uploader_server.ui.page import page_routes
 from uploader_server.wire import timestamp
 

@@ -17,7 +17,7 @@ from uploader_server.http.shares import EMPTY_TTL
 from uploader_server.session import Session
 from uploader_server.sessions import Sessions, ending
 from uploader_server.tus.finish import settle
-from uploader_server.tus.store import LOST_TTL
+from uploader_server.tus.saved import LOST_TTL
 from uploader_server.tus.uploads import Uploads
 from uploader_server.wire import timestamp
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from uploader_server.analysis.stages import AnalysisMode
 from uploader_server.http.pace import Pace
 from uploader_server.options import (
     Option,
@@ -33,6 +32,7 @@ from uploader_server.options import (
     parse_types,
     secret_in,
 )
+from uploader_server.simulation.stages import AnalysisMode
 
 Flavour = Literal["bundled", "reference"]
 Durability = Literal["fsync", "none"]

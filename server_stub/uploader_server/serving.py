@@ -31,10 +31,9 @@ from granian.server.embed import Server
 
 from uploader_server.app import UploadApp, create_app
 from uploader_server.config import ServerConfig
-from uploader_server.faults import Faults
-from uploader_server.faults.state import Restart
 from uploader_server.http.connections import SPARE, Watch, cut_connections, most_connections, raise_limit
 from uploader_server.options import StartupError
+from uploader_server.simulation.faults import Faults, Restart
 from uploader_server.storage.paths import remove_tree
 from uploader_server.storage.turns import LONG_JOBS
 

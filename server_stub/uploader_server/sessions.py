@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from uploader_server.config import ServerConfig
-from uploader_server.faults import Faults
 from uploader_server.http.auth import hashed_secret, owner_of, same_secret
 from uploader_server.http.errors import ApiError
 from uploader_server.http.shares import Share
 from uploader_server.progress import ProgressResponses
 from uploader_server.session import EVENT_INTERVAL, FileState, Session, counted
+from uploader_server.simulation.faults import Faults
 from uploader_server.storage.clock import Clock
 from uploader_server.storage.put import Incoming, put
 from uploader_server.storage.reading import StoredFile

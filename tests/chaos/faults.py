@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from uploader_server.faults.table import FAULTS
+from uploader_server.simulation.table import FAULTS
 
 if TYPE_CHECKING:
     import random

@@ -15,8 +15,8 @@ from chaos.plan import Invocation, Plan, make_plan
 from chaos.processes import Ended, Find, Secrets
 from chaos.round import Result, Round
 from chaos.run import run
-from uploader_server.faults.rules import parse_rule
-from uploader_server.faults.table import FAULTS
+from uploader_server.simulation.rules import parse_rule
+from uploader_server.simulation.table import FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,8 @@ import requests
 from pages import codes, page, rows, section
 
 from uploader_server.__main__ import configured, parser
-from uploader_server.faults.table import markdown
 from uploader_server.serving import EmbeddedServer
+from uploader_server.simulation.table import markdown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def test_every_option_is_on_the_page() -> None:
 
 
 def test_the_tables_of_faults_are_those_of_the_server() -> None:
-    """`uploader_server.faults.table.markdown()` prints them."""
+    """`uploader_server.simulation.table.markdown()` prints them."""
     assert markdown() in PAGE
 
 

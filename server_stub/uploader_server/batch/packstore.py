@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from uploader_server.batch.packbody import Manifest
 from uploader_server.config import Limits
-from uploader_server.faults import Faults
 from uploader_server.session import FileRow
+from uploader_server.simulation.faults import Faults
 from uploader_server.storage.put import Incoming
 from uploader_server.storage.reading import StoredFile
 from uploader_server.storage.store import Change, Store

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from uploader_server.analysis.stages import KINDS, STAGES
 from uploader_server.batch.lookup import MAX_FILES
 from uploader_server.batch.packbody import LATEST, PackLimits
 from uploader_server.config import Limits
 from uploader_server.session import STATUSES
+from uploader_server.simulation.stages import KINDS, STAGES
 from uploader_server.tus.checksums import CHECKSUMS
 from uploader_server.tus.headers import EXTENSIONS, VERSION
 from uploader_server.wire import CATEGORIES

@@ -13,7 +13,6 @@ import socketio  # type: ignore[import-untyped]
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
-from uploader_server.analysis.analyses import Analyses
 from uploader_server.bundled import Bundled
 from uploader_server.config import ServerConfig
 from uploader_server.http.auth import bearer, same_token
@@ -23,7 +22,8 @@ from uploader_server.http.shares import Share, holder_name, holder_of, share_use
 from uploader_server.http.tracking import client_address
 from uploader_server.metrics import Metrics
 from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, StrictServer, are_packets, checked
-from uploader_server.reference import Reference
+from uploader_server.simulation.analyses import Analyses
+from uploader_server.simulation.reference import Reference
 from uploader_server.wire import is_uuid
 
 # By default a polling payload with more than 16 packets ends the connection.

@@ -15,7 +15,7 @@ from uploader_server.session import Session
 from uploader_server.sessions import Sessions
 from uploader_server.storage.turns import JOINING, Turns
 from uploader_server.tus.headers import check_length
-from uploader_server.tus.store import TusStore
+from uploader_server.tus.saved import SavedUploads
 from uploader_server.tus.upload import FINISHED, JOINED, OPEN, SharedFile, SharedFiles, Upload
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Uploads:
         self.limits = sessions.limits
         self.ttl = sessions.config.upload_ttl
         self.clock = sessions.store.clock
-        self.store = TusStore(sessions.store)
+        self.store = SavedUploads(sessions.store)
         self.open: dict[str, Upload] = {}  # unfinished uploads by id
         self.known: weakref.WeakValueDictionary[str, Upload] = weakref.WeakValueDictionary()
         """Unfinished uploads and those in use by requests, by id, so that all requests share one object."""

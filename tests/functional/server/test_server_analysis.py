@@ -13,8 +13,8 @@ import requests
 from batches import DEADLINE, UNKNOWN, Listener, eventually, file, listening, new_session, upload
 from serving import running_server
 
-from uploader_server.analysis.stages import KINDS, AnalysisMode
 from uploader_server.http.auth import issue_token
+from uploader_server.simulation.stages import KINDS, AnalysisMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

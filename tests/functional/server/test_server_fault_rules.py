@@ -30,10 +30,10 @@ from test_server_faults import OPEN, dial
 from uploader_server.__main__ import main
 from uploader_server.app import create_app
 from uploader_server.config import ServerConfig
-from uploader_server.faults.rules import RuleError, parse_rule
-from uploader_server.faults.table import FAULTS
-from uploader_server.faults.wrapper import FaultyApp, FaultyEvents
 from uploader_server.http.auth import issue_token
+from uploader_server.simulation.rules import RuleError, parse_rule
+from uploader_server.simulation.table import FAULTS
+from uploader_server.simulation.wrapper import FaultyApp, FaultyEvents
 
 if TYPE_CHECKING:
     from collections.abc import Callable

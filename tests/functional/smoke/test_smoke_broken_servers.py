@@ -12,7 +12,7 @@ from uploader_cli.checks.check import Verdict
 from uploader_cli.checks.smoke import CHECKS, live
 from uploader_cli.checks.smoke.report import check_json
 from uploader_server.batch.intake import Intake
-from uploader_server.http import routes
+from uploader_server.http import rest
 from uploader_server.http.auth import issue_token
 from uploader_server.http.errors import ApiError
 from uploader_server.realtime.rooms import Realtime
@@ -92,28 +92,28 @@ def flipped(label: str) -> Callable[[Call, Reply], None]:
 
 def accepts_any_session(patch: pytest.MonkeyPatch) -> None:
     """Ignore the category and unknown keys."""
-    original = routes.session_request
+    original = rest.session_request
 
     def lenient(body: Any, most: int) -> tuple[str, int]:
         return original({"category": "personal", "expectedFiles": body.get("expectedFiles") or 1}, most)
 
-    patch.setattr(routes, "session_request", lenient)
+    patch.setattr(rest, "session_request", lenient)
 
 
 def accepts_any_size(patch: pytest.MonkeyPatch) -> None:
     """Let `validate` accept files of any size."""
-    original = routes._number_problem
+    original = rest._number_problem
 
     def lenient(at: str, value: Any, most: int) -> str | None:
         return original(at, value, 1 << 60 if at.endswith("size") else most)
 
-    patch.setattr(routes, "_number_problem", lenient)
+    patch.setattr(rest, "_number_problem", lenient)
 
 
 def accepts_any_count(patch: pytest.MonkeyPatch) -> None:
     """Accept sessions for any number of files."""
-    original = routes.session_request
-    patch.setattr(routes, "session_request", lambda body, _most: original(body, 1 << 60))
+    original = rest.session_request
+    patch.setattr(rest, "session_request", lambda body, _most: original(body, 1 << 60))
 
 
 def one_request_a_session(patch: pytest.MonkeyPatch) -> None:

@@ -18,10 +18,10 @@ from starlette.requests import Request
 
 from uploader_server.batch.multipart import BatchReader
 from uploader_server.config import ServerConfig
-from uploader_server.faults import Faults
 from uploader_server.http.errors import ApiError
 from uploader_server.http.memory import held_by
 from uploader_server.session import FileState, batch_answer, counted
+from uploader_server.simulation.faults import Faults
 from uploader_server.storage.put import Incoming, put
 from uploader_server.storage.store import Change, Store
 from uploader_server.wire import CATEGORIES, js_number, js_round, timestamp

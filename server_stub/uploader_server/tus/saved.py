@@ -35,7 +35,7 @@ LOST_TTL = 7 * 24 * 3600.0  # seconds for which lost files are kept
 _HAS_DATA = f"(status = '{OPEN}' OR (status = '{FINISHED}' AND path IS NULL))"  # condition for `Upload.has_data`
 
 
-class TusStore:
+class SavedUploads:
     """Reads and writes rows and data files."""
 
     def __init__(self, store: Store) -> None:

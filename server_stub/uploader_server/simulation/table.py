@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-from uploader_server.analysis.stages import STAGES
 from uploader_server.options import parse_duration, parse_number, parse_seconds, parse_size
+from uploader_server.simulation.stages import STAGES
 
 REQUESTS: dict[str, tuple[str, str]] = {
     "any": ("*", "*"),

@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.types import Message
 
-from uploader_server.faults.exchange import Answer, Exchange, Memory, interrupted, until_gone, with_headers
+from uploader_server.simulation.exchange import Answer, Exchange, Memory, interrupted, until_gone, with_headers
 
 PIECE = 64 << 10  # bytes per message of a generated body
 

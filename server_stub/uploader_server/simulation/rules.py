@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from uploader_server.faults.table import COUNTED, FAULTS, GLOBS, NAMES, WHICH_TEXT, Fault
+from uploader_server.simulation.table import COUNTED, FAULTS, GLOBS, NAMES, WHICH_TEXT, Fault
 
 Which = tuple[int, int | None, int]
 """The matches that a fault acts on, counted from 1: the first, the last (None: no limit), and each n-th of these."""

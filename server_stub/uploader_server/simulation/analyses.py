@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from uploader_server.analysis.stages import KINDS, stage_at
-from uploader_server.faults import Faults
 from uploader_server.http.errors import ApiError
 from uploader_server.metrics import Metrics
+from uploader_server.simulation.faults import Faults
+from uploader_server.simulation.stages import KINDS, stage_at
 from uploader_server.wire import timestamp
 
 HANG_LIMIT = 600.0  # timeout of an analysis in seconds (504); longer than the timeouts of clients (180 s and 300 s)

@@ -14,14 +14,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from uploader_server.faults.effects import EFFECTS, with_wrong_types
-from uploader_server.faults.exchange import Exchange, Unanswered, until_gone
-from uploader_server.faults.rules import RuleError, parse_rule
-from uploader_server.faults.state import Faults, Gate
 from uploader_server.http.connections import cut
 from uploader_server.http.errors import ApiError, Json, read_json, refuse
 from uploader_server.http.middleware import effective_method, is_realtime
 from uploader_server.http.tracking import TrackedRequest
+from uploader_server.simulation.effects import EFFECTS, with_wrong_types
+from uploader_server.simulation.exchange import Exchange, Unanswered, until_gone
+from uploader_server.simulation.faults import Faults, Gate
+from uploader_server.simulation.rules import RuleError, parse_rule
 
 logger = logging.getLogger(__name__)
 

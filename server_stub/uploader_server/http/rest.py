@@ -27,7 +27,7 @@ from uploader_server.http.errors import MAX_JSON, ApiError, Json, parse_json, re
 from uploader_server.http.files import Download, digest_header
 from uploader_server.http.memory import held_by
 from uploader_server.http.shares import holder_of
-from uploader_server.reference import Reference
+from uploader_server.simulation.reference import Reference
 from uploader_server.storage.paths import UnsafePathError, check_short, is_shallow
 from uploader_server.wire import CATEGORIES, extension, timestamp
 

@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from uploader_server.analysis.analyses import Analyses
 from uploader_server.config import ServerConfig
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError, Json, read_json
+from uploader_server.simulation.analyses import Analyses
 from uploader_server.storage.store import Store
 from uploader_server.wire import CATEGORIES, is_uuid, timestamp
 
