@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 FRAME = b"\x1b[?2026h"
+REST_OF_KEY = "uploader_cli.render.keyboard.REST_OF_KEY"
 ALTERNATE_SCREEN, MAIN_SCREEN = b"\x1b[?1049h", b"\x1b[?1049l"
 
 
@@ -45,6 +46,7 @@ class Screen:
         env: Mapping[str, str] | None = None,
         stdin: int | None = None,
         stdout: IO[bytes] | None = None,
+        constants: Mapping[str, float] | None = None,
     ) -> None:
         self.screen, self.program = pty.openpty()
         fcntl.ioctl(self.program, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -67,7 +69,7 @@ class Screen:
                 preexec_fn=lambda: fcntl.ioctl(2, termios.TIOCSCTTY, 0),
             )
         else:
-            self.process = start(*arguments, home=home, on_terminal=True, **ends, **variables)
+            self.process = start(*arguments, home=home, on_terminal=True, constants=constants, **ends, **variables)
 
     def read(self, until: Callable[[], bool]) -> None:
         """Read the output until the condition is met."""
@@ -135,7 +137,7 @@ def test_keys_change_the_view_and_the_run(
     """Keys of several bytes are none of ours, even where a read gets only their start."""
     files = make_files(**{"a.mp4": 3_000_000})
     command = ("upload", files, "-s", server.url, "--limit-rate", "100K", "--cancel-on-interrupt")
-    one = Screen(*command, home=tmp_path)
+    one = Screen(*command, home=tmp_path, constants={REST_OF_KEY: PATIENCE})
     one.read(lambda: b"? keys" in one.text)
     one.type(b"?", b"p pause  +/- jobs  f failures  q stop")
     one.type(b"+", b"5 jobs")
@@ -144,7 +146,7 @@ def test_keys_change_the_view_and_the_run(
     one.type(b"f", b"a.mp4")
     for key in (b"\x1bOp", b"\x1bq", b"\x1b[1;5q", "\u00fc".encode()):
         one.type(key[:1])
-        one.wait_for_frames(1)
+        one.wait_for_frames(3)  # at least two reads of the keyboard
         one.type(key[1:])
         one.wait_for_frames()
     assert b"pausing" not in one.text
@@ -165,8 +167,10 @@ def test_paused_run_begins_no_request_and_uses_no_retry(
     options = ("--chunk-size", "100K", "--limit-rate", "600K", "-j", "1", "--no-pack", "--retries", "0", "--json")
     with (tmp_path / "events").open("w+b") as lines:
         command = ("upload", files, "-s", server.url, *options, "--deadline", deadline)
-        one = Screen(*command, home=tmp_path, stdout=lines)
+        one = Screen(*command, home=tmp_path, stdout=lines, constants={REST_OF_KEY: 0})
         one.read(lambda: b"? keys" in one.text)
+        one.type(b"\x1b")  # Esc: the next key is one of its own
+        one.wait_for_frames(3)
         one.type(b"p", b"pausing" if code else b", p resumes")
         if not code:
             one.type(b"p", b"KiB/s")

@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from types import FrameType
 from typing import IO, Any
@@ -18,6 +19,8 @@ _LOCAL, _CONTROL = 3, 6  # indexes in the result of `tcgetattr`: local modes, co
 _SEQUENCE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|[^\[O])", re.DOTALL)
 """A key with several bytes (arrows, F1, Alt and a letter)."""
 _PARTIAL = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*|O)?\Z")
+REST_OF_KEY = 1.0
+"""Seconds in which the rest of a key with several bytes must follow; Esc has none."""
 
 
 class Keyboard:
@@ -33,7 +36,7 @@ class Keyboard:
         self._terminal: int | None = None
         self._before: list[Any] | None = None  # the terminal's modes
         self._catches_stop = False
-        self._partial = b""
+        self._partial, self._partial_at = b"", 0.0
         with suppress(OSError, ValueError, AttributeError):  # not every stream has a descriptor
             if stream.isatty():
                 self._terminal = stream.fileno()
@@ -107,13 +110,13 @@ class Keyboard:
             return keys.encode()
         import select
 
-        new, known = b"", self._partial
+        typed, now = self._partial, time.monotonic()
         with suppress(OSError):
             while select.select([0], [], [], 0)[0] and (piece := os.read(0, 4096)):
-                new += piece
-        partial = _PARTIAL.search(known + new) if new else None
+                typed, self._partial_at = typed + piece, now
+        partial = _PARTIAL.search(typed) if now - self._partial_at <= REST_OF_KEY else None
         self._partial = partial[0] if partial else b""
-        return (known + new).removesuffix(self._partial)
+        return typed.removesuffix(self._partial)
 
     def _catch_stop(self) -> None:
         """Have Ctrl-Z set `stopping`, so that the terminal can be restored before."""
