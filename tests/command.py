@@ -1,10 +1,11 @@
-"""Run `uploader` in a separate process, with its own home directory."""
+"""Run `uploader` in a separate process, with its own home directory; read its events while it runs."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any
@@ -12,12 +13,12 @@ from typing import IO, TYPE_CHECKING, Any
 import forking
 import jsonschema
 from forking import DEVNULL, PIPE
-from patience import PATIENCE
+from time_limits import PATIENCE
 
 from uploader_cli.render.ndjson import schema_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     Process = forking.Forked | subprocess.Popen[str]
@@ -106,6 +107,44 @@ def finish(process: Process) -> Done:
 def uploader(*arguments: str | Path, home: Path, **how: Any) -> Done:
     """Run the command and return its result; keywords are those of `start`."""
     return finish(start(*arguments, home=home, free=False, **how))
+
+
+def read_until(process: Process, kind: str, when: Callable[[dict[str, Any]], bool] = lambda _event: True) -> str:
+    """Read the stream up to the first matching event of this type; return what was read."""
+    assert process.stdout is not None
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        event = json.loads(line)
+        if event["type"] == kind and when(event):
+            return seen
+    raise AssertionError(f"no such {kind} in {seen}")
+
+
+def read_confirmed(process: Process, least: int) -> str:
+    """Read until the server has confirmed at least this many bytes of a file."""
+    return read_until(process, "file.progress", lambda event: event["confirmed"] >= least)
+
+
+def ended(process: Process, seen: str, *signals: int) -> Done:
+    """Send signals, wait for the end (killed after `DEADLINE`), and return the run including what was `seen`.
+
+    `communicate` would lose the buffered rest of the lines that were read before.
+    """
+    for number in signals:
+        process.send_signal(number)
+    said: list[str] = []
+    with process:
+        watchdog = threading.Timer(DEADLINE, process.kill)
+        reader = threading.Thread(target=lambda: said.append(process.stderr.read() if process.stderr else ""))
+        watchdog.start()
+        reader.start()
+        assert process.stdout is not None
+        rest = process.stdout.read()
+        reader.join()
+        watchdog.cancel()
+    assert "Traceback" not in "".join(said)
+    return Done(process.returncode, seen + rest, "".join(said))
 
 
 def check_stream(events: list[dict[str, Any]]) -> None:

@@ -8,7 +8,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
-from patience import PATIENCE
+from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     import ssl

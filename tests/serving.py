@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import forking
-from patience import PATIENCE
+from time_limits import PATIENCE
 
 from uploader_server.config import ServerConfig
 from uploader_server.serving import EmbeddedServer

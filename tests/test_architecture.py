@@ -1,4 +1,4 @@
-"""The import rules of the packages and modules. All imports count, also those in functions and for types."""
+"""The import rules of packages, modules and tests. All imports count, also those in functions and for types."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 OURS = "uploader_cli"
 CLIENT = ROOT / "src" / OURS
 SERVER = ROOT / "server_stub" / "uploader_server"
+TESTS = ROOT / "tests"
 
 PACKAGES = {
     "core": "core analysis.stages",
@@ -163,6 +164,15 @@ def test_added_cycle_is_found() -> None:
     found = cycle(graph)
     assert {"app", "wire"} <= set(found)
     assert all(imported in graph[module] for module, imported in pairwise(found))
+
+
+def test_no_test_imports_another_test_module() -> None:
+    """What several of them need is in a helper module. `--import-mode=importlib` gives each helper only one name."""
+    taken_from_tests = {
+        name: {item for item in used if any(part.startswith("test_") for part in item.split(".")[:-1])}
+        for name, used in modules(TESTS).items()
+    }
+    assert {name: found for name, found in taken_from_tests.items() if found} == {}
 
 
 def cycle(graph: dict[str, set[str]]) -> list[str]:

@@ -7,13 +7,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from counting_proxy import Cut, Onlooker
+from acceptance.counting_proxy import Cut, Onlooker
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable
 
-    from counting_proxy import Request
+    from acceptance.counting_proxy import Request
 
 CREATION = "creation"
 """In the middle of a POST: of its body, or before the server hears of it."""

@@ -11,16 +11,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from acceptance.counting_proxy import CountingProxy
 from command import Done, start
-from counting_proxy import CountingProxy
 from relays import address
 from serving import ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from acceptance.counting_proxy import Onlooker
     from command import Process
-    from counting_proxy import Onlooker
 
 MIB = 1 << 20
 

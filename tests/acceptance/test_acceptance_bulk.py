@@ -8,12 +8,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from accidents import CREATION, Moment, Trap
-from arrivals import Arrivals, log_to
-from bench import MIB, Bench, make_files, peak_memory, watched_memory
+from acceptance.accidents import CREATION, Moment, Trap
+from acceptance.arrivals import Arrivals, log_to
+from acceptance.bench import MIB, Bench, make_files, peak_memory, watched_memory
+from acceptance.screen import Screen
 from command import start, uploader
-from patience import SLACK
-from screen import Screen
+from time_limits import SLACK
 
 from uploader_cli.core.jobs import MOST_JOBS
 

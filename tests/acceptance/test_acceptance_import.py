@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from bench import MIB, digests, make_files
+from acceptance.bench import MIB, digests, make_files
 from command import Done, start
-from patience import PATIENCE
 from serving import server_process
+from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     from command import Process

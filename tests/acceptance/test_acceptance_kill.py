@@ -9,7 +9,7 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
-from accidents import (
+from acceptance.accidents import (
     CREATED,
     CREATION,
     FINISH,
@@ -21,16 +21,16 @@ from accidents import (
     Trap,
     moments,
 )
-from bench import Bench, wait_for_writes
-from counting_proxy import sent_again, uploads
-from patience import PATIENCE
-from volumes import IN_PARTS, LONG, SHORT
+from acceptance.bench import Bench, wait_for_writes
+from acceptance.counting_proxy import sent_again, uploads
+from acceptance.volumes import IN_PARTS, LONG, SHORT
+from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from volumes import Volume
+    from acceptance.volumes import Volume
 
 JOBS = 4
 

@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from patience import PATIENCE
 from serving import REPOSITORY
+from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path

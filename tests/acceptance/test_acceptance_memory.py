@@ -6,7 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from bench import MIB, Bench, sparse, watched_memory
+from acceptance.bench import MIB, Bench, sparse, watched_memory
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from bench import MIB, Bench, sparse
+from acceptance.bench import MIB, Bench, sparse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

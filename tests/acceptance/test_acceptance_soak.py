@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
+from acceptance.soak import Soak
 from serving import running_server, server_process
-from soak import Soak
 
 import uploader_cli.realtime.socket  # noqa: F401 - in the middle of a short run, this takes as long as the run
 from uploader_cli import Settings, upload

@@ -7,8 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from command import start
-from following import ended, read_until
+from command import ended, read_until, start
 from serving import server_process
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench import MIB, make_files
+from acceptance.bench import MIB, make_files
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from command import environment
-from patience import PATIENCE
 from relays import HttpProxy
+from time_limits import PATIENCE
 
 from chaos.plan import FROZEN
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from command import DEADLINE, environment
+from docs_pages import ROOT
 from junit_rules import check_junit
-from pages import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

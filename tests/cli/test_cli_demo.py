@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from patience import PATIENCE
+from time_limits import PATIENCE
 
 from uploader_cli.__main__ import main
 from uploader_cli.cli import demo as demo_module

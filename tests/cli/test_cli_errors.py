@@ -1,7 +1,5 @@
 """Errors of commands: one message, one hint, the right exit code, no traceback."""
 
-# ruff: noqa: F401, F811 - the fixture `runs` is imported, and asked for by name
-
 from __future__ import annotations
 
 import fcntl
@@ -17,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from test_cli_commands import runs
 
 from uploader_cli import errors
 from uploader_cli.__main__ import main
@@ -25,7 +22,7 @@ from uploader_cli.__main__ import main
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from test_cli_commands import Runs
+    from cli.conftest import Runs
 
 
 @pytest.mark.parametrize(

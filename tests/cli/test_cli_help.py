@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import PATIENCE
 from plain_tus import plain_tus_server
+from time_limits import PATIENCE
 from typer.main import get_command
 
 from uploader_cli.__main__ import main

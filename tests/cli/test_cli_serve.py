@@ -13,7 +13,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from patience import PATIENCE
+from time_limits import PATIENCE
 from typer.main import get_command
 
 from uploader_cli.__main__ import main

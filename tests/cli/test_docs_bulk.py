@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import DEADLINE, environment
-from pages import blocks, codes, page, rows, section
+from docs_pages import blocks, codes, page, rows, section
 from serving import running_server
 
 from uploader_cli.__main__ import main

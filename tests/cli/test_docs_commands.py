@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import DEADLINE, environment, uploader
-from pages import BLOCK, ROOT, Block, blocks, missing_tests
+from docs_pages import BLOCK, ROOT, Block, blocks, missing_tests
 from typer.main import get_command
 
 from uploader_cli.cli.app import app

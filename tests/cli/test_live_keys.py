@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING
 
 import pytest
 from command import environment, start
-from patience import PATIENCE
+from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -7,7 +7,7 @@ import re
 import threading
 from typing import TYPE_CHECKING
 
-from pages import codes, page, rows
+from docs_pages import codes, page, rows
 from prometheus_client.parser import text_string_to_metric_families
 from serving import running_server
 

@@ -6,8 +6,7 @@ import json
 import signal
 from typing import TYPE_CHECKING
 
-from command import start
-from following import ended, read_until
+from command import ended, read_until, start
 
 from uploader_cli.__main__ import main
 

@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
-from command import Done, environment, start, uploader
-from following import ended, read_confirmed, read_until
+from command import Done, ended, environment, read_confirmed, read_until, start, uploader
 from journal_v8 import downgrade
-from patience import PATIENCE, SLACK
 from recording import recorder
 from serving import running_server, server_process
+from time_limits import PATIENCE, SLACK
 
 from uploader_server.storage.store import Store
 

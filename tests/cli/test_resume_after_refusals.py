@@ -7,8 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import trustme
-from command import start, uploader
-from following import ended, read_confirmed
+from command import ended, read_confirmed, start, uploader
 from relays import tls_front
 from serving import running_server
 

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from command import Done, start, uploader
-from following import ended, read_confirmed
-from patience import PATIENCE
+from command import Done, ended, read_confirmed, start, uploader
 from recording import recorder
 from serving import running_server
+from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

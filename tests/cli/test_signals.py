@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import DEADLINE, environment, finish, start
-from patience import PATIENCE, SLACK
+from time_limits import PATIENCE, SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import QUICK_STATUS, Done, finish, start, uploader
-from patience import SLACK
 from serving import running_server
+from time_limits import SLACK
 
 from uploader_cli.analysis.stages import STAGES, Kind
 from uploader_server.http.auth import issue_token

@@ -10,8 +10,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import start, uploader
-from following import ended, read_confirmed
+from command import ended, read_confirmed, start, uploader
 from serving import running_server
 
 from uploader_cli.__main__ import main

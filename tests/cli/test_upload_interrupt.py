@@ -8,10 +8,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from command import Done, start
-from following import ended, read_until
-from patience import SLACK
+from command import Done, ended, read_until, start
 from serving import running_server
+from time_limits import SLACK
 
 if TYPE_CHECKING:
     import subprocess

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from command import Done, environment, finish, start, uploader
-from following import ended, read_confirmed
-from patience import PATIENCE, SLACK
+from command import Done, ended, environment, finish, read_confirmed, start, uploader
 from serving import running_server
+from time_limits import PATIENCE, SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable

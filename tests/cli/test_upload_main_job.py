@@ -11,11 +11,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from command import QUICK_LOOKS, Done, start, uploader
-from following import ended, read_until
-from patience import SLACK
+from command import QUICK_LOOKS, Done, ended, read_until, start, uploader
 from recording import recorder
 from serving import running_server, server_process
+from time_limits import SLACK
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,8 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import start, uploader
-from following import ended, read_confirmed
+from command import ended, read_confirmed, start, uploader
 from serving import running_server
 
 from uploader_cli import Settings, upload

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
-from command import start, uploader
-from following import ended, read_confirmed, read_until
-from patience import PATIENCE
+from command import ended, read_confirmed, read_until, start, uploader
 from serving import running_server
+from time_limits import PATIENCE
 
 from uploader_cli import Settings, upload
 from uploader_server.http.auth import issue_token

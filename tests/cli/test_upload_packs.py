@@ -6,8 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from command import start, uploader
-from following import ended, read_until
+from command import ended, read_until, start, uploader
 from serving import server_process
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from command import start, uploader
-from following import ended, read_until
+from command import ended, read_until, start, uploader
 from plain_tus import plain_tus_server
 from serving import running_server
 

@@ -11,8 +11,8 @@ from typing import IO, TYPE_CHECKING
 import pytest
 from command import Done, environment, uploader
 from forking import DEVNULL
-from patience import PATIENCE
 from serving import running_server
+from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

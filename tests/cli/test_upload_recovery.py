@@ -6,10 +6,9 @@ import json
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from command import start, uploader
-from following import ended, read_until
-from patience import PATIENCE
+from command import ended, read_until, start, uploader
 from serving import ServerProcess, server_process
+from time_limits import PATIENCE
 
 from uploader_server.faults import Answer
 

@@ -9,8 +9,7 @@ import stat
 from typing import TYPE_CHECKING
 
 import pytest
-from command import start
-from following import ended, read_until
+from command import ended, read_until, start
 from junit_rules import check_junit
 from serving import running_server
 

@@ -8,11 +8,10 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from command import QUICK_LOOKS, Done, start, uploader
-from following import ended, read_until
-from patience import PATIENCE
+from command import QUICK_LOOKS, Done, ended, read_until, start, uploader
 from relays import Relay, address
 from serving import running_server
+from time_limits import PATIENCE
 
 from uploader_server.faults import Answer
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import uploader
-from patience import SLACK
 from serving import running_server
+from time_limits import SLACK
 
 from uploader_cli.settings import Settings
 

@@ -8,8 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from command import start, uploader
-from following import ended, read_confirmed
+from command import ended, read_confirmed, start, uploader
 from plain_tus import plain_tus_server
 from recording import recorder
 from serving import running_server

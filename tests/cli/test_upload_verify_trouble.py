@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from command import start, uploader
-from following import ended, read_until
+from command import ended, read_until, start, uploader
 from serving import running_server
 
 from uploader_server.faults import Answer

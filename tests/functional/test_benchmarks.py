@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from patience import PATIENCE
 from serving import REPOSITORY
+from time_limits import PATIENCE
 
 
 def benchmarks(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pages import ROOT, codes, page, rows
+from docs_pages import ROOT, codes, page, rows
 from serving import running_server
 
 from uploader_server.http.auth import issue_token

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 import requests
-from pages import codes, page, rows, section
+from docs_pages import codes, page, rows, section
 
 from uploader_server.__main__ import configured, parser
 from uploader_server.serving import EmbeddedServer

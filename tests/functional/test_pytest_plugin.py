@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from pages import ROOT, codes, page, rows, section
+from docs_pages import ROOT, codes, page, rows, section
 
 from uploader_cli.errors import UsageError
 from uploader_cli.testing import running_server

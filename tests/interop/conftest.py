@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from foreign import Destination, Node, open_session
-from patience import PATIENCE
+from interop.foreign import Destination, Node, open_session
+from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import requests
 from functional.tus_server.tus_client import data_of
-from patience import PATIENCE
+from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import requests
-from patience import PATIENCE
+from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

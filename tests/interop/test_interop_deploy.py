@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 from command import uploader
-from pages import page
-from proxies import haproxy, nginx_http
+from docs_pages import page
+from interop.proxies import haproxy, nginx_http
 from serving import ServerProcess, running_server
 
 from uploader_server.__main__ import configured, parser

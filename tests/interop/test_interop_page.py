@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 from command import finish, start, uploader
-from foreign import open_session
-from patience import PATIENCE
-from proxies import FORWARD, nginx
+from interop.foreign import open_session
+from interop.proxies import FORWARD, nginx
 from recording import recorder
 from serving import running_server
+from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

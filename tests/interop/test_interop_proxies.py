@@ -12,14 +12,14 @@ import pytest
 import requests
 import trustme
 from command import uploader
-from proxies import FORWARD, haproxy, nginx, nginx_http, stock_nginx, tinyproxy
+from interop.proxies import FORWARD, haproxy, nginx, nginx_http, stock_nginx, tinyproxy
 from serving import running_server
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from command import Done
-    from foreign import Node
+    from interop.foreign import Node
 
     from uploader_server.serving import EmbeddedServer
 

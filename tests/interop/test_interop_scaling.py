@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
-from command import start
-from following import ended, read_until
-from pages import blocks, page
-from patience import PATIENCE
-from proxies import free_port, nginx_http, redis, running
+from command import ended, read_until, start
+from docs_pages import blocks, page
+from interop.proxies import free_port, nginx_http, redis, running
+from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
 
-    from foreign import Node
+    from interop.foreign import Node
 
 pytestmark = [pytest.mark.interop, pytest.mark.debian]
 

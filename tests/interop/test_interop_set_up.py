@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from command import environment, uploader
-from pages import ROOT, blocks, page
-from proxies import free_port, running
+from docs_pages import ROOT, blocks, page
+from interop.proxies import free_port, running
 from serving import running_server
 
 pytestmark = pytest.mark.interop

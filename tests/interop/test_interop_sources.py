@@ -7,8 +7,8 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from interop.stores import PASSWORD, Store, gcs, s3, sftp, web
 from serving import running_server
-from stores import PASSWORD, Store, gcs, s3, sftp, web
 
 from uploader_cli import Phase, UsageError, upload
 from uploader_cli.core.events import FileRetry

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import environment
-from patience import PATIENCE
+from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

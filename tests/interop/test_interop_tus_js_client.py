@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from foreign import Destination, Node
+    from interop.foreign import Destination, Node
 
 pytestmark = pytest.mark.interop
 

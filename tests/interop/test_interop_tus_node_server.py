@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 from command import start, uploader
-from patience import PATIENCE
+from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from foreign import Node
+    from interop.foreign import Node
 
 pytestmark = pytest.mark.interop
 

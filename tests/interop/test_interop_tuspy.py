@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from patience import PATIENCE
+from time_limits import PATIENCE
 from tusclient.client import TusClient
 from tusclient.exceptions import TusUploadFailed
 from tusclient.storage.filestorage import FileStorage
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from foreign import Destination
+    from interop.foreign import Destination
 
 pytestmark = pytest.mark.interop
 

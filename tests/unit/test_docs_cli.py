@@ -8,8 +8,8 @@ import runpy
 from typing import Any
 
 import pytest
-from pages import ROOT, TEST, codes, page, rows
-from pages import section as section_of
+from docs_pages import ROOT, TEST, codes, page, rows
+from docs_pages import section as section_of
 from typer.main import get_command
 
 from uploader_cli.cli.app import app

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pages import ROOT, codes, missing_tests, page, rows
+from docs_pages import ROOT, codes, missing_tests, page, rows
 
 ROWS = rows(page("internal/founding-document.md"))
 TEST = re.compile(r"`(tests/\S+\.py)::(test_\w+)`")

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from pages import ROOT
+from docs_pages import ROOT
 
 
 def test_man_page_is_current_and_valid() -> None:

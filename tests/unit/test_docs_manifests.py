@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pages import codes, page, rows, section
+from docs_pages import codes, page, rows, section
 
 from uploader_cli.selection.manifest import format_of
 from uploader_cli.selection.manifest_lines import COLUMNS, Format

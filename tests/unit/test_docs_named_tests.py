@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from pages import BLOCK, ROOT, TEST, codes, missing_tests
+from docs_pages import BLOCK, ROOT, TEST, codes, missing_tests
 
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
 NAMING = [name for name, text in PAGES.items() if TEST.search(text)]

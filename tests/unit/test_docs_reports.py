@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from pages import codes, page, rows, section
+from docs_pages import codes, page, rows, section
 
 from uploader_cli.core.events import FileEnded
 from uploader_cli.core.state import ProgressState

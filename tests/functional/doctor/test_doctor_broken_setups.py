@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 import trustme
-from patience import PATIENCE
-from plain_tus import plain_tus_server
-from serving import running_server
-from troubles import (
+from functional.doctor.broken_setups import (
     UNKNOWN,
     RefusingProxy,
     black_hole,
@@ -30,6 +27,9 @@ from troubles import (
     web_site,
     wrong_clock,
 )
+from plain_tus import plain_tus_server
+from serving import running_server
+from time_limits import PATIENCE
 
 from uploader_cli.checks.check import Verdict
 from uploader_cli.checks.doctor import context, network, server

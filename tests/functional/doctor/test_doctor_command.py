@@ -11,9 +11,9 @@ import time
 from typing import TYPE_CHECKING
 
 from command import environment, finish, start, uploader
-from patience import PATIENCE, SLACK
+from functional.doctor.broken_setups import UNKNOWN, closed_port, silent_server, web_site
 from serving import running_server
-from troubles import UNKNOWN, closed_port, silent_server, web_site
+from time_limits import PATIENCE, SLACK
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 import trustme
-from patience import PATIENCE
+from functional.doctor.broken_setups import doctor, step, tls_relay
 from plain_tus import plain_tus_server
 from relays import http_proxy
 from serving import running_server
-from troubles import doctor, step, tls_relay
+from time_limits import PATIENCE
 
 from uploader_cli.checks.check import Verdict
 from uploader_cli.checks.doctor import server

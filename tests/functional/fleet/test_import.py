@@ -13,11 +13,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import Done, start, uploader
-from following import ended, read_until
-from patience import PATIENCE, SLACK
+from command import Done, ended, read_until, start, uploader
 from prometheus_client.parser import text_string_to_metric_families
 from serving import running_server
+from time_limits import PATIENCE, SLACK
 
 from uploader_cli import UsageError, upload
 from uploader_server.faults import Answer

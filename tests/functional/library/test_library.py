@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pages import page
+from docs_pages import page
 from recording import recorder
 from relays import HttpProxy, address
 from serving import running_server

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
-from patience import PATIENCE
 from requests.adapters import HTTPAdapter
+from time_limits import PATIENCE
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from patience import PATIENCE, SLACK
-from realtime_bench import SCALED, SILENT_SERVER, SILENT_WEBSOCKET, Bench, wait_until
+from functional.realtime.realtime_bench import SCALED, SILENT_SERVER, SILENT_WEBSOCKET, Bench, wait_until
 from serving import running_server
+from time_limits import PATIENCE, SLACK
 
 from uploader_cli.core.events import Transport
 from uploader_cli.core.protocol import parse_progress

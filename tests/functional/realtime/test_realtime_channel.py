@@ -14,8 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import engineio
 import pytest
-from patience import SLACK
-from realtime_bench import SCALED, SILENT_SERVER, SILENT_WEBSOCKET, Bench, ServerProcess, progress, wait_until
+from functional.realtime.realtime_bench import (
+    SCALED,
+    SILENT_SERVER,
+    SILENT_WEBSOCKET,
+    Bench,
+    ServerProcess,
+    progress,
+    wait_until,
+)
+from time_limits import SLACK
 
 from uploader_cli.core.events import Transport
 from uploader_cli.realtime.channel import EARLY

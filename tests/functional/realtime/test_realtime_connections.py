@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from patience import SLACK
-from realtime_bench import wait_until
+from functional.realtime.realtime_bench import wait_until
 from serving import running_server
+from time_limits import SLACK
 
 from uploader_cli.core.alarms import Alarms
 from uploader_cli.core.events import ChannelState, ChannelStats, RunStarted

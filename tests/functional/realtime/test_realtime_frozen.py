@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 from fakes import Clock
-from realtime_bench import Bench, wait_until
+from functional.realtime.realtime_bench import Bench, wait_until
 from relays import Relay, address
 from serving import running_server
 from websocket import WebSocketTimeoutException

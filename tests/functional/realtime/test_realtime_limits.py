@@ -14,8 +14,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 import pytest
-from patience import PATIENCE
-from realtime_bench import SCALED, Bench, wait_until
+from functional.realtime.realtime_bench import SCALED, Bench, wait_until
+from time_limits import PATIENCE
 
 from uploader_cli.realtime import websocket
 from uploader_cli.realtime.socket import LEAST_POLL, MOST_POLLED

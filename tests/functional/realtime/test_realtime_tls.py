@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trustme
-from patience import SLACK
-from realtime_bench import Bench, ServerProcess, wait_until
+from functional.realtime.realtime_bench import Bench, ServerProcess, wait_until
+from time_limits import SLACK
 
 from uploader_cli.realtime.policy import Policy
 

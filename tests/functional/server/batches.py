@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import requests
 import socketio
 import websockets.sync.client
-from patience import PATIENCE
-from websockets.exceptions import ConnectionClosed
+from time_limits import PATIENCE
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -250,3 +250,21 @@ def watching(
     finally:
         # disconnect() can hang for the length of a poll on the polling transport
         threading.Thread(target=watcher.client.disconnect, daemon=True).start()
+
+
+OPEN = {"websocket": 101, "polling": 200}
+"""The result of `dial` where the server takes the connection, by transport."""
+
+
+def dial(url: str, transport: str, timeout: float = DEADLINE) -> int | str:
+    """Try to connect; return the status of the handshake, or `no answer`."""
+    try:
+        if transport == "polling":
+            return requests.get(f"{url}/socket.io/?EIO=4&transport=polling", timeout=timeout).status_code
+        address = url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
+        with websockets.sync.client.connect(address, open_timeout=timeout, proxy=None):
+            return 101
+    except InvalidStatus as error:
+        return error.response.status_code
+    except (TimeoutError, requests.Timeout):
+        return "no answer"

@@ -8,7 +8,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import requests
-from batches import DEADLINE, connected
+from functional.server.batches import DEADLINE, connected
 
 if TYPE_CHECKING:
     import socket

@@ -12,7 +12,7 @@ from typing import Any
 
 import requests
 import schemathesis
-from batches import DEADLINE
+from functional.server.batches import DEADLINE
 
 SERVER = os.environ["FUZZED_SERVER"]
 FILE = {"category": "personal", "path": "fuzzed.txt"}

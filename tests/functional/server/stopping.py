@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import requests
-from patience import PATIENCE
+from functional.server.uploads import Lost, Refused, Upload
 from serving import ServerProcess
-from uploads import Lost, Refused, Upload
+from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     import random

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from batches import DEADLINE, UNKNOWN, Listener, eventually, file, listening, new_session, upload
+from functional.server.batches import DEADLINE, UNKNOWN, Listener, eventually, file, listening, new_session, upload
 from serving import running_server
 
 from uploader_server.http.auth import issue_token

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from batches import DEADLINE, eventually, new_session
+from functional.server.batches import DEADLINE, eventually, new_session
+from functional.server.packing import send_pack
 from functional.tus_server.tus_client import error
-from packing import send_pack
 from serving import running_server
 
 if TYPE_CHECKING:

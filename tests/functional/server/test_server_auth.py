@@ -10,7 +10,7 @@ import pytest
 import requests
 import socketio
 import websockets.sync.client
-from batches import DEADLINE, UNKNOWN, body_of, connected, eventually, file, text
+from functional.server.batches import DEADLINE, UNKNOWN, body_of, connected, eventually, file, text
 from serving import running_server, server_process
 from websockets.exceptions import ConnectionClosed
 

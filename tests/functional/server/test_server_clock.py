@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
-from batches import DEADLINE, eventually, new_session, progress
-from expiry import ServerClock
+from functional.server.batches import DEADLINE, eventually, new_session, progress
+from functional.server.packing import ENDPOINT, headers_of, post_pack
 from functional.tus_server.tus_client import append, created, data_of, head, offset_of, part
-from packing import ENDPOINT, headers_of, post_pack
+from server_clock import ServerClock
 from serving import running_server
 
 if TYPE_CHECKING:

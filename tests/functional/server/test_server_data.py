@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from batches import DEADLINE, eventually, file, new_session, progress, upload
+from functional.server.batches import DEADLINE, eventually, file, new_session, progress, upload
+from functional.server.packing import recalled, send_pack
 from functional.tus_server.tus_client import (
     TUS,
     append,
@@ -30,9 +31,8 @@ from functional.tus_server.tus_client import (
     part,
     terminate,
 )
-from packing import recalled, send_pack
-from patience import SLACK
 from serving import running_server
+from time_limits import SLACK
 
 from uploader_server.http.auth import issue_token
 from uploader_server.options import StartupError

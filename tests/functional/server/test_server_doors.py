@@ -17,9 +17,9 @@ from urllib.parse import quote, unquote
 
 import pytest
 import requests
-from batches import DEADLINE, Listener, connected, eventually, file, new_session, progress, upload
+from functional.server.batches import DEADLINE, Listener, connected, eventually, file, new_session, progress, upload
+from functional.server.packing import send_pack
 from functional.tus_server.tus_client import TUS, create, created, file_id, head
-from packing import send_pack
 from serving import running_server, server_process
 from websockets.exceptions import ConnectionClosed
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from batches import DEADLINE, file, new_session, upload
+from functional.server.batches import DEADLINE, file, new_session, upload
+from functional.server.packing import post_pack, send_pack
+from functional.server.syscalls import CALLS, PowerCut, strace_works
 from functional.tus_server.tus_client import (
     append,
     checksum,
@@ -27,9 +29,7 @@ from functional.tus_server.tus_client import (
     patching,
     terminate,
 )
-from packing import post_pack, send_pack
 from serving import REPOSITORY, running_server
-from syscalls import CALLS, PowerCut, strace_works
 
 from uploader_server.config import ServerConfig
 from uploader_server.storage import disk
@@ -37,7 +37,7 @@ from uploader_server.storage import disk
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from packing import Files
+    from functional.server.packing import Files
 
     from uploader_server.serving import EmbeddedServer
 

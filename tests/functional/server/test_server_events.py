@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from batches import (
+from functional.server.batches import (
     DEADLINE,
     UNKNOWN,
     HalfSent,

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from batches import (
+from functional.server.batches import (
     DEADLINE,
+    OPEN,
     UNKNOWN,
     Listener,
+    dial,
     eventually,
     file,
     listening,
@@ -22,10 +24,9 @@ from batches import (
     text,
     upload,
 )
+from functional.server.packing import post_pack
 from functional.tus_server.tus_client import ByHand, append, checksum, content, create, created, error, offset_of
-from packing import post_pack
 from serving import running_server, server_process
-from test_server_faults import OPEN, dial
 
 from uploader_server.__main__ import main
 from uploader_server.app import create_app

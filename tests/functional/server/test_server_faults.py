@@ -11,9 +11,20 @@ import pytest
 import requests
 import socketio
 import websockets.sync.client
-from batches import DEADLINE, UNKNOWN, eventually, file, new_session, progress, upload, watching
+from functional.server.batches import (
+    DEADLINE,
+    OPEN,
+    UNKNOWN,
+    dial,
+    eventually,
+    file,
+    new_session,
+    progress,
+    upload,
+    watching,
+)
 from serving import running_server
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed
 
 from uploader_server.faults import Answer
 
@@ -32,26 +43,9 @@ def server() -> Iterator[EmbeddedServer]:
         yield server
 
 
-def dial(url: str, transport: str, timeout: float = DEADLINE) -> int | str:
-    """Try to connect; return the status of the handshake, or `no answer`."""
-    try:
-        if transport == "polling":
-            return requests.get(f"{url}/socket.io/?EIO=4&transport=polling", timeout=timeout).status_code
-        address = url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
-        with websockets.sync.client.connect(address, open_timeout=timeout, proxy=None):
-            return 101
-    except InvalidStatus as error:
-        return error.response.status_code
-    except (TimeoutError, requests.Timeout):
-        return "no answer"
-
-
 def uploads(server: EmbeddedServer) -> bool:
     (known,) = upload(server.url, file("through faults", b"x"))
     return bool(known["status"] == "completed")
-
-
-OPEN = {"websocket": 101, "polling": 200}
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("off", 404), ("refuse", 403), ("hang", "no answer")])

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from batches import DEADLINE, file, new_session, post_parts, progress, text, upload
-from command import start
-from following import ended, read_until
+from command import ended, read_until, start
+from functional.server.batches import DEADLINE, file, new_session, post_parts, progress, text, upload
+from functional.server.packing import post_pack
 from functional.tus_server.tus_client import append, create, created, error, head, offset_of, part, terminate
-from packing import post_pack
 from serving import running_server
 
 from uploader_server.http.auth import issue_token

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 import websockets.sync.client
-from batches import (
+from functional.server.batches import (
     DEADLINE,
     UNKNOWN,
     FromAddress,

@@ -13,8 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from stopping import kill_near_the_end, server_on, stop_during_slow_call
-from uploads import CHECKED, KINDS
+from functional.server.stopping import kill_near_the_end, server_on, stop_during_slow_call
+from functional.server.uploads import CHECKED, KINDS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 import websockets.sync.client
-from batches import (
+from fakes import Clock
+from functional.server.batches import (
     DEADLINE,
     UNKNOWN,
     HalfSent,
@@ -30,8 +31,7 @@ from batches import (
     text,
     watching,
 )
-from expiry import ServerClock
-from fakes import Clock
+from server_clock import ServerClock
 from serving import running_server
 from websockets.exceptions import InvalidStatus
 

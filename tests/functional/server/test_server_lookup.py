@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from batches import DEADLINE, file, new_session, upload
+from functional.server.batches import DEADLINE, file, new_session, upload
+from functional.server.packing import send_pack
 from functional.tus_server.tus_client import checksum, create
-from packing import send_pack
 from serving import running_server
 
 from uploader_server.storage.reading import Reading

@@ -14,9 +14,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import requests
-from batches import DEADLINE, FromAddress, body_of, connected, eventually, file, new_session, progress, text, upload
+from functional.server.batches import (
+    DEADLINE,
+    FromAddress,
+    body_of,
+    connected,
+    eventually,
+    file,
+    new_session,
+    progress,
+    text,
+    upload,
+)
+from functional.server.packing import body_of_pack, entry, headers_of, manifest_of, post_pack, send_pack
 from functional.tus_server.tus_client import BODY, create, metadata
-from packing import body_of_pack, entry, headers_of, manifest_of, post_pack, send_pack
 from serving import ServerProcess, running_server
 
 from uploader_server.batch.intake import Intake

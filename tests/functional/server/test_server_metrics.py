@@ -8,7 +8,17 @@ from urllib.parse import urljoin
 
 import pytest
 import requests
-from batches import DEADLINE, UNKNOWN, connected, eventually, file, new_session, progress, upload, watching
+from functional.server.batches import (
+    DEADLINE,
+    UNKNOWN,
+    connected,
+    eventually,
+    file,
+    new_session,
+    progress,
+    upload,
+    watching,
+)
 from prometheus_client.parser import text_string_to_metric_families
 from serving import running_server
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from batches import DEADLINE, UNKNOWN
+from functional.server.batches import DEADLINE, UNKNOWN
 from jsonschema import Draft202012Validator
 from serving import running_server
 

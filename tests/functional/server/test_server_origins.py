@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 import websockets.sync.client
-from batches import DEADLINE, UNKNOWN, connected, file, new_session, upload
+from functional.server.batches import DEADLINE, UNKNOWN, connected, file, new_session, upload
+from functional.server.packing import send_pack
 from functional.tus_server.tus_client import ENDPOINT, TUS, create, created
-from packing import send_pack
 from serving import running_server
 from websockets.exceptions import InvalidStatus
 

@@ -7,9 +7,9 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from functional.server.packing import body_of_pack
 from hypothesis import given
 from hypothesis import strategies as st
-from packing import body_of_pack
 from starlette.requests import ClientDisconnect, Request
 
 from uploader_server.batch.packbody import PackBody

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import jwt
 import pytest
 import requests
-from batches import DEADLINE, UNKNOWN, eventually, listening, new_session, progress
-from functional.tus_server.tus_client import create
-from packing import (
+from functional.server.batches import DEADLINE, UNKNOWN, eventually, listening, new_session, progress
+from functional.server.packing import (
     ENDPOINT,
     body_of_pack,
     entry,
@@ -30,6 +29,7 @@ from packing import (
     recalled,
     send_pack,
 )
+from functional.tus_server.tus_client import create
 from serving import REPOSITORY, running_server, server_process
 
 from uploader_server.batch.packstore import Unpacking

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
-from batches import DEADLINE, eventually, file, new_session, upload
+from functional.server.batches import DEADLINE, eventually, file, new_session, upload
 from serving import running_server
 
 from uploader_server.http.auth import issue_token

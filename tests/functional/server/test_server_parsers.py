@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from batches import body_of, file, text
+from functional.server.batches import body_of, file, text
 from hypothesis import example, given
 from hypothesis import strategies as st
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from batches import DEADLINE, file, new_session, post_parts, progress, text, upload
+from functional.server.batches import DEADLINE, file, new_session, post_parts, progress, text, upload
+from functional.server.packing import body_of_pack, manifest_of, post_body, send_pack
 from functional.tus_server.tus_client import create, error
-from packing import body_of_pack, manifest_of, post_body, send_pack
 from serving import running_server
 
 from uploader_server.storage.paths import UnsafePathError, safe_parts

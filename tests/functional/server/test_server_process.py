@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 import websockets.sync.client
-from batches import (
+from functional.server.batches import (
     DEADLINE,
     UNKNOWN,
     HalfSent,
@@ -31,8 +31,8 @@ from batches import (
     text,
     upload,
 )
-from patience import SLACK
 from serving import REPOSITORY, running_server, server_process
+from time_limits import SLACK
 
 from uploader_server.__main__ import main
 from uploader_server.config import ServerConfig

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from batches import DEADLINE, eventually, file, new_session, progress, upload, watching
-from packing import send_pack
+from functional.server.batches import DEADLINE, eventually, file, new_session, progress, upload, watching
+from functional.server.packing import send_pack
 from serving import running_server
 
 from uploader_server.session import FileState

@@ -11,10 +11,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import requests
-from batches import DEADLINE, eventually, file, new_session, progress, upload
-from expiry import ServerClock
+from functional.server.batches import DEADLINE, eventually, file, new_session, progress, upload
+from functional.server.packing import body_of_pack, half_sent, manifest_of, post_pack, recalled
 from functional.tus_server.tus_client import append, create, created, head
-from packing import body_of_pack, half_sent, manifest_of, post_pack, recalled
+from server_clock import ServerClock
 from serving import running_server
 
 from uploader_server import sessions

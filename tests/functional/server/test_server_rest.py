@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from batches import DEADLINE, UNKNOWN, HalfSent, body_of, eventually, file, new_session, progress, text, upload
-from expiry import ServerClock
+from functional.server.batches import (
+    DEADLINE,
+    UNKNOWN,
+    HalfSent,
+    body_of,
+    eventually,
+    file,
+    new_session,
+    progress,
+    text,
+    upload,
+)
+from server_clock import ServerClock
 from serving import running_server
 
 from uploader_server.http.auth import issue_token

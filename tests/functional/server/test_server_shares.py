@@ -16,9 +16,19 @@ from typing import TYPE_CHECKING, Any
 import jwt
 import pytest
 import requests
-from batches import DEADLINE, FromAddress, connected, eventually, file, new_session, progress, upload, watching
-from expiry import ServerClock
+from functional.server.batches import (
+    DEADLINE,
+    FromAddress,
+    connected,
+    eventually,
+    file,
+    new_session,
+    progress,
+    upload,
+    watching,
+)
 from functional.tus_server.tus_client import BODY, TUS, append, concatenate, error, head, metadata, offset_of, part
+from server_clock import ServerClock
 from serving import running_server
 
 from uploader_server.config import ServerConfig

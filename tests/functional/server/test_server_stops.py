@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import uploader
-from stopping import fail_each_call, server_on, stop_at_each_call, stop_at_each_call_of_the_start
-from uploads import CHECKED, KINDS
+from functional.server.stopping import fail_each_call, server_on, stop_at_each_call, stop_at_each_call_of_the_start
+from functional.server.uploads import CHECKED, KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

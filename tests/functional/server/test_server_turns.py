@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from batches import FromAddress, eventually, new_session
+from functional.server.batches import FromAddress, eventually, new_session
+from functional.server.packing import body_of_pack, headers_of, manifest_of
 from functional.tus_server.tus_client import DEADLINE, append, concatenate, create, created, part
-from packing import body_of_pack, headers_of, manifest_of
 from serving import running_server
 
 from uploader_server.batch.lookup import Lookup

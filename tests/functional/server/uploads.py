@@ -11,9 +11,9 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import requests
-from batches import body_of, file, new_session, text
+from functional.server.batches import body_of, file, new_session, text
+from functional.server.packing import post_pack
 from functional.tus_server.tus_client import DEADLINE, append, checksum, concatenate, create, head, terminate
-from packing import post_pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable

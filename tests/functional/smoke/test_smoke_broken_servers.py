@@ -6,7 +6,7 @@ from base64 import b64decode
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broken import Broken, Call, Reply, failed, smoke
+from functional.smoke.broken_servers import Broken, Call, Reply, failed, smoke
 
 from uploader_cli.checks.check import Verdict
 from uploader_cli.checks.smoke import CHECKS, live

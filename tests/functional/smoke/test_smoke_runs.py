@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trustme
-from broken import Broken, Call, Reply, failed, result, smoke
+from functional.smoke.broken_servers import Broken, Call, Reply, failed, result, smoke
 from plain_tus import plain_tus_server
 from relays import http_proxy, tls_front
 from serving import running_server

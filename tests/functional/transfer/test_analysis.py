@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from patience import PATIENCE
+from time_limits import PATIENCE
 
 from uploader_cli import errors
 from uploader_cli.analysis import analyst

@@ -6,8 +6,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from functional.transfer.scheduled_uploads import Relay, Upload, digests, make, on_disk
 from serving import running_server
-from test_scheduler_servers import Relay, Upload, digests, make, on_disk
 
 import uploader_cli
 from uploader_cli.core import events as ev

@@ -2,173 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import os
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import pytest
-from fakes import Supplied
-from patience import PATIENCE
-from raw_server import Peer, RawServer
+from functional.transfer.scheduled_uploads import Batches, Relay, Upload, digests, make, on_disk
 from serving import running_server
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, WarningCode
 from uploader_cli.core.jobs import FIRST_JOBS, MOST_JOBS
-from uploader_cli.core.last_heard import LastHeard
-from uploader_cli.core.plan import Limits, LocalFile
-from uploader_cli.settings import Settings
-from uploader_cli.transfer import engine, pool
-from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.journal import Journal, RunTarget
-from uploader_cli.transfer.pacer import Stop
-from uploader_cli.transfer.scheduler import Scheduler
+from uploader_cli.transfer import pool
 from uploader_server.faults import Answer
 from uploader_server.http import shares
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
     from pathlib import Path
-
-
-class Relay(RawServer):
-    """Hands requests on to `upstream` (may be exchanged) and spoils those that `spoil` names.
-
-    `spoil(line)` is asked once for each request: `cut` ends it in the middle of its body, `early` claims there that
-    a.mp4 and b.mp4 are stored, `swallow` loses its answer, `die` does so and takes no connection any more.
-    """
-
-    def __init__(self, upstream: str, spoil: Callable[[str], str | None] = lambda _line: None) -> None:
-        self.upstream = upstream
-        self.spoil = spoil
-        self.lines: list[str] = []
-        super().__init__(self._serve)
-
-    def _serve(self, peer: Peer) -> None:
-        while True:
-            line, headers = peer.head()
-            self.lines.append(line)
-            how = self.spoil(line)
-            if how == "cut":
-                peer.read(1000)
-                peer.reset()
-                return
-            if how == "early":
-                names = ("a.mp4", "b.mp4")
-                files = [{"id": name, "originalName": name, "status": "completed"} for name in names]
-                peer.answer(200, {"success": True, "sessionId": "s", "files": files, "summary": {}, "timestamp": "t"})
-                return
-            body = peer.read(int(headers.get("content-length", 0)))
-            answer = self._ask(line, headers, body)
-            if how == "die":
-                self.close_door()
-            if how is not None:
-                peer.reset()
-                return
-            peer.sock.sendall(answer)
-
-    def _ask(self, line: str, headers: dict[str, str], body: bytes) -> bytes:
-        method, path, _ = line.split(" ")
-        connection = http.client.HTTPConnection(urlsplit(self.upstream).netloc, timeout=PATIENCE)
-        try:
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            data = response.read()
-        finally:
-            connection.close()
-        kept = {k: v for k, v in response.getheaders() if k.lower() not in ("transfer-encoding", "connection")}
-        if method != "HEAD":
-            kept = {k: v for k, v in kept.items() if k.lower() != "content-length"} | {"Content-Length": str(len(data))}
-        lines = [f"HTTP/1.1 {response.status} {response.reason}", *(f"{k}: {v}" for k, v in kept.items()), "", ""]
-        return "\r\n".join(lines).encode() + data
-
-    def count(self, part: str) -> int:
-        return sum(part in line for line in self.lines)
-
-
-class Batches:
-    """Spoils the nth request for which `part` is in the line; the others pass."""
-
-    def __init__(self, how: str, *which: int, part: str = "POST /api/upload/batch") -> None:
-        self.how, self.which, self.part, self.seen = how, which, part, 0
-
-    def __call__(self, line: str) -> str | None:
-        if self.part not in line:
-            return None
-        self.seen += 1
-        return self.how if self.seen in self.which else None
-
-
-class Upload:
-    """A run of the scheduler with real calls."""
-
-    def __init__(self, url: str, paths: Iterable[Path], **settings: Any) -> None:
-        self.settings = Settings(server=url, **{"protocol": "batch", **settings})
-        self.events: list[ev.Event] = []
-        self.stop_at: type[ev.Event] | None = None
-        self.stop, self.last_heard = Stop(), LastHeard()
-        self.files = []
-        for number, path in enumerate(paths):
-            info = path.stat()
-            self.files.append(LocalFile(number, str(path), path.name, info.st_size, info.st_mtime_ns))
-
-    def follow(self, session: str) -> None: ...
-
-    def body_sent(self, session: str) -> None: ...
-
-    def leave(self, session: str) -> None: ...
-
-    def go(self) -> errors.UploaderError | None:
-        api = Api(self.settings, self._emit, self.stop)
-        known: list[Limits] = []
-        with Journal(self.settings.state_path) as journal:
-            run = journal.begin(RunTarget(self.settings.server, "personal"), {})
-            scheduler = Scheduler(api, self, run, remember=known.append)
-            try:
-                return engine.upload(scheduler, Supplied(self.files))
-            finally:
-                api.close()
-
-    def _emit(self, event: ev.Event) -> None:
-        self.events.append(event)
-        if self.stop_at is not None and isinstance(event, self.stop_at):
-            self.stop.set()
-
-    def all(self, *kinds: type[ev.Event]) -> list[Any]:
-        return [event for event in self.events if isinstance(event, kinds)]
-
-    @property
-    def completed(self) -> list[int]:
-        return sorted(event.file for event in self.all(ev.FileCompleted))
-
-    @property
-    def failed(self) -> dict[int, FailureCode]:
-        return {event.file: event.code for event in self.all(ev.FileFailed)}
-
-
-def make(directory: Path, *names: str | bytes, size: int = 5000) -> list[Path]:
-    out = []
-    for number, name in enumerate(names):
-        path = directory / os.fsdecode(name)
-        path.write_bytes(os.urandom(size + number))
-        out.append(path)
-    return out
-
-
-def on_disk(root: Path) -> list[str]:
-    """SHA-256 of every file under `root`."""
-    return sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*.*") if _is_upload(root, path))
-
-
-def _is_upload(root: Path, path: Path) -> bool:
-    return path.is_file() and path.relative_to(root).parts[0] in ("personal", "scenic")
-
-
-def digests(paths: Iterable[Path]) -> list[str]:
-    return sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
 
 
 @pytest.fixture

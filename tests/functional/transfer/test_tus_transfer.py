@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from patience import PATIENCE
 from raw_server import Peer, RawServer
 from relays import Relay, address
+from time_limits import PATIENCE
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev

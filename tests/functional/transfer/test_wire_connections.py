@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
-from patience import PATIENCE, SLACK
 from raw_server import Peer, RawServer
+from time_limits import PATIENCE, SLACK
 
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import ConnectFailed, ConnectionLost, Interrupted, ProtocolError, TimedOut

@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 from functional.server.batches import eventually
+from functional.tus_server.tus_client import (
+    append,
+    checksum,
+    content,
+    create,
+    created,
+    data_of,
+    error,
+    head,
+    offset_of,
+    patching,
+)
 from serving import running_server
-from tus_client import append, checksum, content, create, created, data_of, error, head, offset_of, patching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

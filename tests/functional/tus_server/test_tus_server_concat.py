@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 from functional.server.batches import UNKNOWN, new_session, progress
-from serving import running_server
-from tus_client import (
+from functional.tus_server.tus_client import (
     DEADLINE,
     ENDPOINT,
     TUS,
@@ -25,6 +24,7 @@ from tus_client import (
     part,
     terminate,
 )
+from serving import running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

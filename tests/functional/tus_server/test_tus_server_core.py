@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 from functional.server.batches import UNKNOWN
-from serving import running_server
-from tus_client import (
+from functional.tus_server.tus_client import (
     BODY,
     DEADLINE,
     ENDPOINT,
@@ -24,6 +23,7 @@ from tus_client import (
     offset_of,
     patching,
 )
+from serving import running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,7 @@ from urllib.parse import unquote
 import pytest
 import requests
 from functional.server.batches import UNKNOWN, eventually, new_session, progress
-from serving import running_server
-from tus_client import (
+from functional.tus_server.tus_client import (
     BODY,
     DEADLINE,
     ENDPOINT,
@@ -29,6 +28,7 @@ from tus_client import (
     offset_of,
     terminate,
 )
+from serving import running_server
 
 from uploader_server.http.auth import issue_token
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 from functional.server.batches import file, upload
-from patience import PATIENCE
+from functional.tus_server.tus_client import DEADLINE, TUS, append, checksum, content, create, created, digest_of, head
 from serving import running_server, server_process
-from tus_client import DEADLINE, TUS, append, checksum, content, create, created, digest_of, head
+from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

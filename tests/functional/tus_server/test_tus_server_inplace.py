@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
-from expiry import ServerClock
 from functional.server.batches import eventually, new_session, progress
-from serving import running_server, server_process
-from tus_client import (
+from functional.tus_server.tus_client import (
     DEADLINE,
     ENDPOINT,
     TUS,
@@ -32,6 +30,8 @@ from tus_client import (
     patching,
     terminate,
 )
+from server_clock import ServerClock
+from serving import running_server, server_process
 
 from uploader_server.http.auth import issue_token
 

@@ -8,10 +8,20 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pytest
+from functional.tus_server.tus_client import (
+    append,
+    checksum,
+    content,
+    create,
+    created,
+    digest_of,
+    offset_of,
+    part,
+    patching,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from serving import running_server
-from tus_client import append, checksum, content, create, created, digest_of, offset_of, part, patching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
-from expiry import ServerClock
 from functional.server.batches import eventually, new_session, progress
-from serving import running_server, server_process
-from tus_client import (
+from functional.tus_server.tus_client import (
     DEADLINE,
     append,
     checksum,
@@ -29,6 +27,8 @@ from tus_client import (
     part,
     patching,
 )
+from server_clock import ServerClock
+from serving import running_server, server_process
 
 if TYPE_CHECKING:
     from pathlib import Path

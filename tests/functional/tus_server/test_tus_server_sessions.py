@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
-from expiry import ServerClock
 from functional.server.batches import (
     UNKNOWN,
     eventually,
@@ -19,8 +18,7 @@ from functional.server.batches import (
     upload,
     watching,
 )
-from serving import running_server
-from tus_client import (
+from functional.tus_server.tus_client import (
     DEADLINE,
     append,
     concatenate,
@@ -36,6 +34,8 @@ from tus_client import (
     patching,
     terminate,
 )
+from server_clock import ServerClock
+from serving import running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,9 +12,20 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 from functional.server.batches import eventually, new_session, progress
-from patience import PATIENCE
+from functional.tus_server.tus_client import (
+    append,
+    checksum,
+    content,
+    create,
+    created,
+    data_of,
+    error,
+    head,
+    offset_of,
+    patching,
+)
 from serving import running_server
-from tus_client import append, checksum, content, create, created, data_of, error, head, offset_of, patching
+from time_limits import PATIENCE
 
 from uploader_server.faults import Answer
 

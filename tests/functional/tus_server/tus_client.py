@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import google_crc32c
 import requests
-from patience import PATIENCE
+from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from functional.watch.watch_bench import Watching, open_session, send
 from serving import running_server
-from watch_bench import Watching, open_session, send
 
 from uploader_cli.exit_status import Exit
 

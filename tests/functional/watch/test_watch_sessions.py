@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 from functional.server.batches import HalfSent, body_of, file, text
-from patience import PATIENCE
+from functional.watch.watch_bench import UNKNOWN, Watching, cancel, open_session, send, wait_until
 from serving import running_server
-from watch_bench import UNKNOWN, Watching, cancel, open_session, send, wait_until
+from time_limits import PATIENCE
 
 from uploader_cli import Settings, upload
 from uploader_cli.exit_status import Exit

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 from command import check_stream
-from patience import PATIENCE
+from time_limits import PATIENCE
 
 from uploader_cli import Settings
 from uploader_cli.exit_status import Exit

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from patience import PATIENCE
+from time_limits import PATIENCE
 
 from uploader_cli import Settings, errors
 from uploader_cli.checks import doctor

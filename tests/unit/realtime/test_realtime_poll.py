@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import Clock
-from patience import PATIENCE
+from time_limits import PATIENCE
 
 from uploader_cli.core.events import Event, PollFailed, SessionMissing, SessionProgress, Transport
 from uploader_cli.realtime.poll import Poller, Schedule

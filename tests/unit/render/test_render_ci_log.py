@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from render_script import MIB, Script
+from unit.render.render_script import MIB, Script
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelReason, ChannelState, FailureCode, SkipReason, Transport, WarningCode

@@ -6,9 +6,9 @@ import io
 import re
 
 import pytest
-from render_script import HOSTILE, MIB, SESSION, Script, name_of
 from rich.cells import cell_len
 from rich.console import Console
+from unit.render.render_script import HOSTILE, MIB, SESSION, Script, name_of
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelState, FailureCode, Transport

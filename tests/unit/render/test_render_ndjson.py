@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
-from render_script import HOSTILE, MIB, SESSION, Script
+from unit.render.render_script import HOSTILE, MIB, SESSION, Script
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelReason, ChannelState, FailureCode, Phase, Transport

@@ -6,7 +6,7 @@ import io
 import re
 
 import pytest
-from render_script import HOSTILE, MIB, SESSION, Script, name_of
+from unit.render.render_script import HOSTILE, MIB, SESSION, Script, name_of
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelReason, ChannelState, FailureCode, Transport

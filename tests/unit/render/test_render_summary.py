@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from render_script import HOSTILE, MIB, Script, name_of
+from unit.render.render_script import HOSTILE, MIB, Script, name_of
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, SkipReason

@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 import pytest
-from render_script import HOSTILE, MIB, Script
+from unit.render.render_script import HOSTILE, MIB, Script
 
 from uploader_cli.analysis.stages import Kind
 from uploader_cli.core import events as ev

@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 import pytest
-from render_script import HOSTILE, SESSION, Script
+from unit.render.render_script import HOSTILE, SESSION, Script
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from render_script import HOSTILE
 from rich.cells import cell_len
+from unit.render.render_script import HOSTILE
 
 from uploader_cli.render import words
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import PATIENCE
+from time_limits import PATIENCE
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.reducer import reduce

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from patience import PATIENCE
+from time_limits import PATIENCE
 
 from uploader_cli import Settings, upload
 from uploader_cli.selection import selecting, selection

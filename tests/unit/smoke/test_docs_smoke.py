@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pages import codes, page, rows, section
+from docs_pages import codes, page, rows, section
 
 from uploader_cli.checks.check import Finding, Report, Result, Verdict
 from uploader_cli.checks.smoke import CHECKS

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from journal_fakes import DAY, HERE, Clock, a_file, begin, claimed, complete, receipt
+from unit.transfer.journal_fakes import DAY, HERE, Clock, a_file, begin, claimed, complete, receipt
 
 from uploader_cli.errors import UploaderError
 from uploader_cli.transfer.journal import Journal, PendingUpload, RunTarget, Stored

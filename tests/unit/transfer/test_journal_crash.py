@@ -14,8 +14,8 @@ from collections import Counter
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from journal_fakes import HERE, a_file, claimed, complete
-from patience import PATIENCE
+from time_limits import PATIENCE
+from unit.transfer.journal_fakes import HERE, a_file, claimed, complete
 
 from uploader_cli.transfer.journal import Journal
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from journal_fakes import HERE, Clock, a_file, begin, claimed, names
 from journal_v8 import downgrade
+from unit.transfer.journal_fakes import HERE, Clock, a_file, begin, claimed, names
 
 from uploader_cli.errors import UploaderError, UsageError
 from uploader_cli.transfer.journal import Journal, PendingPart, Stored, schema

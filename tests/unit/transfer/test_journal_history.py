@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from journal_fakes import DAY, HERE, Clock, a_file, begin, claimed, complete
+from unit.transfer.journal_fakes import DAY, HERE, Clock, a_file, begin, claimed, complete
 
 from uploader_cli.transfer.journal import Journal, RunTarget
 

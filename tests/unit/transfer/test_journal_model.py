@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from journal_fakes import Clock, a_file, begin, claimed, complete
+from unit.transfer.journal_fakes import Clock, a_file, begin, claimed, complete
 
 from uploader_cli.transfer.journal import Journal, PendingUpload
 

@@ -6,7 +6,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
-from journal_fakes import DAY, HERE, Clock, a_file, begin, claimed, complete, names, receipt
+from unit.transfer.journal_fakes import DAY, HERE, Clock, a_file, begin, claimed, complete, names, receipt
 
 from uploader_cli.errors import UsageError
 from uploader_cli.transfer.journal import Journal, RunTarget, Stored, schema

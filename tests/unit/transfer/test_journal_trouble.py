@@ -11,8 +11,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from journal_fakes import HERE, a_file, begin, claimed, complete, receipt
-from patience import PATIENCE
+from time_limits import PATIENCE
+from unit.transfer.journal_fakes import HERE, a_file, begin, claimed, complete, receipt
 
 from uploader_cli.errors import Interrupted, UsageError
 from uploader_cli.transfer.journal import Journal, RunHandle, Stored, schema, writing

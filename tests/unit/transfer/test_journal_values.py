@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from hypothesis import example, given
 from hypothesis import strategies as st
-from journal_fakes import HERE, a_file, begin, claimed
+from unit.transfer.journal_fakes import HERE, a_file, begin, claimed
 
 from uploader_cli.core.confirmation import Ending
 from uploader_cli.transfer.journal import Journal, PendingPart, PendingUpload, Stored

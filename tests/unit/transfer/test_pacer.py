@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import Clock
-from patience import PATIENCE
-from transfer_fakes import fault, lost, refused, session_lost, too_slow
-from tus_model import FakeStop, pauses
+from time_limits import PATIENCE
+from unit.transfer.transfer_fakes import fault, lost, refused, session_lost, too_slow
+from unit.transfer.tus_model import FakeStop, pauses
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from patience import PATIENCE
+from time_limits import PATIENCE
 
 from uploader_cli.errors import Interrupted
 from uploader_cli.transfer.pool import Pool

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from transfer_fakes import (
+from unit.transfer.transfer_fakes import (
     BUNDLED,
     FakeApi,
     FakeStop,

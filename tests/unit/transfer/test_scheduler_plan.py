@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fakes import Supplied
-from transfer_fakes import BUNDLED, FakeApi, Run
+from unit.transfer.transfer_fakes import BUNDLED, FakeApi, Run
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev

@@ -8,8 +8,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from transfer_fakes import BUNDLED, FakeApi, FakeStop, Request, Run, lost, refused, stored
-from tus_model import ENDPOINT, TUS, Model
+from unit.transfer.transfer_fakes import BUNDLED, FakeApi, FakeStop, Request, Run, lost, refused, stored
+from unit.transfer.tus_model import ENDPOINT, TUS, Model
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev

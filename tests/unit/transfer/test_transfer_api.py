@@ -13,7 +13,7 @@ import pytest
 import responses
 from raw_server import Peer, RawServer
 from responses import matchers
-from transfer_fakes import Clock, FakeStop
+from unit.transfer.transfer_fakes import Clock, FakeStop
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from patience import PATIENCE
+from time_limits import PATIENCE
 
 from uploader_cli import errors
 from uploader_cli.transfer.pacer import Stop

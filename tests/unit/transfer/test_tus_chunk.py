@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import google_crc32c
 import pytest
 from fakes import Clock
-from patience import PATIENCE
-from tus_model import file_of
+from time_limits import PATIENCE
+from unit.transfer.tus_model import file_of
 
 from uploader_cli.core.bottleneck import Waits
 from uploader_cli.core.events import FailureCode

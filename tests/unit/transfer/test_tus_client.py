@@ -7,8 +7,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tus_model import client_of as connected
-from tus_model import file_of
+from unit.transfer.tus_model import client_of as connected
+from unit.transfer.tus_model import file_of
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from fakes import Clock
-from tus_model import FakeStop
+from unit.transfer.tus_model import FakeStop
 
 from uploader_cli.errors import Interrupted
 from uploader_cli.transfer.budget import CREDIT, LEAST_GRANT, MOST_GRANT, Limiter

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import Clock
-from tus_model import ENDPOINT, Emitted, FakeStop, Model, failure, file_of, make_client, make_terms, pauses, send
+from unit.transfer.tus_model import (
+    ENDPOINT,
+    Emitted,
+    FakeStop,
+    Model,
+    failure,
+    file_of,
+    make_client,
+    make_terms,
+    pauses,
+    send,
+)
 
 from uploader_cli import errors
 from uploader_cli.core.capabilities import LARGE

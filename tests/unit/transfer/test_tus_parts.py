@@ -10,7 +10,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tus_model import ENDPOINT, Emitted, Model, failure, file_of, make_client, make_terms, send, tus_file, worker_of
+from unit.transfer.tus_model import (
+    ENDPOINT,
+    Emitted,
+    Model,
+    failure,
+    file_of,
+    make_client,
+    make_terms,
+    send,
+    tus_file,
+    worker_of,
+)
 
 from uploader_cli import errors
 

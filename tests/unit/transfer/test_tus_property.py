@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tus_model import ENDPOINT, REFUSALS, Emitted, Model, failure, file_of, make_client, make_terms, send
+from unit.transfer.tus_model import ENDPOINT, REFUSALS, Emitted, Model, failure, file_of, make_client, make_terms, send
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from patience import PATIENCE
-from transfer_fakes import BUNDLED, Followers
+from time_limits import PATIENCE
+from unit.transfer.transfer_fakes import BUNDLED, Followers
 
 from uploader_cli import errors
 from uploader_cli.core.protocol import Session

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from patience import PATIENCE
+from time_limits import PATIENCE
 
 from uploader_server import bundled
 

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
-from patience import PATIENCE
 from relays import HttpProxy, Relay, address
+from time_limits import PATIENCE
 
 from uploader_cli import Settings
 from uploader_cli.checks.doctor import examine
