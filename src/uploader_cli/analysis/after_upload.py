@@ -35,7 +35,7 @@ _PLAN = ("fusionPlan", "plan")
 """Keys of the plan in a fusion's response; without them the whole response is the plan."""
 
 
-def check(settings: Settings, found: Selection) -> None:
+def require_subjects(settings: Settings, found: Selection) -> None:
     """Raise `UsageError` if the selection can't be analysed or the result can't be saved, before anything is sent."""
     if settings.analyze == "none":
         return
@@ -59,7 +59,7 @@ def _result_file(settings: Settings, run_id: str) -> Path:
     return where / f"uploader-analysis-{run_id}.json" if where.is_dir() else where
 
 
-class Places(Struct):
+class StoredPaths(Struct):
     """The files on the server: `path` as selected, `place` on the server. `listen` gets the loop's events."""
 
     subjects: dict[int, dict[str, str]] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Places(Struct):
 
 
 def analyse(
-    settings: Settings, loop: Loop, connections: Connections, interrupts: Interrupts, places: Places, run_id: str
+    settings: Settings, loop: Loop, connections: Connections, interrupts: Interrupts, places: StoredPaths, run_id: str
 ) -> list[Exit]:
     """Run the analyses while turning the loop; return the resulting exit codes.
 
@@ -114,7 +114,7 @@ class _Work(Struct):
 
     settings: Settings
     run_id: str
-    places: Places
+    places: StoredPaths
     analyst: Analyst
     emit: Callable[[ev.Event], None]
     codes: list[Exit] = field(default_factory=list)

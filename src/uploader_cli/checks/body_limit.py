@@ -24,7 +24,7 @@ class _Unanswered(Exception):
     pass
 
 
-class Found(NamedTuple):
+class SizeLimit(NamedTuple):
     """The least refused size in bytes (0: none), the greatest that passes (0: none), and the last answer, if any."""
 
     refused: int
@@ -32,7 +32,7 @@ class Found(NamedTuple):
     answer: Answer | None
 
 
-def find(ask: Ask, tus: Capabilities | None, *, most: int | None = None, round_trip: float = 0.0) -> Found:
+def find(ask: Ask, tus: Capabilities | None, *, most: int | None = None, round_trip: float = 0.0) -> SizeLimit:
     """Announce a chunk for an unknown upload, or without tus a batch, then halves of it until no proxy refuses one.
 
     `ask` is `call` of the target, `most` the server's own limit in bytes, `round_trip` is in seconds.
@@ -41,10 +41,10 @@ def find(ask: Ask, tus: Capabilities | None, *, most: int | None = None, round_t
     while True:
         answer = _announced(ask, tus, size, WAIT + 4 * round_trip)
         if answer is None or answer.status != 413 or is_tus(answer) or error_code(answer.body):
-            return Found(refused, size, answer)
+            return SizeLimit(refused, size, answer)
         refused, size = size, size // 2
         if size < LEAST_CHUNK:
-            return Found(refused, 0, answer)
+            return SizeLimit(refused, 0, answer)
 
 
 def _announced(ask: Ask, tus: Capabilities | None, size: int, seconds: float) -> Answer | None:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from types import ModuleType
 from typing import Any
 
-from uploader_cli.checks.target import Target
+from uploader_cli.checks.target import CheckedServer
 from uploader_cli.errors import UploaderError
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings import mask
@@ -125,7 +125,7 @@ def precondition(by: str, what: str = "") -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check. `look` gets the `Target` and returns its finding; a text or None means that the check passed."""
+    """One check. `look` gets the server and returns its finding; a text or None means that the check passed."""
 
     id: str
     description: str
@@ -148,7 +148,7 @@ def checks_of(*modules: ModuleType) -> tuple[Check, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Checked:
     """The result of a check: its finding, its duration, and its counted requests."""
 
     check: Check
@@ -169,14 +169,14 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class CheckReport:
     """All results, summarized by one verdict and one sentence. `calls` are counted requests.
 
     For `smoke`, `budget` is the maximum of calls, and `left` lists what could not be deleted from the server.
     """
 
     server: str
-    results: tuple[Result, ...]
+    results: tuple[Checked, ...]
     verdict: Verdict
     summary: str
     exit_code: Exit
@@ -201,20 +201,20 @@ class Stopped(BaseException):
 
 
 def run(
-    target: Target,
+    target: CheckedServer,
     checks: Sequence[Check],
-    make: Callable[[Check, Sequence[Result]], Result],
+    make: Callable[[Check, Sequence[Checked]], Checked],
     *,
     clean_up: Callable[[], None],
     begin: Callable[[Check], None],
-    tell: Callable[[Result], None],
-) -> tuple[list[Result], Exit | None]:
+    tell: Callable[[Checked], None],
+) -> tuple[list[Checked], Exit | None]:
     """Return the results, in which those of interrupted checks are missing, and the exit code of an interruption.
 
     `make` gets a check and the earlier results; `begin` is called before each check, `tell` after it. `Stopped` ends
     the checks, but not the clean-up; a second one ends that, too. Closes the target.
     """
-    results: list[Result] = []
+    results: list[Checked] = []
     stopped: Exit | None = None
     try:
         for check in checks:

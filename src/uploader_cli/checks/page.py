@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from uploader_cli.checks.check import Report, Verdict
+from uploader_cli.checks.check import CheckReport, Verdict
 from uploader_cli.render.words import safe, wrap
 
 _SIGNS = {
@@ -53,7 +53,7 @@ class Page:
     def _below(self, title: str, text: str) -> list[str]:
         return [title.rstrip(), *(wrap(safe(text), self._width, first="  ", rest="  ") if text else ())]
 
-    def _summary(self, report: Report, spent: str) -> list[str]:
+    def _summary(self, report: CheckReport, spent: str) -> list[str]:
         line = wrap(safe(report.summary), self._width, first=f"{self._sign(report.verdict)} ", rest="  ")
         return ["", *wrap(spent, self._width, first="  ", rest="  "), *self._painted(line, report.verdict)]
 

@@ -24,7 +24,7 @@ UNAVAILABLE = (502, 503, 504)  # statuses of proxies for a server that is down o
 _FREE = ("/health", "/uploads/", "/socket.io/")
 
 
-class Target:
+class CheckedServer:
     """A server with the settings and the token for it, and the number of counted requests."""
 
     def __init__(self, settings: Settings, token: str | None = None) -> None:
@@ -76,7 +76,7 @@ class Target:
 class Listener:
     """A live connection over one transport that records its events; a context manager that leaves at the end."""
 
-    def __init__(self, target: Target, transport: Transport, limit: float) -> None:
+    def __init__(self, target: CheckedServer, transport: Transport, limit: float) -> None:
         """`limit` is the maximum of seconds to connect. Does not connect before `dial`."""
         self.events: list[JsonObject] = []  # the received events, in order; an invalid one is an empty object
         self.latency = 0.0  # seconds to connect
@@ -124,7 +124,7 @@ class Listener:
         self._end(None).join(CUT_LIMIT)
 
     def leave(self) -> None:
-        """End the connection properly; `Target.close` waits for it."""
+        """End the connection properly; `CheckedServer.close` waits for it."""
         self._end(self._rooms)
 
     def __enter__(self) -> Listener:

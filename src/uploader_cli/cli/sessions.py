@@ -106,4 +106,4 @@ def check(
     settings = opt.load({**given, "tus_endpoint": None})  # refused where the environment or a profile sets it
     from uploader_cli.compare import comparison as run
 
-    return run.check(settings, paths or [], content=not size_only)
+    return run.compare(settings, paths or [], content=not size_only)

@@ -48,7 +48,7 @@ from uploader_cli.transfer.journal.reading import History
 from uploader_cli.transfer.stored_files import looked_up
 
 Item: TypeAlias = LocalFile | ev.FileFailed | ev.FileSkipped
-Result: TypeAlias = ev.CheckFile | ev.FileFailed | ev.FileSkipped
+Compared: TypeAlias = ev.CheckFile | ev.FileFailed | ev.FileSkipped
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -58,7 +58,7 @@ AS_SENT = "compare the files as they are sent, with: uploader upload --verify"
 AHEAD = 256  # most files whose comparisons run or wait
 
 
-def check(settings: Settings, paths: Sequence[str], *, content: bool) -> int:
+def compare(settings: Settings, paths: Sequence[str], *, content: bool) -> int:
     """Compare the files with the server's by SHA-256, without `content` by size; exit 4 unless all are the same."""
     if settings.tus_endpoint:
         raise UsageError(
@@ -99,7 +99,7 @@ def check(settings: Settings, paths: Sequence[str], *, content: bool) -> int:
                     raise UsageError(words, hint=hint) from error
 
 
-def _report(results: Iterable[Result], tell: Callable[[ev.Event], None]) -> int:
+def _report(results: Iterable[Compared], tell: Callable[[ev.Event], None]) -> int:
     """Report each result and the summary; return the exit code."""
     counts, size, began = Counter[str](), 0, time.monotonic()
     for result in results:
@@ -150,7 +150,7 @@ class Comparison:
         self._thread = threading.local()
         self._apis: list[Api] = []  # one per thread
 
-    def results(self, items: Iterable[Item]) -> Iterator[Result]:
+    def results(self, items: Iterable[Item]) -> Iterator[Compared]:
         """Yield the result of each file in order, and the other items as they are. Raise what ends the check."""
         rest = iter(items)
         most = 1 if self._offer is None else self._offer.max_files
@@ -184,7 +184,7 @@ class Comparison:
         found = iter(self._find([looked_up(file, self._own, receipt) for file, receipt in known]))
         return [(item, next(found) if isinstance(item, LocalFile) else None) for item in group]
 
-    def _compare(self, asked: tuple[Item, Found | None]) -> Result:
+    def _compare(self, asked: tuple[Item, Found | None]) -> Compared:
         file, found = asked
         if not isinstance(file, LocalFile):
             return file

@@ -48,7 +48,7 @@ def dry_run(settings: Settings, paths: Sequence[str]) -> int:
     standard_input(settings, paths)  # it is not read
     with writable_state(settings) as (able, _), readable_list(able, paths) as ready:
         found = select(ready, paths)
-        after_upload.check(ready, found)
+        after_upload.require_subjects(ready, found)
         with history_of(ready, paths) as history:
             return Plan(ready, _view(ready), history).run(found).exit_code
 

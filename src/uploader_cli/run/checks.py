@@ -10,13 +10,21 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from uploader_cli.checks.check import Check, Report, Result, Stopped
+from uploader_cli.checks.check import Check, Checked, CheckReport, Stopped
 from uploader_cli.checks.doctor import examine
-from uploader_cli.checks.doctor.context import Context
-from uploader_cli.checks.doctor.report import DoctorPage, as_json
+from uploader_cli.checks.doctor.context import DoctorContext
+from uploader_cli.checks.doctor.doctor_report import DoctorPage, as_json
 from uploader_cli.checks.smoke import CHECKS, OF_ENDPOINTS, chosen, run_checks
-from uploader_cli.checks.smoke.report import SmokePage, annotation, check_json, counts, junit, markdown, report_json
 from uploader_cli.checks.smoke.site import Site
+from uploader_cli.checks.smoke.smoke_report import (
+    SmokePage,
+    annotation,
+    check_json,
+    counts,
+    junit,
+    markdown,
+    report_json,
+)
 from uploader_cli.core.names import json_line
 from uploader_cli.exit_status import Exit
 from uploader_cli.named_files import check_output
@@ -30,7 +38,7 @@ from uploader_cli.settings import Settings
 
 def doctor(settings: Settings, *, session: str | None = None, new_session: bool = False) -> int:
     """Diagnose the connection to the server; the exit code says whether uploads will work."""
-    context = Context(settings, session=session, new_session=new_session)
+    context = DoctorContext(settings, session=session, new_session=new_session)
     if settings.json:
         report = examine(context)
         _write(as_json(report))
@@ -72,7 +80,7 @@ def smoke(
     screen = None if settings.json else _Screen(settings, partial(SmokePage, strict=strict))
     annotations = github.MOST if github.wanted(os.environ) else 0
 
-    def tell(result: Result) -> None:
+    def tell(result: Checked) -> None:
         """Print a result once: a failure as an annotation, if there is one; `--json` prints all on stdout."""
         nonlocal annotations
         if screen is None:
@@ -98,7 +106,7 @@ def smoke(
         return stop.code
 
 
-def _save(file: Path | None, report: Report) -> Notices:
+def _save(file: Path | None, report: CheckReport) -> Notices:
     """Write the JUnit file and the summary of the step; record failures in the result."""
     notices = Notices()
     if file is not None:
@@ -137,7 +145,7 @@ class _Screen:
         """Show the running check, which may take seconds."""
         self._replace(self.page.running(check))
 
-    def tell(self, result: Result) -> None:
+    def tell(self, result: Checked) -> None:
         """Print a finished check."""
         self._replace("")
         self.write(self.page.row(result))

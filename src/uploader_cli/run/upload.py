@@ -63,7 +63,7 @@ def prepare(
 
         cluster.check(settings, given)
     found = located(settings, [given]) if given is not None else select(settings, paths)
-    after_upload.check(settings, found)
+    after_upload.require_subjects(settings, found)
     return Prepared(found, run_files.outputs(settings, env))
 
 
@@ -119,7 +119,7 @@ class _Upload:
         self._settings, self._found, self._loop, self._interrupts = settings, found, loop, interrupts
         self._journal, self._run = journal, run
         self._queue = WalkQueue(found, loop.emit, most=_ahead(settings))
-        self._places = after_upload.Places()
+        self._places = after_upload.StoredPaths()
         self._limits: list[Limits] = []  # as the server reported them
         loop.listeners += [self._queue.settle, *([self._places.listen] if settings.analyze != "none" else [])]
         seen = known_servers.recall(settings.target_url)

@@ -18,24 +18,26 @@ from time_limits import PATIENCE
 
 from uploader_cli import Settings
 from uploader_cli.checks.doctor import examine
-from uploader_cli.checks.doctor.context import Context
+from uploader_cli.checks.doctor.context import DoctorContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import trustme
 
-    from uploader_cli.checks.check import Report, Result
+    from uploader_cli.checks.check import Checked, CheckReport
 
 UNKNOWN = "11111111-1111-4111-8111-111111111111"
 
 
-def doctor(server: str, *, context: dict[str, Any] | None = None, **settings: Any) -> Report:
+def doctor(server: str, *, context: dict[str, Any] | None = None, **settings: Any) -> CheckReport:
     """Examine a server. The disk is reported as fast, since that of the test machine may be slow."""
-    return examine(Context(Settings(server=server, **settings), **{"fsync": lambda _handle: None, **(context or {})}))
+    return examine(
+        DoctorContext(Settings(server=server, **settings), **{"fsync": lambda _handle: None, **(context or {})})
+    )
 
 
-def step(report: Report, name: str) -> Result:
+def step(report: CheckReport, name: str) -> Checked:
     """One step of a report."""
     return next(result for result in report.results if result.id == name)
 

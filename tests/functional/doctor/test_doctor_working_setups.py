@@ -15,7 +15,7 @@ from time_limits import PATIENCE
 
 from uploader_cli.checks.check import Verdict
 from uploader_cli.checks.doctor import server
-from uploader_cli.checks.doctor.report import as_json
+from uploader_cli.checks.doctor.doctor_report import as_json
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings import Layer, Source
 from uploader_server.http.auth import issue_token

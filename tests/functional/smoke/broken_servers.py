@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from serving import running_server
 
 from uploader_cli import Settings
-from uploader_cli.checks.check import BROKEN, Report
+from uploader_cli.checks.check import BROKEN, CheckReport
 from uploader_cli.checks.smoke import CHECKS, OF_ENDPOINTS, chosen, run_checks
 from uploader_cli.checks.smoke.site import Site
 from uploader_server.http.middleware import Router
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from uploader_cli.checks.check import Result
+    from uploader_cli.checks.check import Checked
     from uploader_server.serving import EmbeddedServer
 
 
@@ -119,18 +119,18 @@ def smoke(
     budget: int = 150,
     patience: float = 30.0,
     **settings: Any,
-) -> Report:
+) -> CheckReport:
     """All checks of a server, or the chosen ones."""
     site = Site(Settings(server=url, **settings), budget=budget, patience=patience)
     among = OF_ENDPOINTS if site.settings.tus_endpoint else CHECKS
     return run_checks(site, chosen(only, skip, among), strict=strict)
 
 
-def failed(report: Report) -> set[str]:
+def failed(report: CheckReport) -> set[str]:
     """Return the checks that failed or did not end."""
     return {result.id for result in report.results if result.verdict in BROKEN}
 
 
-def result(report: Report, check: str) -> Result:
+def result(report: CheckReport, check: str) -> Checked:
     """One check of a report."""
     return next(result for result in report.results if result.id == check)

@@ -9,8 +9,8 @@ import pytest
 from functional.smoke.broken_servers import Broken, Call, Reply, failed, smoke
 
 from uploader_cli.checks.check import Verdict
-from uploader_cli.checks.smoke import CHECKS, live
-from uploader_cli.checks.smoke.report import check_json
+from uploader_cli.checks.smoke import CHECKS, watching
+from uploader_cli.checks.smoke.smoke_report import check_json
 from uploader_server.batch.intake import Intake
 from uploader_server.http import rest
 from uploader_server.http.auth import issue_token
@@ -214,7 +214,7 @@ def no_polling(patch: pytest.MonkeyPatch) -> None:
             await original(realtime, scope, receive, send)
 
     patch.setattr(Realtime, "app", app)
-    patch.setattr(live, "DIAL_LIMIT", 2.0)  # it is waited for
+    patch.setattr(watching, "DIAL_LIMIT", 2.0)  # it is waited for
 
 
 def forgets_cut_uploads() -> Callable[[Call, Reply], None]:

@@ -22,14 +22,14 @@ from uploader_server.http.auth import issue_token
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from uploader_cli.checks.check import Report, Result
+    from uploader_cli.checks.check import Checked, CheckReport
     from uploader_server.serving import EmbeddedServer
 
 SECRET = "a secret of this test that is long enough"
 TOKEN = issue_token(SECRET)
 
 
-def of(report: Report, verdict: Verdict) -> set[str]:
+def of(report: CheckReport, verdict: Verdict) -> set[str]:
     return {found.id for found in report.results if found.verdict is verdict}
 
 
@@ -151,7 +151,7 @@ def test_smoke_of_a_server_that_stops_names_what_is_left() -> None:
     with running_server(jwt_secret=SECRET) as server:
         site = Site(Settings(server=server.url, token=TOKEN))
 
-        def tell(result: Result) -> None:
+        def tell(result: Checked) -> None:
             if result.id == "batch-one":
                 server.stop()
 

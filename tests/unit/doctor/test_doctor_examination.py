@@ -12,10 +12,10 @@ from time_limits import PATIENCE
 
 from uploader_cli import Settings, errors
 from uploader_cli.checks import doctor
-from uploader_cli.checks.check import Check, Finding, Report, Result, Verdict, failed, passed, skipped, warning
+from uploader_cli.checks.check import Check, Checked, CheckReport, Finding, Verdict, failed, passed, skipped, warning
 from uploader_cli.checks.doctor import STEPS, examine
-from uploader_cli.checks.doctor.context import Context
-from uploader_cli.checks.doctor.report import DoctorPage, as_json, summary_of
+from uploader_cli.checks.doctor.context import DoctorContext
+from uploader_cli.checks.doctor.doctor_report import DoctorPage, as_json, summary_of
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import cells
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def context() -> Context:
-    return Context(Settings(server="http://files.invalid"))
+def context() -> DoctorContext:
+    return DoctorContext(Settings(server="http://files.invalid"))
 
 
-def step(name: str, look: Callable[[Context], Finding], rests_on: str = "", *, required: bool = False) -> Check:
+def step(name: str, look: Callable[[DoctorContext], Finding], rests_on: str = "", *, required: bool = False) -> Check:
     return Check(name, name.upper(), look, rests_on=rests_on, required=required)
 
 
-def run(*steps: Check) -> Report:
+def run(*steps: Check) -> CheckReport:
     return examine(context(), steps)
 
 
@@ -89,7 +89,7 @@ def test_a_skipped_step_blocks_nothing() -> None:
 
 @pytest.mark.parametrize(("required", "verdict"), [(True, Verdict.FAIL), (False, Verdict.WARNING)])
 def test_error_of_a_step_is_a_finding(required: bool, verdict: Verdict) -> None:
-    def look(_: Context) -> Finding:
+    def look(_: DoctorContext) -> Finding:
         raise errors.ConnectFailed("no connection to x", hint="is it running?")
 
     report = run(step("a", look, required=required))
@@ -99,7 +99,7 @@ def test_error_of_a_step_is_a_finding(required: bool, verdict: Verdict) -> None:
 
 
 def test_bug_in_a_step_is_raised() -> None:
-    def look(_: Context) -> Finding:
+    def look(_: DoctorContext) -> Finding:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -127,9 +127,9 @@ def test_docs_list_the_steps() -> None:
     assert named == [each.id for each in STEPS]
 
 
-def result(step_id: str, finding: Finding, seconds: float = 0.001, blocked_by: str = "") -> Result:
+def result(step_id: str, finding: Finding, seconds: float = 0.001, blocked_by: str = "") -> Checked:
     title = TITLES.get(step_id, step_id)
-    return Result(Check(step_id, title, lambda _: finding), finding, seconds, blocked_by=blocked_by)
+    return Checked(Check(step_id, title, lambda _: finding), finding, seconds, blocked_by=blocked_by)
 
 
 TITLES = {each.id: each.description for each in STEPS}
@@ -173,7 +173,7 @@ SKEW = result("clock", warning("clock skew of 1:00:00: it is behind", "Set it.")
         ({}, [SKEW, result("dns", failed("no name", "Fix."))], "No upload possible: no name"),
     ],
 )
-def test_the_verdict(live: dict[str, float], results: list[Result], expected: str) -> None:
+def test_the_verdict(live: dict[str, float], results: list[Checked], expected: str) -> None:
     seen = context()
     seen.live = live
     assert summary_of(seen, results) == expected
@@ -194,7 +194,7 @@ RESULTS = [
 @pytest.mark.parametrize("verbose", [False, True])
 def test_no_line_is_wider_than_the_terminal(width: int, verbose: bool) -> None:
     page = DoctorPage(width=width, verbose=verbose)
-    report = Report("http://files.invalid", tuple(RESULTS), Verdict.WARNING, LONG, Exit.OK, 2, 0.012)
+    report = CheckReport("http://files.invalid", tuple(RESULTS), Verdict.WARNING, LONG, Exit.OK, 2, 0.012)
     lines = page.heading("http://files.invalid")
     for shown in (*RESULTS, result("tcp", skipped(LONG), blocked_by="dns")):
         lines += page.row(shown)

@@ -6,9 +6,9 @@ import re
 
 from docs_pages import codes, page, rows, section
 
-from uploader_cli.checks.check import Finding, Report, Result, Verdict
+from uploader_cli.checks.check import Checked, CheckReport, Finding, Verdict
 from uploader_cli.checks.smoke import CHECKS
-from uploader_cli.checks.smoke.report import check_json, report_json
+from uploader_cli.checks.smoke.smoke_report import check_json, report_json
 from uploader_cli.exit_status import Exit
 
 PAGE = page("smoke.md")
@@ -24,8 +24,8 @@ def test_the_checks_are_those_of_the_table() -> None:
 def test_the_verdicts_and_the_fields_are_those_of_the_report() -> None:
     named = [codes(row[0])[0] for row in rows(CLI)]
     assert [name for name in named if not name.startswith("-")] == [str(verdict) for verdict in Verdict]
-    result = Result(CHECKS[0], Finding(Verdict.PASS))
-    report = Report("http://127.0.0.1", (result,), Verdict.PASS, "", Exit.OK, 0, 0.0, strict=False, budget=1)
+    result = Checked(CHECKS[0], Finding(Verdict.PASS))
+    report = CheckReport("http://127.0.0.1", (result,), Verdict.PASS, "", Exit.OK, 0, 0.0, strict=False, budget=1)
     documented = [codes(found) for found in re.findall(r"\((`type`[^)]*)\)", CLI)]
     assert [[name for name in names if name not in ("check", "verdict")] for names in documented] == [
         [name for name in check_json(result) if name != "verdict"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from uploader_cli.checks import target
-from uploader_cli.checks.target import Listener, Target
+from uploader_cli.checks.target import CheckedServer, Listener
 from uploader_cli.core.events import Transport
 from uploader_cli.settings import Settings
 
@@ -17,7 +17,7 @@ def test_listener_records_upload_events_only(monkeypatch: pytest.MonkeyPatch) ->
     """The room of a session may get messages of analyses as well (docs/protocol.md, section 4)."""
     connections: list[dict] = []
     monkeypatch.setattr(target, "Connection", lambda *_, **how: connections.append(how))
-    listener = Listener(Target(Settings(server="http://localhost:1")), Transport.WEBSOCKET, 1.0)
+    listener = Listener(CheckedServer(Settings(server="http://localhost:1")), Transport.WEBSOCKET, 1.0)
     heard = connections[0]["heard"]
     heard("analysis:progress", {"percent": 10})
     heard("upload-progress", {"sessionId": "s"})

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from junit_rules import check_junit
 
-from uploader_cli.checks.check import Check, Finding, Report, Result, Verdict
+from uploader_cli.checks.check import Check, Checked, CheckReport, Finding, Verdict
 from uploader_cli.checks.smoke import CHECKS, chosen
-from uploader_cli.checks.smoke.report import SmokePage, exit_of, junit, sentence
+from uploader_cli.checks.smoke.smoke_report import SmokePage, exit_of, junit, sentence
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import cells
@@ -26,11 +26,11 @@ def made(
     means: str = "",
     blocked_by: str = "",
     **found: Any,
-) -> Result:
+) -> Checked:
     code = {Verdict.PASS: Exit.OK, Verdict.ERROR: Exit.RETRY_MAY_HELP, Verdict.NOT_RUN: Exit.RETRY_MAY_HELP}
     finding = Finding(verdict, **{"exit": code.get(verdict, Exit.FAILED_FOR_GOOD), **found})
     check = Check(check_id, "a batch of one file is stored", lambda _: None, means, required=required)
-    return Result(check, finding, 0.25, blocked_by=blocked_by)
+    return Checked(check, finding, 0.25, blocked_by=blocked_by)
 
 
 EVERY = (
@@ -58,14 +58,14 @@ EVERY = (
 )
 
 
-def report(*results: Result, strict: bool = False, left: tuple[str, ...] = ()) -> Report:
+def report(*results: Checked, strict: bool = False, left: tuple[str, ...] = ()) -> CheckReport:
     code = Exit.FAILED_FOR_GOOD
     told = sentence(results, code, strict=strict)
     server = "http://127.0.0.1:8005"
-    return Report(server, results, Verdict.FAIL, told, code, 9, 1.25, strict=strict, budget=100, left=left)
+    return CheckReport(server, results, Verdict.FAIL, told, code, 9, 1.25, strict=strict, budget=100, left=left)
 
 
-def page(shown: Report, **how: Any) -> list[str]:
+def page(shown: CheckReport, **how: Any) -> list[str]:
     drawn = SmokePage(**how)
     lines = drawn.heading(shown.server)
     for result in shown.results:
@@ -144,7 +144,7 @@ def test_few_of_many_things_left_are_named() -> None:
         ((EVERY[0], EVERY[7]), Exit.SIGINT, "Interrupted: 1 of 2 checks not run"),
     ],
 )
-def test_verdict_is_one_line(results: tuple[Result, ...], exit_code: Exit, words: str) -> None:
+def test_verdict_is_one_line(results: tuple[Checked, ...], exit_code: Exit, words: str) -> None:
     assert sentence(results, exit_code, strict=False) == words
 
 
@@ -163,7 +163,7 @@ def test_verdict_is_one_line(results: tuple[Result, ...], exit_code: Exit, words
         (made(Verdict.NOT_RUN), 3, 3),
     ],
 )
-def test_verdicts_and_their_exit_codes(result: Result, normal: int, strict: int) -> None:
+def test_verdicts_and_their_exit_codes(result: Checked, normal: int, strict: int) -> None:
     for is_strict, code in ((False, normal), (True, strict)):
         assert exit_of([result], strict=is_strict, speaks=True, refused=False) == code
 

@@ -9,11 +9,11 @@ import pytest
 from uploader_cli import Settings
 from uploader_cli.checks.check import (
     Check,
+    CheckReport,
     Finding,
     NotOffered,
     OutOfCalls,
     Prevented,
-    Report,
     Stopped,
     Verdict,
     Violation,
@@ -21,8 +21,8 @@ from uploader_cli.checks.check import (
     warning,
 )
 from uploader_cli.checks.smoke import run_checks
-from uploader_cli.checks.smoke.report import check_json
 from uploader_cli.checks.smoke.site import Site
+from uploader_cli.checks.smoke.smoke_report import check_json
 from uploader_cli.errors import ConnectFailed
 from uploader_cli.exit_status import Exit
 
@@ -42,7 +42,7 @@ def check(check_id: str, ends: BaseException | Finding | str = "a note", **more:
     return Check(check_id, "it holds", look, "it matters", **more)
 
 
-def made(*checks: Check, prepare: Callable[[Site], object] = lambda _site: None) -> Report:
+def made(*checks: Check, prepare: Callable[[Site], object] = lambda _site: None) -> CheckReport:
     site = Site(Settings(server="http://127.0.0.1:9"))
     prepare(site)
     return run_checks(site, checks)

@@ -13,9 +13,9 @@ from typing import Any, cast
 from uploader_cli import errors
 from uploader_cli.checks.check import (
     Check,
+    Checked,
+    CheckReport,
     Finding,
-    Report,
-    Result,
     Verdict,
     checks_of,
     failed,
@@ -24,13 +24,13 @@ from uploader_cli.checks.check import (
     skipped,
     warning,
 )
-from uploader_cli.checks.doctor import disk, live, network, server, uploads
-from uploader_cli.checks.doctor.context import Context
-from uploader_cli.checks.doctor.report import summary_of
+from uploader_cli.checks.doctor import disk, network, server, transports, uploads
+from uploader_cli.checks.doctor.context import DoctorContext
+from uploader_cli.checks.doctor.doctor_report import summary_of
 from uploader_cli.exit_status import Exit, of_error, worst
 from uploader_cli.settings import mask
 
-STEPS = checks_of(network, server, uploads, live, disk)  # ordered so that a failure explains the following ones
+STEPS = checks_of(network, server, uploads, transports, disk)  # ordered so that a failure explains the following ones
 ENDPOINT_STEPS = (*checks_of(network), replace(uploads.tus, rests_on="tls"), uploads.body_limit, *checks_of(disk))
 """The steps for a tus endpoint: it has no sessions."""
 STEP_LIMIT = 5.0  # maximum seconds for a step
@@ -38,12 +38,12 @@ RUN_LIMIT = 25.0  # seconds after which no further step is started; the clean-up
 
 
 def examine(
-    context: Context,
+    context: DoctorContext,
     steps: Sequence[Check] = (),
     *,
     begin: Callable[[Check], None] = lambda _step: None,
-    tell: Callable[[Result], None] = lambda _result: None,
-) -> Report:
+    tell: Callable[[Checked], None] = lambda _result: None,
+) -> CheckReport:
     """Run `steps` (default: all); `begin` gets each before, `tell` its result after. Closes the context."""
     steps = steps or (ENDPOINT_STEPS if context.settings.tus_endpoint else STEPS)
     began = time.perf_counter()
@@ -53,20 +53,20 @@ def examine(
     warned = any(result.verdict is Verdict.WARNING for result in results)
     verdict = Verdict.FAIL if code is not Exit.OK else Verdict.WARNING if warned else Verdict.PASS
     summary, took = mask(summary_of(context, results)), time.perf_counter() - began
-    return Report(context.settings.target_url, tuple(results), verdict, summary, code, context.calls, took)
+    return CheckReport(context.settings.target_url, tuple(results), verdict, summary, code, context.calls, took)
 
 
-def _result(context: Context, until: float, step: Check, before: Sequence[Result]) -> Result:
+def _result(context: DoctorContext, until: float, step: Check, before: Sequence[Checked]) -> Checked:
     """Run one step, unless one that it depends on failed."""
     for found in before:
         if found.id == step.rests_on and found.blocked_by:
-            return Result(step, found.finding, blocked_by=found.blocked_by)
+            return Checked(step, found.finding, blocked_by=found.blocked_by)
         if found.id == step.rests_on and found.verdict is Verdict.FAIL:
-            return Result(step, skipped(f"because {found.check.description} failed"), blocked_by=found.id)
-    return Result(step, _found(context, step, min(STEP_LIMIT, until - time.perf_counter())))
+            return Checked(step, skipped(f"because {found.check.description} failed"), blocked_by=found.id)
+    return Checked(step, _found(context, step, min(STEP_LIMIT, until - time.perf_counter())))
 
 
-def _found(context: Context, step: Check, limit: float) -> Finding:
+def _found(context: DoctorContext, step: Check, limit: float) -> Finding:
     """Run one step in a thread: a name lookup, for example, has no time limit."""
     found: list[Any] = []
 
@@ -88,7 +88,7 @@ def _found(context: Context, step: Check, limit: float) -> Finding:
     return cast("Finding", found[0])
 
 
-def _late(context: Context, step: Check, limit: float) -> Finding:
+def _late(context: DoctorContext, step: Check, limit: float) -> Finding:
     if step.id == "dns":
         return failed(f"the lookup of {context.next_hop.host} took longer than {limit:.0f} s", network.ASK_DNS)
     if step.id == "settings":
@@ -107,7 +107,7 @@ def _of_error(step: Check, error: errors.UploaderError) -> Finding:
     return warning(str(error), sentence(error.hint))
 
 
-def _clean_up(context: Context) -> None:
+def _clean_up(context: DoctorContext) -> None:
     """Cancel the session that was created here."""
 
     def cancel() -> None:

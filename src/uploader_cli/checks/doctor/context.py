@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from uploader_cli.checks.target import Target
+from uploader_cli.checks.target import CheckedServer
 from uploader_cli.core.capabilities import Capabilities, parse_capabilities
 from uploader_cli.core.protocol import as_object, parse_limits
 from uploader_cli.settings import Settings
@@ -36,7 +36,7 @@ class Timed(NamedTuple):
     at: float
 
 
-class Context(Target):
+class DoctorContext(CheckedServer):
     """The server, and the results that steps pass on. `session` is an ID to check, `new_session` creates one.
 
     `fsync` is replaced in tests.

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from uploader_cli.checks.check import Finding, check, failed, passed, warning
-from uploader_cli.checks.doctor.context import Context
+from uploader_cli.checks.doctor.context import DoctorContext
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import rate
 from uploader_cli.settings.places import user_state_directory
@@ -24,7 +24,7 @@ ELSEWHERE = "use a directory on a local disk with --state-dir."
 
 
 @check("disk", "state dir", required=False)
-def disk(context: Context) -> Finding:
+def disk(context: DoctorContext) -> Finding:
     """Write, sync and delete a file in the state directory (or its nearest parent), and read the journal."""
     directory = context.settings.state_dir or user_state_directory()
     if directory is None:
@@ -59,7 +59,7 @@ def _existing(directory: Path) -> Path:
     return directory
 
 
-def _written(directory: Path, context: Context) -> tuple[float, float]:
+def _written(directory: Path, context: DoctorContext) -> tuple[float, float]:
     """Return bytes per second, and the seconds of the slowest sync."""
     data = os.urandom(PIECE)
     slowest, count = 0.0, 0

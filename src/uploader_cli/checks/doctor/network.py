@@ -11,7 +11,7 @@ from http.client import HTTPException, RemoteDisconnected
 from typing import Any
 
 from uploader_cli.checks.check import Finding, check, failed, passed, sentence, skipped, warning
-from uploader_cli.checks.doctor.context import ANSWER_LIMIT, Context, address_of
+from uploader_cli.checks.doctor.context import ANSWER_LIMIT, DoctorContext, address_of
 from uploader_cli.settings import DEFAULT, OPTIONS
 from uploader_cli.transfer.connection import Response
 from uploader_cli.transfer.failures import BAD_NAME
@@ -24,7 +24,7 @@ _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EAD
 
 
 @check("settings", "settings")
-def settings(context: Context) -> Finding:
+def settings(context: DoctorContext) -> Finding:
     """Report the source of the server's URL, and read the token. Raises `UsageError`."""
     given = context.settings
     source = given.sources.get(given.target_option, DEFAULT)
@@ -44,7 +44,7 @@ def settings(context: Context) -> Finding:
 
 
 @check("proxy", "proxy", required=False)
-def proxy(context: Context) -> Finding:
+def proxy(context: DoctorContext) -> Finding:
     """Report the proxy of --proxy or the environment, as an upload would use it."""
     context.proxy = context.http.dialler.proxy("https" if context.secure else "http")
     if not context.proxy:
@@ -56,7 +56,7 @@ def proxy(context: Context) -> Finding:
 
 
 @check("dns", "DNS")
-def dns(context: Context) -> Finding:
+def dns(context: DoctorContext) -> Finding:
     """Resolve the name of the first hop."""
     host, port = context.next_hop
     try:
@@ -73,7 +73,7 @@ def dns(context: Context) -> Finding:
 
 
 @check("tcp", "TCP", rests_on="dns")
-def tcp(context: Context) -> Finding:
+def tcp(context: DoctorContext) -> Finding:
     """Connect to the first hop, trying all its addresses within the time limit."""
     port = context.next_hop.port
     until = time.monotonic() + ANSWER_LIMIT
@@ -91,7 +91,7 @@ def tcp(context: Context) -> Finding:
     return failed(*_closed(context, problem), port=port)
 
 
-def _closed(context: Context, problem: OSError) -> tuple[str, str]:
+def _closed(context: DoctorContext, problem: OSError) -> tuple[str, str]:
     """Return why no address accepts connections, and the fix."""
     where = context.next_hop
     if isinstance(problem, ConnectionRefusedError):
@@ -110,7 +110,7 @@ def _closed(context: Context, problem: OSError) -> tuple[str, str]:
     return f"no connection to {where}: {words}", f"Check the host and port in {_option(context)}."
 
 
-def _option(context: Context) -> str:
+def _option(context: DoctorContext) -> str:
     return context.http.failures.proxy_option if context.proxy else context.option
 
 
@@ -121,7 +121,7 @@ class _ProxyRefused(OSError):
 
 
 @check("tls", "TLS", rests_on="tcp")
-def tls(context: Context) -> Finding:
+def tls(context: DoctorContext) -> Finding:
     """Do a handshake with the authorities, client certificate and name that an upload uses."""
     if not context.secure:
         return skipped("because the server's URL is http: nothing is encrypted")
@@ -147,7 +147,7 @@ def tls(context: Context) -> Finding:
         return failed(cause, f"Check that the server uses TLS on this port, else use http:// in {context.option}.")
 
 
-def _handshake(context: Context, host: str | None) -> ssl.SSLSocket:
+def _handshake(context: DoctorContext, host: str | None) -> ssl.SSLSocket:
     """Connect to the server, through the proxy if there is one. Without `host` names are not verified."""
     raw = socket.create_connection(context.next_hop, timeout=ANSWER_LIMIT)
     try:
@@ -159,7 +159,7 @@ def _handshake(context: Context, host: str | None) -> ssl.SSLSocket:
         raise
 
 
-def _tunnel(raw: socket.socket, context: Context) -> None:
+def _tunnel(raw: socket.socket, context: DoctorContext) -> None:
     proxy = context.http.dialler.manager("https")
     headers = {"Host": str(context.server), **getattr(proxy, "proxy_headers", {})}  # SOCKS has none
     lines = [f"CONNECT {context.server} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
@@ -175,7 +175,7 @@ def _tunnel(raw: socket.socket, context: Context) -> None:
         raise _ProxyRefused(f"it answered '{answer.status} {answer.reason}'", answer.status)
 
 
-def _ssl_context(context: Context, *, names: bool) -> ssl.SSLContext:
+def _ssl_context(context: DoctorContext, *, names: bool) -> ssl.SSLContext:
     """Return the TLS settings of an upload."""
     options = context.http.dialler.tls
     trust = ssl.create_default_context(cafile=options.get("ca_certs"), capath=options.get("ca_cert_dir"))
@@ -203,7 +203,7 @@ def _accepted(secured: ssl.SSLSocket) -> Finding:
     return passed(f"{version}, certificate by {issuer}, valid for {days} days", **details)
 
 
-def _distrusted(context: Context, error: ssl.SSLCertVerificationError) -> Finding:
+def _distrusted(context: DoctorContext, error: ssl.SSLCertVerificationError) -> Finding:
     host = context.server.host
     if error.verify_code in BAD_NAME:
         try:

@@ -7,7 +7,7 @@ import time
 
 from uploader_cli import errors
 from uploader_cli.checks.check import Finding, check, failed, passed, sentence, skipped, warning
-from uploader_cli.checks.doctor.context import ANSWER_LIMIT, Context, Timed
+from uploader_cli.checks.doctor.context import ANSWER_LIMIT, DoctorContext, Timed
 from uploader_cli.checks.doctor.uploads import GIVE_TOKEN, OTHER_TOKEN
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_http_date, parse_limits, parse_time, text
 from uploader_cli.exit_status import Exit, of_error
@@ -32,7 +32,7 @@ OPERATOR = "Ask the server's operator to look at its load"
 
 
 @check("health", "server", rests_on="tls")
-def health(context: Context) -> Finding:
+def health(context: DoctorContext) -> Finding:
     """Check whether an upload server answers `/health` (docs/protocol.md section 1), its kind and its limits."""
     try:
         context.health = _asked(context)
@@ -52,7 +52,7 @@ def health(context: Context) -> Finding:
     return _described(body) if answer.ok and text(body.get("status")) == "OK" else _doubtful(context, answer)
 
 
-def _asked(context: Context) -> Timed:
+def _asked(context: DoctorContext) -> Timed:
     for _ in range(TRIES - 1):
         timed = context.timed("/health")
         if timed.answer.status < 500 or timed.ms > 1000:
@@ -61,7 +61,7 @@ def _asked(context: Context) -> Timed:
     return context.timed("/health")
 
 
-def _silent(context: Context, error: errors.NetworkError) -> tuple[str, str]:
+def _silent(context: DoctorContext, error: errors.NetworkError) -> tuple[str, str]:
     """Return why there is no response, and the fix."""
     if isinstance(error, errors.TimedOut):
         silence = f"the server accepts connections, but does not answer in {ANSWER_LIMIT:.0f} s"
@@ -85,7 +85,7 @@ def _described(body: dict[str, object]) -> Finding:
     return passed(found, kind="bundled server", tus=tus, **details)
 
 
-def _doubtful(context: Context, answer: Answer) -> Finding:
+def _doubtful(context: DoctorContext, answer: Answer) -> Finding:
     """Check with one more request whether it is an upload server with an unusual `/health`."""
     target = redirect_target(answer)
     if target is not None:
@@ -102,7 +102,7 @@ def _doubtful(context: Context, answer: Answer) -> Finding:
 
 
 @check("load", "server load", rests_on="health", required=False)
-def load(context: Context) -> Finding:
+def load(context: DoctorContext) -> Finding:
     """Compare the response times of `/health` with the round trip."""
     if context.health is None:
         return skipped("because there is no response to compare with")
@@ -136,7 +136,7 @@ def load(context: Context) -> Finding:
 
 
 @check("clock", "clock", rests_on="health", required=False)
-def clock(context: Context) -> Finding:
+def clock(context: DoctorContext) -> Finding:
     """Compare the server's clock, by its timestamp or the Date header, with the local one."""
     if context.health is None:
         return skipped("because there is no response with a time")

@@ -9,7 +9,7 @@ import time
 from uploader_cli import errors
 from uploader_cli.checks import body_limit as limit
 from uploader_cli.checks.check import Finding, check, failed, passed, skipped, warning
-from uploader_cli.checks.doctor.context import ANSWER_LIMIT, Context
+from uploader_cli.checks.doctor.context import ANSWER_LIMIT, DoctorContext
 from uploader_cli.checks.target import UNAVAILABLE
 from uploader_cli.core import packs
 from uploader_cli.core.capabilities import VERSION, capabilities_of, unknown_upload
@@ -31,7 +31,7 @@ OTHER_TOKEN = "It may have expired or be for another server: get a new one."  # 
 
 
 @check("session", "session", rests_on="health", required=False)
-def session(context: Context) -> Finding:
+def session(context: DoctorContext) -> Finding:
     """Check the session of `--session`, or create one for `--new-session`, which is cancelled at the end."""
     if context.session:
         return _known(context, context.session)
@@ -50,7 +50,7 @@ def session(context: Context) -> Finding:
     return failed(f"no session was created: {error}", "Contact the server's operator.", exit=of_error(error))
 
 
-def _known(context: Context, asked: str) -> Finding:
+def _known(context: DoctorContext, asked: str) -> Finding:
     answer = context.call("GET", f"/api/upload/progress/{asked}")
     state = text(as_object(answer.body).get("overallStatus")) if answer.ok else None
     if state:
@@ -63,7 +63,7 @@ def _known(context: Context, asked: str) -> Finding:
 
 
 @check("polling", "HTTP polling", rests_on="session")
-def polling(context: Context) -> Finding:
+def polling(context: DoctorContext) -> Finding:
     """Time a request for a session's progress, which uploads use without a live connection.
 
     Without a session an unknown ID is used: "not found" is the expected response.
@@ -93,7 +93,7 @@ def polling(context: Context) -> Finding:
 
 
 @check("token", "token", rests_on="polling", required=False)
-def token(context: Context) -> Finding:
+def token(context: DoctorContext) -> Finding:
     """Check the token by a request to delete an unknown file, which changes nothing (docs/protocol.md section 1)."""
     if context.settings.token_withheld:
         return skipped("because it is withheld from this server")
@@ -114,7 +114,7 @@ def token(context: Context) -> Finding:
 
 
 @check("rate_limit", "rate limit", rests_on="health", required=False)
-def rate_limit(context: Context) -> Finding:
+def rate_limit(context: DoctorContext) -> Finding:
     """Report how many requests are left (`X-RateLimit-*`, docs/protocol.md section 3.11)."""
     headers = context.meter or {}
     most, left = whole(headers.get("X-RateLimit-Limit")), whole(headers.get("X-RateLimit-Remaining"))
@@ -136,7 +136,7 @@ def rate_limit(context: Context) -> Finding:
     return passed(f"{left}{of} calls left{reset_in} ({context.calls} used)", **details)
 
 
-def _used_up(context: Context, seconds: float, most: int | None) -> Finding:
+def _used_up(context: DoctorContext, seconds: float, most: int | None) -> Finding:
     cause = f"the rate limit is used up (429): the server accepts requests again in {clock(seconds)}"
     details = {"limit": most, "remaining": 0, "reset_seconds": seconds}
     patience = context.settings.max_wait
@@ -149,7 +149,7 @@ def _used_up(context: Context, seconds: float, most: int | None) -> Finding:
 
 
 @check("tus", "tus endpoint", rests_on="polling")
-def tus(context: Context) -> Finding:
+def tus(context: DoctorContext) -> Finding:
     """Ask the endpoint of the server's `/health`, or of `--tus-endpoint`, for its capabilities."""
     where = context.endpoint
     if where is None:
@@ -175,14 +175,14 @@ def tus(context: Context) -> Finding:
     return passed(f"{where} offers {', '.join(offered) or 'no extensions'}", endpoint=where, extensions=offered)
 
 
-def _reach(context: Context) -> str:
+def _reach(context: DoctorContext) -> str:
     if context.settings.tus_endpoint:
         return f"Check the host, port and path in {context.option}; a proxy or another web site may answer instead."
     return "Let the proxy before the server pass this path with all methods."
 
 
 @check("packs", "packs", rests_on="polling", required=False)
-def packed(context: Context) -> Finding:
+def packed(context: DoctorContext) -> Finding:
     """Send a pack for an unknown session; nothing is stored (docs/protocol.md section 6)."""
     offer = packs.parse_offer(context.offered("packs"), context.settings.server)
     if offer is None:
@@ -199,7 +199,7 @@ def packed(context: Context) -> Finding:
 
 
 @check("lookup", "lookup", rests_on="polling", required=False)
-def lookup(context: Context) -> Finding:
+def lookup(context: DoctorContext) -> Finding:
     """Look up a file that is not there (docs/protocol.md section 9)."""
     offer = packs.parse_lookup_offer(context.offered("lookup"), context.settings.server)
     if offer is None:
@@ -223,7 +223,7 @@ def _unusable(answer: Answer, what: str, hint: str) -> Finding:
 
 
 @check("body_limit", "body limit", rests_on="tus", required=False)
-def body_limit(context: Context) -> Finding:
+def body_limit(context: DoctorContext) -> Finding:
     """Announce a chunk for an unknown upload, or without tus a batch; nothing is stored."""
     if context.limited is not None:
         return skipped(USED_UP)
@@ -265,7 +265,7 @@ def _named(answer: Answer) -> str:
     return f"{answer.status} {error_code(answer.body)}".rstrip()
 
 
-def _odd(context: Context, answer: Answer) -> Finding:
+def _odd(context: DoctorContext, answer: Answer) -> Finding:
     target = redirect_target(answer)
     if target is not None:
         return failed(f"requests to /api are redirected to {target}", f"Use that host and path in {context.option}.")

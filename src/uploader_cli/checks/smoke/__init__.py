@@ -11,24 +11,24 @@ from uploader_cli import errors
 from uploader_cli.checks.check import (
     BROKEN,
     Check,
+    Checked,
+    CheckReport,
     Ended,
     Finding,
     Prevented,
-    Report,
-    Result,
     Stopped,
     Verdict,
     checks_of,
     run,
 )
-from uploader_cli.checks.smoke import bulk, live, refusals, sessions, tus
-from uploader_cli.checks.smoke.report import exit_of, sentence
+from uploader_cli.checks.smoke import basics, bulk, refusals, resumable, watching
 from uploader_cli.checks.smoke.site import Site
+from uploader_cli.checks.smoke.smoke_report import exit_of, sentence
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings import mask
 
-CHECKS = checks_of(sessions, live, tus, bulk, refusals)  # ordered so that a failure explains the following ones
-OF_ENDPOINTS = (*checks_of(tus), refusals.body_limit, refusals.clean_up)
+CHECKS = checks_of(basics, watching, resumable, bulk, refusals)  # ordered so that a failure explains the following ones
+OF_ENDPOINTS = (*checks_of(resumable), refusals.body_limit, refusals.clean_up)
 """The checks of a tus endpoint, which has no sessions."""
 
 
@@ -59,21 +59,21 @@ def run_checks(
     *,
     strict: bool = False,
     begin: Callable[[Check], None] = lambda _check: None,
-    tell: Callable[[Result], None] = lambda _result: None,
-) -> Report:
+    tell: Callable[[Checked], None] = lambda _result: None,
+) -> CheckReport:
     """Run all checks, as `check.run` does; `begin` gets each before, `tell` its result after. Closes the site."""
     began = time.perf_counter()
     make = partial(_result, site)
     results, stopped = run(site, checks, make, clean_up=partial(_clean_up, site), begin=begin, tell=tell)
     for check in checks[len(results) :]:
-        results.append(Result(check, Finding(Verdict.NOT_RUN, "interrupted", exit=Exit.RETRY_MAY_HELP)))
+        results.append(Checked(check, Finding(Verdict.NOT_RUN, "interrupted", exit=Exit.RETRY_MAY_HELP)))
         tell(results[-1])
     speaks = site.answered and (site.speaks or not site.calls)
     code = stopped or exit_of(results, strict=strict, speaks=speaks, refused=site.shut_out)
     verdict, summary = Verdict.FAIL if code else Verdict.PASS, sentence(results, code, strict=strict)
     left = tuple(map(mask, (*site.undeleted, *site.unowned)))
     server, took = site.settings.target_url, time.perf_counter() - began
-    return Report(server, tuple(results), verdict, summary, code, site.calls, took, strict, site.budget, left)
+    return CheckReport(server, tuple(results), verdict, summary, code, site.calls, took, strict, site.budget, left)
 
 
 def _clean_up(site: Site) -> None:
@@ -84,7 +84,7 @@ def _clean_up(site: Site) -> None:
         raise
 
 
-def _result(site: Site, check: Check, before: Sequence[Result]) -> Result:
+def _result(site: Site, check: Check, before: Sequence[Checked]) -> Checked:
     """Run one check, unless earlier results make it pointless."""
     if site.gone:
         return _blocked(check, next(result.id for result in reversed(before) if result.verdict is Verdict.ERROR))
@@ -97,7 +97,7 @@ def _result(site: Site, check: Check, before: Sequence[Result]) -> Result:
     return _blocked(check, culprit) if culprit else result
 
 
-def _look(site: Site, check: Check, before: Sequence[Result]) -> Result:
+def _look(site: Site, check: Check, before: Sequence[Checked]) -> Checked:
     try:
         found = check.look(site)
     except Prevented as prevented:
@@ -114,10 +114,10 @@ def _look(site: Site, check: Check, before: Sequence[Result]) -> Result:
         found = Finding(Verdict.NOT_RUN, site.no_calls(), exit=Exit.RETRY_MAY_HELP)
     except errors.UploaderError as error:
         found = Finding(Verdict.ERROR, str(error), error.hint, Exit.RETRY_MAY_HELP)
-    return Result(check, found if isinstance(found, Finding) else Finding(Verdict.PASS, found or ""))
+    return Checked(check, found if isinstance(found, Finding) else Finding(Verdict.PASS, found or ""))
 
 
-def _culprit(check: Check, ids: Sequence[str], before: Sequence[Result]) -> str:
+def _culprit(check: Check, ids: Sequence[str], before: Sequence[Checked]) -> str:
     """Return the first of these checks that failed, or that blocked one of them; else an empty string.
 
     A check that is not required does not excuse one that is.
@@ -127,5 +127,5 @@ def _culprit(check: Check, ids: Sequence[str], before: Sequence[Result]) -> str:
     return next((known[name] for name in ids if name in known), "")
 
 
-def _blocked(check: Check, culprit: str) -> Result:
-    return Result(check, Finding(Verdict.SKIPPED, f"{culprit} failed"), blocked_by=culprit)
+def _blocked(check: Check, culprit: str) -> Checked:
+    return Checked(check, Finding(Verdict.SKIPPED, f"{culprit} failed"), blocked_by=culprit)

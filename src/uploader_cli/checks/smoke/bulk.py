@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from uploader_cli.checks.check import NotOffered, Prevented, Violation, check, precondition
 from uploader_cli.checks.smoke.expect import answered, header, quoted, said, same, same_bytes
+from uploader_cli.checks.smoke.resumable import append, create, offered, read_back
 from uploader_cli.checks.smoke.sending import ask_for_session, body_of, file_of, open_session, terms
 from uploader_cli.checks.smoke.site import Site
-from uploader_cli.checks.smoke.tus import append, create, offered, read_back
 from uploader_cli.core import packs
 from uploader_cli.core.protocol import as_object, sha256_in
 from uploader_cli.render.words import plural
@@ -18,7 +18,7 @@ from uploader_cli.transfer.bodies import pack_form
 from uploader_cli.transfer.http_client import Answer
 
 
-class Sent(NamedTuple):
+class SentPack(NamedTuple):
     """A sent pack: names and contents of its files, and the response."""
 
     files: list[tuple[str, bytes]]
@@ -38,10 +38,10 @@ def _pack_offer(site: Site) -> packs.PackOffer:
     return offer
 
 
-def sent_pack(site: Site) -> Sent:
+def sent_pack(site: Site) -> SentPack:
     """Send a pack of two files, one of them empty, or of one where a session has only one. Use with `once`."""
     files = [file_of(site, "packed"), (file_of(site, "packed-empty")[0], b"")][: site.once(terms).limits.max_files]
-    return Sent(files, _send(site, open_session(site, len(files)), files))
+    return SentPack(files, _send(site, open_session(site, len(files)), files))
 
 
 def _send(site: Site, session: str, files: list[tuple[str, bytes]]) -> Answer:

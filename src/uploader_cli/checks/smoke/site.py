@@ -9,7 +9,7 @@ from typing import TypeVar
 from uploader_cli import errors
 from uploader_cli.checks.check import NotOffered, OutOfCalls, Prevented, Violation
 from uploader_cli.checks.smoke.expect import said
-from uploader_cli.checks.target import UNAVAILABLE, Target
+from uploader_cli.checks.target import UNAVAILABLE, CheckedServer
 from uploader_cli.core.capabilities import VERSION, trusts
 from uploader_cli.core.protocol import error_code, parse_session, whole
 from uploader_cli.settings import Settings
@@ -24,7 +24,7 @@ PATIENCE = 10.0  # seconds to wait for expected events, which usually arrive wit
 Value = TypeVar("Value")
 
 
-class Site(Target):
+class Site(CheckedServer):
     """A server in one run. Counted requests never exceed the budget."""
 
     def __init__(self, settings: Settings, *, budget: int = BUDGET, patience: float = PATIENCE) -> None:

@@ -11,9 +11,9 @@ from functools import partial
 
 from uploader_cli import errors
 from uploader_cli.checks.check import NotOffered, Prevented, Violation, check, precondition
+from uploader_cli.checks.smoke.basics import stored_of, stored_one
 from uploader_cli.checks.smoke.expect import answered, quoted, refused, same, shaped
 from uploader_cli.checks.smoke.sending import file_of, open_session, send
-from uploader_cli.checks.smoke.sessions import stored_of, stored_one
 from uploader_cli.checks.smoke.site import Site
 from uploader_cli.checks.target import Listener
 from uploader_cli.core.events import ChannelReason, Transport

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime  # noqa: TC003 - loaded anyway
 from typing import Any
 
-from uploader_cli.checks.check import BROKEN, Check, Report, Result, Verdict
+from uploader_cli.checks.check import BROKEN, Check, Checked, CheckReport, Verdict
 from uploader_cli.checks.page import Page
 from uploader_cli.exit_status import Exit, worst
 from uploader_cli.render import github
@@ -20,14 +20,14 @@ _ID, _WORD, _TIME = 25, 11, 8  # cells of the longest ID, of the longest verdict
 MOST_LEFT = 5  # maximum objects left on the server that are listed, unless `verbose`
 
 
-def counts(result: Result, *, strict: bool) -> bool:
+def counts(result: Checked, *, strict: bool) -> bool:
     """Return True if this result makes the run fail."""
     if result.verdict in (Verdict.PASS, Verdict.NOT_OFFERED, Verdict.SKIPPED):
         return False
     return strict or (result.check.required and result.verdict is not Verdict.WARNING)
 
 
-def exit_of(results: Sequence[Result], *, strict: bool, speaks: bool, refused: bool) -> Exit:
+def exit_of(results: Sequence[Checked], *, strict: bool, speaks: bool, refused: bool) -> Exit:
     """Return the exit code: 5 if all requests were refused (`refused`), 6 if no upload server answered."""
     against = [result.finding.exit for result in results if counts(result, strict=strict)]
     if not against:
@@ -37,7 +37,7 @@ def exit_of(results: Sequence[Result], *, strict: bool, speaks: bool, refused: b
     return worst(against) if speaks else Exit.NO_SERVER
 
 
-def sentence(results: Sequence[Result], code: Exit, *, strict: bool) -> str:
+def sentence(results: Sequence[Checked], code: Exit, *, strict: bool) -> str:
     """Summarize all checks in one sentence."""
     number = {verdict: sum(result.verdict is verdict for result in results) for verdict in Verdict}
     ran = len(results) - number[Verdict.NOT_OFFERED] - number[Verdict.SKIPPED]
@@ -59,7 +59,7 @@ def sentence(results: Sequence[Result], code: Exit, *, strict: bool) -> str:
     return f"{_WHY.get(code, '')}{len(broken)} of {plural(ran, 'check')} failed: {_ids(broken)}{also}{more}"
 
 
-def _ids(results: Sequence[Result]) -> str:
+def _ids(results: Sequence[Checked]) -> str:
     return ", ".join(result.id for result in results)
 
 
@@ -78,7 +78,7 @@ class SmokePage(Page):
         """Return the line of the running check."""
         return f"{'…' if self._glyphs else '.'} {check.id}"
 
-    def row(self, result: Result) -> list[str]:
+    def row(self, result: Checked) -> list[str]:
         """Return the lines of one check, without repeating the previous message; all about a failure is here."""
         check, verdict, message = result.check, result.verdict, result.finding.message
         broken = verdict in BROKEN
@@ -98,7 +98,7 @@ class SmokePage(Page):
             lines = self._below(f"{self._sign(verdict)} {title}", ": ".join(filter(None, (words, said))))
         return [*self._painted(lines, verdict), *(self._why(result) if broken else ())]
 
-    def end(self, report: Report) -> list[str]:
+    def end(self, report: CheckReport) -> list[str]:
         """Return what was left on the server, the requests and time used, and the summary."""
         if self._quiet and report.ok:
             return []
@@ -106,7 +106,7 @@ class SmokePage(Page):
         lines = [*self._left(report.left), *self._summary(report, spent)]
         return lines[1:] if self._quiet else lines
 
-    def _why(self, result: Result) -> list[str]:
+    def _why(self, result: Checked) -> list[str]:
         lines, where = [], "error" if result.verdict is Verdict.ERROR else "in"
         for name, text in {where: result.finding.message, **_details(result)}.items():
             if text:
@@ -124,14 +124,14 @@ class SmokePage(Page):
         return [*lines, f"  and {more} more (-v lists them)"] if more else lines
 
 
-def _details(result: Result) -> dict[str, str]:
+def _details(result: Checked) -> dict[str, str]:
     """Return what a failure is reported with; `means` is its consequence for users."""
     found = result.finding
     means = result.check.means if found.verdict in BROKEN else ""
     return {"hint": found.hint, "expected": found.expected, "got": found.got, "means": means}
 
 
-def check_json(result: Result) -> dict[str, object]:
+def check_json(result: Checked) -> dict[str, object]:
     """Return a check for `--json`."""
     return {
         "type": "check",
@@ -150,7 +150,7 @@ def check_json(result: Result) -> dict[str, object]:
     }
 
 
-def report_json(report: Report) -> dict[str, object]:
+def report_json(report: CheckReport) -> dict[str, object]:
     """Return the last line of `--json`."""
     return {
         "type": "verdict",
@@ -167,12 +167,12 @@ def report_json(report: Report) -> dict[str, object]:
     }
 
 
-def annotation(result: Result) -> str:
+def annotation(result: Checked) -> str:
     """Return the line for GitHub Actions of a result that makes the run fail."""
     return github.error(_in_words(result), title=f"uploader smoke: {result.id}")
 
 
-def markdown(report: Report) -> Iterator[str]:
+def markdown(report: CheckReport) -> Iterator[str]:
     """Yield a summary in Markdown: the verdict, the checks that failed, and what is left on the server."""
     yield f"## {'✓' if report.ok else '✗'} {plain(report.summary)}\n\n"
     shown = [result for result in report.results if result.verdict in (*BROKEN, Verdict.WARNING, Verdict.NOT_RUN)]
@@ -185,14 +185,14 @@ def markdown(report: Report) -> Iterator[str]:
     yield f"{plain(report.server)} · {spent}{left} · exit code {int(report.exit_code)}\n\n"
 
 
-def _in_words(result: Result) -> str:
+def _in_words(result: Checked) -> str:
     """Return what a failed check expects, where it failed, what it got, and the fix, in one line."""
     found = result.finding
     difference = f"expected {found.expected}, got {found.got}" if found.expected else ""
     return "; ".join(filter(None, (result.check.description, found.message, difference, found.hint)))
 
 
-def junit(report: Report, when: datetime) -> Iterator[str]:
+def junit(report: CheckReport, when: datetime) -> Iterator[str]:
     """Yield the JUnit document. A failed check that is not required is reported as skipped."""
     tags = [_tag(result, strict=report.strict) for result in report.results]
     names = {"failures": "failure", "errors": "error", "skipped": "skipped"}
@@ -210,13 +210,13 @@ def junit(report: Report, when: datetime) -> Iterator[str]:
     yield xml.END
 
 
-def _tag(result: Result, *, strict: bool) -> str:
+def _tag(result: Checked, *, strict: bool) -> str:
     if counts(result, strict=strict):
         return "failure" if result.verdict in (Verdict.FAIL, Verdict.WARNING) else "error"
     return "" if result.verdict in (Verdict.PASS, Verdict.WARNING) else "skipped"
 
 
-def _inside(result: Result, tag: str) -> str:
+def _inside(result: Checked, tag: str) -> str:
     message = result.finding.message or result.check.description
     if tag in ("", "skipped"):
         return xml.verdict(tag, message=f"{result.verdict.words}: {message}") if tag else ""

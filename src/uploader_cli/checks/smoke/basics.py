@@ -98,7 +98,7 @@ def unknown_session(site: Site) -> None:
         refused(answer, what, 500, "UPLOAD_FAILED")
 
 
-class Sent(NamedTuple):
+class SentFile(NamedTuple):
     """A sent file and the response."""
 
     name: str
@@ -106,10 +106,10 @@ class Sent(NamedTuple):
     answer: Answer
 
 
-def one_file(site: Site) -> Sent:
+def one_file(site: Site) -> SentFile:
     """Send a batch of one file in the first session. Use with `once`."""
     file = file_of(site, "one")
-    return Sent(*file, send(site, site.once(terms).session, [file]))
+    return SentFile(*file, send(site, site.once(terms).session, [file]))
 
 
 def stored_one(site: Site) -> StoredFile:

@@ -9,7 +9,7 @@ from typing import Any
 
 from uploader_cli import errors
 from uploader_cli.checks.check import Finding, check, passed, warning
-from uploader_cli.checks.doctor.context import Context
+from uploader_cli.checks.doctor.context import DoctorContext
 from uploader_cli.checks.doctor.uploads import GIVE_TOKEN, OTHER_TOKEN
 from uploader_cli.checks.target import Listener
 from uploader_cli.core.events import ChannelReason, Transport
@@ -21,7 +21,7 @@ FULL = 429  # status of the handshake at the connection limit of an address
 
 
 @check("websocket", "websocket", rests_on="polling", required=False)
-def websocket(context: Context) -> Finding:
+def websocket(context: DoctorContext) -> Finding:
     """Connect as an upload does first: websocket, handshake, join."""
     found = _connected(context, Transport.WEBSOCKET, "websocket")
     if isinstance(found, Finding):
@@ -39,7 +39,7 @@ def websocket(context: Context) -> Finding:
 
 
 @check("long_polling", "long polling", rests_on="polling", required=False)
-def long_polling(context: Context) -> Finding:
+def long_polling(context: DoctorContext) -> Finding:
     """Connect over long polling, the transport where websockets are blocked."""
     found, where = _connected(context, Transport.POLLING, "Socket.IO"), f"{context.settings.server}/socket.io/"
     if isinstance(found, Finding):
@@ -49,7 +49,7 @@ def long_polling(context: Context) -> Finding:
     return warning(said, f"Let proxies and firewalls pass {where} to the server." if details else buffered, **details)
 
 
-def _connected(context: Context, transport: Transport, name: str) -> Finding | tuple[str, dict[str, Any]]:
+def _connected(context: DoctorContext, transport: Transport, name: str) -> Finding | tuple[str, dict[str, Any]]:
     """Connect, join and leave; return a finding, or what failed, with details of the handshake if it was answered."""
     with Listener(context, transport, DIAL_LIMIT) as listener:
         reason = listener.dial()
@@ -71,7 +71,7 @@ def _connected(context: Context, transport: Transport, name: str) -> Finding | t
     return f"the handshake {said}", {"http_status": status, "answered_by": server}
 
 
-def _joined(context: Context, listener: Listener) -> str:
+def _joined(context: DoctorContext, listener: Listener) -> str:
     """Join the room of the session, if there is one."""
     room = context.opened or context.session
     if not room:
@@ -82,7 +82,7 @@ def _joined(context: Context, listener: Listener) -> str:
     return f", joined, first message after {took:,.0f} ms" if heard else ", joined (no message yet)"
 
 
-def _probe(context: Context, transport: Transport) -> tuple[int | None, str | None]:
+def _probe(context: DoctorContext, transport: Transport) -> tuple[int | None, str | None]:
     """Return status and Server header of the handshake's response; None without a response."""
     headers = {}
     if transport is Transport.WEBSOCKET:
@@ -96,7 +96,7 @@ def _probe(context: Context, transport: Transport) -> tuple[int | None, str | No
     return answer.status, answer.headers.get("Via") or answer.headers.get("Server")
 
 
-def _let_through(context: Context) -> str:
+def _let_through(context: DoctorContext) -> str:
     server = context.server
     if context.proxy:
         proxy = context.next_hop

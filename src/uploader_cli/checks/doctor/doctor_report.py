@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from uploader_cli.checks.check import Check, Finding, Report, Result, Verdict
-from uploader_cli.checks.doctor.context import Context
-from uploader_cli.checks.doctor.live import FULL, NO_SOCKET_IO
+from uploader_cli.checks.check import Check, Checked, CheckReport, Finding, Verdict
+from uploader_cli.checks.doctor.context import DoctorContext
+from uploader_cli.checks.doctor.transports import FULL, NO_SOCKET_IO
 from uploader_cli.checks.page import Page
 from uploader_cli.render.words import plural, safe, wrap
 
@@ -17,7 +17,7 @@ _LIVE = ("websocket", "long_polling")
 _TITLE, _TIME = 13, 9  # cells of the longest title and a space, and of a time
 
 
-def as_json(report: Report) -> dict[str, object]:
+def as_json(report: CheckReport) -> dict[str, object]:
     """Return the report for `--json`."""
     return {
         "server": report.server,
@@ -48,13 +48,13 @@ class DoctorPage(Page):
 
     def __init__(self, **how: Any) -> None:
         super().__init__(**how)
-        self._blocked: list[Result] = []
+        self._blocked: list[Checked] = []
 
     def running(self, step: Check) -> str:
         """Return the line of the running step."""
         return f"  {step.description} …"
 
-    def row(self, result: Result) -> list[str]:
+    def row(self, result: Checked) -> list[str]:
         """Return the lines of one step, after those of blocked steps before it."""
         if result.blocked_by:
             self._blocked.append(result)
@@ -63,7 +63,7 @@ class DoctorPage(Page):
         time = "" if result.verdict is Verdict.SKIPPED else f"{result.seconds * 1000:,.0f} ms"
         return [*self._flush(), *([] if hidden else self._step(result.check.description, time, result.finding))]
 
-    def end(self, report: Report) -> list[str]:
+    def end(self, report: CheckReport) -> list[str]:
         """Return the lines of blocked steps, the requests and time used, and the summary."""
         if self._quiet and report.ok:
             return []
@@ -99,7 +99,7 @@ class DoctorPage(Page):
         return "ok" if verdict is Verdict.PASS and not self._glyphs else super()._sign(verdict)
 
 
-def summary_of(context: Context, results: Sequence[Result]) -> str:
+def summary_of(context: DoctorContext, results: Sequence[Checked]) -> str:
     """Return what an upload can expect, and the causes of problems."""
     broken = next((result for result in results if result.verdict is Verdict.FAIL), None)
     if broken is not None:
@@ -116,7 +116,7 @@ def summary_of(context: Context, results: Sequence[Result]) -> str:
     return f"Uploads will work, but progress is polled: {causes}"
 
 
-def _headline(result: Result) -> str:
+def _headline(result: Checked) -> str:
     """Return the cause up to its colon; that of a transport starts with its name."""
     cause = result.finding.message.partition(": ")[0]
     return f"{result.check.description} does not work ({cause})" if result.id in _LIVE else cause
@@ -127,7 +127,7 @@ def _listed(causes: Sequence[str]) -> str:
     return "; ".join(causes[:MOST]) + more
 
 
-def _way(context: Context) -> str:
+def _way(context: DoctorContext) -> str:
     if context.settings.tus_endpoint:
         return "resumable (tus)"
     if "websocket" in context.live:
@@ -137,7 +137,7 @@ def _way(context: Context) -> str:
     return "followed by polling" + ("" if context.poll_ms is None else f", {context.poll_ms:,.0f} ms")
 
 
-def _why_not_live(context: Context, warned: Sequence[Result]) -> str | None:
+def _why_not_live(context: DoctorContext, warned: Sequence[Checked]) -> str | None:
     """Return why the websocket, or both transports, failed; None if the websocket works."""
     found = {result.id: result.finding for result in warned}
     if "websocket" in context.live or "websocket" not in found:
