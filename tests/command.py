@@ -15,7 +15,7 @@ import jsonschema
 from forking import DEVNULL, PIPE
 from time_limits import PATIENCE
 
-from uploader_cli.render.ndjson import schema_text
+from uploader_cli.render.event_schema import schema_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

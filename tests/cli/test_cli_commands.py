@@ -112,9 +112,9 @@ def test_upload_dry_run(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_upload_json_schema(runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """It needs no path, and prints nothing else on stdout."""
-    ndjson = SimpleNamespace(schema_text=lambda: '{"$schema": "x"}')
-    monkeypatch.setitem(sys.modules, "uploader_cli.render.ndjson", ndjson)
-    monkeypatch.setattr(render, "ndjson", ndjson, raising=False)
+    schema = SimpleNamespace(schema_text=lambda: '{"$schema": "x"}')
+    monkeypatch.setitem(sys.modules, "uploader_cli.render.event_schema", schema)
+    monkeypatch.setattr(render, "event_schema", schema, raising=False)
     assert main(["upload", "--json-schema"]) == 0
     assert capsys.readouterr() == ('{"$schema": "x"}\n', "")
     assert runs.calls == []

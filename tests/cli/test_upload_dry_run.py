@@ -16,7 +16,7 @@ from serving import running_server
 from uploader_cli import Settings, upload
 from uploader_cli.core import events as ev
 from uploader_cli.plan.dry_run import Plan, history_of
-from uploader_cli.render.ndjson import schema_text
+from uploader_cli.render.event_schema import schema_text
 from uploader_cli.selection.selecting import select
 
 if TYPE_CHECKING:

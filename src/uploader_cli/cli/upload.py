@@ -13,9 +13,9 @@ from uploader_cli.settings import Settings
 
 def _print_schema(wanted: bool) -> None:
     if wanted:
-        from uploader_cli.render import ndjson
+        from uploader_cli.render import event_schema
 
-        typer.echo(ndjson.schema_text())
+        typer.echo(event_schema.schema_text())
         raise typer.Exit
 
 

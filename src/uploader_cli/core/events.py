@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from msgspec import field, to_builtins
+from msgspec import Meta, field, to_builtins
 from msgspec.structs import astuple, replace
 
 from uploader_cli.analysis.stages import Kind
@@ -33,6 +33,15 @@ from uploader_cli.core.record import Record
 T = TypeVar("T")
 Internal = Annotated[T, "internal"]
 """A field for the state, with a default: it is neither compared nor in the event stream."""
+FileNumber = Annotated[int, Meta(ge=0, description="Number of the file, stable in the run")]
+Count = Annotated[int, Meta(ge=0)]
+Ordinal = Annotated[int, Meta(ge=1)]
+Bytes = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0)]
+Milliseconds = Annotated[float, Meta(ge=0)]
+Rate = Annotated[float, Meta(ge=0, description="Per second")]
+Percent = Annotated[float, Meta(ge=0, le=100)]
+Measured = Annotated[float, Meta(ge=0)]
 
 
 class Event(Record, frozen=True, omit_defaults=True):
@@ -63,9 +72,9 @@ class RunStarted(Event, frozen=True, tag="run.started"):
     """
 
     server: str
-    files: int | None
-    bytes: int | None
-    jobs: int
+    files: Count | None
+    bytes: Bytes | None
+    jobs: Count
     protocol: str
     resumed_from: str | None = None
     dest: str | None = None
@@ -76,7 +85,7 @@ class SessionCreated(Event, frozen=True, tag="session.created"):
 
     session: str
     category: str
-    files: int
+    files: Count
 
 
 class SessionFinished(Event, frozen=True, tag="session.finished"):
@@ -87,38 +96,42 @@ class SessionFinished(Event, frozen=True, tag="session.finished"):
 
 
 class FileStarted(Event, frozen=True, tag="file.started"):
-    """An attempt at a file begins. `size` is None if unknown; `wire_name` is its name in messages of the server."""
+    """An attempt at a file begins at `offset`. `size` is None if unknown."""
 
-    file: int
+    file: FileNumber
     path: str
-    size: int | None
+    size: Bytes | None
     session: str
-    offset: int
-    attempt: int
+    offset: Bytes
+    attempt: Ordinal
     wire_name: Internal[str] = ""
+    """Its name in messages of the server."""
     packed: Internal[bool] = False
     """The file is part of a pack of small files."""
 
 
 class FileProgress(Event, frozen=True, tag="file.progress"):
-    """The progress of a file: `sent` bytes left this machine, `confirmed` are on the server; rate in bytes/s."""
+    """`sent` bytes left this machine, `confirmed` are on the server; within an attempt neither falls.
 
-    file: int
-    attempt: int
-    sent: int
-    confirmed: int
-    size: int | None
-    rate: float
+    Lines of a file come at most four times a second. `rate` is in bytes/s.
+    """
+
+    file: FileNumber
+    attempt: Ordinal
+    sent: Bytes
+    confirmed: Bytes
+    size: Bytes | None
+    rate: Rate
     phase: Phase
-    server_percent: float | None = None
+    server_percent: Percent | None = None
 
 
 class FileRetry(Event, frozen=True, tag="file.retry"):
     """An attempt failed; the next one (`attempt`) starts after `delay` seconds."""
 
-    file: int
-    attempt: int
-    delay: float
+    file: FileNumber
+    attempt: Ordinal
+    delay: Seconds
     code: FailureCode
     message: str
 
@@ -126,14 +139,14 @@ class FileRetry(Event, frozen=True, tag="file.retry"):
 class FileCompleted(Event, frozen=True, tag="file.completed"):
     """The server confirmed the file. `size` is None if unknown, as in `watch`."""
 
-    file: int
+    file: FileNumber
     path: str
-    size: int | None
+    size: Bytes | None
     server_id: str | None
     location: str | None
     verified: bool
-    attempts: int
-    seconds: float
+    attempts: Ordinal
+    seconds: Seconds
     checksum: str | None = None
     stored_as: str | None = None
     """The path below the category under which the server stored it, if it chose another name."""
@@ -150,7 +163,7 @@ class FileCompleted(Event, frozen=True, tag="file.completed"):
 class FileFailed(Event, frozen=True, tag="file.failed"):
     """The file is not on the server, or that is unknown (`outcome_unknown`)."""
 
-    file: int
+    file: FileNumber
     path: str
     code: FailureCode
     message: str
@@ -162,7 +175,7 @@ class FileFailed(Event, frozen=True, tag="file.failed"):
 class FileSkipped(Event, frozen=True, tag="file.skipped"):
     """The file was skipped, which is no failure."""
 
-    file: int
+    file: FileNumber
     path: str
     reason: SkipReason
     local: Internal[LocalFile | None] = None
@@ -181,8 +194,8 @@ class ChannelChanged(Event, frozen=True, tag="channel.changed", rename={"from_":
     to: ChannelState
     transport: Transport | None
     reason: ChannelReason
-    attempt: int | None = None
-    latency_ms: float | None = None
+    attempt: Ordinal | None = None
+    latency_ms: Milliseconds | None = None
 
 
 class ServerMessage(Event, frozen=True, tag="server.message"):
@@ -195,7 +208,7 @@ class Stage(Event, frozen=True, tag="stage"):
     """The progress of the analysis: a stage, and the percentage (0–100) of the whole analysis."""
 
     name: str
-    percent: float
+    percent: Percent
 
 
 class RunWarning(Event, frozen=True, tag="warning"):
@@ -216,20 +229,20 @@ class RunResumed(Event, frozen=True, tag="run.resumed"):
 class ChannelStats(Record, frozen=True):
     """The statistics of the realtime channel, for `run.finished`."""
 
-    connect_ms: float | None = None
-    events: int = 0
-    polls: int = 0
-    reconnects: int = 0
-    fallbacks: int = 0
+    connect_ms: Milliseconds | None = None
+    events: Count = 0
+    polls: Count = 0
+    reconnects: Count = 0
+    fallbacks: Count = 0
 
 
 class Spread(Record, frozen=True):
-    """Percentiles of a measurement, in its unit."""
+    """Percentiles of a measurement, in its unit, with an error of at most 1 %."""
 
-    p50: float
-    p90: float
-    p99: float
-    max: float
+    p50: Measured
+    p90: Measured
+    p99: Measured
+    max: Measured
 
 
 class Metrics(Record, frozen=True):
@@ -239,18 +252,18 @@ class Metrics(Record, frozen=True):
     requests, dials and files together.
     """
 
-    calls: int = 0
-    failed_calls: int = 0
+    calls: Count = 0
+    failed_calls: Count = 0
     latency_ms: Spread | None = None
-    dials: int = 0
-    failed_dials: int = 0
+    dials: Count = 0
+    failed_dials: Count = 0
     connect_ms: Spread | None = None
-    failed_polls: int = 0
-    events_per_second: float = 0.0
+    failed_polls: Count = 0
+    events_per_second: Rate = 0.0
     event_lag_ms: Spread | None = None
     clock_offset: float | None = None
-    retries: int = 0
-    error_percent: float = 0.0
+    retries: Count = 0
+    error_percent: Percent = 0.0
     rate: Spread | None = None
 
 
@@ -258,16 +271,16 @@ class RunFinished(Event, frozen=True, tag="run.finished"):
     """The last event. `bytes` are the confirmed ones, `rate` their bytes/s, `peak_rss` is in bytes."""
 
     ok: bool
-    completed: int
-    failed: int
-    skipped: int
-    cancelled: int
-    bytes: int
-    seconds: float
-    rate: float
+    completed: Count
+    failed: Count
+    skipped: Count
+    cancelled: Count
+    bytes: Bytes
+    seconds: Seconds
+    rate: Rate
     exit_code: int
     channel: ChannelStats
-    peak_rss: int
+    peak_rss: Bytes
     metrics: Metrics = field(default_factory=Metrics)
 
 
@@ -279,10 +292,10 @@ class PlanStarted(Event, frozen=True, tag="plan.started"):
 
     server: str
     protocol: str
-    jobs: int
+    jobs: Count
     limits: LimitsOrigin
-    max_files: int | None
-    max_file_size: int | None
+    max_files: Count | None
+    max_file_size: Bytes | None
     types: tuple[str, ...]
 
 
@@ -293,11 +306,11 @@ class PlanSession(Event, frozen=True, tag="plan.session"):
     names of the first ones on the server.
     """
 
-    session_number: int
+    session_number: Ordinal
     category: str | None
-    files: int
-    bytes: int
-    calls: int
+    files: Count
+    bytes: Bytes
+    calls: Count
     kinds: Internal[tuple[str, ...]] = ()
     first: Internal[tuple[str, ...]] = ()
 
@@ -305,22 +318,22 @@ class PlanSession(Event, frozen=True, tag="plan.session"):
 class PlanFile(Event, frozen=True, tag="plan.file"):
     """A file that would be sent, with its name on the server."""
 
-    file: int
+    file: FileNumber
     path: str
-    size: int
+    size: Bytes
     name: str
-    session_number: int
+    session_number: Ordinal
 
 
 class PlanFinished(Event, frozen=True, tag="plan.finished"):
     """The last line. `exit_code` is that of a run in which everything succeeds; `calls` excludes polls."""
 
-    files: int
-    bytes: int
-    sessions: int
-    calls: int
-    skipped: int
-    failed: int
+    files: Count
+    bytes: Bytes
+    sessions: Count
+    calls: Count
+    skipped: Count
+    failed: Count
     exit_code: int
 
 
@@ -330,25 +343,25 @@ class CheckFile(Event, frozen=True, tag="check.file"):
     `stored_size` and `location` are those of the stored file, None if it is missing.
     """
 
-    file: int
+    file: FileNumber
     path: str
-    size: int
+    size: Bytes
     name: str
     result: CheckResult
-    stored_size: int | None
+    stored_size: Bytes | None
     location: str | None
 
 
 class CheckFinished(Event, frozen=True, tag="check.finished"):
     """The last line of a check: the number of files by result, and the bytes of the compared files."""
 
-    same: int
-    different: int
-    missing: int
-    failed: int
-    skipped: int
-    bytes: int
-    seconds: float
+    same: Count
+    different: Count
+    missing: Count
+    failed: Count
+    skipped: Count
+    bytes: Bytes
+    seconds: Seconds
     exit_code: int
 
 
@@ -603,14 +616,14 @@ for _kind in PUBLIC:
     _kind.type = str(_kind.__struct_config__.tag)
 
 
-def _internal(kind: type[Event]) -> dict[str, Any]:
+def internal_fields(kind: type[Event]) -> dict[str, Any]:
     """Return the internal fields of an event with their defaults."""
     names, defaults = kind.__struct_fields__, kind.__struct_defaults__
     last = zip(names[len(names) - len(defaults) :], defaults, strict=True)
     return {name: default for name, default in last if kind.__annotations__[name].startswith("Internal[")}
 
 
-_INTERNAL = {kind: _internal(kind) for kind in Event.__subclasses__()}
+_INTERNAL = {kind: internal_fields(kind) for kind in Event.__subclasses__()}
 
 
 def as_fields(event: Event) -> dict[str, Any]:

@@ -1,10 +1,9 @@
-"""The event stream: one JSON object per line, described by `events.schema.json`."""
+"""The event stream: one JSON object per line, see `event_schema`."""
 
 from __future__ import annotations
 
 import select
 from collections.abc import Callable, Iterator
-from importlib import resources
 from typing import TextIO
 
 from msgspec import Struct
@@ -14,17 +13,12 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.names import inert, portable, rfc3339
 from uploader_cli.core.state import Observer, ProgressState
 
-VERSION = 1
+STREAM_VERSION = 1
 _SPACING = 0.34
 """Seconds between two progress lines of a file: at most four a second with the last one, which is never dropped."""
 PIPE_BUF: int = getattr(select, "PIPE_BUF", 512)  # bytes that a pipe takes as a whole; Windows names no number
 _MOST = 1000  # maximum lines buffered for one write
 _encode = Encoder().encode
-
-
-def schema_text() -> str:
-    """Return the JSON Schema (draft 2020-12) of one line."""
-    return resources.files("uploader_cli").joinpath("events.schema.json").read_text(encoding="utf-8")
 
 
 class _Throttle(Struct):
@@ -108,7 +102,7 @@ class NdjsonView(Observer):
             text = _encode(event.public)
         except UnicodeEncodeError:  # a name that is no UTF-8
             text = _encode({"type": event.type, **portable(ev.as_fields(event))})
-        self._lines.append(b'{"v":%d,"seq":%d,%b%b' % (VERSION, self._seq, self._head, text[1:]))
+        self._lines.append(b'{"v":%d,"seq":%d,%b%b' % (STREAM_VERSION, self._seq, self._head, text[1:]))
         if len(self._lines) >= _MOST:
             self._put()
 
