@@ -212,9 +212,8 @@ def loaded(name: str, importer: str, known: dict[str, set[str]]) -> set[str]:
 # --- names ------------------------------------------------------------------------------------------------------------
 
 STILL_AMBIGUOUS = {
-    "modules": "checks config files live plan report sessions stages state tus upload",
-    "classes": "Channel Connection Context Dialled Ending Entry FileState Found Places Report Result Sent Target "
-    "Verdict",
+    "modules": "checks files live refusals report sessions upload",
+    "classes": "Channel Ending Found Report Result Sent Verdict",
     "constants": "AHEAD ANSWER_LIMIT BLOCK CAUSES COLUMNS DIAL_LIMIT ELSEWHERE FAILED FAILURES FEW FIRST GONE GRACE "
     "GRAIN GROUP HANDLERS HIGH KINDS LAST LEAST_CHUNK LONGEST LOW MEMORY MESSAGES MOST NAMED OPTIONS PATIENCE PAUSE "
     "PERIOD PIECE SHOWN SLOWEST SMALL SOON STEPS TAKEN TICK UNAVAILABLE VERSION WAITS WIDE",
