@@ -129,9 +129,9 @@ def test_bug_exits_1_and_writes_a_report_without_secrets(
     assert stdout == ""
     assert stderr.startswith("error: internal error (RuntimeError)")
     assert "Traceback" not in stderr
-    found = re.search(r"(\S+\.txt)", stderr)
+    found = re.search(rf"{re.escape(str(tmp_path))}/\S+\.txt", stderr)
     assert found
-    file = Path(found[1])
+    file = Path(found[0])
     text = file.read_text()
     assert "Traceback" in text
     assert "options: upload --header -s\n" in text

@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -449,7 +450,8 @@ def test_runs_shows_why_a_run_ended(make_files: Files, tmp_path: Path) -> None:
     stored = uploader("runs", "--state-dir", "state", home=tmp_path).err.splitlines()
     assert "✗" in stored[1]
     assert "127.0.0.1" in stored[1]
-    assert re.fullmatch(rf"  → uploader resume [0-9a-f]+ --state-dir {tmp_path}/state", stored[-1])
+    where = re.escape(shlex.quote(f"{tmp_path}/state"))
+    assert re.fullmatch(rf"  → uploader resume [0-9a-f]+ --state-dir {where}", stored[-1])
 
 
 def two_interrupted(server: EmbeddedServer, make_files: Files, home: Path) -> tuple[Path, list[str]]:

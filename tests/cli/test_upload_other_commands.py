@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 from typing import TYPE_CHECKING
 
@@ -119,15 +120,16 @@ def test_watch_web_opens_the_page_of_a_session(server: EmbeddedServer, tmp_path:
     """A server without a page, and a machine without a browser, are named."""
     (tmp_path / "browser").write_text('#!/bin/sh\nprintf %s "$1" > opened\n')
     (tmp_path / "browser").chmod(0o755)
+    browser = f"{shlex.quote(str(tmp_path))}/browser %s"
     session = open_session(server.url)
     watch = ("watch", session, "--web", "-s")
-    done = uploader(*watch, server.url, home=tmp_path, BROWSER=f"{tmp_path}/browser %s")
+    done = uploader(*watch, server.url, home=tmp_path, BROWSER=browser)
     assert (done.code, done.err) == (0, f"opened {server.url}/#{session}\n")
     assert (tmp_path / "opened").read_text() == f"{server.url}/#{session}"
     without = uploader(*watch, server.url, "--json", home=tmp_path, BROWSER="/nothing %s", PATH="", DISPLAY="")
     assert (without.code, json.loads(without.out)["opened"]) == (0, False)
     with running_server(ui=False) as plain:
-        refused = uploader(*watch, plain.url, home=tmp_path, BROWSER=f"{tmp_path}/browser %s")
+        refused = uploader(*watch, plain.url, home=tmp_path, BROWSER=browser)
     assert refused.code == 6
     assert "has no page for browsers" in refused.err
 

@@ -20,6 +20,7 @@ _RESUMED = re.compile(r"<\.\.\. (?P<name>\w+) resumed>(?P<rest>.*)")
 _CALL = re.compile(r"(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+)")
 _OF_FD = re.compile(r"\d+<([^>]*)>")
 _NAMED = re.compile(r'"([^"]*)"')
+_NOT_ASCII = re.compile(r"(?:\\[23][0-7]{2})+")
 _ANSWER = re.compile(r'"HTTP/1\.1 (2\d\d)')
 _NO_CONTENT = ("server.sqlite3", "server.sqlite3-shm", "lock")
 """Files of which nothing needs to be flushed: the database reads what is committed from its log."""
@@ -29,6 +30,11 @@ def strace_works() -> bool:
     """Whether there is a strace that may trace."""
     found = shutil.which("strace")
     return found is not None and subprocess.run([found, "-o", "/dev/null", "true"], check=False).returncode == 0
+
+
+def _decoded(found: re.Match[str]) -> str:
+    """Return what strace prints as octal numbers: the bytes of names that are not ASCII."""
+    return bytes(int(code, 8) for code in found[0].split("\\")[1:]).decode(errors="replace")
 
 
 @dataclass
@@ -47,7 +53,7 @@ class PowerCut:
     def read(self, trace: str) -> None:
         """Process every call: writes count from its start, flushes from its end."""
         pending: dict[str, tuple[str, int]] = {}
-        for line in trace.splitlines():
+        for line in _NOT_ASCII.sub(_decoded, trace).splitlines():
             found = _LINE.match(line)
             if found is None:
                 continue
