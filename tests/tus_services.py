@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 KIB, MIB = 1 << 10, 1 << 20
+NOBODY = "00000000-0000-4000-8000-000000000000"
+"""The upload that a client asks for to find out whether a server is there."""
 FIRST = b"first"
 """Beginning of a file whose first part `Finishing` treats differently."""
 
@@ -65,6 +67,9 @@ class Service:
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.locked = self.created = 0
         self.readable = False  # whether GET returns the content of an upload
+        self.gateway: dict[int, int] = {}  # statuses with which a gateway answers, by the number of the request
+        self.is_down = False  # drops all requests, until it has dropped one that changes nothing
+        self.begun = 0
         self.url = ""
 
     @property
@@ -138,6 +143,25 @@ class Finishing(Service):
     def store(self, upload: Upload) -> None:
         """Store a file."""
         self.stored.append(bytes(upload.content))
+
+
+class Dying(Service):
+    """A server that ends when it receives the file `name`, with all requests under way, and is started again."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name, self.deaths, self._died = name, 0, threading.Condition()
+
+    def receive(self, upload: Upload, size: int, headers: dict[str, str]) -> None:
+        ends = upload.metadata["filename"] == self.name
+        with self._died:
+            before = self.deaths
+            self._died.wait_for(lambda: self.deaths > before, timeout=0.2 if ends else 0.6)  # until all are under way
+            if ends:
+                self.deaths, self.is_down = self.deaths + 1, True
+                self._died.notify_all()
+            if self.deaths > before:
+                raise Unanswered
 
 
 class CloudflareStream(Service):
@@ -231,6 +255,24 @@ class Tusd(Service):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
+
+    def parse_request(self) -> bool:
+        """Answer in place of the service where it is down."""
+        if not super().parse_request():
+            return False
+        service = self.server.service
+        number, service.begun = service.begun, service.begun + 1
+        status = service.gateway.get(number)
+        if status is not None:
+            self._body()
+            self._refuse(Refused(status, "down", by_service=False))
+        elif service.is_down:
+            self._body()
+            service.is_down = not (self.command == "OPTIONS" or NOBODY in self.path)
+            self.close_connection = True
+        else:
+            return True
+        return False
 
     def do_OPTIONS(self) -> None:
         if self._is_refused():

@@ -5,7 +5,7 @@
     ├── FileError, FileFailure, OutcomeUnknown, AnalysisFailed
     ├── NetworkError
     │   ├── ConnectFailed ── Unreachable, ProxyUnauthorized
-    │   └── ConnectionLost ── TimedOut
+    │   └── ConnectionLost ── TimedOut, ServerDied
     └── AnswerError
         ├── ServerFault ── DiskFull, DigestPending, PackInProgress, NotFinished
         ├── NotFound ── UploadGone
@@ -86,11 +86,16 @@ class TimedOut(ConnectionLost):
     code = FailureCode.TIMEOUT
 
 
+class ServerDied(ConnectionLost):
+    """The server went down each time the same request was sent, also when no other suspect was being sent."""
+
+
 class AnswerError(UploaderError):
     """The server answered with `status`; `error` is the code in its body (`{"error": "CODE"}`), or empty."""
 
     code = FailureCode.SERVER_REFUSED
     by_tus = False  # whether a tus server answered, and no gateway in its place
+    outage = False  # whether the server may be down: a gateway's status, or its page for a 500
 
     def __init__(
         self, message: str, *, status: int, error: str = "", hint: str = "", retry_after: float | None = None

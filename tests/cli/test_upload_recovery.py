@@ -6,9 +6,11 @@ import json
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import pytest
 from command import ended, read_until, start, uploader
 from serving import ServerProcess, server_process
 from time_limits import PATIENCE
+from tus_services import Dying, Service, running
 
 from uploader_server.faults import Answer
 
@@ -77,3 +79,57 @@ def test_untried_files_of_an_outage_are_summarised_and_listed(tmp_path: Path) ->
     assert len(again.read_text().splitlines()) == 12 - done.finished["completed"]
     assert f"{len(untried)} not tried" in done.err
     assert "08.mp4" not in done.err
+
+
+PAGE = {"Content-Type": "text/html"}
+GATEWAY = {"502": Answer(502), "503": Answer(503), "504": Answer(504, PAGE), "500 with a page": Answer(500, PAGE)}
+"""Answers of a gateway whose server is down."""
+
+
+@pytest.mark.parametrize("answer", GATEWAY.values(), ids=GATEWAY)
+def test_answers_of_a_gateway_are_waited_out_as_a_refused_connection_is(
+    answer: Answer, server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    server.faults.next_answers("POST", "/api/upload/files/", [None, answer])
+    server.faults.next_answers("GET", "/health", [None, answer, answer])
+    files = make_files(**{"a.mp4": 10, "b.mp4": 10})
+    done = uploader("upload", files, "-s", server.url, "--json", "--retries", "0", "-j", "1", home=tmp_path)
+    assert (done.code, done.finished["completed"]) == (0, 2)
+    assert [event["code"] for event in done.of("warning")] == ["unreachable"]
+
+
+def test_outage_of_a_tus_server_behind_a_gateway_is_waited_out(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(bytes(10))
+    with running(Service()) as service:
+        service.gateway = {1: 502, 2: 503, 3: 504}
+        options = ("--tus-endpoint", service.url, "--json", "--retries", "0")
+        done = uploader("upload", tmp_path / "a.bin", *options, home=tmp_path)
+    assert (done.code, done.finished["completed"]) == (0, 1)
+    assert [event["code"] for event in done.of("warning")] == ["unreachable"]
+
+
+@pytest.mark.parametrize("tus", [True, False], ids=["tus", "sessions"])
+def test_gateway_without_a_server_ends_the_run_after_the_first_contact(tus: bool, tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(bytes(10))
+    with running(Service()) as service:
+        service.gateway = dict.fromkeys(range(20), 502)
+        where = ("--tus-endpoint", service.url) if tus else ("-s", service.url.removesuffix("/files/"))
+        done = uploader("upload", tmp_path / "a.bin", *where, "--json", home=tmp_path)
+        asked = len(service.requests)
+    assert (done.code, asked) == (3, 3)
+
+
+def test_file_that_ends_the_server_three_times_fails_and_no_other_one_does(tmp_path: Path) -> None:
+    """The server is restarted each time; files that were being sent meanwhile are stored."""
+    files = tmp_path / "files"
+    files.mkdir()
+    for name in "abc":
+        (files / name).write_bytes(name.encode() * 100)
+    with running(Dying("b")) as service:
+        options = ("--tus-endpoint", service.url, "--json", "-j", "3", "--chunk-size", "64K")
+        done = uploader("upload", files, *options, home=tmp_path)
+    (failed,) = done.of("file.failed")
+    assert (done.code, done.finished["completed"]) == (3, 2)
+    assert (failed["path"], failed["code"], failed["retryable"]) == (str(files / "b"), "network", True)
+    assert "the server went down each of 3 times" in failed["message"]
+    assert service.deaths == 3

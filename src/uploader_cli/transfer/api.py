@@ -101,14 +101,14 @@ class Api(HttpClient):
         return {SESSION_SECRET: secret} if secret else {}
 
     def health(self, **how: Any) -> Limits | None:
-        """Return the limits of `GET /health`, if any. Raise `NetworkError`; no status is an error.
+        """Return the limits of `GET /health`, if any. Raise `NetworkError`; no status but that of an outage fails.
 
         `how` (`retries`, `patient`) is for `_call`, as in other calls.
         """
         return protocol.parse_limits(protocol.as_object(self._health(**how).body).get("limits"))
 
     def _health(self, **how: Any) -> Answer:
-        answer = self._call("GET", "/health", _any, **how)
+        answer = self._call("GET", "/health", _unless_down, **how)
         self.healthy = answer.ok and "status" in self._offers(answer)
         return answer
 
@@ -416,6 +416,12 @@ def _accepted(answer: Answer) -> Answer:
 
 
 def _any(answer: Answer) -> Answer:
+    return answer
+
+
+def _unless_down(answer: Answer) -> Answer:
+    if not answer.ok and (error := answer_error(answer)).outage:
+        raise error
     return answer
 
 

@@ -1,7 +1,8 @@
 """The loop that repeats the calls of a run: retries, rate limits, pauses, outages, token refresh, smaller requests.
 
 A rate limit within `--max-wait`, an expired token and an outage use no retry; other retryable errors count against
-`--retries`. Where this client holds its share of the server, only creations pause: what frees the share continues.
+`--retries`. A request during which the server dies repeatedly is sent alone, and given up at the third time: the
+content may be the cause. Where this client holds its share of the server, only creations pause: what frees it goes on.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future, wait
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 from uploader_cli import errors
@@ -17,7 +19,7 @@ from uploader_cli.core.events import PauseReason
 from uploader_cli.transfer.budget import DEFAULT_WAIT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tenacity import RetryCallState
 
@@ -31,6 +33,7 @@ FIRST_DELAY, LAST_DELAY, JITTER = 0.5, 30.0, 0.5  # seconds: 0.5, 1, 2, … up t
 LEAST_WAIT = 1.0  # least seconds of pause after a 429
 FIRST_PROBE = 0.5  # seconds before the second probe of an unreachable server, then doubled
 LAST_PROBE = 10.0  # most seconds between two probes
+DEATHS = 3  # outages of one call after which it is given up; from the last but one on it is sent alone
 HELD = 0.1  # seconds between two checks for the end of the user's pause
 OVERLOADED = (408, 429, 503)  # 408: each connection is too slow for the server
 NEVER_REPEATED = (
@@ -76,6 +79,13 @@ def pause_after(error: errors.AnswerError) -> float:
     return DEFAULT_WAIT if error.retry_after is None else max(LEAST_WAIT, error.retry_after)
 
 
+def is_outage(error: errors.UploaderError) -> bool:
+    """Return whether the server may be down, which a probe decides."""
+    if isinstance(error, errors.AnswerError):
+        return error.outage
+    return isinstance(error, errors.ConnectFailed | errors.ConnectionLost) and not isinstance(error, errors.TimedOut)
+
+
 class Pacer:
     """The policy of one run. All threads share pauses and outages."""
 
@@ -105,6 +115,7 @@ class Pacer:
         self._announced = 0.0
         self._pause = (PauseReason.RATE_LIMIT, 0.0)  # its reason, and seconds paused before
         self._warned_of_full = self._warned_of_share = False
+        self._alone = threading.Lock()  # held by a request that is suspected to end the server
         self._creations_paused_until = 0.0
 
     def call(
@@ -124,16 +135,18 @@ class Pacer:
         `shrink()` reduces the request after a 413 and returns whether it could.
         """
         sleep, failures = sleep or self.stop.sleep, None
+        retries = None if only_excused else self.retries if at_most is None else min(at_most, self.retries)
         while True:
             self.wait_out_pause(sleep)
-            try:
-                return step()
-            except errors.UploaderError as error:
-                if failures is None:
-                    retries = None if only_excused else self.retries if at_most is None else min(at_most, self.retries)
-                    failures = _Failures(self, retries, on_retry, shrink, sleep)
-                if not failures.waited_out(error):
-                    raise
+            suspect = failures is not None and failures.outages == DEATHS - 1
+            with self._exclusive(sleep) if suspect else nullcontext():
+                try:
+                    return step()
+                except errors.UploaderError as error:
+                    if failures is None:
+                        failures = _Failures(self, retries, on_retry, shrink, sleep)
+                    if not failures.waited_out(error):
+                        raise
 
     def wait_out_pause(self, sleep: Callable[[float], None] | None = None, *, creates: bool = False) -> None:
         """Wait until the user and the rate limit allow calls (`creates`: also creations). Raise what `sleep` raises."""
@@ -148,6 +161,17 @@ class Pacer:
                 sleep(left)
             else:
                 return
+
+    @contextmanager
+    def _exclusive(self, sleep: Callable[[float], None]) -> Iterator[None]:
+        """Let one suspect be sent at a time, until the server is back, so that it alone is blamed."""
+        while not self._alone.acquire(timeout=HELD):
+            sleep(0.0)
+        try:
+            self.wait_out_pause(sleep)
+            yield
+        finally:
+            self._alone.release()
 
     def pause(self, seconds: float, reason: PauseReason, waited: float) -> None:
         """Pause all calls; `waited` seconds were paused before."""
@@ -194,8 +218,7 @@ class Pacer:
 
         Raise `Unreachable` after `--wait-for-server`, in all threads.
         """
-        is_outage = isinstance(error, errors.ConnectFailed | errors.ConnectionLost)
-        if self.probe is None or not is_outage or isinstance(error, errors.TimedOut):
+        if self.probe is None or not is_outage(error):
             return False
         with self._lock:
             if self._lost is not None:
@@ -247,7 +270,7 @@ class Pacer:
         except (errors.Interrupted, errors.ProxyUnauthorized):
             raise
         except errors.UploaderError as error:
-            return not isinstance(error, errors.NetworkError)  # a refusal is an answer
+            return not (isinstance(error, errors.NetworkError) or is_outage(error))  # a refusal is an answer
         return True
 
 
@@ -266,6 +289,7 @@ class _Failures:
         self._pacer, self._retries, self._on_retry, self._shrink, self._sleep = pacer, retries, on_retry, shrink, sleep
         self._waited = self._full = 0.0
         self._refreshed = False
+        self.outages = 0
         self._attempts: RetryCallState | None = None
 
     def waited_out(self, error: errors.UploaderError) -> bool:
@@ -285,6 +309,10 @@ class _Failures:
         if not error.retryable or isinstance(error, NEVER_REPEATED):
             return False
         if self._pacer.outlast(error, self._on_retry):
+            self.outages += not isinstance(error, errors.ConnectFailed)  # that request was never sent
+            if self.outages == DEATHS:
+                words = f"{error}; the server went down each of {DEATHS} times that this was sent"
+                raise errors.ServerDied(words, body_sent=getattr(error, "body_sent", True)) from error
             return True
         delay = self._next_delay(self._retries, getattr(error, "retry_after", None))
         if delay is None:

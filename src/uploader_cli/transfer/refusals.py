@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core import protocol
+from uploader_cli.core.confirmation import OUTAGES
 from uploader_cli.settings import mask
 from uploader_cli.transfer.http_client import Answer, redirect_target, retry_after
 
@@ -82,7 +83,9 @@ def answer_error(answer: Answer) -> errors.AnswerError:
             text, hint = f"the server redirects to {mask(target)}", "use that address instead"
         case _ if status >= 500:
             kind, text = errors.ServerFault, f"the server failed: {words}"
-    return kind(text, status=status, error=code, hint=hint, retry_after=retry_after(answer.headers))
+    error = kind(text, status=status, error=code, hint=hint, retry_after=retry_after(answer.headers))
+    error.outage = not code and (status in OUTAGES or (status == 500 and _is_page(answer)))
+    return error
 
 
 def not_an_upload_server(answer: Answer, option: str, *, endpoint: bool = False) -> errors.NotAnUploadServer:
@@ -107,3 +110,8 @@ def is_tus(answer: Answer) -> bool:
 def is_blocked(answer: Answer) -> bool:
     """Return whether a proxy or firewall refused the method, and not the server."""
     return answer.status in BLOCKED and not is_tus(answer) and not protocol.error_code(answer.body)
+
+
+def _is_page(answer: Answer) -> bool:
+    """Return whether the answer is a page for browsers, which no tus server gives."""
+    return answer.headers.get("Content-Type", "").startswith("text/html") and not is_tus(answer)

@@ -109,7 +109,8 @@ class Pack:
                     context.warn(WarningCode.PACKS, f"{error}: small files are sent one by one")
                 yield _not_packed(files, error)
                 return
-            cut = isinstance(error, errors.ConnectionLost) and not error.body_sent and len(files) > 1
+            cut = isinstance(error, errors.ConnectionLost) and not error.body_sent
+            cut = (cut or isinstance(error, errors.ServerDied)) and len(files) > 1
             if not cut and not isinstance(error, errors.TooLarge | errors.TooSlow):
                 yield [Outcome(file, error) for file in files]
                 return
