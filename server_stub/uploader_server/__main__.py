@@ -61,10 +61,14 @@ def configured(given: Mapping[str, Any], prog: str = PROG) -> ServerConfig:
     Raises `StartupError` for a wrong value.
     """
     values: dict[str, Any] = {}
-    names = {field.name for field in dataclasses.fields(ServerConfig)}
+    defaults = {field.name: field.default for field in dataclasses.fields(ServerConfig)}
     for option in OPTIONS:
         raw = given.get(option.name)
-        if option.name in names and raw not in (None, False, []):
+        if option.name not in defaults or raw in (None, False, []):
+            continue
+        if raw is True:
+            values[option.name] = not defaults[option.name]
+        else:
             parse = _rule if option.name == "faults" else option.parse
             try:
                 values[option.name] = tuple(map(parse, raw)) if option.many else parse(raw)
