@@ -7,7 +7,7 @@ import math
 import pickle
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,26 +20,24 @@ from msgspec import structs
 from uploader_cli import __version__, errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, PauseReason, WarningCode
-from uploader_cli.core.plan import Limits, LocalFile
+from uploader_cli.core.plan import LocalFile
 from uploader_cli.fleet import cluster as dask
 from uploader_cli.fleet import outcomes
 from uploader_cli.fleet.batches import Batch, Cutter, cost, fields_of
 from uploader_cli.fleet.outcomes import News, Row
 from uploader_cli.fleet.worker import TaskResult
 from uploader_cli.sources.files import absolute
-from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.file_checks import FileChecks
 from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES
-from uploader_cli.transfer.journal import RunHandle, Stored
+from uploader_cli.transfer.journal import Stored
 from uploader_cli.transfer.journal.schema import locked
-from uploader_cli.transfer.ledger import Followers
 from uploader_cli.transfer.upload_session import RunContext
 from uploader_cli.transfer.verification import Verification
 
 if TYPE_CHECKING:
     from distributed import Future
 
-    from uploader_cli.transfer.engine import Announce, Supply
+    from uploader_cli.transfer.engine import Supply
 
 
 GROUP = 500  # files that are claimed in the journal at once
@@ -67,30 +65,14 @@ class Task:
 class Driver:
     """Send files with the workers of a Dask cluster. It stands in for the scheduler of one process."""
 
-    def __init__(
-        self,
-        api: Api,
-        followers: Followers,
-        run: RunHandle,
-        *,
-        remember: Callable[[Limits], None],
-        announce: Announce,
-        after: ExitStack,
-    ) -> None:
-        """See `Scheduler`. `after` closes the cluster after the run: the end of its processes is no part of it."""
-        self._api, self._settings, self._remember, self._announce, self._after = (
-            api,
-            api.settings,
-            remember,
-            announce,
-            after,
-        )
-        self.context = self._context = RunContext(api, followers, run)
-        self._stop, self._ledger, self._emit = self._context.stop, self._context.ledger, self._context.emit
-        api.pacer.wait_for_server = api.settings.wait_for_server
+    def __init__(self, context: RunContext, after: ExitStack) -> None:
+        """`after` closes the cluster after the run: the end of its processes is no part of it."""
+        self._api, self._settings, self._after = context.api, context.settings, after
+        self.context = self._context = context
+        self._stop, self._ledger, self._emit = context.stop, context.ledger, context.emit
         # the workers do this
-        self._context.settings, self._context.digests = replace(api.settings, skip_existing=False, verify=False), None
-        self._handle, self._options = run, dask.travelling(api.settings)
+        self._context.settings, self._context.digests = replace(self._settings, skip_existing=False, verify=False), None
+        self._handle, self._options = context.run, dask.travelling(self._settings)
         self._tasks: dict[int, Task] = {}
         self._cutter, self._submitted = Cutter(), 0
         # numbers of tasks, and pickled news; none once the task has ended
@@ -131,16 +113,15 @@ class Driver:
                 f"{settings.server} can't take imports: it has no resumable uploads, or can't look up stored files",
                 hint="use `uploader upload`, with --shard on several machines",
             )
-        self._remember(limits)
+        self._context.learn(limits)
         self._context.pacer.probe = partial(api.health, patient=False)
-        self._context.limits, self._context.lookups = limits, api.lookups
+        self._context.lookups = api.lookups
         self._checks = FileChecks(self._context, Verification(self._context))
         self._secret = hmac.digest(run_secret(settings.state_path), b"%d" % self._handle.number, "sha256")
 
     def begin(self) -> None:
         """Announce the number of tasks at once, once."""
-        announce, self._announce = self._announce, lambda _protocol, _jobs: None
-        announce("tus", self._slots)
+        self._context.begin("tus", self._slots)
 
     def interrupted(self) -> None:
         """Nothing to do: the tasks have been stopped."""

@@ -23,6 +23,7 @@ from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.journal import Journal, RunTarget
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.scheduler import Scheduler
+from uploader_cli.transfer.upload_session import RunContext
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -138,15 +139,9 @@ def _send(batch: Batch, report: TaskReport, controls: _Controls, *, again: bool)
         run.secret, run.again = batch.secret, again
         api = Api(settings, report.emit, controls.stop, run=run.id, budget=controls.budget)
         queue = WalkQueue(Selection(files), report.emit, most=len(files) + 1)
-        scheduler = Scheduler(
-            api,
-            _Unfollowed(),
-            run,
-            remember=lambda _limits: None,
-            announce=lambda _protocol, _jobs: queue.start(),
-        )
+        context = RunContext(api, _Unfollowed(), run, started=lambda _protocol, _jobs: queue.start())
         try:
-            return engine.upload(scheduler, queue)
+            return engine.upload(Scheduler(context), queue)
         finally:
             api.close()
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from uploader_cli import errors, exit_status
 from uploader_cli.analysis import after_upload
 from uploader_cli.core import events as ev
-from uploader_cli.core.plan import Limits, LocalFile
-from uploader_cli.core.sizes import ChunkSize
+from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.state import SERVER_TERMINAL, Observer, ProgressState
 from uploader_cli.exit_status import Exit
 from uploader_cli.plan import known_servers
@@ -28,6 +27,7 @@ from uploader_cli.settings import Settings
 from uploader_cli.transfer import engine
 from uploader_cli.transfer.journal import Journal, RunHandle
 from uploader_cli.transfer.scheduler import Scheduler
+from uploader_cli.transfer.upload_session import RunContext
 
 if TYPE_CHECKING:
     from uploader_cli.fleet.driver import Driver
@@ -120,10 +120,15 @@ class _Upload:
         self._journal, self._run = journal, run
         self._queue = WalkQueue(found, loop.emit, most=_ahead(settings))
         self._places = after_upload.StoredPaths()
-        self._limits: list[Limits] = []  # as the server reported them
         loop.listeners += [self._queue.settle, *([self._places.listen] if settings.analyze != "none" else [])]
         seen = known_servers.recall(settings.target_url)
-        self._chunk = ChunkSize(settings.chunk_size, seen.chunk if seen is not None else None, settings.chunk_rule)
+        self._context = RunContext(
+            self.connections.api,
+            self.connections,
+            run,
+            started=self._started,
+            largest_chunk=seen.chunk if seen is not None else None,
+        )
 
     def send(self, after: ExitStack) -> tuple[BaseException | None, list[Exit]]:
         """Send and analyse the files; return what ended the run early, if anything, and the exit codes of the analyses.
@@ -154,15 +159,13 @@ class _Upload:
         return error, codes
 
     def _sender(self, after: ExitStack) -> Sender:
-        connections, run, remember, announce = self.connections, self._run, self._limits.append, self._announce
-        api = connections.api
         if self._settings.on is None:
-            return Scheduler(api, connections, run, remember=remember, announce=announce, chunk=self._chunk)
+            return Scheduler(self._context)
         from uploader_cli.fleet.driver import Driver
 
-        return Driver(api, connections, run, remember=remember, announce=announce, after=after)
+        return Driver(self._context, after)
 
-    def _announce(self, protocol: str, jobs: int) -> None:
+    def _started(self, protocol: str, jobs: int) -> None:
         """Emit the start of the run, and begin what follows it."""
         found, settings, emit = self._found, self._settings, self._loop.emit
         files = len(found.ahead) if found.complete else None
@@ -211,12 +214,11 @@ class _Upload:
 
     def remember(self) -> None:
         """Store what the server has reported, for later runs and dry runs."""
-        if not self._limits:
+        api, limits, chunk = self.connections.api, self._context.reported, self._context.chunk
+        if limits is None:
             return
-        api = self.connections.api
         lookup = api.lookups.max_files if api.lookups is not None else 1
-        limits, metered = self._limits[-1], api.budget.metered
-        seen = known_servers.KnownServer(limits, api.tus, metered, self._chunk.limit, lookup, api.packs)
+        seen = known_servers.KnownServer(limits, api.tus, api.budget.metered, chunk.limit, lookup, api.packs)
         known_servers.remember(self._settings.target_url, seen)
 
     def exit_code(self, error: BaseException | None) -> Exit:

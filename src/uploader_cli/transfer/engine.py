@@ -8,12 +8,10 @@ from uploader_cli import errors
 from uploader_cli.core.events import WarningCode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.upload_session import RunContext
-
-    Announce = Callable[[str, int], None]
 
 TICK = 0.1  # seconds between two checks for a stop
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Bottleneck, bottleneck
 from uploader_cli.core.events import FailureCode, RunPaused, RunResumed, WarningCode
-from uploader_cli.core.plan import SESSION_FILES, Limits, LocalFile, PlannedSession, Planner, plan_sessions, refusal
+from uploader_cli.core.plan import SESSION_FILES, LocalFile, PlannedSession, Planner, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
-from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
+from uploader_cli.core.sizes import Groups, PackSize
 from uploader_cli.sources.checksums import is_fast
 from uploader_cli.transfer.collisions import Collisions
 from uploader_cli.transfer.engine import TICK
@@ -36,14 +36,13 @@ from uploader_cli.transfer.upload_session import RunContext, UploadSession, new_
 from uploader_cli.transfer.verification import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from uploader_cli.core.capabilities import Capabilities
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.engine import Announce, Supply
+    from uploader_cli.transfer.engine import Supply
     from uploader_cli.transfer.first_contact import Opened
-    from uploader_cli.transfer.journal import RunHandle
-    from uploader_cli.transfer.ledger import Followers, Outcome
+    from uploader_cli.transfer.ledger import Outcome
 
 AHEAD = 2 * SESSION_FILES  # most files in progress: the next session is ready before one ends
 GROUP = 64  # files that are claimed and checked at once
@@ -53,26 +52,10 @@ PATIENCE = 0.5  # seconds without a new file after which an incomplete session s
 class Scheduler:
     """Send files with threads of this process, in as many sessions as the server's limits require."""
 
-    def __init__(
-        self,
-        api: Api,
-        followers: Followers,
-        run: RunHandle,
-        *,
-        remember: Callable[[Limits], None],
-        announce: Announce = lambda _protocol, _jobs: None,
-        chunk: ChunkSize | None = None,
-    ) -> None:
-        """`remember(limits)` keeps the server's limits for a later dry run; `chunk` is the size of chunks.
-
-        `announce(protocol, jobs)` is called once, before any event of a file or a session.
-        """
-        self._api, self._settings = api, api.settings
-        self.context = self._context = RunContext(api, followers, run)
-        self._stop, self._ledger, self._emit = self._context.stop, self._context.ledger, self._context.emit
-        self._remember, self._announce = remember, announce
-        api.pacer.wait_for_server = api.settings.wait_for_server
-        self._chunk = chunk or ChunkSize(self._settings.chunk_size, None, self._settings.chunk_rule)
+    def __init__(self, context: RunContext) -> None:
+        self._api, self._settings = context.api, context.settings
+        self.context = self._context = context
+        self._stop, self._ledger, self._emit = context.stop, context.ledger, context.emit
         self._tus: Capabilities | None = None
         self._packs: PackSize | None = None
         self._opened: Opened | None = None
@@ -114,9 +97,8 @@ class Scheduler:
 
     def begin(self) -> None:
         """Announce the protocol and the number of jobs, once."""
-        announce, self._announce = self._announce, lambda _protocol, _jobs: None
         tus = self._tus is not None or self._settings.protocol == "tus"
-        announce("tus" if tus else "batch", self._pool.most)
+        self._context.begin("tus" if tus else "batch", self._pool.most)
 
     def interrupted(self) -> None:
         """Let calls pass that leave the sessions; report what may be stored of the requests that were interrupted."""
@@ -137,8 +119,7 @@ class Scheduler:
             self._existing = supply.ahead[0].upload_url
         limits, self._opened = first_contact(self._context, self._api, supply.ahead, self._existing)
         if limits is not None:
-            self._context.limits = limits
-            self._remember(limits)
+            self._context.learn(limits)
         self._context.pacer.probe = self._probe
         self._tus = choose(self._settings, self._api.tus)
         check_lengths(supply.ahead, self._tus)
@@ -151,7 +132,7 @@ class Scheduler:
                 checksum = self._tus.checksum(self._settings.checksum, is_fast)
             except ValueError as error:
                 raise errors.UsageError(f"--checksum: {error}", hint="--checksum auto takes what is offered") from error
-            self._terms = Tus(self._context, self._pool, self._tus, self._chunk, checksum)
+            self._terms = Tus(self._context, self._pool, self._tus, checksum)
             if self._api.packs is not None and self._settings.pack and not self._settings.foreign:
                 self._packs = PackSize(self._api.packs, self._settings.chunk_size, self._pool.most)
                 self._pool.resized = self._packs.share

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.events import RunWarning, SessionCreated, SessionFinished, SkipReason, WarningCode
-from uploader_cli.core.plan import ASSUMED, LocalFile
+from uploader_cli.core.plan import ASSUMED, Limits, LocalFile
 from uploader_cli.core.protocol import Session
+from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.sources.content import Digests, ignore_read
 from uploader_cli.transfer.budget import Limiter
 from uploader_cli.transfer.ledger import Followers, Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from uploader_cli.core.packs import LookupOffer
     from uploader_cli.sources.content import OnRead
@@ -25,7 +26,19 @@ if TYPE_CHECKING:
 class RunContext:
     """What every job of a run uses."""
 
-    def __init__(self, api: Api, followers: Followers, run: RunHandle) -> None:
+    def __init__(
+        self,
+        api: Api,
+        followers: Followers,
+        run: RunHandle,
+        *,
+        started: Callable[[str, int], None] = lambda _protocol, _jobs: None,
+        largest_chunk: int | None = None,
+    ) -> None:
+        """`started(protocol, jobs)` is called once, before any event of a file or a session.
+
+        `largest_chunk` is the most bytes that a proxy of the server lets pass, known from an earlier run.
+        """
         self.api, self.settings, self.followers, self.run = api, api.settings, followers, run
         self.emit, self.pacer, self.stop = api.emit, api.pacer, api.pacer.stop
         self.ledger = Ledger(api.emit, run, api.url_of)
@@ -33,8 +46,21 @@ class RunContext:
         self.digests = Digests(self.stop.check) if api.settings.hashes else None
         self.sessions: set[UploadSession] = set()  # open sessions
         self.limits = ASSUMED
+        self.reported: Limits | None = None  # the server's own limits
+        self.chunk = ChunkSize(api.settings.chunk_size, largest_chunk, api.settings.chunk_rule)
+        self.pacer.wait_for_server = api.settings.wait_for_server
+        self._started = started
         self._warned: set[WarningCode] = set()
         self.lookups: LookupOffer | None = None
+
+    def begin(self, protocol: str, jobs: int) -> None:
+        """Report the start of the run, once."""
+        started, self._started = self._started, lambda _protocol, _jobs: None
+        started(protocol, jobs)
+
+    def learn(self, limits: Limits) -> None:
+        """Take the limits that the server has reported."""
+        self.limits = self.reported = limits
 
     @property
     def on_read(self) -> OnRead:

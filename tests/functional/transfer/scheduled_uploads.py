@@ -16,13 +16,14 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode
 from uploader_cli.core.last_heard import LastHeard
-from uploader_cli.core.plan import Limits, LocalFile
+from uploader_cli.core.plan import LocalFile
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import engine
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.journal import Journal, RunTarget
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.scheduler import Scheduler
+from uploader_cli.transfer.upload_session import RunContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -118,10 +119,9 @@ class Upload:
 
     def go(self) -> errors.UploaderError | None:
         api = Api(self.settings, self._emit, self.stop)
-        known: list[Limits] = []
         with Journal(self.settings.state_path) as journal:
             run = journal.begin(RunTarget(self.settings.server, "personal"), {})
-            scheduler = Scheduler(api, self, run, remember=known.append)
+            scheduler = Scheduler(RunContext(api, self, run))
             try:
                 return engine.upload(scheduler, Supplied(self.files))
             finally:

@@ -113,8 +113,9 @@ def make_terms(
     checksum: str | None = None,
     throttle: Callable[[int], int] = lambda wanted: wanted,
 ) -> Terms:
-    context: Any = SimpleNamespace(pacer=pacer, stop=pacer.stop, throttle=throttle, digests=None, on_read=ignore_read)
-    return Terms(context, SimpleNamespace(), capabilities, ChunkSize(chunk_size), checksum)  # type: ignore[arg-type]
+    how: dict[str, Any] = {"pacer": pacer, "stop": pacer.stop, "throttle": throttle, "chunk": ChunkSize(chunk_size)}
+    context: Any = SimpleNamespace(**how, digests=None, on_read=ignore_read)
+    return Terms(context, SimpleNamespace(), capabilities, checksum)  # type: ignore[arg-type]
 
 
 NUMBERS = itertools.count()

@@ -94,7 +94,7 @@ def test_a_server_that_shows_its_limits_gets_one_session_with_paths_and_a_finish
     (request,) = run.api.requests
     assert request.category == "scenic"
     assert request.paths == [f"{number}.txt" for number in range(5)]
-    assert run.remembered == [BUNDLED]
+    assert run.reported == BUNDLED
     completed = run.all(ev.FileCompleted)[0]
     assert completed.location == "/uploads/scenic/at-0.txt"
     assert (completed.server_id, completed.verified, completed.attempts) == ("id-0.txt", False, 1)
@@ -116,7 +116,7 @@ def test_expected_files_is_once_more_one_after_a_400(tmp_path: Path) -> None:
     assert run.go() is None
     assert [call for call in run.api.calls if call[0] == "session"] == [("session", 2), ("session", 1), ("session", 1)]
     assert run.completed == [0, 1]
-    assert run.remembered == [one]
+    assert run.reported == one
 
 
 def test_a_second_400_ends_the_run(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_assumed_limits_are_not_cached(tmp_path: Path) -> None:
     run.file()
     run.go()
     assert run.completed == [0]
-    assert run.remembered == []
+    assert run.reported is None
 
 
 def test_run_without_files_makes_no_call(tmp_path: Path) -> None:

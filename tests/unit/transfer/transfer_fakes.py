@@ -25,6 +25,7 @@ from uploader_cli.transfer.journal import Journal, RunTarget
 from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.request_ids import RequestIds
 from uploader_cli.transfer.scheduler import Scheduler
+from uploader_cli.transfer.upload_session import RunContext
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -266,7 +267,7 @@ class Run:
         self.clock = Clock()
         self.stop: FakeStop = FakeStop(self.clock)
         self.api.budget = RateBudget(self.clock)
-        self.remembered: list[Limits] = []
+        self.reported: Limits | None = None
         self.files: list[LocalFile] = []
 
     def file(self, name: str = "a.mp4", size: int = 10, *, named: bool = False) -> LocalFile:
@@ -295,8 +296,9 @@ class Run:
         )
         with Journal(self.settings.state_path) as journal:
             run = journal.begin(RunTarget(self.settings.server, "personal"), {})
-            scheduler = Scheduler(self.api, self.followers, run, remember=self.remembered.append)  # type: ignore[arg-type]
-            error = engine.upload(scheduler, supply or Supplied(self.files))
+            context = RunContext(self.api, self.followers, run)  # type: ignore[arg-type]
+            error = engine.upload(Scheduler(context), supply or Supplied(self.files))
+        self.reported = context.reported
         ends = [e.file for e in self.all(ev.FileCompleted, ev.FileFailed, ev.FileSkipped)]
         ends += [number for e in self.all(ev.FilesCancelled) for number in e.files]
         assert sorted(ends) == [file.file for file in self.files]

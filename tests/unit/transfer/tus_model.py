@@ -365,9 +365,10 @@ def make_terms(
     )
     pacer = Pacer(FakeStop(clock) if stop is None else stop, RateBudget(clock), clock=clock, **policy)
     warnings: list[str] = []
-    context: Any = SimpleNamespace(pacer=pacer, stop=pacer.stop, throttle=throttle, digests=None, on_read=ignore_read)
+    how: dict[str, Any] = {"pacer": pacer, "stop": pacer.stop, "throttle": throttle, "chunk": ChunkSize(chunk_size)}
+    context: Any = SimpleNamespace(**how, digests=None, on_read=ignore_read)
     context.warn, context.warnings = lambda code, _text: warnings.append(code), warnings
-    return Terms(context, SimpleNamespace(), capabilities, ChunkSize(chunk_size), checksum)  # type: ignore[arg-type]
+    return Terms(context, SimpleNamespace(), capabilities, checksum)  # type: ignore[arg-type]
 
 
 def with_context(terms: Tus, pool: Any, **context: Any) -> Tus:

@@ -40,9 +40,13 @@ class Tus:
     context: RunContext
     pool: Pool
     capabilities: Capabilities
-    chunk: ChunkSize
     checksum: str | None
     buffers: Buffers = field(default_factory=Buffers)
+
+    @property
+    def chunk(self) -> ChunkSize:
+        """The size of the next chunk."""
+        return self.context.chunk
 
     @property
     def chunk_in_memory(self) -> int:
