@@ -38,7 +38,8 @@ PACKAGES = {
     "checks": "core errors exit_status settings checks realtime.socket realtime.policy render.words render.github "
     "report.junit report.markdown transfer.http_client transfer.connection transfer.failures transfer.api "
     "transfer.refusals transfer.bodies transfer.journal.schema sources.checksums",
-    "analysis": "core errors exit_status named_files settings selection transfer realtime render.words run analysis",
+    "analysis": "core errors exit_status named_files settings selection transfer realtime render.words "
+    "report.output_file run analysis",
     "compare": "core errors exit_status settings selection sources transfer render run compare",
     "plan": "core errors exit_status settings selection transfer render report.output_file analysis run plan",
     "run": "core errors exit_status named_files settings signals selection sources transfer realtime render report "

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from msgspec import Struct, field
+from typing import Any
 
 from uploader_cli import errors
 from uploader_cli.analysis.stages import Kind
@@ -20,14 +17,12 @@ from uploader_cli.core.events import SkipReason
 from uploader_cli.core.protocol import JsonObject, text
 from uploader_cli.exit_status import Exit
 from uploader_cli.named_files import check_output, naming
+from uploader_cli.report import output_file
 from uploader_cli.run.connections import Connections
 from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.loop import Loop
 from uploader_cli.selection.selection import Selection
 from uploader_cli.settings import Settings
-
-if TYPE_CHECKING:
-    from uploader_cli.analysis.analyst import Analyst
 
 PAIR = 2
 """Number of files of a fusion (docs/protocol.md section 4)."""
@@ -59,12 +54,20 @@ def _result_file(settings: Settings, run_id: str) -> Path:
     return where / f"uploader-analysis-{run_id}.json" if where.is_dir() else where
 
 
-class StoredPaths(Struct):
-    """The files on the server: `path` as selected, `place` on the server. `listen` gets the loop's events."""
+class Analyses:
+    """The analyses of one run: they collect the stored files from its events, and run after the upload."""
 
-    subjects: dict[int, dict[str, str]] = field(default_factory=dict)
-    nowhere: list[str] = field(default_factory=list)
-    """Files on the server whose path there is unknown."""
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._subjects: dict[int, dict[str, str]] = {}
+        """The files on the server, by number: `path` as selected, `place` on the server."""
+        self._nowhere: list[str] = []
+        """The paths of files that are on the server, in a place which it did not report."""
+        self._codes: list[Exit] = []
+        self._is_interrupted = False
+        self._is_hopeless = False
+        """The following analyses would fail in the same way."""
+        self._ended: list[dict[str, Any]] = []  # as they are saved
 
     def listen(self, events: Sequence[ev.Event]) -> None:
         """Record the paths of files that ended."""
@@ -77,70 +80,53 @@ class StoredPaths(Struct):
                 case _:
                     continue
             if place:
-                self.subjects[event.file] = {"path": event.path, "place": place}
+                self._subjects[event.file] = {"path": event.path, "place": place}
             else:
-                self.nowhere.append(event.path)
+                self._nowhere.append(event.path)
 
+    def run(self, loop: Loop, connections: Connections, interrupts: Interrupts, run_id: str) -> list[Exit]:
+        """Run the analyses in a thread while turning the loop; return the exit codes of those that failed.
 
-def analyse(
-    settings: Settings, loop: Loop, connections: Connections, interrupts: Interrupts, places: StoredPaths, run_id: str
-) -> list[Exit]:
-    """Run the analyses while turning the loop; return the resulting exit codes.
+        An interrupt ends the wait at once: the upload is complete in any case.
+        """
+        from uploader_cli.analysis.analyst import Analyst
 
-    An interrupt ends the wait at once: the upload is complete in any case.
-    """
-    from uploader_cli.analysis.analyst import Analyst
+        self._emit = loop.emit
+        self._analyst = analyst = Analyst(connections.api.another, loop.emit, connections.stop, connections.channel)
+        connections.on_analysis = analyst.hear
+        bugs: list[BaseException] = []
 
-    analyst = Analyst(connections.api.another, loop.emit, connections.stop, connections.channel)
-    connections.on_analysis = analyst.hear
-    work = _Work(settings, run_id, places, analyst, loop.emit)
-    thread = threading.Thread(target=work.run, name="uploader-analysis", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        loop.turn()
-        connections.tend()
-        if interrupts.pending() and not connections.stop:
-            interrupts.stop(connections.stop, loop.emit)
-            analyst.shut()
-    thread.join()
-    loop.flush()
-    if work.bug is not None:
-        raise work.bug
-    return [interrupts.code] if interrupts.count and work.interrupted else work.codes
+        def work() -> None:
+            try:
+                self._analyse_all(Kind(self._settings.analyze))
+                self._save(run_id)
+            except BaseException as bug:  # noqa: BLE001 - raised below
+                bugs.append(bug)
 
-
-class _Work(Struct):
-    """The thread that runs the analyses one after the other; failures are emitted and recorded in `codes`."""
-
-    settings: Settings
-    run_id: str
-    places: StoredPaths
-    analyst: Analyst
-    emit: Callable[[ev.Event], None]
-    codes: list[Exit] = field(default_factory=list)
-    interrupted: bool = False
-    bug: BaseException | None = None
-    _saved: list[dict[str, Any]] = field(default_factory=list)
-    _is_hopeless: bool = False
-    """The following analyses would fail in the same way."""
-
-    def run(self) -> None:
-        try:
-            self._analyse_all(Kind(self.settings.analyze))
-            self._save()
-        except BaseException as bug:  # noqa: BLE001 - raised again by the main thread
-            self.bug = bug
+        thread = threading.Thread(target=work, name="uploader-analysis", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            loop.turn()
+            connections.tend()
+            if interrupts.pending() and not connections.stop:
+                interrupts.stop(connections.stop, loop.emit)
+                analyst.shut()
+        thread.join()
+        loop.flush()
+        if bugs:
+            raise bugs[0]
+        return [interrupts.code] if interrupts.count and self._is_interrupted else self._codes
 
     def _analyse_all(self, kind: Kind) -> None:
-        subjects = [subject for _, subject in sorted(self.places.subjects.items())]
-        for path in self.places.nowhere:
+        subjects = [subject for _, subject in sorted(self._subjects.items())]
+        for path in self._nowhere:
             self._refuse(kind, path, "the server did not report the path of the file")
         if kind is Kind.CONTENT:
             for number, subject in enumerate(subjects, 1):
                 if self._is_hopeless:
                     self._refuse(kind, subject["path"], "not started after the previous failure")
                     continue
-                asked = {"videoPath": subject["place"], "category": self.settings.category}
+                asked = {"videoPath": subject["place"], "category": self._settings.category}
                 self._analyse(kind, [subject], asked, number, len(subjects))
         elif len(subjects) == PAIR:
             of = 2 if kind is Kind.MUSIC else 1
@@ -149,23 +135,23 @@ class _Work(Struct):
             if fused is not None and kind is Kind.MUSIC:
                 plan = next((fused[name] for name in _PLAN if fused.get(name)), fused)
                 self._analyse(kind, subjects, {"fusionPlan": plan}, 2, of)
-        elif not self.places.nowhere:
+        elif not self._nowhere:
             self._refuse(kind, "two files", "the server does not have both files")
 
     def _analyse(
         self, kind: Kind, subjects: Sequence[dict[str, str]], asked: Mapping[str, object], number: int, of: int
     ) -> JsonObject | None:
-        self.emit(ev.AnalysisStarted(kind, " + ".join(subject["path"] for subject in subjects), number, of))
+        self._emit(ev.AnalysisStarted(kind, " + ".join(subject["path"] for subject in subjects), number, of))
         began = time.monotonic()
         data: JsonObject | None = None
         words = ""
         try:
-            data = self.analyst.analyse(kind, asked)
-            self.emit(ev.AnalysisEnded(summary=in_a_sentence(data)))
+            data = self._analyst.analyse(kind, asked)
+            self._emit(ev.AnalysisEnded(summary=in_a_sentence(data)))
         except errors.UploaderError as error:
             words = str(error)
             self._failed(error)
-        self._saved.append(
+        self._ended.append(
             {
                 "kind": str(kind),
                 "files": subjects,
@@ -182,40 +168,33 @@ class _Work(Struct):
         self._is_hopeless = no_such_call or isinstance(error, errors.Interrupted | errors.Unauthorized)
         words = str(error)
         if isinstance(error, errors.Interrupted):
-            self.interrupted, words = True, "interrupted; the upload is complete"
+            self._is_interrupted, words = True, "interrupted; the upload is complete"
         elif isinstance(error, errors.Unauthorized):
-            self.codes.append(Exit.NOT_AUTHORISED)
+            self._codes.append(Exit.NOT_AUTHORISED)
             words += f" – {error.hint}" if error.hint else ""
         else:
-            self.codes.append(Exit.RETRY_MAY_HELP if error.retryable else Exit.FAILED_FOR_GOOD)
-        self.emit(ev.AnalysisEnded(error=words, retryable=error.retryable))
+            self._codes.append(Exit.RETRY_MAY_HELP if error.retryable else Exit.FAILED_FOR_GOOD)
+        self._emit(ev.AnalysisEnded(error=words, retryable=error.retryable))
 
     def _refuse(self, kind: Kind, path: str, why: str) -> None:
-        self.emit(ev.AnalysisStarted(kind, path))
-        self.emit(ev.AnalysisEnded(error=why))
-        self.codes.append(Exit.FAILED_FOR_GOOD)
+        self._emit(ev.AnalysisStarted(kind, path))
+        self._emit(ev.AnalysisEnded(error=why))
+        self._codes.append(Exit.FAILED_FOR_GOOD)
 
-    def _save(self) -> None:
-        """Write the results, if there are any, atomically."""
-        if not any(item["result"] is not None for item in self._saved):
+    def _save(self, run_id: str) -> None:
+        """Write the results, if there are any."""
+        if not any(item["result"] is not None for item in self._ended):
             return
-        file = _result_file(self.settings, self.run_id)
-        made = file.with_name(f".uploader-{self.run_id}")
-        content = {"v": 1, "run": self.run_id, "server": self.settings.server, "analyses": self._saved}
+        file = _result_file(self._settings, run_id)
+        content = {"v": 1, "run": run_id, "server": self._settings.server, "analyses": self._ended}
+        text = json.dumps(content, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
         try:
-            with made.open("x", encoding="utf-8", errors="backslashreplace") as stream:
-                json.dump(content, stream, indent=2, ensure_ascii=False)
-                stream.write("\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            made.replace(file)
-            self.emit(ev.AnalysisSaved(str(file.absolute())))
+            output_file.write(file, [text, "\n"], run_id)
+            self._emit(ev.AnalysisSaved(str(file.absolute())))
         except OSError as error:
             why = f"the result could not be saved in {file}: {error.strerror or error}"
-            self.emit(ev.RunWarning(ev.WarningCode.ANALYSIS_FAILED, why))
-            self.codes.append(Exit.FAILED_FOR_GOOD)
-        finally:
-            made.unlink(missing_ok=True)
+            self._emit(ev.RunWarning(ev.WarningCode.ANALYSIS_FAILED, why))
+            self._codes.append(Exit.FAILED_FOR_GOOD)
 
 
 def in_a_sentence(data: JsonObject) -> str:

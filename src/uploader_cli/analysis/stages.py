@@ -21,8 +21,6 @@ _LEAST = 3.0  # minimum difference in seconds for that
 
 
 class Kind(StrEnum):
-    """The kinds of analysis."""
-
     CONTENT = "content"
     FUSION = "fusion"
     MUSIC = "music"
@@ -80,7 +78,6 @@ class Analysis(Struct):
 
     @property
     def stage(self) -> int:
-        """The index of the running stage."""
         return stage_at(self.kind, self.percent)
 
     @property

@@ -21,7 +21,6 @@ def note(analysis: Analysis) -> str:
 
 
 def ends(kind: Kind, event: Stage) -> bool:
-    """Return True if the event ends a stage."""
     return (event.name, event.percent) in STAGES[kind]
 
 

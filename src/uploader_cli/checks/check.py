@@ -34,7 +34,6 @@ class Verdict(StrEnum):
 
     @property
     def words(self) -> str:
-        """The verdict for display."""
         return self.value.replace("_", " ")
 
 
@@ -68,7 +67,6 @@ failed = _constructor(Verdict.FAIL, Exit.NO_SERVER)
 
 
 def sentence(hint: str) -> str:
-    """Return the hint of an error as a sentence."""
     hint = hint or "try again"
     return hint[0].upper() + hint[1:] + ("" if hint.endswith(("?", ".")) else ".")
 
@@ -138,7 +136,6 @@ class Check:
 def check(
     check_id: str, description: str, means: str = "", *, rests_on: str = "", required: bool = True
 ) -> Callable[[Callable[[Any], Finding | str | None]], Check]:
-    """Make a `Check` of a function."""
     return lambda look: Check(check_id, description, look, means, rests_on, required)
 
 
@@ -159,12 +156,10 @@ class Checked:
 
     @property
     def id(self) -> str:
-        """The ID of the check."""
         return self.check.id
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict of the finding."""
         return self.finding.verdict
 
 

@@ -38,7 +38,6 @@ class Page:
         self._verbose, self._quiet = verbose, quiet
 
     def heading(self, server: str) -> list[str]:
-        """Return the heading."""
         return [] if self._quiet else [*wrap(f"uploader {self.command}: {safe(server)}", self._width, rest="  "), ""]
 
     def _sign(self, verdict: Verdict) -> str:

@@ -42,7 +42,6 @@ class CheckedServer:
         return self.http.option
 
     def url(self, where: str) -> str:
-        """Return the URL for a path of the server, or for a URL."""
         return where if "://" in where else self.settings.server + where
 
     @property
@@ -52,7 +51,6 @@ class CheckedServer:
 
     @property
     def authorization(self) -> dict[str, str]:
-        """The header with the token, if there is one."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     def may_write(self, method: str, url: str) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 import threading
 import time
@@ -23,7 +22,6 @@ from uploader_cli.core.jobs import FIRST_JOBS
 from uploader_cli.core.packs import Found, LookedUp, LookupOffer
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import stored_path, utf8
-from uploader_cli.core.state import ProgressState
 from uploader_cli.errors import (
     AnswerError,
     DigestPending,
@@ -69,10 +67,11 @@ def compare(settings: Settings, paths: Sequence[str], *, content: bool) -> int:
     with writable_state(settings) as (able, _), readable_list(able, paths) as ready:
         found = select(ready, paths)
         view, lock = _view(ready, content=content), threading.Lock()
+        show = NdjsonView(sys.stdout).tell if ready.json else view.tell
 
         def tell(event: ev.Event) -> None:
             with lock:
-                view.tell(event)
+                show(event)
 
         def emit(event: ev.Event) -> None:  # in the threads of the comparison, as `on_read`
             if isinstance(event, ev.RunWarning):
@@ -247,31 +246,12 @@ class Comparison:
         return api
 
 
-class _JsonView:
-    """Writes each event at once as a line of JSON; has the methods of `ComparisonView`."""
-
-    def __init__(self) -> None:
-        self._lines, self._state = NdjsonView(sys.stdout, secrets.token_hex(8), time.time), ProgressState()
-
-    def tell(self, event: ev.Event) -> None:
-        self._lines.handle(event, self._state, 0.0)
-        self._lines.refresh(self._state, 0.0)
-
-    def read(self, _count: int) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-def _view(settings: Settings, *, content: bool) -> ComparisonView | _JsonView:
-    if settings.json:
-        return _JsonView()
+def _view(settings: Settings, *, content: bool) -> ComparisonView:
     return ComparisonView(
         sys.stderr,
         width=columns(UNFOLDED),
         content=content,
         verbose=settings.verbose > 0,
         quiet=settings.quiet,
-        moves=sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not in_ci(os.environ),
+        moves=not settings.json and sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not in_ci(os.environ),
     )

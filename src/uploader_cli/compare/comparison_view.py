@@ -35,7 +35,6 @@ class ComparisonView:
         self._content = content
 
     def tell(self, event: ev.Event) -> None:
-        """Process one event of a check."""
         match event:
             case ev.CheckFile():
                 self._compared += 1
@@ -53,7 +52,6 @@ class ComparisonView:
         self._count()
 
     def read(self, count: int) -> None:
-        """Process `count` bytes that were read of a file that is being compared."""
         self._read += count
         self._count()
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -17,7 +15,6 @@ from uploader_cli.core.events import LimitsOrigin
 from uploader_cli.core.jobs import FIRST_JOBS
 from uploader_cli.core.plan import ASSUMED, ENDLESS, LocalFile, PlannedSession, endless, plan_sessions, refusal
 from uploader_cli.core.sizes import FIRST_CHUNK, Groups, PackSize
-from uploader_cli.core.state import ProgressState
 from uploader_cli.errors import AnswerError, NetworkError, ProtocolError
 from uploader_cli.exit_status import Exit
 from uploader_cli.plan.forecast import FIRST_CONTACT, Forecast
@@ -55,8 +52,7 @@ def dry_run(settings: Settings, paths: Sequence[str]) -> int:
 
 def _view(settings: Settings) -> Callable[[ev.Event], None]:
     if settings.json:
-        lines, state = NdjsonView(sys.stdout, secrets.token_hex(8), time.time), ProgressState()
-        return lambda event: lines.handle(event, state, 0.0)
+        return NdjsonView(sys.stdout).tell
     if settings.quiet:
         return lambda _event: None
     return PlanView(sys.stderr, width=columns(UNFOLDED), verbose=settings.verbose > 0).tell

@@ -28,7 +28,6 @@ class PlanView:
         self._failures: Counter[str] = Counter()
 
     def tell(self, event: ev.Event) -> None:
-        """Process one event of a dry run."""
         match event:
             case ev.PlanStarted():
                 self._wrapped(_head(event))

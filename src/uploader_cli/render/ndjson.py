@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import select
+import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
@@ -34,17 +36,25 @@ class NdjsonView(Observer):
     A closed pipe raises BrokenPipeError.
     """
 
-    def __init__(self, stream: TextIO, run_id: str, wall_clock: Callable[[], float]) -> None:
-        """`wall_clock` returns unix seconds; a stream with a `buffer` gets bytes, whatever its encoding."""
+    def __init__(self, stream: TextIO, run_id: str = "", wall_clock: Callable[[], float] = time.time) -> None:
+        """`wall_clock` returns unix seconds; a stream with a `buffer` gets bytes, whatever its encoding.
+
+        A command without a run gets a random `run_id`.
+        """
         self._stream = stream
         self._buffer = getattr(stream, "buffer", None)
-        self._run = run_id
+        self._run = run_id or secrets.token_hex(8)
         self._wall_clock = wall_clock
         self._seq = 0
         self._lines: list[bytes] = []
         self._head = b""  # the common part of the lines of one write
         self._files: dict[int, _Throttle] = {}
         self._ended = False
+
+    def tell(self, event: ev.Event) -> None:
+        """Write one event at once, in a command without a run."""
+        self.handle(event, ProgressState(), 0.0)
+        self._put()
 
     def handle(self, event: ev.Event, _state: ProgressState, now: float) -> None:
         """Format the event's line; progress is throttled per file."""

@@ -46,7 +46,6 @@ class Interrupts(Struct):
         return "stopping"
 
     def pending(self) -> int:
-        """Return the number of interrupts until now."""
         if not self.count and self.cancel is not None and self.cancel.is_set():
             self.raise_(Exit.SIGINT)
         if not self.count and time.monotonic() > self._until:

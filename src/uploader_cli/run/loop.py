@@ -200,7 +200,6 @@ def _masked(value: _Value, names: tuple[str, ...]) -> _Value:
 
 
 def alarms(settings: Settings) -> Alarms:
-    """Return the alarms with the thresholds of `settings`."""
     return Alarms(stall=settings.stall, latency_ms=settings.warn_latency, error_percent=settings.warn_error_rate)
 
 

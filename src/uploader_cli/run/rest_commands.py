@@ -84,7 +84,6 @@ def cancel(settings: Settings, session: str) -> int:
 
 
 def delete(settings: Settings, file_id: str) -> int:
-    """Delete a stored file."""
     with client(settings) as api:
         body = api.delete(file_id)
     _print(settings, body, [f"file {file_id}: deleted"])

@@ -119,8 +119,8 @@ class _Upload:
         self._settings, self._found, self._loop, self._interrupts = settings, found, loop, interrupts
         self._journal, self._run = journal, run
         self._queue = WalkQueue(found, loop.emit, most=_ahead(settings))
-        self._places = after_upload.StoredPaths()
-        loop.listeners += [self._queue.settle, *([self._places.listen] if settings.analyze != "none" else [])]
+        self._analyses = after_upload.Analyses(settings)
+        loop.listeners += [self._queue.settle, *([self._analyses.listen] if settings.analyze != "none" else [])]
         seen = known_servers.recall(settings.target_url)
         self._context = RunContext(
             self.connections.api,
@@ -147,7 +147,7 @@ class _Upload:
             thread.join()
             loop.drain(connections.drain_seconds() if not interrupts.count else 0.0, _all_heard)
             if settings.analyze != "none" and error is None and not interrupts.count:
-                codes = after_upload.analyse(settings, loop, connections, interrupts, self._places, self._run.id)
+                codes = self._analyses.run(loop, connections, interrupts, self._run.id)
         finally:
             connections.stop.set()
             if thread.is_alive():  # an observer failed

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +51,7 @@ def observers(
     if settings.json:
         from uploader_cli.render.ndjson import NdjsonView
 
-        out.append(NdjsonView(sys.stdout, run_id, time.time))
+        out.append(NdjsonView(sys.stdout, run_id))
     annotated = 0
     if github.wanted(os.environ):
         out.append(github.Annotations(sys.stderr, os.environ))
@@ -68,21 +67,20 @@ def observers(
     log = open_log(settings, run_id)
     if log is not None:
         out.append(log)  # it may print a warning after the view is closed
-    quiet = settings.quiet or (settings.json and kind == "none")
-    how = {
-        "color": color,
-        "resume_hint": resume_hint,
-        "failed_to": str(settings.failed_to or ""),
-        "verbose": settings.verbose > 0,
-        "listed": kind == "plain",
-        "urls": "none" if not lasting else "links" if use_links(os.environ, is_tty=tty) else "text",
-    }
-    out.append(_Summary(quiet, how))
+    summary = _Summary(
+        quiet=settings.quiet or (settings.json and kind == "none"),
+        color=color,
+        resume_hint=resume_hint,
+        failed_to=str(settings.failed_to or ""),
+        verbose=settings.verbose > 0,
+        listed=kind == "plain",
+        urls="none" if not lasting else "links" if use_links(os.environ, is_tty=tty) else "text",
+    )
+    out.append(summary)
     return out
 
 
 def resume_hint(settings: Settings) -> str:
-    """Return how to resume an upload with these settings."""
     return f"{resume_line(settings)}, or the same command again"
 
 
@@ -97,21 +95,20 @@ def resume_line(settings: Settings, run_id: str = "") -> str:
     return command
 
 
-@dataclass(slots=True)
 class _Summary(Observer):
     """Prints the summary on stderr after the run; with `quiet` only if something went wrong."""
 
-    quiet: bool
-    how: Mapping[str, Any]
-    """Arguments of `summary`."""
+    def __init__(self, *, quiet: bool, **options: Any) -> None:
+        """`options` are those of `render.summary.summary`."""
+        self._quiet, self._options = quiet, options
 
     def close(self, state: ProgressState, _now: float) -> None:
         outcome = state.outcome
-        if outcome is None or (self.quiet and outcome.ok):
+        if outcome is None or (self._quiet and outcome.ok):
             return
         from uploader_cli.render.summary import summary
 
-        lines = summary(state, outcome, width=columns(UNFOLDED), **self.how)
+        lines = summary(state, outcome, width=columns(UNFOLDED), **self._options)
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
 

@@ -19,8 +19,6 @@ ANSWER_LIMIT = 4.0  # maximum seconds for a response, less than for a step, so t
 
 
 class Address(NamedTuple):
-    """The host and port of a connection."""
-
     host: str
     port: int
 

@@ -18,7 +18,6 @@ _TITLE, _TIME = 13, 9  # cells of the longest title and a space, and of a time
 
 
 def as_json(report: CheckReport) -> dict[str, object]:
-    """Return the report for `--json`."""
     return {
         "server": report.server,
         "ok": report.ok,
@@ -51,7 +50,6 @@ class DoctorPage(Page):
         self._blocked: list[Checked] = []
 
     def running(self, step: Check) -> str:
-        """Return the line of the running step."""
         return f"  {step.description} …"
 
     def row(self, result: Checked) -> list[str]:

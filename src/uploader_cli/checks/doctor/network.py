@@ -57,7 +57,6 @@ def proxy(context: DoctorContext) -> Finding:
 
 @check("dns", "DNS")
 def dns(context: DoctorContext) -> Finding:
-    """Resolve the name of the first hop."""
     host, port = context.next_hop
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -92,7 +91,6 @@ def tcp(context: DoctorContext) -> Finding:
 
 
 def _closed(context: DoctorContext, problem: OSError) -> tuple[str, str]:
-    """Return why no address accepts connections, and the fix."""
     where = context.next_hop
     if isinstance(problem, ConnectionRefusedError):
         what, own = ("the proxy", "") if context.proxy else ("the server", " (`uploader serve` listens on 8005)")
@@ -176,7 +174,6 @@ def _tunnel(raw: socket.socket, context: DoctorContext) -> None:
 
 
 def _ssl_context(context: DoctorContext, *, names: bool) -> ssl.SSLContext:
-    """Return the TLS settings of an upload."""
     options = context.http.dialler.tls
     trust = ssl.create_default_context(cafile=options.get("ca_certs"), capath=options.get("ca_cert_dir"))
     trust.check_hostname = names and options["cert_reqs"] != "CERT_NONE"
@@ -220,5 +217,4 @@ def _distrusted(context: DoctorContext, error: ssl.SSLCertVerificationError) -> 
 
 
 def _names(certificate: dict[str, Any]) -> list[str]:
-    """Return the host names and addresses of a certificate."""
     return [str(value) for _, value in certificate.get("subjectAltName", ())]

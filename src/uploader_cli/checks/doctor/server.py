@@ -62,7 +62,6 @@ def _asked(context: DoctorContext) -> Timed:
 
 
 def _silent(context: DoctorContext, error: errors.NetworkError) -> tuple[str, str]:
-    """Return why there is no response, and the fix."""
     if isinstance(error, errors.TimedOut):
         silence = f"the server accepts connections, but does not answer in {ANSWER_LIMIT:.0f} s"
         return f"{silence}: it is overloaded or hangs", f"{OPERATOR}, or to restart it."

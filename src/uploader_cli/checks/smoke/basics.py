@@ -99,8 +99,6 @@ def unknown_session(site: Site) -> None:
 
 
 class SentFile(NamedTuple):
-    """A sent file and the response."""
-
     name: str
     content: bytes
     answer: Answer

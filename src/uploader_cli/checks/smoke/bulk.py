@@ -19,14 +19,11 @@ from uploader_cli.transfer.http_client import Answer
 
 
 class SentPack(NamedTuple):
-    """A sent pack: names and contents of its files, and the response."""
-
     files: list[tuple[str, bytes]]
     answer: Answer
 
 
 def _offers(site: Site) -> dict[str, object]:
-    """Return what the session response offers."""
     with precondition("session", "no session could be created: "):
         return as_object(site.once(ask_for_session).body)
 

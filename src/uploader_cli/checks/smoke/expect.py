@@ -81,13 +81,11 @@ def header(answer: Answer, name: str, what: str, expected: str, fits: Callable[[
 
 
 def same(value: object, expected: object, what: str, *, corrupt: bool = False) -> None:
-    """Check for equality."""
     if value != expected:
         raise Violation(what, expected=quoted(expected), got=quoted(value), corrupt=corrupt)
 
 
 def same_bytes(found: bytes | None, sent: bytes, what: str) -> None:
-    """Check that the server returns the bytes that were sent."""
     if found != sent:
         got = "nothing to read" if found is None else "as many others"
         got = f"{len(found)} bytes" if found is not None and len(found) != len(sent) else got
@@ -96,7 +94,6 @@ def same_bytes(found: bytes | None, sent: bytes, what: str) -> None:
 
 
 def said(answer: Answer) -> str:
-    """Describe a response in one or two words."""
     code = error_code(answer.body)
     if not code and answer.status >= 400:
         return f"{answer.status} without an error code"

@@ -52,7 +52,7 @@ class Terms(NamedTuple):
 
 
 def nothing() -> None:
-    """Do nothing."""
+    pass
 
 
 def body_of(data: bytes, kind: str, midway: Midway = nothing, after: Midway = nothing) -> Body:
@@ -92,7 +92,6 @@ def _terms_of(site: Site, endpoint: str) -> Terms:
 
 
 def open_session(site: Site, files: int = 1) -> str:
-    """Create a session and return its ID."""
     with precondition("session", "no session could be created: "):
         answer = ask_for_session(site, expectedFiles=files)
     session = _parsed(answer)

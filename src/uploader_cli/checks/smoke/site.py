@@ -158,7 +158,6 @@ class Site(CheckedServer):
             self.limited = f"the server's rate limit is used up (429){again}"
 
     def no_calls(self) -> str:
-        """Return why no request can be sent."""
         if self.limited:
             return self.limited
         if self.remaining < self.budget - self.calls:

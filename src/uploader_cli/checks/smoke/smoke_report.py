@@ -38,7 +38,6 @@ def exit_of(results: Sequence[Checked], *, strict: bool, speaks: bool, refused: 
 
 
 def sentence(results: Sequence[Checked], code: Exit, *, strict: bool) -> str:
-    """Summarize all checks in one sentence."""
     number = {verdict: sum(result.verdict is verdict for result in results) for verdict in Verdict}
     ran = len(results) - number[Verdict.NOT_OFFERED] - number[Verdict.SKIPPED]
     against = [result for result in results if counts(result, strict=strict)]
@@ -75,7 +74,6 @@ class SmokePage(Page):
         self._strict = strict
 
     def running(self, check: Check) -> str:
-        """Return the line of the running check."""
         return f"{'…' if self._glyphs else '.'} {check.id}"
 
     def row(self, result: Checked) -> list[str]:
@@ -132,7 +130,6 @@ def _details(result: Checked) -> dict[str, str]:
 
 
 def check_json(result: Checked) -> dict[str, object]:
-    """Return a check for `--json`."""
     return {
         "type": "check",
         "id": result.id,
@@ -151,7 +148,6 @@ def check_json(result: Checked) -> dict[str, object]:
 
 
 def report_json(report: CheckReport) -> dict[str, object]:
-    """Return the last line of `--json`."""
     return {
         "type": "verdict",
         "server": report.server,
