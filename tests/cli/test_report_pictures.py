@@ -12,7 +12,7 @@ import pytest
 from serving import running_server
 
 from uploader_cli.__main__ import main
-from uploader_cli.core.rate import STEPS, Timeline
+from uploader_cli.core.rate import TIMELINE_STEPS, Timeline
 from uploader_cli.render.words import cells
 from uploader_cli.report.html import as_html
 from uploader_cli.report.recorder import Spool
@@ -93,7 +93,7 @@ def test_report_has_the_speed_over_time_and_the_response_times(report: dict[str,
     timeline, histogram = report["timeline"], report["latency_histogram"]
     assert sum(timeline["files"]) == report["counts"]["completed"] == 2
     assert sum(timeline["bytes"]) >= report["bytes"]
-    assert len(timeline["bytes"]) == len(timeline["files"]) <= STEPS
+    assert len(timeline["bytes"]) == len(timeline["files"]) <= TIMELINE_STEPS
     assert timeline["step"] * (len(timeline["files"]) - 1) <= report["seconds"]
     assert len(histogram["counts"]) == len(histogram["bounds_ms"]) + 1
     assert 0 < sum(histogram["counts"]) <= report["metrics"]["calls"]
@@ -199,14 +199,14 @@ def test_timeline_of_a_long_run_is_bounded() -> None:
     assert (sum(timeline.bytes), sum(timeline.files), timeline.step) == (19_999_000, 19_999, 0.1 * 1024)
     assert {count // 100 for count in timeline.files[:-1]} == {1}
     edge = Timeline()
-    edge.update(edge.step * STEPS, 1, 1)
-    assert (len(edge.bytes), edge.step) == (STEPS // 2 + 1, 0.2)
+    edge.update(edge.step * TIMELINE_STEPS, 1, 1)
+    assert (len(edge.bytes), edge.step) == (TIMELINE_STEPS // 2 + 1, 0.2)
 
 
 def test_page_of_many_files_is_not_larger(report: dict[str, Any]) -> None:
     """Nor with many failures, warnings and incidents, or a long run."""
     report["warnings"], report["incidents"]["kept"] = report["warnings"] * 1000, report["incidents"]["kept"] * 100
-    report["timeline"] = {"step": 100.0, "bytes": [1 << 40] * STEPS, "files": [1000] * STEPS}
+    report["timeline"] = {"step": 100.0, "bytes": [1 << 40] * TIMELINE_STEPS, "files": [1000] * TIMELINE_STEPS}
     few, many = (len(page_of(report, failed)) for failed in (1000, 5000))
     assert few < 250_000
     assert many == pytest.approx(few, rel=0.01)

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from uploader_cli.core.capabilities import VERSION, Capabilities, unknown_upload
+from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, unknown_upload
 from uploader_cli.core.protocol import error_code
-from uploader_cli.core.sizes import FIRST_CHUNK, LEAST_CHUNK
+from uploader_cli.core.sizes import FIRST_CHUNK, LEAST_AFTER_413
 from uploader_cli.transfer.bodies import Body, Piece
 from uploader_cli.transfer.http_client import Answer
 from uploader_cli.transfer.refusals import is_tus
@@ -43,7 +43,7 @@ def find(ask: Ask, tus: Capabilities | None, *, most: int | None = None, round_t
         if answer is None or answer.status != 413 or is_tus(answer) or error_code(answer.body):
             return SizeLimit(refused, size, answer)
         refused, size = size, size // 2
-        if size < LEAST_CHUNK:
+        if size < LEAST_AFTER_413:
             return SizeLimit(refused, 0, answer)
 
 
@@ -64,7 +64,7 @@ def _announced(ask: Ask, tus: Capabilities | None, size: int, seconds: float) ->
     try:
         if tus is None:
             return ask("POST", "/api/upload/batch", body=body)
-        headers = {"Tus-Resumable": VERSION, "Upload-Offset": "0"}
+        headers = {"Tus-Resumable": TUS_VERSION, "Upload-Offset": "0"}
         return ask("PATCH", unknown_upload(tus.endpoint), headers=headers, body=body)
     except _Unanswered:
         return None

@@ -19,7 +19,7 @@ from uploader_cli.compare.comparison_view import ComparisonView
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import CheckResult
 from uploader_cli.core.jobs import FIRST_JOBS
-from uploader_cli.core.packs import Found, LookedUp, LookupOffer
+from uploader_cli.core.packs import FoundFile, LookedUp, LookupOffer
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import stored_path, utf8
 from uploader_cli.errors import (
@@ -51,9 +51,9 @@ Compared: TypeAlias = ev.CheckFile | ev.FileFailed | ev.FileSkipped
 A = TypeVar("A")
 B = TypeVar("B")
 
-PAUSE = 1.0  # least seconds between two requests for digests that are being computed
+DIGEST_PAUSE = 1.0  # least seconds between two requests for digests that are being computed
 AS_SENT = "compare the files as they are sent, with: uploader upload --verify"
-AHEAD = 256  # most files whose comparisons run or wait
+COMPARISONS_AHEAD = 256  # most files whose comparisons run or wait
 
 
 def compare(settings: Settings, paths: Sequence[str], *, content: bool) -> int:
@@ -155,7 +155,7 @@ class Comparison:
         most = 1 if self._offer is None else self._offer.max_files
         groups = iter(lambda: list(islice(rest, most)), [])
         found = chain.from_iterable(self._in_order(self._look_up, groups, self._jobs))
-        return self._in_order(self._compare, found, AHEAD) if self._on_read else map(self._compare, found)
+        return self._in_order(self._compare, found, COMPARISONS_AHEAD) if self._on_read else map(self._compare, found)
 
     def close(self) -> None:
         """End running calls and the threads."""
@@ -176,14 +176,14 @@ class Comparison:
         while running:
             yield running.popleft().result()
 
-    def _look_up(self, group: Sequence[Item]) -> list[tuple[Item, Found | None]]:
+    def _look_up(self, group: Sequence[Item]) -> list[tuple[Item, FoundFile | None]]:
         files = [item for item in group if isinstance(item, LocalFile)]
         receipts = self._history.receipts(files) if self._history is not None else [None] * len(files)
         known = zip(files, receipts, strict=True)
         found = iter(self._find([looked_up(file, self._own, receipt) for file, receipt in known]))
         return [(item, next(found) if isinstance(item, LocalFile) else None) for item in group]
 
-    def _compare(self, asked: tuple[Item, Found | None]) -> Compared:
+    def _compare(self, asked: tuple[Item, FoundFile | None]) -> Compared:
         file, found = asked
         if not isinstance(file, LocalFile):
             return file
@@ -198,7 +198,7 @@ class Comparison:
         size, location = (found.size, found.location) if found is not None else (None, None)
         return ev.CheckFile(file.file, file.path, file.size, utf8(file.relative_path), result, size, location)
 
-    def _by_content(self, file: LocalFile, found: Found, on_read: OnRead) -> tuple[Found | None, bool]:
+    def _by_content(self, file: LocalFile, found: FoundFile, on_read: OnRead) -> tuple[FoundFile | None, bool]:
         """Return the stored file, and whether its bytes are equal. One under another name is found by its digest."""
         if found.sha256 is None and found.size == file.size:
             words = "the server gives no digest of it: compare sizes with --size-only"
@@ -211,7 +211,7 @@ class Comparison:
             return other, True
         return found, False
 
-    def _find(self, files: Sequence[LookedUp]) -> list[Found | None]:
+    def _find(self, files: Sequence[LookedUp]) -> list[FoundFile | None]:
         """Look files up; ask again for those whose digests the server is computing, while it makes progress."""
         if self._offer is None:
             return [self._size_of(file) for file in files]
@@ -223,16 +223,16 @@ class Comparison:
             for number, one in zip(pending, self._ask_for([files[number] for number in pending]), strict=True):
                 found[number] = one
                 since = since if one is not None and one.pending else time.monotonic()
-            if time.monotonic() - asked < PAUSE:  # the bundled server answers after 10 seconds
-                self._api.pacer.stop.sleep(PAUSE)
+            if time.monotonic() - asked < DIGEST_PAUSE:  # the bundled server answers after 10 seconds
+                self._api.pacer.stop.sleep(DIGEST_PAUSE)
         return found
 
-    def _size_of(self, file: LookedUp) -> Found | None:
+    def _size_of(self, file: LookedUp) -> FoundFile | None:
         api, where = self._own_api(), stored_path(file.category, file.path)
         there = api.stored(where, digest=False, retries=api.pacer.retries)
         return None if there is None else replace(there, location=where)
 
-    def _ask_for(self, files: Sequence[LookedUp]) -> list[Found | None]:
+    def _ask_for(self, files: Sequence[LookedUp]) -> list[FoundFile | None]:
         api, offer = self._own_api(), self._offer
         assert offer is not None  # noqa: S101 - for the type checker
         return api.lookup(offer, files, compute=self._on_read is not None, retries=api.pacer.retries)

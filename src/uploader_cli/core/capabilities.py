@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 from uploader_cli.core.protocol import NOBODY, as_object, number, text, utf8, whole
 from uploader_cli.core.record import Record
 
-VERSION = "1.0.0"
+TUS_VERSION = "1.0.0"
 CREATION_WITH_UPLOAD = "creation-with-upload"
 CONCATENATION = "concatenation"
 PREFERRED = ("crc32c", "sha256", "sha1")  # checksum algorithms for `auto`, the cheapest first
@@ -76,7 +76,7 @@ def parse_capabilities(body: object, server: str) -> Capabilities | None:
     """Parse the `tus` object of a session response or `/health` (docs/protocol.md section 5); None if unusable."""
     fields = as_object(body)
     url, size = endpoint_of(fields.get("endpoint"), server), number(fields.get("maxSize"))
-    if url is None or (text(fields.get("version")) or VERSION) != VERSION:
+    if url is None or (text(fields.get("version")) or TUS_VERSION) != TUS_VERSION:
         return None
     return Capabilities(
         endpoint=url,
@@ -115,8 +115,8 @@ def capabilities_of(headers: Mapping[str, str], endpoint: str) -> Capabilities:
     Raises `ValueError` if the server supports only other versions.
     """
     versions = _listed(headers.get("Tus-Version"))
-    if versions and VERSION not in versions:
-        raise ValueError(f"it supports tus {', '.join(versions)}, not {VERSION}")
+    if versions and TUS_VERSION not in versions:
+        raise ValueError(f"it supports tus {', '.join(versions)}, not {TUS_VERSION}")
     return Capabilities(
         endpoint=endpoint,
         extensions=frozenset(item.lower() for item in _listed(headers.get("Tus-Extension"))),

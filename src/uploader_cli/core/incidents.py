@@ -1,4 +1,4 @@
-"""The incidents of a run and how they ended: the newest `MOST`, and the total number.
+"""The incidents of a run and how they ended: the newest `MOST_INCIDENTS`, and the total number.
 
 There is at most one incident of a kind at a time; further problems are counted in it.
 """
@@ -13,8 +13,8 @@ from msgspec import Struct, field
 
 from uploader_cli.core.events import RunFinished
 
-MOST = 100
-SOON = 5.0  # seconds within which a wait or a retry may end without a message
+MOST_INCIDENTS = 100
+SHORT_WAIT = 5.0  # seconds within which a wait or a retry may end without a message
 _NO_CASE = (0, 130, 143)  # exit codes that need no attention: success and interrupts
 
 
@@ -32,7 +32,7 @@ class IncidentKind(StrEnum):
     RUN = "run"
 
 
-class Ending(StrEnum):
+class IncidentEnding(StrEnum):
     """How an incident ended: recovered, continued degraded, or needs attention. A closed enum."""
 
     RECOVERED = "recovered"
@@ -49,14 +49,14 @@ class Incident(Struct):
     times: int = 1
     degraded: bool = False  # polls succeeded while the connection was lost
     ended: float | None = None
-    ending: Ending | None = None
+    ending: IncidentEnding | None = None
 
 
 class IncidentLog(Struct):
     """The incidents of a run. `total` includes those no longer kept."""
 
     total: int = 0
-    kept: deque[Incident] = field(default_factory=lambda: deque(maxlen=MOST))
+    kept: deque[Incident] = field(default_factory=lambda: deque(maxlen=MOST_INCIDENTS))
     active: dict[IncidentKind, Incident] = field(default_factory=dict)
     retrying: set[int] = field(default_factory=set)  # files being retried without success so far
     given_up: bool = False  # one of them failed
@@ -70,29 +70,29 @@ class IncidentLog(Struct):
         made = self.active[kind] = Incident(kind, now, " ".join(text[:500].split()))
         self.kept.append(made)
 
-    def end(self, kind: IncidentKind, now: float, ending: Ending = Ending.RECOVERED) -> str:
+    def end(self, kind: IncidentKind, now: float, ending: IncidentEnding = IncidentEnding.RECOVERED) -> str:
         """End the active incident of this kind, if there is one; return the message about a recovery."""
         over = self.active.pop(kind, None)
         if over is None:
             return ""
         over.ended, over.ending = now, ending
-        return _recovery(over, now - over.began) if ending is Ending.RECOVERED else ""
+        return _recovery(over, now - over.began) if ending is IncidentEnding.RECOVERED else ""
 
-    def end_retries(self, files: Iterable[int], now: float, ending: Ending = Ending.RECOVERED) -> str:
+    def end_retries(self, files: Iterable[int], now: float, ending: IncidentEnding = IncidentEnding.RECOVERED) -> str:
         """Remove files from those being retried; the last one ends the incident, as in `end`."""
         if not self.retrying:
             return ""
         self.retrying.difference_update(files)
         if self.retrying:
             return ""
-        ending, self.given_up = Ending.NEEDS_PERSON if self.given_up else ending, False
+        ending, self.given_up = IncidentEnding.NEEDS_PERSON if self.given_up else ending, False
         return self.end(IncidentKind.TRANSFER, now, ending)
 
     def close(self, now: float, outcome: RunFinished) -> None:
         """End all incidents with the run."""
         for kind in tuple(self.active):
             theirs = kind in (IncidentKind.RUN, IncidentKind.TRANSFER) and needs_person(outcome)
-            self.end(kind, now, Ending.NEEDS_PERSON if theirs else Ending.DEGRADED)
+            self.end(kind, now, IncidentEnding.NEEDS_PERSON if theirs else IncidentEnding.DEGRADED)
 
 
 def needs_person(outcome: RunFinished | None) -> bool:
@@ -108,9 +108,9 @@ def _recovery(over: Incident, seconds: float) -> str:
             return f"reconnected after {took}" + (", progress was polled meanwhile" if over.degraded else "")
         case IncidentKind.UPDATES:
             return f"progress is updated again after {took}"
-        case IncidentKind.TRANSFER if seconds >= SOON:
+        case IncidentKind.TRANSFER if seconds >= SHORT_WAIT:
             return f"transfer resumed after {took} and {over.times} {'retry' if over.times == 1 else 'retries'}"
-        case IncidentKind.RATE_LIMIT if seconds >= SOON:
+        case IncidentKind.RATE_LIMIT if seconds >= SHORT_WAIT:
             return f"resumed after waiting {took} for the server's rate limit"
         case IncidentKind.STALL:
             return f"progress again, {took} after the warning"

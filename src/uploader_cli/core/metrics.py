@@ -18,7 +18,7 @@ from uploader_cli.core.events import CallMade, Metrics, SessionProgress, Spread
 SAMPLE = 1.0  # seconds per rate sample
 LATENCIES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 """Upper bounds of the histogram of response times, in ms."""
-LAST, LAST_TRIES = 5, 50  # how many of the newest times and attempts an alarm looks at
+LAST_TIMES, LAST_TRIES = 5, 50  # how many of the newest times and attempts an alarm looks at
 _ERROR = 0.01  # of a percentile
 _FACTOR = (1 + _ERROR) / (1 - _ERROR)
 _FLOOR, _CEILING = 1e-6, 1e15  # smaller values count as 0, larger ones as this one: at most 2,500 buckets
@@ -85,8 +85,8 @@ class Measures(Struct):
     files: int = 0
     failed_files: int = 0
     offset: float | None = None
-    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LAST))
-    lags: deque[float] = field(default_factory=lambda: deque(maxlen=LAST))
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LAST_TIMES))
+    lags: deque[float] = field(default_factory=lambda: deque(maxlen=LAST_TIMES))
     tries: deque[bool] = field(default_factory=lambda: deque(maxlen=LAST_TRIES))  # True for each success
     latency: Sketch = field(default_factory=Sketch)  # response times of requests without file data, in ms
     _connect: Sketch = field(default_factory=Sketch)

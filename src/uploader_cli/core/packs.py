@@ -60,7 +60,7 @@ class LookedUp(NamedTuple):
         return {"relativePath": self.path, "size": self.size} | ({"sha256": self.sha256} if self.sha256 else {})
 
 
-class Found(Record, frozen=True):
+class FoundFile(Record, frozen=True):
     """A file on the server: `size` in bytes and `sha256` (hex), if known; `pending` while the server computes it."""
 
     size: int | None
@@ -76,18 +76,18 @@ def parse_lookup_offer(body: object, server: str) -> LookupOffer | None:
     return LookupOffer(url, most) if url is not None and most >= 1 else None
 
 
-def parse_found(body: object, count: int) -> list[Found | None] | None:
+def parse_found(body: object, count: int) -> list[FoundFile | None] | None:
     """Parse the response to a lookup of `count` files, in order; None if invalid."""
     files = _listed(body, count)
     return None if files is None else [_found(item) for item in files]
 
 
-def _found(fields: JsonObject) -> Found | None:
+def _found(fields: JsonObject) -> FoundFile | None:
     size = integer(fields.get("size"))
     if fields.get("exists") is not True or size is None:
         return None
     sha256, location = text(fields.get("sha256")), text(fields.get("location"))
-    return Found(size, sha256, location, pending=fields.get("pending") is True)
+    return FoundFile(size, sha256, location, pending=fields.get("pending") is True)
 
 
 def manifest(session: str, entries: Iterable[tuple[str, int, str, int]], **more: str) -> bytes:

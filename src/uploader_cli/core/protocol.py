@@ -24,7 +24,7 @@ JsonObject = dict[str, object]
 UPLOADS = "/uploads/"  # the path of stored files (docs/protocol.md section 1)
 NOT_YOURS = "NOT_YOURS"
 """Code of a 403 for a session that another client created (docs/protocol.md section 10)."""
-TAKEN = "FILE_EXISTS"
+NAME_TAKEN = "FILE_EXISTS"
 """Code of the failure of a file whose name is taken, with `ifExists` (docs/protocol.md section 1)."""
 NOBODY = "00000000-0000-4000-8000-000000000000"
 """An ID that no session, file and upload has: requests for it change nothing."""

@@ -6,7 +6,7 @@ from collections import deque
 
 from msgspec import Struct, field
 
-STEPS = 300
+TIMELINE_STEPS = 300
 """Maximum steps of a timeline: when a run outlasts them, each two become one that is twice as long."""
 
 
@@ -60,7 +60,7 @@ class Timeline(Struct):
     def update(self, seconds: float, sent: int, completed: int) -> None:
         """Record the totals at `seconds` after the start."""
         slot = int(max(0.0, seconds) / self.step)
-        while slot >= STEPS:
+        while slot >= TIMELINE_STEPS:
             self.step *= 2
             slot //= 2
             self.bytes, self.files = _halved(self.bytes), _halved(self.files)

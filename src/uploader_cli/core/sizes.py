@@ -18,10 +18,10 @@ MOST_CHUNK = 64 << 20  # largest chunk with `auto`
 SAFE_CHUNK = (
     5 << 20
 )  # smallest chunk with `auto`, unless a 413 requires less: Cloudflare Stream accepts no smaller ones
-GRAIN = 256 << 10  # chunks are multiples of this with `auto`: some servers accept no others
+CHUNK_GRAIN = 256 << 10  # chunks are multiples of this with `auto`: some servers accept no others
 CHUNK_SECONDS = 1.5  # target time of a chunk
 FLAT = 0.75  # share of its rate alone that a connection keeps beside others, if the limit is its own
-LEAST_CHUNK = 64 << 10  # a 413 for a smaller chunk is final (docs/protocol.md section 5)
+LEAST_AFTER_413 = 64 << 10  # a 413 for a smaller chunk is final (docs/protocol.md section 5)
 
 LARGEST_PACKED = 1 << 20  # larger files are sent by tus, which can resume within a file
 MOST_PACK_FILES = 500
@@ -51,12 +51,12 @@ class ChunkSize:
         """
         self.adapts, self.limit = size == "auto", known
         """`limit`: the largest chunk that the server accepts, known from a 413, else None."""
-        least, most, self._grain = rule or (LEAST_CHUNK, MOST_CHUNK, GRAIN)
+        least, most, self._grain = rule or (LEAST_AFTER_413, MOST_CHUNK, CHUNK_GRAIN)
         self._most = max(least, min(most, MOST_CHUNK, known or most)) if size == "auto" else size
         self.least = least if rule else 1
         """The smallest chunk that the server accepts."""
         self.size = self._grained(min(FIRST_CHUNK, self._most)) if self.adapts else self._most
-        self._least = least if self.adapts or rule else min(LEAST_CHUNK, max(1, self.size // 2))
+        self._least = least if self.adapts or rule else min(LEAST_AFTER_413, max(1, self.size // 2))
         self._refused = False  # True from a 413 until a smaller chunk has arrived
         self._sending: set[object] = set()
         self._meetings = 0  # chunks that began while another one was being sent

@@ -68,7 +68,7 @@ class SessionState(Struct):
     missing: int = 0  # consecutive responses that did not know it
 
 
-class Channel(Struct):
+class ChannelStatus(Struct):
     """The realtime channel as shown in the view."""
 
     state: ChannelState = ChannelState.CLOSED
@@ -105,7 +105,7 @@ class ProgressState(Struct):
     session: str = ""  # the newest session
     sessions_done: int = 0
     sessions_in: Counter[str] = field(default_factory=Counter)  # number of sessions created, by category
-    channel: Channel = field(default_factory=Channel)
+    channel: ChannelStatus = field(default_factory=ChannelStatus)
     finished: deque[ev.FileEnded] = field(default_factory=lambda: deque(maxlen=HISTORY))
     failures: list[ev.FileFailed] = field(default_factory=list)  # the first `MOST_KEPT`
     last_failures: deque[ev.FileFailed] = field(default_factory=lambda: deque(maxlen=HISTORY))

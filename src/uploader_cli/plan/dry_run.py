@@ -36,7 +36,7 @@ from uploader_cli.transfer.journal.reading import History
 from uploader_cli.transfer.ledger import SKIPS
 from uploader_cli.transfer.scheduler import GROUP
 
-FIRST = 3
+FIRST_NAMES = 3
 """Number of files named in a session's row."""
 
 
@@ -143,7 +143,7 @@ class Plan:
             bytes=session.size,
             calls=self._forecast.calls(others, packs=len(packs)),
             kinds=tuple(dict.fromkeys(file.kind for file in session.files)),
-            first=tuple(file.relative_path for file in session.files[:FIRST]),
+            first=tuple(file.relative_path for file in session.files[:FIRST_NAMES]),
         )
         self._tell(planned)
         for file in session.files:

@@ -11,7 +11,7 @@ from uploader_cli.render.words import cells, clip, elide, pad, plural, safe, siz
 
 ROWS = 30  # maximum sessions with a row and failing files listed, unless verbose
 NAMES = 3  # maximum file names listed per reason
-WIDE = 60  # minimum columns for the full table
+WIDE_TABLE = 60  # minimum columns for the full table
 
 
 class PlanView:
@@ -64,7 +64,7 @@ class PlanView:
         self._row(self._columns(*row), names, clip)
 
     def _columns(self, number: str, files: str, bytes_: str, calls: str, kinds: str) -> str:
-        if self._width < WIDE:
+        if self._width < WIDE_TABLE:
             return f"{number.removeprefix('session') or '#':>3} {files:>5} {bytes_:>9}  "
         return f"{number:>7}  {files:>6}  {bytes_:>9}  {calls:>6}  {pad(kinds, 5)}  "
 

@@ -18,11 +18,11 @@ from uploader_cli.render import overview
 from uploader_cli.render.file_rows import MARKS, ONE_ROW, SENDING, finished, rows_each, running, trouble
 from uploader_cli.render.words import RATE_WIDTH, Row, bar, clock, elide, fit, plural, rate, safe, width_of
 
-FAILURES, FINISHED, MESSAGES = 3, 6, 5
+FAILURE_ROWS, FINISHED_ROWS, MESSAGE_ROWS = 3, 6, 5
 """Maximum rows for the newest failures and for what ended last; and for messages beside them in a wide terminal."""
-WIDE = 110  # minimum width for a second column
-LOW = 8  # rows below the totals; where there are fewer, running files leave none to others
-SMALL = 1 << 20  # bytes; a smaller file has no row before it was running for a while
+WIDE_VIEW = 110  # minimum width for a second column
+FEW_ROWS = 8  # rows below the totals; where there are fewer, running files leave none to others
+SMALL_FILE = 1 << 20  # bytes; a smaller file has no row before it was running for a while
 STUCK = 5.0  # seconds after which a small file that doesn't move gets a row
 _DOT = (" · ", "dim")
 
@@ -47,17 +47,17 @@ class Frame:
         space -= len(top)
         if self.expanded:
             return [fit(row, width) for row in [*top, *_failures(state, width, space)]]
-        column = width * 3 // 5 if width >= WIDE else width
-        body = self._running(files, state, now, column, space - (space // 3 if space >= LOW else 0))
+        column = width * 3 // 5 if width >= WIDE_VIEW else width
+        body = self._running(files, state, now, column, space - (space // 3 if space >= FEW_ROWS else 0))
         if state.analysis is not None:
             body += timeline.rows(state.analysis, now, column, space - len(body))
         if column < width:
-            beside = _troubles(state, width - column - 2, space, failures=space - MESSAGES, messages=MESSAGES)
+            beside = _troubles(state, width - column - 2, space, failures=space - MESSAGE_ROWS, messages=MESSAGE_ROWS)
         else:
             beside = []
             free = space - len(body)
-            body += _troubles(state, width, free, failures=min(FAILURES, max(1, free // 3)), messages=1)
-        free = max(0, min(FINISHED, space - len(body)))
+            body += _troubles(state, width, free, failures=min(FAILURE_ROWS, max(1, free // 3)), messages=1)
+        free = max(0, min(FINISHED_ROWS, space - len(body)))
         body += [finished(done, state, column) for done in list(state.tree.latest)[::-1][:free][::-1]]
         rows = [*top, *(_beside(left, right, column) for left, right in zip_longest(body, beside))]
         return [fit(row, width) for row in rows]
@@ -113,7 +113,7 @@ def _is_long(file: FileState, state: ProgressState, now: float) -> bool:
     if (
         file.size is None
         or file.phase is Phase.QUEUED
-        or file.size >= max(SMALL, state.rate(now) / len(state.running) * BRIEF)
+        or file.size >= max(SMALL_FILE, state.rate(now) / len(state.running) * BRIEF)
     ):
         return True
     return now - file.started >= (BRIEF if _busy(file) else STUCK)
@@ -128,8 +128,8 @@ def _header(state: ProgressState, run: str, now: float, width: int) -> Row:
     arrow: Row = [("→ ", "dim"), (place, "bold")]
     title: Row = [(f"{source} ", "bold"), *arrow] if source else arrow
     full: Row = [("uploader  ", "bold"), *title]
-    glyph, words, style = overview.channel(state.channel, latency=width >= WIDE)
-    channel: Row = [(f"{glyph} {words if width >= WIDE else words.removesuffix(' websocket')}", style)]
+    glyph, words, style = overview.channel(state.channel, latency=width >= WIDE_VIEW)
+    channel: Row = [(f"{glyph} {words if width >= WIDE_VIEW else words.removesuffix(' websocket')}", style)]
     timed: Row = [*channel, (f"{clock(now - state.started):>10}", "dim")]
     session = _session(state)
     named: Row = [_DOT, ("run ", "dim"), (run[:8], ""), *session] if run else session

@@ -10,7 +10,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.render.words import safe
 
-MOST = 10  # GitHub shows ten errors of a step
+MOST_ANNOTATIONS = 10  # GitHub shows ten errors of a step
 ENDS = (ev.WarningCode.RUN_ENDED, ev.WarningCode.DEADLINE)  # warnings that are annotated: they end the run
 
 
@@ -43,7 +43,7 @@ class Annotations(Observer):
     def handle(self, event: ev.Event, state: ProgressState, _now: float) -> None:
         """Write a line for a failed file, and for what ends the run."""
         match event:
-            case ev.FileFailed() if state.failed <= MOST:
+            case ev.FileFailed() if state.failed <= MOST_ANNOTATIONS:
                 self._write(error(f"{event.path}: {event.message[:500]}", file=self._named(event.path)))
             case ev.RunWarning() if event.code in ENDS:
                 self._write(error(event.text[:500]))

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from uploader_cli.core.alarms import why_nothing_moves
 from uploader_cli.core.events import ChannelState, PauseReason, Transport
 from uploader_cli.core.incidents import IncidentKind
-from uploader_cli.core.state import BRIEF, Channel, ProgressState
+from uploader_cli.core.state import BRIEF, ChannelStatus, ProgressState
 from uploader_cli.core.tree import parent_of
 from uploader_cli.render.words import clock, plural, safe, size, size_of
 
@@ -89,7 +89,7 @@ def eta(state: ProgressState, now: float) -> str:
     return f"ETA {'≥' if state.walking else ''}{clock(seconds + 0.5)}"
 
 
-def channel(now: Channel, *, latency: bool = True) -> tuple[str, str, str]:
+def channel(now: ChannelStatus, *, latency: bool = True) -> tuple[str, str, str]:
     """Return glyph, text and style, as `●`, `live websocket 12 ms` and `green`; the text is complete in itself."""
     if now.workers is not None:
         return "●", plural(now.workers, "worker"), "green" if now.workers else "bold yellow"

@@ -12,10 +12,10 @@ from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.render import overview
 from uploader_cli.render.words import clock, plural, rate, safe, size, span
 
-FEW = 20  # maximum number of files with a line each
+FEW_FILES = 20  # maximum number of files with a line each
 _SLOWEST = 60.0
-FAILURES = 50  # maximum lines about failures unless verbose
-_LIMITS = {"failure": FAILURES} | dict.fromkeys(("message", "skip", "session", "stage"), 50)
+FAILURE_LINES = 50  # maximum lines about failures unless verbose
+_LIMITS = {"failure": FAILURE_LINES} | dict.fromkeys(("message", "skip", "session", "stage"), 50)
 _LIMITS |= {"retry": 30, "channel": 30, "warning": 20, "recovery": 20}
 """Maximum lines of each kind unless verbose; progress lines and the summary include the rest."""
 
@@ -42,7 +42,7 @@ class PlainView(Observer):
 
     def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:
         """Print a line, if the event has one."""
-        few = bool(self._verbose) or (state.selected <= FEW and not state.walking)
+        few = bool(self._verbose) or (state.selected <= FEW_FILES and not state.walking)
         match event:
             case ev.FileProgress() | ev.CallMade():  # the most frequent ones
                 return

@@ -13,11 +13,11 @@ from uploader_cli.core.events import FailureCode, FileFailed, Phase, RunFinished
 from uploader_cli.core.state import ProgressState, SessionState
 from uploader_cli.exit_status import MEANINGS
 from uploader_cli.render import overview
-from uploader_cli.render.plain import FAILURES
+from uploader_cli.render.plain import FAILURE_LINES
 from uploader_cli.render.words import cells, plural, rate, safe, size, span, wrap
 
-MOST = 10  # maximum failed files, warnings, watched sessions and others listed
-FEW = 3  # maximum stored files of a run that lists them with their URLs
+MOST_ENTRIES = 10  # maximum failed files, warnings, watched sessions and others listed
+FEW_STORED = 3  # maximum stored files of a run that lists them with their URLs
 Urls = Literal["none", "text", "links"]  # how the URLs of stored files are shown
 _LINKABLE = re.compile("https?://[!-~]+")
 
@@ -109,7 +109,7 @@ def summary(
     lines.add(*(_watch_verdict(state, outcome) if watching else _verdict(state, outcome)))
     if not watching and (outcome.completed or outcome.failed):
         lines.add(" ", _place(state))
-        if urls != "none" and state.completed <= FEW:
+        if urls != "none" and state.completed <= FEW_STORED:
             _stored(lines, state)
     if verbose and state.bottleneck is not None:
         lines.add(" ", f"limited by {_LIMITED_BY[state.bottleneck]}")
@@ -158,7 +158,7 @@ class _Lines:
         texts: Sequence[str],
         total: int | None = None,
         *,
-        most: int = MOST,
+        most: int = MOST_ENTRIES,
         indent: int = 0,
         mark: str = "…",
         noun: str = "",
@@ -284,7 +284,7 @@ def _failures(lines: _Lines, state: ProgressState, failed_to: str, *, listed: bo
     groups: dict[tuple[FailureCode, bool], list[FileFailed]] = {}
     for failed in state.failures:
         groups.setdefault((failed.code, failed.retryable), []).append(failed)
-    left = MOST
+    left = MOST_ENTRIES
     for later, ((code, retryable), count) in enumerate(state.failed_as.most_common(), 1 - len(state.failed_as)):
         shown = groups.get((code, retryable), [])[: max(1, left + later)]  # one for each later group
         lines.add("✗", f"{count:,} failed: {code.replace('_', ' ')} – {'' if retryable else 'not '}retryable")
@@ -292,7 +292,7 @@ def _failures(lines: _Lines, state: ProgressState, failed_to: str, *, listed: bo
             _reasons(lines, shown)
         left -= len(shown)
         lines.add("→", FIXES[code], indent=2)
-    rest = state.failed - (FAILURES if listed else MOST - left)
+    rest = state.failed - (FAILURE_LINES if listed else MOST_ENTRIES - left)
     if rest > 0:
         lines.add("…", f"{rest:,} more: {safe(failed_to) or '--failed-to FILE lists all'}")
 

@@ -16,7 +16,7 @@ from uploader_cli.core.protocol import utf8
 from uploader_cli.core.state import ProgressState
 from uploader_cli.exit_status import Exit
 
-FORMAT, VERSION = "uploader-report", 1
+REPORT_FORMAT, REPORT_VERSION = "uploader-report", 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[
     """
     ended = ev.as_fields(state.outcome) if state.outcome is not None else {"ok": False, "exit_code": int(Exit.BUG)}
     return {
-        "format": FORMAT,
-        "v": VERSION,
+        "format": REPORT_FORMAT,
+        "v": REPORT_VERSION,
         "version": facts.version,
         "run": facts.run,
         "resumed_from": facts.resumed_from,

@@ -20,9 +20,9 @@ from uploader_cli.render.words import safe
 from uploader_cli.report.document import shown
 from uploader_cli.report.recorder import Row, Spool
 
-COLUMNS: tuple[str, ...] = ("file", "path", "path_b64", "relative_path", "outcome", "size", "bytes", "session")
-COLUMNS += ("attempts", "seconds", "server_id", "location", "checksum", "verified", "code", "message", "retryable")
-COLUMNS += ("reason", "category", "sha256", "run", "stored_as", "url", "verified_by")  # of the CSV, in order
+CSV_COLUMNS: tuple[str, ...] = ("file", "path", "path_b64", "relative_path", "outcome", "size", "bytes", "session")
+CSV_COLUMNS += ("attempts", "seconds", "server_id", "location", "checksum", "verified", "code", "message", "retryable")
+CSV_COLUMNS += ("reason", "category", "sha256", "run", "stored_as", "url", "verified_by")  # of the CSV, in order
 LIST_COLUMNS = ("path", "path_b64", "name", "category", "sha256")
 LIST_SUFFIXES = ("", ".txt", ".lst", ".list", ".csv", ".jsonl", ".ndjson")  # the accepted suffixes of `--failed-to`
 LINK_SUFFIXES = ("", ".txt", ".tsv", ".lst", ".list")  # and of `--links`
@@ -47,7 +47,7 @@ def as_json(head: dict[str, Any], spool: Spool) -> Iterator[str]:
 
 def as_csv(_head: dict[str, Any], spool: Spool) -> Iterator[str]:
     """Yield a header and one record per file (RFC 4180); unknown values are empty."""
-    return _csv_lines(COLUMNS, spool.rows())
+    return _csv_lines(CSV_COLUMNS, spool.rows())
 
 
 def as_links(spool: Spool) -> Iterator[str]:

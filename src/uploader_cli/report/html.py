@@ -18,8 +18,8 @@ from uploader_cli.render.words import clip, plural, rate, safe, size, span
 from uploader_cli.report import figures as fig
 from uploader_cli.report.recorder import Row, Spool
 
-LONGEST, MOST_NOTES = 300, 30  # maximum characters of a text, and rows of incidents and of warnings
-WIDE, HIGH = 1000, 100  # units of a plot, which is stretched to its place
+LONGEST_TEXT, MOST_NOTES = 300, 30  # maximum characters of a text, and rows of incidents and of warnings
+PLOT_WIDTH, PLOT_HEIGHT = 1000, 100  # units of a plot, which is stretched to its place
 
 
 def as_html(head: dict[str, Any], spool: Spool) -> Iterator[str]:
@@ -40,7 +40,7 @@ def as_html(head: dict[str, Any], spool: Spool) -> Iterator[str]:
 
 def _text(value: object) -> str:
     """Return untrusted text for the page: visible, escaped and not too long."""
-    return escape(clip(safe(str(value)), LONGEST))
+    return escape(clip(safe(str(value)), LONGEST_TEXT))
 
 
 def _words(code: str | None) -> str:
@@ -137,22 +137,24 @@ def _plot(
 ) -> str:
     """Draw `values`, one for each `step` of seconds, with `marks` on the axis of values."""
     seconds, top = len(values) * step, marks[-1]
-    wide, heights = WIDE / seconds, [HIGH * (1 - value / top) for value in values]
+    wide, heights = PLOT_WIDTH / seconds, [PLOT_HEIGHT * (1 - value / top) for value in values]
     points = [((at + 0.5) * step * wide, height) for at, height in enumerate(heights)]
-    line = "L".join(f"{x:.1f} {y:.1f}" for x, y in [(0.0, heights[0]), *points, (WIDE, heights[-1])])
+    line = "L".join(f"{x:.1f} {y:.1f}" for x, y in [(0.0, heights[0]), *points, (PLOT_WIDTH, heights[-1])])
     average, most = sum(values) / len(values), max(values)
     parts = [f'<b style="bottom:{100 * mark / top:.4g}%"></b>' for mark in marks]
     parts += [f'<i class="y" style="bottom:{100 * mark / top:.4g}%">{form(mark) if mark else 0}</i>' for mark in marks]
     parts += [f'<i class="x" style="left:{100 * at / seconds:.4g}%">{name}</i>' for at, name in fig.moments(seconds)]
     shaded = (
-        f'<rect x="{begun * wide:.1f}" width="{max(3.0, long * wide):.1f}" height="{HIGH}"/>'
+        f'<rect x="{begun * wide:.1f}" width="{max(3.0, long * wide):.1f}" height="{PLOT_HEIGHT}"/>'
         for begun, long in bands
         if 0 <= begun < seconds
     )
     drawn = [f'<g class="bands">{"".join(shaded)}</g>']
-    drawn.append(f'<path class="area" d="M0 {HIGH}L{line}L{WIDE} {HIGH}Z"/><path class="curve" d="M{line}"/>')
+    drawn.append(
+        f'<path class="area" d="M0 {PLOT_HEIGHT}L{line}L{PLOT_WIDTH} {PLOT_HEIGHT}Z"/><path class="curve" d="M{line}"/>'
+    )
     drawn += [
-        f'<rect class="hit" x="{at * step * wide:.1f}" width="{step * wide:.1f}" height="{HIGH}">'
+        f'<rect class="hit" x="{at * step * wide:.1f}" width="{step * wide:.1f}" height="{PLOT_HEIGHT}">'
         f"<title>{span(at * step)}: {form(value)}</title></rect>"
         for at, value in enumerate(values)
     ]
@@ -160,7 +162,7 @@ def _plot(
     return (
         f'<figure class="{colour}" role="img" aria-label="{title}: {known}">\n'
         f'<div class="head"><h2>{title}</h2><small>{known}</small></div>\n'
-        f'<div class="plot">{"".join(parts)}\n<svg viewBox="0 0 {WIDE} {HIGH}" preserveAspectRatio="none">'
+        f'<div class="plot">{"".join(parts)}\n<svg viewBox="0 0 {PLOT_WIDTH} {PLOT_HEIGHT}" preserveAspectRatio="none">'
         f"{''.join(drawn)}</svg></div>\n</figure>\n"
     )
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.report.recorder import Row, Spool
 
-MOST = 50  # maximum failed files, and renamed ones, listed: GitHub limits a step's summary to 1 MiB
+MOST_ROWS = 50  # maximum failed files, and renamed ones, listed: GitHub limits a step's summary to 1 MiB
 _LONGEST = 300
 _SPECIAL = re.compile(r"[\\`*_{}\[\]<>|#~&$]")
 
@@ -61,9 +61,9 @@ def _facts(head: dict[str, Any]) -> str:
 def _table(head: str, lines: Iterable[str], total: int) -> Iterator[str]:
     if total:
         yield head
-        yield from islice(lines, min(total, MOST))
-        if total > MOST:
-            yield f"\n… and {total - MOST:,} more.\n"
+        yield from islice(lines, min(total, MOST_ROWS))
+        if total > MOST_ROWS:
+            yield f"\n… and {total - MOST_ROWS:,} more.\n"
         yield "\n"
 
 

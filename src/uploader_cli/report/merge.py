@@ -15,12 +15,12 @@ from typing import Any
 
 from uploader_cli.core.events import FailureCode
 from uploader_cli.exit_status import Exit, of_failure, worst
-from uploader_cli.report.document import FORMAT, VERSION, word
+from uploader_cli.report.document import REPORT_FORMAT, REPORT_VERSION, word
 from uploader_cli.report.read import Report
 from uploader_cli.report.recorder import Row, Spool
 
 _OUTCOMES = ("completed", "failed", "skipped", "cancelled")
-NAMED = 20  # maximum files in several shards listed
+FILES_NAMED = 20  # maximum files in several shards listed
 _OF_A_RUN = ("run", "resumed_from", "server", "category", "dest", "shard", "started", "finished", "exit_code", "counts")
 """The fields of each run in a combined report."""
 
@@ -67,8 +67,8 @@ class Merge:
         server, category, dest = places.pop() if len(places) == 1 else (None, None, None)
         started = min(str(run["started"]) for run in runs)
         return {
-            "format": FORMAT,
-            "v": VERSION,
+            "format": REPORT_FORMAT,
+            "v": REPORT_VERSION,
             "version": version,
             "run": None,
             "server": server,
@@ -119,7 +119,7 @@ class Merge:
         shards = [self.runs.get(one["run"], {}).get("shard") for one in (row, before)]
         if row["run"] != before["run"] and all(shards) and shards[0] != shards[1]:
             self.in_several += 1
-            if len(self.twice) < NAMED:
+            if len(self.twice) < FILES_NAMED:
                 self.twice.append(row["path"])
 
     def _note_incomplete(self, head: dict[str, Any]) -> None:
@@ -181,7 +181,7 @@ def _absent_shards(runs: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def _shards(indices: Sequence[int]) -> str:
-    shown = ", ".join(map(str, indices[:NAMED])) + (" …" if len(indices) > NAMED else "")
+    shown = ", ".join(map(str, indices[:FILES_NAMED])) + (" …" if len(indices) > FILES_NAMED else "")
     return f"shard {shown}" if len(indices) == 1 else f"shards {shown}"
 
 

@@ -19,7 +19,7 @@ from uploader_cli.report.document import RunFacts, report_head, row_of, shown
 
 LIMIT = 60.0
 """Maximum seconds for the command."""
-MOST = 1000
+MOST_FAILURES = 1000
 """Maximum failed files in the command's input; the rest is counted."""
 _LOOK = 0.1
 """Seconds between two checks for an interrupt."""
@@ -38,7 +38,7 @@ class OnFailure(Observer):
 
     def handle(self, event: Event, _state: ProgressState, _now: float) -> None:
         """Keep a failure."""
-        if isinstance(event, FileEnded) and event.outcome is Phase.FAILED and len(self._failed) < MOST:
+        if isinstance(event, FileEnded) and event.outcome is Phase.FAILED and len(self._failed) < MOST_FAILURES:
             self._failed.append(event)
 
     def close(self, state: ProgressState, _now: float) -> None:

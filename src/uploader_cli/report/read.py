@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from uploader_cli.core.events import Phase
 from uploader_cli.errors import UsageError
-from uploader_cli.report.document import FORMAT, VERSION
+from uploader_cli.report.document import REPORT_FORMAT, REPORT_VERSION
 from uploader_cli.report.formats import ROWS_BEGIN, ROWS_END
 from uploader_cli.report.recorder import Row
 
@@ -86,11 +86,11 @@ def _whole(stream: TextIO) -> tuple[dict[str, Any], list[Any]]:
 
 
 def _check_head(path: Path, head: dict[str, Any]) -> None:
-    if head.get("format") != FORMAT:
+    if head.get("format") != REPORT_FORMAT:
         raise UsageError(f"{path} is not a report of uploader", hint="write one with --report FILE.json")
-    if head.get("v") != VERSION:
+    if head.get("v") != REPORT_VERSION:
         raise UsageError(
-            f"{path}: format version {head.get('v')!r} is not supported, only {VERSION}",
+            f"{path}: format version {head.get('v')!r} is not supported, only {REPORT_VERSION}",
             hint="use the version of uploader that wrote it, or a newer one",
         )
     runs = head.get("runs") or [head]

@@ -19,7 +19,7 @@ from uploader_cli.report.read import Report
 from uploader_cli.report.recorder import Notices, Spool, write_all
 from uploader_cli.report.run_files import named_outputs, settled
 
-LEAST, MOST = 40, 120
+NARROWEST, WIDEST = 40, 120
 """Columns: a narrower terminal wraps the rows, a wider one is not filled."""
 MORE_SPACE = "set TMPDIR to a disk with more space"
 
@@ -95,6 +95,6 @@ def _draw(report: Report) -> None:
     with suppress(AttributeError, ValueError):  # not a real stream
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # bars in another encoding than UTF-8
     console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-    rows = list(rows_of(report.head, report.rows(), max(LEAST, min(MOST, console.width))))
+    rows = list(rows_of(report.head, report.rows(), max(NARROWEST, min(WIDEST, console.width))))
     for row in rows:
         console.print(Text.assemble(*row), soft_wrap=True)

@@ -12,8 +12,8 @@ from uploader_cli.render.words import SIZE_WIDTH, Row, bar, cells, clip, fit, pa
 from uploader_cli.report import figures as fig
 
 NARROW = 60  # columns below which details are omitted
-SLOWEST, CAUSES, INCIDENTS = 10, 12, 5  # maximum rows of each table
-HIGH, LOW = 2, 1  # rows between two marks of the two plots
+SLOWEST_ROWS, CAUSE_ROWS, INCIDENT_ROWS = 10, 12, 5  # maximum rows of each table
+THROUGHPUT_ROWS, FILES_ROWS = 2, 1  # rows between two marks of the two plots
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 
 
@@ -27,8 +27,12 @@ def _rows(head: dict[str, Any], files: Iterable[dict[str, Any]], width: int) -> 
     (data, step), (counts, _) = fig.rates(head, "bytes"), fig.rates(head, "files")
     if data:
         seconds = len(data) * step
-        yield from _plot("Throughput", data, seconds, fig.ticks(max(data), unit=1024), rate, "cyan", width, HIGH)
-        yield from _plot("Files per second", counts, seconds, fig.ticks(max(counts)), fig.number, "green", width, LOW)
+        yield from _plot(
+            "Throughput", data, seconds, fig.ticks(max(data), unit=1024), rate, "cyan", width, THROUGHPUT_ROWS
+        )
+        yield from _plot(
+            "Files per second", counts, seconds, fig.ticks(max(counts)), fig.number, "green", width, FILES_ROWS
+        )
     slowest, causes = fig.ranked(files)
     yield from _causes(head, causes, width)
     yield from _slowest(slowest, width)
@@ -124,7 +128,7 @@ def _causes(head: dict[str, Any], causes: Sequence[fig.Cause], width: int) -> It
     yield from _title("Failures by cause", width, plural(head["counts"]["failed"], "file"))
     most, name = causes[0].count, max(len(cause.code) for cause in causes)
     count = len(f"{most:,}")
-    for cause in causes[:CAUSES]:
+    for cause in causes[:CAUSE_ROWS]:
         length = max(6, min(20, width - name - count - 4)) if width >= NARROW else max(4, width - name - count - 4)
         row = [(f"{clip(safe(cause.code), name):<{name}}  {cause.count:>{count},}  ", "")]
         row += _bar(cause.count / most, length, "red")
@@ -137,7 +141,7 @@ def _slowest(slowest: Sequence[dict[str, Any]], width: int) -> Iterator[Row]:
     yield from _title("Slowest files", width)
     most = slowest[0]["seconds"]
     length = 16 if width >= NARROW else 0
-    for row in slowest[:SLOWEST]:
+    for row in slowest[:SLOWEST_ROWS]:
         mark, style = ("✓ ", "green") if row["outcome"] == "completed" else ("✗ ", "bold red")
         numbers = f" {span(row['seconds']):>7}"
         if length:
@@ -167,10 +171,10 @@ def _incidents(head: dict[str, Any], width: int) -> Iterator[Row]:
     if not incidents["kept"]:
         return
     yield from _title("Incidents", width)
-    for one in incidents["kept"][:INCIDENTS]:
+    for one in incidents["kept"][:INCIDENT_ROWS]:
         took = "" if one["seconds"] is None else f" {span(one['seconds'])}"
         ending = (one["ending"] or "").replace("_", " ")
         yield [("! ", "yellow"), (f"{one['kind'].replace('_', ' ')}{took}, {ending}: {safe(one['text'])}", "")]
-    more = incidents["total"] - min(INCIDENTS, len(incidents["kept"]))
+    more = incidents["total"] - min(INCIDENT_ROWS, len(incidents["kept"]))
     if more > 0:
         yield [(f"  … and {more:,} more", "dim")]

@@ -78,7 +78,7 @@ def smoke(
         check_output(file, "--junit")
     site = Site(settings, budget=budget)
     screen = None if settings.json else _Screen(settings, partial(SmokePage, strict=strict))
-    annotations = github.MOST if github.wanted(os.environ) else 0
+    annotations = github.MOST_ANNOTATIONS if github.wanted(os.environ) else 0
 
     def tell(result: Checked) -> None:
         """Print a result once: a failure as an annotation, if there is one; `--json` prints all on stdout."""

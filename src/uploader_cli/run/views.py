@@ -55,7 +55,7 @@ def observers(
     annotated = 0
     if github.wanted(os.environ):
         out.append(github.Annotations(sys.stderr, os.environ))
-        annotated = github.MOST
+        annotated = github.MOST_ANNOTATIONS
     if kind == "live":
         from uploader_cli.render.live import LiveView
 

@@ -21,8 +21,8 @@ from uploader_cli.selection.manifest_lines import BadLine, Entry, Format, parse
 from uploader_cli.selection.walk import HIDDEN_CONTENT, SeenNames, Selected, Step, has_hidden_content
 from uploader_cli.sources.files import Status, absolute, is_url, status
 
-NAMED = 20  # maximum bad lines reported one by one
-SHOWN = 200  # maximum characters of a path in a message
+BAD_LINES_NAMED = 20  # maximum bad lines reported one by one
+LONGEST_PATH = 200  # maximum characters of a path in a message
 _SUFFIXES = {".csv": Format.CSV, ".jsonl": Format.JSONL, ".ndjson": Format.JSONL}
 
 
@@ -69,7 +69,7 @@ class Manifest:
             problem = item if isinstance(item, BadLine) or not wants(item.name) else look(item)
             if isinstance(problem, BadLine):
                 wrong += 1
-                if len(bad) < NAMED:
+                if len(bad) < BAD_LINES_NAMED:
                     bad.append(problem)
         if not wrong:
             return
@@ -178,5 +178,5 @@ def _written(metadata: tuple[tuple[str, str], ...]) -> str:
 
 def _described(bad: BadLine) -> str:
     """Format path and problem."""
-    path = bad.path if len(bad.path) <= SHOWN else bad.path[: SHOWN - 1] + "…"
+    path = bad.path if len(bad.path) <= LONGEST_PATH else bad.path[: LONGEST_PATH - 1] + "…"
     return f"{path}: {bad.message}" if path else bad.message

@@ -23,7 +23,7 @@ from uploader_cli.core.events import FailureCode, FileEnded
 from uploader_cli.errors import UsageError
 from uploader_cli.sources.files import base_name, is_url
 
-LONGEST = 1 << 20  # maximum bytes of a line
+LONGEST_LINE = 1 << 20  # maximum bytes of a line
 CATEGORIES = ("personal", "scenic")  # the server's categories (docs/protocol.md section 1)
 COLUMNS = ("path", "path_b64", "name", "category", "sha256", "upload_url")
 OTHERS = frozenset({"v", "seq", "run", "ts", "type", *FileEnded.__struct_fields__})
@@ -122,7 +122,7 @@ def _pieces(stream: IO[bytes], separator: bytes) -> Iterator[tuple[int, bytes]]:
         for number, piece in enumerate(whole, number):  # noqa: B020 - continues the numbering
             yield number, piece
         number += bool(whole)
-        rest = rest[: LONGEST + 1]
+        rest = rest[: LONGEST_LINE + 1]
     if rest:
         yield number, rest
 
@@ -164,8 +164,8 @@ def _from_json(piece: bytes, *, strict: bool, keys: Mapping[str, bool]) -> Mappi
 
 
 def _check_length(raw: bytes) -> None:
-    if len(raw) > LONGEST:
-        raise _Malformed(f"longer than {LONGEST} bytes")
+    if len(raw) > LONGEST_LINE:
+        raise _Malformed(f"longer than {LONGEST_LINE} bytes")
 
 
 def _csv_records(stream: IO[bytes]) -> Iterator[tuple[int, list[str] | csv.Error]]:

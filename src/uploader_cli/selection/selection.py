@@ -21,7 +21,7 @@ from uploader_cli.errors import FileError
 from uploader_cli.selection.walk import Selected, Step
 from uploader_cli.sources.content import sha256_of
 
-AHEAD = 1000  # maximum steps taken before anything is sent; a selection that ends within them is completely known
+STEPS_AHEAD = 1000  # maximum steps taken before anything is sent; a selection that ends within them is completely known
 AHEAD_SECONDS = 1.0  # maximum seconds for these steps, for a slow file system
 MOST_AHEAD = 10_000  # maximum items taken if none of them can be sent
 MOST_OPEN = 10_000  # maximum selected items that have not ended: more than one session, in little memory
@@ -42,7 +42,7 @@ class Selection:
         self.complete = False
         found = taken = 0
         end = clock() + AHEAD_SECONDS
-        while clock() < end and (taken < AHEAD or (not found and len(self.ahead) < MOST_AHEAD)):
+        while clock() < end and (taken < STEPS_AHEAD or (not found and len(self.ahead) < MOST_AHEAD)):
             try:
                 step = next(self._later)
             except StopIteration:

@@ -7,7 +7,7 @@ import warnings
 from functools import cache
 from typing import Any, Protocol
 
-BLOCK = 256 << 10  # bytes that are read and hashed at a time: they stay in the CPU's cache between the two
+CACHE_BLOCK = 256 << 10  # bytes that are read and hashed at a time: they stay in the CPU's cache between the two
 
 
 class Checksum(Protocol):
@@ -32,8 +32,8 @@ def new(algorithm: str) -> Checksum:
 def of(algorithm: str, data: memoryview) -> bytes:
     """Return the checksum of bytes in memory."""
     checksum = new(algorithm)
-    for start in range(0, len(data), BLOCK):
-        checksum.update(bytes(data[start : start + BLOCK]))
+    for start in range(0, len(data), CACHE_BLOCK):
+        checksum.update(bytes(data[start : start + CACHE_BLOCK]))
     return checksum.digest()
 
 

@@ -17,13 +17,13 @@ from uploader_cli.sources.content import OnRead, hash_range, ignore_read, open_u
 
 IN_MEMORY = 16 << 20  # most bytes of a chunk kept in memory after hashing; a larger one is read again
 LOCAL_IN_MEMORY = 1 << 20  # the same for a local file
-MEMORY = 40 << 20  # most bytes of all such chunks of a run
+CHUNK_MEMORY = 40 << 20  # most bytes of all such chunks of a run
 
 
 class Buffers:
     """At most `most` bytes of memory for chunks, shared by all workers."""
 
-    def __init__(self, most: int = MEMORY) -> None:
+    def __init__(self, most: int = CHUNK_MEMORY) -> None:
         self._most, self._made = most, 0
         self._free: list[bytearray] = []
         self._lock = threading.Lock()

@@ -23,7 +23,7 @@ from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import FileError, UsageError
 from uploader_cli.sources import checksums
-from uploader_cli.sources.checksums import BLOCK
+from uploader_cli.sources.checksums import CACHE_BLOCK
 from uploader_cli.sources.files import Status, is_url, open_file, status, status_of
 
 OnRead = Callable[[LocalFile, int, bytes | memoryview], None]
@@ -31,7 +31,7 @@ OnRead = Callable[[LocalFile, int, bytes | memoryview], None]
 
 PIECE = 1 << 20  # most bytes of one read
 TICK = 0.1  # seconds between two checks for a stop
-PATIENCE = 5.0  # seconds after which a part of a chunk is sent, where the source is slow
+PART_AFTER = 5.0  # seconds after which a part of a chunk is sent, where the source is slow
 MOST_DESCRIPTORS = 1024  # `select` takes smaller numbers only
 
 
@@ -96,9 +96,9 @@ def read_range(
     `check` raises to stop.
     """
     with open_unchanged(file, start + length) if source is None else nullcontext(source) as opened:
-        for position in range(start, start + length, BLOCK):
+        for position in range(start, start + length, CACHE_BLOCK):
             check()
-            yield position, read_block(file, opened, position, min(BLOCK, start + length - position))
+            yield position, read_block(file, opened, position, min(CACHE_BLOCK, start + length - position))
         check_unchanged(file, opened)
 
 
@@ -293,7 +293,7 @@ class Stream:
         """Raise `FileError`: there is no second reader."""
         self._fail("can't be read again")
 
-    def chunk(self, offset: int, size: int, check: Callable[[], None], patience: float = PATIENCE) -> memoryview:
+    def chunk(self, offset: int, size: int, check: Callable[[], None], patience: float = PART_AFTER) -> memoryview:
         """Return up to `size` bytes from `offset` on; earlier bytes are dropped. Set `length` at the end.
 
         Wait for the first byte, then at most `patience` seconds for the others. `check` raises to stop. Raise

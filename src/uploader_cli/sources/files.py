@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from uploader_cli import extras
 from uploader_cli.errors import UploaderError, UsageError
 
-BLOCK = 4 << 20  # bytes of one request for a range
+RANGE_BLOCK = 4 << 20  # bytes of one request for a range
 NO_PATH = "no path leads to it: its name has an empty part, ends with a slash, or is below another file"
 _SECOND = 1_000_000_000  # nanoseconds, which hold a digest of the ETag
 _TAGS = ("ETag", "etag", "CRC")
@@ -237,7 +237,7 @@ def _epoch(value: Any) -> float:
 
 
 class _RemoteFile(io.RawIOBase):
-    """A file at a URL, read by ranges of `BLOCK` bytes."""
+    """A file at a URL, read by ranges of `RANGE_BLOCK` bytes."""
 
     _file: Any = None  # until it is open: `close` is called for each object
 
@@ -246,7 +246,7 @@ class _RemoteFile(io.RawIOBase):
         super().__init__()
         self._system, self._path = _file_system(url)
         self._known: RemoteStatus | None = _status(self._system.info(self._path))
-        self._file = self._system.open(self._path, "rb", block_size=BLOCK, cache_type="none")
+        self._file = self._system.open(self._path, "rb", block_size=RANGE_BLOCK, cache_type="none")
         self._end = min(self._known.st_size, self._known.st_size if end is None else end)
         self._position = self._start = 0
         self._block = memoryview(b"")  # bytes from `_start` on
@@ -277,7 +277,7 @@ class _RemoteFile(io.RawIOBase):
         at = self._position - self._start
         if not 0 <= at < len(self._block):
             with _os_errors():
-                length = min(max(BLOCK, len(wanted)), self._end - self._position)
+                length = min(max(RANGE_BLOCK, len(wanted)), self._end - self._position)
                 self._known = None
                 self._file.seek(self._position)
                 self._block, self._start, at = memoryview(self._file.read(max(0, length))), self._position, 0

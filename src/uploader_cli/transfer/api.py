@@ -36,7 +36,7 @@ from uploader_cli.transfer.request_ids import RequestIds
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from uploader_cli.core.packs import Found, LookedUp, LookupOffer, PackedFile, PackOffer
+    from uploader_cli.core.packs import FoundFile, LookedUp, LookupOffer, PackedFile, PackOffer
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.transfer.bodies import Body
 
@@ -179,12 +179,12 @@ class Api(HttpClient):
 
     def lookup(
         self, offer: LookupOffer, files: Sequence[LookedUp], *, compute: bool = False, **how: Any
-    ) -> list[Found | None]:
+    ) -> list[FoundFile | None]:
         """Ask for files, in as many requests as the categories and the `offer` need (docs/protocol.md, section 9).
 
         With `compute` the server computes digests that it does not know; those that take long are `pending`.
         """
-        found: dict[int, Found | None] = {}
+        found: dict[int, FoundFile | None] = {}
         for category in dict.fromkeys(file.category for file in files):
             same = iter([number for number, file in enumerate(files) if file.category == category])
             while part := list(islice(same, offer.max_files)):
@@ -247,7 +247,7 @@ class Api(HttpClient):
         answer = self._call("GET", path, _accepted, patient=False, read_timeout=STATUS_LIMIT, files=REPORT)
         return protocol.parse_analysis_status(answer.body)
 
-    def stored(self, where: str, *, digest: bool = True, **how: Any) -> Found | None:
+    def stored(self, where: str, *, digest: bool = True, **how: Any) -> FoundFile | None:
         """Return what is known of the file at a path or URL from the server, with its `digest`; None for 404.
 
         Raise `DigestPending` while its digest is computed, `AnswerError` for another refusal, `ProtocolError` for
@@ -258,7 +258,7 @@ class Api(HttpClient):
             raise errors.ProtocolError(f"{where} is on another host than the server")
         wanted = {"Want-Repr-Digest": "sha-256=1"} if digest else {}
 
-        def read(answer: Answer) -> Found | None:
+        def read(answer: Answer) -> FoundFile | None:
             if answer.status in (404, 410):
                 return None
             if not answer.ok:
@@ -267,7 +267,7 @@ class Api(HttpClient):
                     raise errors.DigestPending(str(error), status=503, retry_after=error.retry_after)
                 raise error
             sha256 = protocol.sha256_in(answer.headers.get("Repr-Digest", ""))
-            return packs.Found(protocol.whole(answer.headers.get("Content-Length")), sha256, None)
+            return packs.FoundFile(protocol.whole(answer.headers.get("Content-Length")), sha256, None)
 
         return self._call("HEAD", url, read, headers=wanted, **how)
 

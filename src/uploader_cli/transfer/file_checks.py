@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
-from uploader_cli.core.packs import Found
+from uploader_cli.core.packs import FoundFile
 from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.content import open_unchanged
 from uploader_cli.transfer.journal import Claim, ClaimState, Stored
@@ -162,7 +162,7 @@ class FileChecks:
         left, ended = [], []
         answer = self._stored.look_up(api, [self._stored.looked_up(file) for file in files])
         for file, found in zip(files, answer, strict=True):
-            if isinstance(found, Found) and has_bytes(found, file, self._context.stop.check):
+            if isinstance(found, FoundFile) and has_bytes(found, file, self._context.stop.check):
                 ended.append(equal_to(file, found.location, found.sha256))
             else:
                 left.append(file)
@@ -185,7 +185,7 @@ class FileChecks:
         """
         asked, free = [self._stored.looked_up(file) for file, _ in files], []
         for (file, claim), one, item in zip(files, asked, self._stored.look_up(api, asked), strict=True):
-            if not isinstance(item, Found) or claim.state is ClaimState.RESUME:
+            if not isinstance(item, FoundFile) or claim.state is ClaimState.RESUME:
                 free.append((file, claim))
             else:
                 text = f"{one.category}/{one.path} exists on the server (--if-exists fail)"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Event, FailureCode, SkipReason, VerifiedBy
-from uploader_cli.core.protocol import TAKEN
+from uploader_cli.core.protocol import NAME_TAKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -35,7 +35,7 @@ RUN_ENDING = (
 )
 """Errors that end the run: they concern every file."""
 FORGOTTEN = (FailureCode.CHANGED, FailureCode.VANISHED, FailureCode.INTEGRITY)
-STORE_FAILURES = {"CHECKSUM_MISMATCH": FailureCode.INTEGRITY, TAKEN: FailureCode.EXISTS}
+STORE_FAILURES = {"CHECKSUM_MISMATCH": FailureCode.INTEGRITY, NAME_TAKEN: FailureCode.EXISTS}
 REFUSED_FOR_GOOD = (413, 415, 422)
 """Refusals of one file's content; any other status may come from a proxy, a portal, a token or a redeploy."""
 

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from uploader_cli import errors
 from uploader_cli.core.events import VerifiedBy, WarningCode
-from uploader_cli.core.packs import Found, LookedUp
+from uploader_cli.core.packs import FoundFile, LookedUp
 from uploader_cli.core.protocol import stored_path, utf8
 from uploader_cli.sources.content import sha256_of
 from uploader_cli.transfer.ledger import Outcome
@@ -38,7 +38,7 @@ class StoredFiles:
     def looked_up(self, file: LocalFile, receipt: Stored | None = None) -> LookedUp:
         return looked_up(file, self._context.settings.category, receipt)
 
-    def look_up(self, api: Api, asked: Sequence[LookedUp]) -> list[Found | Literal[False] | None]:
+    def look_up(self, api: Api, asked: Sequence[LookedUp]) -> list[FoundFile | Literal[False] | None]:
         """Return each stored file, False for one that is not stored, and None without an answer.
 
         Use one lookup where offered, else one call for each path.
@@ -64,10 +64,10 @@ class StoredFiles:
             return
         asked = [self.looked_up(*item) for item in files]
         for one, (file, receipt), item in zip(asked, files, self.look_up(api, asked), strict=True):
-            unsure = isinstance(item, Found) and item.size == file.size and item.sha256 is None
+            unsure = isinstance(item, FoundFile) and item.size == file.size and item.sha256 is None
             if unsure and receipt is None:  # the lookup computes no digest
                 item = self._stored(api, stored_path(one.category, one.path))
-            yield self._is_equal(file, receipt, item) if isinstance(item, Found) else item
+            yield self._is_equal(file, receipt, item) if isinstance(item, FoundFile) else item
 
     def _by_receipt(self, api: Api, file: LocalFile, where: str | None) -> bool | None:
         if where is None:
@@ -79,13 +79,13 @@ class StoredFiles:
             position = _asked(lambda: api.pacer.call(lambda: client.head(where), at_most=0))
             return None if position is None else position.offset == file.size
         found = self._stored(api, where)
-        return found.size in (None, file.size) if isinstance(found, Found) else found
+        return found.size in (None, file.size) if isinstance(found, FoundFile) else found
 
-    def _stored(self, api: Api, where: str) -> Found | Literal[False] | None:
+    def _stored(self, api: Api, where: str) -> FoundFile | Literal[False] | None:
         """Return False for a file that is not stored, None without an answer."""
         return _asked(lambda: api.stored(where, retries=api.pacer.retries) or False)
 
-    def _is_equal(self, file: LocalFile, receipt: Stored | None, found: Found) -> bool:
+    def _is_equal(self, file: LocalFile, receipt: Stored | None, found: FoundFile) -> bool:
         """Compare size and digest. A receipt's digest saves reading the file."""
         if found.size != file.size or found.sha256 is None:
             return found.size == file.size
@@ -140,7 +140,7 @@ def equal_to(file: LocalFile, where: str | None, sha256: str | None) -> Outcome:
     return Outcome(file, location=where, checksum=sha256, verified=True, verified_by=VerifiedBy.DIGEST)
 
 
-def has_bytes(found: Found, file: LocalFile, check: Callable[[], None]) -> bool:
+def has_bytes(found: FoundFile, file: LocalFile, check: Callable[[], None]) -> bool:
     """Compare size and digest; a digest that the server does not know is not equal."""
     return found.size == file.size and found.sha256 is not None and found.sha256 == digest_of(file, check)
 

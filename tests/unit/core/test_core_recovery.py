@@ -8,7 +8,7 @@ import pytest
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelReason, ChannelState, Transport, WarningCode
-from uploader_cli.core.incidents import MOST, Ending, IncidentKind, duration
+from uploader_cli.core.incidents import MOST_INCIDENTS, IncidentEnding, IncidentKind, duration
 from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import ProgressState
 from uploader_cli.report.document import RunFacts, report_head
@@ -46,7 +46,7 @@ class Run:
                     self.told.append(out.text)
 
     @property
-    def log(self) -> list[tuple[IncidentKind, Ending | None, int]]:
+    def log(self) -> list[tuple[IncidentKind, IncidentEnding | None, int]]:
         return [(item.kind, item.ending, item.times) for item in self.state.incidents.kept]
 
 
@@ -68,14 +68,14 @@ def failed(file: int) -> ev.FileFailed:
 
 def test_timeout_leads_to_polling_and_a_degraded_run() -> None:
     run = Run((5.0, channel(POLLING, ChannelReason.DEADLINE)), (9.0, progress()), (20.0, finished()))
-    assert run.log == [(IncidentKind.CHANNEL, Ending.DEGRADED, 1)]
+    assert run.log == [(IncidentKind.CHANNEL, IncidentEnding.DEGRADED, 1)]
     assert run.state.incidents.kept[0].text == "no realtime connection: deadline"
     assert run.told == []
 
 
 def test_lost_connection_is_recovered() -> None:
     run = Run((5.0, channel(LOST)), (6.0, channel(LOST)), (8.2, channel(LIVE, ChannelReason.RECOVERED)))
-    assert run.log == [(IncidentKind.CHANNEL, Ending.RECOVERED, 2)]
+    assert run.log == [(IncidentKind.CHANNEL, IncidentEnding.RECOVERED, 2)]
     assert run.told == ["reconnected after 3.2 s"]
 
 
@@ -95,7 +95,7 @@ def test_a_failed_update_keeps_the_last_known_state() -> None:
     assert run.state.sessions["s"].percent == 50.0
     assert (run.state.channel.stale, run.state.channel.heard) == ("timed out", 3.0)  # shown with its age
     run.put(16.0, progress())
-    assert run.log == [(IncidentKind.UPDATES, Ending.RECOVERED, 2)]
+    assert run.log == [(IncidentKind.UPDATES, IncidentEnding.RECOVERED, 2)]
     assert run.told == ["progress is updated again after 12.0 s"]
 
 
@@ -103,7 +103,7 @@ def test_a_fault_of_the_server_is_one_incident_however_many_files_it_hits() -> N
     run = Run((1.0, retry(0)), (1.1, retry(1)), (2.0, again(0)), (2.1, again(1)), (3.0, done(0)))
     assert run.log == [(IncidentKind.TRANSFER, None, 2)]
     run.put(8.5, ev.BytesConfirmed(1, 2, 5))
-    assert run.log == [(IncidentKind.TRANSFER, Ending.RECOVERED, 2)]
+    assert run.log == [(IncidentKind.TRANSFER, IncidentEnding.RECOVERED, 2)]
     assert run.told == ["transfer resumed after 7.5 s and 2 retries"]
 
 
@@ -111,58 +111,58 @@ def test_an_offset_that_was_confirmed_before_the_retry_ends_no_incident() -> Non
     run = Run((1.0, retry(0)), (2.0, ev.FileStarted(0, "0", 10, "s", 5, 2)), (3.0, ev.BytesConfirmed(0, 2, 5)))
     assert run.log == [(IncidentKind.TRANSFER, None, 1)]
     run.put(4.0, ev.BytesConfirmed(0, 2, 6))
-    assert run.log == [(IncidentKind.TRANSFER, Ending.RECOVERED, 1)]
+    assert run.log == [(IncidentKind.TRANSFER, IncidentEnding.RECOVERED, 1)]
 
 
 def test_short_successful_retry_is_not_reported() -> None:
     run = Run((1.0, retry(0)), (2.0, again(0)), (3.0, done(0)))
-    assert run.log == [(IncidentKind.TRANSFER, Ending.RECOVERED, 1)]
+    assert run.log == [(IncidentKind.TRANSFER, IncidentEnding.RECOVERED, 1)]
     assert run.told == []
 
 
 def test_file_that_fails_after_retries_needs_attention() -> None:
     run = Run((1.0, retry(0)), (1.0, retry(1)), (2.0, again(0)), (3.0, failed(0)), (4.0, again(1)), (5.0, done(1)))
-    assert run.log == [(IncidentKind.TRANSFER, Ending.NEEDS_PERSON, 2)]
+    assert run.log == [(IncidentKind.TRANSFER, IncidentEnding.NEEDS_PERSON, 2)]
     assert run.told == []
     run.put(6.0, retry(2))
     run.put(7.0, again(2), done(2))
-    assert run.log[1] == (IncidentKind.TRANSFER, Ending.RECOVERED, 1)
+    assert run.log[1] == (IncidentKind.TRANSFER, IncidentEnding.RECOVERED, 1)
 
 
 def test_file_found_stored_ends_its_retry_incident() -> None:
     run = Run((1.0, retry(0)), (2.0, ev.FileSkipped(0, "0", ev.SkipReason.PRESENT)))
-    assert run.log == [(IncidentKind.TRANSFER, Ending.RECOVERED, 1)]
+    assert run.log == [(IncidentKind.TRANSFER, IncidentEnding.RECOVERED, 1)]
     assert not run.state.incidents.retrying
 
 
 def test_interrupt_leaves_incidents_unrecovered() -> None:
     run = Run((1.0, retry(0)), (2.0, ev.FilesCancelled((0, 1, 2))), (2.0, finished(130)))
-    assert run.log == [(IncidentKind.TRANSFER, Ending.DEGRADED, 1)]
+    assert run.log == [(IncidentKind.TRANSFER, IncidentEnding.DEGRADED, 1)]
     assert run.told == []
 
 
 def test_error_that_ends_the_run_needs_attention() -> None:
     run = Run((1.0, ev.EngineStopped(OSError("no server"))), (2.0, finished(6)))
-    assert run.log == [(IncidentKind.RUN, Ending.NEEDS_PERSON, 1)]
+    assert run.log == [(IncidentKind.RUN, IncidentEnding.NEEDS_PERSON, 1)]
 
 
 def test_rate_limit_incident_ends_with_its_pause() -> None:
     run = Run((1.0, ev.Paused(60.0, ev.PauseReason.RATE_LIMIT)), (30.0, ev.Ticked()))
     assert run.log == [(IncidentKind.RATE_LIMIT, None, 1)]
     run.put(61.0, ev.Ticked())
-    assert run.log == [(IncidentKind.RATE_LIMIT, Ending.RECOVERED, 1)]
+    assert run.log == [(IncidentKind.RATE_LIMIT, IncidentEnding.RECOVERED, 1)]
     assert run.told == ["resumed after waiting 1 min 0 s for the server's rate limit"]
 
 
 def test_a_lost_session_is_recovered_by_a_new_one() -> None:
     run = Run((1.0, ev.RunWarning(WarningCode.SESSION_LOST, "gone")), (2.0, ev.SessionCreated("t", "personal", 1)))
-    assert run.log == [(IncidentKind.SESSION, Ending.RECOVERED, 1)]
+    assert run.log == [(IncidentKind.SESSION, IncidentEnding.RECOVERED, 1)]
     assert run.told == []  # the warning said what is done
 
 
 def test_open_alarm_at_the_end_is_degraded() -> None:
     run = Run((1.0, ev.RunWarning(WarningCode.STALLED, "no progress for 30 s")), (2.0, finished(3)))
-    assert run.log == [(IncidentKind.STALL, Ending.DEGRADED, 1)]
+    assert run.log == [(IncidentKind.STALL, IncidentEnding.DEGRADED, 1)]
 
 
 def test_incident_log_is_bounded_and_keeps_the_count() -> None:
@@ -170,7 +170,7 @@ def test_incident_log_is_bounded_and_keeps_the_count() -> None:
     for number in range(10_000):
         run.put(float(number), channel(LOST), channel(LIVE))
     assert run.state.incidents.total == 10_000
-    assert len(run.state.incidents.kept) == MOST
+    assert len(run.state.incidents.kept) == MOST_INCIDENTS
     assert run.state.incidents.kept[-1].began == 9999.0
     assert not run.state.incidents.active
 

@@ -7,10 +7,10 @@ from fakes import Clock, local_files
 
 from uploader_cli.core.packs import PackOffer
 from uploader_cli.core.sizes import (
+    CHUNK_GRAIN,
     FIRST_CHUNK,
     FIRST_PACK,
-    GRAIN,
-    LEAST_CHUNK,
+    LEAST_AFTER_413,
     LEAST_PACK,
     MOST_CHUNK,
     MOST_PACK,
@@ -25,8 +25,8 @@ def test_refused_size_is_halved_down_to_64_kib() -> None:
     chunk, sizes = ChunkSize(1 << 20), []
     while chunk.refuse(chunk.size):
         sizes.append(chunk.size)
-    assert sizes == [1 << 19, 1 << 18, 1 << 17, LEAST_CHUNK]
-    assert LEAST_CHUNK == 64 << 10
+    assert sizes == [1 << 19, 1 << 18, 1 << 17, LEAST_AFTER_413]
+    assert LEAST_AFTER_413 == 64 << 10
 
 
 def test_smaller_chunks_than_64_kib_are_halved_once() -> None:
@@ -49,7 +49,7 @@ def test_automatic_size_follows_the_rate() -> None:
             clock.pass_(chunk.size / rate)
         sizes.append(chunk.size)
     assert sizes == [FIRST_CHUNK, 29_884_416, MOST_CHUNK, 14_942_208]
-    assert all(size % GRAIN == 0 for size in sizes)
+    assert all(size % CHUNK_GRAIN == 0 for size in sizes)
 
 
 def test_failures_make_no_automatic_size_smaller_than_cloudflare_takes() -> None:
@@ -75,13 +75,13 @@ def test_automatic_size_is_halved_by_413_down_to_64_kib() -> None:
     chunk, sizes = ChunkSize("auto"), [0]
     while chunk.refuse(chunk.size):
         sizes.append(chunk.size)
-    assert sizes[1::2] == [4 << 20, 1 << 20, 256 << 10, LEAST_CHUNK]
+    assert sizes[1::2] == [4 << 20, 1 << 20, 256 << 10, LEAST_AFTER_413]
 
 
 def test_refused_body_between_two_sizes_leads_to_a_multiple_of_256_kib() -> None:
     chunk = ChunkSize("auto")
     assert chunk.refuse(3_000_001)
-    assert chunk.size == 5 * GRAIN
+    assert chunk.size == 5 * CHUNK_GRAIN
 
 
 def test_limit_is_known_once_a_chunk_below_it_arrives() -> None:

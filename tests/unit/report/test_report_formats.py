@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uploader_cli.core.state import ProgressState
 from uploader_cli.report.document import RunFacts, report_head
-from uploader_cli.report.formats import COLUMNS, as_csv
+from uploader_cli.report.formats import CSV_COLUMNS, as_csv
 from uploader_cli.report.markdown import as_markdown
 from uploader_cli.report.recorder import Spool
 
@@ -13,7 +13,7 @@ def test_csv_has_crlf_lower_case_booleans_and_empty_cells() -> None:
     spool = Spool()
     spool.put({"file": 0, "path": "=a,b", "outcome": "failed", "size": 3, "verified": False, "retryable": True})
     header, row, end = "".join(as_csv({}, spool)).split("\r\n")
-    assert header == ",".join(COLUMNS)
+    assert header == ",".join(CSV_COLUMNS)
     assert row == '0,"./=a,b",,,failed,3,,,,,,,,false,,,true,,,,,,,'
     assert end == ""
 

@@ -57,7 +57,7 @@ def test_on_failure_does_not_run_after_success_or_interrupt(code: int, tmp_path:
 
 
 def test_on_failure_lists_some_failed_files_and_counts_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_failure, "MOST", 3)
+    monkeypatch.setattr(on_failure, "MOST_FAILURES", 3)
     run(keeping(tmp_path / "report"), 3, failed=5)
     report = json.loads((tmp_path / "report").read_text())
     assert (len(report["files"]), report["files_left_out"], report["counts"]["failed"]) == (3, 2, 5)

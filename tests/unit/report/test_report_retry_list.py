@@ -14,7 +14,7 @@ from uploader_cli.core.events import FailureCode, FileEnded, Phase
 from uploader_cli.core.names import as_base64, escaped
 from uploader_cli.core.protocol import utf8
 from uploader_cli.report.document import row_of
-from uploader_cli.report.formats import COLUMNS, as_csv, as_manifest, needs_nul
+from uploader_cli.report.formats import CSV_COLUMNS, as_csv, as_manifest, needs_nul
 from uploader_cli.report.recorder import Spool
 from uploader_cli.report.run_files import named_outputs
 from uploader_cli.selection import manifest_lines
@@ -107,7 +107,7 @@ def test_a_report_as_csv_is_a_list_itself(spool: Spool, tmp_path: Path) -> None:
     with path.open("rb") as stream:
         entries = list(parse(stream, Format.CSV))
     assert [os.path.normpath(os.fsencode(entry.path)) for entry in entries] == [*NAMES, b"there.mp4"]
-    assert set(COLUMNS) <= {*manifest_lines.COLUMNS, *manifest_lines.OTHERS}
+    assert set(CSV_COLUMNS) <= {*manifest_lines.COLUMNS, *manifest_lines.OTHERS}
 
 
 @pytest.mark.parametrize("start", list("=+-@\t"))

@@ -14,7 +14,7 @@ from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipR
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import UsageError
 from uploader_cli.selection.filters import Filters
-from uploader_cli.selection.manifest import NAMED, Manifest, format_of, look
+from uploader_cli.selection.manifest import BAD_LINES_NAMED, Manifest, format_of, look
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format
 from uploader_cli.transfer.journal.reading import path_key
 
@@ -97,7 +97,7 @@ def test_each_bad_line_is_named_with_its_number() -> None:
 def test_of_many_bad_lines_the_first_are_named_and_the_others_counted() -> None:
     error = refused(manifest("gone\n" * 1000))
     assert "1,000 of 1,000 lines" in str(error)
-    assert len(error.details) == NAMED + 1
+    assert len(error.details) == BAD_LINES_NAMED + 1
     assert error.details[-1] == "… and 980 more"
 
 

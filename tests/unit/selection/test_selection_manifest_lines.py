@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from uploader_cli.core.events import FailureCode
 from uploader_cli.core.names import as_base64, json_line
 from uploader_cli.errors import UsageError
-from uploader_cli.selection.manifest_lines import LONGEST, BadLine, Entry, Format, parse
+from uploader_cli.selection.manifest_lines import LONGEST_LINE, BadLine, Entry, Format, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +84,7 @@ def test_names_that_are_no_utf_8() -> None:
 
 def test_a_line_without_end() -> None:
     """Of it no more is kept than is needed to say so, and the next one is read as ever."""
-    longest = b"x" * (3 * LONGEST)
+    longest = b"x" * (3 * LONGEST_LINE)
     found = list(parse(io.BytesIO(longest + b"\nb.mp4\n"), Format.PLAIN))
     assert [item.line for item in found] == [1, 2]
     assert isinstance(found[0], BadLine)

@@ -36,7 +36,7 @@ def test_first_file_is_stored_during_the_walk(
                 yield None
 
     monkeypatch.setattr(selection, "AHEAD_SECONDS", 0.1)
-    monkeypatch.setattr(selection, "AHEAD", 1 << 30)
+    monkeypatch.setattr(selection, "STEPS_AHEAD", 1 << 30)
     monkeypatch.setattr(selecting, "walk", slow)
     files = make_files(**{"a.mp4": 10, "b.mp4": 10})
     result = upload(files, Settings(server=server.url), on_completed=lambda _event: stored.set())

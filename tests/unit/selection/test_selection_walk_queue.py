@@ -12,7 +12,7 @@ from fakes import Clock, local_file
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
 from uploader_cli.selection import selection as selection_module
-from uploader_cli.selection.selection import AHEAD, MOST_AHEAD, Selection, WalkQueue
+from uploader_cli.selection.selection import MOST_AHEAD, STEPS_AHEAD, Selection, WalkQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,12 +60,12 @@ def test_of_a_large_selection_only_the_beginning_is_looked_at() -> None:
     selection = Selection(walk())
     assert not selection.complete
     assert len(selection.ahead) == 2
-    assert next(steps) == AHEAD - 2
+    assert next(steps) == STEPS_AHEAD - 2
 
 
 def test_the_first_file_is_waited_for() -> None:
     """Before it nothing can be sent."""
-    selection = Selection([*[None] * (AHEAD * 2), *files(1), *[None] * AHEAD])
+    selection = Selection([*[None] * (STEPS_AHEAD * 2), *files(1), *[None] * STEPS_AHEAD])
     assert [file.file for file in selection.files] == [0]
     assert not selection.complete
 
@@ -125,7 +125,7 @@ def test_known_files_are_returned_in_order_without_a_thread() -> None:
 
 @pytest.fixture
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection_module, "AHEAD", 2)
+    monkeypatch.setattr(selection_module, "STEPS_AHEAD", 2)
 
 
 @pytest.mark.usefixtures("_short")

@@ -15,7 +15,7 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.capabilities import Capabilities
 from uploader_cli.core.events import FailureCode, FileStatus, SessionProgress, SkipReason, Transport, WarningCode
-from uploader_cli.core.packs import Found
+from uploader_cli.core.packs import FoundFile
 from uploader_cli.transfer.http_client import Answer
 from uploader_cli.transfer.journal import Journal
 from uploader_cli.transfer.protocols.tus_state import Tus
@@ -253,7 +253,7 @@ class Readable(FakeApi):
         answer = self.digests.popleft()
         if isinstance(answer, BaseException):
             raise answer
-        return Found(*answer, None)
+        return FoundFile(*answer, None)
 
     def read_back(self, where: str, take: Any) -> bool:
         del where, take

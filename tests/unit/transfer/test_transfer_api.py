@@ -17,7 +17,7 @@ from unit.transfer.transfer_fakes import Clock, FakeStop
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.packs import Found
+from uploader_cli.core.packs import FoundFile
 from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.core.protocol import StoredFile, stored_path
 from uploader_cli.settings import Settings
@@ -121,7 +121,7 @@ def test_refused_session_raises_the_servers_code(called: Called, wire: Any) -> N
         (200, "<html>Welcome</html>"),
         (201, "{}"),
         (204, ""),
-        (404, "Not Found"),
+        (404, "Not FoundFile"),
         (404, '{"error": "NOT_FOUND"}'),
         (405, ""),
     ],
@@ -219,13 +219,13 @@ def test_stored_file_has_size_and_digest(called: Called, wire: Any) -> None:
         f"{SERVER}/uploads/personal/dir/a%20b%23%3F.mp4",
         headers={"Content-Length": "12", "Repr-Digest": "sha-512=:eA==:, sha-256=:YWJj:"},
     )
-    assert called.api.stored(stored_path("personal", "dir/a b#?.mp4")) == Found(12, b"abc".hex(), None)
+    assert called.api.stored(stored_path("personal", "dir/a b#?.mp4")) == FoundFile(12, b"abc".hex(), None)
 
 
 def test_stored_file_of_the_reference_backend_has_no_digest(called: Called, wire: Any) -> None:
     capture = golden("stored-head")
     wire.head(SERVER + capture["request"]["path"], headers=capture["headers"])
-    assert called.api.stored(capture["request"]["path"]) == Found(2097152, None, None)
+    assert called.api.stored(capture["request"]["path"]) == FoundFile(2097152, None, None)
 
 
 @pytest.mark.parametrize("status", [404, 410])
@@ -269,7 +269,7 @@ def test_refusal_that_says_nothing_about_the_stored_file_is_raised(
 )
 def test_digest_of_rfc_9530_is_parsed(called: Called, wire: Any, header: str, digest: str | None) -> None:
     wire.head(f"{SERVER}/uploads/personal/a", headers={"Content-Length": "1", "Repr-Digest": header})
-    assert called.api.stored("/uploads/personal/a") == Found(1, digest, None)
+    assert called.api.stored("/uploads/personal/a") == FoundFile(1, digest, None)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from fakes import Supplied
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.last_heard import LastHeard
-from uploader_cli.core.packs import Found
+from uploader_cli.core.packs import FoundFile
 from uploader_cli.core.plan import ASSUMED, Limits, LocalFile
 from uploader_cli.core.protocol import Session, StoredFile
 from uploader_cli.errors import Interrupted
@@ -194,7 +194,7 @@ class FakeApi:
         answer = self.heads.popleft() if self.heads else None if self.limits else (None, None)
         if isinstance(answer, errors.UploaderError):
             raise answer
-        return Found(*answer, None) if answer is not None else None
+        return FoundFile(*answer, None) if answer is not None else None
 
     def finish(self, session: str, failed: int = 0, retries: int | None = None) -> None:
         del failed

@@ -12,7 +12,7 @@ from uploader_cli.checks.check import Finding, check, failed, passed, skipped, w
 from uploader_cli.checks.doctor.context import ANSWER_LIMIT, DoctorContext
 from uploader_cli.checks.target import UNAVAILABLE
 from uploader_cli.core import packs
-from uploader_cli.core.capabilities import VERSION, capabilities_of, unknown_upload
+from uploader_cli.core.capabilities import TUS_VERSION, capabilities_of, unknown_upload
 from uploader_cli.core.events import Transport
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_progress, parse_session, text, whole
 from uploader_cli.exit_status import Exit, of_error
@@ -158,7 +158,7 @@ def tus(context: DoctorContext) -> Finding:
         return skipped(USED_UP)
     options = answer = context.call("OPTIONS", where)
     if not is_tus(answer):  # a gateway may answer OPTIONS
-        answer = context.call("HEAD", unknown_upload(where), headers={"Tus-Resumable": VERSION})
+        answer = context.call("HEAD", unknown_upload(where), headers={"Tus-Resumable": TUS_VERSION})
     target = redirect_target(answer)
     if target is not None:
         return failed(f"the tus endpoint redirects to {target}", f"Use that URL in {context.option}.")

@@ -13,7 +13,7 @@ from uploader_cli.checks.check import NotOffered, Violation, check
 from uploader_cli.checks.smoke.expect import answered, header, said, same, same_bytes
 from uploader_cli.checks.smoke.sending import body_of, cut, cut_off, file_of, nothing, open_session, terms
 from uploader_cli.checks.smoke.site import Site
-from uploader_cli.core.capabilities import VERSION, Capabilities, encode_metadata, parts, place, unknown_upload
+from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, encode_metadata, parts, place, unknown_upload
 from uploader_cli.core.capabilities import checksum_header as checksum_of
 from uploader_cli.core.protocol import parse_http_date
 from uploader_cli.sources import checksums
@@ -54,7 +54,7 @@ def ask(
     answer = site.call(
         method,
         url,
-        headers={"Tus-Resumable": VERSION, **(headers or {})},
+        headers={"Tus-Resumable": TUS_VERSION, **(headers or {})},
         body=None if body is None else body_of(body, "application/offset+octet-stream", midway),
         may_refuse=True,
         leaves=method == "POST",
@@ -188,7 +188,7 @@ def core(site: Site) -> None:
     tus, content = offered(site, "creation"), _data(site)
     what = "OPTIONS of the tus endpoint"
     answer = answered(site.call("OPTIONS", tus.endpoint), what, 200, 204)
-    header(answer, "Tus-Version", what, f"{VERSION} among others", lambda value: VERSION in value)
+    header(answer, "Tus-Version", what, f"{TUS_VERSION} among others", lambda value: TUS_VERSION in value)
     listed = header(answer, "Tus-Extension", what, "the extensions", bool)
     found = sorted(item.strip().lower() for item in listed.split(","))
     same(found, sorted(tus.extensions), "Tus-Extension, and the extensions of the session answer")
@@ -212,7 +212,7 @@ def core(site: Site) -> None:
 
 def _speaks_tus(answer: Answer, what: str) -> None:
     """Check the version, which every response except that to OPTIONS must have."""
-    header(answer, "Tus-Resumable", what, VERSION, lambda value: value == VERSION)
+    header(answer, "Tus-Resumable", what, TUS_VERSION, lambda value: value == TUS_VERSION)
 
 
 @after_core("tus-version", "tus: other versions are refused", "later clients get wrong answers", required=False)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from uploader_cli.checks.check import Prevented, Violation, precondition
 from uploader_cli.checks.smoke.expect import answered, header, said
 from uploader_cli.checks.smoke.site import Site
-from uploader_cli.core.capabilities import VERSION, Capabilities, capabilities_of, parse_capabilities
+from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, capabilities_of, parse_capabilities
 from uploader_cli.core.plan import Limits, endless
 from uploader_cli.core.protocol import Session, as_object, parse_batch, parse_session, stored_path, wire_name
 from uploader_cli.transfer.bodies import Body, Piece, content_type, multipart
@@ -84,7 +84,7 @@ def _terms_of(site: Site, endpoint: str) -> Terms:
     what = "OPTIONS of the tus endpoint"
     with precondition("tus-core"):
         answer = answered(site.call("OPTIONS", endpoint), what, 200, 204)
-        header(answer, "Tus-Version", what, f"{VERSION} among others", lambda value: VERSION in value)
+        header(answer, "Tus-Version", what, f"{TUS_VERSION} among others", lambda value: TUS_VERSION in value)
         header(answer, "Tus-Extension", what, "creation among others", lambda value: "creation" in value.lower())
     tus = capabilities_of(answer.headers, endpoint)
     site.terminates = tus.terminates

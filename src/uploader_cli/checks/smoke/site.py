@@ -10,7 +10,7 @@ from uploader_cli import errors
 from uploader_cli.checks.check import NotOffered, OutOfCalls, Prevented, Violation
 from uploader_cli.checks.smoke.expect import said
 from uploader_cli.checks.target import UNAVAILABLE, CheckedServer
-from uploader_cli.core.capabilities import VERSION, trusts
+from uploader_cli.core.capabilities import TUS_VERSION, trusts
 from uploader_cli.core.protocol import error_code, parse_session, whole
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.bodies import Body
@@ -187,7 +187,7 @@ class Site(CheckedServer):
         while self.uploads:
             url = self.uploads.pop()
             if self.terminates:
-                self._remove(f"the tus upload {url}", "DELETE", url, {"Tus-Resumable": VERSION})
+                self._remove(f"the tus upload {url}", "DELETE", url, {"Tus-Resumable": TUS_VERSION})
             else:
                 self.unowned.append(f"the tus upload {url}: the server has no termination")
         while self.sessions:
@@ -199,7 +199,7 @@ class Site(CheckedServer):
             if self.may_delete:
                 self._remove(name, "DELETE", f"/api/upload/file/{file}")
             elif file in self.tus_files and self.terminates:
-                self._remove(name, "DELETE", self.tus_files[file], {"Tus-Resumable": VERSION})
+                self._remove(name, "DELETE", self.tus_files[file], {"Tus-Resumable": TUS_VERSION})
             else:
                 self.unowned.append(f"{name}: no token")
 

@@ -7,10 +7,12 @@ it was stale, a duplicate or a step backwards.
 from __future__ import annotations
 
 from uploader_cli.core.events import Event
-from uploader_cli.core.reducer import files, run, sessions
+from uploader_cli.core.reducer.file_events import FILE_HANDLERS
+from uploader_cli.core.reducer.run_events import RUN_HANDLERS
+from uploader_cli.core.reducer.session_events import SESSION_HANDLERS
 from uploader_cli.core.state import ProgressState
 
-_HANDLERS = {**run.HANDLERS, **files.HANDLERS, **sessions.HANDLERS}
+_HANDLERS = {**RUN_HANDLERS, **FILE_HANDLERS, **SESSION_HANDLERS}
 
 
 def reduce(state: ProgressState, event: Event, now: float) -> list[Event]:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from uploader_cli import errors
 from uploader_cli.core.capabilities import (
-    VERSION,
+    TUS_VERSION,
     Capabilities,
     below,
     capabilities_of,
@@ -170,7 +170,7 @@ class TusClient:
         checksum: str | None = None,
     ) -> Answer:
         """Send one request and follow 307 and 308, with its method and body."""
-        sent = {"Tus-Resumable": VERSION, **headers} if method != "OPTIONS" else dict(headers)
+        sent = {"Tus-Resumable": TUS_VERSION, **headers} if method != "OPTIONS" else dict(headers)
         if checksum is not None:
             sent["Upload-Checksum"] = checksum
         for _ in range(REDIRECTS + 1):
@@ -224,8 +224,8 @@ def _check(answer: Answer) -> None:
     if not answer.ok:
         raise _refusal(answer)
     version = answer.headers.get("Tus-Resumable")
-    if version != VERSION:
-        said = f"speaks tus {version}, not {VERSION}" if version else "does not answer as tus (no Tus-Resumable)"
+    if version != TUS_VERSION:
+        said = f"speaks tus {version}, not {TUS_VERSION}" if version else "does not answer as tus (no Tus-Resumable)"
         raise errors.ProtocolError(f"{answer.url} {said}")
 
 
@@ -233,7 +233,7 @@ def _refusal(answer: Answer, kind: tuple[type[errors.AnswerError], str] | None =
     """Return the error for an answer that is not 2xx (docs/protocol.md, section 5)."""
     if answer.status == 412:
         versions = answer.headers.get("Tus-Version", "")
-        return errors.ProtocolError(f"{answer.url} does not speak tus {VERSION} (it says {versions or 'nothing'})")
+        return errors.ProtocolError(f"{answer.url} does not speak tus {TUS_VERSION} (it says {versions or 'nothing'})")
     error, kind = answer_error(answer), kind or KINDS.get(answer.status)
     if kind is not None and not isinstance(error, errors.TooLarge | errors.SessionCancelled):
         said = ": ".join(filter(None, [f"{answer.status} {error.error}".strip(), answer.sentence]))

@@ -14,7 +14,7 @@ from uploader_cli.core.capabilities import parts as cut
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.confirmation import UNCERTAIN, Ending, verified_by
 from uploader_cli.core.plan import ENDLESS, LocalFile
-from uploader_cli.core.protocol import TAKEN
+from uploader_cli.core.protocol import NAME_TAKEN
 from uploader_cli.transfer.ledger import Outcome, ends_run, failed
 from uploader_cli.transfer.pool import Step, Worker
 from uploader_cli.transfer.protocols.tus_part import Part
@@ -95,7 +95,7 @@ class TusFile:
             self._context.ledger.retry([file], error)
             (claim,) = self._context.run.claim([file])
             self._tus.pool.put([TusFile(self._tus, self.session, file, claim)], first=True)
-        elif isinstance(error, errors.AnswerError) and error.error == TAKEN:
+        elif isinstance(error, errors.AnswerError) and error.error == NAME_TAKEN:
             yield [failed(file, FailureCode.EXISTS, str(error))]
         else:
             falls_back = isinstance(error, errors.PatchBlocked) and not file.once

@@ -15,7 +15,7 @@ from uploader_cli.core.plan import ENDLESS
 from uploader_cli.core.protocol import utf8
 from uploader_cli.sources import checksums
 from uploader_cli.sources.chunks import HashedChunks
-from uploader_cli.sources.content import PATIENCE, Stream, ignore_read, is_local, open_unchanged
+from uploader_cli.sources.content import PART_AFTER, Stream, ignore_read, is_local, open_unchanged
 from uploader_cli.transfer.bodies import Body, Piece
 from uploader_cli.transfer.protocols.tus_state import is_far
 
@@ -296,7 +296,7 @@ class Part:
         if stream is None:
             length = self._length(offset)
             return length if self._hashed is None else self._hashed.prepared(self.start + offset, length)
-        patience = PATIENCE if chunk.least == 1 else math.inf  # a server with a rule takes whole chunks only
+        patience = PART_AFTER if chunk.least == 1 else math.inf  # a server with a rule takes whole chunks only
         self._data = stream.chunk(offset, self._tus.chunk_in_memory, self._state.check, patience)
         self._on_read(self._state.file, offset, self._data)
         if offset + len(self._data) > (most := self._tus.context.limits.max_file_size):

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from uploader_cli.analysis.stages import Analysis
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelState, PauseReason, WarningCode
-from uploader_cli.core.incidents import Ending, IncidentKind
+from uploader_cli.core.incidents import IncidentEnding, IncidentKind
 from uploader_cli.core.state import MOST_KEPT, ProgressState
 
 Handlers: TypeAlias = "dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Event] | None]]"
@@ -143,7 +143,7 @@ def _channel_changed(state: ProgressState, event: ev.ChannelChanged, now: float)
         case ChannelState.LIVE:
             return [event, *recovered(state, incidents.end(IncidentKind.CHANNEL, now))]
         case ChannelState.CLOSED:
-            incidents.end(IncidentKind.CHANNEL, now, Ending.DEGRADED)
+            incidents.end(IncidentKind.CHANNEL, now, IncidentEnding.DEGRADED)
         case ChannelState.RECONNECTING | ChannelState.POLLING:
             why = event.reason.replace("_", " ")
             incidents.begin(IncidentKind.CHANNEL, now, f"no realtime connection: {why}")
@@ -196,7 +196,7 @@ def _analysis_saved(state: ProgressState, event: ev.AnalysisSaved, _now: float) 
     state.analysis_file = event.path
 
 
-HANDLERS: Handlers = {
+RUN_HANDLERS: Handlers = {
     ev.RunStarted: _run_started,
     ev.FileSelected: _file_selected,
     ev.SelectionEnded: _selection_ended,

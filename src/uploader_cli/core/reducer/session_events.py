@@ -5,8 +5,8 @@ from __future__ import annotations
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Phase, Transport
 from uploader_cli.core.incidents import IncidentKind
-from uploader_cli.core.reducer.files import completed, failed, progress_of
-from uploader_cli.core.reducer.run import Handlers, clamped, recovered
+from uploader_cli.core.reducer.file_events import completed, failed, progress_of
+from uploader_cli.core.reducer.run_events import Handlers, clamped, recovered
 from uploader_cli.core.state import SERVER_TERMINAL, FileState, ProgressState, SessionState
 
 
@@ -163,7 +163,7 @@ def _watched_end(state: ProgressState, file: FileState, status: ev.FileStatus, n
     return completed(state, stored, now)
 
 
-HANDLERS: Handlers = {
+SESSION_HANDLERS: Handlers = {
     ev.SessionCreated: _session_created,
     ev.SessionWatched: _session_watched,
     ev.SessionFinished: _session_finished,

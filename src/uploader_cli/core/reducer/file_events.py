@@ -9,10 +9,10 @@ from msgspec.structs import replace
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Phase
-from uploader_cli.core.incidents import Ending, IncidentKind
+from uploader_cli.core.incidents import IncidentEnding, IncidentKind
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import renamed
-from uploader_cli.core.reducer.run import Handlers, recovered
+from uploader_cli.core.reducer.run_events import Handlers, recovered
 from uploader_cli.core.state import BRIEF, MOST_KEPT, FileState, ProgressState
 
 
@@ -182,7 +182,7 @@ def _files_cancelled(state: ProgressState, event: ev.FilesCancelled, now: float)
         ended = _settle(state, Phase.CANCELLED, known, now, file=number, path=path, attempts=attempts)
         if known is not None:
             out.append(ended)
-    state.incidents.end_retries(event.files, now, Ending.DEGRADED)
+    state.incidents.end_retries(event.files, now, IncidentEnding.DEGRADED)
     return out
 
 
@@ -258,7 +258,7 @@ def progress_of(file: FileState, now: float) -> ev.FileProgress:
     )
 
 
-HANDLERS: Handlers = {
+FILE_HANDLERS: Handlers = {
     ev.FileStarted: _file_started,
     ev.BytesSent: _bytes_sent,
     ev.BytesConfirmed: _bytes_confirmed,
