@@ -18,7 +18,12 @@ from tests.mutation.places import Source
 from tests.mutation.tree import Tree
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PACKAGES = ("core", "transfer", "sources", "settings", "server/storage", "server/tus", "server/batch")
+PACKAGES = {
+    prefix + directory.name: directory
+    for prefix, top in (("", "src/uploader_cli"), ("server/", "server_stub/uploader_server"))
+    for directory in sorted((REPOSITORY / top).iterdir())
+    if (directory / "__init__.py").exists()
+}
 
 
 def main() -> int:
@@ -30,7 +35,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120, help="of tests for one change (default: 120)")
     options = parser.parse_args()
     seed = random.randrange(10**6) if options.seed is None else options.seed
-    packages = options.package or PACKAGES
+    packages = options.package or [*PACKAGES]
     tree = Tree(REPOSITORY)
     print(f"seed {seed}", flush=True)
     counts: Counter[tuple[str, str]] = Counter()
@@ -59,15 +64,13 @@ def source_of(path: str) -> Source:
     return Source((REPOSITORY / path).read_text(encoding="utf-8"))
 
 
-def in_turn(packages: list[str] | tuple[str, ...], chance: random.Random) -> list[tuple[str, str, int]]:
+def in_turn(packages: list[str], chance: random.Random) -> list[tuple[str, str, int]]:
     """Return package, file and line of all places in random order, the packages in turn."""
     lines: list[tuple[int, str, str, int]] = []
     for package in packages:
-        below = "server_stub/uploader_server/" + package.removeprefix("server/")
-        directory = REPOSITORY / (below if package.startswith("server/") else f"src/uploader_cli/{package}")
         found = [
             (path, line)
-            for path in sorted(path.relative_to(REPOSITORY).as_posix() for path in directory.rglob("*.py"))
+            for path in sorted(path.relative_to(REPOSITORY).as_posix() for path in PACKAGES[package].rglob("*.py"))
             for line in sorted({place.line for place in source_of(path).places})
         ]
         chance.shuffle(found)
