@@ -101,6 +101,13 @@ def test_directory_in_place_of_a_file_is_exit_2(
     assert "directory" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="a file whose first byte can't be read")
+@pytest.mark.parametrize("option", ["--exclude-from", "--from-file"])
+def test_file_that_opens_and_fails_to_read_is_exit_2(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*READ[option][0], option, "/proc/self/mem"]) == 2
+    assert f"{option}: /proc/self/mem can't be read: Input/output error" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("unusable", UNUSABLE)
 @pytest.mark.parametrize("command", STATE)
 def test_unusable_state_directory_is_exit_2_in_every_command(

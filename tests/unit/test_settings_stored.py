@@ -128,8 +128,13 @@ def test_a_run_comes_back_as_it_was_stored(settings: Settings, env: dict[str, st
     assert again.storable() == settings.storable()
 
 
-@pytest.mark.parametrize("written", ["2026-01-31", "2026-01-31T18:00", "2026-01-31T18:00+02:00"])
-def test_newer_than_is_the_same_time_in_the_zone_of_a_later_run(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("written", "utc"),
+    [("2026-01-31", "30T18:30"), ("2026-01-31T18:00", "31T12:30"), ("2026-01-31T18:00+02:00", "31T16:00")],
+)
+def test_newer_than_is_local_time_and_the_same_in_the_zone_of_a_later_run(
+    written: str, utc: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def read(zone: str, **how: Any) -> Settings:
         monkeypatch.setenv("TZ", zone)
         time.tzset()
@@ -142,6 +147,7 @@ def test_newer_than_is_the_same_time_in_the_zone_of_a_later_run(written: str, mo
         monkeypatch.undo()
         time.tzset()
     assert first.newer_than is not None
+    assert str(first.newer_than) == f"2026-01-{utc}:00+00:00"
     assert again.newer_than is not None
     assert again.newer_than.at == first.newer_than.at
 
