@@ -155,8 +155,12 @@ def test_a_wrong_final_upload_is_refused_and_the_parts_stay(server: EmbeddedServ
 
 def test_a_part_of_deferred_length_can_be_split_later(server: EmbeddedServer, key: str) -> None:
     whole = claimed(server.url, key, 10, 0, None)
+    assert error(claim(server.url, key, 10, 0, 6)) == (409, "RANGE_CONFLICT")  # its first byte will come
     assert append(whole, 0, b"abcd").status_code == 204
     assert error(claim(server.url, key, 10, 3, 7)) == (409, "RANGE_CONFLICT")
+    with patching(whole, 4, 6):
+        pass  # it breaks off: what was announced is free again
+    assert offset_of(whole) == 4
     rest = claimed(server.url, key, 10, 6, 4, b"ghij")
     assert append(whole, 4, b"efX").status_code == 413
     assert append(whole, 4, iter([b"efX"])).status_code == 413  # chunked: the server learns the length by reading
@@ -166,13 +170,16 @@ def test_a_part_of_deferred_length_can_be_split_later(server: EmbeddedServer, ke
     assert content(server.url + final.headers["location"]) == b"abcdefghij"
 
 
-def test_a_part_of_deferred_length_may_be_the_whole(server: EmbeddedServer, key: str) -> None:
+@pytest.mark.parametrize("length", [4, None], ids=["length", "chunked"])
+def test_a_part_of_deferred_length_may_be_the_whole(server: EmbeddedServer, key: str, length: int | None) -> None:
     whole = claimed(server.url, key, 4, 0, None)
-    with patching(whole, 0, 4) as request:
+    with patching(whole, 0, length) as request:
         request.send(b"ab")
         eventually(lambda: server.app.state.backend.tus.known.get(whole.rpartition("/")[2]).claimed == 4)
         assert error(claim(server.url, key, 4, 2, 2)) == (409, "RANGE_CONFLICT")  # it is on its way
         request.send(b"cd")
+        if length is None:
+            request.finish()
         assert request.status() == 204
     assert append(whole, 4, b"", {"Upload-Length": "4"}).status_code == 204
     final = concatenate(server.url, whole, uploadKey=key)
