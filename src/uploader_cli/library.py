@@ -104,10 +104,10 @@ class Uploader:
             names = [given.path]
         else:
             names = _names(paths)
+        settings, notices = writable_state(settings)
         with (
             self._interruptible(cancel) as interrupts,
-            writable_state(settings) as (able, notices),
-            readable_list(able, names) as ready,
+            readable_list(settings, names) as ready,
             Journal(ready.state_path, check=interrupts.check) as journal,
         ):
             journal.notices += notices

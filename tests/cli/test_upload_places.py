@@ -63,10 +63,17 @@ def server() -> Iterator[EmbeddedServer]:
     ],
 )
 def test_upload_without_a_writable_home_warns_that_resume_is_lost(
-    run: Run, why: str, server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+    run: Run,
+    why: str,
+    server: EmbeddedServer,
+    make_files: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """So do a dry run and a list on standard input, which needs the directory, too."""
-    files = make_files(**{"a.mp4": 500})
+    """The journal is in memory: no temporary directory is needed. A list on standard input takes one for its time."""
+    files, temporary = make_files(**{"a.mp4": 500}), tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     done = run(tmp_path, "upload", files, "-s", server.url, "--json")
     assert done.code == 0, done.err
     (warning,) = done.of("warning")
@@ -78,6 +85,7 @@ def test_upload_without_a_writable_home_warns_that_resume_is_lost(
         with listed.open() as stdin:
             done = run(tmp_path, "upload", "--from-file", "-", "-s", server.url, *extra, stdin=stdin)
         assert done.code == 0, done.err
+    assert list(temporary.iterdir()) == []
 
 
 def test_state_dir_that_can_not_be_written_is_still_an_error(

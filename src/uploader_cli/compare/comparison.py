@@ -64,7 +64,7 @@ def compare(settings: Settings, paths: Sequence[str], *, content: bool) -> int:
             hint=AS_SENT,
         )
     hint = f"{AS_SENT}, or sizes, with: --size-only" if content else AS_SENT
-    with writable_state(settings) as (able, _), readable_list(able, paths) as ready:
+    with readable_list(writable_state(settings)[0], paths) as ready:
         found = select(ready, paths)
         view, lock = _view(ready, content=content), threading.Lock()
         show = NdjsonView(sys.stdout).tell if ready.json else view.tell

@@ -26,6 +26,7 @@ from uploader_cli.fleet import outcomes
 from uploader_cli.fleet.batches import Batch, Cutter, cost, fields_of
 from uploader_cli.fleet.outcomes import News, Row
 from uploader_cli.fleet.worker import TaskResult
+from uploader_cli.settings.places import STATE_IN_MEMORY
 from uploader_cli.sources.files import absolute
 from uploader_cli.transfer.file_checks import FileChecks
 from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES
@@ -396,7 +397,9 @@ def _receipt(file: LocalFile, row: Row) -> Stored:
 
 
 def run_secret(state: Path) -> bytes:
-    """Return the secret of the state directory, which is created once."""
+    """Return the secret of the state directory, which is created once; a new one where the state is in memory."""
+    if state == STATE_IN_MEMORY:
+        return secrets.token_bytes(32)
     path = state / KEY_FILE
     with locked(state / f"{KEY_FILE}.lock", lambda: None):
         if not path.exists():

@@ -17,6 +17,7 @@ from uploader_cli.fleet.batches import Batch
 from uploader_cli.fleet.outcomes import AGAIN, Row, TaskReport
 from uploader_cli.selection.selection import Selection, WalkQueue
 from uploader_cli.settings import resolve, user_config_file, working_directory
+from uploader_cli.settings.places import STATE_IN_MEMORY
 from uploader_cli.transfer import engine
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.budget import RateBudget
@@ -134,7 +135,7 @@ def _send(batch: Batch, report: TaskReport, controls: _Controls, *, again: bool)
     here, own = working_directory(), user_config_file()
     settings = resolve({}, env=os.environ, cwd=here, user_config=own, stored=batch.options)
     files = list(batch.local_files())
-    with Journal(None) as journal:  # a task that runs again asks the server
+    with Journal(STATE_IN_MEMORY) as journal:  # a task that runs again asks the server
         run = journal.begin(RunTarget(settings.target_url, settings.category), {}, identity=[batch.run, batch.number])
         run.secret, run.again = batch.secret, again
         api = Api(settings, report.emit, controls.stop, run=run.id, budget=controls.budget)

@@ -43,7 +43,7 @@ FIRST_NAMES = 3
 def dry_run(settings: Settings, paths: Sequence[str]) -> int:
     """Print the plan; the exit code is that of a run in which everything succeeds."""
     standard_input(settings, paths)  # it is not read
-    with writable_state(settings) as (able, _), readable_list(able, paths) as ready:
+    with readable_list(writable_state(settings)[0], paths) as ready:
         found = select(ready, paths)
         after_upload.require_subjects(ready, found)
         with history_of(ready, paths) as history:

@@ -26,7 +26,8 @@ def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = 
     With `lasting=False` the server or the journal is temporary, so neither a hint about resuming nor a URL is shown.
     """
     settings, given = standard_input(settings, paths)
-    with writable_state(settings) as (able, notices), readable_list(able, paths) as ready:
+    settings, notices = writable_state(settings)
+    with readable_list(settings, paths) as ready:
         prepared = prepare(ready, paths, given=given)
         with interruptible() as interrupts, Journal(ready.state_path, check=interrupts.check) as journal:
             journal.notices += notices

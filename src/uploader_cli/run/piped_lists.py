@@ -1,12 +1,13 @@
-"""A piped list of `--from-file`: it is copied to the state directory, so that it can be read repeatedly."""
+"""A piped list of `--from-file`: it is copied to a file, so that it can be read repeatedly."""
 
 from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -16,8 +17,10 @@ from uploader_cli.errors import UsageError
 from uploader_cli.named_files import naming, opened
 from uploader_cli.selection.selecting import LISTS, is_copy
 from uploader_cli.settings import Layer, Settings
+from uploader_cli.settings.places import STATE_IN_MEMORY
 from uploader_cli.transfer.journal import Journal
 
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - writable in a container whose root is read-only
 LEFT_BEHIND = 86400.0
 """Seconds after which a copied list that no resumable run needs is deleted: a killed process leaves it behind."""
 
@@ -26,10 +29,11 @@ LEFT_BEHIND = 86400.0
 def readable_list(settings: Settings, paths: Sequence[str]) -> Iterator[Settings]:
     """Yield the settings with a list that can be read repeatedly: a piped list is copied.
 
-    The copy is in the state directory and deleted at the end, unless a resumable run needs it. Raises `UsageError` if
-    both `paths` and `--from-file` were given; paths override a list from the environment or a config file.
+    The copy is in the state directory and deleted at the end, unless a resumable run needs it; without a writable one
+    it is temporary. Raises `UsageError` if both `paths` and `--from-file` were given; paths override a list from the
+    environment or a config file.
     """
-    with signals.unwinding():
+    with signals.unwinding(), ExitStack() as stack:
         if paths and settings.from_file is not None:
             source = settings.sources.get("from_file")
             if source is None or source.layer is Layer.FLAG:
@@ -40,15 +44,28 @@ def readable_list(settings: Settings, paths: Sequence[str]) -> Iterator[Settings
         if file == "-":
             if sys.stdin is None:
                 raise UsageError("--from-file -: standard input is closed", hint="give a file, or pipe the list")
-            settings = replace(settings, from_file=_copy(settings.state_path, sys.stdin.buffer, ""))
+            settings = replace(settings, from_file=_copy(_writable(settings, stack), sys.stdin.buffer, ""))
         elif file is not None and _is_pipe(file):  # as `<(command)`: can be read only once
             with opened(file, "--from-file") as pipe:
-                settings = replace(settings, from_file=_copy(settings.state_path, pipe, file.suffix))
+                settings = replace(settings, from_file=_copy(_writable(settings, stack), pipe, file.suffix))
         try:
             yield settings
         finally:
             if isinstance(settings.from_file, Path):
                 drop(settings.state_path, [settings.from_file])
+
+
+def _writable(settings: Settings, stack: ExitStack) -> Path:
+    """Return the state directory, or a temporary one, which `stack` deletes, where the state is in memory."""
+    if settings.state_path != STATE_IN_MEMORY:
+        return settings.state_path
+    for parent in (None, SHARED_MEMORY):
+        with suppress(OSError):
+            temporary = tempfile.TemporaryDirectory(prefix="uploader-", dir=parent, ignore_cleanup_errors=True)
+            return Path(stack.enter_context(temporary))
+    raise UsageError(
+        "--from-file: there is no writable directory to save the list in", hint="name one with --state-dir"
+    )
 
 
 def _is_pipe(file: Path) -> bool:
@@ -61,18 +78,17 @@ def identity(settings: Settings) -> str | None:
     file = settings.from_file
     if not isinstance(file, Path):
         return None
-    return file.name.partition("-")[0] if is_copy(file, settings.state_path) else os.path.abspath(file)
+    return file.name.partition("-")[0] if is_copy(file) else os.path.abspath(file)
 
 
-def as_typed(file: Path, state: Path) -> str:
+def as_typed(file: Path) -> str:
     """Return the option for the list of a run, for messages."""
-    return f"--from-file {'-' if is_copy(file, state) else file}"
+    return f"--from-file {'-' if is_copy(file) else file}"
 
 
 def _copy(state: Path, source: IO[bytes], suffix: str) -> Path:
     """Copy `source` to a private file named by its digest, with the suffix."""
     import hashlib
-    import tempfile
 
     place, digest = state / LISTS, hashlib.sha256()
     try:
@@ -104,7 +120,7 @@ def _age(file: Path) -> float:
 
 def drop(state: Path, files: Sequence[Path]) -> None:
     """Delete copied lists that no resumable run needs."""
-    files = [file for file in files if is_copy(file, state)]
+    files = [file for file in files if is_copy(file)]
     if not files:
         return
     with Journal(state) as journal:

@@ -1,4 +1,4 @@
-"""The state of runs: its directory, a temporary one where the user's can't be written, and the journal in it."""
+"""The journal of a run: where it is, and what identifies the run there."""
 
 from __future__ import annotations
 
@@ -10,33 +10,27 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from uploader_cli.errors import UsageError
 from uploader_cli.named_files import exists
 from uploader_cli.run import piped_lists
 from uploader_cli.settings import Settings
-from uploader_cli.settings.places import GONE, user_state_directory, working_directory
+from uploader_cli.settings.places import GONE, STATE_IN_MEMORY, user_state_directory, working_directory
 from uploader_cli.sources.files import absolute
 from uploader_cli.transfer.journal import Journal, RunHandle, RunTarget
 from uploader_cli.transfer.journal.reading import History
 from uploader_cli.transfer.journal.schema import NAME
 
-MEMORY = "/dev/shm"  # noqa: S108 - writable in a container whose root is read-only
 
-
-@contextmanager
-def writable_state(settings: Settings) -> Iterator[tuple[Settings, tuple[str, ...]]]:
-    """Yield settings whose state directory can be written, and a notice if it is temporary, so that resume is lost.
+def writable_state(settings: Settings) -> tuple[Settings, tuple[str, ...]]:
+    """Return settings whose state can be written, and a notice if it is in memory, so that resume is lost.
 
     A directory of `--state-dir` is never replaced.
     """
     directory = user_state_directory()
     if settings.state_dir is not None or (directory is not None and _can_write(directory)):
-        yield settings, ()
-        return
+        return settings, ()
     why = f"{directory} can't be written" if directory else "this user has no home directory"
-    with _temporary(why) as temporary:
-        notice = f"{why}: an interrupted run can't be resumed (--state-dir names another directory)"
-        yield replace(settings, state_dir=Path(temporary)), (notice,)
+    notice = f"{why}: an interrupted run can't be resumed (--state-dir names another directory)"
+    return replace(settings, state_dir=STATE_IN_MEMORY), (notice,)
 
 
 def _can_write(directory: Path) -> bool:
@@ -47,15 +41,6 @@ def _can_write(directory: Path) -> bool:
             return True
     except OSError as error:
         return error.errno == errno.ENOSPC  # the journal reports it
-
-
-def _temporary(why: str) -> tempfile.TemporaryDirectory[str]:
-    for place in (None, MEMORY):
-        try:
-            return tempfile.TemporaryDirectory(prefix="uploader-state-", dir=place, ignore_cleanup_errors=True)
-        except OSError:
-            continue
-    raise UsageError(f"{why}, nor a temporary directory", hint="name a writable directory with --state-dir")
 
 
 def named(settings: Settings, paths: Sequence[str]) -> tuple[RunTarget, dict[str, object], dict[str, object]]:
@@ -86,7 +71,8 @@ def named(settings: Settings, paths: Sequence[str]) -> tuple[RunTarget, dict[str
 @contextmanager
 def history_of(settings: Settings, paths: Sequence[str]) -> Iterator[History | None]:
     """Yield the journal's history; None without a journal, which is not created."""
-    if not exists(settings.state_path / NAME, settings.given_as("state_dir")):
+    state = settings.state_path
+    if state == STATE_IN_MEMORY or not exists(state / NAME, settings.given_as("state_dir")):
         yield None
         return
     target, _, identity = named(settings, paths)

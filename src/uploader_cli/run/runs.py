@@ -50,7 +50,7 @@ def show(flags: Mapping[str, object]) -> int:
         sys.stdout.write(json.dumps(listed, ensure_ascii=True) + "\n")
         return Exit.OK
     for info in runs:
-        lines = [f"{info.id}  {_when(info)}  {info.state:<11}  {_described(info, settings.state_path)}"]
+        lines = [f"{info.id}  {_when(info)}  {info.state:<11}  {_described(info)}"]
         if info.state == "interrupted":
             lines += [f"  {line}" for line in _failures(info)]
             lines.append(f"  → {resume_line(settings, info.id)}")
@@ -80,8 +80,8 @@ def choose(journal: Journal, settings: Settings) -> str | None:
     if len(runs) < 2 or settings.quiet:
         return runs[0].id if runs else None
     if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty() and not os.environ.get("CI"):
-        return _ask(journal, runs, settings.state_path)
-    others = [f"{info.id} ({_what(info, settings.state_path)})" for info in runs[1:]]
+        return _ask(journal, runs)
+    others = [f"{info.id} ({_what(info)})" for info in runs[1:]]
     more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
     sys.stderr.write(
         f"note: resuming the newest of {len(runs):,} interrupted runs; the others: {', '.join(others[:NAMED])}{more}\n"
@@ -89,10 +89,10 @@ def choose(journal: Journal, settings: Settings) -> str | None:
     return runs[0].id
 
 
-def _ask(journal: Journal, runs: Sequence[RunInfo], state: Path) -> str:
+def _ask(journal: Journal, runs: Sequence[RunInfo]) -> str:
     lines = [f"{len(runs):,} interrupted runs, the newest first:"]
     for number, info in enumerate(runs[:OFFERED], 1):
-        lines.append(f"{number:>4}  {info.id[:8]}  {_when(info)}  {_described(info, state)}")
+        lines.append(f"{number:>4}  {info.id[:8]}  {_when(info)}  {_described(info)}")
     if len(runs) > OFFERED:
         lines.append(f"   …  {len(runs) - OFFERED:,} more: uploader runs")
     sys.stderr.write("\n".join(lines) + "\nresume which one? number or id [1]: ")
@@ -173,16 +173,16 @@ def _when(info: RunInfo) -> str:
     return datetime.fromtimestamp(info.updated_at).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
-def _described(info: RunInfo, state: Path) -> str:
+def _described(info: RunInfo) -> str:
     done = f"{plural(info.completed_files, 'file')} done, {info.open_files} unfinished"
     failed = f", {info.outcome['failed']:,} failed" if info.outcome.get("failed") else ""
-    return f"{done}{failed}  {info.server} ({info.destination})  {_what(info, state)}"
+    return f"{done}{failed}  {info.server} ({info.destination})  {_what(info)}"
 
 
-def _what(info: RunInfo, state: Path) -> str:
+def _what(info: RunInfo) -> str:
     paths, listed = info.arguments.get("paths"), info.arguments.get("list")
     names = [str(path) for path in paths[:NAMED]] if isinstance(paths, list) else []
-    names += [as_typed(Path(str(listed)), state)] if listed else []
+    names += [as_typed(Path(str(listed)))] if listed else []
     return " ".join(map(safe, names))
 
 

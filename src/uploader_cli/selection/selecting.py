@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from uploader_cli.selection.manifest import Manifest
 
 LISTS = "lists"
+_is_named_by_digest = re.compile(r"[0-9a-f]{64}-").match
 """The directory of the copies of piped lists, below that of the state."""
 FILTERS = ("include", "exclude", "exclude_from", "min_size", "max_size", "newer_than")
 
@@ -66,7 +68,7 @@ def _manifest(settings: Settings) -> Manifest | None:
         raise UsageError(f"-0 and --from-format {settings.from_format} exclude each other", hint="omit one of them")
     named = Format.NUL if settings.null else settings.from_format
     kind = format_of(file.name) if named == "auto" else Format(named)
-    shown = "the piped list" if is_copy(file, settings.state_path) else str(file)
+    shown = "the piped list" if is_copy(file) else str(file)
     category = None if settings.foreign else settings.category
     keys = {item.name: item.template is None for item in settings.metadata}
     for key in RESERVED & {key for key, needed in keys.items() if needed}:
@@ -77,9 +79,9 @@ def _manifest(settings: Settings) -> Manifest | None:
     return Manifest(file, shown, kind, category, not settings.lenient, keys)
 
 
-def is_copy(file: Path, state: Path) -> bool:
-    """Return whether `file` is the copy of a piped list in the state directory."""
-    return file.parent == state / LISTS
+def is_copy(file: Path) -> bool:
+    """Return whether `file` is the copy of a piped list: its digest is the beginning of its name."""
+    return file.parent.name == LISTS and _is_named_by_digest(file.name) is not None
 
 
 def located(settings: Settings, steps: Iterable[Step]) -> Selection:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 GONE = Path(os.devnull, "the deleted working directory")
 """Stands for a deleted working directory: nothing can be read or created there."""
+STATE_IN_MEMORY = Path(os.devnull, "memory")
+"""Stands for a state directory where none can be written: the journal ends with the process."""
 
 
 def working_directory() -> Path:

@@ -15,6 +15,7 @@ from journal_v8 import downgrade
 from unit.transfer.journal_fakes import HERE, Clock, a_file, begin, claimed, names
 
 from uploader_cli.errors import UploaderError, UsageError
+from uploader_cli.settings.places import STATE_IN_MEMORY
 from uploader_cli.transfer.journal import Journal, PendingPart, Stored, schema
 from uploader_cli.transfer.journal.schema import MIGRATED, VERSION
 
@@ -58,7 +59,7 @@ def test_a_journal_in_memory_leaves_no_file(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run-0123.lock").touch()
     for _ in range(2):
-        with Journal(None) as journal:
+        with Journal(STATE_IN_MEMORY) as journal:
             assert journal.runs() == []
             run = begin(journal)
             assert claimed(run, a_file("/a")).state == "new"

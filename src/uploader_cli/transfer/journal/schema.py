@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from uploader_cli.errors import UploaderError, UsageError
+from uploader_cli.settings.places import STATE_IN_MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -116,21 +117,19 @@ class JournalError(UploaderError):
 class Store:
     """The journal's file in `directory`: created, set aside if unreadable, and pruned. Raise `UsageError`.
 
-    Without a directory it is in memory: no other process sees it, and `close` deletes it.
+    With `STATE_IN_MEMORY` it is SQLite's own `:memory:`: no other process sees it, and `close` deletes it.
     `notices` are sentences for the user. `now` returns seconds since the epoch. `check` is called while other processes
     use the journal, and raises `Interrupted`. All threads share one connection and a lock.
     """
 
-    def __init__(
-        self, directory: Path | None, *, now: Callable[[], float] = time.time, check: Check = lambda: None
-    ) -> None:
+    def __init__(self, directory: Path, *, now: Callable[[], float] = time.time, check: Check = lambda: None) -> None:
         self.now, self.check = now, check
         self.notices: tuple[str, ...] = ()
         self.damaged = False
         self.at_close = ExitStack()
         self._mutex = threading.Lock()
-        self._in_memory = directory is None
-        if directory is None:
+        self._in_memory = directory == STATE_IN_MEMORY
+        if self._in_memory:
             self._path = self._marker = Path(":memory:")
             self._db = self._open()
             return
