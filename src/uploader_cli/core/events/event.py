@@ -1,0 +1,60 @@
+"""The base class of events, and the types of their fields."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated, Any, ClassVar, Self, TypeVar
+
+from msgspec import Meta, to_builtins
+from msgspec.structs import astuple, replace
+
+from uploader_cli.core.record import Record
+
+T = TypeVar("T")
+Internal = Annotated[T, "internal"]
+"""A field for the state, with a default: it is neither compared nor in the event stream."""
+FileNumber = Annotated[int, Meta(ge=0, description="Number of the file, stable in the run")]
+Count = Annotated[int, Meta(ge=0)]
+Ordinal = Annotated[int, Meta(ge=1)]
+Bytes = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0)]
+Milliseconds = Annotated[float, Meta(ge=0)]
+Rate = Annotated[float, Meta(ge=0, description="Per second")]
+Percent = Annotated[float, Meta(ge=0, le=100)]
+Measured = Annotated[float, Meta(ge=0)]
+
+
+class Event(Record, frozen=True, omit_defaults=True):
+    """The base class. A public event is tagged with its type in the stream, which omits fields with their default."""
+
+    type: ClassVar[str] = ""
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and astuple(self.public) == astuple(other.public)
+
+    def __hash__(self) -> int:
+        return hash(astuple(self.public))
+
+    @property
+    def public(self) -> Self:
+        """The event as it is encoded for the stream: internal fields have their defaults."""
+        internal = internal_fields(type(self))
+        return replace(self, **internal) if internal else self
+
+
+@cache
+def internal_fields(kind: type[Event]) -> dict[str, Any]:
+    """Return the internal fields of an event with their defaults."""
+    names, defaults = kind.__struct_fields__, kind.__struct_defaults__
+    last = zip(names[len(names) - len(defaults) :], defaults, strict=True)
+    return {name: default for name, default in last if kind.__annotations__[name].startswith("Internal[")}
+
+
+def as_fields(event: Event) -> dict[str, Any]:
+    """Return the fields of a public event or a `CallMade` by their names in the stream, as JSON values.
+
+    Optional fields that are None are omitted.
+    """
+    fields: dict[str, Any] = to_builtins(event.public)
+    fields.pop("type", None)
+    return fields
