@@ -15,8 +15,6 @@ from uploader_server.config import OPTIONS, ServerConfig
 from uploader_server.http.auth import issue_token
 from uploader_server.logs import Formatter
 from uploader_server.options import StartupError
-from uploader_server.simulation.rules import parse_rule
-from uploader_server.simulation.table import listing
 
 PROG = "python -m uploader_server"
 
@@ -78,6 +76,8 @@ def configured(given: Mapping[str, Any], prog: str = PROG) -> ServerConfig:
 
 
 def _rule(text: str) -> str:
+    from uploader_server.simulation.rules import parse_rule  # only with its options
+
     return parse_rule(text).text
 
 
@@ -92,6 +92,8 @@ def run_server(given: Mapping[str, Any], prog: str = PROG) -> int:
     `given` are the values of `OPTIONS` as for `configured`, `prog` is the command in hints.
     """
     if given["list_faults"]:
+        from uploader_server.simulation.table import listing
+
         sys.stdout.write(listing())
         return 0
     lines = logging.StreamHandler()

@@ -1,58 +1,75 @@
-"""Builds the ASGI application from store, flavour, Socket.IO, REST and faults."""
+"""Builds the ASGI application from store, flavour, Socket.IO, REST and, if there are any, faults."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import functools
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.routing import Router as RestRouter
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from uploader_server.analyses import Analyses
 from uploader_server.batch.lookup import Lookup
 from uploader_server.bundled import Bundled, logged
 from uploader_server.config import ServerConfig
 from uploader_server.http.connections import cut, most_connections
 from uploader_server.http.errors import Json
 from uploader_server.http.memory import Memory
-from uploader_server.http.middleware import Router
+from uploader_server.http.middleware import Gateway
 from uploader_server.http.proxies import Proxies
 from uploader_server.http.rest import Rest
 from uploader_server.http.shares import Share
-from uploader_server.http.tracking import AccessLog, LoggedRequest, RequestTracker
+from uploader_server.http.tracking import AccessLog, LoggedRequest, RequestTracker, TrackedApp
 from uploader_server.metrics import CONTENT_TYPE, Metrics
-from uploader_server.openapi.document import document
 from uploader_server.options import StartupError
-from uploader_server.realtime.rooms import Realtime
-from uploader_server.simulation.analyses import Analyses
-from uploader_server.simulation.analysis_calls import AnalysisCalls
-from uploader_server.simulation.faults import Faults
-from uploader_server.simulation.reference import Reference
-from uploader_server.simulation.rules import RuleError
-from uploader_server.simulation.wrapper import FaultyApp, FaultyEvents, control_route
+from uploader_server.realtime.joins import Joins
+from uploader_server.realtime.rooms import Deliver, Realtime
+from uploader_server.sessions import Sessions
 from uploader_server.storage.store import Store
 from uploader_server.tus.calls import Tus
-from uploader_server.tus.headers import described
 from uploader_server.ui.page import page_routes
 from uploader_server.wire import timestamp
 
+if TYPE_CHECKING:  # imported only if they are used
+    from uploader_server.simulation.analysis import AnalysisCalls
+    from uploader_server.simulation.faults import Faults
+    from uploader_server.simulation.reference import Reference
+
 LAST_RECORD = 0.5  # seconds that a stop waits for the last record of the time
+ANALYSIS_CALLS = (
+    ("/api/ai/analyze/content", "content", "POST"),
+    ("/api/ai/analyze/fusion", "fusion", "POST"),
+    ("/api/ai/generate/music-prompt", "music", "POST"),
+    ("/api/ai/analysis/{id}/status", "status", "GET"),
+)
+"""Path, handler in `simulation.analysis.AnalysisCalls`, and method."""
+
+
+class Calls(Protocol):
+    """Optional calls."""
+
+    def described(self) -> dict[str, Any]:
+        """Return their entry in `/health` and in the session response."""
+
+    def routes(self) -> list[Route]: ...
 
 
 @dataclass
 class State:
-    """The components of an application."""
+    """The components of an application; `faults` is None if it can have none."""
 
     config: ServerConfig
     store: Store
-    faults: Faults
+    faults: Faults | None
     backend: Bundled | Reference
     realtime: Realtime
+    joins: Joins
     analyses: Analyses
     metrics: Metrics
     memory: Memory
@@ -61,20 +78,24 @@ class State:
 class UploadApp:
     """The ASGI application. `stop` ends running requests; `close` releases the root after the server stopped."""
 
-    def __init__(self, state: State, *, faulty: bool) -> None:
+    def __init__(self, state: State) -> None:
         self.state = state
         self.started = asyncio.Event()
         self._crashed = False
         self._sweeping: asyncio.Task[None] | None = None
-        self._offers: dict[str, Any] = {}
         config = state.config
-        routes = [*Rest(state.backend, self._offers).routes(), *self._further_routes()]
+        optional = _optional_calls(state)
+        self._offers = {name: calls.described() for name, calls in optional.items()}
+        routes = [
+            *Rest(state.backend, self._offers).routes(),
+            *(route for calls in optional.values() for route in calls.routes()),
+            *self._further_routes(),
+        ]
         self.routes = [route for route in routes if route.include_in_schema]  # routes of all HTTP calls
-        self._rest = RestRouter(routes, lifespan=self._lifespan)
-        router = Router(config, self._rest, state.realtime, state.memory)
-        control = router if config.fault_control else None
+        self._router = Router(routes, lifespan=self._lifespan)
+        gateway = Gateway(config, self._router, state.realtime, state.memory)
         self.tracker = RequestTracker(
-            FaultyApp(router, state.faults, control) if faulty else router,
+            gateway if state.faults is None else _faulty(gateway, state.faults, config),
             self._keep,
             Proxies(config.behind_proxy),
             share=Share("connections", config.max_share, most=most_connections(), cap=config.max_per_address),
@@ -89,28 +110,25 @@ class UploadApp:
             ) from error
 
     def _further_routes(self) -> list[Route]:
-        """Return the enabled routes of analyses, tus, packs and so on; describe them in `_offers`."""
-        state, backend = self.state, self.state.backend
-        routes = AnalysisCalls(state.config, state.store, state.analyses).routes()
-        if state.config.fault_control:
-            routes.append(control_route(state.faults))
-        if isinstance(backend, Bundled):
+        config = self.state.config
+        routes = [
+            Route(path, functools.partial(self._analysis, handler), methods=[method])
+            for path, handler, method in ANALYSIS_CALLS
+        ]
+        if config.fault_control and self.state.faults is not None:
+            from uploader_server.simulation.wrapper import control_route
+
+            routes.append(control_route(self.state.faults))
+        if not config.reference:
             routes += [Route("/metrics", self._metrics), Route("/openapi.json", self._openapi)]
-            if state.config.ui:
+            if config.ui:
                 routes += [*page_routes(), Route("/api/activity", self._activity)]
-            if state.config.tus:
-                self._offers["tus"] = described(backend.limits.max_size)
-                routes += Tus(backend.tus).routes()
-            if state.config.packs:
-                lookup = Lookup(backend.store)
-                self._offers |= {"packs": backend.packs.described(), "lookup": lookup.described()}
-                routes += [*backend.packs.routes(), *lookup.routes()]
         return routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection."""
         if scope["type"] == "lifespan":
-            await self._rest(scope, receive, send)
+            await self._router(scope, receive, send)
         elif self._crashed:
             cut(scope)
         else:
@@ -118,7 +136,8 @@ class UploadApp:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncIterator[None]:
-        self.state.faults.runs_on(asyncio.get_running_loop())
+        if self.state.faults is not None:
+            self.state.faults.runs_on(asyncio.get_running_loop())
         self._sweeping = asyncio.create_task(self.state.backend.sweep())
         self.started.set()
         try:
@@ -135,17 +154,28 @@ class UploadApp:
 
     def document(self) -> dict[str, Any]:
         """Return the OpenAPI document."""
+        from uploader_server.openapi.document import document
+
         return document(self.state.config, self._offers)
 
     async def _openapi(self, _: Request) -> Response:
         return Json(self.document())
+
+    async def _analysis(self, handler: str, request: Request) -> Response:
+        return cast("Response", await getattr(self._analysis_calls, handler)(request))
+
+    @functools.cached_property
+    def _analysis_calls(self) -> AnalysisCalls:
+        from uploader_server.simulation.analysis import AnalysisCalls
+
+        return AnalysisCalls(self.state.config, self.state.store, self.state.analyses, self.state.faults)
 
     async def _activity(self, _: Request) -> Response:
         """Serve `GET /api/activity`: what the page shows. With an auth token only its holders get here."""
         backend = self.state.backend
         assert isinstance(backend, Bundled)  # noqa: S101 - for the type checker
         activity = {
-            "sessions": backend.newest(),
+            "sessions": backend.sessions.newest(),
             "analyses": self.state.analyses.newest(),
             "receivedBytes": self.tracker.received(),
             "timestamp": timestamp(),
@@ -153,7 +183,8 @@ class UploadApp:
         return Json(activity)
 
     def _keep(self, entry: LoggedRequest) -> None:
-        self.state.faults.requests.append(entry)
+        if self.state.faults is not None:
+            self.state.faults.requests.append(entry)
         self.state.metrics.request(entry)
         self._log.write(entry)
 
@@ -175,7 +206,8 @@ class UploadApp:
 
     def close(self, *, keep_root: bool = False) -> None:
         """Release the root and the log after the server stopped; remove a temporary root unless `keep_root`."""
-        self.state.faults.loop = None
+        if self.state.faults is not None:
+            self.state.faults.loop = None
         self._log.close()
         self.state.store.close(keep_root=keep_root)
 
@@ -186,35 +218,67 @@ def create_app(config: ServerConfig, *, faults: Faults | None = None, scripted: 
     Without `scripted` faults can't change at run time, and their layers are added only if the configuration has faults.
     `faults` are passed on by a restart, to keep their counts.
     """
-    try:
-        faults = faults or Faults(config)
-    except RuleError as error:
-        raise StartupError(f"--fault {error}") from None
+    if faults is None and (scripted or config.fault_control or config.rules):
+        faults = _configured_faults(config)
     if config.fault_control and not config.loopback:
         hint = "use a loopback address (--host 127.0.0.1)"
         raise StartupError(f"--fault-control: not allowed on {config.host}", hint)
     store = Store(config.root, durable=config.durable)
     metrics = Metrics()
-    realtime = Realtime(config, metrics)
-    analyses = Analyses(faults, config.session_ttl, realtime.emit_event, metrics)
-    flavour = Reference if config.reference else Bundled
-    backend: Bundled | Reference = flavour(config, store, faults, realtime.emit)
-    realtime.serve(backend, analyses)
-    if isinstance(backend, Bundled):
-        backend.watched = realtime.watched
+    realtime = Realtime(config, metrics, None if faults is None else _faulty_events(faults))
+    analyses = Analyses(config.session_ttl, realtime.emit_event, metrics)
+    fails = (lambda *_names: False) if faults is None else faults.fails
+    backend: Bundled | Reference
+    if config.reference:
+        from uploader_server.simulation.reference import Reference
+
+        backend = Reference(config, store, realtime.emit, fails)
+    else:
+        backend = Bundled(Sessions(config, store, realtime.emit, fails), realtime.watched)
+    joins = Joins(realtime, config, metrics, backend, analyses)
+    memory = Memory()
     metrics.gauge("uploader_sessions", "Known upload sessions", "status", backend.statuses)
     metrics.gauge("uploader_analyses_running", "Running analyses", "", lambda: {"": analyses.running()})
-    memory = Memory()
     metrics.gauge("uploader_held_bytes", "Memory held by requests", "", lambda: {"": memory.used})
-    faulty = scripted or config.fault_control or bool(config.rules)
-    if faulty:
-        realtime.deliver = FaultyEvents(realtime.deliver, faults)
+    if faults is not None:
         faults.gates["realtime"].on_cut = realtime.drop
         faults.gates["websocket"].on_cut = lambda: realtime.drop(websockets=True)
         faults.gates["polling"].on_cut = lambda: realtime.drop(websockets=False)
     try:
-        state = State(config, store, faults, backend, realtime, analyses, metrics, memory)
-        return UploadApp(state, faulty=faulty)
+        return UploadApp(State(config, store, faults, backend, realtime, joins, analyses, metrics, memory))
     except StartupError:
         store.close()
         raise
+
+
+def _optional_calls(state: State) -> dict[str, Calls]:
+    """Return the enabled calls by their names in `/health`."""
+    config, backend, calls = state.config, state.backend, dict[str, Calls]()
+    if isinstance(backend, Bundled):
+        if config.tus:
+            calls["tus"] = Tus(backend.tus)
+        if config.packs:
+            calls |= {"packs": backend.packs, "lookup": Lookup(backend.store)}
+    return calls
+
+
+def _configured_faults(config: ServerConfig) -> Faults:
+    from uploader_server.simulation.faults import Faults
+    from uploader_server.simulation.rules import RuleError
+
+    try:
+        return Faults(config)
+    except RuleError as error:
+        raise StartupError(f"--fault {error}") from None
+
+
+def _faulty(app: ASGIApp, faults: Faults, config: ServerConfig) -> TrackedApp:
+    from uploader_server.simulation.wrapper import FaultyApp
+
+    return FaultyApp(app, faults, control=config.fault_control)
+
+
+def _faulty_events(faults: Faults) -> Callable[[Deliver], Deliver]:
+    from uploader_server.simulation.wrapper import FaultyEvents
+
+    return lambda deliver: FaultyEvents(deliver, faults)

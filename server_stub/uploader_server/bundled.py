@@ -41,32 +41,36 @@ def logged(what: str) -> Iterator[None]:
         logger.error("%s failed: %r", what, error)
 
 
-class Bundled(Sessions):
-    """The backend of the bundled server (docs/protocol.md, section 1)."""
+class Bundled:
+    """The backend of the bundled server (docs/protocol.md, section 1): its sessions, uploads and packs."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.watched: Callable[[str], bool] = lambda _session: False  # whether a connection has joined a session
-        self.tus = Uploads(self)
-        self.packs = Packs(self)
+    def __init__(self, sessions: Sessions, watched: Callable[[str], bool]) -> None:
+        """`watched` tells whether a connection has joined a session."""
+        self.sessions = sessions
+        self.config, self.store = sessions.config, sessions.store
+        self.create, self.progress = sessions.create, sessions.progress
+        self.snapshot, self.statuses = sessions.snapshot, sessions.statuses
+        self.tus = Uploads(sessions)
+        self.packs = Packs(sessions)
+        self._watched = watched
         self._recorded = self.store.clock.now()  # time of the last `record_times`
 
     async def batch(self, request: Request) -> dict[str, Any]:
         """Receive one batch. Raises ApiError; ClientDisconnect if the connection closed (nothing is stored)."""
-        return await receive_batch(self, request)
+        return await receive_batch(self.sessions, request)
 
     async def cancel(self, session_id: str, headers: Mapping[str, str]) -> None:
         """Cancel a session and its running requests, whose files are not stored. Raises ApiError 403 or 404."""
-        session = self.find(session_id)
+        session = self.sessions.find(session_id)
         if session.status in {"completed", "partial"}:  # which everyone may know
             raise ApiError(404, "SESSION_NOT_FOUND", "This upload session has already ended")
-        self.check_writer(session_id, headers)
+        self.sessions.check_writer(session_id, headers)
         session.status = "cancelled"
         session.touch()
         await self.store.save(self.store.session_saved(session.row()), frees=True)
         for task in session.requests:
             task.cancel()
-        await self.notify(session, "The upload was cancelled")
+        await self.sessions.notify(session, "The upload was cancelled")
         await self.tus.discard(session.id)
 
     async def delete(self, file_id: str) -> bool:
@@ -75,14 +79,14 @@ class Bundled(Sessions):
 
     async def finish(self, session_id: str, given_up: int, headers: Mapping[str, str]) -> dict[str, Any]:
         """End a session before all files arrived: `given_up` of them won't be sent. Raises ApiError 403, 404, 409."""
-        session = self.find_writable(session_id, headers)
+        session = self.sessions.find_writable(session_id, headers)
         if not session.ended:
             if self._active(session):
                 raise ApiError(409, "SESSION_BUSY", "An upload of this session is still running")
             self.tus.release(session)
             session.finish(given_up)
-            await self.notify(session, ending(session))
-        await self.keep(session)
+            await self.sessions.notify(session, ending(session))
+        await self.sessions.keep(session)
         return {
             "success": True,
             "sessionId": session.id,
@@ -110,7 +114,8 @@ class Bundled(Sessions):
         Requests don't save it; without this a restart would forget them, and the time since the last change.
         """
         before, now = self._recorded, self.store.clock.now()
-        sessions = [(session.touched, session.id) for session in self.known.values() if session.touched >= before]
+        known = self.sessions.known.values()
+        sessions = [(session.touched, session.id) for session in known if session.touched >= before]
         uploads = [(upload.touched, upload.id) for upload in self.tus.known.values() if upload.touched >= before]
         await self.store.save(self.store.times_saved(sessions, uploads), frees=True)
         self._recorded = now
@@ -131,12 +136,12 @@ class Bundled(Sessions):
 
     async def _sweep_sessions(self) -> None:
         ttl, now = self.config.session_ttl, self.store.clock.now()
-        for session in list(self.known.values()):
-            empty = session.empty and not self.watched(session.id)
+        for session in list(self.sessions.known.values()):
+            empty = session.empty and not self._watched(session.id)
             if session.touched < now - (min(ttl, EMPTY_TTL) if empty else ttl) and not self._active(session):
                 with logged("Deleting a session"):  # retried after a restart
-                    await self.forget(session)
-        self.share.prune()
+                    await self.sessions.forget(session)
+        self.sessions.share.prune()
 
     def _active(self, session: Session) -> bool:
         """Return whether a request is receiving or storing files of the session."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-import re
 import secrets
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -32,39 +31,23 @@ from uploader_server.options import (
     parse_types,
     secret_in,
 )
-from uploader_server.simulation.stages import AnalysisMode
 
 Flavour = Literal["bundled", "reference"]
 Durability = Literal["fsync", "none"]
 
 MIB = 1 << 20
-_MODE = re.compile(
-    r"(?P<kind>up|off|refuse|hang)|(?P<timed>flap|kill-after|kick|freeze):(?P<seconds>\d+(\.\d+)?)", re.ASCII
-)
 
 
-@dataclass(frozen=True)
-class RealtimeMode:
-    """A fault of one or both Socket.IO transports: `up` is none, for the others see `faults.table`."""
+def _check_realtime(text: str) -> None:
+    from uploader_server.simulation.modes import RealtimeMode  # only with its options
 
-    kind: Literal["up", "off", "refuse", "hang", "flap", "kill-after", "kick", "freeze"] = "up"
-    seconds: float = 0.0
+    RealtimeMode.parse(text)
 
-    @classmethod
-    def parse(cls, text: str | None) -> RealtimeMode:
-        """Parse `off`, `hang`, `refuse`, or `flap`, `kill-after`, `kick`, `freeze` with `:SECONDS`; None is `up`.
 
-        Raises ValueError with the allowed values.
-        """
-        if text is None:
-            return cls()
-        match = _MODE.fullmatch(text)
-        if match is None or (match["seconds"] and not float(match["seconds"])):
-            raise ValueError(
-                f"{text!r} is not one of off, hang, refuse, flap:SECONDS, kill-after:SECONDS, kick:SECONDS,"
-                " freeze:SECONDS"
-            )
-        return cls(match["kind"] or match["timed"], float(match["seconds"] or 0))  # type: ignore[arg-type]
+def _check_analysis(text: str) -> None:
+    from uploader_server.simulation.modes import AnalysisMode
+
+    AnalysisMode.parse(text)
 
 
 @dataclass(frozen=True)
@@ -125,10 +108,10 @@ class ServerConfig:
         None,
         "--realtime HOW",
         "Break Socket.IO: off, hang, refuse, flap:SECONDS or kill-after:SECONDS.",
-        checked(RealtimeMode.parse),
+        checked(_check_realtime),
     )
     websocket: str | None = option(
-        None, "--websocket HOW", "The same for the websocket transport only.", checked(RealtimeMode.parse)
+        None, "--websocket HOW", "The same for the websocket transport only.", checked(_check_realtime)
     )
     latency_ms: float = option(0.0, "--latency MS", "Delay every response by MS milliseconds.", parse_count)
     processing_seconds: float | None = option(
@@ -142,7 +125,7 @@ class ServerConfig:
         None,
         "--analysis HOW",
         "Break analyses: silent, hang, fail:STAGE or refuse:STAGE, separated by commas.",
-        checked(AnalysisMode.parse),
+        checked(_check_analysis),
     )
     jwt_secret: str = option(
         lambda: secrets.token_hex(32),
@@ -196,9 +179,11 @@ class ServerConfig:
             check_network(proxy)
         for origin in self.cors_origins:
             check_origin(origin)
-        RealtimeMode.parse(self.realtime)
-        RealtimeMode.parse(self.websocket)
-        AnalysisMode.parse(self.analysis)
+        for mode in (self.realtime, self.websocket):
+            if mode is not None:
+                _check_realtime(mode)
+        if self.analysis is not None:
+            _check_analysis(self.analysis)
 
     @property
     def durable(self) -> bool:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
@@ -33,9 +33,11 @@ from uploader_server.app import UploadApp, create_app
 from uploader_server.config import ServerConfig
 from uploader_server.http.connections import SPARE, Watch, cut_connections, most_connections, raise_limit
 from uploader_server.options import StartupError
-from uploader_server.simulation.faults import Faults, Restart
 from uploader_server.storage.paths import remove_tree
 from uploader_server.storage.turns import LONG_JOBS
+
+if TYPE_CHECKING:
+    from uploader_server.simulation.faults import Faults, Restart
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +143,8 @@ class Runner:
                 app.stop()
                 requested.set_result(restart)
 
-        app.state.faults.on_restart = on_restart
+        if app.state.faults is not None:
+            app.state.faults.on_restart = on_restart
         server = Granian(app, self._listener, KEEP_ALIVE[app.state.config.flavour])
         serving = asyncio.ensure_future(server.serve())
         started = asyncio.ensure_future(app.started.wait())
@@ -292,7 +295,9 @@ class EmbeddedServer:
     @property
     def faults(self) -> Faults:
         """The active faults, which can be changed at run time."""
-        return self.app.state.faults
+        faults = self.app.state.faults
+        assert faults is not None  # noqa: S101 - its application is scripted
+        return faults
 
     def start(self) -> None:
         """Start the server and wait until it is ready. Raises StartupError."""

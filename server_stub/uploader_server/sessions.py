@@ -17,7 +17,6 @@ from uploader_server.http.errors import ApiError
 from uploader_server.http.shares import Share
 from uploader_server.progress import ProgressResponses
 from uploader_server.session import EVENT_INTERVAL, FileState, Session, counted
-from uploader_server.simulation.faults import Faults
 from uploader_server.storage.clock import Clock
 from uploader_server.storage.put import Incoming, put
 from uploader_server.storage.reading import StoredFile
@@ -39,8 +38,8 @@ class Sessions:
 
     config: ServerConfig
     store: Store
-    faults: Faults
     emit: Callable[[str, dict[str, Any]], Awaitable[None]]  # sends an event to the Socket.IO room of a session id
+    fails: Callable[..., bool] = lambda *_names: False  # whether a file with one of these names fails by `--fail-file`
 
     def __post_init__(self) -> None:
         self.limits = self.config.limits
@@ -161,7 +160,7 @@ class Sessions:
         """
         incoming = [_incoming(file, category, resumable) for file in files]
         for file, one in zip(files, incoming, strict=True):
-            if self.faults.fails(file.original_name, file.wanted_path):
+            if self.fails(file.original_name, file.wanted_path):
                 one.fail("UPLOAD_FAILED", "Failed by the server's option --fail-file")
 
         def changes() -> Iterable[Change]:

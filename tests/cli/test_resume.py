@@ -187,7 +187,7 @@ def test_run_of_an_older_journal_resumes(server: EmbeddedServer, make_files: Fil
     files = make_files(**{"a.mp4": 640 * KIB})
     first = interrupted(server.url, tmp_path, files)
     downgrade(tmp_path / "state" / "uploader" / "journal.sqlite3")
-    for session in server.app.state.backend.known.values():
+    for session in server.app.state.backend.sessions.known.values():
         session.secret = b""  # clients with such a journal sent none
     done = resumed(tmp_path)
     assert done.events[0]["resumed_from"] == run_of(first)

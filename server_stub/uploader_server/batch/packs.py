@@ -120,7 +120,7 @@ class Packs:
         """Store and record the files of a client, and emit events. Raises OSError, sqlite3.Error."""
         sessions = self._sessions
         unpacking = Unpacking(sessions.store, session.category, manifest, data)
-        unpacking.refuse(sessions.limits, session.ending, sessions.faults)
+        unpacking.refuse(sessions.limits, session.ending, sessions.fails)
         for index, reason in manifest.refused.items():
             unpacking.files[index].fail("INVALID_PATH", reason)
         files, marks = unpacking.files, set[int]()

@@ -12,7 +12,7 @@ import itertools
 import os
 import sqlite3
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,6 @@ from typing import NamedTuple
 from uploader_server.batch.packbody import Manifest
 from uploader_server.config import Limits
 from uploader_server.session import FileRow
-from uploader_server.simulation.faults import Faults
 from uploader_server.storage.put import Incoming
 from uploader_server.storage.reading import StoredFile
 from uploader_server.storage.store import Change, Store
@@ -67,11 +66,11 @@ class Unpacking:
         ends = list(itertools.accumulate((file.size for file in self.files), initial=0))
         self._data = [memoryview(data)[start:end] for start, end in itertools.pairwise(ends)]
 
-    def refuse(self, limits: Limits, ending: str | None, faults: Faults) -> None:
+    def refuse(self, limits: Limits, ending: str | None, fails: Callable[..., bool]) -> None:
         """Fail each file that the session can't accept; `ending` is the extension of its first file."""
         for file in self.files:
             name, own = file.name, extension(file.wanted)
-            if faults.fail_files and faults.fails(name, file.wanted):
+            if fails(name, file.wanted):
                 file.fail("UPLOAD_FAILED", "Failed by the server's option --fail-file")
             elif not limits.allows(own):
                 file.fail("INVALID_FILE_FORMAT", f"Files of this type are not accepted: {name}")

@@ -1,6 +1,6 @@
 """The memory of requests: one budget for all that is kept of them until they are answered.
 
-The router gives each request a `Held` (`scope["held"]`) and releases it at the end. Whoever keeps something of a
+The gateway gives each request a `Held` (`scope["held"]`) and releases it at the end. Whoever keeps something of a
 request whose size the client decides adds it there: bodies, what is parsed from them, and metadata. Files that are
 written while they arrive are not kept.
 

@@ -67,7 +67,7 @@ def effective_method(scope: Scope) -> str:
     return method
 
 
-class Router:
+class Gateway:
     """Passes a request to Socket.IO or REST after checking the limits and the auth token; answers errors."""
 
     def __init__(self, config: ServerConfig, rest: ASGIApp, realtime: Realtime, memory: Memory) -> None:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
@@ -27,9 +27,11 @@ from uploader_server.http.errors import MAX_JSON, ApiError, Json, parse_json, re
 from uploader_server.http.files import Download, digest_header
 from uploader_server.http.memory import held_by
 from uploader_server.http.shares import holder_of
-from uploader_server.simulation.reference import Reference
 from uploader_server.storage.paths import UnsafePathError, check_short, is_shallow
 from uploader_server.wire import CATEGORIES, extension, timestamp
+
+if TYPE_CHECKING:
+    from uploader_server.simulation.reference import Reference
 
 
 class _StoredName(PathConvertor):
@@ -53,7 +55,7 @@ class Rest:
     def __init__(self, backend: Bundled | Reference, offers: Mapping[str, Any]) -> None:
         self.offers = offers
         self.config = backend.config
-        self.limits = backend.limits
+        self.limits = backend.config.limits
         self.store = backend.store
         self.backend = backend
         self._started = time.monotonic()

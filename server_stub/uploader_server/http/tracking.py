@@ -198,6 +198,9 @@ class TrackedRequest:
             )
 
 
+TrackedApp = Callable[[Scope, Receive, TrackedRequest], Awaitable[None]]
+
+
 class RequestTracker:
     """The outermost middleware: passes each finished request to `keep` and can end all running requests.
 
@@ -207,7 +210,7 @@ class RequestTracker:
 
     def __init__(
         self,
-        app: Callable[[Scope, Receive, TrackedRequest], Awaitable[None]],
+        app: TrackedApp,
         keep: Callable[[LoggedRequest], None],
         proxies: Proxies,
         *,

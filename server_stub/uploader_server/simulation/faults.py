@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
-from uploader_server.config import RealtimeMode, ServerConfig
+from uploader_server.config import ServerConfig
 from uploader_server.http.tracking import LoggedRequest
 from uploader_server.simulation.exchange import Answer, Memory
+from uploader_server.simulation.modes import AnalysisMode, RealtimeMode
 from uploader_server.simulation.rules import Rule, parse_rule
-from uploader_server.simulation.stages import AnalysisMode
 from uploader_server.simulation.table import SOCKETS
 
 

@@ -21,7 +21,6 @@ from uploader_server.config import ServerConfig
 from uploader_server.http.errors import ApiError
 from uploader_server.http.memory import held_by
 from uploader_server.session import FileState, batch_answer, counted
-from uploader_server.simulation.faults import Faults
 from uploader_server.storage.put import Incoming, put
 from uploader_server.storage.store import Change, Store
 from uploader_server.wire import CATEGORIES, js_number, js_round, timestamp
@@ -67,12 +66,15 @@ class Reference:
     """The backend of the reference flavour."""
 
     def __init__(
-        self, config: ServerConfig, store: Store, faults: Faults, emit: Callable[[str, dict[str, Any]], Awaitable[None]]
+        self,
+        config: ServerConfig,
+        store: Store,
+        emit: Callable[[str, dict[str, Any]], Awaitable[None]],
+        fails: Callable[..., bool],
     ) -> None:
-        self.config = config
+        self.config, self.store = config, store
         self.limits = config.limits
-        self.store = store
-        self.faults = faults
+        self._fails = fails
         self.emit = emit
         self.sessions: set[str] = set()
         self.trackers: dict[str, Tracker] = {}
@@ -230,7 +232,7 @@ class Reference:
         moment = re.sub("[:.]", "-", timestamp())
         stored = f"{session_id}_{moment}_{re.sub(r'[^A-Za-z0-9._-]', '_', file.original_name)}"
         path = self.store.root / category / stored
-        if self.faults.fails(file.original_name):
+        if self._fails(file.original_name):
             raise OSError(5, f"EIO: i/o error, rename '{path}'")
         if len(os.fsencode(stored)) > NAME_MAX:
             raise OSError(36, f"ENAMETOOLONG: name too long, lstat '{path}'")

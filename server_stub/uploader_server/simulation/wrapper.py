@@ -66,17 +66,20 @@ def _add_rules(faults: Faults, body: Any) -> None:
 
 
 class FaultyApp:
-    """Middleware that applies latency, rules, scripted responses and gates of Socket.IO; `control` serves `/faults`."""
+    """Middleware that applies latency, rules, scripted responses and gates of Socket.IO.
 
-    def __init__(self, app: ASGIApp, faults: Faults, control: ASGIApp | None) -> None:
+    With `control` they don't affect `/faults`.
+    """
+
+    def __init__(self, app: ASGIApp, faults: Faults, *, control: bool) -> None:
         self._app = app
         self._faults = faults
         self._control = control
 
     async def __call__(self, scope: Scope, receive: Receive, send: TrackedRequest) -> None:
         """Serve one request or websocket."""
-        if self._control is not None and scope["type"] == "http" and scope["path"] == CONTROL_PATH:
-            await self._control(scope, receive, send)
+        if self._control and scope["type"] == "http" and scope["path"] == CONTROL_PATH:
+            await self._app(scope, receive, send)
             return
         if self._faults.latency:
             await asyncio.sleep(self._faults.latency)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from email.utils import formatdate
+from typing import Any
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -25,10 +26,12 @@ from uploader_server.storage.paths import UnsafePathError, check_short, safe_par
 from uploader_server.storage.store import ANONYMOUS
 from uploader_server.storage.writing import SMALL
 from uploader_server.tus.body import Body, Receiving
+from uploader_server.tus.checksums import CHECKSUMS
 from uploader_server.tus.finish import parts_of, settle
 from uploader_server.tus.headers import (
     BODY_TYPE,
     ENDPOINT,
+    EXTENSIONS,
     VERSION,
     Checksum,
     capabilities,
@@ -57,6 +60,16 @@ class Tus:
         self.limits = uploads.limits
         self.config = uploads.sessions.config
         self.store = uploads.sessions.store
+
+    def described(self) -> dict[str, Any]:
+        """Return `tus` of the session response and of `/health` (docs/protocol.md, section 5)."""
+        return {
+            "endpoint": ENDPOINT,
+            "version": VERSION,
+            "extensions": list(EXTENSIONS),
+            "checksumAlgorithms": list(CHECKSUMS),
+            "maxSize": self.limits.max_size,
+        }
 
     def routes(self) -> list[Route]:
         """Return the routes; `http.middleware` applies X-HTTP-Method-Override before."""

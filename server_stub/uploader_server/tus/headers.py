@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_server.http.errors import ApiError
@@ -31,17 +31,6 @@ MOST_PARTS = 1000  # maximum parts of a final upload
 _LONGEST_NUMBER = 18
 _UPLOAD_ID = re.compile("[0-9a-f]{32}")
 _PLACE = ("finalKey", "finalLength", "partOffset")  # metadata keys of a part that is written in place
-
-
-def described(max_size: int) -> dict[str, Any]:
-    """Return `tus` of the session response and of `/health` (docs/protocol.md, section 5)."""
-    return {
-        "endpoint": ENDPOINT,
-        "version": VERSION,
-        "extensions": list(EXTENSIONS),
-        "checksumAlgorithms": list(CHECKSUMS),
-        "maxSize": max_size,
-    }
 
 
 def capabilities(max_size: int) -> dict[str, str]:

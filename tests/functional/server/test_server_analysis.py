@@ -14,7 +14,8 @@ from functional.server.batches import DEADLINE, UNKNOWN, Listener, eventually, f
 from serving import running_server
 
 from uploader_server.http.auth import issue_token
-from uploader_server.simulation.stages import KINDS, AnalysisMode
+from uploader_server.simulation.modes import AnalysisMode
+from uploader_server.simulation.stages import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -261,4 +261,4 @@ def test_ended_session_lists_its_files_from_the_database() -> None:
         assert after["completedFiles"] == after["totalFiles"] - 6 == 3
         names = [sorted(file["originalName"] for file in answer["files"]) for answer in (before, after)]
         assert names == [["by batch", "by pack", "by tus"]] * 2
-        assert server.app.state.backend.known[session].files == {}  # type: ignore[attr-defined]
+        assert server.app.state.backend.sessions.known[session].files == {}  # type: ignore[attr-defined]

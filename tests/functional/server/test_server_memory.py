@@ -253,7 +253,7 @@ def test_open_session_keeps_no_files_that_are_recorded(shared: EmbeddedServer) -
     shown = progress(shared.url, session).json()
     assert [one["originalName"][:5] for one in shown["files"]] == ["a.mp4", "b.mp4", "c.mp4", "d.mp4", "e.mp4", "../xx"]
     assert (shown["completedFiles"], shown["failedFiles"], shown["overallStatus"]) == (5, 1, "uploading")
-    assert not shared.app.state.backend.known[session].files
+    assert not shared.app.state.backend.sessions.known[session].files
 
 
 def test_long_names_stay_neither_in_memory_nor_in_answers(tmp_path: Path) -> None:

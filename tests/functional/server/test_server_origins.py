@@ -58,11 +58,11 @@ def websocket(url: str, origin: str) -> int:
 @pytest.mark.parametrize("origin", [EVIL, "null", "http://127.0.0.1:1", "http://127.0.0.1.evil.example"])
 def test_cross_origin_calls_are_refused(server: EmbeddedServer, number: int, origin: str) -> None:
     """Also without a preflight: a session as text/plain."""
-    known = len(server.app.state.backend.known)  # type: ignore[attr-defined]
+    known = len(server.app.state.backend.sessions.known)  # type: ignore[attr-defined]
     answer = call(server, number, Origin=origin, **{"Content-Type": "text/plain"})
     assert answer.status_code == 403
     assert not [name for name in answer.headers if name.lower().startswith("access-control")]
-    assert len(server.app.state.backend.known) == known  # type: ignore[attr-defined]
+    assert len(server.app.state.backend.sessions.known) == known  # type: ignore[attr-defined]
     assert list((server.root / ".uploader/tus").iterdir()) == []
 
 

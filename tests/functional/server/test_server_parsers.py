@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from uploader_cli.core.capabilities import encode_metadata
 from uploader_server.batch.lookup import _parse as parse_lookup
 from uploader_server.batch.multipart import BatchReader
-from uploader_server.config import AnalysisMode, RealtimeMode, ServerConfig
+from uploader_server.config import ServerConfig
 from uploader_server.http.auth import check_token, issue_token, owner_of
 from uploader_server.http.errors import ApiError, parse_json
 from uploader_server.http.memory import Held, Memory
@@ -26,6 +26,7 @@ from uploader_server.http.pace import Pace
 from uploader_server.http.rest import finish_request, session_request, validated
 from uploader_server.options import check_network, check_origin, parse_size
 from uploader_server.realtime.strict import are_packets, is_message
+from uploader_server.simulation.modes import AnalysisMode, RealtimeMode
 from uploader_server.simulation.rules import RuleError, parse_rule
 from uploader_server.simulation.table import FAULTS
 from uploader_server.tus.headers import (

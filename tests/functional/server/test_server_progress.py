@@ -102,7 +102,7 @@ def test_progress_has_every_upload_that_was_confirmed_before(
 def test_join_shows_the_file_that_is_arriving_without_reading_all(server: EmbeddedServer) -> None:
     session = new_session(server.url, 3)
     upload(server.url, file("done", b"x"), session=session)
-    known: Any = server.app.state.backend
+    known: Any = server.app.state.backend.sessions
     state = known.known[session]
     state.add(FileState("arriving"))
     assert [one.original_name for one in state.files.values()] == ["arriving"]

@@ -150,7 +150,7 @@ def test_session_used_while_a_sweep_waits_for_the_disk_is_kept(monkeypatch: pyte
         for session in (first, second):
             upload(server.url, file(session, b"1"), session=session)
         clock.wait_for_sweeps()
-        known, busy, free = server.app.state.backend.known, threading.Event(), threading.Event()  # type: ignore[union-attr]
+        known, busy, free = server.app.state.backend.sessions.known, threading.Event(), threading.Event()  # type: ignore[union-attr]
 
         def hold(_: object) -> None:
             busy.set()
@@ -178,7 +178,7 @@ def test_session_of_a_pack_that_has_begun_is_kept(monkeypatch: pytest.MonkeyPatc
         upload(server.url, file("a", b"1"), session=session)
         body = body_of_pack(manifest_of(session, {"b": b"2"}), b"2")
         clock.ahead += 0.9 * DAY
-        known = server.app.state.backend.known[session]  # type: ignore[union-attr]
+        known = server.app.state.backend.sessions.known[session]  # type: ignore[union-attr]
         before = known.touched
         late = half_sent(server.url, body, sent=body.index(b'name="data"'))
         eventually(lambda: known.touched > before, "its manifest")
@@ -207,7 +207,7 @@ def test_sessions_beyond_the_limit_lose_their_rows(tmp_path: Path, monkeypatch: 
         assert delete(server, ids[0]["id"]) == 200  # of a session without a row
     monkeypatch.setattr(sessions, "MAX_KNOWN", 3)
     with running_server(root=tmp_path) as server:
-        known = server.app.state.backend.known  # type: ignore[union-attr]
+        known = server.app.state.backend.sessions.known  # type: ignore[union-attr]
         assert sorted(known) == rows(server) == sorted([still_open, *ended[-2:]])
 
 
@@ -216,14 +216,14 @@ def test_upload_that_is_being_stored_does_not_expire(monkeypatch: pytest.MonkeyP
     with running_server() as server:
         url = created(server.url, 3, b"ab", filename="slow")
         backend, begun, free = server.app.state.backend, threading.Event(), threading.Event()
-        put = backend.put  # type: ignore[union-attr]
+        put = backend.sessions.put  # type: ignore[union-attr]
 
         async def late(*files: Any, **how: Any) -> None:
             begun.set()
             await asyncio.to_thread(free.wait, DEADLINE)
             await put(*files, **how)
 
-        monkeypatch.setattr(backend, "put", late)
+        monkeypatch.setattr(backend.sessions, "put", late)  # type: ignore[union-attr]
         answers: list[int] = []
         storing = threading.Thread(target=lambda: answers.append(append(url, 2, b"c").status_code))
         storing.start()

@@ -257,7 +257,7 @@ def test_there_is_no_rate_limit_by_default(server: EmbeddedServer) -> None:
 def test_idle_sessions_expire_and_active_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = ServerClock(monkeypatch)
     with running_server() as server:
-        known = server.app.state.backend.known
+        known = server.app.state.backend.sessions.known
         active, idle = new_session(server.url), new_session(server.url)
         body = body_of([text("sessionId", active), text("category", "personal"), file("a", b"x" * 1000)])
         with HalfSent(server.url, body) as request:

@@ -225,10 +225,10 @@ def test_empty_sessions_and_uploads_expire_after_an_hour(monkeypatch: pytest.Mon
         with watching(server.url, session=watched):
             clock.ahead += EMPTY_TTL - 30
             clock.wait_for_sweeps()
-            assert set(server.app.state.backend.known) == {empty, used, watched}  # type: ignore[union-attr]
+            assert set(server.app.state.backend.sessions.known) == {empty, used, watched}  # type: ignore[union-attr]
             clock.ahead += 60
             clock.wait_for_sweeps()
-            assert set(server.app.state.backend.known) == {used, watched}  # type: ignore[union-attr]
+            assert set(server.app.state.backend.sessions.known) == {used, watched}  # type: ignore[union-attr]
             assert set(server.app.state.backend.tus.open) == {u.rpartition("/")[2] for u in (one_byte, in_session)}  # type: ignore[union-attr]
         assert [head(u).status_code for u in (no_byte, one_byte, in_session)] == [410, 200, 200]
 

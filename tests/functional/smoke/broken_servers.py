@@ -14,7 +14,7 @@ from uploader_cli import Settings
 from uploader_cli.checks.check import BROKEN, CheckReport
 from uploader_cli.checks.smoke import CHECKS, OF_ENDPOINTS, chosen, run_checks
 from uploader_cli.checks.smoke.site import Site
-from uploader_server.http.middleware import Router
+from uploader_server.http.middleware import Gateway
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -70,9 +70,9 @@ class Broken:
     @contextlib.contextmanager
     def running(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedServer]:
         """Run the server with this defect."""
-        original, asked, said = Router._serve_rest, self.asked, self.said
+        original, asked, said = Gateway._serve_rest, self.asked, self.said
 
-        async def serve(gate: Router, scope: Any, held: Any, receive: Any, send: Any) -> None:
+        async def serve(gate: Gateway, scope: Any, held: Any, receive: Any, send: Any) -> None:
             named = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
             call = Call(scope["method"], scope["path"], named)
             reply = asked(call)
@@ -88,7 +88,7 @@ class Broken:
             await send({"type": "http.response.start", "status": reply.status, "headers": headers})
             await send({"type": "http.response.body", "body": b"" if call.method == "HEAD" else reply.body})
 
-        monkeypatch.setattr(Router, "_serve_rest", serve)
+        monkeypatch.setattr(Gateway, "_serve_rest", serve)
         self.patches(monkeypatch)
         with running_server(described=False, **self.config) as server:
             yield server

@@ -15,6 +15,7 @@ from uploader_server.batch.intake import Intake
 from uploader_server.http import rest
 from uploader_server.http.auth import issue_token
 from uploader_server.http.errors import ApiError
+from uploader_server.realtime.joins import Joins
 from uploader_server.realtime.rooms import Realtime
 
 if TYPE_CHECKING:
@@ -172,34 +173,34 @@ def rooms_of(most: int) -> Callable[[pytest.MonkeyPatch], None]:
     """Send no events to clients that join after `most` others, and acknowledge their joins."""
 
     def apply(patch: pytest.MonkeyPatch) -> None:
-        original, joined = Realtime._join, dict[object, int]()
+        original, joined = Joins._join, dict[object, int]()
 
-        async def join(realtime: Realtime, sid: str, session: object = None, *more: object) -> Any:
+        async def join(joins: Joins, sid: str, session: object = None, *more: object) -> Any:
             joined[session] = joined.get(session, 0) + 1
-            return await original(realtime, sid, session, *more) if joined[session] <= most else {"ok": True}
+            return await original(joins, sid, session, *more) if joined[session] <= most else {"ok": True}
 
-        patch.setattr(Realtime, "_join", join)
+        patch.setattr(Joins, "_join", join)
 
     return apply
 
 
 def refuses_joins_after_a_loss(patch: pytest.MonkeyPatch) -> None:
     """Send no events to the first client that joins after a lost connection."""
-    join, disconnect = Realtime._join, Realtime._disconnect
+    join, disconnect = Joins._join, Joins._disconnect
     lost: list[str] = []
 
-    def noted(realtime: Realtime, sid: str, *more: object) -> None:
-        lost.extend((realtime._joined.get(sid) and [sid]) or [])
-        disconnect(realtime, sid, *more)
+    def noted(joins: Joins, sid: str, *more: object) -> None:
+        lost.extend((joins._joined.get(sid) and [sid]) or [])
+        disconnect(joins, sid, *more)
 
-    async def joins(realtime: Realtime, sid: str, *more: Any) -> Any:
+    async def joining(joins: Joins, sid: str, *more: Any) -> Any:
         if lost:
             lost.clear()
             return {"ok": True}
-        return await join(realtime, sid, *more)
+        return await join(joins, sid, *more)
 
-    patch.setattr(Realtime, "_disconnect", noted)
-    patch.setattr(Realtime, "_join", joins)
+    patch.setattr(Joins, "_disconnect", noted)
+    patch.setattr(Joins, "_join", joining)
 
 
 def no_polling(patch: pytest.MonkeyPatch) -> None:

@@ -342,7 +342,7 @@ def test_abandoned_files_make_the_session_partial(sending: Sending, monkeypatch:
 
     monkeypatch.setattr(pack, "sha256_of", unreadable)
     sending.run()
-    (session,) = sending.server.app.state.backend.known.values()
+    (session,) = sending.server.app.state.backend.sessions.known.values()
     assert session.status == "partial"
 
 

@@ -264,7 +264,7 @@ def test_session_does_not_expire_while_its_upload_is_requested(monkeypatch: pyte
             assert offset_of(up) == 2
         assert progress(server.url, session).status_code == 200
         clock.ahead += server.config.session_ttl + 1
-        eventually(lambda: session not in server.app.state.backend.known, "the end of the session")
+        eventually(lambda: session not in server.app.state.backend.sessions.known, "the end of the session")
         assert offset_of(up) == 2  # the upload outlives it
         assert append(up, 2, b"cde").headers["content-location"].startswith("/uploads/personal/")
 

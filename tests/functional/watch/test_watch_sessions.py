@@ -131,7 +131,7 @@ def test_files_of_equal_name_in_different_directories_are_two(make_files: Callab
     with running_server(processing_seconds=0.5) as server:
         uploading = threading.Thread(target=upload, args=(top, Settings(server=server.url, protocol="batch")))
         uploading.start()
-        known: Any = server.app.state.backend
+        known: Any = server.app.state.backend.sessions
         wait_until(lambda: known.known)
         with Watching(server.url, *known.known) as early:
             assert early.end() is Exit.OK

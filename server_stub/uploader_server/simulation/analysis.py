@@ -1,4 +1,4 @@
-"""The HTTP calls of analyses (docs/protocol.md, section 4).
+"""The HTTP calls of analyses, whose work and results are simulated (docs/protocol.md, section 4).
 
 Files are named by `filePath` of a batch response, or by `/uploads/{category}/{fileName}`, percent-encoded as in
 `Content-Location` of a tus response or not. Paths outside the server's categories are not accessed.
@@ -7,6 +7,7 @@ Files are named by `filePath` of a batch response, or by `/uploads/{category}/{f
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,35 +15,29 @@ from urllib.parse import unquote
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from uploader_server.analyses import HANG_LIMIT, Analyses, Analysis
 from uploader_server.config import ServerConfig
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError, Json, read_json
-from uploader_server.simulation.analyses import Analyses
+from uploader_server.simulation.faults import Faults
+from uploader_server.simulation.stages import KINDS, stage_at
 from uploader_server.storage.store import Store
 from uploader_server.wire import CATEGORIES, is_uuid, timestamp
 
 MAX_FIELDS = 1 << 20  # maximum bytes of a body; fusion plans are the largest
+STEP = 5  # percent between two events; every stage ends at a multiple
 LONGEST_ID = 200  # maximum characters of a session id; the reference backend has no limit
 
 
 class AnalysisCalls:
     """The handlers."""
 
-    def __init__(self, config: ServerConfig, store: Store, analyses: Analyses) -> None:
+    def __init__(self, config: ServerConfig, store: Store, analyses: Analyses, faults: Faults | None) -> None:
         self._config = config
         self._store = store
         self._analyses = analyses
-
-    def routes(self) -> list[Route]:
-        """Return the routes."""
-        return [
-            Route("/api/ai/analyze/content", self.content, methods=["POST"]),
-            Route("/api/ai/analyze/fusion", self.fusion, methods=["POST"]),
-            Route("/api/ai/generate/music-prompt", self.music, methods=["POST"]),
-            Route("/api/ai/analysis/{id}/status", self.status),
-        ]
+        self._faults = faults or Faults(config)  # without any fault
 
     async def content(self, request: Request) -> Response:
         """Serve `POST /api/ai/analyze/content`: analyse one video."""
@@ -74,8 +69,37 @@ class AnalysisCalls:
         return Json(analysis.answer())
 
     async def _run(self, fields: dict[str, Any], kind: str, result: Callable[[], dict[str, Any]]) -> Response:
-        data = await self._analyses.run(self._session_id(fields), kind, result)
-        return Json({"success": True, "data": data, "timestamp": timestamp()})
+        analysis_id = self._session_id(fields) or str(uuid.uuid4())
+        analysis = Analysis(analysis_id, kind, [stage.name for stage in KINDS[kind]])
+
+        async def work(analysis: Analysis) -> dict[str, Any]:
+            await self._advance(analysis)
+            return result()
+
+        return Json({"success": True, "data": await self._analyses.run(analysis, work), "timestamp": timestamp()})
+
+    async def _advance(self, analysis: Analysis) -> None:
+        """Advance to 100 percent within `analysis_seconds`. Raises ApiError for a stage with a fault."""
+        faults = self._faults
+        for percent in range(0, 101, STEP):
+            stage = stage_at(analysis.kind, percent)
+            if percent:
+                await asyncio.sleep(faults.analysis_seconds * STEP / 100)
+                if faults.analysis.hang:
+                    await asyncio.sleep(2 * HANG_LIMIT)
+                self._check_fault(stage.name)
+            analysis.silent = faults.analysis.silent
+            analysis.advance(percent, stage.name, stage.message)
+            await self._analyses.report(analysis)
+
+    def _check_fault(self, stage: str) -> None:
+        mode = self._faults.analysis
+        if mode.stage != stage:
+            return
+        if mode.final:
+            message = f"The file can't be analysed (stage {stage})"
+            raise ApiError(422, "ANALYSIS_REFUSED", message, stage=stage, retryable=False)
+        raise ApiError(503, "ANALYSIS_FAILED", f"The analysis failed (stage {stage})", stage=stage, retryable=True)
 
     def _authorise(self, request: Request) -> None:
         """Check the token. The bundled server needs none, unless `auth_token` is configured; a bad one is refused."""

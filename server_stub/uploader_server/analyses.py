@@ -1,25 +1,21 @@
-"""Simulated analyses, running and recently ended (docs/protocol.md, section 4)."""
+"""The state of analyses, running and recently ended (docs/protocol.md, section 4); `simulation.analysis` runs them."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from uploader_server.http.errors import ApiError
 from uploader_server.metrics import Metrics
-from uploader_server.simulation.faults import Faults
-from uploader_server.simulation.stages import KINDS, stage_at
 from uploader_server.wire import timestamp
 
 HANG_LIMIT = 600.0  # timeout of an analysis in seconds (504); longer than the timeouts of clients (180 s and 300 s)
 KEPT = 1000  # maximum ended analyses in memory
 LISTED = 20  # maximum analyses in a list
-STEP = 5  # percent between two events; every stage ends at a multiple
 
 
 @dataclass
@@ -28,6 +24,8 @@ class Analysis:
 
     id: str
     kind: str
+    stages: list[str]  # names in order
+    silent: bool = False  # whether it has no events
     status: str = "running"
     progress: int = 0
     stage: str = ""
@@ -67,10 +65,8 @@ class Analysis:
             "timestamp": timestamp(),
         }
 
-    def advance(self, progress: int) -> None:
-        """Set progress and stage."""
-        stage = stage_at(self.kind, progress)
-        self.progress, self.stage, self.message, self.updated = progress, stage.name, stage.message, timestamp()
+    def advance(self, progress: int, stage: str, message: str) -> None:
+        self.progress, self.stage, self.message, self.updated = progress, stage, message, timestamp()
 
     def fail(self, error: ApiError) -> None:
         """Mark the analysis as failed; its progress is unchanged."""
@@ -84,13 +80,8 @@ class Analyses:
     """
 
     def __init__(
-        self,
-        faults: Faults,
-        ttl: float,
-        emit: Callable[[str, str, dict[str, Any]], Awaitable[None]],
-        metrics: Metrics,
+        self, ttl: float, emit: Callable[[str, str, dict[str, Any]], Awaitable[None]], metrics: Metrics
     ) -> None:
-        self._faults = faults
         self._ttl = ttl
         self._emit = emit
         self._metrics = metrics
@@ -104,7 +95,7 @@ class Analyses:
     def newest(self) -> list[dict[str, Any]]:
         """Return the running and recently ended analyses, newest first, with their stages but without results."""
         newest = itertools.islice(reversed(self._known.values()), LISTED)
-        return [{**analysis.state(), "stages": [stage.name for stage in KINDS[analysis.kind]]} for analysis in newest]
+        return [{**analysis.state(), "stages": analysis.stages} for analysis in newest]
 
     def running(self) -> int:
         """Return the number of running analyses."""
@@ -113,21 +104,20 @@ class Analyses:
     def snapshot(self, analysis_id: str) -> tuple[str, dict[str, Any]] | None:
         """Return the event for a client that joins, or None."""
         analysis = self._known.get(analysis_id)
-        return None if analysis is None or self._faults.analysis.silent else analysis.event()
+        return None if analysis is None or analysis.silent else analysis.event()
 
-    async def run(self, analysis_id: str | None, kind: str, result: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Run an analysis and return `data` of the response, from `result`.
+    async def run(self, analysis: Analysis, work: Callable[[Analysis], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """Run an analysis and return its result, from `work`, which may raise ApiError.
 
-        It continues if the client disconnects. Raises ApiError: 409 if the id is in use, 422, 503 or 504 if it failed.
+        It continues if the client disconnects. Raises ApiError: 409 if the id is in use, 504, or that of `work`.
         """
-        analysis = Analysis(analysis_id or str(uuid.uuid4()), kind)
         known = self._known.get(analysis.id)
         if known is not None and known.status == "running":
             raise ApiError(409, "ANALYSIS_RUNNING", "An analysis with this sessionId is running")
         self._forget_old()
         self._known.pop(analysis.id, None)
         self._known[analysis.id] = analysis
-        task = asyncio.create_task(self._work(analysis, result))
+        task = asyncio.create_task(self._complete(analysis, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await asyncio.shield(task)
@@ -140,44 +130,25 @@ class Analyses:
         for task in list(self._tasks):
             task.cancel()
 
-    async def _work(self, analysis: Analysis, result: Callable[[], dict[str, Any]]) -> None:
+    async def _complete(self, analysis: Analysis, work: Callable[[Analysis], Awaitable[dict[str, Any]]]) -> None:
         try:
             async with asyncio.timeout(HANG_LIMIT):
-                await self._advance(analysis)
+                result = await work(analysis)
         except TimeoutError:
             analysis.fail(ApiError(504, "ANALYSIS_TIMEOUT", "The analysis took too long", retryable=True))
         except ApiError as error:
             analysis.fail(error)
         else:
-            analysis.data = {"analysisId": analysis.id, "kind": analysis.kind, **result()}
+            analysis.data = {"analysisId": analysis.id, "kind": analysis.kind, **result}
             analysis.status = "completed"
         analysis.ended = time.monotonic()
         self._metrics.analyses.labels(analysis.kind, analysis.status).inc()
         if analysis.error is not None:
-            await self._report(analysis)
+            await self.report(analysis)
 
-    async def _advance(self, analysis: Analysis) -> None:
-        """Advance to 100 percent within `analysis_seconds`. Raises ApiError for a stage with a fault."""
-        for percent in range(0, 101, STEP):
-            if percent:
-                await asyncio.sleep(self._faults.analysis_seconds * STEP / 100)
-                if self._faults.analysis.hang:
-                    await asyncio.sleep(2 * HANG_LIMIT)
-                self._check_fault(stage_at(analysis.kind, percent).name)
-            analysis.advance(percent)
-            await self._report(analysis)
-
-    def _check_fault(self, stage: str) -> None:
-        mode = self._faults.analysis
-        if mode.stage != stage:
-            return
-        if mode.final:
-            message = f"The file can't be analysed (stage {stage})"
-            raise ApiError(422, "ANALYSIS_REFUSED", message, stage=stage, retryable=False)
-        raise ApiError(503, "ANALYSIS_FAILED", f"The analysis failed (stage {stage})", stage=stage, retryable=True)
-
-    async def _report(self, analysis: Analysis) -> None:
-        if not self._faults.analysis.silent:
+    async def report(self, analysis: Analysis) -> None:
+        """Send the current event, unless the analysis is silent."""
+        if not analysis.silent:
             await self._emit(analysis.id, *analysis.event())
 
     def _forget_old(self) -> None:

@@ -1,0 +1,130 @@
+"""What clients of Socket.IO send: who may connect, and which sessions a connection joins and leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import socketio  # type: ignore[import-untyped]
+
+from uploader_server.analyses import Analyses
+from uploader_server.bundled import Bundled
+from uploader_server.config import ServerConfig
+from uploader_server.http.auth import bearer, same_token
+from uploader_server.http.shares import Share, holder_name, holder_of
+from uploader_server.http.tracking import client_address
+from uploader_server.metrics import Metrics
+from uploader_server.realtime.rooms import Realtime, room_of
+from uploader_server.wire import is_uuid
+
+if TYPE_CHECKING:
+    from uploader_server.simulation.reference import Reference
+
+CLOSE_REFUSED = 1.0  # seconds until the transport of a refused connection is closed, after the refusal was sent
+LONGEST_ROOM = 200  # maximum characters of a joined id; the reference backend accepts any text
+
+
+class Joins:
+    """The handlers. A client that joins gets the state of its session or analysis."""
+
+    def __init__(
+        self,
+        realtime: Realtime,
+        config: ServerConfig,
+        metrics: Metrics,
+        backend: Bundled | Reference,
+        analyses: Analyses,
+    ) -> None:
+        self._realtime = realtime
+        self._server = realtime.server
+        self._config = config
+        self._metrics = metrics
+        self._backend = backend
+        self._analyses = analyses
+        self._joined: dict[str, set[str]] = {}  # ids by connection; python-socketio has no index for this
+        self._holders: dict[str, str] = {}  # the client of each connection
+        self._share: Share[str] = Share("joins", config.max_share)  # connections, counted once for each of their joins
+        self._server.on("connect", self._connect)
+        self._server.on("disconnect", self._disconnect)
+        self._server.on("join-session", self._join)
+        self._server.on("leave-session", self._leave)
+
+    def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
+        """Accept a connection; check the auth token, from the header or `auth: {token}`, if one is configured."""
+        expected = self._config.auth_token
+        if expected is not None:
+            given = [bearer(environ.get("HTTP_AUTHORIZATION"))]
+            if isinstance(auth, dict) and isinstance(auth.get("token"), str):
+                given.append(auth["token"])
+            if not any([same_token(token, expected) for token in given]):  # noqa: C419 - compare all, in constant time
+                self._metrics.refused.labels("token").inc()
+                eio_sid = self._server.manager.eio_sid_from_sid(sid, "/")
+                asyncio.get_running_loop().call_later(CLOSE_REFUSED, self._realtime.close, eio_sid)
+                raise socketio.exceptions.ConnectionRefusedError("INVALID_TOKEN" if any(given) else "UNAUTHORIZED")
+        self._joined[sid] = set()
+        scope, token = environ["asgi.scope"], auth.get("token") if isinstance(auth, dict) else None
+        if isinstance(token, str):
+            scope["holder"] = holder_name(f"Bearer {token}", client_address(scope), self._config.jwt_secret)
+        self._holders[sid] = holder_of(scope)
+
+    def _disconnect(self, sid: str, *_: object) -> None:
+        joined, holder = self._joined.pop(sid, set()), self._holders.pop(sid, "")
+        self._share.remove(holder, sid, len(joined))
+
+    async def _join(self, sid: str, session_id: object = None, *_: object) -> Any:
+        if self._config.reference:  # docs/protocol.md, section 3.7: no acknowledgement, no replay, any id
+            if isinstance(session_id, str) and self._refused_join(sid, session_id) is None:
+                await self._server.enter_room(sid, room_of(session_id))
+            return self._server.not_handled
+        answer = await self._join_bundled(sid, session_id)
+        self._metrics.joins.labels(answer.get("error", "ok")).inc()
+        return answer
+
+    async def _join_bundled(self, sid: str, session_id: object) -> dict[str, Any]:
+        """Enter the room and send the current state.
+
+        The room of an unknown id is entered, too, with an error in the acknowledgement: clients join the room of an
+        analysis before it exists (docs/protocol.md, section 4).
+        """
+        if not isinstance(session_id, str) or not is_uuid(session_id):
+            return {"ok": False, "error": "INVALID_SESSION_ID"}
+        session_id = session_id.lower()
+        refused = self._refused_join(sid, session_id)
+        if refused is not None:
+            return {"ok": False, "error": refused}
+        snapshot, known = self._backend.snapshot(session_id), self._analyses.find(session_id) is not None
+        await self._server.enter_room(sid, room_of(session_id))
+        if snapshot is not None:
+            await self._realtime.send("upload-progress", snapshot, to=sid)
+        analysis = self._analyses.snapshot(session_id)
+        if analysis is not None:
+            await self._realtime.send(*analysis, to=sid)
+        return {"ok": True} if known or snapshot is not None else {"ok": False, "error": "SESSION_NOT_FOUND"}
+
+    def _refused_join(self, sid: str, session_id: str) -> str | None:
+        """Count a join, or return the code of its refusal."""
+        rooms, limit = self._joined.get(sid), self._config.max_joins
+        if rooms is not None and session_id in rooms:
+            return None
+        if rooms is None or (limit and len(rooms) >= limit) or len(session_id) > LONGEST_ROOM:  # None: disconnecting
+            return "TOO_MANY_JOINS"
+        refusal = self._share.refusal(self._holders[sid])
+        if refusal is not None:
+            return refusal.code
+        rooms.add(session_id)
+        self._share.add(self._holders[sid], sid)
+        return None
+
+    async def _leave(self, sid: str, session_id: object = None, *_: object) -> Any:
+        reference = self._config.reference
+        valid = isinstance(session_id, str) and (reference or is_uuid(session_id))
+        if valid:
+            room = str(session_id) if reference else str(session_id).lower()
+            rooms = self._joined.get(sid, set())
+            if room in rooms:
+                rooms.discard(room)
+                self._share.remove(self._holders[sid], sid)
+            await self._server.leave_room(sid, room_of(room))
+        if reference:
+            return self._server.not_handled
+        return {"ok": True} if valid else {"ok": False, "error": "INVALID_SESSION_ID"}
