@@ -35,16 +35,16 @@ PACKAGES = {
     "report": "core errors exit_status named_files settings signals transfer.journal render.words report __version__",
     "sources": "core errors extras sources",
     "fleet": "core errors extras settings selection transfer sources fleet __version__",
-    "checks": "core errors exit_status settings checks realtime.socket realtime.policy render.words render.github "
-    "report.junit report.markdown transfer.http_client transfer.connection transfer.failures transfer.api "
-    "transfer.refusals transfer.bodies transfer.journal.schema sources.checksums",
+    "checks": "core errors exit_status named_files settings realtime.socket realtime.policy render report "
+    "run.interrupts sources.checksums checks transfer.http_client transfer.connection transfer.failures transfer.api "
+    "transfer.refusals transfer.bodies transfer.journal.schema",
     "analysis": "core errors exit_status named_files settings selection transfer realtime render.words "
     "report.output_file run analysis",
     "compare": "core errors exit_status settings selection sources transfer render run compare",
     "plan": "core errors exit_status settings selection transfer render report.output_file analysis run plan",
     "run": "core errors exit_status named_files settings signals selection sources transfer realtime render report "
-    "analysis.after_upload checks fleet plan run",
-    "cli": "compare plan report run render settings signals errors extras exit_status cli __version__",
+    "analysis.after_upload fleet plan run",
+    "cli": "checks compare plan report run render settings signals errors extras exit_status cli __version__",
 }
 """Each package, and what it may import of ours."""
 
@@ -213,10 +213,9 @@ def loaded(name: str, importer: str, known: dict[str, set[str]]) -> set[str]:
 # --- names ------------------------------------------------------------------------------------------------------------
 
 STILL_AMBIGUOUS = {
-    "modules": "refusals",
+    "modules": "",
     "classes": "Verdict",
-    "constants": "ANSWER_LIMIT DIAL_LIMIT ELSEWHERE FAILED FEW FIRST GONE GRACE GROUP KINDS OPTIONS "
-    "PATIENCE PERIOD PIECE SHOWN SMALL TICK UNAVAILABLE WAITS",
+    "constants": "FAILED GONE GROUP OPTIONS PATIENCE PERIOD TICK",
 }
 """Names with several meanings that are left: to be renamed, never to be extended."""
 

@@ -16,7 +16,7 @@ from uploader_cli.transfer.refusals import is_tus
 Ask = Callable[..., Answer]
 
 WAIT = 0.5  # seconds, beyond some round trips, for a proxy to refuse a request by its head
-TICK = 0.05
+TRICKLE_PAUSE = 0.05
 REMEDY = "Raise its limit, in nginx with client_max_body_size"
 
 
@@ -56,7 +56,7 @@ def _announced(ask: Ask, tus: Capabilities | None, size: int, seconds: float) ->
             raise _Unanswered
 
     def trickle(_: int) -> int:
-        time.sleep(TICK)
+        time.sleep(TRICKLE_PAUSE)
         return 1
 
     kind = "multipart/form-data; boundary=none" if tus is None else "application/offset+octet-stream"

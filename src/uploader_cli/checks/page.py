@@ -1,12 +1,17 @@
-"""A report as text for a given width: a row for each check, and the summary at the end."""
+"""A report as text for a given width, printed on stderr: a row for each check, and the summary at the end."""
 
 from __future__ import annotations
 
+import os
+import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
-from uploader_cli.checks.check import CheckReport, Verdict
+from uploader_cli.checks.check import Check, Checked, CheckReport, Verdict
+from uploader_cli.render import columns, github, in_ci, use_color
 from uploader_cli.render.words import safe, wrap
+from uploader_cli.settings import Settings
 
 _SIGNS = {
     Verdict.PASS: ("✓", "+", "\x1b[32m"),
@@ -21,21 +26,75 @@ _SIGNS = {
 _END = "\x1b[0m"
 
 
-class Page:
-    """Formats a report in lines of at most `width` cells.
+class Page(ABC):
+    """Formats a report in lines of at most `width` cells, and prints them.
 
-    A subclass has `running`, the line of the running check, `row`, the lines of a result, and `end`, those after all
-    checks. `quiet` leaves only what makes the run fail.
+    `quiet` leaves only what makes the run fail. With `moves`, on a terminal, the last line is the running check.
     """
 
     command: ClassVar[str]
     narrow: ClassVar[int]  # columns below which a text is below its title
 
     def __init__(
-        self, *, width: int = 80, color: bool = False, glyphs: bool = True, verbose: bool = False, quiet: bool = False
+        self,
+        *,
+        width: int = 80,
+        color: bool = False,
+        glyphs: bool = True,
+        verbose: bool = False,
+        quiet: bool = False,
+        moves: bool = False,
     ) -> None:
-        self._width, self._color, self._glyphs = max(20, width), color, glyphs
+        self._width, self._color, self._glyphs, self._moves = max(20, width), color, glyphs, moves
         self._verbose, self._quiet = verbose, quiet
+
+    @classmethod
+    def begun(cls, settings: Settings, **more: Any) -> Self:
+        """Print the heading on stderr, and return the page for that terminal or file."""
+        tty = sys.stderr.isatty()
+        plain = settings.quiet or os.environ.get("TERM") == "dumb" or in_ci(os.environ) or github.wanted(os.environ)
+        page = cls(
+            width=columns(80),
+            color=use_color(os.environ, is_tty=tty),
+            glyphs=(sys.stderr.encoding or "ascii").lower().replace("-", "") == "utf8",
+            verbose=bool(settings.verbose),
+            quiet=settings.quiet,
+            moves=tty and not plain,
+            **more,
+        )
+        page.print(page.heading(settings.target_url))
+        return page
+
+    def begin(self, check: Check) -> None:
+        """Show the running check, which may take seconds."""
+        self._replace(self.running(check))
+
+    def tell(self, result: Checked) -> None:
+        """Print a finished check."""
+        self._replace("")
+        self.print(self.row(result))
+
+    def print(self, lines: Sequence[str]) -> None:
+        if lines:
+            sys.stderr.write("\n".join(lines) + "\n")
+            sys.stderr.flush()
+
+    def _replace(self, line: str) -> None:
+        if self._moves:
+            sys.stderr.write(f"\r\x1b[K{line}")
+            sys.stderr.flush()
+
+    @abstractmethod
+    def running(self, check: Check) -> str:
+        """Return the line of the running check."""
+
+    @abstractmethod
+    def row(self, result: Checked) -> list[str]:
+        """Return the lines of a finished check."""
+
+    @abstractmethod
+    def end(self, report: CheckReport) -> list[str]:
+        """Return the lines after all checks: what remains to be said of them, what was used, and the summary."""
 
     def heading(self, server: str) -> list[str]:
         return [] if self._quiet else [*wrap(f"uploader {self.command}: {safe(server)}", self._width, rest="  "), ""]

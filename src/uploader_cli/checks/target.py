@@ -20,7 +20,7 @@ from uploader_cli.transfer.http_client import HttpClient
 JOIN_LIMIT = 0.6  # seconds to wait for a first message, which not all servers send (docs/protocol.md section 3.7)
 CUT_LIMIT = 0.5  # maximum seconds for a cut connection to end
 END_LIMIT = 1.0  # maximum seconds for all live connections to end
-UNAVAILABLE = (502, 503, 504)  # statuses of proxies for a server that is down or busy
+DOWN_OR_BUSY = (502, 503, 504)  # statuses of proxies for a server that is down or busy
 _FREE = ("/health", "/uploads/", "/socket.io/")
 
 

@@ -23,15 +23,15 @@ def doctor(
         option = "--new-session" if new_session else "--session"
         raise UsageError(f"{option} and --tus-endpoint exclude each other", hint="a tus server has no sessions")
     asked = opt.valid_uuid(session, "--session") if session is not None else None
-    from uploader_cli.run import checks as run
+    from uploader_cli.checks import doctor as run
 
     return run.doctor(settings, session=asked, new_session=new_session)
 
 
 def _checks(incomplete: str) -> list[str]:
-    from uploader_cli.run import checks  # slow to import
+    from uploader_cli.checks.smoke import CHECKS  # slow to import
 
-    return opt.among(checks.smoke_checks())(incomplete)
+    return opt.among(check.id for check in CHECKS)(incomplete)
 
 
 @opt.with_options(f"profile server tus_endpoint category json quiet verbose {opt.REQUESTS}")
@@ -57,9 +57,9 @@ def smoke(
 
     The checks upload a few small files and delete them again; deleting all of them needs a token (--token-file).
     """
-    from uploader_cli.run import checks as run
+    from uploader_cli.checks import smoke as run
 
     if list_:
-        return run.smoke_list()
+        return run.list_checks()
     settings = opt.load(given)
     return run.smoke(settings, only=only or (), skip=skip or (), file=junit, strict=strict, budget=budget)

@@ -26,7 +26,7 @@ from uploader_cli.transfer.journal.schema import NAME
 OFFERED = 20
 """Maximum runs to choose from."""
 ID_LENGTH = 36
-NAMED = 3
+NAMED_RUNS = 3
 """Maximum runs named in one line."""
 
 
@@ -82,10 +82,9 @@ def choose(journal: Journal, settings: Settings) -> str | None:
     if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty() and not os.environ.get("CI"):
         return _ask(journal, runs)
     others = [f"{info.id} ({_what(info)})" for info in runs[1:]]
-    more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
-    sys.stderr.write(
-        f"note: resuming the newest of {len(runs):,} interrupted runs; the others: {', '.join(others[:NAMED])}{more}\n"
-    )
+    more = f" and {len(others) - NAMED_RUNS:,} more" if len(others) > NAMED_RUNS else ""
+    named = ", ".join(others[:NAMED_RUNS])
+    sys.stderr.write(f"note: resuming the newest of {len(runs):,} interrupted runs; the others: {named}{more}\n")
     return runs[0].id
 
 
@@ -143,7 +142,7 @@ def session_secret(settings: Settings, session: str) -> str:
 def _session(begin: str, known: Mapping[str, RunInfo]) -> str:
     matching = [session for session in known if session.startswith(begin)]
     if len(matching) > 1:
-        hint = f"use more of the ID: {', '.join(matching[:NAMED])}"
+        hint = f"use more of the ID: {', '.join(matching[:NAMED_RUNS])}"
         raise UsageError(f"SESSION: {len(matching)} sessions of this machine begin with {begin}", hint=hint)
     if matching:
         return matching[0]
@@ -181,7 +180,7 @@ def _described(info: RunInfo) -> str:
 
 def _what(info: RunInfo) -> str:
     paths, listed = info.arguments.get("paths"), info.arguments.get("list")
-    names = [str(path) for path in paths[:NAMED]] if isinstance(paths, list) else []
+    names = [str(path) for path in paths[:NAMED_RUNS]] if isinstance(paths, list) else []
     names += [as_typed(Path(str(listed)))] if listed else []
     return " ".join(map(safe, names))
 

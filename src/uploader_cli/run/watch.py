@@ -24,7 +24,7 @@ ASK_FIRST = 2.0
 """Seconds between two polls of a session that the server does not know yet or no longer knows."""
 ASK_LATER = 10.0
 """Seconds without a message after which a session is polled."""
-FIRST = 5.0
+FIRST_ANSWER = 5.0
 """Seconds to wait for the first response, however short `--wait` is: `--wait 0` polls once."""
 SETTLE = 3.0
 """Seconds to wait after the end for a response with the files whose final events were missed."""
@@ -144,7 +144,7 @@ class WatchedSession:
             return Exit.NOT_AUTHORISED
         if session.heard is None:
             waited, asked = now - self._began, session.missing or failure is not None
-            if waited <= self._wait or (not asked and waited <= FIRST):
+            if waited <= self._wait or (not asked and waited <= FIRST_ANSWER):
                 return None
             return Exit.NO_SERVER if failure is None else exit_status.of_error(failure)
         if session.missing >= LOST:

@@ -67,7 +67,7 @@ def port_closed(world: World) -> str:
 
 
 def port_filtered(world: World) -> str:
-    world.patch.setattr(network, "ANSWER_LIMIT", 0.4)
+    world.patch.setattr(network, "RESPONSE_LIMIT", 0.4)
     return f"http://127.0.0.1:{world.stack.enter_context(black_hole())}"
 
 
@@ -253,7 +253,7 @@ def clock_behind(world: World) -> str:
 
 
 def unavailable(world: World) -> str:
-    world.patch.setattr(server, "PAUSE", 0.01)
+    world.patch.setattr(server, "RETRY_PAUSE", 0.01)
     return world.stack.enter_context(web_site(503, "text/plain", b"busy"))
 
 
@@ -272,7 +272,7 @@ def api_unavailable(world: World) -> str:
 
 def api_hanging(world: World) -> str:
     """A proxy that passes on `/health` alone."""
-    world.patch.setattr(context, "ANSWER_LIMIT", 2.0)  # what answers has to be in time on a slow machine, too
+    world.patch.setattr(context, "RESPONSE_LIMIT", 2.0)  # what answers has to be in time on a slow machine, too
     over = threading.Event()
     world.stack.callback(over.set)
 
@@ -285,7 +285,7 @@ def api_hanging(world: World) -> str:
 
 
 def hanging(world: World) -> str:
-    world.patch.setattr(context, "ANSWER_LIMIT", 0.3)
+    world.patch.setattr(context, "RESPONSE_LIMIT", 0.3)
     return world.stack.enter_context(silent_server())
 
 

@@ -12,7 +12,7 @@ from uploader_cli.core.events import FileStatus, Transport
 from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import ProgressState
 from uploader_cli.exit_status import Exit
-from uploader_cli.run.watch import ASK_FIRST, ASK_LATER, FIRST, LOST, SETTLE, WatchedSession
+from uploader_cli.run.watch import ASK_FIRST, ASK_LATER, FIRST_ANSWER, LOST, SETTLE, WatchedSession
 
 BEGAN, WAIT, PATIENCE = 100.0, 30.0, 1200.0
 REFUSED = errors.ConnectFailed("no connection")
@@ -158,8 +158,8 @@ def test_wait_0_still_waits_for_one_answer() -> None:
     assert hasty.verdict(BEGAN + 1.0) is None
     hasty.miss(BEGAN + 1.1)
     assert hasty.verdict(BEGAN + 1.1) is Exit.NO_SERVER
-    assert silent.verdict(BEGAN + FIRST) is None
-    assert silent.verdict(BEGAN + FIRST + 0.1) is Exit.NO_SERVER
+    assert silent.verdict(BEGAN + FIRST_ANSWER) is None
+    assert silent.verdict(BEGAN + FIRST_ANSWER + 0.1) is Exit.NO_SERVER
 
 
 def test_session_that_appears_late_is_followed_to_its_end() -> None:

@@ -15,7 +15,7 @@ from uploader_cli.settings import Settings
 from uploader_cli.transfer.bodies import Body
 from uploader_cli.transfer.http_client import Answer, retry_after
 
-ANSWER_LIMIT = 4.0  # maximum seconds for a response, less than for a step, so that the step can report it
+RESPONSE_LIMIT = 4.0  # maximum seconds for a response, less than for a step, so that the step can report it
 
 
 class Address(NamedTuple):
@@ -91,7 +91,7 @@ class DoctorContext(CheckedServer):
         json: object = None,
         body: Body | None = None,
         headers: Mapping[str, str] | None = None,
-        limit: float = ANSWER_LIMIT,
+        limit: float = RESPONSE_LIMIT,
     ) -> Answer:
         """Send a request to a path or URL of the server; `limit` is in seconds. Raises `NetworkError`."""
         url, counted = self.url(where), self.counts(where)

@@ -16,11 +16,11 @@ from uploader_cli.render.words import rate
 from uploader_cli.settings.places import user_state_directory
 from uploader_cli.transfer.journal.schema import NAME, VERSION
 
-PIECES, PIECE = 8, 512 * 1024  # pieces written and synced, and their size in bytes
+PIECES, PIECE_SIZE = 8, 512 * 1024  # pieces written and synced, and their size in bytes
 WRITING = 2.0  # seconds after which no further piece is written
 SLOW_RATE = 4e6  # bytes/s below which the disk may limit the upload
 SLOW_SYNC = 0.3  # seconds to sync one piece
-ELSEWHERE = "use a directory on a local disk with --state-dir."
+LOCAL_DISK = "use a directory on a local disk with --state-dir."
 
 
 @check("disk", "state dir", required=False)
@@ -29,12 +29,12 @@ def disk(context: DoctorContext) -> Finding:
     directory = context.settings.state_dir or user_state_directory()
     if directory is None:
         cause = "interrupted uploads can't be resumed: this user has no home directory"
-        return warning(cause, f"Set HOME, or {ELSEWHERE}")
+        return warning(cause, f"Set HOME, or {LOCAL_DISK}")
     try:
         speed, slowest = _written(_existing(directory), context)
     except OSError as error:
         cause = f"the state directory {directory} can't be written: {error.strerror or error}"
-        hint = f"Check its free space and permissions, or {ELSEWHERE}"
+        hint = f"Check its free space and permissions, or {LOCAL_DISK}"
         if context.settings.state_dir is None:  # uploads use a temporary one instead
             return warning(f"interrupted uploads can't be resumed: {cause}", hint, directory=str(directory))
         return failed(cause, hint, exit=Exit.USAGE, directory=str(directory))
@@ -46,7 +46,7 @@ def disk(context: DoctorContext) -> Finding:
         return warning(f"the journal in {directory} {trouble}", hint, **details)
     if speed < SLOW_RATE or slowest > SLOW_SYNC:
         cause = f"slow disk here: {rate(speed)} in {directory}, up to {slowest * 1000:,.0f} ms to sync a write"
-        return warning(cause, f"Check what else writes to that disk, or {ELSEWHERE}", **details)
+        return warning(cause, f"Check what else writes to that disk, or {LOCAL_DISK}", **details)
     return passed(f"{rate(speed)} in {directory}", **details)
 
 
@@ -61,7 +61,7 @@ def _existing(directory: Path) -> Path:
 
 def _written(directory: Path, context: DoctorContext) -> tuple[float, float]:
     """Return bytes per second, and the seconds of the slowest sync."""
-    data = os.urandom(PIECE)
+    data = os.urandom(PIECE_SIZE)
     slowest, count = 0.0, 0
     handle, name = tempfile.mkstemp(prefix=".uploader-doctor-", dir=directory)
     began = time.perf_counter()
@@ -72,7 +72,7 @@ def _written(directory: Path, context: DoctorContext) -> tuple[float, float]:
             context.fsync(handle)
             slowest = max(slowest, time.perf_counter() - started)
             count += 1
-        return count * PIECE / max(1e-9, time.perf_counter() - began), slowest
+        return count * PIECE_SIZE / max(1e-9, time.perf_counter() - began), slowest
     finally:
         os.close(handle)
         with contextlib.suppress(OSError):

@@ -12,7 +12,7 @@ from uploader_cli.checks.page import Page
 from uploader_cli.render.words import plural, safe, wrap
 
 STATUS = {Verdict.PASS: "ok", Verdict.WARNING: "warning", Verdict.FAIL: "failed", Verdict.SKIPPED: "skipped"}
-MOST = 2  # maximum causes listed
+MOST_CAUSES = 2  # maximum causes listed
 _LIVE = ("websocket", "long_polling")
 _TITLE, _TIME = 13, 9  # cells of the longest title and a space, and of a time
 
@@ -121,8 +121,8 @@ def _headline(result: Checked) -> str:
 
 
 def _listed(causes: Sequence[str]) -> str:
-    more = f"; {len(causes) - MOST} more above" if len(causes) > MOST else ""
-    return "; ".join(causes[:MOST]) + more
+    more = f"; {len(causes) - MOST_CAUSES} more above" if len(causes) > MOST_CAUSES else ""
+    return "; ".join(causes[:MOST_CAUSES]) + more
 
 
 def _way(context: DoctorContext) -> str:

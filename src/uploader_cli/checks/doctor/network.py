@@ -11,7 +11,7 @@ from http.client import HTTPException, RemoteDisconnected
 from typing import Any
 
 from uploader_cli.checks.check import Finding, check, failed, passed, sentence, skipped, warning
-from uploader_cli.checks.doctor.context import ANSWER_LIMIT, DoctorContext, address_of
+from uploader_cli.checks.doctor.context import RESPONSE_LIMIT, DoctorContext, address_of
 from uploader_cli.settings import DEFAULT, OPTIONS
 from uploader_cli.transfer.connection import Response
 from uploader_cli.transfer.failures import BAD_NAME
@@ -19,7 +19,7 @@ from uploader_cli.transfer.http_client import PROXY_AUTHENTICATION
 
 ASK_DNS = "Check the name for typos, and this machine's DNS server or VPN."
 DAY = 86_400.0
-SOON = 14  # days before the expiry of a certificate that cause a warning
+EXPIRES_SOON = 14  # days before the expiry of a certificate that cause a warning
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
 
@@ -75,7 +75,7 @@ def dns(context: DoctorContext) -> Finding:
 def tcp(context: DoctorContext) -> Finding:
     """Connect to the first hop, trying all its addresses within the time limit."""
     port = context.next_hop.port
-    until = time.monotonic() + ANSWER_LIMIT
+    until = time.monotonic() + RESPONSE_LIMIT
     problem: OSError = TimeoutError()
     for place, address in enumerate(context.addresses):
         left = (until - time.monotonic()) / (len(context.addresses) - place)
@@ -99,7 +99,9 @@ def _closed(context: DoctorContext, problem: OSError) -> tuple[str, str]:
         return cause, f"Start {what}, or correct the port in {_option(context)}{own}."
     if isinstance(problem, TimeoutError):
         port = f"port {where.port} of {where.host}"
-        cause = f"no answer from {port} within {ANSWER_LIMIT:.0f} s: a firewall drops the packets, or the host is down"
+        cause = (
+            f"no answer from {port} within {RESPONSE_LIMIT:.0f} s: a firewall drops the packets, or the host is down"
+        )
         return cause, f"Allow outgoing TCP to {port}, or use a proxy with --proxy."
     if problem.errno in _UNREACHABLE:
         cause = f"there is no route to {where.host} ({problem.strerror})"
@@ -147,7 +149,7 @@ def tls(context: DoctorContext) -> Finding:
 
 def _handshake(context: DoctorContext, host: str | None) -> ssl.SSLSocket:
     """Connect to the server, through the proxy if there is one. Without `host` names are not verified."""
-    raw = socket.create_connection(context.next_hop, timeout=ANSWER_LIMIT)
+    raw = socket.create_connection(context.next_hop, timeout=RESPONSE_LIMIT)
     try:
         if context.proxy:
             _tunnel(raw, context)
@@ -193,7 +195,7 @@ def _accepted(secured: ssl.SSLSocket) -> Finding:
     fields = {key: value for group in certificate.get("issuer", ()) for key, value in group}
     issuer = str(fields.get("organizationName") or fields.get("commonName") or "an unnamed authority")
     details = {"version": version, "issuer": issuer, "names": _names(certificate), "days_left": days}
-    if days < SOON:
+    if days < EXPIRES_SOON:
         cause = f"the certificate expires in {days} days: by {issuer}, {version}"
         hint = "Renew the server's certificate before then: afterwards no upload is possible."
         return warning(cause, hint, **details)

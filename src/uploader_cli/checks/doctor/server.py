@@ -7,7 +7,7 @@ import time
 
 from uploader_cli import errors
 from uploader_cli.checks.check import Finding, check, failed, passed, sentence, skipped, warning
-from uploader_cli.checks.doctor.context import ANSWER_LIMIT, DoctorContext, Timed
+from uploader_cli.checks.doctor.context import RESPONSE_LIMIT, DoctorContext, Timed
 from uploader_cli.checks.doctor.uploads import GIVE_TOKEN, OTHER_TOKEN
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_http_date, parse_limits, parse_time, text
 from uploader_cli.exit_status import Exit, of_error
@@ -17,7 +17,7 @@ from uploader_cli.transfer.http_client import Answer, redirect_target
 from uploader_cli.transfer.refusals import NO_ROUTE, is_tus
 
 TRIES = 3  # maximum requests after a 5xx: one may be accidental
-PAUSE = 0.3
+RETRY_PAUSE = 0.3
 SAMPLES = 5  # responses of `/health` that are timed, including the first
 SAMPLING = 3.0  # seconds into which another response as slow as the slowest must fit, to bound the step
 SLOW_MS = 500.0  # maximum milliseconds of a response beyond the round trip
@@ -57,13 +57,13 @@ def _asked(context: DoctorContext) -> Timed:
         timed = context.timed("/health")
         if timed.answer.status < 500 or timed.ms > 1000:
             return timed
-        time.sleep(PAUSE)
+        time.sleep(RETRY_PAUSE)
     return context.timed("/health")
 
 
 def _silent(context: DoctorContext, error: errors.NetworkError) -> tuple[str, str]:
     if isinstance(error, errors.TimedOut):
-        silence = f"the server accepts connections, but does not answer in {ANSWER_LIMIT:.0f} s"
+        silence = f"the server accepts connections, but does not answer in {RESPONSE_LIMIT:.0f} s"
         return f"{silence}: it is overloaded or hangs", f"{OPERATOR}, or to restart it."
     if isinstance(error, errors.ConnectFailed):
         return str(error), sentence(error.hint)

@@ -14,7 +14,7 @@ from uploader_cli.checks.doctor.uploads import GIVE_TOKEN, OTHER_TOKEN
 from uploader_cli.checks.target import Listener
 from uploader_cli.core.events import ChannelReason, Transport
 
-DIAL_LIMIT = 3.5  # maximum seconds to connect; uploads try the next transport after 5 (docs/protocol.md section 2)
+CONNECT_LIMIT = 3.5  # maximum seconds to connect; uploads try the next transport after 5 (docs/protocol.md section 2)
 PROBE_LIMIT = 1.0
 NO_SOCKET_IO = "no_socket_io"
 FULL = 429  # status of the handshake at the connection limit of an address
@@ -51,13 +51,13 @@ def long_polling(context: DoctorContext) -> Finding:
 
 def _connected(context: DoctorContext, transport: Transport, name: str) -> Finding | tuple[str, dict[str, Any]]:
     """Connect, join and leave; return a finding, or what failed, with details of the handshake if it was answered."""
-    with Listener(context, transport, DIAL_LIMIT) as listener:
+    with Listener(context, transport, CONNECT_LIMIT) as listener:
         reason = listener.dial()
         if reason is None:
             ms = context.live[str(transport)] = listener.latency * 1000
             return passed(f"connected in {ms:,.0f} ms{_joined(context, listener)}", latency_ms=round(ms, 1))
     if reason is ChannelReason.TIMEOUT:
-        return f"no answer within {DIAL_LIMIT} s", {}
+        return f"no answer within {CONNECT_LIMIT} s", {}
     status, server = _probe(context, transport)
     if status == FULL:
         cause = "the server accepts no more connections from this address (429)"

@@ -9,8 +9,8 @@ import time
 from uploader_cli import errors
 from uploader_cli.checks import body_limit as limit
 from uploader_cli.checks.check import Finding, check, failed, passed, skipped, warning
-from uploader_cli.checks.doctor.context import ANSWER_LIMIT, DoctorContext
-from uploader_cli.checks.target import UNAVAILABLE
+from uploader_cli.checks.doctor.context import RESPONSE_LIMIT, DoctorContext
+from uploader_cli.checks.target import DOWN_OR_BUSY
 from uploader_cli.core import packs
 from uploader_cli.core.capabilities import TUS_VERSION, capabilities_of, unknown_upload
 from uploader_cli.core.events import Transport
@@ -23,7 +23,7 @@ from uploader_cli.transfer.refusals import NO_ROUTE, answer_error, is_blocked, i
 
 SLOW_POLL_MS = 500.0  # maximum milliseconds of a poll; one is sent every second (docs/protocol.md section 2)
 HOPELESS_MS = 2000.0  # milliseconds above which a request is not repeated, to bound the step
-FEW = 20  # remaining requests that may be too few: 3 files need 5 (docs/protocol.md section 3.11)
+FEW_CALLS = 20  # remaining requests that may be too few: 3 files need 5 (docs/protocol.md section 3.11)
 LATER = "Try again; if it persists, contact the server's operator."
 USED_UP = "because the rate limit is used up"
 GIVE_TOKEN = "Set one with UPLOADER_TOKEN, --token-file or --token-command."  # noqa: S105 - a sentence
@@ -74,9 +74,9 @@ def polling(context: DoctorContext) -> Finding:
     try:
         answer, ms, _ = context.timed(path)
     except errors.TimedOut:
-        cause = f"requests to /api get no response within {ANSWER_LIMIT:.0f} s, though /health does"
+        cause = f"requests to /api get no response within {RESPONSE_LIMIT:.0f} s, though /health does"
         return failed(cause, "Contact the server's operator; a proxy may pass only /health.")
-    if SLOW_POLL_MS < ms < HOPELESS_MS or answer.status in UNAVAILABLE:  # once more: it may have been accidental
+    if SLOW_POLL_MS < ms < HOPELESS_MS or answer.status in DOWN_OR_BUSY:  # once more: it may have been accidental
         answer, again, _ = context.timed(path)
         ms = min(ms, again)
     if (refused := refusal(answer)) is not None:
@@ -129,7 +129,7 @@ def rate_limit(context: DoctorContext) -> Finding:
     reset_in = "" if seconds is None else f", reset in {clock(seconds)}"
     of = f" of {most}" if most is not None else ""
     details = {"limit": most, "remaining": left, "reset_seconds": seconds}
-    if left < FEW:
+    if left < FEW_CALLS:
         cause = f"the rate limit is nearly used up: {plural(left, 'call')}{of} left{reset_in}"
         hint = "Wait until then, or upload fewer sessions in parallel; uploads wait automatically."
         return warning(cause, hint, **details)
@@ -253,7 +253,7 @@ def refusal(answer: Answer) -> Finding | None:
         return failed(cause, hint, exit=Exit.NOT_AUTHORISED, http_status=answer.status, code=code)
     if answer.status == 429:
         return skipped(USED_UP)
-    if answer.status in UNAVAILABLE:
+    if answer.status in DOWN_OR_BUSY:
         cause = f"the server is overloaded or down: requests are answered with {answer.status}"
         return failed(cause, LATER, exit=of_error(answer_error(answer)), http_status=answer.status)
     if answer.status >= 500:

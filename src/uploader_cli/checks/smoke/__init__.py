@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import partial
+from pathlib import Path
 
 from uploader_cli import errors
 from uploader_cli.checks.check import (
@@ -21,15 +26,103 @@ from uploader_cli.checks.check import (
     checks_of,
     run,
 )
-from uploader_cli.checks.smoke import basics, bulk, refusals, resumable, watching
+from uploader_cli.checks.smoke import basics, bulk, limits, resumable, watching
 from uploader_cli.checks.smoke.site import Site
-from uploader_cli.checks.smoke.smoke_report import exit_of, sentence
+from uploader_cli.checks.smoke.smoke_report import (
+    SmokePage,
+    annotation,
+    check_json,
+    counts,
+    exit_of,
+    junit,
+    markdown,
+    report_json,
+    sentence,
+)
+from uploader_cli.core.names import json_line
 from uploader_cli.exit_status import Exit
-from uploader_cli.settings import mask
+from uploader_cli.named_files import check_output
+from uploader_cli.render import github
+from uploader_cli.report import output_file
+from uploader_cli.report.recorder import Notices
+from uploader_cli.report.run_files import STEP_SUMMARY, append_summary, settled
+from uploader_cli.run.interrupts import Interrupts, interruptible
+from uploader_cli.settings import Settings, mask
 
-CHECKS = checks_of(basics, watching, resumable, bulk, refusals)  # ordered so that a failure explains the following ones
-OF_ENDPOINTS = (*checks_of(resumable), refusals.body_limit, refusals.clean_up)
+CHECKS = checks_of(basics, watching, resumable, bulk, limits)  # ordered so that a failure explains the following ones
+OF_ENDPOINTS = (*checks_of(resumable), limits.body_limit, limits.clean_up)
 """The checks of a tus endpoint, which has no sessions."""
+
+
+def list_checks() -> int:
+    """Print the IDs and descriptions of all checks, for `--only` and `--skip`."""
+    longest = max(len(check.id) for check in CHECKS)
+    for check in CHECKS:
+        optional = "" if check.required else " (not required)"
+        sys.stdout.write(f"{check.id:<{longest}}  {check.description}{optional}\n")
+    return Exit.OK
+
+
+def smoke(
+    settings: Settings,
+    *,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    file: Path | None = None,
+    strict: bool = False,
+    budget: int,
+) -> int:
+    """Run the checks; the exit code says whether the server passed. Raises `UsageError` before the first request."""
+    checks = chosen(only, skip, OF_ENDPOINTS if settings.tus_endpoint else CHECKS)
+    if file is not None:
+        check_output(file, "--junit")
+    site = Site(settings, budget=budget)
+    page = None if settings.json else SmokePage.begun(settings, strict=strict)
+    annotations = github.MOST_ANNOTATIONS if github.wanted(os.environ) else 0
+
+    def tell(result: Checked) -> None:
+        """Print a result once: a failure as an annotation, if there is one; `--json` prints all on stdout."""
+        nonlocal annotations
+        if page is None:
+            _write(check_json(result))
+        if annotations and counts(result, strict=strict):
+            annotations -= 1
+            sys.stderr.write(annotation(result))
+            sys.stderr.flush()
+        elif page is not None:
+            page.tell(result)
+
+    try:
+        interrupts = Interrupts(error=Stopped)
+        with interruptible(interrupts), interrupts.raising():
+            begin = page.begin if page is not None else lambda _check: None
+            report = run_checks(site, checks, strict=strict, begin=begin, tell=tell)
+            if page is None:
+                _write(report_json(report))
+            else:
+                page.print(page.end(report))
+            return settled(report.exit_code, [_save(file, report)])
+    except Stopped as stop:  # a signal after the last check
+        return stop.code
+
+
+def _save(file: Path | None, report: CheckReport) -> Notices:
+    """Write the JUnit file and the summary of the step; record failures in the result."""
+    notices = Notices()
+    if file is not None:
+        try:
+            output_file.write(file, junit(report, datetime.now(UTC)), secrets.token_hex(4))
+        except OSError as error:
+            notices.problems.append(f"--junit: {file} can't be written: {error.strerror}")
+    if os.environ.get(STEP_SUMMARY):
+        note = append_summary(Path(os.environ[STEP_SUMMARY]), markdown(report))
+        notices.notes += [note] if note else []
+    return notices
+
+
+def _write(line: dict[str, object]) -> None:
+    sys.stdout.write(json_line(line))
+    sys.stdout.flush()
 
 
 def chosen(only: Sequence[str] = (), skip: Sequence[str] = (), among: Sequence[Check] = CHECKS) -> tuple[Check, ...]:

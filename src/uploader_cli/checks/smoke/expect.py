@@ -10,7 +10,7 @@ from uploader_cli.checks.check import Violation
 from uploader_cli.core.protocol import JsonObject, error_code, number, parse_time
 from uploader_cli.transfer.http_client import Answer
 
-SHOWN = 80  # maximum characters of a quoted value
+QUOTED_LENGTH = 80  # maximum characters of a quoted value
 SESSION_STATUSES = ("pending", "uploading", "completed", "partial", "cancelled")
 FILE_STATUSES = ("pending", "queued", "uploading", "completed", "failed", "cancelled")
 
@@ -20,7 +20,7 @@ def _between(value: object, least: float, most: float = math.inf, *, whole: bool
     return found is not None and least <= found <= most and not (whole and found % 1)
 
 
-KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
+FIELD_KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "text": ("a text", lambda value: isinstance(value, str) and bool(value)),
     "words": ("a text, maybe an empty one", lambda value: isinstance(value, str)),
     "count": ("a whole number, 0 or more", lambda value: _between(value, 0)),
@@ -42,7 +42,7 @@ def shaped(body: object, what: str, fields: str = "") -> JsonObject:
     if not isinstance(body, dict):
         raise Violation(what, expected="a JSON object", got="none" if body is None else quoted(body))
     for key, kind in (field.split(": ") for field in fields.split(", ") if field):
-        words, fits = KINDS[kind.removesuffix("?")]
+        words, fits = FIELD_KINDS[kind.removesuffix("?")]
         if key not in body and kind.endswith("?"):
             continue
         if key not in body or not fits(body[key]):
@@ -103,4 +103,4 @@ def said(answer: Answer) -> str:
 def quoted(value: object) -> str:
     """Format a value as JSON, cut if it is long."""
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+    return text if len(text) <= QUOTED_LENGTH else text[: QUOTED_LENGTH - 1] + "…"

@@ -20,9 +20,9 @@ from uploader_cli.sources import checksums
 from uploader_cli.transfer.bodies import content_type
 from uploader_cli.transfer.http_client import Answer
 
-GONE = (403, 404, 410)  # statuses for an upload that does not exist (tus 1.0, HEAD)
+MISSING = (403, 404, 410)  # statuses for an upload that does not exist (tus 1.0, HEAD)
 MOST_IN_A_SESSION = 20
-WAITS = (0.2, 0.5, 1.0)  # seconds to wait for the end of a cut request
+CUT_WAITS = (0.2, 0.5, 1.0)  # seconds to wait for the end of a cut request
 
 after_core = partial(check, rests_on="tus-core")
 
@@ -207,7 +207,7 @@ def core(site: Site) -> None:
     _offset(_head(site, url, "HEAD of a finished upload"), len(content), "the last PATCH")
     read_back(site, url, last, content)
     if not tus.terminates:  # else `tus-termination` asks for a deleted one
-        answered(ask(site, "HEAD", unknown_upload(tus.endpoint)), "HEAD of an unknown upload", *GONE)
+        answered(ask(site, "HEAD", unknown_upload(tus.endpoint)), "HEAD of an unknown upload", *MISSING)
 
 
 def _speaks_tus(answer: Answer, what: str) -> None:
@@ -234,7 +234,7 @@ def resume(site: Site) -> str:
     with cut_off("half a PATCH"):
         ask(site, "PATCH", url, {"Upload-Offset": "0"}, content, midway=cut)
     what, most = "HEAD after a PATCH that was cut", (len(content) + 1) // 2
-    for pause in WAITS:
+    for pause in CUT_WAITS:
         head = _head(site, url, what)
         at = int(header(head, "Upload-Offset", what, "what has arrived", str.isdecimal))
         if at > most:
@@ -344,7 +344,7 @@ def termination(site: Site) -> None:
     offered(site, "termination")
     url = site.once(halfway).url
     answered(ask(site, "DELETE", url), "DELETE of an unfinished upload", 204)
-    answered(ask(site, "HEAD", url), "HEAD of a deleted upload", *GONE)
+    answered(ask(site, "HEAD", url), "HEAD of a deleted upload", *MISSING)
     site.uploads.discard(url)
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from uploader_cli import errors
 from uploader_cli.checks.check import NotOffered, OutOfCalls, Prevented, Violation
 from uploader_cli.checks.smoke.expect import said
-from uploader_cli.checks.target import UNAVAILABLE, CheckedServer
+from uploader_cli.checks.target import DOWN_OR_BUSY, CheckedServer
 from uploader_cli.core.capabilities import TUS_VERSION, trusts
 from uploader_cli.core.protocol import error_code, parse_session, whole
 from uploader_cli.settings import Settings
@@ -18,8 +18,8 @@ from uploader_cli.transfer.http_client import Answer, retry_after
 from uploader_cli.transfer.refusals import answer_error, is_tus, not_an_upload_server
 
 BUDGET = 150  # a server with everything needs 100, more with small sessions; a rate limit is respected as well
-ANSWER_LIMIT = 30.0  # seconds; the reference backend takes 2.7 per file (docs/protocol.md section 3.2)
-PATIENCE = 10.0  # seconds to wait for expected events, which usually arrive within a fraction of one
+CALL_LIMIT = 30.0  # seconds; the reference backend takes 2.7 per file (docs/protocol.md section 3.2)
+EVENT_LIMIT = 10.0  # seconds to wait for expected events, which usually arrive within a fraction of one
 
 Value = TypeVar("Value")
 
@@ -27,7 +27,7 @@ Value = TypeVar("Value")
 class Site(CheckedServer):
     """A server in one run. Counted requests never exceed the budget."""
 
-    def __init__(self, settings: Settings, *, budget: int = BUDGET, patience: float = PATIENCE) -> None:
+    def __init__(self, settings: Settings, *, budget: int = BUDGET, patience: float = EVENT_LIMIT) -> None:
         """Does not connect yet. Raises `UsageError` for an unreadable token."""
         super().__init__(settings, settings.bearer())
         self.budget, self.patience = budget, patience
@@ -66,7 +66,7 @@ class Site(CheckedServer):
         token: str | None = "",
         may_refuse: bool = False,
         leaves: int = 0,
-        limit: float = ANSWER_LIMIT,
+        limit: float = CALL_LIMIT,
     ) -> Answer:
         """Send a request to a path or URL of the server. `token`: None for none, empty for our own.
 
@@ -86,7 +86,7 @@ class Site(CheckedServer):
         self.answered = True
         if counted:
             self._note(answer, place)
-        if answer.status in (429, *UNAVAILABLE):
+        if answer.status in (429, *DOWN_OR_BUSY):
             raise answer_error(answer)
         if counted and token == "" and not may_refuse:
             self.admitted.add(answer.status not in (401, 403))
@@ -110,7 +110,7 @@ class Site(CheckedServer):
         """Return whether the server still answers, even with an error; uses an uncounted request."""
         url = self.settings.tus_endpoint or self.url("/health")
         try:
-            self.http.request("GET", url, read_timeout=PATIENCE)
+            self.http.request("GET", url, read_timeout=EVENT_LIMIT)
         except errors.UploaderError as error:
             return not isinstance(error, errors.NetworkError)
         return True

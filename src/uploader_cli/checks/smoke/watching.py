@@ -22,8 +22,8 @@ from uploader_cli.render.words import plural
 from uploader_cli.transfer.http_client import Answer
 
 DIAL_LIMIT = 5.0  # maximum seconds to connect (docs/protocol.md section 2)
-GRACE = 1.0
-WAITS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+DIAL_GRACE = 1.0
+CANCEL_WAITS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds before each attempt to cancel after the body: the server may take a moment to receive it."""
 TRANSPORTS = ("websocket", "long-polling")  # the checks of the transports
 NO_CONNECTION = "there is no live connection"
@@ -41,7 +41,7 @@ _PROGRESS = (
 def dialled(site: Site, transport: Transport) -> ChannelReason | None:
     """Try to connect; return None, or the reason of a failure. Use with `once`."""
     with Listener(site, transport, DIAL_LIMIT) as listener:
-        reason = listener.dial(GRACE)
+        reason = listener.dial(DIAL_GRACE)
     if reason is ChannelReason.TIMEOUT or reason is None:
         return reason
     if site.call("GET", f"/socket.io/?EIO=4&transport={Transport.POLLING}", limit=DIAL_LIMIT).status == 404:
@@ -138,7 +138,7 @@ def watched(site: Site) -> Watched:
 
 def _joined(site: Site, transport: Transport, session: str) -> Listener | None:
     listener = Listener(site, transport, DIAL_LIMIT)
-    if listener.dial(GRACE) is not None:
+    if listener.dial(DIAL_GRACE) is not None:
         listener.cut()
         return None
     listener.join(session)
@@ -222,7 +222,7 @@ def cancel(site: Site) -> str:
             progress.append(site.call("GET", f"/api/upload/progress/{session}"))
 
     def repeat() -> None:
-        for wait in WAITS:
+        for wait in CANCEL_WAITS:
             if answers and answers[-1].status != 404:
                 return
             time.sleep(wait)

@@ -21,8 +21,8 @@ from uploader_cli.transfer.bodies import content_type
 from uploader_cli.transfer.http_client import Answer
 
 FEW_FILES = 20  # maximum files sent to exceed the limit of files
-SMALL = 1 << 20  # maximum bytes sent to exceed the limit of bytes
-FEW = 3  # minimum responses needed to check the rate limit
+SMALL_LIMIT = 1 << 20  # maximum bytes sent to exceed the limit of bytes
+LEAST_ANSWERS = 3  # minimum responses needed to check the rate limit
 UP = "../../../"
 ELSEWHERE = "..%2f" * 8 + "etc%2fpasswd"
 """A file on every Unix, relative to `/uploads/{category}/`; clients don't normalize escaped slashes."""
@@ -62,13 +62,13 @@ def limit_size(site: Site) -> None:
     answer = site.call("POST", "/api/upload/validate", json={"files": [file]})
     if answer.status not in (404, 405):
         refused(answer, "validating a file of one byte too many", 400, "VALIDATION_ERROR")
-    elif most >= SMALL and (tus is None or tus.max_size is None):
+    elif most >= SMALL_LIMIT and (tus is None or tus.max_size is None):
         raise NotOffered("files can't be validated, and the limit is too large to be tested by an upload")
     if tus is not None and tus.max_size is not None:
         _, answer = created(site, name, {"Upload-Length": str(tus.max_size + 1)})
         with precondition("tus-core"):
             answered(answer, "a tus upload of one byte more than maxSize", 413)
-    if most < SMALL:
+    if most < SMALL_LIMIT:
         _refused(site, [(name, bytes(most + 1))], "a file of one byte too many")
 
 
@@ -162,7 +162,7 @@ def auth(site: Site) -> Finding | str:
 @check("rate-limit", "requests are counted, and responses report it", "clients run into 429 instead of waiting in time")
 def rate_limit(site: Site) -> Finding | str:
     """See docs/protocol.md section 3.11: `X-RateLimit-*` on every counted response so far."""
-    while sum(headers is not None for headers in site.meter) < FEW:
+    while sum(headers is not None for headers in site.meter) < LEAST_ANSWERS:
         site.call("GET", f"/api/upload/progress/{NOBODY}")
     names = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
     seen = [[headers.get(name) for name in names] for headers in site.meter if headers is not None]
