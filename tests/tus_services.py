@@ -67,6 +67,12 @@ class Service:
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.locked = self.created = 0
         self.readable = False  # whether GET returns the content of an upload
+        self.refuses: tuple[int, str] | None = None  # status and reason of all creations
+        self.silent: set[str] = set()  # methods whose answers have no Upload-Offset
+        self.drops: set[str] = set()  # headers that a proxy removes from answers
+        self.options: tuple[int, str, bytes] | None = (
+            None  # status, type and body of the answer to OPTIONS of a framework
+        )
         self.gateway: dict[int, int] = {}  # statuses with which a gateway answers, by the number of the request
         self.is_down = False  # drops all requests, until it has dropped one that changes nothing
         self.begun = 0
@@ -87,6 +93,8 @@ class Service:
 
     def create(self, upload: Upload, headers: dict[str, str]) -> dict[str, str]:
         """Check a new upload; return headers of the answer."""
+        if self.refuses is not None:
+            raise Refused(*self.refuses)
         return {}
 
     def receive(self, upload: Upload, size: int, headers: dict[str, str]) -> None:
@@ -277,6 +285,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_OPTIONS(self) -> None:
         if self._is_refused():
             return
+        if self.server.service.options is not None:
+            status, kind, body = self.server.service.options
+            self._answer(status, {"Content-Type": kind}, body, by_service=False)
+            return
         self._answer(204, {"Tus-Version": "1.0.0", "Tus-Extension": self.server.service.extensions})
 
     def do_DELETE(self) -> None:
@@ -403,13 +415,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, headers: dict[str, Any], reason: bytes = b"", *, by_service: bool = True) -> None:
         self.server.service.requests.append((self.command, self._headers))
         self.send_response(status)
-        for name, value in ({"Tus-Resumable": "1.0.0"} if by_service else {}).items() | headers.items():
-            self.send_header(name, str(value))
-        if status not in (200, 204):
-            self.send_header("Content-Type", "text/plain; charset=utf-8")
+        headers = ({"Tus-Resumable": "1.0.0"} if by_service else {}) | headers
+        silent = {"Upload-Offset"} if self.command in self.server.service.silent else set()
+        for name in headers.keys() - self.server.service.drops - silent:
+            self.send_header(name, str(headers[name]))
+        if reason or status not in (200, 204):
+            if "Content-Type" not in headers:
+                self.send_header("Content-Type", "text/plain; charset=utf-8")
             self.send_header("Content-Length", str(len(reason)))
         self.end_headers()
-        self.wfile.write(reason)
+        if self.command != "HEAD":
+            self.wfile.write(reason)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

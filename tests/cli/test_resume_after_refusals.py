@@ -73,8 +73,8 @@ def test_second_client_with_a_bad_token_keeps_the_uploads_of_a_live_run(
     process.send_signal(signal.SIGSTOP)
     server.faults.next_answers("OPTIONS", ANY, [401])
     second = uploader("upload", files / "a.mp4", *options, home=tmp_path)
-    assert second.code == 5
-    assert [event["reason"] for event in second.of("file.skipped")] == ["not_tried"]
+    assert second.code == 3
+    assert [event["code"] for event in second.of("file.failed")] == ["in_use"]
     assert ended(process, seen, signal.SIGKILL).code == -signal.SIGKILL
     done = uploader("upload", files, *options, home=tmp_path)
     assert done.code == 0, done.err

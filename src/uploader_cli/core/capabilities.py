@@ -35,6 +35,7 @@ class Capabilities(Record, frozen=True):
     extensions: frozenset[str] = frozenset()
     checksum_algorithms: frozenset[str] = frozenset()
     max_size: int | None = None
+    announced: bool = True  # whether OPTIONS was answered as tus servers answer it
 
     @property
     def creates_with_upload(self) -> bool:
@@ -122,6 +123,7 @@ def capabilities_of(headers: Mapping[str, str], endpoint: str) -> Capabilities:
         extensions=frozenset(item.lower() for item in _listed(headers.get("Tus-Extension"))),
         checksum_algorithms=frozenset(item.lower() for item in _listed(headers.get("Tus-Checksum-Algorithm"))),
         max_size=whole(headers.get("Tus-Max-Size")) or None,
+        announced=bool(versions) or "Tus-Resumable" in headers,
     )
 
 

@@ -132,6 +132,7 @@ class WarningCode(StrEnum):
     PACKS = "packs"
     LOOKUP = "lookup"
     PATCH_BLOCKED = "patch_blocked"
+    PROTOCOL = "protocol"
     ANALYSIS_FAILED = "analysis_failed"
     LATENCY = "latency"
     ERROR_RATE = "error_rate"

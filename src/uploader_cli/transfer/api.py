@@ -15,7 +15,8 @@ from urllib.parse import quote, urljoin
 from uploader_cli import errors
 from uploader_cli.core import packs, protocol
 from uploader_cli.core.capabilities import Capabilities, below, parse_capabilities, trusts
-from uploader_cli.core.events import Event, ServerClock, SessionProgress, Transport
+from uploader_cli.core.codes import WarningCode
+from uploader_cli.core.events import Event, RunWarning, ServerClock, SessionProgress, Transport
 from uploader_cli.core.protocol import UPLOADS
 from uploader_cli.settings import SESSION_MARK, Settings
 from uploader_cli.transfer.budget import RateBudget
@@ -74,6 +75,8 @@ class Api(HttpClient):
         retries, max_wait, refresh = settings.retries, settings.max_wait, self._token.refresh
         self.pacer = Pacer(stop, self.budget, retries=retries, max_wait=max_wait, refresh=refresh, emit=emit)
         self.retry_status = settings.retry_status  # statuses of a tus server that stand for a lock
+        self.has_created = threading.Event()  # once a tus server has created an upload
+        self._said: set[WarningCode] = set()
         self._secrets: dict[str, str] = {}  # of sessions, by their ids
         self._earlier: list[str] = []  # sessions that another run has opened
         self.server = "" if settings.foreign else settings.server  # its base URL; empty for a tus endpoint
@@ -84,6 +87,11 @@ class Api(HttpClient):
         api = copy(self)
         HttpClient.__init__(api, self.settings, self.request_ids)
         return api
+
+    def warn_once(self, code: WarningCode, text: str) -> None:
+        if code not in self._said:
+            self._said.add(code)
+            self.emit(RunWarning(code, text))
 
     def authorization(self) -> dict[str, str]:
         """Return the header with the token, if any."""

@@ -46,7 +46,9 @@ def first_contact(
             with suppress(errors.AnswerError, errors.ProtocolError):  # an answer; the job reports what it says
                 pacer.call(lambda: client.head(existing), at_most=FIRST_CONTACT_RETRIES)
         else:
-            api.tus = pacer.call(client.options, at_most=FIRST_CONTACT_RETRIES)
+            api.tus = Capabilities(settings.target_url, announced=False)
+            with suppress(errors.Unauthorized):  # the first creation decides
+                api.tus = pacer.call(client.options, at_most=FIRST_CONTACT_RETRIES)
         return endless(api.tus.max_size), None
     limits = api.health(retries=FIRST_CONTACT_RETRIES)
     check_offer(settings, limits, lookup=api.lookups is not None)

@@ -19,6 +19,8 @@ NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
 """Statuses that leave open whether the server gives out stored files."""
 BLOCKED = (403, 405, 501)
 """Answers of a firewall to a method that it does not pass on."""
+NO_ENDPOINT = (404, 405, 410, 501)
+"""Statuses of a creation where no tus endpoint is."""
 SHARE_USED = "SHARE_USED"
 NO_ROUTE = "NOT_FOUND"
 """The code of an upload server for a path that it does not have, as below a wrong `--server`."""
@@ -100,6 +102,14 @@ def not_an_upload_server(answer: Answer, option: str, *, endpoint: bool = False)
     return errors.NotAnUploadServer(
         f"{answer.url} answered {answer.status}, but not as an upload server does", hint=hint
     )
+
+
+def says_no_upload_server(answer: Answer) -> bool:
+    """Return whether no tus server answers a creation so: with a page, a redirect, or a status without a reason."""
+    if answer.ok:
+        return "Location" not in answer.headers and not is_tus(answer)
+    named = protocol.error_code(answer.body) or protocol.error_sentence(answer.body)
+    return redirect_target(answer) is not None or (answer.status in NO_ENDPOINT and not named)
 
 
 def is_tus(answer: Answer) -> bool:

@@ -179,7 +179,7 @@ class Scheduler:
             if self._existing:
                 TusClient(api, self._settings.target_url).head(self._existing)
             elif self._settings.foreign:
-                TusClient(api, self._settings.target_url).options()
+                TusClient(api, self._settings.target_url).reach()
             else:
                 api.health(patient=False)
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import deque
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -222,25 +223,16 @@ class TestOptions:
         assert client.options().extensions == {"creation", "checksum"}
         assert "Tus-Resumable" not in http.headers
 
-    @pytest.mark.parametrize("status", [200, 405, 501])
+    @pytest.mark.parametrize("status", [200, 302, 400, 403, 404, 405, 429, 500, 501])
     def test_answer_without_tus_headers_has_no_extensions(self, status: int) -> None:
-        client, _ = client_of((status, {}), (404, {}))
+        client, http = client_of((status, {"Location": "https://login.example/"}))
         assert client.options().extensions == frozenset()
+        assert len(http.sent) == 1
 
-    def test_answer_without_tus_headers_and_a_found_unknown_upload_is_no_tus_server(self) -> None:
-        client, _ = client_of((200, {}), (200, {}))
-        with pytest.raises(errors.NotAnUploadServer):
-            client.options()
-
-    def test_redirect_to_a_login_page_is_not_an_upload_server(self) -> None:
-        client, _ = client_of((302, {"Location": "https://login.example/"}))
-        with pytest.raises(errors.NotAnUploadServer) as caught:
-            client.options()
-        assert caught.value.hint == "it points to https://login.example/: is that the address for --tus-endpoint?"
-
-    def test_404_is_not_an_upload_server(self) -> None:
-        client, _ = client_of((404, {}))
-        with pytest.raises(errors.NotAnUploadServer):
+    @pytest.mark.parametrize(("status", "is_down"), [(502, True), (404, False)])
+    def test_unknown_upload_decides_whether_a_server_is_behind_a_gateway(self, status: int, is_down: bool) -> None:
+        client, _ = client_of((502, {}), (status, {}))
+        with pytest.raises(errors.ServerFault) if is_down else nullcontext():
             client.options()
 
     def test_only_an_old_version_is_a_protocol_error(self) -> None:

@@ -88,7 +88,7 @@ class TestCapabilities:
         )
 
     def test_options_without_headers_have_no_extensions(self) -> None:
-        assert capabilities_of({}, SERVER) == Capabilities(SERVER)
+        assert capabilities_of({}, SERVER) == Capabilities(SERVER, announced=False)
 
     def test_options_of_another_version_raise_value_error(self) -> None:
         with pytest.raises(ValueError, match=r"0\.2\.2"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -130,6 +131,7 @@ class FakeApi:
     settings: Settings = field(init=False)
     emit: Any = None
     sockets: Sockets = field(default_factory=Sockets)
+    has_created: threading.Event = field(default_factory=threading.Event)
     model: Any = None
     """What answers tus requests."""
 

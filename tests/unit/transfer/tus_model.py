@@ -481,6 +481,9 @@ def client_of(
         may_write=lambda _session: {},
         budget=SimpleNamespace(note=note),
         server="",
+        settings=SimpleNamespace(foreign=False),
+        tus=None,
+        has_created=threading.Event(),
     )
     return TusClient(api, endpoint)
 

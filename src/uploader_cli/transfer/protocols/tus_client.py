@@ -16,9 +16,10 @@ from uploader_cli.core.capabilities import (
     place,
     unknown_upload,
 )
+from uploader_cli.core.codes import WarningCode
 from uploader_cli.core.protocol import NOT_YOURS, error_code, whole
-from uploader_cli.transfer.http_client import READ_TIMEOUT, Answer, redirect_target
-from uploader_cli.transfer.refusals import answer_error, is_blocked, is_tus, not_an_upload_server
+from uploader_cli.transfer.http_client import READ_TIMEOUT, Answer
+from uploader_cli.transfer.refusals import answer_error, is_blocked, is_tus, not_an_upload_server, says_no_upload_server
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,6 +39,7 @@ KINDS: Mapping[int, tuple[type[errors.AnswerError], str]] = {
 GONE = (errors.UploadGone, "the server does not have the upload any more")
 LOCKED = (errors.Locked, "another request uses the upload, or its file exists already")
 """What a status of `retry_status` means."""
+UNSIGNED = "the server's answers have no Tus-Resumable: a proxy may remove it, and other headers of tus, too"
 NO_SESSION = ((404, "SESSION_NOT_FOUND"), (409, "SESSION_ENDED"), (403, NOT_YOURS))
 """Refusals of the session that a creation names, not of the upload."""
 
@@ -64,21 +66,26 @@ class TusClient:
         self._overrides = False  # POST is sent in place of PATCH: it has worked, and PATCH has not
 
     def options(self) -> Capabilities:
-        """Return the server's capabilities. Raise `NotAnUploadServer` where no endpoint is."""
+        """Return what the server says that it can do; without a usable answer core and creation, as tus 1.0 requires.
+
+        OPTIONS is a hint: frameworks, gateways and firewalls answer it in place of servers that work. Raise
+        `Unauthorized` for 401, after which a new token may help, and as `reach` does.
+        """
         answer = self._send("OPTIONS", self.endpoint, {})
-        page = answer.headers.get("Content-Type", "").startswith("text/html") and not is_tus(answer)
-        if answer.status in (404, 410) or redirect_target(answer) or (page and (answer.ok or answer.status == 501)):
-            raise not_an_upload_server(answer, self._api.option, endpoint=True)
-        if not answer.ok and answer.status not in (405, 501):
+        if not answer.ok and answer_error(answer).outage:
+            self.reach()
+        if answer.status == 401:
             raise _refusal(answer)
-        if not is_tus(answer):  # a gateway may answer OPTIONS, but none says that an unknown upload is there
-            unknown = self._send("HEAD", unknown_upload(self.endpoint), {})
-            if unknown.ok and not is_tus(unknown):
-                raise not_an_upload_server(unknown, self._api.option, endpoint=True)
         try:
             return capabilities_of(answer.headers, self.endpoint)
         except ValueError as error:
             raise errors.ProtocolError(f"{self.endpoint}: {error}") from error
+
+    def reach(self) -> None:
+        """Ask for an upload that does not exist. Raise `ServerFault` if a gateway answers in place of the server."""
+        answer = self._send("HEAD", unknown_upload(self.endpoint), {})
+        if not answer.ok and (error := answer_error(answer)).outage:
+            raise error
 
     def create(
         self,
@@ -93,7 +100,8 @@ class TusClient:
         """Create an upload of `length` bytes (tus 1.0, creation; with `body`: creation-with-upload).
 
         It may be `partial`, or the concatenation of the URLs `parts`. `length` is None for that, and for an upload
-        whose length is sent later. Raise `SessionLost` for an unknown or ended session.
+        whose length is sent later. Raise `SessionLost` for an unknown or ended session, and `NotAnUploadServer` for a
+        first answer that no tus server gives.
         """
         headers = {} if length is None else {"Upload-Length": str(length)}
         if length is None and not parts:
@@ -109,21 +117,26 @@ class TusClient:
         if (answer.status, code) in NO_SESSION:
             words = f"the server has no open session for the upload ({code})"
             raise errors.SessionLost(words, status=answer.status, error=code)
-        _check(answer)
         location = answer.headers.get("Location")
+        if self._api.settings.foreign and not self._api.has_created.is_set() and says_no_upload_server(answer):
+            raise not_an_upload_server(answer, self._api.option, endpoint=True)
+        self._check(answer)
         if not location:
             raise errors.ProtocolError(f"{answer.url} created an upload without a Location")
+        self._api.has_created.set()
         return Position(self._place(answer.url, location), whole(answer.headers.get("Upload-Offset")), answer.headers)
 
     def head(self, url: str) -> Position:
         """Return the server's offset. Raise `UploadGone` for 403, 404 or 410 from a tus server.
 
-        Without `Tus-Resumable` (a proxy, a captive portal) the error is a retryable `NotFound`.
+        Without `Tus-Resumable` (a proxy, a captive portal) the error is a retryable `NotFound`, unless OPTIONS had none
+        either: then 404 and 410 are the server's own.
         """
         answer = self._send("HEAD", url, {})
         if answer.status not in (403, 404, 410):
-            return _position(url, answer)
-        if "Tus-Resumable" in answer.headers:
+            return self._position(url, answer)
+        unsigned = self._api.tus is not None and not self._api.tus.announced
+        if "Tus-Resumable" in answer.headers or (unsigned and answer.status != 403):
             raise _refusal(answer, GONE)
         error = errors.NotFound(f"{url} answered {answer.status}, but not as a tus server", status=answer.status)
         error.retryable = True
@@ -153,7 +166,19 @@ class TusClient:
             gone = _refusal(answer, GONE)
             gone.retryable = not isinstance(gone, errors.SessionCancelled)  # HEAD decides
             raise gone
-        return _position(url, answer)
+        if answer.ok and self._api.settings.foreign and "Upload-Offset" not in answer.headers:
+            return self._found_after(url, answer, offset + body.sent)
+        return self._position(url, answer)
+
+    def _found_after(self, url: str, answer: Answer, offset: int) -> Position:
+        """Return the offset after a PATCH whose answer does not have it: from HEAD, else from the status 204 alone."""
+        self._check(answer)
+        try:
+            return self.head(url)
+        except (errors.AnswerError, errors.ProtocolError):
+            if answer.status != 204:
+                raise
+        return Position(url, offset, answer.headers)
 
     def discard(self, url: str) -> None:
         """Delete an upload that is not needed (tus 1.0, termination). Where that fails it expires."""
@@ -193,6 +218,23 @@ class TusClient:
                 body.rewind()
         raise errors.ProtocolError(f"{self.endpoint} redirects too often, last to {url}")
 
+    def _position(self, url: str, answer: Answer) -> Position:
+        self._check(answer)
+        offset = whole(answer.headers.get("Upload-Offset"))
+        if offset is None:
+            raise errors.ProtocolError(f"{answer.url} answered {answer.status} without an Upload-Offset")
+        return Position(url, offset, answer.headers, whole(answer.headers.get("Upload-Length")))
+
+    def _check(self, answer: Answer) -> None:
+        if not answer.ok:
+            raise _refusal(answer)
+        version = answer.headers.get("Tus-Resumable")
+        if version is None and self._api.settings.foreign:
+            self._api.warn_once(WarningCode.PROTOCOL, UNSIGNED)
+        elif version != TUS_VERSION:
+            said = f"speaks tus {version}, not {TUS_VERSION}" if version else "does not answer as tus (no Tus-Resumable)"
+            raise errors.ProtocolError(f"{answer.url} {said}")
+
     def _check_port(self, url: str, cause: Exception | None = None) -> None:
         """Raise `ProtocolError` if `url` has the endpoint's host without its port, which is a mistake of a proxy."""
         ours, theirs = urlsplit(self.endpoint), urlsplit(url)
@@ -210,23 +252,6 @@ class TusClient:
                 f"{base} points to a URL that is not followed: {error}",
                 hint="a server behind a TLS proxy has to know its own public address",
             ) from error
-
-
-def _position(url: str, answer: Answer) -> Position:
-    _check(answer)
-    offset = whole(answer.headers.get("Upload-Offset"))
-    if offset is None:
-        raise errors.ProtocolError(f"{answer.url} answered {answer.status} without an Upload-Offset")
-    return Position(url, offset, answer.headers, whole(answer.headers.get("Upload-Length")))
-
-
-def _check(answer: Answer) -> None:
-    if not answer.ok:
-        raise _refusal(answer)
-    version = answer.headers.get("Tus-Resumable")
-    if version != TUS_VERSION:
-        said = f"speaks tus {version}, not {TUS_VERSION}" if version else "does not answer as tus (no Tus-Resumable)"
-        raise errors.ProtocolError(f"{answer.url} {said}")
 
 
 def _refusal(answer: Answer, kind: tuple[type[errors.AnswerError], str] | None = None) -> errors.UploaderError:

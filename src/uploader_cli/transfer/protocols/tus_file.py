@@ -87,7 +87,7 @@ class TusFile:
     def _failed(self, worker: Worker, error: errors.UploaderError) -> Iterator[Sequence[Outcome]]:
         """Yield the outcome of a file that failed; one whose session is lost resumes in another session."""
         file = self.file
-        if not isinstance(error, errors.FileError | errors.Interrupted):
+        if not isinstance(error, errors.FileError | errors.Interrupted | errors.NotAnUploadServer):
             self.state.begin()  # the attempt is reported before it fails
         if ends_run(error):
             raise error

@@ -1,0 +1,112 @@
+"""Tus servers and proxies that do not follow tus 1.0 where it does not matter (docs/tus-servers.md)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from command import Done, uploader
+from tus_services import Service, running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SIZES = {"empty.bin": 0, "small.bin": 10, "large.bin": 200_000}
+OPTIONS = {
+    "200 with text": (200, "text/plain", b"GET, POST, OPTIONS"),
+    "200 with a page": (200, "text/html", b"<title>Directus</title>"),
+    "400": (400, "application/json", b'{"message": "no CORS"}'),
+    "401": (401, "application/json", b"{}"),
+    "403": (403, "text/html", b"<h1>Forbidden</h1>"),
+    "404": (404, "text/plain", b"not found"),
+    "429": (429, "text/plain", b"slow down"),
+    "500": (500, "application/json", b'{"error": "Internal Server Error"}'),
+    "502": (502, "text/html", b"<h1>Bad Gateway</h1>"),
+}
+
+
+def send(service: Service, home: Path, make_files: Callable[..., Path], *more: str) -> Done:
+    files = make_files(**SIZES)
+    where = ("--tus-endpoint", service.url, "--chunk-size", "64K", "--retries", "0")
+    return uploader("upload", files, *where, "--json", *more, home=home)
+
+
+def stored(service: Service) -> list[int]:
+    return sorted(len(upload.content) for upload in service.uploads.values())
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_answer_to_options_does_not_decide(
+    options: tuple[int, str, bytes], make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    with running(Service()) as service:
+        service.options = options
+        done = send(service, tmp_path, make_files)
+        assert (done.code, stored(service)) == (0, sorted(SIZES.values())), done.err
+
+
+def test_token_is_renewed_after_a_401_to_options(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("old")
+    with running(Service()) as service:
+        service.options = OPTIONS["401"]
+        command = f"echo x >> {tmp_path}/asked; echo token$(wc -l < {tmp_path}/asked)"
+        done = send(service, tmp_path, make_files, "--token-command", command)
+        sent = [headers["authorization"] for method, headers in service.requests if method == "OPTIONS"]
+    assert done.code == 0
+    assert sent == ["Bearer token1", "Bearer token2"]
+
+
+def test_first_creation_names_the_cause(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    with running(Service()) as service:
+        service.options, service.refuses = OPTIONS["200 with text"], (400, "the bucket does not exist")
+        done = send(service, tmp_path, make_files)
+    assert done.code == 4
+    assert {event["message"] for event in done.of("file.failed")} == {
+        "the server refused: 400 (the bucket does not exist)"
+    }
+
+
+@pytest.mark.parametrize("drops", [{"Tus-Resumable"}, {"Tus-Resumable", "Tus-Version", "Tus-Extension"}])
+def test_answers_without_tus_resumable_are_accepted_with_one_warning(
+    drops: set[str], make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    with running(Service()) as service:
+        service.drops = drops
+        done = send(service, tmp_path, make_files)
+        assert (done.code, stored(service)) == (0, sorted(SIZES.values())), done.err
+    assert [event["code"] for event in done.of("warning")] == ["protocol"]
+
+
+def test_offset_that_a_patch_does_not_tell_is_asked_for(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    with running(Service()) as service:
+        service.silent = {"PATCH"}
+        done = send(service, tmp_path, make_files)
+        assert (done.code, stored(service)) == (0, sorted(SIZES.values())), done.err
+        methods = [method for method, _ in service.requests]
+    assert methods.count("HEAD") >= methods.count("PATCH")
+    assert not done.of("warning")
+
+
+def test_files_are_stored_where_a_proxy_removes_all_headers_of_tus(
+    make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    with running(Service()) as service:
+        service.drops = {"Tus-Resumable", "Tus-Version", "Tus-Extension", "Upload-Offset", "Upload-Length"}
+        done = send(service, tmp_path, make_files)
+        assert (done.code, stored(service)) == (0, sorted(SIZES.values())), done.err
+    assert {event["verified"] for event in done.of("file.completed") if event["size"]} == {False}
+
+
+def test_expired_upload_is_sent_anew_where_no_answer_has_tus_resumable(
+    make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    with running(Service()) as service:
+        service.drops = {"Tus-Resumable", "Tus-Version", "Tus-Extension"}
+        service.gateway = {3: 400}
+        files = make_files(**{"a.bin": 200_000})
+        asked = ("upload", files, "--tus-endpoint", service.url, "--chunk-size", "64K", "--retries", "0", "--json")
+        assert uploader(*asked, home=tmp_path).code == 4
+        service.uploads.clear()
+        done = uploader(*asked, home=tmp_path)
+    assert done.code == 0, done.err
