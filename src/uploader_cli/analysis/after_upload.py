@@ -60,9 +60,9 @@ class Analyses:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._subjects: dict[int, dict[str, str]] = {}
-        """The files on the server, by number: `path` as selected, `place` on the server."""
-        self._nowhere: list[str] = []
-        """The paths of files that are on the server, in a place which it did not report."""
+        """The files on the server, by number: `path` as selected, `location` on the server."""
+        self._without_location: list[str] = []
+        """The paths of the files whose location the server did not report."""
         self._codes: list[Exit] = []
         self._is_interrupted = False
         self._is_hopeless = False
@@ -74,15 +74,15 @@ class Analyses:
         for event in events:
             match event:
                 case ev.FileCompleted():
-                    place = event.file_path or event.location
+                    location = event.file_path or event.location
                 case ev.FileSkipped(reason=SkipReason.PRESENT | SkipReason.RECEIPT):
-                    place = event.place
+                    location = event.location
                 case _:
                     continue
-            if place:
-                self._subjects[event.file] = {"path": event.path, "place": place}
+            if location:
+                self._subjects[event.file] = {"path": event.path, "location": location}
             else:
-                self._nowhere.append(event.path)
+                self._without_location.append(event.path)
 
     def run(self, loop: Loop, connections: Connections, interrupts: Interrupts, run_id: str) -> list[Exit]:
         """Run the analyses in a thread while turning the loop; return the exit codes of those that failed.
@@ -119,23 +119,23 @@ class Analyses:
 
     def _analyse_all(self, kind: Kind) -> None:
         subjects = [subject for _, subject in sorted(self._subjects.items())]
-        for path in self._nowhere:
+        for path in self._without_location:
             self._refuse(kind, path, "the server did not report the path of the file")
         if kind is Kind.CONTENT:
             for number, subject in enumerate(subjects, 1):
                 if self._is_hopeless:
                     self._refuse(kind, subject["path"], "not started after the previous failure")
                     continue
-                asked = {"videoPath": subject["place"], "category": self._settings.category}
+                asked = {"videoPath": subject["location"], "category": self._settings.category}
                 self._analyse(kind, [subject], asked, number, len(subjects))
         elif len(subjects) == PAIR:
             of = 2 if kind is Kind.MUSIC else 1
-            asked = {"video1Path": subjects[0]["place"], "video2Path": subjects[1]["place"]}
+            asked = {"video1Path": subjects[0]["location"], "video2Path": subjects[1]["location"]}
             fused = self._analyse(Kind.FUSION, subjects, asked, 1, of)
             if fused is not None and kind is Kind.MUSIC:
                 plan = next((fused[name] for name in _PLAN if fused.get(name)), fused)
                 self._analyse(kind, subjects, {"fusionPlan": plan}, 2, of)
-        elif not self._nowhere:
+        elif not self._without_location:
             self._refuse(kind, "two files", "the server does not have both files")
 
     def _analyse(

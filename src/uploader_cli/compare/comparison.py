@@ -21,7 +21,7 @@ from uploader_cli.core.events import CheckResult
 from uploader_cli.core.jobs import FIRST_JOBS
 from uploader_cli.core.packs import FoundFile, LookedUp, LookupOffer
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.core.protocol import stored_path, utf8
+from uploader_cli.core.protocol import location_in, utf8
 from uploader_cli.errors import (
     AnswerError,
     DigestPending,
@@ -228,7 +228,7 @@ class Comparison:
         return found
 
     def _size_of(self, file: LookedUp) -> FoundFile | None:
-        api, where = self._own_api(), stored_path(file.category, file.path)
+        api, where = self._own_api(), location_in(file.category, file.path)
         there = api.stored(where, digest=False, retries=api.pacer.retries)
         return None if there is None else replace(there, location=where)
 

@@ -91,7 +91,7 @@ def endpoint_of(value: object, server: str) -> str | None:
     """Return an endpoint of `server` as a URL; None for another host, which would get the token."""
     endpoint = text(value)
     try:
-        url = place(server, below(server, endpoint)) if endpoint else ""
+        url = resolved(server, below(server, endpoint)) if endpoint else ""
     except ValueError:
         return None
     return url if endpoint and trusts(server, url) else None
@@ -164,7 +164,7 @@ def parts(length: int, count: int) -> Iterator[tuple[int, int]]:
         yield start, end - start
 
 
-def place(base: str, location: str) -> str:
+def resolved(base: str, location: str) -> str:
     """Resolve a `Location` to an absolute URL (docs/protocol.md section 5). Raises `ValueError` if it is unsafe.
 
     It may be relative. A server behind a TLS proxy may use http for its own host: then scheme and port of the base

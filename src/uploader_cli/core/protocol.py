@@ -255,7 +255,7 @@ def server_time(headers: Mapping[str, str], body: object) -> tuple[float, float]
     return None if date is None else (date + 0.5, 0.5)
 
 
-def stored_path(category: str, file_name: str) -> str:
+def location_in(category: str, file_name: str) -> str:
     """Return the URL path of a stored file."""
     return f"{UPLOADS}{category}/{quote(file_name)}"
 

@@ -174,12 +174,12 @@ class Ledger:
         else:
             self.skip(file, SKIPS[refusal.code])
 
-    def skip(self, file: LocalFile, reason: SkipReason, where: str | None = None, sha256: str | None = None) -> None:
-        """Leave the file out; where it is on the server, `where` and its hex `sha256`, if known, are reported."""
+    def skip(self, file: LocalFile, reason: SkipReason, location: str | None = None, sha256: str | None = None) -> None:
+        """Leave the file out; its `location` and hex `sha256` are those on the server, if it is there."""
         if self._close(file):
-            url = self._url_of(where) if where else None
+            url = self._url_of(location) if location else None
             digest = _checksum(sha256)
-            self._emit(ev.FileSkipped(file.file, file.path, reason, file, place=where, checksum=digest, url=url))
+            self._emit(ev.FileSkipped(file.file, file.path, reason, file, location=location, checksum=digest, url=url))
 
     def fail_all(self, error: errors.UploaderError) -> None:
         """End every open file: those with an attempt fail with `error`, the others are skipped."""
@@ -201,7 +201,7 @@ class Ledger:
         self._emit(ev.FilesCancelled(tuple(file.file for file in left), left))
 
     def _complete(self, outcome: Outcome) -> None:
-        file, where = outcome.file, outcome.readable or outcome.location
+        file, location = outcome.file, outcome.readable or outcome.location
         attempts, began = self._tried.get(file.file) or (1, self._clock())
         if self._close(file):
             self._emit(
@@ -216,7 +216,7 @@ class Ledger:
                     attempts=attempts,
                     seconds=round(self._clock() - began, 3),
                     checksum=_checksum(outcome.sha256),
-                    url=self._url_of(where) if where else None,
+                    url=self._url_of(location) if location else None,
                     file_path=outcome.file_path,
                     local=file,
                 )

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from uploader_cli import errors
 from uploader_cli.core.events import VerifiedBy, WarningCode
 from uploader_cli.core.packs import FoundFile, LookedUp
-from uploader_cli.core.protocol import stored_path, utf8
+from uploader_cli.core.protocol import location_in, utf8
 from uploader_cli.sources.content import sha256_of
 from uploader_cli.transfer.ledger import Outcome
 from uploader_cli.transfer.protocols.tus_client import TusClient
@@ -54,7 +54,7 @@ class StoredFiles:
                 self._context.warn_once(
                     WarningCode.LOOKUP, f"the lookup failed: {error}; files are looked up one by one"
                 )
-        return [self._stored(api, stored_path(one.category, one.path)) for one in asked]
+        return [self._stored(api, location_in(one.category, one.path)) for one in asked]
 
     def present(self, api: Api, files: Sequence[tuple[LocalFile, Stored | None]]) -> Iterator[bool | None]:
         """Yield whether the server has each file with the bytes of its receipt; None for unknown."""
@@ -66,7 +66,7 @@ class StoredFiles:
         for one, (file, receipt), item in zip(asked, files, self.look_up(api, asked), strict=True):
             unsure = isinstance(item, FoundFile) and item.size == file.size and item.sha256 is None
             if unsure and receipt is None:  # the lookup computes no digest
-                item = self._stored(api, stored_path(one.category, one.path))
+                item = self._stored(api, location_in(one.category, one.path))
             yield self._is_equal(file, receipt, item) if isinstance(item, FoundFile) else item
 
     def _by_receipt(self, api: Api, file: LocalFile, where: str | None) -> bool | None:
@@ -109,7 +109,7 @@ def looked_up(file: LocalFile, own: str, receipt: Stored | None = None) -> Looke
     The path of a receipt has precedence: the server may have renamed the file.
     """
     category, location = file.category or own, (receipt.location if receipt is not None else None) or ""
-    root = stored_path(category, "")
+    root = location_in(category, "")
     path = unquote(location.removeprefix(root)) if location.startswith(root) else utf8(file.relative_path)
     return LookedUp(category, path, file.size)
 
@@ -122,7 +122,7 @@ def says_nothing(error: errors.UploaderError) -> bool:
 
 def location_of(file: LocalFile, own: str) -> str:
     """Return where a server that keeps relative paths has the file, by default in the category `own`."""
-    return stored_path(file.category or own, utf8(file.relative_path))
+    return location_in(file.category or own, utf8(file.relative_path))
 
 
 def equal_on_server(

@@ -19,7 +19,7 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.packs import FoundFile
 from uploader_cli.core.plan import Limits, LocalFile
-from uploader_cli.core.protocol import StoredFile, stored_path
+from uploader_cli.core.protocol import StoredFile, location_in
 from uploader_cli.settings import Settings
 from uploader_cli.settings.masking import remember
 from uploader_cli.transfer.api import Api
@@ -219,7 +219,7 @@ def test_stored_file_has_size_and_digest(called: Called, wire: Any) -> None:
         f"{SERVER}/uploads/personal/dir/a%20b%23%3F.mp4",
         headers={"Content-Length": "12", "Repr-Digest": "sha-512=:eA==:, sha-256=:YWJj:"},
     )
-    assert called.api.stored(stored_path("personal", "dir/a b#?.mp4")) == FoundFile(12, b"abc".hex(), None)
+    assert called.api.stored(location_in("personal", "dir/a b#?.mp4")) == FoundFile(12, b"abc".hex(), None)
 
 
 def test_stored_file_of_the_reference_backend_has_no_digest(called: Called, wire: Any) -> None:
@@ -281,7 +281,7 @@ def test_digest_of_rfc_9530_is_parsed(called: Called, wire: Any, header: str, di
     ],
 )
 def test_path_of_a_stored_file_is_quoted(name: str, path: str) -> None:
-    assert stored_path("personal", name) == path
+    assert location_in("personal", name) == path
 
 
 # --- batch ------------------------------------------------------------------------------------------------------------

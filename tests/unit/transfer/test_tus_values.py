@@ -17,7 +17,7 @@ from uploader_cli.core.capabilities import (
     encode_metadata,
     parse_capabilities,
     parts,
-    place,
+    resolved,
     trusts,
 )
 from uploader_cli.core.protocol import whole
@@ -204,7 +204,7 @@ def test_header_that_is_no_whole_number_is_none(value: str | None, number: int |
     ],
 )
 def test_location_is_resolved_against_the_answers_url(base: str, location: str, url: str) -> None:
-    assert place(base, location) == url
+    assert resolved(base, location) == url
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_location_is_resolved_against_the_answers_url(base: str, location: str, 
 )
 def test_unusable_location_raises_value_error(location: str) -> None:
     with pytest.raises(ValueError, match=r"https|not a usable URL|Port"):
-        place("https://h/files/", location)
+        resolved("https://h/files/", location)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ LOCATIONS = st.lists(st.sampled_from(PIECES), max_size=9).map("".join)
 
 @given(BASES, LOCATIONS | st.text(max_size=12))
 def test_a_location_that_is_trusted_leads_to_the_same_host_for_whoever_dials(base: str, location: str) -> None:
-    for resolve in (place, lambda _, url: url):
+    for resolve in (resolved, lambda _, url: url):
         try:
             url = resolve(base, location)
         except ValueError:

@@ -10,7 +10,7 @@ from uploader_cli.checks.check import NotOffered, Prevented, Violation, check, p
 from uploader_cli.checks.smoke.expect import answered, header, quoted, refused, said, same, same_bytes, shaped
 from uploader_cli.checks.smoke.sending import ask_for_session, cut, cut_off, file_of, open_session, send, terms
 from uploader_cli.checks.smoke.site import Site
-from uploader_cli.core.protocol import NOBODY, StoredFile, as_object, parse_batch, sha256_in, stored_path, text
+from uploader_cli.core.protocol import NOBODY, StoredFile, as_object, location_in, parse_batch, sha256_in, text
 from uploader_cli.render.words import plural, size
 from uploader_cli.transfer.bodies import content_type
 from uploader_cli.transfer.http_client import Answer
@@ -135,7 +135,7 @@ def batch_one(site: Site) -> None:
 def stored_file(site: Site) -> None:
     """See docs/protocol.md section 1: `HEAD`, `GET` and a range."""
     stored = stored_one(site)
-    content, path = site.once(one_file).content, stored_path(site.settings.category, stored.location or "")
+    content, path = site.once(one_file).content, location_in(site.settings.category, stored.location or "")
     head = answered(site.call("HEAD", path), "HEAD of a stored file", 200)
     length = header(head, "Content-Length", "HEAD of a stored file", "its size in bytes", str.isdecimal)
     same(int(length), len(content), "Content-Length of a stored file", corrupt=True)

@@ -14,7 +14,7 @@ from uploader_cli.checks.smoke.expect import answered, quoted, refused, refused_
 from uploader_cli.checks.smoke.resumable import ask, created
 from uploader_cli.checks.smoke.sending import ask_for_session, file_of, open_session, send, terms
 from uploader_cli.checks.smoke.site import Site
-from uploader_cli.core.protocol import NOBODY, parse_batch, stored_path, whole
+from uploader_cli.core.protocol import NOBODY, location_in, parse_batch, whole
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, size
 from uploader_cli.transfer.bodies import content_type
@@ -124,7 +124,7 @@ def _judge(site: Site, answer: Answer, what: str) -> None:
         if file.status == "completed":
             _is_harmless(file.location or "", what)
             _is_harmless(file.relative_path or "", what)
-            path = stored_path(site.settings.category, file.location or "")
+            path = location_in(site.settings.category, file.location or "")
             answered(site.call("HEAD", path), f"HEAD of the stored path of {what}", 200)
 
 
@@ -150,7 +150,7 @@ def auth(site: Site) -> Finding | str:
     bad = site.call("DELETE", target, token="uploader-smoke.is-no.token")  # noqa: S106 - invalid on purpose
     refused(bad, "DELETE of a file with a bad token", 401, "INVALID_TOKEN")
     if stored is not None:
-        path = stored_path(site.settings.category, stored.location or "")
+        path = location_in(site.settings.category, stored.location or "")
         answered(site.call("HEAD", path), "HEAD of a file after DELETE was refused", 200)
     if not site.token:
         return "no token was given: a valid one was not tested"

@@ -13,7 +13,7 @@ from uploader_cli.checks.check import NotOffered, Violation, check
 from uploader_cli.checks.smoke.expect import answered, header, said, same, same_bytes
 from uploader_cli.checks.smoke.sending import body_of, cut, cut_off, file_of, nothing, open_session, terms
 from uploader_cli.checks.smoke.site import Site
-from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, encode_metadata, parts, place, unknown_upload
+from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, encode_metadata, parts, resolved, unknown_upload
 from uploader_cli.core.capabilities import checksum_header as checksum_of
 from uploader_cli.core.protocol import parse_http_date
 from uploader_cli.sources import checksums
@@ -116,7 +116,7 @@ def created(
     if answer.status != 201 or not location:
         return "", answer
     try:
-        url = place(answer.url, location)
+        url = resolved(answer.url, location)
     except ValueError:
         return "", answer
     if in_session and headers.get("Upload-Concat") != "partial":  # refused uploads and parts of a file need no space

@@ -13,7 +13,7 @@ from uploader_cli.checks.smoke.expect import answered, header, said
 from uploader_cli.checks.smoke.site import Site
 from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, capabilities_of, parse_capabilities
 from uploader_cli.core.plan import Limits, endless
-from uploader_cli.core.protocol import Session, as_object, parse_batch, parse_session, stored_path, wire_name
+from uploader_cli.core.protocol import Session, as_object, location_in, parse_batch, parse_session, wire_name
 from uploader_cli.transfer.bodies import Body, Piece, content_type, multipart
 from uploader_cli.transfer.http_client import Answer
 
@@ -147,6 +147,6 @@ def send(
         site.sessions.discard(session)
         for file in parse_batch(answer.body) or ():
             if file.status == "completed" and file.server_id:
-                path = stored_path(site.settings.category, file.location) if file.location else ""
+                path = location_in(site.settings.category, file.location) if file.location else ""
                 site.files[file.server_id] = path
     return answer

@@ -12,7 +12,7 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode
 from uploader_cli.core.plan import LocalFile, request_length
-from uploader_cli.core.protocol import Session, StoredFile, paired, sent_name, stored_path, utf8, wire_name
+from uploader_cli.core.protocol import Session, StoredFile, location_in, paired, sent_name, utf8, wire_name
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.ledger import Attempt, Outcome, ends_run, failed, not_stored
@@ -221,7 +221,7 @@ class BatchSession:
             words = f"the server stored {item.size} of {file.size} bytes"
             outcome = failed(file, FailureCode.INTEGRITY, words)
         else:
-            location = stored_path(self.session.category, item.location) if item.location else None
+            location = location_in(self.session.category, item.location) if item.location else None
             outcome = Outcome(file, server_id=item.server_id, location=location, file_path=item.file_path)
         if outcome.error is not None:
             self._context.run.certain([file])

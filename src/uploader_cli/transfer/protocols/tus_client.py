@@ -13,7 +13,7 @@ from uploader_cli.core.capabilities import (
     below,
     capabilities_of,
     encode_metadata,
-    place,
+    resolved,
     unknown_upload,
 )
 from uploader_cli.core.codes import WarningCode
@@ -63,7 +63,7 @@ class TusClient:
     def __init__(self, api: Api, endpoint: str) -> None:
         """The client shares the connections, token and rate limit of `api`."""
         self.endpoint, self._api = endpoint, api
-        self._overrides = False  # POST is sent in place of PATCH: it has worked, and PATCH has not
+        self._overrides = False  # POST is sent in resolved of PATCH: it has worked, and PATCH has not
 
     def options(self) -> Capabilities:
         """Return what the server says that it can do; without a usable answer core and creation, as tus 1.0 requires.
@@ -246,7 +246,7 @@ class TusClient:
 
     def _place(self, base: str, location: str) -> str:
         try:
-            return place(base, below(self._api.server, location))
+            return resolved(base, below(self._api.server, location))
         except ValueError as error:
             raise errors.ProtocolError(
                 f"{base} points to a URL that is not followed: {error}",
