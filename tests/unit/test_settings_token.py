@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from uploader_cli.errors import UsageError
 from uploader_cli.settings import Settings, bearer, mask, resolve
 from uploader_cli.transfer.api import new_secret
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SECRET = "s3cret-token-of-a-test"
 
@@ -23,6 +22,20 @@ def settle(cwd: Path, env: dict[str, str] | None = None, **flags: object) -> Set
 
 def test_from_the_environment(tmp_path: Path) -> None:
     assert settle(tmp_path, {"UPLOADER_TOKEN": f" {SECRET}\n"}).bearer() == SECRET
+
+
+def test_first_token_of_a_pipe_is_awaited_longer_than_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bearer, "AGAIN_LIMIT", 0.0)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    settings = settle(tmp_path, token_file=str(pipe))
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(pipe.write_text, "of-a-pipe")
+        assert settings.bearer() == "of-a-pipe"
+        assert written.result()
+    assert settings.bearer(refresh=True) is None
 
 
 def test_a_file_is_read_each_time(tmp_path: Path) -> None:
@@ -53,6 +66,13 @@ def test_a_command_is_run_once_and_again_for_a_refresh(tmp_path: Path) -> None:
         "2",
         "2",
     ]
+
+
+def test_a_command_is_run_once_for_two_threads(tmp_path: Path) -> None:
+    command = f'echo x >> "{tmp_path / "runs"}"; sleep 0.2; wc -l < "{tmp_path / "runs"}"'
+    settings = settle(tmp_path, token_command=command)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda _: settings.bearer(), range(2))) == ["1", "1"]
 
 
 @pytest.mark.parametrize(("end", "code"), [("exit 3", "3"), ("kill -9 $$", "-9")])
@@ -112,7 +132,7 @@ def test_masking_hides_known_secrets_and_values_of_headers(tmp_path: Path) -> No
     file = tmp_path / "token"
     file.write_text("a-word-from-a-file")
     environment = {
-        "UPLOADER_HEADER": "X-Api-Key: key-of-a-test",
+        "UPLOADER_HEADER": "X-Api-Key: key-of-a-test\nX-Token: key-of-a-test-and-more",
         "UPLOADER_PROXY": "http://Aladdin:open%20sesame@proxy:1",
     }
     settle(tmp_path, environment, token_file=str(file)).bearer()
@@ -120,6 +140,7 @@ def test_masking_hides_known_secrets_and_values_of_headers(tmp_path: Path) -> No
         "a-word-from-a-file key-of-a-test http://u:p@h/x Authorization: Basic QQ==\nQWxhZGRpbjpvcGVuIHNlc2FtZQ=="
     )
     assert text == "*** *** http://***@h/x Authorization: Basic ***\n***"
+    assert mask("key-of-a-test-and-more: open sesame") == "***: ***"
 
 
 @pytest.mark.parametrize(
@@ -141,6 +162,11 @@ def test_masking_hides_the_right_to_write_to_an_upload() -> None:
         url = f"https://h/below/api/upload/{where}/"
         assert mask(f"{url}{'0a' * 16}: 404 (no such upload)") == f"{url}***: 404 (no such upload)"
         assert mask(f"{url} and {url}?x") == f"{url} and {url}?x"
+
+
+def test_masking_hides_an_upload_url_whose_host_is_in_other_letters() -> None:
+    settle(Path(), upload_url="https://Files.Of-This-Test/u/0123")
+    assert mask("https://files.of-this-test/u/0123: 404") == "https://Files.Of-This-Test/***: 404"
 
 
 def test_masking_hides_secrets_of_sessions_by_their_form() -> None:
