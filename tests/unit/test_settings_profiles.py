@@ -9,6 +9,7 @@ import pytest
 
 from uploader_cli.errors import UsageError
 from uploader_cli.settings import Layer, Settings, resolve
+from uploader_cli.settings.resolution import resumed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -188,3 +189,19 @@ def test_preset_of_the_user_outranks_that_of_the_directory_and_the_built_in_one(
     assert retries() == 91 != built_in
     own.write_text("[preset.tusd]\nretries = 92")
     assert retries() == 92
+
+
+def test_header_replaces_that_of_the_preset_in_any_case(settle: Resolve, own: Path) -> None:
+    own.write_text('[preset.x]\nheader = ["X-Team: video", "X-More: 1"]')
+    settings = settle(tus_endpoint="http://localhost:1080/files", preset="x", header=["X-TEAM: audio"])
+    assert settings.headers == {"X-More": "1", "X-TEAM": "audio"}
+
+
+@pytest.mark.parametrize(
+    ("run", "same"),
+    [("https://h.example:443", True), ("https://H.example", True), ("https://h.example:80", False)],
+)
+def test_resumed_run_of_another_origin_gets_no_secrets(settle: Resolve, run: str, same: bool) -> None:
+    settings = resumed(settle(server="https://h.example"), settle(server=run))
+    assert settings.server == run.lower()
+    assert bool(settings.distrust) is not same

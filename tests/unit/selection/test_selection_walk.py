@@ -13,6 +13,7 @@ import pytest
 
 from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped
 from uploader_cli.core.plan import LocalFile
+from uploader_cli.selection import walk as walking
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.walk import Selected, missing, walk
 
@@ -66,6 +67,12 @@ def test_depth_first_with_names_sorted_and_hidden_files(here: Path) -> None:
     make("d/b.mp4", "d/a/z.mp4", "d/a/.hidden/x.mp4", "d/c.mp4", "d/.dot", "d/B.mp4", "d/a.mp4")
     assert line(found("d")) == "d/.dot d/B.mp4 d/a/.hidden/x.mp4 d/a/z.mp4 d/a.mp4 d/b.mp4 d/c.mp4"
     assert line(found("d")) == line(found("d"))
+
+
+def test_directory_is_read_in_sections_of_its_sorted_names(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make("d/e", "d/b", "d/a", "d/d", "d/c")
+    monkeypatch.setattr(walking, "AT_ONCE", 2)
+    assert line(found("d")) == "d/a d/b d/c d/d d/e"
 
 
 def test_arguments_keep_their_order(here: Path) -> None:
