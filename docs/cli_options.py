@@ -13,8 +13,8 @@ from typing import Any
 from typer.main import get_command
 
 from uploader_cli.cli.app import app
-from uploader_cli.cli.options import FLAGS
 from uploader_cli.settings import OPTIONS
+from uploader_cli.settings.model import SECTIONS
 
 PAGE = Path(__file__).with_name("cli.md")
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
@@ -40,7 +40,7 @@ def _section(name: str, command: Any, text: str) -> str:
         return _replaced(text, r"\| option \| environment .*?\n(?=\n(?![*|]))", _upload(options, rows))
     own = [param for param in options if param.name not in OPTIONS or f"--{param.name}".replace("_", "-") in rows]
     shared = [
-        f"`{param.opts[0]}`" for section in FLAGS for param in options if param not in own and _in(param, section)
+        f"`{param.opts[0]}`" for section in SECTIONS for param in options if param not in own and _in(param, section)
     ]
     if own:
         lines = [f"| {_flag(param)} | {_default(param)} | {_description(param, rows)} |" for param in own]
@@ -54,7 +54,7 @@ def _section(name: str, command: Any, text: str) -> str:
 
 def _upload(options: list[Any], rows: dict[str, str]) -> str:
     tables = []
-    for section in FLAGS:
+    for section in SECTIONS:
         lines = []
         for param in (param for param in options if _in(param, section)):
             option = OPTIONS.get(param.name)

@@ -8,8 +8,8 @@ from typing import Any
 from typer.main import get_command
 
 from uploader_cli.cli.app import app
-from uploader_cli.cli.options import FLAGS
 from uploader_cli.exit_status import MEANINGS
+from uploader_cli.settings.model import SECTIONS
 
 PAGE = Path(__file__).with_name("uploader.1")
 GROUP: Any = get_command(app)
@@ -52,7 +52,7 @@ def _options(name: str, command: Any) -> list[str]:
     own = [param for param in options if param.name not in shared]
     others = ", ".join(param.opts[0] for param in options if param.name in shared)
     lines = [f'.SH "OPTIONS OF {_text(name.upper())}"'] if options else []
-    for section in FLAGS:
+    for section in SECTIONS:
         rows = [param for param in own if (param.rich_help_panel or "Options") == section]
         if rows and section != "Options":
             lines += [f'.SS "{_text(section)}"']

@@ -187,7 +187,7 @@ def test_init_writes_a_private_file_that_sets_nothing(capsys: Capture) -> None:
     content = file.read_text(encoding="utf-8")
     assert tomllib.loads(content) == {}
     named = dict(re.findall(r"^# (\w+) = (.*)$", content.partition("[profile")[0], re.MULTILINE))
-    assert named.keys() == {name for name, option in OPTIONS.items() if option.in_config}
+    assert named.keys() == {name for name, option in OPTIONS.items() if option.config != "none"}
     defaults = [name for name in named if OPTIONS[name].default not in (None, "", ())]
     file.write_text("\n".join(f"{name} = {named[name]}" for name in defaults), encoding="utf-8")
     settings = resolve({}, env={}, cwd=Path("/nowhere"), user_config=file, need_server=False)

@@ -18,8 +18,8 @@ from typer.main import get_command
 
 from uploader_cli.__main__ import main
 from uploader_cli.cli.app import app
-from uploader_cli.cli.options import FLAGS
 from uploader_cli.settings import OPTIONS
+from uploader_cli.settings.model import SECTIONS
 
 COMMANDS = [
     *(
@@ -141,7 +141,7 @@ def test_help_has_sections_and_the_width_of_the_terminal(
     monkeypatch.setenv("COLUMNS", "150")
     assert main(["upload", "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if line.endswith(":")] == ["Arguments:", *(f"{section}:" for section in FLAGS)]
+    assert [line for line in lines if line.endswith(":")] == ["Arguments:", *(f"{section}:" for section in SECTIONS)]
     assert 100 < max(map(len, lines)) <= 150
 
 
@@ -156,7 +156,7 @@ def test_settings_and_options_of_upload_are_the_same() -> None:
     """But `--on` of `import`, and the token: a command line is read by everybody on the machine."""
     upload = COMMAND_OBJECTS["upload"]
     flags = {param.opts[0] for param in upload.params if param.param_type_name == "option"}
-    table = {option.flag for option in OPTIONS.values() if option.on_command_line}
+    table = {option.flag for option in OPTIONS.values() if option.commands}
     assert flags == (table | {"--json-schema"}) - {"--on"}
     assert "--token" not in flags
 

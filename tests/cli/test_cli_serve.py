@@ -53,6 +53,7 @@ def test_serve_runs_the_server_with_its_own_options(served: list[ServerConfig], 
     assert config == same
     assert (config.jwt_secret, config.auth_token) == ("the-secret", "the-token")
     assert (config.host, config.port, config.root, config.flavour) == ("::1", 0, Path("some dir"), "reference")
+    assert (config.tus, config.packs, config.anonymous_tus, config.ui, config.fault_control) == (*4 * [False], True)
     assert (config.faults, config.fail_files) == (("lose:patch#1", "latency:5"), ("a*", "b*"))
     changed = {field.name for field in dataclasses.fields(config) if getattr(config, field.name) != field.default}
     assert changed >= {option.name for option in OPTIONS} - {"list_faults", "print_token", "verbose"}

@@ -108,7 +108,7 @@ def test_defaults_are_those_of_the_command(command: str) -> None:
 def test_the_keys_a_working_directory_may_not_set_are_named() -> None:
     text = section("### Other people's directories")
     named = set(codes(re.search(r"not set (.*?) \(", text, re.DOTALL)[1]))  # type: ignore[index]
-    assert named == {name for name, option in OPTIONS.items() if not option.allow_cwd_config and option.in_config}
+    assert named == {name for name, option in OPTIONS.items() if option.config == "user"}
 
 
 def test_the_exit_codes_are_those_of_the_program() -> None:

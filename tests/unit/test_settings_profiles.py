@@ -49,12 +49,12 @@ def test_precedence_flag_environment_profile_file_default(settle: Resolve, here:
     assert settle(env, profile="x", retries="1").retries == 1
     assert settle(env, profile="x").retries == 2
     settings = settle(profile="x")
-    assert (settings.retries, settings.sources["retries"].layer) == (3, Layer.DIRECTORY_PROFILE)
-    assert str(settings.sources["retries"]) == f"{project}: profile.x.retries"
+    assert (settings.retries, settings.source("retries").layer) == (3, Layer.DIRECTORY_PROFILE)
+    assert str(settings.source("retries")) == f"{project}: profile.x.retries"
     project.write_text("retries = 5")
     settings = settle(profile="x")
-    assert (settings.retries, settings.sources["retries"].layer) == (4, Layer.USER_PROFILE)
-    assert str(settings.sources["retries"]) == f"{own}: profile.x.retries"
+    assert (settings.retries, settings.source("retries").layer) == (4, Layer.USER_PROFILE)
+    assert str(settings.source("retries")) == f"{own}: profile.x.retries"
     own.write_text("retries = 6\n[profile.x]")
     assert settle(profile="x").retries == 5
     project.unlink()
@@ -73,7 +73,7 @@ def test_profile_flag_overrides_the_environment(settle: Resolve, own: Path) -> N
     own.write_text("[profile.x]\nretries = 1\n[profile.y]\nretries = 2")
     assert settle({"UPLOADER_PROFILE": "x"}).retries == 1
     settings = settle({"UPLOADER_PROFILE": "x"}, profile="y")
-    assert (settings.retries, settings.profile, str(settings.sources["profile"])) == (2, "y", "--profile")
+    assert (settings.retries, settings.profile, str(settings.source("profile"))) == (2, "y", "--profile")
 
 
 def test_profile_falls_back_to_the_rest_of_the_file(settle: Resolve, own: Path) -> None:

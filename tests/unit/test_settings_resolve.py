@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uploader_cli.errors import UsageError
-from uploader_cli.settings import OPTIONS, Layer, Settings, resolve
+from uploader_cli.settings import DEFAULT, OPTIONS, Layer, Settings, resolve
 from uploader_cli.settings.resolution import TUS_ONLY
 
 Resolve = Callable[..., Settings]
@@ -55,7 +55,7 @@ def test_defaults(settle: Resolve) -> None:
     )
     assert (settings.tus_endpoint, settings.target_url) == (None, "http://localhost:1")
     assert not any(getattr(settings, name) for name, option in OPTIONS.items() if option.default is False)
-    assert settings.sources["retries"].layer is Layer.DEFAULT
+    assert settings.source("retries").layer is Layer.DEFAULT
     assert settings.bearer() is None
     assert settings.notes == ()
 
@@ -75,15 +75,15 @@ def test_precedence_flag_environment_directory_user_default(settle: Resolve, her
     env = {"UPLOADER_RETRIES": "2"}
 
     settings = settle(env, retries="1")
-    assert (settings.retries, str(settings.sources["retries"])) == (1, "--retries")
+    assert (settings.retries, str(settings.source("retries"))) == (1, "--retries")
     settings = settle(env)
-    assert (settings.retries, str(settings.sources["retries"])) == (2, "UPLOADER_RETRIES")
+    assert (settings.retries, str(settings.source("retries"))) == (2, "UPLOADER_RETRIES")
     settings = settle()
-    assert (settings.retries, settings.sources["retries"].layer) == (3, Layer.WORKING_DIRECTORY)
-    assert settings.sources["retries"].name == f"{here / 'uploader.toml'}: retries"
+    assert (settings.retries, settings.source("retries").layer) == (3, Layer.WORKING_DIRECTORY)
+    assert settings.source("retries").name == f"{here / 'uploader.toml'}: retries"
     (here / "uploader.toml").unlink()
     settings = settle()
-    assert (settings.retries, settings.sources["retries"].layer) == (4, Layer.USER_CONFIG)
+    assert (settings.retries, settings.source("retries").layer) == (4, Layer.USER_CONFIG)
     own.unlink()
     assert settle().retries == 5
 
@@ -129,7 +129,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         flags = {"server": None, "tus_endpoint": "tus.example"}
     settings = settle({f"UPLOADER_{name.upper()}": written}, **flags)
     assert getattr(settings, name) != OPTIONS[name].default
-    assert settings.sources[name].name == f"UPLOADER_{name.upper()}"
+    assert settings.source(name).name == f"UPLOADER_{name.upper()}"
 
 
 def test_only_our_table_of_pyproject_is_read(settle: Resolve, here: Path) -> None:
@@ -138,7 +138,7 @@ def test_only_our_table_of_pyproject_is_read(settle: Resolve, here: Path) -> Non
     (here / "pyproject.toml").write_text("[tool.uploader]\njobs = 2\nfail-fast = true\nexclude = ['*.tmp']\n")
     settings = settle()
     assert (settings.jobs, settings.fail_fast, settings.exclude) == (2, True, ("*.tmp",))
-    assert settings.sources["fail_fast"].name == f"{here / 'pyproject.toml'}: fail-fast"
+    assert settings.source("fail_fast").name == f"{here / 'pyproject.toml'}: fail-fast"
 
 
 def test_uploader_toml_overrides_pyproject_with_a_note(settle: Resolve, here: Path) -> None:
@@ -268,9 +268,31 @@ def test_a_tus_endpoint_outranks_a_server_of_its_own_layer_and_below(here: Path,
 def test_a_command_about_sessions_knows_no_tus_endpoint(here: Path) -> None:
     env = {"UPLOADER_TUS_ENDPOINT": TUS}
     with pytest.raises(UsageError, match="no server"):
-        resolve({}, env=env, cwd=here, user_config=None, use_endpoint=False)
+        resolve({}, env=env, cwd=here, user_config=None, ignored=["tus_endpoint"])
     env["UPLOADER_SERVER"] = "files.example"
-    assert resolve({}, env=env, cwd=here, user_config=None, use_endpoint=False).target_url == "https://files.example"
+    assert (
+        resolve({}, env=env, cwd=here, user_config=None, ignored=["tus_endpoint"]).target_url == "https://files.example"
+    )
+
+
+def test_a_value_that_another_option_decides_has_the_source_of_that_option(here: Path, own: Path) -> None:
+    own.write_text(f"tus_endpoint = '{TUS}'\npreset = 'tusd'")
+    to_endpoint = resolve({}, env={}, cwd=here, user_config=own)
+    assert (to_endpoint.protocol, to_endpoint.source("protocol").name) == ("tus", f"{own}: tus_endpoint")
+    to_server = resolve({}, env={"UPLOADER_SERVER": "files.example"}, cwd=here, user_config=own)
+    for name in ("tus_endpoint", "preset", "protocol"):
+        assert getattr(to_server, name) == OPTIONS[name].default
+        assert to_server.source(name) is DEFAULT, name
+
+
+def test_a_changed_value_has_no_source(settle: Resolve) -> None:
+    settings = settle(retries="3", jobs="2")
+    changed = replace(settings, retries=4)
+    assert (changed.source("retries").layer, changed.given_as("retries")) == (Layer.DEFAULT, "--retries")
+    assert (replace(changed, retries=3).source("retries"), changed.source("jobs").name) == (
+        settings.source("retries"),
+        "--jobs",
+    )
 
 
 @pytest.mark.parametrize(
@@ -437,7 +459,7 @@ def test_a_server_named_only_by_the_directory_gets_no_token(here: Path, own: Pat
     own.write_text("server = 'evil.example/'")
     settings = resolve({}, env=env, cwd=here, user_config=own)
     assert not settings.token_withheld, "the user said it too: in their own config"
-    assert settings.sources["server"].layer is Layer.WORKING_DIRECTORY
+    assert settings.source("server").layer is Layer.WORKING_DIRECTORY
 
 
 def test_a_tus_endpoint_named_only_by_the_directory_gets_no_token(here: Path, own: Path) -> None:

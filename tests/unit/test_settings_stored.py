@@ -203,7 +203,7 @@ def test_a_server_that_only_a_directory_named_gets_no_token_later_either(tmp_pat
     assert (again.target_url, again.bearer()) == ("https://evil.example/x", None)
     assert again.token_withheld
     assert again.headers == {"X-Team": "video"}
-    assert again.sources[key].layer is Layer.WORKING_DIRECTORY
+    assert again.source(key).layer is Layer.WORKING_DIRECTORY
     assert again.storable() == stored, "resumed twice, it is still untrusted"
     trusting = env | {f"UPLOADER_{key.upper()}": "evil.example/x"}
     assert rebuilt(stored, trusting).bearer() == "s3cret-token", "the user has named it since"

@@ -15,8 +15,9 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.main import get_command
 
 from uploader_cli import __version__
-from uploader_cli.cli.options import FLAGS
+from uploader_cli.cli.options import signature
 from uploader_cli.errors import UsageError
+from uploader_cli.settings.model import SECTIONS
 
 COMMANDS = {
     "demo": "demo",
@@ -57,8 +58,8 @@ class _Command(TyperCommand):
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the sections of `options.FLAGS` after the arguments; options in no section are in the first one."""
-        sections: dict[str, list[tuple[str, str]]] = {title: [] for title in ("Arguments", *FLAGS)}
+        """Write the sections of options after the arguments; a command's own options are in the first one."""
+        sections: dict[str, list[tuple[str, str]]] = {title: [] for title in ("Arguments", *SECTIONS)}
         for param in self.get_params(ctx):
             names, text = param.get_help_record(ctx) or ("", "")
             if names:
@@ -74,6 +75,7 @@ class _Command(TyperCommand):
 def _command(name: str, module: str) -> Any:
     alone = typer.Typer(add_completion=False, **_APPEARANCE)
     function = getattr(import_module(f"uploader_cli.cli.{module}"), f"{name}_" if iskeyword(name) else name)
+    function.__signature__ = signature(function, name)
     alone.command(cls=_Command)(function)
     return get_command(alone)
 

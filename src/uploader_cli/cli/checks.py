@@ -9,7 +9,6 @@ from uploader_cli.cli import options as opt
 from uploader_cli.errors import UsageError
 
 
-@opt.with_options(f"profile server tus_endpoint category max_wait state_dir json quiet verbose {opt.REQUESTS}")
 def doctor(
     session: Annotated[str | None, opt.option("--session", "ID", "Check this session as well.")] = None,
     new_session: Annotated[bool, opt.option("--new-session", "", "Create, join and cancel a session.")] = False,
@@ -18,7 +17,7 @@ def doctor(
     """Diagnose the connection to the server and suggest fixes."""
     if session is not None and new_session:
         raise UsageError("--session and --new-session exclude each other", hint="omit one of them")
-    settings = opt.load(given)
+    settings = opt.load(given, ignored=opt.UPLOAD_URL)
     if settings.tus_endpoint and (session is not None or new_session):
         option = "--new-session" if new_session else "--session"
         raise UsageError(f"{option} and --tus-endpoint exclude each other", hint="a tus server has no sessions")
@@ -34,7 +33,6 @@ def _checks(incomplete: str) -> list[str]:
     return opt.among(check.id for check in CHECKS)(incomplete)
 
 
-@opt.with_options(f"profile server tus_endpoint category json quiet verbose {opt.REQUESTS}")
 def smoke(
     only: Annotated[
         list[str] | None,
@@ -61,5 +59,5 @@ def smoke(
 
     if list_:
         return run.list_checks()
-    settings = opt.load(given)
+    settings = opt.load(given, ignored=opt.UPLOAD_URL)
     return run.smoke(settings, only=only or (), skip=skip or (), file=junit, strict=strict, budget=budget)

@@ -35,7 +35,6 @@ _SECRET = ("token", "session_secret", "token_command", "on_failure", "upload_url
 """Always masked. Proxies and headers are masked only where they look secret."""
 
 
-@opt.with_options("profile json")
 def config(
     action: Annotated[
         str,
@@ -63,8 +62,8 @@ def config(
         typer.echo(own)
         return Exit.OK
     if action == "init":
-        return _init(own, config_template(opt.hints()), force=force)
-    settings = opt.load({**given, "tus_endpoint": None, "upload_url": None}, need_server=False)  # as in an upload
+        return _init(own, config_template(), force=force)
+    settings = opt.load(given, need_server=False)
     return _show(settings, own, profiles(working_directory(), own))
 
 
@@ -76,7 +75,7 @@ def _show(settings: Settings, file: Path, known: Sequence[str]) -> int:
     if settings.json:
         shown = {
             name: {"value": _value(settings, name), "source": source.layer.value, "from": safe(source.name)}
-            for name, source in settings.sources.items()
+            for name, source in ((name, settings.source(name)) for name in OPTIONS)
         }
         body = {
             "file": str(file),
@@ -101,7 +100,7 @@ def _rows(settings: Settings) -> Iterator[str]:
     values = {name: _words(name, _value(settings, name)) for name in OPTIONS}
     column = min(max(map(len, values.values())), 28)
     for name, value in values.items():
-        source = settings.sources[name]
+        source = settings.source(name)
         where = safe(source.name)
         row = f"{name:<{names}}  {value:<{column}}  {where}"
         if len(row) > width:

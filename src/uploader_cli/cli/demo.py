@@ -41,7 +41,6 @@ Next, run the first two in two terminals:
   uploader serve --realtime flap:3    (the connection breaks every 3 s)"""
 
 
-@opt.with_options("progress")
 def demo(
     files: Annotated[int, typer.Option("--files", min=1, max=1000, metavar="N", help="Number of sample files.")] = 6,
     size: Annotated[str, typer.Option("--size", metavar="SIZE", help="Total size of the samples.")] = "60M",

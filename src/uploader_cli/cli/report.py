@@ -8,7 +8,6 @@ from uploader_cli.cli import options as opt
 from uploader_cli.errors import UsageError
 
 
-@opt.with_options("json quiet")
 def report(
     action: Annotated[
         str,

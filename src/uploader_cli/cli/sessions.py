@@ -9,7 +9,6 @@ from uploader_cli.settings import Invalid
 from uploader_cli.settings.values import seconds
 
 Session = Annotated[str, opt.argument("SESSION", "Session ID.")]
-OPTIONS = f"profile server json {opt.OUTPUT} {opt.REQUESTS}"
 
 
 def _begin(session: str) -> str:
@@ -22,7 +21,6 @@ def _begin(session: str) -> str:
         raise
 
 
-@opt.with_options(f"{OPTIONS} state_dir progress max_wait stall warn_latency warn_error_rate")
 def watch(
     sessions: Annotated[
         list[str] | None,
@@ -47,53 +45,45 @@ def watch(
     from uploader_cli.run import rest_commands, runs
     from uploader_cli.run import watch as run
 
-    wanted, stored = runs.find_sessions(opt.resolved(given, need_server=False), wanted)
-    settings = opt.load(given, stored=stored)
+    wanted, stored = runs.find_sessions(opt.resolved(given, need_server=False, ignored=opt.FOREIGN), wanted)
+    settings = opt.load(given, stored=stored, ignored=opt.FOREIGN)
     if web:
         return rest_commands.open_page(settings, wanted[0])
     return run.watch_command(settings, wanted, patience)
 
 
-@opt.with_options(OPTIONS)
 def status(session: Session, **given: Any) -> int:
     """Show the status of a session."""
-    settings, session = opt.load(given), opt.valid_uuid(session, "SESSION")
+    settings, session = opt.load(given, ignored=opt.FOREIGN), opt.valid_uuid(session, "SESSION")
     from uploader_cli.run import rest_commands as run
 
     return run.status(settings, session)
 
 
-@opt.with_options(f"{OPTIONS} state_dir")
 def cancel(session: Session, **given: Any) -> int:
     """Cancel a session on the server."""
-    settings, session = opt.load(given), opt.valid_uuid(session, "SESSION")
+    settings, session = opt.load(given, ignored=opt.FOREIGN), opt.valid_uuid(session, "SESSION")
     from uploader_cli.run import rest_commands as run
 
     return run.cancel(settings, session)
 
 
-@opt.with_options(OPTIONS)
 def delete(file_id: Annotated[str, opt.argument("FILE_ID", "File ID.")], **given: Any) -> int:
     """Delete a stored file. The server requires a token."""
-    settings, file_id = opt.load(given), opt.valid_uuid(file_id, "FILE_ID")
+    settings, file_id = opt.load(given, ignored=opt.FOREIGN), opt.valid_uuid(file_id, "FILE_ID")
     from uploader_cli.run import rest_commands as run
 
     return run.delete(settings, file_id)
 
 
-@opt.with_options(f"{OPTIONS} include exclude exclude_from min_size max_size newer_than follow_links")
 def validate(paths: Annotated[list[str], opt.argument("PATH...", "Files and directories.")], **given: Any) -> int:
     """Ask the server whether it would accept these files."""
-    settings = opt.load(given)
+    settings = opt.load(given, ignored=opt.FOREIGN)
     from uploader_cli.run import rest_commands as run
 
     return run.validate(settings, paths)
 
 
-@opt.with_options(
-    f"{OPTIONS} category dest from_file from_format null lenient include exclude exclude_from min_size max_size "
-    "newer_than shard follow_links jobs retries max_wait wait_for_server state_dir"
-)
 def check(
     paths: Annotated[list[str] | None, opt.argument("[PATH...]", "Files and directories.")] = None,
     size_only: Annotated[bool, opt.option("--size-only", "", "Compare sizes only; quick.")] = False,
@@ -103,7 +93,7 @@ def check(
     """Compare local files with those on the server, by content."""
     if size_only and content:
         raise UsageError("--size-only and --digest exclude each other", hint="omit one of them")
-    settings = opt.load({**given, "tus_endpoint": None})  # refused where the environment or a profile sets it
+    settings = opt.load(given, ignored=opt.UPLOAD_URL)  # an endpoint is refused
     from uploader_cli.compare import comparison as run
 
     return run.compare(settings, paths or [], content=not size_only)

@@ -29,7 +29,6 @@ _SCHEMA = opt.option(
 )
 
 
-@opt.with_options(opt.UPLOAD)
 def upload(
     paths: Annotated[
         list[str] | None, opt.argument("[PATH...]", "Files, directories or their URLs; - is stdin.")
@@ -41,7 +40,6 @@ def upload(
     return _start(replace(opt.load(given), on=None), paths)
 
 
-@opt.with_options(opt.IMPORT)
 def import_(
     paths: Annotated[
         list[str] | None, opt.argument("[PATH...]", "Files and directories of all workers, or URLs.")
@@ -49,7 +47,7 @@ def import_(
     **given: Any,
 ) -> int:
     """Upload with several processes, or on a Dask cluster."""
-    settings = opt.load({**given, "tus_endpoint": None})
+    settings = opt.load(given, ignored=opt.UPLOAD_URL)
     if settings.on is None:
         hint = "give --on local:4 for four processes of this machine, or --on dask://scheduler:8786"
         raise UsageError("an import needs a place to run", hint=hint)
@@ -65,11 +63,6 @@ def _start(settings: Settings, paths: list[str] | None) -> int:
     return command(settings, paths or [])
 
 
-@opt.with_options(
-    "profile jobs limit_rate retries deadline max_wait wait_for_server stall warn_latency warn_error_rate lenient "
-    "resend_unknown verify digest analysis_to cancel_on_interrupt state_dir json progress report failed_to links "
-    f"metrics_file on_failure {opt.OUTPUT} {opt.REQUESTS}"
-)
 def resume(
     run_id: Annotated[
         str | None,
@@ -82,7 +75,6 @@ def resume(
     **given: Any,
 ) -> int:
     """Resume an interrupted upload. Options given here replace its own."""
-    flags = opt.flags(given)
     things = {"RUN": run_id, "--list": list_ or None, "--forget": forget}
     asked = [name for name, value in things.items() if value is not None]
     if len(asked) > 1:
@@ -92,15 +84,14 @@ def resume(
     if list_ or forget is not None:
         from uploader_cli.run import runs as stored
 
-        return stored.show(flags) if forget is None else stored.forget(forget, flags)
+        return stored.show(given) if forget is None else stored.forget(forget, given)
     from uploader_cli.run import commands
 
-    return commands.resume_command(run_id, flags)
+    return commands.resume_command(run_id, given)
 
 
-@opt.with_options("profile state_dir json")
 def runs(**given: Any) -> int:
     """List the stored runs with their failures (as resume --list)."""
     from uploader_cli.run import runs as stored
 
-    return stored.show(opt.flags(given))
+    return stored.show(given)

@@ -35,8 +35,7 @@ def readable_list(settings: Settings, paths: Sequence[str]) -> Iterator[Settings
     """
     with signals.unwinding(), ExitStack() as stack:
         if paths and settings.from_file is not None:
-            source = settings.sources.get("from_file")
-            if source is None or source.layer is Layer.FLAG:
+            if settings.source("from_file").layer in (Layer.FLAG, Layer.DEFAULT):
                 hint = "add the path to the list, or run twice"
                 raise UsageError("--from-file and PATH exclude each other", hint=hint)
             settings = replace(settings, from_file=None)

@@ -15,7 +15,7 @@ from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.named_files import naming
 from uploader_cli.render import choose, columns, github, use_color, use_links
 from uploader_cli.render.words import safe
-from uploader_cli.settings import DEFAULT, Layer, Settings, mask
+from uploader_cli.settings import Layer, Settings, mask
 
 if TYPE_CHECKING:
     from uploader_cli.render.logfile import LogFile
@@ -86,7 +86,7 @@ def resume_hint(settings: Settings) -> str:
 
 def resume_line(settings: Settings, run_id: str = "") -> str:
     """Return the command that resumes a run, by default the newest, whose journal these settings name."""
-    source = settings.sources.get("state_dir", DEFAULT)
+    source = settings.source("state_dir")
     command = f"uploader resume {run_id}".rstrip()
     if source.layer is Layer.FLAG:
         command += f" --state-dir {shlex.quote(str(settings.state_dir))}"
@@ -125,8 +125,7 @@ def open_log(settings: Settings, run_id: str) -> LogFile | None:
     def lost(why: str) -> None:
         sys.stderr.write(f"warning: the log file is not complete: {why}\n")
 
-    source = settings.sources.get("log_file", "log_file")
-    with naming(source, settings.log_file, "written", hint="use a writable file"):
+    with naming(settings.source("log_file"), settings.log_file, "written", hint="use a writable file"):
         stream = _LogLines(settings.log_file)
     return LogFile(stream, run_id, time.time, level=settings.log_level, mask=mask, lost=lost)
 

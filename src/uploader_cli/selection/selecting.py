@@ -53,8 +53,7 @@ def _manifest(settings: Settings) -> Manifest | None:
     file = settings.from_file
     if not isinstance(file, Path):
         for flag, name in (("-0", "null"), ("--lenient", "lenient"), ("--from-format", "from_format")):
-            source = settings.sources.get(name)
-            if source is not None and source.layer is Layer.FLAG and getattr(settings, name) not in (False, "auto"):
+            if settings.source(name).layer is Layer.FLAG and getattr(settings, name) not in (False, "auto"):
                 raise UsageError(f"{flag} needs a list", hint="give --from-file FILE, or - for standard input")
         for item in settings.metadata:
             if item.template is None:

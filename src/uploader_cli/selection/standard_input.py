@@ -27,7 +27,7 @@ UNKNOWN = ("size", "sha256")
 def standard_input(settings: Settings, paths: Sequence[str]) -> tuple[Settings, LocalFile | None]:
     """Return the file of the PATH `-`, with the settings for it; None for other paths. Raises `UsageError`."""
     if STDIN not in paths:
-        if settings.name is not None and settings.sources["name"].layer is Layer.FLAG:
+        if settings.name is not None and settings.source("name").layer is Layer.FLAG:
             raise UsageError("--name names standard input", hint="give - as the PATH, or omit --name")
         return settings, None
     if settings.on is not None:
@@ -69,8 +69,7 @@ def file_of(settings: Settings, source: BinaryIO, what: str) -> tuple[Settings, 
             if field is not None:
                 raise UsageError(f"--metadata {item.name}: {{{field}}} of {what} is unknown before its end")
     for option in useless:
-        source_of = settings.sources.get(option)
-        if source_of is not None and source_of.layer is Layer.FLAG and getattr(settings, option):
+        if settings.source(option).layer is Layer.FLAG and getattr(settings, option):
             raise UsageError(f"{OPTIONS[option].flag} and {what} exclude each other", hint="omit the option")
     changed = {option: OPTIONS[option].default for option in useless}
     if content.once and settings.verify:

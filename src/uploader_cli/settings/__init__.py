@@ -2,7 +2,8 @@
 
 from uploader_cli.settings.config_files import config_template
 from uploader_cli.settings.masking import MASK, SESSION_MARK, hide, mask, remember_user
-from uploader_cli.settings.model import DEFAULT, LEAST_RATE, OPTIONS, Layer, Option, Settings, Source
+from uploader_cli.settings.model import LEAST_RATE, OPTIONS, Settings
+from uploader_cli.settings.option import DEFAULT, Layer, Option, Source
 from uploader_cli.settings.places import user_config_file, working_directory
 from uploader_cli.settings.resolution import presets, profiles, resolve, resumed
 from uploader_cli.settings.values import Header, Invalid, Metadata, parse_size

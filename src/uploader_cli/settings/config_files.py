@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from uploader_cli.errors import UsageError
-from uploader_cli.settings.model import OPTIONS, Layer, Source
+from uploader_cli.settings.model import OPTIONS
+from uploader_cli.settings.option import Layer, Source
 
 PROFILES = "profile"  # the table of a config file that holds the profiles
 PRESETS = "preset"  # the table of a config file that holds the presets
@@ -47,14 +48,14 @@ class Config(NamedTuple):
     presets: Mapping[str, Mapping[str, Given]] = {}
 
 
-def config_template(hints: Mapping[str, tuple[str, str]]) -> str:
-    """Return a config file with all settings commented out; `hints` has a description and an example value of each."""
+def config_template() -> str:
+    """Return a config file with all settings commented out."""
     parts = [_HEAD]
     for name, option in OPTIONS.items():
-        if option.in_config:
-            sentence, example = hints[name]
+        if option.config != "none":
+            example = option.metavar
             value = [example] if option.many else example if option.default in (None, "") else option.default
-            parts.append(f"\n# {sentence}\n# {name} = {json.dumps(value)}\n")
+            parts.append(f"\n# {option.help}\n# {name} = {json.dumps(value)}\n")
     return "".join([*parts, _FOOT])
 
 
@@ -88,7 +89,7 @@ def of_directory(cwd: Path, user_config: Path | None) -> tuple[Config, tuple[str
     found = _config(table, file, DIRECTORY)
     for settings in (found.base, *found.profiles.values(), *found.presets.values()):
         for name, given in settings.items():
-            if not OPTIONS[name].allow_cwd_config:
+            if OPTIONS[name].config != "any":
                 raise UsageError(
                     f"{given.source}: not allowed in the config of a working directory, which may be untrusted",
                     hint=f"use {OPTIONS[name].ways(user_config)}",
@@ -118,7 +119,7 @@ def _settings(table: Mapping[str, Any], file: Path, layer: Layer, prefix: str = 
 
             near = difflib.get_close_matches(name, [*OPTIONS.keys() - {PROFILES}], n=1, cutoff=0)[0]
             raise UsageError(f"{source}: unknown setting", hint=f"did you mean {near}?")
-        if not OPTIONS[name].in_config:
+        if OPTIONS[name].config == "none":
             raise UsageError(f"{source}: secrets are not allowed in config files", hint=f"use {OPTIONS[name].ways()}")
         if OPTIONS[name].many and not isinstance(raw, list):
             raise UsageError(f"{source}: must be a list", hint=f'write {key} = ["…"]')

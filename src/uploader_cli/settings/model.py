@@ -1,109 +1,49 @@
-"""The settings: one frozen dataclass, which is also the table of options.
+"""The settings: one frozen dataclass, which is also the table of options, in the order of the help.
 
-Each field declares how its value is parsed and which sources may set it; flags, environment variables, config keys
-and their checks follow from it. `resolve` reads all sources; `Settings(server=…, retries=2)` sets values directly.
+A row of the table says all about an option: its default, its line in the help, how its value is parsed, which commands
+take it and which config files may set it. `resolve` reads all sources; `Settings(server=…, retries=2)` sets values
+directly.
 """
 
-# ruff: noqa: RUF009 - `option` is a field specifier: each call makes its own `dataclasses.field`
+# ruff: noqa: RUF009, FBT003 - each call of a group makes its own `dataclasses.field`; the default is the first column
 # Annotations are evaluated here: they determine parsers.
 from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, field, fields
-from enum import StrEnum
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
+from typing import Any, Literal, Self
 
 from uploader_cli.errors import UsageError
 from uploader_cli.settings import shard, values
 from uploader_cli.settings.bearer import TokenCommand, token_from_file
+from uploader_cli.settings.option import DEFAULT, Group, Layer, Option, Source
 from uploader_cli.settings.places import user_state_directory
 from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, ReportFile, or_none
-
-T = TypeVar("T")
 
 LEAST_CHUNK = 1024
 LEAST_RATE = 2048
 """Least bytes per second of a connection with `--limit-rate`: the bundled server ends requests below 1,024."""
-NONE = ("limit_rate", "shard", "max_size", "newer_than", "preset", "chunk_rule", "id_header", "upload_url", "on")
-"""Options whose stored value is the word none if they have none."""
 NAMED_BY_DIRECTORY = "named_by_directory"
 """Key of a stored run whose server only the config of a working directory named: no secret may be sent there."""
 
+_SEND = "upload import"
+_RUN = f"{_SEND} resume"
+_SESSIONS = "watch status cancel delete validate check"
+_CALLS = f"{_RUN} {_SESSIONS} doctor smoke"
 
-class Layer(StrEnum):
-    """The kinds of source, highest precedence first."""
-
-    FLAG = "flag"
-    ENVIRONMENT = "environment"
-    DIRECTORY_PROFILE = "profile of the working directory"
-    USER_PROFILE = "profile"
-    WORKING_DIRECTORY = "working directory"
-    USER_CONFIG = "user config"
-    DIRECTORY_PRESET = "preset of the working directory"
-    PRESET = "preset"
-    DEFAULT = "default"
-
-    @property
-    def rank(self) -> int:
-        """0 for the highest precedence."""
-        return list(Layer).index(self)
-
-    @property
-    def untrusted(self) -> bool:
-        """True for the working directory, whose config may be from somebody else."""
-        return self in (Layer.WORKING_DIRECTORY, Layer.DIRECTORY_PROFILE, Layer.DIRECTORY_PRESET)
-
-
-class Source(NamedTuple):
-    """The source of one value. `name` is for users: `--retries`, `UPLOADER_RETRIES`, or file and key."""
-
-    layer: Layer
-    name: str
-
-    def __str__(self) -> str:
-        return self.name
-
-
-DEFAULT = Source(Layer.DEFAULT, "default")
-
-
-class Option(NamedTuple):
-    """One setting. `names` are its allowed values, where these are names.
-
-    `allow_cwd_config`: the config of a working directory may set it, which may be from somebody else. `stored`: it
-    defines a run and is stored to resume it.
-    """
-
-    name: str
-    default: Any
-    parse: Callable[[object], Any]
-    names: tuple[str, ...] = ()
-    many: bool = False
-    allow_cwd_config: bool = True
-    in_config: bool = True
-    on_command_line: bool = True
-    must_exist: bool = False
-    may_be_directory: bool = False
-    stored: bool = False
-
-    @property
-    def flag(self) -> str:
-        """The flag on the command line."""
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        """The environment variable."""
-        return f"UPLOADER_{self.name.upper()}"
-
-    def ways(self, user_config: Path | None = None) -> str:
-        """Return the ways to set the option, for a hint."""
-        ways = [self.flag] if self.on_command_line else ["--token-file", "--token-command"] * (self.name == "token")
-        return ", ".join([*ways, self.variable]) + (f" or {user_config}" if user_config and self.in_config else "")
-
-
-def option(parse: Callable[[object], Any] | None = None, *, default: T, shown: bool = True, **spec: bool) -> T:
-    """Declare a field of `Settings`; `spec` are fields of `Option`. A boolean or a `Literal` needs no parser."""
-    return field(default=default, repr=shown, metadata={"parse": parse, "spec": spec})
+_general = Group("Options", f"{_CALLS} runs config", config="none", stored=True)
+_list = Group("What to send", f"{_SEND} check", stored=True)
+_filter = Group("What to send", f"{_SEND} validate check", stored=True)
+_what = Group("What to send", _SEND, stored=True)
+_how = Group("How to send", _SEND, stored=True)
+_run = Group("How to send", _RUN, stored=True)
+_tus = Group("How to send", "", stored=True)
+_resuming = Group("Resuming", _SEND)
+_output = Group("Output", f"{_RUN} {_SESSIONS}")
+_report = Group("Output", _RUN, config="user")
+_connection = Group("Connection", f"{_RUN} watch", stored=True)
+_security = Group("Security", _CALLS, config="user")
+_secret = Group("Security", "", config="none")
+_extras = Group("Server extras", "upload", stored=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,100 +52,251 @@ class Settings:
 
     `server` may be empty for a dry run or with a `tus_endpoint`, which replaces it (and sets the protocol to tus), as
     does an `upload_url`.
-    `sources` has the source of each option, `notes` are messages about ignored values. `distrust` says why the server
-    gets neither the token nor secret headers: the user has not named it. It is empty for a server that gets them.
+    `notes` are messages about ignored values. `distrust` says why the server gets neither the token nor secret headers:
+    the user has not named it. It is empty for a server that gets them.
     """
 
-    profile: str | None = option(values.text, default=None, in_config=False, stored=True)
-    server: str = option(values.server_url, default="", stored=True)
-    category: Literal["personal", "scenic"] = option(default="personal", stored=True)
-    protocol: Literal["auto", "batch", "tus"] = option(default="auto", stored=True)
-    tus_endpoint: str | None = option(values.endpoint_url, default=None, stored=True)
-    upload_url: str | None = option(
-        or_none(values.upload_url), default=None, shown=False, allow_cwd_config=False, in_config=False, stored=True
+    profile: str | None = _general(None, "NAME  Use the settings of [profile.NAME] in the config files.", values.text)
+
+    from_file: Path | Literal["-"] | None = _list(
+        None,
+        "FILE|-  Send the files listed in FILE, or on standard input (-).",
+        values.path_or_stdin,
+        config="user",
+        stored=False,
     )
-    preset: str | None = option(or_none(values.text), default=None, stored=True)
-    metadata: tuple[Metadata, ...] = option(values.metadata, default=(), many=True, stored=True)
-    jobs: int | Literal["auto"] = option(values.whole(1, auto="auto"), default="auto", stored=True)
-    chunk_size: int | Literal["auto"] = option(values.size(LEAST_CHUNK, auto="auto"), default="auto", stored=True)
-    chunk_rule: ChunkRule | None = option(or_none(values.chunk_rule), default=None, stored=True, on_command_line=False)
-    retry_status: tuple[int, ...] = option(values.whole(400), default=(), many=True, stored=True, on_command_line=False)
-    id_header: str | None = option(or_none(values.text), default=None, stored=True, on_command_line=False)
-    place: tuple[str, ...] = option(values.text, default=(), many=True, stored=True, on_command_line=False)
-    checksum: Literal["auto", "none", "crc32c", "sha1", "sha256"] = option(default="auto", stored=True)
-    pack: bool = option(default=True, stored=True)
-    limit_rate: int | None = option(
-        values.size(LEAST_RATE, why=" (servers end slower requests)", none=None), default=None, stored=True
+    from_format: Literal["auto", "plain", "nul", "csv", "jsonl"] = _list(
+        "auto", "NAME  Format of the list: auto (by suffix), plain, nul, csv or jsonl."
     )
-    include: tuple[str, ...] = option(values.text, default=(), many=True, stored=True)
-    exclude: tuple[str, ...] = option(values.text, default=(), many=True, stored=True)
-    exclude_from: tuple[Path, ...] = option(values.path, default=(), many=True, allow_cwd_config=False, stored=True)
-    min_size: int = option(values.size(0), default=0, stored=True)
-    max_size: int | None = option(values.size(0, none=None), default=None, stored=True)
-    newer_than: Moment | None = option(or_none(values.moment), default=None, stored=True)
-    shard: str | None = option(or_none(shard.parse), default=None, in_config=False, stored=True)
-    follow_links: bool = option(default=False, allow_cwd_config=False, stored=True)
-    dest: str | None = option(values.directory, default=None, stored=True)
-    if_exists: Literal["rename", "fail"] = option(default="rename", stored=True)
-    from_file: Path | Literal["-"] | None = option(values.path_or_stdin, default=None, allow_cwd_config=False)
-    from_format: Literal["auto", "plain", "nul", "csv", "jsonl"] = option(default="auto", stored=True)
-    null: bool = option(default=False, stored=True)
-    lenient: bool = option(default=False, stored=True)
-    name: str | None = option(values.text, default=None, in_config=False)
-    skip_existing: bool = option(default=False, stored=True)
-    trust_receipts: bool = option(default=False, stored=True)
-    dry_run: bool = option(default=False)
-    on: str | None = option(or_none(values.cluster), default=None, in_config=False, allow_cwd_config=False, stored=True)
-    retries: int = option(values.whole(0), default=5, stored=True)
-    max_wait: float = option(values.seconds(zero=True), default=1200.0, stored=True)
-    wait_for_server: float = option(values.seconds(zero=True), default=600.0, stored=True)
-    stall: float = option(values.seconds(zero=False), default=30.0, stored=True)
-    warn_latency: float | None = option(values.threshold("of milliseconds"), default=None)
-    warn_error_rate: float | None = option(values.threshold("of percent", most=100.0), default=None)
-    deadline: float | None = option(values.seconds(zero=False, none=None), default=None)
-    fail_fast: bool = option(default=False, stored=True)
-    resend_unknown: bool = option(default=False, stored=True)
-    resume: bool = option(default=True)
-    verify: bool = option(default=False, stored=True)
-    digest: bool = option(default=False, stored=True)
-    analyze: Literal["none", "content", "fusion", "music"] = option(default="none", stored=True)
-    analysis_to: Path | None = option(values.path, default=None, allow_cwd_config=False)
-    cancel_on_interrupt: bool = option(default=False, stored=True)
-    state_dir: Path | None = option(values.path, default=None, allow_cwd_config=False)
-    json: bool = option(default=False)
-    progress: Literal["auto", "live", "plain", "none"] = option(default="auto")
-    quiet: bool = option(default=False)
-    verbose: int = option(values.whole(0), default=0)
-    log_file: Path | None = option(values.path, default=None, allow_cwd_config=False)
-    log_level: Literal["debug", "info", "warning", "error"] = option(default="info")
-    report: tuple[ReportFile, ...] = option(values.report_file, default=(), many=True, allow_cwd_config=False)
-    failed_to: Path | None = option(values.path, default=None, allow_cwd_config=False)
-    links: Path | None = option(values.path, default=None, allow_cwd_config=False)
-    metrics_file: Path | None = option(values.path, default=None, allow_cwd_config=False)
-    on_failure: str | None = option(values.command, default=None, shown=False, allow_cwd_config=False)
-    token: str | None = option(
-        values.secret, default=None, shown=False, allow_cwd_config=False, in_config=False, on_command_line=False
+    null: bool = _list(False, "-0  Paths of the list end with NUL, as from find -print0 (--null is deprecated).")
+    lenient: bool = _list(
+        False, "Skip invalid lines of the list and send the rest (exit code 4).", commands=f"{_RUN} check"
     )
-    token_file: Path | None = option(values.path, default=None, allow_cwd_config=False)
-    token_command: str | None = option(values.command, default=None, shown=False, allow_cwd_config=False)
-    session_secret: str | None = option(
-        values.secret, default=None, shown=False, allow_cwd_config=False, in_config=False, on_command_line=False
+    name: str | None = _list(
+        None,
+        "NAME  Name on the server of standard input, the PATH -.",
+        values.text,
+        commands="upload",
+        config="none",
+        stored=False,
     )
-    header: tuple[Header, ...] = option(values.header, default=(), many=True, allow_cwd_config=False)
-    ca_bundle: Path | None = option(
-        values.path, default=None, allow_cwd_config=False, must_exist=True, may_be_directory=True, stored=True
+    include: tuple[str, ...] = _filter(
+        (), "GLOB  Send only matching files (gitignore syntax); repeatable.", values.text
     )
-    client_cert: Path | None = option(values.path, default=None, allow_cwd_config=False, must_exist=True, stored=True)
-    insecure: bool = option(default=False, allow_cwd_config=False)
-    proxy: str | None = option(values.proxy_url, default=None, shown=False, allow_cwd_config=False, stored=True)
+    exclude: tuple[str, ...] = _filter((), "GLOB  Skip matching files (gitignore syntax); repeatable.", values.text)
+    exclude_from: tuple[Path, ...] = _filter(
+        (),
+        "FILE  Skip files that match the patterns in FILE (gitignore syntax); repeatable.",
+        values.path,
+        config="user",
+    )
+    min_size: int = _filter(0, "SIZE  Skip smaller files.", values.size(0))
+    max_size: int | None = _filter(None, "SIZE  Skip larger files.", values.size(0, none=None))
+    newer_than: Moment | None = _filter(
+        None, "WHEN  Send only files changed since then: 2d, 1h30m or a date, as 2026-01-31.", or_none(values.moment)
+    )
+    shard: str | None = _list(
+        None, "I/N|auto  Send only part I of N; auto reads it from the job array.", or_none(shard.parse), config="none"
+    )
+    follow_links: bool = _filter(False, "Follow symbolic links instead of skipping them.", config="user")
+    dest: str | None = _list(None, "DIR  Store the files below this directory on the server.", values.directory)
+    if_exists: Literal["rename", "fail"] = _what(
+        "rename", "NAME  If a name is taken on the server: rename the new file, or fail.", commands="upload"
+    )
+    skip_existing: bool = _what(False, "Skip files that are already on the server.")
+    trust_receipts: bool = _what(
+        False, "With --skip-existing: if the server can't be asked, rely on earlier runs.", commands="upload"
+    )
+    dry_run: bool = _what(False, "-n  Print the plan with the destinations and send nothing.", stored=False)
+
+    on: str | None = _how(
+        None,
+        "local:N|URL  Run the import on N processes here, or on the Dask cluster dask://HOST:PORT.",
+        or_none(values.cluster),
+        commands="import",
+        config="none",
+    )
+    protocol: Literal["auto", "batch", "tus"] = _how("auto", "NAME  Upload protocol: auto, batch or tus.")
+    preset: str | None = _how(
+        None,
+        "NAME  With --tus-endpoint: options for cloudflare-stream, supabase, tusd or one of your own.",
+        or_none(values.text),
+        commands="upload",
+    )
+    metadata: tuple[Metadata, ...] = _how(
+        (),
+        "KEY=TEMPLATE  With --tus-endpoint: send this metadata of each file; repeatable.",
+        values.metadata,
+        commands="upload",
+    )
+    jobs: int | Literal["auto"] = _how(
+        "auto",
+        "-j N|auto  Parallel uploads; in batch mode, parallel sessions.",
+        values.whole(1, auto="auto"),
+        commands=f"{_RUN} check",
+    )
+    chunk_size: int | Literal["auto"] = _how(
+        "auto", "SIZE|auto  Maximum bytes in one tus request.", values.size(LEAST_CHUNK, auto="auto")
+    )
+    chunk_rule: ChunkRule | None = _tus(
+        None,
+        "LEAST-MOST/MULTIPLE  Chunk sizes that a tus server accepts; the last chunk may be smaller.",
+        or_none(values.chunk_rule),
+    )
+    retry_status: tuple[int, ...] = _tus(
+        (), "N  Statuses of a tus server that are retried, as those of a lock.", values.whole(400)
+    )
+    id_header: str | None = _tus(
+        None, "NAME  Header of a tus server's answers with the ID of the file.", or_none(values.text)
+    )
+    place: tuple[str, ...] = _tus(
+        (), "KEY  Metadata under which a tus server stores a file: equal values name the same file.", values.text
+    )
+    checksum: Literal["auto", "none", "crc32c", "sha1", "sha256"] = _how(
+        "auto", "NAME  Checksum of each tus chunk: auto, none, crc32c, sha1 or sha256."
+    )
+    pack: bool = _how(True, "Send many small files in one request if supported.")
+    limit_rate: int | None = _run(
+        None,
+        "SIZE  Bandwidth limit per second, all files, at least 2K; none: no limit.",
+        values.size(LEAST_RATE, why=" (servers end slower requests)", none=None),
+    )
+    retries: int = _how(5, "N  Retries for each file.", values.whole(0), commands=f"{_RUN} check")
+    deadline: float | None = _run(
+        None,
+        "TIME  Stop after this time (as 90, 10m or 1h30m) so that the run can be resumed.",
+        values.seconds(zero=False, none=None),
+        stored=False,
+    )
+    fail_fast: bool = _how(False, "Start no new file after the first failure.")
+    resend_unknown: bool = _run(False, "Send a file again even if the server may have it (stored twice).")
+    verify: bool = _run(False, "Compare the stored files with the local ones afterwards.")
+    digest: bool = _run(False, "Compute the SHA-256 of each file as it is sent, for receipts and reports.")
+
+    resume: bool = _resuming(True, "Resume an interrupted run of the same command.")
+    cancel_on_interrupt: bool = _resuming(
+        False, "On Ctrl-C, also cancel the session on the server.", commands="upload resume", stored=True
+    )
+    state_dir: Path | None = _resuming(
+        None,
+        "DIR  Directory of the resume journal. [default: the user's]",
+        values.path,
+        commands="upload import resume runs watch cancel check doctor",
+        config="user",
+    )
+
+    json: bool = _output(False, "Write JSON to stdout.", commands=f"{_CALLS} runs report config")
+    progress: Literal["auto", "live", "plain", "none"] = _output(
+        "auto",
+        "KIND  Progress display on stderr: auto, live, plain or none.",
+        commands="upload import resume watch demo",
+    )
+    quiet: bool = _output(False, "-q  Show only errors and failed files.", commands=f"{_CALLS} report")
+    verbose: int = _output(0, "-v  Show more detail; repeatable.", values.whole(0), commands=_CALLS)
+    log_file: Path | None = _output(None, "FILE  Append a JSON log to FILE.", values.path, config="user")
+    log_level: Literal["debug", "info", "warning", "error"] = _output(
+        "info", "LEVEL  Minimum level in the log: debug, info, warning or error."
+    )
+    report: tuple[ReportFile, ...] = _report(
+        (),
+        "FILE  Write a report; the suffix selects .json, .csv, .xml (JUnit), .md, .html or .sha256; repeatable.",
+        values.report_file,
+    )
+    failed_to: Path | None = _report(None, "FILE  Write a list of the failed files, for --from-file.", values.path)
+    links: Path | None = _report(
+        None, "FILE  Write the URL and the path of each file that is on the server.", values.path
+    )
+    metrics_file: Path | None = _report(
+        None, "FILE  Write metrics to FILE.prom during the run, for node_exporter (Prometheus).", values.path
+    )
+    on_failure: str | None = _report(
+        None, "CMD  Run this command when a run needs attention; its stdin is the report.", values.command, shown=False
+    )
+
+    server: str = _connection(
+        "",
+        "-s URL  Upload server. Without a scheme: http on loopback, else https.",
+        values.server_url,
+        commands=f"{_SEND} {_SESSIONS} doctor smoke",
+    )
+    tus_endpoint: str | None = _connection(
+        None,
+        "URL  Upload to this tus server, instead of --server.",
+        values.endpoint_url,
+        commands="upload doctor smoke",
+    )
+    upload_url: str | None = _connection(
+        None,
+        "URL  Send one file to this upload, which a service has created.",
+        or_none(values.upload_url),
+        commands="upload",
+        config="none",
+        shown=False,
+    )
+    max_wait: float = _connection(
+        1200.0,
+        "TIME  Maximum time to wait for a rate limit (429), as 90 or 10m.",
+        values.seconds(zero=True),
+        commands="upload import resume watch check doctor",
+    )
+    wait_for_server: float = _connection(
+        600.0,
+        "TIME  Time to wait for an unreachable or full server.",
+        values.seconds(zero=True),
+        commands=f"{_RUN} check",
+    )
+    stall: float = _connection(30.0, "TIME  Warn after this time without progress.", values.seconds(zero=False))
+    warn_latency: float | None = _connection(
+        None, "MS  Warn when responses or messages take longer.", values.threshold("of milliseconds"), stored=False
+    )
+    warn_error_rate: float | None = _connection(
+        None,
+        "PERCENT  Warn when more of the last 50 attempts fail.",
+        values.threshold("of percent", most=100.0),
+        stored=False,
+    )
+    proxy: str | None = _connection(
+        None, "URL  Use this HTTP proxy.", values.proxy_url, commands=_CALLS, config="user", shown=False
+    )
+
+    token: str | None = _secret(None, "", values.secret, shown=False)
+    token_file: Path | None = _security(None, "FILE  Read the token from FILE.", values.path)
+    token_command: str | None = _security(
+        None, "CMD  Read the token from the output of CMD.", values.command, shown=False
+    )
+    session_secret: str | None = _secret(None, "", values.secret, shown=False)
+    header: tuple[Header, ...] = _security((), "K:V  Send this header with every request; repeatable.", values.header)
+    ca_bundle: Path | None = _security(
+        None, "FILE  Trust these certificates (PEM).", values.path, stored=True, must_exist="file or directory"
+    )
+    client_cert: Path | None = _security(
+        None, "FILE  Client certificate with its key (PEM).", values.path, stored=True, must_exist="file"
+    )
+    insecure: bool = _security(False, "Don't verify the server's certificate.")
+
+    category: Literal["personal", "scenic"] = _extras(
+        "personal", "-c NAME  Category of the files: personal or scenic.", commands="upload import check doctor smoke"
+    )
+    analyze: Literal["none", "content", "fusion", "music"] = _extras(
+        "none", "KIND  Analyse the uploaded files: content, fusion or music."
+    )
+    analysis_to: Path | None = _extras(
+        None,
+        "FILE|DIR  Save the analysis there. [default: the working directory]",
+        values.path,
+        commands="upload resume",
+        config="user",
+        stored=False,
+    )
 
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
+    """The sources that have set options, and their values; `source` knows which of them still apply."""
     notes: tuple[str, ...] = ()
     distrust: str = ""
     _command: TokenCommand | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        command = TokenCommand(self.token_command, self._named("token_command")) if self.token_command else None
+        command = TokenCommand(self.token_command, str(self.source("token_command"))) if self.token_command else None
         object.__setattr__(self, "_command", command)
 
     @property
@@ -250,10 +341,24 @@ class Settings:
         """The name of the option that sets the server, also the one beside an upload URL."""
         return "tus_endpoint" if self.tus_endpoint else "server"
 
+    def source(self, name: str) -> Source:
+        """Return the source of the option's value.
+
+        It is of the layer `DEFAULT` for the default, and for a value that the program has set, with the flag as name.
+        """
+        value = getattr(self, name)
+        if name in self.sources and self.sources[name].value == value:
+            return self.sources[name]
+        return DEFAULT if value == OPTIONS[name].default else Source(Layer.DEFAULT, OPTIONS[name].flag)
+
+    def changed(self, name: str, value: Any, source: Source) -> Self:
+        """Return the settings with another value of an option, which has this source."""
+        return replace(self, **{name: value}, sources={**self.sources, name: source._replace(value=value)})
+
     def given_as(self, name: str) -> str:
         """Return the option as the user has given it: the flag, the variable, or the key and its file."""
-        source = self.sources.get(name, DEFAULT)
-        if source is DEFAULT:
+        source = self.source(name)
+        if source.layer is Layer.DEFAULT:
             return OPTIONS[name].flag
         file, colon, key = source.name.rpartition(": ")
         return f"{key} in {file}" if colon else source.name
@@ -287,7 +392,7 @@ class Settings:
         They are complete, so that neither the environment nor a later config file changes the run. Secrets (token,
         header, a proxy with user and password) and `insecure` are not included. `resume` is always on.
         """
-        stored: dict[str, str | list[str] | bool] = {"resume": True, "dest": ".", **dict.fromkeys(NONE, "none")}
+        stored: dict[str, str | list[str] | bool] = {"resume": True, "dest": "."}
         for name, spec in OPTIONS.items():
             value = getattr(self, name)
             unused = {"server": self.tus_endpoint or not self.server, "category": self.foreign}
@@ -302,7 +407,9 @@ class Settings:
                 stored[name] = str(value.absolute())
             elif value is not None and not (name == "proxy" and "@" in value):
                 stored[name] = str(value)
-        if self.distrust or self.sources.get(self.target_option, DEFAULT).layer.untrusted:
+            elif value is None and spec.parse("none") is None:
+                stored[name] = "none"
+        if self.distrust or self.source(self.target_option).layer.untrusted:
             stored[NAMED_BY_DIRECTORY] = True
         return stored
 
@@ -314,23 +421,16 @@ class Settings:
         Raises `UsageError`, without the token, and `Interrupted` once `stopped` returns True during a wait.
         """
         given = [name for name in ("token", "token_file", "token_command") if getattr(self, name)]
-        first = min(given, key=lambda name: self.sources.get(name, DEFAULT).layer.rank, default=None)
+        first = min(given, key=lambda name: self.source(name).layer.rank, default=None)
         if first is None or self.distrust:
             return None
         if first == "token_command" and self._command:
             return self._command.token(refresh=refresh, stopped=stopped)
         if first == "token_file" and self.token_file:
-            return token_from_file(self.token_file, self._named(first), stopped, refresh=refresh)
+            return token_from_file(self.token_file, str(self.source(first)), stopped, refresh=refresh)
         return self.token
 
-    def _named(self, name: str) -> str:
-        return self.sources[name].name if name in self.sources else name
 
-
-def _option(spec: Field[Any]) -> Option:
-    names = get_args(spec.type) if get_origin(spec.type) is Literal else ()
-    parse = spec.metadata["parse"] or (values.one_of(*names) if names else values.switch)
-    return Option(spec.name, spec.default, parse, names, **spec.metadata["spec"])
-
-
-OPTIONS: Mapping[str, Option] = {spec.name: _option(spec) for spec in fields(Settings) if spec.metadata}
+OPTIONS: Mapping[str, Option] = {spec.name: Option.of(spec) for spec in fields(Settings) if spec.metadata}
+SECTIONS = tuple(dict.fromkeys(option.section for option in OPTIONS.values()))
+"""The sections of the help."""

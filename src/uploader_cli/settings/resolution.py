@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from uploader_cli.errors import UsageError
 from uploader_cli.named_files import check_input
 from uploader_cli.settings import config_files, shard
 from uploader_cli.settings.config_files import PROFILES, Given
-from uploader_cli.settings.model import DEFAULT, NAMED_BY_DIRECTORY, OPTIONS, Layer, Option, Settings, Source
+from uploader_cli.settings.model import NAMED_BY_DIRECTORY, OPTIONS, Settings
+from uploader_cli.settings.option import Layer, Option, Source
 from uploader_cli.settings.values import Invalid, ReportFile, origin, written_size
 
 TUS_ONLY = ("preset", "metadata", "chunk_rule", "retry_status", "id_header", "place")
@@ -28,13 +29,13 @@ def resolve(
     user_config: Path | None,
     stored: Mapping[str, object] | None = None,
     need_server: bool = True,
-    use_endpoint: bool = True,
+    ignored: Collection[str] = (),
 ) -> Settings:
     """Resolve the settings of one command; `flags` by option name, None or an empty list for one that was not used.
 
-    `stored` are the options of a run (`Settings.storable`), used for flags that were not given. A dry run needs no
-    server, nor does an upload to a tus endpoint; `use_endpoint=False` (commands about sessions) ignores the endpoint.
-    Raises `UsageError` that names the flag, variable or file and key, and the fix.
+    `stored` are the options of a run (`Settings.storable`), used for flags that were not given; `ignored` are options
+    that the command knows from no source. A dry run needs no server, nor does an upload to a tus endpoint. Raises
+    `UsageError` that names the flag, variable or file and key, and the fix.
     """
     typed = {**(stored or {}), **{name: raw for name, raw in flags.items() if raw is not None and raw != []}}
     distrusted = bool(typed.pop(NAMED_BY_DIRECTORY, None))
@@ -51,14 +52,13 @@ def resolve(
     layers: tuple[Mapping[str, Given], ...] = (line, environment, here.profiles.get(profile, {}), chosen)
     layers += (here.base, own.base)
     preset = _preset(_first("preset", layers), {**here.presets, **own.presets}, user_config)
-    settings = _with_target(_settings((*layers, preset), env, notes), use_endpoint=use_endpoint)
+    settings = _with_target(_settings((*layers, preset), env, notes, ignored))
     if not settings.foreign:
-        settings = _without_endpoint(_with_target(_settings(layers, env, notes), use_endpoint=use_endpoint))
-    sources = dict(settings.sources)
+        settings = _without_endpoint(_with_target(_settings(layers, env, notes, ignored)))
     if distrusted:
         name = settings.target_option
-        sources[name] = Source(Layer.WORKING_DIRECTORY, f"{sources[name]}, as the directory of the run named it")
-        settings = replace(settings, sources=sources)
+        source = Source(Layer.WORKING_DIRECTORY, f"{settings.source(name)}, as the directory of the run named it")
+        settings = settings.changed(name, getattr(settings, name), source)
     _check(settings, need_server=need_server, user_config=user_config)
     return _trusting(settings, (environment, chosen, own.base, preset))
 
@@ -67,22 +67,25 @@ def _first(name: str, layers: Iterable[Mapping[str, Given]]) -> Given | None:
     return next((layer[name] for layer in layers if name in layer), None)
 
 
-def _settings(layers: Sequence[Mapping[str, Given]], env: Mapping[str, str], notes: tuple[str, ...]) -> Settings:
+def _settings(
+    layers: Sequence[Mapping[str, Given]], env: Mapping[str, str], notes: tuple[str, ...], ignored: Collection[str]
+) -> Settings:
     """Return the settings of the layers. Headers and metadata of the last one, the preset, are added to others."""
     found: dict[str, Any] = {}
     sources: dict[str, Source] = {}
     for name, option in OPTIONS.items():
-        given = _first(name, layers)
-        sources[name] = given.source if given else DEFAULT
-        if given:
-            found[name] = _value(option, given)
-            if name in ("header", "metadata") and layers[-1].get(name, given) is not given:
-                found[name] = _added(found[name], _value(option, layers[-1][name]), ignore_case=name == "header")
-    if found.get("shard"):
-        try:  # resolved once: a run that is resumed elsewhere stays the same shard
-            found["shard"] = shard.resolved(found["shard"], env)
-        except Invalid as error:
-            raise UsageError(f"{sources['shard']}: {error}", hint=error.hint) from None
+        given = _first(name, layers) if name not in ignored else None
+        if given is None:
+            continue
+        value = _value(option, given)
+        if name in ("header", "metadata") and layers[-1].get(name, given) is not given:
+            value = _added(value, _value(option, layers[-1][name]), ignore_case=name == "header")
+        if name == "shard" and value:
+            try:  # resolved once: a run that is resumed elsewhere stays the same shard
+                value = shard.resolved(value, env)
+            except Invalid as error:
+                raise UsageError(f"{given.source}: {error}", hint=error.hint) from None
+        found[name], sources[name] = value, given.source._replace(value=value)
     return Settings(**found, sources=sources, notes=notes)
 
 
@@ -152,7 +155,7 @@ def _value(option: Option, given: Given) -> Any:
     except Invalid as error:
         raise UsageError(f"{given.source}: {error}", hint=error.hint) from None
     if option.must_exist:
-        check_input(value, given.source, directory=option.may_be_directory)
+        check_input(value, given.source, directory=option.must_exist == "file or directory")
     return value
 
 
@@ -163,17 +166,17 @@ def _absolute(value: Any, base: Path) -> Any:
     return value._replace(path=base / value.path) if isinstance(value, ReportFile) else value
 
 
-def _with_target(settings: Settings, *, use_endpoint: bool) -> Settings:
+def _with_target(settings: Settings) -> Settings:
     """Use tus with an endpoint or an upload URL, without options that belong to a session or to another upload.
 
-    Drop the endpoint where it is unwanted or a source of higher precedence names a server.
+    Drop the endpoint where a source of higher precedence names a server.
     """
-    server, endpoint = settings.sources["server"], settings.sources["tus_endpoint"]
-    if settings.tus_endpoint and (not use_endpoint or server.layer.rank < endpoint.layer.rank):
+    server, endpoint = settings.source("server"), settings.source("tus_endpoint")
+    if settings.tus_endpoint and server.layer.rank < endpoint.layer.rank:
         settings = replace(settings, tus_endpoint=None)
     if not settings.foreign:
         return settings
-    source = settings.sources["upload_url"] if settings.upload_url else endpoint
+    source = settings.source("upload_url") if settings.upload_url else endpoint
     excluded = {} if settings.upload_url else {"server": "both name a destination"}
     excluded["category"] = "a tus server has no categories"
     if settings.upload_url:
@@ -183,17 +186,17 @@ def _with_target(settings: Settings, *, use_endpoint: bool) -> Settings:
     if settings.protocol == "batch":
         excluded["protocol"] = "an upload to a tus server uses the tus protocol"
     for name, why in excluded.items():
-        if settings.sources[name].layer is Layer.FLAG and getattr(settings, name):
+        if settings.source(name).layer is Layer.FLAG and getattr(settings, name):
             flag = "--protocol batch" if name == "protocol" else OPTIONS[name].flag
             raise UsageError(f"{flag} and {source} exclude each other: {why}", hint="omit one of them")
-    return replace(settings, protocol="tus")
+    return settings.changed("protocol", "tus", source) if settings.protocol != "tus" else settings
 
 
 def _without_endpoint(settings: Settings) -> Settings:
     """Drop the options that only a tus endpoint uses. Raise `UsageError` for one on the command line."""
     given = [name for name in TUS_ONLY if getattr(settings, name)]
     for name in given:
-        if settings.sources[name].layer is Layer.FLAG:
+        if settings.source(name).layer is Layer.FLAG:
             raise UsageError(
                 f"{OPTIONS[name].flag} needs a tus server: the server's own protocol has no place for it",
                 hint="name the tus server with --tus-endpoint",
@@ -212,22 +215,22 @@ def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -
     rule, size = settings.chunk_rule, settings.chunk_size
     if rule is not None and size != "auto" and not rule.allows(size):
         raise UsageError(
-            f"{settings.sources['chunk_size']}: {written_size(size)} does not fit the rule of the server, {rule}"
-            f" ({settings.sources['chunk_rule']})",
+            f"{settings.source('chunk_size')}: {written_size(size)} does not fit the rule of the server, {rule}"
+            f" ({settings.source('chunk_rule')})",
             hint="omit it: the size is chosen by that rule",
         )
     sent = {item.name for item in settings.metadata} | (set() if settings.preset else set(SENT))
     if settings.foreign and (unsent := [name for name in settings.place if name not in sent]):
         raise UsageError(
-            f"{settings.sources['place']}: no metadata {unsent[0]} is sent",
+            f"{settings.source('place')}: no metadata {unsent[0]} is sent",
             hint=f"use one of: {', '.join(sorted(sent))}; or add it with --metadata",
         )
     if settings.dest and settings.preset and not any("{path}" in (item.template or "") for item in settings.metadata):
         raise UsageError(
-            f"{settings.sources['dest']}: the preset {settings.preset} sends names without directories",
+            f"{settings.source('dest')}: the preset {settings.preset} sends names without directories",
             hint="send them as well, for example with --metadata 'filename={path}'",
         )
-    flags = [settings.sources[name].layer is Layer.FLAG for name in ("quiet", "verbose")]
+    flags = [settings.source(name).layer is Layer.FLAG for name in ("quiet", "verbose")]
     if settings.quiet and settings.verbose and all(flags):
         raise UsageError("--quiet and --verbose exclude each other", hint="omit one of them")
 
@@ -235,7 +238,7 @@ def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -
 def _trusting(settings: Settings, trusted: Iterable[Mapping[str, Given]]) -> Settings:
     """Return the settings with `distrust` if only the config of a working directory has named the server."""
     name = settings.target_option
-    if not settings.sources[name].layer.untrusted:
+    if not settings.source(name).layer.untrusted:
         return settings
     if any(name in layer and _value(OPTIONS[name], layer[name]) == getattr(settings, name) for layer in trusted):
         return settings  # the user's own settings name it, too
@@ -249,7 +252,6 @@ def resumed(caller: Settings, run: Settings) -> Settings:
     server of another run does not get them.
     """
     stored: dict[str, Any] = {name: getattr(run, name) for name, option in OPTIONS.items() if option.stored}
-    sources = {**caller.sources, **{name: run.sources[name] for name in stored}}
     other = origin(run.trusted_url or run.target_url) != origin(caller.trusted_url or caller.target_url)
     distrust = "the server of the run is not the one of these settings" if other else caller.distrust
     preset = tuple(header for header in run.header if run.preset and not header.secret)
@@ -258,4 +260,6 @@ def resumed(caller: Settings, run: Settings) -> Settings:
         "from_file": run.from_file,
         "resume": True,
     }
+    sources = {name: source for name, source in caller.sources.items() if name not in stored}
+    sources |= {name: source for name, source in run.sources.items() if name in stored or name == "from_file"}
     return replace(caller, **stored, **own, sources=sources, notes=run.notes, distrust=distrust)

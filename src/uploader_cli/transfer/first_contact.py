@@ -92,11 +92,11 @@ def check_offer(settings: Settings, limits: Limits | None, *, lookup: bool) -> N
     directories, server = settings.foreign or (limits is not None and limits.relative_paths), settings.server
     if settings.dest and not directories:
         raise errors.UsageError(
-            f"{settings.sources.get('dest', '--dest')}: {server} keeps no directories (its /health offers none)",
+            f"{settings.source('dest')}: {server} keeps no directories (its /health offers none)",
             hint="omit it: the server stores files by their names",
         )
     if settings.if_exists == "fail" and not lookup:
-        option = settings.sources.get("if_exists", "--if-exists")
+        option = settings.source("if_exists")
         raise errors.UsageError(
             f"{option}: fail needs a lookup of stored files, which {settings.target_url} does not offer",
             hint="omit it: the server decides what happens to a file whose name is taken",

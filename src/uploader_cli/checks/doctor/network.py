@@ -12,7 +12,7 @@ from typing import Any
 
 from uploader_cli.checks.check import Finding, check, failed, passed, sentence, skipped, warning
 from uploader_cli.checks.doctor.context import RESPONSE_LIMIT, DoctorContext, address_of
-from uploader_cli.settings import DEFAULT, OPTIONS
+from uploader_cli.settings import OPTIONS
 from uploader_cli.transfer.connection import Response
 from uploader_cli.transfer.failures import BAD_NAME
 from uploader_cli.transfer.http_client import PROXY_AUTHENTICATION
@@ -27,7 +27,7 @@ _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EAD
 def settings(context: DoctorContext) -> Finding:
     """Report the source of the server's URL, and read the token. Raises `UsageError`."""
     given = context.settings
-    source = given.sources.get(given.target_option, DEFAULT)
+    source = given.source(given.target_option)
     context.token = given.bearer()
     token = "withheld" if given.token_withheld else "present" if context.token else "none"
     cause = f"{given.target_url} from {source}; token: {token}"
