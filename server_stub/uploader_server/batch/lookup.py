@@ -13,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from uploader_server.config import Limits
+from uploader_server.http.bodies import MOST_TO_FIND, Bodies, schemas
 from uploader_server.http.errors import MAX_JSON, ApiError, Json, check_segments, parse_json, read_body
 from uploader_server.http.memory import held_by
 from uploader_server.http.shares import holder_of
@@ -23,12 +25,11 @@ from uploader_server.storage.turns import LOOKING, Turns
 from uploader_server.wire import CATEGORIES
 
 ENDPOINT = "/api/upload/lookup"
-MAX_FILES = 1000
+_BODIES = Bodies(schemas(Limits()))
 _ABSENT = BAD_NAME | {errno.ENOENT, errno.ENOTDIR}
 """Errors for a path where no file is; a number after a long name may make it too long for the file system."""
 _UNREADABLE = _ABSENT | {errno.ELOOP, errno.EACCES}
 """Errors that concern one path: no file can be there, or the server may not read it."""
-_REQUIRED, _ALL = {"relativePath", "size"}, {"relativePath", "size", "sha256"}
 
 
 class Lookup:
@@ -40,7 +41,7 @@ class Lookup:
 
     def described(self) -> dict[str, Any]:
         """Return `lookup` of `/health` and of the session response."""
-        return {"endpoint": ENDPOINT, "maxFiles": MAX_FILES}
+        return {"endpoint": ENDPOINT, "maxFiles": MOST_TO_FIND}
 
     def routes(self) -> list[Route]:
         """Return the route."""
@@ -146,24 +147,13 @@ def _parse(text: bytes) -> Asked:
         body = parse_json(text)
     except ValueError as error:
         raise _wrong(f"it is not JSON in UTF-8: {error}") from error
-    if not isinstance(body, dict) or not {"category", "files"} <= body.keys() <= {"category", "files", "digests"}:
-        raise _wrong('it must be an object with the keys "category" and "files", and may have "digests"')
-    category, files, digests = body["category"], body["files"], body.get("digests", "known")
-    if digests not in ("known", "compute"):
-        raise _wrong('"digests" must be known or compute')
-    if category not in CATEGORIES:
+    if isinstance(body, dict) and body.get("category", CATEGORIES[0]) not in CATEGORIES:
         raise ApiError(400, "INVALID_CATEGORY", f'"category" must be one of [{", ".join(CATEGORIES)}]')
-    if not isinstance(files, list) or len(files) > MAX_FILES:
-        raise _wrong(f'"files" must be a list of at most {MAX_FILES} files')
-    for index, file in enumerate(files):
-        if not isinstance(file, dict) or not _REQUIRED <= file.keys() <= _ALL:
-            raise _wrong(f'"files[{index}]" must have the keys relativePath and size, and may have sha256')
-        if not isinstance(file["relativePath"], str) or type(file["size"]) is not int:
-            raise _wrong(f'"files[{index}]" must have a string as relativePath and a whole number as size')
-        if not isinstance(file.get("sha256", ""), str):
-            raise _wrong(f'"files[{index}].sha256" must be 64 lower-case hex digits')
+    if problems := _BODIES.problems("Lookup", body):
+        raise _wrong(problems[0])
+    files = body["files"]
     check_segments(file["relativePath"] for file in files)
-    return Asked(category, files, compute=digests == "compute")
+    return Asked(body["category"], files, compute=body.get("digests") == "compute")
 
 
 def _answer(

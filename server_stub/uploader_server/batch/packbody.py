@@ -6,19 +6,20 @@ import hashlib
 import json
 import re
 import sys
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from multipart import parse_options_header  # type: ignore[import-untyped]
 from starlette.requests import Request
 
+from uploader_server.config import Limits
+from uploader_server.http.bodies import Bodies, PackLimits, schemas
 from uploader_server.http.errors import ApiError, check_segments, parse_json, pieces
 from uploader_server.http.memory import held_by
 from uploader_server.http.pace import Pace
 from uploader_server.storage.paths import MAX_NAME, UnsafePathError, check_short, shortened
 
 MAX_MANIFEST = 4 << 20  # maximum bytes of a manifest
-LATEST = 1 << 53  # latest time in milliseconds: the largest integer that every JSON parser represents exactly
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_BODIES = Bodies(schemas(Limits(), large_packs=True))  # what is too large for a pack is a 413
 ENTRY = 1 << 10  # bytes of memory for each file besides its path: its entry, result, row and answer
 MAX_HEAD = 16 << 10  # maximum bytes of the headers of a part
 FRAMING = 64 << 10  # maximum bytes of a body besides manifest and data
@@ -32,14 +33,6 @@ class Entry(NamedTuple):
     size: int  # bytes
     sha256: str  # 64 lower-case hex digits
     modified: int  # milliseconds since the epoch
-
-
-class PackLimits(NamedTuple):
-    """Limits of a pack; shown as `packs` in `/health` and in the session response."""
-
-    files: int = 1000
-    bytes: int = 32 << 20  # data of one pack
-    file_size: int = 4 << 20
 
 
 class Manifest(NamedTuple):
@@ -60,18 +53,12 @@ def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
         body = parse_json(text)
     except ValueError as error:
         raise _wrong(f"it is not JSON in UTF-8: {error}") from error
-    if not isinstance(body, dict) or not {"sessionId", "files"} <= body.keys() <= {"sessionId", "files", "ifExists"}:
-        raise _wrong('it must be an object with the keys "sessionId" and "files", and may have "ifExists"')
-    session, files, if_exists = body["sessionId"], body["files"], body.get("ifExists", "rename")
-    if not isinstance(session, str):
-        raise _wrong('"sessionId" must be a string')
-    if if_exists not in ("rename", "fail"):
-        raise _wrong('"ifExists" must be rename or fail')
-    if not isinstance(files, list) or not files:
-        raise _wrong('"files" must be a list of at least one file')
+    if problems := _BODIES.problems("Manifest", body):
+        raise _wrong(problems[0])
+    files = body["files"]
     if len(files) > limits.files:
         raise too_large(f"a pack has at most {limits.files} files")
-    entries = [_entry(index, file) for index, file in enumerate(files)]
+    entries = [Entry(file["relativePath"], file["size"], file["sha256"], file["lastModified"]) for file in files]
     if max(entry.size for entry in entries) > limits.file_size:
         raise too_large(f"a file of a pack has at most {limits.file_size} bytes")
     total = sum(entry.size for entry in entries)
@@ -80,23 +67,8 @@ def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
     digest, refused = _digest(entries), _refuse_paths(entries)
     check_segments((entry.path for entry in entries), "PACK_TOO_LARGE")
     kept = ENTRY * len(entries) + sum(map(sys.getsizeof, [entry.path for entry in entries]))
-    return Manifest(session, entries, total, if_exists == "rename", digest, kept, refused)
-
-
-def _entry(index: int, file: Any) -> Entry:
-    if not isinstance(file, dict) or file.keys() != {"relativePath", "size", "sha256", "lastModified"}:
-        keys = "lastModified, relativePath, sha256, size"
-        raise _wrong(f'"files[{index}]" must be an object with exactly the keys {keys}')
-    path, size, sha256, modified = file["relativePath"], file["size"], file["sha256"], file["lastModified"]
-    if not isinstance(path, str):
-        raise _wrong(f'"files[{index}].relativePath" must be a string')
-    if type(size) is not int or size < 0:
-        raise _wrong(f'"files[{index}].size" must be a whole number of bytes')
-    if not isinstance(sha256, str) or _SHA256.fullmatch(sha256) is None:
-        raise _wrong(f'"files[{index}].sha256" must be 64 lower-case hex digits')
-    if type(modified) is not int or abs(modified) > LATEST:
-        raise _wrong(f'"files[{index}].lastModified" must be a whole number of milliseconds')
-    return Entry(path, size, sha256, modified)
+    may_rename = body.get("ifExists") != "fail"
+    return Manifest(body["sessionId"], entries, total, may_rename, digest, kept, refused)
 
 
 def _refuse_paths(entries: list[Entry]) -> dict[int, str]:

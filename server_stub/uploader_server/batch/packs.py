@@ -13,9 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from uploader_server.batch.packbody import FRAMING, MAX_MANIFEST, Manifest, PackBody, PackLimits, parse_manifest
+from uploader_server.batch.packbody import FRAMING, MAX_MANIFEST, Manifest, PackBody, parse_manifest
 from uploader_server.batch.packstore import Key, Packed, PackRows, Unpacking
 from uploader_server.http.auth import owner_of
+from uploader_server.http.bodies import PackLimits
 from uploader_server.http.errors import ApiError, Json
 from uploader_server.http.shares import holder_of
 from uploader_server.session import FileState, Session, packed_mark
@@ -24,7 +25,7 @@ from uploader_server.storage.put import put
 from uploader_server.storage.store import Change
 
 ENDPOINT = "/api/upload/packs"
-_KEY = re.compile(r"[!-~]{1,200}")
+KEY = re.compile(r"[!-~]{1,200}")
 
 
 class Packs:
@@ -67,7 +68,7 @@ class Packs:
         return Json(await self._answer(key, body, request))
 
     def _key(self, request: Request, key: str) -> Key:
-        if _KEY.fullmatch(key) is None:
+        if KEY.fullmatch(key) is None:
             raise ApiError(400, "INVALID_HEADER", "Idempotency-Key must be 1 to 200 visible ASCII characters")
         return owner_of(request.headers.get("authorization"), self._sessions.config.jwt_secret), key
 

@@ -15,7 +15,7 @@ import jwt
 from uploader_server.http.errors import ApiError
 
 SESSION_HEADER = "X-Session-Secret"
-_SECRET = re.compile(r"[!-~]{22,200}")
+SECRET = re.compile(r"[!-~]{22,200}")
 
 
 def issue_token(secret: str, ttl: float = 30 * 24 * 3600.0) -> str:
@@ -71,7 +71,7 @@ def hashed_secret(headers: Mapping[str, str]) -> bytes:
     secret = headers.get(SESSION_HEADER)
     if secret is None:
         return b""
-    if _SECRET.fullmatch(secret) is None:
+    if SECRET.fullmatch(secret) is None:
         raise ApiError(400, "INVALID_HEADER", f"{SESSION_HEADER} must be 22 to 200 visible ASCII characters")
     return hashlib.sha256(secret.encode()).digest()
 

@@ -1,7 +1,4 @@
-"""The REST calls (docs/protocol.md, section 1): handlers that call the backend of the flavour.
-
-JSON bodies are validated with the messages of the reference backend's validator.
-"""
+"""The REST calls (docs/protocol.md, section 1): handlers that call the backend of the flavour."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import mimetypes
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +20,13 @@ from starlette.routing import Route
 from uploader_server.bundled import Bundled
 from uploader_server.config import Limits
 from uploader_server.http.auth import check_token
+from uploader_server.http.bodies import Bodies, schemas
 from uploader_server.http.errors import MAX_JSON, ApiError, Json, parse_json, read_body, read_json, zipped
 from uploader_server.http.files import Download, digest_header
 from uploader_server.http.memory import held_by
 from uploader_server.http.shares import holder_of
 from uploader_server.storage.paths import UnsafePathError, check_short, is_shallow
-from uploader_server.wire import CATEGORIES, extension, timestamp
+from uploader_server.wire import extension, timestamp
 
 if TYPE_CHECKING:
     from uploader_server.simulation.reference import Reference
@@ -58,6 +56,7 @@ class Rest:
         self.limits = backend.config.limits
         self.store = backend.store
         self.backend = backend
+        self.bodies = Bodies(schemas(self.limits), whole_floats=True)
         self._started = time.monotonic()
 
     def _offers(self, request: Request) -> dict[str, Any]:
@@ -80,14 +79,14 @@ class Rest:
     async def validate(self, request: Request) -> Response:
         """Serve `POST /api/upload/validate`."""
         text = await read_body(request, MAX_JSON)
-        judge_all = functools.partial(validated, limits=self.limits, chinese=self.config.reference)
+        judge_all = functools.partial(validated, limits=self.limits, bodies=self.bodies, chinese=self.config.reference)
         judged = await held_by(request).parse(text, judge_all)
         valid = all(file["valid"] for file in judged)
         return Json({"valid": valid, "files": judged, "timestamp": timestamp()})
 
     async def session(self, request: Request) -> Response:
         """Serve `POST /api/upload/session`."""
-        category, expected = session_request(await read_json(request), self.limits.max_files)
+        category, expected = session_request(await read_json(request), self.bodies)
         holder = holder_of(request.scope)
         session_id, created = await self.backend.create(category, expected, request.headers, holder)
         answer = {
@@ -118,7 +117,7 @@ class Rest:
 
     async def finish(self, request: Request) -> Response:
         """Serve `POST /api/upload/session/{id}/finish` (bundled)."""
-        given_up = finish_request(await read_json(request, empty=b"{}"), self.limits.max_files)
+        given_up = finish_request(await read_json(request, empty=b"{}"), self.bodies)
         return Json(await self.backend.finish(request.path_params["id"], given_up, request.headers))
 
     async def delete(self, request: Request) -> Response:
@@ -179,84 +178,29 @@ def _memory(*, reference: bool) -> dict[str, int]:
     return {"rss": rss, "heapTotal": rss // 2, "heapUsed": rss // 4, "external": 0, "arrayBuffers": 0}
 
 
-def session_request(body: Any, max_files: int) -> tuple[str, int]:
+def session_request(body: Any, bodies: Bodies) -> tuple[str, int]:
     """Return `category` and `expectedFiles` of a new session. Raises ApiError 400 INVALID_CATEGORY."""
-    problems = _problems(
-        "", body, {"category": _category_problem, "expectedFiles": lambda at, n: _number_problem(at, n, max_files)}
-    )
-    if problems:
+    if problems := bodies.problems("NewSession", body):
         raise ApiError(400, "INVALID_CATEGORY", "The session can't be created", details=problems[0])
     return body["category"], int(body["expectedFiles"])
 
 
-def finish_request(body: Any, max_files: int) -> int:
+def finish_request(body: Any, bodies: Bodies) -> int:
     """Return `failed` of a `finish` (default 0). Raises ApiError 400 VALIDATION_ERROR."""
-    body = {"failed": 0, **body} if isinstance(body, dict) else body
-    problems = _problems("", body, {"failed": lambda at, n: _number_problem(at, n, max_files, 0)})
-    if problems:
+    if problems := bodies.problems("Finish", body):
         raise ApiError(400, "VALIDATION_ERROR", "The session can't be ended", details=problems[0])
-    return int(body["failed"])
+    return int(body.get("failed", 0))
 
 
-def validated(text: bytes, limits: Limits, *, chinese: bool) -> list[dict[str, Any]]:
+def validated(text: bytes, limits: Limits, bodies: Bodies, *, chinese: bool) -> list[dict[str, Any]]:
     """Parse a body and check its files (slow: run in a thread). Raises ApiError 400 VALIDATION_ERROR."""
     try:
         body = parse_json(text)
     except ValueError:
         body = None
-    problems = _problems("", body, {"files": lambda at, files: _list_problem(at, files, limits.max_files)})
-    if not problems:
-        checks = {
-            "name": _text_problem,
-            "size": lambda at, size: _number_problem(at, size, limits.max_size),
-            "type": _text_problem,
-        }
-        for index, file in enumerate(body["files"]):
-            problems += _problems(f"files[{index}]", file, checks)
-    if problems:
+    if problems := bodies.problems("FilesToValidate", body):
         raise ApiError(400, "VALIDATION_ERROR", "The files can't be validated", details=problems[:MOST_PROBLEMS])
     return judge(body["files"], limits, chinese=chinese)
-
-
-def _problems(at: str, body: Any, checks: Mapping[str, Callable[[str, Any], str | None]]) -> list[str]:
-    """Return the problems of an object that must have these keys."""
-    if not isinstance(body, dict):
-        return [f'"{at or "value"}" must be of type object']
-    prefix = f"{at}." if at else ""
-    found = [
-        check(f"{prefix}{key}", body[key]) if key in body else f'"{prefix}{key}" is required'
-        for key, check in checks.items()
-    ]
-    found += [f'"{prefix}{key}" is not allowed' for key in body if key not in checks][:1]
-    return [problem for problem in found if problem is not None]
-
-
-def _category_problem(at: str, value: Any) -> str | None:
-    return None if value in CATEGORIES else f'"{at}" must be one of [{", ".join(CATEGORIES)}]'
-
-
-def _list_problem(at: str, value: Any, most: int) -> str | None:
-    if not isinstance(value, list):
-        return f'"{at}" must be an array'
-    if not value:
-        return f'"{at}" must contain at least 1 items'
-    return f'"{at}" must contain less than or equal to {most} items' if len(value) > most else None
-
-
-def _text_problem(at: str, value: Any) -> str | None:
-    if not isinstance(value, str):
-        return f'"{at}" must be a string'
-    return None if value else f'"{at}" is not allowed to be empty'
-
-
-def _number_problem(at: str, value: Any, highest: int, lowest: int = 1) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return f'"{at}" must be a number'
-    if isinstance(value, float) and not value.is_integer():
-        return f'"{at}" must be an integer'
-    if value < lowest:
-        return f'"{at}" must be greater than or equal to {lowest}'
-    return f'"{at}" must be less than or equal to {highest}' if value > highest else None
 
 
 def judge(files: list[dict[str, Any]], limits: Limits, *, chinese: bool) -> list[dict[str, Any]]:

@@ -9,9 +9,10 @@ from typing import Any
 from uploader_server.batch.lookup import ENDPOINT as LOOKUP
 from uploader_server.batch.packs import ENDPOINT as PACKS
 from uploader_server.config import ServerConfig
+from uploader_server.http.bodies import ref
 from uploader_server.http.errors import MAX_JSON, SMALL_JSON
 from uploader_server.http.middleware import FREE
-from uploader_server.openapi.schemas import TYPES, ref, schemas
+from uploader_server.openapi.schemas import TYPES, schemas
 from uploader_server.simulation.analysis import MAX_FIELDS
 from uploader_server.tus.headers import BODY_TYPE
 from uploader_server.tus.headers import ENDPOINT as TUS

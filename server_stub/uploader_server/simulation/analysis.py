@@ -19,15 +19,16 @@ from starlette.responses import Response
 from uploader_server.analyses import HANG_LIMIT, Analyses, Analysis
 from uploader_server.config import ServerConfig
 from uploader_server.http.auth import check_token
+from uploader_server.http.bodies import Bodies, schemas
 from uploader_server.http.errors import ApiError, Json, read_json
 from uploader_server.simulation.faults import Faults
 from uploader_server.simulation.stages import KINDS, stage_at
 from uploader_server.storage.store import Store
-from uploader_server.wire import CATEGORIES, is_uuid, timestamp
+from uploader_server.wire import timestamp
 
 MAX_FIELDS = 1 << 20  # maximum bytes of a body; fusion plans are the largest
 STEP = 5  # percent between two events; every stage ends at a multiple
-LONGEST_ID = 200  # maximum characters of a session id; the reference backend has no limit
+_ANY_ID = {"type": ["string", "null"], "minLength": 1, "maxLength": 200}  # the reference backend has no limit
 
 
 class AnalysisCalls:
@@ -38,26 +39,28 @@ class AnalysisCalls:
         self._store = store
         self._analyses = analyses
         self._faults = faults or Faults(config)  # without any fault
+        known = schemas(config.limits)
+        if config.reference:
+            for name in ("ContentAnalysis", "FusionAnalysis", "MusicPrompt"):
+                known[name]["properties"]["sessionId"] = _ANY_ID
+        self._bodies = Bodies(known)
 
     async def content(self, request: Request) -> Response:
         """Serve `POST /api/ai/analyze/content`: analyse one video."""
-        fields = await self._fields(request)
+        fields = await self._fields(request, "ContentAnalysis")
         path = await self._file(fields, "videoPath")
         return await self._run(fields, "content", lambda: _content(path, fields["videoPath"], fields.get("category")))
 
     async def fusion(self, request: Request) -> Response:
         """Serve `POST /api/ai/analyze/fusion`: plan a fusion of two videos."""
-        fields = await self._fields(request)
+        fields = await self._fields(request, "FusionAnalysis")
         first, second = await self._file(fields, "video1Path"), await self._file(fields, "video2Path")
         return await self._run(fields, "fusion", lambda: _fusion(first, second))
 
     async def music(self, request: Request) -> Response:
         """Serve `POST /api/ai/generate/music-prompt`: write a prompt from a fusion plan."""
-        fields = await self._fields(request)
-        plan = fields.get("fusionPlan")
-        if not isinstance(plan, (dict, str)) or not plan:
-            raise _invalid("fusionPlan must be the plan of a fusion")
-        return await self._run(fields, "music", lambda: _music(plan))
+        fields = await self._fields(request, "MusicPrompt")
+        return await self._run(fields, "music", lambda: _music(fields["fusionPlan"]))
 
     async def status(self, request: Request) -> Response:
         """Serve `GET /api/ai/analysis/{id}/status`; the id is `sessionId` or `analysisId`."""
@@ -69,7 +72,8 @@ class AnalysisCalls:
         return Json(analysis.answer())
 
     async def _run(self, fields: dict[str, Any], kind: str, result: Callable[[], dict[str, Any]]) -> Response:
-        analysis_id = self._session_id(fields) or str(uuid.uuid4())
+        chosen = fields.get("sessionId") or str(uuid.uuid4())
+        analysis_id = chosen if self._config.reference else chosen.lower()
         analysis = Analysis(analysis_id, kind, [stage.name for stage in KINDS[kind]])
 
         async def work(analysis: Analysis) -> dict[str, Any]:
@@ -107,32 +111,17 @@ class AnalysisCalls:
         if given or self._config.reference or self._config.auth_token:
             check_token(given, self._config.jwt_secret, self._config.auth_token)
 
-    async def _fields(self, request: Request) -> dict[str, Any]:
+    async def _fields(self, request: Request, schema: str) -> dict[str, Any]:
         """Check the token and return the JSON object of the body. Raises ApiError 400 or 401."""
         self._authorise(request)
-        body = await read_json(request, MAX_FIELDS)
-        if not isinstance(body, dict):
-            raise _invalid("the body must be a JSON object")
-        if body.get("category") not in (None, *CATEGORIES):  # a tuple: the value may be unhashable
-            raise _invalid(f"category must be one of {', '.join(CATEGORIES)}")
+        body: dict[str, Any] = await read_json(request, MAX_FIELDS)
+        if problems := self._bodies.problems(schema, body):
+            raise ApiError(400, "VALIDATION_ERROR", "The request is invalid", details=problems[0])
         return body
-
-    def _session_id(self, fields: dict[str, Any]) -> str | None:
-        chosen = fields.get("sessionId")
-        if chosen is None:
-            return None
-        if self._config.reference and isinstance(chosen, str) and 0 < len(chosen) <= LONGEST_ID:
-            return chosen
-        if not isinstance(chosen, str) or not is_uuid(chosen):
-            raise _invalid("sessionId must be a UUID")
-        return chosen.lower()
 
     async def _file(self, fields: dict[str, Any], name: str) -> Path:
         """Return the stored file named by a field. Raises ApiError: 400 for an invalid path, 404."""
-        self._session_id(fields)
-        named = fields.get(name)
-        if not isinstance(named, str) or not named:
-            raise _invalid(f"{name} must be the filePath of a batch response")
+        named = fields[name]
         root = f"{self._store.root.as_posix()}/"
         starts = (root, "/uploads/") if self._config.reference else ("/uploads/",)
         prefix = next((start for start in starts if named.startswith(start)), None)
@@ -146,10 +135,6 @@ class AnalysisCalls:
             if path is not None:
                 return path
         raise ApiError(404, "FILE_NOT_FOUND", "There is no such file", details=name)
-
-
-def _invalid(details: str) -> ApiError:
-    return ApiError(400, "VALIDATION_ERROR", "The request is invalid", details=details)
 
 
 def _content(path: Path, video: str, category: str | None) -> dict[str, Any]:

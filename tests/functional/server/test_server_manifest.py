@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uploader_cli.core import packs
-from uploader_server.batch.packbody import Entry, PackLimits, parse_manifest
+from uploader_server.batch.packbody import Entry, parse_manifest
+from uploader_server.http.bodies import PackLimits
 from uploader_server.http.errors import ApiError
 
 LIMITS = PackLimits(files=4, bytes=1000, file_size=500)

@@ -20,6 +20,7 @@ from uploader_server.batch.lookup import _parse as parse_lookup
 from uploader_server.batch.multipart import BatchReader
 from uploader_server.config import ServerConfig
 from uploader_server.http.auth import check_token, issue_token, owner_of
+from uploader_server.http.bodies import Bodies, schemas
 from uploader_server.http.errors import ApiError, parse_json
 from uploader_server.http.memory import Held, Memory
 from uploader_server.http.pace import Pace
@@ -51,6 +52,7 @@ DIGITS = st.sampled_from(
     ["0", "7", "9" * 18, "9" * 19, "9" * 400, "9" * 5000, "-1", "1.5", "²", "٣", "nan", "inf", "1e400"]
 )
 LIMITS = ServerConfig(max_files=3, max_size=1 << 20).limits
+CHECKED = Bodies(schemas(LIMITS), whole_floats=True)
 
 
 def mixture(*pieces: str) -> st.SearchStrategy[str]:
@@ -133,11 +135,11 @@ TEXTS = st.binary(max_size=40) | st.sampled_from([b"[" * 5000, b"9" * 5000, b'{"
 @example(b'{"failed": null}')
 @example(b'{"category": "personal", "expectedFiles": null}')
 def test_a_json_body_is_read_or_refused(body: bytes) -> None:
-    refuses(lambda: validated(body, LIMITS, chinese=False))
+    refuses(lambda: validated(body, LIMITS, CHECKED, chinese=False))
     refuses(parse_lookup, body)
     if not refuses(parse_json, body, by=ValueError):
-        refuses(session_request, parse_json(body), 3)
-        refuses(finish_request, parse_json(body), 3)
+        refuses(session_request, parse_json(body), CHECKED)
+        refuses(finish_request, parse_json(body), CHECKED)
 
 
 @given(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from uploader_cli.checks.smoke.smoke_report import check_json
 from uploader_server.batch.intake import Intake
 from uploader_server.http import rest
 from uploader_server.http.auth import issue_token
+from uploader_server.http.bodies import Bodies, schemas
 from uploader_server.http.errors import ApiError
 from uploader_server.realtime.joins import Joins
 from uploader_server.realtime.rooms import Realtime
@@ -95,26 +97,15 @@ def accepts_any_session(patch: pytest.MonkeyPatch) -> None:
     """Ignore the category and unknown keys."""
     original = rest.session_request
 
-    def lenient(body: Any, most: int) -> tuple[str, int]:
-        return original({"category": "personal", "expectedFiles": body.get("expectedFiles") or 1}, most)
+    def lenient(body: Any, bodies: Bodies) -> tuple[str, int]:
+        return original({"category": "personal", "expectedFiles": body.get("expectedFiles") or 1}, bodies)
 
     patch.setattr(rest, "session_request", lenient)
 
 
-def accepts_any_size(patch: pytest.MonkeyPatch) -> None:
-    """Let `validate` accept files of any size."""
-    original = rest._number_problem
-
-    def lenient(at: str, value: Any, most: int) -> str | None:
-        return original(at, value, 1 << 60 if at.endswith("size") else most)
-
-    patch.setattr(rest, "_number_problem", lenient)
-
-
-def accepts_any_count(patch: pytest.MonkeyPatch) -> None:
-    """Accept sessions for any number of files."""
-    original = rest.session_request
-    patch.setattr(rest, "session_request", lambda body, _most: original(body, 1 << 60))
+def accepts(**limits: int) -> Callable[[pytest.MonkeyPatch], None]:
+    """Check sessions and `validate` against these limits."""
+    return lambda patch: patch.setattr(rest, "schemas", lambda known: schemas(replace(known, **limits)))
 
 
 def one_request_a_session(patch: pytest.MonkeyPatch) -> None:
@@ -393,7 +384,7 @@ BROKEN = {
         config={"types": ("mp4",)},
         said=on("POST", "/api/upload/batch", instead(400, "INVALID_FILE_FORMAT", 500, {})),
     ),
-    "any size": Broken({"limit-size"}, patches=accepts_any_size),
+    "any size": Broken({"limit-size"}, patches=accepts(max_size=1 << 60)),
     "one byte too many is answered 500": Broken(
         {"limit-size"},
         config={"max_size": 5000},
@@ -402,7 +393,7 @@ BROKEN = {
     "a wrong error for a large file by tus": Broken(
         {"limit-size"}, said=on("POST", TUS, instead(413, "FILE_TOO_LARGE", 400, {}))
     ),
-    "any count": Broken({"limit-count"}, patches=accepts_any_count),
+    "any count": Broken({"limit-count"}, patches=accepts(max_files=1 << 60)),
     "too many files are answered 500": Broken(
         {"limit-count"},
         config={"max_files": 3},
