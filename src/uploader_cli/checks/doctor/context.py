@@ -49,6 +49,7 @@ class DoctorContext(CheckedServer):
         fsync: Callable[[int], None] = os.fsync,
     ) -> None:
         super().__init__(settings)  # the first step reads the token
+        self.http.dialler.connect_timeout = RESPONSE_LIMIT
         self.session, self.new_session, self.fsync = session, new_session, fsync
         self.secure = settings.target_url.startswith("https://")
         self.server = self.next_hop = address_of(settings.target_url)  # the first hop is the proxy if there is one

@@ -6,16 +6,16 @@ import errno
 import socket
 import ssl
 import time
-from http import HTTPStatus
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.client import HTTPException, RemoteDisconnected
-from typing import Any
+from typing import Any, cast
 
 from uploader_cli.checks.check import Finding, check, failed, passed, sentence, skipped, warning
 from uploader_cli.checks.doctor.context import RESPONSE_LIMIT, DoctorContext, address_of
 from uploader_cli.settings import OPTIONS
-from uploader_cli.transfer.connection import Response
-from uploader_cli.transfer.failures import BAD_NAME
-from uploader_cli.transfer.http_client import PROXY_AUTHENTICATION
+from uploader_cli.transfer.failures import BAD_NAME, chain, why
+from uploader_cli.transfer.http_client import FAILED
 
 ASK_DNS = "Check the name for typos, and this machine's DNS server or VPN."
 DAY = 86_400.0
@@ -99,9 +99,8 @@ def _closed(context: DoctorContext, problem: OSError) -> tuple[str, str]:
         return cause, f"Start {what}, or correct the port in {_option(context)}{own}."
     if isinstance(problem, TimeoutError):
         port = f"port {where.port} of {where.host}"
-        cause = (
-            f"no answer from {port} within {RESPONSE_LIMIT:.0f} s: a firewall drops the packets, or the host is down"
-        )
+        seconds = f"{RESPONSE_LIMIT:.0f} s"
+        cause = f"no answer from {port} within {seconds}: a firewall drops the packets, or the host is down"
         return cause, f"Allow outgoing TCP to {port}, or use a proxy with --proxy."
     if problem.errno in _UNREACHABLE:
         cause = f"there is no route to {where.host} ({problem.strerror})"
@@ -114,76 +113,69 @@ def _option(context: DoctorContext) -> str:
     return context.http.failures.proxy_option if context.proxy else context.option
 
 
-class _ProxyRefused(OSError):
-    def __init__(self, said: str, status: int = 0) -> None:
-        super().__init__(said)
-        self.status = status
-
-
 @check("tls", "TLS", rests_on="tcp")
 def tls(context: DoctorContext) -> Finding:
-    """Do a handshake with the authorities, client certificate and name that an upload uses."""
+    """Connect as an upload does: with its proxy, authorities, client certificate and name of the server."""
     if not context.secure:
         return skipped("because the server's URL is http: nothing is encrypted")
     if context.proxy and context.proxy.startswith("https://"):
         return skipped("because it is inside the TLS connection to the proxy")
     try:
-        with _handshake(context, context.server.host) as secured:
-            return _accepted(secured)
-    except ssl.SSLCertVerificationError as error:
-        return _distrusted(context, error)
-    except ssl.SSLError as error:
-        cause, hint = context.http.failures.tls_cause(error, context.server.host)
-        return failed(f"no TLS with {context.server}: {cause}", sentence(hint))
-    except _ProxyRefused as error:
-        cause = f"the proxy does not connect to {context.server}: {error}"
-        hint = f"Let the proxy allow CONNECT to port {context.server.port}, or use another one with --proxy."
-        if error.status == PROXY_AUTHENTICATION:
-            hint = f"Put name and password into {context.http.failures.proxy_option}."
-        return failed(cause, hint)
-    except OSError as error:
-        why = "no answer" if isinstance(error, TimeoutError) else error.strerror or "the connection was closed"
-        cause = f"the TLS handshake with {context.server} failed: {why}"
-        return failed(cause, f"Check that the server uses TLS on this port, else use http:// in {context.option}.")
+        with _secured(context) as sock:
+            return _accepted(sock)
+    except FAILED as error:
+        return _refused(context, error)
 
 
-def _handshake(context: DoctorContext, host: str | None) -> ssl.SSLSocket:
-    """Connect to the server, through the proxy if there is one. Without `host` names are not verified."""
-    raw = socket.create_connection(context.next_hop, timeout=RESPONSE_LIMIT)
+@contextmanager
+def _secured(context: DoctorContext, *, names: bool = True) -> Iterator[ssl.SSLSocket]:
+    """Yield a new connection, which is not kept. Without `names` the certificate may be for another name."""
+    dialler = context.http.dialler
+    route = dialler.route(f"{context.settings.target_url}/")
+    if not names:
+        cast("Any", route.pool).assert_hostname = False
     try:
-        if context.proxy:
-            _tunnel(raw, context)
-        return _ssl_context(context, names=host is not None).wrap_socket(raw, server_hostname=host)
-    except BaseException:
-        raw.close()
-        raise
+        with dialler.connection(route) as connection:
+            yield cast("ssl.SSLSocket", connection.sock)
+    finally:
+        dialler.close()
 
 
-def _tunnel(raw: socket.socket, context: DoctorContext) -> None:
-    proxy = context.http.dialler.manager("https")
-    headers = {"Host": str(context.server), **getattr(proxy, "proxy_headers", {})}  # SOCKS has none
-    lines = [f"CONNECT {context.server} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    raw.sendall("\r\n".join([*lines, "", ""]).encode())
-    answer = Response(raw, method="CONNECT")
-    try:
-        answer.begin()
-    except RemoteDisconnected:
-        raise _ProxyRefused("it closed the connection") from None
-    except HTTPException as error:
-        raise _ProxyRefused(f"its answer is not HTTP: {error}") from None
-    if answer.status != HTTPStatus.OK:
-        raise _ProxyRefused(f"it answered '{answer.status} {answer.reason}'", answer.status)
+def _refused(context: DoctorContext, error: Exception) -> Finding:
+    server, failures = context.server, context.http.failures
+    secure = next((one for one in reversed(chain(error)) if isinstance(one, ssl.SSLError)), None)
+    if isinstance(secure, ssl.SSLCertVerificationError):
+        if secure.verify_code in BAD_NAME:
+            return _of_another_name(context)
+        cause, hint = failures.tls_cause(secure, server.host)
+        return failed(cause, sentence(hint))
+    if secure is not None:
+        cause, hint = failures.tls_cause(secure, server.host)
+        return failed(f"no TLS with {server}: {cause}", sentence(hint))
+    cause = "no answer" if any(isinstance(one, TimeoutError) for one in chain(error)) else why(error)
+    if context.proxy:
+        _, refusal, said = cause.partition("Tunnel connection failed: ")
+        if refusal:
+            cause = f"it answered '{said}'"
+        elif any(isinstance(one, HTTPException) for one in chain(error)):
+            closed = any(isinstance(one, RemoteDisconnected) for one in chain(error))
+            cause = "it closed the connection" if closed else f"its answer is not HTTP: {cause}"
+        cause = f"the proxy does not connect to {server}: {cause}"
+        if said.startswith("407"):
+            return failed(cause, f"Put name and password into {failures.proxy_option}.")
+        return failed(cause, f"Let the proxy allow CONNECT to port {server.port}, or use another one with --proxy.")
+    cause = f"the TLS handshake with {server} failed: {cause}"
+    return failed(cause, f"Check that the server uses TLS on this port, else use http:// in {context.option}.")
 
 
-def _ssl_context(context: DoctorContext, *, names: bool) -> ssl.SSLContext:
-    options = context.http.dialler.tls
-    trust = ssl.create_default_context(cafile=options.get("ca_certs"), capath=options.get("ca_cert_dir"))
-    trust.check_hostname = names and options["cert_reqs"] != "CERT_NONE"
-    if options["cert_reqs"] == "CERT_NONE":
-        trust.verify_mode = ssl.CERT_NONE
-    if "cert_file" in options:
-        trust.load_cert_chain(options["cert_file"])
-    return trust
+def _of_another_name(context: DoctorContext) -> Finding:
+    listed: list[str] = []
+    with suppress(*FAILED), _secured(context, names=False) as sock:
+        listed = _names(dict(sock.getpeercert() or {}))
+    shown = ", ".join(listed[:4]) or "other names"
+    cause = f"the TLS name does not match: the certificate is for {shown}, not for {context.server.host}"
+    hint = f"Use one of these names in {context.option}, or get a certificate for this one."
+    return failed(cause, hint, names=listed)
 
 
 def _accepted(secured: ssl.SSLSocket) -> Finding:
@@ -200,22 +192,6 @@ def _accepted(secured: ssl.SSLSocket) -> Finding:
         hint = "Renew the server's certificate before then: afterwards no upload is possible."
         return warning(cause, hint, **details)
     return passed(f"{version}, certificate by {issuer}, valid for {days} days", **details)
-
-
-def _distrusted(context: DoctorContext, error: ssl.SSLCertVerificationError) -> Finding:
-    host = context.server.host
-    if error.verify_code in BAD_NAME:
-        try:
-            with _handshake(context, None) as secured:
-                listed = _names(dict(secured.getpeercert() or {}))
-        except OSError:
-            listed = []
-        shown = ", ".join(listed[:4]) or "other names"
-        cause = f"the TLS name does not match: the certificate is for {shown}, not for {host}"
-        hint = f"Use one of these names in {context.option}, or get a certificate for this one."
-        return failed(cause, hint, names=listed)
-    cause, hint = context.http.failures.tls_cause(error, host)
-    return failed(cause, sentence(hint))
 
 
 def _names(certificate: dict[str, Any]) -> list[str]:
