@@ -71,7 +71,6 @@ def _latencies(state: ProgressState) -> list[tuple[float, str]]:
 
 
 def why_nothing_moves(state: ProgressState) -> str:
-    """Return what a run without progress waits for."""
     files = state.running.values()
     if state.unsized and all(file.sent == file.confirmed for file in files):
         return "no more input arrives"

@@ -35,7 +35,6 @@ class Waits(Struct):
     answer: float = 0.0
 
     def add(self, other: Waits) -> None:
-        """Add the seconds of another worker."""
         self.busy += other.busy
         self.reading += other.reading
         self.sending += other.sending

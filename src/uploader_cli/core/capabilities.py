@@ -128,7 +128,6 @@ def capabilities_of(headers: Mapping[str, str], endpoint: str) -> Capabilities:
 
 
 def unknown_upload(endpoint: str) -> str:
-    """Return the URL of an upload that no server has."""
     return f"{endpoint.rstrip('/')}/{NOBODY}"
 
 
@@ -147,7 +146,6 @@ def encode_metadata(metadata: Mapping[str, str]) -> str:
 
 
 def checksum_header(algorithm: str, digest: bytes) -> str:
-    """Format `Upload-Checksum` (tus 1.0, checksum)."""
     return f"{algorithm} {base64.b64encode(digest).decode()}"
 
 

@@ -17,7 +17,6 @@ class Phase(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """True for a final phase."""
         return self in _TERMINAL
 
 

@@ -89,7 +89,6 @@ class IncidentLog(Struct):
         return self.end(IncidentKind.TRANSFER, now, ending)
 
     def close(self, now: float, outcome: RunFinished) -> None:
-        """End all incidents with the run."""
         for kind in tuple(self.active):
             theirs = kind in (IncidentKind.RUN, IncidentKind.TRANSFER) and needs_person(outcome)
             self.end(kind, now, IncidentEnding.NEEDS_PERSON if theirs else IncidentEnding.DEGRADED)

@@ -33,10 +33,8 @@ class LastHeard:
                 others[status.name] = status
 
     def of(self, session: str, name: str) -> FileStatus | None:
-        """Return the last status of a file, or None."""
         return self._ends.get(session, {}).get(name) or self._others.get(session, {}).get(name)
 
     def forget(self, session: str) -> None:
-        """Drop the statuses of a finished session."""
         for known in (self._ends, self._others):
             known.pop(session, None)

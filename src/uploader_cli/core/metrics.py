@@ -113,7 +113,6 @@ class Measures(Struct):
             self.latencies.append(call.seconds * 1000)
 
     def connected(self, latency_ms: float) -> None:
-        """Record the connection of the realtime channel."""
         self._connect.add(latency_ms)
 
     def clock(self, offset: float, uncertainty: float) -> None:
@@ -130,7 +129,6 @@ class Measures(Struct):
         self.lags.append(lag)
 
     def file_over(self, *, well: bool) -> None:
-        """Record the end of a file."""
         self.files += 1
         self.failed_files += not well
         self.tries.append(well)
@@ -147,7 +145,6 @@ class Measures(Struct):
             self._sampled = (now, sent)
 
     def result(self, *, seconds: float, events: int, retries: int) -> Metrics:
-        """Return the measurements of a run of `seconds`."""
         tries = self.calls + self.dials + self.files
         failed = self.failed_calls + self.failed_dials + self.failed_files
         return Metrics(

@@ -87,7 +87,6 @@ class LocalFile(Record, frozen=True):
 
     @property
     def name(self) -> str:
-        """The base name."""
         return self.relative_path.rsplit("/", 1)[-1]
 
     def below(self, dest: str) -> LocalFile:
@@ -143,7 +142,6 @@ class PlannedSession(Struct, eq=False):
 
     @property
     def size(self) -> int:
-        """Total bytes of the files."""
         return sum(file.size for file in self.files)
 
     @property

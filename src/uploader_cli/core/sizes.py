@@ -80,7 +80,6 @@ class ChunkSize:
         return True
 
     def failed(self) -> None:
-        """Make chunks smaller after a failure."""
         if self.adapts:
             self.size = min(self.size, max(SAFE_CHUNK, self._grained(self.size // 2)))
 
@@ -136,7 +135,6 @@ class PackSize:
         self.bytes = min(self.bytes, self._most)
 
     def takes(self, file: LocalFile) -> bool:
-        """Return whether a file is sent in a pack."""
         return not (self.refused or file.once or file.upload_url) and file.size <= self.largest
 
     def measured(self, size: int, seconds: float) -> None:
@@ -165,7 +163,6 @@ class Groups:
         return any(self._groups.values())
 
     def add(self, file: LocalFile) -> None:
-        """Add a file to its group."""
         packs = self._packs
         if packs is None or not packs.takes(file):
             self._append(file, self._most, packed=False)

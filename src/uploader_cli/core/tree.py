@@ -43,7 +43,6 @@ class Tree:
         self._files = 0
 
     def select(self, path: str, size: int) -> None:
-        """Count a file that the walk has found."""
         self._files += 1
         if self._files == 1:
             self.common = path

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from uploader_cli.core.events import ChannelChanged, ChannelReason, ChannelState, ChannelStats
 from uploader_cli.core.protocol import parse_analysis, parse_progress
 from uploader_cli.realtime.policy import Action, Dial, Dialled, Drop, JoinAll, Lost, Machine, Policy, Polling
-from uploader_cli.realtime.poll import Poller
+from uploader_cli.realtime.poll import Poller, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,13 +65,12 @@ class Channel:
         self._thread = threading.Thread(target=self._run, name="uploader-channel", daemon=True)
 
     def start(self) -> None:
-        """Connect in the background."""
         self._steps.put(self._machine.start)
         self._thread.start()
 
     def follow(self, session: str) -> None:
         """Join the session's room once connected; poll the session otherwise."""
-        self._poller.follow(session)
+        self._poller.tell(lambda schedule, now: schedule.follow(now, session))
         self.enter(session)
 
     def enter(self, room: str) -> None:
@@ -80,19 +79,18 @@ class Channel:
 
     def body_sent(self, session: str) -> None:
         """Poll the session even if the server did not know it before: its body has been sent."""
-        self._poller.body_sent(session)
+        self._poller.tell(lambda schedule, _now: schedule.body_sent(session))
 
     def ask(self, session: str) -> None:
         """Poll the session once, also while there is a connection."""
-        self._poller.ask(session)
+        self._poller.tell(lambda schedule, now: schedule.ask(now, session))
 
     def leave(self, room: str) -> None:
         """Leave the room of a session or analysis, and stop polling it."""
-        self._poller.leave(room)
+        self._poller.tell(lambda schedule, _now: schedule.leave(room))
         self._steps.put(lambda _now: self._leave(room))
 
     def stats(self) -> ChannelStats:
-        """Return the channel in numbers, so far."""
         return replace(self._stats, events=self._events, polls=self._poller.polls)
 
     def close(self) -> None:
@@ -135,11 +133,11 @@ class Channel:
                 for room in self._rooms:
                     self._connections[number].join(room)
             case Polling.ONCE:
-                self._poller.once()
+                self._poller.tell(Schedule.once)
             case Polling.START:
-                self._poller.start()
+                self._poller.tell(Schedule.start)
             case Polling.STOP:
-                self._poller.stop()
+                self._poller.tell(lambda schedule, _now: schedule.stop())
 
     def _changed(self, event: ChannelChanged) -> None:
         stats = self._stats

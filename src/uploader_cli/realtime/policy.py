@@ -116,14 +116,12 @@ class Machine:
         return min((time for time in times if time is not None), default=None)
 
     def start(self, now: float) -> list[Action]:
-        """Connect."""
         if self.state is not ChannelState.CLOSED or self.ended:
             return []
         self._since = now
         return [self._move(ChannelState.CONNECTING, ChannelReason.START), *self._dial(now)]
 
     def tick(self, now: float) -> list[Action]:
-        """Do what is due."""
         # The fallback comes first: where a dial ends at the same moment, its failure belongs behind the polls.
         actions: list[Action] = []
         if self._waiting and now >= self._since + self.policy.fallback:

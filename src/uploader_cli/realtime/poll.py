@@ -34,12 +34,15 @@ class Schedule:
         self._polling = False
         self._sessions: dict[str, _Session] = {}
 
+    @property
+    def wants_polls(self) -> bool:
+        """Whether any session is to be polled."""
+        return self._polling or any(session.once for session in self._sessions.values())
+
     def follow(self, now: float, session: str) -> None:
-        """Poll this session too from now on."""
         self._first(now, self._sessions.setdefault(session, _Session(session)))
 
     def leave(self, session: str) -> None:
-        """Stop polling this session."""
         self._sessions.pop(session, None)
 
     def body_sent(self, session: str) -> None:
@@ -48,7 +51,6 @@ class Schedule:
             found.body_sent, found.muted = True, False
 
     def start(self, now: float) -> None:
-        """Poll until `stop`."""
         for session in self._sessions.values():
             self._first(now, session)
         self._polling = True
@@ -126,45 +128,14 @@ class Poller:
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    def follow(self, session: str) -> None:
-        """Poll this session too from now on."""
+    def tell(self, change: Callable[[Schedule, float], None]) -> None:
+        """Change the schedule, from any thread: `change` gets it and the time."""
         with self._changed:
-            self._schedule.follow(time.monotonic(), session)
+            change(self._schedule, time.monotonic())
+            if self._thread is None and not self._closed and self._schedule.wants_polls:
+                self._thread = threading.Thread(target=self._run, name="uploader-poll", daemon=True)
+                self._thread.start()
             self._changed.notify()
-
-    def leave(self, session: str) -> None:
-        """Stop polling this session."""
-        with self._changed:
-            self._schedule.leave(session)
-
-    def body_sent(self, session: str) -> None:
-        """Poll the session even after a 404: its body was sent, and the last bytes may still be on their way."""
-        with self._changed:
-            self._schedule.body_sent(session)
-            self._changed.notify()
-
-    def start(self) -> None:
-        """Poll until `stop`."""
-        with self._changed:
-            self._schedule.start(time.monotonic())
-            self._wake()
-
-    def once(self) -> None:
-        """Poll each followed session once more, also after `stop`, except those that the server does not know."""
-        with self._changed:
-            self._schedule.once(time.monotonic())
-            self._wake()
-
-    def ask(self, session: str) -> None:
-        """Poll this session once more as soon as `interval()` allows, also after `stop`."""
-        with self._changed:
-            self._schedule.ask(time.monotonic(), session)
-            self._wake()
-
-    def stop(self) -> None:
-        """Begin no further poll, except those that `once` and `ask` ask for."""
-        with self._changed:
-            self._schedule.stop()
 
     def close(self, timeout: float = 0.25) -> None:
         """Begin no further poll and end the thread; waits at most `timeout` seconds for a running poll."""
@@ -173,12 +144,6 @@ class Poller:
             self._changed.notify()
         if self._thread is not None:
             self._thread.join(timeout)
-
-    def _wake(self) -> None:
-        if self._thread is None and not self._closed:
-            self._thread = threading.Thread(target=self._run, name="uploader-poll", daemon=True)
-            self._thread.start()
-        self._changed.notify()
 
     def _run(self) -> None:
         while (session := self._next()) is not None:

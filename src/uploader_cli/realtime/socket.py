@@ -73,7 +73,6 @@ class Connection:
         self._client = self._make_client()
 
     def start(self) -> None:
-        """Dial in a daemon thread."""
         self._spawn(self._dial)
 
     def join(self, session: str) -> None:
@@ -81,7 +80,6 @@ class Connection:
         self._send("join-session", session)
 
     def leave(self, session: str) -> None:
-        """Leave the room of an upload session."""
         self._send("leave-session", session)
 
     def end(self, leaving: tuple[str, ...] | None = None) -> threading.Thread:
@@ -223,7 +221,6 @@ class _Engine(engineio.Client):  # type: ignore[misc]
     _polled = 0.0
 
     def create_queue(self, *args: Any, **kwargs: Any) -> _Queue:
-        """Make the queue of packets to send."""
         return _Queue(*args, **kwargs)
 
     def start_background_task(self, target: Callable[..., object], *args: Any, **kwargs: Any) -> Any:

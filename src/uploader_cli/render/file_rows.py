@@ -38,7 +38,6 @@ _BLOCK = 5 + 2 + SIZE_WIDTH + 2 + RATE_WIDTH
 
 
 def rows_each(width: int) -> int:
-    """Return the number of rows of a running file."""
     return 1 if width >= ONE_ROW else 2
 
 
@@ -140,7 +139,6 @@ def finished(done: FileEnded | Directory, state: ProgressState, width: int) -> R
 
 
 def trouble(glyph: str, style: str, name: str, why: str, width: int) -> Row:
-    """Draw a file that went wrong, with the reason."""
     return [
         (f"{glyph} ", style),
         (elide(name, max(8, width // 2 - 2)), ""),

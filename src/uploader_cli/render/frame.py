@@ -65,7 +65,6 @@ class Frame:
     def _running(
         self, files: Mapping[int, FileState], state: ProgressState, now: float, width: int, space: int
     ) -> list[Row]:
-        """Draw the running files and the number of those that don't fit."""
         each = rows_each(width)
         capacity = space // each
         if len(files) > capacity:

@@ -15,7 +15,6 @@ ENDS = (ev.WarningCode.RUN_ENDED, ev.WarningCode.DEADLINE)  # warnings that are 
 
 
 def wanted(env: Mapping[str, str]) -> bool:
-    """Return True in a job of GitHub Actions."""
     return env.get("GITHUB_ACTIONS") == "true"
 
 

@@ -44,7 +44,6 @@ class Keyboard:
 
     @property
     def reads(self) -> bool:
-        """Whether keys are read."""
         return self._is_input and (self._before is not None or sys.platform == "win32")
 
     def take(self) -> bool:

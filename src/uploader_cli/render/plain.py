@@ -41,7 +41,6 @@ class PlainView(Observer):
         self._analysis: tuple[float, int] | None = None
 
     def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:
-        """Print a line, if the event has one."""
         few = bool(self._verbose) or (state.selected <= FEW_FILES and not state.walking)
         match event:
             case ev.FileProgress() | ev.CallMade():  # the most frequent ones
@@ -85,7 +84,6 @@ class PlainView(Observer):
                 self._say(f"warning: {_brief(event.text)}", kind="warning", wrong=True)
 
     def refresh(self, state: ProgressState, now: float) -> None:
-        """Print a progress line if one is due."""
         if self._quiet or not state.server or state.outcome is not None:
             return
         if self._due is None:

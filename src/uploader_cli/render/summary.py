@@ -198,7 +198,6 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
 
 
 def _deadline(state: ProgressState, outcome: RunFinished) -> str:
-    """Return the warning about the deadline, if it ended the run."""
     late = (warning.text for warning in state.warnings if warning.code is WarningCode.DEADLINE)
     return "" if outcome.ok else next(late, "")
 

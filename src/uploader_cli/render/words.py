@@ -29,7 +29,6 @@ def size(count: float) -> str:
 
 
 def rate(count: float) -> str:
-    """Format bytes per second as `12.1 MiB/s`."""
     return f"{size(count)}/s"
 
 
@@ -168,7 +167,6 @@ Row = list[Span]
 
 
 def width_of(row: Row) -> int:
-    """Return the width of a row in terminal cells."""
     return sum(cells(text) for text, _ in row)
 
 

@@ -30,7 +30,6 @@ class Cause:
 
     @property
     def message(self) -> str:
-        """The message of the first one."""
         return str(self.files[0].get("message", ""))
 
 

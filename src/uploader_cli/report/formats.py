@@ -81,7 +81,6 @@ def _local_path(row: Row) -> str:
 
 
 def _csv_lines(columns: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
-    """Yield a header and one record per row."""
     writer: Any = csv.writer(SimpleNamespace(write=str), lineterminator="\r\n")  # `writerow` returns what it writes
     yield writer.writerow(columns)
     for row in rows:

@@ -23,7 +23,6 @@ PLOT_WIDTH, PLOT_HEIGHT = 1000, 100  # units of a plot, which is stretched to it
 
 
 def as_html(head: dict[str, Any], spool: Spool) -> Iterator[str]:
-    """Yield the page."""
     slowest, causes = fig.ranked(spool.rows())
     beginning = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
     yield beginning.substitute(title=_text(fig.verdict(head)[1]))

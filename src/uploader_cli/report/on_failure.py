@@ -37,12 +37,10 @@ class OnFailure(Observer):
         self._failed: list[FileEnded] = []
 
     def handle(self, event: Event, _state: ProgressState, _now: float) -> None:
-        """Keep a failure."""
         if isinstance(event, FileEnded) and event.outcome is Phase.FAILED and len(self._failed) < MOST_FAILURES:
             self._failed.append(event)
 
     def close(self, state: ProgressState, _now: float) -> None:
-        """Run the command if the run needs attention."""
         if not needs_person(state.outcome):
             return
         files = [shown(row_of(end, self._facts.dest)) for end in self._failed]

@@ -65,7 +65,6 @@ class MetricsFile(Observer):
             self._write([*self._run(None), *_numbers(state), *_present(state, now)])
 
     def close(self, state: ProgressState, _now: float) -> None:
-        """Write the final numbers."""
         code = state.outcome.exit_code if state.outcome is not None else int(Exit.BUG)
         self._write([*self._run(code), *_numbers(state)])
         if self._problem:

@@ -45,12 +45,10 @@ class Spool:
         self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def find(self, key: str) -> Row | None:
-        """Return the row stored under `key`."""
         found = self._db.execute("SELECT row FROM files WHERE key = ?", (key,)).fetchone()
         return json.loads(found[0]) if found is not None else None
 
     def rows(self) -> Iterator[Row]:
-        """Yield all rows in the order of their numbers."""
         for (text,) in self._db.execute("SELECT row FROM files ORDER BY number"):
             yield json.loads(text)
 
@@ -65,7 +63,6 @@ class Spool:
             yield session, seconds, tuple(counts), (json.loads(text) for (text,) in found)
 
     def close(self) -> None:
-        """Free the disk space."""
         self._db.close()
 
 
@@ -107,7 +104,6 @@ class Recorder(Observer):
             self._spool = Spool()
 
     def handle(self, event: Event, _state: ProgressState, _now: float) -> None:
-        """Add the row of a file that ended."""
         if isinstance(event, FileEnded) and self._spool is not None:
             with self._guarded():
                 self._spool.put(row_of(event, self.facts.dest))

@@ -193,7 +193,7 @@ class Answers:
         self.events: list[Event] = []
         self.answer: SessionProgress | Exception | None = progress("s")
         self.poller = Poller(self.fetch, self.events.append, lambda: minimum, minimum)
-        self.poller.follow("s")
+        self.poller.tell(lambda schedule, now: schedule.follow(now, "s"))
 
     def fetch(self, session: str) -> SessionProgress | None:
         assert session == "s"
@@ -227,15 +227,15 @@ def test_poll_is_made_as_soon_as_it_is_asked_for(begin: str) -> None:
     """Where a pause would be longer than this test waits; later ones wake the thread."""
     with polling(10 * PATIENCE) as answers:
         if begin == "ask":
-            answers.poller.ask("s")
+            answers.poller.tell(lambda schedule, now: schedule.ask(now, "s"))
         else:
-            getattr(answers.poller, begin)()
+            answers.poller.tell(getattr(Schedule, begin))
         wait_until(lambda: answers.events == [progress("s")])
         answers.answer = progress("t")
-        answers.poller.leave("s")
-        answers.poller.follow("s")
+        answers.poller.tell(lambda schedule, _now: schedule.leave("s"))
+        answers.poller.tell(lambda schedule, now: schedule.follow(now, "s"))
         if begin != "start":
-            answers.poller.ask("s")
+            answers.poller.tell(lambda schedule, now: schedule.ask(now, "s"))
         wait_until(lambda: answers.events == [progress("s"), progress("t")])
         assert answers.poller.polls == 2
 
@@ -243,7 +243,7 @@ def test_poll_is_made_as_soon_as_it_is_asked_for(begin: str) -> None:
 def test_failed_poll_is_reported_and_repeated() -> None:
     with polling() as answers:
         answers.answer = ConnectionError("the server hung up\nwith a second line")
-        answers.poller.start()
+        answers.poller.tell(Schedule.start)
         wait_until(lambda: len(answers.events) >= 2)
         assert answers.events[0] == PollFailed("s", "the server hung up")
         assert isinstance(getattr(answers.events[0], "error", None), ConnectionError)
@@ -256,22 +256,22 @@ def test_failed_poll_is_reported_and_repeated() -> None:
 def test_missing_session_is_reported_once_until_its_body_is_sent() -> None:
     with polling() as answers:
         answers.answer = None
-        answers.poller.start()
+        answers.poller.tell(Schedule.start)
         wait_until(lambda: answers.events == [SessionMissing("s")])
-        answers.poller.body_sent("s")
+        answers.poller.tell(lambda schedule, _now: schedule.body_sent("s"))
         wait_until(lambda: len(answers.events) >= 3)
-        answers.poller.stop()
+        answers.poller.tell(lambda schedule, _now: schedule.stop())
     assert set(answers.events) == {SessionMissing("s")}
 
 
 def test_close_ends_the_thread_without_further_events() -> None:
     with polling() as answers:
-        answers.poller.start()
+        answers.poller.tell(Schedule.start)
         wait_until(lambda: bool(answers.events))
         answers.poller.close(PATIENCE)
         events = len(answers.events)
         assert not [thread for thread in threading.enumerate() if thread.name == "uploader-poll"]
-        answers.poller.start()
+        answers.poller.tell(Schedule.start)
         assert not [thread for thread in threading.enumerate() if thread.name == "uploader-poll"]
         assert len(answers.events) == events
 
@@ -285,8 +285,8 @@ def test_closing_does_not_wait_for_a_poll_that_hangs() -> None:
         return progress(session)
 
     poller = Poller(hang, events.append, lambda: 1.0)
-    poller.follow("s")
-    poller.start()
+    poller.tell(lambda schedule, now: schedule.follow(now, "s"))
+    poller.tell(Schedule.start)
     wait_until(lambda: poller.polls == 1)
     (thread,) = (thread for thread in threading.enumerate() if thread.name == "uploader-poll")
     poller.close(timeout=0.1)

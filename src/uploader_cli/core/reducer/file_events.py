@@ -137,7 +137,6 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
 
 
 def failed(state: ProgressState, event: ev.FileFailed, now: float) -> list[ev.Event]:
-    """Count a failed file."""
     if _is_over(state, event.file):
         return []
     state.failed += 1
@@ -246,7 +245,6 @@ def _is_over(state: ProgressState, number: int) -> bool:
 
 
 def progress_of(file: FileState, now: float) -> ev.FileProgress:
-    """Return the progress of a running file as an event."""
     return ev.FileProgress(
         file=file.file,
         attempt=file.attempt,

@@ -232,7 +232,9 @@ class TusClient:
         if version is None and self._api.settings.foreign:
             self._api.warn_once(WarningCode.PROTOCOL, UNSIGNED)
         elif version != TUS_VERSION:
-            said = f"speaks tus {version}, not {TUS_VERSION}" if version else "does not answer as tus (no Tus-Resumable)"
+            said = (
+                f"speaks tus {version}, not {TUS_VERSION}" if version else "does not answer as tus (no Tus-Resumable)"
+            )
             raise errors.ProtocolError(f"{answer.url} {said}")
 
     def _check_port(self, url: str, cause: Exception | None = None) -> None:
