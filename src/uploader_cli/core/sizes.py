@@ -15,9 +15,7 @@ from uploader_cli.core.plan import LocalFile
 
 FIRST_CHUNK = 8 << 20  # first chunks with `auto`
 MOST_CHUNK = 64 << 20  # largest chunk with `auto`
-SAFE_CHUNK = (
-    5 << 20
-)  # smallest chunk with `auto`, unless a 413 requires less: Cloudflare Stream accepts no smaller ones
+SAFE_CHUNK = 5 << 20  # smallest chunk with `auto`, unless a 413 requires less: Cloudflare Stream takes no smaller ones
 CHUNK_GRAIN = 256 << 10  # chunks are multiples of this with `auto`: some servers accept no others
 CHUNK_SECONDS = 1.5  # target time of a chunk
 FLAT = 0.75  # share of its rate alone that a connection keeps beside others, if the limit is its own
@@ -59,7 +57,7 @@ class ChunkSize:
         self._least = least if self.adapts or rule else min(LEAST_AFTER_413, max(1, self.size // 2))
         self._refused = False  # True from a 413 until a smaller chunk has arrived
         self._sending: set[object] = set()
-        self._meetings = 0  # chunks that began while another one was being sent
+        self._begun = 0  # number of chunks so far
         self._alone = self._beside = 0.0  # bytes/s of the last chunk that was sent alone, or beside others
 
     @property
@@ -94,8 +92,7 @@ class ChunkSize:
     def travelling(self, size: int, clock: Callable[[], float]) -> Iterator[None]:
         """Measure how long a chunk of `size` bytes takes, if it arrives."""
         chunk, beside, began = object(), bool(self._sending), clock()
-        self._meetings += beside
-        met = self._meetings
+        self._begun = number = self._begun + 1
         self._sending.add(chunk)
         try:
             yield
@@ -103,7 +100,7 @@ class ChunkSize:
             self._sending.discard(chunk)
         if size >= min(self.size, FIRST_CHUNK):
             rate = size / max(1e-6, clock() - began)
-            if not beside and met == self._meetings:
+            if not beside and number == self._begun:  # none has begun since
                 self._alone = rate
             elif beside and self._sending:
                 self._beside = rate

@@ -17,6 +17,7 @@ from uploader_cli.core.state import ProgressState
 from uploader_cli.exit_status import Exit
 
 REPORT_FORMAT, REPORT_VERSION = "uploader-report", 1
+OUTCOMES = ("completed", "failed", "skipped", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[
         "ok": ended["ok"],
         "exit_code": ended["exit_code"],
         "exit": word(ended["exit_code"]),
-        "counts": {name: getattr(state, name) for name in ("selected", "completed", "failed", "skipped", "cancelled")},
+        "counts": {name: getattr(state, name) for name in ("selected", *OUTCOMES)},
         "skips": {str(why): n for why, n in sorted(state.skips.items()) if why is not ev.SkipReason.NOT_TRIED},
         "renamed": state.renamed,
         "bytes": state.completed_bytes,

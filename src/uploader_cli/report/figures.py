@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from uploader_cli.render.words import clock, plural
+from uploader_cli.render.words import clock, plural, rate
 
 if TYPE_CHECKING:
     from uploader_cli.report.recorder import Row  # loads sqlite3, which Markdown for checks does not need
@@ -69,11 +69,44 @@ def limit(head: dict[str, Any]) -> str:
     return {"limit_rate": "--limit-rate", "cpu": "CPU"}.get(found, found)
 
 
-def rates(head: dict[str, Any], name: str) -> tuple[list[float], float]:
-    """Return the speed over time, of `bytes` or `files` per second, and the seconds that each value stands for.
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A speed over time: `values`, each for `step` seconds, and the values at the marks of its axis, from 0."""
 
-    The values are averages over half a second or more: small files arrive in bursts. Without a timeline, or if nothing
-    was sent, there are none.
+    title: str
+    values: Sequence[float]
+    step: float
+    marks: Sequence[float]
+    form: Callable[[float], str]
+
+    @property
+    def seconds(self) -> float:
+        return len(self.values) * self.step
+
+    @property
+    def average(self) -> str:
+        return f"{self.form(sum(self.values) / len(self.values))} on average"
+
+    @property
+    def most(self) -> str:
+        return f"at most {self.form(max(self.values))}"
+
+
+def curves(head: dict[str, Any]) -> list[Curve]:
+    """Return the speed in bytes and in files per second; none without a timeline, or if nothing was sent."""
+    (data, step), (files, _) = _rates(head, "bytes"), _rates(head, "files")
+    if not data:
+        return []
+    return [
+        Curve("Throughput", data, step, ticks(max(data), unit=1024), rate),
+        Curve("Files per second", files, step, ticks(max(files)), number),
+    ]
+
+
+def _rates(head: dict[str, Any], name: str) -> tuple[list[float], float]:
+    """Return `bytes` or `files` per second over time, and the seconds that each value stands for.
+
+    The values are averages over half a second or more: small files arrive in bursts.
     """
     timeline = head.get("timeline") or {}
     step, counts = timeline.get("step") or 1.0, timeline.get(name) or ()

@@ -6,7 +6,7 @@ stretched to the width of the page; their labels are HTML, so that they keep the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from html import escape
 from pathlib import Path
@@ -103,13 +103,13 @@ def _tile(name: str, value: str, detail: str) -> str:
 
 
 def _speed(head: dict[str, Any]) -> Iterator[str]:
-    (data, step), (files, _) = fig.rates(head, "bytes"), fig.rates(head, "files")
-    if not data:
+    curves = fig.curves(head)
+    if not curves:
         return
     bands = list(_bands(head))
     yield "<section>\n"
-    yield _plot("Throughput", data, step, fig.ticks(max(data), unit=1024), rate, "blue", bands)
-    yield _plot("Files per second", files, step, fig.ticks(max(files)), fig.number, "teal", bands)
+    for curve, colour in zip(curves, ("blue", "teal"), strict=True):
+        yield _plot(curve, colour, bands)
     notes = ["Shaded: the server limited the rate, or requests were retried."] if bands else []
     if head.get("bottleneck"):
         notes.append(f"Limited by: {_text(fig.limit(head))}.")
@@ -125,23 +125,15 @@ def _bands(head: dict[str, Any]) -> Iterator[tuple[float, float]]:
             yield (datetime.fromisoformat(incident["ts"]) - start).total_seconds(), incident["seconds"]
 
 
-def _plot(
-    title: str,
-    values: Sequence[float],
-    step: float,
-    marks: Sequence[float],
-    form: Callable[[float], str],
-    colour: str,
-    bands: Iterable[tuple[float, float]],
-) -> str:
-    """Draw `values`, one for each `step` of seconds, with `marks` on the axis of values."""
-    seconds, top = len(values) * step, marks[-1]
-    wide, heights = PLOT_WIDTH / seconds, [PLOT_HEIGHT * (1 - value / top) for value in values]
+def _plot(curve: fig.Curve, colour: str, bands: Iterable[tuple[float, float]]) -> str:
+    seconds, step, top, form = curve.seconds, curve.step, curve.marks[-1], curve.form
+    wide, heights = PLOT_WIDTH / seconds, [PLOT_HEIGHT * (1 - value / top) for value in curve.values]
     points = [((at + 0.5) * step * wide, height) for at, height in enumerate(heights)]
     line = "L".join(f"{x:.1f} {y:.1f}" for x, y in [(0.0, heights[0]), *points, (PLOT_WIDTH, heights[-1])])
-    average, most = sum(values) / len(values), max(values)
-    parts = [f'<b style="bottom:{100 * mark / top:.4g}%"></b>' for mark in marks]
-    parts += [f'<i class="y" style="bottom:{100 * mark / top:.4g}%">{form(mark) if mark else 0}</i>' for mark in marks]
+    parts = [f'<b style="bottom:{100 * mark / top:.4g}%"></b>' for mark in curve.marks]
+    parts += [
+        f'<i class="y" style="bottom:{100 * mark / top:.4g}%">{form(mark) if mark else 0}</i>' for mark in curve.marks
+    ]
     parts += [f'<i class="x" style="left:{100 * at / seconds:.4g}%">{name}</i>' for at, name in fig.moments(seconds)]
     shaded = (
         f'<rect x="{begun * wide:.1f}" width="{max(3.0, long * wide):.1f}" height="{PLOT_HEIGHT}"/>'
@@ -155,12 +147,12 @@ def _plot(
     drawn += [
         f'<rect class="hit" x="{at * step * wide:.1f}" width="{step * wide:.1f}" height="{PLOT_HEIGHT}">'
         f"<title>{span(at * step)}: {form(value)}</title></rect>"
-        for at, value in enumerate(values)
+        for at, value in enumerate(curve.values)
     ]
-    known = f"{form(average)} on average, at most {form(most)}"
+    known = f"{curve.average}, {curve.most}"
     return (
-        f'<figure class="{colour}" role="img" aria-label="{title}: {known}">\n'
-        f'<div class="head"><h2>{title}</h2><small>{known}</small></div>\n'
+        f'<figure class="{colour}" role="img" aria-label="{curve.title}: {known}">\n'
+        f'<div class="head"><h2>{curve.title}</h2><small>{known}</small></div>\n'
         f'<div class="plot">{"".join(parts)}\n<svg viewBox="0 0 {PLOT_WIDTH} {PLOT_HEIGHT}" preserveAspectRatio="none">'
         f"{''.join(drawn)}</svg></div>\n</figure>\n"
     )

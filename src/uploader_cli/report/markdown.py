@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.render.words import plural, safe, size, span
+from uploader_cli.report.document import OUTCOMES
 from uploader_cli.report.figures import verdict
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def as_markdown(head: dict[str, Any], spool: Spool) -> Iterator[str]:
     counts = head["counts"]
     yield f"## {' '.join(verdict(head))}\n\n"
     yield "| | files |\n|---|---:|\n"
-    for name in ("completed", "failed", "skipped", "cancelled"):
+    for name in OUTCOMES:
         if counts[name] or name == "completed":
             why = _reasons(head) if name == "skipped" else ""
             yield f"| {name}{why} | {counts[name]:,} |\n"

@@ -15,11 +15,10 @@ from typing import Any
 
 from uploader_cli.core.events import FailureCode
 from uploader_cli.exit_status import Exit, of_failure, worst
-from uploader_cli.report.document import REPORT_FORMAT, REPORT_VERSION, word
+from uploader_cli.report.document import OUTCOMES, REPORT_FORMAT, REPORT_VERSION, word
 from uploader_cli.report.read import Report
 from uploader_cli.report.recorder import Row, Spool
 
-_OUTCOMES = ("completed", "failed", "skipped", "cancelled")
 FILES_NAMED = 20  # maximum files in several shards listed
 _OF_A_RUN = ("run", "resumed_from", "server", "category", "dest", "shard", "started", "finished", "exit_code", "counts")
 """The fields of each run in a combined report."""
@@ -80,7 +79,7 @@ class Merge:
             "ok": code == Exit.OK,
             "exit_code": int(code),
             "exit": word(code),
-            "counts": {"selected": counts.total(), **{name: counts[name] for name in _OUTCOMES}},
+            "counts": {"selected": counts.total(), **{name: counts[name] for name in OUTCOMES}},
             "skips": dict(sorted(skips.items())),
             "renamed": renamed,
             "bytes": confirmed,
@@ -126,7 +125,7 @@ class Merge:
         if head.get("runs"):
             return
         counts = head["counts"]
-        unreported = counts.get("selected", 0) - sum(counts.get(name, 0) for name in _OUTCOMES)
+        unreported = counts.get("selected", 0) - sum(counts.get(name, 0) for name in OUTCOMES)
         if head.get("selection_complete") is False:
             self._incomplete[head["run"]] = "it ended before all files were found"
         elif unreported > 0:

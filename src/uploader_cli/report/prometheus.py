@@ -22,7 +22,7 @@ from uploader_cli.core.names import escaped
 from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.exit_status import Exit
 from uploader_cli.report import output_file
-from uploader_cli.report.document import RunFacts
+from uploader_cli.report.document import OUTCOMES, RunFacts
 from uploader_cli.report.recorder import Notices
 
 INTERVAL = 5.0  # seconds between two writes during a run
@@ -98,7 +98,7 @@ def _numbers(state: ProgressState) -> Iterator[Family]:
     failures = Counter({str(code): 0 for code in FailureCode})
     for (code, _), count in state.failed_as.items():
         failures[str(code)] += count
-    outcomes = {name: getattr(state, name) for name in ("completed", "failed", "skipped", "cancelled")}
+    outcomes = {name: getattr(state, name) for name in OUTCOMES}
     yield _gauge("selected_files", "Files to upload, as far as they are known.", state.selected)
     yield _gauge("selected_bytes", "Size of the files to upload, as far as they are known.", state.selected_bytes)
     yield Family("files_total", "counter", "Files that ended, by outcome.", _by("outcome", outcomes))

@@ -10,13 +10,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, TextIO
 
-from uploader_cli.core.events import Phase
 from uploader_cli.errors import UsageError
-from uploader_cli.report.document import REPORT_FORMAT, REPORT_VERSION
+from uploader_cli.report.document import OUTCOMES, REPORT_FORMAT, REPORT_VERSION
 from uploader_cli.report.formats import ROWS_BEGIN, ROWS_END
 from uploader_cli.report.recorder import Row
-
-_OUTCOMES = frozenset(str(phase) for phase in Phase if phase.terminal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +110,7 @@ def _check_rows(path: Path, rows: Iterable[Any]) -> None:
     for count, row in enumerate(rows, 1):
         if (
             not _has(row, str, "path", "outcome")
-            or row["outcome"] not in _OUTCOMES
+            or row["outcome"] not in OUTCOMES
             or not all(isinstance(row.get(name, 0), int | float | None) for name in numbers)
         ):
             raise _broken(path, f"file {count} has no path, no outcome or invalid numbers")

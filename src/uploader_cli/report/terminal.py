@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from textwrap import wrap
 from typing import Any
@@ -13,7 +13,7 @@ from uploader_cli.report import figures as fig
 
 NARROW = 60  # columns below which details are omitted
 SLOWEST_ROWS, CAUSE_ROWS, INCIDENT_ROWS = 10, 12, 5  # maximum rows of each table
-THROUGHPUT_ROWS, FILES_ROWS = 2, 1  # rows between two marks of the two plots
+PLOTS = (("cyan", 2), ("green", 1))  # the style of each plot, and its rows between two marks
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 
 
@@ -24,15 +24,8 @@ def rows_of(head: dict[str, Any], files: Iterable[dict[str, Any]], width: int) -
 
 def _rows(head: dict[str, Any], files: Iterable[dict[str, Any]], width: int) -> Iterator[Row]:
     yield from _header(head, width)
-    (data, step), (counts, _) = fig.rates(head, "bytes"), fig.rates(head, "files")
-    if data:
-        seconds = len(data) * step
-        yield from _plot(
-            "Throughput", data, seconds, fig.ticks(max(data), unit=1024), rate, "cyan", width, THROUGHPUT_ROWS
-        )
-        yield from _plot(
-            "Files per second", counts, seconds, fig.ticks(max(counts)), fig.number, "green", width, FILES_ROWS
-        )
+    for curve, (style, rows) in zip(fig.curves(head), PLOTS, strict=False):
+        yield from _plot(curve, style, rows, width)
     slowest, causes = fig.ranked(files)
     yield from _causes(head, causes, width)
     yield from _slowest(slowest, width)
@@ -86,30 +79,21 @@ def _title(title: str, width: int, *details: str) -> Iterator[Row]:
 # --- plots ------------------------------------------------------------------------------------------------------------
 
 
-def _plot(
-    title: str,
-    values: Sequence[float],
-    seconds: float,
-    marks: Sequence[float],
-    form: Callable[[float], str],
-    style: str,
-    width: int,
-    each: int,
-) -> Iterator[Row]:
-    """Draw `values` over `seconds` as an area of block characters, with a mark in each `each` rows."""
-    average, most = f"{form(sum(values) / len(values))} on average", f"at most {form(max(values))}"
-    yield from _title(title, width, average, most)
+def _plot(curve: fig.Curve, style: str, each: int, width: int) -> Iterator[Row]:
+    """Draw an area of block characters, with a mark in each `each` rows."""
+    yield from _title(curve.title, width, curve.average, curve.most)
+    marks, form = curve.marks, curve.form
     label = max(len(form(mark)) for mark in marks)
     columns, top, height = width - label - 3, marks[-1], each * (len(marks) - 1)
-    eighths = [max(0, round(value / top * height * 8)) for value in fig.resampled(values, columns)]
+    eighths = [max(0, round(value / top * height * 8)) for value in fig.resampled(curve.values, columns)]
     names = {round(mark / top * height): form(mark) for mark in marks if mark}
     for level in range(height, 0, -1):
         drawn = "".join(_EIGHTHS[min(8, max(0, column - 8 * (level - 1)))] for column in eighths)
         yield [(f"{names.get(level, ''):>{label}} ", "dim"), ("┤" if level in names else "│", "dim"), (drawn, style)]
     yield [(f"{0:>{label}} └" + "─" * columns, "dim")]
     axis = [" "] * columns
-    for moment, name in fig.moments(seconds, columns // 9):
-        start = min(max(0, int(moment / seconds * columns) - len(name) // 2), columns - len(name))
+    for moment, name in fig.moments(curve.seconds, columns // 9):
+        start = min(max(0, int(moment / curve.seconds * columns) - len(name) // 2), columns - len(name))
         axis[start : start + len(name)] = name
     yield [(" " * (label + 2) + "".join(axis), "dim")]
 
