@@ -23,9 +23,9 @@ FIRST = b"first"
 class Refused(Exception):
     """The service refuses the request with `status`; without `by_service` a gateway in front of it does."""
 
-    def __init__(self, status: int, why: str, *, by_service: bool = True) -> None:
+    def __init__(self, status: int, why: str, kind: str = "text/plain", *, by_service: bool = True) -> None:
         super().__init__(why)
-        self.status, self.by_service = status, by_service
+        self.status, self.kind, self.by_service = status, kind, by_service
 
 
 class Unanswered(Exception):
@@ -67,7 +67,7 @@ class Service:
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.locked = self.created = 0
         self.readable = False  # whether GET returns the content of an upload
-        self.refuses: tuple[int, str] | None = None  # status and reason of all creations
+        self.refuses: tuple[int, str, str] | None = None  # status, body and its type as answer to all creations
         self.silent: set[str] = set()  # methods whose answers have no Upload-Offset
         self.drops: set[str] = set()  # headers that a proxy removes from answers
         self.options: tuple[int, str, bytes] | None = (
@@ -404,7 +404,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, error: Refused) -> None:
         self.server.service.refusals.append(str(error))
-        headers = {"Retry-After": 0} if error.status >= 500 else {}
+        headers = {"Content-Type": error.kind} | ({"Retry-After": 0} if error.status >= 500 else {})
         self._answer(error.status, headers, str(error).encode(), by_service=error.by_service)
 
     def _close(self, error: Unanswered) -> None:
@@ -415,13 +415,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, headers: dict[str, Any], reason: bytes = b"", *, by_service: bool = True) -> None:
         self.server.service.requests.append((self.command, self._headers))
         self.send_response(status)
-        headers = ({"Tus-Resumable": "1.0.0"} if by_service else {}) | headers
+        headers = {"Tus-Resumable": "1.0.0", **headers} if by_service else headers
         silent = {"Upload-Offset"} if self.command in self.server.service.silent else set()
         for name in headers.keys() - self.server.service.drops - silent:
             self.send_header(name, str(headers[name]))
         if reason or status not in (200, 204):
-            if "Content-Type" not in headers:
-                self.send_header("Content-Type", "text/plain; charset=utf-8")
             self.send_header("Content-Length", str(len(reason)))
         self.end_headers()
         if self.command != "HEAD":

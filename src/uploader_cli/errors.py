@@ -201,9 +201,10 @@ class PacksRefused(AnswerError):
 class PatchBlocked(AnswerError):
     """A proxy or firewall passes on neither PATCH nor the POST that stands for it."""
 
-    def __init__(self, url: str, status: int) -> None:
+    def __init__(self, url: str, status: int, said: str = "") -> None:
+        """`said` is the reason that it gives."""
         super().__init__(
-            f"a proxy or firewall blocks PATCH to {url} ({status})",
+            f"a proxy or firewall blocks PATCH to {url} ({status}{said and ': '}{said})",
             status=status,
             hint="have it let PATCH pass, or use --protocol batch",
         )

@@ -57,14 +57,33 @@ def test_token_is_renewed_after_a_401_to_options(make_files: Callable[..., Path]
     assert sent == ["Bearer token1", "Bearer token2"]
 
 
-def test_first_creation_names_the_cause(make_files: Callable[..., Path], tmp_path: Path) -> None:
+PROBLEM = '{"title": "No credit", "detail": "30 needed"}'
+REASONS = {
+    "text": ("text/plain", "ERR_UPLOAD_REJECTED: rejected", " (ERR_UPLOAD_REJECTED: rejected)"),
+    "text without a type": ("", "Upload-Length is missing", " (Upload-Length is missing)"),
+    "text declared as a page": ("text/html", "too many files today", " (too many files today)"),
+    "JSON string": ("application/json", '"no quota left"', " (no quota left)"),
+    "code and message": ("application/json", '{"error": "InvalidKey", "message": "not a"}', " InvalidKey (not a)"),
+    "problem details": ("application/problem+json", PROBLEM, " (No credit: 30 needed)"),
+    "page": ("text/html", "<h1>Bad Request</h1>", ""),
+}
+
+
+@pytest.mark.parametrize("options", [None, OPTIONS["200 with text"]], ids=["OPTIONS of tus", "OPTIONS of a framework"])
+@pytest.mark.parametrize(("kind", "body", "said"), REASONS.values(), ids=REASONS)
+def test_refused_creation_names_the_servers_reason(
+    kind: str,
+    body: str,
+    said: str,
+    options: tuple[int, str, bytes] | None,
+    make_files: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
     with running(Service()) as service:
-        service.options, service.refuses = OPTIONS["200 with text"], (400, "the bucket does not exist")
-        done = send(service, tmp_path, make_files)
-    assert done.code == 4
-    assert {event["message"] for event in done.of("file.failed")} == {
-        "the server refused: 400 (the bucket does not exist)"
-    }
+        service.options, service.refuses = options, (400, body, kind)
+        done = uploader("upload", make_files(a=1), "--tus-endpoint", service.url, "--json", home=tmp_path)
+    (failed,) = done.of("file.failed")
+    assert (done.code, failed["message"]) == (4, f"the server refused: 400{said}")
 
 
 @pytest.mark.parametrize("drops", [{"Tus-Resumable"}, {"Tus-Resumable", "Tus-Version", "Tus-Extension"}])

@@ -29,6 +29,10 @@ NAME_TAKEN = "FILE_EXISTS"
 NOBODY = "00000000-0000-4000-8000-000000000000"
 """An ID that no session, file and upload has: requests for it change nothing."""
 
+MOST_REASON = 300  # most characters of a server's reason
+_CODE = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # also of text direction
+
 
 class Session(Record, frozen=True):
     """An upload session as the server created it; `secret` is what its creator sent (docs/protocol.md section 10)."""
@@ -63,7 +67,8 @@ def as_object(body: object) -> JsonObject:
 
 def error_code(body: object) -> str:
     """Return the server's error code (`{"error": "CODE"}`), or an empty string."""
-    return text(as_object(body).get("error")) or ""
+    code = text(as_object(body).get("error")) or ""
+    return code if _CODE.fullmatch(code) else ""
 
 
 def session_unknown(body: object) -> bool:
@@ -75,13 +80,26 @@ def session_unknown(body: object) -> bool:
 
 
 def error_sentence(body: object) -> str:
-    """Return the server's error text: message and details, on one line."""
+    """Return the server's reason for an error on one line, at most `MOST_REASON` characters; empty without one.
+
+    It is a JSON string, or message and details of an object: the bundled server's and the reference backend's, problem
+    details (RFC 9457), and those where `error` or the first of `errors` is a sentence or an object with a message.
+    """
     fields = as_object(body)
-    details = fields.get("details")
+    listed = fields.get("errors")
+    inner = fields.get("error") or (listed[0] if isinstance(listed, list) and listed else None)
+    words = [fields.get("message"), as_object(inner).get("message"), inner, fields.get("title"), body]
+    details = fields.get("details") or fields.get("detail")
     if isinstance(details, list):
-        details = "; ".join(escaped(str(item)) for item in details)
-    parts = [part for part in (text(fields.get("message")), text(details)) if part]
-    return " ".join(": ".join(parts).split())
+        details = "; ".join(escaped(str(as_object(item).get("msg") or item)) for item in details)
+    said = next((word for word in map(text, words) if word and word != error_code(body)), None)
+    return one_line(": ".join(part for part in (said, text(details)) if part))
+
+
+def one_line(words: str) -> str:
+    """Return a server's reason without control characters, at most `MOST_REASON` characters."""
+    line = " ".join(_CONTROL.sub(" ", escaped(words)).split())
+    return line if len(line) <= MOST_REASON else f"{line[: MOST_REASON - 1]}…"
 
 
 def parse_limits(body: object) -> Limits | None:

@@ -22,8 +22,7 @@ import urllib3
 
 from uploader_cli import errors
 from uploader_cli.core.capabilities import trusts
-from uploader_cli.core.names import escaped
-from uploader_cli.core.protocol import error_sentence, parse_http_date, whole
+from uploader_cli.core.protocol import error_sentence, one_line, parse_http_date, whole
 from uploader_cli.settings import mask
 from uploader_cli.transfer.connection import AnswerTooLarge, Sockets, intact
 from uploader_cli.transfer.dialler import Dialler, NotReachable, Route
@@ -48,7 +47,7 @@ MOST_ANSWER = 32 << 20  # most bytes of a decompressed answer; stored files may 
 ANSWER, ANSWER_PER_FILE = 1 << 20, 32 << 10  # most bytes for a call, and for each file that its answer describes
 TOKENS, TOKENS_PER_FILE = 8192, 64
 """Most strings, separators and brackets of an answer: each takes up to 100 bytes of memory, and 2 bytes to send."""
-MOST_REASON = 500  # most bytes of a refusal in plain text
+MOST_TEXT = 2000  # most bytes of a refusal in plain text
 BAD_REQUEST, PROXY_AUTHENTICATION = 400, 407
 CREDENTIALS = {"authorization", "cookie", "x-request-id", "x-session-secret"}
 """Headers that are not sent to other hosts, as those of `--header`."""
@@ -74,12 +73,12 @@ class Answer:
     request_id: str = ""
     sent: int = 0  # bytes of the request's body
     authorized: bool = False  # whether the request had an `Authorization`
-    plain: str = ""  # a refusal in plain text, as tus servers give it
+    plain: str = ""  # a refusal in plain text, as tus servers give it, whatever type they declare
 
     @property
     def sentence(self) -> str:
         """The server's reason for a refusal, on one line, without secrets; empty without one."""
-        return mask(error_sentence(self.body) or " ".join(escaped(self.plain).split()))
+        return mask(error_sentence(self.body) or one_line(self.plain))
 
     @property
     def ok(self) -> bool:
@@ -160,9 +159,7 @@ class HttpClient:
         if status == BAD_REQUEST and parsed is None:
             self._check_scheme(url)
         self.request_ids.heard = True
-        if parsed is None and fields.get("Content-Type", "").lower().startswith("text/plain"):
-            return _answer(status, fields, url, sent, None, content[:MOST_REASON].decode(errors="replace"))
-        return _answer(status, fields, url, sent, parsed)
+        return _answer(status, fields, url, sent, parsed, _text(content) if parsed is None else "")
 
     @contextmanager
     def stream(self, url: str, headers: Mapping[str, str]) -> Iterator[tuple[Answer, Iterator[bytes]]]:
@@ -284,6 +281,14 @@ def _answer(
 ) -> Answer:
     known = (sent.get(REQUEST_ID, ""), int(sent.get("Content-Length", 0)), "Authorization" in sent)
     return Answer(status, fields, body, url, *known, plain if not 200 <= status < 300 else "")
+
+
+def _text(content: bytes) -> str:
+    """Return a body that is plain text; empty for a page, for JSON that was not parsed, and for other bytes."""
+    try:
+        return "" if content.lstrip()[:1] in (b"<", b"{", b"[") else content[:MOST_TEXT].decode()
+    except UnicodeDecodeError:
+        return ""
 
 
 def _read(pieces: Iterator[bytes], most: int, status: int) -> bytes:

@@ -160,7 +160,7 @@ class TusClient:
             body.rewind()
         else:
             self._overrides = False
-            raise errors.PatchBlocked(url, answer.status)
+            raise errors.PatchBlocked(url, answer.status, answer.sentence)
         self._overrides = override and (self._overrides or answer.ok)
         if answer.status in (404, 410):
             gone = _refusal(answer, GONE)
