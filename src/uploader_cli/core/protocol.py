@@ -35,12 +35,16 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069
 
 
 class Session(Record, frozen=True):
-    """An upload session as the server created it; `secret` is what its creator sent (docs/protocol.md section 10)."""
+    """An upload session as the server created it; `secret` is what its creator sent (docs/protocol.md section 10).
+
+    `expected` is the number of files for which this client has created it; None for an earlier one.
+    """
 
     session_id: str
     category: str
     limits: Limits | None
     secret: str = ""
+    expected: int | None = None
 
     def __repr__(self) -> str:
         return f"Session({self.session_id!r}, {self.category!r})"

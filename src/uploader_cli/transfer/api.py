@@ -132,7 +132,7 @@ class Api(HttpClient):
                 raise self._no_result(answer)
             self._offers(answer)
             self._secrets[session.session_id] = secret
-            return replace(session, category=category, secret=secret)
+            return replace(session, category=category, secret=secret, expected=expected)
 
         return self._call("POST", "/api/upload/session", read, json=asked, headers=own, **how)
 

@@ -8,12 +8,14 @@ import math
 import platform
 import re
 import sys
+import threading
 import time
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from http.client import HTTPException
+from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin
@@ -134,7 +136,7 @@ class HttpClient:
         began, status = time.monotonic(), None
         try:
             if api:
-                with self._by_requests().call(method, url, sent, cast("bytes | None", data), read_timeout) as got:
+                with self._by_requests(route).call(method, url, sent, cast("bytes | None", data), read_timeout) as got:
                     status, fields = got.status_code, got.raw.headers
                     content = _read(intact(got.raw.stream(ANSWER_BLOCK, decode_content=True)), most, status)
             else:
@@ -183,10 +185,22 @@ class HttpClient:
         finally:
             del self.sockets.answer_time
 
-    def _by_requests(self) -> Adapter:
-        from uploader_cli.transfer.adapter import Adapter
+    def connect(self, url: str) -> None:
+        """Connect, so that the next request finds a connection. That request reports what fails here."""
+        with suppress(*FAILED, NotReachable), self.dialler.connection(self.dialler.route(url)):
+            pass
 
-        self._adapter = self._adapter or Adapter(self.dialler)
+    def _by_requests(self, route: Route) -> Adapter:
+        """Return the side of `requests`, which takes as long to import as a distant server to connect: do both."""
+        if self._adapter is None:
+            if (name := f"{__package__}.adapter") not in sys.modules:
+                importing = threading.Thread(target=import_module, args=(name,), daemon=True)
+                importing.start()
+                with self.dialler.connection(route):
+                    importing.join()
+            from uploader_cli.transfer.adapter import Adapter
+
+            self._adapter = Adapter(self.dialler)
         return self._adapter
 
     def _described(self, url: str, own: Mapping[str, str]) -> tuple[str, Route, dict[str, str]]:

@@ -52,7 +52,8 @@ class Worker(threading.Thread):
     ) -> None:
         """`endpoint` is the tus endpoint; `finish(worker, job, outcomes)` ends files."""
         super().__init__(name="uploader-worker", daemon=True)
-        self.api = api
+        self.ahead = False  # whether it connects before its first job
+        self.api, self._endpoint = api, endpoint
         self.tus = TusClient(api, endpoint)
         self._pool, self._finish = pool, finish
         self._helper: ThreadPoolExecutor | None = None
@@ -66,6 +67,8 @@ class Worker(threading.Thread):
     def run(self) -> None:
         """Do one job after the other until the pool is closed."""
         try:
+            if self.ahead:
+                self.api.connect(self._endpoint)
             while (job := self._pool.take()) is not None:
                 began = time.monotonic()
                 try:
@@ -122,12 +125,20 @@ class Pool:
                 self._jobs.extendleft(jobs[::-1])
             else:
                 self._jobs.extend(jobs)
-            missing = min(self.most - len(self._workers), self._busy + len(self._jobs) - len(self._workers))
-            for _ in range(max(0, missing)):
-                worker = self._make_worker(self)
-                worker.start()  # first: `close` joins all workers, and only a thread that runs can be joined
-                self._workers.append(worker)
+            self._start(self._busy + len(self._jobs))
             self._work.notify(len(jobs))
+
+    def connect_ahead(self, jobs: int) -> None:
+        """Start the workers for so many jobs, which connect meanwhile: a distant server takes a round trip for that."""
+        with self._lock:
+            self._start(jobs, ahead=True)
+
+    def _start(self, needed: int, *, ahead: bool = False) -> None:
+        for _ in range(min(self.most, needed) - len(self._workers)):
+            worker = self._make_worker(self)
+            worker.ahead = ahead
+            worker.start()  # first: `close` joins all workers, and only a thread that runs can be joined
+            self._workers.append(worker)
 
     def take(self) -> Job | None:
         """Wait for the next job; None once the pool is closed or has failed."""

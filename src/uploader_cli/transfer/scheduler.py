@@ -31,7 +31,7 @@ from uploader_cli.transfer.protocols.batch import BatchSession, Flow
 from uploader_cli.transfer.protocols.pack import Pack, packs_of
 from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.protocols.tus_file import TusFile
-from uploader_cli.transfer.protocols.tus_state import Tus
+from uploader_cli.transfer.protocols.tus_state import Tus, is_far
 from uploader_cli.transfer.upload_session import RunContext, UploadSession, new_session
 from uploader_cli.transfer.verification import Verification
 
@@ -138,6 +138,9 @@ class Scheduler:
                 self._pool.resized = self._packs.share
         self.begin()
         self._context.lookups = self._api.lookups
+        if self._tus is not None and is_far(round_trip := self._api.request_ids.round_trip):
+            idle = self._pool.most - 1
+            self._pool.connect_ahead(sum(self._terms.parts(file.size, idle, round_trip) for file in supply.ahead))
         self._verification = Verification(self._context)
         self._checks = FileChecks(self._context, self._verification)
         self._collisions = Collisions(self._settings, self._stop.check)

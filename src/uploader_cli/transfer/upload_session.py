@@ -102,6 +102,7 @@ class UploadSession:
     def __init__(self, context: RunContext, session: Session, files: int) -> None:
         """`files` is the number of its files."""
         self.id, self.category, self._secret = session.session_id, session.category, session.secret
+        self.ends_itself = files == session.expected  # the bundled server ends a session once it has stored all files
         self._context, self._left = context, files
         self._failures = self._given_up = 0
         self._lock = threading.Lock()
@@ -153,7 +154,7 @@ class UploadSession:
                 context.warn(WarningCode.SESSION_LOST, f"session {lost} {why}: continuing in {made.session_id}")
                 context.run.session_closed(lost, failed=True)
                 self._leave("lost")
-                self.id, self._secret = made.session_id, made.secret
+                self.id, self._secret, self.ends_itself = made.session_id, made.secret, False
                 self.begin()
             finally:
                 renewed.set()
@@ -179,7 +180,8 @@ class UploadSession:
 
     def _close(self, api: Api) -> None:
         context = self._context
-        if context.limits.relative_paths:
+        ended = self.ends_itself and not self._failures and not self._given_up
+        if context.limits.relative_paths and not ended:
             try:
                 api.finish(self.id, self._given_up, retries=context.settings.retries)
             except errors.Interrupted:

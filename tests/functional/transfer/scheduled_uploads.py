@@ -105,6 +105,7 @@ class Upload:
         self.settings = Settings(server=url, **{"protocol": "batch", **settings})
         self.events: list[ev.Event] = []
         self.stop_at: type[ev.Event] | None = None
+        self.before: dict[type[ev.Event], Callable[[], object]] = {}  # what is done when an event comes
         self.stop, self.last_heard = Stop(), LastHeard()
         self.files = []
         for number, path in enumerate(paths):
@@ -129,6 +130,7 @@ class Upload:
 
     def _emit(self, event: ev.Event) -> None:
         self.events.append(event)
+        self.before.get(type(event), lambda: None)()
         if self.stop_at is not None and isinstance(event, self.stop_at):
             self.stop.set()
 

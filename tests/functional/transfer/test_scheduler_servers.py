@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
+from urllib.request import urlopen
 
 import pytest
 from functional.transfer.scheduled_uploads import Batches, Relay, Upload, digests, make, on_disk
 from serving import running_server
+from time_limits import PATIENCE
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, WarningCode
 from uploader_cli.core.jobs import FIRST_JOBS, MOST_JOBS
 from uploader_cli.transfer import pool
+from uploader_cli.transfer.protocols.tus_state import FAR
 from uploader_server.faults import Answer
 from uploader_server.http import shares
 
@@ -82,6 +87,48 @@ def test_seven_mp4_and_two_avi_cost_eight_calls_on_the_reference_backend(source:
         assert len(upload.all(ev.SessionCreated)) == 4
         assert len(upload.all(ev.FileCompleted)) == 9
         assert on_disk(root) == digests(paths)
+
+
+@pytest.mark.parametrize(("seconds", "workers"), [(3 * FAR, 2), (0.0, 0)])
+def test_workers_connect_to_a_distant_server_before_its_session_is_open(
+    source: Path, root: Path, seconds: float, workers: int
+) -> None:
+    """A connection takes a round trip; two files need two."""
+    opened: list[int] = []
+
+    def delay(line: str) -> None:
+        time.sleep(seconds)
+        if line.startswith("POST /api/upload/session "):
+            until = time.monotonic() + (PATIENCE if workers else 0.0)
+            while len(relay.peers) < 1 + workers and time.monotonic() < until:
+                time.sleep(0.005)
+            opened.append(len(relay.peers) - 1)
+
+    paths = make(source, "a.mp4", "b.mp4")
+    with running_server(port=0, root=root) as server, Relay(server.url, delay) as relay:
+        upload = Upload(relay.url, paths, protocol="tus", pack=False)
+        assert upload.go() is None
+        assert upload.completed == [0, 1]
+    assert opened == [workers]
+
+
+@pytest.mark.parametrize("protocol", ["batch", "tus"])
+@pytest.mark.parametrize("missing", [False, True])
+def test_session_is_finished_by_the_client_unless_all_its_files_are_stored(
+    source: Path, root: Path, protocol: str, missing: bool
+) -> None:
+    """The server ends a session once it has stored the expected files: a call that says so would change nothing."""
+    paths = make(source, "a.mp4", "b.mp4", "c.mp4")
+    with running_server(port=0, root=root) as server, Relay(server.url) as relay:
+        upload = Upload(relay.url, paths, protocol=protocol, pack=protocol == "batch")
+        if missing:
+            upload.before = {ev.SessionCreated: paths[1].unlink}
+        assert upload.go() is None
+        assert relay.count("/finish") == missing
+        (opened,) = upload.all(ev.SessionCreated)
+        with urlopen(f"{server.url}/api/upload/progress/{opened.session}", timeout=PATIENCE) as answer:
+            state = json.load(answer)
+        assert state["overallStatus"] == ("partial" if missing else "completed")
 
 
 def test_a_file_that_fails_inside_a_200_is_named(source: Path, root: Path) -> None:

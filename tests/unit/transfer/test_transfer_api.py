@@ -22,6 +22,7 @@ from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.core.protocol import StoredFile, location_in
 from uploader_cli.settings import Settings
 from uploader_cli.settings.masking import remember
+from uploader_cli.transfer import adapter  # noqa: F401 - the first import of it also dials, which `responses` can't see
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.budget import RateBudget

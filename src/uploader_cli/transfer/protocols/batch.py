@@ -247,6 +247,7 @@ class BatchSession:
             if outcome is None:
                 continue
             self._group.remove(file)
+            self.session.ends_itself = False  # the file may have been there before
             if file.file in found:
                 self._context.run.certain([file])
             self._ended.append(outcome)

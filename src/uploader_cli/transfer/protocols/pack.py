@@ -149,6 +149,7 @@ class Pack:
             with suppress(errors.NotYours):  # it was sent in another session: only the repeated key gets its answer
                 known = worker.api.pack_answer(endpoint, attempt.session, self._key, len(entries))
                 if known is not None:
+                    self.session.ends_itself = False  # it may count in an earlier session
                     return known
                 self._sent_before = self._ask = False
         listed = ((utf8(f.relative_path), f.size, digest, f.mtime_ns // 1_000_000) for f, _, digest in entries)
