@@ -26,7 +26,7 @@ LAST_TRIES = 3
 
 
 @dataclass
-class Checked:
+class Result:
     """The result of a round."""
 
     plan: Plan
@@ -48,9 +48,9 @@ class Checked:
         )
 
 
-def run_round(plan: Plan, directory: Path, shared: Server | None, secrets: Secrets) -> Checked:
+def run_round(plan: Plan, directory: Path, shared: Server | None, secrets: Secrets) -> Result:
     """Run one round in `directory` and return its result. The `shared` server is used if the plan says so."""
-    result, began = Checked(plan), time.monotonic()
+    result, began = Result(plan), time.monotonic()
     one = Round(plan, directory, shared if plan.shared else None, secrets, result)
     try:
         one.run()
@@ -65,7 +65,7 @@ def run_round(plan: Plan, directory: Path, shared: Server | None, secrets: Secre
 class Round:
     """The state of a round, and its steps."""
 
-    def __init__(self, plan: Plan, directory: Path, shared: Server | None, secrets: Secrets, result: Checked) -> None:
+    def __init__(self, plan: Plan, directory: Path, shared: Server | None, secrets: Secrets, result: Result) -> None:
         self.plan, self.directory, self.result, self.secrets = plan, directory, result, secrets
         self.home = directory / "home"
         self.home.mkdir(parents=True)
