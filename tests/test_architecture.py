@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from uploader_cli import extras
+
 ROOT = Path(__file__).parent.parent
 OURS = "uploader_cli"
 CLIENT = ROOT / "src" / OURS
@@ -32,7 +34,8 @@ PACKAGES = {
     "transfer": "core errors named_files settings sources transfer",
     "realtime": "core realtime",
     "render": "core exit_status analysis.stages analysis.timeline render",
-    "report": "core errors exit_status named_files settings signals transfer.journal render.words report __version__",
+    "report": "core errors exit_status extras named_files settings signals transfer.journal render.words report "
+    "__version__",
     "sources": "core errors extras sources",
     "fleet": "core errors extras settings selection transfer sources fleet __version__",
     "checks": "core errors exit_status named_files settings realtime.socket realtime.policy render report "
@@ -42,8 +45,8 @@ PACKAGES = {
     "report.output_file run analysis",
     "compare": "core errors exit_status settings selection sources transfer render run compare",
     "plan": "core errors exit_status settings selection transfer render report.output_file analysis run plan",
-    "run": "core errors exit_status named_files settings signals selection sources transfer realtime render report "
-    "analysis.after_upload fleet plan run",
+    "run": "core errors exit_status extras named_files settings signals selection sources transfer realtime render "
+    "report analysis.after_upload plan run",
     "cli": "checks compare plan report run render settings signals errors extras exit_status cli __version__",
 }
 """Each package, and what it may import of ours."""
@@ -65,9 +68,12 @@ SHARED = {
     "pytest": "pytest_plugin",
     "dask": "fleet",
     "distributed": "fleet",
-    "fsspec": "sources.files",
+    "fsspec": "sources.urls",
 }
 """A dependency, and who may import it."""
+
+OPTIONAL = "fleet report.html report.prometheus report.terminal checks.smoke sources.urls"
+"""What few runs need."""
 
 IMPURE = "time os io pathlib threading socket queue subprocess select ssl signal tempfile shutil random asyncio logging"
 """Standard modules that have no place in pure code: clocks, files, threads, sockets, chance."""
@@ -108,6 +114,20 @@ def test_package_imports_only_what_its_rule_allows(package: str) -> None:
     for name, used in inside.items():
         ours = {item.removeprefix(OURS + ".") for item in used if within(item, OURS)}
         assert {item for item in ours if not within(item, PACKAGES[package])} == set(), name
+
+
+@pytest.mark.parametrize("part", OPTIONAL.split())
+def test_optional_part_is_imported_by_nobody(part: str) -> None:
+    """`extras.load` loads it by its name in `extras.PARTS`."""
+    assert {name for name, used in modules(CLIENT).items() if any(within(item, f"{OURS}.{part}") for item in used)} <= {
+        name for name in modules(CLIENT) if within(name, part)
+    }
+    assert any(within(place.partition(":")[0], part) for place in extras.PARTS.values())
+
+
+@pytest.mark.parametrize("name", extras.PARTS)
+def test_optional_part_has_what_is_loaded(name: str) -> None:
+    assert extras.load(name)
 
 
 def test_pure_code_is_pure() -> None:

@@ -1,14 +1,42 @@
-"""The packages of the extras `server`, `dask` and `fsspec`, which a plain installation lacks."""
+"""The optional parts of this package, which few runs need, and the packages that some of them need.
 
+No other module imports an optional part: it is loaded by its name, where an option or a command asks for it.
+"""
+
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from uploader_cli.errors import UsageError
+
+PARTS = {
+    "import": "fleet.driver:Driver",  # --on
+    "metrics": "report.prometheus:MetricsFile",  # --metrics-file
+    "plots": "report.terminal:rows_of",  # `report show`
+    "smoke": "checks.smoke",
+    "urls": "sources.urls",  # files at URLs
+    "report json": "report.formats:as_json",
+    "report csv": "report.formats:as_csv",
+    "report junit": "report.junit:as_junit",
+    "report markdown": "report.markdown:as_markdown",
+    "report html": "report.html:as_html",
+    "report sha256": "report.formats:as_sha256",
+}
+"""Each part: a module of this package, and what it provides, as in an entry point."""
 
 _PACKAGES = {
     "server": ("uploader_server", "starlette", "granian", "multipart", "jwt", "prometheus_client"),
     "dask": ("distributed", "cryptography"),
     "fsspec": ("fsspec",),
 }
+"""The packages of the extras `server`, `dask` and `fsspec`, which a plain installation lacks."""
+
+
+def load(name: str) -> Any:
+    """Return an optional part, which is imported now."""
+    module, _, provided = PARTS[name].partition(":")
+    found = import_module(f"uploader_cli.{module}")
+    return getattr(found, provided) if provided else found
 
 
 def need(extra: str, user: str, what: str) -> None:

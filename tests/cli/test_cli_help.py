@@ -131,7 +131,16 @@ def test_upload_imports_only_what_every_upload_needs(tmp_path: Path, monkeypatch
         code, _, modules = modules_after("upload", "--tus-endpoint", endpoint, "--json", "--quiet", "one.bin")
     assert (code, len(uploads)) == (0, 1)
     assert {module for module in modules if module.partition(".")[0] in FOR_FEW_UPLOADS.split()} == set()
-    rare = ("checks", "fleet", "realtime.socket", "render.live", "report.document", "run.analyst", "selection.manifest")
+    rare = (
+        "checks",
+        "fleet",
+        "sources.urls",
+        "realtime.socket",
+        "render.live",
+        "report.document",
+        "run.analyst",
+        "selection.manifest",
+    )
     assert not {module for module in modules if module.startswith(tuple(f"uploader_cli.{name}" for name in rare))}
 
 

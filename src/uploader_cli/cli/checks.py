@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from uploader_cli import extras
 from uploader_cli.cli import options as opt
 from uploader_cli.errors import UsageError
 
@@ -28,9 +29,7 @@ def doctor(
 
 
 def _checks(incomplete: str) -> list[str]:
-    from uploader_cli.checks.smoke import CHECKS  # slow to import
-
-    return opt.among(check.id for check in CHECKS)(incomplete)
+    return opt.among(check.id for check in extras.load("smoke").CHECKS)(incomplete)
 
 
 def smoke(
@@ -55,9 +54,8 @@ def smoke(
 
     The checks upload a few small files and delete them again; deleting all of them needs a token (--token-file).
     """
-    from uploader_cli.checks import smoke as run
-
+    run = extras.load("smoke")
     if list_:
-        return run.list_checks()
+        return int(run.list_checks())
     settings = opt.load(given, ignored=opt.UPLOAD_URL)
-    return run.smoke(settings, only=only or (), skip=skip or (), file=junit, strict=strict, budget=budget)
+    return int(run.smoke(settings, only=only or (), skip=skip or (), file=junit, strict=strict, budget=budget))

@@ -23,7 +23,7 @@ from uploader_cli.core.events import FailureCode, PauseReason, WarningCode
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.fleet import cluster as dask
 from uploader_cli.fleet import outcomes
-from uploader_cli.fleet.batches import Batch, Cutter, cost, fields_of
+from uploader_cli.fleet.batches import IN_PROGRESS, Batch, Cutter, cost, fields_of
 from uploader_cli.fleet.outcomes import News, Row
 from uploader_cli.fleet.worker import TaskResult
 from uploader_cli.settings.places import STATE_IN_MEMORY
@@ -65,6 +65,9 @@ class Task:
 
 class Driver:
     """Send files with the workers of a Dask cluster. It stands in for the scheduler of one process."""
+
+    most_open = IN_PROGRESS
+    check = staticmethod(dask.check)
 
     def __init__(self, context: RunContext, after: ExitStack) -> None:
         """`after` closes the cluster after the run: the end of its processes is no part of it."""

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -19,11 +19,11 @@ from typing import NamedTuple
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.metrics import LATENCIES, Sketch
 from uploader_cli.core.names import escaped
-from uploader_cli.core.state import Observer, ProgressState
+from uploader_cli.core.state import ProgressState
 from uploader_cli.exit_status import Exit
 from uploader_cli.report import output_file
 from uploader_cli.report.document import OUTCOMES, RunFacts
-from uploader_cli.report.recorder import Notices
+from uploader_cli.report.recorder import ReportWriter
 
 INTERVAL = 5.0  # seconds between two writes during a run
 PREFIX = "uploader_run_"
@@ -40,7 +40,7 @@ class Family(NamedTuple):
 
 
 @dataclass(slots=True)
-class MetricsFile(Observer):
+class MetricsFile(ReportWriter):
     """Replaces the file every few seconds and at the end. A failure of the last write is a note in `notices`."""
 
     path: Path
@@ -48,7 +48,6 @@ class MetricsFile(Observer):
     facts: RunFacts
     wall_clock: Callable[[], float]  # unix seconds
     tag: str  # makes the name of the temporary file unique
-    notices: Notices = field(default_factory=Notices)  # complete after the run
     _due: float = float("-inf")
     _problem: str = ""  # why the last write failed
     _succeeded: float | None = None  # end of the last run with exit code 0, in unix seconds

@@ -90,13 +90,23 @@ def write_all(outputs: Sequence[Output], head: dict[str, Any], spool: Spool, not
 
 
 @dataclass(slots=True)
-class Recorder(Observer):
-    """Memory is bounded by the files in progress. Failures don't affect the upload; they are in `notices`."""
+class ReportWriter(Observer):
+    """An observer that writes files. Failures don't affect the upload; they are in `notices` after the run."""
+
+    notices: Notices = field(default_factory=Notices, kw_only=True)
+
+    def write(self, _state: ProgressState) -> bool:
+        """Write what is written once, before the outcome is known; return False if a file could not be written."""
+        return True
+
+
+@dataclass(slots=True)
+class Recorder(ReportWriter):
+    """Writes the reports at the end. Memory is bounded by the files in progress."""
 
     outputs: Sequence[Output]
     facts: RunFacts
     wall_clock: Callable[[], float]  # unix seconds
-    notices: Notices = field(default_factory=Notices)  # complete after the run
     _spool: Spool | None = None
 
     def __post_init__(self) -> None:

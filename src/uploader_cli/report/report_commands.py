@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from uploader_cli import __version__, signals
+from uploader_cli import __version__, extras, signals
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe, size
@@ -90,11 +90,9 @@ def _draw(report: Report) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from uploader_cli.report.terminal import rows_of
-
     with suppress(AttributeError, ValueError):  # not a real stream
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # bars in another encoding than UTF-8
     console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-    rows = list(rows_of(report.head, report.rows(), max(NARROWEST, min(WIDEST, console.width))))
+    rows = list(extras.load("plots")(report.head, report.rows(), max(NARROWEST, min(WIDEST, console.width))))
     for row in rows:
         console.print(Text.assemble(*row), soft_wrap=True)

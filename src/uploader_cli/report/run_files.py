@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uploader_cli import __version__
+from uploader_cli import __version__, extras
 from uploader_cli.core.plan import Shard
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
@@ -22,8 +22,7 @@ from uploader_cli.settings.values import ReportFile, report_file
 
 if TYPE_CHECKING:
     from uploader_cli.report.document import RunFacts
-    from uploader_cli.report.prometheus import MetricsFile
-    from uploader_cli.report.recorder import Notices, Output, Recorder, Spool
+    from uploader_cli.report.recorder import Notices, Output, ReportWriter, Spool
     from uploader_cli.transfer.journal import RunHandle
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -84,23 +83,18 @@ def _check(places: Sequence[tuple[str, Path]]) -> None:
         seen.add(target)
 
 
-def recorders(outputs: Sequence[Output], settings: Settings, run: RunHandle) -> list[Recorder]:
-    """Return the observer that writes the reports, if there are any."""
-    if not outputs:
-        return []
-    from uploader_cli.report.recorder import Recorder
+def writers(outputs: Sequence[Output], settings: Settings, run: RunHandle) -> list[ReportWriter]:
+    """Return the observers that write the reports and the metrics file, if there are any."""
+    found: list[ReportWriter] = []
+    if outputs:
+        from uploader_cli.report.recorder import Recorder
 
-    return [Recorder(outputs, facts_of(settings, run), time.time)]
-
-
-def metrics_files(settings: Settings, run: RunHandle) -> list[MetricsFile]:
-    """Return the observer that writes the metrics file, if one is wanted."""
-    if settings.metrics_file is None:
-        return []
-    from uploader_cli.report.prometheus import MetricsFile
-
-    facts = facts_of(settings, run)
-    return [MetricsFile(settings.metrics_file, settings.target_url, facts, time.time, secrets.token_hex(8))]
+        found.append(Recorder(outputs, facts_of(settings, run), time.time))
+    if settings.metrics_file is not None:
+        facts, tag = facts_of(settings, run), secrets.token_hex(8)
+        metrics = extras.load("metrics")
+        found.append(metrics(settings.metrics_file, settings.target_url, facts, time.time, tag))
+    return found
 
 
 def facts_of(settings: Settings, run: RunHandle) -> RunFacts:
@@ -132,18 +126,12 @@ def _write(option: str, path: Path, text: Iterable[str]) -> None:
 
 
 def _write_report(head: dict[str, Any], spool: Spool, *, report: ReportFile) -> str:
-    from uploader_cli.report import formats, html, junit, markdown  # few runs write a report
+    _write("--report", report.path, extras.load(f"report {report.kind}")(head, spool))
+    if report.kind != "sha256":
+        return ""
+    from uploader_cli.report.formats import without_digest
 
-    kinds = {
-        "json": formats.as_json,
-        "csv": formats.as_csv,
-        "junit": junit.as_junit,
-        "markdown": markdown.as_markdown,
-        "html": html.as_html,
-        "sha256": formats.as_sha256,
-    }
-    _write("--report", report.path, kinds[report.kind](head, spool))
-    lacking = formats.without_digest(spool) if report.kind == "sha256" else 0
+    lacking = without_digest(spool)
     return f"--report: {report.path} lacks {plural(lacking, 'file')} whose digest is not known" if lacking else ""
 
 

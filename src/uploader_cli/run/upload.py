@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
-from uploader_cli import errors, exit_status
+from uploader_cli import errors, exit_status, extras
 from uploader_cli.analysis import after_upload
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
@@ -30,10 +30,8 @@ from uploader_cli.transfer.scheduler import Scheduler
 from uploader_cli.transfer.upload_session import RunContext
 
 if TYPE_CHECKING:
-    from uploader_cli.fleet.driver import Driver
     from uploader_cli.report.recorder import Notices, Output
-
-    Sender = Scheduler | Driver
+    from uploader_cli.transfer.engine import Sender
 
 LISTED = 5
 """Maximum failures of a run that the journal keeps for the list of runs."""
@@ -59,9 +57,7 @@ def prepare(
     `given` is sent instead of `paths`: standard input or a file object.
     """
     if settings.on is not None:
-        from uploader_cli.fleet import cluster
-
-        cluster.check(settings, given)
+        extras.load("import").check(settings, given)
     found = located(settings, [given]) if given is not None else select(settings, paths)
     after_upload.require_subjects(settings, found)
     return Prepared(found, run_files.outputs(settings, env))
@@ -82,8 +78,8 @@ def execute(
     are raised after the run was closed in order.
     """
     found, outputs = prepared
-    recorders, metrics = run_files.recorders(outputs, settings, run), run_files.metrics_files(settings, run)
-    loop = Loop([*recorders, *metrics, *observers], alarms(settings))
+    writers = run_files.writers(outputs, settings, run)
+    loop = Loop([*writers, *observers], alarms(settings))
     upload = _Upload(settings, found, loop, interrupts, journal, run)
     interrupts.begin(settings.deadline)
     with interrupts.raising():
@@ -95,12 +91,12 @@ def execute(
         outcome = loop.finish(
             exit_status.worst([upload.exit_code(error), *codes]),
             upload.connections.channel.stats(),
-            written=lambda state: all(one.write(state) for one in recorders),
+            written=lambda state: all(one.write(state) for one in writers),
         )
         interrupts.finished = True
     if error is not None and not isinstance(error, errors.UploaderError):
         raise error
-    return outcome, [*(one.notices for one in recorders), *(one.notices for one in metrics)]
+    return outcome, [one.notices for one in writers]
 
 
 class _Upload:
@@ -118,7 +114,9 @@ class _Upload:
         self.connections = Connections(settings, loop, run.id)
         self._settings, self._found, self._loop, self._interrupts = settings, found, loop, interrupts
         self._journal, self._run = journal, run
-        self._queue = WalkQueue(found, loop.emit, most=_ahead(settings))
+        self._queue = WalkQueue(
+            found, loop.emit, most=MOST_OPEN if settings.on is None else extras.load("import").most_open
+        )
         self._analyses = after_upload.Analyses(settings)
         loop.listeners += [self._queue.settle, *([self._analyses.listen] if settings.analyze != "none" else [])]
         seen = known_servers.recall(settings.target_url)
@@ -161,9 +159,8 @@ class _Upload:
     def _sender(self, after: ExitStack) -> Sender:
         if self._settings.on is None:
             return Scheduler(self._context)
-        from uploader_cli.fleet.driver import Driver
-
-        return Driver(self._context, after)
+        driver: Sender = extras.load("import")(self._context, after)
+        return driver
 
     def _started(self, protocol: str, jobs: int) -> None:
         """Emit the start of the run, and begin what follows it."""
@@ -256,15 +253,6 @@ def _outcome(state: ProgressState) -> dict[str, object]:
 def _all_heard(state: ProgressState) -> bool:
     """Return whether the last message of each session has arrived."""
     return all(session.status in SERVER_TERMINAL for session in state.sessions.values())
-
-
-def _ahead(settings: Settings) -> int:
-    """Return the maximum number of selected files that have not ended."""
-    if settings.on is None:
-        return MOST_OPEN
-    from uploader_cli.fleet.batches import IN_PROGRESS
-
-    return IN_PROGRESS
 
 
 def _keys(sender: Sender) -> dict[str, Callable[[], str]]:

@@ -10,6 +10,7 @@ from uploader_cli.core.events import WarningCode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from uploader_cli.core.bottleneck import Bottleneck
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.upload_session import RunContext
 
@@ -47,6 +48,18 @@ class Sender(Protocol):
 
     def interrupted(self) -> None:
         """Prepare the end of a run that was interrupted, before its sessions are left."""
+
+    def bottleneck(self) -> Bottleneck | None:
+        """Return what limited the run, if that is known."""
+
+    def toggle_pause(self) -> None:
+        """Start nothing new until this is called again."""
+
+    def change_jobs(self, step: int) -> int:
+        """Change the number of jobs and return it."""
+
+    def shut(self) -> None:
+        """End all waits and close the connections, from another thread."""
 
 
 def upload(sender: Sender, supply: Supply) -> errors.UploaderError | None:
