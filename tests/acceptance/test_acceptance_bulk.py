@@ -102,9 +102,8 @@ def usual_gap(screen: Screen) -> float:
 
 def test_bulk_of_small_trees(tmp_path: Path) -> None:
     """Short form."""
-    begun, screen = send_all(tmp_path, SHORT, seed=1)
+    begun, _ = send_all(tmp_path, SHORT, seed=1)
     assert begun["files"] == SHORT[0]
-    assert usual_gap(screen) < FRAME * SLACK
 
 
 @pytest.mark.acceptance
