@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import Done, uploader
-from tus_services import Service, running
+from tus_services import Refused, Service, Upload, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,3 +129,52 @@ def test_expired_upload_is_sent_anew_where_no_answer_has_tus_resumable(
         service.uploads.clear()
         done = uploader(*asked, home=tmp_path)
     assert done.code == 0, done.err
+
+
+STATE = "uploader_cli.transfer.protocols.tus_state"
+PARTS = {f"{STATE}.FAR": -1.0, f"{STATE}.LARGE_AND_FAR": 200, f"{STATE}.LEAST_PART": 100}
+"""Files of 200 bytes are sent in two parts."""
+
+
+class Hooked(Service):
+    """A server with parts, whose hook before each creation needs `filename`, or refuses parts."""
+
+    extensions = "creation,concatenation,termination"
+    methods = "OPTIONS POST HEAD PATCH DELETE"
+    takes_parts = True
+    needs_names = True
+
+    def create(self, upload: Upload, headers: dict[str, str]) -> dict[str, str]:
+        if self.needs_names and "filename" not in upload.metadata:
+            raise Refused(400, "no filename")
+        if upload.partial and not self.takes_parts:
+            raise Refused(403, "no partial uploads")
+        return {}
+
+
+def send_in_parts(service: Service, home: Path, make_files: Callable[..., Path], *more: str) -> Done:
+    files = make_files(a=200)
+    options = ("--tus-endpoint", service.url, "-j", "2", "--json", *more)
+    return uploader("upload", files, *options, home=home, constants=PARTS)
+
+
+def test_parts_carry_the_metadata_of_the_file_unless_a_preset_says_no(
+    make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "uploader.toml").write_text('[preset.bare]\nmetadata = ["filename={name}"]\npart-metadata = false\n')
+    for preset in ((), ("--preset", "bare")):
+        with running(Hooked()) as service:
+            service.needs_names, service.extensions = not preset, "creation,concatenation"
+            done = send_in_parts(service, tmp_path, make_files, *preset)
+            assert (done.code, len(done.of("file.retry"))) == (0, 0), done.err
+            partial = [upload.metadata for upload in service.uploads.values() if upload.partial]
+        assert ["filename" in metadata for metadata in partial] == [not preset] * 2
+
+
+def test_file_whose_parts_are_refused_is_sent_in_one_upload(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    with running(Hooked()) as service:
+        service.takes_parts = False
+        done = send_in_parts(service, tmp_path, make_files)
+        assert (done.code, stored(service)) == (0, [200]), done.err
+    (retry,) = done.of("file.retry")
+    assert "no partial uploads" in retry["message"]

@@ -115,6 +115,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "limit_rate": "1M",
         "resume": "no",
         "pack": "no",
+        "part_metadata": "no",
         "proxy": "proxy:1",
         "ca_bundle": str(pem),
         "client_cert": str(pem),

@@ -30,6 +30,7 @@ LATER = {
     "UPLOADER_CHUNK_RULE": "9M",
     "UPLOADER_RETRY_STATUS": "499",
     "UPLOADER_ID_HEADER": "later",
+    "UPLOADER_PART_METADATA": "no",
     "UPLOADER_PLACE": "filename",
     "UPLOADER_JOBS": "9",
     "UPLOADER_CHUNK_SIZE": "9M",

@@ -152,6 +152,7 @@ class Settings:
     place: tuple[str, ...] = _tus(
         (), "KEY  Metadata under which a tus server stores a file: equal values name the same file.", values.text
     )
+    part_metadata: bool = _tus(True, "Send the metadata of a file with each of its parts to a tus server, too.")
     checksum: Literal["auto", "none", "crc32c", "sha1", "sha256"] = _how(
         "auto", "NAME  Checksum of each tus chunk: auto, none, crc32c, sha1 or sha256."
     )

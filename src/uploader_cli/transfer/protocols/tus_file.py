@@ -15,6 +15,7 @@ from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.confirmation import UNCERTAIN, Ending, verified_by
 from uploader_cli.core.plan import ENDLESS, LocalFile
 from uploader_cli.core.protocol import NAME_TAKEN
+from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.ledger import Outcome, ends_run, failed
 from uploader_cli.transfer.pool import Step, Worker
 from uploader_cli.transfer.protocols.tus_part import Part
@@ -23,7 +24,6 @@ from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from uploader_cli.transfer.journal import Claim
     from uploader_cli.transfer.protocols.tus_client import Position, TusClient
     from uploader_cli.transfer.upload_session import UploadSession
 
@@ -85,7 +85,10 @@ class TusFile:
             yield [self._stored(worker.tus, joined)]
 
     def _failed(self, worker: Worker, error: errors.UploaderError) -> Iterator[Sequence[Outcome]]:
-        """Yield the outcome of a file that failed; one whose session is lost resumes in another session."""
+        """Yield the outcome of a file that failed; one whose session is lost resumes in another session.
+
+        One whose parts the server does not take is sent in one upload, as later files are.
+        """
         file = self.file
         if not isinstance(error, errors.FileError | errors.Interrupted | errors.NotAnUploadServer):
             self.state.begin()  # the attempt is reported before it fails
@@ -94,6 +97,11 @@ class TusFile:
         if isinstance(error, errors.SessionLost) and self.session.renew(worker.api, self.state.session):
             self._context.ledger.retry([file], error)
             (claim,) = self._context.run.claim([file])
+            self._tus.pool.put([TusFile(self._tus, self.session, file, claim)], first=True)
+        elif len(self.parts) > 1 and self._tus.parts_refused.is_set() and isinstance(error, errors.AnswerError):
+            self._context.ledger.retry([file], error)
+            self._discard(worker.tus, self._urls)
+            claim = Claim(ClaimState.NEW, self._context.run.creating(file, self.session.id))
             self._tus.pool.put([TusFile(self._tus, self.session, file, claim)], first=True)
         elif isinstance(error, errors.AnswerError) and error.error == NAME_TAKEN:
             yield [failed(file, FailureCode.EXISTS, str(error))]

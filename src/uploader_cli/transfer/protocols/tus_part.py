@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from uploader_cli import errors
 from uploader_cli.core.capabilities import checksum_header, chunk_length
 from uploader_cli.core.codes import FailureCode, WarningCode
-from uploader_cli.core.confirmation import TAKES_NO_PATCH, Ending, Verdict, verdict
+from uploader_cli.core.confirmation import TAKES_NO_PATCH, Ending, Verdict, refuses, verdict
 from uploader_cli.core.plan import ENDLESS
 from uploader_cli.core.protocol import utf8
 from uploader_cli.sources import checksums
@@ -165,8 +165,13 @@ class Part:
             metadata["uploadKey"] = self.key
         self._deferred = self.size == ENDLESS
         length = None if self._deferred else self.size
-        with self._completion():
-            created = self._client.create(length, metadata, body=body, checksum=checksum, partial=partial)
+        try:
+            with self._completion():
+                created = self._client.create(length, metadata, body=body, checksum=checksum, partial=partial)
+        except errors.AnswerError as error:
+            if partial and state.foreign and refuses(error.status, by_server=True):
+                self._tus.parts_refused.set()
+            raise
         self.url = created.url
         if body is not None and (created.offset or 0) > body.sent:
             raise _impossible(created, 0, body)

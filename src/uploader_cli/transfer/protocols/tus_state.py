@@ -42,6 +42,7 @@ class Tus:
     capabilities: Capabilities
     checksum: str | None
     buffers: Buffers = field(default_factory=Buffers)
+    parts_refused: threading.Event = field(default_factory=threading.Event)  # once the server takes no parts of files
 
     @property
     def chunk(self) -> ChunkSize:
@@ -61,7 +62,7 @@ class Tus:
 
     def parts(self, size: int, idle: int, round_trip: float | None) -> int:
         """Return the number of parts of a file of `size` bytes: more than one on a distant or capped link."""
-        if not idle or not self.capabilities.concatenates:
+        if not idle or not self.capabilities.concatenates or self.parts_refused.is_set():
             return 1
         if is_far(round_trip) and size >= LARGE_AND_FAR:
             return min(1 + idle, size // LEAST_PART)
@@ -178,7 +179,7 @@ class TusFileState:
         file, session = self.file, {"sessionId": self.session} if self.session else {}
         if part is not None:
             if self.foreign:
-                return session
+                return self.metadata() if self._context.settings.part_metadata else {}
             place = {"finalLength": str(file.size), "partOffset": str(part[1])}
             return {"finalKey": self.upload.upload_key} | place | session
         if not self.has_keys:
