@@ -7,15 +7,13 @@ import difflib
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self, cast
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.errors import Interrupted, UsageError
 from uploader_cli.result import Progress, Receipts, Result
@@ -23,7 +21,7 @@ from uploader_cli.run.commands import stored_run
 from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.piped_lists import readable_list
 from uploader_cli.run.run_journal import begin, writable_state
-from uploader_cli.run.upload import execute, prepare
+from uploader_cli.run.upload import Upload
 from uploader_cli.run.views import open_log
 from uploader_cli.run.watch import watch
 from uploader_cli.selection.standard_input import file_of
@@ -111,8 +109,8 @@ class Uploader:
             Journal(ready.state_path, check=interrupts.check) as journal,
         ):
             journal.notices += notices
-            start = partial(begin, ready, names, journal, lasting=given is None)
-            return self._run(ready, names, journal, interrupts, start, given)
+            sending = Upload(ready, names, env={}, given=given)
+            return self._send(sending, begin(ready, names, journal, lasting=given is None), interrupts)
 
     def resume(self, run: str | None = None, *, cancel: threading.Event | None = None) -> Result:
         """Resume the interrupted run with this id, by default the newest; return a receipt for each file.
@@ -130,7 +128,8 @@ class Uploader:
             settings = resumed(self.settings, stored)
             names = [path if is_url(path) else os.path.join(directory, path) for path in typed]
             with readable_list(settings, names) as ready:
-                return self._run(ready, names, journal, interrupts, lambda: journal.resume(run_id))
+                sending = Upload(ready, names, env={})
+                return self._send(sending, journal.resume(run_id), interrupts)
 
     def watch(self, *sessions: str, wait: float = 30.0, cancel: threading.Event | None = None) -> Result:
         """Follow sessions that another process uploads until they end; return a receipt for each file that ended.
@@ -175,20 +174,10 @@ class Uploader:
             raise UsageError(f"{given_as}: the library has no dry run", hint="use the command uploader upload")
         return self.settings
 
-    def _run(
-        self,
-        settings: Settings,
-        names: Sequence[str],
-        journal: Journal,
-        interrupts: Interrupts,
-        start: Callable[[], RunHandle],
-        given: LocalFile | None = None,
-    ) -> Result:
-        prepared = prepare(settings, names, env={}, given=given)
-        run, receipts = start(), Receipts()
-        log = open_log(settings, run.id)
+    def _send(self, sending: Upload, run: RunHandle, interrupts: Interrupts) -> Result:
+        receipts, log = Receipts(), open_log(sending.settings, run.id)
         observers: list[Observer] = [self._callbacks, receipts, *([log] if log else [])]
-        outcome, notices = execute(settings, prepared, observers, interrupts, journal=journal, run=run)
+        outcome, notices = sending.send(run, observers, interrupts)
         problems = tuple(problem for one in notices for problem in one.problems)
         return replace(receipts.result(outcome), report_problems=problems)
 

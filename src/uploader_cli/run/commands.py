@@ -13,7 +13,7 @@ from uploader_cli.run import runs
 from uploader_cli.run.interrupts import Interrupts, interruptible
 from uploader_cli.run.piped_lists import readable_list
 from uploader_cli.run.run_journal import begin, writable_state
-from uploader_cli.run.upload import Prepared, execute, prepare
+from uploader_cli.run.upload import Upload
 from uploader_cli.run.views import observers, print_notes, resume_hint
 from uploader_cli.selection.standard_input import standard_input
 from uploader_cli.settings import Settings, resolve, user_config_file, working_directory
@@ -28,12 +28,12 @@ def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = 
     settings, given = standard_input(settings, paths)
     settings, notices = writable_state(settings)
     with readable_list(settings, paths) as ready:
-        prepared = prepare(ready, paths, given=given)
+        upload = Upload(ready, paths, given=given)
         with interruptible() as interrupts, Journal(ready.state_path, check=interrupts.check) as journal:
             journal.notices += notices
             run = begin(ready, paths, journal, lasting=given is None)
             hint = resume_hint(ready) if lasting and not notices and given is None else ""
-            return _show(ready, prepared, interrupts, journal, run, hint, lasting=lasting)
+            return _show(upload, run, interrupts, hint, lasting=lasting)
 
 
 def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
@@ -55,10 +55,10 @@ def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
 
             return dry_run(settings, paths)
         with readable_list(settings, paths):
-            prepared = prepare(settings, paths)
+            upload = Upload(settings, paths)
             with interruptible(interrupts):
                 run = journal.resume(stored_id)
-                return _show(settings, prepared, interrupts, journal, run, resume_hint(settings))
+                return _show(upload, run, interrupts, resume_hint(settings))
 
 
 def stored_run(
@@ -81,21 +81,13 @@ def stored_run(
     return info.id, replace(settings, from_file=Path(listed) if isinstance(listed, str) else None), cwd, paths
 
 
-def _show(
-    settings: Settings,
-    prepared: Prepared,
-    interrupts: Interrupts,
-    journal: Journal,
-    run: RunHandle,
-    hint: str,
-    *,
-    lasting: bool = True,
-) -> int:
-    """Execute the run with the views of a command; `hint` is the command that resumes it."""
+def _show(upload: Upload, run: RunHandle, interrupts: Interrupts, hint: str, *, lasting: bool = True) -> int:
+    """Send the files with the views of a command; `hint` is the command that resumes the run."""
+    settings = upload.settings
     views = observers(settings, run.id, interrupts.keys, resume_hint=hint, lasting=lasting)
     if settings.on_failure is not None:
         from uploader_cli.report.on_failure import OnFailure
 
         views.append(OnFailure(settings.on_failure, facts_of(settings, run), lambda: interrupts.count))
-    outcome, notices = execute(settings, prepared, views, interrupts, journal=journal, run=run)
+    outcome, notices = upload.send(run, views, interrupts)
     return settled(outcome.exit_code, notices)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from uploader_cli import errors, exit_status, extras
 from uploader_cli.analysis import after_upload
@@ -25,12 +25,12 @@ from uploader_cli.selection.selecting import located, select
 from uploader_cli.selection.selection import MOST_OPEN, Selection, WalkQueue
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import engine
-from uploader_cli.transfer.journal import Journal, RunHandle
+from uploader_cli.transfer.journal import RunHandle
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_cli.transfer.upload_session import RunContext
 
 if TYPE_CHECKING:
-    from uploader_cli.report.recorder import Notices, Output
+    from uploader_cli.report.recorder import Notices
     from uploader_cli.transfer.engine import Sender
 
 LISTED = 5
@@ -39,81 +39,62 @@ GRACE = 1.5
 """Seconds that a running request gets to end after an interrupt; the documented limit is 2 s."""
 
 
-class Prepared(NamedTuple):
-    """The files of a run, and what writes its report files."""
-
-    found: Selection
-    outputs: Sequence[Output]
-
-
-def prepare(
-    settings: Settings,
-    paths: Sequence[str],
-    env: Mapping[str, str] = os.environ,
-    given: LocalFile | None = None,
-) -> Prepared:
-    """Return the files of a run and its report files, after all checks that need no server. Raises `UsageError`.
-
-    `given` is sent instead of `paths`: standard input or a file object.
-    """
-    if settings.on is not None:
-        extras.load("import").check(settings, given)
-    found = located(settings, [given]) if given is not None else select(settings, paths)
-    after_upload.require_subjects(settings, found)
-    return Prepared(found, run_files.outputs(settings, env))
-
-
-def execute(
-    settings: Settings,
-    prepared: Prepared,
-    observers: Sequence[Observer],
-    interrupts: Interrupts,
-    *,
-    journal: Journal,
-    run: RunHandle,
-) -> tuple[ev.RunFinished, list[Notices]]:
-    """Upload the files; return the outcome, also of a run that was interrupted or lost its server.
-
-    `run` is this run in the journal. The second result says which reports could not be written. Unexpected exceptions
-    are raised after the run was closed in order.
-    """
-    found, outputs = prepared
-    writers = run_files.writers(outputs, settings, run)
-    loop = Loop([*writers, *observers], alarms(settings))
-    upload = _Upload(settings, found, loop, interrupts, journal, run)
-    interrupts.begin(settings.deadline)
-    with interrupts.raising():
-        upload.connections.api.authorization()  # a missing token is a usage error, before anything starts
-    with ExitStack() as after, loop.observed():
-        error, codes = upload.send(after)
-        upload.remember()
-        run.finish(ok=error is None and not _is_left(loop.state), outcome=_outcome(loop.state))
-        outcome = loop.finish(
-            exit_status.worst([upload.exit_code(error), *codes]),
-            upload.connections.channel.stats(),
-            written=lambda state: all(one.write(state) for one in writers),
-        )
-        interrupts.finished = True
-    if error is not None and not isinstance(error, errors.UploaderError):
-        raise error
-    return outcome, [one.notices for one in writers]
-
-
-class _Upload:
-    """The parts of one run that send its files."""
+class Upload:
+    """The files of a run, and what writes its report files, after all checks that need no server."""
 
     def __init__(
         self,
         settings: Settings,
-        found: Selection,
-        loop: Loop,
-        interrupts: Interrupts,
-        journal: Journal,
-        run: RunHandle,
+        paths: Sequence[str],
+        env: Mapping[str, str] = os.environ,
+        given: LocalFile | None = None,
+    ) -> None:
+        """`given` is sent instead of `paths`: standard input or a file object. Raises `UsageError`."""
+        if settings.on is not None:
+            extras.load("import").check(settings, given)
+        self.settings = settings
+        self._found = located(settings, [given]) if given is not None else select(settings, paths)
+        after_upload.require_subjects(settings, self._found)
+        self._outputs = run_files.outputs(settings, env)
+
+    def send(
+        self, run: RunHandle, observers: Sequence[Observer], interrupts: Interrupts
+    ) -> tuple[ev.RunFinished, list[Notices]]:
+        """Send the files; return the outcome, also of a run that was interrupted or lost its server.
+
+        The second result says which reports could not be written. Unexpected exceptions are raised after the run was
+        closed in order.
+        """
+        settings = self.settings
+        writers = run_files.writers(self._outputs, settings, run)
+        loop = Loop([*writers, *observers], alarms(settings))
+        sending = _Sending(settings, self._found, loop, interrupts, run)
+        interrupts.begin(settings.deadline)
+        with interrupts.raising():
+            sending.connections.api.authorization()  # a missing token is a usage error, before anything starts
+        with ExitStack() as after, loop.observed():
+            error, codes = sending.run(after)
+            sending.remember()
+            run.finish(ok=error is None and not _is_left(loop.state), outcome=_outcome(loop.state))
+            outcome = loop.finish(
+                exit_status.worst([sending.exit_code(error), *codes]),
+                sending.connections.channel.stats(),
+                written=lambda state: all(one.write(state) for one in writers),
+            )
+            interrupts.finished = True
+        if error is not None and not isinstance(error, errors.UploaderError):
+            raise error
+        return outcome, [one.notices for one in writers]
+
+
+class _Sending:
+    """The parts of one run that send its files."""
+
+    def __init__(
+        self, settings: Settings, found: Selection, loop: Loop, interrupts: Interrupts, run: RunHandle
     ) -> None:
         self.connections = Connections(settings, loop, run.id)
-        self._settings, self._found, self._loop, self._interrupts = settings, found, loop, interrupts
-        self._journal, self._run = journal, run
+        self._settings, self._found, self._loop, self._interrupts, self._run = settings, found, loop, interrupts, run
         self._queue = WalkQueue(
             found, loop.emit, most=MOST_OPEN if settings.on is None else extras.load("import").most_open
         )
@@ -128,7 +109,7 @@ class _Upload:
             largest_chunk=seen.chunk if seen is not None else None,
         )
 
-    def send(self, after: ExitStack) -> tuple[BaseException | None, list[Exit]]:
+    def run(self, after: ExitStack) -> tuple[BaseException | None, list[Exit]]:
         """Send and analyse the files; return what ended the run early, if anything, and the exit codes of the analyses.
 
         `after` closes the cluster of an import after the run.
@@ -171,7 +152,7 @@ class _Upload:
         protocol = protocol if self.connections.api.budget.answered else "auto"  # known after the server's response
         resumed = self._run.resumed_from
         emit(ev.RunStarted(settings.target_url, files, size, jobs, protocol, resumed, settings.dest))
-        for notice in self._journal.notices:
+        for notice in self._run.notices:
             emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
         caution(settings, emit)
         self._queue.start()

@@ -21,7 +21,7 @@ from uploader_cli.report.run_files import settled
 from uploader_cli.result import Receipts, Result
 from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.run_journal import begin
-from uploader_cli.run.upload import execute, prepare
+from uploader_cli.run.upload import Upload
 from uploader_cli.run.views import observers
 from uploader_cli.settings import resolve
 from uploader_cli.transfer.journal import Journal
@@ -106,11 +106,11 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
         flags = {"server": server.url, "json": True, "progress": "plain", "failed_to": "again.jsonl"}
         flags["from_file"] = "list.jsonl"
         settings = resolve({**flags, "jobs": "1", "report": list(REPORTS)}, env={}, cwd=tmp_path, user_config=None)
-        prepared, interrupts, receipts = prepare(settings, []), Interrupts(), Receipts()
+        sending, interrupts, receipts = Upload(settings, []), Interrupts(), Receipts()
         with Journal(settings.state_path) as journal:
             run = begin(settings, [], journal)
             views = [*observers(settings, run.id), receipts, CtrlC(interrupts)]
-            outcome, notices = execute(settings, prepared, views, interrupts, journal=journal, run=run)
+            outcome, notices = sending.send(run, views, interrupts)
     result = Result(outcome, tuple(receipts.kept))
     out, err = capfd.readouterr()
     return Seen(result, settled(result.exit_code, notices), out, err, tmp_path)

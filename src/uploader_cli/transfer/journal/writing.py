@@ -173,6 +173,11 @@ class RunHandle:
         self._warned = False
         store.at_close.callback(self.close)
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user is told of the journal."""
+        return self._store.notices
+
     def claim(self, files: Sequence[LocalFile], *, pack: bool = False) -> list[Claim]:
         """Take `files` for this run, atomically; return what is known of each.
 
