@@ -15,6 +15,10 @@ from command import uploader
 from fsspec.implementations.memory import MemoryFileSystem
 
 from uploader_cli import Phase, UsageError, upload
+from uploader_cli.core.plan import LocalFile
+from uploader_cli.errors import FileError
+from uploader_cli.sources.content import read_range
+from uploader_cli.sources.files import status
 from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
@@ -137,6 +141,20 @@ def test_file_that_changes_fails(server: EmbeddedServer, memory: MemoryFileSyste
     result = upload("memory://a.bin", server=server.url, chunk_size="1M", limit_rate="8M", on_progress=change)
     assert [receipt.code for receipt in result.receipts] == ["changed"]
     assert stored(server) == {}
+
+
+def test_change_between_two_reads_is_noticed(memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also on a file system that remembers details, as that of S3."""
+    info, known = MemoryFileSystem.info, dict[str, Any]()
+    monkeypatch.setattr(MemoryFileSystem, "info", lambda self, path, **how: known.setdefault(path, info(self, path)))
+    monkeypatch.setattr(MemoryFileSystem, "invalidate_cache", lambda *_: known.clear())
+    memory.pipe({"/a.bin": BIG})
+    there = status("memory://a.bin")
+    blocks = read_range(LocalFile(0, "memory://a.bin", "a.bin", len(BIG), there.st_mtime_ns), 0, len(BIG), lambda: None)
+    next(blocks)
+    memory.pipe({"/a.bin": BIG})  # same size, later
+    with pytest.raises(FileError, match="changed while it was being read"):
+        list(blocks)
 
 
 def test_source_without_size_or_version_fails(

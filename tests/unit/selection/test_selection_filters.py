@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import stat
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from uploader_cli.errors import UsageError
 from uploader_cli.selection.filters import Filters
+from uploader_cli.sources.files import RemoteStatus
 
 
 @pytest.mark.parametrize(
@@ -66,6 +69,15 @@ def test_which_files_are_wanted(include: str, exclude: str, path: str, wanted: b
 )
 def test_which_directories_are_entered(include: str, exclude: str, path: str, entered: bool) -> None:
     assert Filters(include.split(), exclude.split()).enters(path) is entered
+
+
+@pytest.mark.parametrize(
+    ("size", "mtime", "wanted"),
+    [(10, 5.0, True), (20, 5.0, True), (9, 5.0, False), (21, 5.0, False), (10, 4.9, False)],
+)
+def test_limits_of_size_and_time_are_inclusive(size: int, mtime: float, wanted: bool) -> None:
+    filters = Filters(min_size=10, max_size=20, newer_than=5.0)
+    assert filters.fits(RemoteStatus(stat.S_IFREG, size, mtime, 0)) is wanted
 
 
 @pytest.mark.parametrize("pattern", ["!", "[z-a]"])

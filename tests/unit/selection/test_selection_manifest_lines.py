@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -62,6 +63,7 @@ def bad(content: bytes | str, kind: Format, *, strict: bool = True) -> list[tupl
         ("a.mp4\nd/b.mp4\n", ["1 a.mp4", "2 d/b.mp4"]),
         ("a.mp4\r\n\r\nb.mp4", ["1 a.mp4", "3 b.mp4"]),
         ("\ufeffa.mp4\n", ["1 a.mp4"]),
+        ("aa\n\ufeffa.mp4\n", ["1 aa", "2 \ufeffa.mp4"]),
         ("# no comment\n two  blanks \n", ["1 # no comment", "2  two  blanks "]),
         ("", []),
         ("\n\n", []),
@@ -92,6 +94,23 @@ def test_a_line_without_end() -> None:
     assert found[1] == Entry(2, "b.mp4", "b.mp4")
     (only,) = parse(io.BytesIO(b'{"path": "' + longest), Format.JSONL)
     assert isinstance(only, BadLine)
+
+
+def test_memory_stays_flat_for_a_line_without_an_end() -> None:
+    class Endless(io.BytesIO):
+        left = 16
+
+        def read(self, _size: int | None = -1) -> bytes:
+            self.left -= 1
+            return b"x" * LONGEST_LINE if self.left >= 0 else b""
+
+    tracemalloc.start()
+    try:
+        (line,) = parse(Endless(), Format.PLAIN)
+        assert tracemalloc.get_traced_memory()[1] < 6 * LONGEST_LINE
+    finally:
+        tracemalloc.stop()
+    assert isinstance(line, BadLine)
 
 
 def test_nul_separated_list_is_detected() -> None:

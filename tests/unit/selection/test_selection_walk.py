@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,16 @@ def test_links_are_followed_on_request(here: Path) -> None:
     items = found("d", follow=True)
     assert line(items) == "d/a.mp4 d/broken!vanished d/dir/b.mp4"
     assert relatives(items) == "d/a.mp4 d/dir/b.mp4"
+
+
+@pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="a file system below another one")
+def test_directory_of_another_file_system_with_the_same_inode_is_no_loop() -> None:
+    """The roots of most file systems in memory have the inode 1."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        file = Path(directory, "a.mp4")
+        file.touch()
+        below = file.relative_to("/dev").as_posix()
+        assert line(found("/dev", include=f"/{below}")) == str(file)
 
 
 @posix
