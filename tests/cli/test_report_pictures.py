@@ -122,11 +122,17 @@ def test_report_show_fits_the_terminal(
 def test_plot_of_a_terminal_is_as_high_as_its_values(
     place: Path, report: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In eighths of a row: 10 files a second, which is the highest mark, then 5."""
-    report["timeline"] = {"step": 1.0, "bytes": [1 << 20] * 100, "files": [10] * 50 + [5] * 50}
+    """In eighths of a row: 20 files a second, which is the highest mark, then 10. The bars of files end at 16 cells."""
+    report["timeline"] = {"step": 0.5, "bytes": [1 << 20] * 100, "files": [10] * 50 + [5] * 50}
+    for file, seconds in zip(report["files"], (4.0, 1.0, 2.0), strict=True):
+        file["seconds"] = seconds
     (place / "even.json").write_text(json.dumps(report))
     assert main(["report", "show", "even.json"]) == 0
-    plot = capsys.readouterr().out.partition("\nFiles per second")[2].partition("└")[0]
+    out = capsys.readouterr().out
+    assert re.search(r"^Files per second +15 on average, at most 20$", out, re.MULTILINE)
+    assert len(re.findall(r"^ +0:00 .* 0:50$", out, re.MULTILINE)) == 2
+    assert [len(bar) for bar in re.findall("━+", out.partition("Slowest files")[2])[:3]] == [16, 8, 4]
+    plot = out.partition("\nFiles per second")[2].partition("└")[0]
     rows = [re.split("[│┤]", line)[1] for line in plot.splitlines()[1:-1]]
     heights = [sum(" ▁▂▃▄▅▆▇█".index(cell) for cell in column) for column in zip_longest(*rows, fillvalue=" ")]
     assert set(heights[5:25]) == {8 * len(rows)}

@@ -134,8 +134,9 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
 
 
 def test_only_our_table_of_pyproject_is_read(settle: Resolve, here: Path) -> None:
-    (here / "pyproject.toml").write_text("[project]\nname = 'x'\n")
-    assert settle().jobs == "auto"
+    for other in ("[project]\nname = 'x'\n", "tool = 3\n"):
+        (here / "pyproject.toml").write_text(other)
+        assert settle().jobs == "auto"
     (here / "pyproject.toml").write_text("[tool.uploader]\njobs = 2\nfail-fast = true\nexclude = ['*.tmp']\n")
     settings = settle()
     assert (settings.jobs, settings.fail_fast, settings.exclude) == (2, True, ("*.tmp",))

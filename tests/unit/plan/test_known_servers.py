@@ -17,6 +17,7 @@ HERE, THERE = "http://here:1", "http://there:1"
 REFERENCE = KnownServer(ASSUMED, metered=True)
 OFFER = Capabilities(f"{HERE}/files/", extensions=frozenset({"creation"}), checksum_algorithms=frozenset({"sha1"}))
 OPEN = KnownServer(Limits(1000, 1 << 40, frozenset({"*"}), mixed_types=True, relative_paths=True), OFFER)
+LIMITED = KnownServer(OPEN.limits, OFFER, chunk=1 << 20, lookup=100)
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def test_limits_cache_is_empty_at_first() -> None:
     assert recall(HERE) is None
 
 
-@pytest.mark.parametrize("seen", [REFERENCE, OPEN], ids=["reference", "bundled"])
+@pytest.mark.parametrize("seen", [REFERENCE, OPEN, LIMITED], ids=["reference", "bundled", "behind a proxy"])
 def test_cached_limits_are_read_back(seen: KnownServer) -> None:
     remember(HERE, seen)
     assert recall(HERE) == seen
