@@ -199,6 +199,7 @@ def test_pending_progress_of_an_ended_attempt_is_dropped() -> None:
     run.sent(0, 5 * MIB)
     run.sent(0, 9 * MIB)
     run.put(ev.FileRetry(0, 2, 0.1, FailureCode.NETWORK, "reset"))
+    run.tick(0.5)
     run.start(0, attempt=2)
     run.sent(0, MIB, attempt=2)
     run.tick(1)

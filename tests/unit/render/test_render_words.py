@@ -65,6 +65,7 @@ def test_span(seconds: float, text: str) -> None:
         ("a\x1b[31m\x07", "a\\x1b[31m\\x07"),
         ("a\r\nb", "a\\r\\nb"),
         ("\u202egpj.exe", "\\u202egpj.exe"),
+        ("\u3164.mp4", "\\u3164.mp4"),  # a letter that is drawn as a blank
         ("zero\u200bwidth", "zero\\u200bwidth"),
         ("b\udcff.bin", "b\\xff.bin"),
         ("lone\ud800", "lone\\ud800"),

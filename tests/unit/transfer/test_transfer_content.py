@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import threading
@@ -11,8 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import FileError, UsageError
-from uploader_cli.sources.content import FileObject, Stream, content_of
+from uploader_cli.sources.content import (
+    Digests,
+    FileObject,
+    Stream,
+    content_of,
+    open_unchanged,
+    read_at,
+    read_range,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,6 +159,35 @@ def test_file_object_begins_at_its_position_and_has_several_readers() -> None:
     first.seek(3)
     assert second.read(2) == b"ab"
     assert first.read(10) == b"def"
+
+
+def test_file_object_of_short_reads_is_read_whole() -> None:
+    class Short(io.BytesIO):
+        def read(self, most: int | None = -1) -> bytes:
+            return super().read(min(most or 3, 3))
+
+    file = LocalFile(0, "in", "in", 10, 0, content=content_of(Short(b"0123456789"), "in"))  # type: ignore[arg-type]
+    piece = bytearray(10)
+    read_at(file, open_unchanged(file), 0, memoryview(piece))
+    assert bytes(piece) == b"0123456789"
+    assert list(read_range(file, 1, 9, never)) == [(1, b"123456789")]
+
+
+def test_digest_of_bytes_that_are_read_twice_or_by_two_threads() -> None:
+    class Slow(bytes):
+        both = threading.Barrier(2, timeout=0.1)
+
+        def __getitem__(self, key: Any) -> Any:
+            with suppress(threading.BrokenBarrierError):
+                self.both.wait()
+            return super().__getitem__(key)
+
+    file, digests = LocalFile(0, "in", "in", 9, 0), Digests(never)
+    digests.read(file, 0, b"0123")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(digests.read, [file] * 2, (2, 3), map(Slow, (b"23456", b"345678"))))
+    digests.read(file, 4, b"45678")
+    assert digests.known(file) == hashlib.sha256(b"012345678").hexdigest()
 
 
 @pytest.mark.parametrize("source", [io.StringIO("text"), object()])

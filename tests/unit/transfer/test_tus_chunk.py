@@ -290,13 +290,16 @@ class TestHashedChunks:
         chunks.prepare(25, 20)
         assert chunks.of(25, 20).digest == hashlib.sha256(DATA[25:45]).digest()
 
-    def test_failure_of_the_prepared_chunk_is_raised_when_it_is_used(
-        self, chunks: HashedChunks, file: LocalFile
-    ) -> None:
+    def test_failure_of_the_prepared_chunk_is_raised_when_it_is_used(self, file: LocalFile, helper: Helper) -> None:
+        """Its memory is free for others then."""
+        buffers = Buffers(40)
+        chunks = HashedChunks(file, "sha256", lambda: None, helper, buffers)
+        assert chunks.of(0, 20).data == DATA[:20]
         os.utime(file.path, ns=(1, 1))
         chunks.prepare(0, 20)
         with pytest.raises(FileError):
             chunks.of(0, 20)
+        assert buffers.take(40) is not None
 
     def test_close_ends_the_prepared_chunk_after_one_piece_and_does_not_wait(
         self, file: LocalFile, helper: Helper
