@@ -192,6 +192,18 @@ def test_stream_always_has_a_cancelled_file() -> None:
     assert [line["phase"] for line in run.of("file.progress")] == ["sending", "cancelled"]
 
 
+def test_progress_that_is_due_replaces_the_pending_one() -> None:
+    """Between two frames."""
+    run = Stream()
+    run.begin(1)
+    run.start(0)
+    for mebibytes in (1, 2, 3):
+        run.sent(0, mebibytes * MIB)
+        run.now += 0.2
+    run.tick(1)
+    assert [line["sent"] for line in run.of("file.progress")] == [MIB, 3 * MIB]
+
+
 def test_pending_progress_of_an_ended_attempt_is_dropped() -> None:
     run = Stream()
     run.begin(1)
