@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import sqlite3
 import time
 import uuid
@@ -10,10 +11,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from uploader_server.storage.clock import Clock
+from uploader_server.storage.disk import NO_SPACE
 from uploader_server.storage.paths import shortened
 from uploader_server.wire import extension, js_number, timestamp
 
@@ -40,31 +42,47 @@ class FileState:
     path: str | None = None  # path below the root, after it was stored
     error: str | None = None
     error_code: str | None = None
-    temporary: Path | None = None
+    data: str | Path = ""
+    """A file with the complete bytes, on the file system of the root; who receives the file removes it."""
     may_rename: bool = True  # whether it gets another name if its own is taken; otherwise it fails
     sha256: bytes = b""  # empty if unknown
+    packed: bool = False  # whether it came in a pack
+    existing: bool = False  # whether an equal file was stored before
+    changed: int = 0
+    """Modification time of the stored file in nanoseconds, for the digest cache. A file that has it before it is stored
+    was written completely by this request: it is not examined again."""
+    retryable: bool = False  # whether a failed file of a pack may be stored if it is sent again
+    cause: OSError | None = None  # the error of the disk, if it failed for that
 
     @property
     def wanted_path(self) -> str:
         """The requested path below the category."""
         return self.original_name.rpartition("/")[2] if self.relative_path is None else self.relative_path
 
-    def fail(self, code: str, message: str) -> None:
-        """Mark the file as failed; of a refused path only the beginning is kept."""
-        if code == "INVALID_PATH":
+    def fail(self, code: str, message: str, *, retryable: bool = False) -> None:
+        """Mark the file as failed; of a refused path only the beginning is kept, except for the answer to a pack."""
+        if code == "INVALID_PATH" and not self.packed:
             self.original_name = shortened(self.original_name)
             self.relative_path = None if self.relative_path is None else shortened(self.relative_path)
         self.status, self.progress, self.speed = "failed", 0, 0
-        self.error_code, self.error = code, message
+        self.error_code, self.error, self.retryable = code, message, retryable
+
+    def fail_by_disk(self, error: OSError) -> None:
+        """Mark the file as failed. Raises the error if the disk is full: the request as a whole is refused then."""
+        self.fail("UPLOAD_FAILED", error.strerror or str(error), retryable=True)
+        self.cause = error
+        if error.errno in NO_SPACE:
+            raise error
 
     def complete(self, path: str) -> None:
         """Mark the file as stored at a path below the root."""
-        self.status, self.progress, self.ended, self.path = "completed", 100, timestamp(), path
+        self.status, self.progress, self.path = "completed", 100, path
 
     def reopen(self) -> None:
         """Undo `complete` and `fail`, since the file could not be recorded."""
         self.status, self.progress, self.ended, self.path = "uploading", min(99, self.progress), None, None
-        self.error_code = self.error = None
+        self.error_code = self.error = self.cause = None
+        self.existing, self.changed, self.retryable = False, 0, False
 
     def shown(self) -> dict[str, Any]:
         """Return one entry of `files` in the `/progress` response."""
@@ -105,35 +123,29 @@ class FileState:
     @classmethod
     def restored(cls, row: sqlite3.Row) -> FileState:
         """Return the state from a database row."""
-        return cls(**{name: row[name] for name in FILE_COLUMNS}, started="")
+        packed = row["packed"]
+        known = {name: row[name] for name in FILE_COLUMNS}
+        return cls(**known, started="", existing=packed == EXISTING, retryable=packed == RETRYABLE)
 
     def row(self, session: str, position: int) -> FileRow:
         """Return the database row."""
-        known = {name: getattr(self, name) for name in FILE_COLUMNS}
-        return FileRow(session=session, position=position, path=self.path, sha256=None, packed=None, **known)
+        if not self.packed:
+            return (session, position, None, None, *_columns_of(self))
+        packed = RETRYABLE if self.retryable else EXISTING if self.existing else PLAIN
+        return (session, position, self.sha256, packed, *_columns_of(self))
 
 
-class FileRow(NamedTuple):
-    """The row of a file in the database."""
-
-    id: str
-    session: str
-    position: int
-    original_name: str
-    relative_path: str | None
-    size: int
-    status: str
-    progress: int
-    speed: float
-    path: str | None
-    error: str | None
-    error_code: str | None
-    sha256: bytes | None
-    packed: int | None  # None for a file that did not come in a pack
-
-
-FILE_COLUMNS = ("id", "original_name", "relative_path", "size", "status", "progress", "speed", "error", "error_code")
+FileRow = tuple[Any, ...]
+"""The values of FILE_ROW."""
+FILE_COLUMNS = (
+    *("id", "original_name", "relative_path", "size", "status", "progress", "speed", "path", "error", "error_code"),
+)
 """Fields of FileState that are restored from the database."""
+FILE_ROW = ("session", "position", "sha256", "packed", *FILE_COLUMNS)
+"""Columns of a row. `sha256` and `packed` are NULL unless the file came in a pack; `session` is empty for a file that
+no session counts."""
+PLAIN, EXISTING, RETRYABLE = 0, 1, 2  # the values of `packed`
+_columns_of = operator.attrgetter(*FILE_COLUMNS)
 
 
 def batch_answer(session: str, files: list[FileState]) -> dict[str, Any]:

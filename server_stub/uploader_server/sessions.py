@@ -18,11 +18,10 @@ from uploader_server.http.shares import Share
 from uploader_server.progress import ProgressResponses
 from uploader_server.session import EVENT_INTERVAL, FileState, Session, counted
 from uploader_server.storage.clock import Clock
-from uploader_server.storage.put import Incoming, put
-from uploader_server.storage.reading import StoredFile
+from uploader_server.storage.put import put
 from uploader_server.storage.store import Change, SavedSession, Store
 from uploader_server.storage.writing import SMALL
-from uploader_server.wire import extension, is_uuid
+from uploader_server.wire import extension, is_uuid, timestamp
 
 logger = logging.getLogger(__name__)
 
@@ -154,31 +153,23 @@ class Sessions:
     ) -> None:
         """Store and record files of a client with `more` changes; see `storage.put`.
 
-        Each file ends as completed or failed. With `resumable` the data files are those of uploads, and an error of the
-        disk is raised instead of failing its file. After an error all files are as they were. Raises OSError,
-        sqlite3.Error.
+        With `resumable` the data files are those of uploads, and an error of the disk is raised instead of failing its
+        file. After an error all files are as they were. Raises OSError, sqlite3.Error.
         """
-        incoming = [_incoming(file, category, resumable) for file in files]
-        for file, one in zip(files, incoming, strict=True):
+        for file in files:
             if self.fails(file.original_name, file.wanted_path):
-                one.fail("UPLOAD_FAILED", "Failed by the server's option --fail-file")
+                file.fail("UPLOAD_FAILED", "Failed by the server's option --fail-file")
 
         def changes() -> Iterable[Change]:
-            digests = []
-            for file, one in zip(files, incoming, strict=True):
-                if resumable and one.cause is not None:
-                    raise one.cause
-                if one.path is None:
-                    file.fail(one.error, one.message)
-                else:
-                    file.complete(one.path)
-                    if file.sha256:
-                        digests.append((StoredFile(one.path, file.size, one.changed), file.sha256))
-            return [*self._rows(session, files), self.store.digests.saved(digests), *more()]
+            for file in files:
+                if resumable and file.cause is not None:
+                    raise file.cause
+                file.ended = timestamp()
+            return [*self._rows(session, files), *more()]
 
         at_once = len(files) == 1 and files[0].size <= SMALL
         try:
-            await put(self.store, incoming, changes, client=client, at_once=at_once)
+            await put(self.store, category, files, changes, client=client, resumable=resumable, at_once=at_once)
         except BaseException:
             for file in files:
                 file.reopen()
@@ -244,13 +235,6 @@ def _restored(saved: SavedSession, clock: Clock) -> Session:
         session.status = "uploading"
     session.settle()
     return session
-
-
-def _incoming(file: FileState, category: str, resumable: bool) -> Incoming:
-    assert file.temporary is not None  # noqa: S101 - for the type checker
-    return Incoming(
-        file.temporary, category, file.wanted_path, file.size, may_rename=file.may_rename, resumable=resumable
-    )
 
 
 def ending(session: Session) -> str:

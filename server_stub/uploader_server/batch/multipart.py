@@ -94,7 +94,7 @@ class BatchReader:
         if self._writing is not None:
             with contextlib.suppress(OSError):
                 await self._writing.close()
-        names = [file.temporary for file in self.files if file.temporary is not None]
+        names = [file.data for file in self.files if file.data]
         if names:
             await asyncio.to_thread(_unlink, names)
 
@@ -129,9 +129,9 @@ class BatchReader:
         self._file = file
         self._check(file, segment.name)
         if self._refusal is None:
-            file.temporary = self._incoming()
+            file.data = self._incoming()
             self._digest = hashlib.sha256()
-            self._writing = Appender(file.temporary, 0, [self._digest])
+            self._writing = Appender(file.data, 0, [self._digest])
             await self.started(file)
 
     def _file_name(self, segment: MultipartSegment) -> str | None:
@@ -214,6 +214,6 @@ class BatchReader:
             await self.arriving(file)
 
 
-def _unlink(paths: list[Path]) -> None:
+def _unlink(paths: list[str | Path]) -> None:
     for path in paths:
-        path.unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -14,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from uploader_server.batch.packbody import FRAMING, MAX_MANIFEST, Manifest, PackBody, parse_manifest
-from uploader_server.batch.packstore import Key, Packed, PackRows, Unpacking
+from uploader_server.batch.packstore import Key, PackRows, Unpacking
 from uploader_server.http.auth import owner_of
 from uploader_server.http.bodies import PackLimits
 from uploader_server.http.errors import ApiError, Json
@@ -120,39 +121,45 @@ class Packs:
     async def _store(self, key: Key, manifest: Manifest, session: Session, data: bytearray, client: str) -> bytes:
         """Store and record the files of a client, and emit events. Raises OSError, sqlite3.Error."""
         sessions = self._sessions
-        unpacking = Unpacking(sessions.store, session.category, manifest, data)
+        unpacking = Unpacking(sessions.store, manifest, data)
         unpacking.refuse(sessions.limits, session.ending, sessions.fails)
         for index, reason in manifest.refused.items():
             unpacking.files[index].fail("INVALID_PATH", reason)
-        files, marks = unpacking.files, set[int]()
+        files, counted = unpacking.files, dict[str, int]()
 
         def changes() -> list[Change]:
-            marks.update(_count(session, files))
-            rows = self.rows.saved(key, manifest.digest, session.id, session.unlisted, files)
-            return [*rows, sessions.store.session_saved(session.row())]
+            counted.update(_count(session, files))
+            rows = [
+                file.row(session.id if file.id in counted else "", position)
+                for position, file in enumerate(files, session.unlisted)
+            ]
+            return [
+                sessions.store.files_saved(rows),
+                self.rows.saved(key, manifest.digest, session.id, files),
+                sessions.store.session_saved(session.row()),
+            ]
 
         try:
-            await put(sessions.store, files, changes, client=client, prepare=unpacking.write)
+            await put(sessions.store, session.category, files, changes, client=client, prepare=unpacking.write)
         except BaseException:
-            session.counted -= marks
+            session.counted.difference_update(counted.values())
             raise
         finally:
             await asyncio.to_thread(unpacking.discard)
-        await self._announce(session, files)
+        await self._announce(session, files, counted)
         return await asyncio.to_thread(_answer, session.id, files)
 
-    async def _announce(self, session: Session, files: list[Packed]) -> None:
+    async def _announce(self, session: Session, files: list[FileState], counted: Mapping[str, int]) -> None:
         """Count recorded files and emit events: one per pack, one per failure, one at the session's end."""
-        failed = [file for file in files if file.counted and file.error]
-        stored = [file for file in files if not file.error]
-        session.count_recorded(sum(file.counted for file in stored), len(failed))
+        failed = [file for file in files if file.id in counted and file.path is None]
+        stored = [file for file in files if file.path is not None]
+        session.count_recorded(sum(file.id in counted for file in stored), len(failed))
         notify = self._sessions.notify
-        last = _state(stored[-1]) if stored else None
-        await notify(session, f"Pack: {len(stored)} of {len(files)} files stored", last)
+        await notify(session, f"Pack: {len(stored)} of {len(files)} files stored", stored[-1] if stored else None)
         for number, file in enumerate(failed):
             if number % BURST == BURST - 1:
                 await asyncio.sleep(0)
-            await notify(session, f"{file.name}: failed", _state(file))
+            await notify(session, f"{file.original_name}: failed", file)
         await self._sessions.settle(session)
 
     def _check_running(self, key: Key, manifest: Manifest) -> None:
@@ -169,35 +176,26 @@ class Packs:
         return await asyncio.to_thread(_answer, known.session, known.files)
 
 
-def _count(session: Session, files: list[Packed]) -> set[int]:
-    """Set `counted` of files that ended and were not counted before; return their marks."""
-    marks = set()
+def _count(session: Session, files: list[FileState]) -> dict[str, int]:
+    """Return the marks, by id, of the files that ended and were not counted before."""
+    marks = {}
     for file in files:
-        mark = None if file.retryable else session.remember(file.wanted, file.sha256)
+        mark = None if file.retryable else session.remember(file.wanted_path, file.sha256.hex())
         if mark is not None:
-            file.counted = True
-            marks.add(mark)
+            marks[file.id] = mark
     return marks
 
 
-def _state(file: Packed) -> FileState:
-    """Return the file as a FileState for events."""
-    state = FileState(file.name, file.wanted, id=file.id, status="completed", size=file.size, progress=100)
-    if file.error:
-        state.fail(file.error, file.message)
-    return state
-
-
-def _answer(session: str, files: list[Packed]) -> bytes:
+def _answer(session: str, files: list[FileState]) -> bytes:
     """Return the JSON of the response."""
     answer = {"sessionId": session, "files": [_answered(file) for file in files]}
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _answered(file: Packed) -> dict[str, Any]:
+def _answered(file: FileState) -> dict[str, Any]:
     """Return one entry of `files` in the response."""
     if file.path is None:
-        return {"status": "failed", "error": file.error, "message": file.message, "retryable": file.retryable}
+        return {"status": "failed", "error": file.error_code, "message": file.error, "retryable": file.retryable}
     answer = {"status": "stored", "id": file.id, "location": f"/uploads/{quote(file.path)}"}
     return {**answer, "existing": True} if file.existing else answer
 

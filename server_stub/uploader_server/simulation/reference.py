@@ -21,7 +21,7 @@ from uploader_server.config import ServerConfig
 from uploader_server.http.errors import ApiError
 from uploader_server.http.memory import held_by
 from uploader_server.session import FileState, batch_answer, counted
-from uploader_server.storage.put import Incoming, put
+from uploader_server.storage.put import put
 from uploader_server.storage.store import Change, Store
 from uploader_server.wire import CATEGORIES, js_number, js_round, timestamp
 
@@ -236,16 +236,15 @@ class Reference:
             raise OSError(5, f"EIO: i/o error, rename '{path}'")
         if len(os.fsencode(stored)) > NAME_MAX:
             raise OSError(36, f"ENAMETOOLONG: name too long, lstat '{path}'")
-        assert file.temporary is not None  # noqa: S101 - for the type checker
-        incoming = Incoming(file.temporary, category, stored, file.size)
+        placed = FileState(stored, id=file.id, size=file.size, data=file.data)
 
         def changes() -> list[Change]:
-            if incoming.path is None:
-                raise incoming.cause or OSError(errno.EIO, incoming.message)
-            file.path = incoming.path
-            return [self.store.files_saved([file.row(session_id, 0)])]  # for DELETE by id
+            if placed.path is None:
+                raise placed.cause or OSError(errno.EIO, placed.error)
+            file.path = placed.path
+            return [self.store.files_saved([placed.row(session_id, 0)])]  # for DELETE by id
 
-        await put(self.store, [incoming], changes)
+        await put(self.store, category, [placed], changes)
 
     async def _emit(self, session_id: str, status: str, **fields: Any) -> None:
         event = {"sessionId": session_id, "timestamp": timestamp(), "overallStatus": status, **fields}

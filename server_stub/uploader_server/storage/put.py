@@ -12,11 +12,11 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from uploader_server.session import FileState
 from uploader_server.storage import paths
-from uploader_server.storage.disk import NO_SPACE
+from uploader_server.storage.reading import StoredFile
 from uploader_server.storage.store import Change, Store
 from uploader_server.storage.turns import Turns
 from uploader_server.wire import TAKEN
@@ -26,140 +26,152 @@ MOST_COMPARED = 10_000
 """Maximum taken names that one request compares with its files; after that these get free numbers at once."""
 
 
-@dataclass(slots=True)
-class Incoming:
-    """A received file and, after `put`, its outcome: stored if it has a `path`, else failed."""
-
-    data: str | Path  # a file with the complete bytes, on the same file system; the caller removes it
-    category: str
-    wanted: str  # requested path below the category
-    size: int  # bytes of `data`
-    may_rename: bool = True  # whether it gets another name if its own is taken
-    resumable: bool = False
-    """Whether `data` is the data file of an upload: flushed while it was written, and linked already if the server
-    stopped after the link, or the database failed."""
-    path: str | None = None  # below the root
-    existing: bool = False  # whether an equal file was stored before
-    changed: int = 0
-    """Modification time of the stored file in nanoseconds, for the digest cache. A file that comes with it was written
-    completely by this request: it is not examined again."""
-    error: str = ""
-    message: str = ""
-    retryable: bool = False  # whether it may be stored if it is sent again
-    cause: OSError | None = None  # the error of the disk, if that is why
-
-    def fail(self, error: str, message: str, *, retryable: bool = False, cause: OSError | None = None) -> None:
-        """Mark the file as failed. Raises `cause` if the disk is full: the request as a whole is refused then."""
-        self.error, self.message, self.cause = error, message, cause
-        self.retryable = retryable or cause is not None
-        if cause is not None and cause.errno in NO_SPACE:
-            raise cause
-
-
 async def put(
     store: Store,
-    files: Sequence[Incoming],
+    category: str,
+    files: Sequence[FileState],
     changes: Callable[[], Iterable[Change]],
     *,
     client: str = "",
+    resumable: bool = False,
     prepare: Callable[[], None] = lambda: None,
     at_once: bool = False,
 ) -> None:
-    """Store files and record them in one transaction; files that have an `error` are only recorded.
+    """Store files and record them in one transaction, with their digests; failed files are only recorded.
 
-    `client` is whose turn it is if that takes long (see `Turns`). `prepare` runs first, in the same thread: it may
+    Each file ends as completed, with its `path`, or as failed. `client` is whose turn it is if that takes long (see
+    `Turns`). With `resumable` the data files are those of uploads: flushed while they were written, and linked already
+    if the server stopped after the link, or the database failed. `prepare` runs first, in the same thread: it may
     complete the bytes. `changes` returns the rows, from the outcomes. With `at_once` the files are linked on the event
     loop if nothing blocks there: a thread would take longer.
 
-    Raises OSError or sqlite3.Error if the disk failed. No file is confirmed then. Files that were linked keep their
-    names: they are complete, and another client may have been told that they are stored.
+    Raises OSError or sqlite3.Error if the disk failed. No file is confirmed then, and the caller reopens them. Files
+    that were linked keep their names: they are complete, and another client may have been told that they are stored.
     """
-    with store.placing([f"{file.category}/{file.wanted}" for file in files if not file.error]):
-        if at_once and not store.disk.durable and all(_is_free(store, file) for file in files):
-            _link_all(store, files, prepare)
+    linking = Linking(store, category, resumable)
+    with store.placing([f"{category}/{file.wanted_path}" for file in files if file.error_code is None]):
+        if at_once and not store.disk.durable and all(map(linking.is_free, files)):
+            linking.run(files, prepare)
         else:
-            turns = _turns(store, files)
+            turns = linking.turns(files)
             async with contextlib.nullcontext() if turns is None else turns.of(client):
-                await asyncio.to_thread(_link_all, store, files, prepare)
-        await store.save(*changes())
+                await asyncio.to_thread(linking.run, files, prepare)
+        stored = [(file, file.path) for file in files if file.path is not None and file.sha256]
+        digests = [(StoredFile(path, file.size, file.changed), file.sha256) for file, path in stored]
+        await store.save(*changes(), store.digests.saved(digests))
 
 
-def _turns(store: Store, files: Sequence[Incoming]) -> Turns | None:
-    """Return the turns to wait for if storing these files takes long, else None."""
-    if len(files) > 1 or not paths.is_shallow(files[0].wanted):
-        return store.linking
-    return store.comparing if files[0].size > LARGE and os.path.lexists(_target(store, files[0])) else None
+class Linking:
+    """Gives the files of one request their names in a category."""
 
+    def __init__(self, store: Store, category: str, resumable: bool) -> None:
+        self._store = store
+        self._base = f"{store.root}/{category}"
+        self._resumable = resumable
+        self._left = MOST_COMPARED  # how many more taken names are compared
+        self._inside: set[str] = set()  # directories that are below the category
 
-def _target(store: Store, file: Incoming) -> str:
-    return f"{store.root}/{file.category}/{file.wanted}"
+    def is_free(self, file: FileState) -> bool:
+        """Return whether its name is free, without much work."""
+        return paths.is_shallow(file.wanted_path) and not os.path.lexists(self._target(file))
 
+    def turns(self, files: Sequence[FileState]) -> Turns | None:
+        """Return the turns to wait for if storing these files takes long, else None."""
+        if len(files) > 1 or not paths.is_shallow(files[0].wanted_path):
+            return self._store.linking
+        return self._store.comparing if files[0].size > LARGE and os.path.lexists(self._target(files[0])) else None
 
-def _is_free(store: Store, file: Incoming) -> bool:
-    return paths.is_shallow(file.wanted) and not os.path.lexists(_target(store, file))
+    def run(self, files: Sequence[FileState], prepare: Callable[[], None]) -> None:
+        """Complete, flush and link the files, then flush their directories (runs in a thread)."""
+        prepare()
+        disk, root = self._store.disk, self._store.root
+        if disk.durable and not self._resumable:
+            disk.files([file.data for file in files if file.error_code is None])
+        for file in files:  # in order: earlier files may take the names of later ones
+            if file.error_code is None:
+                self._link(file)
+        if disk.durable:
+            # An equal file that was stored by another request may be unflushed.
+            disk.files([f"{root}/{file.path}" for file in files if file.existing])
+            disk.names([f"{root}/{file.path}" for file in files if file.path is not None])
 
+    def _target(self, file: FileState) -> str:
+        return f"{self._base}/{file.wanted_path}"
 
-def _link_all(store: Store, files: Sequence[Incoming], prepare: Callable[[], None]) -> None:
-    """Complete, flush and link the files, then flush their directories (runs in a thread)."""
-    prepare()
-    disk, names = store.disk, _Names(os.fspath(store.root), left=MOST_COMPARED)
-    if disk.durable:
-        disk.files([file.data for file in files if not file.error and not file.resumable])
-    for file in files:  # in order: earlier files may take the names of later ones
-        if not file.error:
-            _link(store, file, names)
-    if disk.durable:
-        # An equal file that was stored by another request may be unflushed.
-        disk.files([f"{names.root}/{file.path}" for file in files if file.existing])
-        disk.names([f"{names.root}/{file.path}" for file in files if file.path is not None])
+    def _link(self, file: FileState) -> None:
+        """Link one file to its name, or to a numbered one, without overwriting."""
+        target = self._target(file)
+        directory = target[: target.rindex("/")]
+        try:
+            paths.safe_parts(file.wanted_path)
+            if directory not in self._inside:
+                paths.check_inside(directory, self._base)
+                self._inside.add(directory)
+            linked = None if file.changed else self._examine(file, directory)
+            if linked is None:
+                linked = self._claim(file, target)
+            file.complete(linked[len(os.fspath(self._store.root)) + 1 :])
+        except paths.NameTakenError as error:
+            file.fail(TAKEN, str(error))
+        except paths.UnsafePathError as error:
+            file.fail("INVALID_PATH", str(error))
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            file.fail("PATH_CONFLICT", "The path conflicts with a stored file or directory")
+        except OSError as error:
+            if error.errno in paths.BAD_NAME:
+                file.fail("INVALID_PATH", error.strerror or str(error))
+            else:
+                file.fail_by_disk(error)
 
+    def _examine(self, file: FileState, directory: str) -> str | None:
+        """Return the name in `directory` that the file has already, or None. Raises OSError if it is not complete."""
+        status = os.stat(file.data)
+        if status.st_size != file.size:
+            raise OSError(errno.EIO, f"{status.st_size} of {file.size} bytes are on the server's disk")
+        file.changed = status.st_mtime_ns
+        linked = linked_name(status, directory)
+        if linked is None and status.st_nlink > 1:  # in another directory: no file gets two names in the root
+            self._store.own(Path(file.data))
+        return linked
 
-@dataclass(slots=True)
-class _Names:
-    """How many more taken names a request compares with its files, and what it knows of directories."""
+    def _claim(self, file: FileState, target: str) -> str:
+        """Link the file to the first free name, or find an equal one; return the path."""
+        store = self._store
+        try:
+            store.link(file.data, target)
+            return target
+        except FileNotFoundError:
+            store.disk.made(os.path.dirname(target))
+            paths.make_directories(os.path.dirname(target), store.root)
+        except FileExistsError:
+            pass
+        for candidate in paths.candidates(Path(target), self._left):
+            try:
+                store.link(file.data, candidate)
+                return os.fspath(candidate)
+            except FileExistsError:
+                if self._is_equal(file, candidate):
+                    file.existing = True
+                    return os.fspath(candidate)
+                self._left -= 1
+                if not file.may_rename:
+                    raise paths.NameTakenError from None
+        raise AssertionError("candidates() never ends")
 
-    root: str
-    left: int
-    inside: set[str] = field(default_factory=set)  # directories that are below their category
-
-
-def _link(store: Store, file: Incoming, names: _Names) -> None:
-    """Link one file to its name, or to a numbered one, without overwriting."""
-    target = f"{names.root}/{file.category}/{file.wanted}"
-    directory = target[: target.rindex("/")]
-    try:
-        paths.safe_parts(file.wanted)
-        if directory not in names.inside:
-            paths.check_inside(directory, store.root / file.category)
-            names.inside.add(directory)
-        linked = None if file.changed else _examine(store, file, directory)
-        if linked is None:
-            linked = _claim(store, file, target, names)
-        file.path = linked[len(names.root) + 1 :]
-    except paths.NameTakenError as error:
-        file.fail(TAKEN, str(error))
-    except paths.UnsafePathError as error:
-        file.fail("INVALID_PATH", str(error))
-    except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        file.fail("PATH_CONFLICT", "The path conflicts with a stored file or directory")
-    except OSError as error:
-        message = error.strerror or str(error)
-        if error.errno in paths.BAD_NAME:
-            file.fail("INVALID_PATH", message)
-        else:
-            file.fail("UPLOAD_FAILED", message, cause=error)
-
-
-def _examine(store: Store, file: Incoming, directory: str) -> str | None:
-    """Return the name in `directory` that the file has already, or None. Raises OSError if it is not complete."""
-    status = os.stat(file.data)
-    if status.st_size != file.size:
-        raise OSError(errno.EIO, f"{status.st_size} of {file.size} bytes are on the server's disk")
-    file.changed = status.st_mtime_ns
-    linked = linked_name(status, directory)
-    if linked is None and status.st_nlink > 1:  # in another directory: no file gets two names in the root
-        store.own(Path(file.data))
-    return linked
+    def _is_equal(self, file: FileState, there: Path) -> bool:
+        """Return whether a stored file has the bytes of a received one. Raises FileExistsError for a directory."""
+        try:
+            status = there.stat()
+        except FileNotFoundError:  # a symbolic link without a target
+            return False
+        if stat.S_ISDIR(status.st_mode):
+            raise FileExistsError
+        if not stat.S_ISREG(status.st_mode) or status.st_size != file.size:
+            return False
+        if paths.leads_out(there, self._base) or not self._store.reading.equal(Path(file.data), there):
+            return False
+        file.changed = status.st_mtime_ns
+        return True
 
 
 def linked_name(data: os.stat_result, directory: str) -> str | None:
@@ -172,43 +184,3 @@ def linked_name(data: os.stat_result, directory: str) -> str | None:
 
 def _is(entry: os.DirEntry[str], status: os.stat_result) -> bool:
     return entry.inode() == status.st_ino and os.path.samestat(entry.stat(follow_symlinks=False), status)
-
-
-def _claim(store: Store, file: Incoming, target: str, names: _Names) -> str:
-    """Link the file to the first free name, or find an equal one; return the path."""
-    try:
-        store.link(file.data, target)
-        return target
-    except FileNotFoundError:
-        store.disk.made(os.path.dirname(target))
-        paths.make_directories(os.path.dirname(target), store.root)
-    except FileExistsError:
-        pass
-    for candidate in paths.candidates(Path(target), names.left):
-        try:
-            store.link(file.data, candidate)
-            return os.fspath(candidate)
-        except FileExistsError:
-            if _is_equal(store, file, candidate):
-                file.existing = True
-                return os.fspath(candidate)
-            names.left -= 1
-            if not file.may_rename:
-                raise paths.NameTakenError from None
-    raise AssertionError("candidates() never ends")
-
-
-def _is_equal(store: Store, file: Incoming, there: Path) -> bool:
-    """Return whether a stored file has the bytes of a received one. Raises FileExistsError for a directory."""
-    try:
-        status = there.stat()
-    except FileNotFoundError:  # a symbolic link without a target
-        return False
-    if stat.S_ISDIR(status.st_mode):
-        raise FileExistsError
-    if not stat.S_ISREG(status.st_mode) or status.st_size != file.size:
-        return False
-    if paths.leads_out(there, store.root / file.category) or not store.reading.equal(Path(file.data), there):
-        return False
-    file.changed = status.st_mtime_ns
-    return True

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from uploader_server.options import StartupError
-from uploader_server.session import ENDED, FileRow
+from uploader_server.session import ENDED, FILE_ROW, FileRow
 from uploader_server.storage.clock import Clock
 from uploader_server.storage.database import Database, VersionError
 from uploader_server.storage.disk import Disk
@@ -49,9 +49,7 @@ class SavedSession(NamedTuple):
     counts: dict[str, int]  # number of files by status, if the session has ended
 
 
-_SAVE_FILE = (
-    f"INSERT OR REPLACE INTO files ({', '.join(FileRow._fields)}) VALUES ({', '.join('?' * len(FileRow._fields))})"  # noqa: S608 - our own
-)
+_SAVE_FILE = f"INSERT OR REPLACE INTO files ({', '.join(FILE_ROW)}) VALUES ({', '.join('?' * len(FILE_ROW))})"  # noqa: S608 - our own
 _SAVE_SESSION = (
     "INSERT OR REPLACE INTO sessions VALUES (:id, :category, :expected, :status, :progress, :created, :touched,"
     " :given_up, :owner, :secret, :holder)"

@@ -25,7 +25,7 @@ class Appender:
     Written bytes survive `kill -9` of the server. With a durable `disk`, flushed bytes also survive a power loss.
     """
 
-    def __init__(self, path: Path, start: int, digests: Sequence[Any], disk: Disk | None = None) -> None:
+    def __init__(self, path: str | Path, start: int, digests: Sequence[Any], disk: Disk | None = None) -> None:
         self._start = start
         self.written = 0  # bytes written
         self.taken = 0  # bytes written or buffered

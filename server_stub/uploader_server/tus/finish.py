@@ -85,7 +85,7 @@ async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload]
     if known is not None and known.status == "cancelled":
         await uploads.retire(upload, "cancelled")
         await uploads.check(upload)
-    file.temporary = uploads.store.data(upload)  # kept until everything is recorded
+    file.data = uploads.store.data(upload)  # kept until everything is recorded
     session = uploads.session_of(upload)
 
     def changes() -> list[Change]:

@@ -184,12 +184,13 @@ def read_batch(body: bytes, cuts: list[int], directory: Path) -> object:
         count, piece = next(rest)
         return {"type": "http.request", "body": piece, "more_body": count < len(pieces)}
 
+    def read(path: str | Path) -> bytes:
+        return Path(path).read_bytes()
+
     async def run() -> object:
         try:
             await reader.read(receive, "multipart/form-data; boundary=BOUNDARY", Pace(0, 60.0, 10.0))
-            return reader.noted, [
-                (one.original_name, one.temporary.read_bytes()) for one in reader.files if one.temporary
-            ]
+            return reader.noted, [(one.original_name, read(one.data)) for one in reader.files if one.data]
         except ApiError as error:
             return error.status, error.code
         finally:

@@ -69,12 +69,12 @@ def test_many_long_jobs_of_a_client_leave_threads_to_uploads(
 
 def test_packs_of_one_client_delay_those_of_others_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pack with 65,536 new directories takes seconds, and only one is stored at a time."""
-    go_on, stored, link_all = threading.Event(), list[str](), put._link_all
+    go_on, stored, link_all = threading.Event(), list[str](), put.Linking.run
 
-    def slow(store: Any, files: list[Any], prepare: Any) -> None:
-        stored.append(files[0].wanted)
+    def slow(linking: put.Linking, files: list[Any], prepare: Any) -> None:
+        stored.append(files[0].wanted_path)
         go_on.wait(DEADLINE)
-        link_all(store, files, prepare)
+        link_all(linking, files, prepare)
 
     def send(name: str, address: str) -> int:
         client = requests.Session()
@@ -82,7 +82,7 @@ def test_packs_of_one_client_delay_those_of_others_by_one(monkeypatch: pytest.Mo
         body = body_of_pack(manifest_of(session, {f"{name}/1": b"x", f"{name}/2": b"x"}), b"xx")
         return client.post(f"{url}/api/upload/packs", body, headers=headers_of(name), timeout=DEADLINE).status_code
 
-    monkeypatch.setattr(put, "_link_all", slow)
+    monkeypatch.setattr(put.Linking, "run", slow)
     with running_server(packs=True) as server, ThreadPoolExecutor() as clients:
         url, session, placing = server.url, new_session(server.url, 100), server.app.state.store._placing
         try:
