@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import threading
-import time
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Self
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from scripted_server import Answer, Request, Rule, ScriptedServer
+from time_limits import PATIENCE
 
 KIB, MIB = 1 << 10, 1 << 20
 NOBODY = "00000000-0000-4000-8000-000000000000"
 """The upload that a client asks for to find out whether a server is there."""
+OF_TUS = {"Tus-Resumable": "1.0.0"}
 FIRST = b"first"
 """Beginning of a file whose first part `Finishing` treats differently."""
 
@@ -51,9 +49,10 @@ class Upload:
 
 
 class Service:
-    """Any tus 1.0 server with creation. `refusals` are the broken rules, `requests` (method, headers) in order.
+    """Any tus 1.0 server with creation; a context manager, `url` is its endpoint.
 
-    The next `locked` requests to uploads are answered with `lock_status`, as if another request used the upload.
+    `refusals` are the broken rules, `requests` (method, headers) in order. The next `locked` requests to uploads are
+    answered with `lock_status`, as if another request used the upload.
     """
 
     extensions: ClassVar[str] = "creation"
@@ -70,13 +69,21 @@ class Service:
         self.refuses: tuple[int, str, str] | None = None  # status, body and its type as answer to all creations
         self.silent: set[str] = set()  # methods whose answers have no Upload-Offset
         self.drops: set[str] = set()  # headers that a proxy removes from answers
-        self.options: tuple[int, str, bytes] | None = (
-            None  # status, type and body of the answer to OPTIONS of a framework
-        )
+        self.options: tuple[int, str, bytes] | None = None
+        """Status, type and body of the answer to OPTIONS of a framework."""
         self.gateway: dict[int, int] = {}  # statuses with which a gateway answers, by the number of the request
         self.is_down = False  # drops all requests, until it has dropped one that changes nothing
         self.begun = 0
         self.url = ""
+        self._storing = threading.Lock()
+
+    def __enter__(self) -> Self:
+        self._server = ScriptedServer(Rule(self._answer)).__enter__()
+        self.url = f"{self._server.url}/files/"
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._server.__exit__(*error)
 
     @property
     def only(self) -> Upload:
@@ -105,6 +112,142 @@ class Service:
 
     def finish(self, upload: Upload) -> None:
         """Store an upload that is complete; its offset is the length, whatever happens here."""
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    def _answer(self, request: Request) -> Answer | None:
+        number, self.begun = self.begun, self.begun + 1
+        if self.is_down and number not in self.gateway:
+            self.is_down = not (request.method == "OPTIONS" or NOBODY in request.path)
+            return None
+        self.requests.append((request.method, request.headers))
+        try:
+            if number in self.gateway:
+                raise Refused(self.gateway[number], "down", by_service=False)
+            if request.method not in self.methods.split():
+                raise Refused(405, f"{request.method} is not allowed")
+            if request.method == "OPTIONS" and self.options is not None:
+                status, kind, body = self.options
+                return Answer(status, body, {"Content-Type": kind})
+            answer: Answer = getattr(self, f"_{request.method.lower()}")(request)
+        except Refused as error:
+            self.refusals.append(str(error))
+            more = {"Retry-After": 0} if error.status >= 500 else {}
+            answer = Answer(error.status, str(error).encode(), {"Content-Type": error.kind, **more})
+            if not error.by_service:
+                return answer
+        except Unanswered as error:
+            request.over.wait(error.seconds)
+            return None
+        answer.headers |= OF_TUS
+        for name in self.drops | ({"Upload-Offset"} if request.method in self.silent else set()):
+            answer.headers.pop(name, None)
+        return answer
+
+    def _options(self, request: Request) -> Answer:
+        return Answer(204, headers={"Tus-Version": "1.0.0", "Tus-Extension": self.extensions})
+
+    def _delete(self, request: Request) -> Answer:
+        found = self._find(request)
+        if isinstance(found, Upload):
+            del self.uploads[_name(request)]
+            return Answer(204)
+        return found
+
+    def _get(self, request: Request) -> Answer:
+        found = self._find(request) if self.readable else Answer(404)
+        return Answer(200, bytes(found.content)) if isinstance(found, Upload) else found
+
+    def _post(self, request: Request) -> Answer:
+        headers = request.headers
+        length = int(headers["upload-length"]) if "upload-length" in headers else None
+        upload = Upload(length, _metadata(headers.get("upload-metadata", "")))
+        kind, _, urls = headers.get("upload-concat", "").partition(";")
+        assert ("upload-length" in headers) + (headers.get("upload-defer-length") == "1") == (kind != "final")
+        upload.partial = kind == "partial"
+        with self._storing:
+            more = self.create(upload, headers)
+            name = f"u{self.created}"
+            self.created += 1
+            self.uploads[name] = upload
+            if kind == "final":
+                parts = [self.uploads[url.rpartition("/")[2]] for url in urls.split()]
+                upload.length = sum(part.length or 0 for part in parts)
+                self._store(upload, b"".join(part.content for part in parts), headers)
+            elif request.body:
+                self._store_chunk(upload, request)
+        return Answer(201, headers={"Location": f"/files/{name}", "Upload-Offset": len(upload.content), **more})
+
+    def _head(self, request: Request) -> Answer:
+        found = self._find(request)
+        if not isinstance(found, Upload):
+            return found
+        length = {"Upload-Length": found.length} if found.length is not None else {"Upload-Defer-Length": 1}
+        return Answer(200, headers={**length, "Upload-Offset": len(found.content), "Cache-Control": "no-store"})
+
+    def _patch(self, request: Request) -> Answer:
+        found = self._find(request)
+        if not isinstance(found, Upload):
+            return found
+        if int(request.headers["upload-offset"]) != len(found.content):
+            return Answer(409)
+        if "upload-length" in request.headers:
+            # tus 1.0, creation-defer-length: "Once set the length MUST NOT be changed"
+            if found.length is not None:
+                raise Refused(400, "the length is known already")
+            found.length = int(request.headers["upload-length"])
+        self._store_chunk(found, request)
+        return Answer(204, headers={"Upload-Offset": len(found.content)})
+
+    def _store_chunk(self, upload: Upload, request: Request) -> None:
+        assert request.headers["content-type"] == "application/offset+octet-stream"
+        self._store(upload, request.body, request.headers)
+
+    def _store(self, upload: Upload, body: bytes, headers: dict[str, str]) -> None:
+        self.receive(upload, len(body), headers)
+        is_last = len(upload.content) + len(body) == upload.length
+        if is_last:
+            self.complete(upload, headers)
+        upload.content += body
+        upload.chunks.append(len(body))
+        if is_last:
+            self.finish(upload)
+
+    def _find(self, request: Request) -> Upload | Answer:
+        """Return the upload of a request, or the answer that there is none for it now."""
+        upload = self.uploads.get(_name(request))
+        if upload is None or request.path.partition("?")[2] != self.query:
+            return Answer(404)
+        if self.locked:
+            self.locked -= 1
+            return Answer(self.lock_status)
+        return upload
+
+
+class Plain(Service):
+    """A server with only core and creation, which holds each request to the version of the protocol.
+
+    With `late` it stores what arrived of a cut request only after a HEAD.
+    """
+
+    methods = "OPTIONS POST HEAD PATCH GET"
+
+    def __init__(self, *, late: bool = False) -> None:
+        super().__init__()
+        self._late, self._asked = late, threading.Event()
+
+    def _answer(self, request: Request) -> Answer | None:
+        if request.method == "OPTIONS" and request.path != "/files/":
+            return Answer(404, headers=OF_TUS)
+        if request.method not in ("OPTIONS", "GET") and request.headers.get("tus-resumable") != "1.0.0":
+            return Answer(412, headers=OF_TUS)
+        if self._late and len(request.body) < int(request.headers.get("content-length", 0)):
+            self._asked.clear()
+            self._asked.wait(PATIENCE)
+        answer = super()._answer(request)
+        if request.method == "HEAD":
+            self._asked.set()
+        return answer
 
 
 class Finishing(Service):
@@ -260,197 +403,10 @@ class Tusd(Service):
         return {}
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Server
-
-    def parse_request(self) -> bool:
-        """Answer in place of the service where it is down."""
-        if not super().parse_request():
-            return False
-        service = self.server.service
-        number, service.begun = service.begun, service.begun + 1
-        status = service.gateway.get(number)
-        if status is not None:
-            self._body()
-            self._refuse(Refused(status, "down", by_service=False))
-        elif service.is_down:
-            self._body()
-            service.is_down = not (self.command == "OPTIONS" or NOBODY in self.path)
-            self.close_connection = True
-        else:
-            return True
-        return False
-
-    def do_OPTIONS(self) -> None:
-        if self._is_refused():
-            return
-        if self.server.service.options is not None:
-            status, kind, body = self.server.service.options
-            self._answer(status, {"Content-Type": kind}, body, by_service=False)
-            return
-        self._answer(204, {"Tus-Version": "1.0.0", "Tus-Extension": self.server.service.extensions})
-
-    def do_DELETE(self) -> None:
-        if not self._is_refused() and self._find() is not None:
-            del self.server.service.uploads[self._name]
-            self._answer(204, {})
-
-    def do_GET(self) -> None:
-        if self._is_refused():
-            return
-        if not self.server.service.readable:
-            self._answer(404, {})
-        elif (upload := self._find()) is not None:
-            self._answer(200, {"Content-Length": len(upload.content)})
-            self.wfile.write(upload.content)
-
-    def do_POST(self) -> None:
-        if self._is_refused():
-            return None
-        service, headers = self.server.service, self._headers
-        length = int(headers["upload-length"]) if "upload-length" in headers else None
-        upload = Upload(length, _metadata(headers.get("upload-metadata", "")))
-        kind, _, urls = headers.get("upload-concat", "").partition(";")
-        assert ("upload-length" in headers) + (headers.get("upload-defer-length") == "1") == (kind != "final")
-        upload.partial = kind == "partial"
-        body = self._body()
-        try:
-            with self.server.lock:
-                answer = service.create(upload, headers)
-                name = f"u{service.created}"
-                service.created += 1
-                service.uploads[name] = upload
-                if kind == "final":
-                    parts = [service.uploads[url.rpartition("/")[2]] for url in urls.split()]
-                    upload.length = sum(part.length or 0 for part in parts)
-                    self._store(upload, b"".join(part.content for part in parts), joined=True)
-                elif body:
-                    self._store(upload, body)
-        except Refused as error:
-            return self._refuse(error)
-        except Unanswered as error:
-            return self._close(error)
-        self._answer(201, {"Location": f"/files/{name}", "Upload-Offset": len(upload.content), **answer})
-        return None
-
-    def do_HEAD(self) -> None:
-        upload = self._find()
-        if upload is not None:
-            length = {"Upload-Length": upload.length} if upload.length is not None else {"Upload-Defer-Length": 1}
-            self._answer(200, {**length, "Upload-Offset": len(upload.content)})
-
-    def do_PATCH(self) -> None:
-        body, upload = self._body(), self._find()
-        if upload is None:
-            return None
-        if int(self._headers["upload-offset"]) != len(upload.content):
-            return self._answer(409, {})
-        try:
-            if "upload-length" in self._headers:
-                # tus 1.0, creation-defer-length: "Once set the length MUST NOT be changed"
-                if upload.length is not None:
-                    raise Refused(400, "the length is known already")
-                upload.length = int(self._headers["upload-length"])
-            self._store(upload, body)
-        except Refused as error:
-            return self._refuse(error)
-        except Unanswered as error:
-            return self._close(error)
-        return self._answer(204, {"Upload-Offset": len(upload.content)})
-
-    def _body(self) -> bytes:
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-
-    def _store(self, upload: Upload, body: bytes, *, joined: bool = False) -> None:
-        service = self.server.service
-        assert joined or self._headers["content-type"] == "application/offset+octet-stream"
-        service.receive(upload, len(body), self._headers)
-        is_last = len(upload.content) + len(body) == upload.length
-        if is_last:
-            service.complete(upload, self._headers)
-        upload.content += body
-        upload.chunks.append(len(body))
-        if is_last:
-            service.finish(upload)
-
-    def _is_refused(self) -> bool:
-        """Answer a method that the service does not have."""
-        if self.command in self.server.service.methods.split():
-            return False
-        self._body()
-        self._refuse(Refused(405, f"{self.command} is not allowed"))
-        return True
-
-    def _find(self) -> Upload | None:
-        service = self.server.service
-        query = self.path.partition("?")[2]
-        upload = service.uploads.get(self._name)
-        if upload is None or query != service.query:
-            self._answer(404, {})
-        elif service.locked:
-            service.locked -= 1
-            self._answer(service.lock_status, {})
-            upload = None
-        return upload
-
-    @property
-    def _name(self) -> str:
-        return self.path.partition("?")[0].rpartition("/")[2]
-
-    @property
-    def _headers(self) -> dict[str, str]:
-        return {name.lower(): value for name, value in self.headers.items()}
-
-    def _refuse(self, error: Refused) -> None:
-        self.server.service.refusals.append(str(error))
-        headers = {"Content-Type": error.kind} | ({"Retry-After": 0} if error.status >= 500 else {})
-        self._answer(error.status, headers, str(error).encode(), by_service=error.by_service)
-
-    def _close(self, error: Unanswered) -> None:
-        self.server.service.requests.append((self.command, self._headers))
-        time.sleep(error.seconds)
-        self.close_connection = True
-
-    def _answer(self, status: int, headers: dict[str, Any], reason: bytes = b"", *, by_service: bool = True) -> None:
-        self.server.service.requests.append((self.command, self._headers))
-        self.send_response(status)
-        headers = {"Tus-Resumable": "1.0.0", **headers} if by_service else headers
-        silent = {"Upload-Offset"} if self.command in self.server.service.silent else set()
-        for name in headers.keys() - self.server.service.drops - silent:
-            self.send_header(name, str(headers[name]))
-        if reason or status not in (200, 204):
-            self.send_header("Content-Length", str(len(reason)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(reason)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, service: Service) -> None:
-        self.lock, self.service = threading.Lock(), service
-        super().__init__(("127.0.0.1", 0), _Handler)
+def _name(request: Request) -> str:
+    return request.path.partition("?")[0].rpartition("/")[2]
 
 
 def _metadata(header: str) -> dict[str, str]:
     pairs = [pair.partition(" ") for pair in header.split(",") if pair]
     return {key: base64.b64decode(value).decode() for key, _, value in pairs}
-
-
-@contextlib.contextmanager
-def running(service: Service) -> Iterator[Service]:
-    """Run a service on a free port; `url` is its endpoint."""
-    with _Server(service) as server:
-        service.url = f"http://127.0.0.1:{server.server_port}/files/"
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield service
-        finally:
-            server.shutdown()
-            thread.join()

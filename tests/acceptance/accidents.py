@@ -7,13 +7,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from acceptance.counting_proxy import Cut, Onlooker
+from acceptance.sent_bytes import kind_of
+from proxy import Cut, Onlooker
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable
 
-    from acceptance.counting_proxy import Request
+    from proxy import Request
 
 CREATION = "creation"
 """In the middle of a POST: of its body, or before the server hears of it."""
@@ -76,19 +77,19 @@ class Trap(Onlooker):
             self.sprung.clear()
 
     def head(self, request: Request) -> None:
-        moment = self._next(IN_BODY.get(request.kind))
+        moment = self._next(IN_BODY.get(kind_of(request)))
         if moment is not None and request.length:
             request.mark = max(1, int(moment.share * request.length))
         else:
-            self._meet(AT_HEAD.get(request.kind), request)
+            self._meet(AT_HEAD.get(kind_of(request)), request)
 
     def at_mark(self, request: Request, piece: bytes) -> bytes:
-        self._meet(IN_BODY.get(request.kind), request)
+        self._meet(IN_BODY.get(kind_of(request)), request)
         return piece
 
     def at_answer(self, request: Request) -> None:
         if request.status < 300:
-            self._meet(AT_ANSWER.get(request.kind), request)
+            self._meet(AT_ANSWER.get(kind_of(request)), request)
 
     def _next(self, kind: str | None) -> Moment | None:
         return next((moment for moment in self._waiting if moment.kind == kind), None)

@@ -11,16 +11,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from acceptance.counting_proxy import CountingProxy
 from command import Done, start
-from relays import address
+from proxy import Proxy
 from serving import ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from acceptance.counting_proxy import Onlooker
     from command import Process
+    from proxy import Onlooker
 
 MIB = 1 << 20
 
@@ -35,7 +34,7 @@ class Bench:
         self._options = ("--root", str(self.root), *options)
         self._fresh = fresh
         self.server = ServerProcess(*self._options, fresh=fresh)
-        self.proxy = CountingProxy(address(self.server.url), onlooker)
+        self.proxy = Proxy(self.server.url, onlooker)
         self.client: Process | None = None
 
     def __enter__(self) -> Self:
@@ -55,7 +54,7 @@ class Bench:
     def restart_server(self) -> None:
         """Restart the server on the same root; the client's URL stays the same."""
         self.server = ServerProcess(*self._options)
-        self.proxy.target = address(self.server.url)
+        self.proxy.target = self.server.url
 
     # --- the client ---------------------------------------------------------------------------------------------------
 

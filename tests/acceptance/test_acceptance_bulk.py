@@ -12,6 +12,7 @@ from acceptance.accidents import CREATION, Moment, Trap
 from acceptance.arrivals import Arrivals, log_to
 from acceptance.bench import MIB, Bench, make_files, peak_memory, watched_memory
 from acceptance.screen import Screen
+from acceptance.sent_bytes import created_by, kind_of
 from command import start, uploader
 from time_limits import SLACK
 
@@ -130,7 +131,9 @@ def kill_twice(directory: Path, volume: tuple[int, int], seed: int) -> Done:
             assert bench.wait(DEADLINE).code == -9
             bench.proxy.epoch += 1
         # Not the creations: a repeated one is a request more, not a file.
-        stored = {one.created for one in bench.proxy.requests if one.kind == "create" and 200 <= one.status < 300}
+        stored = {
+            created_by(one) for one in bench.proxy.requests if kind_of(one) == "create" and 200 <= one.status < 300
+        }
         bench.start("resume", "--progress", "none")
         with watched_memory(bench.client.pid) as memory:
             done = bench.wait(DEADLINE)

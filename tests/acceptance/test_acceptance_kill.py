@@ -22,7 +22,7 @@ from acceptance.accidents import (
     moments,
 )
 from acceptance.bench import Bench, wait_for_writes
-from acceptance.counting_proxy import sent_again, uploads
+from acceptance.sent_bytes import kind_of, sent_again, uploads
 from acceptance.volumes import IN_PARTS, LONG, SHORT
 from time_limits import PATIENCE
 
@@ -70,7 +70,7 @@ def check_sent_again(bench: Bench, trap: Trap, chunk: int) -> None:
     """Check that each kill resends at most one chunk per open file, and nothing of stored files."""
     again = sent_again(bench.proxy.requests)
     for moment, request in trap.struck:
-        print(f"{moment}: {request.kind} {request.target[-8:]}, {request.passed} of {request.length} bytes passed")
+        print(f"{moment}: {kind_of(request)} {request.target[-8:]}, {request.passed} of {request.length} bytes passed")
     for epoch in range(bench.proxy.epoch + 1):
         repeated = again.get(epoch, {})
         print(f"after accident {epoch}: {sum(repeated.values())} bytes again, {dict(repeated)}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from acceptance.bench import MIB, Bench, sparse
+from proxy import Onlooker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +27,18 @@ def rates(arrivals: Sequence[tuple[float, int]], seconds: float) -> list[float]:
     return found
 
 
+class Arrivals(Onlooker):
+    """Notes when how many bytes come from the client."""
+
+    def __init__(self) -> None:
+        self.pieces: list[tuple[float, int]] = []
+
+    def passing(self, piece: bytes, *, to_server: bool) -> bytes:
+        if to_server:
+            self.pieces.append((time.monotonic(), len(piece)))
+        return piece
+
+
 def hold(
     directory: Path, options: tuple[str | int, ...], rate: int, seconds: float, bounds: tuple[float, float]
 ) -> None:
@@ -33,10 +47,10 @@ def hold(
     files.mkdir()
     for number in range(4):
         sparse(files / f"{number}.bin", int(rate * (seconds + 1) / 4))
-    with Bench(directory) as bench:
+    with Bench(directory, arriving := Arrivals()) as bench:
         bench.start("upload", files, *options, "--limit-rate", rate)
         done = bench.wait()
-        arrivals = sorted(bench.proxy.arrivals)
+        arrivals = sorted(arriving.pieces)
     assert done.code == 0, done.err
     measured = [found / rate for found in rates(arrivals, seconds)]
     print(f"{options} over {seconds:g} s: {min(measured):.3f} to {max(measured):.3f} of the limit")

@@ -72,6 +72,7 @@ class Inside:
 
     def __init__(self, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
         self._realtime: Any = server.app.state.realtime
+        self._joins = server.app.state.joins
         self._made: list[weakref.ref[Any]] = []
         """The channel of the one run, and what was last heard over it."""
         self._descriptors = len(descriptors())
@@ -112,7 +113,7 @@ class Inside:
         rooms = list(self._realtime.server.manager.rooms.get("/", {}))
         return {
             "server's rooms": sum(str(room).startswith("session:") for room in rooms),
-            "server's joins": sum(map(len, list(self._realtime._joined.values()))),
+            "server's joins": sum(map(len, list(self._joins.joined.values()))),
             "server's sockets": sum(not one.closed for one in list(self._realtime.server.eio.sockets.values())),
         }
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from command import environment
-from relays import HttpProxy
 from time_limits import PATIENCE
 
 from chaos.plan import FROZEN
@@ -165,13 +164,6 @@ class Server:
             raise Find("the server does not stop after SIGTERM") from None
         if code:
             raise Find(f"the server stopped with exit code {code}")
-
-
-class Proxy(HttpProxy):
-    """A forward proxy that keeps no copy of the data."""
-
-    def _look(self, piece: bytes) -> None:
-        self.seen.clear()
 
 
 @dataclass

@@ -9,10 +9,12 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from proxy import Proxy
+
 from chaos import invariants
 from chaos.invariants import Tree
 from chaos.plan import Invocation, Plan
-from chaos.processes import Client, Ended, Find, Proxy, Secrets, Server
+from chaos.processes import Client, Ended, Find, Secrets, Server
 from chaos.trees import make_tree
 from chaos.tus import TusServer
 
@@ -92,7 +94,7 @@ class Round:
         else:
             self.server.change(self.plan.rules)
         if self.plan.proxy:
-            self.proxy = Proxy(("127.0.0.1", self.server.port))
+            self.proxy = Proxy(f"http://127.0.0.1:{self.server.port}")
         for number, invocation in enumerate(self.plan.invocations):
             ended = self._call(invocation)
             if not self.plan.forgets:

@@ -7,7 +7,7 @@ import os
 import random
 from typing import TYPE_CHECKING
 
-from tus_services import Finishing, Upload, running
+from tus_services import Finishing, Upload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +52,7 @@ class TusServer:
         if self._service.url:
             self._service.calm = True
         else:
-            self._running.enter_context(running(self._service))
+            self._running.enter_context(self._service)
 
     @property
     def address(self) -> tuple[str, str]:

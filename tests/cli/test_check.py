@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import VALIDATORS, Done, uploader
-from plain_tus import plain_tus_server
 from serving import running_server
+from tus_services import Plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,7 +176,7 @@ def test_check_needs_a_server_with_lookups(kind: str, make_files: Files, tmp_pat
     make_files(a=1)
     with ExitStack() as running:
         if kind.startswith("tus"):
-            endpoint, _ = running.enter_context(plain_tus_server())
+            endpoint = running.enter_context(Plain()).url
             where = {"UPLOADER_TUS_ENDPOINT" if kind == "tus endpoint" else "UPLOADER_SERVER": endpoint}
         else:
             config = {"flavour": "reference"} if kind == "reference" else {"packs": False}

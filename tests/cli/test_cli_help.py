@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plain_tus import plain_tus_server
 from time_limits import PATIENCE
+from tus_services import Plain
 from typer.main import get_command
 
 from uploader_cli.__main__ import main
@@ -127,9 +127,9 @@ def test_help_of_a_command_imports_that_command_alone() -> None:
 def test_upload_imports_only_what_every_upload_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # no config file
     (tmp_path / "one.bin").write_bytes(b"content")
-    with plain_tus_server() as (endpoint, uploads):
-        code, _, modules = modules_after("upload", "--tus-endpoint", endpoint, "--json", "--quiet", "one.bin")
-    assert (code, len(uploads)) == (0, 1)
+    with Plain() as plain:
+        code, _, modules = modules_after("upload", "--tus-endpoint", plain.url, "--json", "--quiet", "one.bin")
+    assert (code, len(plain.uploads)) == (0, 1)
     assert {module for module in modules if module.partition(".")[0] in FOR_FEW_UPLOADS.split()} == set()
     rare = (
         "checks",

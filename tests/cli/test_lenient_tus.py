@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
 from command import Done, uploader
-from tus_services import Refused, Service, Upload, running
+from tus_services import Refused, Service, Upload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +41,7 @@ def stored(service: Service) -> list[int]:
 def test_answer_to_options_does_not_decide(
     options: tuple[int, str, bytes], make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with running(Service()) as service:
+    with Service() as service:
         service.options = options
         done = send(service, tmp_path, make_files)
         assert (done.code, stored(service)) == (0, sorted(SIZES.values())), done.err
@@ -48,9 +49,10 @@ def test_answer_to_options_does_not_decide(
 
 def test_token_is_renewed_after_a_401_to_options(make_files: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "token").write_text("old")
-    with running(Service()) as service:
+    with Service() as service:
         service.options = OPTIONS["401"]
-        command = f"echo x >> {tmp_path}/asked; echo token$(wc -l < {tmp_path}/asked)"
+        asked = shlex.quote(f"{tmp_path}/asked")
+        command = f"echo x >> {asked}; echo token$(wc -l < {asked})"
         done = send(service, tmp_path, make_files, "--token-command", command)
         sent = [headers["authorization"] for method, headers in service.requests if method == "OPTIONS"]
     assert done.code == 0
@@ -79,7 +81,7 @@ def test_refused_creation_names_the_servers_reason(
     make_files: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
-    with running(Service()) as service:
+    with Service() as service:
         service.options, service.refuses = options, (400, body, kind)
         done = uploader("upload", make_files(a=1), "--tus-endpoint", service.url, "--json", home=tmp_path)
     (failed,) = done.of("file.failed")
@@ -90,7 +92,7 @@ def test_refused_creation_names_the_servers_reason(
 def test_answers_without_tus_resumable_are_accepted_with_one_warning(
     drops: set[str], make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with running(Service()) as service:
+    with Service() as service:
         service.drops = drops
         done = send(service, tmp_path, make_files)
         assert (done.code, stored(service)) == (0, sorted(SIZES.values())), done.err
@@ -98,7 +100,7 @@ def test_answers_without_tus_resumable_are_accepted_with_one_warning(
 
 
 def test_offset_that_a_patch_does_not_tell_is_asked_for(make_files: Callable[..., Path], tmp_path: Path) -> None:
-    with running(Service()) as service:
+    with Service() as service:
         service.silent = {"PATCH"}
         done = send(service, tmp_path, make_files)
         assert (done.code, stored(service)) == (0, sorted(SIZES.values())), done.err
@@ -110,7 +112,7 @@ def test_offset_that_a_patch_does_not_tell_is_asked_for(make_files: Callable[...
 def test_files_are_stored_where_a_proxy_removes_all_headers_of_tus(
     make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with running(Service()) as service:
+    with Service() as service:
         service.drops = {"Tus-Resumable", "Tus-Version", "Tus-Extension", "Upload-Offset", "Upload-Length"}
         done = send(service, tmp_path, make_files)
         assert (done.code, stored(service)) == (0, sorted(SIZES.values())), done.err
@@ -120,7 +122,7 @@ def test_files_are_stored_where_a_proxy_removes_all_headers_of_tus(
 def test_expired_upload_is_sent_anew_where_no_answer_has_tus_resumable(
     make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with running(Service()) as service:
+    with Service() as service:
         service.drops = {"Tus-Resumable", "Tus-Version", "Tus-Extension"}
         service.gateway = {3: 400}
         files = make_files(**{"a.bin": 200_000})
@@ -163,7 +165,7 @@ def test_parts_carry_the_metadata_of_the_file_unless_a_preset_says_no(
 ) -> None:
     (tmp_path / "uploader.toml").write_text('[preset.bare]\nmetadata = ["filename={name}"]\npart-metadata = false\n')
     for preset in ((), ("--preset", "bare")):
-        with running(Hooked()) as service:
+        with Hooked() as service:
             service.needs_names, service.extensions = not preset, "creation,concatenation"
             done = send_in_parts(service, tmp_path, make_files, *preset)
             assert (done.code, len(done.of("file.retry"))) == (0, 0), done.err
@@ -172,7 +174,7 @@ def test_parts_carry_the_metadata_of_the_file_unless_a_preset_says_no(
 
 
 def test_file_whose_parts_are_refused_is_sent_in_one_upload(make_files: Callable[..., Path], tmp_path: Path) -> None:
-    with running(Hooked()) as service:
+    with Hooked() as service:
         service.takes_parts = False
         done = send_in_parts(service, tmp_path, make_files)
         assert (done.code, stored(service)) == (0, [200]), done.err

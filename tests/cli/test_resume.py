@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import pytest
 from command import Done, ended, environment, read_confirmed, read_until, start, uploader
 from journal_v8 import downgrade
-from recording import recorder
+from proxy import Proxy
 from serving import running_server, server_process
 from time_limits import PATIENCE, SLACK
 
@@ -137,8 +137,8 @@ def test_resume_resends_at_most_one_chunk(
     """Counted at a relay: no byte of a completed file, and at most one chunk of each open file."""
     sizes = {"0.mp4": 10 * KIB, "1.mp4": 20 * KIB, "big.mp4": 500 * KIB, "big too.mp4": 400 * KIB}
     files = make_files(**{name: os.urandom(size) for name, size in sizes.items()})
-    with recorder(server.url) as (url, relay):
-        first = interrupted(url, tmp_path, files, "-j", "2", by=by)
+    with Proxy(server.url) as relay:
+        first = interrupted(relay.url, tmp_path, files, "-j", "2", by=by)
         assert first.code == {signal.SIGKILL: -signal.SIGKILL}.get(by, 128 + by)
         done = resumed(tmp_path)
         assert relay.carried <= sum(sizes.values()) + 2 * CHUNK
@@ -200,8 +200,8 @@ def test_resume_of_a_file_in_parts_keeps_each_part(tmp_path: Path) -> None:
     big = tmp_path / "big.mp4"
     big.write_bytes(os.urandom(16 * MIB))
     options = ("-j", "2", "--chunk-size", "1M", "--limit-rate", "8M", "--json")
-    with running_server(latency_ms=30) as server, recorder(server.url) as (url, relay):
-        process = start("upload", big, "-s", url, *options, home=tmp_path)
+    with running_server(latency_ms=30) as server, Proxy(server.url) as relay:
+        process = start("upload", big, "-s", relay.url, *options, home=tmp_path)
         ended(process, read_confirmed(process, 4 * MIB), signal.SIGKILL)
         done = resumed(tmp_path)
         assert relay.carried <= 16 * MIB + 2 * MIB
@@ -348,15 +348,15 @@ def test_resume_restarts_a_changed_file(server: EmbeddedServer, make_files: File
 def test_two_runs_do_not_send_the_same_file(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """In the second one it fails as `in_use` (exit 3); tried again later it is there, and its bytes went out once."""
     files = make_files(**{"a.mp4": 640 * KIB})
-    with recorder(server.url) as (url, relay):
-        first = start("upload", files, "-s", url, *SLOW, "--json", home=tmp_path)
+    with Proxy(server.url) as relay:
+        first = start("upload", files, "-s", relay.url, *SLOW, "--json", home=tmp_path)
         seen = read_confirmed(first, CHUNK)
         with frozen(first):
-            second = uploader("upload", files / "a.mp4", "-s", url, "--json", home=tmp_path)
+            second = uploader("upload", files / "a.mp4", "-s", relay.url, "--json", home=tmp_path)
         assert second.code == 3
         assert [(event["code"], event["retryable"]) for event in second.of("file.failed")] == [("in_use", True)]
         assert ended(first, seen).code == 0
-        later = uploader("upload", files / "a.mp4", "-s", url, "--json", home=tmp_path)
+        later = uploader("upload", files / "a.mp4", "-s", relay.url, "--json", home=tmp_path)
         assert later.code == 0
         assert [event["reason"] for event in later.of("file.skipped")] == ["present"]
         assert relay.carried == 640 * KIB
@@ -367,13 +367,13 @@ def test_resume_restores_options_and_accepts_overrides(
 ) -> None:
     """Category, chunks and checksum come from the run, not from the environment; `--limit-rate` is new."""
     make_files(**{"a.mp4": 640 * KIB})
-    with recorder(server.url) as (url, relay):
-        interrupted(url, tmp_path, "files", "-c", "scenic", "--checksum", "sha1")
+    with Proxy(server.url) as relay:
+        interrupted(relay.url, tmp_path, "files", "-c", "scenic", "--checksum", "sha1")
         relay.requests.clear()
         others = {"UPLOADER_CATEGORY": "personal", "UPLOADER_CHUNK_SIZE": "1M", "UPLOADER_SERVER": "localhost:1"}
         done = resumed(tmp_path, UPLOADER_EXCLUDE="*.mp4", **others)
         assert {request.headers["upload-checksum"].split()[0] for request in relay.of("PATCH")} == {"sha1"}
-        assert max(request.body for request in relay.of("PATCH")) == CHUNK
+        assert max(request.passed for request in relay.of("PATCH")) == CHUNK
     assert (server.root / "scenic" / "files" / "a.mp4").stat().st_size == 640 * KIB
     assert done.finished["completed"] == 1
 
@@ -548,9 +548,9 @@ def test_state_dir(server: EmbeddedServer, make_files: Files, tmp_path: Path) ->
 def test_no_secret_is_in_the_journal(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Neither the token nor a header is in any file of the state directory, nor is it sent when the run is resumed."""
     files = make_files(**{"a.mp4": 640 * KIB})
-    with recorder(server.url) as (url, relay):
+    with Proxy(server.url) as relay:
         secrets = {"UPLOADER_TOKEN": "t0ken-5ecret", "UPLOADER_HEADER": "X-Api-Key: header-5ecret"}
-        options = ("-s", url, *SLOW, "--token-command", "echo command-5ecret", "--json")
+        options = ("-s", relay.url, *SLOW, "--token-command", "echo command-5ecret", "--json")
         process = start("upload", files, *options, home=tmp_path, **secrets)
         ended(process, read_confirmed(process, CHUNK), signal.SIGINT)
         assert relay.of("PATCH")[0].headers["x-api-key"] == "header-5ecret"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trustme
 from command import ended, read_confirmed, start, uploader
-from relays import tls_front
+from proxy import tls_front
 from serving import running_server
 
 from uploader_server.faults import Answer

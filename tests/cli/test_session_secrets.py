@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 from command import Done, ended, read_confirmed, start, uploader
-from recording import recorder
+from proxy import Proxy
 from serving import running_server
 from time_limits import PATIENCE
 
@@ -87,10 +87,10 @@ def test_run_that_was_killed_resumes_in_its_session(server: EmbeddedServer, make
 
 
 def test_each_session_has_its_own_secret(make_files: Files, tmp_path: Path) -> None:
-    with running_server(max_files=1) as server, recorder(server.url) as (url, seen):
+    with running_server(max_files=1) as server, Proxy(server.url) as seen:
         files = make_files(**{f"{n}.mp4": b"content" for n in range(3)})
-        assert uploader("upload", files, "-s", url, home=tmp_path).code == 0
-        asked = [request for request in seen.requests if request.path == "/api/upload/session"]
+        assert uploader("upload", files, "-s", seen.url, home=tmp_path).code == 0
+        asked = [request for request in seen.requests if request.target == "/api/upload/session"]
         given = [request.headers.get("x-session-secret", "") for request in asked]
         assert len(set(given)) == 3
         assert all(len(secret) >= 22 for secret in given)
@@ -128,9 +128,9 @@ def test_journal_gives_a_secret_only_to_the_server_of_its_session(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
     _, session = killed(server, tmp_path, make_files(**{"a.mp4": 640 * KIB}))
-    with recorder(server.url) as (url, seen):  # another port is another server
-        assert uploader("cancel", session, "-s", url, home=tmp_path).code == 5
-        (request,) = [request for request in seen.requests if "cancel" in request.path]
+    with Proxy(server.url) as seen:  # another port is another server
+        assert uploader("cancel", session, "-s", seen.url, home=tmp_path).code == 5
+        (request,) = [request for request in seen.requests if "cancel" in request.target]
         assert "x-session-secret" not in request.headers
 
 
@@ -166,16 +166,16 @@ def test_resume_takes_the_secret_from_the_environment(
 
 @pytest.mark.parametrize("command", [("smoke",), ("doctor", "--new-session")])
 def test_sessions_of_checks_have_a_secret(command: tuple[str, ...], server: EmbeddedServer, tmp_path: Path) -> None:
-    with recorder(server.url) as (url, seen):
-        assert uploader(*command, "-s", url, home=tmp_path).code == 0
-        opened = [request for request in seen.requests if request.path == "/api/upload/session"]
+    with Proxy(server.url) as seen:
+        assert uploader(*command, "-s", seen.url, home=tmp_path).code == 0
+        opened = [request for request in seen.requests if request.target == "/api/upload/session"]
         assert opened
         assert all(len(request.headers["x-session-secret"]) >= 22 for request in opened)
 
 
 def test_foreign_endpoint_gets_no_secret(make_files: Files, tmp_path: Path) -> None:
-    with running_server() as server, recorder(server.url) as (url, seen):
-        line = ("--tus-endpoint", f"{url}/api/upload/files/", "--metadata", "sessionId=none")
+    with running_server() as server, Proxy(server.url) as seen:
+        line = ("--tus-endpoint", f"{seen.url}/api/upload/files/", "--metadata", "sessionId=none")
         uploader("upload", make_files(**{"a.mp4": b"a"}), *line, home=tmp_path, UPLOADER_SESSION_SECRET="x" * 40)
         assert seen.requests
         assert not [request for request in seen.requests if "x-session-secret" in request.headers]

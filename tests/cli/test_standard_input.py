@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 from command import finish, start, uploader
-from plain_tus import plain_tus_server
 from serving import running_server
-from tus_services import KIB, Tusd, Upload, running
+from tus_services import KIB, Plain, Tusd, Upload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +92,7 @@ def test_verify_compares_with_what_was_read(bundled: EmbeddedServer, tmp_path: P
 
 def test_foreign_server_gets_the_length_once(tmp_path: Path) -> None:
     data = os.urandom(2 * CHUNK + 1)
-    with running(Tusd()) as service:
+    with Tusd() as service:
         done = send(data, "--tus-endpoint", service.url, "--preset", "tusd", home=tmp_path)
     assert (done.code, service.refusals) == (0, []), done.err
     assert (service.only.content, service.only.chunks) == (data, [CHUNK, CHUNK, 1])
@@ -112,16 +111,16 @@ class Forgetful(Tusd):
 
 
 def test_lost_upload_of_standard_input_fails_and_says_why(tmp_path: Path) -> None:
-    with running(Forgetful()) as service:
+    with Forgetful() as service:
         done = send(os.urandom(5 * CHUNK), "--tus-endpoint", service.url, "--preset", "tusd", home=tmp_path)
     assert done.code == 4, done.err
     assert "what was sent of it is lost, and it can't be read again" in done.of("file.failed")[0]["message"]
 
 
 def test_server_without_deferred_length_exits_2_and_gets_nothing(tmp_path: Path) -> None:
-    with plain_tus_server() as (endpoint, uploads):
-        done = send(b"bytes", "--tus-endpoint", endpoint, home=tmp_path)
-        assert (done.code, uploads) == (2, [])
+    with Plain() as plain:
+        done = send(b"bytes", "--tus-endpoint", plain.url, home=tmp_path)
+        assert (done.code, plain.uploads) == (2, {})
     assert "the server takes no file of unknown length (tus extension creation-defer-length)" in done.err
     with running_server(tus=False) as server:
         assert send(b"bytes", "-s", server.url, home=tmp_path).code == 2

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from command import Done, uploader
 from serving import REPOSITORY
-from tus_services import FIRST, Finishing, Service, running
+from tus_services import FIRST, Finishing, Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +90,7 @@ def test_finish_ends_as_the_page_says(
     first, again, resume = columns
     assert first is not None
     homes = [tmp_path / name for name in ("plain", "verify")]
-    with running(Finishing(fault, **how)) as service:
+    with Finishing(fault, **how) as service:
         for home in homes:
             home.mkdir()
         assert told(send(service, homes[0], size=size, hangs=hangs)) == first
@@ -109,7 +109,7 @@ def test_finish_ends_as_the_page_says(
 
 
 def test_failed_finish_names_the_servers_reason(tmp_path: Path) -> None:
-    with running(Finishing("fail")) as service:
+    with Finishing("fail") as service:
         done = send(service, tmp_path, "--retries", "3")
     (failed,) = done.of("file.failed")
     assert failed["message"].startswith("all bytes arrived, and the server did not store the file: ")
@@ -121,7 +121,7 @@ def test_failed_finish_names_the_servers_reason(tmp_path: Path) -> None:
 def test_replaced_uploads_are_deleted_once_the_file_is_stored(request_: str, left: int, tmp_path: Path) -> None:
     """Also those of an earlier run; none before that."""
     size, how = REQUESTS[request_]
-    with running(Finishing("fail", **how)) as service:
+    with Finishing("fail", **how) as service:
         assert send(service, tmp_path, size=size).code == 3
         assert send(service, tmp_path, size=size).code == 3
         assert not any(method == "DELETE" for method, _ in service.requests)
@@ -131,7 +131,7 @@ def test_replaced_uploads_are_deleted_once_the_file_is_stored(request_: str, lef
 
 
 def test_bytes_that_can_be_read_settle_the_error_of_a_gateway(tmp_path: Path) -> None:
-    with running(Finishing("gateway")) as service:
+    with Finishing("gateway") as service:
         service.readable = True
         done = send(service, tmp_path)
     assert told(done) == (["retry server_error", "completed"], 0)
@@ -143,7 +143,7 @@ def test_bytes_that_can_be_read_settle_the_error_of_a_gateway(tmp_path: Path) ->
 
 def test_empty_file_whose_answer_was_lost_is_not_verified(tmp_path: Path) -> None:
     """The repeated request is answered, but some servers answer it without storing the file."""
-    with running(Finishing("lose")) as service:
+    with Finishing("lose") as service:
         done = send(service, tmp_path, size=0)
     assert told(done) == (["retry network", "completed"], 0)
     assert done.of("file.completed")[0]["verified"] is False
@@ -155,7 +155,7 @@ def test_other_bytes_after_the_error_of_a_gateway_exit_7(tmp_path: Path) -> None
             upload.content[:] = bytes(100)
             super().finish(upload)
 
-    with running(Spoiling("gateway")) as service:
+    with Spoiling("gateway") as service:
         service.readable = True
         assert told(send(service, tmp_path)) == (["retry server_error", "failed integrity"], 7)
 
@@ -163,7 +163,7 @@ def test_other_bytes_after_the_error_of_a_gateway_exit_7(tmp_path: Path) -> None
 @pytest.mark.parametrize("request_", ["last byte", "joining"])
 def test_resend_unknown_sends_the_file_again(request_: str, tmp_path: Path) -> None:
     size, how = REQUESTS[request_]
-    with running(Finishing("gateway", **how)) as service:
+    with Finishing("gateway", **how) as service:
         assert send(service, tmp_path, size=size).code == 4
         stored = len(service.stored)
         done = send(service, tmp_path, "--resend-unknown", command="resume")
@@ -179,7 +179,7 @@ def test_upload_url_whose_finish_failed_is_never_confirmed(fault: str, reason: s
     """An upload that a service created can't be made anew: exit code 4, also for the next run and without resuming."""
     path = tmp_path / "a.bin"
     path.write_bytes(bytes(100))
-    with running(Finishing(fault)) as service:
+    with Finishing(fault) as service:
         url = service.existing(100)
         command = ("upload", path, "--upload-url", url, "--retries", "1", "--json")
         done = uploader(*command, home=tmp_path, constants=QUICK)
@@ -203,7 +203,7 @@ def test_stream_whose_finish_failed_names_the_reason(tmp_path: Path) -> None:
         reader, writer = os.pipe()
         os.write(writer, bytes(size))
         os.close(writer)
-        with running(Deferring("fail")) as service, open(reader, "rb") as source:
+        with Deferring("fail") as service, open(reader, "rb") as source:
             asked = ("--name", "x.bin", "--tus-endpoint", service.url, "--chunk-size", "1K", "--retries", "1", "--json")
             done = uploader("upload", "-", *asked, home=tmp_path, stdin=source, constants=QUICK)
         assert done.code == code
@@ -217,7 +217,7 @@ def test_stream_whose_finish_failed_names_the_reason(tmp_path: Path) -> None:
 )
 def test_server_that_takes_no_empty_patch(status: int, code: int, verified: bool | None, tmp_path: Path) -> None:
     """It has stored the empty file at its creation, unless it refuses the file."""
-    with running(Service()) as service:
+    with Service() as service:
         service.locked, type(service).lock_status = 1, status
         try:
             done = send(service, tmp_path, size=0)
@@ -231,7 +231,7 @@ def test_server_that_takes_no_empty_patch(status: int, code: int, verified: bool
 def test_upload_that_somebody_else_wrote_to_is_sent_anew(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(bytes(5000))
-    with running(Service()) as service:
+    with Service() as service:
         command = ("upload", path, "--tus-endpoint", service.url, "--chunk-size", "1K", "--retries", "0", "--json")
         service.receive = lambda upload, *_: setattr(service, "locked", int(len(upload.content) >= 2048))
         assert uploader(*command, home=tmp_path).code == 3

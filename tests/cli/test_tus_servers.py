@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import uploader
-from tus_services import MIB, CloudflareStream, Service, Supabase, Tusd, running
+from tus_services import MIB, CloudflareStream, Service, Supabase, Tusd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ MAY_1 = 1_777_636_800  # 2026-05-01 12:00 UTC
 
 @pytest.fixture
 def plain() -> Iterator[Service]:
-    with running(Service()) as service:
+    with Service() as service:
         yield service
 
 
@@ -160,7 +160,7 @@ SUPABASE = ("--preset", "supabase", "--metadata", "bucketName=videos")
 def test_cloudflare_stream_preset_meets_the_rules(make_files: Files, tmp_path: Path) -> None:
     """Chunks in multiples of 256 KiB from 5 MiB on, the video's name, and its ID in the receipt."""
     files = make_files(**{"clip.mp4": 17 * MIB + 1, "short.mp4": 3})
-    with running(CloudflareStream()) as service:
+    with CloudflareStream() as service:
         done = uploader("upload", files, "--tus-endpoint", service.url, *CLOUDFLARE, "--json", home=tmp_path)
     assert (done.code, service.refusals) == (0, []), done.err
     assert sorted(upload.metadata["name"] for upload in service.uploads.values()) == ["clip.mp4", "short.mp4"]
@@ -172,7 +172,7 @@ def test_cloudflare_stream_preset_meets_the_rules(make_files: Files, tmp_path: P
 def test_id_of_the_first_answer_survives_an_interrupted_run(make_files: Files, tmp_path: Path) -> None:
     """Only the creation has the header; a resumed run creates nothing."""
     files = make_files(**{"clip.mp4": 17 * MIB})
-    with running(CloudflareStream()) as service:
+    with CloudflareStream() as service:
         options = ("--tus-endpoint", service.url, *CLOUDFLARE, "--retries", "0", "--json")
         service.locked = 1
         assert uploader("upload", files, *options, home=tmp_path).code == 3
@@ -192,7 +192,7 @@ def test_chunk_size_against_the_preset_exits_2(size: str, make_files: Files, tmp
 def test_supabase_preset_meets_the_rules(make_files: Files, tmp_path: Path) -> None:
     """Chunks of exactly 6 MiB, the names of its metadata and no others; the bucket is given with the command."""
     files = make_files(**{"deep/clip.mp4": 13 * MIB, "small.png": 3})
-    with running(Supabase()) as service:
+    with Supabase() as service:
         refused = uploader("upload", files, "--tus-endpoint", service.url, *SUPABASE[:2], home=tmp_path)
         assert refused.code == 2
         assert "--metadata bucketName=VALUE" in refused.err
@@ -212,7 +212,7 @@ def test_supabase_preset_meets_the_rules(make_files: Files, tmp_path: Path) -> N
 def test_supabase_locks_are_retried_and_objects_kept(make_files: Files, tmp_path: Path) -> None:
     """409 stands for a lock, and for an object that exists; a header of the user replaces the preset's."""
     files = make_files(**{"clip.mp4": 7 * MIB})
-    with running(Supabase()) as service:
+    with Supabase() as service:
         options = ("--tus-endpoint", service.url, *SUPABASE, "--no-resume", "--json")
         service.locked = 2
         done = uploader("upload", files, *options, home=tmp_path)
@@ -226,7 +226,7 @@ def test_supabase_locks_are_retried_and_objects_kept(make_files: Files, tmp_path
 
 
 def test_tusd_preset_meets_the_rules(make_files: Files, tmp_path: Path) -> None:
-    with running(Tusd()) as service:
+    with Tusd() as service:
         service.locked = 1
         files = make_files(**{"clip.mp4": 9 * MIB})
         done = uploader("upload", files, "--tus-endpoint", service.url, "--preset", "tusd", home=tmp_path)
@@ -274,7 +274,7 @@ def test_second_file_of_an_equal_place_fails_before_its_first_byte(
 ) -> None:
     """Where a service stores files under their metadata; the message names what tells them apart."""
     files = make_files(**{"a/same.mp4": 10, "b/same.mp4": 20, "c/other.mp4": 30})
-    with running(Supabase()) as service:
+    with Supabase() as service:
         options = ("--tus-endpoint", service.url, *SUPABASE, "--metadata", "objectName={name}", "--json")
         header = ("--header", "x-upsert: true")
         done = uploader("upload", files, *options, *header, home=tmp_path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from command import uploader
 from serving import running_server
-from tus_services import Service, running
+from tus_services import Service
 
 import uploader_cli
 
@@ -84,7 +84,7 @@ def test_dest_at_a_server_without_directories_exits_2(make_files: Files, tmp_pat
 def test_dest_is_in_the_metadata_of_a_tus_server(make_files: Files, tmp_path: Path) -> None:
     """In `relativePath` and `{path}`; a preset without a path is exit 2."""
     files = make_files(**{"a.mp4": 1})
-    with running(Service()) as service:
+    with Service() as service:
         command = ("upload", files, "--tus-endpoint", service.url, "--dest", DEST)
         assert uploader(*command, "--metadata", "name={path}", home=tmp_path).code == 0
         sent = service.only.metadata

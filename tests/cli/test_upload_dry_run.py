@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 from command import uploader
-from plain_tus import plain_tus_server
-from recording import recorder
+from proxy import Proxy
 from serving import running_server
+from tus_services import Plain
 
 from uploader_cli import Settings, upload
 from uploader_cli.core import events as ev
@@ -41,10 +41,10 @@ def server_for(kind: str, tmp_path: Path) -> Iterator[tuple[Settings, Callable[[
     """A server, how to use it, and the calls that it got: polls and the socket's are not planned."""
     state = {"state_dir": tmp_path / "journal", "chunk_size": 16 * KIB}
     if kind == "plain tus":
-        with plain_tus_server() as (url, _), recorder(url) as (relayed, relay):
+        with Plain() as plain, Proxy(plain.url) as relay:
             yield (
-                Settings(tus_endpoint=f"{relayed}/files/", **state),
-                lambda: [f"{r.method} {r.path}" for r in relay.requests],
+                Settings(tus_endpoint=f"{relay.url}/files/", **state),
+                lambda: [f"{r.method} {r.target}" for r in relay.requests],
             )
         return
     config = REFERENCE if kind == "reference" else {"types": ("mp4", "avi"), "packs": "pack" in kind or "look" in kind}

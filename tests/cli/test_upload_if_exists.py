@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from command import uploader
 from serving import running_server
-from tus_services import Service, running
+from tus_services import Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,7 +81,7 @@ def test_file_whose_answer_was_lost_is_not_taken(
 
 def test_if_exists_fail_at_a_server_without_lookup_exits_2(make_files: Files, tmp_path: Path) -> None:
     files = make_files(**{"a.mp4": 1})
-    with running_server(flavour="reference", processing_seconds=0.01) as server, running(Service()) as service:
+    with running_server(flavour="reference", processing_seconds=0.01) as server, Service() as service:
         here = uploader("upload", files, "-s", server.url, "--if-exists", "fail", home=tmp_path)
         there = uploader("upload", files, "--tus-endpoint", service.url, home=tmp_path, UPLOADER_IF_EXISTS="fail")
         assert [request.path for request in server.faults.requests] == ["/health"]

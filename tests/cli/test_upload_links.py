@@ -10,7 +10,7 @@ from urllib.request import urlopen
 import pytest
 from command import uploader
 from serving import running_server
-from tus_services import Service, running
+from tus_services import Service
 
 import uploader_cli
 
@@ -75,7 +75,7 @@ def test_files_of_a_resumed_run_have_their_urls(server: EmbeddedServer, make_fil
 
 
 def test_url_at_a_tus_server_is_that_of_the_upload(make_files: Files, tmp_path: Path) -> None:
-    with running(Service()) as service:
+    with Service() as service:
         done = uploader("upload", make_files(a=1), "--tus-endpoint", service.url, "--json", home=tmp_path)
         (upload,) = service.uploads
     (completed,) = done.of("file.completed")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import QUICK_LOOKS, Done, ended, read_until, start, uploader
-from recording import recorder
+from proxy import Proxy
 from serving import running_server, server_process
 from time_limits import SLACK
 
@@ -109,8 +109,8 @@ def test_run_of_three_files_needs_few_requests(tmp_path: Path) -> None:
 def test_connections_are_reused(server: EmbeddedServer, tmp_path: Path) -> None:
     """Two workers, the calls beside them, the polls, and what carries Socket.IO: no file costs a connection."""
     files = make(tmp_path / "many", 60_000, tuple(f"{number}.bin" for number in range(30)))
-    with recorder(server.url) as (url, relay):
-        done = uploader("upload", files, "-s", url, "-j", "2", "--json", home=tmp_path)
+    with Proxy(server.url) as relay:
+        done = uploader("upload", files, "-s", relay.url, "-j", "2", "--json", home=tmp_path)
     assert (done.code, done.finished["completed"]) == (0, 30)
     assert relay.connections < 12
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from command import ended, read_confirmed, start, uploader
 from serving import running_server
+from tus_services import Plain
 
 from uploader_cli import Settings, upload
 from uploader_cli.core.events import FailureCode, FileFailed
@@ -255,15 +256,14 @@ def test_each_shard_of_a_list_needs_only_its_own_files(server: EmbeddedServer, m
 
 def test_a_tus_endpoint_takes_a_list(make_files: Files) -> None:
     """Without sessions, and without categories."""
-    from plain_tus import plain_tus_server
 
     make_files(**{"a.mp4": b"aaa"})
-    with plain_tus_server() as (url, uploads):
+    with Plain() as plain:
         row = {"path": "files/a.mp4", "sha256": sha256(b"aaa")}
-        assert upload([], Settings(tus_endpoint=url, from_file=listed("list.csv", row))).exit_code == 0
-        assert [bytes(content) for _, content in uploads] == [b"aaa"]
+        assert upload([], Settings(tus_endpoint=plain.url, from_file=listed("list.csv", row))).exit_code == 0
+        assert plain.only.content == b"aaa"
         with pytest.raises(UsageError) as raised:
-            upload([], Settings(tus_endpoint=url, from_file=listed("list.csv", row | {"category": "scenic"})))
+            upload([], Settings(tus_endpoint=plain.url, from_file=listed("list.csv", row | {"category": "scenic"})))
         assert "a tus server has no categories" in raised.value.details[0]
 
 

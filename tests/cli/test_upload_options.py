@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 from command import QUICK_LOOKS, uploader
-from relays import http_proxy, tls_front
+from proxy import Proxy, Sniffer, tls_front
 from serving import running_server
 
 from uploader_server.faults import Answer
@@ -277,16 +277,16 @@ def test_verbose(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> N
 
 def test_header(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """The header goes with every call, and so does the token."""
-    with http_proxy(server.url) as proxy:
-        options = ("--proxy", f"http://127.0.0.1:{proxy.port}", "--header", "X-Team: red")
+    with Proxy(server.url, sniffer := Sniffer()) as proxy:
+        options = ("--proxy", proxy.url, "--header", "X-Team: red")
         done = uploader(
             "upload", make_files(**{"a.mp4": 1}), "-s", server.url, *options, home=tmp_path, UPLOADER_TOKEN="t0ken"
         )
     assert done.code == 0
-    calls = proxy.seen.count(b"GET http") + proxy.seen.count(b"POST http") + proxy.seen.count(b"CONNECT ")
+    calls = sniffer.seen.count(b"GET http") + sniffer.seen.count(b"POST http") + sniffer.seen.count(b"CONNECT ")
     assert calls >= 4
-    asked = proxy.seen.count(b" /socket.io/") + calls - proxy.seen.count(b"CONNECT ")
-    assert proxy.seen.count(b"X-Team: red") == proxy.seen.count(b"Authorization: Bearer t0ken") == asked
+    asked = sniffer.seen.count(b" /socket.io/") + calls - sniffer.seen.count(b"CONNECT ")
+    assert sniffer.seen.count(b"X-Team: red") == sniffer.seen.count(b"Authorization: Bearer t0ken") == asked
 
 
 def test_ca_bundle(server: EmbeddedServer, authority: trustme.CA, make_files: Files, tmp_path: Path) -> None:
@@ -322,13 +322,13 @@ def test_insecure(server: EmbeddedServer, authority: trustme.CA, make_files: Fil
 
 def test_proxy(make_files: Files, tmp_path: Path) -> None:
     """All calls go through the proxy, the option before the environment's."""
-    with running_server(allow_hosts=("files.test",)) as server, http_proxy(server.url) as proxy:
-        address = f"http://127.0.0.1:{proxy.port}"
+    with running_server(allow_hosts=("files.test",)) as server, Proxy(server.url, sniffer := Sniffer()) as proxy:
+        address = proxy.url
         dead = {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "NO_PROXY": ""}
         files = make_files(**{"a.mp4": 1})
         done = uploader("upload", files, "-s", "http://files.test", "--proxy", address, home=tmp_path, **dead)
     assert done.code == 0, done.err
-    assert b"POST http://files.test/api/upload/files/" in proxy.seen
+    assert b"POST http://files.test/api/upload/files/" in sniffer.seen
 
 
 def test_a_refused_file_fails_when_named_and_is_skipped_when_found(make_files: Files, tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import ended, read_until, start, uploader
-from plain_tus import plain_tus_server
 from serving import running_server
+from tus_services import Plain
 
 from uploader_cli import Settings, upload
 from uploader_server.faults import Answer
@@ -98,8 +98,8 @@ def test_request_after_a_halved_one_has_full_size(status: int, make_files: Files
 
 def test_library_sends_to_the_server_that_the_call_names(server: EmbeddedServer, make_files: Files) -> None:
     """Also where its settings name a tus endpoint."""
-    with plain_tus_server() as (url, uploads):
-        result = upload(make_files(**{"a.mp4": 10}), Settings(tus_endpoint=url), server=server.url)
+    with Plain() as plain:
+        result = upload(make_files(**{"a.mp4": 10}), Settings(tus_endpoint=plain.url), server=server.url)
     assert result.ok
     assert (server.root / "personal" / "files" / "a.mp4").stat().st_size == 10
-    assert not uploads
+    assert not plain.uploads

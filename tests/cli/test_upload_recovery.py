@@ -10,7 +10,7 @@ import pytest
 from command import ended, read_until, start, uploader
 from serving import ServerProcess, server_process
 from time_limits import PATIENCE
-from tus_services import Dying, Service, running
+from tus_services import Dying, Service
 
 from uploader_server.faults import Answer
 
@@ -100,7 +100,7 @@ def test_answers_of_a_gateway_are_waited_out_as_a_refused_connection_is(
 
 def test_outage_of_a_tus_server_behind_a_gateway_is_waited_out(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(bytes(10))
-    with running(Service()) as service:
+    with Service() as service:
         service.gateway = {1: 502, 2: 503, 3: 504}
         options = ("--tus-endpoint", service.url, "--json", "--retries", "0")
         done = uploader("upload", tmp_path / "a.bin", *options, home=tmp_path)
@@ -111,7 +111,7 @@ def test_outage_of_a_tus_server_behind_a_gateway_is_waited_out(tmp_path: Path) -
 @pytest.mark.parametrize("tus", [True, False], ids=["tus", "sessions"])
 def test_gateway_without_a_server_ends_the_run_after_the_first_contact(tus: bool, tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(bytes(10))
-    with running(Service()) as service:
+    with Service() as service:
         service.gateway = dict.fromkeys(range(20), 502)
         where = ("--tus-endpoint", service.url) if tus else ("-s", service.url.removesuffix("/files/"))
         done = uploader("upload", tmp_path / "a.bin", *where, "--json", home=tmp_path)
@@ -125,7 +125,7 @@ def test_file_that_ends_the_server_three_times_fails_and_no_other_one_does(tmp_p
     files.mkdir()
     for name in "abc":
         (files / name).write_bytes(name.encode() * 100)
-    with running(Dying("b")) as service:
+    with Dying("b") as service:
         options = ("--tus-endpoint", service.url, "--json", "-j", "3", "--chunk-size", "64K")
         done = uploader("upload", files, *options, home=tmp_path)
     (failed,) = done.of("file.failed")

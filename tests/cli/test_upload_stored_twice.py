@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import QUICK_LOOKS, Done, ended, read_until, start, uploader
-from relays import Relay, address
+from proxy import Onlooker, Proxy, Request
 from serving import running_server
 from time_limits import PATIENCE
 
@@ -24,21 +24,16 @@ if TYPE_CHECKING:
 BATCH = "/api/upload/batch"
 
 
-class Holding(Relay):
-    """Passes everything on except, until `released` is set, the first request that has `words` in its head."""
+class Holding(Onlooker):
+    """Passes everything on except, until `released` is set, reads of stored files."""
 
-    def __init__(self, url: str, words: bytes) -> None:
-        self.held, self.released, self._words = threading.Event(), threading.Event(), words
-        super().__init__(address(url))
+    def __init__(self) -> None:
+        self.held, self.released = threading.Event(), threading.Event()
 
-    def _look(self, piece: bytes) -> None:
-        if self._words in piece:
+    def head(self, request: Request) -> None:
+        if request.line.startswith("GET /uploads/"):
             self.held.set()
             self.released.wait(PATIENCE)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
 
 
 def stored(root: Path) -> list[str]:
@@ -100,16 +95,15 @@ def test_files_of_a_run_ended_during_verification_are_not_resent(
     signals: list[int], make_files: Files, tmp_path: Path
 ) -> None:
     """Killed or interrupted while it reads the stored bytes back; the next run verifies them."""
-    with running_server(flavour="reference", processing_seconds=0.01) as server:
-        relay = Holding(server.url, b"GET /uploads/")
+    server_of_files = running_server(flavour="reference", processing_seconds=0.01)
+    with server_of_files as server, Proxy(server.url, holding := Holding()) as relay:
         command = ("upload", make_files(**{"a.mp4": 10, "b.mp4": 10}), "-s", relay.url, "--verify", "--json")
         process = start(*command, home=tmp_path)
-        assert relay.held.wait(PATIENCE)
+        assert holding.held.wait(PATIENCE)
         done = ended(process, "", *signals)
         assert done.code in (-signal.SIGKILL, 130)
-        relay.released.set()
+        holding.released.set()
         done = uploader(*command, home=tmp_path)
-        relay.close()
         assert done.code == 0, done.err
         assert [event["reason"] for event in done.of("file.skipped")] == ["present", "present"]
         assert server.faults.count("POST", BATCH) == 1

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import ended, read_confirmed, start, uploader
-from plain_tus import plain_tus_server
-from recording import recorder
+from proxy import Proxy, SpoiledBody
 from serving import running_server
+from tus_services import Plain
 
 from uploader_cli.sources import checksums
 from uploader_server.faults import Answer
@@ -113,9 +113,11 @@ def test_large_file_is_sent_in_parts_on_a_slow_round_trip(tmp_path: Path) -> Non
     """From 8 MiB on, where workers would be idle: partial uploads side by side, which the server makes one file."""
     big = tmp_path / "big.mp4"
     big.write_bytes(os.urandom(12 * MIB))
-    with running_server(latency_ms=30) as server, recorder(server.url) as (url, relay):
-        done = uploader("upload", big, "-s", url, "-j", "3", "--json", home=tmp_path)
-        concats = [request.headers.get("upload-concat", "") for request in relay.of("POST") if request.path == ENDPOINT]
+    with running_server(latency_ms=30) as server, Proxy(server.url) as relay:
+        done = uploader("upload", big, "-s", relay.url, "-j", "3", "--json", home=tmp_path)
+        concats = [
+            request.headers.get("upload-concat", "") for request in relay.of("POST") if request.target == ENDPOINT
+        ]
         assert relay.carried == 12 * MIB
         assert done.code == 0, done.err
         assert [concat.split(";")[0] for concat in concats] == ["partial"] * 3 + ["final"]
@@ -127,15 +129,15 @@ def test_large_file_is_sent_in_parts_on_a_slow_round_trip(tmp_path: Path) -> Non
 def test_chunk_size(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """No request carries more; a file that fits is one request; a server that finds it too large gets half."""
     files = make_files(**{"a.mp4": 250 * KIB, "b.mp4": 100 * KIB})
-    with recorder(server.url) as (url, relay):
-        options = ("-s", url, "--chunk-size", "100K", "-j", "1")
+    with Proxy(server.url) as relay:
+        options = ("-s", relay.url, "--chunk-size", "100K", "-j", "1")
         assert uploader("upload", files, *options, home=tmp_path).code == 0
-        assert [request.body // KIB for request in relay.of("PATCH")] == [100, 100, 50]
-        assert [request.body // KIB for request in relay.of("POST") if request.carries] == [100]
+        assert [request.passed // KIB for request in relay.of("PATCH")] == [100, 100, 50]
+        assert [request.passed // KIB for request in relay.of("POST") if request.carries] == [100]
         relay.requests.clear()
         server.faults.next_answers("PATCH", "*", [413])
         assert uploader("upload", files / "a.mp4", *options, home=tmp_path).code == 0
-        assert [request.body // KIB for request in relay.of("PATCH")][1:] == [50] * 5
+        assert [request.passed // KIB for request in relay.of("PATCH")][1:] == [50] * 5
         assert uploader("upload", files, *options[:2], "--chunk-size", "1000", home=tmp_path).code == 2
 
 
@@ -145,7 +147,7 @@ def test_refused_chunk_size_is_remembered_until_a_larger_one_passes(
     """The next run starts with the accepted size; a number from the user is tried anyway, and lifts the limit."""
     files = make_files(**{f"{number}.mp4": 3 * MIB for number in range(4)})
     server.faults.next_answers("POST", ENDPOINT, [413])
-    with recorder(server.url) as (url, relay):
+    with Proxy(server.url) as relay:
         for number, options, carried in (
             (0, (), [1536, 1536]),
             (1, (), [1536, 1536]),
@@ -153,9 +155,9 @@ def test_refused_chunk_size_is_remembered_until_a_larger_one_passes(
             (3, (), [3072]),
         ):
             relay.requests.clear()
-            assert uploader("upload", files / f"{number}.mp4", "-s", url, *options, home=tmp_path).code == 0
+            assert uploader("upload", files / f"{number}.mp4", "-s", relay.url, *options, home=tmp_path).code == 0
             refused = 1 if number == 0 else 0
-            assert [request.body // KIB for request in relay.requests if request.carries][refused:] == carried
+            assert [request.passed // KIB for request in relay.requests if request.carries][refused:] == carried
 
 
 def test_checksum(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
@@ -163,8 +165,8 @@ def test_checksum(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> 
     content = os.urandom(150 * KIB)
     chunks = [content[: 100 * KIB], content[100 * KIB :]]
     files = make_files(**{"a.mp4": content})
-    with recorder(server.url) as (url, relay):
-        options = ("-s", url, "--chunk-size", "100K")
+    with Proxy(server.url) as relay:
+        options = ("-s", relay.url, "--chunk-size", "100K")
         for wanted, name in (
             ("auto", "crc32c"),
             ("crc32c", "crc32c"),
@@ -180,7 +182,7 @@ def test_checksum(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> 
             sent = [request.headers.get("upload-checksum") for request in relay.of("PATCH")]
             assert sent == ([f"{name} {digest}" for digest in digests] or [None, None])
         relay.requests.clear()
-        refused = uploader("upload", files, "-s", url, "--checksum", "md5", home=tmp_path)
+        refused = uploader("upload", files, "-s", relay.url, "--checksum", "md5", home=tmp_path)
         assert refused.code == 2
         assert relay.carried == 0
 
@@ -188,20 +190,20 @@ def test_checksum(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> 
 def test_checksum_that_the_server_lacks_exits_2(make_files: Files, tmp_path: Path) -> None:
     """Exit 2 with the list of offered algorithms, before a byte is sent; `auto` sends none."""
     files = make_files(**{"a.mp4": 10})
-    with plain_tus_server() as (url, _):
-        refused = uploader("upload", files, "--tus-endpoint", url, "--checksum", "sha1", home=tmp_path)
+    with Plain() as plain:
+        refused = uploader("upload", files, "--tus-endpoint", plain.url, "--checksum", "sha1", home=tmp_path)
         assert refused.code == 2
         assert "does not support sha1" in refused.err
-        assert uploader("upload", files, "--tus-endpoint", url, home=tmp_path).code == 0
+        assert uploader("upload", files, "--tus-endpoint", plain.url, home=tmp_path).code == 0
 
 
 def test_corrupted_chunk_is_resent(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """The server refuses it by its checksum (460), the stream reports it, and the stored bytes are those read."""
     content = os.urandom(250 * KIB)
     files = make_files(**{"a.mp4": content})
-    with recorder(server.url) as (url, relay):
-        relay.spoil = 1
-        done = uploader("upload", files, "-s", url, "--chunk-size", "100K", "--json", home=tmp_path)
+    with Proxy(server.url) as relay:
+        relay.onlooker = SpoiledBody()
+        done = uploader("upload", files, "-s", relay.url, "--chunk-size", "100K", "--json", home=tmp_path)
         assert relay.carried == 350 * KIB
     assert done.code == 0
     assert 460 in [entry.status for entry in server.faults.requests]
@@ -286,19 +288,19 @@ def test_skip_existing_sends_a_changed_file_of_unknown_digest(make_files: Files,
 def test_skip_existing_trusts_receipts_only_on_request(make_files: Files, tmp_path: Path) -> None:
     """Other servers are asked about the path in the receipt; an upload that a tus server forgot can't be looked up."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 10})
-    with running_server(flavour="reference", processing_seconds=0.01) as server, plain_tus_server() as (url, uploads):
+    with running_server(flavour="reference", processing_seconds=0.01) as server, Plain() as plain:
 
         def again(*target: str) -> list[tuple[str, str]]:
             done = uploader("upload", files / "a.mp4", *target, "--skip-existing", "--json", home=tmp_path)
             assert done.code == 0
             return [(event["type"], event.get("reason", "")) for event in done.events if "file" in event][-1:]
 
-        for target in (("-s", server.url), ("--tus-endpoint", url)):
+        for target in (("-s", server.url), ("--tus-endpoint", plain.url)):
             assert uploader("upload", files, *target, "--json", home=tmp_path).code == 0
             assert again(*target) == [("file.skipped", "present")]
-        uploads.clear()
-        assert again("--tus-endpoint", url, "--trust-receipts") == [("file.skipped", "receipt")]
-        assert again("--tus-endpoint", url) == [("file.completed", "")]
+        plain.uploads.clear()
+        assert again("--tus-endpoint", plain.url, "--trust-receipts") == [("file.skipped", "receipt")]
+        assert again("--tus-endpoint", plain.url) == [("file.completed", "")]
         for stored in [path for path in server.root.rglob("*.mp4") if path.is_file()]:
             stored.unlink()
         assert again("-s", server.url) == [("file.completed", "")]
@@ -324,8 +326,8 @@ def test_verify(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> No
 
 def test_verify_where_the_server_can_not_is_a_warning(make_files: Files, tmp_path: Path) -> None:
     """A warning, once, and the files count as uploaded, not as verified."""
-    with plain_tus_server() as (url, _):
-        options = ("--tus-endpoint", url, "--verify", "--json")
+    with Plain() as plain:
+        options = ("--tus-endpoint", plain.url, "--verify", "--json")
         done = uploader("upload", make_files(**{"a.mp4": 10, "b.mp4": 10}), *options, home=tmp_path)
     assert done.code == 0
     assert [event["code"] for event in done.of("warning")] == ["unverifiable"]

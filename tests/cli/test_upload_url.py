@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import uploader
-from tus_services import MIB, CloudflareDirectUpload, Service, Vimeo, running
+from tus_services import MIB, CloudflareDirectUpload, Service, Vimeo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ TOKEN = {"UPLOADER_TOKEN": "secret-token"}
 
 @pytest.fixture(scope="module")
 def plain() -> Iterator[Service]:
-    with running(Service()) as service:
+    with Service() as service:
         yield service
 
 
@@ -41,7 +41,7 @@ def test_vimeo_upload_link_gets_head_and_patch_without_credentials(make_files: F
     """The token is for the API, which is on another host; nothing that is printed or kept has the whole URL."""
     clip = make_files(**{"clip.mp4": 3 * MIB}) / "clip.mp4"
     log, report = tmp_path / "log", tmp_path / "report.json"
-    with running(Vimeo()) as service:
+    with Vimeo() as service:
         url = service.existing(3 * MIB)
         options = ("--header", "X-Team: video", "--chunk-size", "1M", "--log-file", log, "--report", report, "--json")
         done = uploader("upload", clip, "--upload-url", url, *options, home=tmp_path, **TOKEN)
@@ -62,7 +62,7 @@ def test_cloudflare_direct_upload_resumes_at_the_offset_of_the_server(make_files
     """Of an upload that this machine has not begun, the rest is sent, by the rules of the preset."""
     clip = make_files(**{"clip.mp4": 17 * MIB}) / "clip.mp4"
     begun = clip.read_bytes()[: 6 * MIB]
-    with running(CloudflareDirectUpload()) as service:
+    with CloudflareDirectUpload() as service:
         url = service.existing(17 * MIB, begun)
         done = uploader(
             "upload", clip, "--preset", "cloudflare-stream", "--json", home=tmp_path, UPLOADER_UPLOAD_URL=url
@@ -76,7 +76,7 @@ def test_cloudflare_direct_upload_resumes_at_the_offset_of_the_server(make_files
 
 def test_interrupted_upload_url_is_resumed_and_then_forgotten(make_files: Files, tmp_path: Path) -> None:
     clip = make_files(**{"clip.mp4": 2 * MIB}) / "clip.mp4"
-    with running(Vimeo()) as service:
+    with Vimeo() as service:
         url, service.locked = service.existing(2 * MIB), 9
         failed = uploader("upload", clip, "--upload-url", url, "--retries", "0", home=tmp_path)
         assert failed.code == 3
@@ -122,7 +122,7 @@ def test_upload_url_without_upload_exits_4_and_creates_none(plain: Service, make
 def test_changed_file_is_not_sent_to_its_upload_url(again: tuple[str, ...], make_files: Files, tmp_path: Path) -> None:
     """An upload never gets bytes of two files, and is not deleted, also without resuming."""
     clip = make_files(**{"clip.mp4": 2 * MIB}) / "clip.mp4"
-    with running(Vimeo()) as service:
+    with Vimeo() as service:
         url = service.existing(2 * MIB)
         options = ("--upload-url", url, "--retries", "0", *again)
         service.locked = 9

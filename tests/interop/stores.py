@@ -11,10 +11,10 @@ import hashlib
 import json
 import os
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import requests
+from scripted_server import Answer, Request, Rule, ScriptedServer
 from time_limits import PATIENCE
 
 if TYPE_CHECKING:
@@ -140,72 +140,39 @@ def _write(top: Path, name: str, data: bytes) -> None:
         os.utime(path, (before + 1, before + 1))  # SFTP has whole seconds
 
 
-class Web(ThreadingHTTPServer):
-    """Serves `files` by ranges, with an ETag or without (then with `Last-Modified`)."""
+class Web:
+    """Serves `files` by ranges, with an ETag or without (then with `Last-Modified`); a context manager."""
 
-    daemon_threads = True
-
-    def __init__(self, *, tagged: bool) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, *, tagged: bool = True) -> None:
         self.files: dict[str, bytes] = {}
-        self.tagged = tagged
+        self._tagged = tagged
         self.ranges: list[str] = []
         self.failures = 0
         """How many requests are answered with 503, from the first one for a range on."""
 
-    @property
-    def url(self) -> str:
-        """The URL of the files."""
-        return f"http://127.0.0.1:{self.server_port}"
+    def __enter__(self) -> Self:
+        self._server = ScriptedServer(Rule(self._answer)).__enter__()
+        self.url = self._server.url
+        return self
 
+    def __exit__(self, *error: Any) -> None:
+        self._server.__exit__(*error)
 
-class _Handler(BaseHTTPRequestHandler):
-    server: Web
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self) -> None:
-        self._answer(with_body=False)
-
-    def do_GET(self) -> None:
-        self._answer(with_body=True)
-
-    def _answer(self, *, with_body: bool) -> None:
-        data = self.server.files.get(self.path.strip("/"))
-        wanted = self.headers.get("Range")
+    def _answer(self, request: Request) -> Answer:
+        data = self.files.get(request.path.strip("/"))
+        wanted = request.headers.get("range")
         if wanted:
-            self.server.ranges.append(wanted)
-        if self.server.failures and self.server.ranges:
-            self.server.failures -= 1
-            data, status = b"", 503
-        elif data is None:
-            data, status = b"", 404
-        else:
-            status = 200
-        headers: dict[str, Any] = {"Last-Modified": "Thu, 26 Nov 2026 20:16:47 GMT", "Accept-Ranges": "bytes"}
-        if self.server.tagged:
+            self.ranges.append(wanted)
+        if self.failures and self.ranges:
+            self.failures -= 1
+            return Answer(503)
+        if data is None or request.method not in ("GET", "HEAD"):
+            return Answer(404)
+        headers: dict[str, object] = {"Last-Modified": "Thu, 26 Nov 2026 20:16:47 GMT", "Accept-Ranges": "bytes"}
+        if self._tagged:
             headers = {"ETag": json.dumps(hashlib.sha256(data).hexdigest())}
-        if status == 200 and wanted:
-            first, last = map(int, wanted.removeprefix("bytes=").split("-"))
-            headers["Content-Range"] = f"bytes {first}-{min(last, len(data) - 1)}/{len(data)}"
-            data, status = data[first : last + 1], 206
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": len(data)}.items():
-            self.send_header(name, str(value))
-        self.end_headers()
-        if with_body:
-            with contextlib.suppress(OSError):  # the client has enough
-                self.wfile.write(data)
-
-    def log_message(self, *_arguments: object) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def web(*, tagged: bool = True) -> Iterator[Web]:
-    """Run a server of HTTP."""
-    with Web(tagged=tagged) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join(PATIENCE)
+        if not wanted:
+            return Answer(200, data, headers)
+        first, last = map(int, wanted.removeprefix("bytes=").split("-"))
+        headers["Content-Range"] = f"bytes {first}-{min(last, len(data) - 1)}/{len(data)}"
+        return Answer(206, data[first : last + 1], headers)

@@ -13,7 +13,7 @@ import requests
 from command import finish, start, uploader
 from interop.foreign import open_session
 from interop.proxies import FORWARD, nginx
-from recording import recorder
+from proxy import Proxy, SpoiledBody
 from serving import running_server
 from time_limits import PATIENCE
 
@@ -202,9 +202,9 @@ def test_corrupted_chunk_of_the_page_is_sent_again(page: Page, server: EmbeddedS
     large, small = tmp_path / "large.mp4", tmp_path / "small.mp4"
     large.write_bytes(random.Random(0).randbytes(9 * MIB))
     small.write_bytes(b"small")
-    with recorder(server.url) as (url, relay):
-        relay.spoil = 1
-        page.goto(url)
+    with Proxy(server.url) as relay:
+        relay.onlooker = SpoiledBody()
+        page.goto(relay.url)
         page.get_by_label("Choose files").set_input_files([large, small])
         expect(page.locator("#counted")).to_have_text("2 of 2 files")
         sent = [request.headers["upload-checksum"] for request in relay.requests if request.carries]

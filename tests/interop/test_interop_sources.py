@@ -7,7 +7,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from interop.stores import PASSWORD, Store, gcs, s3, sftp, web
+from interop.stores import PASSWORD, Store, Web, gcs, s3, sftp
 from serving import running_server
 
 from uploader_cli import Phase, UsageError, upload
@@ -182,21 +182,21 @@ def test_refused_credentials_are_named(
 
 
 def test_http_is_read_by_ranges(server: EmbeddedServer) -> None:
-    with web() as source:
+    with Web() as source:
         source.files["a.bin"] = BIG
         assert continued(f"{source.url}/a.bin", server) == 2 * MIB
         assert source.ranges[-3:] == ["bytes=2097152-3145727", "bytes=3145728-4194303", "bytes=4194304-5242879"]
 
 
 def test_http_with_a_date_only(server: EmbeddedServer) -> None:
-    with web(tagged=False) as source:
+    with Web(tagged=False) as source:
         source.files["a.bin"] = BIG
         assert upload(f"{source.url}/a.bin", server=server.url, verify=True).ok
     assert stored(server) == {"a.bin": BIG}
 
 
 def test_http_server_that_fails_for_a_while_is_retried(server: EmbeddedServer) -> None:
-    with web() as source:
+    with Web() as source:
         source.files["a.bin"], source.failures = BIG, 3
         events: list[object] = []
         assert upload(f"{source.url}/a.bin", server=server.url, on_event=events.append).ok

@@ -41,7 +41,7 @@ class Joins:
         self._metrics = metrics
         self._backend = backend
         self._analyses = analyses
-        self._joined: dict[str, set[str]] = {}  # ids by connection; python-socketio has no index for this
+        self.joined: dict[str, set[str]] = {}  # ids by connection; python-socketio has no index for this
         self._holders: dict[str, str] = {}  # the client of each connection
         self._share: Share[str] = Share("joins", config.max_share)  # connections, counted once for each of their joins
         self._server.on("connect", self._connect)
@@ -61,14 +61,14 @@ class Joins:
                 eio_sid = self._server.manager.eio_sid_from_sid(sid, "/")
                 asyncio.get_running_loop().call_later(CLOSE_REFUSED, self._realtime.close, eio_sid)
                 raise socketio.exceptions.ConnectionRefusedError("INVALID_TOKEN" if any(given) else "UNAUTHORIZED")
-        self._joined[sid] = set()
+        self.joined[sid] = set()
         scope, token = environ["asgi.scope"], auth.get("token") if isinstance(auth, dict) else None
         if isinstance(token, str):
             scope["holder"] = holder_name(f"Bearer {token}", client_address(scope), self._config.jwt_secret)
         self._holders[sid] = holder_of(scope)
 
     def _disconnect(self, sid: str, *_: object) -> None:
-        joined, holder = self._joined.pop(sid, set()), self._holders.pop(sid, "")
+        joined, holder = self.joined.pop(sid, set()), self._holders.pop(sid, "")
         self._share.remove(holder, sid, len(joined))
 
     async def _join(self, sid: str, session_id: object = None, *_: object) -> Any:
@@ -103,7 +103,7 @@ class Joins:
 
     def _refused_join(self, sid: str, session_id: str) -> str | None:
         """Count a join, or return the code of its refusal."""
-        rooms, limit = self._joined.get(sid), self._config.max_joins
+        rooms, limit = self.joined.get(sid), self._config.max_joins
         if rooms is not None and session_id in rooms:
             return None
         if rooms is None or (limit and len(rooms) >= limit) or len(session_id) > LONGEST_ROOM:  # None: disconnecting
@@ -120,7 +120,7 @@ class Joins:
         valid = isinstance(session_id, str) and (reference or is_uuid(session_id))
         if valid:
             room = str(session_id) if reference else str(session_id).lower()
-            rooms = self._joined.get(sid, set())
+            rooms = self.joined.get(sid, set())
             if room in rooms:
                 rooms.discard(room)
                 self._share.remove(self._holders[sid], sid)

@@ -14,22 +14,22 @@ import requests
 import trustme
 from functional.doctor.broken_setups import (
     UNKNOWN,
-    RefusingProxy,
+    Instead,
     black_hole,
     closed_port,
     doctor,
     no_websockets,
-    relay,
+    refusing_proxy,
     silent_server,
     small_bodies,
     step,
-    tls_relay,
     web_site,
     wrong_clock,
 )
-from plain_tus import plain_tus_server
+from proxy import Onlooker, Proxy, Request, answer, tls_front
 from serving import running_server
 from time_limits import PATIENCE
+from tus_services import Plain
 
 from uploader_cli.checks.check import Verdict
 from uploader_cli.checks.doctor import context, network, server
@@ -81,27 +81,25 @@ def proxy_unknown(world: World) -> str:
 
 
 def proxy_refuses(world: World) -> str:
-    proxy = RefusingProxy(("127.0.0.1", 1))
-    world.stack.callback(proxy.close)
-    world.settings["proxy"] = f"http://127.0.0.1:{proxy.port}"
+    world.settings["proxy"] = world.stack.enter_context(refusing_proxy()).url
     return "https://files.invalid"
 
 
 def tls_name(world: World) -> str:
     authority = trustme.CA()
     world.trust(authority)
-    return world.stack.enter_context(tls_relay(world.serve(), authority, "files.example"))
+    return world.stack.enter_context(tls_front(world.serve(), authority, "files.example"))
 
 
 def tls_authority(world: World) -> str:
-    return world.stack.enter_context(tls_relay(world.serve(), trustme.CA(), "localhost"))
+    return world.stack.enter_context(tls_front(world.serve(), trustme.CA(), "localhost"))
 
 
 def tls_expired(world: World) -> str:
     authority, now = trustme.CA(), datetime.now(UTC)
     world.trust(authority)
     old = {"not_before": now - timedelta(days=9), "not_after": now - timedelta(days=1)}
-    return world.stack.enter_context(tls_relay(world.serve(), authority, "localhost", **old))
+    return world.stack.enter_context(tls_front(world.serve(), authority, "localhost", **old))
 
 
 def tls_missing(world: World) -> str:
@@ -112,48 +110,42 @@ def tls_ends_soon(world: World) -> str:
     authority = trustme.CA()
     world.trust(authority)
     soon = datetime.now(UTC) + timedelta(days=5, hours=1)
-    return world.stack.enter_context(tls_relay(world.serve(), authority, "localhost", not_after=soon))
+    return world.stack.enter_context(tls_front(world.serve(), authority, "localhost", not_after=soon))
 
 
 def web_page(world: World) -> str:
-    return world.stack.enter_context(web_site())
+    return world.stack.enter_context(web_site()).url
 
 
 def moved(world: World) -> str:
-    return world.stack.enter_context(web_site(301, Location="https://files.example/health"))
+    return world.stack.enter_context(web_site(301, Location="https://files.example/health")).url
 
 
 def cloudy(world: World) -> str:
     """Some other service with a `/health`, but no uploads."""
-    return world.stack.enter_context(web_site(404, "application/json", b'{"detail":"Not Found"}'))
+    return world.stack.enter_context(web_site(404, "application/json", b'{"detail":"Not Found"}')).url
 
 
 def everything_is_ok(world: World) -> str:
-    return world.stack.enter_context(web_site(200, "application/json", b'{"ok":true}'))
+    return world.stack.enter_context(web_site(200, "application/json", b'{"ok":true}')).url
 
 
 def path_wrong(world: World) -> str:
     return f"{world.serve()}/wrong"
 
 
-def _without(world: World, request: bytes, instead: bytes) -> str:
-    """A server behind a proxy that answers certain requests itself."""
-    proxy = relay(world.serve(), toward=lambda piece: None if request in piece else piece, instead=instead)
-    return world.stack.enter_context(proxy)
+def _answered(world: World, part: str, answered: bytes) -> str:
+    """A server behind a proxy that answers requests with `part` in their lines itself."""
+    return world.stack.enter_context(Proxy(world.serve(), Instead(lambda request: part in request.line, answered))).url
 
 
 def api_missing(world: World) -> str:
     """A server whose proxy passes on `/health` alone."""
-    gone = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{"ok":true}'
-    hidden = relay(
-        world.serve(), toward=lambda piece: None if b" /api/upload/progress" in piece else piece, instead=gone
-    )
-    return world.stack.enter_context(hidden)
+    return _answered(world, " /api/upload/progress", answer(200, "Content-Type: application/json", body=b'{"ok":true}'))
 
 
 def tus_server(world: World) -> str:
-    endpoint, _ = world.stack.enter_context(plain_tus_server())
-    return endpoint.removesuffix("/files/")
+    return world.stack.enter_context(Plain()).url.removesuffix("/files/")
 
 
 def tus_endpoint(world: World) -> str:
@@ -169,11 +161,7 @@ def tus_endpoint_page(world: World) -> str:
 
 def tus_hidden(world: World) -> str:
     """A proxy that knows nothing of the tus endpoint."""
-    instead = b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    hidden = relay(
-        world.serve(), toward=lambda piece: None if b" /api/upload/files" in piece else piece, instead=instead
-    )
-    return world.stack.enter_context(hidden)
+    return _answered(world, " /api/upload/files", answer(405, close=True))
 
 
 def packs_fail(world: World) -> str:
@@ -185,25 +173,24 @@ def lookups_fail(world: World) -> str:
 
 
 def patch_blocked(world: World) -> str:
-    instead = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    return _without(world, b"PATCH ", instead)
+    return _answered(world, "PATCH ", answer(403, close=True))
 
 
 def bodies_limited(world: World) -> str:
-    return world.stack.enter_context(small_bodies(world.serve()))
+    return world.stack.enter_context(small_bodies(world.serve())).url
 
 
 def bodies_limited_in_batch_mode(world: World) -> str:
-    return world.stack.enter_context(small_bodies(world.serve(flavour="reference")))
+    return world.stack.enter_context(small_bodies(world.serve(flavour="reference"))).url
 
 
 def bodies_limited_at_a_tus_endpoint(world: World) -> str:
-    world.settings["tus_endpoint"] = world.stack.enter_context(small_bodies(world.serve())) + "/api/upload/files/"
+    world.settings["tus_endpoint"] = world.stack.enter_context(small_bodies(world.serve())).url + "/api/upload/files/"
     return ""
 
 
 def websockets_blocked(world: World) -> str:
-    return world.stack.enter_context(no_websockets(world.serve()))
+    return world.stack.enter_context(no_websockets(world.serve())).url
 
 
 def websockets_off(world: World) -> str:
@@ -245,16 +232,16 @@ def session_expired(world: World) -> str:
 
 
 def clock_ahead(world: World) -> str:
-    return world.stack.enter_context(wrong_clock(world.serve(), -3.0))
+    return world.stack.enter_context(wrong_clock(world.serve(), -3.0)).url
 
 
 def clock_behind(world: World) -> str:
-    return world.stack.enter_context(wrong_clock(world.serve(), +26.0))
+    return world.stack.enter_context(wrong_clock(world.serve(), +26.0)).url
 
 
 def unavailable(world: World) -> str:
     world.patch.setattr(server, "RETRY_PAUSE", 0.01)
-    return world.stack.enter_context(web_site(503, "text/plain", b"busy"))
+    return world.stack.enter_context(web_site(503, "text/plain", b"busy")).url
 
 
 def overloaded(world: World) -> str:
@@ -276,12 +263,12 @@ def api_hanging(world: World) -> str:
     over = threading.Event()
     world.stack.callback(over.set)
 
-    def toward(piece: bytes) -> bytes:
-        if b" /api/" in piece.partition(b"\r\n")[0]:
-            over.wait(PATIENCE)
-        return piece
+    class Holding(Onlooker):
+        def head(self, request: Request) -> None:
+            if request.target.startswith("/api/"):
+                over.wait(PATIENCE)
 
-    return world.stack.enter_context(relay(world.serve(), toward=toward))
+    return world.stack.enter_context(Proxy(world.serve(), Holding())).url
 
 
 def hanging(world: World) -> str:

@@ -59,7 +59,8 @@ def test_exit_codes(tmp_path: Path) -> None:
     assert closed.err.splitlines()[-1].startswith(f"✗ No upload possible: port {port} of 127.0.0.1 is closed")
     assert "13 steps" not in closed.err
     assert "14 steps" in closed.err
-    with web_site(401, "application/json", b'{"error":"UNAUTHORIZED"}') as url:
+    with web_site(401, "application/json", b'{"error":"UNAUTHORIZED"}') as site:
+        url = site.url
         assert uploader("doctor", "-s", url, home=tmp_path).code == 5
     assert uploader("doctor", home=tmp_path).code == 2
     assert uploader("doctor", "-s", url, "--session", "no-id", home=tmp_path).code == 2

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 import trustme
-from functional.doctor.broken_setups import doctor, step, tls_relay
-from plain_tus import plain_tus_server
-from relays import http_proxy
+from functional.doctor.broken_setups import doctor, step
+from proxy import Proxy, Sniffer, tls_front
 from serving import running_server
 from time_limits import PATIENCE
+from tus_services import Plain
 
 from uploader_cli.checks.check import Verdict
 from uploader_cli.checks.doctor import server
@@ -69,8 +69,8 @@ def test_doctor_with_the_token_of_the_server_passes() -> None:
 @pytest.mark.parametrize("kind", ["bundled", "plain"])
 def test_doctor_passes_on_a_tus_endpoint(kind: str, tmp_path: Path) -> None:
     """Without the steps for sessions."""
-    with running_server() as running, plain_tus_server() as (plain, _):
-        endpoint = plain if kind == "plain" else f"{running.url}/api/upload/files/"
+    with running_server() as running, Plain() as plain:
+        endpoint = plain.url if kind == "plain" else f"{running.url}/api/upload/files/"
         report = doctor("", tus_endpoint=endpoint, state_dir=tmp_path)
     assert report.summary == "Everything works: uploads will be resumable (tus)"
     assert [result.id for result in report.results if result.verdict is Verdict.PASS] == [
@@ -109,8 +109,8 @@ def test_a_trusted_certificate_through_a_proxy(tmp_path: Path) -> None:
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     with (
         running_server() as running,
-        tls_relay(running.url, authority, "localhost") as url,
-        http_proxy(url.replace("localhost", "127.0.0.1")) as proxy,
+        tls_front(running.url, authority, "localhost") as url,
+        Proxy(url.replace("localhost", "127.0.0.1"), sniffer := Sniffer()) as proxy,
     ):
         through = f"http://me:hunter2!@127.0.0.1:{proxy.port}"
         report = doctor(url, proxy=through, ca_bundle=tmp_path / "ca.pem")
@@ -118,13 +118,13 @@ def test_a_trusted_certificate_through_a_proxy(tmp_path: Path) -> None:
     assert f"127.0.0.1:{proxy.port}" in step(report, "proxy").finding.message
     assert str(proxy.port) in step(report, "tcp").finding.message
     assert "certificate by" in step(report, "tls").finding.message
-    assert b"Proxy-Authorization: Basic" in proxy.seen
+    assert b"Proxy-Authorization: Basic" in sniffer.seen
     assert "hunter2" not in str(as_json(report))
 
 
 def test_doctor_uses_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    with running_server() as running, http_proxy(running.url) as proxy:
-        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+    with running_server() as running, Proxy(running.url) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.delenv("NO_PROXY", raising=False)
         report = doctor(running.url)
@@ -133,7 +133,7 @@ def test_doctor_uses_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_unchecked_certificate_is_a_warning() -> None:
-    with running_server() as running, tls_relay(running.url, trustme.CA(), "files.example") as url:
+    with running_server() as running, tls_front(running.url, trustme.CA(), "files.example") as url:
         report = doctor(url, insecure=True)
     assert report.ok
     assert "certificates are not verified" in report.summary

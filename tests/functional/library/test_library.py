@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import re
 import threading
@@ -11,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from docs_pages import page
-from recording import recorder
-from relays import HttpProxy, address
+from proxy import Proxy, Sniffer
 from serving import running_server
 
 import uploader_cli
@@ -188,23 +186,23 @@ def test_resume_withholds_secrets_from_a_server_that_only_a_directory_names(
     monkeypatch.chdir(tmp_path)
     files = make_files(**{"a.mp4": 160 << 10})
     secrets: dict[str, Any] = {"token": "s3same", "header": "X-Api-Key: h4ckme"}
-    with recorder(server.url) as (url, relay):
-        (tmp_path / "uploader.toml").write_text(f"server = '{url}'")
+    with Proxy(server.url) as relay:
+        (tmp_path / "uploader.toml").write_text(f"server = '{relay.url}'")
         interrupted(files, **secrets)
         events: list[Event] = []
         assert Uploader(Uploader().settings, on_event=events.append, **secrets).resume().ok
         assert warnings_of(events) == ["token_withheld"]
         assert not [sent for sent in relay.requests if {"authorization", "x-api-key"} & sent.headers.keys()]
         (tmp_path / "a.mp4").write_bytes(b"x")
-        assert Uploader(server=url, **secrets).upload(tmp_path / "a.mp4").ok
+        assert Uploader(server=relay.url, **secrets).upload(tmp_path / "a.mp4").ok
         assert relay.requests[-1].headers["authorization"] == "Bearer s3same"
 
 
 def test_resume_withholds_secrets_from_the_server_of_another_run(
     server: EmbeddedServer, make_files: Callable[..., Path]
 ) -> None:
-    with recorder(server.url) as (url, relay):
-        interrupted(make_files(**{"a.mp4": 160 << 10}), server=url)
+    with Proxy(server.url) as relay:
+        interrupted(make_files(**{"a.mp4": 160 << 10}), server=relay.url)
         events: list[Event] = []
         elsewhere = Uploader(server="files.example", token="s3same", header="X-Api-Key: h4ckme", on_event=events.append)
         assert elsewhere.resume().ok
@@ -222,12 +220,11 @@ def test_resume_uses_the_token_proxy_and_reports_of_the_caller(
     monkeypatch.setenv("UPLOADER_FAILED_TO", str(tmp_path / "failed.txt"))
     monkeypatch.setenv("UPLOADER_INSECURE", "0")
     events: list[Event] = []
-    with contextlib.closing(HttpProxy(address(server.url))) as proxy:
-        url = f"http://127.0.0.1:{proxy.port}"
-        options: dict[str, Any] = {"token": "explicit", "proxy": url, "report": str(tmp_path / "report.json")}
+    with Proxy(server.url, sniffer := Sniffer()) as proxy:
+        options: dict[str, Any] = {"token": "explicit", "proxy": proxy.url, "report": str(tmp_path / "report.json")}
         assert Uploader(settings, on_event=events.append, **options).resume().ok
-    assert b"Bearer explicit" in proxy.seen
-    assert b"of-a-file" not in proxy.seen
+    assert b"Bearer explicit" in sniffer.seen
+    assert b"of-a-file" not in sniffer.seen
     assert warnings_of(events) == ["insecure"]
     assert (tmp_path / "report.json").exists()
     assert not (tmp_path / "failed.txt").exists()

@@ -438,14 +438,14 @@ def test_a_path_prefix_is_kept(server: ServerProcess, bench: Callable[..., Bench
 def test_redirected_handshake_sends_no_credentials(server: ServerProcess, bench: Callable[..., Bench]) -> None:
     """A websocket handshake answered with a redirect fails; nothing is sent to where it points."""
     target = server.url.replace("http", "ws") + "/socket.io/?transport=websocket&EIO=4"
-    with raw_server(f"HTTP/1.1 302 Found\r\nLocation: {target}\r\n\r\n".encode()) as (port, _):
+    with scripted_server(f"HTTP/1.1 302 Found\r\nLocation: {target}\r\n\r\n".encode()) as (port, _):
         one = bench(f"http://127.0.0.1:{port}", headers=lambda: {"X-Token": "secret"}).start()
         one.reach("polling")
         assert seen(server, "dial") == []
 
 
 @contextmanager
-def raw_server(answer: bytes) -> Iterator[tuple[int, list[bytes]]]:
+def scripted_server(answer: bytes) -> Iterator[tuple[int, list[bytes]]]:
     """Answers every request with these bytes and closes. Yields its port and the requests."""
     asked: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -494,7 +494,7 @@ def test_websocket_uses_the_proxy_of_the_session_only(
 
 
 def test_a_proxy_is_asked_for_a_tunnel(server: ServerProcess, bench: Callable[..., Bench]) -> None:
-    with raw_server(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n") as (port, asked):
+    with scripted_server(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n") as (port, asked):
         bench("http://server.test:80", proxy=f"http://127.0.0.1:{port}").start()
         wait_until(lambda: asked)
         assert asked[0].startswith(b"CONNECT server.test:80 ")

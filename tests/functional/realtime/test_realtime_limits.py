@@ -6,21 +6,19 @@ import base64
 import gzip
 import hashlib
 import json
-import re
-import socket
-import threading
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from functional.realtime.realtime_bench import SCALED, Bench, wait_until
+from scripted_server import Peer, ScriptedServer
 from time_limits import PATIENCE
 
 from uploader_cli.realtime import websocket
 from uploader_cli.realtime.socket import LEAST_POLL, MOST_POLLED
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
 
 SESSION = "2ba25c4c-a0ea-4983-89fc-cf63711e7de2"
@@ -95,36 +93,28 @@ class Attacker:
         self._pieces, self._transport, self._at_once = pieces, transport, at_once
         self.sent: list[int] = []
         """Bytes that were sent in each attack that has ended."""
-        self._polls = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._server = ScriptedServer(self._serve).__enter__()
+        self.url = self._server.url
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+    def __exit__(self, *error: Any) -> None:
+        self._server.__exit__(*error)
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(target=self._serve, args=(self._listener.accept()[0],), daemon=True).start()
+    def _serve(self, peer: Peer) -> None:
+        while True:
+            line, headers, _ = peer.request()
+            if f"transport={self._transport}" not in line:
+                peer.answer(403)
+            elif self._transport == "websocket":
+                self._serve_websocket(peer.sock, headers["sec-websocket-key"])
+                return
+            else:
+                self._serve_poll(peer, line)
 
-    def _serve(self, sock: socket.socket) -> None:
-        with sock, suppress(OSError):
-            while (head := _request(sock)) is not None:
-                if f"transport={self._transport}" not in head:
-                    sock.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-                elif self._transport == "websocket":
-                    self._serve_websocket(sock, head)
-                else:
-                    self._serve_poll(sock, head)
-
-    def _serve_websocket(self, sock: socket.socket, head: str) -> None:
-        key = re.search("Sec-WebSocket-Key: (.*?)\r", head)[1] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # type: ignore[index]
-        accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+    def _serve_websocket(self, sock: socket.socket, key: str) -> None:
+        accept = base64.b64encode(hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()).decode()
         upgrade = "HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade"
         sock.sendall(f"{upgrade}\r\nSec-WebSocket-Accept: {accept}\r\n\r\n".encode())
         if not self._at_once:
@@ -134,14 +124,13 @@ class Attacker:
             sock.recv(1024)  # the join
         self._attack(sock)
 
-    def _serve_poll(self, sock: socket.socket, head: str) -> None:
-        if head.startswith("POST"):
-            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-        elif self._at_once or "sid=" in head:
-            self._attack(sock)
+    def _serve_poll(self, peer: Peer, line: str) -> None:
+        if line.startswith("POST"):
+            peer.answer(200, b"ok")
+        elif self._at_once or "sid=" in line:
+            self._attack(peer.sock)
         else:
-            body = OPEN + b'\x1e40{"sid":"b"}'
-            sock.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            peer.answer(200, OPEN + b'\x1e40{"sid":"b"}')
 
     def _attack(self, sock: socket.socket) -> None:
         sent = 0
@@ -151,21 +140,6 @@ class Attacker:
                 sent += len(piece)
         finally:
             self.sent.append(sent)
-
-
-def _request(sock: socket.socket) -> str | None:
-    head = b""
-    while b"\r\n\r\n" not in head:
-        piece = sock.recv(1)
-        if not piece:
-            return None
-        head += piece
-    text = head.decode()
-    length = re.search("Content-Length: ([0-9]+)", text)
-    left = int(length[1]) if length else 0
-    while left:
-        left -= len(sock.recv(left))
-    return text
 
 
 @pytest.mark.parametrize(

@@ -259,11 +259,11 @@ def test_rejoins_on_one_socket_stay_below_the_join_limit() -> None:
             assert watcher.join(session) == {"ok": True}
             assert watcher.client.call("leave-session", session, timeout=DEADLINE) == {"ok": True}
         realtime = server.app.state.realtime
-        assert list(server.app.state.joins._joined.values()) == [set()]
+        assert list(server.app.state.joins.joined.values()) == [set()]
         rooms = realtime.server.manager.rooms["/"]
         assert [room for room in rooms if str(room).startswith("session:")] == []
         watcher.client.disconnect()
-        eventually(lambda: server.app.state.joins._joined == {}, "the end of the connection")
+        eventually(lambda: server.app.state.joins.joined == {}, "the end of the connection")
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])

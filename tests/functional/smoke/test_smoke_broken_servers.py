@@ -181,7 +181,7 @@ def refuses_joins_after_a_loss(patch: pytest.MonkeyPatch) -> None:
     lost: list[str] = []
 
     def noted(joins: Joins, sid: str, *more: object) -> None:
-        lost.extend((joins._joined.get(sid) and [sid]) or [])
+        lost.extend((joins.joined.get(sid) and [sid]) or [])
         disconnect(joins, sid, *more)
 
     async def joining(joins: Joins, sid: str, *more: Any) -> Any:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 from functional.smoke.broken_servers import Broken, Call, Reply, failed, result, smoke
-from plain_tus import plain_tus_server
-from relays import http_proxy, tls_front
+from proxy import Proxy, tls_front
 from serving import running_server
+from tus_services import Plain
 
 from uploader_cli import Settings
 from uploader_cli.checks.check import Verdict
@@ -296,8 +296,8 @@ def test_smoke_with_an_authorization_header() -> None:
 
 def test_smoke_through_a_proxy() -> None:
     """Calls, live connections, stalled and aborted bodies all use the proxy."""
-    with running_server(allow_hosts=("files.invalid",)) as server, http_proxy(server.url) as proxy:
-        report = smoke("http://files.invalid", proxy=f"http://127.0.0.1:{proxy.port}")
+    with running_server(allow_hosts=("files.invalid",)) as server, Proxy(server.url) as proxy:
+        report = smoke("http://files.invalid", proxy=proxy.url)
     assert (report.exit_code, failed(report)) == (Exit.OK, set()), report.results
     assert result(report, "websocket").verdict is Verdict.PASS
 
@@ -313,28 +313,28 @@ def test_smoke_of_a_tus_endpoint_needs_no_sessions() -> None:
 
 
 def test_smoke_of_a_plain_tus_server_lists_what_it_cannot_delete() -> None:
-    with plain_tus_server() as (endpoint, uploads):
-        report = smoke("", tus_endpoint=endpoint)
+    with Plain() as plain:
+        report = smoke("", tus_endpoint=plain.url)
     assert report.exit_code is Exit.OK, failed(report)
     assert of(report, Verdict.PASS) == {"tus-core", "tus-version", "tus-resume", "body-limit"}
     assert of(report, Verdict.SKIPPED) == {"clean-up"}
-    assert len(report.left) == len(uploads) == 3
+    assert len(report.left) == len(plain.uploads) == 3
     assert all(thing.endswith("the server has no termination") for thing in report.left)
 
 
 def test_cut_request_that_the_server_ends_late_is_awaited() -> None:
-    with plain_tus_server(late=True) as (endpoint, _):
-        report = smoke("", ["tus-core", "tus-resume"], tus_endpoint=endpoint)
+    with Plain(late=True) as plain:
+        report = smoke("", ["tus-core", "tus-resume"], tus_endpoint=plain.url)
     assert failed(report) == set()
 
 
 @pytest.mark.parametrize("where", ["wrong path", "tus server as --server"])
 def test_smoke_of_another_kind_of_server_exits_6(where: str, server: EmbeddedServer) -> None:
-    with plain_tus_server() as (endpoint, _):
+    with Plain() as plain:
         if where == "wrong path":
             report = smoke("", tus_endpoint=f"{server.url}/files/")
         else:
-            report = smoke(endpoint.removesuffix("/files/"))
+            report = smoke(plain.url.removesuffix("/files/"))
             assert "--tus-endpoint" in result(report, "health").finding.hint
     assert report.exit_code is Exit.NO_SERVER
     assert len(failed(report)) == 1

@@ -1,16 +1,14 @@
-"""Uploads by the scheduler with real calls, their files, and a relay that drops requests and answers."""
+"""Uploads by the scheduler with real calls, their files, and batches that a proxy spoils."""
 
 from __future__ import annotations
 
 import hashlib
-import http.client
+import json
 import os
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from fakes import Supplied
-from raw_server import Peer, RawServer
-from time_limits import PATIENCE
+from proxy import Cut, Onlooker, Request, answer
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
@@ -30,72 +28,41 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Relay(RawServer):
-    """Hands requests on to `upstream` (may be exchanged) and spoils those that `spoil` names.
+class Batches(Onlooker):
+    """Spoils the nth request for which `part` is in the line; the others pass.
 
-    `spoil(line)` is asked once for each request: `cut` ends it in the middle of its body, `early` claims there that
-    a.mp4 and b.mp4 are stored, `swallow` loses its answer, `die` does so and takes no connection any more.
+    `cut` ends it in the middle of its body, `early` claims there that a.mp4 and b.mp4 are stored, `swallow` loses its
+    answer, `die` does so, and the proxy takes no connection any more.
     """
 
-    def __init__(self, upstream: str, spoil: Callable[[str], str | None] = lambda _line: None) -> None:
-        self.upstream = upstream
-        self.spoil = spoil
-        self.lines: list[str] = []
-        super().__init__(self._serve)
-
-    def _serve(self, peer: Peer) -> None:
-        while True:
-            line, headers = peer.head()
-            self.lines.append(line)
-            how = self.spoil(line)
-            if how == "cut":
-                peer.read(1000)
-                peer.reset()
-                return
-            if how == "early":
-                names = ("a.mp4", "b.mp4")
-                files = [{"id": name, "originalName": name, "status": "completed"} for name in names]
-                peer.answer(200, {"success": True, "sessionId": "s", "files": files, "summary": {}, "timestamp": "t"})
-                return
-            body = peer.read(int(headers.get("content-length", 0)))
-            answer = self._ask(line, headers, body)
-            if how == "die":
-                self.close_door()
-            if how is not None:
-                peer.reset()
-                return
-            peer.sock.sendall(answer)
-
-    def _ask(self, line: str, headers: dict[str, str], body: bytes) -> bytes:
-        method, path, _ = line.split(" ")
-        connection = http.client.HTTPConnection(urlsplit(self.upstream).netloc, timeout=PATIENCE)
-        try:
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            data = response.read()
-        finally:
-            connection.close()
-        kept = {k: v for k, v in response.getheaders() if k.lower() not in ("transfer-encoding", "connection")}
-        if method != "HEAD":
-            kept = {k: v for k, v in kept.items() if k.lower() != "content-length"} | {"Content-Length": str(len(data))}
-        lines = [f"HTTP/1.1 {response.status} {response.reason}", *(f"{k}: {v}" for k, v in kept.items()), "", ""]
-        return "\r\n".join(lines).encode() + data
-
-    def count(self, part: str) -> int:
-        return sum(part in line for line in self.lines)
-
-
-class Batches:
-    """Spoils the nth request for which `part` is in the line; the others pass."""
-
     def __init__(self, how: str, *which: int, part: str = "POST /api/upload/batch") -> None:
-        self.how, self.which, self.part, self.seen = how, which, part, 0
+        self._how, self._which, self._part = how, which, part
+        self._seen, self._spoiled = 0, set[Request]()
 
-    def __call__(self, line: str) -> str | None:
-        if self.part not in line:
+    def head(self, request: Request) -> bytes | None:
+        if self._part not in request.line:
             return None
-        self.seen += 1
-        return self.how if self.seen in self.which else None
+        self._seen += 1
+        if self._seen not in self._which:
+            return None
+        self._spoiled.add(request)
+        if self._how == "cut":
+            request.mark = 1000
+        if self._how == "early":
+            names = ("a.mp4", "b.mp4")
+            files = [{"id": name, "originalName": name, "status": "completed"} for name in names]
+            said = {"success": True, "sessionId": "s", "files": files, "summary": {}, "timestamp": "t"}
+            return answer(200, body=json.dumps(said).encode(), close=True)
+        return None
+
+    def at_mark(self, request: Request, piece: bytes) -> bytes:
+        raise Cut(reset=True)
+
+    def at_answer(self, request: Request) -> None:
+        if request in self._spoiled:
+            if self._how == "die":
+                self.proxy.close_door()
+            raise Cut(reset=True)
 
 
 class Upload:

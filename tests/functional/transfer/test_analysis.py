@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from scripted_server import Answer, Request, Rule, ScriptedServer
 from time_limits import PATIENCE
 
 from uploader_cli import errors
@@ -26,7 +25,6 @@ from uploader_cli.transfer.pacer import Stop
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-"""Seconds after which a test gives up on a server."""
 DONE = {"success": True, "data": {"analysisId": "1", "finalReport": "well"}}
 
 
@@ -55,42 +53,21 @@ class Server:
 
     @contextmanager
     def running(self) -> Iterator[str]:
-        outer = self
+        with ScriptedServer(Rule(self._analyse, "POST *"), Rule(self._question, "GET *")) as http:
+            try:
+                yield http.url
+            finally:
+                self.release.set()
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.asked.append(json.loads(body))
-                outer.called.set()
-                outer.release.wait(PATIENCE)
-                self.reply(outer.code, outer.answer)
+    def _analyse(self, request: Request) -> Answer:
+        self.asked.append(json.loads(request.body))
+        self.called.set()
+        self.release.wait(PATIENCE)
+        return Answer(self.code, self.answer)
 
-            def do_GET(self) -> None:
-                outer.questions += 1
-                self.reply(404 if outer.status is None else 200, outer.status)
-
-            def reply(self, code: int, body: object) -> None:
-                data = json.dumps(body).encode()
-                with contextlib.suppress(OSError):  # a client that waits no longer
-                    self.send_response(code)
-                    self.send_header("Content-Length", str(len(data)))
-                    self.end_headers()
-                    self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        http.daemon_threads = True
-        thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{http.server_port}"
-        finally:
-            self.release.set()
-            http.shutdown()
-            http.server_close()
-            thread.join()
+    def _question(self, _: Request) -> Answer:
+        self.questions += 1
+        return Answer(404 if self.status is None else 200, self.status)
 
 
 class Bench:

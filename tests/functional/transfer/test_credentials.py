@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from raw_server import Peer, RawServer
+from scripted_server import Peer, ScriptedServer
 
 from uploader_cli import errors
 from uploader_cli.core.packs import LookedUp
@@ -35,8 +35,8 @@ class Hosts:
     def __init__(self, stack: contextlib.ExitStack, form: str) -> None:
         self.sent: list[dict[str, str]] = []
         self.asked: list[dict[str, str]] = []
-        self.there = stack.enter_context(RawServer(self._there))
-        self.home = stack.enter_context(RawServer(self._home))
+        self.there = stack.enter_context(ScriptedServer(self._there))
+        self.home = stack.enter_context(ScriptedServer(self._home))
         self.where = form.format(there=f"127.0.0.1:{self.there.port}", home=f"127.0.0.1:{self.home.port}")
         self.api = Api(Settings(server=self.home.url, retries=0, **SECRETS), lambda _event: None, Stop())
         self.api.resume_session("session", "secret-of-the-session-sesame")

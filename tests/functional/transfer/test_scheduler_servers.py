@@ -10,7 +10,8 @@ from urllib.parse import unquote
 from urllib.request import urlopen
 
 import pytest
-from functional.transfer.scheduled_uploads import Batches, Relay, Upload, digests, make, on_disk
+from functional.transfer.scheduled_uploads import Batches, Upload, digests, make, on_disk
+from proxy import Onlooker, Proxy, Request
 from serving import running_server
 from time_limits import PATIENCE
 
@@ -79,7 +80,7 @@ def test_files_of_any_name_arrive_as_they_are(source: Path, root: Path, flavour:
 def test_seven_mp4_and_two_avi_cost_eight_calls_on_the_reference_backend(source: Path, root: Path) -> None:
     paths = make(source, *(f"{n}.mp4" for n in range(7)), "a.avi", "b.avi")
     with running_server(port=0, root=root, flavour="reference", processing_seconds=0.0) as server:
-        with Relay(server.url) as relay:
+        with Proxy(server.url) as relay:
             upload = Upload(relay.url, paths)
             assert upload.go() is None
             assert relay.count("/api/") == 8
@@ -96,16 +97,17 @@ def test_workers_connect_to_a_distant_server_before_its_session_is_open(
     """A connection takes a round trip; two files need two."""
     opened: list[int] = []
 
-    def delay(line: str) -> None:
-        time.sleep(seconds)
-        if line.startswith("POST /api/upload/session "):
-            until = time.monotonic() + (PATIENCE if workers else 0.0)
-            while len(relay.peers) < 1 + workers and time.monotonic() < until:
-                time.sleep(0.005)
-            opened.append(len(relay.peers) - 1)
+    class Delay(Onlooker):
+        def head(self, request: Request) -> None:
+            time.sleep(seconds)
+            if request.line.startswith("POST /api/upload/session "):
+                until = time.monotonic() + (PATIENCE if workers else 0.0)
+                while self.proxy.connections < 1 + workers and time.monotonic() < until:
+                    time.sleep(0.005)
+                opened.append(self.proxy.connections - 1)
 
     paths = make(source, "a.mp4", "b.mp4")
-    with running_server(port=0, root=root) as server, Relay(server.url, delay) as relay:
+    with running_server(port=0, root=root) as server, Proxy(server.url, Delay()) as relay:
         upload = Upload(relay.url, paths, protocol="tus", pack=False)
         assert upload.go() is None
         assert upload.completed == [0, 1]
@@ -119,7 +121,7 @@ def test_session_is_finished_by_the_client_unless_all_its_files_are_stored(
 ) -> None:
     """The server ends a session once it has stored the expected files: a call that says so would change nothing."""
     paths = make(source, "a.mp4", "b.mp4", "c.mp4")
-    with running_server(port=0, root=root) as server, Relay(server.url) as relay:
+    with running_server(port=0, root=root) as server, Proxy(server.url) as relay:
         upload = Upload(relay.url, paths, protocol=protocol, pack=protocol == "batch")
         if missing:
             upload.before = {ev.SessionCreated: paths[1].unlink}
@@ -148,7 +150,7 @@ def test_a_file_that_fails_inside_a_200_is_named(source: Path, root: Path) -> No
 def test_request_that_did_not_arrive_whole_is_resent_and_stored_once(source: Path, root: Path, how: str) -> None:
     """A 200 before the last byte was sent confirms nothing."""
     paths = make(source, "a.mp4", "b.mp4", size=8_000_000)  # more than the sockets hold
-    with running_server(port=0, root=root) as server, Relay(server.url, Batches(how, 1, 2)) as relay:
+    with running_server(port=0, root=root) as server, Proxy(server.url, Batches(how, 1, 2)) as relay:
         upload = Upload(relay.url, paths)
         assert upload.go() is None
         assert relay.count("/batch") == 3
@@ -160,7 +162,7 @@ def test_request_that_did_not_arrive_whole_is_resent_and_stored_once(source: Pat
 def test_lost_answer_is_settled_by_stored_digests(source: Path, root: Path) -> None:
     """Nothing is sent twice, and the files count as verified."""
     paths = make(source, "a b.mp4", "景.mp4", b"\xe9.mp4")
-    with running_server(port=0, root=root) as server, Relay(server.url, Batches("swallow", 1)) as relay:
+    with running_server(port=0, root=root) as server, Proxy(server.url, Batches("swallow", 1)) as relay:
         upload = Upload(relay.url, paths)
         assert upload.go() is None
         assert relay.count("/batch") == 1
@@ -180,7 +182,7 @@ def test_a_lost_answer_for_a_second_version_stores_neither_twice(source: Path, r
         assert Upload(server.url, [first]).go() is None
         before = digests([first])
         first.write_bytes(os.urandom(6000))
-        with Relay(server.url, Batches("swallow", 1)) as relay:
+        with Proxy(server.url, Batches("swallow", 1)) as relay:
             upload = Upload(relay.url, [first])
             assert upload.go() is None
             assert relay.count("/batch") == 3
@@ -192,7 +194,7 @@ def test_lost_answer_of_the_reference_backend_is_unknown_despite_its_progress(so
     """Its `/progress` calls the failed file completed as well (3.4)."""
     paths = make(source, "a.mp4", "b.mp4")
     config = {"port": 0, "root": root, "flavour": "reference", "processing_seconds": 0.1, "fail_files": ("b.mp4",)}
-    with running_server(**config) as server, Relay(server.url, Batches("swallow", 1)) as relay:
+    with running_server(**config) as server, Proxy(server.url, Batches("swallow", 1)) as relay:
         upload = Upload(relay.url, paths)
         assert upload.go() is None
         assert relay.count("/batch") == 1
@@ -203,7 +205,7 @@ def test_lost_answer_of_the_reference_backend_is_unknown_despite_its_progress(so
 def test_lost_answer_without_progress_is_unknown_and_stored_once(source: Path, root: Path) -> None:
     paths = make(source, "a.mp4")
     config = {"port": 0, "root": root, "flavour": "reference", "processing_seconds": 0.0, "progress_linger": 0.05}
-    with running_server(**config) as server, Relay(server.url, Batches("swallow", 1)) as relay:
+    with running_server(**config) as server, Proxy(server.url, Batches("swallow", 1)) as relay:
         upload = Upload(relay.url, paths)
         assert upload.go() is None
         assert relay.count("/batch") == 1
@@ -219,14 +221,13 @@ def test_lost_session_is_replaced(source: Path, tmp_path: Path, flavour: str) ->
     root = tmp_path / "second"
     root.mkdir()
     with running_server(**config) as first, running_server(**config, root=root) as second:
-        relay = Relay(first.url)
 
-        def move(line: str) -> None:
-            if "/batch" in line:
-                relay.upstream = second.url
+        class Move(Onlooker):
+            def head(self, request: Request) -> None:
+                if "/batch" in request.line:
+                    self.proxy.target = second.url
 
-        relay.spoil = move
-        with relay:
+        with Proxy(first.url, Move()) as relay:
             upload = Upload(relay.url, paths)
             assert upload.go() is None
             assert relay.count("POST /api/upload/session ") == 2
@@ -249,7 +250,7 @@ def test_disk_error_of_the_server_is_retried_in_the_same_session(source: Path, r
 
 def test_killed_server_ends_the_run_and_every_file_is_reported(source: Path, root: Path) -> None:
     paths = make(source, *(f"{n}.mp4" for n in range(40)))
-    with running_server(port=0, root=root) as server, Relay(server.url, Batches("die", 2)) as relay:
+    with running_server(port=0, root=root) as server, Proxy(server.url, Batches("die", 2)) as relay:
         upload = Upload(relay.url, paths, wait_for_server=0.0)
         assert isinstance(upload.go(), errors.Unreachable)
         assert upload.completed == list(range(16))

@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from plain_tus import plain_tus_server
 from serving import running_server
+from tus_services import Plain
 
 from uploader_cli import Settings, upload
 from uploader_cli.transfer.pool import Pool, Worker
@@ -66,8 +66,8 @@ def test_at_most_ten_frames_are_between_a_worker_and_its_socket(
 ) -> None:
     (tmp_path / "a.mp4").write_bytes(bytes(size))
     if kind == "tus":
-        with plain_tus_server() as (url, _):
-            result = upload([tmp_path / "a.mp4"], Settings(tus_endpoint=url))
+        with Plain() as plain:
+            result = upload([tmp_path / "a.mp4"], Settings(tus_endpoint=plain.url))
     else:
         with running_server(packs=True, tus=kind != "batch") as server:
             result = upload([tmp_path / "a.mp4"], Settings(server=server.url))
@@ -82,6 +82,6 @@ def test_each_file_is_one_job(jobs: list[object], tmp_path: Path) -> None:
     files.mkdir()
     for number in range(200):
         (files / f"{number}.mp4").write_bytes(b"content")
-    with plain_tus_server() as (url, _):
-        assert upload([files], Settings(tus_endpoint=url)).ok
+    with Plain() as plain:
+        assert upload([files], Settings(tus_endpoint=plain.url)).ok
     assert len(jobs) == 200

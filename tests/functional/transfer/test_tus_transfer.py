@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from raw_server import Peer, RawServer
-from relays import Relay, address
+from proxy import Cut, Onlooker, Proxy
+from scripted_server import Peer, ScriptedServer
 from time_limits import PATIENCE
 
 from uploader_cli import errors
@@ -274,37 +274,34 @@ class TestBundledServer:
         assert 2 * MIB <= began.offset < 4 * MIB
 
 
-class Cutting(Relay):
+class Cutting(Onlooker):
     """Breaks the connection each time `every` bytes have passed, `times` times."""
 
-    def __init__(self, target: tuple[str, int], every: int, times: int) -> None:
+    def __init__(self, every: int, times: int) -> None:
         self.every, self.left, self.seen = every, times, 0
-        super().__init__(target)
 
-    def _look(self, piece: bytes) -> None:
-        self.seen += len(piece)
+    def passing(self, piece: bytes, *, to_server: bool) -> bytes:
+        self.seen += len(piece) if to_server else 0
         if self.seen >= self.every and self.left:
             self.seen, self.left = 0, self.left - 1
-            raise ConnectionError("cut")
+            raise Cut
+        return piece
 
 
 @pytest.mark.parametrize("checksum", [None, "sha1"])
 def test_upload_over_connections_that_break_arrives_whole(
     server: EmbeddedServer, lines: Any, make_file: Any, sending: Any, checksum: str | None
 ) -> None:
-    relay = Cutting(address(server.url), 900_000, 4)
-    try:
-        line, file = lines(f"http://127.0.0.1:{relay.port}/api/upload/files/"), make_file(4 * MIB)
+    with Proxy(server.url, cutting := Cutting(900_000, 4)) as relay:
+        line, file = lines(f"{relay.url}/api/upload/files/"), make_file(4 * MIB)
         terms = terms_for(line, chunk_size=512 * 1024, checksum=checksum)
         case = sending(terms, file)
         sent = case.run(line.client)
         assert stored(server.url + sent.readable) == content(file)
         assert sent.verified == (checksum is not None)
-        assert relay.left == 0
+        assert cutting.left == 0
         assert len(case.of(ev.FileStarted)) > 3
         assert relay.connections < 20
-    finally:
-        relay.close()
 
 
 class TestRawPeers:
@@ -328,7 +325,7 @@ class TestRawPeers:
                     offset = int(headers["upload-offset"]) + len(peer.read(int(headers["content-length"])))
                     peer.answer(204, **TUS, **{"Upload-Offset": str(offset)})
 
-        with RawServer(script) as server:
+        with ScriptedServer(script) as server:
             endpoint, file = f"{server.url}/files/", make_file(8 * MIB)
             sending(plain_terms(endpoint), file).run(lines(endpoint).client)
         assert asked == [("POST", 0), ("PATCH", 8 * MIB), ("HEAD", 0), ("PATCH", 4 * MIB), ("PATCH", 4 * MIB)]
@@ -358,7 +355,7 @@ class TestRawPeers:
                     offset = int(headers["upload-offset"]) + len(peer.read(length))
                     peer.answer(204, **TUS, **{"Upload-Offset": str(offset)})
 
-        with RawServer(script, buffer=4096) as server:
+        with ScriptedServer(script, buffer=4096) as server:
             endpoint, size = f"{server.url}/files/", 16 * MIB
             capabilities = Capabilities(endpoint, frozenset(extensions))
             terms = make_terms(Pacer(NoWait(), RateBudget()), capabilities, 64 * MIB)
@@ -383,7 +380,7 @@ class TestRawPeers:
                     assert "transfer-encoding" not in headers
                     peer.answer(204, **TUS, **{"Upload-Offset": str(len(data))})
 
-        with RawServer(script) as server:
+        with ScriptedServer(script) as server:
             endpoint, file = f"{server.url}/files/", make_file(1000)
             sending(plain_terms(endpoint), file).run(lines(endpoint).client)
         assert bodies == [("POST /files/", 0), ("PATCH /files/1", 1000), ("PATCH /moved/1", 1000)]
@@ -401,7 +398,7 @@ class TestRawPeers:
             seen.append(peer.request()[1])
             peer.answer(201, Location=f"{other.url}/1", **TUS)
 
-        with RawServer(elsewhere) as other, RawServer(script) as server:
+        with ScriptedServer(elsewhere) as other, ScriptedServer(script) as server:
             endpoint, file = f"{server.url}/files/", make_file(10)
             line = lines(endpoint, header=(Header("X-Api-Key", "k"),))
             sending(plain_terms(endpoint), file).run(line.client)
@@ -423,7 +420,7 @@ class TestRawPeers:
             peer.hold()
 
         stop_soon = threading.Timer(0.1, stop.set)
-        with RawServer(script, buffer=4096) as server:
+        with ScriptedServer(script, buffer=4096) as server:
             endpoint, file = f"{server.url}/files/", make_file(16 * MIB)
             terms = plain_terms(endpoint, chunk_size=64 * MIB, stop=stop)
             with pytest.raises(errors.Interrupted):
@@ -468,7 +465,7 @@ def test_server_that_goes_down_during_an_upload_raises_unreachable(lines: Any, m
         server.close_door()
         peer.answer(201, Location="/files/1", Connection="close", **TUS)
 
-    with RawServer(script) as server:
+    with ScriptedServer(script) as server:
         endpoint = f"{server.url}/files/"
         line, terms = lines(endpoint), plain_terms(endpoint)
         terms.pacer.wait_for_server = 0.0

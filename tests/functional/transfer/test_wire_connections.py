@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
-from raw_server import Peer, RawServer
+from scripted_server import Peer, ScriptedServer
 from time_limits import PATIENCE, SLACK
 
 from uploader_cli.core.plan import LocalFile
@@ -62,7 +62,7 @@ def secured(request: pytest.FixtureRequest, authority: trustme.CA, tmp_path: Pat
 def client() -> Iterator[Callable[..., HttpClient]]:
     clients: list[HttpClient] = []
 
-    def make(server: RawServer | str, **settings: Any) -> HttpClient:
+    def make(server: ScriptedServer | str, **settings: Any) -> HttpClient:
         url = server if isinstance(server, str) else server.url
         clients.append(HttpClient(Settings(server=url, **settings)))
         return clients[-1]
@@ -94,7 +94,7 @@ class Upload:
         self.moving.set()
 
 
-def post(http: HttpClient, server: RawServer, upload: Upload, **how: Any) -> Any:
+def post(http: HttpClient, server: ScriptedServer, upload: Upload, **how: Any) -> Any:
     return http.request("POST", f"{server.url}/batch", body=upload.body, **how)
 
 
@@ -123,7 +123,7 @@ def test_body_has_its_exact_length_and_no_chunked_framing(tmp_path, client, secu
         peer.answer(200, {"ok": True})
 
     upload = Upload(tmp_path, 3_000_001)
-    with RawServer(script, tls=secured.tls) as server:
+    with ScriptedServer(script, tls=secured.tls) as server:
         answer = post(client(server, **secured.settings), server, upload)
     ((line, headers, body),) = seen
     assert answer.body == {"ok": True}
@@ -143,7 +143,7 @@ def test_only_bytes_that_the_kernel_took_are_counted(tmp_path, client, secured, 
         peer.hold()
 
     upload = Upload(tmp_path, 4 * GIB)
-    with RawServer(script, tls=secured.tls) as server:
+    with ScriptedServer(script, tls=secured.tls) as server:
         with pytest.raises(TimedOut, match="stopped taking bytes") as caught:
             post(client(server, **secured.settings), server, upload)
         assert not caught.value.body_sent
@@ -163,7 +163,7 @@ def test_server_that_takes_bytes_slowly_is_not_given_up(tmp_path, client, monkey
         peer.hold()
 
     upload = Upload(tmp_path, 4 * GIB)
-    with RawServer(script) as server:
+    with ScriptedServer(script) as server:
         assert post(client(server), server, upload).status == 413
 
 
@@ -179,7 +179,7 @@ def test_memory_stays_flat_for_a_file_of_gigabytes(tmp_path, client) -> None:
         peer.hold()
 
     upload = Upload(tmp_path, 8 * GIB)
-    with RawServer(script) as server:
+    with ScriptedServer(script) as server:
         http = client(server)
         tracemalloc.start()
         try:
@@ -207,7 +207,7 @@ def test_refusal_in_the_middle_of_a_body_is_returned_at_once(tmp_path, client, s
         peer.answer(200, {"next": True})
 
     upload = Upload(tmp_path, 4 * GIB)
-    with RawServer(script, tls=secured.tls) as server:
+    with ScriptedServer(script, tls=secured.tls) as server:
         http = client(server, **secured.settings)
         answer = post(http, server, upload)
         after = http.request("GET", f"{server.url}/next")
@@ -229,7 +229,7 @@ def test_refusal_followed_by_a_reset_is_still_read(tmp_path, client) -> None:
         peer.hold()
 
     upload = Upload(tmp_path, 1 * GIB)
-    with RawServer(script) as server:
+    with ScriptedServer(script) as server:
         assert post(client(server), server, upload).body == {"error": "TOO_LARGE"}
 
 
@@ -247,7 +247,7 @@ def test_session_tickets_are_not_taken_for_an_answer(tmp_path, client, authority
         peer.answer(200, {"length": len(body)})
 
     upload = Upload(tmp_path, 20 << 20)
-    with RawServer(script, tls=context) as server:
+    with ScriptedServer(script, tls=context) as server:
         answer = post(client(server, ca_bundle=bundle), server, upload)
     assert answer.body == {"length": len(upload.body)}
 
@@ -276,7 +276,7 @@ def test_interim_answers_before_during_and_after_a_body_are_skipped(tmp_path, cl
         peer.answer(204)
 
     upload = Upload(tmp_path, 50 << 20)
-    with RawServer(script, tls=secured.tls) as server:
+    with ScriptedServer(script, tls=secured.tls) as server:
         http = client(server, **secured.settings)
         answer = post(http, server, upload)
         after = http.request("GET", server.url)
@@ -294,7 +294,7 @@ def test_refusal_after_interim_answers_in_the_middle_of_a_body_is_returned_at_on
         peer.hold()
 
     upload = Upload(tmp_path, 4 * GIB)
-    with RawServer(script, tls=secured.tls) as server:
+    with ScriptedServer(script, tls=secured.tls) as server:
         assert post(client(server, **secured.settings), server, upload).body == {"error": "TOO_LARGE"}
     assert upload.sent < BUFFERS
 
@@ -311,7 +311,7 @@ def test_interim_answer_of_a_proxy_is_skipped(client, authority, tmp_path) -> No
             secured.recv(65536)
             secured.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
 
-    with RawServer(script) as proxy:
+    with ScriptedServer(script) as proxy:
         http = client("https://upload.example", proxy=proxy.url, ca_bundle=tmp_path / "authority.pem")
         assert http.request("GET", "https://upload.example/").status == 204
 
@@ -337,7 +337,7 @@ def test_begun_answer_of_a_stopped_request_is_not_the_next_answer_of_the_proxy(c
         if begun.is_set() and next(checks) == 3:  # what has arrived is read between two checks
             raise Interrupted("stopped")
 
-    with RawServer(script) as proxy:
+    with ScriptedServer(script) as proxy:
         http = client("https://upload.example", proxy=proxy.url, ca_bundle=tmp_path / "authority.pem")
         with pytest.raises(Interrupted):
             http.request("POST", "https://upload.example/", body=Upload(tmp_path, 4 * GIB, stop).body)
@@ -371,7 +371,7 @@ def test_close_in_the_middle_of_the_body_has_body_sent_false(tmp_path, client, s
         peer.read(50_000)
 
     upload = Upload(tmp_path, GIB)
-    with RawServer(script, tls=secured.tls) as server:
+    with ScriptedServer(script, tls=secured.tls) as server:
         with pytest.raises(ConnectionLost) as caught:
             post(client(server, **secured.settings), server, upload)
         assert str(caught.value).startswith(f"the connection to {server.url} broke: ")
@@ -382,7 +382,7 @@ def test_close_in_the_middle_of_the_body_has_body_sent_false(tmp_path, client, s
 
 def test_close_instead_of_an_answer_has_body_sent_true(tmp_path, client, secured) -> None:
     upload = Upload(tmp_path, 1_000_000)
-    with RawServer(Peer.request, tls=secured.tls) as server:
+    with ScriptedServer(Peer.request, tls=secured.tls) as server:
         with pytest.raises(ConnectionLost) as caught:
             post(client(server, **secured.settings), server, upload)
         assert str(caught.value).startswith(f"the connection to {server.url} broke: ")
@@ -396,7 +396,7 @@ def test_reset_instead_of_an_answer_quotes_the_system(tmp_path, client) -> None:
         peer.request()
         peer.reset()
 
-    with RawServer(script) as server, pytest.raises(ConnectionLost, match=os.strerror(104)) as caught:
+    with ScriptedServer(script) as server, pytest.raises(ConnectionLost, match=os.strerror(104)) as caught:
         post(client(server), server, Upload(tmp_path, 1000))
     assert caught.value.body_sent
 
@@ -407,7 +407,10 @@ def test_no_answer_within_the_limit_is_a_timeout_with_body_sent_true(tmp_path, c
         peer.hold()
 
     upload = Upload(tmp_path, 1000)
-    with RawServer(script, tls=secured.tls) as server, pytest.raises(TimedOut, match="not answer in time") as caught:
+    with (
+        ScriptedServer(script, tls=secured.tls) as server,
+        pytest.raises(TimedOut, match="not answer in time") as caught,
+    ):
         post(client(server, **secured.settings), server, upload, read_timeout=0.3)
     assert caught.value.body_sent
 
@@ -427,7 +430,7 @@ def test_answer_that_ends_in_its_middle_is_a_lost_connection(client, api, said, 
         peer.head()
         peer.sock.sendall(b"HTTP/1.1 200 OK\r\n" + said)
 
-    with RawServer(script) as server, pytest.raises(ConnectionLost, match=words) as caught:
+    with ScriptedServer(script) as server, pytest.raises(ConnectionLost, match=words) as caught:
         client(server).request("GET", server.url, api=api)
     assert caught.value.body_sent
 
@@ -438,7 +441,7 @@ def test_answer_that_stalls_in_its_middle_is_a_timeout(client) -> None:
         peer.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
         peer.hold()
 
-    with RawServer(script) as server, pytest.raises(TimedOut, match="did not answer in time") as caught:
+    with ScriptedServer(script) as server, pytest.raises(TimedOut, match="did not answer in time") as caught:
         client(server).request("GET", server.url, read_timeout=0.3)
     assert caught.value.body_sent
 
@@ -448,7 +451,7 @@ def test_answer_that_is_not_http_is_a_lost_connection_on_one_line(client) -> Non
         peer.head()
         peer.sock.sendall(b"SSH-2.0-OpenSSH_9.2\r\nno\r\n")
 
-    with RawServer(script) as server, pytest.raises(ConnectionLost) as caught:
+    with ScriptedServer(script) as server, pytest.raises(ConnectionLost) as caught:
         client(server).request("GET", server.url)
     assert "\n" not in str(caught.value)
 
@@ -465,7 +468,7 @@ def test_stop_ends_a_body_that_the_server_does_not_read(tmp_path, client, secure
         peer.hold()
 
     upload = Upload(tmp_path, 4 * GIB, stop.check)
-    with RawServer(script, tls=secured.tls) as server:
+    with ScriptedServer(script, tls=secured.tls) as server:
         http = client(server, **secured.settings)
         thread, outcome = in_thread(lambda: post(http, server, upload))
         _until_still(upload)
@@ -497,7 +500,7 @@ def test_shut_ends_a_call_that_waits_on_its_socket(tmp_path, client, secured, ph
         peer.hold()
 
     upload = Upload(tmp_path, 1000 if phase == "answer" else 4 * GIB)
-    with RawServer(script, tls=secured.tls) as server:
+    with ScriptedServer(script, tls=secured.tls) as server:
         http = client(server, **secured.settings)
         thread, outcome = in_thread(lambda: post(http, server, upload))
         if phase == "answer":
@@ -556,7 +559,7 @@ def test_connection_idle_for_four_seconds_is_not_used_again(client, monkeypatch)
             peer.request()
             peer.answer(200, {"connection": peer.number})
 
-    with RawServer(script) as server:
+    with ScriptedServer(script) as server:
         http = client(server)
         seen = []
         for later in (0.0, 3.9, 3.9, 4.1, 0.5):
@@ -587,7 +590,7 @@ def test_answer_body_is_json_or_none(client, body, headers, parsed, reason) -> N
         peer.head()
         peer.answer(502, body, **headers)
 
-    with RawServer(script) as server:
+    with ScriptedServer(script) as server:
         answer = client(server).request("GET", server.url)
     assert (answer.status, answer.body, answer.sentence) == (502, parsed, reason)
 
@@ -621,14 +624,14 @@ def test_end_of_an_answer_is_where_its_head_says(client, api, said, body, kept) 
             if not kept:
                 return
 
-    with RawServer(script) as server:
+    with ScriptedServer(script) as server:
         http = client(server)
         assert [http.request("GET", server.url, api=api).body for _ in range(2)] == [body] * 2
         assert len(server.peers) == (1 if kept else 2)
 
 
 def test_header_with_a_line_break_is_not_sent(client) -> None:
-    with RawServer(lambda peer: peer.head()) as server, pytest.raises(ValueError, match="line break"):
+    with ScriptedServer(lambda peer: peer.head()) as server, pytest.raises(ValueError, match="line break"):
         client(server).request("GET", server.url, headers={"Upload-Metadata": "name YQ==\r\nX: y"})
 
 
@@ -637,7 +640,7 @@ def test_broken_gzip_answer_is_a_lost_connection(client) -> None:
         peer.head()
         peer.answer(200, b"no gzip at all", Content_Encoding="gzip")
 
-    with RawServer(script) as server, pytest.raises(ConnectionLost, match="broke off"):
+    with ScriptedServer(script) as server, pytest.raises(ConnectionLost, match="broke off"):
         client(server).request("GET", server.url)
 
 
@@ -654,7 +657,7 @@ def test_answer_beyond_the_limit_is_a_protocol_error_after_decompression(client,
         for piece in pieces:
             peer.sock.sendall(piece)
 
-    with RawServer(script) as server:
+    with ScriptedServer(script) as server:
         http = client(server)
         tracemalloc.start()
         try:
@@ -681,7 +684,7 @@ def test_answer_of_many_empty_lists_costs_no_more_than_what_was_asked_for(client
             if not files:
                 return
 
-    with RawServer(script) as server:
+    with ScriptedServer(script) as server:
         http = client(server)
         tracemalloc.start()
         try:
@@ -704,7 +707,7 @@ def test_answer_about_as_many_files_as_asked_for_is_read(client) -> None:
         peer.head()
         peer.answer(200, many)
 
-    with RawServer(script) as server:
+    with ScriptedServer(script) as server:
         assert client(server).request("GET", server.url, files=100).body == many
 
 
@@ -722,7 +725,7 @@ def test_failed_requests_keep_neither_body_nor_answer(client, lost) -> None:
         with pytest.raises((ConnectionLost, ProtocolError)):
             http.request("POST", server.url, body=Body("x/y", [Piece(len(data), data)], check=lambda: None))
 
-    with RawServer(script) as server:
+    with ScriptedServer(script) as server:
         http = client(server)
         http.request_ids.heard = True  # no look for TLS on this port
         fail()
@@ -758,7 +761,7 @@ def test_answer_that_never_ends_is_given_up(client, monkeypatch, secured, what) 
             time.sleep(0.02)
             peer.sock.sendall(endless[what] if what == "100 Continue" else b"x")
 
-    with RawServer(script, tls=secured.tls) as server:
+    with ScriptedServer(script, tls=secured.tls) as server:
         http = client(server, **secured.settings)
         with pytest.raises(TimedOut, match="did not answer in time") as caught:
             http.request("GET", server.url, read_timeout=0.1)
@@ -779,7 +782,7 @@ def test_cookies_of_an_answer_go_with_the_next_request(client, value, sent) -> N
             seen.append(peer.request()[1].get("cookie"))
             peer.answer(200, {}, Set_Cookie=f"route={value}; Path=/")
 
-    with RawServer(script) as server:
+    with ScriptedServer(script) as server:
         http = client(server)
         for path in ("/one", "/two", "/one"):
             http.request("GET", server.url + path)
@@ -788,7 +791,7 @@ def test_cookies_of_an_answer_go_with_the_next_request(client, value, sent) -> N
 
 
 def test_fragment_of_a_url_is_not_sent(client) -> None:
-    with RawServer(lambda peer: peer.answer(200, {"line": peer.head()[0]})) as server:
+    with ScriptedServer(lambda peer: peer.answer(200, {"line": peer.head()[0]})) as server:
         assert client(server).request("GET", f"{server.url}/a?b#c").body == {"line": "GET /a?b HTTP/1.1"}
 
 
@@ -797,7 +800,7 @@ def test_header_of_a_call_outranks_that_of_the_settings_whatever_its_case(client
         _, headers, _ = peer.request()  # no name comes twice
         peer.answer(200, {"tus": headers.get("tus-resumable"), "own": headers.get("x-own")})
 
-    with RawServer(script) as server:
+    with ScriptedServer(script) as server:
         http = client(server, header=(Header("tus-resumable", "0"), Header("X-Own", "1")))
         answer = http.request("GET", server.url, headers={"Tus-Resumable": "1.0.0"})
     assert answer.body == {"tus": "1.0.0", "own": "1"}
@@ -811,7 +814,7 @@ def test_round_trip_is_that_of_the_fastest_call_without_connecting(client) -> No
             peer.answer(200)
 
     took = []
-    with RawServer(script) as server:
+    with ScriptedServer(script) as server:
         http = client(server)
         assert http.request_ids.round_trip is None
         for _ in range(3):

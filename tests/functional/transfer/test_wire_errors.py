@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import ssl
 import tempfile
-import threading
 import warnings
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
-from raw_server import Peer, RawServer
+from proxy import Onlooker, Proxy, Request
+from proxy import answer as answer_of
+from scripted_server import Peer, ScriptedServer
 
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import ConnectFailed, ConnectionLost, UsageError
@@ -98,7 +100,7 @@ def test_refused_connection_is_connect_failed(get) -> None:
 
 
 def test_earlier_error_that_is_being_handled_is_not_the_cause(get) -> None:
-    with RawServer(lambda peer: peer.head()) as server:
+    with ScriptedServer(lambda peer: peer.head()) as server:
         try:
             get(f"http://127.0.0.1:{free_port()}")
         except ConnectFailed:
@@ -139,7 +141,7 @@ def test_connection_timeout_is_connect_failed(get, monkeypatch) -> None:
 
 
 def test_refused_address_leads_to_the_next_address_of_the_host(get, monkeypatch) -> None:
-    with RawServer(answering) as server:
+    with ScriptedServer(answering) as server:
         there = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port))
         refused = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", free_port()))
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [refused, there])
@@ -153,13 +155,13 @@ def test_answer_that_ends_within_its_headers_is_a_lost_connection(get) -> None:
         peer.head()
         peer.sock.sendall(b"HTTP/1.1 201 Created\r\nLocation: /files/1")
 
-    with RawServer(script) as server, pytest.raises(ConnectionLost, match="within the headers") as caught:
+    with ScriptedServer(script) as server, pytest.raises(ConnectionLost, match="within the headers") as caught:
         get(server.url)
     assert caught.value.body_sent
 
 
 def test_close_without_an_answer_is_a_lost_connection(get) -> None:
-    with RawServer(Peer.head) as server, pytest.raises(ConnectionLost) as caught:
+    with ScriptedServer(Peer.head) as server, pytest.raises(ConnectionLost) as caught:
         get(server.url)
     assert one_line(caught.value) == (
         f"the connection to {server.url} broke: Remote end closed connection without response"
@@ -175,7 +177,7 @@ def tls() -> ssl.SSLContext:
 
 
 def test_untrusted_certificate_names_the_ca_bundle_option(get, tls) -> None:
-    with RawServer(answering, tls=tls) as server, pytest.raises(ConnectFailed) as caught:
+    with ScriptedServer(answering, tls=tls) as server, pytest.raises(ConnectFailed) as caught:
         get(server.url)
     assert one_line(caught.value).startswith(f"no secure connection to {server.url}: ")
     assert "the authority of the server's certificate is unknown" in str(caught.value)
@@ -196,7 +198,7 @@ def test_cause_of_a_refused_certificate_is_in_words(get, tmp_path, name, since, 
     dates = {"not_before": datetime(since, 1, 1, tzinfo=UTC), "not_after": datetime(until, 1, 1, tzinfo=UTC)}
     authority.issue_cert(name, **dates).configure_cert(context)
     authority.cert_pem.write_to_path(str(bundle))
-    with RawServer(answering, tls=context) as server, pytest.raises(ConnectFailed) as caught:
+    with ScriptedServer(answering, tls=context) as server, pytest.raises(ConnectFailed) as caught:
         get(server.url, ca_bundle=bundle, tus_endpoint=server.url)
     assert one_line(caught.value) == f"no secure connection to {server.url}: the server's certificate {cause}"
     assert fix in caught.value.hint
@@ -206,7 +208,7 @@ def test_cause_of_a_refused_certificate_is_in_words(get, tmp_path, name, since, 
 def test_file_that_is_no_certificate_names_its_option(get, tls, tmp_path, option) -> None:
     bad = tmp_path / "bad.pem"
     bad.write_text("bad")
-    with RawServer(answering, tls=tls) as server, pytest.raises(UsageError) as caught:
+    with ScriptedServer(answering, tls=tls) as server, pytest.raises(UsageError) as caught:
         get(server.url, **{option: bad})
     assert one_line(caught.value).startswith(f"--{option.replace('_', '-')}: the file ")
     assert "PEM" in caught.value.hint
@@ -245,7 +247,7 @@ def self_signed() -> ssl.SSLContext:
     ],
 )
 def test_cause_of_a_failed_handshake_is_in_words(get, make, cause, fix) -> None:
-    with RawServer(answering, tls=make()) as server, pytest.raises(ConnectFailed) as caught:
+    with ScriptedServer(answering, tls=make()) as server, pytest.raises(ConnectFailed) as caught:
         get(server.url)
     assert one_line(caught.value) == f"no secure connection to {server.url}: {cause}"
     assert fix in caught.value.hint
@@ -257,7 +259,7 @@ def test_answer_that_is_not_http_is_described_in_words(get, said) -> None:
         peer.head()
         peer.sock.sendall(f"{said}\r\n".encode())
 
-    with RawServer(script) as server, pytest.raises(ConnectionLost) as caught:
+    with ScriptedServer(script) as server, pytest.raises(ConnectionLost) as caught:
         get(server.url)
     assert one_line(caught.value) == f"the answer of {server.url} is not HTTP"
     assert caught.value.hint == "check --server: its port, and whether a server for HTTP is there"
@@ -270,7 +272,7 @@ def test_unknown_name_has_a_hint_about_the_name(get) -> None:
 
 
 def test_insecure_accepts_an_untrusted_certificate(get, tls) -> None:
-    with RawServer(answering, tls=tls) as server:
+    with ScriptedServer(answering, tls=tls) as server:
         assert get(server.url, insecure=True).ok
 
 
@@ -283,7 +285,7 @@ def test_client_certificate_is_sent(get, tmp_path) -> None:
     bundle, mine = tmp_path / "ca.pem", tmp_path / "mine.pem"
     authority.cert_pem.write_to_path(str(bundle))
     authority.issue_cert("me@example.org").private_key_and_cert_chain_pem.write_to_path(str(mine))
-    with RawServer(answering, tls=context) as server:
+    with ScriptedServer(answering, tls=context) as server:
         assert get(server.url, ca_bundle=bundle, client_cert=mine).ok
         with pytest.raises((ConnectFailed, ConnectionLost)) as caught:
             get(server.url, ca_bundle=bundle)
@@ -296,7 +298,7 @@ def test_plain_http_answer_to_tls_is_not_retryable(get) -> None:
         peer.sock.recv(10)
         peer.sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-    with RawServer(script) as server, pytest.raises(ConnectFailed) as caught:
+    with ScriptedServer(script) as server, pytest.raises(ConnectFailed) as caught:
         get(server.url.replace("http:", "https:"))
     url = f"https://127.0.0.1:{server.port}"
     assert one_line(caught.value) == f"no secure connection to {url}: this port does not speak TLS"
@@ -314,7 +316,7 @@ def test_400_of_a_port_that_speaks_tls_says_to_use_https(get, tls) -> None:
         peer.head()
         peer.answer(400, b"<html>The plain HTTP request was sent to HTTPS port</html>")
 
-    with RawServer(script) as server, pytest.raises(ConnectFailed) as caught:
+    with ScriptedServer(script) as server, pytest.raises(ConnectFailed) as caught:
         get(server.url)
     assert one_line(caught.value) == f"{server.url}: this port speaks TLS: use https"
     assert caught.value.hint == f"use {server.url.replace('http', 'https')}"
@@ -325,7 +327,7 @@ def test_handshake_that_breaks_is_retryable(get) -> None:
     def script(peer: Peer) -> None:
         peer.sock.recv(65536)
 
-    with RawServer(script) as server, pytest.raises((ConnectFailed, ConnectionLost)) as caught:
+    with ScriptedServer(script) as server, pytest.raises((ConnectFailed, ConnectionLost)) as caught:
         get(server.url.replace("http:", "https:"))
     one_line(caught.value)
     assert caught.value.retryable
@@ -350,13 +352,13 @@ def test_proxy_of_the_environment_that_is_no_url_is_a_usage_error(get, monkeypat
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirect_is_not_followed_and_gets_no_token(get, status) -> None:
-    elsewhere = RawServer(answering)
+    elsewhere = ScriptedServer(answering)
 
     def script(peer: Peer) -> None:
         peer.head()
         peer.answer(status, Location=f"{elsewhere.url}/steal")
 
-    with elsewhere, RawServer(script) as server:
+    with elsewhere, ScriptedServer(script) as server:
         answer = get(server.url, headers={"Authorization": "Bearer secret"})
         assert http_client.redirect_target(answer) == f"{elsewhere.url}/steal"
         assert answer.status == status
@@ -369,7 +371,7 @@ def test_malformed_location_is_accepted(get, location) -> None:
         peer.head()
         peer.answer(302, Location=location)
 
-    with RawServer(script) as server:
+    with ScriptedServer(script) as server:
         answer = get(server.url)
     assert answer.status == 302
     http_client.redirect_target(answer)
@@ -378,43 +380,21 @@ def test_malformed_location_is_accepted(get, location) -> None:
 # --- proxies ----------------------------------------------------------------------------------------------------------
 
 
-class Proxy(RawServer):
-    """A forward and CONNECT proxy that records its requests."""
+class Door(Onlooker):
+    """A forward proxy that answers with the URL it was asked for, and tunnels; it may demand a password."""
 
-    def __init__(self, *, demand: str | None = None, tls: ssl.SSLContext | None = None) -> None:
-        self.asked: list[tuple[str, dict[str, str]]] = []
-        self.demand = demand
-        super().__init__(self._serve, tls=tls)
+    def __init__(self, demand: str | None = None) -> None:
+        self._demand = demand
 
-    def _serve(self, peer: Peer) -> None:
-        line, headers = peer.head()
-        self.asked.append((line, headers))
-        if self.demand and headers.get("proxy-authorization") != self.demand:
-            peer.answer(407)
-            return
-        method, target, _ = line.split()
-        if method != "CONNECT":
-            peer.answer(200, {"proxied": target})
-            return
-        host, _, port = target.rpartition(":")
-        with socket.create_connection((host, int(port))) as onward:
-            peer.sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            back = threading.Thread(target=_pump, args=(onward, peer.sock), daemon=True)
-            back.start()
-            _pump(peer.sock, onward)
-            back.join()
-
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while piece := source.recv(65536):
-            target.sendall(piece)
-    with contextlib.suppress(OSError):
-        target.shutdown(socket.SHUT_RDWR)
+    def head(self, request: Request) -> bytes | None:
+        if self._demand and request.headers.get("proxy-authorization") != self._demand:
+            return answer_of(407)
+        asked = json.dumps({"proxied": request.target}).encode()
+        return None if request.method == "CONNECT" else answer_of(200, body=asked)
 
 
 def test_http_request_goes_to_the_proxy(get) -> None:
-    with Proxy() as proxy:
+    with Proxy("", Door()) as proxy:
         answer = get("http://files.invalid:8005", "/health", proxy=proxy.url)
         assert answer.body == {"proxied": "http://files.invalid:8005/health"}
 
@@ -426,12 +406,12 @@ def test_https_request_is_tunnelled_through_the_proxy(get, tmp_path) -> None:
     authority.issue_cert("127.0.0.1").configure_cert(context)
     bundle = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(bundle))
-    with Proxy() as proxy, RawServer(answering, tls=context) as server:
+    with Proxy("", Door()) as proxy, ScriptedServer(answering, tls=context) as server:
         answer = get(server.url, headers={"Authorization": "Bearer s"}, proxy=proxy.url, ca_bundle=bundle)
         assert answer.ok
-        ((line, headers),) = proxy.asked
-        assert line.startswith(f"CONNECT 127.0.0.1:{server.port} ")
-        assert "authorization" not in headers
+        (asked,) = proxy.requests
+        assert asked.line.startswith(f"CONNECT 127.0.0.1:{server.port} ")
+        assert "authorization" not in asked.headers
 
 
 def test_body_through_a_tls_proxy_to_a_tls_server_is_intact(tmp_path) -> None:
@@ -448,20 +428,20 @@ def test_body_through_a_tls_proxy_to_a_tls_server_is_intact(tmp_path) -> None:
     def take(peer: Peer) -> None:
         peer.answer(200, {"intact": path.read_bytes() in peer.request()[2]})
 
-    with Proxy(tls=context) as proxy, RawServer(take, tls=context) as server:
+    with Proxy("", Door(), tls=context) as proxy, ScriptedServer(take, tls=context) as server:
         client = HttpClient(Settings(server=server.url, proxy=proxy.url, ca_bundle=bundle))
         part = Piece(file.size, file=file)
         body = Body("text/plain", [part], check=lambda: None, on_sent=lambda _, sent: told.append(sent))
         assert client.request("POST", server.url, body=body).body == {"intact": True}
         client.shut()
         client.close()
-        assert proxy.asked[0][0].startswith("CONNECT ")
+        assert proxy.requests[0].method == "CONNECT"
     assert told[-1] == 3_000_000
     assert body.through
 
 
 def test_answer_lost_through_a_proxy_is_a_lost_connection_after_the_body() -> None:
-    with RawServer(lambda peer: peer.request()) as proxy:
+    with ScriptedServer(lambda peer: peer.request()) as proxy:
         client = HttpClient(Settings(server="http://files.invalid:8005", proxy=proxy.url))
         with pytest.raises(ConnectionLost) as caught:
             client.request("POST", "http://files.invalid:8005/", json={"files": 1})
@@ -471,7 +451,7 @@ def test_answer_lost_through_a_proxy_is_a_lost_connection_after_the_body() -> No
 
 @pytest.mark.parametrize("status", [403, 407, 502])
 def test_proxy_that_refuses_or_is_not_there_is_connect_failed(get, status) -> None:
-    with RawServer(lambda peer: (peer.head(), peer.answer(status))) as proxy:
+    with ScriptedServer(lambda peer: (peer.head(), peer.answer(status))) as proxy:
         for url in (proxy.url, f"http://127.0.0.1:{free_port()}"):
             with pytest.raises(ConnectFailed) as caught:
                 get("https://files.invalid:8005", proxy=url)
@@ -482,21 +462,21 @@ def test_proxy_that_refuses_or_is_not_there_is_connect_failed(get, status) -> No
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
 def test_proxy_of_the_environment_is_used(get, monkeypatch, name) -> None:
-    with Proxy() as proxy:
+    with Proxy("", Door()) as proxy:
         monkeypatch.setenv(name, proxy.url)
         assert get("http://files.invalid:8005").body == {"proxied": "http://files.invalid:8005/"}
 
 
 def test_no_proxy_of_the_environment_is_respected(get, monkeypatch) -> None:
-    with Proxy() as proxy, RawServer(answering) as server:
+    with Proxy("", Door()) as proxy, ScriptedServer(answering) as server:
         monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         assert get(server.url).ok
-        assert not proxy.peers
+        assert not proxy.requests
 
 
 def test_proxy_password_is_sent_to_the_proxy_and_in_no_message(get) -> None:
-    with Proxy(demand="Basic dTpoaWRkZW4=") as proxy:
+    with Proxy("", Door("Basic dTpoaWRkZW4=")) as proxy:
         with_password = proxy.url.replace("//", "//u:hidden@")
         assert get("http://files.invalid", proxy=with_password).ok
         wrong = proxy.url.replace("//", "//u:verysecret@")
@@ -522,7 +502,7 @@ def test_refused_proxy_connection_is_connect_failed(get, scheme) -> None:
 def test_request_has_extra_headers_and_user_agent(get) -> None:
     from uploader_cli.settings.values import header
 
-    with RawServer(answering) as server:
+    with ScriptedServer(answering) as server:
         sent = get(server.url, header=(header("X-Team: red"),)).body["headers"]  # type: ignore[index]
     assert sent["x-team"] == "red"
     assert sent["user-agent"].startswith("uploader (")
@@ -533,5 +513,5 @@ def test_netrc_is_not_used(get, tmp_path: Path, monkeypatch) -> None:
     netrc.write_text("machine 127.0.0.1 login me password verysecret\n")
     netrc.chmod(0o600)
     monkeypatch.setenv("HOME", str(tmp_path))
-    with RawServer(answering) as server:
+    with ScriptedServer(answering) as server:
         assert "authorization" not in get(server.url).body["headers"]  # type: ignore[index]

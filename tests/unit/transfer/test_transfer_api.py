@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import responses
-from raw_server import Peer, RawServer
 from responses import matchers
+from scripted_server import Peer, ScriptedServer
 from unit.transfer.transfer_fakes import Clock, FakeStop
 
 from uploader_cli import errors
@@ -304,7 +304,7 @@ class Sent:
         path.write_bytes(b"x" * 10)
         file = LocalFile(0, str(path), "a.mp4", 10, path.stat().st_mtime_ns)
         form = Body(*multipart(upload_form([], [file])), check=lambda: None)
-        with RawServer(script) as server:
+        with ScriptedServer(script) as server:
             self.called = Called(server=server.url, token_command="echo $$")
             try:
                 self.stored = self.called.api.batch("s", form, files)

@@ -1,11 +1,15 @@
-"""A server of bare sockets for these tests: each connection is played by a script, byte by byte, in a thread."""
+"""A server of bare sockets: a script plays each connection byte by byte, or rules say how each request is answered."""
 
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import json
+import math
 import socket
 import threading
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from time_limits import PATIENCE
@@ -70,11 +74,61 @@ class Peer:
         self.sock.close()
 
 
-class RawServer:
-    """Plays `script` for each connection. A context manager; failures of a script are raised at the end."""
+@dataclass
+class Request:
+    """A request; header names in lower case. The body is shorter than announced where the connection ended."""
 
-    def __init__(self, script: Callable[[Peer], Any], *, tls: ssl.SSLContext | None = None, buffer: int = 0) -> None:
-        self._script, self._tls = script, tls
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    over: threading.Event
+    """Set at the end of the test: a rule that waits ends then."""
+
+
+@dataclass
+class Answer:
+    """An answer; a body that is no bytes is JSON."""
+
+    status: int = 200
+    body: object = b""
+    headers: dict[str, object] = field(default_factory=dict)
+
+    def sent_to(self, method: str) -> bytes:
+        """Return the bytes of the answer to a request with this method."""
+        data = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+        length = {} if self.status in (204, 304) else {"Content-Length": len(data)}
+        lines = [f"{name}: {value}" for name, value in {**length, **self.headers}.items()]
+        head = "\r\n".join([f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}", *lines, "", ""])
+        return head.encode("latin-1") + (b"" if method == "HEAD" else data)
+
+
+@dataclass
+class Rule:
+    """Answers the first `times` requests that match; a function that returns None closes the connection."""
+
+    answer: Answer | Callable[[Request], Answer | None]
+    request: str = "*"
+    """A pattern as of a shell for `METHOD PATH`."""
+    times: float = math.inf
+
+    def is_for(self, request: Request) -> bool:
+        """Return True if this rule answers the request."""
+        return self.times > 0 and fnmatch.fnmatchcase(f"{request.method} {request.path}", self.request)
+
+
+class ScriptedServer:
+    """Plays a script for each connection, or answers by rules. A context manager; failures are raised at the end."""
+
+    def __init__(
+        self, *script: Callable[[Peer], Any] | Rule, tls: ssl.SSLContext | None = None, buffer: int = 0
+    ) -> None:
+        self.rules = [rule for rule in script if isinstance(rule, Rule)]
+        """May be changed at any time; the first one that matches answers, without one the status is 404."""
+        self.requests: list[Request] = []
+        """Those that were answered by rules, in order."""
+        self._script = self._answer_by_rules if self.rules else script[0]
+        self._tls, self._choosing = tls, threading.Lock()
         self._listener = socket.socket()
         if buffer:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
@@ -87,7 +141,7 @@ class RawServer:
         self.failures: list[BaseException] = []
         self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> RawServer:
+    def __enter__(self) -> ScriptedServer:
         self._start(self._accept)
         return self
 
@@ -108,6 +162,22 @@ class RawServer:
             assert not thread.is_alive()
         if self.failures and kind is None:
             raise self.failures[0]
+
+    def _answer_by_rules(self, peer: Peer) -> None:
+        while True:
+            line, headers = peer.head()
+            method, path, _ = line.split(" ")
+            request = Request(method, path, headers, peer.read(int(headers.get("content-length", 0))), self.over)
+            self.requests.append(request)
+            with self._choosing:
+                rule = next((rule for rule in self.rules if rule.is_for(request)), Rule(Answer(404)))
+                rule.times -= 1
+            answer = rule.answer(request) if callable(rule.answer) else rule.answer
+            if answer is None:
+                return
+            peer.sock.sendall(answer.sent_to(method))
+            if "close" in (headers.get("connection"), answer.headers.get("Connection")):
+                return
 
     def _start(self, target: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, daemon=True)
