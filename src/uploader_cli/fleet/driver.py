@@ -24,7 +24,7 @@ from uploader_cli.core.plan import LocalFile
 from uploader_cli.fleet import cluster as dask
 from uploader_cli.fleet import outcomes
 from uploader_cli.fleet.batches import IN_PROGRESS, Batch, Cutter, cost, fields_of
-from uploader_cli.fleet.outcomes import News, Row
+from uploader_cli.fleet.outcomes import FileEnd, News
 from uploader_cli.fleet.worker import TaskResult
 from uploader_cli.settings.places import STATE_IN_MEMORY
 from uploader_cli.sources.files import absolute
@@ -32,6 +32,7 @@ from uploader_cli.transfer.file_checks import FileChecks
 from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES
 from uploader_cli.transfer.journal import Stored
 from uploader_cli.transfer.journal.schema import locked
+from uploader_cli.transfer.ledger import End, Outcome
 from uploader_cli.transfer.upload_session import RunContext
 from uploader_cli.transfer.verification import Verification
 
@@ -256,9 +257,8 @@ class Driver:
                 raise errors.UsageError(f"the workers can't run imports: {error}", hint=hint)
             case _ if type(error).__name__ != "KilledWorker":
                 raise error
-        message = "the workers that sent it died"
-        for file in list(task.files.values()):
-            self._fail(file, FailureCode.NETWORK, message, retryable=True)
+        died = errors.NetworkError("the workers that sent it died")
+        self._ledger.end([Outcome(file, died) for file in task.files.values()])
         return None
 
     def _apply(self, number: int, news: Sequence[News]) -> None:
@@ -266,52 +266,30 @@ class Driver:
         task = self._tasks.get(number)
         if task is None:
             return
-        rows = [row for row in news if isinstance(row, tuple) and row[0] == outcomes.COMPLETED]
-        stored = [_receipt(task.files[row[1]], row) for row in rows if row[1] in task.files]
+        stored = [
+            _receipt(task.files[item.event.file], item.event)
+            for item in news
+            if isinstance(item, FileEnd) and isinstance(item.event, ev.FileCompleted) and item.event.file in task.files
+        ]
         if stored:
             self._handle.completed(stored)
         for item in news:
             match item:
                 case ev.Event():
                     self._tell(item)
-                case (outcomes.AGAIN,):
+                case FileEnd() if item.event.file in task.files:
+                    self._file_ended(task.files.pop(item.event.file), *item)
+                case outcomes.AGAIN:
                     self._runs_again(task)
-                case (_, file, *_) if file in task.files:
-                    self._file_ended(task.files.pop(file), item)
 
-    def _file_ended(self, file: LocalFile, row: Row) -> None:
-        kind, number, session, attempt, *known = row
+    def _file_ended(self, file: LocalFile, session: str, attempt: int, end: End) -> None:
+        number, tried = file.file, self._tried.pop(file.file, 0)
         if attempt and number not in self._attempts:
             self._emit(ev.FileStarted(number, file.path, file.size, session, 0, attempt, packed=True))
-        attempts = max(1, attempt) + self._tried.pop(number, 0)
         self._attempts.pop(number, None)
-        if kind == outcomes.FAILED:
-            self._fail(file, *known[:2], retryable=known[2])
-        elif kind == outcomes.SKIPPED:
-            self._handle.release([file])
-            reason, checksum, url = known
-            if self._ledger.open.pop(number, None) is not None:
-                self._emit(ev.FileSkipped(number, file.path, reason, file, checksum=checksum, url=url))
-        elif self._ledger.open.pop(number, None) is not None:
-            server_id, location, verified, checksum, seconds, url, verified_by = known
-            self._emit(
-                ev.FileCompleted(
-                    *(number, file.path, file.size, server_id, location),
-                    verified=verified,
-                    attempts=attempts,
-                    seconds=seconds,
-                    checksum=checksum,
-                    local=file,
-                    url=url,
-                    verified_by=verified_by,
-                )
-            )
-
-    def _fail(self, file: LocalFile, code: FailureCode, message: str, *, retryable: bool) -> None:
-        self._handle.release([file])
-        if self._ledger.open.pop(file.file, None) is not None:
-            self._ledger.failures += 1
-            self._emit(ev.FileFailed(file.file, file.path, code, message, retryable, file))
+        if isinstance(end, ev.FileCompleted):
+            end = structs.replace(end, attempts=end.attempts + tried)
+        self._ledger.relay(file, end)
 
     def _tell(self, event: ev.Event) -> None:
         """Pass on an event of a worker. What concerns all workers is reported once."""
@@ -394,9 +372,9 @@ class Driver:
             task.future.cancel()
 
 
-def _receipt(file: LocalFile, row: Row) -> Stored:
-    server_id, location, verified, checksum = row[4:8]
-    return Stored(file, server_id, location, checksum.removeprefix("sha256:") if checksum else None, verified)
+def _receipt(file: LocalFile, end: ev.FileCompleted) -> Stored:
+    sha256 = end.checksum.removeprefix("sha256:") if end.checksum else None
+    return Stored(file, end.server_id, end.location, sha256, end.verified)
 
 
 def run_secret(state: Path) -> bytes:

@@ -1,25 +1,36 @@
-"""What a task tells the driver: ends of files as compact rows of plain values, and events."""
+"""What a task tells the driver: ends of files, and other events of its run."""
 
 from __future__ import annotations
 
 import threading
-from typing import Any, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
+
+from msgspec.structs import replace
 
 from uploader_cli.core import events as ev
-
-Row: TypeAlias = tuple[Any, ...]
-News: TypeAlias = Row | ev.Event
+from uploader_cli.transfer.ledger import End
 
 SHOWN = 8 << 20  # bytes from which a file's progress is reported; of smaller files only the end is
-COMPLETED, FAILED, SKIPPED, AGAIN = "completed", "failed", "skipped", "again"
-"""The first value of a row: three ends of a file, and a task that runs again."""
+AGAIN: Literal["again"] = "again"
+"""A task runs again: its first worker died."""
+
+
+class FileEnd(NamedTuple):
+    """The end of a file, without what the driver knows of it; `attempt` is 0 where none had begun."""
+
+    session: str
+    attempt: int
+    event: End
+
+
+News: TypeAlias = FileEnd | ev.Event | Literal["again"]
 
 
 class TaskReport:
     """Collects the events of a task: `news` since the last call, and all ends of files. Thread-safe."""
 
     def __init__(self) -> None:
-        self.ends: list[Row] = []
+        self.ends: list[FileEnd] = []
         self._lock = threading.Lock()
         self._news: list[News] = []
         self._sent: dict[int, ev.Event] = {}  # the last progress of each file
@@ -40,10 +51,10 @@ class TaskReport:
             self._news, self._sent, self._confirmed = [], {}, {}
         return news
 
-    def tell(self, *row: Any) -> None:
-        """Add a row that is no event."""
+    def runs_again(self) -> None:
+        """Add that the task runs again."""
         with self._lock:
-            self._news.append(row)
+            self._news.append(AGAIN)
 
     def _add(self, event: ev.Event) -> None:
         match event:
@@ -58,28 +69,20 @@ class TaskReport:
                 self._confirmed[number] = event
             case ev.BytesSent() | ev.BytesConfirmed():
                 pass
-            case ev.FileCompleted(file=number):
-                known = (event.server_id, event.location, event.verified, event.checksum, event.seconds, event.url)
-                begun = self._begun.get(number, ("", 0))
-                self._end((COMPLETED, number, *begun, *known, event.verified_by))
-            case ev.FileFailed(file=number):
-                what = (event.code, event.message, event.retryable)
-                self._end((FAILED, number, *self._begun.get(number, ("", 0)), *what))
-            case ev.FileSkipped(file=number):
-                self._end((SKIPPED, number, "", 0, event.reason, event.checksum, event.url))
+            case ev.FileCompleted() | ev.FileFailed() | ev.FileSkipped():
+                self._end(event)
             case ev.FileRetry(file=number):
                 self._tell_progress(number)
                 self._news.append(event)
             case ev.SessionCreated() | ev.SessionFinished() | ev.RunWarning() | ev.Paused() | ev.CallMade():
                 self._news.append(event)
 
-    def _end(self, row: Row) -> None:
-        number = row[1]
-        self._begun.pop(number, None)
-        self._shown.discard(number)
-        self._tell_progress(number)
-        self._news.append(row)
-        self.ends.append(row)
+    def _end(self, event: End) -> None:
+        self._shown.discard(event.file)
+        self._tell_progress(event.file)
+        end = FileEnd(*self._begun.pop(event.file, ("", 0)), replace(event, path="", local=None))
+        self._news.append(end)
+        self.ends.append(end)
 
     def _tell_progress(self, number: int) -> None:
         """Add the last progress of a file, before the news that end the attempt."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from uploader_cli import __version__, errors
 from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.fleet.batches import Batch
-from uploader_cli.fleet.outcomes import AGAIN, Row, TaskReport
+from uploader_cli.fleet.outcomes import FileEnd, TaskReport
 from uploader_cli.selection.selection import Selection, WalkQueue
 from uploader_cli.settings import resolve, user_config_file, working_directory
 from uploader_cli.settings.places import STATE_IN_MEMORY
@@ -37,7 +37,7 @@ PERIOD = 0.5  # seconds between two reports of a task
 class TaskResult(NamedTuple):
     """The result of a task: all ends, the error that ended it early, and its duration in seconds."""
 
-    ends: list[Row]
+    ends: list[FileEnd]
     error: errors.UploaderError | None
     seconds: float
 
@@ -104,7 +104,7 @@ def send(batch: Batch) -> TaskResult:
     began, controls, report, worker = time.monotonic(), _controls(batch.run), TaskReport(), get_worker()
     again = _began_before(worker, began_name(batch.run, batch.number))
     if again:
-        report.tell(AGAIN)
+        report.runs_again()
 
     def tell() -> None:
         if news := report.take():

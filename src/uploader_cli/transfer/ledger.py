@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+
+from msgspec.structs import replace
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile, Refusal
     from uploader_cli.transfer.journal import RunHandle
 
+End: TypeAlias = ev.FileCompleted | ev.FileFailed | ev.FileSkipped
 SKIPS = {
     FailureCode.REFUSED_TYPE: SkipReason.TYPE,
     FailureCode.REFUSED_SIZE: SkipReason.SIZE,
@@ -166,6 +169,14 @@ class Ledger:
                 self._complete(outcome)
             else:
                 self._fail(outcome.file, outcome.error)
+
+    def relay(self, file: LocalFile, end: End) -> None:
+        """End a file that another process has sent."""
+        if not isinstance(end, ev.FileCompleted):
+            self._run.release([file])
+        if self._close(file):
+            self.failures += isinstance(end, ev.FileFailed)
+            self._emit(replace(end, path=file.path, local=file))
 
     def refuse(self, file: LocalFile, refusal: Refusal) -> None:
         """End a file that the server would not take: a named one fails, one found by walking is skipped."""

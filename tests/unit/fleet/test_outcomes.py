@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from uploader_cli.core import events as ev
-from uploader_cli.fleet.outcomes import COMPLETED, SHOWN, TaskReport
+from uploader_cli.fleet.outcomes import SHOWN, FileEnd, TaskReport
 
 FILE, SIZE = 7, 2 * SHOWN
 
 
 def kinds(report: TaskReport) -> list[object]:
-    """Return the kind of each row, and of each event its type."""
-    return [item[0] if isinstance(item, tuple) else type(item) for item in report.take()]
+    """Return the types of the events, also of those that end a file."""
+    return [type(item.event if isinstance(item, FileEnd) else item) for item in report.take()]
 
 
 def test_sent_bytes_come_before_those_confirmed() -> None:
@@ -34,4 +34,4 @@ def test_last_bytes_come_before_the_end_of_an_attempt() -> None:
     report.emit(ev.FileStarted(FILE, "a.bin", SIZE, "s", 0, 2))
     report.emit(ev.BytesSent(FILE, 2, SIZE))
     report.emit(ev.FileCompleted(FILE, "a.bin", SIZE, None, None, verified=True, attempts=2, seconds=1.0))
-    assert kinds(report) == [ev.FileStarted, ev.BytesSent, COMPLETED]
+    assert kinds(report) == [ev.FileStarted, ev.BytesSent, ev.FileCompleted]
