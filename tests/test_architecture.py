@@ -232,13 +232,6 @@ def loaded(name: str, importer: str, known: dict[str, set[str]]) -> set[str]:
 
 # --- names ------------------------------------------------------------------------------------------------------------
 
-STILL_AMBIGUOUS = {
-    "modules": "",
-    "classes": "Verdict",
-    "constants": "FAILED GONE GROUP OPTIONS PATIENCE PERIOD TICK",
-}
-"""Names with several meanings that are left: to be renamed, never to be extended."""
-
 
 def named() -> Iterator[tuple[str, str, str]]:
     """Yield each module, class and public constant of the client: its kind, its name, and what it is."""
@@ -268,12 +261,11 @@ def constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
                 yield name.id, ast.unparse(value)
 
 
-@pytest.mark.parametrize("kind", STILL_AMBIGUOUS)
+@pytest.mark.parametrize("kind", ["modules", "classes", "constants"])
 def test_name_has_one_meaning(kind: str) -> None:
     """See the glossary in CONTRIBUTING.md. A constant may be in several modules with the same value."""
     found = defaultdict(set)
     for one, name, meaning in named():
         if one == kind:
             found[name].add(meaning)
-    ambiguous = {name: meanings for name, meanings in found.items() if len(meanings) > 1}
-    assert {name: sorted(ambiguous[name]) for name in ambiguous.keys() - STILL_AMBIGUOUS[kind].split()} == {}
+    assert {name: sorted(meanings) for name, meanings in found.items() if len(meanings) > 1} == {}

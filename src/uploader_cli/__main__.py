@@ -63,7 +63,7 @@ def _explained(error: Exception) -> int:
     from uploader_cli import signals
     from uploader_cli.errors import UploaderError, UsageError
     from uploader_cli.exit_status import Exit, of_error
-    from uploader_cli.settings.places import GONE, working_directory
+    from uploader_cli.settings.places import DELETED_DIRECTORY, working_directory
 
     if isinstance(error, UploaderError):
         from uploader_cli.settings import mask
@@ -77,7 +77,7 @@ def _explained(error: Exception) -> int:
     asked = signals.pending()
     if asked is not None:  # a signal during an import may raise another error
         return asked
-    if isinstance(error.__cause__ or error, FileNotFoundError) and working_directory() is GONE:
+    if isinstance(error.__cause__ or error, FileNotFoundError) and working_directory() is DELETED_DIRECTORY:
         _say("error: the working directory was deleted")
         _say("hint: change to an existing directory")
         return Exit.USAGE

@@ -34,7 +34,7 @@ UNCERTAIN = (Ending.LOST, Ending.GATEWAY)
 """Endings of a request that the server may have carried out."""
 
 
-class Verdict(Enum):
+class UploadState(Enum):
     """What an offset that the server reports means."""
 
     OPEN = auto()  # bytes are missing, or the end is not declared: continue
@@ -44,20 +44,20 @@ class Verdict(Enum):
     INTRUDED = auto()  # somebody else has written to the upload
 
 
-def verdict(offset: int, length: int | None, sent: int, ending: Ending, *, foreign: bool) -> Verdict:
+def upload_state(offset: int, length: int | None, sent: int, ending: Ending, *, foreign: bool) -> UploadState:
     """Return what `offset` (bytes) means for an upload of `length` (None: not declared) of which `sent` were sent.
 
     `foreign` is False for the bundled server. An offset of 0 says nothing about an empty file at other servers.
     """
-    if offset > sent:
-        return Verdict.INTRUDED
+    if offset > sent or (length is not None and offset > length):
+        return UploadState.INTRUDED
     if length is None or offset < length:
-        return Verdict.OPEN
+        return UploadState.OPEN
     if not foreign:
-        return Verdict.CONFIRMED
+        return UploadState.CONFIRMED
     if ending in (Ending.ERROR, Ending.GATEWAY):
-        return Verdict.FAILED if ending is Ending.ERROR else Verdict.UNKNOWN
-    return Verdict.CONFIRMED if length else Verdict.OPEN
+        return UploadState.FAILED if ending is Ending.ERROR else UploadState.UNKNOWN
+    return UploadState.CONFIRMED if length else UploadState.OPEN
 
 
 def ending_of(status: int | None, before: Ending, *, by_server: bool) -> Ending:

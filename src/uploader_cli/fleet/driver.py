@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.engine import Supply
 
 
-GROUP = 500  # files that are claimed in the journal at once
+CLAIMED_AT_ONCE = 500  # files that are claimed in the journal at once
 TICK = 0.1
 TAKEN = 5000  # most files taken from the walk between two looks at the tasks
 PATIENCE = 0.5  # seconds without a new file after which an incomplete batch is submitted
@@ -179,8 +179,8 @@ class Driver:
         """Submit a task for the files that the run has not sent before."""
         left = [
             file
-            for start in range(0, len(files), GROUP)
-            for file, _ in self._checks.pick(self._api, files[start : start + GROUP], pack=True)
+            for start in range(0, len(files), CLAIMED_AT_ONCE)
+            for file, _ in self._checks.pick(self._api, files[start : start + CLAIMED_AT_ONCE], pack=True)
         ]
         if not left:
             return

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 TOPIC = "uploader-import"
 """The topic of structured events that has the news of all tasks."""
-PERIOD = 0.5  # seconds between two reports of a task
+TASK_REPORT_EVERY = 0.5  # seconds between two reports of a task
 
 
 class TaskResult(NamedTuple):
@@ -149,11 +149,11 @@ def _send(batch: Batch, report: TaskReport, controls: _Controls, *, again: bool)
 
 @contextmanager
 def _every(action: Callable[[], None]) -> Iterator[None]:
-    """Call `action` every `PERIOD` in a thread, and at the end of the block."""
+    """Call `action` every `TASK_REPORT_EVERY` in a thread, and at the end of the block."""
     over = threading.Event()
 
     def repeat() -> None:
-        while not over.wait(PERIOD):
+        while not over.wait(TASK_REPORT_EVERY):
             action()
 
     thread = threading.Thread(target=repeat, name="uploader-report", daemon=True)

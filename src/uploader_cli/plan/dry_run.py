@@ -34,7 +34,7 @@ from uploader_cli.settings import Settings
 from uploader_cli.transfer.first_contact import check_offer, choose
 from uploader_cli.transfer.journal.reading import History
 from uploader_cli.transfer.ledger import SKIPS
-from uploader_cli.transfer.scheduler import GROUP
+from uploader_cli.transfer.scheduler import CHECKED_AT_ONCE
 
 FIRST_NAMES = 3
 """Number of files named in a session's row."""
@@ -160,7 +160,7 @@ class Plan:
             if packed:
                 self._pack_of |= {file.file: self._groups for file in group}
 
-        groups = Groups(self._packs, GROUP, put)
+        groups = Groups(self._packs, CHECKED_AT_ONCE, put)
         for file in files:
             groups.add(file)
             while checked:

@@ -12,7 +12,7 @@ from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.render import overview
 from uploader_cli.render.words import clock, plural, rate, safe, size, span
 
-FEW_FILES = 20  # maximum number of files with a line each
+FILES_LISTED = 20  # maximum number of files with a line each
 _SLOWEST = 60.0
 FAILURE_LINES = 50  # maximum lines about failures unless verbose
 _LIMITS = {"failure": FAILURE_LINES} | dict.fromkeys(("message", "skip", "session", "stage"), 50)
@@ -41,7 +41,7 @@ class PlainView(Observer):
         self._analysis: tuple[float, int] | None = None
 
     def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:
-        few = bool(self._verbose) or (state.selected <= FEW_FILES and not state.walking)
+        few = bool(self._verbose) or (state.selected <= FILES_LISTED and not state.walking)
         match event:
             case ev.FileProgress() | ev.CallMade():  # the most frequent ones
                 return

@@ -16,7 +16,7 @@ from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.selection import Selection, holds, placed, sharded
 from uploader_cli.selection.walk import Step, missing, walk
 from uploader_cli.settings import OPTIONS, Layer, Settings, hide
-from uploader_cli.settings.places import GONE, working_directory
+from uploader_cli.settings.places import DELETED_DIRECTORY, working_directory
 from uploader_cli.sources.files import is_url
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _check_paths(paths: Sequence[str]) -> None:
     if not paths:
         hint = "give files or directories: uploader upload PATH…, or a list: --from-file FILE"
         raise UsageError("no path given", hint=hint)
-    if working_directory() is GONE and not all(os.path.isabs(path) or is_url(path) for path in paths):
+    if working_directory() is DELETED_DIRECTORY and not all(os.path.isabs(path) or is_url(path) for path in paths):
         raise UsageError("the working directory was deleted", hint="change to another, or give full paths")
     if gone := missing(paths):
         more = f" (and {len(gone) - 1} more)" if len(gone) > 1 else ""

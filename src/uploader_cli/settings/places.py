@@ -6,18 +6,18 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-GONE = Path(os.devnull, "the deleted working directory")
+DELETED_DIRECTORY = Path(os.devnull, "the deleted working directory")
 """Stands for a deleted working directory: nothing can be read or created there."""
 STATE_IN_MEMORY = Path(os.devnull, "memory")
 """Stands for a state directory where none can be written: the journal ends with the process."""
 
 
 def working_directory() -> Path:
-    """Return the working directory, or `GONE`."""
+    """Return the working directory, or `DELETED_DIRECTORY`."""
     try:
         return Path.cwd()
     except FileNotFoundError:
-        return GONE
+        return DELETED_DIRECTORY
 
 
 def user_config_file() -> Path | None:

@@ -57,7 +57,7 @@ _INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d.*?\n\r?\n", re.DOTALL)
 _INTERIM_LINE = re.compile(rb"HTTP/1\.\d 1(?!01)")
 _FOLD = re.compile(rb"\r?\n[ \t]+")
 _TICK = 0.25
-GONE = (BrokenPipeError, ConnectionResetError, ssl.SSLError)
+PEER_GONE = (BrokenPipeError, ConnectionResetError, ssl.SSLError)
 """Errors of a server that takes no more: its answer may be there all the same."""
 
 
@@ -164,7 +164,7 @@ class PersistentConnection(HTTPConnection):
         if body is None or isinstance(body, bytes):
             try:
                 sock.sendall(head + (body or b""))
-            except GONE:
+            except PEER_GONE:
                 self._spent = True
             return
         body.check()
@@ -186,7 +186,7 @@ class PersistentConnection(HTTPConnection):
                 count = sock.send(view[:most]) if ready & selectors.EVENT_WRITE else 0
             except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
                 count = 0
-            except GONE:
+            except PEER_GONE:
                 self._spent = True
                 return
             if count:

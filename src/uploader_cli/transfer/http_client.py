@@ -53,7 +53,7 @@ MOST_TEXT = 2000  # most bytes of a refusal in plain text
 BAD_REQUEST, PROXY_AUTHENTICATION = 400, 407
 CREDENTIALS = {"authorization", "cookie", "x-request-id", "x-session-secret"}
 """Headers that are not sent to other hosts, as those of `--header`."""
-FAILED = (OSError, HTTPException, urllib3.exceptions.HTTPError)
+TRANSPORT_ERRORS = (OSError, HTTPException, urllib3.exceptions.HTTPError)
 """What the libraries raise for requests that fail."""
 _PLAIN = re.compile(
     r"https?://[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::(?:(?:[1-5]\d|6[0-4])\d{3}|[1-9]\d{0,3}))?"
@@ -150,7 +150,7 @@ class HttpClient:
             parsed = _parsed(content, tokens, status)
         except BaseException as error:
             self.request_ids.report(method, url, sent, began, status, error, data)
-            if isinstance(error, FAILED):
+            if isinstance(error, TRANSPORT_ERRORS):
                 raise self._failure(error, url, body) from error
             raise
         self.request_ids.report(method, url, sent, began, status, body=data)
@@ -180,14 +180,14 @@ class HttpClient:
                 yield _answer(status, response.headers, url, sent), response.pieces(BLOCK)
                 if not response.isclosed():
                     connection.close()
-        except FAILED as error:
+        except TRANSPORT_ERRORS as error:
             raise self.failures.of(error, url, body_sent=True) from error
         finally:
             del self.sockets.answer_time
 
     def connect(self, url: str) -> None:
         """Connect, so that the next request finds a connection. That request reports what fails here."""
-        with suppress(*FAILED, NotReachable), self.dialler.connection(self.dialler.route(url)):
+        with suppress(*TRANSPORT_ERRORS, NotReachable), self.dialler.connection(self.dialler.route(url)):
             pass
 
     def _by_requests(self, route: Route) -> Adapter:

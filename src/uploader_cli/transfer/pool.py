@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.upload_session import UploadSession
 
 
-PERIOD = 1.0  # seconds of a throughput measurement for `--jobs auto`
+MEASURED_SECONDS = 1.0  # seconds of a throughput measurement for `--jobs auto`
 
 
 class Job(Protocol):
@@ -164,18 +164,18 @@ class Pool:
             self._wake()
 
     def adapt(self, traffic: Limiter) -> None:
-        """Adapt the number of workers to the throughput, once per `PERIOD`."""
-        if self.auto is None or (rate := traffic.measure(PERIOD)) is None or self.held:
+        """Adapt the number of workers to the throughput, once per `MEASURED_SECONDS`."""
+        if self.auto is None or (rate := traffic.measure(MEASURED_SECONDS)) is None or self.held:
             return
         with self._lock:
             if self.auto is not None:
                 self._resize(self.auto.measured(rate, in_line=bool(self._jobs)))
 
     def overloaded(self) -> None:
-        """Halve the number of workers, at most once per `PERIOD`."""
+        """Halve the number of workers, at most once per `MEASURED_SECONDS`."""
         with self._lock:
             now = time.monotonic()
-            if self.auto is None or now - self._halved_at < PERIOD:
+            if self.auto is None or now - self._halved_at < MEASURED_SECONDS:
                 return
             self._halved_at = now
             self._resize(self.auto.refused())

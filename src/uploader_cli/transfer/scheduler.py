@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.ledger import Outcome
 
 AHEAD = 2 * SESSION_FILES  # most files in progress: the next session is ready before one ends
-GROUP = 64  # files that are claimed and checked at once
+CHECKED_AT_ONCE = 64  # files that are claimed and checked at once
 PATIENCE = 0.5  # seconds without a new file after which an incomplete session starts
 
 
@@ -196,7 +196,7 @@ class Scheduler:
         def check(files: list[LocalFile], pack: bool) -> None:
             checking.append(self._check_files(files, pack))
 
-        groups, idle = Groups(self._packs, GROUP, check), 0.0
+        groups, idle = Groups(self._packs, CHECKED_AT_ONCE, check), 0.0
         if early is not None:
             self._accept(early, groups)
         while True:

@@ -331,7 +331,7 @@ def test_a_stop_while_the_body_travels_leaves_nothing_on_the_server(source: Path
 
 def test_auto_jobs_rise_while_the_throughput_rises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each file costs a round trip of 20 ms, so each worker more sends more."""
-    monkeypatch.setattr(pool, "PERIOD", 0.1)
+    monkeypatch.setattr(pool, "MEASURED_SECONDS", 0.1)
     files = [tmp_path / f"{number}.mp4" for number in range(300)]
     for file in files:
         file.write_bytes(b"x" * 1000)

@@ -1,4 +1,4 @@
-"""When an upload is confirmed: the verdict on an offset, and what an answer says of the request that it ends."""
+"""When an upload is confirmed: the upload_state on an offset, and what an answer says of the request that it ends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uploader_cli.core.confirmation import Ending, Verdict, ending_of, refuses, verdict, verified_by
+from uploader_cli.core.confirmation import Ending, UploadState, ending_of, refuses, upload_state, verified_by
 
 OFFSETS = st.integers(0, 20)
 ENDINGS = st.sampled_from(Ending)
@@ -15,33 +15,34 @@ ENDINGS = st.sampled_from(Ending)
 @pytest.mark.parametrize(
     ("offset", "length", "sent", "ending", "foreign", "bundled"),
     [
-        (5, 10, 10, Ending.NONE, Verdict.OPEN, Verdict.OPEN),
-        (5, 10, 10, Ending.ERROR, Verdict.OPEN, Verdict.OPEN),
-        (10, None, 10, Ending.NONE, Verdict.OPEN, Verdict.OPEN),
-        (10, 10, 10, Ending.NONE, Verdict.CONFIRMED, Verdict.CONFIRMED),
-        (10, 10, 10, Ending.LOST, Verdict.CONFIRMED, Verdict.CONFIRMED),
-        (10, 10, 10, Ending.GATEWAY, Verdict.UNKNOWN, Verdict.CONFIRMED),
-        (10, 10, 10, Ending.ERROR, Verdict.FAILED, Verdict.CONFIRMED),
-        (10, 10, 9, Ending.NONE, Verdict.INTRUDED, Verdict.INTRUDED),
-        (11, 10, 10, Ending.NONE, Verdict.INTRUDED, Verdict.INTRUDED),
-        (0, 0, 0, Ending.NONE, Verdict.OPEN, Verdict.CONFIRMED),
-        (0, 0, 0, Ending.LOST, Verdict.OPEN, Verdict.CONFIRMED),
-        (0, 0, 0, Ending.GATEWAY, Verdict.UNKNOWN, Verdict.CONFIRMED),
-        (0, 0, 0, Ending.ERROR, Verdict.FAILED, Verdict.CONFIRMED),
+        (5, 10, 10, Ending.NONE, UploadState.OPEN, UploadState.OPEN),
+        (5, 10, 10, Ending.ERROR, UploadState.OPEN, UploadState.OPEN),
+        (10, None, 10, Ending.NONE, UploadState.OPEN, UploadState.OPEN),
+        (10, 10, 10, Ending.NONE, UploadState.CONFIRMED, UploadState.CONFIRMED),
+        (10, 10, 10, Ending.LOST, UploadState.CONFIRMED, UploadState.CONFIRMED),
+        (10, 10, 10, Ending.GATEWAY, UploadState.UNKNOWN, UploadState.CONFIRMED),
+        (10, 10, 10, Ending.ERROR, UploadState.FAILED, UploadState.CONFIRMED),
+        (10, 10, 9, Ending.NONE, UploadState.INTRUDED, UploadState.INTRUDED),
+        (11, 10, 10, Ending.NONE, UploadState.INTRUDED, UploadState.INTRUDED),
+        (11, 10, 11, Ending.NONE, UploadState.INTRUDED, UploadState.INTRUDED),
+        (0, 0, 0, Ending.NONE, UploadState.OPEN, UploadState.CONFIRMED),
+        (0, 0, 0, Ending.LOST, UploadState.OPEN, UploadState.CONFIRMED),
+        (0, 0, 0, Ending.GATEWAY, UploadState.UNKNOWN, UploadState.CONFIRMED),
+        (0, 0, 0, Ending.ERROR, UploadState.FAILED, UploadState.CONFIRMED),
     ],
 )
 def test_verdict_on_an_offset(
-    offset: int, length: int | None, sent: int, ending: Ending, foreign: Verdict, bundled: Verdict
+    offset: int, length: int | None, sent: int, ending: Ending, foreign: UploadState, bundled: UploadState
 ) -> None:
-    assert verdict(offset, length, sent, ending, foreign=True) is foreign
-    assert verdict(offset, length, sent, ending, foreign=False) is bundled
+    assert upload_state(offset, length, sent, ending, foreign=True) is foreign
+    assert upload_state(offset, length, sent, ending, foreign=False) is bundled
 
 
 @given(offset=OFFSETS, length=st.none() | OFFSETS, sent=OFFSETS, ending=ENDINGS, foreign=st.booleans())
 def test_confirmed_is_only_what_was_sent_to_the_end(
     offset: int, length: int | None, sent: int, ending: Ending, foreign: bool
 ) -> None:
-    if verdict(offset, length, sent, ending, foreign=foreign) is Verdict.CONFIRMED:
+    if upload_state(offset, length, sent, ending, foreign=foreign) is UploadState.CONFIRMED:
         assert offset == length <= sent
         assert not foreign or ending in (Ending.NONE, Ending.LOST)
 

@@ -15,7 +15,7 @@ from uploader_cli.checks.check import Finding, check, failed, passed, sentence, 
 from uploader_cli.checks.doctor.context import RESPONSE_LIMIT, DoctorContext, address_of
 from uploader_cli.settings import OPTIONS
 from uploader_cli.transfer.failures import BAD_NAME, chain, why
-from uploader_cli.transfer.http_client import FAILED
+from uploader_cli.transfer.http_client import TRANSPORT_ERRORS
 
 ASK_DNS = "Check the name for typos, and this machine's DNS server or VPN."
 DAY = 86_400.0
@@ -123,7 +123,7 @@ def tls(context: DoctorContext) -> Finding:
     try:
         with _secured(context) as sock:
             return _accepted(sock)
-    except FAILED as error:
+    except TRANSPORT_ERRORS as error:
         return _refused(context, error)
 
 
@@ -170,7 +170,7 @@ def _refused(context: DoctorContext, error: Exception) -> Finding:
 
 def _of_another_name(context: DoctorContext) -> Finding:
     listed: list[str] = []
-    with suppress(*FAILED), _secured(context, names=False) as sock:
+    with suppress(*TRANSPORT_ERRORS), _secured(context, names=False) as sock:
         listed = _names(dict(sock.getpeercert() or {}))
     shown = ", ".join(listed[:4]) or "other names"
     cause = f"the TLS name does not match: the certificate is for {shown}, not for {context.server.host}"

@@ -33,7 +33,7 @@ UNAVAILABLE = 503  # the only 5xx after which nothing was stored
 UNTOUCHED = "the request was stopped because of another file in it"
 LOOK_EVERY = 1.0  # seconds before the query by path
 LOOK_AT_LEAST = 4.0  # most seconds between two queries: the reference backend forgets a session 5 s after its end (3.6)
-PATIENCE = 5  # queries without an answer after which the outcome is unknown
+UNANSWERED_QUERIES = 5  # queries without an answer after which the outcome is unknown
 LONGEST = 300  # most queries for one request
 
 
@@ -271,7 +271,7 @@ class BatchSession:
         context, misses = self._context, 0
         for _ in range(LONGEST):
             found = self._reported()
-            if misses >= PATIENCE or len(found) == len(self._group):
+            if misses >= UNANSWERED_QUERIES or len(found) == len(self._group):
                 return found
             context.stop.sleep(min(self._api.budget.poll_interval(), LOOK_AT_LEAST))
             try:

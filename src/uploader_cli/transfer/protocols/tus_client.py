@@ -36,7 +36,7 @@ KINDS: Mapping[int, tuple[type[errors.AnswerError], str]] = {
     423: (errors.Locked, "another client writes to the upload"),
     460: (errors.ChecksumMismatch, "the chunk was corrupted in transit"),
 }
-GONE = (errors.UploadGone, "the server does not have the upload any more")
+UPLOAD_GONE = (errors.UploadGone, "the server does not have the upload any more")
 LOCKED = (errors.Locked, "another request uses the upload, or its file exists already")
 """What a status of `retry_status` means."""
 UNSIGNED = "the server's answers have no Tus-Resumable: a proxy may remove it, and other headers of tus, too"
@@ -137,7 +137,7 @@ class TusClient:
             return self._position(url, answer)
         unsigned = self._api.tus is not None and not self._api.tus.announced
         if "Tus-Resumable" in answer.headers or (unsigned and answer.status != 403):
-            raise _refusal(answer, GONE)
+            raise _refusal(answer, UPLOAD_GONE)
         error = errors.NotFound(f"{url} answered {answer.status}, but not as a tus server", status=answer.status)
         error.retryable = True
         raise error
@@ -163,7 +163,7 @@ class TusClient:
             raise errors.PatchBlocked(url, answer.status, answer.sentence)
         self._overrides = override and (self._overrides or answer.ok)
         if answer.status in (404, 410):
-            gone = _refusal(answer, GONE)
+            gone = _refusal(answer, UPLOAD_GONE)
             gone.retryable = not isinstance(gone, errors.SessionCancelled)  # HEAD decides
             raise gone
         if answer.ok and self._api.settings.foreign and "Upload-Offset" not in answer.headers:

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from uploader_cli import errors
 from uploader_cli.core.capabilities import checksum_header, chunk_length
 from uploader_cli.core.codes import FailureCode, WarningCode
-from uploader_cli.core.confirmation import TAKES_NO_PATCH, Ending, Verdict, refuses, verdict
+from uploader_cli.core.confirmation import TAKES_NO_PATCH, Ending, UploadState, refuses, upload_state
 from uploader_cli.core.plan import ENDLESS
 from uploader_cli.core.protocol import utf8
 from uploader_cli.sources import checksums
@@ -112,7 +112,7 @@ class Part:
 
     def usable(self, offset: int) -> int:
         """Return how many of the server's bytes are kept: none of a part that is sent again."""
-        return offset if self._verdict(offset) in (Verdict.OPEN, Verdict.CONFIRMED) else 0
+        return offset if self._state_at(offset) in (UploadState.OPEN, UploadState.CONFIRMED) else 0
 
     def _failed(self, error: errors.UploaderError, delay: float) -> None:
         if self._carried and isinstance(error, errors.ConnectionLost | errors.TimedOut | errors.ChecksumMismatch):
@@ -132,10 +132,10 @@ class Part:
         except errors.UploaderError:
             return False
         offset = position.offset or 0
-        match self._verdict(offset):
-            case Verdict.OPEN if not self.size and self._ending is Ending.LOST:  # its offset says nothing
+        match self._state_at(offset):
+            case UploadState.OPEN if not self.size and self._ending is Ending.LOST:  # its offset says nothing
                 self._state.unchecked = self._done = True
-            case Verdict.CONFIRMED | Verdict.UNKNOWN:
+            case UploadState.CONFIRMED | UploadState.UNKNOWN:
                 self._settle(position, offset)
         return self._done
 
@@ -202,31 +202,31 @@ class Part:
             claim = f"offset {found.offset} of {found.length} bytes"
             self._restart(errors.ProtocolError(f"{url} claims {claim}, which is not what was sent there"))
 
-    def _verdict(self, offset: int) -> Verdict:
+    def _state_at(self, offset: int) -> UploadState:
         length = None if self._deferred else self.size
-        return verdict(offset, length, self._reach, self._ending, foreign=self._state.foreign)
+        return upload_state(offset, length, self._reach, self._ending, foreign=self._state.foreign)
 
     def _settle(self, position: Position, offset: int) -> None:
         """Continue from the server's offset, end, or begin another upload."""
-        state, found = self._state, self._verdict(offset)
-        if found is Verdict.INTRUDED and state.file.upload_url and not state.resumes and self._most < 0:
+        state, found = self._state, self._state_at(offset)
+        if found is UploadState.INTRUDED and state.file.upload_url and not state.resumes and self._most < 0:
             text = f"{utf8(state.file.path)}: {offset:,} bytes of its upload were sent elsewhere: they are not verified"
             self._tus.context.warn(WarningCode.FOREIGN_BYTES, text)
             state.unchecked, self._reach = True, self.size
-            found = self._verdict(offset)
-        if found is Verdict.INTRUDED:
+            found = self._state_at(offset)
+        if found is UploadState.INTRUDED:
             there, sent = f"the server has {offset:,} bytes of its upload", f"and {self._reach:,} were sent"
             error = errors.ProtocolError(f"{there}, {sent}: somebody else writes to it")
             self._restart(error)
             text = f"{utf8(state.file.path)}: {error}; it is sent again from the beginning"
             self._tus.context.warn(WarningCode.FOREIGN_BYTES, text)
-        elif found is Verdict.UNKNOWN and self.index is None and (self._renewed or not state.resends):
+        elif found is UploadState.UNKNOWN and self.index is None and (self._renewed or not state.resends):
             state.unsure = self._done = True
             self._last = position
-        elif found in (Verdict.FAILED, Verdict.UNKNOWN):  # a part that may be complete is no file yet
+        elif found in (UploadState.FAILED, UploadState.UNKNOWN):  # a part that may be complete is no file yet
             self._restart(errors.ServerFault(EARLIER, status=500), failed=True)
         else:
-            self._done = found is Verdict.CONFIRMED
+            self._done = found is UploadState.CONFIRMED
             self._confirm(position, offset)
 
     def _restart(self, error: errors.UploaderError, *, failed: bool = False) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ID_HEADERS = ("Upload-File-Id", "stream-media-id")  # headers with the server's ID of a file, without `id-header`
 FAR = 0.02  # seconds of round trip from which one connection does not fill the link
-TICK = 0.25  # seconds between two checks for a failure of another part
+FAILURE_TICK = 0.25  # seconds between two checks for a failure of another part
 
 
 def is_far(round_trip: float | None) -> bool:
@@ -109,7 +109,7 @@ class TusFileState:
         """Wait; raise as `check` does."""
         while seconds > 0:
             self.check()
-            step = min(TICK, seconds) if len(self._sent) > 1 else seconds
+            step = min(FAILURE_TICK, seconds) if len(self._sent) > 1 else seconds
             self._context.stop.sleep(step)
             seconds -= step
         self.check()
