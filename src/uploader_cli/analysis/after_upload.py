@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uploader_cli import errors
 from uploader_cli.analysis.stages import Kind
@@ -23,6 +24,9 @@ from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.loop import Loop
 from uploader_cli.selection.selection import Selection
 from uploader_cli.settings import Settings
+
+if TYPE_CHECKING:
+    from uploader_cli.analysis.analyst import Analyst
 
 PAIR = 2
 """Number of files of a fusion (docs/protocol.md section 4)."""
@@ -57,8 +61,8 @@ def _result_file(settings: Settings, run_id: str) -> Path:
 class Analyses:
     """The analyses of one run: they collect the stored files from its events, and run after the upload."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, loop: Loop, connections: Connections) -> None:
+        self._settings, self._loop, self._connections, self._emit = settings, loop, connections, loop.emit
         self._subjects: dict[int, dict[str, str]] = {}
         """The files on the server, by number: `path` as selected, `location` on the server."""
         self._without_location: list[str] = []
@@ -84,16 +88,20 @@ class Analyses:
             else:
                 self._without_location.append(event.path)
 
-    def run(self, loop: Loop, connections: Connections, interrupts: Interrupts, run_id: str) -> list[Exit]:
+    @cached_property
+    def _analyst(self) -> Analyst:
+        from uploader_cli.analysis.analyst import Analyst  # few runs need it
+
+        connections = self._connections
+        return Analyst(connections.api.another, self._emit, connections.stop, connections.channel)
+
+    def run(self, interrupts: Interrupts, run_id: str) -> list[Exit]:
         """Run the analyses in a thread while turning the loop; return the exit codes of those that failed.
 
         An interrupt ends the wait at once: the upload is complete in any case.
         """
-        from uploader_cli.analysis.analyst import Analyst
-
-        self._emit = loop.emit
-        self._analyst = analyst = Analyst(connections.api.another, loop.emit, connections.stop, connections.channel)
-        connections.on_analysis = analyst.hear
+        loop, connections = self._loop, self._connections
+        connections.on_analysis = self._analyst.hear
         bugs: list[BaseException] = []
 
         def work() -> None:
@@ -110,7 +118,7 @@ class Analyses:
             connections.tend()
             if interrupts.pending() and not connections.stop:
                 interrupts.stop(connections.stop, loop.emit)
-                analyst.shut()
+                self._analyst.shut()
         thread.join()
         loop.flush()
         if bugs:

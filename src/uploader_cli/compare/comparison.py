@@ -34,8 +34,8 @@ from uploader_cli.errors import (
 from uploader_cli.exit_status import Exit
 from uploader_cli.render import columns, in_ci
 from uploader_cli.render.ndjson import NdjsonView
+from uploader_cli.run.connections import client
 from uploader_cli.run.piped_lists import readable_list
-from uploader_cli.run.rest_commands import client
 from uploader_cli.run.run_journal import history_of, writable_state
 from uploader_cli.run.views import UNFOLDED
 from uploader_cli.selection.selecting import select

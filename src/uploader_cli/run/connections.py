@@ -1,17 +1,21 @@
-"""The clients of one run; `transfer` and `realtime` never import each other and meet here."""
+"""The clients of a run or a command; `transfer` and `realtime` never import each other and meet here."""
 
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from uploader_cli import errors, signals
 from uploader_cli.core.events import AnalysisMessage, Event, RunWarning, SessionLeft, SessionProgress, WarningCode
 from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.realtime.channel import Channel
 from uploader_cli.run.loop import Loop
+from uploader_cli.run.views import open_log
 from uploader_cli.settings import OPTIONS, Settings
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.connection import Sockets
@@ -108,3 +112,34 @@ def caution(settings: Settings, emit: Callable[[Event], None]) -> None:
         text = f"the token is not sent: {settings.distrust}"
         text += f"; set {OPTIONS[settings.target_option].variable} or the server in your user config"
         emit(RunWarning(WarningCode.TOKEN_WITHHELD, text))
+
+
+@contextmanager
+def client(settings: Settings, session: str = "", emit: Callable[[Event], None] = lambda _event: None) -> Iterator[Api]:
+    """Yield a client for a command with few requests; its events go to the log file and to `emit`.
+
+    A 404 means that `session` is unknown.
+    """
+    run_id = secrets.token_hex(8)
+    with signals.unwinding(), ExitStack() as closing:
+        log = open_log(settings, run_id)
+        if log:
+            closing.callback(log.close)
+
+        def tell(event: Event) -> None:
+            if log:
+                log.handle(event)
+            emit(event)
+
+        caution(settings, tell)
+        api = Api(settings, tell, Stop(), run=run_id)
+        closing.callback(api.close)
+        try:
+            yield api
+        except errors.NotFound:
+            if not session:
+                raise
+            raise errors.SessionUnknown(
+                f"session {session} is unknown to {settings.server}",
+                hint="some servers forget a session a few seconds after its files are processed",
+            ) from None

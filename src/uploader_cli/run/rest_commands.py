@@ -1,30 +1,25 @@
-"""The commands with one request each: status, cancel, delete, validate, watch --web; and the client of `check`."""
+"""The commands with few requests: `status`, `cancel`, `delete`, `validate`, `watch --web`."""
 
 from __future__ import annotations
 
-import secrets
 import sys
 import webbrowser
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from uploader_cli import errors, signals
-from uploader_cli.core.events import Event, FileFailed
+from uploader_cli import errors
+from uploader_cli.core.events import FileFailed
 from uploader_cli.core.names import json_line
 from uploader_cli.core.plan import ASSUMED, LocalFile, plan_sessions, refusal
 from uploader_cli.core.protocol import as_object, number, text
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
-from uploader_cli.run.connections import caution
+from uploader_cli.run.connections import client
 from uploader_cli.run.runs import session_secret
-from uploader_cli.run.views import open_log
 from uploader_cli.selection.selecting import select
 from uploader_cli.settings import Settings
-from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.bodies import content_type
 from uploader_cli.transfer.first_contact import choose
-from uploader_cli.transfer.pacer import Stop
 
 
 def status(settings: Settings, session: str) -> int:
@@ -122,34 +117,6 @@ def validate(settings: Settings, paths: Sequence[str]) -> int:
     rows = [{"path": path, "errors": words} for path, words in refused]
     _print(settings, {"valid": not refused, "files": total, "refused": rows}, lines)
     return Exit.FAILED_FOR_GOOD if refused else Exit.OK
-
-
-@contextmanager
-def client(settings: Settings, session: str = "", emit: Callable[[Event], None] = lambda _event: None) -> Iterator[Api]:
-    """Yield a client whose events go to the log file and to `emit`. A 404 means that `session` is unknown."""
-    run_id = secrets.token_hex(8)
-    with signals.unwinding(), ExitStack() as closing:
-        log = open_log(settings, run_id)
-        if log:
-            closing.callback(log.close)
-
-        def tell(event: Event) -> None:
-            if log:
-                log.handle(event)
-            emit(event)
-
-        caution(settings, tell)
-        api = Api(settings, tell, Stop(), run=run_id)
-        closing.callback(api.close)
-        try:
-            yield api
-        except errors.NotFound:
-            if not session:
-                raise
-            raise errors.SessionUnknown(
-                f"session {session} is unknown to {settings.server}",
-                hint="some servers forget a session a few seconds after its files are processed",
-            ) from None
 
 
 def _print(settings: Settings, body: Mapping[str, object], lines: Sequence[str]) -> None:

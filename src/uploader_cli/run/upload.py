@@ -98,7 +98,7 @@ class _Sending:
         self._queue = WalkQueue(
             found, loop.emit, most=MOST_OPEN if settings.on is None else extras.load("import").most_open
         )
-        self._analyses = after_upload.Analyses(settings)
+        self._analyses = after_upload.Analyses(settings, loop, self.connections)
         loop.listeners += [self._queue.settle, *([self._analyses.listen] if settings.analyze != "none" else [])]
         seen = known_servers.recall(settings.target_url)
         self._context = RunContext(
@@ -126,7 +126,7 @@ class _Sending:
             thread.join()
             loop.drain(connections.drain_seconds() if not interrupts.count else 0.0, _all_heard)
             if settings.analyze != "none" and error is None and not interrupts.count:
-                codes = self._analyses.run(loop, connections, interrupts, self._run.id)
+                codes = self._analyses.run(interrupts, self._run.id)
         finally:
             connections.stop.set()
             if thread.is_alive():  # an observer failed
