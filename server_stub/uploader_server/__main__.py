@@ -32,7 +32,6 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser that prints errors without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the message and exit with code 2."""
         self.exit(2, in_two_lines(message.removeprefix("argument "), f"see: {self.prog} --help"))
 
 

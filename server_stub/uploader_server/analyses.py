@@ -44,7 +44,6 @@ class Analysis:
         return "analysis:progress", content
 
     def state(self) -> dict[str, Any]:
-        """Return kind, status and progress."""
         return {
             "analysisId": self.id,
             "kind": self.kind,
@@ -89,7 +88,6 @@ class Analyses:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def find(self, analysis_id: str) -> Analysis | None:
-        """Return the analysis with this id, or None."""
         return self._known.get(analysis_id)
 
     def newest(self) -> list[dict[str, Any]]:
@@ -98,7 +96,6 @@ class Analyses:
         return [{**analysis.state(), "stages": analysis.stages} for analysis in newest]
 
     def running(self) -> int:
-        """Return the number of running analyses."""
         return len(self._tasks)
 
     def snapshot(self, analysis_id: str) -> tuple[str, dict[str, Any]] | None:
@@ -126,7 +123,6 @@ class Analyses:
         return analysis.data or {}
 
     def stop(self) -> None:
-        """Cancel all running analyses."""
         for task in list(self._tasks):
             task.cancel()
 

@@ -52,8 +52,6 @@ ANALYSIS_CALLS = (
 
 
 class Calls(Protocol):
-    """Optional calls."""
-
     def described(self) -> dict[str, Any]:
         """Return their entry in `/health` and in the session response."""
 
@@ -126,7 +124,6 @@ class UploadApp:
         return routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a connection."""
         if scope["type"] == "lifespan":
             await self._router(scope, receive, send)
         elif self._crashed:
@@ -153,7 +150,6 @@ class UploadApp:
         return Response(self.state.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
     def document(self) -> dict[str, Any]:
-        """Return the OpenAPI document."""
         from uploader_server.openapi.document import document
 
         return document(self.state.config, self._offers)

@@ -34,7 +34,6 @@ async def sweep(what: str, ttl: float, action: Callable[[], Awaitable[None]]) ->
 
 @contextlib.contextmanager
 def logged(what: str) -> Iterator[None]:
-    """Log and suppress any error."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - no error may end the periodic task
@@ -74,7 +73,6 @@ class Bundled:
         await self.tus.discard(session.id)
 
     async def delete(self, file_id: str) -> bool:
-        """Delete a stored file; return False if there is none with this id."""
         return await self.tus.delete(file_id) or await self.store.delete(file_id)
 
     async def finish(self, session_id: str, given_up: int, headers: Mapping[str, str]) -> dict[str, Any]:

@@ -210,7 +210,6 @@ class ServerConfig:
 
     @property
     def loopback(self) -> bool:
-        """Whether `host` is a loopback address."""
         try:
             return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
         except ValueError:  # a host name

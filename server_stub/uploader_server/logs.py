@@ -31,9 +31,7 @@ class Formatter(logging.Formatter):
         super().__init__("%(levelname)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Return the line of the message."""
         return printable(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        """Return the lines of a traceback."""
         return "\n".join(INDENT + printable(line) for line in super().formatException(ei).split("\n"))

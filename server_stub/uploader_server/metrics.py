@@ -42,13 +42,10 @@ _ROUTES = (
 
 
 def route_of(path: str) -> str:
-    """Return the route of a path, or `other`."""
     return next((route for start, route in _ROUTES if path.startswith(start)), "other")
 
 
 class Metrics(Collector):
-    """The counters and gauges of one server."""
-
     def __init__(self) -> None:
         self._gauges: dict[tuple[str, str, str], Callable[[], dict[str, int]]] = {}
         """Functions that return numbers by label value; by name, help, and label (empty: a single value)."""
@@ -72,7 +69,6 @@ class Metrics(Collector):
         self._gauges[name, text, label] = values
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield the current value of every gauge."""
         for (name, text, label), values in self._gauges.items():
             family = GaugeMetricFamily(name, text, labels=[label] if label else [])
             for value, number in values().items():

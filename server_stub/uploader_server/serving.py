@@ -59,8 +59,6 @@ granian has one timer for idle connections and slow heads.
 
 
 class Granian(Server):
-    """An embedded granian server on a bound socket."""
-
     def __init__(self, app: UploadApp, listener: socket.socket, keep_alive: float) -> None:
         self._listener = listener
         super().__init__(
@@ -104,7 +102,6 @@ def listen(config: ServerConfig) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """Return the URL of a bound socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -289,7 +286,6 @@ class EmbeddedServer:
 
     @property
     def root(self) -> Path:
-        """The directory of the files."""
         return self.app.state.store.root
 
     @property

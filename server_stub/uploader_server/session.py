@@ -56,7 +56,6 @@ class FileState:
 
     @property
     def wanted_path(self) -> str:
-        """The requested path below the category."""
         return self.original_name.rpartition("/")[2] if self.relative_path is None else self.relative_path
 
     def fail(self, code: str, message: str, *, retryable: bool = False) -> None:
@@ -97,7 +96,6 @@ class FileState:
         return {key: value for key, value in known.items() if value is not None}
 
     def in_event(self) -> dict[str, Any]:
-        """Return `currentFile` of an event."""
         return {**self.shown(), "uploadSpeed": js_number(round(self.speed, 3 if self.speed < 1e6 else 0))}
 
     def in_answer(self) -> dict[str, Any]:
@@ -122,13 +120,11 @@ class FileState:
 
     @classmethod
     def restored(cls, row: sqlite3.Row) -> FileState:
-        """Return the state from a database row."""
         packed = row["packed"]
         known = {name: row[name] for name in FILE_COLUMNS}
         return cls(**known, started="", existing=packed == EXISTING, retryable=packed == RETRYABLE)
 
     def row(self, session: str, position: int) -> FileRow:
-        """Return the database row."""
         if not self.packed:
             return (session, position, None, None, *_columns_of(self))
         packed = RETRYABLE if self.retryable else EXISTING if self.existing else PLAIN
@@ -198,7 +194,6 @@ class Session:
 
     @property
     def ended(self) -> bool:
-        """Whether the session has ended."""
         return self.status in ENDED
 
     @property
@@ -208,7 +203,6 @@ class Session:
 
     @property
     def file_count(self) -> int:
-        """Number of received and arriving files."""
         return len(self.files) + self.unlisted
 
     @property
@@ -250,18 +244,15 @@ class Session:
         self.touch()
 
     def detach(self, request: asyncio.Future[Any]) -> None:
-        """Unregister an ended request."""
         self.requests.discard(request)
         self.touch()
 
     def add(self, file: FileState) -> None:
-        """Add an arriving file."""
         self.files[file.id] = file
         file.points = file.progress
         self.points += file.points
 
     def advance(self, file: FileState, progress: int) -> None:
-        """Set the percentage of an unfinished file."""
         self.points += progress - file.points
         file.points = file.progress = progress
 
@@ -291,7 +282,6 @@ class Session:
         return mark
 
     def count_recorded(self, completed: int, failed: int) -> None:
-        """Count files that are only in the database."""
         self.unlisted += completed + failed
         self.completed += completed
         self.failed += failed
@@ -326,11 +316,9 @@ class Session:
         }
 
     def summary(self) -> dict[str, Any]:
-        """Return the entry in the list of sessions."""
         return {"sessionId": self.id, "category": self.category, **self.state(), "createdAt": self.created}
 
     def row(self) -> dict[str, Any]:
-        """Return the database row."""
         return {name: getattr(self, name) for name in SESSION_COLUMNS}
 
 

@@ -138,7 +138,6 @@ class Sessions:
         return await self._progress.get(session)
 
     async def keep(self, session: Session) -> None:
-        """Save a session. Raises sqlite3.Error."""
         await self.store.save(self.store.session_saved(session.row()))
 
     async def put(
@@ -176,7 +175,6 @@ class Sessions:
             raise
 
     def _rows(self, session: Session | None, files: list[FileState]) -> list[Change]:
-        """Return the changes that save ended files and their session."""
         if session is None:
             return [self.store.files_saved([file.row("", n) for n, file in enumerate(files)])]
         rows = [file.row(session.id, position) for position, file in enumerate(files, session.file_count)]
@@ -187,7 +185,6 @@ class Sessions:
         await self.store.save(*self._rows(session, files), *more)
 
     async def notify(self, session: Session, message: str, file: FileState | None = None) -> None:
-        """Send an event with the state of a session to its room."""
         await self.emit(session.id, session.event(message, file))
 
     async def arriving(self, session: Session, file: FileState, percent: int, speed: float) -> None:
@@ -217,7 +214,6 @@ class Sessions:
             await self.notify(session, ending(session))
 
     def statuses(self) -> dict[str, int]:
-        """Return the number of sessions by status."""
         return counted(session.status for session in self.known.values())
 
 
@@ -238,7 +234,6 @@ def _restored(saved: SavedSession, clock: Clock) -> Session:
 
 
 def ending(session: Session) -> str:
-    """Return the message of the event for the end of a session."""
     if session.status == "completed":
         return "All files were uploaded"
     return f"{session.failed} of {session.completed + session.failed} files failed"

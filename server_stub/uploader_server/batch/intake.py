@@ -116,7 +116,6 @@ class Intake(BatchReader):
             session.add(file)
 
     async def started(self, file: FileState) -> None:
-        """Add a file to the session."""
         self._file_began = self.received
         if len(self.paths) >= len(self.files):
             file.relative_path = self.paths[len(self.files) - 1]
@@ -124,7 +123,6 @@ class Intake(BatchReader):
             self.session.add(file)
 
     async def arriving(self, file: FileState) -> None:
-        """Report the progress of a file."""
         # Without Content-Length of the part, estimate it by the rest of the request.
         length = file.announced if file.announced is not None else self.total - self._file_began
         percent = 100 * file.size // length if length > 0 else 0

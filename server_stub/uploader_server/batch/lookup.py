@@ -33,8 +33,6 @@ _UNREADABLE = _ABSENT | {errno.ELOOP, errno.EACCES}
 
 
 class Lookup:
-    """The handler of the lookup."""
-
     def __init__(self, store: Store) -> None:
         self._store = store
         self._turns = Turns(LOOKING)
@@ -44,11 +42,9 @@ class Lookup:
         return {"endpoint": ENDPOINT, "maxFiles": MOST_TO_FIND}
 
     def routes(self) -> list[Route]:
-        """Return the route."""
         return [Route(ENDPOINT, self.serve, methods=["POST"])]
 
     async def serve(self, request: Request) -> Response:
-        """Serve `POST /api/upload/lookup`. Raises ApiError."""
         asked = await held_by(request).parse(await read_body(request, MAX_JSON), _parse)
         async with self._turns.of(holder_of(request.scope)):
             found = await asyncio.to_thread(self._find_files, asked)

@@ -58,7 +58,6 @@ class BatchReader:
         self._began = 0.0  # start of the file
 
     async def text(self, name: str, value: str) -> None:
-        """Handle a text part."""
         self.texts[name] = value
 
     async def started(self, file: FileState) -> None:
@@ -90,7 +89,6 @@ class BatchReader:
             raise self._refusal
 
     async def discard(self) -> None:
-        """Remove the temporary files of this request."""
         if self._writing is not None:
             with contextlib.suppress(OSError):
                 await self._writing.close()

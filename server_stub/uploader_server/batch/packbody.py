@@ -27,8 +27,6 @@ _NAME = re.compile(rb'^content-disposition:[^\r\n]*;[ \t]*name="?([^";\r\n]*)"?'
 
 
 class Entry(NamedTuple):
-    """One file of a pack."""
-
     path: str  # path below the category; not checked for safety yet
     size: int  # bytes
     sha256: str  # 64 lower-case hex digits
@@ -36,8 +34,6 @@ class Entry(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """The parsed manifest."""
-
     session: str
     entries: list[Entry]
     total: int  # bytes of the data
@@ -130,7 +126,6 @@ class PackBody:
         self._left = int(length)
 
     async def manifest(self) -> bytes:
-        """Return the first part."""
         if await self._take(len(self._delimiter)) != self._delimiter[2:] + b"\r\n":
             raise _malformed("the body does not begin with its boundary")
         await self._head(b"manifest")

@@ -44,7 +44,6 @@ class Packs:
         return {"endpoint": ENDPOINT, "maxFiles": files, "maxBytes": size, "maxFileSize": file_size}
 
     def routes(self) -> list[Route]:
-        """Return the routes."""
         return [
             Route(ENDPOINT, self.receive, methods=["POST"]),
             Route(ENDPOINT + "/{key:path}", self.recall, methods=["GET"]),
@@ -62,7 +61,6 @@ class Packs:
         return Json(await asyncio.to_thread(_answer, known.session, known.files))
 
     async def receive(self, request: Request) -> Response:
-        """Serve `POST …/packs`. Raises ApiError."""
         body = PackBody(request, self._sessions.config.pace)
         key = self._key(request, request.headers.get("idempotency-key", ""))
         body.check(self._limits.bytes + MAX_MANIFEST + FRAMING)
@@ -187,13 +185,11 @@ def _count(session: Session, files: list[FileState]) -> dict[str, int]:
 
 
 def _answer(session: str, files: list[FileState]) -> bytes:
-    """Return the JSON of the response."""
     answer = {"sessionId": session, "files": [_answered(file) for file in files]}
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _answered(file: FileState) -> dict[str, Any]:
-    """Return one entry of `files` in the response."""
     if file.path is None:
         return {"status": "failed", "error": file.error_code, "message": file.error, "retryable": file.retryable}
     answer = {"status": "stored", "id": file.id, "location": f"/uploads/{quote(file.path)}"}

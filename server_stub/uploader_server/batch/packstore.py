@@ -96,8 +96,6 @@ def _write(path: str | Path, data: memoryview) -> int:
 
 
 class KnownPack(NamedTuple):
-    """A pack whose response is saved."""
-
     session: str
     manifest: bytes  # SHA-256 of its manifest
     files: list[FileState]

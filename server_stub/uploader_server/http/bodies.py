@@ -56,7 +56,6 @@ def _list_of(name: str, **limits: int) -> Schema:
 
 
 def ref(name: str) -> Schema:
-    """Return a reference to a schema."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 

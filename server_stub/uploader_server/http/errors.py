@@ -113,7 +113,6 @@ class Json(Response):
 
 
 def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    """Return headers as in an ASGI message."""
     return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 

@@ -58,7 +58,6 @@ class Download(FileResponse):
         super().__init__(path, headers={**guarded, **headers}, media_type=kind)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the file."""
         if _SURROGATE.search(str(self.path)):  # granian's own file sending requires UTF-8 paths
             scope = {**scope, "extensions": {}}
         await super().__call__(scope, receive, send)

@@ -115,6 +115,5 @@ class Held:
 
 
 def held_by(request: Request) -> Held:
-    """Return what the server keeps of a request."""
     held: Held = request.scope["held"]
     return held

@@ -53,7 +53,6 @@ PREFLIGHT = {
 
 
 def is_realtime(scope: Scope) -> bool:
-    """Return whether a request or websocket is for Socket.IO."""
     path: str = scope["path"]
     return path.startswith(REALTIME_PATH) or path == REALTIME_PATH.rstrip("/")
 
@@ -79,7 +78,6 @@ class Gateway:
         self._memory = memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request or websocket."""
         try:
             added = self._origins.check(scope)
         except ApiError as error:

@@ -18,8 +18,6 @@ class Pace(NamedTuple):
 
 
 class Meter:
-    """Measures one body."""
-
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
         self._waited = 0.0  # seconds of the current window

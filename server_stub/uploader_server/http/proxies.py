@@ -14,13 +14,10 @@ LOCATIONS = (b"location", b"content-location")
 
 
 class Proxies:
-    """Addresses and networks of trusted proxies."""
-
     def __init__(self, addresses: Iterable[str]) -> None:
         self._networks = [ipaddress.ip_network(address) for address in addresses]
 
     def include(self, address: str) -> bool:
-        """Return whether this is the address of a trusted proxy."""
         parsed = _parsed(address)
         return parsed is not None and any(parsed in network for network in self._networks)
 
@@ -77,5 +74,4 @@ def network(address: str) -> str:
 
 
 def is_address(text: str) -> bool:
-    """Return whether the text is an IP address."""
     return _parsed(text) is not None

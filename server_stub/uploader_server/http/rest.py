@@ -77,7 +77,6 @@ class Rest:
         return Json({**known, "limits": _shown(self.limits, reference=False), **self._offers(request)})
 
     async def validate(self, request: Request) -> Response:
-        """Serve `POST /api/upload/validate`."""
         text = await read_body(request, MAX_JSON)
         judge_all = functools.partial(validated, limits=self.limits, bodies=self.bodies, chinese=self.config.reference)
         judged = await held_by(request).parse(text, judge_all)
@@ -85,7 +84,6 @@ class Rest:
         return Json({"valid": valid, "files": judged, "timestamp": timestamp()})
 
     async def session(self, request: Request) -> Response:
-        """Serve `POST /api/upload/session`."""
         category, expected = session_request(await read_json(request), self.bodies)
         holder = holder_of(request.scope)
         session_id, created = await self.backend.create(category, expected, request.headers, holder)
@@ -101,16 +99,13 @@ class Rest:
         return Json(answer, 201)
 
     async def batch(self, request: Request) -> Response:
-        """Serve `POST /api/upload/batch`."""
         answer = Json(await self.backend.batch(request))
         return zipped(answer, request) if self.config.reference else answer
 
     async def progress(self, request: Request) -> Response:
-        """Serve `GET /api/upload/progress/{id}`."""
         return Json(await self.backend.progress(request.path_params["id"]))
 
     async def cancel(self, request: Request) -> Response:
-        """Serve `POST /api/upload/cancel/{id}`."""
         await self.backend.cancel(request.path_params["id"], request.headers)
         message = "上传已取消" if self.config.reference else "The upload was cancelled"
         return Json({"success": True, "message": message, "timestamp": timestamp()})
@@ -121,7 +116,6 @@ class Rest:
         return Json(await self.backend.finish(request.path_params["id"], given_up, request.headers))
 
     async def delete(self, request: Request) -> Response:
-        """Serve `DELETE /api/upload/file/{id}`."""
         check_token(request.headers.get("authorization"), self.config.jwt_secret, self.config.auth_token)
         if not await self.backend.delete(request.path_params["id"]):
             raise ApiError(404, "FILE_NOT_FOUND", "There is no such file")
@@ -142,7 +136,6 @@ class Rest:
         return Download(path, headers)
 
     def routes(self) -> list[Route]:
-        """Return the routes of the handlers."""
         upload = "/api/upload"
         return [
             Route("/health", self.health),

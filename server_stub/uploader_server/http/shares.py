@@ -89,7 +89,6 @@ class Share(Generic[T]):
         self._total += 1
 
     def holds(self, holder: str, thing: T) -> bool:
-        """Return whether a thing counts for this client."""
         return thing in self._things.get(holder, ())
 
     def remove(self, holder: str, thing: T, times: int = 1) -> None:
@@ -137,7 +136,6 @@ class Share(Generic[T]):
         return oldest
 
     def prune(self) -> None:
-        """Remove the things that have ended."""
         for client in list(self._things):
             self._drop_ended(client)
 

@@ -80,7 +80,6 @@ class AccessLog:
             self._file.write((_as_json(entry) if self._json else _plain(entry)) + "\n")
 
     def close(self) -> None:
-        """Close the file."""
         if self._file is not None and self._file is not sys.stderr:
             self._file.close()
         self._file = None
@@ -140,7 +139,6 @@ class TrackedRequest:
         """Whether the body has not arrived completely."""
 
     async def __call__(self, message: Message) -> None:
-        """Send a message and record its status."""
         kind = message["type"]
         starts = kind in {"http.response.start", "websocket.http.response.start"}
         if not self._status:
@@ -156,7 +154,6 @@ class TrackedRequest:
         await self._send(message)
 
     async def receive(self) -> Message:
-        """Receive a message and count its bytes."""
         message = await self._receive()
         self.received += len(message.get("body") or message.get("text") or message.get("bytes") or b"")
         if not message.get("more_body"):
@@ -230,7 +227,6 @@ class RequestTracker:
         self._stopping = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request or websocket."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - an ASGI server runs applications in tasks
         scope = self.proxies.client_scope(scope)
@@ -271,7 +267,6 @@ class RequestTracker:
                 task.cancel()
 
     def busy(self) -> dict[tuple[str, int], TrackedRequest]:
-        """Return the running requests by their connections."""
         return {seen.peer: seen for seen in self._running.values()}
 
     def received(self) -> int:

@@ -107,7 +107,6 @@ def _file(summary: str, *errors: int) -> Part:
 
 
 def _upload(summary: str, success: Part, *errors: int, headers: str = "", **more: Any) -> Part:
-    """Describe a call for one tus upload."""
     return _call(summary, success, 400, 404, 410, 412, *errors, headers=f"{_RESUMABLE} {headers}", **more)
 
 
@@ -174,7 +173,6 @@ def _rest_calls() -> dict[str, Part]:
 
 
 def _tus_calls() -> dict[str, Part]:
-    """Return the calls of resumable uploads."""
     capabilities = "Tus-Version Tus-Extension Tus-Max-Size Tus-Checksum-Algorithm"
     options = _call("Get the tus capabilities", _success(204, headers=f"{_RESUMABLE} {capabilities}"))
     created = f"{_RESUMABLE} Upload-Offset:count Location {_STORED}"
@@ -209,7 +207,6 @@ def _tus_calls() -> dict[str, Part]:
 
 
 def _pack_calls() -> dict[str, Part]:
-    """Return the calls of packs and the lookup."""
     return {
         f"POST {PACKS}": _call(
             "Upload many small files; send manifest before data",

@@ -31,7 +31,6 @@ class Backlog(asyncio.Queue[Packet | None]):
         self._closed = False
 
     async def get(self) -> Packet | None:
-        """Wait for a packet."""
         self._taken = 0
         return await super().get()
 
@@ -48,7 +47,6 @@ class Backlog(asyncio.Queue[Packet | None]):
             self._engine.check(self)
 
     def clear(self) -> None:
-        """Drop all packets."""
         for _ in range(self.qsize()):
             item = super().get_nowait()
             self.task_done()
@@ -93,7 +91,6 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]
         self._queued: Counter[Packet] = Counter()  # number of backlogs that have a packet; a room shares its packets
 
     def create_queue(self, *_: object, **__: object) -> Backlog:
-        """Return the queue of a new connection."""
         return Backlog(self)
 
     def count(self, packet: Packet | None, backlogs: int) -> None:
@@ -107,7 +104,6 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]
             del self._queued[packet]
 
     def check(self, backlog: Backlog) -> None:
-        """Check the limits after a packet was added."""
         if backlog.size <= MOST_WAITING:
             if self._waiting <= MOST_IN_TOTAL:
                 return

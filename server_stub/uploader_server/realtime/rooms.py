@@ -48,8 +48,6 @@ Deliver = Callable[..., Awaitable[None]]
 
 
 class Realtime:
-    """The Socket.IO server of one application."""
-
     def __init__(
         self, config: ServerConfig, metrics: Metrics, changed: Callable[[Deliver], Deliver] | None = None
     ) -> None:
@@ -96,7 +94,6 @@ class Realtime:
             await serving
 
     async def _serve_known(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request of an existing connection."""
         if not self._is_live(scope):
             await refuse(400, scope, receive, send)
         elif scope["type"] == "websocket":
@@ -159,7 +156,6 @@ class Realtime:
         await self.emit_event(session_id, "upload-progress", event)
 
     async def emit_event(self, session_id: str, name: str, event: dict[str, Any]) -> None:
-        """Send an event to the room of an id."""
         await self.send(name, event, room=room_of(session_id))
 
     async def send(self, name: str, event: dict[str, Any], **target: str) -> None:
@@ -193,7 +189,6 @@ class Realtime:
             asyncio.get_running_loop().run_in_executor(None, cut, scope)  # lists all descriptors
 
     def watched(self, session_id: str) -> bool:
-        """Return whether a connection has joined a session."""
         return bool(self.server.manager.rooms.get("/", {}).get(room_of(session_id)))
 
     def _sockets(self) -> dict[str, int]:
@@ -208,7 +203,6 @@ class Realtime:
 
 
 def room_of(session_id: str) -> str:
-    """Return the room of the events of a session or an analysis."""
     return f"session:{session_id}"
 
 
@@ -219,7 +213,6 @@ def _end(connection: Any) -> None:
 
 
 def _is_handshake(scope: Scope) -> bool:
-    """Return whether this is the handshake of a new connection."""
     return "sid" not in _query(scope)
 
 

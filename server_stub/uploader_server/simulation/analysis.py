@@ -32,8 +32,6 @@ _ANY_ID = {"type": ["string", "null"], "minLength": 1, "maxLength": 200}  # the 
 
 
 class AnalysisCalls:
-    """The handlers."""
-
     def __init__(self, config: ServerConfig, store: Store, analyses: Analyses, faults: Faults | None) -> None:
         self._config = config
         self._store = store
@@ -46,13 +44,11 @@ class AnalysisCalls:
         self._bodies = Bodies(known)
 
     async def content(self, request: Request) -> Response:
-        """Serve `POST /api/ai/analyze/content`: analyse one video."""
         fields = await self._fields(request, "ContentAnalysis")
         path = await self._file(fields, "videoPath")
         return await self._run(fields, "content", lambda: _content(path, fields["videoPath"], fields.get("category")))
 
     async def fusion(self, request: Request) -> Response:
-        """Serve `POST /api/ai/analyze/fusion`: plan a fusion of two videos."""
         fields = await self._fields(request, "FusionAnalysis")
         first, second = await self._file(fields, "video1Path"), await self._file(fields, "video2Path")
         return await self._run(fields, "fusion", lambda: _fusion(first, second))

@@ -51,7 +51,6 @@ class Exchange:
     send: Send
 
     async def answer(self, answer: Answer) -> None:
-        """Respond as scripted."""
         if answer.when == "after_store":
             await self.app(self.scope, self.receive, nowhere)
         elif answer.after_bytes is not None:
@@ -105,7 +104,6 @@ class Exchange:
         return start, b"".join(m.get("body", b"") for m in messages)
 
     async def reply(self, start: Message, body: bytes) -> None:
-        """Send a response with another body."""
         await self.send(with_headers(start, {"content-length": str(len(body))}))
         await self.send({"type": "http.response.body", "body": body})
 

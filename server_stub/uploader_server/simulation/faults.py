@@ -71,7 +71,6 @@ class Gate:
             self.cut()
 
     def cut(self) -> None:
-        """Close every live connection abruptly."""
         for end in list(self.live):
             end()
         self.live.clear()
@@ -123,7 +122,6 @@ class Faults:
 
     @property
     def rules(self) -> list[Rule]:
-        """The active rules."""
         with self._guard:
             return list(self._rules)
 
@@ -144,7 +142,6 @@ class Faults:
         return rule
 
     def clear(self) -> None:
-        """Remove all faults and scripted responses."""
         with self._guard:
             self._rules.clear()
             self._script.clear()
@@ -201,7 +198,6 @@ class Faults:
         return None
 
     def fails(self, *names: str) -> bool:
-        """Return whether a file with one of these names should fail."""
         return any(fnmatch.fnmatchcase(name, glob) for glob in self.fail_files for name in names)
 
     def count(self, method: str, path: str) -> int:

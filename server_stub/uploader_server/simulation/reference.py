@@ -63,8 +63,6 @@ class Tracker:
 
 
 class Reference:
-    """The backend of the reference flavour."""
-
     def __init__(
         self,
         config: ServerConfig,
@@ -87,7 +85,6 @@ class Reference:
         headers: Mapping[str, str],  # noqa: ARG002
         holder: str,  # noqa: ARG002
     ) -> tuple[str, str]:
-        """Create a session; return its id and creation time."""
         session_id = str(uuid.uuid4())
         self.sessions.add(session_id)
         return session_id, timestamp()
@@ -113,7 +110,6 @@ class Reference:
         await self._emit(session_id, "cancelled", **event, message="上传已取消")
 
     async def delete(self, file_id: str) -> bool:
-        """Delete a stored file; return False if there is none with this id."""
         return await self.store.delete(file_id)
 
     async def finish(self, session_id: str, given_up: int, headers: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG002

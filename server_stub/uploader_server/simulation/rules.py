@@ -22,8 +22,6 @@ class RuleError(ValueError):
 
 @dataclass
 class Rule:
-    """One active fault."""
-
     text: str
     fault: Fault
     target: str  # the second field: the name of the affected requests or events, for example
@@ -34,7 +32,6 @@ class Rule:
 
     @property
     def kind(self) -> str:
-        """The kind of fault."""
         return self.fault.kind
 
     def count(self) -> bool:
@@ -54,7 +51,6 @@ class Rule:
 
 
 def parse_rule(text: str) -> Rule:
-    """Parse a rule. Raises RuleError."""
     kind, _, rest = text.partition(":")
     fault = FAULTS.get(kind)
     if fault is None:
@@ -108,7 +104,6 @@ def _which(text: str) -> Which:
 
 
 def _values(fault: Fault, text: str) -> dict[str, Any]:
-    """Parse the parameters. Raises ValueError."""
     known = {parameter.name: parameter for parameter in fault.parameters}
     given: dict[str, Any] = {}
     for number, item in enumerate(text.split(",") if text else ()):

@@ -166,8 +166,6 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
 
 
 class Parameter(NamedTuple):
-    """A parameter of a fault."""
-
     name: str
     shown: str  # its value in help texts
     required: bool
@@ -194,7 +192,6 @@ class Fault(NamedTuple):
 
     @property
     def form(self) -> str:
-        """The syntax of a rule of this kind."""
         form = f"{self.kind}:{self.field}".rstrip(":") + ("[#WHICH]" if self.field in COUNTED else "")
         for number, parameter in enumerate(self.parameters):
             written = f",{parameter.name}={parameter.shown}" if number else f":{parameter.shown}"
@@ -218,7 +215,6 @@ FAULTS = {fault.kind: fault for fault in map(_fault, _LINES[::2], _LINES[1::2])}
 
 
 def listing() -> str:
-    """Return the output of `--list-faults`."""
     lines = ["A rule is KIND[:FIELD][:PARAMETERS]; --fault may be repeated, and rules are independent.", ""]
     for fault in FAULTS.values():
         lines += [f"  {fault.form}", f"      {fault.text}", f"      --fault '{fault.example}'", ""]

@@ -77,7 +77,6 @@ class FaultyApp:
         self._control = control
 
     async def __call__(self, scope: Scope, receive: Receive, send: TrackedRequest) -> None:
-        """Serve one request or websocket."""
         if self._control and scope["type"] == "http" and scope["path"] == CONTROL_PATH:
             await self._app(scope, receive, send)
             return
@@ -170,7 +169,6 @@ class Delayed:
         self._delayed = 0
 
     async def __call__(self, message: Message) -> None:
-        """Send a message now or later."""
         if self._last is not None and self._delayed >= MOST_DELAYED:
             await asyncio.wait({self._last})
         waiting = self._last is not None and not self._last.done()

@@ -17,7 +17,6 @@ class Clock:
         self._start = start - time.monotonic()
 
     def now(self) -> float:
-        """Return the seconds that this clock shows."""
         return self._start + time.monotonic()
 
     def date(self, moment: float) -> float:

@@ -40,12 +40,10 @@ class Disk:
         """The open root: background write errors are reported only to descriptors open at that time."""
 
     def file(self, fd: int) -> None:
-        """Flush an open file."""
         if self.durable:
             _flush_data(fd)
 
     def files(self, paths: Sequence[str | Path]) -> None:
-        """Flush the contents of files."""
         if not self.durable or self._flushed_at_once(len(paths)):
             return
         for path in paths:
@@ -115,7 +113,6 @@ class Reserve:
                 file.write(os.urandom(RESERVE - file.tell()))  # random, as file systems compress zeros
 
     def release(self) -> None:
-        """Remove the file. Raises OSError."""
         self._path.unlink(missing_ok=True)
 
 

@@ -59,7 +59,6 @@ def is_shallow(path: str) -> bool:
 
 
 def is_short(path: str) -> bool:
-    """Return whether a path passes `check_short`."""
     try:
         check_short(path)
     except UnsafePathError:
@@ -168,7 +167,6 @@ class _Descent:
         os.close(self._fd)
 
     def path(self, name: str) -> str:
-        """Return the path of an entry of the current directory."""
         return "/".join([*self._path, name])
 
     def enter(self, name: str, *, follow: bool) -> bool:

@@ -54,7 +54,6 @@ class Reading:
                 yield buffer[:count]
 
     def sha256(self, path: Path) -> bytes:
-        """Return the SHA-256 of a file."""
         digest = hashlib.sha256()
         for block in self.blocks(path):
             digest.update(block)
@@ -95,7 +94,6 @@ class Digests:
         return lambda db: db.executemany(_SAVE, [(*file, sha256) for file, sha256 in files])
 
     async def known(self, files: Iterable[StoredFile]) -> dict[StoredFile, bytes]:
-        """Return the cached digests of these files."""
         query = "SELECT * FROM digests WHERE path IN (SELECT value FROM json_each(?))"
         paths = json.dumps([file.path for file in files])
         rows = await self._database.read(lambda db: db.execute(query, (paths,)).fetchall())
@@ -126,7 +124,6 @@ class Digests:
         return {file: ready[file] for file in files if file in ready}
 
     def identify(self, path: Path) -> StoredFile:
-        """Return the identity of a stored file. Raises OSError."""
         stat = path.stat()
         return StoredFile(path.relative_to(self._root).as_posix(), stat.st_size, stat.st_mtime_ns)
 

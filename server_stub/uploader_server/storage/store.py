@@ -42,8 +42,6 @@ Change = Callable[[sqlite3.Connection], object]  # statements for a transaction 
 
 
 class SavedSession(NamedTuple):
-    """A session as stored in the database."""
-
     row: sqlite3.Row
     files: list[sqlite3.Row]  # files in order of arrival; empty if the session has ended
     counts: dict[str, int]  # number of files by status, if the session has ended
@@ -228,7 +226,6 @@ class Store:
             return None
 
     def below(self, path: Path) -> str:
-        """Return the path of a stored file relative to the root."""
         return path.relative_to(self.root).as_posix()
 
     # Changes, for `save`
@@ -243,11 +240,9 @@ class Store:
         await self.database.transaction(change, frees=frees)
 
     def files_saved(self, rows: Sequence[FileRow]) -> Change:
-        """Return a change that inserts or updates files."""
         return lambda db: db.executemany(_SAVE_FILE, rows)
 
     def session_saved(self, row: dict[str, Any]) -> Change:
-        """Return a change that inserts or updates a session."""
         return lambda db: db.execute(_SAVE_SESSION, row)
 
     def session_forgotten(self, session: str) -> Change:
@@ -279,7 +274,6 @@ class Store:
         return self.database.wait(load)
 
     async def files(self, session: str) -> list[sqlite3.Row]:
-        """Return the recorded files of a session in order."""
         return await self.database.read(lambda db: db.execute(_FILES, (session,)).fetchall())
 
     async def delete(self, file_id: str) -> bool:

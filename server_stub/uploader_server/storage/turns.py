@@ -28,7 +28,6 @@ class Turns:
 
     @contextlib.asynccontextmanager
     async def of(self, client: str) -> AsyncIterator[None]:
-        """Wait for the turn of a client."""
         mine = self._clients.setdefault(client, asyncio.Lock())
         async with mine, self._all:
             yield

@@ -54,7 +54,6 @@ class Appender:
         return self.written if self._disk is None else self._flushed
 
     async def flush(self) -> None:
-        """Flush the bytes written so far. Raises OSError."""
         if self._disk is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._flush, self._disk)
 

@@ -53,8 +53,6 @@ ON_UPLOAD = ["OPTIONS", "HEAD", "PATCH", "DELETE", "GET"]
 
 
 class Tus:
-    """The request handlers."""
-
     def __init__(self, uploads: Uploads) -> None:
         self.uploads = uploads
         self.limits = uploads.limits
@@ -72,7 +70,6 @@ class Tus:
         }
 
     def routes(self) -> list[Route]:
-        """Return the routes; `http.middleware` applies X-HTTP-Method-Override before."""
         places = [(ENDPOINT.rstrip("/"), ON_ENDPOINT), (ENDPOINT, ON_ENDPOINT), (ENDPOINT + "{id}", ON_UPLOAD)]
         everything = {*ON_ENDPOINT, *ON_UPLOAD}
         return [
@@ -82,7 +79,6 @@ class Tus:
         ]
 
     async def serve(self, request: Request) -> Response:
-        """Serve a request."""
         try:
             answer = await self._answer(request.method, request, Body(request))
         except Exception as error:

@@ -36,8 +36,6 @@ _HAS_DATA = f"(status = '{OPEN}' OR (status = '{FINISHED}' AND path IS NULL))"  
 
 
 class SavedUploads:
-    """Reads and writes rows and data files."""
-
     def __init__(self, store: Store) -> None:
         self._store = store
         self._directory = store.private / "tus"
@@ -63,19 +61,15 @@ class SavedUploads:
         return lambda db: db.execute(_SAVE, {**row, **changed})
 
     async def find(self, upload_id: str) -> Upload | None:
-        """Return the upload with this id, or None."""
         return next(map(_loaded, await self._rows("*", "id = ?", upload_id)), None)
 
     async def find_key(self, owner: str, key: str) -> Upload | None:
-        """Return the upload that this owner created with this key, or None."""
         return next(map(_loaded, await self._rows("*", "owner = ? AND upload_key = ?", owner, key)), None)
 
     async def find_file(self, file_id: str) -> str | None:
-        """Return the id of the upload of a file, or None."""
         return next((row["id"] for row in await self._rows("id", "file_id = ?", file_id)), None)
 
     async def with_data(self, session_id: str) -> list[str]:
-        """Return the ids of a session's uploads with a data file."""
         return [row["id"] for row in await self._rows("id", f"session = ? AND {_HAS_DATA}", session_id)]
 
     async def untouched_since(self, moment: float) -> list[str]:
@@ -127,11 +121,9 @@ class SavedUploads:
     # Data files
 
     def data(self, upload: Upload) -> Path:
-        """Return the path of the data file."""
         return self._directory / upload.data
 
     async def appender(self, upload: Upload, digests: Sequence[Any]) -> Appender:
-        """Open the data file for appending. Raises OSError."""
         if self._store.is_shared(self.data(upload)):
             await asyncio.to_thread(self._store.own, self.data(upload))
         return Appender(self.data(upload), upload.start + upload.offset, digests, self._store.disk)
@@ -158,7 +150,6 @@ class SavedUploads:
             os.truncate(self.data(upload), offset)
 
     def remove(self, upload: Upload) -> None:
-        """Remove the data file."""
         self.data(upload).unlink(missing_ok=True)
 
     def join(self, upload: Upload, parts: list[Upload]) -> None:

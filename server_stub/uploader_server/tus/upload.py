@@ -62,7 +62,6 @@ class Upload:
 
     @property
     def start(self) -> int:
-        """Offset of its first byte in the data file."""
         return 0 if self.place is None else self.place.start
 
     @property
@@ -82,7 +81,6 @@ class Upload:
 
     @property
     def complete(self) -> bool:
-        """Whether all bytes were received."""
         return self.length == self.offset
 
 
@@ -96,7 +94,6 @@ class SharedFile:
 
     @property
     def session(self) -> str:
-        """Session id, or empty."""
         return next((part.session for part in self.parts), "")
 
     def space(self, part: Upload) -> int:
@@ -106,8 +103,6 @@ class SharedFile:
 
 
 class SharedFiles:
-    """Shared files by owner and `finalKey`."""
-
     def __init__(self) -> None:
         self._files: dict[tuple[str, str], SharedFile] = {}
 
@@ -137,7 +132,6 @@ class SharedFiles:
                 raise _conflict(f"bytes {taken} to {until} belong to another part")
 
     def enter(self, part: Upload) -> None:
-        """Register the range of a part."""
         if part.place is not None:
             shared = self._files.setdefault((part.owner, part.place.key), SharedFile(part.data, part.place.length))
             part.data = shared.name

@@ -115,7 +115,6 @@ class Uploads:
     # Changes
 
     def keep(self, upload: Upload) -> None:
-        """Register an unfinished upload."""
         self.shared.enter(upload)
         if not self.share.holds(upload.holder, upload):
             self.share.add(upload.holder, upload)
@@ -149,7 +148,6 @@ class Uploads:
             _enter(upload, session)
 
     def most(self, upload: Upload) -> int:
-        """Return the maximum bytes of an upload."""
         if upload.length is not None:
             return upload.length
         shared = self.shared.of(upload)

@@ -34,7 +34,6 @@ HEADERS = {
 
 
 def page_routes() -> list[Route]:
-    """Return one route for each file."""
     return [Route(path, _serve, include_in_schema=False) for path in FILES]
 
 
