@@ -182,7 +182,7 @@ def test_no_module_imports_itself_through_others(top: Path) -> None:
 
 def test_added_cycle_is_found() -> None:
     graph = loaded_modules(SERVER)
-    assert graph["app"] >= {"config", "simulation.faults", "http.middleware", "storage.store"}
+    assert graph["app"] >= {"config", "simulation.state", "http.middleware", "storage.store"}
     graph["wire"].add("app")
     found = cycle(graph)
     assert {"app", "wire"} <= set(found)

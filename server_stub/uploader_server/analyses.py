@@ -13,9 +13,9 @@ from uploader_server.http.errors import ApiError
 from uploader_server.metrics import Metrics
 from uploader_server.wire import timestamp
 
-HANG_LIMIT = 600.0  # timeout of an analysis in seconds (504); longer than the timeouts of clients (180 s and 300 s)
+TIMEOUT = 600.0  # timeout of an analysis in seconds (504); longer than the timeouts of clients (180 s and 300 s)
 KEPT = 1000  # maximum ended analyses in memory
-LISTED = 20  # maximum analyses in a list
+ANALYSES_LISTED = 20  # maximum analyses in a list
 
 
 @dataclass
@@ -92,7 +92,7 @@ class Analyses:
 
     def newest(self) -> list[dict[str, Any]]:
         """Return the running and recently ended analyses, newest first, with their stages but without results."""
-        newest = itertools.islice(reversed(self._known.values()), LISTED)
+        newest = itertools.islice(reversed(self._known.values()), ANALYSES_LISTED)
         return [{**analysis.state(), "stages": analysis.stages} for analysis in newest]
 
     def running(self) -> int:
@@ -128,7 +128,7 @@ class Analyses:
 
     async def _complete(self, analysis: Analysis, work: Callable[[Analysis], Awaitable[dict[str, Any]]]) -> None:
         try:
-            async with asyncio.timeout(HANG_LIMIT):
+            async with asyncio.timeout(TIMEOUT):
                 result = await work(analysis)
         except TimeoutError:
             analysis.fail(ApiError(504, "ANALYSIS_TIMEOUT", "The analysis took too long", retryable=True))

@@ -38,8 +38,8 @@ from uploader_server.wire import timestamp
 
 if TYPE_CHECKING:  # imported only if they are used
     from uploader_server.simulation.analysis import AnalysisCalls
-    from uploader_server.simulation.faults import Faults
     from uploader_server.simulation.reference import Reference
+    from uploader_server.simulation.state import Faults
 
 LAST_RECORD = 0.5  # seconds that a stop waits for the last record of the time
 ANALYSIS_CALLS = (
@@ -134,7 +134,7 @@ class UploadApp:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncIterator[None]:
         if self.state.faults is not None:
-            self.state.faults.runs_on(asyncio.get_running_loop())
+            self.state.faults.runs_on(asyncio.get_running_loop(), self.state.realtime.drop)
         self._sweeping = asyncio.create_task(self.state.backend.sweep())
         self.started.set()
         try:
@@ -236,10 +236,6 @@ def create_app(config: ServerConfig, *, faults: Faults | None = None, scripted: 
     metrics.gauge("uploader_sessions", "Known upload sessions", "status", backend.statuses)
     metrics.gauge("uploader_analyses_running", "Running analyses", "", lambda: {"": analyses.running()})
     metrics.gauge("uploader_held_bytes", "Memory held by requests", "", lambda: {"": memory.used})
-    if faults is not None:
-        faults.gates["realtime"].on_cut = realtime.drop
-        faults.gates["websocket"].on_cut = lambda: realtime.drop(websockets=True)
-        faults.gates["polling"].on_cut = lambda: realtime.drop(websockets=False)
     try:
         return UploadApp(State(config, store, faults, backend, realtime, joins, analyses, metrics, memory))
     except StartupError:
@@ -259,8 +255,8 @@ def _optional_calls(state: State) -> dict[str, Calls]:
 
 
 def _configured_faults(config: ServerConfig) -> Faults:
-    from uploader_server.simulation.faults import Faults
     from uploader_server.simulation.rules import RuleError
+    from uploader_server.simulation.state import Faults
 
     try:
         return Faults(config)

@@ -1,6 +1,6 @@
 """What tests import of `simulation`: the active faults, and scripted responses (docs/testing.md)."""
 
 from uploader_server.simulation.exchange import Answer
-from uploader_server.simulation.faults import Faults
+from uploader_server.simulation.state import Faults
 
 __all__ = ["Answer", "Faults"]

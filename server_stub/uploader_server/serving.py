@@ -37,7 +37,7 @@ from uploader_server.storage.paths import remove_tree
 from uploader_server.storage.turns import LONG_JOBS
 
 if TYPE_CHECKING:
-    from uploader_server.simulation.faults import Faults, Restart
+    from uploader_server.simulation.state import Faults, Restart
 
 logger = logging.getLogger(__name__)
 

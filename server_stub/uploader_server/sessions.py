@@ -26,7 +26,7 @@ from uploader_server.wire import extension, is_uuid, timestamp
 logger = logging.getLogger(__name__)
 
 MAX_KNOWN = 100_000  # maximum sessions in memory; the oldest ended ones are removed first
-LISTED = 100  # maximum sessions in a list
+SESSIONS_LISTED = 100  # maximum sessions in a list
 BURST = 20  # events sent before a pause
 PAUSE = 0.001  # seconds in which other tasks run and watchers receive the burst, so that it doesn't fill their backlog
 
@@ -120,8 +120,8 @@ class Sessions:
         return session
 
     def newest(self) -> list[dict[str, Any]]:
-        """Return the summaries of the LISTED newest sessions, newest first."""
-        return [session.summary() for session in itertools.islice(reversed(self.known.values()), LISTED)]
+        """Return the summaries of the SESSIONS_LISTED newest sessions, newest first."""
+        return [session.summary() for session in itertools.islice(reversed(self.known.values()), SESSIONS_LISTED)]
 
     def snapshot(self, session_id: str) -> dict[str, Any] | None:
         """Return the event for a client that joins, or None for an unknown session."""

@@ -7,6 +7,8 @@ import uuid
 from datetime import UTC, datetime
 
 CATEGORIES = ("personal", "scenic")
+BATCH, PACKS, LOOKUP = "/api/upload/batch", "/api/upload/packs", "/api/upload/lookup"
+TUS = "/api/upload/files/"  # the endpoint of tus; its uploads are below
 TAKEN = "FILE_EXISTS"
 """Code of the failure of a file whose name is taken, with `ifExists` (docs/protocol.md, section 9)."""
 

@@ -22,9 +22,8 @@ from uploader_server.storage.paths import BAD_NAME, UnsafePathError, candidates,
 from uploader_server.storage.reading import StoredFile
 from uploader_server.storage.store import Store
 from uploader_server.storage.turns import LOOKING, Turns
-from uploader_server.wire import CATEGORIES
+from uploader_server.wire import CATEGORIES, LOOKUP
 
-ENDPOINT = "/api/upload/lookup"
 _BODIES = Bodies(schemas(Limits()))
 _ABSENT = BAD_NAME | {errno.ENOENT, errno.ENOTDIR}
 """Errors for a path where no file is; a number after a long name may make it too long for the file system."""
@@ -39,10 +38,10 @@ class Lookup:
 
     def described(self) -> dict[str, Any]:
         """Return `lookup` of `/health` and of the session response."""
-        return {"endpoint": ENDPOINT, "maxFiles": MOST_TO_FIND}
+        return {"endpoint": LOOKUP, "maxFiles": MOST_TO_FIND}
 
     def routes(self) -> list[Route]:
-        return [Route(ENDPOINT, self.serve, methods=["POST"])]
+        return [Route(LOOKUP, self.serve, methods=["POST"])]
 
     async def serve(self, request: Request) -> Response:
         asked = await held_by(request).parse(await read_body(request, MAX_JSON), _parse)

@@ -21,7 +21,7 @@ from uploader_server.storage.paths import MAX_NAME, UnsafePathError, check_short
 MAX_MANIFEST = 4 << 20  # maximum bytes of a manifest
 _BODIES = Bodies(schemas(Limits(), large_packs=True))  # what is too large for a pack is a 413
 ENTRY = 1 << 10  # bytes of memory for each file besides its path: its entry, result, row and answer
-MAX_HEAD = 16 << 10  # maximum bytes of the headers of a part
+MAX_PART_HEAD = 16 << 10  # maximum bytes of the headers of a part
 FRAMING = 64 << 10  # maximum bytes of a body besides manifest and data
 _NAME = re.compile(rb'^content-disposition:[^\r\n]*;[ \t]*name="?([^";\r\n]*)"?', re.IGNORECASE | re.MULTILINE)
 
@@ -162,7 +162,7 @@ class PackBody:
         return data
 
     async def _head(self, name: bytes) -> None:
-        found = _NAME.search(b"\r\n" + await self._until(b"\r\n\r\n", MAX_HEAD, "head"))
+        found = _NAME.search(b"\r\n" + await self._until(b"\r\n\r\n", MAX_PART_HEAD, "head"))
         if found is None or found[1] != name:
             raise _malformed("its parts are manifest and data, in this order")
 

@@ -24,8 +24,8 @@ from uploader_server.session import FileState, Session, packed_mark
 from uploader_server.sessions import BURST, Sessions
 from uploader_server.storage.put import put
 from uploader_server.storage.store import Change
+from uploader_server.wire import PACKS
 
-ENDPOINT = "/api/upload/packs"
 KEY = re.compile(r"[!-~]{1,200}")
 
 
@@ -41,12 +41,12 @@ class Packs:
     def described(self) -> dict[str, Any]:
         """Return `packs` of `/health` and of the session response."""
         files, size, file_size = self._limits
-        return {"endpoint": ENDPOINT, "maxFiles": files, "maxBytes": size, "maxFileSize": file_size}
+        return {"endpoint": PACKS, "maxFiles": files, "maxBytes": size, "maxFileSize": file_size}
 
     def routes(self) -> list[Route]:
         return [
-            Route(ENDPOINT, self.receive, methods=["POST"]),
-            Route(ENDPOINT + "/{key:path}", self.recall, methods=["GET"]),
+            Route(PACKS, self.receive, methods=["POST"]),
+            Route(PACKS + "/{key:path}", self.recall, methods=["GET"]),
         ]
 
     async def recall(self, request: Request) -> Response:

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 PIECE = 128 << 10  # bytes of a body that are sent at a time; the ASGI server waits until the client has room for them
 
 
-class Answer:
+class PacedSend:
     """Sends the response to one request; `started` tells whether it can't be replaced by an error any more.
 
     A large body is sent in pieces: as a whole, the ASGI server would copy it and keep it until the client has read it.

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from uploader_server.config import ServerConfig
-from uploader_server.http.answers import Answer
+from uploader_server.http.answers import PacedSend
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError, Json, as_api_error, before, refuse, with_headers
 from uploader_server.http.memory import Held, Memory
@@ -24,12 +24,12 @@ from uploader_server.http.tracking import client_address
 from uploader_server.logs import printable, without_secrets
 from uploader_server.realtime.rooms import Realtime
 from uploader_server.ui.page import FILES
+from uploader_server.wire import BATCH, PACKS, TUS
 
 logger = logging.getLogger(__name__)
 
 REALTIME_PATH = "/socket.io/"
-TUS_PATH = "/api/upload/files"
-STREAMED = ("/api/upload/batch", "/api/upload/packs", TUS_PATH)
+STREAMED = (BATCH, PACKS, TUS.rstrip("/"))
 """Paths whose bodies are streamed, with limits of their own."""
 GUARDED = (REALTIME_PATH.rstrip("/"), "/api/")  # paths that other pages may not embed; stored files may be shown
 FREE = frozenset({"/health", "/openapi.json", *FILES})  # paths that need no token
@@ -60,7 +60,7 @@ def is_realtime(scope: Scope) -> bool:
 def effective_method(scope: Scope) -> str:
     """Return the method, or X-HTTP-Method-Override of a POST to a tus URL (tus 1.0, core)."""
     method: str = scope["method"]
-    if method == "POST" and scope["path"].startswith(TUS_PATH):
+    if method == "POST" and scope["path"].startswith(TUS.rstrip("/")):
         wanted = Headers(scope=scope).get("x-http-method-override", "").upper()
         return wanted if wanted in OVERRIDES else method
     return method
@@ -108,7 +108,7 @@ class Gateway:
         passes, added = True, dict[str, str]()
         if scope["path"].startswith("/api/"):
             passes, added = self._limit.spend(network(client_address(scope)))
-        answer = Answer(scope, held, self._config.pace, with_headers(send, added))
+        answer = PacedSend(scope, held, self._config.pace, with_headers(send, added))
         try:
             if not passes:
                 raise ApiError(429, "TOO_MANY_REQUESTS", "Too many requests; wait for Retry-After seconds")

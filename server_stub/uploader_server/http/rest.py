@@ -26,7 +26,7 @@ from uploader_server.http.files import Download, digest_header
 from uploader_server.http.memory import held_by
 from uploader_server.http.shares import holder_of
 from uploader_server.storage.paths import UnsafePathError, check_short, is_shallow
-from uploader_server.wire import extension, timestamp
+from uploader_server.wire import BATCH, extension, timestamp
 
 if TYPE_CHECKING:
     from uploader_server.simulation.reference import Reference
@@ -142,7 +142,7 @@ class Rest:
             Route(f"{upload}/validate", self.validate, methods=["POST"]),
             Route(f"{upload}/session", self.session, methods=["POST"]),
             Route(f"{upload}/session/{{id}}/finish", self.finish, methods=["POST"]),
-            Route(f"{upload}/batch", self.batch, methods=["POST"]),
+            Route(BATCH, self.batch, methods=["POST"]),
             Route(f"{upload}/progress/{{id}}", self.progress),
             Route(f"{upload}/cancel/{{id}}", self.cancel, methods=["POST"]),
             Route(f"{upload}/file/{{id}}", self.delete, methods=["DELETE"]),

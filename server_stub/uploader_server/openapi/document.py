@@ -6,16 +6,14 @@ import re
 from http import HTTPStatus
 from typing import Any
 
-from uploader_server.batch.lookup import ENDPOINT as LOOKUP
-from uploader_server.batch.packs import ENDPOINT as PACKS
 from uploader_server.config import ServerConfig
 from uploader_server.http.bodies import ref
 from uploader_server.http.errors import MAX_JSON, SMALL_JSON
 from uploader_server.http.middleware import FREE
-from uploader_server.openapi.schemas import TYPES, schemas
+from uploader_server.openapi.schemas import ALL_TYPES, all_schemas
 from uploader_server.simulation.analysis import MAX_FIELDS
 from uploader_server.tus.headers import BODY_TYPE
-from uploader_server.tus.headers import ENDPOINT as TUS
+from uploader_server.wire import BATCH, LOOKUP, PACKS, TUS
 
 Part = dict[str, Any]
 
@@ -56,7 +54,7 @@ def _headers(text: str) -> Part:
     """Describe headers: words like `Name:type`, or `Name?:type` for an optional one; the default type is text."""
     words = [word.partition(":") for word in text.split()]
     return {
-        name.rstrip("?"): {"required": not name.endswith("?"), "schema": TYPES[kind or "text"]}
+        name.rstrip("?"): {"required": not name.endswith("?"), "schema": ALL_TYPES[kind or "text"]}
         for name, _, kind in words
     }
 
@@ -73,7 +71,7 @@ def _ok(name: str, status: int = 200) -> Part:
 
 
 def _error(status: int) -> Part:
-    content = {JSON: {"schema": ref("Error")}, "text/plain": {"schema": TYPES["text"]}}
+    content = {JSON: {"schema": ref("Error")}, "text/plain": {"schema": ALL_TYPES["text"]}}
     if status == 416:
         del content[JSON]
     elif status not in {400, 429}:  # plain text for an invalid Range, and for too many connections
@@ -128,7 +126,7 @@ def _rest_calls() -> dict[str, Part]:
     return {
         "GET /health": _call("Get status and limits", _ok("Health")),
         "GET /openapi.json": _call("Get this document", _success(200, {"type": "object"})),
-        "GET /metrics": _call("Get metrics for Prometheus", _success(200, TYPES["text"], "text/plain")),
+        "GET /metrics": _call("Get metrics for Prometheus", _success(200, ALL_TYPES["text"], "text/plain")),
         "GET /api/activity": _call("List the newest sessions and analyses", _ok("Activity")),
         "GET /uploads/{category}/{path}": _file("Get a stored file; the path may have slashes"),
         "POST /api/upload/validate": _call(
@@ -145,7 +143,7 @@ def _rest_calls() -> dict[str, Part]:
             operationId="finish",
             **_json("Finish", required=False),
         ),
-        "POST /api/upload/batch": _call(
+        f"POST {BATCH}": _call(
             "Upload files of a session",
             _ok("BatchAnswer"),
             *(400, 404, 408, 409, 413),
@@ -256,7 +254,7 @@ def document(config: ServerConfig, offers: Part) -> Part:
         },
         "servers": [{"url": "/"}],
         "paths": paths,
-        "components": {"schemas": schemas(config.limits, offers), "securitySchemes": schemes},
+        "components": {"schemas": all_schemas(config.limits, offers), "securitySchemes": schemes},
     }
 
 
@@ -264,7 +262,7 @@ def _path_parameters(method: str, path: str) -> list[Part]:
     ids = "text" if method == "OPTIONS" or "/ai/" in path else "upload" if path.startswith(TUS) else "id"
     types = {"id": ids, "key": "key"}
     return [
-        {"name": name, "in": "path", "required": True, "schema": TYPES[types.get(name, "text")]}
+        {"name": name, "in": "path", "required": True, "schema": ALL_TYPES[types.get(name, "text")]}
         for name in re.findall(r"{(\w+)}", path)
     ]
 

@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from uploader_server.batch.packs import KEY
 from uploader_server.config import Limits
 from uploader_server.http.auth import SECRET
-from uploader_server.http.bodies import TYPES as REQUEST_TYPES
-from uploader_server.http.bodies import Schema, one_of, records, whole
-from uploader_server.http.bodies import schemas as requests
+from uploader_server.http.bodies import TYPES, Schema, one_of, records, whole
+from uploader_server.http.bodies import schemas as request_schemas
 from uploader_server.session import STATUSES
 from uploader_server.simulation.stages import KINDS, STAGES
 from uploader_server.tus.checksums import CHECKSUMS
-from uploader_server.tus.headers import EXTENSIONS, VERSION
+from uploader_server.tus.headers import EXTENSIONS, TUS_VERSION
 
 # In the notation of `http.bodies`, which has the requests.
 _RECORDS = """
@@ -62,7 +61,7 @@ _FILE = (
 )
 
 
-TYPES: dict[str, Schema] = REQUEST_TYPES | {
+ALL_TYPES: dict[str, Schema] = TYPES | {
     "code": {"type": "string", "pattern": "^[A-Z_]+$", "description": "Machine-readable code, see docs/protocol.md"},
     "id": {"type": "string", "format": "uuid"},
     "upload": {"type": "string", "pattern": "^[0-9a-f]{32}$", "description": "From Location: the right to write"},
@@ -92,17 +91,17 @@ TYPES: dict[str, Schema] = REQUEST_TYPES | {
     "analysis-status": one_of(("running", "completed", "failed")),
     "kind": one_of(KINDS),
     "stage": one_of(STAGES),
-    "version": {"const": VERSION},
+    "version": {"const": TUS_VERSION},
     "extension": one_of(EXTENSIONS),
     "algorithm": one_of(CHECKSUMS),
     "batch-files": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1},
 }
 
 
-def schemas(limits: Limits, offers: Iterable[str]) -> dict[str, Schema]:
+def all_schemas(limits: Limits, offers: Iterable[str]) -> dict[str, Schema]:
     """Return the schemas by name for a server with these limits that offers `tus`, `packs` or `lookup`."""
     offered = " ".join(f"{name}:{name.capitalize()}Offer" for name in offers)
     text = _RECORDS
     for word, fields in (("LIMITS", _LIMITS), ("FILE", _FILE), ("ANALYSIS", _ANALYSIS), ("OFFERS", offered)):
         text = text.replace(word, fields)
-    return requests(limits) | records(text, TYPES)
+    return request_schemas(limits) | records(text, ALL_TYPES)

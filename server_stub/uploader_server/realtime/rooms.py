@@ -18,7 +18,7 @@ from uploader_server.http.connections import cut
 from uploader_server.http.errors import ApiError, before, read_body, refuse
 from uploader_server.http.shares import holder_of, share_used
 from uploader_server.metrics import Metrics
-from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, StrictServer, are_packets, checked
+from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, StrictServer, are_packets, checked_packets
 
 # By default a polling payload with more than 16 packets ends the connection.
 engineio.payload.Payload.max_decode_packets = MAX_PACKETS
@@ -81,7 +81,7 @@ class Realtime:
         if not _is_handshake(scope):
             await self._serve_known(scope, receive, send)
             return
-        receive = checked(receive) if scope["type"] == "websocket" else receive
+        receive = checked_packets(receive) if scope["type"] == "websocket" else receive
         serving = asyncio.ensure_future(self._app(scope, receive, send))
         self._handshakes[id(scope)] = scope, serving
         try:
@@ -97,7 +97,7 @@ class Realtime:
         if not self._is_live(scope):
             await refuse(400, scope, receive, send)
         elif scope["type"] == "websocket":
-            await self._upgrade(scope, checked(receive), send)
+            await self._upgrade(scope, checked_packets(receive), send)
         elif scope["method"] == "POST":
             await self._receive_packets(scope, receive, send)
         else:

@@ -66,7 +66,7 @@ class StrictServer(socketio.AsyncServer):  # type: ignore[misc]
             self._close(eio_sid)
 
 
-def checked(receive: Receive) -> Receive:
+def checked_packets(receive: Receive) -> Receive:
     """Wrap a websocket's `receive` to disconnect at the first invalid packet."""
 
     async def checking() -> Message:

@@ -16,13 +16,13 @@ from urllib.parse import unquote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from uploader_server.analyses import HANG_LIMIT, Analyses, Analysis
+from uploader_server.analyses import TIMEOUT, Analyses, Analysis
 from uploader_server.config import ServerConfig
 from uploader_server.http.auth import check_token
 from uploader_server.http.bodies import Bodies, schemas
 from uploader_server.http.errors import ApiError, Json, read_json
-from uploader_server.simulation.faults import Faults
 from uploader_server.simulation.stages import KINDS, stage_at
+from uploader_server.simulation.state import Faults
 from uploader_server.storage.store import Store
 from uploader_server.wire import timestamp
 
@@ -86,7 +86,7 @@ class AnalysisCalls:
             if percent:
                 await asyncio.sleep(faults.analysis_seconds * STEP / 100)
                 if faults.analysis.hang:
-                    await asyncio.sleep(2 * HANG_LIMIT)
+                    await asyncio.sleep(2 * TIMEOUT)
                 self._check_fault(stage.name)
             analysis.silent = faults.analysis.silent
             analysis.advance(percent, stage.name, stage.message)

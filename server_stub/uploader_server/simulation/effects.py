@@ -14,9 +14,9 @@ from typing import Any
 
 from starlette.types import Message
 
-from uploader_server.simulation.exchange import Answer, Exchange, Memory, interrupted, until_gone, with_headers
+from uploader_server.simulation.exchange import Answer, Exchange, Kept, changed_headers, interrupted, until_gone
 
-PIECE = 64 << 10  # bytes per message of a generated body
+GENERATED = 64 << 10  # bytes per message of a generated body
 
 
 async def _status(exchange: Exchange, code: int, retry_after: int | None, when: str) -> None:
@@ -39,7 +39,7 @@ async def _cut(exchange: Exchange, at: int, side: str) -> None:
         await exchange.interrupt(at, exchange.drop)
         return
     start, body = await exchange.collected()
-    await exchange.send(with_headers(start, {"content-length": str(len(body))}))
+    await exchange.send(changed_headers(start, {"content-length": str(len(body))}))
     await exchange.send({"type": "http.response.body", "body": body[:at], "more_body": True})
     await asyncio.sleep(0.05)  # until it is sent
     await exchange.drop()
@@ -130,7 +130,7 @@ async def _offset(exchange: Exchange, difference: int) -> None:
     async def send(message: Message) -> None:
         offset = dict(message.get("headers", ())).get(b"upload-offset")
         if offset is not None:
-            message = with_headers(message, {"upload-offset": str(max(0, int(offset) + difference))})
+            message = changed_headers(message, {"upload-offset": str(max(0, int(offset) + difference))})
         await exchange.send(message)
 
     await exchange.pass_on(send=send)
@@ -161,16 +161,16 @@ async def _html(exchange: Exchange, code: int) -> None:
 async def _gigantic(exchange: Exchange, size: int, zipped: str) -> None:
     start, _ = await exchange.collected()
     headers = {"content-length": str(size)} if zipped == "no" else {"content-length": "", "content-encoding": "gzip"}
-    await exchange.send(with_headers(start, {"content-type": "application/json", **headers}))
+    await exchange.send(changed_headers(start, {"content-type": "application/json", **headers}))
     compress = bytes if zipped == "no" else gzip.compress  # a gzip file may have any number of members
-    block = b"a" * PIECE
+    block = b"a" * GENERATED
     packed = compress(block)
     gone = asyncio.Event()
     async with until_gone(exchange.receive, gone):
-        for left in range(size, 0, -PIECE):
+        for left in range(size, 0, -GENERATED):
             if gone.is_set():
                 break
-            piece = packed if left >= PIECE else compress(block[:left])
+            piece = packed if left >= GENERATED else compress(block[:left])
             await exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
             await asyncio.sleep(0)
     await exchange.send({"type": "http.response.body", "body": b""})
@@ -178,8 +178,8 @@ async def _gigantic(exchange: Exchange, size: int, zipped: str) -> None:
 
 async def _endless(exchange: Exchange, rate: int) -> None:
     start, _ = await exchange.collected()
-    size = min(PIECE, max(1, rate // 20))
-    await exchange.send(with_headers(start, {"content-type": "application/json", "content-length": ""}))
+    size = min(GENERATED, max(1, rate // 20))
+    await exchange.send(changed_headers(start, {"content-type": "application/json", "content-length": ""}))
     gone = asyncio.Event()
     async with until_gone(exchange.receive, gone):
         while not gone.is_set():
@@ -188,7 +188,7 @@ async def _endless(exchange: Exchange, rate: int) -> None:
                 await asyncio.wait_for(gone.wait(), size / rate)
 
 
-async def _restart(exchange: Exchange, memory: Memory, at: int, down: float) -> None:
+async def _restart(exchange: Exchange, memory: Kept, at: int, down: float) -> None:
     reached = False
 
     async def happen() -> Message:

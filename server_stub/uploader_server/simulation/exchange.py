@@ -14,7 +14,7 @@ from uploader_server.http.connections import cut
 from uploader_server.http.errors import raw_headers
 from uploader_server.http.tracking import TrackedRequest
 
-Memory = Literal["all", "files", "nothing"]  # what a restart keeps
+Kept = Literal["all", "files", "nothing"]  # what a restart keeps
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Exchange:
     """One request to the server (`app`) that a fault acts on."""
 
     rule: str  # the rule of the fault; empty for a scripted response
-    restart: Callable[[Memory, float], None]  # restarts the server, see `Faults.restart`
+    restart: Callable[[Kept, float], None]  # restarts the server, see `Faults.restart`
     app: ASGIApp
     seen: TrackedRequest
     scope: Scope
@@ -104,7 +104,7 @@ class Exchange:
         return start, b"".join(m.get("body", b"") for m in messages)
 
     async def reply(self, start: Message, body: bytes) -> None:
-        await self.send(with_headers(start, {"content-length": str(len(body))}))
+        await self.send(changed_headers(start, {"content-length": str(len(body))}))
         await self.send({"type": "http.response.body", "body": body})
 
 
@@ -158,7 +158,7 @@ def interrupted(receive: Receive, at: int, happen: Callable[[], Awaitable[Messag
     return receiving
 
 
-def with_headers(start: Message, headers: dict[str, str]) -> Message:
+def changed_headers(start: Message, headers: dict[str, str]) -> Message:
     """Return a start message with changed headers; an empty value removes a header."""
     names = {name.encode() for name in headers}
     kept = [(name, value) for name, value in start.get("headers", ()) if name.lower() not in names]

@@ -20,13 +20,13 @@ from uploader_server.http.middleware import effective_method, is_realtime
 from uploader_server.http.tracking import TrackedRequest
 from uploader_server.simulation.effects import EFFECTS, with_wrong_types
 from uploader_server.simulation.exchange import Exchange, Unanswered, until_gone
-from uploader_server.simulation.faults import Faults, Gate
 from uploader_server.simulation.rules import RuleError, parse_rule
+from uploader_server.simulation.state import Faults, Gate
 
 logger = logging.getLogger(__name__)
 
 CONTROL_PATH = "/faults"
-HANG_LIMIT = 300.0  # maximum seconds that a connection hangs; longer than the timeouts of clients
+LONGEST_HANG = 300.0  # maximum seconds that a connection hangs; longer than the timeouts of clients
 MOST_DELAYED = 100  # maximum messages of a websocket that are delayed at the same time
 LONGEST_SWAP = 1.0  # maximum seconds that a swapped event waits for the next one
 _REFUSALS = {"off": 404, "refuse": 403}
@@ -192,13 +192,13 @@ class Delayed:
 
 
 async def _hang(receive: Receive, ended: asyncio.Event) -> None:
-    """Wait until the client disconnects or the gate changes, for at most HANG_LIMIT.
+    """Wait until the client disconnects or the gate changes, for at most LONGEST_HANG.
 
     granian doesn't report the disconnect of a client whose websocket is not accepted yet.
     """
     async with until_gone(receive, ended):
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), HANG_LIMIT)
+            await asyncio.wait_for(ended.wait(), LONGEST_HANG)
 
 
 class FaultyEvents:

@@ -14,7 +14,7 @@ from typing import Any
 
 from uploader_server.storage.disk import Disk
 
-BLOCK = 512 << 10  # bytes that are buffered before a thread hashes and writes them
+BUFFERED = 512 << 10  # bytes that are buffered before a thread hashes and writes them
 MOST_PIECES = 512  # buffers per system call (IOV_MAX is 1,024 on Linux and macOS)
 SMALL = 64 << 10  # largest file in bytes that is written on the event loop: a thread would take longer
 
@@ -43,7 +43,7 @@ class Appender:
         self._pending.append(piece)
         self._size += len(piece)
         self.taken += len(piece)
-        if self._size >= BLOCK:
+        if self._size >= BUFFERED:
             await self._wait()
             block, self._pending, self._size = self._pending, [], 0
             self._job = asyncio.get_running_loop().run_in_executor(None, self._append, block)

@@ -30,9 +30,8 @@ from uploader_server.tus.checksums import CHECKSUMS
 from uploader_server.tus.finish import parts_of, settle
 from uploader_server.tus.headers import (
     BODY_TYPE,
-    ENDPOINT,
     EXTENSIONS,
-    VERSION,
+    TUS_VERSION,
     Checksum,
     capabilities,
     check_length,
@@ -45,7 +44,7 @@ from uploader_server.tus.headers import (
 )
 from uploader_server.tus.upload import FINISHED, OPEN, Upload
 from uploader_server.tus.uploads import Uploads
-from uploader_server.wire import extension
+from uploader_server.wire import TUS, extension
 
 METADATA = 6  # bytes of memory for each character of Upload-Metadata, encoded and decoded
 ON_ENDPOINT = ["OPTIONS", "POST"]
@@ -62,15 +61,15 @@ class Tus:
     def described(self) -> dict[str, Any]:
         """Return `tus` of the session response and of `/health` (docs/protocol.md, section 5)."""
         return {
-            "endpoint": ENDPOINT,
-            "version": VERSION,
+            "endpoint": TUS,
+            "version": TUS_VERSION,
             "extensions": list(EXTENSIONS),
             "checksumAlgorithms": list(CHECKSUMS),
             "maxSize": self.limits.max_size,
         }
 
     def routes(self) -> list[Route]:
-        places = [(ENDPOINT.rstrip("/"), ON_ENDPOINT), (ENDPOINT, ON_ENDPOINT), (ENDPOINT + "{id}", ON_UPLOAD)]
+        places = [(TUS.rstrip("/"), ON_ENDPOINT), (TUS, ON_ENDPOINT), (TUS + "{id}", ON_UPLOAD)]
         everything = {*ON_ENDPOINT, *ON_UPLOAD}
         return [
             *(Route(path, self.serve, methods=methods) for path, methods in places),
@@ -83,17 +82,17 @@ class Tus:
             answer = await self._answer(request.method, request, Body(request))
         except Exception as error:
             refusal = as_api_error(error)
-            refusal.headers["tus-resumable"] = VERSION
+            refusal.headers["tus-resumable"] = TUS_VERSION
             raise refusal from error
-        answer.headers["tus-resumable"] = VERSION
+        answer.headers["tus-resumable"] = TUS_VERSION
         return answer
 
     async def _answer(self, method: str, request: Request, body: Body) -> Response:
         if method == "OPTIONS":
             return Response(status_code=204, headers=capabilities(self.limits.max_size))
-        if method != "GET" and request.headers.get("tus-resumable") != VERSION:
+        if method != "GET" and request.headers.get("tus-resumable") != TUS_VERSION:
             raise ApiError(
-                412, "UNSUPPORTED_VERSION", f"Send Tus-Resumable: {VERSION}", headers={"tus-version": VERSION}
+                412, "UNSUPPORTED_VERSION", f"Send Tus-Resumable: {TUS_VERSION}", headers={"tus-version": TUS_VERSION}
             )
         upload_id = request.path_params.get("id")
         allowed = ON_ENDPOINT if upload_id is None else ON_UPLOAD
@@ -138,7 +137,7 @@ class Tus:
             upload.counted = 0
         self.uploads.shared.check(upload, self.limits.max_size)
         self.uploads.keep(upload)
-        location = {"location": ENDPOINT + upload.id}
+        location = {"location": TUS + upload.id}
         try:
             async with self.uploads.turn(upload):
                 await self._begin(upload, body, checksum)
@@ -165,7 +164,7 @@ class Tus:
         async with self.uploads.turn(upload):
             await self.uploads.adopt(upload, session_id)
             await settle(self.uploads, upload)
-        headers = {"location": ENDPOINT + upload.id, **self._state(upload)}
+        headers = {"location": TUS + upload.id, **self._state(upload)}
         return Response(headers=headers)
 
     # Other methods

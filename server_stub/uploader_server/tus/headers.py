@@ -10,10 +10,9 @@ from urllib.parse import urlsplit
 
 from uploader_server.http.errors import ApiError
 from uploader_server.tus.checksums import CHECKSUMS
-from uploader_server.wire import is_uuid
+from uploader_server.wire import TUS, is_uuid
 
-VERSION = "1.0.0"
-ENDPOINT = "/api/upload/files/"
+TUS_VERSION = "1.0.0"
 BODY_TYPE = "application/offset+octet-stream"
 EXTENSIONS = (
     "creation",
@@ -36,7 +35,7 @@ _PLACE = ("finalKey", "finalLength", "partOffset")  # metadata keys of a part th
 def capabilities(max_size: int) -> dict[str, str]:
     """Return the headers of the OPTIONS response (tus 1.0, OPTIONS)."""
     return {
-        "tus-version": VERSION,
+        "tus-version": TUS_VERSION,
         "tus-extension": ",".join(EXTENSIONS),
         "tus-max-size": str(max_size),
         "tus-checksum-algorithm": ",".join(CHECKSUMS),
@@ -163,7 +162,7 @@ def parse_concat(text: str | None) -> Concat:
 def _upload_id(url: str) -> str:
     """Return the id in an upload URL. Raises ApiError 400 if it isn't a URL of this server."""
     try:
-        path, found, upload_id = urlsplit(url).path.rpartition(ENDPOINT)
+        path, found, upload_id = urlsplit(url).path.rpartition(TUS)
     except ValueError:  # brackets without an IPv6 address
         path, found, upload_id = "", "", ""
     if not found or not is_upload_id(upload_id) or (path and not path.startswith("/")):

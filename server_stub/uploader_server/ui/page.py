@@ -9,7 +9,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 STATIC = Path(__file__).parent / "static"
-TYPES = {
+MEDIA_TYPES = {
     ".html": "text/html",
     ".css": "text/css",
     ".js": "text/javascript",
@@ -19,7 +19,7 @@ TYPES = {
 """Media types by suffix; those of `mimetypes` depend on the system."""
 FILES = {
     "/": STATIC / "index.html",
-    **{f"/ui/{path.relative_to(STATIC).as_posix()}": path for path in STATIC.rglob("*") if path.suffix in TYPES},
+    **{f"/ui/{path.relative_to(STATIC).as_posix()}": path for path in STATIC.rglob("*") if path.suffix in MEDIA_TYPES},
 }
 """The files of the page by URL path."""
 HEADERS = {
@@ -41,4 +41,4 @@ async def _serve(request: Request) -> Response:
     path = FILES[request.scope["path"]]
     # Only the directories of libraries have a version in their names.
     caching = "public, max-age=31536000, immutable" if "/vendor/" in request.scope["path"] else "no-cache"
-    return FileResponse(path, headers={**HEADERS, "cache-control": caching}, media_type=TYPES[path.suffix])
+    return FileResponse(path, headers={**HEADERS, "cache-control": caching}, media_type=MEDIA_TYPES[path.suffix])

@@ -31,7 +31,6 @@ from uploader_server.simulation.modes import AnalysisMode, RealtimeMode
 from uploader_server.simulation.rules import RuleError, parse_rule
 from uploader_server.simulation.table import FAULTS
 from uploader_server.tus.headers import (
-    ENDPOINT,
     LONGEST_METADATA,
     MOST_PARTS,
     number,
@@ -40,6 +39,7 @@ from uploader_server.tus.headers import (
     parse_metadata,
     parse_place,
 )
+from uploader_server.wire import TUS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,7 +95,7 @@ def test_metadata_are_read_or_refused(value: str) -> None:
         refuses(parse_place, parse_metadata(value))
 
 
-@given(in_header("partial", "final;", ENDPOINT, "http://[", "00000000-0000-4000-8000-000000000000", "?", "#"))
+@given(in_header("partial", "final;", TUS, "http://[", "00000000-0000-4000-8000-000000000000", "?", "#"))
 def test_a_concatenation_names_parts_or_is_refused(value: str) -> None:
     if not refuses(parse_concat, value):
         concat = parse_concat(value)

@@ -11,8 +11,8 @@ from uploader_server.config import ServerConfig
 from uploader_server.http.middleware import RateLimit
 from uploader_server.options import parse_size
 from uploader_server.session import FileState, Session
-from uploader_server.simulation.faults import Gate
 from uploader_server.simulation.modes import RealtimeMode
+from uploader_server.simulation.state import Gate
 from uploader_server.storage.clock import Clock
 from uploader_server.storage.paths import UnsafePathError, candidates, safe_parts
 from uploader_server.wire import extension, is_uuid, js_round, timestamp

@@ -25,7 +25,7 @@ from uploader_cli.transfer import api
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.protocols import pack
 from uploader_server.batch.packstore import Unpacking
-from uploader_server.simulation.faults import Answer
+from uploader_server.simulation.state import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

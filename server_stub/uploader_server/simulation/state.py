@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 from uploader_server.config import ServerConfig
 from uploader_server.http.tracking import LoggedRequest
-from uploader_server.simulation.exchange import Answer, Memory
+from uploader_server.simulation.exchange import Answer, Kept
 from uploader_server.simulation.modes import AnalysisMode, RealtimeMode
 from uploader_server.simulation.rules import Rule, parse_rule
 from uploader_server.simulation.table import SOCKETS
@@ -90,7 +90,7 @@ class Gate:
 class Restart(NamedTuple):
     """A requested restart: what state the new server keeps, and the seconds without a server."""
 
-    memory: Memory
+    memory: Kept
     down: float
 
 
@@ -116,9 +116,15 @@ class Faults:
         for text in config.rules:
             self.add(text)
 
-    def runs_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Set the server's loop, and this thread as its thread; changes run there."""
+    def runs_on(self, loop: asyncio.AbstractEventLoop, drop: Callable[..., None]) -> None:
+        """Set the server's loop, and this thread as its thread: changes run there.
+
+        `drop` ends realtime connections after a cut, all or those (not) of `websockets`.
+        """
         self.loop, self._loop_thread = loop, threading.get_ident()
+        self.gates["realtime"].on_cut = drop
+        self.gates["websocket"].on_cut = lambda: drop(websockets=True)
+        self.gates["polling"].on_cut = lambda: drop(websockets=False)
 
     @property
     def rules(self) -> list[Rule]:
@@ -170,7 +176,7 @@ class Faults:
         """Cut every live realtime connection once."""
         self._on_loop(self.gates["realtime"].cut)
 
-    def restart(self, memory: Memory = "all", down: float = 0.0) -> None:
+    def restart(self, memory: Kept = "all", down: float = 0.0) -> None:
         """Restart the server with all its state, the stored files only, or nothing, after `down` seconds.
 
         Returns before the restart. Raises RuntimeError if the server doesn't support restarts.
