@@ -134,11 +134,16 @@ def test_keys_are_not_drawn_and_not_left_to_the_shell(
 def test_keys_change_the_view_and_the_run(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Keys of several bytes are none of ours, even where a read gets only their start."""
+    """Keys of several bytes are none of ours, even where a read gets only their start.
+
+    A shell restores the terminal settings when it continues the process.
+    """
     files = make_files(**{"a.mp4": 3_000_000})
     command = ("upload", files, "-s", server.url, "--limit-rate", "100K", "--cancel-on-interrupt")
     one = Screen(*command, home=tmp_path, constants={REST_OF_KEY: PATIENCE})
     one.read(lambda: b"? keys" in one.text)
+    termios.tcsetattr(one.program, termios.TCSANOW, one.before)
+    one.wait_for_frames()
     one.type(b"?", b"p pause  +/- jobs  f failures  q stop")
     one.type(b"+", b"5 jobs")
     one.type(b"--", b"3 jobs")

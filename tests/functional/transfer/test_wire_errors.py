@@ -117,6 +117,7 @@ def test_unknown_host_is_connect_failed(get, monkeypatch) -> None:
     with pytest.raises(ConnectFailed) as caught:
         get("http://nowhere.invalid:8005")
     assert one_line(caught.value) == "no connection to http://nowhere.invalid:8005: Name or service not known"
+    assert caught.value.hint == "check the name in --server"
 
 
 def test_invalid_host_is_connect_failed(get) -> None:
