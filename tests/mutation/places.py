@@ -96,11 +96,12 @@ class _Visitor(cst.CSTVisitor):
                 if isinstance(node, kinds):
                     line, inside = position.start.line, self._functions > 0
                     self.found += [Place(line, node, changed, inside) for changed in operator(node)]
-        self._functions += isinstance(node, cst.FunctionDef | cst.Lambda)
+        self._functions += isinstance(node, cst.FunctionDef | cst.Lambda) - isinstance(node, cst.Parameters)
         return True
 
     def on_leave(self, original_node: cst.CSTNode) -> None:
         self._functions -= isinstance(original_node, cst.FunctionDef | cst.Lambda)
+        self._functions += isinstance(original_node, cst.Parameters)  # defaults are computed with the definition
 
 
 class Source:

@@ -11,6 +11,7 @@ from fakes import Clock
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.alarms import Alarms
+from uploader_cli.errors import UploaderError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.plain import PlainView
 from uploader_cli.run import loop as run_loop
@@ -176,6 +177,16 @@ def test_secret_quoted_by_the_server_is_masked_in_events(event: ev.Event) -> Non
     clean = repr(_without_secrets(event))
     assert "abcdefgh" not in clean
     assert MASK in clean
+
+
+def test_secret_quoted_by_the_server_is_masked_in_the_error_that_ends_the_run() -> None:
+    error = UploaderError(LEAK, hint=LEAK)
+    _without_secrets(ev.EngineStopped(error))
+    assert "abcdefgh" not in f"{error} {error.hint}"
+
+
+def test_peak_of_memory_is_in_bytes() -> None:
+    assert 8 << 20 < run_loop.peak_rss() < 1 << 40
 
 
 @pytest.mark.parametrize(
