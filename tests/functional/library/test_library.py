@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import re
 import threading
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from uploader_cli import (
     upload,
     upload_async,
 )
+from uploader_cli.selection.standard_input import file_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -321,6 +323,19 @@ def test_file_objects_are_stored_under_their_names(server: EmbeddedServer, tmp_p
             assert (receipt.path, receipt.size) == (name, len((server.root / "personal" / name).read_bytes()))
     assert (server.root / "personal" / "a" / "whole.bin").read_bytes() == bytes(300_000)
     assert (server.root / "personal" / "pieces.bin").read_bytes() == b"123" + bytes(200_000) + b"4"
+
+
+def test_file_objects_with_the_same_name_size_and_time_are_different_files(
+    server: EmbeddedServer, tmp_path: Path
+) -> None:
+    for content in (b"one", b"two"):
+        (tmp_path / "some").write_bytes(content)
+        os.utime(tmp_path / "some", (1, 1))
+        with (tmp_path / "some").open("rb") as opened:
+            assert upload(opened, server=server.url, name="same.mp4").ok
+            assert file_of(Settings(server=server.url, name="same.mp4"), opened, "-")[1].mtime_ns == 10**9
+    stored = server.root / "personal"
+    assert [(stored / name).read_bytes() for name in ("same.mp4", "same (2).mp4")] == [b"one", b"two"]
 
 
 def test_file_object_is_sent_to_a_server_without_tus() -> None:
