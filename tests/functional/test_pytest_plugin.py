@@ -134,7 +134,7 @@ def test_files_lists_completely_stored_files(start: Start) -> None:
     begun = {**tus, "Upload-Length": "9", "Upload-Metadata": "filename YS5tcDQ="}
     offset = {**tus, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
     location = requests.post(f"{server.url}/api/upload/files/", headers=begun, timeout=30).headers["Location"]
-    requests.patch(server.url + location, data=b"half", headers=offset, timeout=30).raise_for_status()
+    requests.patch(location, data=b"half", headers=offset, timeout=30).raise_for_status()
     assert server.files == {}
     parts = [("sessionId", (None, made["sessionId"])), ("category", (None, "personal"))]
     parts += [("relativePath", (None, "deep/b.mp4")), ("files", ("b.mp4", b"bytes"))]  # type: ignore[list-item]

@@ -1,4 +1,4 @@
-"""What trusted proxies forward: `X-Forwarded-For`, `X-Forwarded-Host` and `X-Forwarded-Prefix`."""
+"""What trusted proxies forward: `X-Forwarded-For`, `-Host`, `-Proto` and `-Prefix`; the server's own address."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Scope, Send
 
 PREFIX = re.compile(r"(/[\w.~-]+)+")  # a path that is the same with and without percent-encoding
-LOCATIONS = (b"location", b"content-location")
+HOST = re.compile(r"[\w.-]+(:\d+)?|\[[\da-fA-F:.]+\](:\d+)?", re.ASCII)
+FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-prefix", "x-forwarded-proto")
+"""Headers of a proxy. One that is not trusted may have received the request in another scheme."""
 
 
 class Proxies:
@@ -22,10 +24,14 @@ class Proxies:
         return parsed is not None and any(parsed in network for network in self._networks)
 
     def client_scope(self, scope: Scope) -> Scope:
-        """Return the scope with the client address, host and `prefix` from a trusted proxy, whose address is `peer`."""
-        client = scope.get("client")
+        """Return the scope with client address, host and `prefix` from a trusted proxy, whose address is `peer`.
+
+        `origin` is the server's own as the client knows it, empty where a proxy does not tell the scheme.
+        """
+        client, given = scope.get("client"), Headers(scope=scope)
         if not self._networks or not client or not self.include(str(client[0])):
-            return scope
+            direct = scope.get("http_version") != "1.0" and not any(name in given for name in FORWARDED)
+            return {**scope, "origin": _origin(given, scope.get("scheme", "") if direct else "")}
         # Each proxy appends its client; only addresses appended by trusted proxies count.
         forwarded = reversed(_values(scope, "x-forwarded-for"))
         address = next((name for name in forwarded if not self.include(name)), "")
@@ -36,16 +42,28 @@ class Proxies:
         actual = (address if is_address(address) else client[0], client[1])
         prefix = "".join(Headers(scope=scope).getlist("x-forwarded-prefix")[-1:]).rstrip("/")
         known = prefix if PREFIX.fullmatch(prefix) else ""
-        return {**scope, "peer": client, "client": actual, "headers": headers, "prefix": known}
+        scope = {**scope, "peer": client, "client": actual, "headers": headers, "prefix": known}
+        return {**scope, "origin": _origin(Headers(scope=scope), "".join(_values(scope, "x-forwarded-proto")[-1:]))}
 
 
-def prefixed(send: Send, prefix: str) -> Send:
-    """Return a `send` that puts `prefix` before the paths in `Location` and `Content-Location`."""
+def _origin(headers: Headers, scheme: str) -> str:
+    """Return the origin of the server, empty without a `scheme` of HTTP. A page's own origin has the right scheme."""
+    host, page = headers.get("host", ""), headers.get("origin", "")
+    if page in (f"http://{host}", f"https://{host}"):
+        return page
+    return f"{scheme}://{host}" if scheme in ("http", "https") and HOST.fullmatch(host) else ""
+
+
+def located(send: Send, origin: str, prefix: str) -> Send:
+    """Return a `send` that puts `prefix` before the paths in `Location` and `Content-Location`.
+
+    `Location` also gets the `origin`: some clients join it to the endpoint themselves.
+    """
 
     async def send_prefixed(message: Message) -> None:
         if message["type"] == "http.response.start":
-            before = prefix.encode()
-            headers = [(k, before + v if k in LOCATIONS and v.startswith(b"/") else v) for k, v in message["headers"]]
+            before = {b"location": f"{origin}{prefix}".encode(), b"content-location": prefix.encode()}
+            headers = [(k, before.get(k, b"") + v if v.startswith(b"/") else v) for k, v in message["headers"]]
             message = {**message, "headers": headers}
         await send(message)
 

@@ -19,7 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from uploader_server.config import ServerConfig
 from uploader_server.http.errors import refuse
-from uploader_server.http.proxies import Proxies, prefixed
+from uploader_server.http.proxies import Proxies, located
 from uploader_server.http.shares import Share, holder_name
 from uploader_server.logs import printable, without_secrets
 from uploader_server.wire import timestamp
@@ -232,8 +232,7 @@ class RequestTracker:
         scope = self.proxies.client_scope(scope)
         authorization = Headers(scope=scope).get("authorization", "")
         holder = scope["holder"] = holder_name(authorization, client_address(scope), self._jwt_secret)
-        if prefix := scope.get("prefix"):
-            send = prefixed(send, prefix)
+        send = located(send, scope["origin"], scope.get("prefix", ""))
         seen = self._running[task] = TrackedRequest(scope, receive, send, self._keep, echo=self._echo)
         refusal = self.share.refusal(holder)
         if refusal is None:

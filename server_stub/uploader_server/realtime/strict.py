@@ -20,6 +20,7 @@ from uploader_server.realtime.backlog import Engine
 
 MAX_PACKET = 64 << 10  # maximum bytes of a websocket message or a long-polling body
 MAX_PACKETS = 1000  # maximum packets in a long-polling body
+MOST_NAME = 100  # most characters of a namespace that is refused by its name
 CONNECT_WITHIN = 10.0  # maximum seconds until a client connects to the namespace
 _TYPES = frozenset("123456")  # Engine.IO packet types of clients: close, ping, pong, message, upgrade, noop
 _RESERVED = frozenset({"connect", "disconnect", "connect_error", "*"})
@@ -38,7 +39,7 @@ class StrictServer(socketio.AsyncServer):  # type: ignore[misc]
         ended: Callable[[str], None],
         **options: Any,
     ) -> None:
-        super().__init__(**options)
+        super().__init__(max_http_buffer_size=MAX_PACKET, **options)
         self.eio.overflow = overflow
         self._close = close
         self._ended = ended
@@ -60,7 +61,11 @@ class StrictServer(socketio.AsyncServer):  # type: ignore[misc]
             self._close(eio_sid)
 
     async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
-        if is_message(data):
+        namespace = unknown_namespace(data)
+        if namespace is not None:
+            refusal = packet.Packet(packet.CONNECT_ERROR, {"message": "Invalid namespace"}, namespace)
+            await self._send_packet(eio_sid, refusal)
+        elif is_message(data):
             await super()._handle_eio_message(eio_sid, data)
         else:
             self._close(eio_sid)
@@ -89,6 +94,17 @@ def are_packets(body: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return len(packets) <= MAX_PACKETS and all(_is_packet(text) for text in packets)
+
+
+def unknown_namespace(data: Any) -> str | None:
+    """Return the namespace that a packet wants to connect to if there is no such one; None for any other packet."""
+    try:
+        parsed = packet.Packet(encoded_packet=data) if isinstance(data, str) else None
+    except (ValueError, RecursionError):
+        return None
+    if parsed is None or parsed.packet_type != packet.CONNECT or parsed.namespace in {None, "/"}:
+        return None
+    return str(parsed.namespace) if len(parsed.namespace) <= MOST_NAME else None
 
 
 def is_message(data: Any) -> bool:

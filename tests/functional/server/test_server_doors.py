@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urljoin
 
 import pytest
 import requests
@@ -56,14 +56,14 @@ def server() -> Iterator[EmbeddedServer]:
 
 @pytest.mark.parametrize("override", ["POST", "PATCH", "GET", "HEAD", "DELETE"])
 def test_method_override_of_options_is_ignored(guarded: EmbeddedServer, override: str) -> None:
-    location = create(guarded.url, 4, headers=WITH, filename="a").headers["location"]
+    created = create(guarded.url, 4, headers=WITH, filename="a").headers["location"]
     headers = {**TUS, "X-HTTP-Method-Override": override, "Upload-Length": "4", "Upload-Offset": "0"}
-    for path in ("/api/upload/files/", location):
-        assert requests.options(guarded.url + path, headers=headers, timeout=DEADLINE).status_code == 401
-        answer = requests.options(guarded.url + path, data=b"evil", headers={**headers, **WITH}, timeout=DEADLINE)
+    for url in (f"{guarded.url}/api/upload/files/", created):
+        assert requests.options(url, headers=headers, timeout=DEADLINE).status_code == 401
+        answer = requests.options(url, data=b"evil", headers={**headers, **WITH}, timeout=DEADLINE)
         assert (answer.status_code, answer.content) == (204, b"")
         assert "location" not in answer.headers
-    now = requests.head(guarded.url + location, headers={**TUS, **WITH}, timeout=DEADLINE)
+    now = requests.head(created, headers={**TUS, **WITH}, timeout=DEADLINE)
     assert now.headers["upload-offset"] == "0"
 
 
@@ -80,7 +80,7 @@ def test_deletion_token_can_not_upload(guarded: EmbeddedServer) -> None:
 
 
 def test_authorisation_uses_the_overridden_method(guarded: EmbeddedServer) -> None:
-    location = guarded.url + create(guarded.url, 4, b"data", headers=WITH, filename="a").headers["location"]
+    location = urljoin(guarded.url, create(guarded.url, 4, b"data", headers=WITH, filename="a").headers["location"])
     disguised = {**TUS, "X-HTTP-Method-Override": "DELETE"}
     assert requests.post(location, headers=disguised, timeout=DEADLINE).status_code == 401
     assert requests.post(location, headers={**disguised, **JWT}, timeout=DEADLINE).status_code == 204

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 import pytest
 import requests
@@ -56,10 +57,12 @@ def send_everything(url: str) -> None:
     created(url, 9, b"abc", filename="begun.bin")
     joined = concatenate(url, part(url, b"ab"), part(url, b"cd"), filename="joined.bin")
     places = [{"finalKey": "k", "finalLength": "6", "partOffset": str(start)} for start in (0, 3)]
-    first, second = (url + create(url, 3, b"a", headers=PARTIAL, **place).headers["location"] for place in places)
+    first, second = (
+        urljoin(url, create(url, 3, b"a", headers=PARTIAL, **place).headers["location"]) for place in places
+    )
     assert append(second, 1, b"ef").status_code == append(first, 1, b"bc", checksum(b"bc")).status_code == 204
     assert concatenate(url, first, second, uploadKey="k", filename="in place.bin").status_code == 201
-    assert terminate(url + joined.headers["location"]).status_code == 204
+    assert terminate(urljoin(url, joined.headers["location"])).status_code == 204
     upload(url, file("one.txt", b"1"), session=session, paths=("batch/one.txt",))
     upload(url, file("one.txt", b"1"), session=session, paths=("batch/one.txt",))
     upload(url, *(file(f"{n}.txt", b"n") for n in range(6)), session=session)
@@ -158,13 +161,13 @@ def test_offset_excludes_bytes_that_could_not_be_flushed(
     data = os.urandom(9_000_000)
     with running_server(root=tmp_path) as server:
         answer = create(server.url, len(data), data[:1000], headers=PARTIAL if place else None, **place)
-        url = server.url + answer.headers["location"]
+        url = urljoin(server.url, answer.headers["location"])
         failing(monkeypatch, server, 1)
         assert error(append(url, 1000, data[1000:])) == (500, "UPLOAD_FAILED")
         assert offset_of(url) == 1000
         assert append(url, 1000, data[1000:], checksum(data[1000:])).status_code == 204
         if place:
-            url = server.url + concatenate(server.url, url, uploadKey="k").headers["location"]
+            url = urljoin(server.url, concatenate(server.url, url, uploadKey="k").headers["location"])
         assert content(url) == data
 
 
@@ -182,7 +185,7 @@ def test_a_head_that_ends_a_writer_waits_for_its_flush(
 
     with running_server(root=tmp_path) as server:
         answer = create(server.url, len(data), headers=PARTIAL if place else None, **place)
-        url = server.url + answer.headers["location"]
+        url = urljoin(server.url, answer.headers["location"])
         monkeypatch.setattr(disk, "_flush_data", slowly)
         with patching(url, 0, len(data)) as request:
             request.send(data[:25_000_000])
@@ -193,7 +196,7 @@ def test_a_head_that_ends_a_writer_waits_for_its_flush(
         assert 3_000_000 < told <= 25_000_000
         assert append(url, told, data[told:]).status_code == 204
         if place:
-            url = server.url + concatenate(server.url, url, uploadKey="k").headers["location"]
+            url = urljoin(server.url, concatenate(server.url, url, uploadKey="k").headers["location"])
         assert content(url) == data
 
 

@@ -466,6 +466,32 @@ def test_forwarded_prefix_begins_each_url_behind_a_trusted_proxy(proxy: str, for
     assert health["tus"]["endpoint"] == f"{prefix}/api/upload/files/"
 
 
+@pytest.mark.parametrize(
+    ("proxy", "headers", "begins"),
+    [
+        ((), {}, "http://{host}"),
+        ((), {"Origin": "https://{host}"}, "https://{host}"),
+        ((), {"Origin": "https://elsewhere.example"}, "http://{host}"),
+        ((), {"X-Forwarded-For": "198.51.100.1"}, ""),
+        ((), {"Via": "1.1 proxy"}, ""),
+        (("127.0.0.1",), {"X-Forwarded-For": "198.51.100.1"}, ""),
+        (("127.0.0.1",), {"X-Forwarded-Proto": "https", "X-Forwarded-Prefix": "/up"}, "https://{host}/up"),
+        (("127.0.0.1",), {"X-Forwarded-Proto": "gopher"}, ""),
+        (("192.0.2.1",), {"X-Forwarded-Proto": "https"}, ""),
+    ],
+)
+def test_location_of_an_upload_is_absolute_where_the_scheme_is_known(
+    proxy: tuple[str, ...], headers: dict[str, str], begins: str
+) -> None:
+    """Some clients join it to the endpoint themselves, as aiotus does."""
+    with running_server(behind_proxy=proxy, cors_origins=("https://elsewhere.example",)) as server:
+        host = server.url.removeprefix("http://")
+        sent = {name: value.format(host=host) for name, value in headers.items()}
+        sent |= {"Tus-Resumable": "1.0.0", "Upload-Length": "0"}
+        made = requests.post(f"{server.url}/api/upload/files/", headers=sent, timeout=DEADLINE)
+    assert made.headers["Location"].startswith(begins.format(host=host) + "/api/upload/files/")
+
+
 def test_a_client_behind_a_proxy_has_a_limit_of_requests_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ServerConfig, "max_per_address", 2)
 
@@ -490,3 +516,17 @@ def test_a_cut_behind_a_proxy_finds_its_connection() -> None:
         pytest.raises(requests.ConnectionError),
     ):
         requests.get(f"{server.url}/health", headers={"X-Forwarded-For": "192.0.2.1"}, timeout=DEADLINE)
+
+
+def test_unknown_namespace_is_refused_and_the_connection_stays(server: EmbeddedServer) -> None:
+    """As a server of Socket.IO answers it; the handshake names the limit of messages that holds."""
+    polling = f"{server.url}/socket.io/?EIO=4&transport=polling"
+    opened = json.loads(requests.get(polling, timeout=DEADLINE).text.removeprefix("0"))
+    polling += f"&sid={opened['sid']}"
+    for packet, answer in (("40/admin,", '44/admin,{"message":"Invalid namespace"}'), ("40", "40{")):
+        assert requests.post(polling, packet, timeout=DEADLINE).status_code == 200
+        assert requests.get(polling, timeout=DEADLINE).text.startswith(answer)
+    event = json.dumps(["join-session", "00000000-0000-4000-8000-000000000000"])
+    most = opened["maxPayload"] - len(f"42{event}")
+    assert requests.post(polling, f"42{event}{' ' * most}", timeout=DEADLINE).status_code == 200
+    assert requests.post(polling, f"42{event}{' ' * (most + 1)}", timeout=DEADLINE).status_code != 200

@@ -12,6 +12,7 @@ from pathlib import Path
 from subprocess import PIPE
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 import jwt
 import pytest
@@ -127,7 +128,7 @@ def test_ended_session_frees_its_share() -> None:
 def test_used_share_stops_creations_but_nothing_that_frees_it() -> None:
     with running_server() as server:
         one, two = part(server.url, b"ab"), part(server.url, b"cd")
-        uploads = [server.url + create(server).headers["location"] for _ in range(2)]
+        uploads = [urljoin(server.url, create(server).headers["location"]) for _ in range(2)]
         assert error(create(server)) == (429, "SHARE_USED")
         assert concatenate(server.url, one, two, filename="joined").status_code == 201
         assert head(uploads[0]).status_code == 200
@@ -156,7 +157,10 @@ def test_parts_in_one_file_count_until_they_are_joined(tmp_path: Path) -> None:
         (first, second) = (place(server, "two", start) for start in (0, 1))
         assert (first.status_code, second.status_code) == (201, 201)
         assert error(create(server)) == (429, "SHARE_USED")
-        assert requests.delete(server.url + first.headers["location"], headers=TUS, timeout=DEADLINE).status_code == 204
+        assert (
+            requests.delete(urljoin(server.url, first.headers["location"]), headers=TUS, timeout=DEADLINE).status_code
+            == 204
+        )
         assert create(server).status_code == 201
 
 
@@ -218,9 +222,9 @@ def test_empty_sessions_and_uploads_expire_after_an_hour(monkeypatch: pytest.Mon
     clock = ServerClock(monkeypatch)
     with running_server() as server:
         empty, used, watched = (new_session(server.url) for _ in range(3))
-        no_byte, one_byte = (server.url + create(server).headers["location"] for _ in range(2))
+        no_byte, one_byte = (urljoin(server.url, create(server).headers["location"]) for _ in range(2))
         append(one_byte, 0, b"a")
-        in_session = server.url + create(server, sessionId=used).headers["location"]
+        in_session = urljoin(server.url, create(server, sessionId=used).headers["location"])
         append(in_session, 0, b"a")
         with watching(server.url, session=watched):
             clock.ahead += EMPTY_TTL - 30
@@ -244,7 +248,7 @@ def test_empty_things_expire_earlier_only_where_the_share_is_used(kind: str, mon
     def gone(server: EmbeddedServer, made: requests.Response) -> bool:
         if kind == "sessions":
             return progress(server.url, made.json()["sessionId"]).status_code == 404
-        return head(server.url + made.headers["location"]).status_code == 410
+        return head(urljoin(server.url, made.headers["location"])).status_code == 410
 
     with running_server() as server:
         first = hold(server)
@@ -261,7 +265,7 @@ def test_upload_with_a_byte_does_not_expire_for_another(monkeypatch: pytest.Monk
     clock = ServerClock(monkeypatch)
     monkeypatch.setattr(shares, "time", clock)
     with running_server() as server:
-        uploads = [server.url + create(server).headers["location"] for _ in range(2)]
+        uploads = [urljoin(server.url, create(server).headers["location"]) for _ in range(2)]
         for each in uploads:
             append(each, 0, b"a")
         clock.ahead += 2 * SPARED
@@ -317,7 +321,7 @@ def test_slow_requests_of_one_address_leave_descriptors_for_others() -> None:
                 timeout=DEADLINE,
             )
             assert answer.status_code == 201, answer.text
-            assert elsewhere.get(url + answer.headers["location"], timeout=DEADLINE).content == b"abc"
+            assert elsewhere.get(urljoin(url, answer.headers["location"]), timeout=DEADLINE).content == b"abc"
         process.kill()
         assert process.stderr is not None
         logged = process.stderr.read()

@@ -7,6 +7,7 @@ import re
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 import jwt
 import pytest
@@ -194,7 +195,7 @@ def test_key_moves_an_upload_only_into_a_session_of_who_knows_its_secret() -> No
         assert error(create(server.url, 3, sessionId=theirs, uploadKey="key")) == (403, "NOT_YOURS")
         assert progress(server.url, theirs).json()["files"] == []
         moved = create(server.url, 3, headers=MINE, sessionId=theirs, uploadKey="key")
-        assert (moved.status_code, server.url + moved.headers["location"]) == (200, upload)
+        assert (moved.status_code, urljoin(server.url, moved.headers["location"])) == (200, upload)
         assert len(progress(server.url, theirs).json()["files"]) == 1
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import requests
 from functional.server.batches import body_of, file, new_session, text
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PARTIAL = {"Upload-Concat": "partial"}
+
+
+def path_of(created: requests.Response) -> str:
+    """Return the path of an upload: another server may continue it."""
+    return urlsplit(created.headers["location"]).path
 
 
 class Lost(Exception):
@@ -112,7 +118,7 @@ class Tus(Upload):
         fields = {"uploadKey": self.key, "sessionId": self.session, "relativePath": f"{self.name}.bin"}
         sums = self._sum(piece) if piece else {}
         answer = asked(create, url, length, piece, headers=sums, filename=f"{self.name}.bin", **fields)
-        self._path = answer.headers["location"]
+        self._path = path_of(answer)
         offset = self._tell(answer)
         if offset == len(self.data) and not self.confirmed:  # the length of a deferred one is not known
             asked(append, url + self._path, offset, b"", {"Upload-Length": str(offset)})
@@ -160,7 +166,7 @@ class Join(Upload):
             self._part(url, number)
         last()
         answer = self._join(url)
-        self._final = answer.headers["location"]
+        self._final = path_of(answer)
         assert int(answer.headers["upload-offset"]) == len(self.data)
         self.confirmed = True
 
@@ -185,7 +191,7 @@ class Join(Upload):
         headers = {**PARTIAL, **(self._sum(data) if data else {})}
         answer = create(url, end - start, data, headers=headers, **fields)
         if answer.ok:
-            self._paths[number] = answer.headers["location"]
+            self._paths[number] = path_of(answer)
         return answer
 
     def _tell(self, answer: requests.Response, number: int) -> int:
@@ -210,7 +216,7 @@ class Join(Upload):
         if self._create(url, 1, f"{self.key}-other").ok:
             append(url + self._paths[1], 0, other, self._sum(other))
         try:
-            terminate(url + self._join(url).headers["location"])
+            terminate(url + path_of(self._join(url)))
         except (Refused, Lost):
             return
 

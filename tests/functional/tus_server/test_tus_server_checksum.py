@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin
 
 import pytest
 from functional.server.batches import eventually
@@ -87,7 +88,7 @@ def test_a_creation_can_carry_a_checksum(server: EmbeddedServer) -> None:
     assert create(server.url, 3, b"abc", headers=checksum(b"abc", "sha1")).headers["upload-offset"] == "3"
     refused = create(server.url, 3, b"abX", headers=checksum(b"abc", "sha1"))
     assert error(refused) == (460, "CHECKSUM_MISMATCH")
-    upload = server.url + refused.headers["location"]  # it is there, and empty
+    upload = urljoin(server.url, refused.headers["location"])  # it is there, and empty
     assert offset_of(upload) == 0
     assert append(upload, 0, b"abc").status_code == 204
     assert content(upload) == b"abc"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin
 
 import pytest
 import requests
@@ -53,7 +54,7 @@ def test_parts_become_one_file_in_the_order_named(server: EmbeddedServer) -> Non
     data = b"".join(reversed(pieces))
     assert whole.headers["upload-offset"] == str(len(data))
     assert whole.headers["content-location"] == "/uploads/tus/whole.bin"
-    assert content(server.url + whole.headers["location"]) == data
+    assert content(urljoin(server.url, whole.headers["location"])) == data
     assert visible(server) - before == {"tus/whole.bin"}
     assert not list((server.root / ".uploader" / "tus").iterdir())
 
@@ -70,7 +71,7 @@ def test_urls_may_be_absolute_or_paths(server: EmbeddedServer) -> None:
     parts.append(part(server.url, b"ef").replace(server.url, "https://front.example.org/behind/a/prefix"))
     whole = concatenate(server.url, *parts)
     assert whole.status_code == 201, whole.text
-    assert content(server.url + whole.headers["location"]) == b"abcdef"
+    assert content(urljoin(server.url, whole.headers["location"])) == b"abcdef"
 
 
 def test_head_has_the_concat_header(server: EmbeddedServer) -> None:
@@ -79,7 +80,7 @@ def test_head_has_the_concat_header(server: EmbeddedServer) -> None:
     assert answer.headers["upload-concat"] == "partial"
     assert (answer.headers["upload-offset"], answer.headers["upload-length"]) == ("2", "2")
     assert "content-location" not in answer.headers
-    whole = server.url + concatenate(server.url, *parts).headers["location"]
+    whole = urljoin(server.url, concatenate(server.url, *parts).headers["location"])
     answer = head(whole)
     assert answer.headers["upload-concat"] == "final;" + " ".join(parts)
     assert (answer.headers["upload-offset"], answer.headers["upload-length"]) == ("4", "4")
@@ -94,11 +95,11 @@ def test_part_can_not_be_downloaded(server: EmbeddedServer) -> None:
 
 def test_unfinished_parts_are_refused_and_can_be_finished(server: EmbeddedServer) -> None:
     whole = part(server.url, b"ab")
-    half = server.url + create(server.url, 3, b"c", headers={"Upload-Concat": "partial"}).headers["location"]
+    half = urljoin(server.url, create(server.url, 3, b"c", headers={"Upload-Concat": "partial"}).headers["location"])
     assert error(concatenate(server.url, whole, half)) == (400, "PART_UNFINISHED")
     assert append(half, 1, b"de").status_code == 204
     final = concatenate(server.url, whole, half)
-    assert content(server.url + final.headers["location"]) == b"abcde"
+    assert content(urljoin(server.url, final.headers["location"])) == b"abcde"
 
 
 def test_only_parts_can_be_parts(server: EmbeddedServer) -> None:
@@ -111,7 +112,7 @@ def test_only_parts_can_be_parts(server: EmbeddedServer) -> None:
 
 
 def test_a_final_upload_takes_no_bytes(server: EmbeddedServer) -> None:
-    whole = server.url + concatenate(server.url, part(server.url, b"ab")).headers["location"]
+    whole = urljoin(server.url, concatenate(server.url, part(server.url, b"ab")).headers["location"])
     assert error(append(whole, 2, b"c")) == (403, "FINAL_UPLOAD")
     assert append(whole, 0, b"").status_code == 403
     refused = {**TUS, "Upload-Concat": "final;" + part(server.url, b"ab"), "Upload-Length": "2"}
@@ -125,12 +126,12 @@ def test_size_limit_applies_to_the_sum_of_parts(server: EmbeddedServer) -> None:
 
 
 def test_parts_may_have_a_deferred_length(server: EmbeddedServer) -> None:
-    upload = server.url + create(server.url, None, headers={"Upload-Concat": "partial"}).headers["location"]
+    upload = urljoin(server.url, create(server.url, None, headers={"Upload-Concat": "partial"}).headers["location"])
     assert append(upload, 0, b"ab").status_code == 204
     assert append(upload, 2, b"cd", {"Upload-Length": "4"}).status_code == 204
     assert offset_of(upload) == 4
     whole = concatenate(server.url, upload)
-    assert content(server.url + whole.headers["location"]) == b"abcd"
+    assert content(urljoin(server.url, whole.headers["location"])) == b"abcd"
 
 
 def test_repeated_final_creation_returns_the_same_upload(server: EmbeddedServer) -> None:

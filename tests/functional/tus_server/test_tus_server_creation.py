@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from urllib.parse import unquote, urljoin
 
 import pytest
 import requests
@@ -53,7 +53,7 @@ def post(server: EmbeddedServer, headers: dict[str, str]) -> requests.Response:
 def test_creation_returns_location_and_expiry(server: EmbeddedServer) -> None:
     answer = create(server.url, 5, filename="a.txt")
     assert answer.status_code == 201
-    assert answer.headers["location"].startswith(ENDPOINT)
+    assert answer.headers["location"].startswith(server.url + ENDPOINT)
     assert answer.headers["upload-offset"] == "0"
     assert answer.headers["upload-expires"].endswith("GMT")
 
@@ -114,7 +114,7 @@ def test_an_empty_file_is_finished_at_once(server: EmbeddedServer) -> None:
     answer = create(server.url, 0, filename="empty.txt")
     assert answer.status_code == 201
     assert answer.headers["content-location"] == "/uploads/tus/empty.txt"
-    assert content(server.url + answer.headers["location"]) == b""
+    assert content(urljoin(server.url, answer.headers["location"])) == b""
 
 
 def test_a_small_file_takes_one_request(server: EmbeddedServer) -> None:
@@ -123,13 +123,13 @@ def test_a_small_file_takes_one_request(server: EmbeddedServer) -> None:
     assert answer.status_code == 201
     assert answer.headers["upload-offset"] == str(len(data))
     assert answer.headers["content-location"] == "/uploads/tus/one-request.bin"
-    assert content(server.url + answer.headers["location"]) == data
+    assert content(urljoin(server.url, answer.headers["location"])) == data
 
 
 def test_the_first_bytes_may_come_with_the_creation(server: EmbeddedServer) -> None:
     answer = create(server.url, 5, b"ab")
     assert (answer.status_code, answer.headers["upload-offset"]) == (201, "2")
-    upload = server.url + answer.headers["location"]
+    upload = urljoin(server.url, answer.headers["location"])
     assert append(upload, 2, b"cde").status_code == 204
     assert content(upload) == b"abcde"
 
@@ -147,7 +147,7 @@ def test_aborted_creation_keeps_the_received_bytes(server: EmbeddedServer) -> No
     again = create(server.url, 6, uploadKey="broken creation")
     assert again.status_code == 200
     offset = int(again.headers["upload-offset"])
-    upload = server.url + again.headers["location"]
+    upload = urljoin(server.url, again.headers["location"])
     assert append(upload, offset, b"abcdef"[offset:]).status_code == 204
     assert content(upload) == b"abcdef"
 
@@ -259,7 +259,7 @@ def test_body_of_a_repeated_creation_is_ignored(server: EmbeddedServer) -> None:
     first = create(server.url, 5, b"ab", uploadKey="dropped")
     second = create(server.url, 5, b"ab", uploadKey="dropped")
     assert (second.status_code, second.headers["upload-offset"]) == (200, "2")
-    upload = server.url + first.headers["location"]
+    upload = urljoin(server.url, first.headers["location"])
     assert append(upload, 2, b"cde").status_code == 204
     assert content(upload) == b"abcde"
 
@@ -286,7 +286,7 @@ def test_concurrent_creations_with_one_key_make_one_upload(server: EmbeddedServe
     assert {answer.status_code for answer in answers} <= {200, 201, 423}
     assert sum(answer.status_code == 201 for answer in answers) <= 1
     assert len({answer.headers["location"] for answer in answers}) == 1
-    upload = server.url + answers[0].headers["location"]
+    upload = answers[0].headers["location"]
     offset = offset_of(upload)
     if offset < len(data):
         assert append(upload, offset, data[offset:]).status_code == 204
@@ -331,7 +331,7 @@ def test_finished_upload_counts_in_a_new_session_that_names_its_key(server: Embe
 def test_a_known_key_with_an_unknown_session_is_answered(server: EmbeddedServer) -> None:
     upload = created(server.url, 5, b"ab", uploadKey="unknown session")
     again = create(server.url, 5, uploadKey="unknown session", sessionId=UNKNOWN)
-    assert (again.status_code, server.url + again.headers["location"]) == (200, upload)
+    assert (again.status_code, urljoin(server.url, again.headers["location"])) == (200, upload)
 
 
 def test_key_of_a_deleted_upload_can_be_reused(server: EmbeddedServer) -> None:
@@ -339,7 +339,7 @@ def test_key_of_a_deleted_upload_can_be_reused(server: EmbeddedServer) -> None:
     assert terminate(upload).status_code == 204
     again = create(server.url, 5, uploadKey="gone")
     assert again.status_code == 201
-    assert server.url + again.headers["location"] != upload
+    assert urljoin(server.url, again.headers["location"]) != upload
 
 
 # termination

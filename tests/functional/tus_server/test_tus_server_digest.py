@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin
 
 import pytest
 import requests
@@ -40,7 +41,7 @@ def test_single_sha256_chunk_yields_the_digest_of_the_file(server: EmbeddedServe
     answer = create(server.url, 3, b"abc", headers=checksum(b"abc"), filename="known.bin")
     assert answer.headers["repr-digest"].startswith("sha-256=:ungWv48B")
     for where in (answer.headers["location"], answer.headers["content-location"]):
-        assert head(server.url + where).headers["repr-digest"] == answer.headers["repr-digest"]
+        assert head(urljoin(server.url, where)).headers["repr-digest"] == answer.headers["repr-digest"]
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha1", None])

@@ -7,6 +7,7 @@ import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin
 
 import pytest
 import requests
@@ -79,7 +80,7 @@ def claimed(url: str, key: str, total: int, start: int, length: int | None, data
     """The URL of a new part."""
     answer = claim(url, key, total, start, length, data)
     assert answer.status_code == 201, answer.text
-    return url + answer.headers["location"]
+    return urljoin(url, answer.headers["location"])
 
 
 def test_parts_that_arrive_in_any_order_are_joined_without_a_copy(server: EmbeddedServer, key: str) -> None:
@@ -95,7 +96,7 @@ def test_parts_that_arrive_in_any_order_are_joined_without_a_copy(server: Embedd
     assert (whole.status_code, whole.headers["upload-offset"]) == (201, str(len(data)))
     stored = server.root / "tus" / "in place.bin"
     assert stored.stat().st_ino == inode
-    assert stored.read_bytes() == content(server.url + whole.headers["location"]) == data
+    assert stored.read_bytes() == content(urljoin(server.url, whole.headers["location"])) == data
     assert [head(url).status_code for url in urls] == [410] * 3
     assert not data_files(server.root)
     again = concatenate(server.url, urls[1], urls[2], urls[0], uploadKey=key, filename="in place.bin")
@@ -131,8 +132,8 @@ def test_owners_have_separate_files(server: EmbeddedServer, key: str) -> None:
     refused = requests.post(server.url + ENDPOINT, headers=final, timeout=DEADLINE)
     assert error(refused) == (400, "PARTS_NOT_IN_ORDER")
     whole = concatenate(server.url, *mine, uploadKey=key)
-    assert content(server.url + whole.headers["location"]) == b"abcd"
-    assert terminate(server.url + theirs.headers["location"]).status_code == 204
+    assert content(urljoin(server.url, whole.headers["location"])) == b"abcd"
+    assert terminate(urljoin(server.url, theirs.headers["location"])).status_code == 204
 
 
 def test_a_wrong_final_upload_is_refused_and_the_parts_stay(server: EmbeddedServer, key: str) -> None:
@@ -149,7 +150,7 @@ def test_a_wrong_final_upload_is_refused_and_the_parts_stay(server: EmbeddedServ
     ]:
         assert error(concatenate(server.url, *urls, uploadKey=name)) == (400, "PARTS_NOT_IN_ORDER")
     whole = concatenate(server.url, first, second, third, uploadKey=key)
-    assert content(server.url + whole.headers["location"]) == b"abcdef"
+    assert content(urljoin(server.url, whole.headers["location"])) == b"abcdef"
     assert terminate(other).status_code == 204
 
 
@@ -167,7 +168,7 @@ def test_a_part_of_deferred_length_can_be_split_later(server: EmbeddedServer, ke
     assert error(append(whole, 4, b"ef", {"Upload-Length": "7"})) == (400, "INVALID_HEADER")
     assert append(whole, 4, b"ef", {"Upload-Length": "6"}).status_code == 204
     final = concatenate(server.url, whole, rest, uploadKey=key)
-    assert content(server.url + final.headers["location"]) == b"abcdefghij"
+    assert content(urljoin(server.url, final.headers["location"])) == b"abcdefghij"
 
 
 @pytest.mark.parametrize("length", [4, None], ids=["length", "chunked"])
@@ -183,7 +184,7 @@ def test_a_part_of_deferred_length_may_be_the_whole(server: EmbeddedServer, key:
         assert request.status() == 204
     assert append(whole, 4, b"", {"Upload-Length": "4"}).status_code == 204
     final = concatenate(server.url, whole, uploadKey=key)
-    assert content(server.url + final.headers["location"]) == b"abcd"
+    assert content(urljoin(server.url, final.headers["location"])) == b"abcd"
 
 
 def test_a_terminated_part_frees_its_range_and_the_last_one_the_file(server: EmbeddedServer, key: str) -> None:
@@ -194,7 +195,7 @@ def test_a_terminated_part_frees_its_range_and_the_last_one_the_file(server: Emb
     assert terminate(first).status_code == 204
     first = claimed(server.url, key, 6, 0, 3, b"ABC")
     final = concatenate(server.url, first, third, uploadKey=key)
-    assert content(server.url + final.headers["location"]) == b"ABCdef"
+    assert content(urljoin(server.url, final.headers["location"])) == b"ABCdef"
     assert terminate(claimed(server.url, key, 3, 0, 3, b"ab")).status_code == 204
     assert not data_files(server.root)
 
@@ -228,7 +229,7 @@ def test_failed_chunk_of_one_part_keeps_the_others(server: EmbeddedServer, key: 
     assert offset_of(first) == 1_000_000
     assert append(first, 1_000_000, data[1_000_000:3_000_000], checksum(data[1_000_000:3_000_000])).status_code == 204
     final = concatenate(server.url, first, second, uploadKey=key)
-    assert content(server.url + final.headers["location"]) == data
+    assert content(urljoin(server.url, final.headers["location"])) == data
 
 
 def test_parts_go_to_the_session_that_names_them_last(server: EmbeddedServer, key: str) -> None:
@@ -241,7 +242,7 @@ def test_parts_go_to_the_session_that_names_them_last(server: EmbeddedServer, ke
     assert (again.status_code, again.headers["upload-offset"]) == (200, "2")
     third = claim(server.url, key, 6, 4, 2, b"ef", sessionId=found)
     assert requests.post(f"{server.url}/api/upload/cancel/{lost}", timeout=DEADLINE).status_code == 200
-    urls = [server.url + answer.headers["location"] for answer in (first, second, third)]
+    urls = [urljoin(server.url, answer.headers["location"]) for answer in (first, second, third)]
     assert [offset_of(url) for url in urls] == [2, 2, 2]
     whole = concatenate(server.url, *urls, sessionId=found, uploadKey=key, filename="moved.txt")
     assert whole.headers["content-location"] == "/uploads/personal/moved.txt"
@@ -250,7 +251,7 @@ def test_parts_go_to_the_session_that_names_them_last(server: EmbeddedServer, ke
 
 def test_a_refused_part_moves_no_other_part_to_its_session(server: EmbeddedServer, key: str) -> None:
     here, other = new_session(server.url), new_session(server.url)
-    first = server.url + claim(server.url, key, 6, 0, 4, b"abcd", sessionId=here).headers["location"]
+    first = urljoin(server.url, claim(server.url, key, 6, 0, 4, b"abcd", sessionId=here).headers["location"])
     assert error(claim(server.url, key, 6, 2, 4, sessionId=other)) == (409, "RANGE_CONFLICT")
     assert requests.post(f"{server.url}/api/upload/cancel/{other}", timeout=DEADLINE).status_code == 200
     assert offset_of(first) == 4
@@ -262,7 +263,7 @@ def test_cancelled_session_deletes_its_parts(server: EmbeddedServer, key: str) -
     done = claim(server.url, key, 6, 0, 3, b"abc", sessionId=session).headers["location"]
     half = claim(server.url, key, 6, 3, 3, b"d", sessionId=session).headers["location"]
     assert requests.post(f"{server.url}/api/upload/cancel/{session}", timeout=DEADLINE).status_code == 200
-    assert [head(server.url + url).status_code for url in (done, half)] == [410, 410]
+    assert [head(url).status_code for url in (done, half)] == [410, 410]
     assert not data_files(server.root)
 
 
@@ -311,10 +312,10 @@ def test_part_that_lost_bytes_on_disk_is_incomplete_again(tmp_path: Path) -> Non
         assert error(concatenate(server.url, first, second, uploadKey="lost")) == (400, "PART_UNFINISHED")
         assert append(second, offset_of(second), b"f").status_code == 204
         final = concatenate(server.url, first, second, uploadKey="lost")
-        assert content(server.url + final.headers["location"]) == b"abcdef"
+        assert content(urljoin(server.url, final.headers["location"])) == b"abcdef"
 
         os.truncate(data_of(server.root, alone), 2)
         assert error(concatenate(server.url, alone)) == (400, "PART_UNFINISHED")
         assert append(alone, 2, b"one").status_code == 204
         final = concatenate(server.url, alone)
-        assert content(server.url + final.headers["location"]) == b"alone"
+        assert content(urljoin(server.url, final.headers["location"])) == b"alone"

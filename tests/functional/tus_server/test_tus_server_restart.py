@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin
 
 import pytest
 import requests
@@ -76,7 +77,7 @@ def test_killed_server_restarts_with_every_confirmed_byte(tmp_path: Path, durabi
         assert known["completedFiles"] == 1
         for key, upload in (("told", told), ("finished", finished)):
             again = create(server.url, len(data), uploadKey=key, sessionId=session)
-            assert (again.status_code, server.url + again.headers["location"]) == (200, upload)
+            assert (again.status_code, urljoin(server.url, again.headers["location"])) == (200, upload)
         for upload in (told, checked, late):
             offset = offset_of(upload)
             length = {"Upload-Length": str(len(data))}
@@ -84,7 +85,7 @@ def test_killed_server_restarts_with_every_confirmed_byte(tmp_path: Path, durabi
             assert answer.status_code == 204, answer.text
             assert content(upload) == data
         final = concatenate(server.url, half, whole)
-        assert content(server.url + final.headers["location"]) == b"abcd"
+        assert content(urljoin(server.url, final.headers["location"])) == b"abcd"
         assert progress(server.url, session).json()["overallStatus"] == "completed"
         assert not list((tmp_path / ".uploader" / "tus").iterdir())
 
@@ -142,12 +143,8 @@ def test_linked_files_that_were_not_recorded_are_never_cut_or_replaced(
         plain = created(old, len(data), data[:100], filename=names[0], sessionId=session)
         parts = [part(old, data[:100]), part(old, data[100:])]
         first = part(old, data[:100], partOffset="0", sessionId=session, **place)
-        rest = (
-            old
-            + create(old, len(data) - 100, headers=PARTIAL, partOffset="100", sessionId=session, **place).headers[
-                "location"
-            ]
-        )
+        made = create(old, len(data) - 100, headers=PARTIAL, partOffset="100", sessionId=session, **place)
+        rest = urljoin(old, made.headers["location"])
         assert append(rest, 0, data[100:], headers).status_code == 204
         refuse = "CREATE TRIGGER refuse BEFORE INSERT ON files BEGIN SELECT RAISE(ABORT, 'by the test'); END"
         database = server.app.state.store.database
@@ -168,7 +165,10 @@ def test_linked_files_that_were_not_recorded_are_never_cut_or_replaced(
     with running_server(root=tmp_path, durability=durability) as server:
         assert stored() == sorted((name, True) for name in names)
         again = [concatenate(server.url, *joined, **fields) for joined, fields in finals]
-        uploads = [moved(plain, old, server.url), *(server.url + answer.headers["location"] for answer in again)]
+        uploads = [
+            moved(plain, old, server.url),
+            *(urljoin(server.url, answer.headers["location"]) for answer in again),
+        ]
         for upload in uploads:
             assert content(upload) == data
             assert append(upload, 100, os.urandom(len(data) - 100)).status_code in {403, 409}
@@ -199,7 +199,7 @@ def test_interrupted_concatenation_is_repeated(tmp_path: Path) -> None:
         old = server.url
         parts = [part(old, b"ab"), part(old, b"cd")]
         kept = [data_of(tmp_path, url).read_bytes() for url in parts]
-        final = old + concatenate(old, *parts, filename="joined.txt").headers["location"]
+        final = urljoin(old, concatenate(old, *parts, filename="joined.txt").headers["location"])
     edit(tmp_path, "UPDATE tus_uploads SET status = 'open', path = NULL WHERE concat LIKE 'final%'")
     edit(tmp_path, "UPDATE tus_uploads SET status = 'finished' WHERE concat = 'partial'")
     edit(tmp_path, "DELETE FROM files")
@@ -330,7 +330,7 @@ class Sender(threading.Thread):
             filename=self.filename,
         )
         assert answer.status_code in {200, 201}, answer.text
-        upload, offset = url + answer.headers["location"], int(answer.headers["upload-offset"])
+        upload, offset = urljoin(url, answer.headers["location"]), int(answer.headers["upload-offset"])
         while True:
             self.went_back |= offset < self.told
             self.told = offset

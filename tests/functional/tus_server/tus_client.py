@@ -8,7 +8,7 @@ import socket
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import google_crc32c
 import requests
@@ -51,7 +51,7 @@ def created(
     """The URL of a new upload."""
     answer = create(url, length, data, headers=headers, **fields)
     assert answer.status_code == 201, answer.text
-    return url + answer.headers["location"]
+    return urljoin(url, answer.headers["location"])
 
 
 def file_id(root: Path, upload: str) -> str:
@@ -106,7 +106,7 @@ def part(url: str, data: bytes, **fields: str) -> str:
     """The URL of a finished partial upload."""
     answer = create(url, len(data), data, headers={"Upload-Concat": "partial"}, **fields)
     assert answer.status_code == 201, answer.text
-    return url + answer.headers["location"]
+    return urljoin(url, answer.headers["location"])
 
 
 def content(upload: str) -> bytes:

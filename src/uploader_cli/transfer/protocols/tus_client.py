@@ -40,6 +40,7 @@ UPLOAD_GONE = (errors.UploadGone, "the server does not have the upload any more"
 LOCKED = (errors.Locked, "another request uses the upload, or its file exists already")
 """What a status of `retry_status` means."""
 UNSIGNED = "the server's answers have no Tus-Resumable: a proxy may remove it, and other headers of tus, too"
+API_ROOT = "/api/upload/"
 NO_SESSION = ((404, "SESSION_NOT_FOUND"), (409, "SESSION_ENDED"), (403, NOT_YOURS))
 """Refusals of the session that a creation names, not of the upload."""
 
@@ -124,7 +125,11 @@ class TusClient:
         if not location:
             raise errors.ProtocolError(f"{answer.url} created an upload without a Location")
         self._api.has_created.set()
-        return Position(self._place(answer.url, location), whole(answer.headers.get("Upload-Offset")), answer.headers)
+        return Position(
+            self._place(answer.url, self._own_path(location)),
+            whole(answer.headers.get("Upload-Offset")),
+            answer.headers,
+        )
 
     def head(self, url: str) -> Position:
         """Return the server's offset. Raise `UploadGone` for 403, 404 or 410 from a tus server.
@@ -245,6 +250,11 @@ class TusClient:
                 f"the server's Location points to {url}: its proxy drops the port"
                 " (nginx: proxy_set_header Host $http_host)"
             ) from cause
+
+    def _own_path(self, location: str) -> str:
+        """Return the path of an upload of a server with sessions: behind a proxy it may not know its own address."""
+        _, found, path = location.partition(API_ROOT) if self._api.server else ("", "", "")
+        return found + path or location
 
     def _place(self, base: str, location: str) -> str:
         try:
