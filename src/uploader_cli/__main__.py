@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 
 def run() -> int:
-    """Run the command of this process and return the exit code."""
     from uploader_cli import signals  # first: the other imports take a while
 
     signals.install()

@@ -10,8 +10,6 @@ from uploader_cli.core.codes import FailureCode
 
 
 class Exit(IntEnum):
-    """The exit codes of the process."""
-
     OK = 0
     BUG = 1
     USAGE = 2
@@ -49,7 +47,6 @@ _RANK = (
 
 
 def of_failure(code: FailureCode, *, retryable: bool) -> Exit:
-    """Return the exit code for one failed file."""
     if code in (FailureCode.INTEGRITY, FailureCode.MISMATCH):
         return Exit.INTEGRITY
     if code is FailureCode.UNAUTHORIZED:

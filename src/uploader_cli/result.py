@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Event, FailureCode, Metrics, Phase, VerifiedBy
@@ -31,6 +31,9 @@ class Receipt:
     """Where the file can be read, if it is on the server."""
     verified_by: VerifiedBy | None = None
     """What showed that the stored bytes are those of the file; None also for chunks with SHA-1."""
+
+
+_AS_IN_EVENT = {spec.name for spec in fields(Receipt)} - {"status", "size", "message", "retryable"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,20 +133,11 @@ class Receipts(Observer):
         if isinstance(event, ev.FileEnded):
             self.kept.append(
                 Receipt(
-                    event.file,
-                    event.path,
-                    Phase.SKIPPED if event.reason else event.outcome,
-                    event.size or 0,
-                    event.server_id,
-                    event.location,
-                    event.checksum,
-                    event.verified,
-                    event.code,
-                    event.message or event.reason or "",
-                    bool(event.retryable),
-                    event.stored_as,
-                    event.url,
-                    event.verified_by,
+                    status=Phase.SKIPPED if event.reason else event.outcome,
+                    size=event.size or 0,
+                    message=event.message or event.reason or "",
+                    retryable=bool(event.retryable),
+                    **{name: getattr(event, name) for name in _AS_IN_EVENT},
                 )
             )
 

@@ -27,7 +27,6 @@ _pending: list[int] = []
 
 
 def install() -> None:
-    """Install the signal handlers of this process."""
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # set by nohup
         CODES.pop(signal.SIGHUP, None)
     for number in CODES:

@@ -31,8 +31,6 @@ from uploader_cli.settings.values import Header, written_size
 
 SHELLS = ("bash", "zsh", "fish", "powershell")
 ACTIONS = ("show", "init", "path")
-_SECRET = ("token", "session_secret", "token_command", "on_failure", "upload_url")
-"""Always masked. Proxies and headers are masked only where they look secret."""
 
 
 def config(
@@ -113,7 +111,7 @@ def _rows(settings: Settings) -> Iterator[str]:
 def _value(settings: Settings, name: str) -> Any:
     """Return the value as in the JSON output."""
     value = settings.state_path if name == "state_dir" else getattr(settings, name)
-    if name in _SECRET:
+    if OPTIONS[name].secret and name != "proxy":  # of which only the password is masked, as secret headers are
         return MASK if value else None
     return [_plain(item) for item in value] if type(value) is tuple else _plain(value)
 
@@ -137,7 +135,7 @@ def _words(name: str, value: Any) -> str:
             return safe(", ".join(map(str, value)))
         case float():
             return f"{value:g}"
-        case int() if name in ("chunk_size", "limit_rate", "min_size", "max_size"):
+        case int() if OPTIONS[name].metavar.startswith("SIZE"):
             return written_size(value)
     return safe(str(value))
 

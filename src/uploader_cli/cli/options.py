@@ -32,7 +32,6 @@ UPLOAD_URL = ("upload_url",)
 
 
 def argument(metavar: str, help: str, **more: Any) -> Any:  # noqa: A002 - as in Typer
-    """Declare an argument of one command."""
     return typer.Argument(metavar=metavar, help=help, show_default=False, **more)
 
 

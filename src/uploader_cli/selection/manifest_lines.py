@@ -37,8 +37,6 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 class Format(StrEnum):
-    """The format of a manifest."""
-
     PLAIN = "plain"
     NUL = "nul"
     CSV = "csv"

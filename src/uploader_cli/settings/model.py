@@ -211,7 +211,7 @@ class Settings:
         None, "FILE  Write metrics to FILE.prom during the run, for node_exporter (Prometheus).", values.path
     )
     on_failure: str | None = _report(
-        None, "CMD  Run this command when a run needs attention; its stdin is the report.", values.command, shown=False
+        None, "CMD  Run this command when a run needs attention; its stdin is the report.", values.command, secret=True
     )
 
     server: str = _connection(
@@ -232,7 +232,7 @@ class Settings:
         or_none(values.upload_url),
         commands="upload",
         config="none",
-        shown=False,
+        secret=True,
     )
     max_wait: float = _connection(
         1200.0,
@@ -257,15 +257,15 @@ class Settings:
         stored=False,
     )
     proxy: str | None = _connection(
-        None, "URL  Use this HTTP proxy.", values.proxy_url, commands=_CALLS, config="user", shown=False
+        None, "URL  Use this HTTP proxy.", values.proxy_url, commands=_CALLS, config="user", secret=True
     )
 
-    token: str | None = _secret(None, "", values.secret, shown=False)
+    token: str | None = _secret(None, "", values.secret, secret=True)
     token_file: Path | None = _security(None, "FILE  Read the token from FILE.", values.path)
     token_command: str | None = _security(
-        None, "CMD  Read the token from the output of CMD.", values.command, shown=False
+        None, "CMD  Read the token from the output of CMD.", values.command, secret=True
     )
-    session_secret: str | None = _secret(None, "", values.secret, shown=False)
+    session_secret: str | None = _secret(None, "", values.secret, secret=True)
     header: tuple[Header, ...] = _security((), "K:V  Send this header with every request; repeatable.", values.header)
     ca_bundle: Path | None = _security(
         None, "FILE  Trust these certificates (PEM).", values.path, stored=True, must_exist="file or directory"

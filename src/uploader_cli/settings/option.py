@@ -62,6 +62,7 @@ class Option(NamedTuple):
 
     `commands` take it on the command line, in the `section` of their help; `metavar` is empty for a switch or a
     counter. `names` are its allowed values, where these are names. It is `stored` where it defines a run, to resume it.
+    A `secret` value is never shown.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Option(NamedTuple):
     config: Configs
     stored: bool
     must_exist: Literal["", "file", "file or directory"]
+    secret: bool
 
     @property
     def flag(self) -> str:
@@ -126,13 +128,13 @@ class Group(NamedTuple):
         parse: Callable[[object], Any] | None = None,
         *,
         must_exist: Literal["", "file", "file or directory"] = "",
-        shown: bool = True,
+        secret: bool = False,
         **others: Any,
     ) -> T:
         """Declare an option; `others` differ from the group.
 
         `text` is its line in the help: short form and metavar, if any, two spaces, and the sentence. A boolean or a
-        `Literal` needs no parser. `shown` says whether `repr` contains its value.
+        `Literal` needs no parser.
         """
-        spec = {**self._asdict(), **others, "text": text, "parse": parse, "must_exist": must_exist}
-        return field(default=default, repr=shown, metadata=spec)
+        how = {"text": text, "parse": parse, "must_exist": must_exist, "secret": secret}
+        return field(default=default, repr=not secret, metadata={**self._asdict(), **how, **others})

@@ -92,9 +92,9 @@ class ReportFile(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """One `--newer-than`: the time in seconds since the epoch, and how it was `written`: the same in each run.
+    """One `--newer-than`: as it was `written` (`2d`, `2026-01-31`), and the time `at` in seconds since the epoch.
 
-    As text it is the time, so that a resumed run selects the same files.
+    `str` returns the time with its zone: a resumed run, which stores it, selects the same files.
     """
 
     written: str

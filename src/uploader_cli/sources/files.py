@@ -34,7 +34,6 @@ Status = os.stat_result | RemoteStatus
 
 
 def is_url(path: str) -> bool:
-    """Return whether `path` is a URL."""
     return _is_url(path) is not None
 
 
