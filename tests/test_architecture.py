@@ -29,7 +29,7 @@ PACKAGES = {
     "exit_status": "errors core.codes",
     "extras": "errors",
     "named_files": "errors",
-    "settings": "errors named_files settings",
+    "settings": "errors extras named_files settings",
     "selection": "core errors named_files settings sources selection",
     "transfer": "core errors named_files settings sources transfer",
     "realtime": "core realtime",

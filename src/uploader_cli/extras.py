@@ -9,18 +9,22 @@ from typing import Any
 
 from uploader_cli.errors import UsageError
 
+REPORTS = {
+    "json": (".json", "report.formats:as_json"),
+    "csv": (".csv", "report.formats:as_csv"),
+    "junit": (".xml", "report.junit:as_junit"),
+    "markdown": (".md", "report.markdown:as_markdown"),
+    "html": (".html", "report.html:as_html"),
+    "sha256": (".sha256", "report.formats:as_sha256"),
+}
+"""The formats of `--report`: the suffix that selects it, and the part that writes it."""
 PARTS = {
     "import": "fleet.driver:Driver",  # --on
     "metrics": "report.prometheus:MetricsFile",  # --metrics-file
     "plots": "report.terminal:rows_of",  # `report show`
     "smoke": "checks.smoke",
     "urls": "sources.urls",  # files at URLs
-    "report json": "report.formats:as_json",
-    "report csv": "report.formats:as_csv",
-    "report junit": "report.junit:as_junit",
-    "report markdown": "report.markdown:as_markdown",
-    "report html": "report.html:as_html",
-    "report sha256": "report.formats:as_sha256",
+    **{f"report {kind}": part for kind, (_, part) in REPORTS.items()},
 }
 """Each part: a module of this package, and what it provides, as in an entry point."""
 

@@ -31,9 +31,9 @@ from uploader_cli.settings import (
     Option,
     Settings,
     resolve,
+    resolve_here,
     resumed,
     shard,
-    user_config_file,
     working_directory,
 )
 from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, ReportFile
@@ -263,7 +263,7 @@ def _settings(settings: Settings | None, options: dict[str, object]) -> Settings
             raise UsageError(f"there is no option {name!r}", hint=hint)
     given = {name: _plain(name, value) for name, value in options.items() if value is not None}
     if settings is None:
-        return resolve(given, env=os.environ, cwd=working_directory(), user_config=user_config_file())
+        return resolve_here(given)
     settings = _parsed(settings)
     new = resolve({"server": "localhost", **given}, env={}, cwd=working_directory(), user_config=None)
     changes: dict[str, Any] = {name: getattr(new, name) for name in given}

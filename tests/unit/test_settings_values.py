@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uploader_cli.settings import OPTIONS, Header, Invalid, parse_size, values
-from uploader_cli.settings.values import server_url
+from uploader_cli.settings import OPTIONS, Header, Invalid, addresses, parse_size, values
+from uploader_cli.settings.addresses import server_url
 
 
 @pytest.mark.parametrize(
@@ -192,14 +192,14 @@ def test_huge_size_is_refused(written: str) -> None:
 )
 def test_an_endpoint_is_read_like_a_server_and_keeps_its_path(written: str, url: str) -> None:
     """Servers distinguish `/files` from `/files/`."""
-    assert values.endpoint_url(written) == url
-    assert values.endpoint_url(url) == url
+    assert addresses.endpoint_url(written) == url
+    assert addresses.endpoint_url(url) == url
 
 
 @pytest.mark.parametrize("written", ["me:pw@tus.example", "tus.example/?token=x", "tus.example/#a", "ftp://h/", ""])
 def test_bad_endpoints(written: str) -> None:
     with pytest.raises(Invalid):
-        values.endpoint_url(written)
+        addresses.endpoint_url(written)
 
 
 @pytest.mark.parametrize("raw", ["no colon", ": empty", "two words: x", "Ünï: x", 3])
@@ -226,12 +226,12 @@ def test_secret_headers_are_not_shown() -> None:
 @pytest.mark.parametrize("raw", ["socks5://h", "http://", "http://u:hunter2@h:x", "ftp://u:hunter2@h"])
 def test_a_bad_proxy_is_refused_and_not_repeated(raw: str) -> None:
     with pytest.raises(Invalid, match="proxy") as caught:
-        values.proxy_url(raw)
+        addresses.proxy_url(raw)
     assert "hunter2" not in str(caught.value)
 
 
 def test_a_proxy_without_a_scheme_is_http() -> None:
-    assert values.proxy_url("proxy.example:3128") == "http://proxy.example:3128"
+    assert addresses.proxy_url("proxy.example:3128") == "http://proxy.example:3128"
 
 
 @pytest.mark.parametrize(

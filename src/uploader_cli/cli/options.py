@@ -4,7 +4,6 @@ Values stay text here: `settings` parses flags, environment and config files wit
 """
 
 import inspect
-import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -20,7 +19,7 @@ from uploader_cli.settings import (
     Settings,
     presets,
     profiles,
-    resolve,
+    resolve_here,
     user_config_file,
     working_directory,
 )
@@ -93,21 +92,13 @@ _COMPLETE = {"profile": _configured(profiles), "preset": _configured(presets)}
 
 
 def load(given: Mapping[str, object], **how: Any) -> Settings:
-    """Resolve the settings of a command as `resolved`; notes about ignored values go to stderr, unless `--quiet`."""
-    settings = resolved(given, **how)
+    """Resolve the settings of a command; notes about ignored values go to stderr, unless `--quiet`."""
+    settings = resolve_here(given, **how)
     if settings.notes:
         from uploader_cli.run.views import print_notes
 
         print_notes(settings)
     return settings
-
-
-def resolved(given: Mapping[str, object], **how: Any) -> Settings:
-    """Resolve the settings of a command from its options by name; None is one that was not used.
-
-    `how` are further arguments of `resolve`. Raises `UsageError`.
-    """
-    return resolve(given, env=os.environ, cwd=working_directory(), user_config=user_config_file(), **how)
 
 
 def valid_uuid(value: str, what: str) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from uploader_cli.cli import options as opt
 from uploader_cli.errors import UsageError
-from uploader_cli.settings import Invalid
+from uploader_cli.settings import Invalid, resolve_here
 from uploader_cli.settings.values import seconds
 
 Session = Annotated[str, opt.argument("SESSION", "Session ID.")]
@@ -45,7 +45,7 @@ def watch(
     from uploader_cli.run import rest_commands, runs
     from uploader_cli.run import watch as run
 
-    wanted, stored = runs.find_sessions(opt.resolved(given, need_server=False, ignored=opt.FOREIGN), wanted)
+    wanted, stored = runs.find_sessions(resolve_here(given, need_server=False, ignored=opt.FOREIGN), wanted)
     settings = opt.load(given, stored=stored, ignored=opt.FOREIGN)
     if web:
         return rest_commands.open_page(settings, wanted[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import signal
 import threading
@@ -16,7 +15,7 @@ from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.fleet.batches import Batch
 from uploader_cli.fleet.outcomes import FileEnd, TaskReport
 from uploader_cli.selection.selection import Selection, WalkQueue
-from uploader_cli.settings import resolve, user_config_file, working_directory
+from uploader_cli.settings import resolve_here
 from uploader_cli.settings.places import STATE_IN_MEMORY
 from uploader_cli.transfer import engine
 from uploader_cli.transfer.api import Api
@@ -132,8 +131,7 @@ def _began_before(worker: Worker, name: str) -> bool:
 
 
 def _send(batch: Batch, report: TaskReport, controls: _Controls, *, again: bool) -> errors.UploaderError | None:
-    here, own = working_directory(), user_config_file()
-    settings = resolve({}, env=os.environ, cwd=here, user_config=own, stored=batch.options)
+    settings = resolve_here({}, stored=batch.options)
     files = list(batch.local_files())
     with Journal(STATE_IN_MEMORY) as journal:  # a task that runs again asks the server
         run = journal.begin(RunTarget(settings.target_url, settings.category), {}, identity=[batch.run, batch.number])

@@ -16,7 +16,7 @@ from uploader_cli.run.run_journal import begin, writable_state
 from uploader_cli.run.upload import Upload
 from uploader_cli.run.views import observers, print_notes, resume_hint
 from uploader_cli.selection.standard_input import standard_input
-from uploader_cli.settings import Settings, resolve, user_config_file, working_directory
+from uploader_cli.settings import Settings, resolve_here
 from uploader_cli.transfer.journal import Journal, RunHandle
 
 
@@ -77,7 +77,7 @@ def stored_run(
             f"run {info.id} can't be resumed: its journal entry is incomplete",
             hint=f"delete it with: uploader resume --forget {info.id}",
         )
-    settings = resolve(flags, env=env, cwd=working_directory(), user_config=user_config_file(), stored=stored)
+    settings = resolve_here(flags, env=env, stored=stored)
     return info.id, replace(settings, from_file=Path(listed) if isinstance(listed, str) else None), cwd, paths
 
 

@@ -17,7 +17,7 @@ from uploader_cli.named_files import exists
 from uploader_cli.render.words import plural, safe
 from uploader_cli.run.piped_lists import as_typed, drop
 from uploader_cli.run.views import resume_line
-from uploader_cli.settings import Settings, resolve, user_config_file, working_directory
+from uploader_cli.settings import Settings, resolve_here
 from uploader_cli.settings.model import NAMED_BY_DIRECTORY
 from uploader_cli.settings.places import user_state_directory
 from uploader_cli.transfer.journal import Journal, RunInfo
@@ -33,7 +33,7 @@ NAMED_RUNS = 3
 def place(flags: Mapping[str, object]) -> Settings:
     """Return the settings that name the journal."""
     given = {name: flags.get(name) for name in ("profile", "state_dir", "quiet")}
-    return resolve(given, env=os.environ, cwd=working_directory(), user_config=user_config_file(), need_server=False)
+    return resolve_here(given, need_server=False)
 
 
 def show(flags: Mapping[str, object]) -> int:

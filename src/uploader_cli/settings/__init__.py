@@ -5,7 +5,7 @@ from uploader_cli.settings.masking import MASK, SESSION_MARK, hide, mask, rememb
 from uploader_cli.settings.model import LEAST_RATE, OPTIONS, Settings
 from uploader_cli.settings.option import DEFAULT, Layer, Option, Source
 from uploader_cli.settings.places import user_config_file, working_directory
-from uploader_cli.settings.resolution import presets, profiles, resolve, resumed
+from uploader_cli.settings.resolution import presets, profiles, resolve, resolve_here, resumed
 from uploader_cli.settings.values import Header, Invalid, Metadata, parse_size
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "profiles",
     "remember_user",
     "resolve",
+    "resolve_here",
     "resumed",
     "user_config_file",
     "working_directory",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from uploader_cli.errors import UsageError
-from uploader_cli.settings import shard, values
+from uploader_cli.settings import addresses, shard, values
 from uploader_cli.settings.bearer import TokenCommand, token_from_file
 from uploader_cli.settings.option import DEFAULT, Group, Layer, Option, Source
 from uploader_cli.settings.places import user_state_directory
@@ -217,19 +217,19 @@ class Settings:
     server: str = _connection(
         "",
         "-s URL  Upload server. Without a scheme: http on loopback, else https.",
-        values.server_url,
+        addresses.server_url,
         commands=f"{_SEND} {_SESSIONS} doctor smoke",
     )
     tus_endpoint: str | None = _connection(
         None,
         "URL  Upload to this tus server, instead of --server.",
-        values.endpoint_url,
+        addresses.endpoint_url,
         commands="upload doctor smoke",
     )
     upload_url: str | None = _connection(
         None,
         "URL  Send one file to this upload, which a service has created.",
-        or_none(values.upload_url),
+        or_none(addresses.upload_url),
         commands="upload",
         config="none",
         secret=True,
@@ -257,7 +257,7 @@ class Settings:
         stored=False,
     )
     proxy: str | None = _connection(
-        None, "URL  Use this HTTP proxy.", values.proxy_url, commands=_CALLS, config="user", secret=True
+        None, "URL  Use this HTTP proxy.", addresses.proxy_url, commands=_CALLS, config="user", secret=True
     )
 
     token: str | None = _secret(None, "", values.secret, secret=True)
@@ -304,7 +304,7 @@ class Settings:
     def target_url(self) -> str:
         """The root of the host of the upload URL if there is one, else the tus endpoint, else the server."""
         if self.upload_url:
-            return f"{values.origin(self.upload_url)}/"
+            return f"{addresses.origin(self.upload_url)}/"
         return self.tus_endpoint or self.server
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 from uploader_cli.errors import UsageError
 from uploader_cli.named_files import check_input
 from uploader_cli.settings import config_files, shard
+from uploader_cli.settings.addresses import origin
 from uploader_cli.settings.config_files import PROFILES, Given
 from uploader_cli.settings.model import NAMED_BY_DIRECTORY, OPTIONS, Settings
 from uploader_cli.settings.option import Layer, Option, Source
-from uploader_cli.settings.values import Invalid, ReportFile, origin, written_size
+from uploader_cli.settings.places import user_config_file, working_directory
+from uploader_cli.settings.values import Invalid, ReportFile, written_size
 
 TUS_ONLY = ("preset", "metadata", "chunk_rule", "retry_status", "id_header", "place")
 """Options for tus servers without sessions."""
@@ -61,6 +64,11 @@ def resolve(
         settings = settings.changed(name, getattr(settings, name), source)
     _check(settings, need_server=need_server, user_config=user_config)
     return _trusting(settings, (environment, chosen, own.base, preset))
+
+
+def resolve_here(flags: Mapping[str, object | None], *, env: Mapping[str, str] = os.environ, **how: Any) -> Settings:
+    """Resolve the settings as `resolve` does, for this process: its environment, its directory and its user."""
+    return resolve(flags, env=env, cwd=working_directory(), user_config=user_config_file(), **how)
 
 
 def _first(name: str, layers: Iterable[Mapping[str, Given]]) -> Given | None:

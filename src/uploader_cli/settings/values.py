@@ -5,16 +5,15 @@ Each accepts the text of a flag or the environment as well as the types of TOML 
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from urllib.parse import urlsplit
 
-from uploader_cli.settings.masking import MASK, hide, is_secret_header, remember, remember_user
+from uploader_cli import extras
+from uploader_cli.settings.masking import MASK, is_secret_header, remember
 
 
 class Invalid(ValueError):
@@ -69,16 +68,6 @@ class ChunkRule(NamedTuple):
     def allows(self, size: int) -> bool:
         """Return whether chunks of `size` bytes are accepted."""
         return self.least <= size <= self.most and size % self.multiple == 0
-
-
-_REPORTS = {
-    ".json": "json",
-    ".csv": "csv",
-    ".xml": "junit",
-    ".md": "markdown",
-    ".html": "html",
-    ".sha256": "sha256",
-}
 
 
 class ReportFile(NamedTuple):
@@ -303,10 +292,11 @@ def report_file(raw: object) -> ReportFile:
     """Parse `FILE`, whose suffix selects the format, or `FORMAT:FILE`."""
     written = text(raw)
     named, colon, rest = written.partition(":")
-    kind = next((kind for kind in _REPORTS.values() if colon and kind == named), None)
+    kind = named if colon and named in extras.REPORTS else ""
     file = path(rest if kind else written)
-    kind = kind or _REPORTS.get(file.suffix.lower())
-    if kind is None:
+    suffix = file.suffix.lower()
+    kind = kind or next((kind for kind, (own, _) in extras.REPORTS.items() if own == suffix), "")
+    if not kind:
         raise Invalid(
             f"{written!r}: unknown report format",
             hint="use the suffix .json, .csv, .xml (JUnit), .md, .html or .sha256, or name the format: junit:FILE",
@@ -380,82 +370,3 @@ def cluster(raw: object) -> str:
         hint = "write local:4 for four processes of this machine, or dask://scheduler:8786 for a Dask cluster"
         raise Invalid(f"must be local:N or dask://HOST:PORT, not {raw!r}", hint=hint)
     return written
-
-
-def server_url(raw: object) -> str:
-    """Parse the server's base URL: scheme, host, port and path prefix, without a trailing slash.
-
-    The default scheme is http on loopback and https elsewhere.
-    """
-    return endpoint_url(raw).rstrip("/")
-
-
-def endpoint_url(raw: object) -> str:
-    """Parse the URL where a tus server creates uploads; its path is kept exactly as written."""
-    written = text(raw).strip()
-    if "@" in written:
-        # Don't echo the URL here or below: the part before the @ is a secret.
-        raise Invalid("credentials don't belong in the URL", hint="use UPLOADER_TOKEN, --token-file or --header")
-    if re.search(r"[\x00-\x20\x7f\\]", written):
-        raise Invalid(f"{written!r} is not a URL: it contains a space, a control character or a backslash")
-    guessed = written if "://" in written else f"http://{written}"
-    try:
-        parts = urlsplit(guessed)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise Invalid(f"{written!r} is not a URL: {error}") from None
-    if not host or parts.netloc.endswith(":") or port == 0:
-        raise Invalid(
-            f"{written!r} is not a URL: the host is missing or the port is empty", hint="for example localhost:8005"
-        )
-    if parts.scheme not in ("http", "https"):
-        raise Invalid(f"{written!r}: the scheme must be http or https, not {parts.scheme}")
-    if parts.query or parts.fragment:
-        raise Invalid(f"{written!r}: ?query and #fragment are not allowed")
-    scheme = parts.scheme if "://" in written or _is_loopback(host) else "https"
-    return f"{scheme}://{parts.netloc.lower()}{parts.path}"
-
-
-def upload_url(raw: object) -> str:
-    """Parse the URL of an existing upload. No message shows it: who knows it may write there."""
-    written = text(raw).strip()
-    try:
-        parts = urlsplit(written)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    plain = re.fullmatch(r"[!-~]+", written) and not re.search(r"[\\@#'\"<>]", written)
-    if not host or port == 0 or parts.scheme not in ("http", "https") or not plain:
-        raise Invalid("is not the URL of an upload", hint="give the whole URL as the service returned it, in quotes")
-    hide(written)
-    return written
-
-
-def origin(url: str) -> str:
-    """Return scheme, host and port of an http or https URL."""
-    parts = urlsplit(url)
-    default = ":443" if parts.scheme == "https" else ":80"
-    return f"{parts.scheme}://{parts.netloc.lower().removesuffix(default)}"
-
-
-def proxy_url(raw: object) -> str:
-    """Parse the proxy's URL. It may contain credentials, so no message shows it."""
-    written = text(raw).strip()
-    try:
-        parts = urlsplit(written if "://" in written else f"http://{written}")
-        host, _ = parts.hostname, parts.port
-        remember_user(parts.geturl())
-    except ValueError:
-        host = None
-    if not host or parts.scheme not in ("http", "https"):
-        raise Invalid("must be the URL of an http or https proxy", hint="for example http://proxy.example:3128")
-    return parts.geturl()
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -1,0 +1,89 @@
+"""Parsers of URLs: of servers, uploads and proxies."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+from uploader_cli.settings.masking import hide, remember_user
+from uploader_cli.settings.values import Invalid, text
+
+
+def server_url(raw: object) -> str:
+    """Parse the server's base URL: scheme, host, port and path prefix, without a trailing slash.
+
+    The default scheme is http on loopback and https elsewhere.
+    """
+    return endpoint_url(raw).rstrip("/")
+
+
+def endpoint_url(raw: object) -> str:
+    """Parse the URL where a tus server creates uploads; its path is kept exactly as written."""
+    written = text(raw).strip()
+    if "@" in written:
+        # Don't echo the URL here or below: the part before the @ is a secret.
+        raise Invalid("credentials don't belong in the URL", hint="use UPLOADER_TOKEN, --token-file or --header")
+    if re.search(r"[\x00-\x20\x7f\\]", written):
+        raise Invalid(f"{written!r} is not a URL: it contains a space, a control character or a backslash")
+    guessed = written if "://" in written else f"http://{written}"
+    try:
+        parts = urlsplit(guessed)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise Invalid(f"{written!r} is not a URL: {error}") from None
+    if not host or parts.netloc.endswith(":") or port == 0:
+        raise Invalid(
+            f"{written!r} is not a URL: the host is missing or the port is empty", hint="for example localhost:8005"
+        )
+    if parts.scheme not in ("http", "https"):
+        raise Invalid(f"{written!r}: the scheme must be http or https, not {parts.scheme}")
+    if parts.query or parts.fragment:
+        raise Invalid(f"{written!r}: ?query and #fragment are not allowed")
+    scheme = parts.scheme if "://" in written or _is_loopback(host) else "https"
+    return f"{scheme}://{parts.netloc.lower()}{parts.path}"
+
+
+def upload_url(raw: object) -> str:
+    """Parse the URL of an existing upload. No message shows it: who knows it may write there."""
+    written = text(raw).strip()
+    try:
+        parts = urlsplit(written)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    plain = re.fullmatch(r"[!-~]+", written) and not re.search(r"[\\@#'\"<>]", written)
+    if not host or port == 0 or parts.scheme not in ("http", "https") or not plain:
+        raise Invalid("is not the URL of an upload", hint="give the whole URL as the service returned it, in quotes")
+    hide(written)
+    return written
+
+
+def origin(url: str) -> str:
+    """Return scheme, host and port of an http or https URL."""
+    parts = urlsplit(url)
+    default = ":443" if parts.scheme == "https" else ":80"
+    return f"{parts.scheme}://{parts.netloc.lower().removesuffix(default)}"
+
+
+def proxy_url(raw: object) -> str:
+    """Parse the proxy's URL. It may contain credentials, so no message shows it."""
+    written = text(raw).strip()
+    try:
+        parts = urlsplit(written if "://" in written else f"http://{written}")
+        host, _ = parts.hostname, parts.port
+        remember_user(parts.geturl())
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https"):
+        raise Invalid("must be the URL of an http or https proxy", hint="for example http://proxy.example:3128")
+    return parts.geturl()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
