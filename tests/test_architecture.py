@@ -232,16 +232,6 @@ def loaded(name: str, importer: str, known: dict[str, set[str]]) -> set[str]:
 
 # --- names ------------------------------------------------------------------------------------------------------------
 
-<<<<<<< HEAD
-=======
-STILL_AMBIGUOUS = {
-    "modules": "",
-    "classes": "Verdict",
-    "constants": "FAILED GONE GROUP PATIENCE PERIOD TICK",
-}
-"""Names with several meanings that are left: to be renamed, never to be extended."""
-
->>>>>>> aba865d5 (Derive what config masks and formats from the table of options)
 
 def named() -> Iterator[tuple[str, str, str]]:
     """Yield each module, class and public constant of the client: its kind, its name, and what it is."""

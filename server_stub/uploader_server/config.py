@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-import secrets
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +28,7 @@ from uploader_server.options import (
     parse_seconds,
     parse_size,
     parse_types,
+    random_secret,
     secret_in,
 )
 
@@ -128,7 +128,7 @@ class ServerConfig:
         checked(_check_analysis),
     )
     jwt_secret: str = option(
-        lambda: secrets.token_hex(32),
+        random_secret,
         "--jwt-secret-file FILE",
         "Secret for signing tokens. [default: random]",
         secret_in("--jwt-secret-file"),

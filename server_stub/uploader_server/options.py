@@ -160,6 +160,12 @@ def _one_of(*names: str) -> Callable[[str], str]:
     return parse
 
 
+def random_secret() -> str:
+    import secrets  # late import, for `uploader --help`
+
+    return secrets.token_hex(32)
+
+
 def secret_in(flag: str) -> Callable[[str], str]:
     """Return a parser that reads a file; it raises StartupError if the file can't be read or is empty."""
 
