@@ -255,15 +255,15 @@ class Api(HttpClient):
         answer = self._call("GET", path, _accepted, patient=False, read_timeout=STATUS_LIMIT, files=REPORT)
         return protocol.parse_analysis_status(answer.body)
 
-    def stored(self, where: str, *, digest: bool = True, **how: Any) -> FoundFile | None:
+    def stored(self, location: str, *, digest: bool = True, **how: Any) -> FoundFile | None:
         """Return what is known of the file at a path or URL from the server, with its `digest`; None for 404.
 
         Raise `DigestPending` while its digest is computed, `AnswerError` for another refusal, `ProtocolError` for
         another host.
         """
-        url = self._located(where)
+        url = self._located(location)
         if url is None:
-            raise errors.ProtocolError(f"{where} is on another host than the server")
+            raise errors.ProtocolError(f"{location} is on another host than the server")
         wanted = {"Want-Repr-Digest": "sha-256=1"} if digest else {}
 
         def read(answer: Answer) -> FoundFile | None:
@@ -279,9 +279,9 @@ class Api(HttpClient):
 
         return self._call("HEAD", url, read, headers=wanted, **how)
 
-    def read_back(self, where: str, take: Callable[[bytes], object]) -> bool:
+    def read_back(self, location: str, take: Callable[[bytes], object]) -> bool:
         """Pass the stored bytes to `take`; return False where the server does not give them out."""
-        url = self._located(where)
+        url = self._located(location)
         if url is None:
             return False
         with self.stream(url, self.authorization()) as (answer, pieces):
@@ -363,15 +363,15 @@ class Api(HttpClient):
         self.lookups = packs.parse_lookup_offer(body.get("lookup"), server)
         return body
 
-    def url_of(self, where: str) -> str:
+    def url_of(self, location: str) -> str:
         """Return the URL of a stored file, from its path or URL in an answer."""
-        if self.server and where.startswith(UPLOADS):  # the common case, without parsing
-            return self._uploads + where[len(UPLOADS) :]
-        return urljoin(self.settings.target_url, below(self.server, where, UPLOADS))
+        if self.server and location.startswith(UPLOADS):  # the common case, without parsing
+            return self._uploads + location[len(UPLOADS) :]
+        return urljoin(self.settings.target_url, below(self.server, location, UPLOADS))
 
-    def _located(self, where: str) -> str | None:
+    def _located(self, location: str) -> str | None:
         """Return the URL of a stored file; None for another host than the server's (docs/protocol.md, section 5)."""
-        url = self.url_of(where)
+        url = self.url_of(location)
         return url if trusts(self.settings.target_url, url) else None
 
 

@@ -171,12 +171,12 @@ class FileChecks:
 
     def _skip(self, file: LocalFile, there: bool | None, receipt: Stored | None) -> None:
         """Leave out a file that is on the server: `there`, or by its receipt alone."""
-        context, sha256, where = self._context, None, receipt.location if receipt is not None else None
-        if where is None and self._context.limits.relative_paths:
-            where = location_of(file, context.settings.category)
+        context, sha256, location = self._context, None, receipt.location if receipt is not None else None
+        if location is None and self._context.limits.relative_paths:
+            location = location_of(file, context.settings.category)
         if context.digests is not None:
             sha256 = (receipt.checksum if receipt is not None else None) or digest_of(file, context.stop.check)
-        context.ledger.skip(file, SkipReason.PRESENT if there else SkipReason.RECEIPT, where, sha256)
+        context.ledger.skip(file, SkipReason.PRESENT if there else SkipReason.RECEIPT, location, sha256)
 
     def _free(self, api: Api, files: Picked, ended: list[Outcome]) -> Picked:
         """Return the files whose names are free on the server; add the outcomes of the others to `ended`.

@@ -66,18 +66,18 @@ class Followers(Protocol):
 class Outcome(NamedTuple):
     """The result of one file: the server has stored it, or `error` says why not.
 
-    `readable` is where the stored bytes can be read (None: `location`), `checksum` the hex SHA-256 of compared bytes,
-    `digest` that of the bytes as they were read, with `--digest`. `verified` is also True where the server compared
-    every chunk; `verified_by` is None for chunks with SHA-1. `file_path` is the path on the server. `unsure`: the
-    server has all bytes, but may not have stored the file. `falls_back`: another protocol can send it; `error` says
-    why this one did not.
+    `content_location` is where the stored bytes can be read (None: `location`), `checksum` the hex SHA-256 of
+    compared bytes, `digest` that of the bytes as they were read, with `--digest`. `verified` is also True where the
+    server compared every chunk; `verified_by` is None for chunks with SHA-1. `file_path` is the path on the server.
+    `unsure`: the server has all bytes, but may not have stored the file. `falls_back`: another protocol can send
+    it; `error` says why this one did not.
     """
 
     file: LocalFile
     error: errors.UploaderError | None = None
     server_id: str | None = None
     location: str | None = None
-    readable: str | None = None
+    content_location: str | None = None
     checksum: str | None = None
     verified: bool = False
     file_path: str | None = None
@@ -212,7 +212,7 @@ class Ledger:
         self._emit(ev.FilesCancelled(tuple(file.file for file in left), left))
 
     def _complete(self, outcome: Outcome) -> None:
-        file, location = outcome.file, outcome.readable or outcome.location
+        file, location = outcome.file, outcome.content_location or outcome.location
         attempts, began = self._tried.get(file.file) or (1, self._clock())
         if self._close(file):
             self._emit(

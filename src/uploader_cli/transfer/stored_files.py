@@ -69,21 +69,21 @@ class StoredFiles:
                 item = self._stored(api, location_in(one.category, one.path))
             yield self._is_equal(file, receipt, item) if isinstance(item, FoundFile) else item
 
-    def _by_receipt(self, api: Api, file: LocalFile, where: str | None) -> bool | None:
-        if where is None:
+    def _by_receipt(self, api: Api, file: LocalFile, location: str | None) -> bool | None:
+        if location is None:
             return None
         settings = self._context.settings
-        if settings.foreign and where.startswith("http"):  # else the path of a Content-Location
+        if settings.foreign and location.startswith("http"):  # else the path of a Content-Location
             # Not retried: many servers answer 404 for a finished upload, and each retry would wait longer.
             client = TusClient(api, settings.target_url)
-            position = _asked(lambda: api.pacer.call(lambda: client.head(where), at_most=0))
+            position = _asked(lambda: api.pacer.call(lambda: client.head(location), at_most=0))
             return None if position is None else position.offset == file.size
-        found = self._stored(api, where)
+        found = self._stored(api, location)
         return found.size in (None, file.size) if isinstance(found, FoundFile) else found
 
-    def _stored(self, api: Api, where: str) -> FoundFile | Literal[False] | None:
+    def _stored(self, api: Api, location: str) -> FoundFile | Literal[False] | None:
         """Return False for a file that is not stored, None without an answer."""
-        return _asked(lambda: api.stored(where, retries=api.pacer.retries) or False)
+        return _asked(lambda: api.stored(location, retries=api.pacer.retries) or False)
 
     def _is_equal(self, file: LocalFile, receipt: Stored | None, found: FoundFile) -> bool:
         """Compare size and digest. A receipt's digest saves reading the file."""
@@ -129,15 +129,15 @@ def equal_on_server(
     api: Api, file: LocalFile, own: str, check: Callable[[], None], *, retries: int | None = None
 ) -> Outcome | None:
     """Return the outcome of a file whose bytes are at `location_of`, else None. Raise as `Api.stored` does."""
-    where = location_of(file, own)
-    found = api.stored(where, retries=retries)
+    location = location_of(file, own)
+    found = api.stored(location, retries=retries)
     if found is None or not has_bytes(found, file, check):
         return None
-    return equal_to(file, where, found.sha256)
+    return equal_to(file, location, found.sha256)
 
 
-def equal_to(file: LocalFile, where: str | None, sha256: str | None) -> Outcome:
-    return Outcome(file, location=where, checksum=sha256, verified=True, verified_by=VerifiedBy.DIGEST)
+def equal_to(file: LocalFile, location: str | None, sha256: str | None) -> Outcome:
+    return Outcome(file, location=location, checksum=sha256, verified=True, verified_by=VerifiedBy.DIGEST)
 
 
 def has_bytes(found: FoundFile, file: LocalFile, check: Callable[[], None]) -> bool:

@@ -59,7 +59,7 @@ class Verification:
         A file that may be stored is so only if the bytes are equal.
         """
         context, file = self._context, outcome.file
-        where = outcome.readable or outcome.location
+        location = outcome.content_location or outcome.location
         if outcome.checksum is not None:
             return outcome
         unknown = outcome._replace(error=errors.OutcomeUnknown(NOT_CONFIRMED))
@@ -67,7 +67,7 @@ class Verification:
             return unknown
         try:
             mine = outcome.digest or sha256_of(file, context.stop.check)
-            equal = _compare(api, where, mine, file.size) if where else None
+            equal = _compare(api, location, mine, file.size) if location else None
         except NO_OUTCOME:
             raise
         except errors.UploaderError as error:
@@ -88,15 +88,15 @@ class Verification:
 
 def receipt_of(outcome: Outcome, *, verify: bool = False) -> Stored:
     """Return the receipt, with `verify` without a digest that was not compared: a resumed run verifies the file."""
-    where, sha256 = outcome.location or outcome.readable, outcome.checksum if verify else outcome.sha256
-    return Stored(outcome.file, outcome.server_id, where, sha256, outcome.verified)
+    location, sha256 = outcome.location or outcome.content_location, outcome.checksum if verify else outcome.sha256
+    return Stored(outcome.file, outcome.server_id, location, sha256, outcome.verified)
 
 
-def _compare(api: Api, where: str, mine: str, size: int) -> VerifiedBy | Literal[False] | None:
+def _compare(api: Api, location: str, mine: str, size: int) -> VerifiedBy | Literal[False] | None:
     """Return what was equal to `mine`, the stored digest or bytes, False if it differs; None without either."""
     found = None
     try:
-        found = api.stored(where, retries=api.pacer.retries)
+        found = api.stored(location, retries=api.pacer.retries)
     except errors.UploaderError as error:
         if not says_nothing(error):
             raise
@@ -105,7 +105,7 @@ def _compare(api: Api, where: str, mine: str, size: int) -> VerifiedBy | Literal
 
     def read() -> VerifiedBy | Literal[False] | None:
         theirs = hashlib.sha256()
-        if not api.read_back(where, theirs.update):
+        if not api.read_back(location, theirs.update):
             return None
         return VerifiedBy.BYTES if theirs.hexdigest() == mine else False
 

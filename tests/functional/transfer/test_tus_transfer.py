@@ -209,7 +209,7 @@ class TestBundledServer:
         line, file = lines(endpoint_of(server)), make_file(3 * MIB + 5)
         case = sending(terms_for(line), file)
         sent = case.run(line.client)
-        assert stored(server.url + sent.readable) == content(file)
+        assert stored(server.url + sent.content_location) == content(file)
         assert (sent.verified, len(case.of(ev.FileStarted))) == (True, 1)
         assert sent.server_id
         told = [event.sent for event in case.of(ev.BytesSent)]
@@ -225,7 +225,7 @@ class TestBundledServer:
         for size in (0, 1, 70_000):
             file = make_file(size)
             sent = sending(terms, file).run(line.client)
-            assert stored(server.url + sent.readable) == content(file)
+            assert stored(server.url + sent.content_location) == content(file)
         assert [answer.status for answer in line.answers] == [201, 201, 201]
 
     def test_file_in_parts_arrives_verified(
@@ -234,7 +234,7 @@ class TestBundledServer:
         line, file = lines(endpoint_of(server)), make_file(4 * MIB + 3)
         case = sending(terms_for(line), file, parts=3)
         sent = case.run(line.client, *(lines(endpoint_of(server)).client for _ in range(2)))
-        assert stored(server.url + sent.readable) == content(file)
+        assert stored(server.url + sent.content_location) == content(file)
         assert sent.verified
         told = [event.sent for event in case.of(ev.BytesSent)]
         assert told == sorted(told)
@@ -249,7 +249,7 @@ class TestBundledServer:
         first = case.run(line.client)
         line.answers.clear()
         again = case.run(line.client)
-        assert (again.readable, again.verified) == (first.readable, True)
+        assert (again.content_location, again.verified) == (first.content_location, True)
         assert [answer.status for answer in line.answers] == [410, 410, 200]
 
     def test_interrupted_upload_resumes_at_the_servers_offset(
@@ -269,7 +269,7 @@ class TestBundledServer:
             case.run(line.client)
         case.terms, case.tell = terms, case.events.append
         sent = case.run(lines(endpoint_of(server)).client)
-        assert stored(server.url + sent.readable) == content(file)
+        assert stored(server.url + sent.content_location) == content(file)
         (began,) = case.of(ev.FileStarted)
         assert 2 * MIB <= began.offset < 4 * MIB
 
@@ -297,7 +297,7 @@ def test_upload_over_connections_that_break_arrives_whole(
         terms = terms_for(line, chunk_size=512 * 1024, checksum=checksum)
         case = sending(terms, file)
         sent = case.run(line.client)
-        assert stored(server.url + sent.readable) == content(file)
+        assert stored(server.url + sent.content_location) == content(file)
         assert sent.verified == (checksum is not None)
         assert cutting.left == 0
         assert len(case.of(ev.FileStarted)) > 3

@@ -55,7 +55,7 @@ class Case:
         """Send the file: the server has its bytes."""
         outcome = self.send()
         assert outcome.error is None, outcome.error
-        assert bytes(self.model.uploads[outcome.readable or ""].data) == DATA
+        assert bytes(self.model.uploads[outcome.content_location or ""].data) == DATA
         return outcome
 
     def run(self) -> str:
@@ -202,7 +202,7 @@ def test_creation_at_a_distant_server_carries_the_first_chunk(
     monkeypatch.setattr("uploader_cli.transfer.protocols.tus_part.ONE_TRIP_LESS", len(DATA))
     case = Case(tmp_path, script)
     outcome = case.send(round_trip=0.08)
-    assert bytes(case.model.uploads[outcome.readable or ""].data) == DATA
+    assert bytes(case.model.uploads[outcome.content_location or ""].data) == DATA
     assert (case.model.methods, case.told.attempts) == FAR_CALLS[script]
 
 
@@ -337,7 +337,7 @@ class TestFinishOfForeignServers:
     @pytest.mark.parametrize("status", ["500", "409", "423", "460"])
     def test_error_after_the_last_byte_leads_to_one_new_upload(self, tmp_path: Path, status: str) -> None:
         case, sent = self.send(tmp_path, f"ok ok ok {status}!")
-        assert sent.readable == ENDPOINT + "2"
+        assert sent.content_location == ENDPOINT + "2"
         assert case.model.methods == "POST PATCH PATCH PATCH HEAD POST PATCH PATCH PATCH"
 
     @pytest.mark.parametrize("status", ["500", "409"])

@@ -47,7 +47,7 @@ class Case:
     def run(self) -> Outcome:
         sent = self.send()
         assert sent.error is None, sent.error
-        assert bytes(self.model.uploads[sent.readable or ""].data) == DATA
+        assert bytes(self.model.uploads[sent.content_location or ""].data) == DATA
         assert self.told.confirmed == len(DATA)
         return sent
 
@@ -88,8 +88,8 @@ def test_parts_are_joined_to_the_whole_file(tmp_path: Path, clients: int, count:
     case = Case(tmp_path, count=count, clients=clients, checksum="sha256")
     sent = case.run()
     assert (sent.verified, case.told.attempts) == (True, [0])
-    assert case.model.finals[sent.readable or ""] == tuple(case.urls)
-    assert case.told.urls == [sent.readable]
+    assert case.model.finals[sent.content_location or ""] == tuple(case.urls)
+    assert case.told.urls == [sent.content_location]
     assert sum(part.checked_until for part in case.told.upload.parts) == len(DATA)
 
 
@@ -116,7 +116,7 @@ class TestForeignServer:
     def test_parts_are_deleted_after_the_whole_is_confirmed(self, tmp_path: Path) -> None:
         case = self.case(tmp_path)
         sent = case.run()
-        assert list(case.model.uploads) == [sent.readable]
+        assert list(case.model.uploads) == [sent.content_location]
         assert case.model.methods.endswith("POST DELETE DELETE")
         assert all("finalKey" not in metadata for metadata in case.posts)
 
@@ -138,9 +138,9 @@ class TestForeignServer:
     def test_whole_with_a_known_url_is_not_joined_again(self, tmp_path: Path) -> None:
         """The run was killed before the receipt was written."""
         case = self.case(tmp_path, "ok " * 13 + "403 403")
-        url = case.run().readable
+        url = case.run().content_location
         case.next_run()
-        assert case.run().readable == url
+        assert case.run().content_location == url
         assert case.model.methods == "HEAD DELETE DELETE"
 
     @pytest.mark.parametrize("lost", [1, 2])
@@ -252,7 +252,7 @@ class TestResume:
         """The run ended before the answer to the last request: the parts are gone on the server."""
         case = self.interrupted(tmp_path, "ok " * 12 + "lost")
         assert list(case.model.finals) == [ENDPOINT + "3"]
-        assert case.run().readable == ENDPOINT + "3"
+        assert case.run().content_location == ENDPOINT + "3"
         assert case.model.methods == "HEAD HEAD POST"
         assert case.told.attempts == [len(DATA)]
 
@@ -280,7 +280,7 @@ class TestResume:
         case.model.uploads.clear()
         sent = case.run()
         assert case.model.methods.startswith("HEAD HEAD POST DELETE POST PATCH")
-        assert list(case.model.uploads) == [sent.readable]
+        assert list(case.model.uploads) == [sent.content_location]
 
 
 class TestTheEnd:

@@ -61,12 +61,12 @@ def test_any_server_leads_to_a_complete_upload_or_an_error(
     sent = send_or_fail(told, [make_client(model)], terms, file, foreign=foreign)
     if sent is None:
         return
-    upload = model.uploads[sent.readable or ""]
+    upload = model.uploads[sent.content_location or ""]
     assert bytes(upload.data) == DATA[:size]
     assert not sent.unsure, "each answer is one of the server"
     assert not foreign or not upload.completed_by.endswith("!")
     if not terms.in_one_request(size):
-        assert (told.confirmed, told.urls[-1]) == (size, sent.readable)
+        assert (told.confirmed, told.urls[-1]) == (size, sent.content_location)
     assert not sent.verified or all(upload.covered)
 
 
@@ -91,9 +91,9 @@ def test_temporary_failures_within_the_retries_lead_to_a_complete_upload(
     terms = make_terms(chunk_size=chunk_size, checksum=checksum, cwu=cwu, retries=41)
     sent = send(told, [make_client(model)], terms, file)
     assert sent.error is None
-    assert {url: bytes(upload.data) for url, upload in model.uploads.items()} == {sent.readable: DATA[:size]}
+    assert {url: bytes(upload.data) for url, upload in model.uploads.items()} == {sent.content_location: DATA[:size]}
     assert sent.verified == (checksum is not None or not size)
-    assert terms.in_one_request(size) or set(told.urls) == {sent.readable}
+    assert terms.in_one_request(size) or set(told.urls) == {sent.content_location}
 
 
 @given(
@@ -160,7 +160,7 @@ def test_any_server_leads_to_a_complete_file_in_parts_or_an_error(
     sent = send_or_fail(told, [make_client(model) for _ in range(clients)], terms, file, idle=count)
     if sent is None:
         return
-    upload = model.uploads[sent.readable or ""]
+    upload = model.uploads[sent.content_location or ""]
     assert bytes(upload.data) == DATA[:size]
     assert told.confirmed == size
     assert sent.verified == all(upload.covered)
@@ -216,7 +216,7 @@ def test_runs_that_were_killed_leave_an_upload_that_is_verified_only_if_all_was_
             resumes = True
     assert sent is not None
     assert sent.error is None, sent.error
-    upload = model.uploads[sent.readable or ""]
+    upload = model.uploads[sent.content_location or ""]
     covered = all(upload.covered)
     assert bytes(upload.data) == DATA[:40]
     assert not sent.verified or covered
@@ -232,7 +232,7 @@ def test_known_upload_that_is_complete_costs_one_request(tmp_path: Path) -> None
     send(told, [client], terms, file)
     model.calls.clear()
     again = send(told.next_run(), [client], terms, file, resumes=True)
-    assert (again.readable, model.methods) == (ENDPOINT + "1", "HEAD")
+    assert (again.content_location, model.methods) == (ENDPOINT + "1", "HEAD")
 
 
 def send_or_fail(*arguments: Any, **options: Any) -> Outcome | None:

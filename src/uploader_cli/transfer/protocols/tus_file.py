@@ -112,17 +112,17 @@ class TusFile:
     def _stored(self, client: TusClient, sent: Position) -> Outcome:
         file, state, location = self.file, self.state, sent.headers.get("Content-Location")
         if file.upload_url and not location:
-            readable = None  # no event and no receipt has the URL of an upload that a service created
+            url = None  # no event and no receipt has the URL of an upload that a service created
         else:  # only the paths of a foreign server are known
-            readable = urljoin(sent.url, location or "") if state.foreign else location or sent.url
+            url = urljoin(sent.url, location or "") if state.foreign else location or sent.url
         verified = not state.unchecked and sum(part.checked for part in self.parts) == state.size
         server_id = state.id_in(sent) or state.server_id
         file = replace(file, size=state.size) if file.once else file
         if state.unsure:
             state.begin()  # the attempt is reported before it fails
         else:  # some servers name uploads by their metadata: an old URL may be the new one
-            self._discard(client, (url for url in state.upload.replaced if url != sent.url))
-        stored = Outcome(file, server_id=server_id, location=location, readable=readable, unsure=state.unsure)
+            self._discard(client, (old for old in state.upload.replaced if old != sent.url))
+        stored = Outcome(file, server_id=server_id, location=location, content_location=url, unsure=state.unsure)
         if not verified or state.unsure:
             return stored
         by = verified_by(self._tus.checksum, resumed=any(part.resumed for part in self.parts))
