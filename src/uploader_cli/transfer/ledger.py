@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from msgspec.structs import replace
 
@@ -132,6 +132,7 @@ class Ledger:
         self._emit, self._run, self._url_of, self._clock = emit, run, url_of, clock
         self._lock = threading.Lock()
         self._tried: dict[int, tuple[int, float]] = {}  # attempts, and when the first one began
+        self._running: set[int] = set()  # files with an attempt in progress
 
     def admit(self, file: LocalFile) -> None:
         """Add a file."""
@@ -141,17 +142,27 @@ class Ledger:
         """Return the number of the current attempt, from 1."""
         return self._tried[file.file][0]
 
-    def start(self, file: LocalFile, session: str, name: str, offset: int = 0, *, packed: bool = False) -> None:
-        """Begin an attempt at `offset` (bytes) under the server's `name` for the file."""
+    def start(self, file: LocalFile, session: str, name: str, offset: int = 0, *, packed: bool = False) -> bool:
+        """Begin an attempt at `offset` (bytes) under the server's `name`; return False where one is in progress."""
+        if file.file in self._running:
+            return False
         attempts, began = self._tried.get(file.file) or (0, self._clock())
         self._tried[file.file] = attempts + 1, began
+        self._running.add(file.file)
         self._emit(ev.FileStarted(file.file, file.path, file.known_size, session, offset, attempts + 1, name, packed))
+        return True
 
     def retry(self, files: Iterable[LocalFile], error: errors.UploaderError, delay: float = 0.0) -> None:
-        """Announce another attempt after `delay` seconds, because of `error`."""
+        """End the attempt because of `error`, and announce another one after `delay` seconds."""
         for file in files:
             if file.file in self._tried:
+                self._running.discard(file.file)
                 self._emit(ev.FileRetry(file.file, self.attempt(file) + 1, round(delay, 3), error.code, str(error)))
+
+    def repeat(self, files: Iterable[LocalFile], error: errors.UploaderError, delay: float = 0.0) -> None:
+        """Do so for files that share a request, whose attempt goes on after a rate limit, a new token or a pause."""
+        if not isinstance(error, errors.RateLimited | errors.Unauthorized | errors.PackInProgress):
+            self.retry(files, error, delay)
 
     def end(self, outcomes: Sequence[Outcome]) -> None:
         """Emit the end of each file, and keep or forget what the journal has of those that failed."""
@@ -245,25 +256,5 @@ class Ledger:
     def _close(self, file: LocalFile) -> bool:
         """Remove the file; False where it is over already."""
         self._tried.pop(file.file, None)
+        self._running.discard(file.file)
         return self.open.pop(file.file, None) is not None
-
-
-class Attempt:
-    """One attempt of files that share a request. A rate limit, a new token or a pending answer does not end it."""
-
-    def __init__(self, ledger: Ledger, files: Sequence[LocalFile], session: str, **start: Any) -> None:
-        """`files` may shrink; `start` is for `Ledger.start`."""
-        self._ledger, self._files, self.session, self._start = ledger, files, session, start
-        self._begun = False
-
-    def begin(self, name: Callable[[LocalFile], str]) -> None:
-        """Begin an attempt unless one is in progress; `name(file)` returns the server's name of a file."""
-        for file in () if self._begun else self._files:
-            self._ledger.start(file, self.session, name(file), **self._start)
-        self._begun = True
-
-    def retry(self, error: errors.UploaderError, delay: float = 0.0) -> None:
-        """End the attempt because of `error`; another one follows after `delay` seconds."""
-        if not isinstance(error, errors.RateLimited | errors.Unauthorized | errors.PackInProgress):
-            self._begun = False
-            self._ledger.retry(self._files, error, delay)

@@ -262,10 +262,12 @@ class Emitted:
 
     # --- the ledger and the events
 
-    def start(self, _file: LocalFile, _session: str, _name: str, offset: int) -> None:
-        assert len(self.attempts) == len(self.retries)
-        self.attempts.append(offset)
-        self.sent = self.confirmed = offset
+    def start(self, _file: LocalFile, _session: str, _name: str, offset: int) -> bool:
+        begins = len(self.attempts) == len(self.retries)
+        if begins:
+            self.attempts.append(offset)
+            self.sent = self.confirmed = offset
+        return begins
 
     def attempt(self, _file: LocalFile) -> int:
         return len(self.attempts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from uploader_cli.core.plan import LocalFile, request_length
 from uploader_cli.core.protocol import Session, StoredFile, location_in, paired, sent_name, utf8, wire_name
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
-from uploader_cli.transfer.ledger import Attempt, Outcome, ends_run, failed, not_stored
+from uploader_cli.transfer.ledger import Outcome, ends_run, failed, not_stored
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.stored_files import equal_on_server, says_nothing
 from uploader_cli.transfer.upload_session import RunContext, UploadSession, new_session
@@ -97,9 +98,8 @@ class BatchSession:
                 self.session.skip(self._api, self._take_rest())
                 return
             self._group, self._ended = self._next_group(), []
-            attempt = Attempt(context.ledger, self._group, self.session.id)
             try:
-                context.pacer.call(lambda: self._send(attempt), on_retry=attempt.retry)  # noqa: B023 - called at once
+                context.pacer.call(self._send, on_retry=partial(context.ledger.repeat, self._group))
             except errors.UploaderError as error:
                 if ends_run(error):
                     yield self._ended  # what is settled is not resent
@@ -149,10 +149,11 @@ class BatchSession:
         self._waiting.extendleft(reversed(group))
         return []
 
-    def _send(self, attempt: Attempt) -> None:
+    def _send(self) -> None:
         """Send one request. Raise the error of the files that are left in the group."""
         flow, context = self._flow, self._context
-        attempt.begin(lambda file: sent_name(file, paths=self._paths))
+        for file in self._group:
+            context.ledger.start(file, self.session.id, sent_name(file, paths=self._paths))
         sending = ExitStack()  # until the last byte is out
         body = self._body(sending.close)
         try:

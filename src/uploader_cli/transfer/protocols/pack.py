@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors
@@ -15,7 +16,7 @@ from uploader_cli.sources.content import sha256_of
 from uploader_cli.transfer.bodies import Body, pack_form
 from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.journal.reading import pack_position
-from uploader_cli.transfer.ledger import Attempt, Outcome, ends_run, not_stored
+from uploader_cli.transfer.ledger import Outcome, ends_run, not_stored
 from uploader_cli.transfer.pacer import FIRST_PROBE, LAST_PROBE
 
 if TYPE_CHECKING:
@@ -128,39 +129,40 @@ class Pack:
         context, renamed = self._context, False
         while True:
             session = self.session.id
-            attempt = Attempt(context.ledger, files, session, packed=True)
             try:
-                return context.pacer.call(lambda: self._attempt(worker, attempt), on_retry=attempt.retry)  # noqa: B023 - called at once
+                attempt, repeat = partial(self._attempt, worker, session), partial(context.ledger.repeat, files)
+                return context.pacer.call(attempt, on_retry=repeat)
             except errors.SessionLost as error:
                 if not self.session.renew(worker.api, session):
                     raise
-                attempt.retry(error)
+                context.ledger.retry(files, error)
             except errors.KeyReused as error:
                 if renamed:
                     raise
                 renamed = True
                 self._key, self._sent_before = context.run.packed(files), False
-                attempt.retry(error)
+                context.ledger.retry(files, error)
 
-    def _attempt(self, worker: Worker, attempt: Attempt) -> list[PackedFile]:
+    def _attempt(self, worker: Worker, session: str) -> list[PackedFile]:
         context, entries, endpoint = self._context, self._entries, self._size.endpoint
-        attempt.begin(lambda file: utf8(file.relative_path))
+        for file, _, _ in entries:
+            context.ledger.start(file, session, utf8(file.relative_path), packed=True)
         if self._sent_before or self._ask:
             with suppress(errors.NotYours):  # it was sent in another session: only the repeated key gets its answer
-                known = worker.api.pack_answer(endpoint, attempt.session, self._key, len(entries))
+                known = worker.api.pack_answer(endpoint, session, self._key, len(entries))
                 if known is not None:
                     self.session.ends_itself = False  # it may count in an earlier session
                     return known
                 self._sent_before = self._ask = False
         listed = ((utf8(f.relative_path), f.size, digest, f.mtime_ns // 1_000_000) for f, _, digest in entries)
         more = {"ifExists": "fail"} if context.settings.if_exists == "fail" else {}
-        manifest = packs.manifest(attempt.session, listed, **more)
+        manifest = packs.manifest(session, listed, **more)
         form = pack_form(manifest, [entry.data for entry in entries])
         sent = ev.BodySent(tuple(entry.file.file for entry in entries))
         body = Body(*form, check=context.stop.check, throttle=context.throttle, on_through=lambda: context.emit(sent))
         began = time.monotonic()
         try:
-            answer = worker.api.pack(endpoint, attempt.session, self._key, body, len(entries))
+            answer = worker.api.pack(endpoint, session, self._key, body, len(entries))
         except (errors.PackInProgress, errors.TimedOut, errors.ConnectionLost):
             self._ask = body.through  # another 32 MiB would not bring the answer sooner
             raise

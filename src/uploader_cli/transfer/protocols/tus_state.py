@@ -91,7 +91,6 @@ class TusFileState:
         self._tus, self._context = tus, tus.context
         self._confirmed: list[int] = []
         self._sent: list[int] = []
-        self._begun = False
         self._most_confirmed = self._most_sent = 0
         self._lock = threading.RLock()
 
@@ -119,11 +118,9 @@ class TusFileState:
     def begin(self) -> None:
         """Begin an attempt unless one is in progress."""
         with self._lock:
-            if not self._begun:
-                self._begun = True
-                self._most_confirmed = self._most_sent = sum(self._confirmed)
-                name = utf8(self.file.relative_path)
-                self._context.ledger.start(self.file, self.session, name, self._most_confirmed)
+            there = sum(self._confirmed)
+            if self._context.ledger.start(self.file, self.session, utf8(self.file.relative_path), there):
+                self._most_confirmed = self._most_sent = there
 
     def retry(self, error: errors.UploaderError, delay: float, part: int | None = None) -> None:
         """End the attempt: a part, or the request that joins the parts, is repeated after `delay` seconds."""
@@ -133,7 +130,6 @@ class TusFileState:
             self.begin()
             if part is not None:
                 self._sent[part] = self._confirmed[part]
-            self._begun = False
             self._context.ledger.retry([self.file], error, delay)
 
     def found(self, part: int, offset: int) -> None:
