@@ -33,9 +33,8 @@ class Forecast(Record, frozen=True):
         Includes the maximum for --skip-existing where each file is asked for by itself.
         """
         paths = self.limits.relative_paths
-        around = (1 + paths) if self.sessions else 0  # a server with relative paths also gets a finish request
         each = (1 if paths else 2) * self.verify + (paths and self.look)
-        return around + self._transfer(files) + packs + each * len(files)
+        return int(self.sessions) + self._transfer(files) + packs + each * len(files)
 
     def _transfer(self, files: Sequence[LocalFile]) -> int:
         if self.tus is None:
