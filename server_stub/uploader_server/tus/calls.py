@@ -1,7 +1,8 @@
 """tus 1.0 over HTTP at `/api/upload/files/` (docs/protocol.md, section 5).
 
 Responses for a finished upload have `Content-Location: /uploads/{category}/{fileName}`, `Upload-File-Id` (the id in
-events, `/progress` and DELETE) and, if known, `Repr-Digest`. `Location` is a path here; `http.proxies` makes a URL of it.
+events, `/progress` and DELETE) and, if known, `Repr-Digest`. `Location` is a path here; `http.proxies` makes a URL of
+it.
 """
 
 from __future__ import annotations
