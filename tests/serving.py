@@ -41,7 +41,7 @@ def running_server(*, described: bool = True, **config: Any) -> Iterator[Embedde
 def answers_beyond(server: EmbeddedServer) -> list[tuple[str, str, int]]:
     """Return method, path and status of answers that `/openapi.json` does not describe; none if there were faults."""
     faults = server.faults
-    if faults.rules or faults._script:
+    if faults.rules or faults.script:
         return []
     answered = {(entry.method, entry.path, entry.status) for entry in faults.requests if entry.status}
     return [
@@ -55,7 +55,7 @@ def answers_beyond(server: EmbeddedServer) -> list[tuple[str, str, int]]:
 def _described_calls(server: EmbeddedServer) -> list[tuple[str, re.Pattern[str], set[str]]]:
     """Return method, pattern of paths and statuses of each call in `/openapi.json`, made once for equal servers."""
     config = server.config
-    decides = (frozenset(server.app._offers), config.ui, config.auth_token is None)
+    decides = (frozenset(server.app.offers), config.ui, config.auth_token is None)
     if decides not in _CALLS:
         _CALLS[decides] = [
             (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import graphlib
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -187,6 +188,36 @@ def test_added_cycle_is_found() -> None:
     found = cycle(graph)
     assert {"app", "wire"} <= set(found)
     assert all(imported in graph[module] for module, imported in pairwise(found))
+
+
+PRIVATE_OF_OTHERS = {"os._exit", "sys._getframe", "known.queue._queue", "server._api", "server._api._httpd"}
+"""Private names that tests use: of the standard library, and of an emulator that has no other way to stop it."""
+
+
+def private_names(path: Path) -> set[str]:
+    """Return the private names that a file uses of anything but its own classes; also as texts for `monkeypatch`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls")) | ast.Attribute(attr="_replace" | "_asdict"):
+                continue
+            case ast.Attribute(value=ast.Call(func=ast.Name(id="super"))):
+                continue
+            case ast.Attribute():
+                used = {ast.unparse(node): node.attr}
+            case ast.ImportFrom():
+                used = {alias.name: alias.name for alias in node.names}
+            case ast.Call(func=ast.Attribute(attr="setattr"), args=[_, ast.Constant(value=str(name)), *_]):
+                used = {name: name}
+            case _:
+                continue
+        found |= {text for text, name in used.items() if re.match("_[a-zA-Z]", name)}
+    return found
+
+
+def test_tests_use_no_private_name() -> None:
+    found = {str(path.relative_to(TESTS)): private_names(path) - PRIVATE_OF_OTHERS for path in TESTS.rglob("*.py")}
+    assert {path: names for path, names in found.items() if names} == {}
 
 
 def test_no_test_imports_another_test_module() -> None:

@@ -83,9 +83,9 @@ class UploadApp:
         self._sweeping: asyncio.Task[None] | None = None
         config = state.config
         optional = _optional_calls(state)
-        self._offers = {name: calls.described() for name, calls in optional.items()}
+        self.offers = {name: calls.described() for name, calls in optional.items()}
         routes = [
-            *Rest(state.backend, self._offers).routes(),
+            *Rest(state.backend, self.offers).routes(),
             *(route for calls in optional.values() for route in calls.routes()),
             *self._further_routes(),
         ]
@@ -152,7 +152,7 @@ class UploadApp:
     def document(self) -> dict[str, Any]:
         from uploader_server.openapi.document import document
 
-        return document(self.state.config, self._offers)
+        return document(self.state.config, self.offers)
 
     async def _openapi(self, _: Request) -> Response:
         return Json(self.document())

@@ -103,10 +103,10 @@ class Inside:
         """Return the current counts."""
         channel, last_heard = (made() for made in self._made)
         return self._on_the_server() | {
-            "rooms": len(channel._rooms),
-            "polled": len(channel._poller._schedule._sessions),
-            "last heard": len(last_heard._ends.keys() | last_heard._others.keys()),
-            "connections": len(channel._connections),
+            "rooms": len(channel.rooms),
+            "polled": len(channel.poller.schedule.sessions),
+            "last heard": len(last_heard.ends.keys() | last_heard.others.keys()),
+            "connections": len(channel.connections),
         }
 
     def _on_the_server(self) -> dict[str, int]:

@@ -119,7 +119,7 @@ def digest(file: Path) -> str:
 
 
 def test_samples_are_unequal_and_add_up(tmp_path: Path) -> None:
-    made = demo_module._make_files(tmp_path / "samples", 8, 1_000_001)
+    made = demo_module.make_files(tmp_path / "samples", 8, 1_000_001)
     sizes = [file.stat().st_size for file in made]
     assert sum(sizes) == 1_000_001
     assert len({file.name for file in made}) == 8
@@ -128,7 +128,7 @@ def test_samples_are_unequal_and_add_up(tmp_path: Path) -> None:
 
 
 def test_the_smallest_samples_are_not_empty(tmp_path: Path) -> None:
-    made = demo_module._make_files(tmp_path / "samples", 7, 7)
+    made = demo_module.make_files(tmp_path / "samples", 7, 7)
     assert [file.stat().st_size for file in made] == [1] * 7
 
 

@@ -84,7 +84,7 @@ def test_serve_with_an_invalid_value_exits_2(argv: list[str], said: str, capsys:
 
 
 def test_serve_has_the_options_of_the_server() -> None:
-    own = {flag for action in parser()._actions for flag in action.option_strings}
+    own = {flag for option in OPTIONS for flag in (option.flag, *option.short)} | {"-h", "--help"}
     serve: Any = get_command(app).commands["serve"]  # type: ignore[attr-defined]
     assert {flag for param in serve.params for flag in param.opts} | {"-h", "--help"} == own
 

@@ -23,6 +23,7 @@ from typer.main import get_command
 
 from uploader_cli.cli.app import app
 from uploader_server.__main__ import configured, parser
+from uploader_server.config import OPTIONS
 from uploader_server.serving import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def test_commands_within_the_text_have_existing_options(name: str) -> None:
         first, *words = command.split()
         given = {word.partition("=")[0] for word in (first, *words) if word.startswith("-")}
         if first == "serve":
-            known = {flag for action in parser()._actions for flag in action.option_strings}
+            known = {flag for option in OPTIONS for flag in (option.flag, *option.short)} | {"--help"}
         else:
             found = root if first.startswith("-") else root.commands[first]  # type: ignore[attr-defined]
             known = {flag for param in found.params for flag in (*param.opts, *param.secondary_opts)} | {"--help"}

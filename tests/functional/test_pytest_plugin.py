@@ -11,11 +11,13 @@ import pytest
 import requests
 from docs_pages import ROOT, codes, page, rows, section
 
+import uploader_cli
 from uploader_cli.errors import UsageError
 from uploader_cli.testing import running_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from uploader_cli.testing import UploadServer
 
@@ -195,11 +197,11 @@ def test_marker_with_positional_options_is_an_error() -> None:
         running_server([(("off",), {})])
 
 
-def test_plugin_leaves_no_server_and_no_files(start: Start) -> None:
-    server = start()
-    root = next(iter(server.files.values()), server._server.root)
-    with server:
-        pass
-    assert not root.exists()
+def test_plugin_leaves_no_server_and_no_files(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").touch()
+    with start() as server:
+        assert uploader_cli.upload(tmp_path / "a.txt", server=server.url).ok
+        (stored,) = server.files.values()
+    assert not stored.parents[1].exists()
     with pytest.raises(requests.ConnectionError):
         requests.get(f"{server.url}/health", timeout=30)

@@ -103,13 +103,13 @@ class Intake(BatchReader):
             self._segments = check_segments([value], before=self._segments)
             self.paths.append(value)
         elif name == "sessionId":
-            self._attach(self.sessions.find_open(value, self.headers))
+            self.attach(self.sessions.find_open(value, self.headers))
         elif name in {"category", "ifExists"}:
             self.texts[name] = value
         if self.session is not None and self.texts.get("category") not in {None, self.session.category}:
             raise ApiError(400, "INVALID_CATEGORY", "The session has another category", details=self.session.category)
 
-    def _attach(self, session: Session) -> None:
+    def attach(self, session: Session) -> None:
         self.session = session
         session.attach(self.task)
         for file in self.files:

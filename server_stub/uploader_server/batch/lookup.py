@@ -44,7 +44,7 @@ class Lookup:
         return [Route(LOOKUP, self.serve, methods=["POST"])]
 
     async def serve(self, request: Request) -> Response:
-        asked = await held_by(request).parse(await read_body(request, MAX_JSON), _parse)
+        asked = await held_by(request).parse(await read_body(request, MAX_JSON), parse)
         async with self._turns.of(holder_of(request.scope)):
             found = await asyncio.to_thread(self._find_files, asked)
         digests = self._store.digests
@@ -136,7 +136,7 @@ class _Search:
         return StoredFile(name, there.st_size, there.st_mtime_ns) if stat.S_ISREG(there.st_mode) else None
 
 
-def _parse(text: bytes) -> Asked:
+def parse(text: bytes) -> Asked:
     """Return a request. Raises ApiError: 400 if it is invalid, 413 if its paths have too many segments."""
     try:
         body = parse_json(text)

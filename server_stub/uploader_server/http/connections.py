@@ -128,7 +128,7 @@ class Watch:
     def __init__(self, port: int, tracker: RequestTracker) -> None:
         self._port = port
         self._tracker = tracker
-        self._tracks: dict[Peer, Track] = {}
+        self.tracks: dict[Peer, Track] = {}
 
     async def run(self) -> None:
         """Check repeatedly until cancelled."""
@@ -143,11 +143,11 @@ class Watch:
     def check(self, busy: dict[Peer, TrackedRequest], began: set[Peer]) -> None:
         """Check once and close connections over a limit (takes milliseconds: run in a thread)."""
         now = time.monotonic()
-        known, self._tracks = self._tracks, {}
+        known, self.tracks = self.tracks, {}
         idle: dict[str, list[Peer]] = {}
         count: Counter[str] = Counter()
         for connection, peer in accepted(self._port):
-            track = self._tracks[peer] = known.get(peer) or Track(now)
+            track = self.tracks[peer] = known.get(peer) or Track(now)
             address = network(peer[0])
             count[address] += not self._tracker.proxies.include(peer[0])
             received = _received(connection)
@@ -160,7 +160,7 @@ class Watch:
             elif peer not in busy and peer in known:  # the request of a new one may be about to be answered
                 idle.setdefault(address, []).append(peer)
         excessive: set[Peer] = set()
-        left = len(self._tracks)  # connections within the shares of their addresses
+        left = len(self.tracks)  # connections within the shares of their addresses
         for address, number in count.items():
             over = max(0, number - self._tracker.share.each)
             excessive.update(self._oldest(idle.get(address, ()), over))
@@ -173,7 +173,7 @@ class Watch:
 
     def _oldest(self, peers: Iterable[Peer], count: int) -> list[Peer]:
         """Return the `count` connections that were found first; none if it is negative."""
-        return sorted(peers, key=lambda peer: self._tracks[peer].since)[: max(0, count)]
+        return sorted(peers, key=lambda peer: self.tracks[peer].since)[: max(0, count)]
 
 
 def _within_limits(received: int, track: Track, seen: TrackedRequest | None) -> bool:

@@ -99,9 +99,9 @@ class Gateway:
             await refuse(404, scope, receive, send)
         else:
             with Held(self._memory, holder_of(scope)) as held:
-                await self._serve_rest(scope, held, receive, send)
+                await self.serve_rest(scope, held, receive, send)
 
-    async def _serve_rest(self, scope: Scope, held: Held, receive: Receive, send: Send) -> None:
+    async def serve_rest(self, scope: Scope, held: Held, receive: Receive, send: Send) -> None:
         """Serve a REST or tus call; the responses to `/api/*` show the rate limit (docs/protocol.md, section 3.11)."""
         method = effective_method(scope)
         scope = {**scope, "method": method, "app": self, "held": held}  # authorise the method that is executed

@@ -45,8 +45,8 @@ class Joins:
         self._holders: dict[str, str] = {}  # the client of each connection
         self._share: Share[str] = Share("joins", config.max_share)  # connections, counted once for each of their joins
         self._server.on("connect", self._connect)
-        self._server.on("disconnect", self._disconnect)
-        self._server.on("join-session", self._join)
+        self._server.on("disconnect", self.disconnect)
+        self._server.on("join-session", self.join)
         self._server.on("leave-session", self._leave)
 
     def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
@@ -67,11 +67,11 @@ class Joins:
             scope["holder"] = holder_name(f"Bearer {token}", client_address(scope), self._config.jwt_secret)
         self._holders[sid] = holder_of(scope)
 
-    def _disconnect(self, sid: str, *_: object) -> None:
+    def disconnect(self, sid: str, *_: object) -> None:
         joined, holder = self.joined.pop(sid, set()), self._holders.pop(sid, "")
         self._share.remove(holder, sid, len(joined))
 
-    async def _join(self, sid: str, session_id: object = None, *_: object) -> Any:
+    async def join(self, sid: str, session_id: object = None, *_: object) -> Any:
         if self._config.reference:  # docs/protocol.md, section 3.7: no acknowledgement, no replay, any id
             if isinstance(session_id, str) and self._refused_join(sid, session_id) is None:
                 await self._server.enter_room(sid, room_of(session_id))

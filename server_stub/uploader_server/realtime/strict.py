@@ -42,7 +42,7 @@ class StrictServer(socketio.AsyncServer):  # type: ignore[misc]
         super().__init__(max_http_buffer_size=MAX_PACKET, **options)
         self.eio.overflow = overflow
         self._close = close
-        self._ended = ended
+        self.ended = ended
 
     def _engineio_server_class(self) -> type[Engine]:
         return Engine
@@ -53,7 +53,7 @@ class StrictServer(socketio.AsyncServer):  # type: ignore[misc]
 
     async def _handle_eio_disconnect(self, eio_sid: str, reason: Any) -> None:
         self.eio.sockets[eio_sid].queue.clear()
-        self._ended(eio_sid)
+        self.ended(eio_sid)
         await super()._handle_eio_disconnect(eio_sid, reason)
 
     def _close_unconnected(self, eio_sid: str) -> None:

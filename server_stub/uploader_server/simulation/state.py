@@ -59,7 +59,7 @@ class Gate:
         """Start the clock of the timed modes at the first connection attempt."""
         if self._first is None:
             self._first = self._clock()
-            self._schedule()
+            self.schedule()
 
     def change(self, mode: RealtimeMode) -> None:
         """Change the mode; cut live connections unless the new mode permits them."""
@@ -76,7 +76,7 @@ class Gate:
         self.live.clear()
         self.on_cut()
 
-    def _schedule(self, periods: int = 1) -> None:
+    def schedule(self, periods: int = 1) -> None:
         if self.mode.kind in {"flap", "kill-after", "kick"}:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(periods * self.mode.seconds, self._cut_on_time)
@@ -84,7 +84,7 @@ class Gate:
     def _cut_on_time(self) -> None:
         self.cut()
         if self.mode.kind != "kill-after":
-            self._schedule(2 if self.mode.kind == "flap" else 1)
+            self.schedule(2 if self.mode.kind == "flap" else 1)
 
 
 class Restart(NamedTuple):
@@ -111,7 +111,7 @@ class Faults:
         self.loop: asyncio.AbstractEventLoop | None = None  # the server's loop, while it runs
         self._loop_thread = 0
         self._rules: list[Rule] = []
-        self._script: list[tuple[str, str, collections.deque[Answer | None]]] = []
+        self.script: list[tuple[str, str, collections.deque[Answer | None]]] = []
         self._guard = threading.Lock()
         for text in config.rules:
             self.add(text)
@@ -150,7 +150,7 @@ class Faults:
     def clear(self) -> None:
         with self._guard:
             self._rules.clear()
-            self._script.clear()
+            self.script.clear()
         self.latency, self.analysis = 0.0, AnalysisMode()
         self.fail_files.clear()
         for side in SOCKETS:
@@ -193,12 +193,12 @@ class Faults:
         """
         queue = collections.deque(Answer(item) if isinstance(item, int) else item for item in answers)
         with self._guard:
-            self._script.append((method, path, queue))
+            self.script.append((method, path, queue))
 
     def take_answer(self, method: str, path: str) -> Answer | None:
         """Remove and return the scripted response to this request, if any."""
         with self._guard:
-            for wanted, pattern, queue in self._script:
+            for wanted, pattern, queue in self.script:
                 if wanted == method and queue and fnmatch.fnmatchcase(path, pattern):
                     return queue.popleft()
         return None

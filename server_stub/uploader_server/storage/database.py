@@ -101,15 +101,15 @@ class Database:
 
         With `frees` the action removes data, so it may use the reserve.
         """
-        return await asyncio.wrap_future(self._submit(action, writes=True, frees=frees))
+        return await asyncio.wrap_future(self.submit(action, writes=True, frees=frees))
 
     async def read(self, action: Callable[[sqlite3.Connection], T]) -> T:
         """Run an action that only reads. Raises the action's error."""
-        return await asyncio.wrap_future(self._submit(action, writes=False))
+        return await asyncio.wrap_future(self.submit(action, writes=False))
 
     def wait(self, action: Callable[[sqlite3.Connection], T]) -> T:
         """Run `transaction` and block until it is done; not for use on an event loop."""
-        return self._submit(action, writes=True).result()
+        return self.submit(action, writes=True).result()
 
     def close(self) -> None:
         """Finish queued actions, then close. May be called twice."""
@@ -117,7 +117,7 @@ class Database:
         self._jobs.put(None)
         self._thread.join()
 
-    def _submit(self, action: Callable[[sqlite3.Connection], T], *, writes: bool, frees: bool = False) -> Future[T]:
+    def submit(self, action: Callable[[sqlite3.Connection], T], *, writes: bool, frees: bool = False) -> Future[T]:
         if self._closed:
             raise sqlite3.ProgrammingError("the database is closed")
         done: Future[T] = Future()
@@ -174,7 +174,7 @@ class Database:
         """Run jobs in one transaction; a single one with `frees` again with the space of the reserve if necessary."""
         actions, writes = [job.action for job in jobs], any(job.writes for job in jobs)
         try:
-            results = _together(connection, actions, writes=writes)
+            results = run_together(connection, actions, writes=writes)
             if any(job.frees for job in jobs):
                 self._reserve.fill()
             return results
@@ -187,7 +187,7 @@ class Database:
         self._reserve.release()
         try:
             _checkpoint(connection)
-            return _together(connection, actions, writes=writes)
+            return run_together(connection, actions, writes=writes)
         except sqlite3.Error as error:
             raise no_space(error, self._directory) or error from None
         finally:  # the reserve is there again before the caller continues
@@ -213,7 +213,7 @@ def _open(path: Path, durable: bool) -> sqlite3.Connection:
             raise VersionError(f"its database has version {version}, and this server supports up to {VERSION}")
         connection.executescript(_SCHEMA)
         if version < VERSION:
-            _together(connection, [lambda db: _upgrade(db, version, path.parent.parent)], writes=True)
+            run_together(connection, [lambda db: _upgrade(db, version, path.parent.parent)], writes=True)
         if 0 < version < 4:
             with contextlib.suppress(sqlite3.Error):  # without space it keeps its size
                 connection.execute("VACUUM")  # free pages of earlier versions can't be given back
@@ -286,7 +286,7 @@ def _without_cursor(result: Any) -> Any:
     return None if isinstance(result, sqlite3.Cursor) else result
 
 
-def _together(
+def run_together(
     connection: sqlite3.Connection, actions: list[Callable[[sqlite3.Connection], Any]], *, writes: bool
 ) -> list[Any]:
     """Run actions in one transaction. Raises the error of an action or of the commit, after a rollback."""

@@ -21,7 +21,7 @@ MANY = 4  # more files or directories than this are flushed by one `syncfs`, whe
 MOST_KNOWN = 50_000  # maximum directories whose flushed entries are cached
 LONGEST_KNOWN = 512  # maximum characters of the path of such a directory
 
-_flush_data = getattr(os, "fdatasync", os.fsync)
+flush_data = getattr(os, "fdatasync", os.fsync)
 
 
 class Disk:
@@ -35,13 +35,13 @@ class Disk:
         self.durable = durable
         self._root = os.fspath(root)
         self._known: set[str] = set()  # directories whose own entry is flushed
-        self._syncfs = _find_syncfs() if durable else None
-        self._fd = -1 if self._syncfs is None else os.open(root, os.O_RDONLY)
+        self.syncfs = find_syncfs() if durable else None
+        self._fd = -1 if self.syncfs is None else os.open(root, os.O_RDONLY)
         """The open root: background write errors are reported only to descriptors open at that time."""
 
     def file(self, fd: int) -> None:
         if self.durable:
-            _flush_data(fd)
+            flush_data(fd)
 
     def files(self, paths: Sequence[str | Path]) -> None:
         if not self.durable or self._flushed_at_once(len(paths)):
@@ -71,7 +71,7 @@ class Disk:
 
     def _collect(self, directories: set[str], directory: str) -> None:
         """Add a directory that is to be flushed, unless all are flushed at once: deep ones need much memory."""
-        if self._syncfs is None or len(directories) <= MANY:
+        if self.syncfs is None or len(directories) <= MANY:
             directories.add(directory)
 
     def made(self, directory: str | Path) -> None:
@@ -88,9 +88,9 @@ class Disk:
                 _flush_directory(directory)
 
     def _flushed_at_once(self, count: int) -> bool:
-        if self._syncfs is None or count <= MANY:
+        if self.syncfs is None or count <= MANY:
             return False
-        self._syncfs(self._fd)
+        self.syncfs(self._fd)
         return True
 
     def close(self) -> None:
@@ -146,7 +146,7 @@ def _flush_directory(path: str | Path) -> None:
         _flush(path)
 
 
-def _find_syncfs() -> Callable[[int], None] | None:
+def find_syncfs() -> Callable[[int], None] | None:
     """Return Linux's `syncfs`, which Python lacks; None on other systems."""
     if sys.platform != "linux":
         return None

@@ -105,7 +105,7 @@ def leads_out(path: str | Path, base: str | Path) -> bool:
     """Return whether `path`, which is below `base` and may not exist, resolves to a path outside it. Raises OSError."""
     if not _DESCENDS:  # pragma: no cover
         return not Path(path).resolve().is_relative_to(Path(base).resolve())
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), _Descent(base) as descent:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), Descent(base) as descent:
         for name in _names(path, base):
             if not descent.enter(name, follow=False):
                 there = Path(os.path.realpath(descent.path(name)))
@@ -120,7 +120,7 @@ def make_directories(path: str | Path, base: str | Path) -> None:
     if not _DESCENDS:  # pragma: no cover
         os.makedirs(path, exist_ok=True)
         return
-    with _Descent(base) as descent:
+    with Descent(base) as descent:
         for name in _names(path, base):
             try:
                 descent.enter(name, follow=True)
@@ -153,7 +153,7 @@ _DESCENDS = os.open in os.supports_dir_fd  # not on Windows
 _DIRECTORY = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", os.O_RDONLY)
 
 
-class _Descent:
+class Descent:
     """Opens directories one below the other: a call with a whole path would walk all of it for each segment."""
 
     def __init__(self, base: str | Path) -> None:

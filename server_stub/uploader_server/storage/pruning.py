@@ -58,13 +58,13 @@ class Pruner:
         rows = await self._database.read(lambda db: db.execute(_PATHS[table], values).fetchall())
         paths = [str(row["path"]) for row in rows]
         self._checked[table] = paths[-1] if len(paths) == AT_ONCE else ""
-        gone = await asyncio.to_thread(self._missing, paths)
+        gone = await asyncio.to_thread(self.missing, paths)
         if gone:  # asked again in the transaction: a file may have been stored there meanwhile
             await self._database.transaction(
-                lambda db: db.execute(_FORGET[table], (json.dumps(self._missing(gone)),)), frees=True
+                lambda db: db.execute(_FORGET[table], (json.dumps(self.missing(gone)),)), frees=True
             )
 
-    def _missing(self, paths: Iterable[str]) -> list[str]:
+    def missing(self, paths: Iterable[str]) -> list[str]:
         gone = [path for path in paths if not os.path.lexists(self._root / path)]
         return [path for path in gone if (self._root / path.partition("/")[0]).is_dir()]  # else a link is broken
 

@@ -150,7 +150,7 @@ class Linking:
                 store.link(file.data, candidate)
                 return os.fspath(candidate)
             except FileExistsError:
-                if self._is_equal(file, candidate):
+                if self.is_equal(file, candidate):
                     file.existing = True
                     return os.fspath(candidate)
                 self._left -= 1
@@ -158,7 +158,7 @@ class Linking:
                     raise paths.NameTakenError from None
         raise AssertionError("candidates() never ends")
 
-    def _is_equal(self, file: FileState, there: Path) -> bool:
+    def is_equal(self, file: FileState, there: Path) -> bool:
         """Return whether a stored file has the bytes of a received one. Raises FileExistsError for a directory."""
         try:
             status = there.stat()

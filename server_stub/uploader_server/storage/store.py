@@ -73,7 +73,7 @@ class Store:
         self.private = self.root / ".uploader"
         self._incoming = self.private / "incoming"
         self._lock: IO[bytes] | None = None
-        self._placing: Counter[str] = Counter()
+        self.names_in_use: Counter[str] = Counter()
         """Paths below the root of uploads that are not recorded yet; guarded by `_names`."""
         self._names = threading.Lock()
         self.linking = Turns(LINKING)
@@ -174,12 +174,12 @@ class Store:
     def placing(self, paths: Sequence[str]) -> Iterator[None]:
         """Keep `delete` from removing files with these paths (below the root) while they are being recorded."""
         with self._names:
-            self._placing.update(paths)
+            self.names_in_use.update(paths)
         try:
             yield
         finally:
             with self._names:
-                self._placing -= Counter(paths)  # also removes names whose count is 0
+                self.names_in_use -= Counter(paths)  # also removes names whose count is 0
 
     def link(self, data: str | Path, target: str | Path) -> None:
         """Give a file its name in the root; raises OSError, also after `close`.
@@ -296,7 +296,7 @@ class Store:
                 return
             # Uploads that reserved this name before are recorded later; later ones find it free.
             with self._names:
-                if self._placing.keys().isdisjoint(wanted):
+                if self.names_in_use.keys().isdisjoint(wanted):
                     if path.is_file():
                         path.rename(removed)
                     db.execute("DELETE FROM digests WHERE path = ?", (name,))

@@ -46,7 +46,7 @@ class Appender:
         if self._size >= BUFFERED:
             await self._wait()
             block, self._pending, self._size = self._pending, [], 0
-            self._job = asyncio.get_running_loop().run_in_executor(None, self._append, block)
+            self._job = asyncio.get_running_loop().run_in_executor(None, self.append, block)
 
     @property
     def safe(self) -> int:
@@ -79,9 +79,9 @@ class Appender:
         try:
             await self._wait()
             if self.taken > SMALL:
-                await asyncio.get_running_loop().run_in_executor(None, self._append, self._pending)
+                await asyncio.get_running_loop().run_in_executor(None, self.append, self._pending)
             elif self._pending:
-                self._append(self._pending)
+                self.append(self._pending)
         finally:
             self._pending = []
             try:
@@ -95,7 +95,7 @@ class Appender:
             await asyncio.shield(job)
             self._job = None
 
-    def _append(self, pieces: list[bytes]) -> None:
+    def append(self, pieces: list[bytes]) -> None:
         """Write pieces with as few system calls as possible; hash what is written, even on an error."""
         views = [memoryview(piece) for piece in pieces]
         while views:

@@ -69,7 +69,7 @@ def _run(place: Path, files: int, total: int, progress: str | None) -> int:
     # No setting of the user applies here: neither token nor header.
     asked = {"progress": progress, "server": "localhost"}
     resolve(asked, env={}, cwd=place, user_config=None)  # reports an invalid --progress before anything is created
-    sources = _make_files(place / "samples", files, total)
+    sources = make_files(place / "samples", files, total)
     _say(f"Made {files} sample files, {total / (1 << 20):.1f} MiB in total.")
     watched = sys.stderr.isatty()
     faults = (_FAULT,) if watched else ()
@@ -119,7 +119,7 @@ def _workshop(keep: str | None) -> Iterator[Path]:
     _say(f"Files kept in {place / 'samples'} and {place / 'server'}")
 
 
-def _make_files(directory: Path, count: int, total: int) -> list[Path]:
+def make_files(directory: Path, count: int, total: int) -> list[Path]:
     """Create `count` files of different sizes (1 : 2 : 3 : 1 : 2 …), `total` bytes in all."""
     directory.mkdir()
     weights = [1 + number % 3 for number in range(count)]

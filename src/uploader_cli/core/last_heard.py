@@ -14,8 +14,8 @@ class LastHeard:
     """
 
     def __init__(self) -> None:
-        self._ends: dict[str, dict[str, FileStatus]] = {}  # the first final ones
-        self._others: dict[str, dict[str, FileStatus]] = {}  # the newest of the others
+        self.ends: dict[str, dict[str, FileStatus]] = {}  # the first final ones
+        self.others: dict[str, dict[str, FileStatus]] = {}  # the newest of the others
 
     def note(self, message: SessionProgress) -> None:
         """Store the statuses in a message. The first final status of a file is kept.
@@ -25,7 +25,7 @@ class LastHeard:
         """
         if message.status == "completed" and not message.percent:
             return
-        ends, others = (known.setdefault(message.session, {}) for known in (self._ends, self._others))
+        ends, others = (known.setdefault(message.session, {}) for known in (self.ends, self.others))
         for status in message.files:
             if status.status in _ENDS:
                 ends.setdefault(status.name, status)
@@ -33,8 +33,8 @@ class LastHeard:
                 others[status.name] = status
 
     def of(self, session: str, name: str) -> FileStatus | None:
-        return self._ends.get(session, {}).get(name) or self._others.get(session, {}).get(name)
+        return self.ends.get(session, {}).get(name) or self.others.get(session, {}).get(name)
 
     def forget(self, session: str) -> None:
-        for known in (self._ends, self._others):
+        for known in (self.ends, self.others):
             known.pop(session, None)

@@ -33,7 +33,7 @@ class Sketch:
     def __init__(self) -> None:
         self.count = 0
         self.sum = 0.0
-        self._buckets: Counter[int] = Counter()
+        self.buckets: Counter[int] = Counter()
         self._least, self._most = math.inf, 0.0
 
     def add(self, value: float) -> None:
@@ -42,13 +42,13 @@ class Sketch:
         self.count += 1
         self.sum += value
         self._least, self._most = min(self._least, value), max(self._most, value)
-        self._buckets[_bucket(value)] += 1
+        self.buckets[_bucket(value)] += 1
 
     def quantile(self, share: float) -> float:
         """Return the value that the `share` (0–1) of values does not exceed; 0 without values."""
         left = max(1, math.ceil(share * self.count))
-        for bucket in sorted(self._buckets):
-            left -= self._buckets[bucket]
+        for bucket in sorted(self.buckets):
+            left -= self.buckets[bucket]
             if left <= 0:
                 middle = 2 * _FLOOR * _FACTOR**bucket / (_FACTOR + 1) if bucket else 0.0
                 return min(max(middle, self._least), self._most)
@@ -58,7 +58,7 @@ class Sketch:
         """Return the number of values up to each of the ascending `bounds` and above the one before; last, the rest."""
         counts = [0] * (len(bounds) + 1)
         last = [_bucket(bound) for bound in bounds]
-        for bucket, count in self._buckets.items():
+        for bucket, count in self.buckets.items():
             counts[bisect_left(last, bucket)] += count
         return counts
 

@@ -17,28 +17,28 @@ class Meter:
         """Keep one sample per `spacing` seconds, so at most `window / spacing`."""
         self._window = window
         self._spacing = spacing
-        self._samples: deque[tuple[float, int]] = deque()
+        self.samples: deque[tuple[float, int]] = deque()
         self._latest: tuple[float, int] | None = None
 
     def update(self, now: float, total: int) -> None:
         """Record that `total` bytes were transferred at `now` (seconds, any fixed origin)."""
         self._latest = (now, total)
-        if not self._samples or now - self._samples[-1][0] >= self._spacing:
-            self._samples.append((now, total))
-        while len(self._samples) > 2 and self._samples[1][0] <= now - self._window:
-            self._samples.popleft()
+        if not self.samples or now - self.samples[-1][0] >= self._spacing:
+            self.samples.append((now, total))
+        while len(self.samples) > 2 and self.samples[1][0] <= now - self._window:
+            self.samples.popleft()
 
     def restart(self, now: float) -> None:
         """Measure from now on: what was transferred before is no speed."""
-        self._samples.clear()
+        self.samples.clear()
         if self._latest is not None:
             self.update(now, self._latest[1])
 
     def rate(self, now: float) -> float:
         """Return bytes per second over the window before `now`; it falls towards 0 without updates."""
-        if not self._samples or self._latest is None:
+        if not self.samples or self._latest is None:
             return 0.0
-        start, base = self._samples[0]
+        start, base = self.samples[0]
         elapsed = now - start
         if elapsed < self._spacing:
             return 0.0  # too short for an estimate

@@ -53,11 +53,11 @@ class Channel:
         self._url, self._emit = url, emit
         self._session_factory, self._headers = session_factory, headers
         self._machine = Machine(policy)
-        self._poller = Poller(fetch, emit, interval, self._machine.policy.poll)
+        self.poller = Poller(fetch, emit, interval, self._machine.policy.poll)
         self._steps: SimpleQueue[Callable[[float], list[Action]]] = SimpleQueue()
-        self._connections: dict[int, Connection] = {}
+        self.connections: dict[int, Connection] = {}
         self._endings: list[threading.Thread] = []
-        self._rooms: dict[str, None] = {}  # ordered
+        self.rooms: dict[str, None] = {}  # ordered
         self._stats = ChannelStats()  # of the channel's thread
         self._events = 0
         self._counting = threading.Lock()
@@ -70,7 +70,7 @@ class Channel:
 
     def follow(self, session: str) -> None:
         """Join the session's room once connected; poll the session otherwise."""
-        self._poller.tell(lambda schedule, now: schedule.follow(now, session))
+        self.poller.tell(lambda schedule, now: schedule.follow(now, session))
         self.enter(session)
 
     def enter(self, room: str) -> None:
@@ -79,19 +79,19 @@ class Channel:
 
     def body_sent(self, session: str) -> None:
         """Poll the session even if the server did not know it before: its body has been sent."""
-        self._poller.tell(lambda schedule, _now: schedule.body_sent(session))
+        self.poller.tell(lambda schedule, _now: schedule.body_sent(session))
 
     def ask(self, session: str) -> None:
         """Poll the session once, also while there is a connection."""
-        self._poller.tell(lambda schedule, now: schedule.ask(now, session))
+        self.poller.tell(lambda schedule, now: schedule.ask(now, session))
 
     def leave(self, room: str) -> None:
         """Leave the room of a session or analysis, and stop polling it."""
-        self._poller.tell(lambda schedule, _now: schedule.leave(room))
+        self.poller.tell(lambda schedule, _now: schedule.leave(room))
         self._steps.put(lambda _now: self._leave(room))
 
     def stats(self) -> ChannelStats:
-        return replace(self._stats, events=self._events, polls=self._poller.polls)
+        return replace(self._stats, events=self._events, polls=self.poller.polls)
 
     def close(self) -> None:
         """Leave the rooms and end all threads and sockets within `CLOSE_WITHIN` seconds. Thread-safe, repeatable."""
@@ -113,7 +113,7 @@ class Channel:
                 step, now = self._machine.tick, deadline or 0.0
             for action in step(max(now, time.monotonic())):
                 self._do(action)
-        self._poller.close(timeout=CLOSE_WITHIN / 4)
+        self.poller.close(timeout=CLOSE_WITHIN / 4)
         until = time.monotonic() + CLOSE_WITHIN / 2
         for thread in self._endings:
             thread.join(max(0.0, until - time.monotonic()))
@@ -125,19 +125,19 @@ class Channel:
             case Dial():
                 self._dial(action)
             case Drop(number, leave):
-                connection = self._connections.pop(number, None)
+                connection = self.connections.pop(number, None)
                 if connection is not None:
-                    ending = connection.end(tuple(self._rooms) if leave else None)
+                    ending = connection.end(tuple(self.rooms) if leave else None)
                     self._endings = [*(thread for thread in self._endings if thread.is_alive()), ending]
             case JoinAll(number):
-                for room in self._rooms:
-                    self._connections[number].join(room)
+                for room in self.rooms:
+                    self.connections[number].join(room)
             case Polling.ONCE:
-                self._poller.tell(Schedule.once)
+                self.poller.tell(Schedule.once)
             case Polling.START:
-                self._poller.tell(Schedule.start)
+                self.poller.tell(Schedule.start)
             case Polling.STOP:
-                self._poller.tell(lambda schedule, _now: schedule.stop())
+                self.poller.tell(lambda schedule, _now: schedule.stop())
 
     def _changed(self, event: ChannelChanged) -> None:
         stats = self._stats
@@ -164,24 +164,24 @@ class Channel:
             heard=partial(self._heard, dial.transport),
             called=self._called,
         )
-        self._connections[dial.number] = connection
+        self.connections[dial.number] = connection
         connection.start()
 
     def _enter(self, room: str) -> list[Action]:
-        self._rooms[room] = None
+        self.rooms[room] = None
         for connection in self._live():
             connection.join(room)
         return []
 
     def _leave(self, room: str) -> list[Action]:
-        if room in self._rooms:
-            del self._rooms[room]
+        if room in self.rooms:
+            del self.rooms[room]
             for connection in self._live():
                 connection.leave(room)
         return []
 
     def _live(self) -> list[Connection]:
-        return [*self._connections.values()] if self._machine.state is ChannelState.LIVE else []
+        return [*self.connections.values()] if self._machine.state is ChannelState.LIVE else []
 
     # --- in the threads of a connection
 

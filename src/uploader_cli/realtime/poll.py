@@ -32,38 +32,38 @@ class Schedule:
         self.minimum = minimum
         self._interval = interval
         self._polling = False
-        self._sessions: dict[str, _Session] = {}
+        self.sessions: dict[str, _Session] = {}
 
     @property
     def wants_polls(self) -> bool:
         """Whether any session is to be polled."""
-        return self._polling or any(session.once for session in self._sessions.values())
+        return self._polling or any(session.once for session in self.sessions.values())
 
     def follow(self, now: float, session: str) -> None:
-        self._first(now, self._sessions.setdefault(session, _Session(session)))
+        self._first(now, self.sessions.setdefault(session, _Session(session)))
 
     def leave(self, session: str) -> None:
-        self._sessions.pop(session, None)
+        self.sessions.pop(session, None)
 
     def body_sent(self, session: str) -> None:
         """Poll the session even after a 404: its body was sent, and the last bytes may still be on their way."""
-        if found := self._sessions.get(session):
+        if found := self.sessions.get(session):
             found.body_sent, found.muted = True, False
 
     def start(self, now: float) -> None:
-        for session in self._sessions.values():
+        for session in self.sessions.values():
             self._first(now, session)
         self._polling = True
 
     def once(self, now: float) -> None:
         """Poll each followed session once more, also after `stop`, except those that the server does not know."""
-        for session in self._sessions.values():
+        for session in self.sessions.values():
             if not session.muted:
                 self._request(now, session)
 
     def ask(self, now: float, session: str) -> None:
         """Poll this session once more as soon as `interval()` allows, also after `stop`."""
-        if found := self._sessions.get(session):
+        if found := self.sessions.get(session):
             self._request(now, found)
 
     def stop(self) -> None:
@@ -72,7 +72,7 @@ class Schedule:
 
     def next(self, now: float) -> tuple[str | None, float]:
         """Return the session whose poll begins now, or None and the seconds until the next call (infinite: no poll)."""
-        wanted = [one for one in self._sessions.values() if not one.muted and (self._polling or one.once)]
+        wanted = [one for one in self.sessions.values() if not one.muted and (self._polling or one.once)]
         session = min(wanted, key=lambda one: one.due, default=None)
         if session is None:
             return None, math.inf
@@ -84,7 +84,7 @@ class Schedule:
 
     def polled(self, now: float, session: str, *, missing: bool) -> bool:
         """Note the end of a poll, with `missing` of a 404; return False if the session was left meanwhile."""
-        found = self._sessions.get(session)
+        found = self.sessions.get(session)
         if found is None:
             return False
         found.ended = now
@@ -123,7 +123,7 @@ class Poller:
         self.polls = 0
         """Calls made so far."""
         self._fetch, self._emit = fetch, emit
-        self._schedule = Schedule(interval, minimum)
+        self.schedule = Schedule(interval, minimum)
         self._changed = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -131,8 +131,8 @@ class Poller:
     def tell(self, change: Callable[[Schedule, float], None]) -> None:
         """Change the schedule, from any thread: `change` gets it and the time."""
         with self._changed:
-            change(self._schedule, time.monotonic())
-            if self._thread is None and not self._closed and self._schedule.wants_polls:
+            change(self.schedule, time.monotonic())
+            if self._thread is None and not self._closed and self.schedule.wants_polls:
                 self._thread = threading.Thread(target=self._run, name="uploader-poll", daemon=True)
                 self._thread.start()
             self._changed.notify()
@@ -153,7 +153,7 @@ class Poller:
         """Wait for the next poll that is due and return its session; None once closed."""
         with self._changed:
             while not self._closed:
-                session, wait = self._schedule.next(time.monotonic())
+                session, wait = self.schedule.next(time.monotonic())
                 if session is not None:
                     return session
                 self._changed.wait(None if wait == math.inf else wait)
@@ -168,7 +168,7 @@ class Poller:
             caught, failure = error, (str(error).splitlines() or [""])[0] or type(error).__name__
         with self._changed:
             missing = found is None and not failure
-            if self._closed or not self._schedule.polled(time.monotonic(), session, missing=missing):
+            if self._closed or not self.schedule.polled(time.monotonic(), session, missing=missing):
                 return
         if failure:
             self._emit(PollFailed(session, failure, caught))

@@ -69,7 +69,7 @@ class Connection:
         self._settled = threading.Event()  # the namespace is connected, or never will be
         self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._websockets: list[WebSocket] = []
+        self.websockets: list[WebSocket] = []
         self._client = self._make_client()
 
     def start(self) -> None:
@@ -113,7 +113,7 @@ class Connection:
 
     def _make_websocket(self, **options: Any) -> WebSocket:
         made = WebSocket(called=self._called, **options)
-        self._websockets.append(made)
+        self.websockets.append(made)
         return made
 
     def _dial(self) -> None:
@@ -176,7 +176,7 @@ class Connection:
         while any(thread.is_alive() for thread in self._threads) and time.monotonic() < give_up:
             self._cut()
             time.sleep(0.01)
-        for opened in self._websockets:
+        for opened in self.websockets:
             opened.release()
         self._session.close()
 
@@ -192,7 +192,7 @@ class Connection:
 
     def _cut(self) -> None:
         """End what reads and writes now; called repeatedly, as a thread between two requests opens a new connection."""
-        for opened in self._websockets:
+        for opened in self.websockets:
             opened.cut()
         self._shut()
         engine = self._client.eio

@@ -48,7 +48,7 @@ class NdjsonView(Observer):
         self._seq = 0
         self._lines: list[bytes] = []
         self._head = b""  # the common part of the lines of one write
-        self._files: dict[int, _Throttle] = {}
+        self.files: dict[int, _Throttle] = {}
         self._ended = False
 
     def tell(self, event: ev.Event) -> None:
@@ -65,13 +65,13 @@ class NdjsonView(Observer):
                 self._progress(event, now)
                 return
             case ev.FileProgress() | ev.FileSkipped():
-                self._files.pop(event.file, None)
-            case ev.FileStarted() | ev.FileRetry() if event.file in self._files:
-                self._files[event.file].pending = None  # of an earlier attempt
+                self.files.pop(event.file, None)
+            case ev.FileStarted() | ev.FileRetry() if event.file in self.files:
+                self.files[event.file].pending = None  # of an earlier attempt
             case ev.FileCompleted() | ev.FileFailed():
                 self._flush(event.file)
             case ev.RunFinished() | ev.PlanFinished() | ev.CheckFinished():
-                for file in list(self._files):
+                for file in list(self.files):
                     self._flush(file)
                 self._write(event)
                 self._ended = True
@@ -81,7 +81,7 @@ class NdjsonView(Observer):
 
     def refresh(self, _state: ProgressState, now: float) -> None:
         """Write the buffered lines and the pending progress that is due."""
-        for throttle in self._files.values():
+        for throttle in self.files.values():
             if throttle.pending is not None and now >= throttle.due:
                 pending, throttle.pending, throttle.due = throttle.pending, None, now + _SPACING
                 self._write(pending)
@@ -92,7 +92,7 @@ class NdjsonView(Observer):
         self._put()
 
     def _progress(self, event: ev.FileProgress, now: float) -> None:
-        throttle = self._files.setdefault(event.file, _Throttle(now))
+        throttle = self.files.setdefault(event.file, _Throttle(now))
         if now < throttle.due:
             throttle.pending = event
             return
@@ -100,7 +100,7 @@ class NdjsonView(Observer):
         self._write(event)
 
     def _flush(self, file: int) -> None:
-        throttle = self._files.pop(file, None)
+        throttle = self.files.pop(file, None)
         if throttle is not None and throttle.pending is not None:
             self._write(throttle.pending)
 

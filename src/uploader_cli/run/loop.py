@@ -100,7 +100,7 @@ class Loop:
         applied: list[Event] = []
         try:
             for at, event in batch:
-                for public in reduce(self.state, _without_secrets(event), at):
+                for public in reduce(self.state, without_secrets(event), at):
                     applied.append(public)
                     for observer in self._observers:
                         observer.handle(public, self.state, at)
@@ -176,7 +176,7 @@ _TEXTS: dict[type[Event], tuple[str, ...]] = {
 """Events that may contain text from the server, and the fields with it."""
 
 
-def _without_secrets(event: Event) -> Event:
+def without_secrets(event: Event) -> Event:
     """Mask secrets that the server quoted: no view, stream or report may show them."""
     names = _TEXTS.get(type(event))
     if names is None:

@@ -26,7 +26,7 @@ AHEAD_SECONDS = 1.0  # maximum seconds for these steps, for a slow file system
 MOST_AHEAD = 10_000  # maximum items taken if none of them can be sent
 MOST_OPEN = 10_000  # maximum selected items that have not ended: more than one session, in little memory
 NOTICEABLE = 64 << 20  # minimum bytes of a file whose content check is announced
-_JOIN = 0.5  # seconds that `close` waits for the walk, since a file system may hang
+JOIN_WITHIN = 0.5  # seconds that `close` waits for the walk, since a file system may hang
 
 
 class Selection:
@@ -151,7 +151,7 @@ class WalkQueue:
         self._closed.set()
         self._free.release()
         if self._thread is not None:
-            self._thread.join(_JOIN)
+            self._thread.join(JOIN_WITHIN)
         left: list[LocalFile] = []
         while not self._queue.empty():
             item = self._queue.get()

@@ -74,7 +74,7 @@ class HashedChunks:
         `source` is a local file that is open, for reads of the calling thread. Other files are opened for each chunk.
         """
         self._file, self._algorithm, self._check, self._helper = file, algorithm, check, helper
-        self._source, self._helpers_source = source, cast("IO[bytes] | None", None)
+        self._source, self.helpers_source = source, cast("IO[bytes] | None", None)
         self._buffers, self._on_read, self._waits = buffers, on_read, waits or Waits()
         self._current: HashedChunk | None = None
         self._ahead: tuple[int, int, Future[HashedChunk]] | None = None
@@ -98,9 +98,9 @@ class HashedChunks:
         """Compute the next chunk in the background. Raise `FileError` for a file that can't be opened."""
         self._discard()
         if length > 0:
-            if self._source is not None and self._helpers_source is None:
-                self._helpers_source = open_unchanged(self._file)
-            loading = self._helper().submit(self._load, start, length, self._helpers_source)
+            if self._source is not None and self.helpers_source is None:
+                self.helpers_source = open_unchanged(self._file)
+            loading = self._helper().submit(self._load, start, length, self.helpers_source)
             self._ahead = (start, length, loading)
 
     def prepared(self, start: int, length: int) -> int:
@@ -114,8 +114,8 @@ class HashedChunks:
         self._discard()
         self._release(self._current)
         self._current = None
-        if self._helpers_source is not None:
-            self._helper().submit(self._helpers_source.close)  # after its last read: else that may use another file
+        if self.helpers_source is not None:
+            self._helper().submit(self.helpers_source.close)  # after its last read: else that may use another file
 
     def _load(self, start: int, length: int, source: IO[bytes] | None) -> HashedChunk:
         def check() -> None:

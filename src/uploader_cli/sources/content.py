@@ -281,7 +281,7 @@ class Stream:
         self.length: int | None = None
         self.start = 0
         self._source, self._name = source, name
-        self._window = memoryview(b"")
+        self.window = memoryview(b"")
         raw = isinstance(source, io.FileIO)
         buffered = isinstance(source, io.BufferedReader) and isinstance(source.raw, io.FileIO)
         usable = descriptor is not None and descriptor < MOST_DESCRIPTORS and sys.platform != "win32"
@@ -299,16 +299,16 @@ class Stream:
         Wait for the first byte, then at most `patience` seconds for the others. `check` raises to stop. Raise
         `FileError` for bytes that were dropped, and for a source that can't be read.
         """
-        if not self.start <= offset <= self.start + len(self._window):
+        if not self.start <= offset <= self.start + len(self.window):
             self._fail(f"the server needs its bytes from {offset} on, which can't be read again")
-        window = self._window[offset - self.start :]
+        window = self.window[offset - self.start :]
         if self.length is None and len(window) <= size:
             try:
                 # One more byte tells whether the chunk is the last one.
                 window = self._fill(offset, window, size + 1, check, patience)
             except (OSError, ValueError) as error:
                 self._fail(f"can't be read: {getattr(error, 'strerror', None) or error}")
-        self.start, self._window = offset, window
+        self.start, self.window = offset, window
         return window[:size]
 
     def _fill(self, offset: int, kept: memoryview, size: int, check: Callable[[], None], patience: float) -> memoryview:

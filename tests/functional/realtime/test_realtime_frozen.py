@@ -98,8 +98,8 @@ def test_client_notices_a_frozen_connection_within_ten_seconds(monkeypatch: pyte
         bench = Bench(server.url).start()
         try:
             bench.reach("live", within=HANGING)
-            (connection,) = bench.channel._connections.values()
-            (opened,) = connection._websockets
+            (connection,) = bench.channel.connections.values()
+            (opened,) = connection.websockets
 
             def frozen(_: int) -> bytes:
                 timeout = opened.gettimeout()

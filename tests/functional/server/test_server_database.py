@@ -99,17 +99,17 @@ def test_a_failed_transaction_is_rolled_back_and_the_next_one_is_kept(
 def test_queued_writes_share_a_commit_and_fail_separately(database: Database) -> None:
     statements: list[str] = []
     free = threading.Event()
-    blocker = database._submit(lambda db: free.wait(DEADLINE), writes=False)
-    database._submit(lambda db: db.set_trace_callback(statements.append), writes=False)
-    waiting = [database._submit(insert(n), writes=True) for n in range(5)]
+    blocker = database.submit(lambda db: free.wait(DEADLINE), writes=False)
+    database.submit(lambda db: db.set_trace_callback(statements.append), writes=False)
+    waiting = [database.submit(insert(n), writes=True) for n in range(5)]
     free.set()
     assert [one.result(DEADLINE) for one in waiting] == [0, 1, 2, 3, 4]
     assert blocker.result(DEADLINE)
     assert sum(statement == "COMMIT" for statement in statements) == 1
 
     free.clear()
-    database._submit(lambda db: free.wait(DEADLINE), writes=False)
-    waiting = [database._submit(insert(n, *then), writes=True) for n, then in ((5, ()), (6, ("no SQL",)), (7, ()))]
+    database.submit(lambda db: free.wait(DEADLINE), writes=False)
+    waiting = [database.submit(insert(n, *then), writes=True) for n, then in ((5, ()), (6, ("no SQL",)), (7, ()))]
     free.set()
     assert isinstance(waiting[1].exception(DEADLINE), sqlite3.OperationalError)
     assert [waiting[0].result(DEADLINE), waiting[2].result(DEADLINE)] == [5, 7]
@@ -137,8 +137,8 @@ def test_no_cursor_leaves_the_thread_of_the_database(database: Database, tmp_pat
 def test_close_finishes_queued_writes(tmp_path: Path) -> None:
     (tmp_path / ".uploader").mkdir()
     database = Database(database_of(tmp_path))
-    database._submit(lambda db: db.execute("CREATE TABLE t (n INTEGER)"), writes=True)
-    last = database._submit(insert(1), writes=True)
+    database.submit(lambda db: db.execute("CREATE TABLE t (n INTEGER)"), writes=True)
+    last = database.submit(insert(1), writes=True)
     database.close()
     assert last.result(0) == 1
     with pytest.raises(sqlite3.ProgrammingError):
@@ -186,7 +186,7 @@ def test_other_requests_are_answered_while_the_database_is_busy() -> None:
     with running_server(packs=True) as server:
         session, upload = new_session(server.url), created(server.url, 6, b"abc")
         try:
-            server.app.state.store.database._submit(lambda db: free.wait(DEADLINE), writes=False)
+            server.app.state.store.database.submit(lambda db: free.wait(DEADLINE), writes=False)
             creating = threading.Thread(target=create, args=(server.url, 3, b"abc"))
             creating.start()
             assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200
@@ -203,7 +203,7 @@ def test_two_creations_with_one_key_at_once_make_one_upload() -> None:
     free = threading.Event()
     with running_server(packs=True) as server:
         database = server.app.state.store.database
-        database._submit(lambda db: free.wait(DEADLINE), writes=False)
+        database.submit(lambda db: free.wait(DEADLINE), writes=False)
         answers: list[requests.Response] = []
         threads = [
             threading.Thread(target=lambda: answers.append(create(server.url, 3, uploadKey="one"))) for _ in range(2)

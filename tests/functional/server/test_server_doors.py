@@ -350,13 +350,13 @@ def test_taken_names_get_the_next_number(server: EmbeddedServer, monkeypatch: py
 def test_one_request_compares_a_limited_number_of_taken_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pack of 1,000 files with one taken name compared 99,000 files. The others get free numbers at once."""
     monkeypatch.setattr(put, "MOST_COMPARED", 20)
-    compared, is_equal = list[Path](), put.Linking._is_equal
+    compared, is_equal = list[Path](), put.Linking.is_equal
 
     def counted(linking: put.Linking, one: Any, there: Path) -> bool:
         compared.append(there)
         return is_equal(linking, one, there)
 
-    monkeypatch.setattr(put.Linking, "_is_equal", counted)
+    monkeypatch.setattr(put.Linking, "is_equal", counted)
     files = [("a.mp4", b"%d" % number) for number in range(10, 70)]
     with running_server(packs=True) as server:
         stored = send_pack(server.url, new_session(server.url, 60), files)

@@ -119,8 +119,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
     monkeypatch.setattr(os, "link", linking)
     monkeypatch.setattr(os, "fsync", flushing)
-    monkeypatch.setattr(disk, "_flush_data", flushing)
-    monkeypatch.setattr(disk, "_find_syncfs", lambda: None)
+    monkeypatch.setattr(disk, "flush_data", flushing)
+    monkeypatch.setattr(disk, "find_syncfs", lambda: None)
     return seen
 
 
@@ -142,7 +142,7 @@ def test_a_pack_is_flushed_before_its_links_and_its_directories_after_them(
 
 def failing(monkeypatch: pytest.MonkeyPatch, server: EmbeddedServer, failures: int) -> None:
     """Have the next flushes fail, as on a disk that is broken."""
-    flush, left = disk._flush_data, [failures]
+    flush, left = disk.flush_data, [failures]
 
     def once(fd: int) -> None:
         if left[0]:
@@ -150,8 +150,8 @@ def failing(monkeypatch: pytest.MonkeyPatch, server: EmbeddedServer, failures: i
             raise OSError(errno.EIO, "broken")
         flush(fd)
 
-    monkeypatch.setattr(disk, "_flush_data", once)
-    monkeypatch.setattr(server.app.state.store.disk, "_syncfs", once)
+    monkeypatch.setattr(disk, "flush_data", once)
+    monkeypatch.setattr(server.app.state.store.disk, "syncfs", once)
 
 
 @pytest.mark.parametrize("place", [{}, {"finalKey": "k", "finalLength": "9000000", "partOffset": "0"}])
@@ -176,7 +176,7 @@ def test_a_head_that_ends_a_writer_waits_for_its_flush(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: dict[str, str]
 ) -> None:
     data = os.urandom(30_000_000)
-    flush, flushing = disk._flush_data, threading.Event()
+    flush, flushing = disk.flush_data, threading.Event()
 
     def slowly(fd: int) -> None:
         flushing.set()
@@ -186,13 +186,13 @@ def test_a_head_that_ends_a_writer_waits_for_its_flush(
     with running_server(root=tmp_path) as server:
         answer = create(server.url, len(data), headers=PARTIAL if place else None, **place)
         url = urljoin(server.url, answer.headers["location"])
-        monkeypatch.setattr(disk, "_flush_data", slowly)
+        monkeypatch.setattr(disk, "flush_data", slowly)
         with patching(url, 0, len(data)) as request:
             request.send(data[:25_000_000])
             assert flushing.wait(DEADLINE)
             told = offset_of(url)
             assert request.status() == 423
-        monkeypatch.setattr(disk, "_flush_data", flush)
+        monkeypatch.setattr(disk, "flush_data", flush)
         assert 3_000_000 < told <= 25_000_000
         assert append(url, told, data[told:]).status_code == 204
         if place:

@@ -34,7 +34,7 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, code: int = sqlite3.SQLITE_FULL) -> None:
         self.full = self.without_reserve = False
-        together = database._together
+        together = database.run_together
 
         def refuse(connection: sqlite3.Connection) -> None:
             (_, _, path) = connection.execute("PRAGMA database_list").fetchone()
@@ -46,7 +46,7 @@ class Disk:
         def refusing(connection: sqlite3.Connection, actions: list[Any], *, writes: bool) -> list[Any]:
             return together(connection, [*actions, refuse] if writes else actions, writes=writes)[: len(actions)]
 
-        monkeypatch.setattr(database, "_together", refusing)
+        monkeypatch.setattr(database, "run_together", refusing)
 
 
 def answers(server: EmbeddedServer, session: str, upload_url: str) -> dict[str, tuple[int, str]]:

@@ -321,7 +321,7 @@ def test_server_notices_a_frozen_link_within_ten_seconds(monkeypatch: pytest.Mon
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         for module in ("async_socket", "base_socket"):
             monkeypatch.setattr(f"engineio.{module}.time", SimpleNamespace(time=loop.time))
-        monkeypatch.setattr(app.state.realtime.server, "_ended", lambda _: ended.set())
+        monkeypatch.setattr(app.state.realtime.server, "ended", lambda _: ended.set())
         began, serving = loop.time(), asyncio.create_task(app(scope, receive, send))
         await asyncio.wait_for(ended.wait(), 60)
         serving.cancel()

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from uploader_cli.core.capabilities import encode_metadata
-from uploader_server.batch.lookup import _parse as parse_lookup
+from uploader_server.batch.lookup import parse as parse_lookup
 from uploader_server.batch.multipart import BatchReader
 from uploader_server.config import ServerConfig
 from uploader_server.http.auth import check_token, issue_token, owner_of

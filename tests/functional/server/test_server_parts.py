@@ -66,7 +66,7 @@ def test_realtime_gate_states_per_second(mode: str | None, states: str) -> None:
     """The clock starts with the first connection, not with the server."""
     now = 100.0
     gate = Gate(RealtimeMode.parse(mode), lambda: now)
-    gate._schedule = lambda: None  # type: ignore[method-assign] # no loop runs here
+    gate.schedule = lambda: None  # type: ignore[method-assign] # no loop runs here
     assert gate.state()[0] == states[0]
     now = 200.0
     gate.arrive()

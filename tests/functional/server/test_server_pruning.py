@@ -124,14 +124,14 @@ def test_file_stored_during_a_sweep_keeps_its_rows(tmp_path: Path, monkeypatch: 
     with running_server(root=tmp_path, packs=True, jwt_secret=SECRET) as server:
         stored = create(server.url, 3, b"abc", filename="a").headers["upload-file-id"]
         post_pack(server.url, new_session(server.url), {"b": b"b"})
-        pruner, missing = server.app.state.store.pruner, pruning.Pruner._missing
+        pruner, missing = server.app.state.store.pruner, pruning.Pruner.missing
         seen: list[list[str]] = []
 
         def first_missing(self: pruning.Pruner, paths: Any) -> list[str]:
             seen.append([*paths])
             return missing(self, seen[-1]) if threading.current_thread().name == "uploader-database" else seen[-1]
 
-        monkeypatch.setattr(pruning.Pruner, "_missing", first_missing)
+        monkeypatch.setattr(pruning.Pruner, "missing", first_missing)
         asyncio.run(pruner.run())
         assert seen == [["personal/b", "tus/a"]] * 2 + [["personal/b"]] * 2
         assert delete(server, stored) == 200

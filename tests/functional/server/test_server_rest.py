@@ -278,13 +278,13 @@ def test_hashing_and_writing_do_not_block_the_event_loop(
     """The blocks of a large body go to other threads, and calls are answered meanwhile."""
     session = new_session(server.url)
     body = body_of([text("sessionId", session), text("category", "personal"), file("large", b"x" * (16 << 20))])
-    write, writers = Appender._append, []
+    write, writers = Appender.append, []
 
     def watched(appender: Appender, pieces: list[bytes]) -> None:
         writers.append(threading.current_thread().name)
         write(appender, pieces)
 
-    monkeypatch.setattr(Appender, "_append", watched)
+    monkeypatch.setattr(Appender, "append", watched)
     with HalfSent(server.url, body) as request:
         request.send(8 << 20)
         eventually(lambda: writers, "a block")

@@ -343,7 +343,7 @@ def test_connections_beyond_a_share_close_none_of_others(monkeypatch: pytest.Mon
 
     def counted(watch: Watch, *seen: Any) -> None:
         check(watch, *seen)
-        checks.append(len(watch._tracks))
+        checks.append(len(watch.tracks))
 
     monkeypatch.setattr(Watch, "check", counted)
     begun = b"POST /api/upload/session HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90\r\n\r\n"

@@ -84,7 +84,7 @@ def test_packs_of_one_client_delay_those_of_others_by_one(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(put.Linking, "run", slow)
     with running_server(packs=True) as server, ThreadPoolExecutor() as clients:
-        url, session, placing = server.url, new_session(server.url, 100), server.app.state.store._placing
+        url, session, placing = server.url, new_session(server.url, 100), server.app.state.store.names_in_use
         try:
             answers = [clients.submit(send, f"mine-{number}", "127.0.0.1") for number in range(3)]
             eventually(lambda: len(placing) == 6, "the packs of the first client")
@@ -98,14 +98,14 @@ def test_packs_of_one_client_delay_those_of_others_by_one(monkeypatch: pytest.Mo
 
 def test_deep_path_is_not_followed_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of its directories is opened: by a creation, by a download, and by a HEAD."""
-    enter, threads, deep = paths._Descent.enter, set[str](), "d/" * 100 + "x.mp4"
+    enter, threads, deep = paths.Descent.enter, set[str](), "d/" * 100 + "x.mp4"
 
-    def noted(descent: paths._Descent, name: str, *, follow: bool) -> bool:
+    def noted(descent: paths.Descent, name: str, *, follow: bool) -> bool:
         threads.add(threading.current_thread().name)
         return enter(descent, name, follow=follow)
 
     with running_server(durability="none") as server:
-        monkeypatch.setattr(paths._Descent, "enter", noted)
+        monkeypatch.setattr(paths.Descent, "enter", noted)
         created(server.url, 1, b"1", sessionId=new_session(server.url), relativePath=deep, filename="x.mp4")
         for method in ("GET", "HEAD"):
             assert requests.request(method, f"{server.url}/uploads/personal/{deep}", timeout=DEADLINE).ok

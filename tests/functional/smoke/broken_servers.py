@@ -70,7 +70,7 @@ class Broken:
     @contextlib.contextmanager
     def running(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedServer]:
         """Run the server with this defect."""
-        original, asked, said = Gateway._serve_rest, self.asked, self.said
+        original, asked, said = Gateway.serve_rest, self.asked, self.said
 
         async def serve(gate: Gateway, scope: Any, held: Any, receive: Any, send: Any) -> None:
             named = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
@@ -88,7 +88,7 @@ class Broken:
             await send({"type": "http.response.start", "status": reply.status, "headers": headers})
             await send({"type": "http.response.body", "body": b"" if call.method == "HEAD" else reply.body})
 
-        monkeypatch.setattr(Gateway, "_serve_rest", serve)
+        monkeypatch.setattr(Gateway, "serve_rest", serve)
         self.patches(monkeypatch)
         with running_server(described=False, **self.config) as server:
             yield server

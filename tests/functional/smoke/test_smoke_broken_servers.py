@@ -110,7 +110,7 @@ def accepts(**limits: int) -> Callable[[pytest.MonkeyPatch], None]:
 
 def one_request_a_session(patch: pytest.MonkeyPatch) -> None:
     """Accept one request for each session, also if it was cut."""
-    original, used = Intake._attach, set[str]()
+    original, used = Intake.attach, set[str]()
 
     def attach(intake: Intake, session: Session) -> None:
         if session.id in used:
@@ -118,7 +118,7 @@ def one_request_a_session(patch: pytest.MonkeyPatch) -> None:
         used.add(session.id)
         original(intake, session)
 
-    patch.setattr(Intake, "_attach", attach)
+    patch.setattr(Intake, "attach", attach)
 
 
 def says_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -164,20 +164,20 @@ def rooms_of(most: int) -> Callable[[pytest.MonkeyPatch], None]:
     """Send no events to clients that join after `most` others, and acknowledge their joins."""
 
     def apply(patch: pytest.MonkeyPatch) -> None:
-        original, joined = Joins._join, dict[object, int]()
+        original, joined = Joins.join, dict[object, int]()
 
         async def join(joins: Joins, sid: str, session: object = None, *more: object) -> Any:
             joined[session] = joined.get(session, 0) + 1
             return await original(joins, sid, session, *more) if joined[session] <= most else {"ok": True}
 
-        patch.setattr(Joins, "_join", join)
+        patch.setattr(Joins, "join", join)
 
     return apply
 
 
 def refuses_joins_after_a_loss(patch: pytest.MonkeyPatch) -> None:
     """Send no events to the first client that joins after a lost connection."""
-    join, disconnect = Joins._join, Joins._disconnect
+    join, disconnect = Joins.join, Joins.disconnect
     lost: list[str] = []
 
     def noted(joins: Joins, sid: str, *more: object) -> None:
@@ -190,8 +190,8 @@ def refuses_joins_after_a_loss(patch: pytest.MonkeyPatch) -> None:
             return {"ok": True}
         return await join(joins, sid, *more)
 
-    patch.setattr(Joins, "_disconnect", noted)
-    patch.setattr(Joins, "_join", joining)
+    patch.setattr(Joins, "disconnect", noted)
+    patch.setattr(Joins, "join", joining)
 
 
 def no_polling(patch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ def test_speed_is_never_negative_and_memory_is_bounded(steps: list[tuple[float, 
         now, total = now + seconds, total + amount
         meter.update(now, total)
         assert meter.rate(now) >= 0.0
-        assert len(meter._samples) <= 8.0 / 0.2 + 2
+        assert len(meter.samples) <= 8.0 / 0.2 + 2
 
 
 def test_bytes_between_two_samples_count() -> None:

@@ -178,7 +178,7 @@ def test_last_progress_line_comes_before_the_end_of_a_file() -> None:
     run.complete(0)
     assert [line["type"] for line in run.lines[-3:]] == ["file.progress", "file.progress", "file.completed"]
     assert run.lines[-2]["confirmed"] == 10 * MIB
-    assert not run.view._files  # type: ignore[union-attr]
+    assert not run.view.files  # type: ignore[union-attr]
 
 
 def test_stream_always_has_a_cancelled_file() -> None:

@@ -15,7 +15,7 @@ from uploader_cli.errors import UploaderError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.plain import PlainView
 from uploader_cli.run import loop as run_loop
-from uploader_cli.run.loop import Loop, _without_secrets
+from uploader_cli.run.loop import Loop, without_secrets
 from uploader_cli.settings.masking import MASK
 
 if TYPE_CHECKING:
@@ -174,14 +174,14 @@ def test_drain_ends_when_the_state_is_as_wanted() -> None:
     ],
 )
 def test_secret_quoted_by_the_server_is_masked_in_events(event: ev.Event) -> None:
-    clean = repr(_without_secrets(event))
+    clean = repr(without_secrets(event))
     assert "abcdefgh" not in clean
     assert MASK in clean
 
 
 def test_secret_quoted_by_the_server_is_masked_in_the_error_that_ends_the_run() -> None:
     error = UploaderError(LEAK, hint=LEAK)
-    _without_secrets(ev.EngineStopped(error))
+    without_secrets(ev.EngineStopped(error))
     assert "abcdefgh" not in f"{error} {error.hint}"
 
 
@@ -197,7 +197,7 @@ def test_peak_of_memory_is_in_bytes() -> None:
     ],
 )
 def test_event_without_a_secret_is_not_copied(event: ev.Event) -> None:
-    assert _without_secrets(event) is event
+    assert without_secrets(event) is event
 
 
 @pytest.mark.parametrize(("code", "ends"), [(Exit.OK, 2), (Exit.FAILED_FOR_GOOD, 4)])

@@ -73,7 +73,7 @@ def test_an_interrupt_ends_the_checks_and_loses_no_file(
         return check(file, go_on)
 
     monkeypatch.setattr(module, "differs", slow)
-    monkeypatch.setattr(module, "_JOIN", GUARD)
+    monkeypatch.setattr(module, "JOIN_WITHIN", GUARD)
     walk_queue = WalkQueue(Selection(files), lambda _event: None)
     walk_queue.start()
     assert begun.wait(GUARD)

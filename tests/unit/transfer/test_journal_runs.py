@@ -197,7 +197,7 @@ def test_the_list_and_the_receipts_are_bounded(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(schema, "MOST_FINISHED", 3)
     monkeypatch.setattr(schema, "MOST_UNFINISHED", 2)
     monkeypatch.setattr(schema, "MOST_RECEIPTS", 5)
-    monkeypatch.setattr(schema, "_BATCH", 4)
+    monkeypatch.setattr(schema, "ROWS_AT_ONCE", 4)
     with Journal(tmp_path) as journal:
         for number in range(30):
             run = begin(journal, str(number))

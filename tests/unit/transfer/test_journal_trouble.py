@@ -34,7 +34,7 @@ class Trouble:
     def __init__(self, journal: Journal) -> None:
         self.run, self.told = begin(journal), list[str]()
         self.run.on_trouble = self.told.append
-        self._db = journal._db
+        self._db = journal.db
 
     def fill(self) -> None:
         (pages,) = self._db.execute("PRAGMA page_count").fetchone()
@@ -144,7 +144,7 @@ def test_sqlite_errors_are_reported_and_not_raised(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
         trouble = Trouble(journal)
         trouble.run.claim([a_file()])
-        journal._db.close()
+        journal.db.close()
         complete(trouble.run, a_file())
         assert states(trouble.run, [a_file(), a_file("/data/b")]) == ["done", "new"]
         assert receipt(trouble.run, a_file("/data/c")) is None

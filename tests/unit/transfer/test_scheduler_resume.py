@@ -43,7 +43,7 @@ class Portal(Model):
         "session": (404, dict(TUS)),
     }
 
-    def _request(self, method: str, url: str, body: Any, headers: Any) -> Answer:
+    def respond(self, method: str, url: str, body: Any, headers: Any) -> Answer:
         word = self.words[0] if self.words else ""
         if word == "untrusted":
             self.words.popleft()
@@ -55,7 +55,7 @@ class Portal(Model):
             self.calls.append((method, url, dict(headers), 0))
             status, answered = self.ANSWERS[word]
             return Answer(status, answered, {"error": "SESSION_NOT_FOUND"} if word == "session" else None, url)
-        return super()._request(method, url, body, headers)
+        return super().respond(method, url, body, headers)
 
 
 class TusRun(Run):
@@ -380,9 +380,9 @@ def test_file_in_parts_that_is_complete_starts_at_its_end(tmp_path: Path, monkey
     def lose_the_join(method: str, url: str, body: Any, headers: Any) -> Answer:
         if headers.get("Upload-Concat", "").startswith("final;") and words:
             run.model.words.appendleft(words.popitem()[1])
-        return Portal._request(run.model, method, url, body, headers)
+        return Portal.respond(run.model, method, url, body, headers)
 
-    run.model._request = lose_the_join  # type: ignore[method-assign]
+    run.model.respond = lose_the_join  # type: ignore[method-assign]
     run.go()
     assert run.failed == {0: FailureCode.NETWORK}
     assert run.again() is None

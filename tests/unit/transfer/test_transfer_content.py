@@ -73,7 +73,7 @@ def test_stream_reads_no_further_than_one_byte_beyond_the_chunk() -> None:
     for offset in range(0, 500_000, 1000):
         assert len(stream.chunk(offset, 1000, never)) == 1000
         assert source.given == offset + 1001
-        assert len(stream._window) == 1001
+        assert len(stream.window) == 1001
 
 
 def test_slow_stream_sends_a_part_of_a_chunk() -> None:

@@ -79,7 +79,7 @@ def parsed_by_email(body: Body, data: bytes) -> list[tuple[str, str | None, byte
     for part in message.get_payload():
         assert not part.defects
         # Undo what the parser does to bytes beyond ASCII.
-        raw = str(part._headers[0][1]).encode("ascii", "surrogateescape").decode("utf-8")
+        raw = str(next(part.raw_items())[1]).encode("ascii", "surrogateescape").decode("utf-8")
         named = dict(item.split("=", 1) for item in raw.split("; ")[1:])
         payload = part.get_payload(decode=True)
         out.append((named["name"].strip('"'), named["filename"].strip('"') if "filename" in named else None, payload))

@@ -279,7 +279,7 @@ class TestHashedChunks:
             still = sum(os.readlink(link) == file.path for link in links if os.path.lexists(link))
             over.set()
             helper.finish()
-            assert (still, chunks._helpers_source.closed) == (2, True)
+            assert (still, chunks.helpers_source.closed) == (2, True)
 
     def test_other_chunk_than_prepared_is_recomputed(self, chunks: HashedChunks) -> None:
         """The server's offset is not the expected one, or the chunks have become smaller."""

@@ -356,14 +356,14 @@ class TestFinishOfForeignServers:
     @pytest.mark.parametrize("status", ["400", "403", "413", "422"])
     def test_refused_file_is_forgotten(self, tmp_path: Path, status: str) -> None:
         case = Case(tmp_path, "ok ok ok", keys=False)
-        case.model._done = refusing(case.model, int(status), at=20)  # type: ignore[method-assign]
+        case.model.done = refusing(case.model, int(status), at=20)  # type: ignore[method-assign]
         error = case.send(foreign=True).error
         assert error is not None
         assert (error.forgets, error.retryable) == (True, False)
 
     def test_refusal_before_the_last_byte_is_not_forgotten(self, tmp_path: Path) -> None:
         case = Case(tmp_path, keys=False)
-        case.model._done = refusing(case.model, 400, at=10)  # type: ignore[method-assign]
+        case.model.done = refusing(case.model, 400, at=10)  # type: ignore[method-assign]
         error = case.send(foreign=True).error
         assert error is not None
         assert not error.forgets
@@ -380,13 +380,13 @@ class TestFinishOfForeignServers:
     def test_uploads_named_by_their_metadata_are_not_deleted(self, tmp_path: Path) -> None:
         """The new upload may have the URL of the one that it replaces."""
         case = Case(tmp_path, "ok ok ok 500!", keys=False, extensions=["termination"])
-        made = case.model._create
+        made = case.model.create
 
         def create(*arguments: Any, **more: Any) -> Any:
-            case.model._made = 0
+            case.model.made = 0
             return made(*arguments, **more)
 
-        case.model._create = create  # type: ignore[method-assign]
+        case.model.create = create  # type: ignore[method-assign]
         assert case.send(foreign=True).error is None
         assert "DELETE" not in case.model.methods
 
@@ -448,7 +448,7 @@ class TestTheEnd:
     def test_refused_chunk_is_not_retried(self, tmp_path: Path, status: int) -> None:
         case = Case(tmp_path)
         case.model.words.extend(["ok", "ok"])
-        case.model._done = refusing(case.model, status)  # type: ignore[method-assign]
+        case.model.done = refusing(case.model, status)  # type: ignore[method-assign]
         error = case.fail()
         assert isinstance(error, errors.AnswerError)
         assert (error.status, error.retryable) == (status, False)
@@ -469,7 +469,7 @@ class TestTheEnd:
 
     def test_patch_404_with_head_200_ends_after_the_retries(self, tmp_path: Path) -> None:
         case = Case(tmp_path, retries=2)
-        case.model._done = refusing(case.model, 404)  # type: ignore[method-assign]
+        case.model.done = refusing(case.model, 404)  # type: ignore[method-assign]
         assert isinstance(case.fail(), errors.UploadGone)
         assert case.model.methods == "POST" + " PATCH HEAD" * 2 + " PATCH"
 
@@ -486,11 +486,11 @@ class TestTheEnd:
 
 def refusing(model: Model, status: int, at: int = 0) -> Any:
     """Return a replacement of `_done` that refuses each PATCH from the offset `at` on."""
-    done = model._done
+    done = model.done
 
     def refuse(method: str, *arguments: Any, **more: Any) -> Any:
         is_refused = method == "PATCH" and int(arguments[1]["Upload-Offset"]) >= at
-        return model._answer(arguments[0], status) if is_refused else done(method, *arguments, **more)
+        return model.answer(arguments[0], status) if is_refused else done(method, *arguments, **more)
 
     return refuse
 

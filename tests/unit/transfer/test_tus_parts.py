@@ -321,7 +321,7 @@ class TestTheEnd:
 
     def test_joined_upload_of_another_size_is_a_protocol_error(self, tmp_path: Path) -> None:
         case = Case(tmp_path)
-        create = case.model._create
+        create = case.model.create
 
         def short(*arguments: Any, **more: Any) -> Any:
             for upload in case.model.uploads.values():
@@ -329,7 +329,7 @@ class TestTheEnd:
                     del upload.data[-1:]
             return create(*arguments, **more)
 
-        case.model._create = short  # type: ignore[method-assign]
+        case.model.create = short  # type: ignore[method-assign]
         assert isinstance(case.fail(), errors.ProtocolError)
 
     def test_joined_upload_without_offset_is_asked_by_head(self, tmp_path: Path) -> None:

@@ -121,19 +121,19 @@ class Liar(Model):
         self._at = 0
         self.furthest = 0
 
-    def _answer(self, url: str, status: int, upload: object = None, **headers: str) -> object:  # type: ignore[override]
-        answer = super()._answer(url, status, None, **headers)
+    def answer(self, url: str, status: int, upload: object = None, **headers: str) -> object:  # type: ignore[override]
+        answer = super().answer(url, status, None, **headers)
         if not answer.ok:
             return answer
         self._at += 1
         offset = self._offsets[self._at % len(self._offsets)]
-        return super()._answer(url, status, None, **{**headers, "Upload-Offset": str(offset)})
+        return super().answer(url, status, None, **{**headers, "Upload-Offset": str(offset)})
 
-    def _done(self, method: str, url: str, headers: dict[str, str], data: bytes, *, whole: bool) -> object:  # type: ignore[override]
+    def done(self, method: str, url: str, headers: dict[str, str], data: bytes, *, whole: bool) -> object:  # type: ignore[override]
         if method == "PATCH":
             self.furthest = max(self.furthest, int(headers["Upload-Offset"]) + len(data))
-            return self._answer(url, 204)
-        return super()._done(method, url, headers, data, whole=whole)
+            return self.answer(url, 204)
+        return super().done(method, url, headers, data, whole=whole)
 
 
 @given(
@@ -175,11 +175,11 @@ class Fatal(Model):
 
     fatal, does = -1, False
 
-    def _request(self, method: str, url: str, body: object, headers: object) -> object:  # type: ignore[override]
+    def respond(self, method: str, url: str, body: object, headers: object) -> object:  # type: ignore[override]
         self.fatal -= 1
         if self.fatal == 0 and not self.does:
             raise Killed
-        answer = super()._request(method, url, body, headers)
+        answer = super().respond(method, url, body, headers)
         if self.fatal == 0:
             raise Killed
         return answer

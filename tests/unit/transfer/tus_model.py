@@ -86,7 +86,7 @@ class Model:
         self.calls: list[tuple[str, str, dict[str, str], int]] = []
         """Method, URL, headers and bytes of each request."""
         self._most = most
-        self._made, self._word = 0, ""
+        self.made, self._word = 0, ""
         self._lock = threading.Lock()
 
     @property
@@ -104,9 +104,9 @@ class Model:
         read_timeout: float = 0,
     ) -> Answer:
         with self._lock:
-            return self._request(method, url, body, headers)
+            return self.respond(method, url, body, headers)
 
-    def _request(self, method: str, url: str, body: Any, headers: Any) -> Answer:
+    def respond(self, method: str, url: str, body: Any, headers: Any) -> Answer:
         if len(self.calls) >= self._most:
             raise Runaway(f"{self._most} requests")
         word = self.words.popleft() if self.words else "ok"
@@ -119,7 +119,7 @@ class Model:
         if word == "reset":
             raise errors.ConnectionLost("reset")
         if word in REFUSALS:
-            return self._answer(url, int(word))
+            return self.answer(url, int(word))
         if word.endswith("-"):
             return Answer(int(word[:-1]), {}, None, url)
         self._happen(word)
@@ -128,11 +128,11 @@ class Model:
             data = bytes([data[0] ^ 1]) + data[1:]
         if word == "short":
             data = data[: (len(data) + 1) // 2]
-        answer = self._done(method, url, dict(headers), data, whole=word not in ("cut", "short"))
+        answer = self.done(method, url, dict(headers), data, whole=word not in ("cut", "short"))
         if word in ("lost", "cut"):
             raise errors.ConnectionLost(word, body_sent=word == "lost")
         if word.endswith("!"):
-            return self._answer(url, int(word[:-1]))
+            return self.answer(url, int(word[:-1]))
         if word == "mute":
             headers = {name: value for name, value in answer.headers.items() if name != "Upload-Offset"}
             return Answer(answer.status, headers, None, url)
@@ -156,33 +156,33 @@ class Model:
                 del upload.data[len(upload.data) // 2 :]
                 del upload.covered[len(upload.data) :]
 
-    def _done(self, method: str, url: str, headers: dict[str, str], data: bytes, *, whole: bool) -> Answer:
+    def done(self, method: str, url: str, headers: dict[str, str], data: bytes, *, whole: bool) -> Answer:
         if method == "POST":
-            return self._create(url, headers, data, whole=whole)
+            return self.create(url, headers, data, whole=whole)
         upload = self.uploads.get(url)
         if upload is None:
-            return self._answer(url, 404)
+            return self.answer(url, 404)
         if method == "DELETE":
             del self.uploads[url]
-            return self._answer(url, 204)
+            return self.answer(url, 204)
         if method == "HEAD":
-            return self._answer(url, 200, upload, **{"Upload-Length": str(upload.length)})
+            return self.answer(url, 200, upload, **{"Upload-Length": str(upload.length)})
         if int(headers["Upload-Offset"]) != len(upload.data):
-            return self._answer(url, 409, upload)
+            return self.answer(url, 409, upload)
         return self._store(url, upload, headers, data, whole=whole, status=204)
 
-    def _create(self, url: str, headers: dict[str, str], data: bytes, *, whole: bool) -> Answer:
+    def create(self, url: str, headers: dict[str, str], data: bytes, *, whole: bool) -> Answer:
         key = dict(pair.split() for pair in headers["Upload-Metadata"].split(","))["uploadKey"]
         if self.keys is not None and self.keys.get(key) in self.uploads:
             location = self.keys[key]
-            return self._answer(url, 200, self.uploads[location], Location=location)
-        self._made += 1
-        location = f"{ENDPOINT}{self._made}"
+            return self.answer(url, 200, self.uploads[location], Location=location)
+        self.made += 1
+        location = f"{ENDPOINT}{self.made}"
         concat = headers.get("Upload-Concat", "")
         if concat.startswith("final;"):
             parts = tuple(concat.removeprefix("final;").split())
             if any(part not in self.uploads for part in parts):
-                return self._answer(url, 404)
+                return self.answer(url, 404)
             found = [self.uploads[part] if self.keeps_parts else self.uploads.pop(part) for part in parts]
             joined, covered = (bytearray().join(getattr(part, name) for part in found) for name in ("data", "covered"))
             upload = Upload(len(joined), joined, covered, headers["Upload-Metadata"])
@@ -200,17 +200,17 @@ class Model:
         algorithm, _, digest = headers.get("Upload-Checksum", "").partition(" ")
         if algorithm and self.checks:
             if not whole:
-                return self._answer(url, status, upload, **more)
+                return self.answer(url, status, upload, **more)
             if base64.b64encode(hashlib.new(algorithm, data).digest()).decode() != digest:
-                return self._answer(url, 460)
+                return self.answer(url, 460)
         upload.data += data
         upload.covered += bytes([bool(algorithm) and self.checks]) * len(data)
         assert len(upload.data) <= upload.length
         if len(upload.data) == upload.length and (data or not upload.completed_by):
             upload.completed_by = self._word
-        return self._answer(url, status, upload, **more)
+        return self.answer(url, status, upload, **more)
 
-    def _answer(self, url: str, status: int, upload: Upload | None = None, **headers: str) -> Answer:
+    def answer(self, url: str, status: int, upload: Upload | None = None, **headers: str) -> Answer:
         if status == 429:
             headers["Retry-After"] = "2"
         if upload is not None:
@@ -251,13 +251,13 @@ class Emitted:
         """The end of each request, where the journal got it."""
         self.writes = 0
         """Changes of the upload in the journal."""
-        self._keys = (f"k{number}" for number in count(2))
+        self.keys = (f"k{number}" for number in count(2))
         self._lock = threading.Lock()
 
     def next_run(self) -> Emitted:
         """Return the same journal in another run."""
         told = Emitted(self.upload)
-        told._keys = self._keys
+        told.keys = self.keys
         return told
 
     # --- the ledger and the events
@@ -294,18 +294,18 @@ class Emitted:
     def creating(
         self, _file: LocalFile, session: str | None = None, *, replaced: tuple[str, ...] = ()
     ) -> PendingUpload:
-        self.upload = PendingUpload(next(self._keys), session=session, replaced=replaced)
+        self.upload = PendingUpload(next(self.keys), session=session, replaced=replaced)
         return self.upload
 
     def creating_part(self, file: LocalFile, part: int, *, replaced: tuple[str, ...] = ()) -> str:
-        key, old = next(self._keys), self.upload.parts[part]
+        key, old = next(self.keys), self.upload.parts[part]
         self._set(file, None, replaced=replaced)
         self._set(file, part, **asdict(PendingPart(part, old.offset, old.size, key)))
         return key
 
     def split(self, file: LocalFile, sizes: Sequence[int]) -> tuple[PendingPart, ...]:
         ranges = enumerate(zip(accumulate(sizes, initial=0), sizes, strict=False))
-        parts = tuple(PendingPart(index, start, size, next(self._keys)) for index, (start, size) in ranges)
+        parts = tuple(PendingPart(index, start, size, next(self.keys)) for index, (start, size) in ranges)
         self._set(file, None, parts=parts)
         return parts
 

@@ -33,7 +33,7 @@ MOST_FINISHED = 50  # runs in the list
 MOST_UNFINISHED = 1000
 MOST_RECEIPTS = 1_000_000  # approximate; without those needed by unfinished runs
 MOST_ASIDE = 5  # kept journals that were set aside
-_BATCH = 2000
+ROWS_AT_ONCE = 2000
 _PAUSE = 0.005
 # A checkpoint costs two fsyncs. Half-size pages keep the WAL under 1 MB without more checkpoints. It is overwritten,
 # not truncated: then an fsync does not write its size.
@@ -131,14 +131,14 @@ class Store:
         self._in_memory = directory == STATE_IN_MEMORY
         if self._in_memory:
             self._path = self._marker = Path(":memory:")
-            self._db = self._open()
+            self.db = self._open()
             return
         self._path = directory / NAME
         self._marker = directory / f"{NAME}.damaged"  # damage found in use
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # an existing one keeps its mode
             with locked(directory / "journal.lock", check):
-                self._db = self._open_or_replace()
+                self.db = self._open_or_replace()
         except (OSError, sqlite3.Error) as error:
             raise UsageError(
                 f"the journal can't be written in {directory}: {_words(error)}; without it nothing could be resumed",
@@ -149,7 +149,7 @@ class Store:
         """Close the file; an unfinished run counts as interrupted."""
         self.at_close.close()
         with self._mutex, suppress(sqlite3.Error):
-            self._db.close()
+            self.db.close()
 
     @contextmanager
     def live(self, run_id: str) -> Iterator[None]:
@@ -170,9 +170,9 @@ class Store:
         """Open a transaction: committed at the end of the block, undone on errors. Raise `JournalError`."""
         with self._mutex:
             try:
-                _persist(lambda: self._db.execute(begin), check or self.check, seconds)
-                with self._db:
-                    yield self._db
+                _persist(lambda: self.db.execute(begin), check or self.check, seconds)
+                with self.db:
+                    yield self.db
             except (sqlite3.Error, OSError) as error:
                 what, hint = f"can't be written: {_words(error)}", _ELSEWHERE
                 if _code(error) in _DAMAGED:
@@ -269,7 +269,7 @@ def _prune_receipts(db: Connection, now: float) -> None:
     while after is not None:
         found = db.execute(
             "SELECT target, path FROM receipt WHERE (target, path) > (?, ?) ORDER BY target, path LIMIT 1 OFFSET ?",
-            (*after, _BATCH),
+            (*after, ROWS_AT_ONCE),
         ).fetchone()
         db.execute(
             "DELETE FROM receipt WHERE period <= ? AND (target, path) > (?, ?) AND (target, path) <= (?, ?)",
