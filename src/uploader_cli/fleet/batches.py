@@ -35,7 +35,6 @@ class Batch:
     files: tuple[tuple[object, ...], ...]
 
     def local_files(self) -> Iterator[LocalFile]:
-        """Yield the files."""
         return (LocalFile(*item) for item in self.files)  # type: ignore[arg-type]  # made by `fields_of`
 
 
@@ -47,7 +46,6 @@ def fields_of(file: LocalFile, path: str) -> tuple[object, ...]:
 
 
 def cost(files: Sequence[LocalFile]) -> int:
-    """Return the cost of files, in bytes."""
     return sum(file.size for file in files) + FILE_COST * len(files)
 
 
@@ -60,12 +58,10 @@ class Cutter:
         self._cost = 0  # of `files`
 
     def add(self, file: LocalFile) -> None:
-        """Add a file for the next batches."""
         self.files.append(file)
         self._cost += cost([file])
 
     def clear(self) -> None:
-        """Forget the files."""
         self.files.clear()
         self._cost = 0
 

@@ -65,8 +65,6 @@ def travelling(settings: Settings) -> dict[str, object]:
 
 
 class Cluster:
-    """A connected cluster."""
-
     def __init__(self, client: Client, run: str) -> None:
         self._client, self._run = client, run
         self._threads: dict[str, int] = {}
@@ -87,7 +85,6 @@ class Cluster:
         return len(self._threads)
 
     def submit(self, batch: Batch) -> Future[Any]:
-        """Submit a task."""
         name = worker.began_name(batch.run, batch.number)
         return self._client.submit(worker.send, batch, key=name, pure=False)
 
@@ -99,7 +96,6 @@ class Cluster:
             Event(worker.began_name(self._run, number), client=self._client).clear()
 
     def pause(self, seconds: float) -> None:
-        """Pause the calls of all workers."""
         self._on_all(worker.pause, self._run, seconds)
 
     def stop(self) -> None:

@@ -160,7 +160,6 @@ class Driver:
             self._receive(TICK)
 
     def _take(self, supply: Supply) -> None:
-        """Take files from the walk."""
         for _ in range(TAKEN):
             if supply.ended or (file := supply.take()) is None:
                 return
@@ -327,7 +326,7 @@ class Driver:
             self._emit(ev.SessionLeft(event.session))
 
     def _runs_again(self, task: Task) -> None:
-        """TaskReport that the worker of a task died, unless only the task's result was lost."""
+        """Report that the worker of a task died, unless only the task's result was lost."""
         if not task.files:
             return
         text = f"a worker died: its task with {len(task.files):,} unfinished files runs again"
@@ -345,7 +344,6 @@ class Driver:
             self._most = max(1, min(self._most, len(self._tasks)) // 2)
 
     def _look(self) -> None:
-        """TaskReport the number of workers. Raise `NetworkError` after `--wait-for-server` without one."""
         self._cluster.slots()
         now = time.monotonic()
         if self._cluster.workers != self._workers:

@@ -39,7 +39,6 @@ class TaskReport:
         self._shown: set[int] = set()
 
     def emit(self, event: ev.Event) -> None:
-        """Add an event."""
         with self._lock:
             self._add(event)
 

@@ -37,8 +37,6 @@ def dialled(url: str) -> str:
 
 
 class Adapter(HTTPAdapter):
-    """Use the connections of a `Dialler`."""
-
     def __init__(self, dialler: Dialler) -> None:
         self._dialler = dialler
         super().__init__()
@@ -54,7 +52,6 @@ class Adapter(HTTPAdapter):
         return self.send(request, stream=True, timeout=limits, proxies=self._dialler.proxies)
 
     def get_connection_with_tls_context(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> Any:
-        """Return urllib3's pool for the request."""
         return self._dialler.route(request.url or "").pool
 
     def cert_verify(self, *_: Any) -> None:
@@ -65,7 +62,6 @@ class Adapter(HTTPAdapter):
         request.headers.setdefault("Host", self._dialler.route(request.url or "").headers["Host"])
 
     def close(self) -> None:
-        """Close the connections."""
         self._dialler.close()
 
 

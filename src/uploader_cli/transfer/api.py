@@ -83,7 +83,6 @@ class Api(HttpClient):
         self._uploads = urljoin(settings.target_url, below(self.server, UPLOADS, UPLOADS))
 
     def another(self) -> Api:
-        """Return a client of the same server for another thread."""
         api = copy(self)
         HttpClient.__init__(api, self.settings, self.request_ids)
         return api
@@ -94,7 +93,6 @@ class Api(HttpClient):
             self.emit(RunWarning(code, text))
 
     def authorization(self) -> dict[str, str]:
-        """Return the header with the token, if any."""
         token = self._token.value
         return {"Authorization": f"Bearer {token}"} if token else {}
 
@@ -237,11 +235,9 @@ class Api(HttpClient):
         return self._ask("POST", f"/api/upload/cancel/{_segment(session_id)}", "success", headers=own)
 
     def delete(self, file_id: str) -> dict[str, object]:
-        """Delete a stored file."""
         return self._ask("DELETE", f"/api/upload/file/{_segment(file_id)}", "success")
 
     def validate(self, files: Sequence[LocalFile], types: Callable[[str], str]) -> dict[str, object]:
-        """Ask whether the server would accept files."""
         asked = [{"name": protocol.wire_name(file.name), "size": file.size, "type": types(file.name)} for file in files]
         return self._ask("POST", "/api/upload/validate", "files", json={"files": asked}, files=len(asked))
 

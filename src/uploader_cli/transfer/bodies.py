@@ -34,7 +34,6 @@ REPORT_EVERY = 0.05  # seconds between two reports of a file's sent bytes
 
 
 def content_type(name: str) -> str:
-    """Return the media type by extension."""
     return _content_type(os.path.splitext(name)[1].lower())
 
 
@@ -150,7 +149,6 @@ class Body:
 
     @property
     def seconds(self) -> float:
-        """Seconds from the first byte to the last, or to now."""
         if self._began is None:
             return 0.0
         return (self._clock() if self._ended is None else self._ended) - self._began
@@ -191,7 +189,6 @@ class Body:
         self._pieces = self._read_parts()
 
     def close(self) -> None:
-        """Close the file being read."""
         self._pieces.close()
 
     def _read_parts(self) -> Generator[memoryview, None, None]:

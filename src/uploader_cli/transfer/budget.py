@@ -76,11 +76,9 @@ class RateBudget:
 
     @property
     def metered(self) -> bool:
-        """True where the server counts calls."""
         return self._remaining is not None
 
     def note(self, headers: Mapping[str, str]) -> None:
-        """Read the headers of an answer."""
         self.answered = True
         remaining, left = whole(headers.get("X-RateLimit-Remaining")), whole(headers.get("X-RateLimit-Reset"))
         if remaining is None:
@@ -91,12 +89,10 @@ class RateBudget:
                 self._reset = self._clock() + max(0.0, left - self._epoch() if left > 1e9 else left)
 
     def pause(self, seconds: float) -> None:
-        """Pause all calls for `seconds`."""
         with self._lock:
             self._paused_until = max(self._paused_until, self._clock() + seconds)
 
     def pause_polls(self, seconds: float) -> None:
-        """Pause polls for `seconds`."""
         with self._lock:
             self._polls_paused_until = max(self._polls_paused_until, self._clock() + seconds)
 

@@ -75,7 +75,6 @@ class Sockets:
         self._lock = threading.Lock()  # a set can't be listed while another thread connects
 
     def opened(self, sock: socket.socket) -> None:
-        """Record a socket, so that it can be shut."""
         with self._lock:
             self.open.add(sock)
 
@@ -122,7 +121,6 @@ class PersistentConnection(HTTPConnection):
         self.sockets.opened(getattr(self.sock, "socket", self.sock))  # TLS within TLS wraps the socket
 
     def _new_conn(self) -> socket.socket:
-        """Connect as urllib3 does, with a socket that can be shut meanwhile."""
         failure: Exception = OSError("the name has no address")
         try:
             addresses = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
@@ -151,7 +149,6 @@ class PersistentConnection(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the next request may use the connection."""
         return not self._spent and time.monotonic() - self.used < IDLE_LIMIT and super().is_connected
 
     def write(self, method: str, target: str, headers: Mapping[str, str], body: Body | bytes | None = None) -> None:

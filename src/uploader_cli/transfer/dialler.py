@@ -96,7 +96,6 @@ class Dialler:
         return options | ({"cert_file": self.cert} if self.cert else {})
 
     def proxy(self, scheme: str) -> str | None:
-        """Return the URL of the proxy for `http` or `https`."""
         url = self.proxies.get(scheme) or self.proxies.get("all")
         return url if not url or "://" in url else f"http://{url}"
 
@@ -122,7 +121,6 @@ class Dialler:
         return Route(origin, pool, prefix, headers | dict(pool.proxy_headers), tunnels)
 
     def manager(self, scheme: str) -> urllib3.PoolManager:
-        """Return urllib3's pools for `http` or `https`."""
         proxy = self.proxy(scheme)
         if scheme not in self._managers:
             tls = self.tls if scheme == "https" else {"cert_reqs": "CERT_NONE"}  # as in `requests`, of a TLS proxy, too
@@ -160,7 +158,6 @@ class Dialler:
             route.pool._put_conn(connection)
 
     def close(self) -> None:
-        """Close the idle connections."""
         for manager in self._managers.values():
             manager.clear()
         self._routes.clear()

@@ -113,13 +113,11 @@ class Failures:
         return cause, hint.format("the authority's certificate")
 
     def no_proxy_password(self, url: str) -> errors.ProxyUnauthorized:
-        """Return the error for an answer 407."""
         text = f"the proxy asks for a name and password (407) for {origin_of(url)}"
         return errors.ProxyUnauthorized(text, hint=f"put name and password into {self.proxy_option}")
 
 
 def _proxy_variable(url: str) -> str:
-    """Return the environment variable with the proxy for `url`."""
     name = f"{urlsplit(url).scheme}_proxy"
     names = (name, name.upper(), "all_proxy", "ALL_PROXY")
     return next((name for name in names if os.environ.get(name)), "the system's settings")

@@ -101,7 +101,6 @@ class FileChecks:
             yield file, next(again) if known is False else claim, known
 
     def _settled(self, api: Api, file: LocalFile, claim: Claim) -> Outcome | None:
-        """Return the outcome of a file that is not sent."""
         match claim.state:
             case ClaimState.DONE:
                 done, verify = claim.receipt, self._context.settings.verify

@@ -84,7 +84,6 @@ class Answer:
 
     @property
     def ok(self) -> bool:
-        """True for 2xx."""
         return 200 <= self.status < 300
 
 
@@ -269,11 +268,9 @@ class HttpClient:
         return make_session(self.settings, self.headers, sockets, self.request_ids)
 
     def shut(self) -> None:
-        """End every running call, from another thread."""
         self.sockets.shut()
 
     def close(self) -> None:
-        """Close the connections."""
         self.dialler.close()
 
 

@@ -88,12 +88,10 @@ class Outcome(NamedTuple):
 
     @property
     def sha256(self) -> str | None:
-        """The hex SHA-256 of the file, if it is known."""
         return self.checksum or self.digest
 
 
 def _is_forgotten(error: errors.UploaderError) -> bool:
-    """Return whether the file was refused permanently or has changed on disk: its upload can't be resumed."""
     if error.forgets:
         return True
     if isinstance(error, errors.AnswerError):
@@ -102,7 +100,6 @@ def _is_forgotten(error: errors.UploaderError) -> bool:
 
 
 def failed(file: LocalFile, code: FailureCode, message: str, *, retryable: bool = False) -> Outcome:
-    """Return the outcome of a file that failed for a reason that no request raised."""
     return Outcome(file, errors.FileFailure(message, code=code, retryable=retryable))
 
 
@@ -135,7 +132,6 @@ class Ledger:
         self._running: set[int] = set()  # files with an attempt in progress
 
     def admit(self, file: LocalFile) -> None:
-        """Add a file."""
         self.open[file.file] = file
 
     def attempt(self, file: LocalFile) -> int:
@@ -210,14 +206,12 @@ class Ledger:
         self.skip_untried()
 
     def skip_untried(self) -> None:
-        """Skip every open file without an attempt."""
         untried = [file for file in list(self.open.values()) if file.file not in self._tried]
         self._run.release(untried)
         for file in untried:
             self.skip(file, SkipReason.NOT_TRIED)
 
     def cancel_all(self) -> None:
-        """End every open file as cancelled."""
         left = tuple(self.open.values())
         self.open.clear()
         self._emit(ev.FilesCancelled(tuple(file.file for file in left), left))

@@ -75,7 +75,6 @@ class Stop(threading.Event):
 
 
 def pause_after(error: errors.AnswerError) -> float:
-    """Return the seconds of pause after a 429."""
     return DEFAULT_WAIT if error.retry_after is None else max(LEAST_WAIT, error.retry_after)
 
 

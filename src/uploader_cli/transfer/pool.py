@@ -151,7 +151,6 @@ class Pool:
             return self._jobs.popleft()
 
     def done(self) -> None:
-        """Count a worker as free again."""
         with self._lock:
             self._busy -= 1
             if self.at_rest:
@@ -204,7 +203,6 @@ class Pool:
             worker.join()
 
     def waits(self) -> Waits:
-        """Return where the workers have spent their time."""
         total = Waits()
         for worker in self._workers:
             total.add(worker.api.sockets.waits)

@@ -113,7 +113,6 @@ def says_no_upload_server(answer: Answer) -> bool:
 
 
 def is_tus(answer: Answer) -> bool:
-    """Return whether a tus server answered."""
     return "Tus-Resumable" in answer.headers or "Tus-Version" in answer.headers
 
 

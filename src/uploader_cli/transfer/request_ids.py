@@ -30,11 +30,9 @@ class RequestIds:
         self.tell = tell
 
     def new(self) -> str:
-        """Return a unique id."""
         return f"{self._run}-{next(self._numbers):06d}"
 
     def answered(self, seconds: float) -> None:
-        """Record the time from a request without a body to its answer."""
         if self.round_trip is None or seconds < self.round_trip:
             self.round_trip = seconds
 

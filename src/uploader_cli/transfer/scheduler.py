@@ -253,7 +253,6 @@ class Scheduler:
             groups.add(file)
 
     def _dispatch(self, planned: PlannedSession | None) -> None:
-        """Queue a planned session: first into the open one, the rest into a new one."""
         if planned is None:
             return
         files, category = planned.files, planned.category or self._settings.category

@@ -82,7 +82,6 @@ class StoredFiles:
         return found.size in (None, file.size) if isinstance(found, FoundFile) else found
 
     def _stored(self, api: Api, location: str) -> FoundFile | Literal[False] | None:
-        """Return False for a file that is not stored, None without an answer."""
         return _asked(lambda: api.stored(location, retries=api.pacer.retries) or False)
 
     def _is_equal(self, file: LocalFile, receipt: Stored | None, found: FoundFile) -> bool:
@@ -94,7 +93,6 @@ class StoredFiles:
 
 
 def _asked(call: Callable[[], T]) -> T | None:
-    """Return the answer, or None without one. Raise what ends the run."""
     try:
         return call()
     except NO_OUTCOME:

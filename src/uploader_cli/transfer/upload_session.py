@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 
 class RunContext:
-    """What every job of a run uses."""
-
     def __init__(
         self,
         api: Api,
@@ -64,32 +62,26 @@ class RunContext:
 
     @property
     def on_read(self) -> OnRead:
-        """What gets the bytes of files as they are read to send them."""
         return self.digests.read if self.digests is not None else ignore_read
 
     @property
     def fails_fast(self) -> bool:
-        """True once no other file is begun (`--fail-fast`)."""
         return self.settings.fail_fast and self.ledger.failures > 0
 
     def skip(self, files: Iterable[LocalFile]) -> None:
-        """Leave out files that were not begun (`--fail-fast`)."""
         for file in files:
             self.ledger.skip(file, SkipReason.FAIL_FAST)
 
     def warn(self, code: WarningCode, text: str) -> None:
-        """Report something that failed no file."""
         self.emit(RunWarning(code, text))
 
     def warn_once(self, code: WarningCode, text: str) -> None:
-        """Report it unless a warning with this code was."""
         if code not in self._warned:
             self._warned.add(code)
             self.warn(code, text)
 
 
 def new_session(context: RunContext, api: Api, category: str, files: int) -> Session:
-    """Open a session for `files` files."""
     return api.create_session(category, files, retries=context.settings.retries)
 
 
@@ -132,7 +124,6 @@ class UploadSession:
         self._context.sessions.discard(self)
 
     def skip(self, api: Api, files: Sequence[LocalFile]) -> None:
-        """Leave out files that were not begun (`--fail-fast`)."""
         self._context.skip(files)
         self.over(api, len(files), given_up=len(files))
 
@@ -170,7 +161,6 @@ class UploadSession:
             self._leave(status)
 
     def cancel(self, api: Api) -> None:
-        """Cancel the session on the server (`--cancel-on-interrupt`)."""
         if self._open and self.id:
             try:
                 api.cancel(self.id)

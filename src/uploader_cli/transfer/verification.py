@@ -42,7 +42,6 @@ class Verification:
         return [self.verified(api, one) if ask else one for one, ask in zip(outcomes, asked, strict=True)]
 
     def _hashed(self, digests: Digests, outcome: Outcome) -> Outcome:
-        """Return the outcome with the digest of a stored file."""
         try:
             if outcome.error is None and outcome.sha256 is None:
                 outcome = outcome._replace(digest=digests.complete(outcome.file))

@@ -48,6 +48,10 @@ def receipt(run: RunHandle, file: LocalFile) -> Stored | None:
     return run.receipts([file])[0]
 
 
+def open_sessions(run: RunHandle) -> tuple[str, ...]:
+    return tuple(session for session, known in run.sessions().items() if known.open)
+
+
 def names(directory: Path) -> set[str]:
     """The files of a state directory that stay when nobody uses it."""
     return {path.name for path in directory.iterdir()} - {"journal.lock"}

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from unit.transfer.journal_fakes import DAY, HERE, Clock, a_file, begin, claimed, complete, receipt
+from unit.transfer.journal_fakes import DAY, HERE, Clock, a_file, begin, claimed, complete, open_sessions, receipt
 
 from uploader_cli.errors import UploaderError
 from uploader_cli.transfer.journal import Journal, PendingUpload, RunTarget, Stored
@@ -303,6 +303,6 @@ def test_finish_without_success_keeps_everything(journal: Journal) -> None:
     run.session_opened("s1")
     run.finish(ok=False)
     run = begin(journal)
-    assert run.open_sessions() == ("s1",)
+    assert open_sessions(run) == ("s1",)
     upload = claimed(run, a_file()).upload
     assert (upload.url, upload.session) == ("http://here:1/u", "s1")

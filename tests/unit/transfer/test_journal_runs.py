@@ -6,7 +6,18 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
-from unit.transfer.journal_fakes import DAY, HERE, Clock, a_file, begin, claimed, complete, names, receipt
+from unit.transfer.journal_fakes import (
+    DAY,
+    HERE,
+    Clock,
+    a_file,
+    begin,
+    claimed,
+    complete,
+    names,
+    open_sessions,
+    receipt,
+)
 
 from uploader_cli.errors import UsageError
 from uploader_cli.transfer.journal import Journal, RunTarget, Stored, schema
@@ -88,7 +99,7 @@ def test_a_finished_run_leaves_a_live_one_of_the_same_command_alone(journal: Jou
     assert claimed(one, a_file()).upload == begun
     one.finish(ok=False)
     again = begin(journal)
-    assert (again.resumed_from, again.open_sessions()) == (one.id, ("s",))
+    assert (again.resumed_from, open_sessions(again)) == (one.id, ("s",))
 
 
 def test_the_list_shows_what_is_done_and_open(journal: Journal, clock: Clock) -> None:
@@ -109,7 +120,7 @@ def test_the_list_shows_what_is_done_and_open(journal: Journal, clock: Clock) ->
     assert (info.started_at, info.updated_at) == (started, clock.at)
     assert (info.completed_files, info.completed_bytes, info.open_files) == (1, 20, 2)
     run.finish(ok=False)
-    assert begin(journal, "a", "b").open_sessions() == ("s2",)
+    assert open_sessions(begin(journal, "a", "b")) == ("s2",)
 
 
 def test_a_finished_run_keeps_nothing_under_way_and_is_not_resumed(journal: Journal) -> None:

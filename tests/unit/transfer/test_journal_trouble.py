@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from time_limits import PATIENCE
-from unit.transfer.journal_fakes import HERE, a_file, begin, claimed, complete, receipt
+from unit.transfer.journal_fakes import HERE, a_file, begin, claimed, complete, open_sessions, receipt
 
 from uploader_cli.errors import Interrupted, UsageError
 from uploader_cli.transfer.journal import Journal, RunHandle, Stored, schema, writing
@@ -70,7 +70,7 @@ def test_full_disk_warns_once_and_the_journal_stays_in_memory(tmp_path: Path) ->
         assert run.claim([before])[0].upload.url == "http://here:1/u"
         assert receipt(run, files[0]).server_id == "id"
         run.session_opened("s")
-        assert run.open_sessions() == ("s",)
+        assert open_sessions(run) == ("s",)
         run.finish(ok=False)
     assert len(trouble.told) == 1
     with Journal(tmp_path) as journal:
@@ -97,7 +97,7 @@ def test_pending_entries_are_written_when_the_disk_has_space(tmp_path: Path) -> 
         run = begin(journal)
         assert states(run, files[:1002:500]) == ["done", "done", "unknown"]
         assert claimed(run, files[1001]).upload.url == "http://here:1/u"
-        assert run.open_sessions() == ("s",)
+        assert open_sessions(run) == ("s",)
 
 
 def test_finish_writes_what_could_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,6 @@ class PendingUpload(Record, frozen=True):
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """All upload URLs of the file."""
         known = (self.url, *(part.url for part in self.parts), *self.replaced)
         return tuple(url for url in known if url is not None)
 
@@ -138,8 +137,6 @@ class Stored(Record, frozen=True):
 
 
 class ClaimState(StrEnum):
-    """The result of a claim."""
-
     NEW = "new"  # send `upload` from 0; with --no-resume `outdated` is an earlier upload
     RESUME = "resume"  # resume `upload`
     CHANGED = "changed"  # size or mtime changed: warn, delete `outdated`, send `upload` from 0
@@ -149,8 +146,6 @@ class ClaimState(StrEnum):
 
 
 class Claim(Record, frozen=True):
-    """What the journal knows of a file to send."""
-
     state: ClaimState
     upload: PendingUpload | None = None
     receipt: Stored | None = None
@@ -194,12 +189,10 @@ def path_key(file: LocalFile) -> bytes:
 
 
 def is_same(one: LocalFile, other: LocalFile) -> bool:
-    """Return whether size and mtime are equal."""
     return one.size == other.size and one.mtime_ns == other.mtime_ns
 
 
 def pending_row(target: int, run: int, key: bytes, pending: Pending) -> tuple[Any, ...]:
-    """Return a table row of an upload."""
     file, upload = pending.file, pending.upload
     parts = json.dumps(upload.parts, default=astuple) if upload.parts else "[]"
     known = (upload.upload_key, upload.url, upload.session, upload.checked_until, upload.pledged_until)
@@ -234,7 +227,6 @@ def _paths(files: Files) -> str:
 
 
 def receipt_row(target: int, run: int, key: bytes, row: Stored, period: int, at: int) -> tuple[Any, ...]:
-    """Return a table row of a receipt."""
     known = (_packed(row.server_id), _shortened(row.location, key, row.file), _packed(row.checksum), row.verified)
     return (target, key, row.file.size, row.file.mtime_ns, run, period, *known, at)
 
@@ -283,7 +275,6 @@ class History:
         self._store, self._target, self._since = store, target, since
 
     def done(self, file: LocalFile) -> bool:
-        """Return whether the resumed run has sent this file."""
         return self._since is not None and self.receipts([file], self._since) != [None]
 
     def sent_before(self, file: LocalFile) -> bool:

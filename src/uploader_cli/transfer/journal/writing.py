@@ -36,8 +36,6 @@ _COUNT = "UPDATE period SET receipts = receipts + ?, last_at = ? WHERE number = 
 
 
 class Journal(schema.Store):
-    """The runs in a `Store`."""
-
     def __enter__(self) -> Journal:
         return self
 
@@ -91,7 +89,6 @@ class Journal(schema.Store):
             return self._resume(db, info.id, _json(info.arguments))
 
     def runs(self) -> list[RunInfo]:
-        """Return all runs, the last written first."""
         with self.read() as db:
             return reading.get_runs(db)
 
@@ -101,7 +98,6 @@ class Journal(schema.Store):
             return reading.find_run(db, run_id)
 
     def newest_unfinished(self) -> RunInfo | None:
-        """Return the newest interrupted run."""
         return next((info for info in self.runs() if info.state == "interrupted"), None)
 
     def session_secret(self, session: str, server: str) -> str:
@@ -175,7 +171,6 @@ class RunHandle:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What the user is told of the journal."""
         return self._store.notices
 
     def claim(self, files: Sequence[LocalFile], *, pack: bool = False) -> list[Claim]:
@@ -243,7 +238,6 @@ class RunHandle:
         self._alter([file], change)
 
     def split(self, file: LocalFile, sizes: Sequence[int]) -> tuple[reading.PendingPart, ...]:
-        """Divide a claimed file into parts of `sizes` (bytes) with new keys."""
         starts = accumulate(sizes, initial=0)  # the last is the end
         parts = tuple(reading.PendingPart(n, next(starts), size, reading.new_key()) for n, size in enumerate(sizes))
         self.update(file, parts=parts)
@@ -271,11 +265,9 @@ class RunHandle:
             self._save()
 
     def uncertain(self, files: Sequence[LocalFile]) -> None:
-        """Record that the files were sent and may be stored."""
         self._alter(files, lambda old: replace(old, uncertain=True), begins=False)
 
     def certain(self, files: Sequence[LocalFile]) -> None:
-        """Record that the files are not stored."""
         self._alter(files, lambda old: replace(old, uncertain=False), begins=False)
 
     def forget(self, files: Sequence[LocalFile], *, receipts: bool = True) -> None:
@@ -287,7 +279,6 @@ class RunHandle:
                 self._changes[key] = _Change(refused=file if receipts else None)
 
     def release(self, files: Sequence[LocalFile]) -> None:
-        """Stop sending these files in this run."""
         with self._mutex:
             for file in files:
                 self._claimed.pop(path_key(file), None)
@@ -310,10 +301,6 @@ class RunHandle:
         """Return sessions by their ids, also of the resumed run, oldest first."""
         with self._mutex:
             return dict(self._sessions)
-
-    def open_sessions(self) -> tuple[str, ...]:
-        """Return the ids of open sessions, also of the resumed run, oldest first."""
-        return tuple(session for session, known in self.sessions().items() if known.open)
 
     def finish(self, *, ok: bool, outcome: Mapping[str, object] | None = None) -> None:
         """End the run once. `ok`: all files are stored; delete its uploads and runs of the same command.
@@ -379,7 +366,6 @@ class RunHandle:
     def _alter(
         self, files: Sequence[LocalFile], change: Callable[[PendingUpload], PendingUpload], *, begins: bool = True
     ) -> None:
-        """Change the uploads of claimed files."""
         with self._change(begins=begins):
             for key in map(path_key, files):
                 if key in self._claimed:

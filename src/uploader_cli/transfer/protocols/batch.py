@@ -39,8 +39,6 @@ LONGEST = 300  # most queries for one request
 
 
 class Flow:
-    """State that all batch jobs of a run share."""
-
     def __init__(self) -> None:
         self.rate: float | None = None  # bytes/s of the last request that was large enough to measure
         self.unanswered: set[BatchSession] = set()

@@ -129,7 +129,6 @@ class TusFile:
         return stored._replace(verified=True, verified_by=by)
 
     def _divide(self, worker: Worker) -> Position | None:
-        """Divide the file into parts. Return the upload that an earlier run joined them to, if any."""
         tus, run, file, state = self._tus, self._context.run, self.file, self.state
         upload, session = state.upload, self.session.id
         whole = state.resumes or file.upload_url or file.once or run.secret  # another process would not find parts

@@ -320,7 +320,6 @@ class Part:
         return self._length(0) if self._is_far and has_key and self._stream is None else 0
 
     def _length(self, offset: int) -> int:
-        """Return the bytes of the next chunk of a file at `offset`."""
         in_memory = self._stream is not None or (self._hashed is not None and not is_local(self._state.file))
         return chunk_length(offset, self.size, self._tus.chunk_in_memory if in_memory else self._tus.chunk.size)
 

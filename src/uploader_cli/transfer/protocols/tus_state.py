@@ -46,7 +46,6 @@ class Tus:
 
     @property
     def chunk(self) -> ChunkSize:
-        """The size of the next chunk."""
         return self.context.chunk
 
     @property
@@ -116,7 +115,6 @@ class TusFileState:
     # Attempts and sums
 
     def begin(self) -> None:
-        """Begin an attempt unless one is in progress."""
         with self._lock:
             there = sum(self._confirmed)
             if self._context.ledger.start(self.file, self.session, utf8(self.file.relative_path), there):
@@ -133,15 +131,12 @@ class TusFileState:
             self._context.ledger.retry([self.file], error, delay)
 
     def found(self, part: int, offset: int) -> None:
-        """Record the server's offset in a part, which may be lower than before."""
         self._confirmed[part], self._sent[part] = offset, max(self._sent[part], offset)
 
     def lost(self, part: int) -> None:
-        """Record that the server has nothing of a part."""
         self._confirmed[part] = self._sent[part] = 0
 
     def report_sent(self, part: int, total: int) -> None:
-        """Report the sent bytes of a part."""
         with self._lock:
             self.begin()
             self._sent[part] = total
@@ -151,7 +146,6 @@ class TusFileState:
                 self._tell(ev.BytesSent, total)
 
     def report_confirmed(self, offset: int) -> None:
-        """Report the sum after a part was found at `offset`."""
         with self._lock:
             self.begin()
             self._most_confirmed = max(self._most_confirmed, sum(self._confirmed))
@@ -160,7 +154,6 @@ class TusFileState:
                 self._tell(ev.BytesConfirmed, self._most_confirmed)
 
     def report_joined(self) -> None:
-        """Report that the server has joined all parts."""
         with self._lock:
             self.begin()
             self._tell(ev.BytesConfirmed, self.size)
@@ -191,11 +184,9 @@ class TusFileState:
 
     @property
     def resends(self) -> bool:
-        """Whether a file that may be stored is sent again."""
         return self._context.settings.resend_unknown
 
     def id_in(self, answer: Position) -> str | None:
-        """Return the server's ID of the file from the headers of an answer."""
         own = self._context.settings.id_header
         return next(filter(None, map(answer.headers.get, (own,) if own else ID_HEADERS)), None)
 
