@@ -13,7 +13,6 @@ from typing import Any, Literal
 from uploader_server.http.pace import Pace
 from uploader_server.options import (
     Option,
-    at_least,
     check_network,
     check_origin,
     checked,
@@ -21,6 +20,7 @@ from uploader_server.options import (
     parse_auth_token,
     parse_count,
     parse_duration,
+    parse_files,
     parse_log,
     parse_percent,
     parse_port,
@@ -31,6 +31,7 @@ from uploader_server.options import (
     random_secret,
     secret_in,
 )
+from uploader_server.wire import extension
 
 Flavour = Literal["bundled", "reference"]
 Durability = Literal["fsync", "none"]
@@ -68,7 +69,7 @@ class ServerConfig:
     flavour: Flavour = option(
         "bundled", "--as KIND", "bundled, or reference with its quirks. [default: bundled]", ("bundled", "reference")
     )
-    max_files: int | None = option(None, "--max-files N", "Maximum files in one session.", at_least(1))
+    max_files: int | None = option(None, "--max-files N", "Maximum files in one session.", parse_files)
     max_size: int | None = option(None, "--max-size SIZE", "Maximum file size, as 300M or 8MB.", parse_size)
     types: tuple[str, ...] | None = option(
         None, "--types LIST", "Allowed types, as mp4,avi. [default: any]", parse_types
@@ -275,11 +276,21 @@ class Limits:
     request_timeout: float = 0.0
     min_rate: int = 1024
 
-    def allows(self, extension: str) -> bool:
+    def allows(self, ending: str) -> bool:
         """Return whether a file extension (without the dot, lower case) is allowed."""
-        return "*" in self.types or extension in self.types
+        return "*" in self.types or ending in self.types
+
+    def refusal(self, name: str, first: str | None) -> dict[str, Any] | None:
+        """Return the error for a file whose type a session refuses; `first` is the extension of its first file."""
+        if not self.allows(extension(name)):
+            message = f"Files of this type are not accepted: {name}"
+            return {**_WRONG_TYPE, "message": message, "allowedFormats": [f".{kind}" for kind in self.types]}
+        if not self.mixed_types and first not in {None, extension(name)}:
+            return {**_WRONG_TYPE, "message": "All files of a session must have the same type"}
+        return None
 
 
+_WRONG_TYPE = {"status": 400, "code": "INVALID_FILE_FORMAT"}
 _OWN: dict[Flavour, Limits] = {
     "bundled": Limits(),
     # docs/protocol.md, sections 3.2, 3.10, 3.11 and 3.12

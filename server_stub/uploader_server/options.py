@@ -78,28 +78,22 @@ def check_origin(text: str) -> None:
         raise ValueError(f"{text!r} is not an origin; write it as https://app.example, without a path (or * for any)")
 
 
-def at_least(lowest: int) -> Callable[[str], int]:
+def whole_number(lowest: int, highest: float, what: str) -> Callable[[str], int]:
+    """Return a parser of a number in this range, which is `what` in its errors."""
+
     def parse(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or int(text) < lowest:
-            raise ValueError(f"{text!r} is not a whole number of at least {lowest}")
+        if not text.isascii() or not text.isdigit() or not lowest <= int(text) <= highest:
+            raise ValueError(f"{text!r} is not {what}")
         return int(text)
 
     return parse
 
 
-parse_count = at_least(0)
-
-
-def parse_port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise ValueError(f"{text!r} is not a port: a number from 0 to 65535")
-    return int(text)
-
-
-def parse_percent(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 100:
-        raise ValueError(f"{text!r} is not a percentage: a whole number from 1 to 100")
-    return int(text)
+parse_count = whole_number(0, math.inf, "a whole number of at least 0")
+parse_files = whole_number(1, math.inf, "a whole number of at least 1")
+parse_port = whole_number(0, 65535, "a port: a number from 0 to 65535")
+parse_percent = whole_number(1, 100, "a percentage: a whole number from 1 to 100")
+parse_status = whole_number(200, 599, "an HTTP status from 200 to 599")
 
 
 def parse_types(text: str) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class Sessions:
     config: ServerConfig
     store: Store
     emit: Callable[[str, dict[str, Any]], Awaitable[None]]  # sends an event to the Socket.IO room of a session id
-    fails: Callable[..., bool] = lambda *_names: False  # whether a file with one of these names fails by `--fail-file`
+    fails: Callable[..., bool]  # whether a file with one of these names fails by `--fail-file`
 
     def __post_init__(self) -> None:
         self.limits = self.config.limits
@@ -155,9 +155,7 @@ class Sessions:
         With `resumable` the data files are those of uploads, and an error of the disk is raised instead of failing its
         file. After an error all files are as they were. Raises OSError, sqlite3.Error.
         """
-        for file in files:
-            if self.fails(file.original_name, file.wanted_path):
-                file.fail("UPLOAD_FAILED", "Failed by the server's option --fail-file")
+        self.fail_chosen(files)
 
         def changes() -> Iterable[Change]:
             for file in files:
@@ -173,6 +171,12 @@ class Sessions:
             for file in files:
                 file.reopen()
             raise
+
+    def fail_chosen(self, files: Iterable[FileState]) -> None:
+        """Fail the files that the option --fail-file names."""
+        for file in files:
+            if self.fails(file.original_name, file.wanted_path):
+                file.fail("UPLOAD_FAILED", "Failed by the server's option --fail-file")
 
     def _rows(self, session: Session | None, files: list[FileState]) -> list[Change]:
         if session is None:

@@ -152,17 +152,13 @@ class BatchReader:
 
     def _check(self, file: FileState, field: str | None) -> None:
         limits = self._limits
-        ending = extension(file.original_name)
         if field != "files":
             self._refuse(400, "VALIDATION_ERROR", "Files are sent in parts named 'files'", details=field)
         elif len(self.files) > limits.max_files:
             message = f"A batch has at most {limits.max_files} files"
             self._refuse(400, "TOO_MANY_FILES", message, number=limits.max_files)
-        elif not limits.allows(ending):
-            message = f"Files of this type are not accepted: {file.original_name}"
-            self._refuse(400, "INVALID_FILE_FORMAT", message, allowedFormats=[f".{kind}" for kind in limits.types])
-        elif not limits.mixed_types and ending != extension(self.files[0].original_name):
-            self._refuse(400, "INVALID_FILE_FORMAT", "All files of a batch must have the same type")
+        elif refusal := limits.refusal(file.original_name, extension(self.files[0].original_name)):
+            self._refuse(**refusal)
         elif file.announced is not None:
             self._check_size(file, file.announced)
 

@@ -120,7 +120,8 @@ class Packs:
         """Store and record the files of a client, and emit events. Raises OSError, sqlite3.Error."""
         sessions = self._sessions
         unpacking = Unpacking(sessions.store, manifest, data)
-        unpacking.refuse(sessions.limits, session.ending, sessions.fails)
+        sessions.fail_chosen(unpacking.files)
+        unpacking.refuse(sessions.limits, session.ending)
         for index, reason in manifest.refused.items():
             unpacking.files[index].fail("INVALID_PATH", reason)
         files, counted = unpacking.files, dict[str, int]()

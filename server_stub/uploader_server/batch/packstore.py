@@ -11,7 +11,7 @@ import itertools
 import os
 import sqlite3
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,18 +48,15 @@ class Unpacking:
         ends = list(itertools.accumulate((file.size for file in self.files), initial=0))
         self._data = [memoryview(data)[start:end] for start, end in itertools.pairwise(ends)]
 
-    def refuse(self, limits: Limits, ending: str | None, fails: Callable[..., bool]) -> None:
-        """Fail each file that the session can't accept; `ending` is the extension of its first file."""
+    def refuse(self, limits: Limits, first: str | None) -> None:
+        """Fail each file whose type the session refuses; `first` is the extension of its first file."""
         for file in self.files:
-            name, own = file.original_name, extension(file.original_name)
-            if fails(name, file.wanted_path):
-                file.fail("UPLOAD_FAILED", "Failed by the server's option --fail-file")
-            elif not limits.allows(own):
-                file.fail("INVALID_FILE_FORMAT", f"Files of this type are not accepted: {name}")
-            elif not limits.mixed_types:
-                ending = own if ending is None else ending
-                if own != ending:
-                    file.fail("INVALID_FILE_FORMAT", "All files of a session must have the same type")
+            if file.error_code is not None:
+                continue
+            if refusal := limits.refusal(file.original_name, first):
+                file.fail(refusal["code"], refusal["message"])
+            elif first is None:
+                first = extension(file.original_name)
 
     def write(self) -> None:
         """Verify the digest of each file that has not failed, and write it (runs in a thread)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-from uploader_server.options import parse_duration, parse_number, parse_seconds, parse_size
+from uploader_server.options import parse_duration, parse_number, parse_seconds, parse_size, parse_status
 from uploader_server.simulation.stages import STAGES
 
 REQUESTS: dict[str, tuple[str, str]] = {
@@ -137,12 +137,6 @@ def _size(text: str) -> int:
     return 0 if text == "0" else parse_size(text)
 
 
-def _status(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 200 <= int(text) <= 599:
-        raise ValueError(f"{text!r} is not an HTTP status from 200 to 599")
-    return int(text)
-
-
 def _integer(text: str) -> int:
     try:
         return int(text)
@@ -153,7 +147,7 @@ def _integer(text: str) -> int:
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "at": _size,
     "bytes": _integer,
-    "code": _status,
+    "code": parse_status,
     "down": parse_duration,
     "key": str,
     "ms": parse_number,

@@ -44,7 +44,7 @@ from uploader_server.tus.headers import (
 )
 from uploader_server.tus.upload import FINISHED, OPEN, Upload
 from uploader_server.tus.uploads import Uploads
-from uploader_server.wire import TUS, extension
+from uploader_server.wire import TUS
 
 METADATA = 6  # bytes of memory for each character of Upload-Metadata, encoded and decoded
 ON_ENDPOINT = ["OPTIONS", "POST"]
@@ -298,12 +298,8 @@ def _check_path(upload: Upload) -> None:
 def _check_file(uploads: Uploads, upload: Upload, session: Session | None) -> None:
     """Raise ApiError 400 for a file that the session can't accept, as a batch does."""
     name, limits = upload.file.original_name, uploads.limits
-    ending = extension(name)
-    if not limits.allows(ending):
-        formats = [f".{kind}" for kind in limits.types]
-        message = f"Files of this type are not accepted: {name}"
-        raise ApiError(400, "INVALID_FILE_FORMAT", message, allowedFormats=formats)
+    refusal = limits.refusal(name, None if session is None else session.ending)
+    if refusal is not None:
+        raise ApiError(**refusal)
     if session is not None and session.file_count >= limits.max_files:
         raise ApiError(400, "TOO_MANY_FILES", f"A session has at most {limits.max_files} files")
-    if session is not None and not limits.mixed_types and ending != (session.ending or ending):
-        raise ApiError(400, "INVALID_FILE_FORMAT", "All files of a session must have the same type")
