@@ -30,6 +30,7 @@ from uploader_cli import (
     upload_async,
 )
 from uploader_cli.selection.standard_input import file_of
+from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -328,14 +329,16 @@ def test_file_objects_are_stored_under_their_names(server: EmbeddedServer, tmp_p
 def test_file_objects_with_the_same_name_size_and_time_are_different_files(
     server: EmbeddedServer, tmp_path: Path
 ) -> None:
-    for content in (b"one", b"two"):
+    """The second one does not continue the upload of the first one."""
+    server.faults.next_answers("PATCH", "*", [None, None, Answer(400)])
+    for content, ok in ((b"1" * 300_000, False), (b"2" * 300_000, True)):
         (tmp_path / "some").write_bytes(content)
         os.utime(tmp_path / "some", (1, 1))
         with (tmp_path / "some").open("rb") as opened:
-            assert upload(opened, server=server.url, name="same.mp4").ok
+            result = upload(opened, server=server.url, name="same.mp4", chunk_size="64k", retries=0)
+            assert result.ok is ok
             assert file_of(Settings(server=server.url, name="same.mp4"), opened, "-")[1].mtime_ns == 10**9
-    stored = server.root / "personal"
-    assert [(stored / name).read_bytes() for name in ("same.mp4", "same (2).mp4")] == [b"one", b"two"]
+    assert (server.root / "personal" / "same.mp4").read_bytes() == content
 
 
 def test_file_object_is_sent_to_a_server_without_tus() -> None:
