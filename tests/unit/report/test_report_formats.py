@@ -22,10 +22,12 @@ def test_markdown_names_the_first_50_failures_and_counts_the_others() -> None:
     spool = Spool()
     for number in range(52):
         spool.put({"file": number, "path": f"{number}|.mp4", "outcome": "failed", "code": "network", "message": "gone"})
+    spool.put({"file": 52, "path": "x" * 400, "outcome": "completed", "stored_as": "x"})
     head = report_head(ProgressState(), RunFacts("run", "1.0", started=0.0), finished=1.0)
-    head["counts"]["failed"] = 52
+    head["counts"]["failed"], head["renamed"] = 52, 1
     shown = "".join(as_markdown(head, spool))
     assert shown.count("gone") == 50
     assert r"49\|.mp4" in shown
     assert "50" not in shown.partition(r"49\|.mp4")[2]
     assert "… and 2 more." in shown
+    assert f"| {'x' * 299}… | x |" in shown

@@ -118,8 +118,11 @@ def test_later_report_of_a_file_replaces_the_earlier(
         assert sum(document["counts"][name] for name in set(OUTCOMES.values())) == document["counts"]["selected"]
 
 
-def test_two_destinations_are_two_files(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
-    one, two = write("one", "a✗", server="http://x"), write("two", "a✓", at=2, server="http://y")
+@pytest.mark.parametrize("place", [{"server": "http://y"}, {"category": "scenic"}, {"dest": "there"}])
+def test_two_destinations_are_two_files(
+    write: Write, place: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = write("one", "a✗"), write("two", "a✓", at=2, **place)
     code, document, _ = merged(one, two, capsys=capsys)
     assert (code, said(document), document["server"]) == (3, "a✗ a✓", None)
 
@@ -160,6 +163,7 @@ def test_file_in_two_shards_is_reported_and_counted_once(write: Write, capsys: p
     code, document, err = merged(one, two, capsys=capsys)
     assert (code, document["in_several_shards"], said(document)) == (0, 1, "a✓ b✓ c✓")
     assert "1 file in more than one shard" in err
+    assert merged(one, two, write("all", "a✓", at=2), capsys=capsys)[1]["in_several_shards"] == 1
     assert "    b\n" in err
 
 
@@ -178,6 +182,8 @@ def test_failed_shard_is_replaced_by_its_later_run(write: Write, capsys: pytest.
     assert (code, document["missing"]) == (3, ["run broken (shard 1 of 1): it does not report 2 files"])
     whole = write("whole", "a= b✓ c✓", at=2, shard=shard(1, 1))
     assert merged(broken, whole, capsys=capsys)[0] == 0
+    last = write("last", "a✓", at=3, shard=shard(1, 1), counts={"selected": 3, "completed": 1})
+    assert merged(whole, last, capsys=capsys)[0] == 3
 
 
 def test_merged_report_can_be_merged_again(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,6 +82,12 @@ def test_retry_list_keeps_line_breaks(spool: Spool, tmp_path: Path, suffix: str,
     assert [os.path.normpath(os.fsencode(entry.path)) for entry in entries] == WITH_BREAKS + NAMES
 
 
+@pytest.mark.parametrize("name", WITH_BREAKS)
+def test_each_name_with_a_break_or_mark_needs_nul(spool: Spool, tmp_path: Path, name: bytes) -> None:
+    fill(spool, [name])
+    assert needs_nul(tmp_path / "again.txt", spool)
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_name_category_and_digest_survive(spool: Spool, tmp_path: Path, suffix: str) -> None:
     digest = "ab" * 32
