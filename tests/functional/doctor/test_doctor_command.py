@@ -49,6 +49,12 @@ def test_json(server: EmbeddedServer, tmp_path: Path) -> None:
         assert list(step) == ["id", "title", "status", "ms", "cause", "remedy", "details"]
         assert step["status"] in ("ok", "warning", "skipped")
         assert bool(step["remedy"]) == (step["status"] == "warning")
+    details = {step["id"]: {*step["details"]} for step in report["steps"]}
+    assert details["health"] == {"kind", "max_file_size", "max_files", "tus", "types"}
+    assert details["load"] == {"answers", "max_ms", "median_ms", "min_ms", "refused"}
+    assert details["clock"] == {"by", "margin_seconds", "skew_seconds"}
+    assert details["body_limit"] == {"passed_bytes", "refused_bytes"}
+    assert details["disk"] == {"bytes_per_second", "directory", "slowest_sync_ms"}
 
 
 def test_exit_codes(tmp_path: Path) -> None:
