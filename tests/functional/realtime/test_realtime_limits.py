@@ -6,7 +6,10 @@ import base64
 import gzip
 import hashlib
 import json
+import threading
 import time
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -14,6 +17,7 @@ from functional.realtime.realtime_bench import SCALED, Bench, wait_until
 from scripted_server import Peer, ScriptedServer
 from time_limits import PATIENCE
 
+from uploader_cli.core.events import SessionProgress
 from uploader_cli.realtime import websocket
 from uploader_cli.realtime.socket import LEAST_POLL, MOST_POLLED
 
@@ -44,11 +48,15 @@ def endless_fragments() -> Iterator[bytes]:
         yield frame(b"x" * 125, 0x00) * 500
 
 
+def progress_of(percent: int) -> bytes:
+    body = {"sessionId": SESSION, "overallStatus": "uploading", "totalProgress": percent}
+    return frame(f"42{json.dumps(['upload-progress', body])}".encode())
+
+
 def attachments() -> Iterator[bytes]:
     yield frame(b'4599999999-["upload-progress",{"_placeholder":true,"num":0}]')
     yield frame(b"attachment", 0x82)
-    message = json.dumps(["upload-progress", {"sessionId": SESSION, "overallStatus": "uploading", "totalProgress": 3}])
-    yield frame(f"42{message}".encode())
+    yield progress_of(3)
     time.sleep(PATIENCE)
 
 
@@ -212,6 +220,34 @@ def test_slow_message_is_abandoned_at_the_deadline(pieces: object, monkeypatch: 
         finally:
             bench.channel.close()
         assert bench.story()[1:3] == ["live websocket connected", "reconnecting lost 1"]
+
+
+def test_time_between_messages_has_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a ping, which is no message."""
+    ahead, over = 0.0, threading.Event()
+    monkeypatch.setattr(websocket, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + ahead))
+
+    def heard(percent: int) -> bool:
+        return any(isinstance(event, SessionProgress) and event.percent == percent for _, event in bench.events)
+
+    def messages() -> Iterator[bytes]:
+        nonlocal ahead
+        for percent in (1, 2, 3):
+            yield frame(b"", 0x89)
+            time.sleep(0.1)  # it is read meanwhile
+            ahead += 2 * websocket.MESSAGE_TIME
+            yield progress_of(percent)
+            wait_until(partial(heard, percent))
+        over.wait(PATIENCE)
+
+    with Attacker(messages, "websocket") as server:
+        bench = Bench(server.url, SCALED).start(SESSION)
+        try:
+            wait_until(partial(heard, 3))
+        finally:
+            over.set()
+            bench.channel.close()
+        assert bench.story()[1:-1] == ["live websocket connected"]
 
 
 def test_attachments_are_not_collected() -> None:

@@ -107,6 +107,13 @@ def test_requested_polls_respect_the_interval() -> None:
     assert bench.run(9.0) == [0.0, 1.0, 2.0, 3.0]
 
 
+def test_polls_that_begin_again_keep_the_pause() -> None:
+    bench = Bench("s").started()
+    assert bench.run(0.25) == [0.0]
+    bench.schedule.stop()
+    assert bench.started().run(1.5) == [0.0, 1.0]
+
+
 def test_interval_is_read_again_each_second_of_the_wait() -> None:
     bench = Bench("s").started()
     bench.interval = lambda: 1.0 if bench.clock.now < 0.5 or bench.clock.now >= 10.5 else 1000.0
