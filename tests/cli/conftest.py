@@ -34,7 +34,7 @@ class Runs:
         self.error: BaseException | None = None
 
     def __getattr__(self, name: str) -> Any:
-        def called(settings: Any, *rest: Any) -> int:
+        def called(settings: Any, *rest: Any, **_named: Any) -> int:
             self.calls.append((name, settings, rest))
             if self.error:
                 raise self.error

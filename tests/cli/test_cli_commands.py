@@ -28,7 +28,7 @@ def test_upload(runs: Runs) -> None:
     name, settings, rest = runs.calls[0]
     assert (name, rest) == ("upload_command", (["a.mp4", "some dir"],))
     assert settings.server == "http://localhost:8005"
-    assert all(source.name in ("default", "UPLOADER_SERVER") for source in settings.sources.values())
+    assert {settings.source(name).name for name in OPTIONS} == {"default", "UPLOADER_SERVER"}
 
 
 def test_upload_takes_every_option(runs: Runs, tmp_path: Path) -> None:
@@ -102,6 +102,17 @@ def test_other_commands_ignore_a_tus_endpoint(runs: Runs, monkeypatch: pytest.Mo
     assert runs.settings.target_url == "http://localhost:8005"
     monkeypatch.delenv("UPLOADER_SERVER")
     assert main(argv) == 2
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["doctor"], ["smoke"], ["check", "a"], ["import", "--on", "local:2", "a"], ["status", ID]],
+    ids=lambda argv: argv[0],
+)
+def test_other_commands_ignore_an_upload_url(runs: Runs, monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> None:
+    monkeypatch.setenv("UPLOADER_UPLOAD_URL", "https://uploads.example/u1")
+    assert main(argv) == 0
+    assert runs.settings.target_url == "http://localhost:8005"
 
 
 def test_upload_dry_run(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
