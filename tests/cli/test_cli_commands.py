@@ -115,6 +115,12 @@ def test_other_commands_ignore_an_upload_url(runs: Runs, monkeypatch: pytest.Mon
     assert runs.settings.target_url == "http://localhost:8005"
 
 
+def test_upload_ignores_where_imports_run(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPLOADER_ON", "local:2")
+    assert main(["upload", "a"]) == 0
+    assert runs.settings.on is None
+
+
 def test_upload_dry_run(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UPLOADER_SERVER")
     assert main(["upload", "--dry-run", "a"]) == 0

@@ -1,7 +1,6 @@
 """The commands `upload`, `resume` and `runs`."""
 
 import gc
-from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -37,7 +36,7 @@ def upload(
     **given: Any,
 ) -> int:
     """Upload files and directories."""
-    return _start(replace(opt.load(given), on=None), paths)
+    return _start(opt.load(given, ignored=("on",)), paths)
 
 
 def import_(
