@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import VALIDATORS, Done, uploader
+from scripted_server import Answer, Request, Rule, ScriptedServer
 from serving import running_server
+from time_limits import PATIENCE, SLACK
 from tus_services import Plain
 
 if TYPE_CHECKING:
@@ -102,8 +105,9 @@ def test_check_of_sizes_says_same_size(make_files: Files, tmp_path: Path, packs:
 def test_check_asks_again_for_digests_that_take_long(
     server: EmbeddedServer, make_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each answer has the digest of one more file, and the others are pending."""
-    shutil.copytree(make_files(a=b"abc", b=b"bcd", c=b"cde"), server.root / "personal" / "files")
+    """Each answer has the digest of one more file, and the others are pending; all take longer than `--max-wait`."""
+    files = {f"file-{number}": f"content {number}".encode() for number in range(6)}
+    shutil.copytree(make_files(**files), server.root / "personal" / "files")
     store = server.app.state.store
     store.digests.patience, sha256 = 0.3, store.reading.sha256
 
@@ -112,8 +116,10 @@ def test_check_asks_again_for_digests_that_take_long(
         return bytes(sha256(path))
 
     monkeypatch.setattr(store.reading, "sha256", slowly)
-    done = uploader("check", "files", "-s", server.url, "--jobs", "1", home=tmp_path)
-    assert (done.code, done.err.partition(" (")[0]) == (0, "3 same")
+    quick = {"uploader_cli.compare.comparison.DIGEST_PAUSE": 0.05}
+    options = ("-s", server.url, "--jobs", "1", "--max-wait", "1.2")
+    done = uploader("check", "files", *options, home=tmp_path, constants=quick)
+    assert (done.code, done.err.partition(" (")[0]) == (0, "6 same")
     assert server.faults.count(*LOOKUP) >= 3
 
 
@@ -231,6 +237,43 @@ def test_check_exits_3_where_a_call_keeps_failing(fault: str, make_files: Files,
         done = uploader("check", "files", "-s", server.url, "--retries", "1", home=tmp_path)
         assert server.faults.count(*LOOKUP) == 2
     assert (done.code, done.err.count("error: ")) == (3, 1), done.err
+
+
+def lookup_server(answer: Callable[[Request], Answer]) -> ScriptedServer:
+    """Return a server whose lookups of one file each are answered by `answer`."""
+    limits = {"maxFiles": 9, "maxFileSize": 1 << 30, "allowedTypes": ["*"], "mixedTypes": True, "relativePaths": True}
+    health = {"status": "OK", "limits": limits, "lookup": {"endpoint": LOOKUP[1], "maxFiles": 1}}
+    return ScriptedServer(Rule(Answer(200, health), "GET /health"), Rule(answer, " ".join(LOOKUP)))
+
+
+def test_check_without_a_digest_of_the_server_compares_the_size(make_files: Files, tmp_path: Path) -> None:
+    make_files(other=b"abc", same=b"abcde")
+    with lookup_server(lambda _request: Answer(200, {"files": [{"exists": True, "size": 5}]})) as server:
+        done = uploader("check", "files", "-s", server.url, home=tmp_path)
+    assert done.code == 4
+    different, failed, summary = done.err.splitlines()
+    assert different == "different: files/other (3 bytes, on the server 5)"
+    assert failed.startswith("failed: files/same: the server gives no digest of it")
+    assert summary.startswith("0 same, 1 different, 1 failed (")
+
+
+def test_failed_lookup_ends_the_lookups_that_run(make_files: Files, tmp_path: Path) -> None:
+    make_files(first=1, second=1)
+    is_running = threading.Event()
+
+    def answer(request: Request) -> Answer:
+        if b"files/second" in request.body:
+            is_running.set()
+            request.over.wait(PATIENCE)
+        assert is_running.wait(PATIENCE)
+        return Answer(400, {"error": "VALIDATION_ERROR"})
+
+    with lookup_server(answer) as server:
+        began = time.monotonic()
+        done = uploader("check", "files", "-s", server.url, "--size-only", "--jobs", "2", home=tmp_path)
+        assert time.monotonic() - began < 2 * SLACK
+    assert done.code == 4
+    assert "VALIDATION_ERROR" in done.err
 
 
 def test_check_exits_6_without_a_server(make_files: Files, tmp_path: Path) -> None:

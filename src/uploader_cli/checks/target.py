@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from uploader_cli.core.capabilities import trusts
 from uploader_cli.core.events import ChannelReason, Transport
@@ -14,8 +14,9 @@ from uploader_cli.realtime.policy import Dial, Dialled, Lost
 from uploader_cli.realtime.socket import Connection
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.api import SESSION_SECRET, new_secret
+from uploader_cli.transfer.bodies import Body
 from uploader_cli.transfer.connection import Sockets
-from uploader_cli.transfer.http_client import HttpClient
+from uploader_cli.transfer.http_client import Answer, HttpClient
 
 JOIN_LIMIT = 0.6  # seconds to wait for a first message, which not all servers send (docs/protocol.md section 3.7)
 CUT_LIMIT = 0.5  # maximum seconds for a cut connection to end
@@ -53,10 +54,28 @@ class CheckedServer:
     def authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
-    def may_write(self, method: str, url: str) -> dict[str, str]:
-        """Return the header for a request that may write to a session: a POST to the server."""
-        is_ours = not self.settings.tus_endpoint and trusts(self.settings.server, url)
-        return self.secret if method == "POST" and is_ours else {}
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        json: object = None,
+        body: Body | None = None,
+        headers: Mapping[str, str] | None = None,
+        token: str | None = "",
+        limit: float,
+    ) -> Answer:
+        """Send a request; `limit` is in seconds. Raises `NetworkError`.
+
+        `token`: None for none, empty for our own. Another server gets neither it nor the secret of the sessions.
+        """
+        own = self.authorization if token == "" else {"Authorization": f"Bearer {token}"} if token else {}
+        if not trusts(self.settings.target_url, url):
+            own = {}
+        elif method == "POST" and not self.settings.tus_endpoint:
+            own = own | self.secret
+        own = own | dict(headers or {})
+        return self.http.request(method, url, json=json, body=body, headers=own, read_timeout=limit)
 
     def counts(self, url: str) -> bool:
         """Return whether a request counts towards a rate limit (docs/protocol.md section 3.11)."""

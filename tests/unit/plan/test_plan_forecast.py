@@ -1,15 +1,27 @@
-"""How many calls a session takes."""
+"""How many calls a session takes, and what a plan leaves out."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from fakes import local_files
 
+from uploader_cli import Settings
 from uploader_cli.core.capabilities import CONCATENATION, CREATION_WITH_UPLOAD, LARGE, Capabilities
 from uploader_cli.core.plan import ASSUMED, MIB, Limits
+from uploader_cli.plan.dry_run import Plan
 from uploader_cli.plan.forecast import Forecast
+from uploader_cli.plan.known_servers import KnownServer, remember
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from uploader_cli.core.events import PlanFinished
+    from uploader_cli.core.plan import LocalFile
+    from uploader_cli.transfer.journal.reading import History
 
 BUNDLED = Limits(1000, 1 << 40, frozenset({"*"}), mixed_types=True, relative_paths=True)
 TUS = Capabilities("http://h/files/", extensions=frozenset({CREATION_WITH_UPLOAD, CONCATENATION}))
@@ -47,3 +59,34 @@ ENDPOINT = replace(RESUMABLE, sessions=False, tus=PLAIN, limits=replace(BUNDLED,
 )
 def test_forecast_of_calls(forecast: Forecast, files: str, calls: int) -> None:
     assert forecast.calls(local_files(files)) == calls
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+
+def plan_of(files: list[LocalFile], known: KnownServer, asked: str, **options: Any) -> PlanFinished:
+    """Plan an upload to a known server; `asked` is what the journal is asked, which says yes for files named b."""
+    remember("http://h", known)
+    answers = {"done": lambda _file: False, "sent_before": lambda _file: False, asked: lambda file: file.name == "b"}
+    history = SimpleNamespace(**answers)
+    return Plan(Settings(server="http://h", **options), lambda _event: None, cast("History", history)).run(files)
+
+
+@pytest.mark.parametrize(("lookup", "calls"), [(1, 3), (2, 2), (1000, 1)])
+def test_plan_of_a_resumed_run_looks_up_stored_files_in_groups(lookup: int, calls: int) -> None:
+    known = KnownServer(BUNDLED, lookup=lookup)
+    first, *others = local_files("a 1/b 2/b 3/b")
+    alone, resumed = plan_of([first], known, "done"), plan_of([first, *others], known, "done")
+    assert (resumed.files, resumed.skipped, resumed.calls) == (1, 3, alone.calls + calls)
+
+
+@pytest.mark.parametrize(
+    ("relative_paths", "trusts", "skipped"), [(True, False, 1), (False, True, 1), (False, False, 0)]
+)
+def test_plan_skips_files_with_receipts_that_count(relative_paths: bool, trusts: bool, skipped: int) -> None:
+    """A server without paths can't be asked, so that receipts count only with `--trust-receipts`."""
+    known = KnownServer(replace(BUNDLED, relative_paths=relative_paths))
+    plan = plan_of(local_files("a b"), known, "sent_before", skip_existing=True, trust_receipts=trusts)
+    assert plan.skipped == skipped

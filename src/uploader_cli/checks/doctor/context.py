@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_cli.checks.target import CheckedServer
 from uploader_cli.core.capabilities import Capabilities, parse_capabilities
 from uploader_cli.core.protocol import as_object, parse_limits
 from uploader_cli.settings import Settings
-from uploader_cli.transfer.bodies import Body
 from uploader_cli.transfer.http_client import Answer, retry_after
 
 RESPONSE_LIMIT = 4.0  # maximum seconds for a response, less than for a step, so that the step can report it
@@ -84,21 +83,11 @@ class DoctorContext(CheckedServer):
         limits = parse_limits(as_object(self.health.answer.body).get("limits")) if self.health is not None else None
         return limits.max_file_size if limits is not None else None
 
-    def call(
-        self,
-        method: str,
-        where: str,
-        *,
-        json: object = None,
-        body: Body | None = None,
-        headers: Mapping[str, str] | None = None,
-        limit: float = RESPONSE_LIMIT,
-    ) -> Answer:
-        """Send a request to a path or URL of the server; `limit` is in seconds. Raises `NetworkError`."""
+    def call(self, method: str, where: str, *, limit: float = RESPONSE_LIMIT, **request: Any) -> Answer:
+        """Send a request, as `send` does, to a path or URL of the server."""
         url, counted = self.url(where), self.counts(where)
         self.calls += counted
-        own = {**self.authorization, **self.may_write(method, url), **(headers or {})}
-        answer = self.http.request(method, url, json=json, body=body, headers=own, read_timeout=limit)
+        answer = self.send(method, url, limit=limit, **request)
         if counted:
             self.meter = answer.headers
             if answer.status == 429:

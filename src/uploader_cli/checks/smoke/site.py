@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from uploader_cli import errors
 from uploader_cli.checks.check import NotOffered, OutOfCalls, Prevented, Violation
 from uploader_cli.checks.smoke.expect import said
 from uploader_cli.checks.target import DOWN_OR_BUSY, CheckedServer
-from uploader_cli.core.capabilities import TUS_VERSION, trusts
+from uploader_cli.core.capabilities import TUS_VERSION
 from uploader_cli.core.protocol import error_code, parse_session, whole
 from uploader_cli.settings import Settings
-from uploader_cli.transfer.bodies import Body
 from uploader_cli.transfer.http_client import Answer, retry_after
 from uploader_cli.transfer.refusals import answer_error, is_tus, not_an_upload_server
 
@@ -60,27 +59,21 @@ class Site(CheckedServer):
         method: str,
         where: str,
         *,
-        json: object = None,
-        body: Body | None = None,
-        headers: Mapping[str, str] | None = None,
         token: str | None = "",
         may_refuse: bool = False,
         leaves: int = 0,
         limit: float = CALL_LIMIT,
+        **request: Any,
     ) -> Answer:
-        """Send a request to a path or URL of the server. `token`: None for none, empty for our own.
+        """Send a request, as `send` does, to a path or URL of the server.
 
         `may_refuse` is for a request that may get a 403. `leaves` is the number of requests to delete what this one
-        creates, `limit` the seconds for a response. Raises `OutOfCalls`, `NetworkError`, the error for 429, 502, 503
-        and 504, and for 401 and 403 with our own token.
+        creates. Raises `OutOfCalls`, `NetworkError`, the error for 429, 502, 503 and 504, and for 401 and 403 with our
+        own token.
         """
         url, place = self.url(where), len(self.meter)
         counted = self._count(url, leaves)
-        own = self.authorization if token == "" else {"Authorization": f"Bearer {token}"} if token else {}
-        if not trusts(self.settings.target_url, url):  # it gets neither the token nor headers of --header
-            own = {}
-        own |= self.may_write(method, url) | dict(headers or {})
-        answer = self.http.request(method, url, json=json, body=body, headers=own, read_timeout=limit)
+        answer = self.send(method, url, token=token, limit=limit, **request)
         if is_tus(answer) and not (self.settings.tus_endpoint or self.speaks):
             raise not_an_upload_server(answer, self.option)
         self.answered = True
