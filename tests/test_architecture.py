@@ -89,7 +89,7 @@ def within(name: str, places: str) -> bool:
 def imports(path: Path, package: str) -> set[str]:
     """Return the full names of all modules, and names of modules, that a file imports."""
     out: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             out |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -194,10 +194,15 @@ PRIVATE_OF_OTHERS = {"os._exit", "sys._getframe", "known.queue._queue", "server.
 """Private names that tests use: of the standard library, and of an emulator that has no other way to stop it."""
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def private_names(path: Path) -> set[str]:
     """Return the private names that a file uses of anything but its own classes; also as texts for `monkeypatch`."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         match node:
             case ast.Attribute(value=ast.Name(id="self" | "cls")) | ast.Attribute(attr="_replace" | "_asdict"):
                 continue
@@ -218,6 +223,17 @@ def private_names(path: Path) -> set[str]:
 def test_tests_use_no_private_name() -> None:
     found = {str(path.relative_to(TESTS)): private_names(path) - PRIVATE_OF_OTHERS for path in TESTS.rglob("*.py")}
     assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_names_of_tests_say_condition_and_result() -> None:
+    """At least three words: `test_resume_after_401_keeps_offset`, not `test_json`."""
+    short = {
+        f"{path.relative_to(TESTS)}::{node.name}"
+        for path in TESTS.rglob("test_*.py")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.FunctionDef) and re.fullmatch(r"test_?[^_]*(_[^_]*)?", node.name)
+    }
+    assert short == set()
 
 
 def test_no_test_imports_another_test_module() -> None:

@@ -38,7 +38,7 @@ def test_seed_decides_the_plan() -> None:
 
 
 @pytest.mark.parametrize("seed", [3049, 11061, 11071, 20])
-def test_short_chaos(tmp_path: Path, seed: int) -> None:
+def test_no_invariant_is_violated_in_short_rounds(tmp_path: Path, seed: int) -> None:
     """On a bundled server, a shared server, the reference backend and a tus server, with kills and resumes."""
     assert run(seed, 5, tmp_path, rounds=1, say=print).finds == []
 
@@ -91,6 +91,6 @@ def test_each_invariant_can_be_broken(tmp_path: Path) -> None:
 @pytest.mark.acceptance
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", [10_000, 20_000])
-def test_long_chaos(tmp_path: Path, seed: int) -> None:
+def test_no_invariant_is_violated_in_twenty_minutes(tmp_path: Path, seed: int) -> None:
     """Run for twenty minutes."""
     assert run(seed, 20, tmp_path, say=print).finds == []

@@ -23,7 +23,7 @@ RESUME_OPTIONS = {param.name for param in _RESUME.params} & OPTIONS.keys()
 ID = "3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b"
 
 
-def test_upload(runs: Runs) -> None:
+def test_upload_passes_its_paths_and_settings(runs: Runs) -> None:
     assert main(["upload", "a.mp4", "some dir"]) == 0
     name, settings, rest = runs.calls[0]
     assert (name, rest) == ("upload_command", (["a.mp4", "some dir"],))
@@ -143,7 +143,7 @@ def test_upload_without_a_path(runs: Runs) -> None:
     assert (runs.calls[0][0], runs.calls[0][2]) == ("upload_command", ([],))
 
 
-def test_watch(runs: Runs) -> None:
+def test_watch_takes_an_id_in_capitals_and_its_options(runs: Runs) -> None:
     assert main(["watch", ID.upper(), "--json", "--stall", "9"]) == 0
     assert main(["watch", ID, "--wait", "0.5", "--progress", "none"]) == 0
     assert [(name, rest) for name, _, rest in runs.calls] == [
@@ -169,27 +169,27 @@ def test_watch_wait_must_be_seconds(runs: Runs, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err.startswith("error: --wait: must be a number of seconds")
 
 
-def test_status(runs: Runs) -> None:
+def test_status_passes_the_id(runs: Runs) -> None:
     assert main(["status", ID, "--json"]) == 0
     assert (runs.calls[0][0], runs.calls[0][2], runs.settings.json) == ("status", (ID,), True)
 
 
-def test_cancel(runs: Runs) -> None:
+def test_cancel_passes_the_id(runs: Runs) -> None:
     assert main(["cancel", ID]) == 0
     assert (runs.calls[0][0], runs.calls[0][2]) == ("cancel", (ID,))
 
 
-def test_delete(runs: Runs) -> None:
+def test_delete_passes_the_id(runs: Runs) -> None:
     assert main(["delete", ID]) == 0
     assert (runs.calls[0][0], runs.calls[0][2]) == ("delete", (ID,))
 
 
-def test_validate(runs: Runs) -> None:
+def test_validate_passes_its_paths_and_filters(runs: Runs) -> None:
     assert main(["validate", "a", "b", "--exclude", "*.tmp"]) == 0
     assert (runs.calls[0][0], runs.calls[0][2]) == ("validate", (["a", "b"],))
 
 
-def test_resume(runs: Runs) -> None:
+def test_resume_passes_only_what_was_typed(runs: Runs) -> None:
     """The run's own settings are not known yet: the typed values are passed on."""
     assert main(["resume"]) == 0
     assert main(["resume", "1a2b"]) == 0
@@ -243,19 +243,19 @@ def test_resume_accepts_the_options_that_may_be_overridden(runs: Runs) -> None:
     assert flags == dict.fromkeys(RESUME_OPTIONS) | typed
 
 
-def test_runs(runs: Runs) -> None:
+def test_runs_passes_the_state_directory(runs: Runs) -> None:
     assert main(["runs", "--state-dir", "/state"]) == 0
     name, flags, _ = runs.calls[0]
     assert (name, flags["state_dir"]) == ("show", "/state")
 
 
-def test_resume_list(runs: Runs) -> None:
+def test_resume_list_passes_its_options(runs: Runs) -> None:
     assert main(["resume", "--list", "--json"]) == 0
     name, flags, rest = runs.calls[0]
     assert (name, flags, rest) == ("show", dict.fromkeys(RESUME_OPTIONS) | {"json": True}, ())
 
 
-def test_resume_forget(runs: Runs) -> None:
+def test_resume_forget_passes_the_run(runs: Runs) -> None:
     assert main(["resume", "--forget", "1a2b", "--state-dir", "/state"]) == 0
     name, run, (flags,) = runs.calls[0]
     assert (name, run, flags["state_dir"]) == ("forget", "1a2b", "/state")

@@ -83,7 +83,9 @@ def test_each_setting_is_shown_with_its_source(
     assert {line.split()[0] for line in err.splitlines() if line and not line.startswith(" ")} >= OPTIONS.keys()
 
 
-def test_json(own: Path, shown: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_show_json_has_value_and_source_of_each_setting(
+    own: Path, shown: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     own.write_text("retries = 3")
     monkeypatch.setenv("UPLOADER_SERVER", "localhost:1")
     body = shown("show")
@@ -224,7 +226,7 @@ def test_init_in_an_unwritable_place_is_an_error(capsys: Capture) -> None:
     assert "can't be written" in capsys.readouterr().err
 
 
-def test_path(capsys: Capture) -> None:
+def test_config_path_prints_the_users_config_file(capsys: Capture) -> None:
     assert main(["config", "path"]) == 0
     assert capsys.readouterr().out == f"{user_config_file()}\n"
 

@@ -89,7 +89,7 @@ def test_help_and_version_import_nothing_heavy() -> None:
     assert not {module.partition(".")[0] for module in modules} & HEAVY
 
 
-def test_version() -> None:
+def test_version_goes_to_stdout() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "uploader_cli", "--version"], capture_output=True, text=True, check=False
     )

@@ -389,7 +389,9 @@ def test_a_dry_run_of_a_resume_sends_nothing(server: EmbeddedServer, make_files:
     resumed(tmp_path)
 
 
-def test_list(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_resume_list_shows_interrupted_runs_newest_first(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """Newest first: a table on stderr, with `--json` an array on stdout; empty at first."""
     empty = uploader("resume", "--list", home=tmp_path)
     assert (empty.code, empty.out) == (0, "")
@@ -505,7 +507,9 @@ def read_until_closed(screen: int) -> str:
     return text.decode()
 
 
-def test_forget(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_forgotten_run_can_not_be_resumed_and_keeps_its_receipts(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """It can't be resumed, and the same command starts from the beginning; only its receipts are left."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 640 * KIB})
     first = interrupted(server.url, tmp_path, files)
@@ -533,7 +537,9 @@ def test_no_resume_restarts_every_file(server: EmbeddedServer, make_files: Files
     assert uploader("resume", home=tmp_path).code == 2
 
 
-def test_state_dir(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_state_dir_alone_has_the_journal_and_is_named_to_resume(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """The journal is only in that directory; the summary names the command that finds it."""
     place = tmp_path / "my state"
     first = interrupted(server.url, tmp_path, make_files(**{"a.mp4": 640 * KIB}), "--state-dir", place)

@@ -88,7 +88,7 @@ def test_json_and_junit_include_the_cleanup(tmp_path: Path) -> None:
     assert (suite.get("tests"), suite.get("failures")) == ("4", "1")
 
 
-def test_strict(server: EmbeddedServer, typed: Callable[..., Done]) -> None:
+def test_optional_check_fails_the_run_only_with_strict(server: EmbeddedServer, typed: Callable[..., Done]) -> None:
     """A check that is not required fails the run only then."""
     server.faults.next_answers("POST", "/api/upload/validate", [500, 500])
     mild = typed("-s", server.url, "--only", "validate")

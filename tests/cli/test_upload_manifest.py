@@ -97,7 +97,9 @@ def failures(result: Result) -> list[tuple[str, FailureCode]]:
 # --- what is listed is sent
 
 
-def test_from_file(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_from_file_sends_the_listed_files_in_order_under_their_paths(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """Each file under its path from the working directory, in the order of the list, and nothing else."""
     make_files(**{"a.mp4": 1, "sub/b.mp4": 2, "c.mp4": 3})
     file = listed("list.txt", "files/sub/b.mp4", "files/a.mp4")
@@ -148,7 +150,9 @@ def test_a_session_has_one_category(make_files: Files) -> None:
     assert places == [(row["path"], row["category"]) for row in rows]
 
 
-def test_from_format(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_from_format_overrides_the_suffix_and_a_wrong_guess_names_it(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """The format that the suffix does not show; the error for a wrong guess names the right one."""
     make_files(**{"a.mp4": 1})
     file = listed("list", '{"path": "files/a.mp4"}')
@@ -158,7 +162,7 @@ def test_from_format(server: EmbeddedServer, make_files: Files, tmp_path: Path) 
     assert sent(server.url, file, from_format="jsonl").exit_code == 0
 
 
-def test_null(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_null_reads_names_with_any_bytes_from_a_pipe(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """As `find -print0` writes them, through a pipe: names with line breaks or bytes that are not UTF-8."""
     make_files(**{"line\nbreak.mp4": 1, "b.mp4": 2})
     odd = os.fsencode(tmp_path / "files") + b"/\xff.mp4"
@@ -286,7 +290,7 @@ def test_strict_by_default(server: EmbeddedServer, make_files: Files, tmp_path: 
     assert len(server.faults.requests) == 0
 
 
-def test_lenient(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_lenient_sends_the_rest_and_fails_bad_lines(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """The rest is sent; the bad lines are failed files, in the reports too, and the run ends with 4."""
     make_files(**{"a.mp4": 1, "b.mp4": 1})
     gone = {"path": "files/gone.mp4", "name": "other.mp4", "category": "scenic", "sha256": sha256(b"gone")}

@@ -36,7 +36,7 @@ def authority(tmp_path: Path) -> trustme.CA:
     return made
 
 
-def test_category(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_category_is_personal_unless_given(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """The category decides where the server puts the files; personal by default."""
     files = make_files(**{"a.mp4": 5})
     assert uploader("upload", files, "-s", server.url, home=tmp_path).code == 0
@@ -45,7 +45,7 @@ def test_category(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> 
     assert (server.root / "scenic" / "files" / "a.mp4").is_file()
 
 
-def test_jobs(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_jobs_limit_parallel_uploads_and_sessions(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """The number of parallel uploads; in batch mode that of sessions."""
     options = ("-s", server.url, "--protocol", "batch", "-j", "8", "--json")
     done = uploader("upload", make_files(**{"a.mp4": 5}), *options, home=tmp_path)
@@ -71,7 +71,9 @@ def sent(done: Done) -> list[str]:
     return sorted(event["path"].split("/files/")[1] for event in done.of("file.completed"))
 
 
-def test_exclude_from(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_exclude_from_reads_patterns_before_those_of_exclude(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """Gitignore patterns, one a line; `--exclude` comes after them."""
     files = make_files(**{"a.mp4": 1, "b.tmp": 1, "c.tmp": 1, "raw/d.mp4": 1})
     (tmp_path / "patterns").write_text("# not to be sent\n*.tmp\n/raw/\n")
@@ -108,7 +110,7 @@ def test_min_size_and_max_size(server: EmbeddedServer, make_files: Files, tmp_pa
     assert "check --min-size, --max-size" in none.err
 
 
-def test_newer_than(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_newer_than_takes_a_duration_or_a_date(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """A duration before now or a date; one that is neither is an error."""
     files = make_files(**{"now.mp4": 1, "days.mp4": 1, "old.mp4": 1})
     day = 86_400
@@ -139,7 +141,7 @@ def test_a_resumed_run_selects_by_the_same_time(server: EmbeddedServer, make_fil
     assert sent(uploader("resume", "--json", home=tmp_path)) == ["a.mp4"]
 
 
-def test_uploaderignore(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_uploaderignore_excludes_files_below_it(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Gitignore patterns in the directory and below; the ignore files themselves are not sent."""
     files = make_files(**{"a.mp4": 1, "b.tmp": 1, "raw/c.tmp": 1, "raw/d.mp4": 1})
     (files / ".uploaderignore").write_text("*.tmp\n")
@@ -149,7 +151,7 @@ def test_uploaderignore(server: EmbeddedServer, make_files: Files, tmp_path: Pat
     assert sorted(event["path"].split("/files/")[1] for event in done.of("file.completed")) == ["a.mp4", "raw/c.tmp"]
 
 
-def test_shard(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_shard_sends_its_part_of_the_files(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Two runs send one half each; the second takes its number from the job array."""
     files = make_files(**{f"{number}.mp4": 1 for number in range(20)})
     one = uploader("upload", files, "-s", server.url, "--shard", "1/2", "--json", home=tmp_path)
@@ -173,7 +175,7 @@ def test_shard_without_files_exits_0(server: EmbeddedServer, make_files: Files, 
     assert codes == {0}
 
 
-def test_follow_links(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_links_are_skipped_unless_followed(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Symbolic links are skipped and counted, unless they are to be followed."""
     files = make_files(**{"a.mp4": 1})
     outside = make_files("outside", **{"b.mp4": 2})
@@ -184,7 +186,7 @@ def test_follow_links(server: EmbeddedServer, make_files: Files, tmp_path: Path)
     assert followed.finished["completed"] == 2
 
 
-def test_retries(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_retries_limit_the_further_attempts(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """As many further attempts as configured, none with 0."""
     server.faults.next_answers("POST", TUS, [503] * 3)
     files = make_files(**{"a.mp4": 1})
@@ -194,7 +196,9 @@ def test_retries(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> N
     assert server.faults.count("POST", TUS) == 4
 
 
-def test_max_wait(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_rate_limit_is_waited_out_no_longer_than_max_wait(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """A rate limit is waited out without using up a retry, but no longer than allowed: then exit 3."""
     files, batch = make_files(**{"a.mp4": 1}), ("-s", server.url, "--protocol", "batch")
     short, long = Answer(429, {"Retry-After": "1"}), Answer(429, {"Retry-After": "900"})
@@ -209,7 +213,7 @@ def test_max_wait(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> 
     assert ended.of("file.failed")[0]["code"] == "rate_limited"
 
 
-def test_stall(make_files: Files, tmp_path: Path) -> None:
+def test_stall_warns_after_each_time_without_progress(make_files: Files, tmp_path: Path) -> None:
     """The warning comes after that time without progress, not before, and again for the next stall."""
     files = make_files(**{"a.mp4": 1})
     with running_server(flavour="reference", processing_seconds=0.8, realtime="off") as server:
@@ -219,7 +223,7 @@ def test_stall(make_files: Files, tmp_path: Path) -> None:
     assert late.of("warning") == []
 
 
-def test_fail_fast(make_files: Files, tmp_path: Path) -> None:
+def test_fail_fast_starts_no_file_after_the_first_failure(make_files: Files, tmp_path: Path) -> None:
     """After the first failure no other file is started."""
     with running_server(max_files=1, fail_files=("a*",)) as server:
         files = make_files(**{"a.mp4": 1, "b.mp4": 1, "c.mp4": 1})
@@ -229,7 +233,7 @@ def test_fail_fast(make_files: Files, tmp_path: Path) -> None:
     assert {event["reason"] for event in done.of("file.skipped")} == {"fail_fast"}
 
 
-def test_resend_unknown(make_files: Files, tmp_path: Path) -> None:
+def test_file_of_a_lost_answer_is_resent_only_with_resend_unknown(make_files: Files, tmp_path: Path) -> None:
     """A file whose answer was lost after the body is resent only on request."""
     files = make_files(**{"a.mp4": 1})
     lost = Answer(when="after_body", close=True)
@@ -246,7 +250,9 @@ def test_resend_unknown(make_files: Files, tmp_path: Path) -> None:
     assert bold.code == 0
 
 
-def test_progress(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_progress_is_plain_in_a_pipe_and_none_on_request(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """Plain lines in a pipe, nothing but the summary with `none`."""
     files = make_files(**{"a.mp4": 1})
     plain = uploader("upload", files, "-s", server.url, home=tmp_path)
@@ -256,7 +262,7 @@ def test_progress(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> 
     assert len(none.err.splitlines()) == 3, "the verdict, and where the files are"
 
 
-def test_quiet(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_quiet_prints_only_what_failed(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Nothing at all when it went well, and what failed when it did not."""
     files = make_files(**{"a.mp4": 1})
     assert uploader("upload", files, "-s", server.url, "--quiet", home=tmp_path).err == ""
@@ -266,7 +272,7 @@ def test_quiet(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> Non
     assert "a.mp4" in failed.err
 
 
-def test_verbose(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_verbose_lists_more_than_twenty_files(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """More than 20 files are listed one by one only on request."""
     files = make_files(**{f"{number:02}.mp4": 1 for number in range(25)})
     normal = uploader("upload", files, "-s", server.url, home=tmp_path)
@@ -275,7 +281,7 @@ def test_verbose(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> N
     assert sum(line.startswith("✓ /") for line in verbose.err.splitlines()) == 25
 
 
-def test_header(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_header_and_token_go_with_every_call(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """The header goes with every call, and so does the token."""
     with Proxy(server.url, sniffer := Sniffer()) as proxy:
         options = ("--proxy", proxy.url, "--header", "X-Team: red")
@@ -289,7 +295,9 @@ def test_header(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> No
     assert sniffer.seen.count(b"X-Team: red") == sniffer.seen.count(b"Authorization: Bearer t0ken") == asked
 
 
-def test_ca_bundle(server: EmbeddedServer, authority: trustme.CA, make_files: Files, tmp_path: Path) -> None:
+def test_certificate_of_an_unknown_authority_needs_ca_bundle(
+    server: EmbeddedServer, authority: trustme.CA, make_files: Files, tmp_path: Path
+) -> None:
     """A certificate of an unknown authority is refused with a hint, and accepted with the CA bundle."""
     files = make_files(**{"a.mp4": 100_000})
     with tls_front(server.url, authority) as url:
@@ -300,7 +308,9 @@ def test_ca_bundle(server: EmbeddedServer, authority: trustme.CA, make_files: Fi
     assert done.code == 0, done.err
 
 
-def test_client_cert(server: EmbeddedServer, authority: trustme.CA, make_files: Files, tmp_path: Path) -> None:
+def test_client_cert_is_shown_to_a_server_that_requires_one(
+    server: EmbeddedServer, authority: trustme.CA, make_files: Files, tmp_path: Path
+) -> None:
     """A server that requires a client certificate gets it."""
     cert = authority.issue_cert("client@example.com")
     cert.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "client.pem"))
@@ -311,7 +321,9 @@ def test_client_cert(server: EmbeddedServer, authority: trustme.CA, make_files: 
         assert uploader("upload", files, "-s", url, *options, home=tmp_path).code == 0
 
 
-def test_insecure(server: EmbeddedServer, authority: trustme.CA, make_files: Files, tmp_path: Path) -> None:
+def test_insecure_accepts_any_certificate_with_a_warning(
+    server: EmbeddedServer, authority: trustme.CA, make_files: Files, tmp_path: Path
+) -> None:
     """Without certificate checks the upload works, with a warning."""
     with tls_front(server.url, authority) as url:
         done = uploader("upload", make_files(**{"a.mp4": 1}), "-s", url, "--insecure", "--json", home=tmp_path)
@@ -320,7 +332,7 @@ def test_insecure(server: EmbeddedServer, authority: trustme.CA, make_files: Fil
     assert "InsecureRequestWarning" not in done.err
 
 
-def test_proxy(make_files: Files, tmp_path: Path) -> None:
+def test_all_calls_use_the_proxy_of_the_option(make_files: Files, tmp_path: Path) -> None:
     """All calls go through the proxy, the option before the environment's."""
     with running_server(allow_hosts=("files.test",)) as server, Proxy(server.url, sniffer := Sniffer()) as proxy:
         address = proxy.url

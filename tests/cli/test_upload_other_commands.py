@@ -134,7 +134,7 @@ def test_watch_web_opens_the_page_of_a_session(server: EmbeddedServer, tmp_path:
     assert "has no page for browsers" in refused.err
 
 
-def test_status(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_status_in_words_as_json_and_of_an_unknown_session(server: EmbeddedServer, tmp_path: Path) -> None:
     """In words on stderr, as JSON on stdout; an unknown session is exit 4."""
     session = open_session(server.url)
     send(server.url, session, "a[b].mp4")
@@ -149,7 +149,7 @@ def test_status(server: EmbeddedServer, tmp_path: Path) -> None:
     assert UNKNOWN in unknown.err
 
 
-def test_cancel(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_cancel_asks_the_server_and_names_its_limits(server: EmbeddedServer, tmp_path: Path) -> None:
     """The server is asked to cancel, and the limits of that are printed."""
     session = open_session(server.url)
     done = uploader("cancel", session, "-s", server.url, home=tmp_path)
@@ -170,7 +170,7 @@ def test_cancel_of_an_ended_session(server: EmbeddedServer, make_files: Callable
     assert said == [(0, "completed already"), (4, "ended already, and some of its files failed")]
 
 
-def test_delete(make_files: Files, tmp_path: Path) -> None:
+def test_delete_needs_a_token_and_finds_the_file_once(make_files: Files, tmp_path: Path) -> None:
     """Exit 5 without a token; with one the file is deleted, and the second call exits 4."""
     with running_server(jwt_secret="s" * 40) as server:
         receipt = upload(make_files(**{"a.mp4": 10}), Settings(server=server.url)).receipts[0]
@@ -189,7 +189,7 @@ def test_delete(make_files: Files, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flavour", ["bundled", "reference"])
-def test_validate(flavour: str, make_files: Files, tmp_path: Path) -> None:
+def test_validate_exits_4_where_the_server_would_refuse_a_file(flavour: str, make_files: Files, tmp_path: Path) -> None:
     """Names, sizes and types are checked by the server; exit 4 where it would refuse a file."""
     with running_server(flavour=flavour, types=("mp4", "avi")) as server:
         good = make_files("good", **{f"{number}.mp4": 1 for number in range(4)}, **{"x.avi": 1})

@@ -30,7 +30,9 @@ def _there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_report(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_report_has_the_format_of_its_suffix_or_prefix(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
     """The suffix decides the format, a prefix overrides it, and an existing file is replaced."""
     make_files(**{"a.mp4": 10, "sub/b.mp4": 20})
     (tmp_path / "r.json").write_text("{}")
@@ -100,7 +102,7 @@ def test_removed_report_directory_exits_2_and_keeps_the_upload(
     assert list(tmp_path.glob("*r.json*")) == []
 
 
-def test_failed_to(make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_failed_to_lists_paths_one_a_line(make_files: Callable[..., Path], tmp_path: Path) -> None:
     """Plain paths, one a line; an empty list where nothing failed."""
     with running_server(flavour="reference", processing_seconds=0.01, fail_files=("bad*",)) as server:
         make_files(**{"a.mp4": 10, "bad.mp4": 20, "notes.txt": 1})
@@ -133,7 +135,7 @@ def test_failed_to_is_nul_separated_for_a_name_with_a_line_break(
     assert "-0" in capsys.readouterr().err
 
 
-def test_step_summary(
+def test_step_summary_gets_markdown_and_its_errors_change_nothing(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The Markdown is appended to GitHub's file automatically; an error there changes nothing."""

@@ -33,7 +33,9 @@ def sha256(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def test_protocol(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_protocol_is_tus_where_offered_and_as_requested(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """Tus where offered, batch where it is not or on request; requested tus that is not offered exits 2."""
     files = make_files(**{"a.mp4": 10})
     for options, protocol in (((), "tus"), (("--protocol", "tus"), "tus"), (("--protocol", "batch"), "batch")):
@@ -63,7 +65,9 @@ def test_chunk_after_a_lost_connection_is_smaller_unless_its_size_was_given(
     assert arrived[0] == size
 
 
-def test_tus_endpoint(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_tus_endpoint_gets_all_files_without_session_and_socket(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """Files travel to the endpoint alone: no session, no socket. The bytes are there, and can be verified."""
     content = os.urandom(300 * KIB)
     files = make_files(**{"a.mp4": content, "deep/b.mp4": b"b"})
@@ -94,7 +98,7 @@ def test_tus_endpoint_excludes(option: str, server: EmbeddedServer, make_files: 
     assert len(server.faults.requests) == 0
 
 
-def test_jobs(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_jobs_limit_parallel_files(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """The number of parallel files: with 1 they are sequential, with 3 three overlap."""
     files = make_files(**{f"{number}.mp4": 200 * KIB for number in range(3)})
     options = ("-s", server.url, "--chunk-size", "64K", "--limit-rate", "600K", "--json")
@@ -126,7 +130,7 @@ def test_large_file_is_sent_in_parts_on_a_slow_round_trip(tmp_path: Path) -> Non
         assert (server.root / "personal" / "big.mp4").read_bytes() == big.read_bytes()
 
 
-def test_chunk_size(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_no_request_exceeds_chunk_size(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """No request carries more; a file that fits is one request; a server that finds it too large gets half."""
     files = make_files(**{"a.mp4": 250 * KIB, "b.mp4": 100 * KIB})
     with Proxy(server.url) as relay:
@@ -160,7 +164,7 @@ def test_refused_chunk_size_is_remembered_until_a_larger_one_passes(
             assert [request.passed // KIB for request in relay.requests if request.carries][refused:] == carried
 
 
-def test_checksum(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_each_chunk_has_the_requested_checksum(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """The header of each chunk: CRC-32C by default, the requested one, or none; any other value exits 2."""
     content = os.urandom(150 * KIB)
     chunks = [content[: 100 * KIB], content[100 * KIB :]]
@@ -230,7 +234,7 @@ def test_verified_needs_a_checksum_for_every_byte(server: EmbeddedServer, make_f
         assert again.of("file.completed")[0]["verified"] is verified
 
 
-def test_limit_rate(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_limit_rate_bounds_the_whole_run(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """The whole run takes as long as its bytes need, over several workers and in batch mode too; `none` lifts it."""
     files = make_files(**{f"{number}.mp4": 400 * KIB for number in range(3)})
     for protocol in ("tus", "batch"):
@@ -244,7 +248,9 @@ def test_limit_rate(server: EmbeddedServer, make_files: Files, tmp_path: Path) -
         assert free.finished["seconds"] < 300  # 600 s at the rate of the environment
 
 
-def test_skip_existing(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_skip_existing_compares_size_and_digest_of_stored_files(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """The server is asked for size and digest of the stored file, with and without receipts."""
     files = make_files(**{"a.mp4": 5000, "b.mp4": b"b" * 100})
     options = ("-s", server.url, "--skip-existing", "--json")
@@ -306,7 +312,9 @@ def test_skip_existing_trusts_receipts_only_on_request(make_files: Files, tmp_pa
         assert again("-s", server.url) == [("file.completed", "")]
 
 
-def test_verify(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_verify_compares_digests_or_the_bytes_read_back(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """By the server's digest, or by the bytes read back: then the stream has the checksum."""
     content = os.urandom(200 * KIB)
     files = make_files(**{"a.mp4": content})

@@ -29,7 +29,9 @@ NAME = "Grüße 東京.bin"
 
 @pytest.mark.parametrize("checksum", [False, True], ids=["plain", "sha1"])
 @pytest.mark.parametrize("size", [0, 1, 1000 * KIB])
-def test_chunks(destination: Destination, make_file: Callable[[str, int], Path], size: int, checksum: bool) -> None:
+def test_tuspy_uploads_in_chunks(
+    destination: Destination, make_file: Callable[[str, int], Path], size: int, checksum: bool
+) -> None:
     file = make_file("a.bin", size)
     upload = TusClient(destination.endpoint).uploader(
         str(file), chunk_size=256 * KIB, metadata=destination.metadata(NAME), upload_checksum=checksum

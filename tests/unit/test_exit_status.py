@@ -15,7 +15,7 @@ from uploader_cli.exit_status import Exit, of_error, of_failure, worst
 RANKED = (143, 130, 7, 5, 6, 4, 3)
 
 
-def test_the_ranking() -> None:
+def test_code_further_left_applies_in_either_order() -> None:
     """Of two codes the one further left applies, in either order."""
     for first, second in combinations(map(Exit, RANKED), 2):
         assert worst([first, second]) == worst([second, first]) == first

@@ -42,7 +42,7 @@ def settle(here: Path, own: Path) -> Resolve:
     return call
 
 
-def test_defaults(settle: Resolve) -> None:
+def test_settings_without_any_source_are_the_defaults(settle: Resolve) -> None:
     settings = settle()
     assert (settings.category, settings.protocol, settings.jobs) == ("personal", "auto", "auto")
     assert (settings.retries, settings.max_wait, settings.stall) == (5, 1200.0, 30.0)

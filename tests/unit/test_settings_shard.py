@@ -49,7 +49,7 @@ GITLAB = "CI_NODE_INDEX={} CI_NODE_TOTAL={}"
         ("auto", GITLAB.format(3, 3), "3/3"),
     ],
 )
-def test_shard(said: str | None, env: str, settled: str | None) -> None:
+def test_shard_is_read_from_option_and_job_array(said: str | None, env: str, settled: str | None) -> None:
     assert shard(said, env) == settled
 
 

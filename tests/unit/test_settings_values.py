@@ -27,7 +27,7 @@ from uploader_cli.settings.addresses import server_url
         (" 3kb ", 3000),
     ],
 )
-def test_sizes(written: str, size: int) -> None:
+def test_sizes_are_read_with_their_units(written: str, size: int) -> None:
     assert parse_size(written) == size
 
 
@@ -55,7 +55,7 @@ def test_invalid_size_values(written: str) -> None:
         ("HTTPS://Files.Example/A/b", "https://files.example/A/b"),
     ],
 )
-def test_server_urls(written: str, url: str) -> None:
+def test_server_urls_are_completed_and_read_again_unchanged(written: str, url: str) -> None:
     assert server_url(written) == url
     assert server_url(url) == url, "what was read once reads the same again"
 
@@ -97,12 +97,12 @@ def test_credentials_in_the_url_are_refused_and_not_repeated(written: str) -> No
 
 
 @pytest.mark.parametrize("raw", [True, "1", "true", "YES", "on"])
-def test_true(raw: object) -> None:
+def test_words_that_mean_yes_are_true(raw: object) -> None:
     assert values.switch(raw) is True
 
 
 @pytest.mark.parametrize("raw", [False, "0", "False", "no", "off"])
-def test_false(raw: object) -> None:
+def test_words_that_mean_no_are_false(raw: object) -> None:
     assert values.switch(raw) is False
 
 
@@ -113,7 +113,7 @@ def test_neither_true_nor_false(raw: object) -> None:
 
 
 @pytest.mark.parametrize("raw", ["-1", "1.5", "x", "", "nan", "inf", True, [1], 1.5, 10**400])
-def test_invalid_integers(raw: object) -> None:
+def test_text_that_is_no_whole_number_is_invalid(raw: object) -> None:
     with pytest.raises(Invalid, match="whole number, 0 or more"):
         values.whole(0)(raw)
 
@@ -133,12 +133,12 @@ def test_invalid_integers(raw: object) -> None:
         ("1.5h", 5400),
     ],
 )
-def test_durations(raw: object, seconds: float) -> None:
+def test_durations_are_read_as_seconds(raw: object, seconds: float) -> None:
     assert values.seconds(zero=False)(raw) == seconds
 
 
 @pytest.mark.parametrize("raw", ["10x", "1m1h", "m", "-5m", "", "0m", "nan"])
-def test_invalid_durations(raw: str) -> None:
+def test_text_that_is_no_duration_is_invalid(raw: str) -> None:
     with pytest.raises(Invalid, match="a number of seconds \\(or 10m, 1h30m\\), more than 0"):
         values.seconds(zero=False)(raw)
 
@@ -146,7 +146,7 @@ def test_invalid_durations(raw: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "zero", "good"), [("0", True, True), (0, False, False), ("0.5", False, True), ("-1", True, False)]
 )
-def test_seconds(raw: object, zero: bool, good: bool) -> None:
+def test_zero_seconds_are_valid_only_where_allowed(raw: object, zero: bool, good: bool) -> None:
     if good:
         assert values.seconds(zero=zero)(raw) == float(str(raw))
     else:
@@ -197,13 +197,13 @@ def test_an_endpoint_is_read_like_a_server_and_keeps_its_path(written: str, url:
 
 
 @pytest.mark.parametrize("written", ["me:pw@tus.example", "tus.example/?token=x", "tus.example/#a", "ftp://h/", ""])
-def test_bad_endpoints(written: str) -> None:
+def test_text_that_is_no_endpoint_is_invalid(written: str) -> None:
     with pytest.raises(Invalid):
         addresses.endpoint_url(written)
 
 
 @pytest.mark.parametrize("raw", ["no colon", ": empty", "two words: x", "Ünï: x", 3])
-def test_invalid_headers(raw: object) -> None:
+def test_text_that_is_no_header_is_invalid(raw: object) -> None:
     with pytest.raises(Invalid, match="NAME:VALUE"):
         values.header(raw)
 

@@ -38,7 +38,7 @@ def test_output_for_people_is_on_stderr(server: EmbeddedServer, tmp_path: Path) 
     assert "\x1b" not in done.err
 
 
-def test_json(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_doctor_json_is_one_object_on_stdout(server: EmbeddedServer, tmp_path: Path) -> None:
     """One object on stdout, nothing on stderr."""
     done = uploader("doctor", "-s", server.url, "--json", home=tmp_path)
     report = json.loads(done.out)
@@ -57,7 +57,7 @@ def test_json(server: EmbeddedServer, tmp_path: Path) -> None:
     assert details["disk"] == {"bytes_per_second", "directory", "slowest_sync_ms"}
 
 
-def test_exit_codes(tmp_path: Path) -> None:
+def test_doctor_exit_code_tells_no_server_token_and_usage(tmp_path: Path) -> None:
     """6 where no upload server is, 5 where it wants a token, 2 for a command that makes no sense."""
     with closed_port() as port:
         closed = uploader("doctor", "-s", f"127.0.0.1:{port}", home=tmp_path)
@@ -88,7 +88,7 @@ def test_ctrl_c_ends_the_doctor_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - began < 2 * SLACK  # the steps would take 25 s
 
 
-def test_session_options(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_doctor_warns_of_a_session_that_the_server_does_not_have(server: EmbeddedServer, tmp_path: Path) -> None:
     """A session that the server does not have is a warning: uploads create their own."""
     lost = uploader("doctor", "-s", server.url, "--session", UNKNOWN, home=tmp_path)
     assert lost.code == 0

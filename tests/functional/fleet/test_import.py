@@ -181,7 +181,7 @@ def test_import_on_processes_of_this_machine(bundled: EmbeddedServer, tree: Path
         (("--on", "dask://127.0.0.1:1"), 3, "no Dask scheduler answers at dask://127.0.0.1:1"),
     ],
 )
-def test_unusable_place(
+def test_place_that_can_not_be_used_is_an_error(
     options: tuple[str, ...], code: int, words: str, bundled: EmbeddedServer, tmp_path: Path
 ) -> None:
     (tmp_path / "a.bin").write_bytes(b"a")

@@ -237,7 +237,7 @@ class TestEarlyRefusals:
         assert stored_below(server) == []
         return int(answer.split(b" ", 2)[1]), answer
 
-    def test_unknown_session(self, server: EmbeddedServer) -> None:
+    def test_batch_of_an_unknown_session_is_a_404(self, server: EmbeddedServer) -> None:
         status, answer = self.refused(server, text("sessionId", UNKNOWN), file("a", b"x" * 1000))
         assert status == 404
         assert b"SESSION_NOT_FOUND" in answer
@@ -245,12 +245,12 @@ class TestEarlyRefusals:
     def test_a_session_id_that_is_no_uuid(self, server: EmbeddedServer) -> None:
         assert self.refused(server, text("sessionId", "../../etc"), file("a", b"x"))[0] == 404
 
-    def test_type(self) -> None:
+    def test_file_of_another_type_is_refused(self) -> None:
         with running_server(types=("mp4",)) as server:
             status, answer = self.refused(server, *head_of(new_session(server.url)), file("a.mov", b"x"))
             assert (status, b"INVALID_FILE_FORMAT" in answer, b'[".mp4"]' in answer) == (400, True, True)
 
-    def test_announced_size(self) -> None:
+    def test_file_announced_above_the_limit_is_refused(self) -> None:
         with running_server(max_size=1000) as server:
             part = file("a", b"x", length=1001)
             status, answer = self.refused(server, *head_of(new_session(server.url)), part)
@@ -273,7 +273,7 @@ class TestEarlyRefusals:
             status, answer = self.refused(server, *head_of(new_session(server.url)), *paths, file("a", b"x"))
             assert (status, b"TOO_MANY_FILES" in answer) == (400, True)
 
-    def test_mixed_types(self) -> None:
+    def test_files_of_two_types_are_refused_where_types_may_not_mix(self) -> None:
         with running_server(mixed_types=False) as server:
             files = [file("a.mp4", b"x"), file("b.avi", b"x")]
             assert self.refused(server, *head_of(new_session(server.url)), *files)[0] == 400
@@ -315,7 +315,7 @@ def test_broken_link_takes_its_name(server: EmbeddedServer) -> None:
     ("left_out", "code"),
     [("sessionId", "NO_SESSION_ID"), ("category", "MISSING_PARAMETERS"), ("files", "MISSING_PARAMETERS")],
 )
-def test_missing_parts(server: EmbeddedServer, left_out: str, code: str) -> None:
+def test_batch_without_a_part_is_refused(server: EmbeddedServer, left_out: str, code: str) -> None:
     parts = [*head_of(new_session(server.url)), file("a", b"x")]
     answer = post_parts(server.url, [part for part in parts if f'name="{left_out}"' not in part[0]])
     assert (answer.status_code, answer.json()["error"]) == (400, code)

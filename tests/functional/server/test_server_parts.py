@@ -33,12 +33,12 @@ if TYPE_CHECKING:
         ("3tb", 3 * 10**12),
     ],
 )
-def test_sizes(text: str, size: int) -> None:
+def test_sizes_are_read_with_their_units(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "M", "-1", "8X", "0", "0.1", "1e9", "8 M B"])
-def test_invalid_sizes(text: str) -> None:
+def test_text_that_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a size"):
         parse_size(text)
 
@@ -104,26 +104,26 @@ def test_no_rate_limit_counts_nothing() -> None:
     assert RateLimit(0, 900.0).spend("a") == (True, {})
 
 
-def test_alternative_names(tmp_path: Path) -> None:
+def test_taken_names_get_a_number_before_the_suffix(tmp_path: Path) -> None:
     names = [path.name for path in islice(candidates(tmp_path / "a.b.txt"), 3)]
     assert names == ["a.b.txt", "a.b (2).txt", "a.b (3).txt"]
     assert next(islice(candidates(tmp_path / "plain"), 1, None)).name == "plain (2)"
 
 
 @pytest.mark.parametrize("path", ["", "/", "a/", "/a", "a//b", ".", "..", "a/..", "a/./b", "a\0"])
-def test_unsafe_paths(path: str) -> None:
+def test_paths_that_leave_the_root_are_refused(path: str) -> None:
     with pytest.raises(UnsafePathError):
         safe_parts(path)
 
 
-def test_safe_paths() -> None:
+def test_safe_paths_are_divided_into_names() -> None:
     assert safe_parts("videos/a b/…/x..mp4") == ["videos", "a b", "…", "x..mp4"]
 
 
 @pytest.mark.parametrize(
     ("name", "ending"), [("a.MP4", "mp4"), ("a", ""), (".hidden", ""), ("a.", ""), ("d.d/a", ""), ("a.tar.gz", "gz")]
 )
-def test_file_extensions(name: str, ending: str) -> None:
+def test_extension_of_a_name_is_in_lower_case(name: str, ending: str) -> None:
     assert extension(name) == ending
 
 

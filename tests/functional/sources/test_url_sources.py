@@ -238,6 +238,6 @@ def test_missing_fsspec_is_named(server: EmbeddedServer, monkeypatch: pytest.Mon
         ("sftp://user:secret@host/a", "credentials don't belong in the URL of a file"),
     ],
 )
-def test_unusable_url(url: str, words: str, server: EmbeddedServer) -> None:
+def test_url_that_can_not_be_read_is_a_usage_error(url: str, words: str, server: EmbeddedServer) -> None:
     with pytest.raises(UsageError, match=words):
         upload(url, server=server.url)

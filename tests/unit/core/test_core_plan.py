@@ -63,7 +63,7 @@ def planned(words: str, limits: Limits) -> str:
         (OPEN, "x/a.mp4 y/a.mp4 notes Makefile .hidden z.tar.gz", "[x/a.mp4 y/a.mp4 notes Makefile .hidden z.tar.gz]"),
     ],
 )
-def test_a_plan(limits: Limits, files: str, sessions: str) -> None:
+def test_files_are_divided_into_sessions_by_the_limits(limits: Limits, files: str, sessions: str) -> None:
     assert planned(files, limits) == sessions
 
 

@@ -353,7 +353,7 @@ def test_timestamps_are_parsed_as_unix_seconds(
         (os.fsdecode(b"caf\xe9.mp4"), "caf%E9.mp4"),
     ],
 )
-def test_wire_names(name: str, on_the_wire: str) -> None:
+def test_names_are_encoded_for_the_wire(name: str, on_the_wire: str) -> None:
     assert wire_name(name) == on_the_wire
 
 

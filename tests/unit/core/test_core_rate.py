@@ -61,7 +61,7 @@ def test_bytes_between_two_samples_count() -> None:
     assert meter.rate(2.0) == 200.0
 
 
-def test_idle_seconds() -> None:
+def test_idle_counts_from_the_last_change() -> None:
     meter = Meter()
     assert meter.idle(5.0) == 0.0
     meter.update(5.0, 10)
@@ -72,6 +72,6 @@ def test_idle_seconds() -> None:
     ("remaining", "rate", "seconds"),
     [(100, 10, 10.0), (0, 10, 0.0), (0, 0, 0.0), (100, 0, None), (1, 4, 0.25)],
 )
-def test_time_left(remaining: int, rate: int, seconds: float | None) -> None:
+def test_time_left_follows_from_bytes_and_rate(remaining: int, rate: int, seconds: float | None) -> None:
     state = ProgressState(selected_bytes=remaining, sent_total=rate, started=1.0, stopped=2.0)
     assert state.eta(3.0) == seconds

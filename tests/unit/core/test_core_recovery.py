@@ -202,5 +202,5 @@ def test_report_has_incidents_with_wall_clock_times() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (59.9, "59.9 s"), (125.4, "2 min 5 s")])
-def test_durations(seconds: float, text: str) -> None:
+def test_durations_are_shown_in_words(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -157,7 +157,7 @@ def test_terminal_phase_never_changes(end: str, step: str) -> None:
     assert (run.state.settled_bytes, run.state.completed_bytes) == bytes_before
 
 
-def test_terminal_phases() -> None:
+def test_four_phases_are_final() -> None:
     assert {phase for phase in Phase if phase.terminal} == {
         Phase.COMPLETED,
         Phase.FAILED,

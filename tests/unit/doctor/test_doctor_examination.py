@@ -173,7 +173,7 @@ SKEW = result("clock", warning("clock skew of 1:00:00: it is behind", "Set it.")
         ({}, [SKEW, result("dns", failed("no name", "Fix."))], "No upload possible: no name"),
     ],
 )
-def test_the_verdict(live: dict[str, float], results: list[Checked], expected: str) -> None:
+def test_verdict_follows_from_the_steps(live: dict[str, float], results: list[Checked], expected: str) -> None:
     seen = context()
     seen.live = live
     assert summary_of(seen, results) == expected

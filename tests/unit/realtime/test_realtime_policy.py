@@ -280,7 +280,7 @@ TABLE: dict[str, tuple[World, float, dict[str, float], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_channel_timeline(name: str) -> None:
+def test_channel_moves_as_the_world_behaves(name: str) -> None:
     """Each row: how the world behaves, until when, what else happens, and the end of the timeline."""
     world, end, events, expected = TABLE[name]
     lines = play(world, end, **events)

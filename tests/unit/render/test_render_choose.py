@@ -27,7 +27,7 @@ TTY = {"TERM": "xterm-256color"}
         ("none", {"stderr_is_tty": True, "env": TTY}, "none"),
     ],
 )
-def test_choice(progress: str, options: dict[str, object], kind: str) -> None:
+def test_view_follows_from_options_and_terminal(progress: str, options: dict[str, object], kind: str) -> None:
     assert choose(progress, **options) == kind  # type: ignore[arg-type]
 
 
@@ -41,7 +41,7 @@ def test_choice(progress: str, options: dict[str, object], kind: str) -> None:
         ({"TERM": "dumb"}, True, False),
     ],
 )
-def test_colour(env: dict[str, str], is_tty: bool, color: bool) -> None:
+def test_colour_follows_from_environment_and_terminal(env: dict[str, str], is_tty: bool, color: bool) -> None:
     assert use_color(env, is_tty=is_tty) is color
 
 

@@ -47,7 +47,7 @@ class Run(Script):
         return "\n".join(summary(self.state, self.state.outcome, width=100, resume_hint=hint))
 
 
-def test_the_timeline() -> None:
+def test_timeline_shows_the_stages_in_order() -> None:
     run = Run()
     for percent in (10, 20, 30, 40, 50, 58):
         run.say(percent, f"at {percent}")

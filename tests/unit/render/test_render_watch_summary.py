@@ -41,7 +41,7 @@ def watch() -> Watch:
     return Watch()
 
 
-def test_all_completed(watch: Watch) -> None:
+def test_summary_of_completed_sessions_counts_their_files(watch: Watch) -> None:
     watch.begin_watch(SESSION, OTHER)
     for session in (SESSION, OTHER):
         watch.hear(session, "completed", "a.mp4=completed", total=1, completed=1)

@@ -20,7 +20,7 @@ from uploader_cli.render import words
         (5 * 2**50, "5.0 PiB"),
     ],
 )
-def test_sizes(count: int, text: str) -> None:
+def test_sizes_are_shown_with_units(count: int, text: str) -> None:
     assert words.size(count) == text
 
 
@@ -38,7 +38,7 @@ def test_a_pair_keeps_its_width_while_it_grows() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (65, "1:05"), (3723, "1:02:03"), (360_000, "4 d 4 h"), (-3, "0:00")]
 )
-def test_clock(seconds: float, text: str) -> None:
+def test_clock_shows_seconds_to_days(seconds: float, text: str) -> None:
     assert words.clock(seconds) == text
 
 
@@ -54,7 +54,7 @@ def test_clock(seconds: float, text: str) -> None:
         (65, "1:05"),
     ],
 )
-def test_span(seconds: float, text: str) -> None:
+def test_span_is_shown_in_words(seconds: float, text: str) -> None:
     assert words.span(seconds) == text
 
 

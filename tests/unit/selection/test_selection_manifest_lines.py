@@ -69,12 +69,12 @@ def bad(content: bytes | str, kind: Format, *, strict: bool = True) -> list[tupl
         ("\n\n", []),
     ],
 )
-def test_plain(content: str, found: list[str]) -> None:
+def test_plain_list_has_a_path_a_line(content: str, found: list[str]) -> None:
     """A path a line; empty lines are nothing and are counted, nothing is a comment, blanks belong to names."""
     assert ok(content, Format.PLAIN) == found
 
 
-def test_nul() -> None:
+def test_nul_separated_names_may_have_line_breaks() -> None:
     """Line breaks belong to names then."""
     assert ok("a\nb.mp4\0\0c\r\0d", Format.NUL) == ["1 a\nb.mp4", "3 c\r", "4 d"]
 
@@ -137,7 +137,7 @@ def test_the_name_that_a_path_gives(path: str, name: str) -> None:
 # --- columns ----------------------------------------------------------------------------------------------------------
 
 
-def test_csv() -> None:
+def test_csv_values_are_quoted_as_rfc_4180_says() -> None:
     """RFC 4180: quotes, commas and line breaks in values; a record has the number of its first line."""
     content = f'path,name,category,sha256\r\na.mp4,x/y.mp4,scenic,{SHA.upper()}\r\n"b\n,"".mp4",,,\r\n\r\nc.mp4,,,\r\n'
     assert ok(content, Format.CSV) == [f"2 a.mp4>x/y.mp4 scenic {SHA}", '3 b\n,".mp4', "6 c.mp4"]
@@ -191,7 +191,7 @@ def test_a_csv_header_that_can_not_be_used(header: str, words: str) -> None:
         list(parse(io.BytesIO(header.encode()), Format.CSV))
 
 
-def test_jsonl() -> None:
+def test_jsonl_has_an_object_a_line() -> None:
     content = [{"path": "a.mp4"}, {"path": "b.mp4", "name": "n.mp4", "category": None, "sha256": SHA}]
     assert ok("\n \n".join(map(json.dumps, content)), Format.JSONL) == ["1 a.mp4", f"3 b.mp4>n.mp4 {SHA}"]
 

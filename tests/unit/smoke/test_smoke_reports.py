@@ -82,7 +82,7 @@ def test_no_line_is_wider_than_the_terminal(width: int, verbose: bool) -> None:
         assert line == line.rstrip()
 
 
-def test_the_page() -> None:
+def test_page_has_a_table_the_failures_and_the_verdict() -> None:
     """A table, each failure with what was expected, what came, and what it means, and the verdict as the last line."""
     lines = page(report(*EVERY, left=("/uploads/a.mp4: no token",)))
     assert lines[:4] == [
