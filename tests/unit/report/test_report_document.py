@@ -88,7 +88,17 @@ def test_finished_file_has_one_row() -> None:
                 1, "b.mp4", ev.FailureCode.NETWORK, "gone", retryable=True, local=LocalFile(1, "b.mp4", "b.mp4", 20, 0)
             ),
         ),
-        (5.0, ev.FileSkipped(2, "c.mp4", ev.SkipReason.PRESENT, LocalFile(2, "c.mp4", "c.mp4", 20, 0))),
+        (
+            5.0,
+            ev.FileSkipped(
+                2,
+                "c.mp4",
+                ev.SkipReason.PRESENT,
+                LocalFile(2, "c.mp4", "c.mp4", 20, 0),
+                location="/c",
+                url="http://x/c",
+            ),
+        ),
         (5.0, ev.FilesCancelled((3,), (LocalFile(3, "d.mp4", "d.mp4", 30, 0),))),
         (5.0, ev.FileSkipped(4, "e.mp4", ev.SkipReason.NOT_TRIED, LocalFile(4, "e.mp4", "e.mp4", 40, 0))),
     )
@@ -104,7 +114,7 @@ def test_finished_file_has_one_row() -> None:
         },
         {
             "file": 2, "path": "c.mp4", "size": 20, "outcome": "skipped", "attempts": 0, "bytes": 0, "seconds": 0.0,
-            "verified": False, "reason": "present", "relative_path": "c.mp4",
+            "verified": False, "reason": "present", "relative_path": "c.mp4", "url": "http://x/c",
         },
         {
             "file": 3, "path": "d.mp4", "size": 30, "outcome": "cancelled", "attempts": 0, "bytes": 0, "seconds": 0.0,
