@@ -1,1 +1,1 @@
-"""Imports over a Dask cluster: the driver cuts the selection into batches, each a task that sends its files."""
+"""Imports over a Dask cluster: the driver cuts the selection into tasks, which send their files."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uploader_cli import errors, extras
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.fleet import worker
-from uploader_cli.fleet.batches import Batch
+from uploader_cli.fleet.tasks import TaskInput
 from uploader_cli.settings import Settings
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ class Cluster:
         """The number of worker processes."""
         return len(self._threads)
 
-    def submit(self, batch: Batch) -> Future[Any]:
-        name = worker.began_name(batch.run, batch.number)
-        return self._client.submit(worker.send, batch, key=name, pure=False)
+    def submit(self, task: TaskInput) -> Future[Any]:
+        name = worker.began_name(task.run, task.number)
+        return self._client.submit(worker.send, task, key=name, pure=False)
 
     def forget(self, number: int) -> None:
         """Forget that a task began: it has ended."""

@@ -1,4 +1,4 @@
-"""The driver of an import: it cuts the selection into batches, submits them to Dask and applies what they report."""
+"""The driver of an import: it cuts the selection into tasks, submits them to Dask and applies what they report."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from uploader_cli.core.events import FailureCode, PauseReason, WarningCode
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.fleet import cluster as dask
 from uploader_cli.fleet import outcomes
-from uploader_cli.fleet.batches import IN_PROGRESS, Batch, Cutter, cost, fields_of
 from uploader_cli.fleet.outcomes import FileEnd, News
+from uploader_cli.fleet.tasks import IN_PROGRESS, Cutter, TaskInput, cost, fields_of
 from uploader_cli.fleet.worker import TaskResult
 from uploader_cli.settings.places import STATE_IN_MEMORY
 from uploader_cli.sources.files import absolute
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 CLAIMED_AT_ONCE = 500  # files that are claimed in the journal at once
 TICK = 0.1
 TAKEN = 5000  # most files taken from the walk between two looks at the tasks
-PATIENCE = 0.5  # seconds without a new file after which an incomplete batch is submitted
+PATIENCE = 0.5  # seconds without a new file after which an incomplete task is submitted
 GRACE = 1.5  # seconds that tasks get to stop
 HALVED_EVERY = 5.0  # seconds between two reductions of the number of tasks after a 429 or 503
 RUNNING = ("pending", "lost")  # states of a future; lost: the worker died with the result, the task runs again
@@ -57,7 +57,7 @@ KEY_FILE = "import.key"
 
 @dataclass(slots=True)
 class Task:
-    """A submitted batch: its files that have not ended."""
+    """A submitted task: its files that have not ended."""
 
     files: dict[int, LocalFile]
     cost: int
@@ -144,7 +144,7 @@ class Driver:
             raise
 
     def _submit_all(self, supply: Supply) -> None:
-        """Submit batches until the walk has ended and all files are sent. Raise what ends the run."""
+        """Submit tasks until the walk has ended and all files are sent. Raise what ends the run."""
         self._slots = max(1, self._cluster.slots())
         self.begin()
         while not (supply.ended and not self._cutter.files and not self._tasks):
@@ -186,10 +186,10 @@ class Driver:
         self._submitted += 1
         again = self._handle.resumed_from is not None
         sent = tuple(fields_of(file, absolute(file.path)) for file in left)
-        batch = Batch(self._handle.id, self._submitted, __version__, self._shared(), self._secret, again, sent)
-        future = self._cluster.submit(batch)
-        self._tasks[batch.number] = Task({file.file: file for file in left}, cost(left), future)
-        future.add_done_callback(lambda _future: self._inbox.put((batch.number, b"")))
+        given = TaskInput(self._handle.id, self._submitted, __version__, self._shared(), self._secret, again, sent)
+        future = self._cluster.submit(given)
+        self._tasks[given.number] = Task({file.file: file for file in left}, cost(left), future)
+        future.add_done_callback(lambda _future: self._inbox.put((given.number, b"")))
 
     def _shared(self) -> dict[str, object]:
         """Return the options of a task, which gets its part of `--limit-rate`."""

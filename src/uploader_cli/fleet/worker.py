@@ -1,4 +1,4 @@
-"""The task of an import: send the files of a batch. It runs in a Dask worker."""
+"""What a task of an import does, in a Dask worker: send its files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import __version__, errors
 from uploader_cli.core.last_heard import LastHeard
-from uploader_cli.fleet.batches import Batch
 from uploader_cli.fleet.outcomes import FileEnd, TaskReport
+from uploader_cli.fleet.tasks import TaskInput
 from uploader_cli.selection.selection import Selection, WalkQueue
 from uploader_cli.settings import resolve_here
 from uploader_cli.settings.places import STATE_IN_MEMORY
@@ -90,29 +90,29 @@ def dask_setup(_worker: Worker) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def send(batch: Batch) -> TaskResult:
-    """Send the files of a batch and return their outcomes.
+def send(task: TaskInput) -> TaskResult:
+    """Send the files of a task and return their outcomes.
 
     A task that runs again (its first worker died) first asks the server which files it has.
     """
     from distributed import get_worker
 
-    if batch.version != __version__:
-        text = f"this machine runs uploader {batch.version}, the worker {get_worker().address} runs {__version__}"
+    if task.version != __version__:
+        text = f"this machine runs uploader {task.version}, the worker {get_worker().address} runs {__version__}"
         return TaskResult([], errors.UsageError(text, hint="install the same version on all workers"), 0.0)
-    began, controls, report, worker = time.monotonic(), _controls(batch.run), TaskReport(), get_worker()
-    again = _began_before(worker, began_name(batch.run, batch.number))
+    began, controls, report, worker = time.monotonic(), _controls(task.run), TaskReport(), get_worker()
+    again = _began_before(worker, began_name(task.run, task.number))
     if again:
         report.runs_again()
 
     def tell() -> None:
         if news := report.take():
-            worker.log_event(TOPIC, (batch.run, batch.number, pickle.dumps(news)))
+            worker.log_event(TOPIC, (task.run, task.number, pickle.dumps(news)))
 
     error: errors.UploaderError | None
     with _every(tell):
         try:
-            error = _send(batch, report, controls, again=again or batch.again)
+            error = _send(task, report, controls, again=again or task.again)
         except errors.UploaderError as problem:  # of the settings
             error = problem
     return TaskResult(report.ends, error, time.monotonic() - began)
@@ -130,12 +130,12 @@ def _began_before(worker: Worker, name: str) -> bool:
     return bool(sync(worker.loop, look))
 
 
-def _send(batch: Batch, report: TaskReport, controls: _Controls, *, again: bool) -> errors.UploaderError | None:
-    settings = resolve_here({}, stored=batch.options)
-    files = list(batch.local_files())
+def _send(task: TaskInput, report: TaskReport, controls: _Controls, *, again: bool) -> errors.UploaderError | None:
+    settings = resolve_here({}, stored=task.options)
+    files = list(task.local_files())
     with Journal(STATE_IN_MEMORY) as journal:  # a task that runs again asks the server
-        run = journal.begin(RunTarget(settings.target_url, settings.category), {}, identity=[batch.run, batch.number])
-        run.secret, run.again = batch.secret, again
+        run = journal.begin(RunTarget(settings.target_url, settings.category), {}, identity=[task.run, task.number])
+        run.secret, run.again = task.secret, again
         api = Api(settings, report.emit, controls.stop, run=run.id, budget=controls.budget)
         queue = WalkQueue(Selection(files), report.emit, most=len(files) + 1)
         context = RunContext(api, _Unfollowed(), run, started=lambda _protocol, _jobs: queue.start())

@@ -1,4 +1,4 @@
-"""The batches of an import: what a task gets, and which files."""
+"""The tasks of an import: which files they get, and how these travel."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from uploader_cli.core.plan import LocalFile
 SECONDS = 15.0  # target duration of a task
 SHORTEST = 0.25  # duration of the last tasks: each takes tens of milliseconds beside its files
 FILE_COST = 128 << 10  # bytes that take as long as the fixed part of a file
-FIRST = 256 << 20  # cost of the first batches: 2,048 empty files, or 256 MiB
-GROWTH = 4.0  # most times that the next batch costs more than a measured one
-LAST = 50 * FILE_COST  # least cost of a batch while the last files are shared out
+FIRST = 256 << 20  # cost of the first tasks: 2,048 empty files, or 256 MiB
+GROWTH = 4.0  # most times that the next task costs more than a measured one
+LAST = 50 * FILE_COST  # least cost of a task while the last files are shared out
 IN_PROGRESS = 200_000  # most files that have not ended, in memory and in tasks
-MOST_FILES = 20_000  # in a batch: its files and outcomes travel in one message
+MOST_FILES = 20_000  # in a task: its files and outcomes travel in one message
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TaskInput:
     """What travels to a task.
 
     `options` are stored settings, without secrets. `secret` is that of the run's upload keys. `again`: an earlier try
@@ -39,7 +39,7 @@ class Batch:
 
 
 def fields_of(file: LocalFile, path: str) -> tuple[object, ...]:
-    """Return the fields of a file for a batch, with `path` for its path; most files need the first five."""
+    """Return the fields of a file for a task, with `path` for its path; most files need the first five."""
     few = (file.file, path, file.relative_path, file.size, file.mtime_ns)
     more = (file.named, file.category, file.sha256, file.destination, file.metadata)
     return (*few, *more) if any(more) else few
@@ -50,11 +50,11 @@ def cost(files: Sequence[LocalFile]) -> int:
 
 
 class Cutter:
-    """Cuts files into batches, so that a task takes `SECONDS`, adapted to what tasks took."""
+    """Cuts files into tasks of about `SECONDS`, as the tasks before took."""
 
     def __init__(self) -> None:
-        self.files: deque[LocalFile] = deque()  # for the next batches
-        self.size = FIRST  # cost of the next batch
+        self.files: deque[LocalFile] = deque()  # for the next tasks
+        self.size = FIRST  # cost of the next task
         self._cost = 0  # of `files`
 
     def add(self, file: LocalFile) -> None:
@@ -66,7 +66,7 @@ class Cutter:
         self._cost = 0
 
     def cut(self, slots: int, *, last: bool) -> list[LocalFile]:
-        """Return the files of the next batch; none until it is full, unless these are the `last` files.
+        """Return the files of the next task; none until it is full, unless these are the `last` files.
 
         `slots` tasks run at once; the last files are divided among them.
         """
@@ -84,6 +84,6 @@ class Cutter:
         return files
 
     def measured(self, spent: int, seconds: float) -> None:
-        """Adapt to a task whose files cost `spent`. Faster than measured batches grow in steps."""
+        """Adapt to a task whose files cost `spent`. Beyond what was measured, tasks grow in steps."""
         wanted = spent * SECONDS / max(seconds, 1e-3)
         self.size = int(max(FILE_COST, min(wanted, max(self.size, spent) * GROWTH)))

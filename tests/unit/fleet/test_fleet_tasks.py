@@ -1,4 +1,4 @@
-"""The batches: which files are in them, and how a file travels."""
+"""The tasks: which files are in them, and how a file travels."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.fleet import batches
-from uploader_cli.fleet.batches import FILE_COST, FIRST, GROWTH, LAST, SECONDS, Cutter, cost, fields_of
+from uploader_cli.fleet import tasks
+from uploader_cli.fleet.tasks import FILE_COST, FIRST, GROWTH, LAST, SECONDS, Cutter, cost, fields_of
 
 SMALL = LocalFile(0, "/a", "a", 0, 1)
 
@@ -21,7 +21,7 @@ def cutter(*files: LocalFile, size: int = FIRST) -> Cutter:
     return made
 
 
-def test_batches_grow_in_steps_until_a_task_takes_fifteen_seconds() -> None:
+def test_tasks_grow_in_steps_until_one_takes_fifteen_seconds() -> None:
     made, rate = Cutter(), 40 << 20  # cost per second of a worker
     sizes = [made.size]
     for _ in range(6):
@@ -32,13 +32,13 @@ def test_batches_grow_in_steps_until_a_task_takes_fifteen_seconds() -> None:
     assert abs(sizes[-1] / rate - SECONDS) < 0.1
 
 
-def test_batches_shrink_at_once_after_a_slow_task() -> None:
+def test_tasks_shrink_at_once_after_a_slow_one() -> None:
     made = Cutter()
     made.measured(FIRST, 10 * SECONDS)
     assert made.size == FIRST // 10
 
 
-def test_batch_waits_until_it_is_full() -> None:
+def test_task_waits_until_it_is_full() -> None:
     made = cutter(SMALL, SMALL, size=3 * cost([SMALL]))
     assert made.cut(4, last=False) == []
     made.add(SMALL)
@@ -50,13 +50,13 @@ def test_batch_waits_until_it_is_full() -> None:
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_batch_has_a_limited_number_of_files(last: bool) -> None:
-    """Also below the cost of a batch; and all tasks together have fewer files than may be in progress."""
+def test_task_has_a_limited_number_of_files(last: bool) -> None:
+    """Also below the cost of a task; and all tasks together have fewer files than may be in progress."""
     most, slots = 3, 100
     limited = {"MOST_FILES": most, "IN_PROGRESS": 2 * slots * 2}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in limited.items():
-            patch.setattr(batches, name, value)
+            patch.setattr(tasks, name, value)
         assert len(cutter(*[SMALL] * 5).cut(1, last=last)) == most
         assert len(cutter(*[SMALL] * 5).cut(slots, last=last)) == 2
         assert len(cutter(*[SMALL] * 5).cut(1000 * slots, last=last)) == 1
@@ -73,13 +73,13 @@ def test_last_files_are_shared_by_their_cost() -> None:
 
 
 @pytest.mark.parametrize(("size", "least"), [(LAST, LAST), (LAST * 600, LAST * 10)])
-def test_last_batches_are_not_too_short(size: int, least: int) -> None:
+def test_last_tasks_are_not_too_short(size: int, least: int) -> None:
     """A task takes a quarter of a second, where `size` is what it does in fifteen."""
     few = least // cost([SMALL])
     assert cutter(*[SMALL] * 2 * few, size=size).cut(100, last=True) == [SMALL] * few
 
 
-def test_forgotten_files_are_in_no_batch() -> None:
+def test_forgotten_files_are_in_no_task() -> None:
     made = cutter(SMALL, SMALL)
     made.clear()
     assert made.cut(1, last=True) == []
