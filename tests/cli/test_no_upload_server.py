@@ -9,7 +9,7 @@ import pytest
 import trustme
 from command import uploader
 from proxy import tls_front
-from scripted_server import Answer, Rule, ScriptedServer
+from scripted_server import Answer, Peer, Rule, ScriptedServer
 from tus_services import Plain
 
 if TYPE_CHECKING:
@@ -86,6 +86,23 @@ def test_hint_names_the_server_as_it_was_given(
     said = "".join(done.err.split())  # doctor wraps lines
     assert f"check{named}:".replace(" ", "") in said or f"in{named};".replace(" ", "") in said
     assert ("--server" in said) is (given == "--server")
+
+
+@pytest.mark.parametrize(("option", "path"), [("--server", ""), ("--server", "/up"), ("--tus-endpoint", "/files/")])
+def test_redirect_names_the_address_to_use(
+    option: str, path: str, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Not that of a call, or of an upload."""
+
+    def moved(peer: Peer) -> None:
+        while True:
+            line, _, _ = peer.request()
+            peer.answer(301, Location=f"https://new.example{line.split()[1]}")
+
+    with ScriptedServer(moved) as server:
+        done = uploader("upload", make_files(a=10), option, server.url + path, home=tmp_path)
+    assert done.code == 6, done.err
+    assert f"it points to https://new.example{path}: is that the address for {option}?" in done.err
 
 
 @pytest.mark.parametrize("path", ["", "/files"])

@@ -83,5 +83,5 @@ def test_token_in_a_redirect_is_masked_in_the_hint(
     asked = uploader("status", SESSION, "-s", server.url, home=tmp_path, **token)
     for done in (sent, asked):
         assert done.code == 6
-        assert "it points to http://elsewhere.invalid/login?token=***" in done.err
+        assert "it points to http://elsewhere.invalid/login: is that" in done.err
         assert written not in done.err + done.out

@@ -76,6 +76,7 @@ class Answer:
     sent: int = 0  # bytes of the request's body
     authorized: bool = False  # whether the request had an `Authorization`
     plain: str = ""  # a refusal in plain text, as tus servers give it, whatever type they declare
+    base: str = ""  # the address that was given: `url` without the path of the call
 
     @property
     def sentence(self) -> str:
@@ -160,7 +161,8 @@ class HttpClient:
         if status == BAD_REQUEST and parsed is None:
             self._check_scheme(url)
         self.request_ids.heard = True
-        return _answer(status, fields, url, sent, parsed, _text(content) if parsed is None else "")
+        base = self.settings.target_url
+        return _answer(status, fields, url, base, sent, parsed, _text(content) if parsed is None else "")
 
     @contextmanager
     def stream(self, url: str, headers: Mapping[str, str]) -> Iterator[tuple[Answer, Iterator[bytes]]]:
@@ -176,7 +178,7 @@ class HttpClient:
                     status = response.status
                 finally:
                     self.request_ids.report("GET", url, sent, began, status, sys.exception())
-                yield _answer(status, response.headers, url, sent), response.pieces(BLOCK)
+                yield _answer(status, response.headers, url, self.settings.target_url, sent), response.pieces(BLOCK)
                 if not response.isclosed():
                     connection.close()
         except TRANSPORT_ERRORS as error:
@@ -288,10 +290,16 @@ def merged(base: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
 
 
 def _answer(
-    status: int, fields: HTTPHeaderDict, url: str, sent: Mapping[str, str], body: object = None, plain: str = ""
+    status: int,
+    fields: HTTPHeaderDict,
+    url: str,
+    base: str,
+    sent: Mapping[str, str],
+    body: object = None,
+    plain: str = "",
 ) -> Answer:
     known = (sent.get(REQUEST_ID, ""), int(sent.get("Content-Length", 0)), "Authorization" in sent)
-    return Answer(status, fields, body, url, *known, plain if not 200 <= status < 300 else "")
+    return Answer(status, fields, body, url, *known, plain if not 200 <= status < 300 else "", base)
 
 
 def _text(content: bytes) -> str:
@@ -333,12 +341,21 @@ _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[,\[{]', re.DOTALL)  # never tries ag
 
 
 def redirect_target(answer: Answer) -> str | None:
-    """Return the absolute target of a 3xx answer; None if invalid."""
+    """Return where a 3xx answer redirects to, None if invalid: the address to use in place of the one that was given.
+
+    It is without a query, and without the path of the call where the answer repeats it.
+    """
     location = answer.headers.get("Location")
     try:
-        return urljoin(answer.url, location) if location and 300 <= answer.status < 400 else None
+        target = urljoin(answer.url, location) if location and 300 <= answer.status < 400 else ""
     except ValueError:
         return None
+    target = re.split("[?#]", target)[0]
+    call = answer.url.removeprefix(answer.base).split("?")[0].strip("/") if answer.url.startswith(answer.base) else ""
+    if answer.base and call and target.rstrip("/").endswith(f"/{call}"):
+        target = target.rstrip("/").removesuffix(call)
+        return target if answer.base.endswith("/") else target.rstrip("/")
+    return target or None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -82,7 +82,7 @@ def answer_error(answer: Answer) -> errors.AnswerError:
             kind, text = errors.RateLimited, f"the server's rate limit is used up: {words}"
             hint = "try again later, or allow a longer --max-wait"
         case _ if target is not None:
-            text, hint = f"the server redirects to {mask(target)}", "use that address instead"
+            text, hint = f"the server redirects to {mask(target)}", f"use {mask(target)} instead"
         case _ if status >= 500:
             kind, text = errors.ServerFault, f"the server failed: {words}"
     error = kind(text, status=status, error=code, hint=hint, retry_after=retry_after(answer.headers))

@@ -580,6 +580,32 @@ def test_error_body_of_any_shape_is_accepted(body: object) -> None:
     assert error.error == ""
 
 
+NOBODY = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.mark.parametrize(
+    ("base", "call", "location", "address"),
+    [
+        ("http://h", "/api/upload/session", "https://h/api/upload/session", "https://h"),
+        ("http://h", "/health", "/v2/health/", "http://h/v2"),
+        ("http://h/up", "/health", "https://h/up/health", "https://h/up"),
+        ("http://h/files/", "", "https://h/files/", "https://h/files/"),
+        ("http://h/files/", NOBODY, f"https://h/files/{NOBODY}", "https://h/files/"),
+        ("http://h/files", f"/{NOBODY}", f"https://h/files/{NOBODY}", "https://h/files"),
+        (
+            "http://h",
+            "/api/upload/session",
+            "https://login.example/in?next=/api/upload/session",
+            "https://login.example/in",
+        ),
+    ],
+)
+def test_redirect_names_the_address_to_use(base: str, call: str, location: str, address: str) -> None:
+    """Never the path of a call, or of the upload that nobody has."""
+    error = answer_error(Answer(301, {"Location": location}, None, base + call, base=base))
+    assert (str(error), error.hint) == (f"the server redirects to {address}", f"use {address} instead")
+
+
 def test_redirect_of_any_other_call_names_the_target() -> None:
     error = answer_error(Answer(308, {"Location": "/elsewhere"}, None, f"{SERVER}/api/x"))
     assert f"{SERVER}/elsewhere" in str(error)
@@ -588,6 +614,6 @@ def test_redirect_of_any_other_call_names_the_target() -> None:
 
 def test_redirect_that_echoes_a_secret_is_masked_in_error_and_hint() -> None:
     remember("sesame-0815")
-    answer = Answer(302, {"Location": "https://other.test/?token=sesame-0815"}, None, f"{SERVER}/api/x")
-    assert "https://other.test/?token=***" in str(answer_error(answer))
-    assert "https://other.test/?token=***" in not_an_upload_server(answer, "--server").hint
+    answer = Answer(302, {"Location": "https://other.test/sesame-0815/in"}, None, f"{SERVER}/api/x")
+    assert "https://other.test/***/in" in str(answer_error(answer))
+    assert "https://other.test/***/in" in not_an_upload_server(answer, "--server").hint

@@ -24,6 +24,7 @@ from unit.transfer.tus_model import (
 )
 
 from uploader_cli import errors
+from uploader_cli.core.codes import FailureCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -319,7 +320,7 @@ class TestTheEnd:
     def test_refused_joining_fails_the_file(self, tmp_path: Path) -> None:
         assert isinstance(Case(tmp_path, "ok " * 12 + "403").fail(), errors.Unauthorized)
 
-    def test_joined_upload_of_another_size_is_a_protocol_error(self, tmp_path: Path) -> None:
+    def test_joined_upload_of_another_size_fails_with_both_sizes(self, tmp_path: Path) -> None:
         case = Case(tmp_path)
         create = case.model.create
 
@@ -330,7 +331,9 @@ class TestTheEnd:
             return create(*arguments, **more)
 
         case.model.create = short  # type: ignore[method-assign]
-        assert isinstance(case.fail(), errors.ProtocolError)
+        error = case.fail()
+        assert (error.code, error.retryable) == (FailureCode.INTEGRITY, False)
+        assert str(error) == "the server has joined its parts to 98 bytes, and it has 100"
 
     def test_joined_upload_without_offset_is_asked_by_head(self, tmp_path: Path) -> None:
         case = Case(tmp_path, "ok " * 12 + "mute")

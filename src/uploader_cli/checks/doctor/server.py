@@ -88,7 +88,7 @@ def _doubtful(context: DoctorContext, answer: Answer) -> Finding:
     """Check with one more request whether it is an upload server with an unusual `/health`."""
     target = redirect_target(answer)
     if target is not None:
-        return failed(f"the server redirects to {target}", f"Use {target.removesuffix('/health')} in {context.option}.")
+        return failed(f"the server redirects to {target}", f"Use {target} in {context.option}.")
     if is_tus(answer):
         return failed("this is a tus server, which has no sessions", f"Use --tus-endpoint instead of {context.option}.")
     probe = context.call("GET", f"/api/upload/progress/{NOBODY}")

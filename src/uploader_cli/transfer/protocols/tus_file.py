@@ -196,7 +196,8 @@ class TusFile:
         if joined.offset is None:
             joined = pacer.call(lambda: client.head(joined.url), on_retry=state.retry)
         if joined.offset != self.file.size:
-            raise errors.ProtocolError(f"{joined.url} was joined to {joined.offset} bytes of {self.file.size}")
+            words = f"the server has joined its parts to {joined.offset or 0:,} bytes, and it has {self.file.size:,}"
+            raise errors.FileFailure(words, code=FailureCode.INTEGRITY)
         return self._joined(client, joined)
 
     def _join_failed(self, error: errors.UploaderError, ended: list[Ending]) -> None:
