@@ -161,6 +161,8 @@ def test_a_silent_server_sends_no_event_and_answers(healthy: EmbeddedServer) -> 
         assert call(healthy, "content", body).status_code == 200
         with pytest.raises(TimeoutError):
             listener.packet(timeout=0.1)
+    with listening(healthy.url, session) as late, pytest.raises(TimeoutError):
+        late.packet(timeout=0.1)
     assert status(healthy, session).json()["progress"] == 100
 
 

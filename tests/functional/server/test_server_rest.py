@@ -69,7 +69,7 @@ def test_session_answer_has_the_limits_of_health(server: EmbeddedServer) -> None
 
 def test_limits_follow_the_configuration() -> None:
     with running_server(max_files=7, max_size=8 << 20, types=(".MP4", "avi")) as server:
-        shown = post(server, "session", {"category": "personal", "expectedFiles": 7}).json()
+        shown = post(server, "session", {"category": "personal", "expectedFiles": 7.0}).json()  # whole
         assert (shown["maxFiles"], shown["maxFileSize"], shown["allowedTypes"]) == (7, 8 << 20, ["mp4", "avi"])
         assert post(server, "session", {"category": "personal", "expectedFiles": 8}).status_code == 400
 
@@ -130,6 +130,14 @@ def test_validation_errors_are_listed(server: EmbeddedServer, files: Any) -> Non
     answer = post(server, "validate", {} if files is None else {"files": files})
     assert (answer.status_code, answer.json()["error"]) == (400, "VALIDATION_ERROR")
     assert isinstance(answer.json()["details"], list)
+
+
+def test_validation_errors_name_their_places(server: EmbeddedServer) -> None:
+    answer = post(server, "validate", {"files": [{"name": "a.mp4", "size": 0, "type": 7}]})
+    assert answer.json()["details"] == [
+        '"files[0].size" must be greater than or equal to 1',
+        '"files[0].type" must be a string',
+    ]
 
 
 def test_validation_checks_each_file() -> None:
