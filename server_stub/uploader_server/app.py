@@ -91,7 +91,7 @@ class UploadApp:
         ]
         self.routes = [route for route in routes if route.include_in_schema]  # routes of all HTTP calls
         self._router = Router(routes, lifespan=self._lifespan)
-        gateway = Gateway(config, self._router, state.realtime, state.memory)
+        gateway = Gateway(config, self._router, state.realtime, state.memory, state.backend.words)
         self.tracker = RequestTracker(
             gateway if state.faults is None else _faulty(gateway, state.faults, config),
             self._keep,

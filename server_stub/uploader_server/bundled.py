@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from uploader_server.batch.intake import receive_batch
 from uploader_server.batch.packs import Packs
-from uploader_server.http.errors import ApiError
+from uploader_server.http.errors import ENGLISH, ApiError
 from uploader_server.http.shares import EMPTY_TTL
 from uploader_server.session import Session
 from uploader_server.sessions import Sessions, ending
@@ -42,6 +42,8 @@ def logged(what: str) -> Iterator[None]:
 
 class Bundled:
     """The backend of the bundled server (docs/protocol.md, section 1): its sessions, uploads and packs."""
+
+    words = ENGLISH
 
     def __init__(self, sessions: Sessions, watched: Callable[[str], bool]) -> None:
         """`watched` tells whether a connection has joined a session."""

@@ -10,6 +10,7 @@ import http
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -28,26 +29,26 @@ MAX_JSON = 4 << 20  # maximum bytes of a JSON body with lists of files
 MOST_SEGMENTS = 1 << 16  # maximum segments of all paths of a request: each may be a directory to open or create
 MAX_CONTAINERS = 100_000  # maximum lists and objects in a JSON text; each needs about 60 bytes of memory
 
-# The full-width commas are part of the captured messages.
-_ZH = {
-    "INVALID_CATEGORY": "无效的文件分类",
-    "VALIDATION_ERROR": "文件验证失败",
-    "MISSING_PARAMETERS": "缺少必要参数",
-    "NO_SESSION_ID": "缺少会话ID",
-    "TOO_MANY_FILES": "文件数量超过限制 ({number}个)",
-    "INVALID_FILE_FORMAT": "不支持的文件格式",
-    "FILE_TOO_LARGE": "文件大小超过限制",
-    "UPLOAD_FAILED": "文件上传失败",
-    "UNAUTHORIZED": "未提供认证令牌，请先登录",  # noqa: RUF001
-    "INVALID_TOKEN": "认证令牌无效或已过期",
-    "FILE_NOT_FOUND": "文件不存在",
-    "NOT_FOUND": "请求的资源不存在",
-    "TOO_MANY_REQUESTS": "请求过于频繁，请稍后再试",  # noqa: RUF001
-}
+
+@dataclass(frozen=True)
+class Words:
+    """What the answers of a flavour say."""
+
+    errors: Mapping[str, str] = field(default_factory=dict)
+    """Messages of errors by their codes, instead of those of `ApiError`; `{number}` is a limit."""
+    cancelled: str = "The upload was cancelled"
+    deleted: str = "The file was deleted"
+    wrong_format: str = "Unsupported file format (.{})"
+    wrong_type: str = "Unsupported MIME type ({})"
+    mixed_types: str = "All files must have the same type"
+    any_name: bool = False  # whether `validate` has no error for a name that is too long
+
+
+ENGLISH = Words()
 
 
 class ApiError(Exception):
-    """An error response: `{error, message, details?, timestamp}`; `number` is for the message in Chinese."""
+    """An error response: `{error, message, details?, timestamp}`; `number` is for `Words.errors`."""
 
     def __init__(
         self,
@@ -72,9 +73,10 @@ class ApiError(Exception):
             self.headers["retry-after"] = str(retry_after)
         self.extra = extra
 
-    def body(self, *, chinese: bool = False) -> dict[str, Any]:
-        """Return the JSON body; `chinese` selects the captured messages of the reference backend."""
-        message = _ZH.get(self.code, self.message).format(number=self.number) if chinese else self.message
+    def body(self, words: Words = ENGLISH) -> dict[str, Any]:
+        """Return the JSON body."""
+        other = words.errors.get(self.code)
+        message = self.message if other is None else other.format(number=self.number)
         details = {} if self.details is None else {"details": self.details}
         moment = {} if self.status == 429 else {"timestamp": timestamp()}  # as captured
         return {"error": self.code, "message": message, **details, **self.extra, **moment}

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uploader_server.config import ServerConfig
 from uploader_server.http.answers import PacedSend
 from uploader_server.http.auth import check_token
-from uploader_server.http.errors import ApiError, Json, as_api_error, before, refuse, with_headers
+from uploader_server.http.errors import ApiError, Json, Words, as_api_error, before, refuse, with_headers
 from uploader_server.http.memory import Held, Memory
 from uploader_server.http.proxies import is_address, network
 from uploader_server.http.shares import holder_of
@@ -69,13 +69,14 @@ def effective_method(scope: Scope) -> str:
 class Gateway:
     """Passes a request to Socket.IO or REST after checking the limits and the auth token; answers errors."""
 
-    def __init__(self, config: ServerConfig, rest: ASGIApp, realtime: Realtime, memory: Memory) -> None:
+    def __init__(self, config: ServerConfig, rest: ASGIApp, realtime: Realtime, memory: Memory, words: Words) -> None:
         self._config = config
         self._origins = Origins(config)
         self._limit = RateLimit(config.limits.rate, config.rate_window)
         self._rest = rest
         self._realtime = realtime
         self._memory = memory
+        self._words = words
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -131,7 +132,7 @@ class Gateway:
             logger.log(level, "%s %s failed: %s", scope["method"], path, error, exc_info=trace)
         if not refusal.code:  # 408 of the reference backend: no body at all (docs/protocol.md, section 3.10)
             return Response(status_code=refusal.status)
-        return Json(refusal.body(chinese=self._config.reference), refusal.status, refusal.headers)
+        return Json(refusal.body(self._words), refusal.status, refusal.headers)
 
     def _authorise(self, scope: Scope) -> None:
         """Check the auth token before the body is read. Raises ApiError 401.

@@ -21,7 +21,7 @@ from uploader_server.bundled import Bundled
 from uploader_server.config import Limits
 from uploader_server.http.auth import check_token
 from uploader_server.http.bodies import Bodies, schemas
-from uploader_server.http.errors import MAX_JSON, ApiError, Json, parse_json, read_body, read_json, zipped
+from uploader_server.http.errors import MAX_JSON, ApiError, Json, Words, parse_json, read_body, read_json, zipped
 from uploader_server.http.files import Download, digest_header
 from uploader_server.http.memory import held_by
 from uploader_server.http.shares import holder_of
@@ -41,9 +41,6 @@ class _StoredName(PathConvertor):
 register_url_convertor("name", _StoredName())
 
 MOST_PROBLEMS = 1000  # maximum problems reported for one body
-_FORMAT = {False: "Unsupported file format (.{})", True: "不支持的文件格式 (.{})"}
-_MIME = {False: "Unsupported MIME type ({})", True: "不支持的MIME类型 ({})"}
-_MIXED = {False: "All files must have the same type", True: "所有文件必须是相同类型"}
 _MORE_MIMES = {"avi": {"video/avi", "video/x-msvideo", "video/msvideo"}}
 
 
@@ -78,7 +75,7 @@ class Rest:
 
     async def validate(self, request: Request) -> Response:
         text = await read_body(request, MAX_JSON)
-        judge_all = functools.partial(validated, limits=self.limits, bodies=self.bodies, chinese=self.config.reference)
+        judge_all = functools.partial(validated, limits=self.limits, bodies=self.bodies, words=self.backend.words)
         judged = await held_by(request).parse(text, judge_all)
         valid = all(file["valid"] for file in judged)
         return Json({"valid": valid, "files": judged, "timestamp": timestamp()})
@@ -107,8 +104,7 @@ class Rest:
 
     async def cancel(self, request: Request) -> Response:
         await self.backend.cancel(request.path_params["id"], request.headers)
-        message = "上传已取消" if self.config.reference else "The upload was cancelled"
-        return Json({"success": True, "message": message, "timestamp": timestamp()})
+        return Json({"success": True, "message": self.backend.words.cancelled, "timestamp": timestamp()})
 
     async def finish(self, request: Request) -> Response:
         """Serve `POST /api/upload/session/{id}/finish` (bundled)."""
@@ -119,8 +115,7 @@ class Rest:
         check_token(request.headers.get("authorization"), self.config.jwt_secret, self.config.auth_token)
         if not await self.backend.delete(request.path_params["id"]):
             raise ApiError(404, "FILE_NOT_FOUND", "There is no such file")
-        message = "文件删除成功" if self.config.reference else "The file was deleted"
-        return Json({"success": True, "message": message, "timestamp": timestamp()})
+        return Json({"success": True, "message": self.backend.words.deleted, "timestamp": timestamp()})
 
     async def stored(self, request: Request) -> Response:
         """Serve `GET` and `HEAD /uploads/{category}/{path}` with ranges; HEAD has `Repr-Digest` (bundled)."""
@@ -185,7 +180,7 @@ def finish_request(body: Any, bodies: Bodies) -> int:
     return int(body.get("failed", 0))
 
 
-def validated(text: bytes, limits: Limits, bodies: Bodies, *, chinese: bool) -> list[dict[str, Any]]:
+def validated(text: bytes, limits: Limits, bodies: Bodies, words: Words) -> list[dict[str, Any]]:
     """Parse a body and check its files (slow: run in a thread). Raises ApiError 400 VALIDATION_ERROR."""
     try:
         body = parse_json(text)
@@ -193,24 +188,24 @@ def validated(text: bytes, limits: Limits, bodies: Bodies, *, chinese: bool) -> 
         body = None
     if problems := bodies.problems("FilesToValidate", body):
         raise ApiError(400, "VALIDATION_ERROR", "The files can't be validated", details=problems[:MOST_PROBLEMS])
-    return judge(body["files"], limits, chinese=chinese)
+    return judge(body["files"], limits, words)
 
 
-def judge(files: list[dict[str, Any]], limits: Limits, *, chinese: bool) -> list[dict[str, Any]]:
-    """Check each file against the limits: `{index, valid, errors}`. The reference backend has none for names."""
+def judge(files: list[dict[str, Any]], limits: Limits, words: Words) -> list[dict[str, Any]]:
+    """Check each file against the limits: `{index, valid, errors}`."""
     mixed = not limits.mixed_types and len({extension(file["name"]) for file in files}) > 1
     judged = []
     for index, file in enumerate(files):
         ending, errors = extension(file["name"]), list[str]()
-        if (problem := None if chinese else _name_problem(file["name"])) is not None:
+        if (problem := None if words.any_name else _name_problem(file["name"])) is not None:
             judged.append({"index": index, "valid": False, "errors": [problem]})
             continue
         if not limits.allows(ending):
-            errors.append(_FORMAT[chinese].format(ending))
+            errors.append(words.wrong_format.format(ending))
         if "*" not in limits.types and file["type"] not in _mimes(limits.types):
-            errors.append(_MIME[chinese].format(file["type"]))
+            errors.append(words.wrong_type.format(file["type"]))
         if mixed:
-            errors.append(_MIXED[chinese])
+            errors.append(words.mixed_types)
         judged.append({"index": index, "valid": not errors, "errors": errors})
     return judged
 

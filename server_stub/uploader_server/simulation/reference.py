@@ -18,7 +18,7 @@ from starlette.requests import Request
 
 from uploader_server.batch.multipart import BatchReader
 from uploader_server.config import ServerConfig
-from uploader_server.http.errors import ApiError
+from uploader_server.http.errors import ApiError, Words
 from uploader_server.http.memory import held_by
 from uploader_server.session import FileState, batch_answer, counted
 from uploader_server.storage.put import put
@@ -28,6 +28,31 @@ from uploader_server.wire import CATEGORIES, js_number, js_round, timestamp
 STEPS = (5, 15, 30, 45, 60, 75, 85, 95, 100)  # percentages reported while a file is processed, at equal intervals
 
 NAME_MAX = 255  # maximum bytes of a file name on the reference backend's file system
+
+CAPTURED = Words(
+    # The full-width commas are part of the captured messages.
+    errors={
+        "INVALID_CATEGORY": "无效的文件分类",
+        "VALIDATION_ERROR": "文件验证失败",
+        "MISSING_PARAMETERS": "缺少必要参数",
+        "NO_SESSION_ID": "缺少会话ID",
+        "TOO_MANY_FILES": "文件数量超过限制 ({number}个)",
+        "INVALID_FILE_FORMAT": "不支持的文件格式",
+        "FILE_TOO_LARGE": "文件大小超过限制",
+        "UPLOAD_FAILED": "文件上传失败",
+        "UNAUTHORIZED": "未提供认证令牌，请先登录",  # noqa: RUF001
+        "INVALID_TOKEN": "认证令牌无效或已过期",
+        "FILE_NOT_FOUND": "文件不存在",
+        "NOT_FOUND": "请求的资源不存在",
+        "TOO_MANY_REQUESTS": "请求过于频繁，请稍后再试",  # noqa: RUF001
+    },
+    cancelled="上传已取消",
+    deleted="文件删除成功",
+    wrong_format="不支持的文件格式 (.{})",
+    wrong_type="不支持的MIME类型 ({})",
+    mixed_types="所有文件必须是相同类型",
+    any_name=True,
+)
 
 
 class Tracker:
@@ -63,6 +88,8 @@ class Tracker:
 
 
 class Reference:
+    words = CAPTURED
+
     def __init__(
         self,
         config: ServerConfig,
@@ -114,7 +141,7 @@ class Reference:
 
     async def finish(self, session_id: str, given_up: int, headers: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG002
         """Raise ApiError 404: the call doesn't exist."""
-        raise ApiError(404, "NOT_FOUND", "请求的资源不存在")
+        raise _refusal(404, "NOT_FOUND")
 
     def statuses(self) -> dict[str, int]:
         """Return the number of sessions by status; sessions without a tracker are pending."""
@@ -140,7 +167,7 @@ class Reference:
             if isinstance(error, TimeoutError) or (isinstance(error, ApiError) and error.status == 408):
                 raise ApiError(408, "", "") from None
             if isinstance(error, OSError):
-                raise ApiError(500, "UPLOAD_FAILED", "文件上传失败", details=error.strerror) from error
+                raise _refusal(500, "UPLOAD_FAILED", details=error.strerror) from error
             raise
         processing = asyncio.ensure_future(self._process(session_id, category, reader))
         self._running.add(processing)
@@ -148,19 +175,19 @@ class Reference:
         try:
             return await asyncio.shield(processing)
         except asyncio.CancelledError:  # the server stops: 503 would mean that nothing is stored
-            raise ApiError(500, "UPLOAD_FAILED", "文件上传失败") from None
+            raise _refusal(500, "UPLOAD_FAILED") from None
 
     def _checked(self, fields: dict[str, str], files: list[FileState]) -> tuple[str, str]:
         """Return session id and category, checked in the order of the reference backend. Raises ApiError."""
         session_id, category = fields.get("sessionId"), fields.get("category")
         if not session_id:
-            raise ApiError(400, "NO_SESSION_ID", "缺少会话ID")
+            raise _refusal(400, "NO_SESSION_ID")
         if not category or not files:
-            raise ApiError(400, "MISSING_PARAMETERS", "缺少必要参数")
+            raise _refusal(400, "MISSING_PARAMETERS")
         if category not in CATEGORIES:
-            raise ApiError(400, "INVALID_CATEGORY", "无效的文件分类")
+            raise _refusal(400, "INVALID_CATEGORY")
         if session_id not in self.sessions:  # 3.14
-            raise ApiError(500, "UPLOAD_FAILED", "文件上传失败", details="会话不存在")
+            raise _refusal(500, "UPLOAD_FAILED", details="会话不存在")
         return session_id, category
 
     async def _process(self, session_id: str, category: str, reader: BatchReader) -> dict[str, Any]:
@@ -245,3 +272,7 @@ class Reference:
     async def _emit(self, session_id: str, status: str, **fields: Any) -> None:
         event = {"sessionId": session_id, "timestamp": timestamp(), "overallStatus": status, **fields}
         await self.emit(session_id, event)
+
+
+def _refusal(status: int, code: str, details: str | None = None) -> ApiError:
+    return ApiError(status, code, CAPTURED.errors[code], details=details)

@@ -21,7 +21,7 @@ from uploader_server.batch.multipart import BatchReader
 from uploader_server.config import ServerConfig
 from uploader_server.http.auth import check_token, issue_token, owner_of
 from uploader_server.http.bodies import Bodies, schemas
-from uploader_server.http.errors import ApiError, parse_json
+from uploader_server.http.errors import ENGLISH, ApiError, parse_json
 from uploader_server.http.memory import Held, Memory
 from uploader_server.http.pace import Pace
 from uploader_server.http.rest import finish_request, session_request, validated
@@ -135,7 +135,7 @@ TEXTS = st.binary(max_size=40) | st.sampled_from([b"[" * 5000, b"9" * 5000, b'{"
 @example(b'{"failed": null}')
 @example(b'{"category": "personal", "expectedFiles": null}')
 def test_a_json_body_is_read_or_refused(body: bytes) -> None:
-    refuses(lambda: validated(body, LIMITS, CHECKED, chinese=False))
+    refuses(lambda: validated(body, LIMITS, CHECKED, ENGLISH))
     refuses(parse_lookup, body)
     if not refuses(parse_json, body, by=ValueError):
         refuses(session_request, parse_json(body), CHECKED)
