@@ -11,7 +11,7 @@ import pytest
 
 from uploader_cli.errors import UsageError
 from uploader_cli.settings import Settings, bearer, mask, resolve
-from uploader_cli.transfer.api import new_secret
+from uploader_cli.transfer.credentials import new_secret
 
 SECRET = "s3cret-token-of-a-test"
 

@@ -42,7 +42,7 @@ from uploader_cli.selection.selecting import select
 from uploader_cli.settings import Settings
 from uploader_cli.sources.content import OnRead, sha256_of
 from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.journal.reading import History
+from uploader_cli.transfer.journal import History
 from uploader_cli.transfer.stored_files import looked_up
 
 Item: TypeAlias = LocalFile | ev.FileFailed | ev.FileSkipped

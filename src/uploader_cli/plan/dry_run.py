@@ -32,7 +32,7 @@ from uploader_cli.selection.standard_input import standard_input
 from uploader_cli.selection.walk import Selected
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.first_contact import check_offer, choose
-from uploader_cli.transfer.journal.reading import History
+from uploader_cli.transfer.journal import History
 from uploader_cli.transfer.ledger import SKIPS
 from uploader_cli.transfer.scheduler import CHECKED_AT_ONCE
 

@@ -15,8 +15,7 @@ from uploader_cli.run import piped_lists
 from uploader_cli.settings import Settings
 from uploader_cli.settings.places import DELETED_DIRECTORY, STATE_IN_MEMORY, user_state_directory, working_directory
 from uploader_cli.sources.files import absolute
-from uploader_cli.transfer.journal import Journal, RunHandle, RunTarget
-from uploader_cli.transfer.journal.reading import History
+from uploader_cli.transfer.journal import History, Journal, RunHandle, RunTarget
 from uploader_cli.transfer.journal.schema import NAME
 
 

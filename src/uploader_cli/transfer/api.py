@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from copy import copy
@@ -18,8 +17,9 @@ from uploader_cli.core.capabilities import Capabilities, below, parse_capabiliti
 from uploader_cli.core.codes import WarningCode
 from uploader_cli.core.events import Event, RunWarning, ServerClock, SessionProgress, Transport
 from uploader_cli.core.protocol import UPLOADS
-from uploader_cli.settings import SESSION_MARK, Settings
+from uploader_cli.settings import Settings
 from uploader_cli.transfer.budget import RateBudget
+from uploader_cli.transfer.credentials import SESSION_SECRET, Token, new_secret
 from uploader_cli.transfer.http_client import Answer, HttpClient
 from uploader_cli.transfer.pacer import Pacer, Stop, pause_after
 from uploader_cli.transfer.refusals import (
@@ -49,7 +49,6 @@ PACK_TIMEOUT = 30.0  # seconds from a pack's last byte to the answer; later the 
 STATUS_LIMIT = 5.0  # seconds for an answer on the state of an analysis
 MOST_LISTED = 65_536  # most files of a session whose progress is read: it may be that of another client
 REPORT = 1000  # the result of an analysis may be as large as the answer about so many files
-SESSION_SECRET = "X-Session-Secret"  # noqa: S105 - the name of a header
 
 
 class Api(HttpClient):
@@ -71,7 +70,7 @@ class Api(HttpClient):
     ) -> None:
         """`run` begins the ids of requests; runs that share a `budget` pause together."""
         super().__init__(settings, RequestIds(run, emit))
-        self.emit, self._token, self.budget = emit, _Token(settings, stop), budget or RateBudget()
+        self.emit, self._token, self.budget = emit, Token(settings, stop), budget or RateBudget()
         retries, max_wait, refresh = settings.retries, settings.max_wait, self._token.refresh
         self.pacer = Pacer(stop, self.budget, retries=retries, max_wait=max_wait, refresh=refresh, emit=emit)
         self.retry_status = settings.retry_status  # statuses of a tus server that stand for a lock
@@ -226,7 +225,7 @@ class Api(HttpClient):
 
     def has_page(self) -> bool:
         """Return whether the server has a page for browsers (docs/web.md); it may ask for a token."""
-        answer = self._call("GET", "/api/activity", _any, files=MOST_LISTED)
+        answer = self._call("GET", "/api/activity", lambda answer: answer, files=MOST_LISTED)
         return answer.status == 401 or "sessions" in protocol.as_object(answer.body)
 
     def cancel(self, session_id: str) -> dict[str, object]:
@@ -371,36 +370,6 @@ class Api(HttpClient):
         return url if trusts(self.settings.target_url, url) else None
 
 
-def new_secret() -> str:
-    """Return a random secret for a session (docs/protocol.md, section 10)."""
-    return SESSION_MARK + secrets.token_urlsafe(24)
-
-
-class _Token:
-    """The bearer token, read at first use and after a refusal."""
-
-    def __init__(self, settings: Settings, stop: Stop) -> None:
-        self._ask, self._lock = partial(settings.bearer, stopped=stop.is_set), threading.Lock()
-        self._value: str | None = None
-        self._read, self._used = False, threading.local()  # `_used.token`: the last one that the thread was given
-
-    @property
-    def value(self) -> str | None:
-        with self._lock:
-            if not self._read:
-                self._value, self._read = self._ask(), True
-            self._used.token = self._value
-            return self._value
-
-    def refresh(self) -> bool:
-        """Ask again unless another thread has; return True for another token than the calling thread's last one."""
-        with self._lock:
-            used = getattr(self._used, "token", None)
-            if used is not None and used == self._value:
-                self._value = self._ask(refresh=True) or used
-            return self._value != used
-
-
 def _packed(answer: Answer, count: int) -> list[PackedFile]:
     if answer.status != 200:
         raise refused(answer, PACK_ERRORS)
@@ -416,10 +385,6 @@ def _checked(answer: Answer, content: T | None, what: str) -> T:
 def _accepted(answer: Answer) -> Answer:
     if not answer.ok:
         raise answer_error(answer)
-    return answer
-
-
-def _any(answer: Answer) -> Answer:
     return answer
 
 

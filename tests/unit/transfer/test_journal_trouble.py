@@ -15,7 +15,7 @@ from time_limits import PATIENCE
 from unit.transfer.journal_fakes import HERE, a_file, begin, claimed, complete, open_sessions, receipt
 
 from uploader_cli.errors import Interrupted, UsageError
-from uploader_cli.transfer.journal import Journal, RunHandle, Stored, schema, writing
+from uploader_cli.transfer.journal import Journal, RunHandle, Stored, run_handle, schema
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(run_handle, "RETRY_SECONDS", 0.0)
 
 
 class Trouble:
@@ -101,7 +101,7 @@ def test_pending_entries_are_written_when_the_disk_has_space(tmp_path: Path) -> 
 
 
 def test_finish_writes_what_could_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "RETRY_SECONDS", 1e6)
+    monkeypatch.setattr(run_handle, "RETRY_SECONDS", 1e6)
     files = many(2000)
     with Journal(tmp_path) as journal:
         trouble = Trouble(journal)
@@ -114,7 +114,7 @@ def test_finish_writes_what_could_not_be_written(tmp_path: Path, monkeypatch: py
 
 
 def test_memory_for_what_is_not_written_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "MOST_UNWRITTEN", 100)
+    monkeypatch.setattr(run_handle, "MOST_UNWRITTEN", 100)
     files = many(2000)
     with Journal(tmp_path) as journal:
         trouble = Trouble(journal)

@@ -4,20 +4,21 @@ One SQLite file in WAL mode serves all runs and processes. A commit survives the
 lose the last commits. It contains no credentials, but upload URLs, which may allow writing: its mode is 0600.
 """
 
+from uploader_cli.transfer.journal.journal import History, Journal, RunInfo
 from uploader_cli.transfer.journal.reading import (
     Claim,
     ClaimState,
     PendingPart,
     PendingUpload,
-    RunInfo,
     RunTarget,
     Stored,
 )
-from uploader_cli.transfer.journal.writing import Journal, RunHandle
+from uploader_cli.transfer.journal.run_handle import RunHandle
 
 __all__ = [
     "Claim",
     "ClaimState",
+    "History",
     "Journal",
     "PendingPart",
     "PendingUpload",

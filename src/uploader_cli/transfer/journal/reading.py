@@ -17,19 +17,16 @@ from msgspec.structs import astuple, replace
 from uploader_cli.core.confirmation import Ending
 from uploader_cli.core.protocol import UPLOADS
 from uploader_cli.core.record import Record
-from uploader_cli.errors import UsageError
 from uploader_cli.sources.files import absolute
-from uploader_cli.transfer.journal.schema import KEPT_SECONDS, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from sqlite3 import Connection
 
     from uploader_cli.core.plan import LocalFile
 
     Files = Mapping[bytes, LocalFile]
 
-LIST = "`uploader resume --list` shows them"
 
 _PENDING = """
 SELECT path, run = ?2, run != ?2 AND alive((SELECT id FROM run WHERE number = pending.run)), size, mtime_ns, upload_key,
@@ -152,27 +149,6 @@ class Claim(Record, frozen=True):
     outdated: PendingUpload | None = None
 
 
-class RunInfo(Record, frozen=True):
-    """One run of the list. Times are in seconds since the epoch; `completed_*` include resumed runs.
-
-    `state` is "running", "interrupted" or "finished"; `open_files` are in progress, `sessions` not finished.
-    `outcome` is what `RunHandle.finish` got: empty while it runs, and after a kill.
-    """
-
-    id: str
-    server: str
-    destination: str
-    started_at: float
-    updated_at: float
-    state: str
-    completed_files: int
-    completed_bytes: int
-    open_files: int
-    arguments: Mapping[str, object]
-    outcome: Mapping[str, Any]
-    sessions: tuple[str, ...]
-
-
 def pack_position(claim: Claim) -> tuple[str, int] | None:
     """Return the key and position of a file in a pack; None if it is in none."""
     key, colon, index = claim.upload.upload_key.partition(":") if claim.upload is not None else ("", "", "")
@@ -268,82 +244,7 @@ def _unpacked(value: str | bytes | None) -> str | None:
     return digits if value[:1] == b"h" else f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-class History:
-    """Files known before a run begins that resumes the one of `since` (None: none)."""
-
-    def __init__(self, store: Store, target: int, since: int | None) -> None:
-        self._store, self._target, self._since = store, target, since
-
-    def done(self, file: LocalFile) -> bool:
-        return self._since is not None and self.receipts([file], self._since) != [None]
-
-    def sent_before(self, file: LocalFile) -> bool:
-        """Return whether any run has sent it in the last 90 days (`--skip-existing`)."""
-        return self.receipts([file]) != [None]
-
-    def receipts(self, files: Sequence[LocalFile], since: int = -1) -> list[Stored | None]:
-        """Return the newest receipt for each file's size and mtime, not older than 90 days."""
-        paths, oldest = [path_key(file) for file in files], self._store.now() - KEPT_SECONDS
-        with self._store.read() as db:
-            by_path = dict(zip(paths, files, strict=True))
-            found = dict(find_receipts(db, self._target, by_path, since, oldest))
-        known = [found.get(path) for path in paths]
-        return [row if row and is_same(file, row.file) else None for file, row in zip(files, known, strict=True)]
-
-
-def find_resumable(db: Connection, target: RunTarget, identity: str) -> tuple[int, list[tuple[str, int]]]:
-    """Return the number of `target` (0: new), and id and `since` of resumable runs, newest first."""
-    found = db.execute("SELECT id FROM target WHERE server = ? AND destination = ?", astuple(target)).fetchone()
-    number = found[0] if found is not None else 0
-    runs = db.execute(
-        "SELECT id, since FROM run WHERE target = ? AND identity = ? AND NOT finished AND NOT alive(id)"
-        " ORDER BY updated_at DESC, number DESC",
-        (number, identity),
-    )
-    return number, runs.fetchall()
-
-
-def get_runs(db: Connection, named: str = "") -> list[RunInfo]:
-    """Return the runs whose present or earlier id begins with `named`, newest first."""
-    found = db.execute(
-        "SELECT number, arguments, outcome, run.id, server, destination, started_at, updated_at,"
-        " CASE WHEN alive(run.id) THEN 'running' WHEN finished THEN 'finished' ELSE 'interrupted' END,"
-        " files, bytes, coalesce(open_files, 0) FROM run JOIN target ON target.id = run.target"
-        " LEFT JOIN (SELECT run AS owner, count(*) AS open_files FROM pending GROUP BY run) ON owner = number"
-        " WHERE instr(' ' || earlier || ' ' || run.id || ' ', ' ' || ?) ORDER BY updated_at DESC, number DESC",
-        (named,),
-    ).fetchall()
-    return [
-        RunInfo(*known, json.loads(arguments), json.loads(outcome), _open(get_sessions(db, number)))  # type: ignore[call-arg]
-        for number, arguments, outcome, *known in found
-    ]
-
-
-def find_run(db: Connection, run_id: str) -> RunInfo:
-    """Return the run with this id or unique prefix. Raise `UsageError`."""
-    found = get_runs(db, f"{run_id} ") or get_runs(db, run_id)
-    if not found:
-        raise UsageError(f"no such run: {run_id}", hint=LIST)
-    if len(found) > 1:
-        raise UsageError(f"{len(found)} runs begin with {run_id}", hint=LIST)
-    return found[0]
-
-
 def get_sessions(db: Connection, run: int) -> dict[str, SavedSession]:
     """Return the sessions of a run by their ids, oldest first."""
     rows = db.execute("SELECT id, category, secret, open FROM session WHERE run = ? ORDER BY rowid", (run,))
     return {name: SavedSession(category, secret, bool(is_open)) for name, category, secret, is_open in rows}
-
-
-def _open(sessions: Mapping[str, SavedSession]) -> tuple[str, ...]:
-    return tuple(session for session, known in sessions.items() if known.open)
-
-
-def find_secret(db: Connection, session: str, server: str) -> str:
-    """Return the secret of a session on this server; empty if it is unknown."""
-    found = db.execute(
-        "SELECT secret FROM session JOIN run ON run.number = session.run JOIN target ON target.id = run.target"
-        " WHERE session.id = ? AND server = ? AND secret != ''",
-        (session, server),
-    ).fetchone()
-    return found[0] if found is not None else ""

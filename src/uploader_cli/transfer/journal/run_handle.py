@@ -1,12 +1,10 @@
-"""Writing the journal: `Journal` begins and resumes runs, `RunHandle` records one run."""
+"""Writing the journal: what one run records."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import math
-import secrets
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -14,9 +12,9 @@ from itertools import accumulate, count, islice
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
-from msgspec.structs import astuple, replace
+from msgspec.structs import replace
 
-from uploader_cli.errors import Interrupted, UploaderError, UsageError
+from uploader_cli.errors import Interrupted, UploaderError
 from uploader_cli.transfer.journal import reading, schema
 from uploader_cli.transfer.journal.reading import Claim, ClaimState, Pending, PendingUpload, Stored, is_same, path_key
 
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.transfer.journal.reading import RunInfo, RunTarget
 
 RETRY_SECONDS = 5.0  # until the next try to write
 LAST_SECONDS = 1.0  # wait of the last try
@@ -33,92 +30,6 @@ MOST_UNWRITTEN = 50_000  # files kept in memory while writing fails; the oldest 
 PERIOD_RECEIPTS = 100_000  # per period
 _WITHOUT_URL = "UPDATE run SET arguments = json_remove(arguments, '$.options.upload_url') WHERE number = ?"
 _COUNT = "UPDATE period SET receipts = receipts + ?, last_at = ? WHERE number = ?"
-
-
-class Journal(schema.Store):
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def begin(
-        self,
-        target: RunTarget,
-        arguments: Mapping[str, object],
-        *,
-        identity: object = None,
-        fresh: bool = False,
-        lasting: bool = True,
-    ) -> RunHandle:
-        """Begin a run, or resume the newest interrupted one of the same target and identity.
-
-        `arguments` (JSON, no secrets but an upload URL) is what `resume` needs; `identity` (JSON, default: `arguments`)
-        is what makes commands equal. `fresh` (--no-resume) resumes nothing and deletes such runs.
-        A run that is not `lasting` is never resumed.
-        """
-        run_id, now = secrets.token_hex(8), self.now()
-        digest = _digest(run_id if not lasting else arguments if identity is None else identity)
-        with self.write() as db:
-            db.execute("INSERT OR IGNORE INTO target (server, destination) VALUES (?, ?)", astuple(target))
-            number, free = reading.find_resumable(db, target, digest)
-            if free and not fresh:
-                return self._resume(db, free[0][0], _json(arguments))
-            # their uploads stay until a claim deletes them
-            db.executemany("DELETE FROM run WHERE id = ?", [(name,) for name, _since in free])
-            db.execute(
-                "INSERT INTO run (id, target, identity, arguments, started_at, updated_at, finished, since)"
-                " SELECT ?, ?, ?, ?, ?, ?, ?, max(number) FROM period",
-                (run_id, number, digest, _json(arguments), now, now, not lasting),
-            )
-            db.execute("INSERT INTO period DEFAULT VALUES")
-            return RunHandle(self, db, run_id, fresh=fresh, lasting=lasting)
-
-    def history(self, target: RunTarget, identity: object, *, fresh: bool = False) -> reading.History:
-        """Return what is known before such a run begins. Changes nothing."""
-        with self.read() as db:
-            number, free = reading.find_resumable(db, target, _digest(identity))
-        return reading.History(self, number, free[0][1] if free and not fresh else None)
-
-    def resume(self, run_id: str) -> RunHandle:
-        """Resume a run by id or unique prefix. Raise `UsageError` if it is unknown, finished or alive."""
-        with self.write() as db:
-            info = _find_idle(db, run_id)
-            if info.state == "finished":
-                raise UsageError(f"run {info.id} is finished: nothing is left to resume", hint=reading.LIST)
-            return self._resume(db, info.id, _json(info.arguments))
-
-    def runs(self) -> list[RunInfo]:
-        with self.read() as db:
-            return reading.get_runs(db)
-
-    def run(self, run_id: str) -> RunInfo:
-        """Return the run with this id, earlier id or unique prefix. Raise `UsageError`."""
-        with self.read() as db:
-            return reading.find_run(db, run_id)
-
-    def newest_unfinished(self) -> RunInfo | None:
-        return next((info for info in self.runs() if info.state == "interrupted"), None)
-
-    def session_secret(self, session: str, server: str) -> str:
-        """Return the secret of a session of any run on this server; empty if it is unknown."""
-        with self.read() as db:
-            return reading.find_secret(db, session, server)
-
-    def forget(self, run_id: str) -> None:
-        """Delete a run and its uploads in progress, not its receipts. Raise `UsageError` as `resume`."""
-        with self.write() as db:
-            run = (_find_idle(db, run_id).id,)
-            _delete_open(db, db.execute("DELETE FROM run WHERE id = ? RETURNING number", run).fetchall())
-
-    def _resume(self, db: Connection, old_id: str, arguments: str) -> RunHandle:
-        run_id = secrets.token_hex(8)
-        db.execute(
-            "UPDATE run SET id = ?, earlier = ltrim(earlier || ' ' || id), arguments = ?, outcome = '{}',"
-            " updated_at = ? WHERE id = ?",
-            (run_id, arguments, self.now(), old_id),
-        )
-        return RunHandle(self, db, run_id)
 
 
 class _Change(Struct):
@@ -458,7 +369,7 @@ class RunHandle:
             rows = [(run, name, *known) for name, known in self._sessions.items()]
             db.executemany("INSERT INTO session (run, id, category, secret, open) VALUES (?, ?, ?, ?, ?)", rows)
         if self._ok is not None:
-            ended = (self._ok, _json(self._outcome), now, run)
+            ended = (self._ok, as_json(self._outcome), now, run)
             db.execute("UPDATE run SET finished = ?, outcome = ?, updated_at = ? WHERE number = ?", ended)
         if self._ok:
             # An upload URL is kept only as long as the run can be resumed.
@@ -468,10 +379,10 @@ class RunHandle:
                 " AND (target, identity) = (SELECT target, identity FROM run WHERE number = ?) RETURNING number",
                 (run,),
             ).fetchall()
-            _delete_open(db, [(run,), *same])
+            delete_open(db, [(run,), *same])
 
 
-def _delete_open(db: Connection, runs: Sequence[tuple[int]]) -> None:
+def delete_open(db: Connection, runs: Sequence[tuple[int]]) -> None:
     db.executemany("DELETE FROM pending WHERE run = ?", runs)
     db.executemany("DELETE FROM session WHERE run = ?", runs)
 
@@ -480,16 +391,5 @@ def _packed_uploads(key: str) -> Iterator[PendingUpload]:
     return (PendingUpload(f"{key}:{index}") for index in count())
 
 
-def _find_idle(db: Connection, run_id: str) -> RunInfo:
-    info = reading.find_run(db, run_id)
-    if info.state == "running":
-        raise UsageError(f"run {info.id} is under way in another process", hint="wait for it, or stop it first")
-    return info
-
-
-def _json(value: object) -> str:
+def as_json(value: object) -> str:
     return json.dumps(value, sort_keys=True)  # ASCII: escapes undecodable paths
-
-
-def _digest(identity: object) -> str:
-    return hashlib.sha256(_json(identity).encode()).hexdigest()
