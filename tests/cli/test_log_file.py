@@ -164,13 +164,15 @@ def test_names_and_hints_that_resemble_headers_are_shown(server: EmbeddedServer,
     assert "***" not in done.err
 
 
-def test_existing_log_keeps_its_mode(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_existing_log_keeps_its_mode_and_lines(server: EmbeddedServer, tmp_path: Path) -> None:
+    """The partial line of a killed process is no part of the next one."""
     log = tmp_path / "run.log"
-    log.touch(0o644)
+    log.write_text('{"partial": ')
     os.chmod(log, 0o644)
     run("status", SESSION, "-s", server.url, "--log-file", log, "--quiet")
     assert stat.S_IMODE(log.stat().st_mode) == 0o644
-    assert len(read(log)) == 1
+    partial, line = log.read_text().splitlines()
+    assert (partial, json.loads(line)["event"]) == ('{"partial": ', "call")
 
 
 @pytest.mark.parametrize("command", ["upload", "status"])

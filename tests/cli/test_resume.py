@@ -466,12 +466,16 @@ def two_interrupted(server: EmbeddedServer, make_files: Files, home: Path) -> tu
     return files, ids[::-1]
 
 
-def test_resume_of_several_runs_names_the_others(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+@pytest.mark.parametrize("quiet", [False, True])
+def test_resume_of_several_runs_names_the_others(
+    quiet: bool, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """Without a terminal the newest one is resumed."""
     files, (_, older) = two_interrupted(server, make_files, tmp_path)
-    done = resumed(tmp_path)
+    done = resumed(tmp_path, *["--quiet"] * quiet)
     assert [event["path"] for event in done.of("file.completed")] == [str(files / "b.mp4")]
-    assert f"note: resuming the newest of 2 interrupted runs; the others: {older} ({files}/a.mp4)\n" in done.err
+    note = f"note: resuming the newest of 2 interrupted runs; the others: {older} ({files}/a.mp4)\n"
+    assert (note in done.err) != quiet
     assert "note:" not in resumed(tmp_path).err
 
 

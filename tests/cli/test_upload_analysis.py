@@ -131,6 +131,16 @@ def test_a_failed_analysis_leaves_the_upload_complete(how: str, make_files: Call
     assert ("the same command with --skip-existing" in done.err) == (how == "fail")
 
 
+def test_no_other_analysis_is_started_where_the_server_has_none(make_files: Callable[..., Path]) -> None:
+    call = ("POST", "/api/ai/analyze/content")
+    with running_server(**QUICK) as server:
+        server.faults.next_answers(*call, [404])
+        done = analyzed("content", make_files(**{"a.mp4": 500, "b.mp4": 500}), server)
+        assert server.faults.count(*call) == 1
+    assert done.code == 4, done.err
+    assert "not started after the previous failure" in done.err
+
+
 @pytest.mark.parametrize("receipts", [True, False])
 def test_uploaded_files_can_be_analysed_again(receipts: bool, make_files: Callable[..., Path], tmp_path: Path) -> None:
     """With the command that the failed run printed, also if the receipts were lost, as by a kill."""
