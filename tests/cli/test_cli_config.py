@@ -103,21 +103,24 @@ def test_config_show_json_has_value_and_source_of_each_setting(
 
 
 def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.setenv("UPLOADER_TOKEN", "hunter2-token")
-    monkeypatch.setenv("UPLOADER_TOKEN_COMMAND", "pass hunter2")
-    monkeypatch.setenv("UPLOADER_PROXY", "http://me:hunter2@proxy.example:1")
-    monkeypatch.setenv("UPLOADER_HEADER", "X-Api-Key: hunter2-key\nX-Team: video")
+    given = {
+        "token": ("hunter2-token", "***"),
+        "token_command": ("pass hunter2", "***"),
+        "session_secret": ("hunter2-session", "***"),
+        "on_failure": ("notify --key hunter2", "***"),
+        "upload_url": ("https://uploads.example/hunter2", "***"),
+        "proxy": ("http://me:hunter2@proxy.example:1", "http://***@proxy.example:1"),
+        "header": ("X-Api-Key: hunter2-key\nX-Team: video", ["X-Api-Key: ***", "X-Team: video"]),
+    }
+    for name, (value, _) in given.items():
+        monkeypatch.setenv(OPTIONS[name].variable, value)
     assert main(["config"]) == 0
     assert main(["config", "--json"]) == 0
     out, err = capsys.readouterr()
     assert "hunter2" not in out + err
     settings = json.loads(out)["settings"]
-    assert [settings[name]["value"] for name in ("token", "token_command", "proxy", "header")] == [
-        "***",
-        "***",
-        "http://***@proxy.example:1",
-        ["X-Api-Key: ***", "X-Team: video"],
-    ]
+    assert {name: settings[name]["value"] for name in given} == {name: masked for name, (_, masked) in given.items()}
+    assert given.keys() == {name for name, option in OPTIONS.items() if option.secret} | {"header"}
     assert re.search(r"token +\*\*\* +UPLOADER_TOKEN\n", err)
 
 
