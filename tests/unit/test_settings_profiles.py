@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from uploader_cli.errors import UsageError
-from uploader_cli.settings import Layer, Settings, resolve
-from uploader_cli.settings.resolution import resumed
+from uploader_cli.settings import Layer, Settings, resolve, storable
+from uploader_cli.settings.stored import resumed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,7 +161,7 @@ def test_the_token_of_a_profile_outranks_the_token_of_the_file(settle: Resolve, 
 def test_resume_uses_the_profile_of_the_run(settle: Resolve, here: Path, own: Path) -> None:
     """A resume uses its token or a newly given one; no token if the profile was removed."""
     own.write_text("[profile.x]\nserver = 'files.example'\ntoken_command = 'echo token-of-x'\n[profile.y]")
-    stored = settle(profile="x").storable()
+    stored = storable(settle(profile="x"))
 
     def again(**flags: object) -> Settings:
         return resolve(flags, stored=stored, env={}, cwd=here, user_config=own)

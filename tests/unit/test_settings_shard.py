@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from uploader_cli.errors import UsageError
-from uploader_cli.settings import resolve
+from uploader_cli.settings import resolve, storable
 
 
 def shard(said: str | None, env: str = "", *, stored: str | None = None) -> str | None:
@@ -100,7 +100,7 @@ def test_resumed_run_keeps_its_shard() -> None:
         cwd=Path("/"),
         user_config=None,
     )
-    stored = began.storable()
+    stored = storable(began)
     assert stored["shard"] == "2/3"
     assert shard(None, GITLAB.format(3, 3), stored="2/3") == "2/3"
 

@@ -14,7 +14,7 @@ from uploader_cli import errors, extras
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.fleet import worker
 from uploader_cli.fleet.tasks import TaskInput
-from uploader_cli.settings import Settings
+from uploader_cli.settings import Settings, storable
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -58,7 +58,7 @@ def check(settings: Settings, given: LocalFile | None) -> None:
 
 def travelling(settings: Settings) -> dict[str, object]:
     """Return the options of `settings` for the tasks. No secret travels: workers have their own environment."""
-    options: dict[str, object] = {**settings.storable(), "shard": "none", "on": "none"}
+    options: dict[str, object] = {**storable(settings), "shard": "none", "on": "none"}
     options |= {"digest": settings.hashes, "insecure": settings.insecure}
     named = {name: getattr(settings, name) for name in ("token_file", "token_command")}
     return options | {name: str(value) for name, value in named.items() if value}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from uploader_cli.named_files import exists
 from uploader_cli.run import piped_lists
-from uploader_cli.settings import Settings
+from uploader_cli.settings import Settings, storable
 from uploader_cli.settings.places import DELETED_DIRECTORY, STATE_IN_MEMORY, user_state_directory, working_directory
 from uploader_cli.sources.files import absolute
 from uploader_cli.transfer.journal import History, Journal, RunHandle, RunTarget
@@ -49,7 +49,7 @@ def named(settings: Settings, paths: Sequence[str]) -> tuple[RunTarget, dict[str
     target = RunTarget(settings.target_url, f"{destination}/{settings.dest}" if settings.dest else destination)
     here = working_directory()
     cwd = here.anchor if here is DELETED_DIRECTORY else str(here)  # without it all paths are absolute
-    arguments: dict[str, object] = {"paths": list(paths), "cwd": cwd, "options": settings.storable()}
+    arguments: dict[str, object] = {"paths": list(paths), "cwd": cwd, "options": storable(settings)}
     identity: dict[str, object] = {
         "paths": [absolute(path) for path in paths],
         "include": list(settings.include),

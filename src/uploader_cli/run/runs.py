@@ -17,8 +17,7 @@ from uploader_cli.named_files import exists
 from uploader_cli.render.words import plural, safe
 from uploader_cli.run.piped_lists import as_typed, drop
 from uploader_cli.run.views import resume_line
-from uploader_cli.settings import Settings, resolve_here
-from uploader_cli.settings.model import NAMED_BY_DIRECTORY
+from uploader_cli.settings import NAMED_BY_DIRECTORY, Settings, resolve_here
 from uploader_cli.settings.places import user_state_directory
 from uploader_cli.transfer.journal import Journal, RunInfo
 from uploader_cli.transfer.journal.schema import NAME

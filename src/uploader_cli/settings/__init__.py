@@ -5,13 +5,15 @@ from uploader_cli.settings.masking import MASK, SESSION_MARK, hide, mask, rememb
 from uploader_cli.settings.model import LEAST_RATE, OPTIONS, Settings
 from uploader_cli.settings.option import DEFAULT, Layer, Option, Source
 from uploader_cli.settings.places import user_config_file, working_directory
-from uploader_cli.settings.resolution import presets, profiles, resolve, resolve_here, resumed
+from uploader_cli.settings.resolution import presets, profiles, resolve, resolve_here
+from uploader_cli.settings.stored import NAMED_BY_DIRECTORY, resumed, storable
 from uploader_cli.settings.values import Header, Invalid, Metadata, parse_size
 
 __all__ = [
     "DEFAULT",
     "LEAST_RATE",
     "MASK",
+    "NAMED_BY_DIRECTORY",
     "OPTIONS",
     "SESSION_MARK",
     "Header",
@@ -31,6 +33,7 @@ __all__ = [
     "resolve",
     "resolve_here",
     "resumed",
+    "storable",
     "user_config_file",
     "working_directory",
 ]

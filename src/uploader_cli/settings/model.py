@@ -22,8 +22,6 @@ from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, Re
 LEAST_CHUNK = 1024
 LEAST_RATE = 2048
 """Least bytes per second of a connection with `--limit-rate`: the bundled server ends requests below 1,024."""
-NAMED_BY_DIRECTORY = "named_by_directory"
-"""Key of a stored run whose server only the config of a working directory named: no secret may be sent there."""
 
 _SEND = "upload import"
 _RUN = f"{_SEND} resume"
@@ -386,33 +384,6 @@ class Settings:
     def most_connections(self) -> int | None:
         """How many connections `--limit-rate` leaves LEAST_RATE each; None without it."""
         return None if self.limit_rate is None else max(1, self.limit_rate // LEAST_RATE)
-
-    def storable(self) -> dict[str, str | list[str] | bool]:
-        """Return the options that define a run, as JSON values for `resolve(flags, stored=…)`.
-
-        They are complete, so that neither the environment nor a later config file changes the run. Secrets (token,
-        header, a proxy with user and password) and `insecure` are not included. `resume` is always on.
-        """
-        stored: dict[str, str | list[str] | bool] = {"resume": True, "dest": "."}
-        for name, spec in OPTIONS.items():
-            value = getattr(self, name)
-            unused = {"server": self.tus_endpoint or not self.server, "category": self.foreign}
-            if not spec.stored or unused.get(name):
-                continue
-            if spec.many:
-                items = [str(item.absolute() if isinstance(item, Path) else item) for item in value]
-                stored[name] = items or ""  # an empty list would mark an unused flag
-            elif isinstance(value, bool):
-                stored[name] = value
-            elif isinstance(value, Path):
-                stored[name] = str(value.absolute())
-            elif value is not None and not (name == "proxy" and "@" in value):
-                stored[name] = str(value)
-            elif value is None and spec.parse("none") is None:
-                stored[name] = "none"
-        if self.distrust or self.source(self.target_option).layer.untrusted:
-            stored[NAMED_BY_DIRECTORY] = True
-        return stored
 
     def bearer(self, *, refresh: bool = False, stopped: Callable[[], bool] = lambda: False) -> str | None:
         """Return the token, or None if there is none or it is withheld.

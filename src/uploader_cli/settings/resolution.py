@@ -11,12 +11,12 @@ from typing import Any
 from uploader_cli.errors import UsageError
 from uploader_cli.named_files import check_input
 from uploader_cli.settings import config_files, shard
-from uploader_cli.settings.addresses import origin
 from uploader_cli.settings.config_files import PROFILES, Given
-from uploader_cli.settings.model import NAMED_BY_DIRECTORY, OPTIONS, Settings
+from uploader_cli.settings.model import OPTIONS, Settings
 from uploader_cli.settings.option import Layer, Option, Source
 from uploader_cli.settings.places import user_config_file, working_directory
-from uploader_cli.settings.values import Invalid, ReportFile, written_size
+from uploader_cli.settings.stored import NAMED_BY_DIRECTORY
+from uploader_cli.settings.values import Invalid, ReportFile, merged, written_size
 
 TUS_ONLY = ("preset", "metadata", "chunk_rule", "retry_status", "id_header", "place")
 """Options for tus servers without sessions."""
@@ -36,7 +36,7 @@ def resolve(
 ) -> Settings:
     """Resolve the settings of one command; `flags` by option name, None or an empty list for one that was not used.
 
-    `stored` are the options of a run (`Settings.storable`), used for flags that were not given; `ignored` are options
+    `stored` are the options of a run (`storable`), used for flags that were not given; `ignored` are options
     that the command knows from no source. A dry run needs no server, nor does an upload to a tus endpoint. Raises
     `UsageError` that names the flag, variable or file and key, and the fix.
     """
@@ -87,7 +87,7 @@ def _settings(
             continue
         value = _value(option, given)
         if name in ("header", "metadata") and layers[-1].get(name, given) is not given:
-            value = _added(value, _value(option, layers[-1][name]), ignore_case=name == "header")
+            value = merged(value, _value(option, layers[-1][name]), ignore_case=name == "header")
         if name == "shard" and value:
             try:  # resolved once: a run that is resumed elsewhere stays the same shard
                 value = shard.resolved(value, env)
@@ -95,12 +95,6 @@ def _settings(
                 raise UsageError(f"{given.source}: {error}", hint=error.hint) from None
         found[name], sources[name] = value, given.source._replace(value=value)
     return Settings(**found, sources=sources, notes=notes)
-
-
-def _added(own: tuple[Any, ...], preset: tuple[Any, ...], *, ignore_case: bool) -> tuple[Any, ...]:
-    """Return the items of a preset and `own`, which replace those of the same name."""
-    names = {item.name.lower() if ignore_case else item.name for item in own}
-    return (*(item for item in preset if (item.name.lower() if ignore_case else item.name) not in names), *own)
 
 
 def _preset(
@@ -251,23 +245,3 @@ def _trusting(settings: Settings, trusted: Iterable[Mapping[str, Given]]) -> Set
     if any(name in layer and _value(OPTIONS[name], layer[name]) == getattr(settings, name) for layer in trusted):
         return settings  # the user's own settings name it, too
     return replace(settings, distrust="only the config of a directory names the server")
-
-
-def resumed(caller: Settings, run: Settings) -> Settings:
-    """Return the settings of a stored run that a caller of the library resumes with settings of its own.
-
-    What defines a run is the run's, all else the caller's. Secrets are for the server that the caller has named: the
-    server of another run does not get them.
-    """
-    stored: dict[str, Any] = {name: getattr(run, name) for name, option in OPTIONS.items() if option.stored}
-    other = origin(run.trusted_url or run.target_url) != origin(caller.trusted_url or caller.target_url)
-    distrust = "the server of the run is not the one of these settings" if other else caller.distrust
-    preset = tuple(header for header in run.header if run.preset and not header.secret)
-    own: dict[str, Any] = {
-        "header": _added(caller.header, preset, ignore_case=True),
-        "from_file": run.from_file,
-        "resume": True,
-    }
-    sources = {name: source for name, source in caller.sources.items() if name not in stored}
-    sources |= {name: source for name, source in run.sources.items() if name in stored or name == "from_file"}
-    return replace(caller, **stored, **own, sources=sources, notes=run.notes, distrust=distrust)

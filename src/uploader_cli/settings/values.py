@@ -360,6 +360,12 @@ def metadata(raw: object) -> Metadata:
     return Metadata(name, template if equals else None)
 
 
+def merged(own: tuple[Any, ...], preset: tuple[Any, ...], *, ignore_case: bool) -> tuple[Any, ...]:
+    """Return the headers or metadata of a preset and `own`, which replace those of the same name."""
+    names = {item.name.lower() if ignore_case else item.name for item in own}
+    return (*(item for item in preset if (item.name.lower() if ignore_case else item.name) not in names), *own)
+
+
 _CLUSTER = re.compile(r"local:[1-9][0-9]{0,3}|dask(\+tls)?://[^/@\s]+")
 
 

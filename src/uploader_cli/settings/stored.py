@@ -1,0 +1,62 @@
+"""The options of a stored run: what defines it, and with which settings it is resumed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from uploader_cli.settings.addresses import origin
+from uploader_cli.settings.model import OPTIONS, Settings
+from uploader_cli.settings.values import merged
+
+NAMED_BY_DIRECTORY = "named_by_directory"
+"""Key of a stored run whose server only the config of a working directory named: no secret may be sent there."""
+
+
+def storable(settings: Settings) -> dict[str, str | list[str] | bool]:
+    """Return the options that define a run, as JSON values for `resolve(flags, stored=…)`.
+
+    They are complete, so that neither the environment nor a later config file changes the run. Secrets (token,
+    header, a proxy with user and password) and `insecure` are not included. `resume` is always on.
+    """
+    stored: dict[str, str | list[str] | bool] = {"resume": True, "dest": "."}
+    for name, spec in OPTIONS.items():
+        value = getattr(settings, name)
+        unused = {"server": settings.tus_endpoint or not settings.server, "category": settings.foreign}
+        if not spec.stored or unused.get(name):
+            continue
+        if spec.many:
+            items = [str(item.absolute() if isinstance(item, Path) else item) for item in value]
+            stored[name] = items or ""  # an empty list would mark an unused flag
+        elif isinstance(value, bool):
+            stored[name] = value
+        elif isinstance(value, Path):
+            stored[name] = str(value.absolute())
+        elif value is not None and not (name == "proxy" and "@" in value):
+            stored[name] = str(value)
+        elif value is None and spec.parse("none") is None:
+            stored[name] = "none"
+    if settings.distrust or settings.source(settings.target_option).layer.untrusted:
+        stored[NAMED_BY_DIRECTORY] = True
+    return stored
+
+
+def resumed(caller: Settings, run: Settings) -> Settings:
+    """Return the settings of a stored run that a caller of the library resumes with settings of its own.
+
+    What defines a run is the run's, all else the caller's. Secrets are for the server that the caller has named: the
+    server of another run does not get them.
+    """
+    stored: dict[str, Any] = {name: getattr(run, name) for name, option in OPTIONS.items() if option.stored}
+    other = origin(run.trusted_url or run.target_url) != origin(caller.trusted_url or caller.target_url)
+    distrust = "the server of the run is not the one of these settings" if other else caller.distrust
+    preset = tuple(header for header in run.header if run.preset and not header.secret)
+    own: dict[str, Any] = {
+        "header": merged(caller.header, preset, ignore_case=True),
+        "from_file": run.from_file,
+        "resume": True,
+    }
+    sources = {name: source for name, source in caller.sources.items() if name not in stored}
+    sources |= {name: source for name, source in run.sources.items() if name in stored or name == "from_file"}
+    return replace(caller, **stored, **own, sources=sources, notes=run.notes, distrust=distrust)
