@@ -106,7 +106,7 @@ class Uploader:
         with (
             self._interruptible(cancel) as interrupts,
             readable_list(settings, names) as ready,
-            Journal(ready.state_path, check=interrupts.check) as journal,
+            Journal(ready.state_path, checkpoint=interrupts.checkpoint) as journal,
         ):
             journal.notices += notices
             sending = Upload(ready, names, env={}, given=given)
@@ -121,7 +121,7 @@ class Uploader:
         """
         with (
             self._interruptible(cancel) as interrupts,
-            Journal(self._sending().state_path, check=interrupts.check) as journal,
+            Journal(self._sending().state_path, checkpoint=interrupts.checkpoint) as journal,
         ):
             ways = {name: _text(value) for name in WAYS if (value := getattr(self.settings, name))}
             run_id, stored, directory, typed = stored_run(journal, run, ways, env={})

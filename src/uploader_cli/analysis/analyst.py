@@ -107,7 +107,7 @@ class Analyst:
         threading.Thread(target=call, name="uploader-analysis-call", daemon=True).start()
         try:
             while not done.wait(TICK):
-                self._stop.check()
+                self._stop.checkpoint()
                 now = time.monotonic()
                 if api.budget.pause_left():
                     deadline = now + limit  # the call waits for the server's rate limit: nothing was sent yet

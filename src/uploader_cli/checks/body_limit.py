@@ -60,7 +60,7 @@ def _announced(ask: Ask, tus: Capabilities | None, size: int, seconds: float) ->
         return 1
 
     kind = "multipart/form-data; boundary=none" if tus is None else "application/offset+octet-stream"
-    body = Body(kind, [Piece(size, memoryview(bytes(size)))], check=check, throttle=trickle)
+    body = Body(kind, [Piece(size, memoryview(bytes(size)))], checkpoint=check, throttle=trickle)
     try:
         if tus is None:
             return ask("POST", "/api/upload/batch", body=body)

@@ -203,7 +203,7 @@ class Comparison:
         if found.sha256 is None and found.size == file.size:
             words = "the server gives no digest of it: compare sizes with --size-only"
             raise FileFailure(words, code=ev.FailureCode.SERVER_FAILED)
-        mine = sha256_of(file, self._api.pacer.stop.check, on_read=on_read)
+        mine = sha256_of(file, self._api.pacer.stop.checkpoint, on_read=on_read)
         if (found.size, found.sha256) == (file.size, mine):
             return found, True
         (other,) = self._find([looked_up(file, self._own)._replace(sha256=mine)])

@@ -148,7 +148,7 @@ class Driver:
         self._slots = max(1, self._cluster.slots())
         self.begin()
         while not (supply.ended and not self._cutter.files and not self._tasks):
-            self._stop.check()
+            self._stop.checkpoint()
             self._look()
             self._take(supply)
             if self._context.fails_fast:

@@ -29,7 +29,7 @@ def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = 
     settings, notices = writable_state(settings)
     with readable_list(settings, paths) as ready:
         upload = Upload(ready, paths, given=given)
-        with interruptible() as interrupts, Journal(ready.state_path, check=interrupts.check) as journal:
+        with interruptible() as interrupts, Journal(ready.state_path, checkpoint=interrupts.checkpoint) as journal:
             journal.notices += notices
             run = begin(ready, paths, journal, lasting=given is None)
             hint = resume_hint(ready) if lasting and not notices and given is None else ""
@@ -39,7 +39,7 @@ def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = 
 def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
     """Resume an interrupted run, by default the newest or the user's choice; `flags` override its options."""
     interrupts, place = Interrupts(), runs.place(flags)
-    with Journal(place.state_path, check=interrupts.check) as journal:
+    with Journal(place.state_path, checkpoint=interrupts.checkpoint) as journal:
         if run_id is None:
             run_id = runs.choose(journal, place)
         stored_id, settings, cwd, paths = stored_run(journal, run_id, flags)

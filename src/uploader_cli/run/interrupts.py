@@ -31,7 +31,7 @@ class Interrupts(Struct):
     deadline: float = math.inf
     """Seconds that the run may take, counted by `begin`; then this counts as an interrupt with exit code 3."""
     error: Callable[[Exit], BaseException] = SystemExit
-    """What `check` raises."""
+    """What `checkpoint` raises."""
     keys: dict[str, Callable[[], str]] = field(default_factory=dict)
     """What keys of the live view do in the run; each function returns a note to be shown."""
     _raises: bool = False
@@ -75,9 +75,9 @@ class Interrupts(Struct):
             self.code = code
         self.count += 1
         if self._raises:
-            self.check()
+            self.checkpoint()
 
-    def check(self) -> None:
+    def checkpoint(self) -> None:
         """Raise `error` with the interrupt's exit code, where there was one: before a run there is nothing to end."""
         if self.pending() and not self.finished:
             raise self.error(self.code)
@@ -87,7 +87,7 @@ class Interrupts(Struct):
         """Raise `error` on an interrupt within the block, which may wait for long (a token command)."""
         self._raises = True
         try:
-            self.check()
+            self.checkpoint()
             yield
         finally:
             self._raises = False

@@ -115,7 +115,7 @@ class _Sending:
         `after` closes the cluster of an import after the run.
         """
         settings, loop, connections, interrupts = self._settings, self._loop, self.connections, self._interrupts
-        self._run.check = connections.stop.check
+        self._run.checkpoint = connections.stop.checkpoint
         self._run.on_trouble = lambda text: loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, text))
         sender = self._sender(after)
         thread = threading.Thread(target=self._work, args=(sender,), name="uploader-scheduler", daemon=True)

@@ -216,15 +216,15 @@ class WalkQueue:
             raise _Closed
 
 
-def differs(file: LocalFile, check: Callable[[], None] = lambda: None) -> ev.FileFailed | None:
+def differs(file: LocalFile, checkpoint: Callable[[], None] = lambda: None) -> ev.FileFailed | None:
     """Return why `file` must not be sent; None without an expected SHA-256, or if it matches.
 
-    `check` is called between reads and raises to stop.
+    `checkpoint` is called between reads and raises to stop.
     """
     if file.sha256 is None:
         return None
     try:
-        found = sha256_of(file, check)
+        found = sha256_of(file, checkpoint)
     except FileError as error:
         code = FailureCode.MISMATCH if error.code is FailureCode.CHANGED else error.code
         problem = _PROBLEMS.get(error.code) or str(error).removeprefix(f"{file.path} ")

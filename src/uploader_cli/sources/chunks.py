@@ -62,18 +62,18 @@ class HashedChunks:
         self,
         file: LocalFile,
         algorithm: str,
-        check: Callable[[], None],
+        checkpoint: Callable[[], None],
         helper: Callable[[], Executor],
         buffers: Buffers,
         source: IO[bytes] | None = None,
         on_read: OnRead = ignore_read,
         waits: Waits | None = None,
     ) -> None:
-        """`helper()` is the worker's one-thread executor. `check` raises to stop; `waits` are those of the worker.
+        """`helper()` is the worker's one-thread executor. `checkpoint` raises to stop; `waits` are those of the worker.
 
         `source` is a local file that is open, for reads of the calling thread. Other files are opened for each chunk.
         """
-        self._file, self._algorithm, self._check, self._helper = file, algorithm, check, helper
+        self._file, self._algorithm, self._checkpoint, self._helper = file, algorithm, checkpoint, helper
         self._source, self.helpers_source = source, cast("IO[bytes] | None", None)
         self._buffers, self._on_read, self._waits = buffers, on_read, waits or Waits()
         self._current: HashedChunk | None = None
@@ -118,8 +118,8 @@ class HashedChunks:
             self._helper().submit(self.helpers_source.close)  # after its last read: else that may use another file
 
     def _load(self, start: int, length: int, source: IO[bytes] | None) -> HashedChunk:
-        def check() -> None:
-            self._check()
+        def checkpoint() -> None:
+            self._checkpoint()
             if self._closed:
                 raise CancelledError
 
@@ -128,7 +128,7 @@ class HashedChunks:
         data = memoryview(buffer)[:length] if buffer is not None else None
         began = time.monotonic()
         try:
-            args = (self._file, start, length, self._algorithm, check)
+            args = (self._file, start, length, self._algorithm, checkpoint)
             digest, hashing = hash_range(*args, into=data, source=source, on_read=self._on_read)
             took = time.monotonic() - began
             return HashedChunk(digest, data, max(0.0, 1 - hashing / took) if took > 0 else 0.0)

@@ -89,15 +89,15 @@ def read_at(file: LocalFile, source: IO[bytes], position: int, piece: memoryview
 
 
 def read_range(
-    file: LocalFile, start: int, length: int, check: Callable[[], None], source: IO[bytes] | None = None
+    file: LocalFile, start: int, length: int, checkpoint: Callable[[], None], source: IO[bytes] | None = None
 ) -> Iterator[tuple[int, bytes]]:
     """Yield the blocks of a byte range with their positions, read from `source` if it is open.
 
-    `check` raises to stop.
+    `checkpoint` raises to stop.
     """
     with open_unchanged(file, start + length) if source is None else nullcontext(source) as opened:
         for position in range(start, start + length, CACHE_BLOCK):
-            check()
+            checkpoint()
             yield position, read_block(file, opened, position, min(CACHE_BLOCK, start + length - position))
         check_unchanged(file, opened)
 
@@ -122,7 +122,7 @@ def hash_range(
     start: int,
     length: int,
     algorithm: str,
-    check: Callable[[], None],
+    checkpoint: Callable[[], None],
     *,
     into: memoryview | None = None,
     source: IO[bytes] | None = None,
@@ -130,7 +130,7 @@ def hash_range(
 ) -> tuple[bytes, float]:
     """Return the digest of what `read_range` reads, also `into` memory, and the seconds that hashing took."""
     checksum, hashing = checksums.new(algorithm), 0.0
-    for position, block in read_range(file, start, length, check, source):
+    for position, block in read_range(file, start, length, checkpoint, source):
         began = time.perf_counter()
         checksum.update(block)
         on_read(file, position, block)
@@ -141,10 +141,10 @@ def hash_range(
 
 
 def sha256_of(
-    file: LocalFile, check: Callable[[], None], *, into: memoryview | None = None, on_read: OnRead = ignore_read
+    file: LocalFile, checkpoint: Callable[[], None], *, into: memoryview | None = None, on_read: OnRead = ignore_read
 ) -> str:
     """Return the hex SHA-256 of a file, which is read for it."""
-    return hash_range(file, 0, file.size, "sha256", check, into=into, on_read=on_read)[0].hex()
+    return hash_range(file, 0, file.size, "sha256", checkpoint, into=into, on_read=on_read)[0].hex()
 
 
 def _unreadable(file: LocalFile, error: OSError | ValueError) -> FileError:
@@ -172,9 +172,9 @@ def _failure(file: LocalFile, how: str, code: FailureCode = FailureCode.CHANGED)
 class Digests:
     """The SHA-256 of files, from the bytes that are read to send them (`--digest`). Thread-safe."""
 
-    def __init__(self, check: Callable[[], None]) -> None:
-        """`check` raises to stop a long read."""
-        self._check = check
+    def __init__(self, checkpoint: Callable[[], None]) -> None:
+        """`checkpoint` raises to stop a long read."""
+        self._checkpoint = checkpoint
         self._prefixes: dict[int, _Prefix] = {}
 
     def read(self, file: LocalFile, start: int, data: bytes | memoryview) -> None:
@@ -185,7 +185,7 @@ class Digests:
         """Add the bytes before `end` that were not read yet: an earlier run has sent them. Raise `FileError`."""
         prefix = self._prefix(file)
         if prefix.length < end:
-            for start, data in read_range(file, prefix.length, end - prefix.length, self._check):
+            for start, data in read_range(file, prefix.length, end - prefix.length, self._checkpoint):
                 prefix.add(start, data)
 
     def known(self, file: LocalFile) -> str | None:
@@ -293,10 +293,10 @@ class Stream:
         """Raise `FileError`: there is no second reader."""
         self._fail("can't be read again")
 
-    def chunk(self, offset: int, size: int, check: Callable[[], None], patience: float = PART_AFTER) -> memoryview:
+    def chunk(self, offset: int, size: int, checkpoint: Callable[[], None], patience: float = PART_AFTER) -> memoryview:
         """Return up to `size` bytes from `offset` on; earlier bytes are dropped. Set `length` at the end.
 
-        Wait for the first byte, then at most `patience` seconds for the others. `check` raises to stop. Raise
+        Wait for the first byte, then at most `patience` seconds for the others. `checkpoint` raises to stop. Raise
         `FileError` for bytes that were dropped, and for a source that can't be read.
         """
         if not self.start <= offset <= self.start + len(self.window):
@@ -305,19 +305,21 @@ class Stream:
         if self.length is None and len(window) <= size:
             try:
                 # One more byte tells whether the chunk is the last one.
-                window = self._fill(offset, window, size + 1, check, patience)
+                window = self._fill(offset, window, size + 1, checkpoint, patience)
             except (OSError, ValueError) as error:
                 self._fail(f"can't be read: {getattr(error, 'strerror', None) or error}")
         self.start, self.window = offset, window
         return window[:size]
 
-    def _fill(self, offset: int, kept: memoryview, size: int, check: Callable[[], None], patience: float) -> memoryview:
+    def _fill(
+        self, offset: int, kept: memoryview, size: int, checkpoint: Callable[[], None], patience: float
+    ) -> memoryview:
         """Return `kept`, which begins at `offset`, and what follows: `size` bytes or fewer."""
         buffer, filled = memoryview(bytearray(size)), len(kept)
         buffer[:filled] = kept
         began = time.monotonic()
         while filled < size and (not filled or time.monotonic() - began < patience):
-            check()
+            checkpoint()
             if not self._is_ready():
                 continue
             data = self._read(min(size - filled, PIECE))

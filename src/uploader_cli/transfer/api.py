@@ -285,7 +285,7 @@ class Api(HttpClient):
             if answer.status != 200:
                 return False
             for piece in pieces:
-                self.pacer.stop.check()
+                self.pacer.stop.checkpoint()
                 take(piece)
         return True
 

@@ -46,13 +46,16 @@ def _content_type(suffix: str) -> str:
     return known.get(suffix) or guess or "application/octet-stream"
 
 
-def metadata_of(file: LocalFile, templates: Iterable[Metadata], check: Callable[[], None]) -> dict[str, str]:
-    """Return each key of `--metadata` with its value in the list, else that of the template. `check` raises to stop."""
+def metadata_of(file: LocalFile, templates: Iterable[Metadata], checkpoint: Callable[[], None]) -> dict[str, str]:
+    """Return each key of `--metadata` with its value in the list, else that of the template.
+
+    `checkpoint` raises to stop.
+    """
     listed = dict(file.metadata)
     return {
         item.name: listed[item.name]
         if item.name in listed
-        else FIELD.sub(lambda match: _field(file, match[1], check), item.template or "")
+        else FIELD.sub(lambda match: _field(file, match[1], checkpoint), item.template or "")
         for item in templates
     }
 
@@ -62,7 +65,7 @@ def named(file: LocalFile) -> dict[str, str]:
     return {"filename": utf8(file.name), "filetype": content_type(file.name), "relativePath": utf8(file.relative_path)}
 
 
-def _field(file: LocalFile, name: str, check: Callable[[], None]) -> str:
+def _field(file: LocalFile, name: str, checkpoint: Callable[[], None]) -> str:
     stem, dot, ext = file.name.rpartition(".")
     match name:
         case "path":
@@ -78,7 +81,7 @@ def _field(file: LocalFile, name: str, check: Callable[[], None]) -> str:
         case "size":
             return str(file.size)
         case "sha256":
-            return file.sha256 or sha256_of(file, check)
+            return file.sha256 or sha256_of(file, checkpoint)
     return datetime.fromtimestamp(file.mtime_ns / 1e9, UTC).date().isoformat()  # date
 
 
@@ -100,7 +103,7 @@ class Body:
         content_type: str,
         parts: Sequence[Piece],
         *,
-        check: Callable[[], None],
+        checkpoint: Callable[[], None],
         throttle: Callable[[int], int] = lambda wanted: wanted,
         on_sent: Callable[[LocalFile, int], None] = lambda _file, _sent: None,
         on_last: Callable[[], None] = lambda: None,
@@ -108,12 +111,12 @@ class Body:
         on_read: OnRead = ignore_read,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`check` raises to stop; `throttle` waits and returns how many bytes may be sent.
+        """`checkpoint` raises to stop; `throttle` waits and returns how many bytes may be sent.
 
         `on_sent(file, bytes)` is called as the kernel takes bytes, `on_last()` before the last piece is read (no server
         has the whole request before), `on_through()` after the last byte, `on_read` with what is read from a file.
         """
-        self.content_type, self.check = content_type, check
+        self.content_type, self.checkpoint = content_type, checkpoint
         self._parts, self._throttle, self._clock = parts, throttle, clock
         self._on_sent, self._on_last, self._on_through, self._on_read = on_sent, on_last, on_through, on_read
         self._began: float | None = None
@@ -155,7 +158,7 @@ class Body:
 
     def read(self, amount: int) -> memoryview:
         """Return up to `amount` bytes, valid until the next call; empty at the end. Raise `FileError`."""
-        self.check()
+        self.checkpoint()
         if self._began is None:
             self._began = self._clock()
         self._wanted = self._throttle(min(amount, PIECE, self._length - self._given))

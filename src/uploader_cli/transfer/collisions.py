@@ -21,9 +21,9 @@ class Collisions:
     Of each place only a digest is kept: a run may have millions of files.
     """
 
-    def __init__(self, settings: Settings, check: Callable[[], None]) -> None:
-        """`check` raises to stop."""
-        self._names, self._check = settings.place if settings.foreign else (), check
+    def __init__(self, settings: Settings, checkpoint: Callable[[], None]) -> None:
+        """`checkpoint` raises to stop."""
+        self._names, self._checkpoint = settings.place if settings.foreign else (), checkpoint
         self._templates = [item for item in settings.metadata if item.name in self._names]
         self._sends_paths = any("{path}" in (item.template or "") for item in self._templates)
         self._taken: set[bytes] = set()
@@ -33,7 +33,7 @@ class Collisions:
         if not self._names or file.upload_url:
             return None
         try:
-            values = named(file) | metadata_of(file, self._templates, self._check)
+            values = named(file) | metadata_of(file, self._templates, self._checkpoint)
         except errors.FileError:  # it fails when it is sent
             return None
         place = [values.get(name, "") for name in self._names]

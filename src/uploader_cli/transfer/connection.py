@@ -154,7 +154,7 @@ class PersistentConnection(HTTPConnection):
     def write(self, method: str, target: str, headers: Mapping[str, str], body: Body | bytes | None = None) -> None:
         """Send a request. Where the server answers before its end, the rest is not sent: the answer says why.
 
-        Raise what `Body.check` and `Body.read` raise, and `TimeoutError` for a server that takes no more.
+        Raise what `Body.checkpoint` and `Body.read` raise, and `TimeoutError` for a server that takes no more.
         """
         head, sock = _head(method, target, headers), cast("Any", self.sock)
         self._sent, self._asks, self._began = None, body is None, time.monotonic()
@@ -164,7 +164,7 @@ class PersistentConnection(HTTPConnection):
             except PEER_GONE:
                 self._spent = True
             return
-        body.check()
+        body.checkpoint()
         view, uncounted = memoryview(head + body.read(SMALL) if len(body) <= SMALL else head), len(head)
         can_wait = isinstance(sock, socket.socket)  # urllib3's TLS within TLS can't
         if can_wait:
@@ -175,7 +175,7 @@ class PersistentConnection(HTTPConnection):
         ready = selectors.EVENT_WRITE  # before the first byte there is no answer
         waits = self.sockets.waits
         while view:
-            body.check()
+            body.checkpoint()
             if ready & selectors.EVENT_READ and self._answered(sock):
                 self._spent = True
                 return

@@ -90,7 +90,7 @@ def _fail_rest(context: RunContext, supply: Supply, error: errors.UploaderError)
     for session in list(context.sessions):
         session.abandon("partial")
     while not supply.ended:
-        context.stop.check()
+        context.stop.checkpoint()
         file = supply.take(TICK)
         if file is not None:
             context.ledger.admit(file)

@@ -128,7 +128,7 @@ class FileChecks:
                 return Outcome(file, errors.OutcomeUnknown(MAY_BE_STORED))
             try:
                 found = equal_on_server(
-                    api, file, settings.category, self._context.stop.check, retries=api.pacer.retries
+                    api, file, settings.category, self._context.stop.checkpoint, retries=api.pacer.retries
                 )
             except NO_OUTCOME:
                 raise
@@ -145,7 +145,7 @@ class FileChecks:
         context, trusts = self._context, self._context.settings.trust_receipts
         receipts, missing = list(zip(files, context.run.receipts(files), strict=True)), []
         for (file, receipt), there in zip(receipts, self._stored.present(api, receipts), strict=True):
-            context.stop.check()
+            context.stop.checkpoint()
             if there or (there is None and receipt is not None and trusts):
                 self._skip(file, there, receipt)
             else:
@@ -161,7 +161,7 @@ class FileChecks:
         left, ended = [], []
         answer = self._stored.look_up(api, [self._stored.looked_up(file) for file in files])
         for file, found in zip(files, answer, strict=True):
-            if isinstance(found, FoundFile) and has_bytes(found, file, self._context.stop.check):
+            if isinstance(found, FoundFile) and has_bytes(found, file, self._context.stop.checkpoint):
                 ended.append(equal_to(file, found.location, found.sha256))
             else:
                 left.append(file)
@@ -174,7 +174,7 @@ class FileChecks:
         if location is None and self._context.limits.relative_paths:
             location = location_of(file, context.settings.category)
         if context.digests is not None:
-            sha256 = (receipt.checksum if receipt is not None else None) or digest_of(file, context.stop.check)
+            sha256 = (receipt.checksum if receipt is not None else None) or digest_of(file, context.stop.checkpoint)
         context.ledger.skip(file, SkipReason.PRESENT if there else SkipReason.RECEIPT, location, sha256)
 
     def _free(self, api: Api, files: Picked, ended: list[Outcome]) -> Picked:

@@ -121,7 +121,7 @@ class HttpClient:
 
         With `api`, `requests` makes the call. Raise `NetworkError` (`body_sent`: the whole request was sent),
         `ProtocolError` for an answer that is larger than that needs (a refusal counts without its body), and what
-        `body.check` and `body.read` raise.
+        `body.checkpoint` and `body.read` raise.
         """
         own, data = dict(headers or {}), cast("bytes | Body | None", body)
         if body is not None:

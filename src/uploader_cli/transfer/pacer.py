@@ -63,7 +63,7 @@ class Stop(threading.Event):
     def __bool__(self) -> bool:
         return self.is_set()
 
-    def check(self) -> None:
+    def checkpoint(self) -> None:
         """Raise `Interrupted` once stopped."""
         if self.is_set():
             raise errors.Interrupted("interrupted")
@@ -71,7 +71,7 @@ class Stop(threading.Event):
     def sleep(self, seconds: float) -> None:
         """Wait `seconds`, or raise `Interrupted` as soon as stopped."""
         self.wait(min(seconds, threading.TIMEOUT_MAX))  # a server may send any number
-        self.check()
+        self.checkpoint()
 
 
 def pause_after(error: errors.AnswerError) -> float:
@@ -232,8 +232,8 @@ class Pacer:
             with self._lock:
                 self._outage = None
         while not wait([outage], 0.1).done:
-            self.stop.check()
-        self.stop.check()
+            self.stop.checkpoint()
+        self.stop.checkpoint()
         real = outage.result()
         if real and not leads:
             on_retry(error, 0.0)

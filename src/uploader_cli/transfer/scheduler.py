@@ -143,7 +143,7 @@ class Scheduler:
             self._pool.connect_ahead(sum(self._terms.parts(file.size, idle, round_trip) for file in supply.ahead))
         self._verification = Verification(self._context)
         self._checks = FileChecks(self._context, self._verification)
-        self._collisions = Collisions(self._settings, self._stop.check)
+        self._collisions = Collisions(self._settings, self._stop.checkpoint)
         try:
             self._plan(supply, early)
             while not self._pool.at_rest:
@@ -232,7 +232,7 @@ class Scheduler:
             return picked
 
         def ask(worker: Worker) -> Iterator[Sequence[Outcome]]:
-            self._stop.check()
+            self._stop.checkpoint()
             if claimed is None:
                 picked.set_result(checks.pick(worker.api, files, pack=pack))
             else:
@@ -330,7 +330,7 @@ class Scheduler:
                 self._pool.rested.wait(TICK)
 
     def _check(self) -> None:
-        self._stop.check()
+        self._stop.checkpoint()
         if self._pool.fatal is not None:
             raise self._pool.fatal
         self._pool.adapt(self._context.throttle)

@@ -89,7 +89,7 @@ class StoredFiles:
         if found.size != file.size or found.sha256 is None:
             return found.size == file.size
         known = receipt.checksum if receipt is not None else None
-        return found.sha256 == (digest_of(file, self._context.stop.check) if known is None else known)
+        return found.sha256 == (digest_of(file, self._context.stop.checkpoint) if known is None else known)
 
 
 def _asked(call: Callable[[], T]) -> T | None:
@@ -124,12 +124,12 @@ def location_of(file: LocalFile, own: str) -> str:
 
 
 def equal_on_server(
-    api: Api, file: LocalFile, own: str, check: Callable[[], None], *, retries: int | None = None
+    api: Api, file: LocalFile, own: str, checkpoint: Callable[[], None], *, retries: int | None = None
 ) -> Outcome | None:
     """Return the outcome of a file whose bytes are at `location_of`, else None. Raise as `Api.stored` does."""
     location = location_of(file, own)
     found = api.stored(location, retries=retries)
-    if found is None or not has_bytes(found, file, check):
+    if found is None or not has_bytes(found, file, checkpoint):
         return None
     return equal_to(file, location, found.sha256)
 
@@ -138,14 +138,14 @@ def equal_to(file: LocalFile, location: str | None, sha256: str | None) -> Outco
     return Outcome(file, location=location, checksum=sha256, verified=True, verified_by=VerifiedBy.DIGEST)
 
 
-def has_bytes(found: FoundFile, file: LocalFile, check: Callable[[], None]) -> bool:
+def has_bytes(found: FoundFile, file: LocalFile, checkpoint: Callable[[], None]) -> bool:
     """Compare size and digest; a digest that the server does not know is not equal."""
-    return found.size == file.size and found.sha256 is not None and found.sha256 == digest_of(file, check)
+    return found.size == file.size and found.sha256 is not None and found.sha256 == digest_of(file, checkpoint)
 
 
-def digest_of(file: LocalFile, check: Callable[[], None]) -> str | None:
+def digest_of(file: LocalFile, checkpoint: Callable[[], None]) -> str | None:
     """Return the hex SHA-256; None for a file that can't be read unchanged."""
     try:
-        return sha256_of(file, check)
+        return sha256_of(file, checkpoint)
     except errors.FileError:
         return None

@@ -41,7 +41,7 @@ class RunContext:
         self.emit, self.pacer, self.stop = api.emit, api.pacer, api.pacer.stop
         self.ledger = Ledger(api.emit, run, api.url_of)
         self.throttle = Limiter(api.settings.limit_rate, self.stop.sleep)
-        self.digests = Digests(self.stop.check) if api.settings.hashes else None
+        self.digests = Digests(self.stop.checkpoint) if api.settings.hashes else None
         self.sessions: set[UploadSession] = set()  # open sessions
         self.limits = ASSUMED
         self.reported: Limits | None = None  # the server's own limits
@@ -150,7 +150,7 @@ class UploadSession:
             finally:
                 renewed.set()
         while not renewed.wait(0.1):
-            context.stop.check()
+            context.stop.checkpoint()
         return self.id != lost
 
     def abandon(self, status: str) -> None:

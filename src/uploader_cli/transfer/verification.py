@@ -65,7 +65,7 @@ class Verification:
         if outcome.unsure and file.once and outcome.digest is None:
             return unknown
         try:
-            mine = outcome.digest or sha256_of(file, context.stop.check)
+            mine = outcome.digest or sha256_of(file, context.stop.checkpoint)
             equal = _compare(api, location, mine, file.size) if location else None
         except NO_OUTCOME:
             raise

@@ -93,7 +93,7 @@ def test_call_is_reported_with_whether_it_carried_a_file(server: EmbeddedServer)
     http = HttpClient(Settings(server=server.url), RequestIds("cafe", told.append))
     http.request("GET", f"{server.url}/health")
     http.request("POST", f"{server.url}/api/upload/session", json={"category": "personal", "expectedFiles": 1})
-    body = Body("text/plain", [Piece(5, memoryview(b"bytes"))], check=lambda: None)
+    body = Body("text/plain", [Piece(5, memoryview(b"bytes"))], checkpoint=lambda: None)
     http.request("POST", f"{server.url}/api/upload/batch", body=body)
     assert [call.carries for call in told] == [False, False, True]
     http.close()

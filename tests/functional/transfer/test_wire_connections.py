@@ -75,7 +75,7 @@ def client() -> Iterator[Callable[..., HttpClient]]:
 class Upload:
     """A body of one sparse file of `size` bytes, with the bytes that were reported as sent."""
 
-    def __init__(self, directory: Path, size: int, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, directory: Path, size: int, checkpoint: Callable[[], None] = lambda: None) -> None:
         path = directory / f"{size}.bin"
         with path.open("wb") as file:
             file.truncate(size)
@@ -86,7 +86,9 @@ class Upload:
         self.file = LocalFile(0, str(path), path.name, size, info.st_mtime_ns)
         form = multipart(upload_form([], [self.file]))
         every_count = itertools.count().__next__  # as a clock: no report comes too soon after the one before
-        self.body = Body(*form, check=check, on_sent=self._count, on_through=self.through.set, clock=every_count)
+        self.body = Body(
+            *form, checkpoint=checkpoint, on_sent=self._count, on_through=self.through.set, clock=every_count
+        )
 
     def _count(self, _file: LocalFile, sent: int) -> None:
         assert sent >= self.sent
@@ -460,14 +462,14 @@ def test_answer_that_is_not_http_is_a_lost_connection_on_one_line(client) -> Non
 
 
 def test_stop_ends_a_body_that_the_server_does_not_read(tmp_path, client, secured) -> None:
-    """`check` raising is enough, although the kernel takes nothing."""
+    """`checkpoint` raising is enough, although the kernel takes nothing."""
     stop = Stop()
 
     def script(peer: Peer) -> None:
         peer.head()
         peer.hold()
 
-    upload = Upload(tmp_path, 4 * GIB, stop.check)
+    upload = Upload(tmp_path, 4 * GIB, stop.checkpoint)
     with ScriptedServer(script, tls=secured.tls) as server:
         http = client(server, **secured.settings)
         thread, outcome = in_thread(lambda: post(http, server, upload))
@@ -723,7 +725,7 @@ def test_failed_requests_keep_neither_body_nor_answer(client, lost) -> None:
     def fail() -> None:
         data = memoryview(bytes(1 << 20))
         with pytest.raises((ConnectionLost, ProtocolError)):
-            http.request("POST", server.url, body=Body("x/y", [Piece(len(data), data)], check=lambda: None))
+            http.request("POST", server.url, body=Body("x/y", [Piece(len(data), data)], checkpoint=lambda: None))
 
     with ScriptedServer(script) as server:
         http = client(server)

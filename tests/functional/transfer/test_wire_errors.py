@@ -432,7 +432,7 @@ def test_body_through_a_tls_proxy_to_a_tls_server_is_intact(tmp_path) -> None:
     with Proxy("", Door(), tls=context) as proxy, ScriptedServer(take, tls=context) as server:
         client = HttpClient(Settings(server=server.url, proxy=proxy.url, ca_bundle=bundle))
         part = Piece(file.size, file=file)
-        body = Body("text/plain", [part], check=lambda: None, on_sent=lambda _, sent: told.append(sent))
+        body = Body("text/plain", [part], checkpoint=lambda: None, on_sent=lambda _, sent: told.append(sent))
         assert client.request("POST", server.url, body=body).body == {"intact": True}
         client.shut()
         client.close()

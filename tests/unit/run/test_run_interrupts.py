@@ -29,4 +29,4 @@ def test_interrupt_raises_only_within_the_block_and_before_the_end_of_the_run() 
     assert end.value.code == Exit.SIGTERM
     interrupts.raise_(Exit.SIGTERM)
     interrupts.finished = True
-    interrupts.check()
+    interrupts.checkpoint()

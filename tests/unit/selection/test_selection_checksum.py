@@ -68,11 +68,11 @@ def test_check_stops_between_two_reads(file: LocalFile) -> None:
 
     calls = []
 
-    def check() -> None:
+    def checkpoint() -> None:
         calls.append(1)
         if len(calls) == 2:
             raise Stopped
 
     with pytest.raises(Stopped):
-        differs(file, check)
+        differs(file, checkpoint)
     assert len(calls) == 2

@@ -187,7 +187,7 @@ def test_file_size_limit_is_reported_and_not_raised(tmp_path: Path) -> None:
 
 
 class Stopped:
-    """A stop that is set after some calls of `check`."""
+    """A stop that is set after some calls of `checkpoint`."""
 
     def __init__(self, calls: int = 0) -> None:
         self.calls = calls
@@ -211,7 +211,7 @@ def test_interrupt_ends_the_wait_for_a_locked_journal(tmp_path: Path) -> None:
         run.claim([a_file()])
         with exclusive(tmp_path):
             began = time.monotonic()
-            run.check = Stopped(2)
+            run.checkpoint = Stopped(2)
             with pytest.raises(Interrupted):
                 run.claim([a_file("/data/b")])
             complete(run, a_file())
@@ -225,7 +225,7 @@ def test_completed_after_an_interrupt_is_written_once_the_journal_is_free(tmp_pa
     with Journal(tmp_path) as journal:
         run = begin(journal)
         run.claim([a_file()])
-        run.check = Stopped()
+        run.checkpoint = Stopped()
         with exclusive(tmp_path):
             complete(run, a_file())
         run.finish(ok=False)
@@ -249,7 +249,7 @@ def test_interrupt_ends_the_wait_at_opening(tmp_path: Path, monkeypatch: pytest.
     Journal(tmp_path).close()
     with exclusive(tmp_path):
         with pytest.raises(Interrupted):
-            Journal(tmp_path, check=Stopped(1))
+            Journal(tmp_path, checkpoint=Stopped(1))
         monkeypatch.setattr(schema, "BUSY_SECONDS", 0.05)
         with pytest.raises(UsageError, match="other programs kept it locked") as told:
             Journal(tmp_path)

@@ -326,8 +326,8 @@ class Server:
         self.up = False
         self._down, self._waiting, self._all_wait = down, set[int](), threading.Event()
         self._threads, self._lock = threads, threading.Lock()
-        self._check = policy.stop.check
-        policy.stop.check = self._count_waiting  # type: ignore[method-assign]
+        self._check = policy.stop.checkpoint
+        policy.stop.checkpoint = self._count_waiting  # type: ignore[method-assign]
         policy.pacer.probe = self.probe
         if threads == 1:
             self._all_wait.set()

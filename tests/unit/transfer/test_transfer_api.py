@@ -303,7 +303,7 @@ class Sent:
         path = directory / "a.mp4"
         path.write_bytes(b"x" * 10)
         file = LocalFile(0, str(path), "a.mp4", 10, path.stat().st_mtime_ns)
-        form = Body(*multipart(upload_form([], [file])), check=lambda: None)
+        form = Body(*multipart(upload_form([], [file])), checkpoint=lambda: None)
         with ScriptedServer(script) as server:
             self.called = Called(server=server.url, token_command="echo $$")
             try:

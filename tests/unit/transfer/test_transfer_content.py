@@ -95,11 +95,11 @@ def checks(count: int) -> Callable[[], None]:
     """A check that stops after `count` calls."""
     left = iter(range(count))
 
-    def check() -> None:
+    def checkpoint() -> None:
         if next(left, None) is None:
             raise Stopped
 
-    return check
+    return checkpoint
 
 
 @pytest.mark.parametrize("buffered", [0, -1])

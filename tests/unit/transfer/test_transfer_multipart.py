@@ -49,7 +49,7 @@ def body_of(
     sized: bool = False,
     clock: Callable[[], float] = lambda: 0.0,
 ) -> Body:
-    return Body(*form(upload_form(fields, files, sized=sized)), check=lambda: None, on_sent=on_sent, clock=clock)
+    return Body(*form(upload_form(fields, files, sized=sized)), checkpoint=lambda: None, on_sent=on_sent, clock=clock)
 
 
 def boundary_of(body: Body) -> str:
@@ -247,7 +247,7 @@ def test_end_is_reported_once_after_the_last_byte(tmp_path: Path) -> None:
     now = [10.0]
     body = Body(
         *form(upload_form(FIELDS, files)),
-        check=lambda: None,
+        checkpoint=lambda: None,
         on_through=lambda: ends.append(True),
         clock=lambda: now[0],
     )

@@ -15,13 +15,13 @@ from uploader_cli.transfer.pacer import Stop
 def test_stop_makes_check_and_sleep_raise_interrupted() -> None:
     stop = Stop()
     assert not stop
-    stop.check()
+    stop.checkpoint()
     stop.sleep(0)
     stop.set()
     stop.set()
     assert stop
     with pytest.raises(errors.Interrupted):
-        stop.check()
+        stop.checkpoint()
     with pytest.raises(errors.Interrupted):
         stop.sleep(0)
 

@@ -44,7 +44,12 @@ class Reading:
     def __init__(self, file: LocalFile, start: int, length: int, data: memoryview | None = None, **how: Any) -> None:
         self.clock, self.stop, self.told = Clock(), Stop(), list[int]()
         self.source = open_unchanged(file)
-        how = {"clock": self.clock, "check": self.stop.check, "on_sent": lambda _, sent: self.told.append(sent), **how}
+        how = {
+            "clock": self.clock,
+            "checkpoint": self.stop.checkpoint,
+            "on_sent": lambda _, sent: self.told.append(sent),
+            **how,
+        }
         self.body = Body("", [Piece(length, data, file, start, self.source)], **how)
 
     def all(self, amount: int = 1 << 20) -> bytes:
@@ -122,7 +127,7 @@ def test_read_after_stop_raises_interrupted(reading: Any) -> None:
     with pytest.raises(Interrupted):
         item.body.read(100)
     with pytest.raises(Interrupted):
-        item.body.check()
+        item.body.checkpoint()
 
 
 def test_throttle_is_asked_before_each_piece(reading: Any) -> None:
@@ -179,7 +184,7 @@ class TestChangedFile:
     def test_change_before_it_is_hashed_fails_the_digest(self, file: LocalFile) -> None:
         os.utime(file.path, ns=(1, 1))
         with pytest.raises(FileError):
-            hash_range(file, 0, 5, "sha256", Stop().check)
+            hash_range(file, 0, 5, "sha256", Stop().checkpoint)
 
 
 def test_failing_disk_is_an_unreadable_file(file: LocalFile) -> None:
@@ -196,7 +201,7 @@ def test_failing_disk_is_an_unreadable_file(file: LocalFile) -> None:
 def test_digest_covers_the_range(file: LocalFile, algorithm: str) -> None:
     chunk, memory = DATA[7 : 7 + 2 * PIECE], bytearray(2 * PIECE)
     known = google_crc32c.Checksum(chunk) if algorithm == "crc32c" else hashlib.new(algorithm, chunk)
-    digest, _ = hash_range(file, 7, 2 * PIECE, algorithm, Stop().check, into=memoryview(memory))
+    digest, _ = hash_range(file, 7, 2 * PIECE, algorithm, Stop().checkpoint, into=memoryview(memory))
     assert digest == checksums.of(algorithm, memoryview(chunk)) == known.digest()
     assert memory == chunk
 
@@ -266,12 +271,12 @@ class TestHashedChunks:
         """A descriptor that is closed in a read may be that of another file when the read begins."""
         reading, over = threading.Event(), threading.Event()
 
-        def check() -> None:
+        def checkpoint() -> None:
             reading.set()
             over.wait(PATIENCE)
 
         with open_unchanged(file) as source:
-            chunks = HashedChunks(file, "crc32c", check, helper, Buffers(), source=source)
+            chunks = HashedChunks(file, "crc32c", checkpoint, helper, Buffers(), source=source)
             chunks.prepare(0, 10)
             assert reading.wait(PATIENCE)
             chunks.close()
@@ -307,13 +312,13 @@ class TestHashedChunks:
         at, go = threading.Event(), threading.Event()
         looks = 0
 
-        def check() -> None:
+        def checkpoint() -> None:
             nonlocal looks
             looks += 1
             at.set()
             assert go.wait(PATIENCE)
 
-        chunks = HashedChunks(file, "sha256", check, helper, Buffers())
+        chunks = HashedChunks(file, "sha256", checkpoint, helper, Buffers())
         chunks.prepare(0, len(DATA))
         assert at.wait(PATIENCE)
         chunks.close()

@@ -63,7 +63,7 @@ def client_of(*answers: tuple[int, dict[str, str]], body: object = None) -> tupl
 def body(tmp_path: Path) -> Iterator[Body]:
     file = file_of(tmp_path / "a", b"0123456789")
     with open_unchanged(file) as source:
-        yield Body("application/offset+octet-stream", [Piece(5, None, file, 2, source)], check=lambda: None)
+        yield Body("application/offset+octet-stream", [Piece(5, None, file, 2, source)], checkpoint=lambda: None)
 
 
 class TestCreate:

@@ -56,7 +56,7 @@ class FakeStop(Stop):
         self._clock, self._at = clock or Clock(), at
 
     def sleep(self, seconds: float) -> None:
-        self.check()
+        self.checkpoint()
         self.slept.append(seconds)
         if self._at is not None and len(self.slept) >= self._at:
             self.set()
@@ -90,7 +90,7 @@ def drain(body: Body, most: int | None = None) -> bytes:
     """Take the whole body, or `most` bytes of it, as the kernel would."""
     pieces, room = [], len(body) if most is None else most
     while room and (piece := body.read(1 << 20)):
-        body.check()
+        body.checkpoint()
         pieces.append(bytes(piece[:room]))
         room -= len(pieces[-1])
         body.taken(len(pieces[-1]))

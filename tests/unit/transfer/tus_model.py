@@ -227,7 +227,7 @@ class FakeStop(Stop):
         self.slept: list[float] = []
 
     def sleep(self, seconds: float) -> None:
-        self.check()
+        self.checkpoint()
         self.slept.append(seconds)
         self.clock.pass_(seconds)
 

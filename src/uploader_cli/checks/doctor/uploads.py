@@ -191,7 +191,7 @@ def packed(context: DoctorContext) -> Finding:
         return skipped(USED_UP)
     content = b"uploader-doctor"
     manifest = packs.manifest(NOBODY, [("uploader-doctor", len(content), hashlib.sha256(content).hexdigest(), 0)])
-    body = Body(*pack_form(manifest, [content]), check=lambda: None)
+    body = Body(*pack_form(manifest, [content]), checkpoint=lambda: None)
     answer = context.call("POST", offer.endpoint, body=body, headers={"Idempotency-Key": secrets.token_hex(16)})
     if error_code(answer.body) == "SESSION_NOT_FOUND":  # it was read
         return passed(f"up to {offer.max_files:,} files in a request", files=offer.max_files)

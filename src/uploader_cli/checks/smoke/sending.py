@@ -63,7 +63,9 @@ def body_of(data: bytes, kind: str, midway: Midway = nothing, after: Midway = no
     """
     half = (len(data) + 1) // 2
     parts = [Piece(len(data), memoryview(data))]
-    return Body(kind, parts, check=nothing, throttle=lambda most: min(most, half), on_last=midway, on_through=after)
+    return Body(
+        kind, parts, checkpoint=nothing, throttle=lambda most: min(most, half), on_last=midway, on_through=after
+    )
 
 
 def terms(site: Site) -> Terms:

@@ -44,8 +44,8 @@ class RunHandle:
     """A run of this process. Thread-safe; each call is on disk when it returns.
 
     Where the journal can't be written, `on_trouble(text)` is called once (it must not block), and changes are kept in
-    memory until writing works again. Calls before the end of an upload raise `Interrupted` from `check`. `resumed_from`
-    is the previous id of the run, `number` stays the same when it is resumed.
+    memory until writing works again. Calls before the end of an upload raise `Interrupted` from `checkpoint`.
+    `resumed_from` is the previous id of the run, `number` stays the same when it is resumed.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class RunHandle:
     ) -> None:
         """Lock the run in the transaction that adds it: no process sees it without its lock."""
         self.id, self._store, self._fresh, self._lasting = run_id, store, fresh, lasting
-        self.check = store.check
+        self.checkpoint = store.checkpoint
         self._lock = ExitStack()
         try:
             self._lock.enter_context(store.live(run_id))
@@ -305,7 +305,7 @@ class RunHandle:
         if time.monotonic() >= self._retry_at or (last and self._retry_at < math.inf):
             try:
                 seconds = LAST_SECONDS if last else 0.0 if self._retry_at else None
-                with self._store.write((lambda: None) if last else self.check, seconds) as db:
+                with self._store.write((lambda: None) if last else self.checkpoint, seconds) as db:
                     if first is not None:
                         first(db)
                     self._write(db)
@@ -324,7 +324,7 @@ class RunHandle:
 
     def _read(self, action: Callable[[Connection], None]) -> None:
         try:
-            with self._store.read(self.check, 0.0 if self._retry_at else None) as db:
+            with self._store.read(self.checkpoint, 0.0 if self._retry_at else None) as db:
                 action(db)
         except schema.JournalError as error:
             self._troubled(error)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from sqlite3 import Connection
 
-    Check = Callable[[], None]
+    Checkpoint = Callable[[], None]
 
 T = TypeVar("T")
 
@@ -117,13 +117,15 @@ class JournalError(UploaderError):
 class Store:
     """The journal's file in `directory`: created, set aside if unreadable, and pruned. Raise `UsageError`.
 
-    With `STATE_IN_MEMORY` it is SQLite's own `:memory:`: no other process sees it, and `close` deletes it.
-    `notices` are sentences for the user. `now` returns seconds since the epoch. `check` is called while other processes
+    With `STATE_IN_MEMORY` it is SQLite's own `:memory:`: no other process sees it, and `close` deletes it. `notices`
+    are sentences for the user. `now` returns seconds since the epoch. `checkpoint` is called while other processes
     use the journal, and raises `Interrupted`. All threads share one connection and a lock.
     """
 
-    def __init__(self, directory: Path, *, now: Callable[[], float] = time.time, check: Check = lambda: None) -> None:
-        self.now, self.check = now, check
+    def __init__(
+        self, directory: Path, *, now: Callable[[], float] = time.time, checkpoint: Checkpoint = lambda: None
+    ) -> None:
+        self.now, self.checkpoint = now, checkpoint
         self.notices: tuple[str, ...] = ()
         self.damaged = False
         self.at_close = ExitStack()
@@ -137,7 +139,7 @@ class Store:
         self._marker = directory / f"{NAME}.damaged"  # damage found in use
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # an existing one keeps its mode
-            with locked(directory / "journal.lock", check):
+            with locked(directory / "journal.lock", checkpoint):
                 self.db = self._open_or_replace()
         except (OSError, sqlite3.Error) as error:
             raise UsageError(
@@ -157,7 +159,7 @@ class Store:
         if self._in_memory:
             yield
             return
-        with locked(self._run_lock(run_id), self.check, 1.0):
+        with locked(self._run_lock(run_id), self.checkpoint, 1.0):
             yield
         with suppress(OSError):  # a deleted directory
             self._run_lock(run_id).unlink()
@@ -166,11 +168,13 @@ class Store:
         return self._path.with_name(f"run-{run_id}.lock")
 
     @contextmanager
-    def transaction(self, begin: str, check: Check | None = None, seconds: float | None = None) -> Iterator[Connection]:
+    def transaction(
+        self, begin: str, checkpoint: Checkpoint | None = None, seconds: float | None = None
+    ) -> Iterator[Connection]:
         """Open a transaction: committed at the end of the block, undone on errors. Raise `JournalError`."""
         with self._mutex:
             try:
-                _persist(lambda: self.db.execute(begin), check or self.check, seconds)
+                _persist(lambda: self.db.execute(begin), checkpoint or self.checkpoint, seconds)
                 with self.db:
                     yield self.db
             except (sqlite3.Error, OSError) as error:
@@ -190,7 +194,7 @@ class Store:
         if self._marker.exists():
             self._set_aside("is damaged")
         try:
-            return _persist(self._open, self.check)
+            return _persist(self._open, self.checkpoint)
         except Unreadable as error:
             self._set_aside(str(error))
         except sqlite3.DatabaseError as error:
@@ -297,11 +301,11 @@ def _lock(handle: int, *, shared: bool) -> None:
 
 
 @contextmanager
-def locked(path: Path, check: Check, seconds: float | None = None, *, shared: bool = False) -> Iterator[None]:
+def locked(path: Path, checkpoint: Checkpoint, seconds: float | None = None, *, shared: bool = False) -> Iterator[None]:
     """Lock the file at `path`, created by an exclusive lock. Raise `OSError`."""
     handle = os.open(path, os.O_RDWR if shared else os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        _persist(lambda: _lock(handle, shared=shared), check, seconds)
+        _persist(lambda: _lock(handle, shared=shared), checkpoint, seconds)
         yield
     finally:
         os.close(handle)
@@ -315,8 +319,8 @@ def _is_locked(path: Path) -> bool:
         return isinstance(error, BlockingIOError)
 
 
-def _persist(action: Callable[[], T], check: Check, seconds: float | None = None) -> T:
-    """Repeat `action` while the file is busy, for `seconds`; `check` between tries may raise."""
+def _persist(action: Callable[[], T], checkpoint: Checkpoint, seconds: float | None = None) -> T:
+    """Repeat `action` while the file is busy, for `seconds`; `checkpoint` between tries may raise."""
     deadline = time.monotonic() + (BUSY_SECONDS if seconds is None else seconds)
     while True:
         try:
@@ -324,7 +328,7 @@ def _persist(action: Callable[[], T], check: Check, seconds: float | None = None
         except (sqlite3.Error, BlockingIOError) as error:
             if _code(error) not in _BUSY or time.monotonic() >= deadline:
                 raise
-        check()
+        checkpoint()
         time.sleep(_PAUSE)
 
 

@@ -49,7 +49,7 @@ class Flow:
     def one_body(self, stop: Stop) -> Iterator[None]:
         """Let one job at a time send a body, while the server processes another one."""
         while not self._body.acquire(timeout=0.1):
-            stop.check()
+            stop.checkpoint()
         try:
             yield
         finally:
@@ -91,7 +91,7 @@ class BatchSession:
         self.session = UploadSession(context, made, len(self._waiting))
         self.session.begin()
         while self._halves or self._waiting:
-            context.stop.check()
+            context.stop.checkpoint()
             if context.fails_fast:
                 self.session.skip(self._api, self._take_rest())
                 return
@@ -162,7 +162,7 @@ class BatchSession:
             if not body.through:
                 raise errors.ConnectionLost("the server answered before it had the whole request", body_sent=False)
         except errors.UploaderError as error:
-            context.stop.check()
+            context.stop.checkpoint()
             if self._may_have_landed(error):
                 self._settle(error)
             if body.given_out and self._group:
@@ -199,7 +199,7 @@ class BatchSession:
 
         return Body(
             *multipart(upload_form(fields, group, sized=self._paths)),
-            check=context.stop.check,
+            checkpoint=context.stop.checkpoint,
             throttle=context.throttle,
             on_sent=on_sent,
             on_last=lambda: context.run.uncertain(group),  # a kill from here on may leave the files stored
@@ -258,7 +258,7 @@ class BatchSession:
         found: dict[int, Outcome | None] = {}
         for file in self._group:
             try:
-                found[file.file] = equal_on_server(self._api, file, self._category, stop.check)
+                found[file.file] = equal_on_server(self._api, file, self._category, stop.checkpoint)
             except errors.Interrupted:
                 raise
             except errors.UploaderError as error:

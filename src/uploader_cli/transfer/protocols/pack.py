@@ -74,7 +74,7 @@ class Pack:
         for file in files:
             data = bytearray(file.size)
             try:
-                digest = sha256_of(file, context.stop.check, into=memoryview(data))
+                digest = sha256_of(file, context.stop.checkpoint, into=memoryview(data))
             except errors.FileError as error:
                 unread.append(Outcome(file, error))
             else:
@@ -159,7 +159,9 @@ class Pack:
         manifest = packs.manifest(session, listed, **more)
         form = pack_form(manifest, [entry.data for entry in entries])
         sent = ev.BodySent(tuple(entry.file.file for entry in entries))
-        body = Body(*form, check=context.stop.check, throttle=context.throttle, on_through=lambda: context.emit(sent))
+        body = Body(
+            *form, checkpoint=context.stop.checkpoint, throttle=context.throttle, on_through=lambda: context.emit(sent)
+        )
         began = time.monotonic()
         try:
             answer = worker.api.pack(endpoint, session, self._key, body, len(entries))

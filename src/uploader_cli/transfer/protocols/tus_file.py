@@ -67,7 +67,7 @@ class TusFile:
         """Send one part. The last one to end joins them and yields the outcome of the file."""
         state, failure = self.state, None
         try:
-            state.check()
+            state.checkpoint()
             part.run(worker)
         except BaseException as error:  # noqa: BLE001 - raised by the part that ends last
             failure = error

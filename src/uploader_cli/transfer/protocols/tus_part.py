@@ -84,7 +84,7 @@ class Part:
                     self._hashed = HashedChunks(
                         state.file,
                         self._checksum,
-                        state.check,
+                        state.checkpoint,
                         worker.helper,
                         tus.buffers,
                         source=self._source if is_local(state.file) else None,
@@ -302,7 +302,7 @@ class Part:
             length = self._length(offset)
             return length if self._hashed is None else self._hashed.prepared(self.start + offset, length)
         patience = PART_AFTER if chunk.least == 1 else math.inf  # a server with a rule takes whole chunks only
-        self._data = stream.chunk(offset, self._tus.chunk_in_memory, self._state.check, patience)
+        self._data = stream.chunk(offset, self._tus.chunk_in_memory, self._state.checkpoint, patience)
         self._on_read(self._state.file, offset, self._data)
         if offset + len(self._data) > (most := self._tus.context.limits.max_file_size):
             raise errors.FileFailure(f"exceeds the server's limit of {most} bytes", code=FailureCode.REFUSED_SIZE)
@@ -329,7 +329,7 @@ class Part:
         `creates`: the request creates an upload.
         """
         self._carried, self._completing = size, completes
-        self._state.check()
+        self._state.checkpoint()
         self._tus.context.pacer.wait_out_pause(self._state.sleep, creates=creates)
 
     def _chunk(self, offset: int, size: int) -> tuple[Body, str | None]:
@@ -352,7 +352,7 @@ class Part:
         body = Body(
             "application/offset+octet-stream",
             [Piece(size, data, state.file, start, self._source)],
-            check=state.check,
+            checkpoint=state.checkpoint,
             throttle=tus.context.throttle,
             on_sent=lambda _file, sent: state.report_sent(self._number, offset + sent),
             on_read=self._on_read,

@@ -97,20 +97,20 @@ class TusFileState:
         """Begin with `count` parts of which the server has nothing."""
         self._confirmed, self._sent = [0] * count, [0] * count
 
-    def check(self) -> None:
+    def checkpoint(self) -> None:
         """Raise `Interrupted` once the run is stopped or another part has failed."""
-        self._context.stop.check()
+        self._context.stop.checkpoint()
         if self.error is not None:
             raise errors.Interrupted("another part of the file failed")
 
     def sleep(self, seconds: float) -> None:
-        """Wait; raise as `check` does."""
+        """Wait; raise as `checkpoint` does."""
         while seconds > 0:
-            self.check()
+            self.checkpoint()
             step = min(FAILURE_TICK, seconds) if len(self._sent) > 1 else seconds
             self._context.stop.sleep(step)
             seconds -= step
-        self.check()
+        self.checkpoint()
 
     # Attempts and sums
 
@@ -180,7 +180,7 @@ class TusFileState:
 
     @cached_property
     def _own_metadata(self) -> dict[str, str]:
-        return metadata_of(self.file, self._context.settings.metadata, self.check)
+        return metadata_of(self.file, self._context.settings.metadata, self.checkpoint)
 
     @property
     def resends(self) -> bool:
