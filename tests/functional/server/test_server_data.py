@@ -262,3 +262,13 @@ def test_ended_session_lists_its_files_from_the_database() -> None:
         names = [sorted(file["originalName"] for file in answer["files"]) for answer in (before, after)]
         assert names == [["by batch", "by pack", "by tus"]] * 2
         assert server.app.state.backend.sessions.known[session].files == {}  # type: ignore[attr-defined]
+
+
+def test_thread_that_outlives_its_server_gives_no_file_a_name(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    data = store.incoming()
+    data.write_bytes(b"abc")
+    store.close()
+    with pytest.raises(OSError, match="The server is stopping"):
+        store.link(data, tmp_path / "personal" / "a")
+    assert not (tmp_path / "personal" / "a").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,6 +222,30 @@ def test_a_batch_that_could_not_be_flushed_stores_nothing(tmp_path: Path, monkey
             upload(server.url, *files, session=session)
         assert list((tmp_path / "personal").iterdir()) == []
         assert len(upload(server.url, *files, session=session)) == 6
+
+
+def test_directory_that_is_created_again_is_flushed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed, flush = set[str](), disk._flush_directory
+    monkeypatch.setattr(disk, "_flush_directory", lambda path: flush(path) or flushed.add(os.fspath(path)))
+    deep = tmp_path / "personal" / "deep"
+    with running_server(root=tmp_path, durability="fsync") as server:
+        session = new_session(server.url, 2)
+        upload(server.url, file("a.txt", b"1"), session=session, paths=("deep/a.txt",))
+        shutil.rmtree(deep)
+        flushed.clear()
+        upload(server.url, file("b.txt", b"2"), session=session, paths=("deep/b.txt",))
+    assert {str(deep), str(deep.parent)} <= flushed
+
+
+def test_equal_file_that_was_stored_before_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request that has stored it may not have flushed it yet."""
+    flushed, flush = set[str](), disk._flush
+    monkeypatch.setattr(disk, "_flush", lambda path: flush(path) or flushed.add(os.fspath(path)))
+    with running_server(root=tmp_path, durability="fsync") as server:
+        for _ in range(2):
+            flushed.clear()
+            upload(server.url, file("a.txt", b"1"), session=new_session(server.url))
+    assert str(tmp_path / "personal" / "a.txt") in flushed
 
 
 def test_flush_is_the_default_for_a_permanent_root(tmp_path: Path) -> None:

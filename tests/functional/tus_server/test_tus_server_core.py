@@ -18,6 +18,7 @@ from functional.tus_server.tus_client import (
     content,
     create,
     created,
+    data_of,
     error,
     head,
     offset_of,
@@ -254,3 +255,11 @@ def test_rate_limit_counts_tus_calls() -> None:
         refused = append(upload, 0, b"abc")
         assert refused.status_code == 429
         assert int(refused.headers["retry-after"]) > 0
+
+
+def test_data_file_of_another_size_becomes_no_file(server: EmbeddedServer) -> None:
+    upload = created(server.url, 6, b"abc", filename="of another size.bin")
+    data_of(server.root, upload).write_bytes(b"abc and more")
+    answer = append(upload, 3, b"def")
+    assert answer.status_code == 500, answer.text
+    assert not (server.root / "tus" / "of another size.bin").exists()
