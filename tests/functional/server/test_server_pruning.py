@@ -21,6 +21,7 @@ from uploader_server import sessions
 from uploader_server.http.auth import issue_token
 from uploader_server.storage import pruning
 from uploader_server.storage.database import Database
+from uploader_server.storage.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -265,3 +266,14 @@ def test_record_of_an_upload_used_during_a_sweep_is_kept(monkeypatch: pytest.Mon
 
 async def new_session_in_thread(server: EmbeddedServer) -> str:
     return await asyncio.to_thread(new_session, server.url)
+
+
+def test_file_below_a_category_that_is_gone_is_not_missing(tmp_path: Path) -> None:
+    """The disk to which its symbolic link leads is not mounted."""
+    store = Store(tmp_path)
+    (tmp_path / "scenic").rmdir()
+    (tmp_path / "scenic").symlink_to(tmp_path / "unmounted")
+    try:
+        assert store.pruner.missing(["personal/a", "scenic/a"]) == ["personal/a"]
+    finally:
+        store.close()
