@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from uploader_server.serving import EmbeddedServer
 
 PARTIAL = {"Upload-Concat": "partial"}
+linux = pytest.mark.skipif(sys.platform != "linux", reason="names of descriptors in /proc")
 
 
 def send_everything(url: str) -> None:
@@ -224,9 +225,21 @@ def test_a_batch_that_could_not_be_flushed_stores_nothing(tmp_path: Path, monkey
         assert len(upload(server.url, *files, session=session)) == 6
 
 
+def flushes(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Return the paths that are flushed from now on."""
+    flushed, fsync = set[str](), os.fsync
+
+    def record(fd: int) -> None:
+        flushed.add(os.readlink(f"/proc/self/fd/{fd}"))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", record)
+    return flushed
+
+
+@linux
 def test_directory_that_is_created_again_is_flushed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flushed, flush = set[str](), disk._flush_directory
-    monkeypatch.setattr(disk, "_flush_directory", lambda path: flush(path) or flushed.add(os.fspath(path)))
+    flushed = flushes(monkeypatch)
     deep = tmp_path / "personal" / "deep"
     with running_server(root=tmp_path, durability="fsync") as server:
         session = new_session(server.url, 2)
@@ -237,10 +250,10 @@ def test_directory_that_is_created_again_is_flushed_again(tmp_path: Path, monkey
     assert {str(deep), str(deep.parent)} <= flushed
 
 
+@linux
 def test_equal_file_that_was_stored_before_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The request that has stored it may not have flushed it yet."""
-    flushed, flush = set[str](), disk._flush
-    monkeypatch.setattr(disk, "_flush", lambda path: flush(path) or flushed.add(os.fspath(path)))
+    flushed = flushes(monkeypatch)
     with running_server(root=tmp_path, durability="fsync") as server:
         for _ in range(2):
             flushed.clear()
