@@ -39,10 +39,11 @@ CLIENT_MOMENTS = [CREATION, MID_CHUNK, UNANSWERED, JOURNAL, CREATED]
 SERVER_MOMENTS = [CREATION, MID_CHUNK, UNANSWERED, CREATED]
 
 
-def planned(kinds: Sequence[str], count: int, seed: int) -> list[Moment]:
+def planned(kinds: Sequence[str], count: int, seed: int, *, finished: bool = True) -> list[Moment]:
     """Return `count` moments of every kind, the first one in a creation.
 
-    Moments in PATCH requests follow while the large files last, then those of small files, then the end of the session.
+    Moments in PATCH requests follow while the large files last, then those of small files, then the end of the session,
+    if the client calls for it: a session whose files one run has sent ends by itself.
     """
     source = random.Random(seed)
     rest = [kinds[number % len(kinds)] for number in range(count - 1)]
@@ -50,7 +51,8 @@ def planned(kinds: Sequence[str], count: int, seed: int) -> list[Moment]:
     rest.remove(first)
     source.shuffle(rest)
     rest.sort(key=lambda kind: kind not in (MID_CHUNK, UNANSWERED))
-    return moments([first, *rest, source.choice([FINISH, FINISH_UNANSWERED])], source)
+    last = [source.choice([FINISH, FINISH_UNANSWERED])] * finished
+    return moments([first, *rest, *last], source)
 
 
 def planned_in_parts(seed: int) -> list[Moment]:
@@ -158,7 +160,7 @@ def test_few_kills_of_the_client(tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("seed", [4])
 def test_few_kills_of_the_server(tmp_path: Path, seed: int) -> None:
     """Short form: one kill of each kind."""
-    kill_servers(tmp_path, SHORT, planned(SERVER_MOMENTS, 4, seed), seed)
+    kill_servers(tmp_path, SHORT, planned(SERVER_MOMENTS, 4, seed, finished=False), seed)
 
 
 @pytest.mark.parametrize("seed", [5])
@@ -180,7 +182,7 @@ def test_twenty_kills_of_the_client(tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("seed", [21, 22, 23])
 def test_twenty_kills_of_the_server(tmp_path: Path, seed: int) -> None:
     """The server is restarted on the same root each time."""
-    kill_servers(tmp_path, LONG, planned(SERVER_MOMENTS, 20, seed), seed)
+    kill_servers(tmp_path, LONG, planned(SERVER_MOMENTS, 20, seed, finished=False), seed)
 
 
 @pytest.mark.acceptance
