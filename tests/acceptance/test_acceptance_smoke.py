@@ -1,6 +1,6 @@
 """`uploader smoke` against real servers, with the reference backend at its real speed.
 
-`tests/functional/smoke` has the short form, with a faster reference backend.
+`tests/cli/smoke` has the short form, with a faster reference backend.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import requests
-from functional.tus_server.tus_client import data_of
+from server.tus.tus_client import data_of
 from time_limits import PATIENCE
 
 if TYPE_CHECKING:

@@ -1,0 +1,347 @@
+"""The scheduler against the bundled server in both flavours, through a relay that drops requests and answers."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+from urllib.request import urlopen
+
+import pytest
+from client.transfer.scheduled_uploads import Batches, Upload, digests, make, on_disk
+from proxy import Onlooker, Proxy, Request
+from serving import running_server
+from time_limits import PATIENCE
+
+from uploader_cli import errors
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import FailureCode, WarningCode
+from uploader_cli.core.jobs import FIRST_JOBS, MOST_JOBS
+from uploader_cli.transfer import pool
+from uploader_cli.transfer.protocols import tus_state
+from uploader_server.faults import Answer
+from uploader_server.http import shares
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    path = tmp_path / "stored"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source"
+    path.mkdir()
+    return path
+
+
+HOSTILE = (
+    "plain.mp4",
+    "with space.mp4",
+    'say "cheese".mp4',
+    "it's.mp4",
+    "景区 视频.mp4",
+    "🎬.mp4",
+    "[b]bold[x].mp4",
+    "100%.mp4",
+    "%22.mp4",
+    "a;b=c&d.mp4",
+    "back\\slash.mp4",
+    'both\\a".mp4',
+    "two\nlines.mp4",
+    b"latin-\xe9.mp4",
+    "-dash.mp4",
+    "e\u0301.mp4",
+)
+
+
+@pytest.mark.parametrize("flavour", ["bundled", "reference"])
+def test_files_of_any_name_arrive_as_they_are(source: Path, root: Path, flavour: str) -> None:
+    paths = make(source, *HOSTILE)
+    with running_server(port=0, root=root, flavour=flavour, processing_seconds=0.01, max_files=100) as server:
+        upload = Upload(server.url, paths)
+        assert upload.go() is None
+        assert upload.failed == {}
+        assert upload.completed == list(range(len(paths)))
+        assert on_disk(root) == digests(paths)
+        if flavour == "bundled":
+            for event in upload.all(ev.FileCompleted):
+                stored = root / unquote(event.location.removeprefix("/uploads/"))
+                assert stored.read_bytes() == paths[event.file].read_bytes()
+
+
+def test_seven_mp4_and_two_avi_cost_eight_calls_on_the_reference_backend(source: Path, root: Path) -> None:
+    paths = make(source, *(f"{n}.mp4" for n in range(7)), "a.avi", "b.avi")
+    with running_server(port=0, root=root, flavour="reference", processing_seconds=0.0) as server:
+        with Proxy(server.url) as relay:
+            upload = Upload(relay.url, paths)
+            assert upload.go() is None
+            assert relay.count("/api/") == 8
+            assert relay.count("/health") == 1
+        assert len(upload.all(ev.SessionCreated)) == 4
+        assert len(upload.all(ev.FileCompleted)) == 9
+        assert on_disk(root) == digests(paths)
+
+
+@pytest.mark.parametrize(("far", "workers"), [(0.0, 2), (math.inf, 0)])
+def test_workers_connect_to_a_distant_server_before_its_session_is_open(
+    source: Path, root: Path, monkeypatch: pytest.MonkeyPatch, far: float, workers: int
+) -> None:
+    """A connection takes a round trip; two files need two."""
+    monkeypatch.setattr(tus_state, "FAR", far)
+    opened: list[int] = []
+
+    class Waiting(Onlooker):
+        def head(self, request: Request) -> None:
+            if request.line.startswith("POST /api/upload/session "):
+                until = time.monotonic() + (PATIENCE if workers else 0.0)
+                while self.proxy.connections < 1 + workers and time.monotonic() < until:
+                    time.sleep(0.005)
+                opened.append(self.proxy.connections - 1)
+
+    paths = make(source, "a.mp4", "b.mp4")
+    with running_server(port=0, root=root) as server, Proxy(server.url, Waiting()) as relay:
+        upload = Upload(relay.url, paths, protocol="tus", pack=False)
+        assert upload.go() is None
+        assert upload.completed == [0, 1]
+    assert opened == [workers]
+
+
+@pytest.mark.parametrize("protocol", ["batch", "tus"])
+@pytest.mark.parametrize("missing", [False, True])
+def test_session_is_finished_by_the_client_unless_all_its_files_are_stored(
+    source: Path, root: Path, protocol: str, missing: bool
+) -> None:
+    """The server ends a session once it has stored the expected files: a call that says so would change nothing."""
+    paths = make(source, "a.mp4", "b.mp4", "c.mp4")
+    with running_server(port=0, root=root) as server, Proxy(server.url) as relay:
+        upload = Upload(relay.url, paths, protocol=protocol, pack=protocol == "batch")
+        if missing:
+            upload.before = {ev.SessionCreated: paths[1].unlink}
+        assert upload.go() is None
+        assert relay.count("/finish") == missing
+        (opened,) = upload.all(ev.SessionCreated)
+        with urlopen(f"{server.url}/api/upload/progress/{opened.session}", timeout=PATIENCE) as answer:
+            state = json.load(answer)
+        assert state["overallStatus"] == ("partial" if missing else "completed")
+
+
+def test_a_file_that_fails_inside_a_200_is_named(source: Path, root: Path) -> None:
+    paths = make(source, "good.mp4", "bad.mp4")
+    config = {"port": 0, "root": root, "flavour": "reference", "processing_seconds": 0.0, "fail_files": ("bad*",)}
+    with running_server(**config) as server:
+        upload = Upload(server.url, paths)
+        assert upload.go() is None
+    assert upload.completed == [0]
+    assert upload.failed == {1: FailureCode.SERVER_FAILED}
+
+
+# --- lost requests and answers
+
+
+@pytest.mark.parametrize("how", ["cut", "early"])
+def test_request_that_did_not_arrive_whole_is_resent_and_stored_once(source: Path, root: Path, how: str) -> None:
+    """A 200 before the last byte was sent confirms nothing."""
+    paths = make(source, "a.mp4", "b.mp4", size=8_000_000)  # more than the sockets hold
+    with running_server(port=0, root=root) as server, Proxy(server.url, Batches(how, 1, 2)) as relay:
+        upload = Upload(relay.url, paths)
+        assert upload.go() is None
+        assert relay.count("/batch") == 3
+        assert upload.completed == [0, 1]
+        assert [e.attempts for e in upload.all(ev.FileCompleted)] == [3, 3]
+        assert on_disk(root) == digests(paths)
+
+
+def test_lost_answer_is_settled_by_stored_digests(source: Path, root: Path) -> None:
+    """Nothing is sent twice, and the files count as verified."""
+    paths = make(source, "a b.mp4", "景.mp4", b"\xe9.mp4")
+    with running_server(port=0, root=root) as server, Proxy(server.url, Batches("swallow", 1)) as relay:
+        upload = Upload(relay.url, paths)
+        assert upload.go() is None
+        assert relay.count("/batch") == 1
+        assert relay.count("HEAD /uploads/personal/") == 3
+        assert upload.completed == [0, 1, 2]
+        assert all(event.verified for event in upload.all(ev.FileCompleted))
+        assert on_disk(root) == digests(paths)
+
+
+def test_a_lost_answer_for_a_second_version_stores_neither_twice(source: Path, root: Path) -> None:
+    """Another file has the path, so ours has another name; the server recognises the resent file.
+
+    The session ended with its last file, so it takes another one.
+    """
+    (first,) = make(source, "a.mp4")
+    with running_server(port=0, root=root) as server:
+        assert Upload(server.url, [first]).go() is None
+        before = digests([first])
+        first.write_bytes(os.urandom(6000))
+        with Proxy(server.url, Batches("swallow", 1)) as relay:
+            upload = Upload(relay.url, [first])
+            assert upload.go() is None
+            assert relay.count("/batch") == 3
+        assert upload.completed == [0]
+        assert on_disk(root) == sorted(before + digests([first]))
+
+
+def test_lost_answer_of_the_reference_backend_is_unknown_despite_its_progress(source: Path, root: Path) -> None:
+    """Its `/progress` calls the failed file completed as well (3.4)."""
+    paths = make(source, "a.mp4", "b.mp4")
+    config = {"port": 0, "root": root, "flavour": "reference", "processing_seconds": 0.1, "fail_files": ("b.mp4",)}
+    with running_server(**config) as server, Proxy(server.url, Batches("swallow", 1)) as relay:
+        upload = Upload(relay.url, paths)
+        assert upload.go() is None
+        assert relay.count("/batch") == 1
+        assert upload.failed == dict.fromkeys((0, 1), FailureCode.OUTCOME_UNKNOWN)
+        assert on_disk(root) == digests(paths[:1])
+
+
+def test_lost_answer_without_progress_is_unknown_and_stored_once(source: Path, root: Path) -> None:
+    paths = make(source, "a.mp4")
+    config = {"port": 0, "root": root, "flavour": "reference", "processing_seconds": 0.0, "progress_linger": 0.05}
+    with running_server(**config) as server, Proxy(server.url, Batches("swallow", 1)) as relay:
+        upload = Upload(relay.url, paths)
+        assert upload.go() is None
+        assert relay.count("/batch") == 1
+        assert upload.failed == {0: FailureCode.OUTCOME_UNKNOWN}
+        assert on_disk(root) == digests(paths)
+
+
+@pytest.mark.parametrize("flavour", ["bundled", "reference"])
+def test_lost_session_is_replaced(source: Path, tmp_path: Path, flavour: str) -> None:
+    """As after a restart: the files go to a server that does not know their session."""
+    paths = make(source, "a.mp4", "b.mp4")
+    config: dict[str, Any] = {"port": 0, "flavour": flavour, "processing_seconds": 0.0}
+    root = tmp_path / "second"
+    root.mkdir()
+    with running_server(**config) as first, running_server(**config, root=root) as second:
+
+        class Move(Onlooker):
+            def head(self, request: Request) -> None:
+                if "/batch" in request.line:
+                    self.proxy.target = second.url
+
+        with Proxy(first.url, Move()) as relay:
+            upload = Upload(relay.url, paths)
+            assert upload.go() is None
+            assert relay.count("POST /api/upload/session ") == 2
+    assert upload.completed == [0, 1]
+    assert [str(e.code) for e in upload.all(ev.RunWarning)] == [WarningCode.SESSION_LOST]
+    assert [e.status for e in upload.all(ev.SessionFinished)] == ["lost", "completed"]
+
+
+def test_disk_error_of_the_server_is_retried_in_the_same_session(source: Path, root: Path) -> None:
+    """The bundled server answers 500 UPLOAD_FAILED then, which is a lost session on the reference backend."""
+    failed = Answer(500, body=b'{"error": "UPLOAD_FAILED"}', when="after_body")
+    with running_server(port=0, root=root) as server:
+        server.faults.next_answers("POST", "/api/upload/batch", [failed] * 2)
+        upload = Upload(server.url, make(source, "a.mp4", "b.mp4"), retries=2)
+        assert upload.go() is None
+    assert upload.completed == [0, 1]
+    assert len(upload.all(ev.SessionCreated)) == 1
+    assert len(upload.all(ev.FileRetry)) == 4
+
+
+def test_killed_server_ends_the_run_and_every_file_is_reported(source: Path, root: Path) -> None:
+    paths = make(source, *(f"{n}.mp4" for n in range(40)))
+    with running_server(port=0, root=root) as server, Proxy(server.url, Batches("die", 2)) as relay:
+        upload = Upload(relay.url, paths, wait_for_server=0.0)
+        assert isinstance(upload.go(), errors.Unreachable)
+        assert upload.completed == list(range(16))
+        assert set(upload.failed.values()) == {FailureCode.NETWORK}
+        assert len(upload.failed) + len(upload.all(ev.FileSkipped)) == 24
+        assert relay.count("/batch") == 2
+        assert on_disk(root) == digests(paths[:32])
+
+
+def test_a_rate_limit_is_waited_out_and_costs_no_retry(source: Path, root: Path) -> None:
+    paths = make(source, *(f"{n}.mp4" for n in range(4)))
+    config = {"port": 0, "root": root, "rate_limit": 3, "rate_window": 1.0, "max_files": 1, "relative_paths": False}
+    with running_server(**config) as server:
+        upload = Upload(server.url, paths, retries=0)
+        assert upload.go() is None
+    assert upload.completed == [0, 1, 2, 3]
+    assert [e.attempts for e in upload.all(ev.FileCompleted)] == [1] * 4
+    assert WarningCode.RATE_LIMITED in [e.code for e in upload.all(ev.RunWarning)]
+
+
+def test_used_share_delays_new_uploads_and_not_those_that_are_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server lets this client hold one session and two uploads; the open ones end while creations wait."""
+    monkeypatch.setitem(shares.MOST, "uploads", 8)
+    monkeypatch.setitem(shares.MOST, "sessions", 4)
+    monkeypatch.setattr(shares, "RETRY_AFTER", 1)
+    files = [tmp_path / f"{number}.mp4" for number in range(5)]
+    for file in files:
+        file.write_bytes(os.urandom(100_000))
+    with running_server(max_files=3) as server:
+        settings = {"protocol": "tus", "jobs": 4, "chunk_size": 1 << 16, "limit_rate": 300_000, "retries": 0}
+        upload = Upload(server.url, files, **settings)
+        assert upload.go() is None
+        requests = list(server.faults.requests)
+    assert upload.completed == [0, 1, 2, 3, 4]
+    assert [event.code for event in upload.all(ev.RunWarning)] == [WarningCode.RATE_LIMITED]
+    refused = [entry for entry in requests if entry.status == 429]
+    assert {entry.path for entry in refused} == {"/api/upload/session", "/api/upload/files/"}
+    for kind in ("/api/upload/session", "/api/upload/files/"):
+        first = next(entry for entry in refused if entry.path == kind)
+        later = [entry for entry in requests if first.time < entry.time < first.time + 0.9]
+        assert not [entry for entry in later if entry.path == kind and entry.status == 201]
+        assert [entry for entry in later if entry.method == "PATCH" and entry.status == 204]
+
+
+def test_limit_rate_is_divided_among_as_many_connections_as_the_server_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight would be slower than the server's minimum."""
+    monkeypatch.setattr("uploader_cli.settings.model.LEAST_RATE", 200_000)
+    files = [tmp_path / f"{number}.mp4" for number in range(8)]
+    for file in files:
+        file.write_bytes(os.urandom(60_000))
+    with running_server(min_rate=100_000, min_rate_window=0.4) as server:
+        settings = {"protocol": "tus", "jobs": 8, "limit_rate": 400_000, "retries": 0}
+        upload = Upload(server.url, files, **settings)
+        assert upload.go() is None
+    assert upload.completed == list(range(8))
+
+
+# --- stops during a request
+
+
+@pytest.mark.parametrize("flavour", ["bundled", "reference"])
+def test_a_stop_while_the_body_travels_leaves_nothing_on_the_server(source: Path, root: Path, flavour: str) -> None:
+    """Every file is reported as cancelled, and none as stored (protocol.md, section 3.9)."""
+    paths = make(source, "a.mp4", "b.mp4", size=30_000_000)
+    with running_server(port=0, root=root, flavour=flavour, processing_seconds=0.0) as server:
+        upload = Upload(server.url, paths)
+        upload.stop_at = ev.BytesSent
+        assert upload.go() is None
+    assert [e.files for e in upload.all(ev.FilesCancelled)] == [(0, 1)]
+    assert upload.all(ev.RunWarning, ev.BodySent, ev.FileCompleted) == []
+    assert [e.status for e in upload.all(ev.SessionFinished)] == ["cancelled"]
+    assert on_disk(root) == []
+
+
+def test_auto_jobs_rise_while_the_throughput_rises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file costs a round trip of 20 ms, so each worker more sends more."""
+    monkeypatch.setattr(pool, "MEASURED_SECONDS", 0.1)
+    files = [tmp_path / f"{number}.mp4" for number in range(300)]
+    for file in files:
+        file.write_bytes(b"x" * 1000)
+    with running_server(latency_ms=20) as server:
+        upload = Upload(server.url, files, protocol="tus", jobs="auto")
+        assert upload.go() is None
+    running = most = 0
+    for event in upload.all(ev.FileStarted, ev.FileCompleted):
+        running += 1 if isinstance(event, ev.FileStarted) else -1
+        most = max(most, running)
+    assert len(upload.completed) == 300
+    assert FIRST_JOBS < most <= MOST_JOBS

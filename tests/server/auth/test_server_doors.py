@@ -1,0 +1,377 @@
+"""Attacks: method overrides, files and connections of other users, forged log lines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import sqlite3
+import struct
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urljoin
+
+import pytest
+import requests
+from server.batches import DEADLINE, Listener, connected, eventually, file, new_session, progress, upload
+from server.packs.packing import send_pack
+from server.tus.tus_client import TUS, create, created, file_id, head
+from serving import running_server, server_process
+from websockets.exceptions import ConnectionClosed
+
+from uploader_server.http.auth import issue_token
+from uploader_server.storage import put
+from uploader_server.storage.paths import candidates
+from uploader_server.storage.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from uploader_server.serving import EmbeddedServer
+
+TOKEN = "the-one-token"
+SECRET = "a secret of these tests, which is long enough"
+WITH = {"authorization": f"Bearer {TOKEN}"}
+JWT = {"authorization": f"Bearer {issue_token(SECRET)}"}
+
+
+@pytest.fixture
+def guarded() -> Iterator[EmbeddedServer]:
+    with running_server(auth_token=TOKEN, jwt_secret=SECRET) as server:
+        yield server
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedServer]:
+    with running_server(jwt_secret=SECRET) as server:
+        yield server
+
+
+# Methods in disguise
+
+
+@pytest.mark.parametrize("override", ["POST", "PATCH", "GET", "HEAD", "DELETE"])
+def test_method_override_of_options_is_ignored(guarded: EmbeddedServer, override: str) -> None:
+    created = create(guarded.url, 4, headers=WITH, filename="a").headers["location"]
+    headers = {**TUS, "X-HTTP-Method-Override": override, "Upload-Length": "4", "Upload-Offset": "0"}
+    for url in (f"{guarded.url}/api/upload/files/", created):
+        assert requests.options(url, headers=headers, timeout=DEADLINE).status_code == 401
+        answer = requests.options(url, data=b"evil", headers={**headers, **WITH}, timeout=DEADLINE)
+        assert (answer.status_code, answer.content) == (204, b"")
+        assert "location" not in answer.headers
+    now = requests.head(created, headers={**TUS, **WITH}, timeout=DEADLINE)
+    assert now.headers["upload-offset"] == "0"
+
+
+def test_deletion_token_can_not_upload(guarded: EmbeddedServer) -> None:
+    """Neither by a DELETE that is to be a POST, nor by a POST elsewhere that is to be a DELETE."""
+    disguised = {**TUS, **JWT, "X-HTTP-Method-Override": "POST", "Upload-Length": "0"}
+    answer = requests.delete(f"{guarded.url}/api/upload/files/", headers=disguised, timeout=DEADLINE)
+    assert "location" not in answer.headers
+    assert answer.status_code == 405
+    session = {"category": "personal", "expectedFiles": 1}
+    disguised = {**JWT, "X-HTTP-Method-Override": "DELETE"}
+    answer = requests.post(f"{guarded.url}/api/upload/session", json=session, headers=disguised, timeout=DEADLINE)
+    assert answer.status_code == 401
+
+
+def test_authorisation_uses_the_overridden_method(guarded: EmbeddedServer) -> None:
+    location = urljoin(guarded.url, create(guarded.url, 4, b"data", headers=WITH, filename="a").headers["location"])
+    disguised = {**TUS, "X-HTTP-Method-Override": "DELETE"}
+    assert requests.post(location, headers=disguised, timeout=DEADLINE).status_code == 401
+    assert requests.post(location, headers={**disguised, **JWT}, timeout=DEADLINE).status_code == 204
+    assert requests.head(location, headers={**TUS, **WITH}, timeout=DEADLINE).status_code == 410
+
+
+def test_a_post_that_overrides_options_needs_the_token(guarded: EmbeddedServer) -> None:
+    """Only preflights of browsers, which are not POST requests, need no token. OPTIONS is no override: it creates."""
+    disguised = {**TUS, "X-HTTP-Method-Override": "OPTIONS", "Upload-Length": "4"}
+    url = f"{guarded.url}/api/upload/files/"
+    assert requests.post(url, headers=disguised, timeout=DEADLINE).status_code == 401
+    assert requests.post(url, headers={**disguised, **WITH}, timeout=DEADLINE).status_code == 201
+
+
+# Connections of other users
+
+
+def upgrade(connection: socket.socket) -> bytes:
+    """Start a websocket with raw packets and close it after Socket.IO's refusal."""
+    connection.sendall(
+        b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
+        b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    assert b" 101 " in connection.recv(4096)
+    connection.sendall(b"\x81\x82\0\0\0\x0040")  # a masked frame: "40", connect
+    return connection.recv(4096)
+
+
+def test_refused_websocket_closes_no_other_connection(guarded: EmbeddedServer) -> None:
+    """A later upload from the same port succeeds."""
+    later = eventually(lambda: after_a_refusal(guarded), "a port that is free again")
+    with later:
+        later.sendall(
+            b"POST /api/upload/files/ HTTP/1.1\r\nHost: localhost\r\nTus-Resumable: 1.0.0\r\nUpload-Length: 4\r\n"
+            b"Authorization: Bearer %s\r\nContent-Type: application/offset+octet-stream\r\nContent-Length: 4\r\n\r\nda"
+            % TOKEN.encode()
+        )
+        time.sleep(1.5)  # the refused one is closed a second after its refusal
+        later.sendall(b"ta")
+        assert later.recv(4096).startswith(b"HTTP/1.1 201")
+
+
+def after_a_refusal(server: EmbeddedServer) -> socket.socket | None:
+    """A connection from the port of a refused websocket; None where another program has taken the port."""
+    refused = connected(server.url)
+    upgrade(refused)
+    port = refused.getsockname()[1]
+    refused.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # its port is free at once
+    refused.close()
+    later = socket.socket()
+    later.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    later.settimeout(DEADLINE)
+    try:
+        later.bind(("127.0.0.1", port))
+        later.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+    except OSError:
+        later.close()
+        return None
+    return later
+
+
+# Files of other users
+
+
+def delete(server: EmbeddedServer, file_id: str) -> int:
+    return requests.delete(f"{server.url}/api/upload/file/{file_id}", headers=JWT, timeout=DEADLINE).status_code
+
+
+def test_shared_file_is_deleted_with_its_last_upload(server: EmbeddedServer) -> None:
+    session = new_session(server.url, 9)
+    by_tus = created(server.url, 4, b"data", filename="same.mp4", sessionId=session)
+    (by_batch,) = upload(server.url, file("same.mp4", b"data"), session=session)
+    stored = server.root / "personal/same.mp4"
+    assert delete(server, file_id(server.root, by_tus)) == 200
+    assert stored.read_bytes() == b"data"
+    assert head(by_tus).status_code == 410
+    assert delete(server, file_id(server.root, by_tus)) == 404
+    assert stored.read_bytes() == b"data"
+    assert delete(server, by_batch["id"]) == 200
+    assert not stored.exists()
+
+
+def test_second_delete_keeps_a_new_file_of_the_same_name(server: EmbeddedServer) -> None:
+    (first,) = upload(server.url, file("name.mp4", b"old"))
+    assert delete(server, first["id"]) == 200
+    (second,) = upload(server.url, file("name.mp4", b"new"))
+    assert delete(server, first["id"]) == 404
+    assert (server.root / "personal/name.mp4").read_bytes() == b"new"
+    (server.root / "personal/name.mp4").unlink()  # behind its back
+    (third,) = upload(server.url, file("name.mp4", b"third"))
+    assert delete(server, second["id"]) == 200
+    assert (server.root / "personal/name.mp4").read_bytes() == b"third"
+    assert delete(server, third["id"]) == 200
+
+
+@pytest.mark.parametrize("way", ["batch", "tus", "pack"])
+@pytest.mark.parametrize("name", ["same.mp4", "same (2).mp4"])
+def test_delete_keeps_a_file_that_a_running_upload_found_equal(
+    way: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The upload has found an equal file and has not recorded it yet."""
+    found, deleted = threading.Event(), threading.Event()
+
+    def paused(save: Any) -> Any:
+        async def pause(*arguments: Any, **options: Any) -> None:
+            found.set()
+            await asyncio.to_thread(deleted.wait, DEADLINE)
+            await save(*arguments, **options)
+
+        return pause
+
+    with running_server(packs=True, jwt_secret=SECRET) as server:
+        if name != "same.mp4":
+            upload(server.url, file("same.mp4", b"other"))
+        (first,) = upload(server.url, file("same.mp4", b"data"))
+        assert first["fileName"] == name
+        session = new_session(server.url)
+        monkeypatch.setattr(Store, "save", paused(Store.save))
+        with ThreadPoolExecutor() as threads:
+            second = threads.submit(store, server, way, session, "same.mp4")
+            assert found.wait(DEADLINE)
+            assert delete(server, first["id"]) == 200
+            deleted.set()
+            assert second.result() == "stored"
+        assert (server.root / "personal" / name).read_bytes() == b"data"
+        assert list((server.root / ".uploader/incoming").iterdir()) == []
+        listed = progress(server.url, session).json()["files"]
+        assert [delete(server, known["id"]) for known in listed] == [200]
+        assert not (server.root / "personal" / name).exists()
+
+
+def test_a_restored_copy_of_a_root_deletes_its_own_files_only(tmp_path: Path) -> None:
+    """Also where the database has absolute paths."""
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    with running_server(root=original, jwt_secret=SECRET) as server:
+        known = [upload(server.url, file(f"{n}.mp4", b"x"))[0]["id"] for n in range(2)]
+    shutil.copytree(original, copy)
+    with sqlite3.connect(copy / ".uploader/server.sqlite3") as database:
+        database.execute("UPDATE files SET path = ? WHERE id = ?", (str(original / "personal/1.mp4"), known[1]))
+    database.close()
+    with running_server(root=copy, jwt_secret=SECRET) as server:
+        assert [delete(server, file_id) for file_id in known] == [200, 404]
+    assert sorted(path.name for path in (original / "personal").iterdir()) == ["0.mp4", "1.mp4"]
+
+
+# Logs and symlinks
+
+
+def test_client_event_named_connect_resets_no_limit() -> None:
+    with running_server(max_joins=2) as server:
+        listener = Listener(server.url)
+        for number in range(2):
+            listener.send(f'42{number}["join-session","00000000-0000-4000-8000-00000000000{number}"]')
+            assert "SESSION_NOT_FOUND" in listener.packet()
+        listener.send('42["connect",{}]')
+        with contextlib.suppress(ConnectionClosed):
+            listener.send('422["join-session","00000000-0000-4000-8000-000000000002"]')
+        eventually(lambda: listener.closed, "the end of the connection")
+        with pytest.raises(TimeoutError):
+            listener.packet(0)
+
+
+MALFORMED = [
+    "4",
+    "42",
+    "42{",
+    "42[]",
+    "42[1]",
+    '42["x"',
+    "451-[",
+    "45",
+    "49",
+    "4/other,0",
+    "43",
+    "4999999999999999999[]",
+    "z",
+]
+
+
+def test_malformed_packets_and_aborted_bodies_print_no_traceback() -> None:
+    with server_process() as server:
+        for packet in MALFORMED:
+            listener = Listener(server.url)
+            listener.send(packet)
+            with contextlib.suppress(ConnectionClosed):
+                listener.send('421["join-session","x"]')
+            eventually(lambda listener=listener: listener.closed or answered(listener), f"the end of {packet}")
+            listener.close()
+        opened = requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=DEADLINE).text
+        sid = opened.partition('"sid":"')[2].partition('"')[0]
+        for body in (b"\xff\xfe", b"4\x1e4\x1e", b"b!!!", *[packet.encode() for packet in MALFORMED]):
+            polling = f"{server.url}/socket.io/?EIO=4&transport=polling&sid={sid}"
+            requests.post(polling, data=body, timeout=DEADLINE)
+        for path in ("session", "validate", "lookup", "batch", "files/", "session/x/finish"):
+            aborted = connected(server.url)
+            aborted.sendall(
+                b"POST /api/upload/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n"
+                b"Content-Type: application/json\r\n\r\n{" % path.encode()
+            )
+            time.sleep(0.05)
+            aborted.close()
+        assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200
+        time.sleep(0.2)
+        server.stop()
+        assert not server.errors, server.errors
+
+
+def answered(listener: Listener) -> bool:
+    try:
+        return "INVALID_SESSION_ID" in listener.packet(0.01)
+    except TimeoutError:
+        return False
+
+
+def test_access_log_escapes_line_breaks_of_a_path(tmp_path: Path) -> None:
+    with running_server(access_log=tmp_path / "log") as server:
+        requests.get(f"{server.url}/a%20200%201.0ms%0A2026-01-01T00:00:00.000Z%20GET%20/b", timeout=DEADLINE)
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert line.split(" ")[1:4] == ["GET", "/a%20200%201.0ms%0A2026-01-01T00:00:00.000Z%20GET%20/b", "404"]
+
+
+@pytest.mark.parametrize("name", ["two\nlines.mp4", "end\n", "\r\x1b[31m\x7f"])
+def test_stored_name_with_control_characters_is_served(server: EmbeddedServer, name: str) -> None:
+    stored = created(server.url, 4, b"data", filename=name, relativePath=f"sub\n/{name}")
+    path = requests.head(stored, headers=TUS, timeout=DEADLINE).headers["content-location"]
+    for url in (server.url + path, f"{server.url}/uploads/tus/sub%0A/{quote(name)}"):
+        assert requests.get(url, timeout=DEADLINE).content == b"data"
+
+
+@pytest.mark.parametrize("way", ["batch", "tus", "pack"])
+def test_no_write_follows_a_symlink_out_of_the_root(way: str, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    with running_server(root=tmp_path / "root", packs=True) as server:
+        (server.root / "personal/link").symlink_to(outside)
+        (server.root / "personal/inner").mkdir()
+        (server.root / "personal/near").symlink_to("inner")
+        session = new_session(server.url, 9)
+        outcomes = [store(server, way, session, f"{name}/deep/a.mp4") for name in ("link", "near")]
+        assert outcomes == ["INVALID_PATH", "stored"]
+        assert list(outside.iterdir()) == []
+        assert (server.root / "personal/inner/deep/a.mp4").read_bytes() == b"data"
+
+
+def test_free_name_is_found_among_many_files(tmp_path: Path) -> None:
+    """Without a test of each name: after the last one, or in a gap."""
+    path = tmp_path / "a.mp4"
+    for number in range(2, 3000):
+        (tmp_path / f"a ({number}).mp4").touch()
+    path.touch()
+    tried = 0
+    for candidate in candidates(path):
+        tried += 1
+        if not candidate.exists():
+            break
+    assert candidate.name == "a (3000).mp4"
+    assert tried <= 100
+
+
+def test_taken_names_get_the_next_number(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploader_server.storage.paths.ONE_BY_ONE", 3)
+    names = [upload(server.url, file("a.mp4", b"%d" % n))[0]["fileName"] for n in range(8)]
+    assert names == ["a.mp4", *(f"a ({n}).mp4" for n in range(2, 9))]
+    assert upload(server.url, file("a.mp4", b"1"))[0]["fileName"] == "a (2).mp4"
+
+
+def test_one_request_compares_a_limited_number_of_taken_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pack of 1,000 files with one taken name compared 99,000 files. The others get free numbers at once."""
+    monkeypatch.setattr(put, "MOST_COMPARED", 20)
+    compared, is_equal = list[Path](), put.Linking.is_equal
+
+    def counted(linking: put.Linking, one: Any, there: Path) -> bool:
+        compared.append(there)
+        return is_equal(linking, one, there)
+
+    monkeypatch.setattr(put.Linking, "is_equal", counted)
+    files = [("a.mp4", b"%d" % number) for number in range(10, 70)]
+    with running_server(packs=True) as server:
+        stored = send_pack(server.url, new_session(server.url, 60), files)
+        paths = [server.root / unquote(entry["location"]).removeprefix("/uploads/") for entry in stored]
+        assert [path.read_bytes() for path in paths] == [data for _, data in files]
+    assert len(compared) <= 20 + len(files)
+
+
+def store(server: EmbeddedServer, way: str, session: str, path: str) -> str:
+    """Store a file; the code of the error, or `stored`."""
+    if way == "tus":
+        answer = create(server.url, 4, b"data", filename="a.mp4", relativePath=path, sessionId=session)
+        return "stored" if answer.status_code == 201 else str(answer.json()["error"])
+    if way == "batch":
+        (stored,) = upload(server.url, file("a.mp4", b"data"), session=session, paths=(path,))
+        return str(stored.get("errorCode", "stored"))
+    (packed,) = send_pack(server.url, session, {path: b"data"})
+    return str(packed.get("error", "stored"))

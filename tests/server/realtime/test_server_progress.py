@@ -1,0 +1,111 @@
+"""`GET /progress` of sessions with many files: built off the event loop, once for callers that wait together."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+from server.batches import DEADLINE, eventually, file, new_session, progress, upload, watching
+from server.packs.packing import send_pack
+from serving import running_server
+
+from uploader_server.session import FileState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from uploader_server.serving import EmbeddedServer
+
+CALLERS = 20
+MANY = 300
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedServer]:
+    with running_server(packs=True) as server:
+        yield server
+
+
+class Held:
+    """Holds the first response that shows its files until `let_go`; counts the shown files, and the threads."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.shown, self.threads = 0, set[str]()
+        self.began, self.let_go = threading.Event(), threading.Event()
+        monkeypatch.setattr(FileState, "shown", self._patched(FileState.shown))
+
+    def _patched(self, original: Any) -> Any:
+        def shown(of: FileState) -> Any:
+            self.shown += 1
+            self.threads.add(threading.current_thread().name)
+            if not self.began.is_set():
+                self.began.set()
+                self.let_go.wait(5)
+            return original(of)
+
+        return shown
+
+
+def waiting_callers(server: EmbeddedServer) -> int:
+    return sum("/progress/" in seen.path for seen in server.app.tracker.busy().values())
+
+
+def test_callers_share_a_response_that_is_built_off_the_loop(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is being built, and the next one for all who came meanwhile."""
+    session = new_session(server.url, MANY + 1)
+    upload(server.url, *(file(f"{n}", b"x") for n in range(MANY)), session=session)
+    held = Held(monkeypatch)
+    with ThreadPoolExecutor(CALLERS) as threads:
+        first = threads.submit(progress, server.url, session)
+        assert held.began.wait(DEADLINE)
+        others = [threads.submit(progress, server.url, session) for _ in range(CALLERS - 1)]
+        eventually(lambda: waiting_callers(server) == CALLERS, "all callers")
+        assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200  # the loop runs
+        held.let_go.set()
+        answers = [answer.result() for answer in (first, *others)]
+    assert "uploader-server" not in held.threads
+    assert held.shown == 2 * MANY
+    assert {answer.text for answer in answers[1:]} == {answers[1].text}
+    assert [len(answer.json()["files"]) for answer in answers] == [MANY] * CALLERS
+
+
+@pytest.mark.parametrize("way", ["batch", "pack"])
+def test_progress_has_every_upload_that_was_confirmed_before(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Also while a response is being built that has read the state earlier."""
+    session = new_session(server.url, MANY + 1)
+    upload(server.url, *(file(f"{n}", b"x") for n in range(MANY)), session=session)
+    held = Held(monkeypatch)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(progress, server.url, session)
+        assert held.began.wait(DEADLINE)
+        if way == "batch":
+            upload(server.url, file("last", b"x"), session=session)
+        else:
+            send_pack(server.url, session, {"last": b"x"})
+        second = threads.submit(progress, server.url, session)
+        eventually(lambda: waiting_callers(server) == 2, "both callers")
+        held.let_go.set()
+        earlier, later = first.result().json(), second.result().json()
+    assert earlier["completedFiles"] == len(earlier["files"]) == MANY
+    assert later["completedFiles"] == len(later["files"]) == MANY + 1
+    assert later["overallStatus"] == "completed"
+    assert "last" in {shown["originalName"] for shown in later["files"]}
+
+
+def test_join_shows_the_file_that_is_arriving_without_reading_all(server: EmbeddedServer) -> None:
+    session = new_session(server.url, 3)
+    upload(server.url, file("done", b"x"), session=session)
+    known: Any = server.app.state.backend.sessions
+    state = known.known[session]
+    state.add(FileState("arriving"))
+    assert [one.original_name for one in state.files.values()] == ["arriving"]
+    with watching(server.url, "websocket", session) as watcher:
+        (snapshot,) = watcher.wait(lambda events: events)
+    assert snapshot["currentFile"]["originalName"] == "arriving"
