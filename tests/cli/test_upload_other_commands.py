@@ -159,14 +159,17 @@ def test_cancel_asks_the_server_and_names_its_limits(server: EmbeddedServer, tmp
     assert uploader("cancel", UNKNOWN, "-s", server.url, home=tmp_path).code == 4
 
 
-def test_cancel_of_an_ended_session(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_cancel_of_an_ended_session(
+    subtests: pytest.Subtests, server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
     server.faults.fail_files = ["bad*"]
     said = []
     for names in (["good.txt"], ["fresh.txt", "bad.txt"]):
-        source = make_files(**dict.fromkeys(names, 10))
-        sent = uploader("upload", source, "-s", server.url, "--json", home=tmp_path)
-        done = uploader("cancel", sent.of("session.created")[0]["session"], "-s", server.url, home=tmp_path)
-        said.append((done.code, done.err.partition(": ")[2].strip()))
+        with subtests.test(names=names):
+            source = make_files(**dict.fromkeys(names, 10))
+            sent = uploader("upload", source, "-s", server.url, "--json", home=tmp_path)
+            done = uploader("cancel", sent.of("session.created")[0]["session"], "-s", server.url, home=tmp_path)
+            said.append((done.code, done.err.partition(": ")[2].strip()))
     assert said == [(0, "completed already"), (4, "ended already, and some of its files failed")]
 
 

@@ -285,6 +285,7 @@ class Uploads:
             values = (upload_id, self.clock.now() - self.ttl)
             delete = "DELETE FROM tus_uploads WHERE id = ? AND touched < ?"  # unless a request saves it before
             await self.sessions.store.save(lambda db: db.execute(delete, values), frees=True)
+            self.known.pop(upload_id, None)  # a request may have left a reference
             logger.info("deleted the record of the upload of file %s", upload.file_id)
 
 

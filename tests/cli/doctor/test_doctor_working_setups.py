@@ -56,13 +56,14 @@ def test_doctor_passes_on_each_kind_of_server(flavour: str, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []  # neither the directory nor the file of the speed test
 
 
-def test_doctor_with_the_token_of_the_server_passes() -> None:
+def test_doctor_with_the_token_of_the_server_passes(subtests: pytest.Subtests) -> None:
     """Over both transports too; the token itself is nowhere in the report."""
     with running_server(auth_token="the-token-for-all") as running:
         report = doctor(running.url, token="the-token-for-all", context={"new_session": True})
     assert report.summary.startswith("Everything works: uploads will be live over websocket, ")
     for way in ("websocket", "long_polling"):
-        assert "joined, first message" in step(report, way).finding.message
+        with subtests.test(way=way):
+            assert "joined, first message" in step(report, way).finding.message
     assert "the-token-for-all" not in str(as_json(report))
 
 

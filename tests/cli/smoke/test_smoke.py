@@ -116,16 +116,19 @@ def test_budget_limits_the_calls_and_skips_checks(server: EmbeddedServer, typed:
     assert verdict["counts"]["not_run"] > 10
 
 
-def test_exit_code_2_before_the_first_call(server: EmbeddedServer, typed: Callable[..., Done]) -> None:
+def test_exit_code_2_before_the_first_call(
+    subtests: pytest.Subtests, server: EmbeddedServer, typed: Callable[..., Done]
+) -> None:
     for options, word in (
         (("--only", "helth"), "no check matches 'helth'"),
         (("--junit", "no/such/place.xml"), "--junit"),
         (("--budget", "0"), "--budget"),
         (("--token-file", "none"), "none"),
     ):
-        done = typed("-s", server.url, *options)
-        assert (done.code, done.out) == (2, "")
-        assert word in done.err
+        with subtests.test(options=options, word=word):
+            done = typed("-s", server.url, *options)
+            assert (done.code, done.out) == (2, "")
+            assert word in done.err
     assert len(server.faults.requests) == 0
 
 

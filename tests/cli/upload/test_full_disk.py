@@ -79,17 +79,18 @@ def test_upload_started_by_a_shell_continues_without_its_outputs(
 
 @pytest.mark.parametrize("redirection", OUTPUTS)
 def test_upload_continues_without_its_outputs(
-    redirection: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
+    redirection: str, server: EmbeddedServer, make_files: Files, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     """With any view each file is stored, and the exit code is that of the upload."""
     make_files(**{"a.mp4": 2000, "b.mp4": 3000})
     for view in ("--json", "--progress plain", "--progress live"):
-        done = redirected(
-            f"upload files --no-resume -c personal {view} --report r.json", redirection, tmp_path, server.url
-        )
-        assert "Traceback" not in done.out
-        assert done.code == 0, done.err
-        assert json.loads((tmp_path / "r.json").read_text())["exit_code"] == 0
+        with subtests.test(view=view):
+            done = redirected(
+                f"upload files --no-resume -c personal {view} --report r.json", redirection, tmp_path, server.url
+            )
+            assert "Traceback" not in done.out
+            assert done.code == 0, done.err
+            assert json.loads((tmp_path / "r.json").read_text())["exit_code"] == 0
     assert sorted(path.name for path in (server.root / "personal").rglob("*.mp4")) == ["a.mp4", "b.mp4"]
 
 

@@ -230,23 +230,24 @@ def test_ctrl_z_gives_the_terminal_back_until_fg(
 
 
 def test_window_title_and_task_bar_show_the_progress(
-    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     """Both are restored at the end; terminals that don't know the task bar and links get only the title and URLs."""
     files = make_files(**{"a.mp4": 300_000, "b.mp4": 300_000})
     command = ["upload", files, "-s", server.url, "--limit-rate", "500K"]
     for more in ({"WT_SESSION": "1"}, {}):
-        one = Screen(*command, home=tmp_path, env=more)
-        assert one.end() == 0
-        assert re.search(rb"\x1b\[22;2t\x1b\]2;\d+ % files/ \xe2\x80\x93 uploader\x1b", one.text)
-        assert b"\x1b[23;2t" in one.text
-        bar = re.findall(rb"\x1b\]9;4;(\d(?:;\d+)?)\x1b", one.text)
-        assert bool(bar) == bool(more)
-        assert not bar or (bar[0].startswith(b"1;") and bar[-1] == b"0")
-        url = f"{server.url}/uploads/personal/files/a.mp4".encode()
-        assert (b"\x1b]8;;" + url + b"\x1b\\" + bytes(files)[:9] in one.text) is bool(more)
-        assert (b"\n    " + url in one.text) is not bool(more)
-        one.close()
+        with subtests.test(more=more):
+            one = Screen(*command, home=tmp_path, env=more)
+            assert one.end() == 0
+            assert re.search(rb"\x1b\[22;2t\x1b\]2;\d+ % files/ \xe2\x80\x93 uploader\x1b", one.text)
+            assert b"\x1b[23;2t" in one.text
+            bar = re.findall(rb"\x1b\]9;4;(\d(?:;\d+)?)\x1b", one.text)
+            assert bool(bar) == bool(more)
+            assert not bar or (bar[0].startswith(b"1;") and bar[-1] == b"0")
+            url = f"{server.url}/uploads/personal/files/a.mp4".encode()
+            assert (b"\x1b]8;;" + url + b"\x1b\\" + bytes(files)[:9] in one.text) is bool(more)
+            assert (b"\n    " + url in one.text) is not bool(more)
+            one.close()
 
 
 def test_bash_restores_echo_after_kill_9(

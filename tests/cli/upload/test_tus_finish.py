@@ -193,23 +193,34 @@ def test_upload_url_whose_finish_failed_is_never_confirmed(fault: str, reason: s
     assert not service.stored
 
 
-def test_stream_whose_finish_failed_names_the_reason(tmp_path: Path) -> None:
+def test_stream_whose_finish_failed_names_the_reason(subtests: pytest.Subtests, tmp_path: Path) -> None:
     """Standard input that is still in memory is sent again; else the file fails."""
 
     class Deferring(Finishing):
         extensions = "creation,creation-defer-length,termination"
 
     for size, code in ((100, 3), (3000, 4)):
-        reader, writer = os.pipe()
-        os.write(writer, bytes(size))
-        os.close(writer)
-        with Deferring("fail") as service, open(reader, "rb") as source:
-            asked = ("--name", "x.bin", "--tus-endpoint", service.url, "--chunk-size", "1K", "--retries", "1", "--json")
-            done = uploader("upload", "-", *asked, home=tmp_path, stdin=source, constants=QUICK)
-        assert done.code == code
-        (failed,) = done.of("file.failed")
-        assert "the object store is down" in failed["message"]
-        assert len(service.uploads) == (2 if code == 3 else 1)
+        with subtests.test(size=size, code=code):
+            reader, writer = os.pipe()
+            os.write(writer, bytes(size))
+            os.close(writer)
+            with Deferring("fail") as service, open(reader, "rb") as source:
+                asked = (
+                    "--name",
+                    "x.bin",
+                    "--tus-endpoint",
+                    service.url,
+                    "--chunk-size",
+                    "1K",
+                    "--retries",
+                    "1",
+                    "--json",
+                )
+                done = uploader("upload", "-", *asked, home=tmp_path, stdin=source, constants=QUICK)
+            assert done.code == code
+            (failed,) = done.of("file.failed")
+            assert "the object store is down" in failed["message"]
+            assert len(service.uploads) == (2 if code == 3 else 1)
 
 
 @pytest.mark.parametrize(

@@ -77,20 +77,30 @@ def test_column_of_a_list_overrides_metadata(suffix: str, plain: Service, make_f
     assert sorted(upload.metadata["title"] for upload in plain.uploads.values()) == ["b", "two", "{name}"]
 
 
-def test_failed_to_list_keeps_metadata_of_each_line(plain: Service, make_files: Files, tmp_path: Path) -> None:
+def test_failed_to_list_keeps_metadata_of_each_line(
+    subtests: pytest.Subtests, plain: Service, make_files: Files, tmp_path: Path
+) -> None:
     files = make_files(**{"a.mp4": 1})
     (tmp_path / "list.csv").write_text(f"path,title\n{files / 'a.mp4'},first\n")
     for suffix in ("csv", "jsonl"):
-        again = tmp_path / f"again.{suffix}"
-        plain.locked = 1
-        options = ("--tus-endpoint", plain.url, "--metadata", "title=other", "--retries", "0")
-        failed = uploader(
-            "upload", "--from-file", tmp_path / "list.csv", *options, "--no-resume", "--failed-to", again, home=tmp_path
-        )
-        assert failed.code == 3
-        plain.uploads.clear()
-        assert uploader("upload", "--from-file", again, *options, "--no-resume", home=tmp_path).code == 0
-        assert plain.only.metadata["title"] == "first"
+        with subtests.test(suffix=suffix):
+            again = tmp_path / f"again.{suffix}"
+            plain.locked = 1
+            options = ("--tus-endpoint", plain.url, "--metadata", "title=other", "--retries", "0")
+            failed = uploader(
+                "upload",
+                "--from-file",
+                tmp_path / "list.csv",
+                *options,
+                "--no-resume",
+                "--failed-to",
+                again,
+                home=tmp_path,
+            )
+            assert failed.code == 3
+            plain.uploads.clear()
+            assert uploader("upload", "--from-file", again, *options, "--no-resume", home=tmp_path).code == 0
+            assert plain.only.metadata["title"] == "first"
 
 
 def test_metadata_without_value_needs_a_column(plain: Service, make_files: Files, tmp_path: Path) -> None:

@@ -107,15 +107,16 @@ def test_ctrl_c_while_the_server_processes(make_files: Callable[..., Path], tmp_
     assert seconds < PROMISED * SLACK
 
 
-def test_cancel_on_interrupt(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_cancel_on_interrupt(subtests: pytest.Subtests, server: EmbeddedServer, tmp_path: Path) -> None:
     """The session is cancelled on the server only on request."""
     big = sparse(tmp_path / "big.mp4", 4 << 30)
     for options, cancels in (((), 0), (("--cancel-on-interrupt",), 1)):
-        process = start("upload", big, "-s", server.url, "--json", *options, home=tmp_path)
-        seen = read_until(process, "file.progress", lambda event: event["phase"] == "sending")
-        done, _ = interrupted(process, seen, signal.SIGINT)
-        assert done.code == 130
-        assert server.faults.count("POST", "/api/upload/cancel/*") == cancels
+        with subtests.test(options=options, cancels=cancels):
+            process = start("upload", big, "-s", server.url, "--json", *options, home=tmp_path)
+            seen = read_until(process, "file.progress", lambda event: event["phase"] == "sending")
+            done, _ = interrupted(process, seen, signal.SIGINT)
+            assert done.code == 130
+            assert server.faults.count("POST", "/api/upload/cancel/*") == cancels
 
 
 def test_ctrl_c_during_the_wait_before_a_retry(server: EmbeddedServer, tmp_path: Path) -> None:

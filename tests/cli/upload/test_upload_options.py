@@ -110,7 +110,9 @@ def test_min_size_and_max_size(server: EmbeddedServer, make_files: Files, tmp_pa
     assert "check --min-size, --max-size" in none.err
 
 
-def test_newer_than_takes_a_duration_or_a_date(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_newer_than_takes_a_duration_or_a_date(
+    subtests: pytest.Subtests, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """A duration before now or a date; one that is neither is an error."""
     files = make_files(**{"now.mp4": 1, "days.mp4": 1, "old.mp4": 1})
     day = 86_400
@@ -122,7 +124,11 @@ def test_newer_than_takes_a_duration_or_a_date(server: EmbeddedServer, make_file
         "2026-01-31": ["days.mp4", "now.mp4"],
         "2026-01-29T10:00": ["days.mp4", "now.mp4", "old.mp4"],
     }.items():
-        assert sent(uploader("upload", files, "-s", server.url, "--newer-than", when, "--json", home=tmp_path)) == names
+        with subtests.test(when=when, names=names):
+            assert (
+                sent(uploader("upload", files, "-s", server.url, "--newer-than", when, "--json", home=tmp_path))
+                == names
+            )
     wrong = uploader("upload", files, "-s", server.url, "--newer-than", "soon", home=tmp_path)
     assert wrong.code == 2
     assert "--newer-than: must be a duration or a date, not 'soon'" in wrong.err

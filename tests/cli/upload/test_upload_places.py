@@ -69,6 +69,7 @@ def test_upload_without_a_writable_home_warns_that_resume_is_lost(
     make_files: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    subtests: pytest.Subtests,
 ) -> None:
     """The journal is in memory: no temporary directory is needed. A list on standard input takes one for its time."""
     files, temporary = make_files(**{"a.mp4": 500}), tmp_path / "temporary"
@@ -82,9 +83,10 @@ def test_upload_without_a_writable_home_warns_that_resume_is_lost(
     listed = tmp_path / "list"
     listed.write_text(f"{files / 'a.mp4'}\n")
     for extra in (("--dry-run",), ()):
-        with listed.open() as stdin:
-            done = run(tmp_path, "upload", "--from-file", "-", "-s", server.url, *extra, stdin=stdin)
-        assert done.code == 0, done.err
+        with subtests.test(extra=extra):
+            with listed.open() as stdin:
+                done = run(tmp_path, "upload", "--from-file", "-", "-s", server.url, *extra, stdin=stdin)
+            assert done.code == 0, done.err
     assert list(temporary.iterdir()) == []
 
 
@@ -116,17 +118,18 @@ def in_deleted_directory(home: Path, *arguments: str | Path) -> subprocess.Compl
 
 
 def test_upload_from_a_deleted_working_directory(
-    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     """Full paths work; relative ones, reports too, get a message."""
     files = make_files(**{"a.mp4": 500})
     assert in_deleted_directory(tmp_path, "upload", files, "-s", server.url).returncode == 0
     for path in (".", "a.mp4"):
-        done = in_deleted_directory(tmp_path, "upload", path, "-s", server.url)
-        assert done.returncode == 2
-        assert done.stderr == (
-            "error: the working directory was deleted\nhint: change to another, or give full paths\n"
-        )
+        with subtests.test(path=path):
+            done = in_deleted_directory(tmp_path, "upload", path, "-s", server.url)
+            assert done.returncode == 2
+            assert done.stderr == (
+                "error: the working directory was deleted\nhint: change to another, or give full paths\n"
+            )
     done = in_deleted_directory(tmp_path, "upload", files, "-s", server.url, "--report", "r.json")
     assert done.returncode == 2
     assert "the deleted working directory" in done.stderr

@@ -34,13 +34,14 @@ def sha256(content: bytes) -> str:
 
 
 def test_protocol_is_tus_where_offered_and_as_requested(
-    server: EmbeddedServer, make_files: Files, tmp_path: Path
+    server: EmbeddedServer, make_files: Files, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     """Tus where offered, batch where it is not or on request; requested tus that is not offered exits 2."""
     files = make_files(**{"a.mp4": 10})
     for options, protocol in (((), "tus"), (("--protocol", "tus"), "tus"), (("--protocol", "batch"), "batch")):
-        done = uploader("upload", files, "-s", server.url, *options, "--json", home=tmp_path)
-        assert (done.code, done.events[0]["protocol"]) == (0, protocol)
+        with subtests.test(options=options, protocol=protocol):
+            done = uploader("upload", files, "-s", server.url, *options, "--json", home=tmp_path)
+            assert (done.code, done.events[0]["protocol"]) == (0, protocol)
     assert server.faults.count("POST", ENDPOINT) == 2
     assert server.faults.count("POST", BATCH) == 1
     with running_server(tus=False) as plain:
@@ -98,19 +99,22 @@ def test_tus_endpoint_excludes(option: str, server: EmbeddedServer, make_files: 
     assert len(server.faults.requests) == 0
 
 
-def test_jobs_limit_parallel_files(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_jobs_limit_parallel_files(
+    subtests: pytest.Subtests, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """The number of parallel files: with 1 they are sequential, with 3 three overlap."""
     files = make_files(**{f"{number}.mp4": 200 * KIB for number in range(3)})
     options = ("-s", server.url, "--chunk-size", "64K", "--limit-rate", "600K", "--json")
     for jobs, at_once in (("1", 1), ("3", 3), ("auto", 3)):
-        done = uploader("upload", files, *options, "-j", jobs, home=tmp_path)
-        assert done.code == 0
-        assert done.events[0]["jobs"] == {"auto": 4}.get(jobs, at_once)
-        running = most = 0
-        for event in done.events:
-            running += {"file.started": 1, "file.completed": -1}.get(event["type"], 0)
-            most = max(most, running)
-        assert most == at_once
+        with subtests.test(jobs=jobs, at_once=at_once):
+            done = uploader("upload", files, *options, "-j", jobs, home=tmp_path)
+            assert done.code == 0
+            assert done.events[0]["jobs"] == {"auto": 4}.get(jobs, at_once)
+            running = most = 0
+            for event in done.events:
+                running += {"file.started": 1, "file.completed": -1}.get(event["type"], 0)
+                most = max(most, running)
+            assert most == at_once
 
 
 def test_large_file_is_sent_in_parts_on_a_slow_round_trip(tmp_path: Path) -> None:
@@ -217,7 +221,9 @@ def test_corrupted_chunk_is_resent(server: EmbeddedServer, make_files: Files, tm
     assert (server.root / "personal" / "files" / "a.mp4").read_bytes() == content
 
 
-def test_verified_needs_a_checksum_for_every_byte(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_verified_needs_a_checksum_for_every_byte(
+    subtests: pytest.Subtests, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """Every byte in a chunk whose checksum was accepted, also over two runs; without checksums it is not."""
     files = make_files(**{"a.mp4": os.urandom(300 * KIB)})
     options = ("-s", server.url, "--chunk-size", "100K", "--json")
@@ -226,26 +232,30 @@ def test_verified_needs_a_checksum_for_every_byte(server: EmbeddedServer, make_f
     (unchecked,) = uploader("upload", files, *options, "--checksum", "none", home=tmp_path).of("file.completed")
     assert (unchecked["verified"], "verified_by" in unchecked, "checksum" in unchecked) == (False, False, False)
     for checksum, verified in (("auto", True), ("none", False)):
-        server.faults.next_answers("PATCH", "*", [None, 503])
-        once = uploader("upload", files, *options, "--retries", "0", "--checksum", checksum, home=tmp_path)
-        assert once.code == 3
-        again = uploader("upload", files, *options, home=tmp_path)
-        assert again.of("file.started")[0]["offset"] == 100 * KIB
-        assert again.of("file.completed")[0]["verified"] is verified
+        with subtests.test(checksum=checksum, verified=verified):
+            server.faults.next_answers("PATCH", "*", [None, 503])
+            once = uploader("upload", files, *options, "--retries", "0", "--checksum", checksum, home=tmp_path)
+            assert once.code == 3
+            again = uploader("upload", files, *options, home=tmp_path)
+            assert again.of("file.started")[0]["offset"] == 100 * KIB
+            assert again.of("file.completed")[0]["verified"] is verified
 
 
-def test_limit_rate_bounds_the_whole_run(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_limit_rate_bounds_the_whole_run(
+    subtests: pytest.Subtests, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """The whole run takes as long as its bytes need, over several workers and in batch mode too; `none` lifts it."""
     files = make_files(**{f"{number}.mp4": 400 * KIB for number in range(3)})
     for protocol in ("tus", "batch"):
-        options = ("-s", server.url, "--protocol", protocol, "--chunk-size", "200K", "--json")
-        done = uploader("upload", files, *options, "--limit-rate", "1200K", home=tmp_path)
-        assert done.code == 0
-        assert done.finished["seconds"] > 0.75  # of 1.0, with the credit of 0.2 s
-        assert done.finished["rate"] < 1600 * KIB
-        free = uploader("upload", files, *options, "--limit-rate", "none", home=tmp_path, UPLOADER_LIMIT_RATE="2K")
-        assert free.code == 0
-        assert free.finished["seconds"] < 300  # 600 s at the rate of the environment
+        with subtests.test(protocol=protocol):
+            options = ("-s", server.url, "--protocol", protocol, "--chunk-size", "200K", "--json")
+            done = uploader("upload", files, *options, "--limit-rate", "1200K", home=tmp_path)
+            assert done.code == 0
+            assert done.finished["seconds"] > 0.75  # of 1.0, with the credit of 0.2 s
+            assert done.finished["rate"] < 1600 * KIB
+            free = uploader("upload", files, *options, "--limit-rate", "none", home=tmp_path, UPLOADER_LIMIT_RATE="2K")
+            assert free.code == 0
+            assert free.finished["seconds"] < 300  # 600 s at the rate of the environment
 
 
 def test_skip_existing_compares_size_and_digest_of_stored_files(

@@ -106,15 +106,16 @@ def test_wrong_argument_raises_usage_error(paths: Any, options: dict[str, Any], 
 
 
 def test_settings_and_options_take_text_paths_and_single_values(
-    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     files = make_files(**{"a.mp4": 10, "b.mov": 10})
     given: dict[str, Any] = {"include": "*.mp4", "report": tmp_path / "run.json", "limit_rate": "10M"}
     given |= {"exclude": {"c*"}, "dest": None}
     for how in ({"server": server.url, **given}, {"settings": Settings(server=server.url, proxy="", **given)}):
-        result = upload(files, **how)
-        assert [receipt.path[-5:] for receipt in result.receipts] == ["a.mp4"]
-        (tmp_path / "run.json").unlink()
+        with subtests.test(how=how):
+            result = upload(files, **how)
+            assert [receipt.path[-5:] for receipt in result.receipts] == ["a.mp4"]
+            (tmp_path / "run.json").unlink()
 
 
 def test_empty_option_replaces_that_of_a_config_file(

@@ -484,11 +484,12 @@ def test_nothing_is_printed_and_no_signal_handler_is_installed(
 
 
 def test_websocket_uses_the_proxy_of_the_session_only(
-    server: ServerProcess, bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+    server: ServerProcess, bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
 ) -> None:
     """The session has the proxy of the environment; the websocket must use the same."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
+        with subtests.test(name=name):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     one = bench(server.url.replace("127.0.0.1", "localhost")).start()

@@ -217,15 +217,16 @@ class TestBundledServer:
         assert told[-1] == file.size
 
     def test_small_file_takes_one_request(
-        self, server: EmbeddedServer, lines: Any, make_file: Any, sending: Any
+        self, server: EmbeddedServer, lines: Any, make_file: Any, sending: Any, subtests: pytest.Subtests
     ) -> None:
         line = lines(endpoint_of(server))
         terms = terms_for(line)
         line.answers.clear()
         for size in (0, 1, 70_000):
-            file = make_file(size)
-            sent = sending(terms, file).run(line.client)
-            assert stored(server.url + sent.content_location) == content(file)
+            with subtests.test(size=size):
+                file = make_file(size)
+                sent = sending(terms, file).run(line.client)
+                assert stored(server.url + sent.content_location) == content(file)
         assert [answer.status for answer in line.answers] == [201, 201, 201]
 
     def test_file_in_parts_arrives_verified(

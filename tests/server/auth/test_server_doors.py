@@ -55,14 +55,17 @@ def server() -> Iterator[EmbeddedServer]:
 
 
 @pytest.mark.parametrize("override", ["POST", "PATCH", "GET", "HEAD", "DELETE"])
-def test_method_override_of_options_is_ignored(guarded: EmbeddedServer, override: str) -> None:
+def test_method_override_of_options_is_ignored(
+    subtests: pytest.Subtests, guarded: EmbeddedServer, override: str
+) -> None:
     created = create(guarded.url, 4, headers=WITH, filename="a").headers["location"]
     headers = {**TUS, "X-HTTP-Method-Override": override, "Upload-Length": "4", "Upload-Offset": "0"}
     for url in (f"{guarded.url}/api/upload/files/", created):
-        assert requests.options(url, headers=headers, timeout=DEADLINE).status_code == 401
-        answer = requests.options(url, data=b"evil", headers={**headers, **WITH}, timeout=DEADLINE)
-        assert (answer.status_code, answer.content) == (204, b"")
-        assert "location" not in answer.headers
+        with subtests.test(url=url):
+            assert requests.options(url, headers=headers, timeout=DEADLINE).status_code == 401
+            answer = requests.options(url, data=b"evil", headers={**headers, **WITH}, timeout=DEADLINE)
+            assert (answer.status_code, answer.content) == (204, b"")
+            assert "location" not in answer.headers
     now = requests.head(created, headers={**TUS, **WITH}, timeout=DEADLINE)
     assert now.headers["upload-offset"] == "0"
 

@@ -124,13 +124,14 @@ def test_page_of_another_origin_embeds_no_call(
     assert len(server.app.state.realtime.server.eio.sockets) == known
 
 
-def test_links_own_pages_and_stored_files_may_be_loaded(server: EmbeddedServer) -> None:
+def test_links_own_pages_and_stored_files_may_be_loaded(subtests: pytest.Subtests, server: EmbeddedServer) -> None:
     (known,) = upload(server.url, file("shown.png", b"data"))
     assert embedded(server, known["filePath"], "cross-site", IMAGE) == 200
     assert embedded(server, "/api/activity", "cross-site", LINK) == 200
     for site in ("same-origin", "none"):
-        assert embedded(server, "/api/activity", site, IMAGE) == 200
-        assert embedded(server, POLLING, site, {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}) == 200
+        with subtests.test(site=site):
+            assert embedded(server, "/api/activity", site, IMAGE) == 200
+            assert embedded(server, POLLING, site, {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}) == 200
 
 
 def test_page_of_an_allowed_origin_calls_with_its_origin() -> None:
@@ -143,13 +144,14 @@ def test_page_of_an_allowed_origin_calls_with_its_origin() -> None:
 
 
 @pytest.mark.parametrize("index", ["j=0", "j=x", "%6a=7"])
-def test_jsonp_is_refused(server: EmbeddedServer, index: str) -> None:
+def test_jsonp_is_refused(subtests: pytest.Subtests, server: EmbeddedServer, index: str) -> None:
     opened = requests.get(server.url + POLLING, timeout=DEADLINE)
     sid = json.loads(opened.text.removeprefix("0"))["sid"]
     known = len(server.app.state.realtime.server.eio.sockets)
     for path in (f"{POLLING}&{index}", f"{POLLING}&sid={sid}&{index}"):
-        answer = requests.get(server.url + path, timeout=DEADLINE)
-        assert (answer.status_code, "___eio" in answer.text) == (400, False)
+        with subtests.test(path=path):
+            answer = requests.get(server.url + path, timeout=DEADLINE)
+            assert (answer.status_code, "___eio" in answer.text) == (400, False)
     assert len(server.app.state.realtime.server.eio.sockets) == known
 
 
@@ -218,11 +220,12 @@ def test_no_answer_contains_a_path_of_the_host(server: EmbeddedServer) -> None:
     assert [text for text in texts if str(server.root) in text] == []
 
 
-def test_analysis_refuses_absolute_paths_of_the_host(server: EmbeddedServer) -> None:
+def test_analysis_refuses_absolute_paths_of_the_host(subtests: pytest.Subtests, server: EmbeddedServer) -> None:
     (known,) = upload(server.url, file("夏 1%20.mp4", b"data"))
     token = {"authorization": f"Bearer {issue_token(server.config.jwt_secret)}"}
     server.faults.analysis_seconds = 0.01
     for path, status in (known["filePath"], 200), (f"{server.root}/personal/夏 1%20.mp4", 400):
-        body = {"videoPath": path}
-        answer = requests.post(f"{server.url}/api/ai/analyze/content", json=body, headers=token, timeout=DEADLINE)
-        assert answer.status_code == status
+        with subtests.test(path=path, status=status):
+            body = {"videoPath": path}
+            answer = requests.post(f"{server.url}/api/ai/analyze/content", json=body, headers=token, timeout=DEADLINE)
+            assert answer.status_code == status

@@ -127,13 +127,14 @@ def test_extension_of_a_name_is_in_lower_case(name: str, ending: str) -> None:
     assert extension(name) == ending
 
 
-def test_rounding_timestamps_and_uuids() -> None:
+def test_rounding_timestamps_and_uuids(subtests: pytest.Subtests) -> None:
     assert [js_round(n) for n in (2.5, 7.5, 2.4, 57.5)] == [3, 8, 2, 58]
     assert len(timestamp()) == len("2026-11-24T23:43:56.640Z")
     assert timestamp().endswith("Z")
     assert is_uuid("2ba25c4c-a0ea-4983-89fc-cf63711e7de2")
     for bad in ("", "x", None, 7, "{2ba25c4c-a0ea-4983-89fc-cf63711e7de2}", "2ba25c4ca0ea498389fccf63711e7de2"):
-        assert not is_uuid(bad)
+        with subtests.test(bad=bad):
+            assert not is_uuid(bad)
 
 
 def test_total_progress_with_a_dropped_file_is_100_only_at_the_end() -> None:

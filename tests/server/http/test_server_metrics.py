@@ -74,14 +74,15 @@ def test_sessions_bytes_events_and_sockets_are_counted(server: EmbeddedServer) -
     assert seen["uploader_analyses_running{}"] == 0
 
 
-def test_bytes_by_tus_are_counted_apart(server: EmbeddedServer) -> None:
+def test_bytes_by_tus_are_counted_apart(subtests: pytest.Subtests, server: EmbeddedServer) -> None:
     tus = {"Tus-Resumable": "1.0.0", "Upload-Length": "300000"}
     made = requests.post(f"{server.url}/api/upload/files/", headers=tus, timeout=DEADLINE)
     where = urljoin(f"{server.url}/api/upload/files/", made.headers["Location"])
     for offset in (0, 100_000):
-        piece = {**tus, "Content-Type": "application/offset+octet-stream", "Upload-Offset": str(offset)}
-        answer = requests.patch(where, data=b"x" * (100_000 + offset), headers=piece, timeout=DEADLINE)
-        assert answer.status_code == 204
+        with subtests.test(offset=offset):
+            piece = {**tus, "Content-Type": "application/offset+octet-stream", "Upload-Offset": str(offset)}
+            answer = requests.patch(where, data=b"x" * (100_000 + offset), headers=piece, timeout=DEADLINE)
+            assert answer.status_code == 204
     seen = scraped(server)
     assert seen['uploader_received_bytes_total{route="tus"}'] == 300_000
     assert 'uploader_received_bytes_total{route="batch"}' not in seen
@@ -97,15 +98,16 @@ def test_errors_are_counted_by_client_and_server(server: EmbeddedServer) -> None
     assert seen['uploader_errors_total{kind="server"}'] == 1
 
 
-def test_analyses_are_counted(server: EmbeddedServer) -> None:
+def test_analyses_are_counted(subtests: pytest.Subtests, server: EmbeddedServer) -> None:
     for mode in (None, "refuse:parse"):
-        server.faults.set_analysis(mode)
-        requests.post(
-            f"{server.url}/api/ai/generate/music-prompt",
-            json={"fusionPlan": "x"},
-            headers={"authorization": f"Bearer {issue_token(SECRET)}"},
-            timeout=DEADLINE,
-        )
+        with subtests.test(mode=mode):
+            server.faults.set_analysis(mode)
+            requests.post(
+                f"{server.url}/api/ai/generate/music-prompt",
+                json={"fusionPlan": "x"},
+                headers={"authorization": f"Bearer {issue_token(SECRET)}"},
+                timeout=DEADLINE,
+            )
     seen = scraped(server)
     assert seen['uploader_analyses_total{kind="music",status="completed"}'] == 1
     assert seen['uploader_analyses_total{kind="music",status="failed"}'] == 1

@@ -33,17 +33,18 @@ def get(server: EmbeddedServer, path: str, token: str = "") -> requests.Response
     return requests.get(server.url + path, headers=headers, timeout=DEADLINE)
 
 
-def test_page_needs_no_token_and_has_a_strict_policy(server: EmbeddedServer) -> None:
+def test_page_needs_no_token_and_has_a_strict_policy(subtests: pytest.Subtests, server: EmbeddedServer) -> None:
     types = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
     for path, source in FILES.items():
-        answer = get(server, path)
-        assert (answer.status_code, answer.content) == (200, source.read_bytes())
-        assert answer.headers["content-type"].startswith(types.get(source.suffix, "text/plain"))
-        policy = answer.headers["content-security-policy"]
-        assert "default-src 'none'" in policy
-        assert "frame-ancestors 'none'" in policy
-        assert "unsafe" not in policy
-        assert answer.headers["x-content-type-options"] == "nosniff"
+        with subtests.test(path=path, source=source):
+            answer = get(server, path)
+            assert (answer.status_code, answer.content) == (200, source.read_bytes())
+            assert answer.headers["content-type"].startswith(types.get(source.suffix, "text/plain"))
+            policy = answer.headers["content-security-policy"]
+            assert "default-src 'none'" in policy
+            assert "frame-ancestors 'none'" in policy
+            assert "unsafe" not in policy
+            assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 def test_page_has_only_relative_urls() -> None:

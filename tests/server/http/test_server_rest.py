@@ -96,11 +96,12 @@ def test_invalid_session_request_is_invalid_category(server: EmbeddedServer, bod
     assert isinstance(answer.json()["details"], str)
 
 
-def test_body_that_is_not_json_is_a_400(server: EmbeddedServer) -> None:
+def test_body_that_is_not_json_is_a_400(subtests: pytest.Subtests, server: EmbeddedServer) -> None:
     for broken in (b"{nonsense", b"", b"\xff\xfe", b"[" * 50_000):
-        for path, code in (("session", "INVALID_CATEGORY"), ("validate", "VALIDATION_ERROR")):
-            answer = requests.post(f"{server.url}/api/upload/{path}", data=broken, timeout=DEADLINE)
-            assert (answer.status_code, answer.json()["error"]) == (400, code)
+        with subtests.test(broken=broken):
+            for path, code in (("session", "INVALID_CATEGORY"), ("validate", "VALIDATION_ERROR")):
+                answer = requests.post(f"{server.url}/api/upload/{path}", data=broken, timeout=DEADLINE)
+                assert (answer.status_code, answer.json()["error"]) == (400, code)
 
 
 @pytest.mark.parametrize("number", [b"Infinity", b"NaN", b"1e999", b"-1", b"9" * 400, b'{"a":1}'])

@@ -83,11 +83,12 @@ def test_a_body_has_a_limit(server: EmbeddedServer, path: str, size: int) -> Non
     assert post(server, path, b" " * size).status_code in {400, 404}
 
 
-def test_a_json_text_with_very_many_lists_is_refused_at_once(server: EmbeddedServer) -> None:
+def test_a_json_text_with_very_many_lists_is_refused_at_once(subtests: pytest.Subtests, server: EmbeddedServer) -> None:
     before = memory(server)
     for count, status in ((100_000, 400), (MIB, 413)):
-        text = b'{"files":[' + b"[]," * count + b"[]]}"
-        assert error(post(server, "/api/upload/validate", text))[0] == status
+        with subtests.test(count=count, status=status):
+            text = b'{"files":[' + b"[]," * count + b"[]]}"
+            assert error(post(server, "/api/upload/validate", text))[0] == status
     assert memory(server) - before < 60 * MIB
     many = {"files": [{"name": f"[{n}].mp4", "size": 1, "type": "video/mp4"} for n in range(10_000)]}
     assert post(server, "/api/upload/validate", json.dumps(many).encode()).status_code == 200
@@ -99,15 +100,16 @@ def test_problems_of_a_body_are_listed_up_to_a_limit(server: EmbeddedServer) -> 
     assert len(answer.json()["details"]) == 1000
 
 
-def test_the_text_of_a_multipart_body_has_a_limit(server: EmbeddedServer) -> None:
+def test_the_text_of_a_multipart_body_has_a_limit(subtests: pytest.Subtests, server: EmbeddedServer) -> None:
     session = new_session(server.url)
     begin = [text("sessionId", session), text("category", "personal")]
     paths = [text("relativePath", "x" * (60 << 10)) for _ in range(160)]
     answer = post_parts(server.url, [*begin, *paths, file("a", b"x")])
     assert answer.status_code == 413
     for repeated in ("sessionId", "category", "other"):
-        twice = [text(repeated, session if repeated == "sessionId" else "personal")] * 2
-        assert error(post_parts(server.url, [*twice, file("a", b"x")])) == (400, "VALIDATION_ERROR")
+        with subtests.test(repeated=repeated):
+            twice = [text(repeated, session if repeated == "sessionId" else "personal")] * 2
+            assert error(post_parts(server.url, [*twice, file("a", b"x")])) == (400, "VALIDATION_ERROR")
 
 
 def test_an_unfinished_message_of_a_websocket_has_a_limit(server: EmbeddedServer) -> None:

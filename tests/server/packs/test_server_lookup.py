@@ -115,7 +115,7 @@ def test_symlink_out_of_the_category_reveals_no_file(server: EmbeddedServer, tmp
     assert by_pack["location"] == "/uploads/personal/secret%20%282%29"
 
 
-def test_invalid_lookup_is_refused(server: EmbeddedServer) -> None:
+def test_invalid_lookup_is_refused(subtests: pytest.Subtests, server: EmbeddedServer) -> None:
     one = {"relativePath": "t", "size": 3}
     for body in (
         [],
@@ -127,8 +127,9 @@ def test_invalid_lookup_is_refused(server: EmbeddedServer) -> None:
         {"category": "personal", "files": [{**one, "sha256": 3}]},
         {"category": "personal", "files": [one] * 1001},
     ):
-        answer = look(server, body)
-        assert (answer.status_code, answer.json()["error"]) == (400, "VALIDATION_ERROR")
+        with subtests.test(body=body):
+            answer = look(server, body)
+            assert (answer.status_code, answer.json()["error"]) == (400, "VALIDATION_ERROR")
     answer = look(server, {"category": "tus", "files": []})
     assert (answer.status_code, answer.json()["error"]) == (400, "INVALID_CATEGORY")
     assert found(server) == []

@@ -120,12 +120,13 @@ def test_pack_of_a_thousand_files_completes_its_session(shared: EmbeddedServer, 
     assert not any((shared.root / ".uploader" / "incoming").iterdir())
 
 
-def test_connection_is_kept_after_a_pack(url: str, below: str) -> None:
+def test_connection_is_kept_after_a_pack(subtests: pytest.Subtests, url: str, below: str) -> None:
     for count in (1, 100):
-        answer = post_pack(
-            url, new_session(url, count), {f"{below}/{count}/{n}": b"%d" % n * 5000 for n in range(count)}
-        )
-        assert (answer.status_code, answer.headers.get("connection")) == (200, None)
+        with subtests.test(count=count):
+            answer = post_pack(
+                url, new_session(url, count), {f"{below}/{count}/{n}": b"%d" % n * 5000 for n in range(count)}
+            )
+            assert (answer.status_code, answer.headers.get("connection")) == (200, None)
 
 
 def test_pack_entries_are_stored_in_order_without_overwriting(shared: EmbeddedServer, below: str) -> None:
@@ -217,7 +218,9 @@ def refused(answer: requests.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]
 
 
-def test_a_wrong_manifest_is_refused_and_nothing_is_stored(shared: EmbeddedServer, below: str) -> None:
+def test_a_wrong_manifest_is_refused_and_nothing_is_stored(
+    subtests: pytest.Subtests, shared: EmbeddedServer, below: str
+) -> None:
     session, good = new_session(shared.url), entry(f"{below}/a", b"1")
     for manifest in (
         b"{",
@@ -232,19 +235,21 @@ def test_a_wrong_manifest_is_refused_and_nothing_is_stored(shared: EmbeddedServe
         manifest_of(session, {}, sessionId=None),
         manifest_of(session, {}, files=[good], ifExists="maybe"),
     ):
-        assert refused(post_body(shared.url, body_of_pack(manifest, b"1"))) == (400, "INVALID_MANIFEST")
+        with subtests.test(manifest=manifest):
+            assert refused(post_body(shared.url, body_of_pack(manifest, b"1"))) == (400, "INVALID_MANIFEST")
     assert not (shared.root / "personal" / below).exists()
 
 
-def test_a_pack_over_a_limit_is_a_413(url: str) -> None:
+def test_a_pack_over_a_limit_is_a_413(subtests: pytest.Subtests, url: str) -> None:
     session, one = new_session(url), entry("a", b"1")
     for files in (
         [one] * 1001,
         [{**one, "size": 4 * MIB + 1}],
         [{**one, "size": 4 * MIB}] * 8 + [one],
     ):
-        answer = post_body(url, body_of_pack(manifest_of(session, {}, files=files), b"1"))
-        assert refused(answer) == (413, "PACK_TOO_LARGE"), files[0]
+        with subtests.test(files=files):
+            answer = post_body(url, body_of_pack(manifest_of(session, {}, files=files), b"1"))
+            assert refused(answer) == (413, "PACK_TOO_LARGE"), files[0]
     answer = post_body(url, body_of_pack(manifest_of(session, {"a" * (4 * MIB): b"1"}), b"1"))
     assert refused(answer) == (413, "PACK_TOO_LARGE")
 

@@ -159,12 +159,13 @@ def test_a_failed_file_ends_in_partial(server: EmbeddedServer) -> None:
     assert (events[-1]["overallStatus"], events[-1]["completedFiles"], events[-1]["failedFiles"]) == ("partial", 1, 1)
 
 
-def test_cancel_and_finish_send_an_event(server: EmbeddedServer) -> None:
+def test_cancel_and_finish_send_an_event(subtests: pytest.Subtests, server: EmbeddedServer) -> None:
     for call, status in (("cancel/{}", "cancelled"), ("session/{}/finish", "completed")):
-        session = new_session(server.url, 2)
-        with watching(server.url, "websocket", session) as watcher:
-            requests.post(f"{server.url}/api/upload/{call.format(session)}", timeout=DEADLINE)
-            assert watcher.wait_for_end()[-1]["overallStatus"] == status
+        with subtests.test(call=call, status=status):
+            session = new_session(server.url, 2)
+            with watching(server.url, "websocket", session) as watcher:
+                requests.post(f"{server.url}/api/upload/{call.format(session)}", timeout=DEADLINE)
+                assert watcher.wait_for_end()[-1]["overallStatus"] == status
 
 
 def test_total_progress_falls_only_after_an_aborted_request(server: EmbeddedServer) -> None:

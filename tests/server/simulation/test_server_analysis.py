@@ -229,10 +229,11 @@ def test_analysis_of_a_file_that_is_not_uploaded_is_a_404(server: EmbeddedServer
     assert (answer.status_code, answer.json()["error"]) == (404, "FILE_NOT_FOUND")
 
 
-def test_analysis_accepts_the_url_of_a_stored_file(server: EmbeddedServer) -> None:
+def test_analysis_accepts_the_url_of_a_stored_file(subtests: pytest.Subtests, server: EmbeddedServer) -> None:
     stored(server, "夏 100%.mp4")
     for path in ("/uploads/personal/夏 100%.mp4", "/uploads/personal/%E5%A4%8F%20100%25.mp4"):
-        assert call(server, "content", {"videoPath": path}).status_code == 200
+        with subtests.test(path=path):
+            assert call(server, "content", {"videoPath": path}).status_code == 200
 
 
 @pytest.mark.parametrize("asks", [{"flavour": "reference"}, {"auth_token": "a-token"}])
@@ -254,9 +255,10 @@ def test_analysis_needs_no_token_but_refuses_a_bad_one(server: EmbeddedServer) -
     assert answer.status_code == 404
 
 
-def test_an_unknown_analysis_is_not_found(server: EmbeddedServer) -> None:
+def test_an_unknown_analysis_is_not_found(subtests: pytest.Subtests, server: EmbeddedServer) -> None:
     for unknown in (UNKNOWN, "x", "%2e%2e"):
-        assert status(server, unknown).json()["error"] in {"ANALYSIS_NOT_FOUND", "NOT_FOUND"}
+        with subtests.test(unknown=unknown):
+            assert status(server, unknown).json()["error"] in {"ANALYSIS_NOT_FOUND", "NOT_FOUND"}
 
 
 def test_the_reference_flavour_analyses_too() -> None:

@@ -85,12 +85,15 @@ def noting(call: Callable[..., Any], asked: list[str]) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("field", ["filename", "relativePath"])
 @pytest.mark.parametrize("concat", ["", "partial"])
-def test_long_name_in_metadata_is_refused_at_creation(shared: EmbeddedServer, field: str, concat: str) -> None:
+def test_long_name_in_metadata_is_refused_at_creation(
+    subtests: pytest.Subtests, shared: EmbeddedServer, field: str, concat: str
+) -> None:
     """Also the name beside a path, and those of parts, which never become files."""
     headers = {"Upload-Concat": concat} if concat else {}
     for path, reason in REASONS.items():
-        answer = create(shared.url, 1, headers=headers, **{"filename": "a", "relativePath": "a", field: path})
-        assert (error(answer), answer.json()["message"]) == ((400, "INVALID_PATH"), reason)
+        with subtests.test(path=path, reason=reason):
+            answer = create(shared.url, 1, headers=headers, **{"filename": "a", "relativePath": "a", field: path})
+            assert (error(answer), answer.json()["message"]) == ((400, "INVALID_PATH"), reason)
 
 
 def test_validation_reports_a_long_name_of_one_file(shared: EmbeddedServer) -> None:

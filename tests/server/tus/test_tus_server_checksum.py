@@ -77,11 +77,12 @@ def test_head_during_a_checked_chunk_returns_the_old_offset(server: EmbeddedServ
     assert data_of(server.root, upload).read_bytes() == b"ab"
 
 
-def test_crc32c_is_four_bytes_big_endian(server: EmbeddedServer) -> None:
+def test_crc32c_is_four_bytes_big_endian(subtests: pytest.Subtests, server: EmbeddedServer) -> None:
     """The check value of CRC-32C (RFC 3720), and the same in the other order of bytes."""
     for value, status in [(b"\xe3\x06\x92\x83", 201), (b"\x83\x92\x06\xe3", 460)]:
-        sent = {"Upload-Checksum": f"crc32c {base64.b64encode(value).decode()}"}
-        assert create(server.url, 9, b"123456789", headers=sent).status_code == status
+        with subtests.test(value=value, status=status):
+            sent = {"Upload-Checksum": f"crc32c {base64.b64encode(value).decode()}"}
+            assert create(server.url, 9, b"123456789", headers=sent).status_code == status
 
 
 def test_a_creation_can_carry_a_checksum(server: EmbeddedServer) -> None:

@@ -99,14 +99,15 @@ def test_head_has_all_headers_and_no_store(server: EmbeddedServer) -> None:
     assert "upload-expires" in answer.headers
 
 
-def test_unknown_upload_is_a_404(server: EmbeddedServer) -> None:
+def test_unknown_upload_is_a_404(subtests: pytest.Subtests, server: EmbeddedServer) -> None:
     for name in (UNKNOWN, "nonsense", UNKNOWN.upper(), "%2e%2e"):
-        url = server.url + ENDPOINT + name
-        assert head(url).status_code == 404
-        assert "upload-offset" not in head(url).headers
-        assert append(url, 0, b"x").status_code == 404
-        assert requests.delete(url, headers=TUS, timeout=DEADLINE).status_code == 404
-        assert requests.get(url, timeout=DEADLINE).status_code == 404
+        with subtests.test(name=name):
+            url = server.url + ENDPOINT + name
+            assert head(url).status_code == 404
+            assert "upload-offset" not in head(url).headers
+            assert append(url, 0, b"x").status_code == 404
+            assert requests.delete(url, headers=TUS, timeout=DEADLINE).status_code == 404
+            assert requests.get(url, timeout=DEADLINE).status_code == 404
 
 
 @pytest.mark.parametrize("offset", [0, 1, 3, 99])

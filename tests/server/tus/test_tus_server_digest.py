@@ -45,13 +45,16 @@ def test_single_sha256_chunk_yields_the_digest_of_the_file(server: EmbeddedServe
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha1", None])
-def test_other_uploads_have_a_digest_once_it_was_asked_for(server: EmbeddedServer, algorithm: str | None) -> None:
+def test_other_uploads_have_a_digest_once_it_was_asked_for(
+    subtests: pytest.Subtests, server: EmbeddedServer, algorithm: str | None
+) -> None:
     data = os.urandom(300_000)
     url = created(server.url, len(data), filename=f"{algorithm}.bin")
     for start, end in ((0, 100_000), (100_000, 300_000)):
-        chunk = data[start:end]
-        answer = append(url, start, chunk, checksum(chunk, algorithm) if algorithm else None)
-        assert answer.status_code == 204
+        with subtests.test(start=start, end=end):
+            chunk = data[start:end]
+            answer = append(url, start, chunk, checksum(chunk, algorithm) if algorithm else None)
+            assert answer.status_code == 204
     stored = server.url + answer.headers["content-location"]
     assert not any("repr-digest" in one.headers for one in (answer, head(url), head(stored)))
     assert not any("repr-digest" in asked(stored, wanted).headers for wanted in ("sha-512=1", "sha-256=0"))

@@ -117,9 +117,12 @@ def test_a_range_that_is_taken_or_impossible_is_a_409(
     assert not data_files(server.root)
 
 
-def test_metadata_of_a_place_come_all_or_not_at_all(server: EmbeddedServer, key: str) -> None:
+def test_metadata_of_a_place_come_all_or_not_at_all(
+    subtests: pytest.Subtests, server: EmbeddedServer, key: str
+) -> None:
     for fields in ({"finalKey": key}, {"finalKey": key, "finalLength": "5", "partOffset": "x"}, {"partOffset": "0"}):
-        assert error(create(server.url, 5, headers=PARTIAL, **fields)) == (400, "INVALID_METADATA")
+        with subtests.test(fields=fields):
+            assert error(create(server.url, 5, headers=PARTIAL, **fields)) == (400, "INVALID_METADATA")
     assert error(claim(server.url, key, 50_000_001, 0, 1)) == (413, "FILE_TOO_LARGE")
 
 
@@ -136,7 +139,9 @@ def test_owners_have_separate_files(server: EmbeddedServer, key: str) -> None:
     assert terminate(urljoin(server.url, theirs.headers["location"])).status_code == 204
 
 
-def test_a_wrong_final_upload_is_refused_and_the_parts_stay(server: EmbeddedServer, key: str) -> None:
+def test_a_wrong_final_upload_is_refused_and_the_parts_stay(
+    subtests: pytest.Subtests, server: EmbeddedServer, key: str
+) -> None:
     first, second = claimed(server.url, key, 6, 0, 2, b"ab"), claimed(server.url, key, 6, 2, 2, b"cd")
     other = part(server.url, b"ef")
     assert error(concatenate(server.url, first, second, uploadKey=key)) == (400, "PARTS_NOT_IN_ORDER")  # not all
@@ -148,7 +153,8 @@ def test_a_wrong_final_upload_is_refused_and_the_parts_stay(server: EmbeddedServ
         ((first, second, other), key),
         ((first, second, third), "another"),
     ]:
-        assert error(concatenate(server.url, *urls, uploadKey=name)) == (400, "PARTS_NOT_IN_ORDER")
+        with subtests.test(urls=urls, name=name):
+            assert error(concatenate(server.url, *urls, uploadKey=name)) == (400, "PARTS_NOT_IN_ORDER")
     whole = concatenate(server.url, first, second, third, uploadKey=key)
     assert content(urljoin(server.url, whole.headers["location"])) == b"abcdef"
     assert terminate(other).status_code == 204

@@ -163,9 +163,10 @@ def test_verdict_is_one_line(results: tuple[Checked, ...], exit_code: Exit, word
         (made(Verdict.NOT_RUN), 3, 3),
     ],
 )
-def test_verdicts_and_their_exit_codes(result: Checked, normal: int, strict: int) -> None:
+def test_verdicts_and_their_exit_codes(subtests: pytest.Subtests, result: Checked, normal: int, strict: int) -> None:
     for is_strict, code in ((False, normal), (True, strict)):
-        assert exit_of([result], strict=is_strict, speaks=True, refused=False) == code
+        with subtests.test(is_strict=is_strict, code=code):
+            assert exit_of([result], strict=is_strict, speaks=True, refused=False) == code
 
 
 def test_exit_code_of_no_upload_server_and_refused_token() -> None:

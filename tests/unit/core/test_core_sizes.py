@@ -199,17 +199,18 @@ def test_group_for_a_pack_begins_without_the_bytes_of_the_group_before() -> None
     assert put == [2, 2, 1]
 
 
-def test_rule_of_a_server_bounds_all_sizes() -> None:
+def test_rule_of_a_server_bounds_all_sizes(subtests: pytest.Subtests) -> None:
     """Each size is allowed: at first, after a 413, after a failure, and for slow and fast connections."""
     least, most, multiple = 10 << 20, 40 << 20, 5 << 20
     chunk, clock = ChunkSize("auto", None, (least, most, multiple)), Clock()
     seen = [chunk.size]
     for seconds in (100, 0.01, 1.2):
-        with chunk.travelling(chunk.size, clock):
-            clock.pass_(seconds)
-        seen.append(chunk.size)
-        chunk.failed()
-        seen.append(chunk.size)
+        with subtests.test(seconds=seconds):
+            with chunk.travelling(chunk.size, clock):
+                clock.pass_(seconds)
+            seen.append(chunk.size)
+            chunk.failed()
+            seen.append(chunk.size)
     while chunk.refuse(chunk.size):
         seen.append(chunk.size)
     assert all(least <= size <= most and size % multiple == 0 for size in seen)

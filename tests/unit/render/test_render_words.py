@@ -108,9 +108,10 @@ def test_long_name_is_shortened_in_its_middle() -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_wrapped_lines_fit_and_lose_nothing(name: str) -> None:
+def test_wrapped_lines_fit_and_lose_nothing(subtests: pytest.Subtests, name: str) -> None:
     shown = words.safe(f"the file {name} is not there")
     for width in (20, 40, 80):
-        lines = words.wrap(shown, width, first="✗ ", rest="  ")
-        assert all(words.cells(line) <= width for line in lines)
-        assert "".join(line[2:] for line in lines).replace(" ", "") == shown.replace(" ", "")
+        with subtests.test(width=width):
+            lines = words.wrap(shown, width, first="✗ ", rest="  ")
+            assert all(words.cells(line) <= width for line in lines)
+            assert "".join(line[2:] for line in lines).replace(" ", "") == shown.replace(" ", "")

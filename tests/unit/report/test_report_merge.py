@@ -107,15 +107,22 @@ def shard(index: int, count: int) -> dict[str, int]:
     ],
 )
 def test_later_report_of_a_file_replaces_the_earlier(
-    write: Write, earlier: str, later: str, counts: str, code: int, capsys: pytest.CaptureFixture[str]
+    write: Write,
+    earlier: str,
+    later: str,
+    counts: str,
+    code: int,
+    capsys: pytest.CaptureFixture[str],
+    subtests: pytest.Subtests,
 ) -> None:
     """Whatever the order in which the reports are named."""
     one, two = write("one", earlier, at=1), write("two", later, at=2)
     for order in ((one, two), (two, one)):
-        done, document, _ = merged(*order, capsys=capsys)
-        assert (done, sorted(said(document).split())) == (code, sorted(counts.split()))
-        assert document["exit_code"] == code
-        assert sum(document["counts"][name] for name in set(OUTCOMES.values())) == document["counts"]["selected"]
+        with subtests.test(order=order):
+            done, document, _ = merged(*order, capsys=capsys)
+            assert (done, sorted(said(document).split())) == (code, sorted(counts.split()))
+            assert document["exit_code"] == code
+            assert sum(document["counts"][name] for name in set(OUTCOMES.values())) == document["counts"]["selected"]
 
 
 @pytest.mark.parametrize("place", [{"server": "http://y"}, {"category": "scenic"}, {"dest": "there"}])
@@ -263,15 +270,18 @@ def test_missing_report_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize("indent", [None, 2, 4])
-def test_report_is_read_in_any_json_layout(write: Write, tmp_path: Path, indent: int | None) -> None:
+def test_report_is_read_in_any_json_layout(
+    subtests: pytest.Subtests, write: Write, tmp_path: Path, indent: int | None
+) -> None:
     """With the rows first or last, as `jq` or `jq -S` leave it."""
     path = tmp_path / write("one", "a✓ b✗ 空✓")
     document = json.loads(path.read_text())
     for order in (list(document), sorted(document), ["files", *document]):
-        path.write_text(json.dumps({name: document[name] for name in order}, indent=indent, ensure_ascii=False))
-        report = Report.open(path)
-        assert list(report.rows()) == document["files"]
-        assert report.head == {name: value for name, value in document.items() if name != "files"}
+        with subtests.test(order=order):
+            path.write_text(json.dumps({name: document[name] for name in order}, indent=indent, ensure_ascii=False))
+            report = Report.open(path)
+            assert list(report.rows()) == document["files"]
+            assert report.head == {name: value for name, value in document.items() if name != "files"}
 
 
 def as_written(tmp_path: Path, files: list[dict[str, Any]]) -> Path:

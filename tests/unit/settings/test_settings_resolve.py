@@ -432,13 +432,16 @@ def test_a_token_is_not_written_into_a_config_file(settle: Resolve, own: Path) -
         "state_dir = '/home/me/elsewhere'",
     ],
 )
-def test_a_working_directory_may_not_set(settle: Resolve, here: Path, own: Path, line: str) -> None:
+def test_a_working_directory_may_not_set(
+    subtests: pytest.Subtests, settle: Resolve, here: Path, own: Path, line: str
+) -> None:
     key = line.split()[0]
     (here / "uploader.toml").write_text(line)
     with pytest.raises(UsageError, match=rf"uploader\.toml: {key}: not allowed in the config of a working") as caught:
         settle()
     for way in (f"--{key.replace('_', '-')}", f"UPLOADER_{key.upper()}", str(own)):
-        assert way in caught.value.hint
+        with subtests.test(way=way):
+            assert way in caught.value.hint
     own.write_text((here / "uploader.toml").read_text())
     (here / "uploader.toml").write_text(f"[tool.uploader]\n{line}")
     (here / "uploader.toml").rename(here / "pyproject.toml")

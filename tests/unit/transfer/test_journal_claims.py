@@ -285,12 +285,13 @@ def test_a_second_receipt_replaces_the_first_and_counts_once(journal: Journal) -
     assert journal.runs()[0].completed_files == 1
 
 
-def test_forget_deletes_the_receipt_of_the_same_content_only(journal: Journal) -> None:
+def test_forget_deletes_the_receipt_of_the_same_content_only(subtests: pytest.Subtests, journal: Journal) -> None:
     run = begin(journal)
     for forgotten, kept in ((a_file(), False), (a_file(size=11), True)):
-        complete(run, a_file())
-        run.forget([forgotten])
-        assert (receipt(run, a_file()) is not None) is kept
+        with subtests.test(forgotten=forgotten, kept=kept):
+            complete(run, a_file())
+            run.forget([forgotten])
+            assert (receipt(run, a_file()) is not None) is kept
     assert claimed(run, a_file()).state == "done"
 
 

@@ -176,13 +176,14 @@ def test_only_the_newest_journals_set_aside_are_kept(tmp_path: Path) -> None:
     assert aside(tmp_path)[-1].name.endswith("221327.000000Z")
 
 
-def test_unwritable_journal_error_names_state_dir(tmp_path: Path) -> None:
+def test_unwritable_journal_error_names_state_dir(subtests: pytest.Subtests, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for directory in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UsageError, match="the journal can't be written in") as told:
-            Journal(directory)
-        assert "--state-dir" in told.value.hint
-        assert "Errno" not in str(told.value)
+        with subtests.test(directory=directory):
+            with pytest.raises(UsageError, match="the journal can't be written in") as told:
+                Journal(directory)
+            assert "--state-dir" in told.value.hint
+            assert "Errno" not in str(told.value)
     (tmp_path / "journal.sqlite3").mkdir()
     with pytest.raises(UsageError, match="the journal can't be written in"):
         Journal(tmp_path)

@@ -257,14 +257,17 @@ class TestResume:
         assert case.model.methods == "HEAD HEAD POST"
         assert case.told.attempts == [len(DATA)]
 
-    def test_joined_upload_is_verified_by_the_pledge_of_the_last_chunk(self, tmp_path: Path) -> None:
+    def test_joined_upload_is_verified_by_the_pledge_of_the_last_chunk(
+        self, subtests: pytest.Subtests, tmp_path: Path
+    ) -> None:
         """Parts that can be joined are complete: the last chunk of each was accepted."""
         for pledged, verified in ((50, True), (40, False)):
-            case = self.interrupted(tmp_path, "ok " * 12 + "lost")
-            first, second = case.told.upload.parts
-            second = replace(second, checked_until=40, pledged_until=pledged)
-            case.told.upload = replace(case.told.upload, parts=(first, second))
-            assert case.run().verified is verified
+            with subtests.test(pledged=pledged, verified=verified):
+                case = self.interrupted(tmp_path, "ok " * 12 + "lost")
+                first, second = case.told.upload.parts
+                second = replace(second, checked_until=40, pledged_until=pledged)
+                case.told.upload = replace(case.told.upload, parts=(first, second))
+                assert case.run().verified is verified
 
     def test_parts_of_which_one_is_left_are_not_asked_for_by_key(self, tmp_path: Path) -> None:
         """They were not joined: only the lost one is resent."""
