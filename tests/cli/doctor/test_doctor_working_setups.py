@@ -9,6 +9,7 @@ import requests
 import trustme
 from cli.doctor.broken_setups import doctor, step
 from proxy import Proxy, Sniffer, tls_front
+from scripted_server import Answer, Rule, ScriptedServer
 from serving import running_server
 from time_limits import PATIENCE
 from tus_services import Plain
@@ -78,6 +79,13 @@ def test_doctor_passes_on_a_tus_endpoint(kind: str, tmp_path: Path) -> None:
         *("settings", "proxy", "dns", "tcp", "tus", "body_limit", "disk")
     ]
     assert step(report, "tus").finding.message.startswith(f"{endpoint} offers ")
+
+
+def test_clock_of_a_cached_answer_is_not_compared() -> None:
+    health = Answer(200, {"status": "OK", "timestamp": "2026-01-31T09:30:00.000Z"}, {"Age": 3600})
+    with ScriptedServer(Rule(health, "GET /health")) as cached:
+        found = step(doctor(cached.url), "clock").finding
+    assert (found.verdict, found.message) == (Verdict.SKIPPED, "because a cache answered instead of the server")
 
 
 def test_doctor_reports_the_remaining_calls() -> None:

@@ -382,7 +382,7 @@ BROKEN = {
     "a wrong type is answered 500": Broken(
         {"limit-type"},
         config={"types": ("mp4",)},
-        said=on("POST", "/api/upload/batch", instead(400, "INVALID_FILE_FORMAT", 500, {})),
+        said=on("POST", "/api/upload/batch", instead(400, "INVALID_FILE_FORMAT", 500, {"error": "UPLOAD_FAILED"})),
     ),
     "any size": Broken({"limit-size"}, patches=accepts(max_size=1 << 60)),
     "one byte too many is answered 500": Broken(
