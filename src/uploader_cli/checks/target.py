@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from uploader_cli.core.capabilities import trusts
 from uploader_cli.core.events import ChannelReason, Transport
+from uploader_cli.core.origins import trusts
 from uploader_cli.core.protocol import JsonObject, as_object
 from uploader_cli.realtime.policy import Dial, Dialled, Lost
 from uploader_cli.realtime.socket import Connection

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from uploader_cli.core.capabilities import endpoint_of
+from uploader_cli.core.origins import endpoint_of
 from uploader_cli.core.protocol import JsonObject, as_object, integer, text
 from uploader_cli.core.record import Record
 

@@ -7,10 +7,10 @@ from enum import StrEnum
 from typing import Any
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.capabilities import concealed
 from uploader_cli.core.incidents import Incident
 from uploader_cli.core.metrics import LATENCIES
 from uploader_cli.core.names import escaped, portable, rfc3339
+from uploader_cli.core.origins import concealed
 from uploader_cli.core.plan import Shard
 from uploader_cli.core.protocol import utf8
 from uploader_cli.core.state import ProgressState

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
-from uploader_cli.core.capabilities import concealed
+from uploader_cli.core.origins import concealed
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.named_files import exists

@@ -18,8 +18,8 @@ from enum import StrEnum
 from functools import partial
 from typing import IO, Any
 
-from uploader_cli.core.capabilities import usable
 from uploader_cli.core.events import FailureCode, FileEnded
+from uploader_cli.core.origins import usable
 from uploader_cli.errors import UsageError
 from uploader_cli.sources.files import base_name, is_url
 

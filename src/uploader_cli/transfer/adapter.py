@@ -12,7 +12,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
-from uploader_cli.core.capabilities import trusts
+from uploader_cli.core.origins import trusts
 from uploader_cli.transfer.dialler import Dialler, NotReachable
 from uploader_cli.transfer.request_ids import REQUEST_ID
 

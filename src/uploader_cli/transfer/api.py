@@ -13,9 +13,10 @@ from urllib.parse import quote, urljoin
 
 from uploader_cli import errors
 from uploader_cli.core import packs, protocol
-from uploader_cli.core.capabilities import Capabilities, below, parse_capabilities, trusts
+from uploader_cli.core.capabilities import Capabilities, parse_capabilities
 from uploader_cli.core.codes import WarningCode
 from uploader_cli.core.events import Event, RunWarning, ServerClock, SessionProgress, Transport
+from uploader_cli.core.origins import below, trusts
 from uploader_cli.core.protocol import UPLOADS
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.budget import RateBudget

@@ -23,7 +23,7 @@ from urllib.parse import urljoin
 import urllib3
 
 from uploader_cli import errors
-from uploader_cli.core.capabilities import trusts
+from uploader_cli.core.origins import trusts
 from uploader_cli.core.protocol import error_sentence, one_line, parse_http_date, whole
 from uploader_cli.settings import mask
 from uploader_cli.transfer.connection import AnswerTooLarge, Sockets, intact

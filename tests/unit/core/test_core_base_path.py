@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from uploader_cli.core.capabilities import below, endpoint_of
+from uploader_cli.core.origins import below, endpoint_of
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,8 @@ from uploader_cli.core.capabilities import (
     encode_metadata,
     parse_capabilities,
     parts,
-    resolved,
-    trusts,
 )
+from uploader_cli.core.origins import resolved, trusts
 from uploader_cli.core.protocol import whole
 from uploader_cli.sources.checksums import is_fast
 

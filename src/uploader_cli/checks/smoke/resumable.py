@@ -13,8 +13,9 @@ from uploader_cli.checks.check import NotOffered, Violation, check
 from uploader_cli.checks.smoke.expect import answered, header, said, same, same_bytes
 from uploader_cli.checks.smoke.sending import body_of, cut, cut_off, file_of, nothing, open_session, terms
 from uploader_cli.checks.smoke.site import Site
-from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, encode_metadata, parts, resolved, unknown_upload
+from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, encode_metadata, parts, unknown_upload
 from uploader_cli.core.capabilities import checksum_header as checksum_of
+from uploader_cli.core.origins import resolved
 from uploader_cli.core.protocol import parse_http_date
 from uploader_cli.sources import checksums
 from uploader_cli.transfer.bodies import content_type

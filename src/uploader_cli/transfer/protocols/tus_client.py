@@ -7,16 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_cli import errors
-from uploader_cli.core.capabilities import (
-    TUS_VERSION,
-    Capabilities,
-    below,
-    capabilities_of,
-    encode_metadata,
-    resolved,
-    unknown_upload,
-)
+from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, capabilities_of, encode_metadata, unknown_upload
 from uploader_cli.core.codes import WarningCode
+from uploader_cli.core.origins import below, resolved
 from uploader_cli.core.protocol import NOT_YOURS, error_code, whole
 from uploader_cli.transfer.http_client import READ_TIMEOUT, Answer
 from uploader_cli.transfer.refusals import answer_error, is_blocked, is_tus, not_an_upload_server, says_no_upload_server
