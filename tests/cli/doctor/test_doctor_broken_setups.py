@@ -80,6 +80,11 @@ def proxy_unknown(world: World) -> str:
     return "http://files.invalid"
 
 
+def proxy_malformed(world: World) -> str:
+    world.patch.setenv("http_proxy", "http://me:hunter2@proxy.invalid:99999")
+    return "http://files.invalid"
+
+
 def proxy_refuses(world: World) -> str:
     world.settings["proxy"] = world.stack.enter_context(refusing_proxy()).url
     return "https://files.invalid"
@@ -353,6 +358,7 @@ BROKEN: list[tuple[Callable[[World], str], str, str, str, Exit]] = [
     (port_filtered, "tcp", "a firewall drops the packets", "no answer from port", Exit.NO_SERVER),
     (host_unknown, "dns", "host name files.invalid is unknown", "files.invalid is unknown", Exit.NO_SERVER),
     (proxy_unknown, "dns", "host name proxy.invalid is unknown", "proxy.invalid is unknown", Exit.NO_SERVER),
+    (proxy_malformed, "proxy", "http_proxy is no URL of a proxy: Port", "http_proxy is no URL", Exit.USAGE),
     (proxy_refuses, "tls", "the proxy does not connect", "403 Forbidden", Exit.NO_SERVER),
     (tls_name, "tls", "is for files.example, not for localhost", "the TLS name does not match", Exit.NO_SERVER),
     (tls_authority, "tls", "certificate is unknown: it is not in the file", "certificate is unknown", Exit.NO_SERVER),

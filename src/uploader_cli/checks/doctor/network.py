@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from uploader_cli.checks.check import Finding, check, failed, passed, sentence, skipped, warning
 from uploader_cli.checks.doctor.context import RESPONSE_LIMIT, DoctorContext, address_of
+from uploader_cli.exit_status import Exit
 from uploader_cli.settings import OPTIONS
 from uploader_cli.transfer.failures import BAD_NAME, chain, why
 from uploader_cli.transfer.http_client import TRANSPORT_ERRORS
@@ -43,19 +44,22 @@ def settings(context: DoctorContext) -> Finding:
     return passed(cause, **details)
 
 
-@check("proxy", "proxy", required=False)
+@check("proxy", "proxy")
 def proxy(context: DoctorContext) -> Finding:
     """Report the proxy of --proxy or the environment, as an upload would use it."""
     context.proxy = context.http.dialler.proxy("https" if context.secure else "http")
     if not context.proxy:
         return passed("none", proxy=None)
-    context.next_hop = address_of(context.proxy)
-    where = str(context.next_hop)
     source = context.http.failures.proxy_option
+    try:
+        context.next_hop = address_of(context.proxy)
+    except ValueError as error:
+        return failed(f"{source} is no URL of a proxy: {error}", f"Correct {source}, or unset it.", exit=Exit.USAGE)
+    where = str(context.next_hop)
     return passed(f"{where}, from {source}", proxy=where, source=source)
 
 
-@check("dns", "DNS")
+@check("dns", "DNS", rests_on="proxy")
 def dns(context: DoctorContext) -> Finding:
     host, port = context.next_hop
     try:
