@@ -10,6 +10,7 @@ import random
 import signal
 import time
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,8 @@ from serving import running_server
 from time_limits import PATIENCE, SLACK
 
 from uploader_cli import UsageError, upload
+from uploader_cli.fleet.tasks import TaskInput
+from uploader_cli.fleet.worker import send
 from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
@@ -163,6 +166,13 @@ def test_token_does_not_travel(cluster: Client, tmp_path: Path) -> None:
         done = uploader(*line, "--token-file", "token", home=tmp_path, constants=rarely)
         assert done.code == 0
         assert done.finished["seconds"] < PATIENCE
+
+
+def test_worker_of_another_version_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(address="tcp://there:1"))
+    result = send(TaskInput("run", 0, "0.0.0", {}, b"", again=False, files=()))
+    assert isinstance(result.error, UsageError)
+    assert "this machine runs uploader 0.0.0, the worker tcp://there:1 runs" in str(result.error)
 
 
 def test_import_on_processes_of_this_machine(bundled: EmbeddedServer, tree: Path) -> None:

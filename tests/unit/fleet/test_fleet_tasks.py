@@ -22,7 +22,7 @@ def cutter(*files: LocalFile, size: int = FIRST) -> Cutter:
 
 
 def test_tasks_grow_in_steps_until_one_takes_fifteen_seconds() -> None:
-    made, rate = Cutter(), 40 << 20  # cost per second of a worker
+    made, rate = Cutter(), 400 << 20  # cost per second of a worker
     sizes = [made.size]
     for _ in range(6):
         made.measured(made.size, made.size / rate)
@@ -83,6 +83,9 @@ def test_forgotten_files_are_in_no_task() -> None:
     made = cutter(SMALL, SMALL)
     made.clear()
     assert made.cut(1, last=True) == []
+    made.add(SMALL)
+    made.size = 2 * cost([SMALL])
+    assert made.cut(1, last=False) == [], "it waits for another file"
 
 
 def test_file_travels_whole_and_in_few_fields() -> None:
