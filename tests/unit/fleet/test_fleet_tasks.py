@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.fleet import tasks
+from uploader_cli.fleet.cluster import travelling
 from uploader_cli.fleet.tasks import FILE_COST, FIRST, GROWTH, LAST, SECONDS, Cutter, cost, fields_of
+from uploader_cli.settings import Settings
 
 SMALL = LocalFile(0, "/a", "a", 0, 1)
 
@@ -93,3 +96,20 @@ def test_file_travels_whole_and_in_few_fields() -> None:
     assert fields_of(plain, "/x/b/a") == (3, "/x/b/a", "a", 5, 7)
     listed = LocalFile(3, "/a", "a", 5, 7, named=True, category="scenic", sha256="00", destination="scenic/")
     assert LocalFile(*fields_of(listed, "/a")) == listed  # type: ignore[arg-type]
+
+
+def test_options_of_a_task_are_those_of_the_run_without_its_secrets() -> None:
+    settings = Settings(
+        server="https://h", shard="1/2", on="local:2", insecure=True, digest=True, token="secret", token_file=Path("/t")
+    )
+    options = travelling(settings)
+    told = {name: options[name] for name in ("server", "shard", "on", "insecure", "digest", "token_file")}
+    assert told == {
+        "server": "https://h",
+        "shard": "none",
+        "on": "none",
+        "insecure": True,
+        "digest": True,
+        "token_file": "/t",
+    }
+    assert "secret" not in str(options)
