@@ -33,6 +33,14 @@ def test_refusals_halve_the_jobs_down_to_one() -> None:
     assert follow(auto, 1, limit=100) == [2]
 
 
+def test_refusal_ends_the_trial_of_a_job() -> None:
+    """The lower throughput of half the jobs takes none of them."""
+    auto = AutoJobs(first=12)
+    assert auto.measured(12e6, in_line=True) == 13
+    assert auto.refused() == 6
+    assert auto.measured(6e6, in_line=True) == 6
+
+
 def test_jobs_do_not_rise_while_nothing_is_sent() -> None:
     auto = AutoJobs()
     assert {auto.measured(0.0, in_line=True) for _ in range(50)} == {FIRST_JOBS, FIRST_JOBS + 1}

@@ -75,3 +75,12 @@ def test_idle_counts_from_the_last_change() -> None:
 def test_time_left_follows_from_bytes_and_rate(remaining: int, rate: int, seconds: float | None) -> None:
     state = ProgressState(selected_bytes=remaining, sent_total=rate, started=1.0, stopped=2.0)
     assert state.eta(3.0) == seconds
+
+
+def test_rate_of_a_paused_run_lasts_as_long_as_bytes_are_sent() -> None:
+    """Requests that are being sent are completed."""
+    state = ProgressState(held=0.5)
+    for second in (0, 1):
+        state.meter.update(float(second), 1000 * second)
+    assert state.rate(1.5) > 0
+    assert state.rate(2.5) == 0

@@ -8,7 +8,7 @@ import pytest
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelReason, ChannelState, Transport, WarningCode
-from uploader_cli.core.incidents import MOST_INCIDENTS, IncidentEnding, IncidentKind, duration
+from uploader_cli.core.incidents import MOST_INCIDENTS, IncidentEnding, IncidentKind, IncidentLog, duration
 from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import ProgressState
 from uploader_cli.report.document import RunFacts, report_head
@@ -204,3 +204,13 @@ def test_report_has_incidents_with_wall_clock_times() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (59.9, "59.9 s"), (125.4, "2 min 5 s")])
 def test_durations_are_shown_in_words(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("kind", [IncidentKind.RATE_LIMIT, IncidentKind.TRANSFER])
+def test_short_wait_ends_without_a_message(kind: IncidentKind) -> None:
+    log = IncidentLog()
+    said = []
+    for seconds in (4.9, 5.0):
+        log.begin(kind, 0.0, "wait")
+        said.append(bool(log.end(kind, seconds)))
+    assert said == [False, True]
