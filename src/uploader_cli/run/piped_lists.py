@@ -119,7 +119,7 @@ def _age(file: Path) -> float:
 
 def drop(state: Path, files: Sequence[Path]) -> None:
     """Delete copied lists that no resumable run needs."""
-    files = [file for file in files if is_copy(file)]
+    files = [file for file in files if file.parent == state / LISTS]  # also what a kill left of a copy
     if not files:
         return
     with Journal(state) as journal:

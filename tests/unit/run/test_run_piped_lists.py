@@ -45,9 +45,18 @@ def test_copies_that_killed_processes_left_are_deleted_after_a_day(tmp_path: Pat
     lists = tmp_path / "state" / "lists"
     lists.mkdir(parents=True)
     killed, running = lists / f"{0:064x}-killed", lists / f"{1:064x}-running"
-    for file, hours in ((killed, 25), (running, 23)):
+    for file, hours in ((killed, 25), (lists / "tmpkilled", 25), (running, 23)):
         file.touch()
         os.utime(file, (0, time.time() - 3600 * hours))
     with copied(b"path\n", tmp_path):
         pass
     assert [*lists.iterdir()] == [running]
+
+
+def test_list_of_the_user_named_like_a_copy_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    own = tmp_path / "lists" / f"{0:064x}-own.txt"
+    own.write_bytes(b"a.mp4\n")
+    with readable_list(Settings(state_dir=tmp_path / "state", from_file=own), []):
+        pass
+    assert own.exists()
