@@ -67,6 +67,7 @@ class Service:
         self.locked = self.created = 0
         self.readable = False  # whether GET returns the content of an upload
         self.refuses: tuple[int, str, str] | None = None  # status, body and its type as answer to all creations
+        self.forgets = False  # whether uploads are gone when they are complete
         self.silent: set[str] = set()  # methods whose answers have no Upload-Offset
         self.drops: set[str] = set()  # headers that a proxy removes from answers
         self.options: tuple[int, str, bytes] | None = None
@@ -183,7 +184,14 @@ class Service:
         if not isinstance(found, Upload):
             return found
         length = {"Upload-Length": found.length} if found.length is not None else {"Upload-Defer-Length": 1}
-        return Answer(200, headers={**length, "Upload-Offset": len(found.content), "Cache-Control": "no-store"})
+        return Answer(
+            200,
+            headers={
+                **length,
+                "Upload-Offset": len(found.content),
+                "Cache-Control": "no-store",
+            },
+        )
 
     def _patch(self, request: Request) -> Answer:
         found = self._find(request)
@@ -217,6 +225,8 @@ class Service:
         """Return the upload of a request, or the answer that there is none for it now."""
         upload = self.uploads.get(_name(request))
         if upload is None or request.path.partition("?")[2] != self.query:
+            return Answer(404)
+        if self.forgets and len(upload.content) == upload.length:
             return Answer(404)
         if self.locked:
             self.locked -= 1

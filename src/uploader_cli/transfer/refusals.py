@@ -86,7 +86,7 @@ def answer_error(answer: Answer) -> errors.AnswerError:
         case _ if status >= 500:
             kind, text = errors.ServerFault, f"the server failed: {words}"
     error = kind(text, status=status, error=code, hint=hint, retry_after=retry_after(answer.headers))
-    error.outage = not code and (status in OUTAGES or (status == 500 and _is_page(answer)))
+    error.outage = not code and (status in OUTAGES or (status == 500 and is_page(answer)))
     return error
 
 
@@ -121,6 +121,6 @@ def is_blocked(answer: Answer) -> bool:
     return answer.status in BLOCKED and not is_tus(answer) and not protocol.error_code(answer.body)
 
 
-def _is_page(answer: Answer) -> bool:
+def is_page(answer: Answer) -> bool:
     """Return whether the answer is a page for browsers, which no tus server gives."""
     return answer.headers.get("Content-Type", "").startswith("text/html") and not is_tus(answer)

@@ -47,6 +47,31 @@ def test_answer_to_options_does_not_decide(
         assert (done.code, stored(service)) == (0, sorted(SIZES.values())), done.err
 
 
+LENIENT = {
+    "tuspyserver at /files": ((405, "application/json", b'{"detail": "Method Not Allowed"}'), set(), False),
+    "aiohttp-tus": ((200, "text/plain", b""), set(), True),
+    "no Tus-Version": (None, {"Tus-Version", "Tus-Extension"}, False),
+    "no Tus-Resumable": (None, {"Tus-Resumable"}, False),
+}
+
+
+@pytest.mark.parametrize(("options", "drops", "forgets"), LENIENT.values(), ids=LENIENT)
+def test_doctor_and_smoke_agree_with_upload(
+    options: tuple[int, str, bytes] | None,
+    drops: set[str],
+    forgets: bool,
+    make_files: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    with Service() as service:
+        service.options, service.drops, service.forgets = options, drops, forgets
+        done = send(service, tmp_path, make_files)
+        assert (done.code, stored(service)) == (0, sorted(SIZES.values())), done.err
+        for command in ("doctor", "smoke"):
+            done = uploader(command, "--tus-endpoint", service.url, home=tmp_path)
+            assert done.code == 0, done.out + done.err
+
+
 def test_token_is_renewed_after_a_401_to_options(make_files: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "token").write_text("old")
     with Service() as service:

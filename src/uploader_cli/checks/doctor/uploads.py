@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+from typing import Any
 
 from uploader_cli import errors
 from uploader_cli.checks import body_limit as limit
@@ -12,14 +13,15 @@ from uploader_cli.checks.check import Finding, check, failed, passed, skipped, w
 from uploader_cli.checks.doctor.context import RESPONSE_LIMIT, DoctorContext
 from uploader_cli.checks.target import DOWN_OR_BUSY
 from uploader_cli.core import packs
-from uploader_cli.core.capabilities import TUS_VERSION, capabilities_of, unknown_upload
+from uploader_cli.core.capabilities import TUS_VERSION, capabilities_of, resolved, unknown_upload
 from uploader_cli.core.events import Transport
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_progress, parse_session, text, whole
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock, plural, size
 from uploader_cli.transfer.bodies import Body, pack_form
 from uploader_cli.transfer.http_client import Answer, redirect_target
-from uploader_cli.transfer.refusals import NO_ROUTE, answer_error, is_blocked, is_tus
+from uploader_cli.transfer.protocols.tus_client import REDIRECTS
+from uploader_cli.transfer.refusals import NO_ROUTE, answer_error, is_blocked, is_page, is_tus
 
 SLOW_POLL_MS = 500.0  # maximum milliseconds of a poll; one is sent every second (docs/protocol.md section 2)
 HOPELESS_MS = 2000.0  # milliseconds above which a request is not repeated, to bound the step
@@ -156,12 +158,18 @@ def tus(context: DoctorContext) -> Finding:
         return skipped("because the server offers no resumable uploads")
     if context.limited is not None:
         return skipped(USED_UP)
-    options = answer = context.call("OPTIONS", where)
+    options = answer = _followed(context, "OPTIONS", where)
     if not is_tus(answer):  # a gateway may answer OPTIONS
-        answer = context.call("HEAD", unknown_upload(where), headers={"Tus-Resumable": TUS_VERSION})
+        answer = _followed(context, "HEAD", unknown_upload(where), headers={"Tus-Resumable": TUS_VERSION})
     target = redirect_target(answer)
     if target is not None:
         return failed(f"the tus endpoint redirects to {target}", f"Use that URL in {context.option}.")
+    other = answer.ok or answer.status >= 500 or (is_page(options) and is_page(answer))
+    if context.settings.tus_endpoint and not (is_tus(answer) or other):
+        context.tus = capabilities_of({}, where)
+        cause = f"{where} does not say that it is a tus server: OPTIONS is answered with {options.status}"
+        hint = "Uploads assume the core of tus there; the first one shows whether that is right."
+        return refusal(answer) or warning(cause, hint, endpoint=where, http_status=options.status)
     if not is_tus(answer):
         cause = f"{where} does not answer as a tus server ({answer.status})"
         return refusal(answer) or failed(cause, _reach(context), http_status=answer.status)
@@ -173,6 +181,19 @@ def tus(context: DoctorContext) -> Finding:
         return failed(f"{where} is of another version: {error}", "Use a server with tus 1.0.")
     offered = sorted(context.tus.extensions)
     return passed(f"{where} offers {', '.join(offered) or 'no extensions'}", endpoint=where, extensions=offered)
+
+
+def _followed(context: DoctorContext, method: str, url: str, **how: Any) -> Answer:
+    """Send a request and follow 307 and 308, as uploads do."""
+    answer = context.call(method, url, **how)
+    for _ in range(REDIRECTS):
+        if answer.status not in (307, 308) or "Location" not in answer.headers:
+            break
+        try:
+            answer = context.call(method, resolved(answer.url, answer.headers["Location"]), **how)
+        except ValueError:
+            break
+    return answer
 
 
 def _reach(context: DoctorContext) -> str:
