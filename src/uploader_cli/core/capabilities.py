@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
+from urllib.parse import quote
 
 from uploader_cli.core.origins import endpoint_of
 from uploader_cli.core.protocol import NOBODY, as_object, number, text, utf8, whole
@@ -20,6 +22,7 @@ LARGE_AND_FAR = 8 << 20  # the same for a distant server
 LEAST_PART = 4 << 20  # minimum bytes of a part there
 
 Checksum = Literal["auto", "none", "crc32c", "sha1", "sha256"]
+_FIELD = re.compile(r"\{(?:path|name|dir)\}")
 
 
 class Capabilities(Record, frozen=True):
@@ -99,7 +102,27 @@ def capabilities_of(headers: Mapping[str, str], endpoint: str) -> Capabilities:
 
 
 def unknown_upload(endpoint: str) -> str:
-    return f"{endpoint.rstrip('/')}/{NOBODY}"
+    """Return the URL of an upload that no server has."""
+    path, mark, query = root_of(endpoint).partition("?")
+    return f"{path.rstrip('/')}/{NOBODY}{mark}{query}"
+
+
+def names_files(endpoint: str) -> bool:
+    """Return whether an endpoint has a field, so that there is a URL for each file."""
+    return "{" in endpoint
+
+
+def endpoint_for(endpoint: str, path: str) -> str:
+    """Return the URL where the upload of the file `path` is created: the endpoint with its fields replaced."""
+    directory, _, name = path.rpartition("/")
+    values = {"{path}": path, "{name}": name, "{dir}": directory}
+    template = endpoint if directory else endpoint.replace("{dir}/", "")
+    return _FIELD.sub(lambda field: quote(values[field[0]], safe="/"), template)
+
+
+def root_of(endpoint: str) -> str:
+    """Return the URL to ask for the server's capabilities: an endpoint without its fields and what follows them."""
+    return endpoint.partition("{")[0].rpartition("/")[0] + "/" if names_files(endpoint) else endpoint
 
 
 def encode_metadata(metadata: Mapping[str, str]) -> str:

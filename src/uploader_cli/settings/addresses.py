@@ -18,8 +18,24 @@ def server_url(raw: object) -> str:
     return endpoint_url(raw).rstrip("/")
 
 
+def tus_endpoint(raw: object) -> str:
+    """Parse the URL where a tus server creates uploads; path and query are kept exactly as written.
+
+    They may contain `{path}`, `{name}` and `{dir}` for a server with a URL for each file.
+    """
+    base, mark, query = text(raw).strip().partition("?")
+    if "#" in query or re.search(r"[^!-~]", query):
+        raise Invalid(f"{raw!r}: #fragment and characters other than printable ASCII are not allowed")
+    where = endpoint_url(base)
+    template = urlsplit(where).path + mark + query
+    unknown = re.sub(r"\{(path|name|dir)\}", "", template)
+    if "{" in unknown or "}" in unknown or "{" in urlsplit(where).netloc:
+        raise Invalid(f"{raw!r}: unknown field", hint="path and query may contain {path}, {name} and {dir}")
+    return where + mark + query
+
+
 def endpoint_url(raw: object) -> str:
-    """Parse the URL where a tus server creates uploads; its path is kept exactly as written."""
+    """Parse the URL of a server; its path is kept exactly as written."""
     written = text(raw).strip()
     if "@" in written:
         # Don't echo the URL here or below: the part before the @ is a secret.

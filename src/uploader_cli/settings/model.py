@@ -221,7 +221,7 @@ class Settings:
     tus_endpoint: str | None = _connection(
         None,
         "URL  Upload to this tus server, instead of --server.",
-        addresses.endpoint_url,
+        addresses.tus_endpoint,
         commands="upload doctor smoke",
     )
     upload_url: str | None = _connection(

@@ -6,6 +6,8 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
+from uploader_cli.core.capabilities import endpoint_for, names_files
+from uploader_cli.core.protocol import utf8
 from uploader_cli.transfer.bodies import metadata_of, named
 
 if TYPE_CHECKING:
@@ -26,21 +28,30 @@ class Collisions:
         self._names, self._checkpoint = settings.place if settings.foreign else (), checkpoint
         self._templates = [item for item in settings.metadata if item.name in self._names]
         self._sends_paths = any("{path}" in (item.template or "") for item in self._templates)
+        endpoint = settings.tus_endpoint or ""
+        self._endpoint = endpoint if names_files(endpoint) else ""
         self._taken: set[bytes] = set()
 
     def taken(self, file: LocalFile) -> str | None:
         """Return why a file would replace another one of the run, else None: the place is its own now."""
-        if not self._names or file.upload_url:
+        if file.upload_url or not (self._names or self._endpoint):
             return None
+        if self._endpoint:
+            url = endpoint_for(self._endpoint, utf8(file.relative_path))
+            return None if self._is_first(url) else f"another file of this run has the same URL on the server, {url}"
         try:
             values = named(file) | metadata_of(file, self._templates, self._checkpoint)
         except errors.FileError:  # it fails when it is sent
             return None
         place = [values.get(name, "") for name in self._names]
-        digest = hashlib.blake2b("\0".join(place).encode(), digest_size=16).digest()
-        if digest not in self._taken:
-            self._taken.add(digest)
+        if self._is_first("\0".join(place)):
             return None
         name = self._names[-1]
         other = f"a column {name} in a list" if self._sends_paths else f"--metadata '{name}={{path}}'"
         return f"another file of this run has the same {name} on the server, {place[-1]}; {other} tells them apart"
+
+    def _is_first(self, place: str) -> bool:
+        digest = hashlib.blake2b(place.encode(), digest_size=16).digest()
+        is_first = digest not in self._taken
+        self._taken.add(digest)
+        return is_first

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from scripted_server import Answer, Request
+
 SIZES = {"empty.bin": 0, "small.bin": 10, "large.bin": 200_000}
 OPTIONS = {
     "200 with text": (200, "text/plain", b"GET, POST, OPTIONS"),
@@ -205,3 +207,47 @@ def test_file_whose_parts_are_refused_is_sent_in_one_upload(make_files: Callable
         assert (done.code, stored(service)) == (0, [200]), done.err
     (retry,) = done.of("file.retry")
     assert "no partial uploads" in retry["message"]
+
+
+class Places(Service):
+    """A server with a URL for each file, as filebrowser (/api/tus/PATH?override=true)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[str] = []
+
+    def _post(self, request: Request) -> Answer:
+        self.places.append(request.path)
+        return super()._post(request)
+
+
+def test_endpoint_with_fields_is_a_url_for_each_file(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    files = make_files("top", **{"ä b.bin": 10, "sub/c?d.bin": 200_000})
+    with Places() as service:
+        endpoint = f"{service.url}{{path}}?override=true&in={{dir}}"
+        done = uploader("upload", files, "--tus-endpoint", endpoint, "--json", home=tmp_path)
+        assert done.code == 0, done.err
+        assert sorted(service.places) == [
+            "/files/top/%C3%A4%20b.bin?override=true&in=top",
+            "/files/top/sub/c%3Fd.bin?override=true&in=top/sub",
+        ]
+        assert stored(service) == [10, 200_000]
+
+
+def test_second_file_of_an_equal_url_fails_before_its_first_byte(
+    make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    files = make_files(**{"a/x.bin": 10, "b/x.bin": 20})
+    with Places() as service:
+        done = uploader("upload", files, "--tus-endpoint", f"{service.url}{{name}}", "--json", home=tmp_path)
+        assert len(service.places) == 1
+    (failed,) = done.of("file.failed")
+    assert (done.code, failed["code"]) == (4, "exists")
+    assert f"the same URL on the server, {service.url}x.bin" in failed["message"]
+
+
+@pytest.mark.parametrize("command", ["doctor", "smoke"])
+def test_doctor_and_smoke_take_an_endpoint_with_fields(command: str, tmp_path: Path) -> None:
+    with Places() as service:
+        done = uploader(command, "--tus-endpoint", f"{service.url}{{path}}?override=true", home=tmp_path)
+    assert done.code == 0, done.out + done.err

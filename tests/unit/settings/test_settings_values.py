@@ -202,6 +202,25 @@ def test_text_that_is_no_endpoint_is_invalid(written: str) -> None:
         addresses.endpoint_url(written)
 
 
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ("tus.example/files?override=true", "https://tus.example/files?override=true"),
+        ("https://Tus.Example/api/tus/{path}?a={name}", "https://tus.example/api/tus/{path}?a={name}"),
+        ("localhost:1080/spaces/{dir}/", "http://localhost:1080/spaces/{dir}/"),
+    ],
+)
+def test_a_tus_endpoint_may_have_a_query_and_fields(written: str, url: str) -> None:
+    assert addresses.tus_endpoint(written) == url
+    assert addresses.tus_endpoint(url) == url
+
+
+@pytest.mark.parametrize("written", ["h/{size}", "h/{path", "{name}.example/", "h/?a#b", "h/?a b", "me:pw@h/?a"])
+def test_a_tus_endpoint_with_another_field_or_a_fragment_is_invalid(written: str) -> None:
+    with pytest.raises(Invalid):
+        addresses.tus_endpoint(written)
+
+
 @pytest.mark.parametrize("raw", ["no colon", ": empty", "two words: x", "Ünï: x", 3])
 def test_text_that_is_no_header_is_invalid(raw: object) -> None:
     with pytest.raises(Invalid, match="NAME:VALUE"):

@@ -13,7 +13,7 @@ from uploader_cli.checks.check import Finding, check, failed, passed, skipped, w
 from uploader_cli.checks.doctor.context import RESPONSE_LIMIT, DoctorContext
 from uploader_cli.checks.target import DOWN_OR_BUSY
 from uploader_cli.core import packs
-from uploader_cli.core.capabilities import TUS_VERSION, capabilities_of, resolved, unknown_upload
+from uploader_cli.core.capabilities import TUS_VERSION, capabilities_of, resolved, root_of, unknown_upload
 from uploader_cli.core.events import Transport
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_progress, parse_session, text, whole
 from uploader_cli.exit_status import Exit, of_error
@@ -158,7 +158,7 @@ def tus(context: DoctorContext) -> Finding:
         return skipped("because the server offers no resumable uploads")
     if context.limited is not None:
         return skipped(USED_UP)
-    options = answer = _followed(context, "OPTIONS", where)
+    options = answer = _followed(context, "OPTIONS", root_of(where))
     if not is_tus(answer):  # a gateway may answer OPTIONS
         answer = _followed(context, "HEAD", unknown_upload(where), headers={"Tus-Resumable": TUS_VERSION})
     target = redirect_target(answer)

@@ -14,7 +14,15 @@ from uploader_cli.checks.check import NotOffered, Violation, check
 from uploader_cli.checks.smoke.expect import answered, header, said, same, same_bytes
 from uploader_cli.checks.smoke.sending import body_of, cut, cut_off, file_of, nothing, open_session, terms
 from uploader_cli.checks.smoke.site import Site
-from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, encode_metadata, parts, unknown_upload
+from uploader_cli.core.capabilities import (
+    TUS_VERSION,
+    Capabilities,
+    encode_metadata,
+    endpoint_for,
+    parts,
+    root_of,
+    unknown_upload,
+)
 from uploader_cli.core.capabilities import checksum_header as checksum_of
 from uploader_cli.core.origins import resolved
 from uploader_cli.core.protocol import parse_http_date
@@ -120,7 +128,7 @@ def created(
     session = {"sessionId": site.slots[-1]} if in_session else {}
     named = {"filename": name, "filetype": content_type(name), **session, **metadata}
     head = {"Upload-Metadata": encode_metadata(named), **headers}
-    answer = ask(site, "POST", offered(site).endpoint, head, body)
+    answer = ask(site, "POST", endpoint_for(offered(site).endpoint, name), head, body)
     location = answer.headers.get("Location")
     if answer.status != 201 or not location:
         return "", answer
@@ -196,7 +204,7 @@ def core(site: Site) -> str:
     """See tus 1.0, core and creation: OPTIONS, POST, HEAD and PATCH."""
     tus, content = offered(site, "creation"), _data(site)
     what, notes = "OPTIONS of the tus endpoint", []
-    answer = site.call("OPTIONS", tus.endpoint)
+    answer = site.call("OPTIONS", root_of(tus.endpoint))
     if tus.announced:
         answered(answer, what, 200, 204)
         header(answer, "Tus-Version", what, f"{TUS_VERSION} among others", lambda value: TUS_VERSION in value)

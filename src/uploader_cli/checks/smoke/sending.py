@@ -12,7 +12,7 @@ from typing import NamedTuple
 from uploader_cli.checks.check import Prevented, Violation, precondition
 from uploader_cli.checks.smoke.expect import header, said
 from uploader_cli.checks.smoke.site import Site
-from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, capabilities_of, parse_capabilities
+from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, capabilities_of, parse_capabilities, root_of
 from uploader_cli.core.plan import Limits, endless
 from uploader_cli.core.protocol import Session, as_object, location_in, parse_batch, parse_session, wire_name
 from uploader_cli.transfer.bodies import Body, Piece, content_type, multipart
@@ -86,7 +86,7 @@ def terms(site: Site) -> Terms:
 def _terms_of(site: Site, endpoint: str) -> Terms:
     what = "OPTIONS of the tus endpoint"
     with precondition("tus-core"):
-        answer = site.call("OPTIONS", endpoint)
+        answer = site.call("OPTIONS", root_of(endpoint))
         if "Tus-Version" in answer.headers:
             header(answer, "Tus-Version", what, f"{TUS_VERSION} among others", lambda value: TUS_VERSION in value)
             header(answer, "Tus-Extension", what, "creation among others", lambda value: "creation" in value.lower())

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_cli import errors
-from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, capabilities_of, encode_metadata, unknown_upload
+from uploader_cli.core.capabilities import (
+    TUS_VERSION,
+    Capabilities,
+    capabilities_of,
+    encode_metadata,
+    endpoint_for,
+    root_of,
+    unknown_upload,
+)
 from uploader_cli.core.codes import WarningCode
 from uploader_cli.core.origins import below, resolved
 from uploader_cli.core.protocol import NOT_YOURS, error_code, whole
@@ -65,7 +73,7 @@ class TusClient:
         OPTIONS is a hint: frameworks, gateways and firewalls answer it in place of servers that work. Raise
         `Unauthorized` for 401, after which a new token may help, and as `reach` does.
         """
-        answer = self._send("OPTIONS", self.endpoint, {})
+        answer = self._send("OPTIONS", root_of(self.endpoint), {})
         if not answer.ok and answer_error(answer).outage:
             self.reach()
         if answer.status == 401:
@@ -90,10 +98,12 @@ class TusClient:
         checksum: str | None = None,
         partial: bool = False,
         parts: Sequence[str] = (),
+        path: str = "",
     ) -> Position:
         """Create an upload of `length` bytes (tus 1.0, creation; with `body`: creation-with-upload).
 
-        It may be `partial`, or the concatenation of the URLs `parts`. `length` is None for that, and for an upload
+        `path` replaces the fields of an endpoint that has a URL for each file. The upload may be `partial`, or the
+        concatenation of the URLs `parts`. `length` is None for that, and for an upload
         whose length is sent later. Raise `SessionLost` for an unknown or ended session, and `NotAnUploadServer` for a
         first answer that no tus server gives.
         """
@@ -106,7 +116,7 @@ class TusClient:
             headers["Upload-Metadata"] = encoded
         headers |= self._api.may_write(metadata.get("sessionId", ""))
         timeout = CHUNK_TIMEOUT if body is not None else JOIN_TIMEOUT if parts else READ_TIMEOUT
-        answer = self._send("POST", self.endpoint, headers, timeout, body, checksum)
+        answer = self._send("POST", endpoint_for(self.endpoint, path), headers, timeout, body, checksum)
         code = error_code(answer.body)
         if (answer.status, code) in NO_SESSION:
             words = f"the server has no open session for the upload ({code})"

@@ -167,7 +167,10 @@ class Part:
         length = None if self._deferred else self.size
         try:
             with self._completion():
-                created = self._client.create(length, metadata, body=body, checksum=checksum, partial=partial)
+                path = utf8(state.file.relative_path)
+                created = self._client.create(
+                    length, metadata, body=body, checksum=checksum, partial=partial, path=path
+                )
         except errors.AnswerError as error:
             if partial and state.foreign and refuses(error.status, by_server=True):
                 self._tus.parts_refused.set()

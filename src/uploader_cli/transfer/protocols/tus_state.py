@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.capabilities import LARGE, LARGE_AND_FAR, LEAST_PART, Capabilities
+from uploader_cli.core.capabilities import LARGE, LARGE_AND_FAR, LEAST_PART, Capabilities, names_files
 from uploader_cli.core.confirmation import Ending, ending_of, refuses
 from uploader_cli.core.protocol import utf8
 from uploader_cli.core.sizes import FIRST_CHUNK, ChunkSize
@@ -62,6 +62,8 @@ class Tus:
     def parts(self, size: int, idle: int, round_trip: float | None) -> int:
         """Return the number of parts of a file of `size` bytes: more than one on a distant or capped link."""
         if not idle or not self.capabilities.concatenates or self.parts_refused.is_set():
+            return 1
+        if names_files(self.capabilities.endpoint):  # parts would have the same URL
             return 1
         if is_far(round_trip) and size >= LARGE_AND_FAR:
             return min(1 + idle, size // LEAST_PART)
