@@ -32,7 +32,7 @@ PACKAGES = {
     "named_files": "errors",
     "settings": "errors extras named_files settings",
     "selection": "core errors named_files settings sources selection",
-    "transfer": "core errors named_files settings sources transfer",
+    "transfer": "core errors extras named_files settings sources transfer",
     "realtime": "core realtime",
     "render": "core exit_status analysis.stages analysis.timeline render",
     "report": "core errors exit_status extras named_files settings signals transfer.journal render.words report "

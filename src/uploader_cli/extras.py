@@ -32,8 +32,9 @@ _PACKAGES = {
     "server": ("uploader_server", "starlette", "granian", "multipart", "jwt", "prometheus_client"),
     "dask": ("distributed", "cryptography"),
     "fsspec": ("fsspec",),
+    "socks": ("socks",),
 }
-"""The packages of the extras `server`, `dask` and `fsspec`, which a plain installation lacks."""
+"""The packages of the extras, which a plain installation lacks."""
 
 
 def load(name: str) -> Any:

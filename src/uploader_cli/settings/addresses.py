@@ -91,8 +91,9 @@ def proxy_url(raw: object) -> str:
         remember_user(parts.geturl())
     except ValueError:
         host = None
-    if not host or parts.scheme not in ("http", "https"):
-        raise Invalid("must be the URL of an http or https proxy", hint="for example http://proxy.example:3128")
+    if not host or parts.scheme not in ("http", "https", "socks5", "socks5h"):
+        hint = "for example http://proxy.example:3128 or socks5h://127.0.0.1:1080"
+        raise Invalid("must be the URL of an http, https, socks5 or socks5h proxy", hint=hint)
     return parts.geturl()
 
 

@@ -255,7 +255,7 @@ class Settings:
         stored=False,
     )
     proxy: str | None = _connection(
-        None, "URL  Use this HTTP proxy.", addresses.proxy_url, commands=_CALLS, config="user", secret=True
+        None, "URL  Use this HTTP or SOCKS proxy.", addresses.proxy_url, commands=_CALLS, config="user", secret=True
     )
 
     token: str | None = _secret(None, "", values.secret, secret=True)

@@ -18,6 +18,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.proxy import connection_requires_http_tunnel
 
+from uploader_cli.extras import need
 from uploader_cli.named_files import check_input
 from uploader_cli.settings import remember_user
 from uploader_cli.transfer.connection import PersistentConnection
@@ -190,6 +191,8 @@ def _proxied(proxy: str, how: dict[str, Any]) -> urllib3.PoolManager:
     from requests import RequestException
     from requests.adapters import HTTPAdapter
 
+    if proxy.startswith("socks"):
+        need("socks", f"the proxy {urlsplit(proxy).scheme}://{urlsplit(proxy).netloc.rpartition('@')[2]}", "PySocks")
     try:
         if not urlsplit(proxy).hostname:
             raise NotReachable("Please check proxy URL. It is malformed and could be missing the host.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import socket
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -12,7 +14,9 @@ import pytest
 import trustme
 from command import QUICK_LOOKS, uploader
 from proxy import Proxy, Sniffer, tls_front
+from scripted_server import Peer, ScriptedServer
 from serving import running_server
+from time_limits import PATIENCE
 
 from uploader_server.faults import Answer
 
@@ -347,6 +351,55 @@ def test_all_calls_use_the_proxy_of_the_option(make_files: Files, tmp_path: Path
         done = uploader("upload", files, "-s", "http://files.test", "--proxy", address, home=tmp_path, **dead)
     assert done.code == 0, done.err
     assert b"POST http://files.test/api/upload/files/" in sniffer.seen
+
+
+def socks_proxy(asked: list[str], target: tuple[str, int]) -> ScriptedServer:
+    """A proxy of SOCKS 5 (RFC 1928) that connects to `target` whatever it is asked for, which it records."""
+
+    def script(peer: Peer) -> None:
+        _, methods = peer.read(2)
+        peer.read(methods)
+        peer.sock.sendall(b"\x05\x00")
+        kind = peer.read(4)[3]
+        asked.append(peer.read(peer.read(1)[0]).decode() if kind == 3 else socket.inet_ntoa(peer.read(4)))
+        peer.read(2)
+        with socket.create_connection(target) as server:
+            peer.sock.sendall(b"\x05\x00\x00\x01" + bytes(6))
+            ends = {server: peer.sock, peer.sock: server}
+            while ready := select.select(list(ends), [], [], PATIENCE)[0]:
+                for end in ready:
+                    if not (piece := end.recv(1 << 16)):
+                        return
+                    ends[end].sendall(piece)
+
+    return ScriptedServer(script)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "given"), [("socks5", "127.0.0.1", "--proxy"), ("socks5h", "files.test", "ALL_PROXY")]
+)
+def test_all_calls_use_a_socks_proxy(scheme: str, host: str, given: str, make_files: Files, tmp_path: Path) -> None:
+    """With `socks5h` the proxy resolves the name of the server."""
+    pytest.importorskip("socks")
+    asked: list[str] = []
+    with running_server(allow_hosts=("files.test",)) as server:
+        port = int(server.url.rpartition(":")[2])
+        with socks_proxy(asked, ("127.0.0.1", port)) as proxy:
+            url = f"{scheme}://127.0.0.1:{proxy.port}"
+            option, variable = (("--proxy", url), {}) if given == "--proxy" else ((), {given: url})
+            options = ("-s", f"http://{host}:{port}", *option, "--progress", "none")
+            done = uploader("upload", make_files(**{"a.mp4": 1}), *options, home=tmp_path, NO_PROXY="", **variable)
+    assert done.code == 0, done.err
+    assert set(asked) == {host}
+
+
+def test_socks_proxy_without_its_package_names_it(make_files: Files, tmp_path: Path) -> None:
+    options = ("-s", "http://127.0.0.1:9", "--proxy", "socks5://me:pw@127.0.0.1:9")
+    missing = {"uploader_cli.extras._PACKAGES": {"socks": ["no_such_package"]}}
+    done = uploader("upload", make_files(a=1), *options, home=tmp_path, constants=missing)
+    assert done.code == 2
+    assert "the proxy socks5://127.0.0.1:9 needs PySocks, which is not installed" in done.err
+    assert "pw" not in done.err
 
 
 def test_a_refused_file_fails_when_named_and_is_skipped_when_found(make_files: Files, tmp_path: Path) -> None:
