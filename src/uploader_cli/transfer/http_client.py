@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.bodies import Body
 
 READ_TIMEOUT = 30.0
+REDIRECTS = 3  # most 307 and 308 in a row that are followed, by tus calls only
 BLOCK = 1 << 20  # bytes read from a stored file at a time
 ANSWER_BLOCK = 64 << 10
 MOST_ANSWER = 32 << 20  # most bytes of a decompressed answer; stored files may be larger

@@ -15,8 +15,8 @@ from uploader_cli import errors
 from uploader_cli.core.events import FailureCode
 from uploader_cli.sources.content import open_unchanged
 from uploader_cli.transfer.bodies import Body, Piece
-from uploader_cli.transfer.http_client import Answer
-from uploader_cli.transfer.protocols.tus_client import REDIRECTS, TusClient
+from uploader_cli.transfer.http_client import REDIRECTS, Answer
+from uploader_cli.transfer.protocols.tus_client import TusClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

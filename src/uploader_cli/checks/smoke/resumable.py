@@ -28,8 +28,7 @@ from uploader_cli.core.origins import resolved
 from uploader_cli.core.protocol import parse_http_date
 from uploader_cli.sources import checksums
 from uploader_cli.transfer.bodies import content_type
-from uploader_cli.transfer.http_client import Answer
-from uploader_cli.transfer.protocols.tus_client import REDIRECTS
+from uploader_cli.transfer.http_client import REDIRECTS, Answer
 
 MISSING = (403, 404, 410)  # statuses for an upload that does not exist (tus 1.0, HEAD)
 OTHER_REFUSALS = (400, 404, 405, 409, 410)  # of a PATCH to a joined upload

@@ -19,7 +19,7 @@ from uploader_cli.core.capabilities import (
 from uploader_cli.core.codes import WarningCode
 from uploader_cli.core.origins import below, resolved
 from uploader_cli.core.protocol import NOT_YOURS, error_code, whole
-from uploader_cli.transfer.http_client import READ_TIMEOUT, Answer
+from uploader_cli.transfer.http_client import READ_TIMEOUT, REDIRECTS, Answer
 from uploader_cli.transfer.refusals import answer_error, is_blocked, is_tus, not_an_upload_server, says_no_upload_server
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.bodies import Body
 
-REDIRECTS = 3  # most 307 and 308 in a row
 CHUNK_TIMEOUT = 60.0  # seconds from a chunk's last byte to the answer; a late one costs a HEAD, no byte
 JOIN_TIMEOUT = 300.0  # seconds for the answer to a concatenation: servers copy the bytes
 KINDS: Mapping[int, tuple[type[errors.AnswerError], str]] = {
