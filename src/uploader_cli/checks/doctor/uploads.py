@@ -13,8 +13,9 @@ from uploader_cli.checks.check import Finding, check, failed, passed, skipped, w
 from uploader_cli.checks.doctor.context import RESPONSE_LIMIT, DoctorContext
 from uploader_cli.checks.target import DOWN_OR_BUSY
 from uploader_cli.core import packs
-from uploader_cli.core.capabilities import TUS_VERSION, capabilities_of, resolved, root_of, unknown_upload
+from uploader_cli.core.capabilities import TUS_VERSION, capabilities_of, root_of, unknown_upload
 from uploader_cli.core.events import Transport
+from uploader_cli.core.origins import resolved
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_progress, parse_session, text, whole
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock, plural, size
