@@ -22,7 +22,7 @@ FLAT = 0.75  # share of its rate alone that a connection keeps beside others, if
 LEAST_AFTER_413 = 64 << 10  # a 413 for a smaller chunk is final (docs/protocol.md section 5)
 
 LARGEST_PACKED = 1 << 20  # larger files are sent by tus, which can resume within a file
-MOST_PACK_FILES = 500
+MOST_PACK_FILES = 500  # or what the server offers, if that is less
 MOST_PACK = 8 << 20  # as a chunk, so that an interruption costs no more than a chunk does
 FIRST_PACK = 2 << 20
 LEAST_PACK = 64 << 10  # on a slow connection

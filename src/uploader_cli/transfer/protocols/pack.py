@@ -17,7 +17,7 @@ from uploader_cli.transfer.bodies import Body, pack_form
 from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.journal.reading import pack_position
 from uploader_cli.transfer.ledger import Outcome, ends_run, not_stored
-from uploader_cli.transfer.pacer import FIRST_PROBE, LAST_PROBE
+from uploader_cli.transfer.pacer import FIRST_DELAY, LAST_DELAY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -220,4 +220,4 @@ def packs_of(
 
 
 def _delay(tries: int) -> float:
-    return float(min(LAST_PROBE, FIRST_PROBE * 2 ** (tries - 1)))
+    return float(min(LAST_DELAY, FIRST_DELAY * 2 ** (tries - 1)))
