@@ -199,7 +199,8 @@ class ScriptedServer:
             with sock:
                 peer = Peer(sock, len(self.peers) + 1, self.over)
                 self.peers.append(peer)
-                self._script(peer)
+                if not self.over.is_set():  # else `__exit__` may not have seen it
+                    self._script(peer)
         except (OSError, EOFError):
             sock.close()
         except BaseException as error:  # noqa: BLE001 - raised at the end

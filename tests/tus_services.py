@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from scripted_server import Answer, Request, Rule, ScriptedServer
-from time_limits import PATIENCE
 
 KIB, MIB = 1 << 10, 1 << 20
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -253,7 +252,8 @@ class Plain(Service):
             return Answer(412, headers=OF_TUS)
         if self._late and len(request.body) < int(request.headers.get("content-length", 0)):
             self._asked.clear()
-            self._asked.wait(PATIENCE)
+            while not (self._asked.wait(0.01) or request.over.is_set()):
+                pass
         answer = super()._answer(request)
         if request.method == "HEAD":
             self._asked.set()

@@ -517,7 +517,7 @@ def test_shut_ends_a_call_that_waits_on_its_socket(tmp_path, client, secured, ph
     assert isinstance(outcome[0], ConnectionLost)
     assert outcome[0].body_sent is (phase == "answer")
     assert took < 1.0 * SLACK
-    assert len(server.peers) == 1  # nothing asks now whether the port speaks TLS
+    assert len(server.peers) <= 1  # nothing asks now whether the port speaks TLS
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
