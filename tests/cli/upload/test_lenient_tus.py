@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shlex
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from command import Done, uploader
+from scripted_server import Answer, Request
+from time_limits import PATIENCE
 from tus_services import Refused, Service, Upload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from scripted_server import Answer, Request
 
 SIZES = {"empty.bin": 0, "small.bin": 10, "large.bin": 200_000}
 OPTIONS = {
@@ -136,6 +138,37 @@ def test_offset_that_a_patch_does_not_tell_is_asked_for(make_files: Callable[...
     assert not done.of("warning")
 
 
+class Forgetful(Service):
+    """A server that drops the last bytes of each upload behind a 204 without `Upload-Offset`.
+
+    Its first HEADs after that have the statuses `answers`, the others tell the offset.
+    """
+
+    def __init__(self, *answers: int) -> None:
+        super().__init__()
+        self.silent, self.answers, self.dropped = {"PATCH"}, list(answers), False
+
+    def _patch(self, request: Request) -> Answer:
+        if self.dropped:
+            return super()._patch(request)
+        self.dropped = True
+        return Answer(204)
+
+    def _head(self, request: Request) -> Answer:
+        return Answer(self.answers.pop(0)) if self.dropped and self.answers else super()._head(request)
+
+
+@pytest.mark.parametrize(("answers", "code"), [((404,), 4), ((500, 500), 3), ((500,), 0), ((423,), 0)])
+def test_patch_without_offset_is_not_believed_where_head_fails(
+    answers: tuple[int, ...], code: int, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    with Forgetful(*answers) as service:
+        where = ("--tus-endpoint", service.url, "--retries", "1" if len(answers) == 1 else "0", "--json")
+        done = uploader("upload", make_files(**{"a.bin": 100}), *where, home=tmp_path)
+        assert (done.code, stored(service)) == (code, [100 if code == 0 else 0]), done.err
+    assert len(done.of("file.completed")) == (code == 0)
+
+
 def test_files_are_stored_where_a_proxy_removes_all_headers_of_tus(
     make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -251,3 +284,38 @@ def test_doctor_and_smoke_take_an_endpoint_with_fields(command: str, tmp_path: P
     with Places() as service:
         done = uploader(command, "--tus-endpoint", f"{service.url}{{path}}?override=true", home=tmp_path)
     assert done.code == 0, done.out + done.err
+
+
+class Picky(Hooked):
+    """A server that refuses the parts of a larger file while those of `a` are sent.
+
+    Then it joins these, and its gateway answers with an error.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.divided, self.refused = threading.Event(), threading.Event()
+
+    def _post(self, request: Request) -> Answer:
+        kind, length = request.headers.get("upload-concat", ""), int(request.headers.get("upload-length", 0))
+        if kind == "partial" and length > 100:
+            self.divided.wait(PATIENCE)
+            self.refused.set()
+            raise Refused(403, "no partial uploads")
+        if kind == "partial":
+            self.divided.set()
+        elif kind:
+            self.refused.wait(PATIENCE)
+            super()._post(request)
+            raise Refused(502, "Bad Gateway", by_service=False)
+        return super()._post(request)
+
+
+def test_file_that_may_be_joined_is_not_sent_in_one_upload(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    files = make_files(a=200, b=1000)
+    with Picky() as service:
+        options = ("--tus-endpoint", service.url, "-j", "8", "--retries", "0", "--json")
+        done = uploader("upload", files, *options, home=tmp_path, constants=PARTS)
+        assert service.refused.is_set()
+        assert sorted(upload.length or 0 for upload in service.uploads.values() if not upload.partial) == [200, 1000]
+    assert [event["path"] for event in done.of("file.failed")] == [str(files / "a")], done.err

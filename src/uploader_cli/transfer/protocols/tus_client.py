@@ -64,7 +64,7 @@ class TusClient:
     def __init__(self, api: Api, endpoint: str) -> None:
         """The client shares the connections, token and rate limit of `api`."""
         self.endpoint, self._api = endpoint, api
-        self._overrides = False  # POST is sent in resolved of PATCH: it has worked, and PATCH has not
+        self._overrides = False  # POST is sent in place of PATCH: it has worked, and PATCH has not
 
     def options(self) -> Capabilities:
         """Return what the server says that it can do; without a usable answer core and creation, as tus 1.0 requires.
@@ -139,7 +139,9 @@ class TusClient:
         Without `Tus-Resumable` (a proxy, a captive portal) the error is a retryable `NotFound`, unless OPTIONS had none
         either: then 404 and 410 are the server's own.
         """
-        answer = self._send("HEAD", url, {})
+        return self._found(url, self._send("HEAD", url, {}))
+
+    def _found(self, url: str, answer: Answer) -> Position:
         if answer.status not in (403, 404, 410):
             return self._position(url, answer)
         unsigned = self._api.tus is not None and not self._api.tus.announced
@@ -178,14 +180,23 @@ class TusClient:
         return self._position(url, answer)
 
     def _found_after(self, url: str, answer: Answer, offset: int) -> Position:
-        """Return the offset after a PATCH whose answer does not have it: from HEAD, else from the status 204 alone."""
+        """Return the offset after a PATCH whose answer does not have it: that of HEAD.
+
+        Where HEAD succeeds and does not have it either, the status 204 says that the bytes were taken. Where it fails,
+        nothing is known of them: raise `UploadGone`, or `ConnectionLost`, after which the offset is asked for again.
+        """
         self._check(answer)
         try:
-            return self.head(url)
-        except (errors.AnswerError, errors.ProtocolError):
-            if answer.status != 204:
-                raise
-        return Position(url, offset, answer.headers)
+            found = self._send("HEAD", url, {})
+            if found.ok and answer.status == 204 and "Upload-Offset" not in found.headers:
+                self._check(found)
+                return Position(url, offset, answer.headers)
+            return self._found(url, found)
+        except errors.UploadGone:
+            raise
+        except errors.AnswerError as error:  # not the answer to the bytes
+            words = f"the answer to the bytes has no Upload-Offset, and HEAD failed: {error}"
+            raise errors.ConnectionLost(words, body_sent=True) from error
 
     def discard(self, url: str) -> None:
         """Delete an upload that is not needed (tus 1.0, termination). Where that fails it expires."""

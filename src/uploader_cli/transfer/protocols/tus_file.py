@@ -98,7 +98,7 @@ class TusFile:
             self._context.ledger.retry([file], error)
             (claim,) = self._context.run.claim([file])
             self._tus.pool.put([TusFile(self._tus, self.session, file, claim)], first=True)
-        elif len(self.parts) > 1 and self._tus.parts_refused.is_set() and isinstance(error, errors.AnswerError):
+        elif self._tus.parts_refused.is_set() and isinstance(error, errors.AnswerError) and self._is_unjoined(error):
             self._context.ledger.retry([file], error)
             self._discard(worker.tus, self._urls)
             claim = Claim(ClaimState.NEW, self._context.run.creating(file, self.session.id))
@@ -108,6 +108,10 @@ class TusFile:
         else:
             falls_back = isinstance(error, errors.PatchBlocked) and not file.once
             yield [Outcome(file, error, falls_back=falls_back)]
+
+    def _is_unjoined(self, error: errors.UploaderError) -> bool:
+        """Return whether a part failed with `error`, and no request to join the parts may have stored the file."""
+        return error is self.state.error and Ending(self.state.upload.ending) not in UNCERTAIN
 
     def _stored(self, client: TusClient, sent: Position) -> Outcome:
         file, state, location = self.file, self.state, sent.headers.get("Content-Location")
