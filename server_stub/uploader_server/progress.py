@@ -67,5 +67,5 @@ def _text(state: dict[str, Any], files: list[FileState], rows: Sequence[sqlite3.
     """Return the JSON, of which each file is encoded by itself: other threads can't run while one is."""
     listed = {file.id for file in files}
     shown = [_encode(FileState.restored(row).shown()) for row in rows if row["id"] not in listed]
-    shown += [_encode(file.shown()) for file in files]
+    shown += [_encode(file.unrecorded()) for file in files]
     return f'{_encode(state)[:-1]},"files":[{",".join(shown)}],{_encode(rest)[1:]}'.encode("utf-8", "replace")

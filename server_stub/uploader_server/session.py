@@ -95,6 +95,12 @@ class FileState:
         }
         return {key: value for key, value in known.items() if value is not None}
 
+    def unrecorded(self) -> dict[str, Any]:
+        """Return `shown` before the file is recorded: it may be linked already, and has not ended until the commit."""
+        known = {**self.shown(), "status": "uploading", "progress": min(99, self.progress)}
+        known.pop("error", None)
+        return known
+
     def in_event(self) -> dict[str, Any]:
         return {**self.shown(), "uploadSpeed": js_number(round(self.speed, 3 if self.speed < 1e6 else 0))}
 

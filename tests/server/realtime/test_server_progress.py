@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from server.packs.packing import send_pack
 from serving import running_server
 
 from uploader_server.session import FileState
+from uploader_server.storage.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,6 +99,28 @@ def test_progress_has_every_upload_that_was_confirmed_before(
     assert later["completedFiles"] == len(later["files"]) == MANY + 1
     assert later["overallStatus"] == "completed"
     assert "last" in {shown["originalName"] for shown in later["files"]}
+
+
+def test_file_is_uploading_until_it_is_recorded(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, save = new_session(server.url), Store.save
+    linked, let_go = threading.Event(), threading.Event()
+
+    async def paused(*arguments: Any, **options: Any) -> None:
+        linked.set()
+        await asyncio.to_thread(let_go.wait, DEADLINE)
+        await save(*arguments, **options)
+
+    def statuses() -> list[tuple[str, int]]:
+        return [(one["status"], one["progress"]) for one in progress(server.url, session).json()["files"]]
+
+    with ThreadPoolExecutor() as threads:
+        monkeypatch.setattr(Store, "save", paused)
+        sent = threads.submit(upload, server.url, file("a", b"x"), session=session)
+        assert linked.wait(DEADLINE)
+        before = statuses()
+        let_go.set()
+        sent.result()
+    assert (before, statuses()) == ([("uploading", 99)], [("completed", 100)])
 
 
 def test_join_shows_the_file_that_is_arriving_without_reading_all(server: EmbeddedServer) -> None:
