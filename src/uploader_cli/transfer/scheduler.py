@@ -17,7 +17,7 @@ from uploader_cli import errors
 from uploader_cli.core.bottleneck import Bottleneck, bottleneck
 from uploader_cli.core.events import FailureCode, RunPaused, RunResumed, WarningCode
 from uploader_cli.core.plan import SESSION_FILES, LocalFile, PlannedSession, Planner, plan_sessions, refusal
-from uploader_cli.core.protocol import Session
+from uploader_cli.core.protocol import Session, utf8
 from uploader_cli.core.sizes import Groups, PackSize
 from uploader_cli.sources.checksums import is_fast
 from uploader_cli.transfer.collisions import Collisions
@@ -272,6 +272,8 @@ class Scheduler:
             opened = Session("", "", None)
         made = opened or new_session(context, self._api, category, len(files))
         session = UploadSession(context, made, len(files))
+        # Names that are not UTF-8 may be equal there: the server counts a path with equal bytes once.
+        session.ends_itself &= len({utf8(file.relative_path) for file in files}) == len(files)
         session.begin()
         if session.id:
             context.followers.body_sent(session.id)

@@ -134,6 +134,18 @@ def test_session_is_finished_by_the_client_unless_all_its_files_are_stored(
         assert state["overallStatus"] == ("partial" if missing else "completed")
 
 
+def test_session_of_files_with_equal_names_on_the_server_is_finished(source: Path, root: Path) -> None:
+    """The server counts a path with equal bytes in a pack once."""
+    paths = make(source, b"\xff.mp4", "%FF.mp4")
+    paths[1].write_bytes(paths[0].read_bytes())
+    with running_server(port=0, root=root) as server:
+        upload = Upload(server.url, paths)
+        assert upload.go() is None
+        (opened,) = upload.all(ev.SessionCreated)
+        with urlopen(f"{server.url}/api/upload/progress/{opened.session}", timeout=PATIENCE) as answer:
+            assert json.load(answer)["overallStatus"] == "completed"
+
+
 def test_a_file_that_fails_inside_a_200_is_named(source: Path, root: Path) -> None:
     paths = make(source, "good.mp4", "bad.mp4")
     config = {"port": 0, "root": root, "flavour": "reference", "processing_seconds": 0.0, "fail_files": ("bad*",)}
