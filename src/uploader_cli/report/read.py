@@ -52,6 +52,10 @@ class Report:
 def _reading(path: Path) -> Iterator[TextIO]:
     try:
         with path.open(encoding="utf-8") as stream:
+            if not path.is_file():
+                raise UsageError(
+                    f"{path} is not a regular file", hint="reports are read twice: save it to a file first"
+                )
             yield stream
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}", hint="check the path") from error

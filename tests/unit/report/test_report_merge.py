@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import tempfile
 import tracemalloc
 from pathlib import Path
@@ -267,6 +268,16 @@ def test_missing_report_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["report", "merge", "gone.json"]) == 2
     assert "gone.json can't be read" in capsys.readouterr().err
     assert main(["report", "split", "gone.json"]) == 2
+
+
+def test_report_from_a_pipe_is_refused(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As from `<(jq . r.json)`."""
+    reader, writer = os.pipe()
+    with open(writer, "w") as stream:
+        json.dump(json.loads((tmp_path / write("one", "a✓")).read_text()), stream, indent=2)
+    assert main(["report", "merge", f"/dev/fd/{reader}"]) == 2
+    os.close(reader)
+    assert f"/dev/fd/{reader} is not a regular file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("indent", [None, 2, 4])
