@@ -42,6 +42,11 @@ def resolve(
     """
     typed = {**(stored or {}), **{name: raw for name, raw in flags.items() if raw is not None and raw != []}}
     distrusted = bool(typed.pop(NAMED_BY_DIRECTORY, None))
+    if unknown := sorted((stored or {}).keys() - OPTIONS.keys() - {NAMED_BY_DIRECTORY}):
+        raise UsageError(
+            f"the run has the option {unknown[0]}, which this version does not know",
+            hint="resume it with the version of uploader that started it, or a newer one",
+        )
     here, notes = config_files.of_directory(cwd, user_config)
     own = config_files.of_user(user_config)
     environment = _environment(env, cwd)

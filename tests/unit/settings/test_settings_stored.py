@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uploader_cli.errors import UsageError
 from uploader_cli.settings import OPTIONS, Header, Layer, Metadata, Settings, resolve, storable
 from uploader_cli.settings.values import ChunkRule, Moment
 
@@ -116,6 +117,11 @@ def rebuilt(stored: dict[str, Any], env: dict[str, str] | None = None, **flags: 
 
 def test_later_environment_sets_each_stored_option() -> None:
     assert {f"UPLOADER_{name.upper()}" for name in STORED} == LATER.keys()
+
+
+def test_an_option_of_a_newer_version_is_named() -> None:
+    with pytest.raises(UsageError, match="the run has the option novel, which this version does not know"):
+        rebuilt({"server": "http://a.example", "novel": True, "named_by_directory": True})
 
 
 @given(settings=to_a_server | to_an_endpoint, env=st.sampled_from([{}, LATER]))
