@@ -33,13 +33,15 @@ PROMISED = 2.0
 
 def with_a_full_disk(*arguments: str | Path, home: Path) -> Done:
     """Run the command where no file can grow beyond `FULL` bytes."""
+    variables = environment(home)
+    variables.pop("COVERAGE_PROCESS_CONFIG", None)  # its data file could not be written
     process = subprocess.Popen(
         [sys.executable, "-m", "uploader_cli", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=home,
-        env=environment(home),
+        env=variables,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (FULL, FULL)),
     )
     return finish(process)
