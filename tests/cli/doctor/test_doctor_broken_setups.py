@@ -266,14 +266,15 @@ def api_hanging(world: World) -> str:
     """A proxy that passes on `/health` alone."""
     world.patch.setattr(context, "RESPONSE_LIMIT", 2.0)  # what answers has to be in time on a slow machine, too
     over = threading.Event()
-    world.stack.callback(over.set)
 
     class Holding(Onlooker):
         def head(self, request: Request) -> None:
             if request.target.startswith("/api/"):
                 over.wait(PATIENCE)
 
-    return world.stack.enter_context(Proxy(world.serve(), Holding())).url
+    proxy = world.stack.enter_context(Proxy(world.serve(), Holding()))
+    world.stack.callback(over.set)  # before the proxy waits for its connections
+    return proxy.url
 
 
 def hanging(world: World) -> str:

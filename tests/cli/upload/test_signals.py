@@ -13,6 +13,8 @@ import pytest
 from command import DEADLINE, environment, finish, start
 from time_limits import PATIENCE, SLACK
 
+from uploader_server.faults import Answer
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -180,10 +182,14 @@ def test_signal_ends_calls_that_get_no_answer(
 ) -> None:
     """Where nothing is left to send, the exit code of an upload says so."""
     stall, *_ = [server.faults.add(fault) for fault in faults]
+    if not left:  # only a session that ends by itself is not finished: this one is replaced
+        lost = Answer(404, body=b'{"error": "SESSION_NOT_FOUND"}')
+        server.faults.next_answers("POST", "/api/upload/files/", [lost])
     process = start(*line, make_files(a=1), "-s", server.url, home=tmp_path)
     deadline = time.monotonic() + PATIENCE
     while not stall.hits and time.monotonic() < deadline:
         time.sleep(0.02)
+    assert stall.hits
     process.send_signal(number)
     began = time.monotonic()
     assert finish(process).code == (code if left else 0)

@@ -360,8 +360,9 @@ def socks_proxy(asked: list[str], target: tuple[str, int]) -> ScriptedServer:
         _, methods = peer.read(2)
         peer.read(methods)
         peer.sock.sendall(b"\x05\x00")
-        kind = peer.read(4)[3]
-        asked.append(peer.read(peer.read(1)[0]).decode() if kind == 3 else socket.inet_ntoa(peer.read(4)))
+        if len(request := peer.read(4)) < 4:
+            return  # the upload ended while it connected
+        asked.append(peer.read(peer.read(1)[0]).decode() if request[3] == 3 else socket.inet_ntoa(peer.read(4)))
         peer.read(2)
         with socket.create_connection(target) as server:
             peer.sock.sendall(b"\x05\x00\x00\x01" + bytes(6))
