@@ -347,7 +347,8 @@ def test_begun_answer_of_a_stopped_request_is_not_the_next_answer_of_the_proxy(c
 
 
 def test_sockets_can_be_shut_while_another_thread_connects() -> None:
-    sockets, ours, late = connection.Sockets(), [socket.socket() for _ in range(4)], socket.socket()
+    sockets, late = connection.Sockets(), socket.socket()
+    ours, theirs = zip(*(socket.socketpair() for _ in range(4)), strict=True)
 
     class Listed(weakref.WeakSet[socket.socket]):
         def __iter__(self) -> Iterator[socket.socket]:
@@ -360,7 +361,8 @@ def test_sockets_can_be_shut_while_another_thread_connects() -> None:
 
     sockets.open = Listed(ours)
     sockets.shut()
-    for one in (*ours, late):
+    assert [peer.recv(1, socket.MSG_DONTWAIT) for peer in theirs] == [b""] * 4
+    for one in (*ours, *theirs, late):
         one.close()
 
 
