@@ -66,20 +66,28 @@ def _reading(path: Path) -> Iterator[TextIO]:
 def _head(stream: TextIO) -> Any:
     """Read up to the rows in the layout of `formats.as_json`. Raises ValueError for another one."""
     text = "".join(takewhile(ROWS_BEGIN.__ne__, stream))
-    return json.loads(f"{text.rstrip().removesuffix(',')}}}")
+    return _parsed(f"{text.rstrip().removesuffix(',')}}}")
 
 
 def _lines(stream: TextIO) -> Iterator[Any]:
     """Yield the rows, each of which has a line. Raises ValueError."""
     for line in iter(stream.readline, ROWS_END):  # at the end of the file an empty one, which is no JSON
-        yield json.loads(line.rstrip().removesuffix(","))
+        yield _parsed(line.rstrip().removesuffix(","))
     if stream.read().strip() != "}":
         raise ValueError("more than one object")
 
 
+def _parsed(text: str) -> Any:
+    """Parse JSON. Raises ValueError, also for half a surrogate pair, which no output can encode."""
+    value = json.loads(text)
+    if "\\ud" in text.lower():
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
 def _whole(stream: TextIO) -> tuple[dict[str, Any], list[Any]]:
     """Read a report in any layout. Raises ValueError."""
-    head = json.load(stream)
+    head = _parsed(stream.read())
     if not isinstance(head, dict):
         raise ValueError("it is no object")
     rows = head.pop("files", [])

@@ -124,7 +124,7 @@ class Dialler:
     def manager(self, scheme: str) -> urllib3.PoolManager:
         proxy = self.proxy(scheme)
         if scheme not in self._managers:
-            tls = self.tls if scheme == "https" else {"cert_reqs": "CERT_NONE"}  # as in `requests`, of a TLS proxy, too
+            tls = self.tls if scheme == "https" or (proxy or "").startswith("https:") else {}
             how: dict[str, Any] = {"socket_options": SOCKET_OPTIONS, **tls}
             manager = urllib3.PoolManager(maxsize=10, **how) if proxy is None else _proxied(proxy, how)
             bases: dict[str, type[HTTPConnectionPool]] = manager.pool_classes_by_scheme

@@ -184,6 +184,8 @@ def test_run_that_sent_nothing_has_no_plots(
         (["show", "run.html"], "run.html"),
         (["show", "odd.json"], "odd.json is damaged"),
         (["show", "odd.json", "-q", "-o", "odd.html"], "odd.json is damaged"),
+        (["show", "half.json"], "half.json is damaged"),
+        (["merge", "half.json", "--json"], "half.json is damaged"),
         (["show", "run.json", "-o", "gone/run.html"], "no such directory"),
     ],
 )
@@ -191,6 +193,7 @@ def test_report_show_refuses_what_it_cannot_draw(
     place: Path, report: dict[str, Any], words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (place / "odd.json").write_text(json.dumps({**report, "timeline": {"step": "x", "bytes": ["1"], "files": [2]}}))
+    (place / "half.json").write_text((place / "run.json").read_text().replace('"path": "', '"path": "\\ud800', 1))
     assert main(["report", *words]) == 2
     err = capsys.readouterr().err
     assert message in err

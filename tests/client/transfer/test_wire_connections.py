@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from proxy import tls_of
 from scripted_server import Peer, ScriptedServer
 from time_limits import PATIENCE, SLACK
 
@@ -316,6 +317,21 @@ def test_interim_answer_of_a_proxy_is_skipped(client, authority, tmp_path) -> No
     with ScriptedServer(script) as proxy:
         http = client("https://upload.example", proxy=proxy.url, ca_bundle=tmp_path / "authority.pem")
         assert http.request("GET", "https://upload.example/").status == 204
+
+
+def test_certificate_of_a_proxy_is_verified_also_for_a_server_without_tls(client, authority, tmp_path) -> None:
+    trusted = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(trusted))
+
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.answer(204)
+
+    with ScriptedServer(script, tls=tls_of(authority)) as proxy:
+        trusting = client("http://upload.example", proxy=proxy.url, ca_bundle=trusted)
+        assert trusting.request("GET", "http://upload.example/").status == 204
+        with pytest.raises(ConnectFailed, match="certificate"):
+            client("http://upload.example", proxy=proxy.url).request("GET", "http://upload.example/")
 
 
 def test_begun_answer_of_a_stopped_request_is_not_the_next_answer_of_the_proxy(client, authority, tmp_path) -> None:
