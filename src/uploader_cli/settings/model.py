@@ -17,7 +17,7 @@ from uploader_cli.settings import addresses, shard, values
 from uploader_cli.settings.bearer import TokenCommand, token_from_file
 from uploader_cli.settings.option import DEFAULT, Group, Layer, Option, Source
 from uploader_cli.settings.places import user_state_directory
-from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, ReportFile, or_none
+from uploader_cli.settings.values import ChunkRule, Condition, Header, Metadata, Moment, ReportFile, or_none
 
 LEAST_CHUNK = 1024
 LEAST_RATE = 2048
@@ -33,6 +33,7 @@ _list = Group("What to send", f"{_SEND} check", stored=True)
 _filter = Group("What to send", f"{_SEND} validate check", stored=True)
 _what = Group("What to send", _SEND, stored=True)
 _how = Group("How to send", _SEND, stored=True)
+_result = Group("How to send", "upload", config="user", stored=True)
 _run = Group("How to send", _RUN, stored=True)
 _tus = Group("How to send", "", stored=True)
 _resuming = Group("Resuming", _SEND)
@@ -151,6 +152,21 @@ class Settings:
         (), "KEY  Metadata under which a tus server stores a file: equal values name the same file.", values.text
     )
     part_metadata: bool = _tus(True, "Send the metadata of a file with each of its parts to a tus server, too.")
+    result_url: str | None = _result(
+        None,
+        "URL  With a tus server: ask there until a file is processed, with {url}, {id} or {header:NAME}.",
+        or_none(addresses.result_url),
+    )
+    result_done: tuple[Condition, ...] = _result(
+        (), "FIELD=VALUE  The JSON at --result-url that says that a file is processed; repeatable.", values.condition
+    )
+    result_failed: tuple[Condition, ...] = _result(
+        (), "FIELD=VALUE  The JSON there that says that processing has failed; repeatable.", values.condition
+    )
+    result_link: str | None = _result(
+        None, "FIELD  The field there with the URL of the processed file.", or_none(values.field_path)
+    )
+    result_timeout: float = _result(1800.0, "TIME  Time to wait until a file is processed.", values.seconds(zero=False))
     checksum: Literal["auto", "none", "crc32c", "sha1", "sha256"] = _how(
         "auto", "NAME  Checksum of each tus chunk: auto, none, crc32c, sha1 or sha256."
     )

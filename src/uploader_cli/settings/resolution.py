@@ -18,7 +18,9 @@ from uploader_cli.settings.places import user_config_file, working_directory
 from uploader_cli.settings.stored import NAMED_BY_DIRECTORY
 from uploader_cli.settings.values import Invalid, ReportFile, merged, written_size
 
-TUS_ONLY = ("preset", "metadata", "chunk_rule", "retry_status", "id_header", "place")
+RESULT_ONLY = ("result_done", "result_failed", "result_link", "result_timeout")
+"""Options that `result_url` needs."""
+TUS_ONLY = ("preset", "metadata", "chunk_rule", "retry_status", "id_header", "place", "result_url", *RESULT_ONLY)
 """Options for tus servers without sessions."""
 SENT = ("filename", "relativePath")
 """Metadata that is sent without a preset, and that may be the place of a file."""
@@ -62,7 +64,12 @@ def resolve(
     preset = _preset(_first("preset", layers), {**here.presets, **own.presets}, user_config)
     settings = _with_target(_settings((*layers, preset), env, notes, ignored))
     if not settings.foreign:
-        settings = _without_endpoint(_with_target(_settings(layers, env, notes, ignored)))
+        needed = "a tus server: the server's own protocol has no place for it"
+        settings = _with_target(_settings(layers, env, notes, ignored))
+        settings = _without(settings, TUS_ONLY, needed, "name the tus server with --tus-endpoint")
+    if not settings.result_url:
+        hint = "name the URL to ask at, for example --result-url '{url}/status'"
+        settings = _without(settings, RESULT_ONLY, "--result-url", hint)
     if distrusted:
         name = settings.target_option
         source = Source(Layer.WORKING_DIRECTORY, f"{settings.source(name)}, as the directory of the run named it")
@@ -199,15 +206,12 @@ def _with_target(settings: Settings) -> Settings:
     return settings.changed("protocol", "tus", source) if settings.protocol != "tus" else settings
 
 
-def _without_endpoint(settings: Settings) -> Settings:
-    """Drop the options that only a tus endpoint uses. Raise `UsageError` for one on the command line."""
-    given = [name for name in TUS_ONLY if getattr(settings, name)]
+def _without(settings: Settings, names: Iterable[str], needed: str, hint: str) -> Settings:
+    """Drop options that are useless without what is `needed`. Raise `UsageError` for one on the command line."""
+    given = [name for name in names if getattr(settings, name) != OPTIONS[name].default]
     for name in given:
         if settings.source(name).layer is Layer.FLAG:
-            raise UsageError(
-                f"{OPTIONS[name].flag} needs a tus server: the server's own protocol has no place for it",
-                hint="name the tus server with --tus-endpoint",
-            )
+            raise UsageError(f"{OPTIONS[name].flag} needs {needed}", hint=hint)
     return replace(settings, **{name: OPTIONS[name].default for name in given}) if given else settings
 
 
@@ -237,6 +241,9 @@ def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -
             f"{settings.source('dest')}: the preset {settings.preset} sends names without directories",
             hint="send them as well, for example with --metadata 'filename={path}'",
         )
+    if settings.result_url and not settings.result_done:
+        hint = "say when a file is processed, for example --result-done state=ready"
+        raise UsageError(f"{settings.source('result_url')} needs --result-done", hint=hint)
     flags = [settings.source(name).layer is Layer.FLAG for name in ("quiet", "verbose")]
     if settings.quiet and settings.verbose and all(flags):
         raise UsageError("--quiet and --verbose exclude each other", hint="omit one of them")

@@ -70,7 +70,8 @@ class Outcome(NamedTuple):
     compared bytes, `digest` that of the bytes as they were read, with `--digest`. `verified` is also True where the
     server compared every chunk; `verified_by` is None for chunks with SHA-1. `file_path` is the path on the server.
     `unsure`: the server has all bytes, but may not have stored the file. `falls_back`: another protocol can send
-    it; `error` says why this one did not.
+    it; `error` says why this one did not. `values` are those of the template of `--result-url`, of a file that the
+    server still processes; `result_url` is where it can be read once it is processed.
     """
 
     file: LocalFile
@@ -85,6 +86,8 @@ class Outcome(NamedTuple):
     unsure: bool = False
     falls_back: bool = False
     verified_by: VerifiedBy | None = None
+    values: dict[str, str] | None = None
+    result_url: str | None = None
 
     @property
     def sha256(self) -> str | None:
@@ -217,7 +220,7 @@ class Ledger:
         self._emit(ev.FilesCancelled(tuple(file.file for file in left), left))
 
     def _complete(self, outcome: Outcome) -> None:
-        file, location = outcome.file, outcome.content_location or outcome.location
+        file, location = outcome.file, outcome.result_url or outcome.content_location or outcome.location
         attempts, began = self._tried.get(file.file) or (1, self._clock())
         if self._close(file):
             self._emit(

@@ -32,6 +32,7 @@ from uploader_cli.transfer.protocols.pack import Pack, packs_of
 from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.protocols.tus_file import TusFile
 from uploader_cli.transfer.protocols.tus_state import Tus, is_far
+from uploader_cli.transfer.result_poller import ResultPoller
 from uploader_cli.transfer.upload_session import RunContext, UploadSession, new_session
 from uploader_cli.transfer.verification import Verification
 
@@ -60,6 +61,7 @@ class Scheduler:
         self._packs: PackSize | None = None
         self._opened: Opened | None = None
         self._pool = Pool(self._settings.jobs, self._make_worker, cap=self._settings.most_connections)
+        self._results = ResultPoller(context, self._end_processed, self._pool.fail)
         self._flow = Flow()
         self._blocked: deque[LocalFile] = deque()  # files that a proxy blocks, to be sent in batch mode
         self._prober: Api | None = None  # the client of the probe; one thread at a time uses it
@@ -92,6 +94,7 @@ class Scheduler:
         """End every request that is being sent, from another thread."""
         self._api.shut()
         self._pool.shut()
+        self._results.shut()
         if self._prober is not None:
             self._prober.shut()
 
@@ -146,7 +149,7 @@ class Scheduler:
         self._collisions = Collisions(self._settings, self._stop.checkpoint)
         try:
             self._plan(supply, early)
-            while not self._pool.at_rest:
+            while self._is_busy:
                 self._check()
                 self._rest()
         except BaseException as error:
@@ -154,6 +157,7 @@ class Scheduler:
             raise
         finally:
             self._pool.close()
+            self._results.close()
         if self._pool.fatal is not None:
             raise self._pool.fatal
 
@@ -170,11 +174,16 @@ class Scheduler:
         if not outcomes:
             return
         final = self._verification.finish(worker.api, outcomes)
-        self._ledger.end(final)
+        self._ledger.end(self._results.take(final))
         if job.session is not None:
             bad = [outcome.error for outcome in final if outcome.error is not None]
             given_up = sum(not isinstance(error, errors.FileFailure) for error in bad)  # the server counts others
             job.session.over(worker.api, len(final), failed=len(bad), given_up=given_up)
+
+    def _end_processed(self, outcomes: Sequence[Outcome]) -> None:
+        done = [outcome for outcome in outcomes if outcome.error is None]
+        self._verification.record(done, verify=self._settings.verify)
+        self._ledger.end(outcomes)
 
     def _probe(self) -> None:
         api = self._prober = self._api.another()
@@ -205,7 +214,7 @@ class Scheduler:
                 for picked, claim in checking.popleft().result():
                     self._claims[picked.file] = claim
                     self._dispatch(planner.add(picked))
-            full, file = len(self._ledger.open) >= AHEAD, None
+            full, file = len(self._ledger.open) - self._results.waiting >= AHEAD, None
             if not full and not supply.ended:
                 file = supply.take(0.0 if groups or checking else TICK)
                 idle = 0.0 if file is not None or groups or checking else idle + TICK
@@ -325,10 +334,14 @@ class Scheduler:
         job = BatchSession(self._context, files, self._flow, category=category, opened=opened)
         self._pool.put([job])
 
+    @property
+    def _is_busy(self) -> bool:
+        return not self._pool.at_rest or self._results.waiting > 0
+
     def _rest(self) -> None:
-        """Wait until the workers have nothing to do, at most `TICK`."""
+        """Wait until there is nothing to do, at most `TICK`."""
         with self._pool.rested:
-            if not self._pool.at_rest and self._pool.fatal is None:
+            if self._is_busy and self._pool.fatal is None:
                 self._pool.rested.wait(TICK)
 
     def _check(self) -> None:

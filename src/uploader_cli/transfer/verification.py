@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, VerifiedBy, WarningCode
 from uploader_cli.sources.content import Digests, sha256_of
-from uploader_cli.transfer.journal import Stored
+from uploader_cli.transfer.journal import Awaited, Stored
 from uploader_cli.transfer.ledger import Outcome, failed
 from uploader_cli.transfer.stored_files import NO_OUTCOME, says_nothing
 
@@ -29,24 +29,32 @@ class Verification:
 
     def finish(self, api: Api, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Write the receipts of stored files first, then hash and verify: a kill meanwhile sends no file again."""
-        run, digests, verify = self._context.run, self._context.digests, self._context.settings.verify
+        digests, verify = self._context.digests, self._context.settings.verify
         if digests is not None:
             outcomes = [outcome._replace(digest=digests.known(outcome.file)) for outcome in outcomes]
         sure = [outcome for outcome in outcomes if outcome.error is None and not outcome.unsure]
-        stored = [receipt_of(outcome, verify=verify) for outcome in sure]
-        if stored:
-            run.completed(stored)
+        self.record(sure, verify=verify)
         if digests is not None:
             outcomes = [self._hashed(digests, outcome) for outcome in outcomes]
         asked = [outcome.error is None and (verify or outcome.unsure) for outcome in outcomes]
         return [self.verified(api, one) if ask else one for one, ask in zip(outcomes, asked, strict=True)]
+
+    def record(self, outcomes: Sequence[Outcome], *, verify: bool = False) -> None:
+        """Journal stored files: receipts, and what is known of those that the server still processes."""
+        run = self._context.run
+        stored = [receipt_of(outcome, verify=verify) for outcome in outcomes if outcome.values is None]
+        if stored:
+            run.completed(stored)
+        for outcome in outcomes:
+            if outcome.values is not None:
+                run.update(outcome.file, awaited=_awaited_of(outcome, outcome.values))
 
     def _hashed(self, digests: Digests, outcome: Outcome) -> Outcome:
         try:
             if outcome.error is None and outcome.sha256 is None:
                 outcome = outcome._replace(digest=digests.complete(outcome.file))
                 if not outcome.unsure:
-                    self._context.run.completed([receipt_of(outcome, verify=self._context.settings.verify)])
+                    self.record([outcome], verify=self._context.settings.verify)
         except errors.FileError as error:
             outcome = outcome._replace(error=error)
         digests.forget(outcome.file)
@@ -81,8 +89,13 @@ class Verification:
         if not equal:
             return failed(file, FailureCode.INTEGRITY, "what the server has is not what was read (SHA-256 differs)")
         outcome = outcome._replace(checksum=mine, verified=True, verified_by=equal, unsure=False)
-        context.run.completed([receipt_of(outcome)])
+        self.record([outcome])
         return outcome
+
+
+def _awaited_of(outcome: Outcome, values: dict[str, str]) -> Awaited:
+    where = (outcome.server_id, outcome.location, outcome.content_location)
+    return Awaited(values, *where, outcome.sha256, outcome.verified, outcome.verified_by)
 
 
 def receipt_of(outcome: Outcome, *, verify: bool = False) -> Stored:

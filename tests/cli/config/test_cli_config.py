@@ -260,7 +260,7 @@ def acceptable(option: Option) -> str:
     own = {"preset": "tusd", "chunk_rule": "7M", "metadata": "filename={path}", "place": "filename"}
     if option.name in own:
         return own[option.name]
-    for written in (*option.names, "7", "407", "7M", "yes", "1/2", "X-A: 1", "r.json", "local:2", "http://a/b"):
+    for written in (*option.names, "7", "407", "7M", "yes", "1/2", "X-A: 1", "r.json", "local:2", "http://a/b", "a=1"):
         with contextlib.suppress(Invalid):
             option.parse(written)
             return written

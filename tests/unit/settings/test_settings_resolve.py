@@ -104,6 +104,9 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "if_exists": "fail",
         "header": "X-A: 1",
         "metadata": "a=1",
+        "result_url": "{url}",
+        "result_done": "a.b=1",
+        "result_failed": "a.b=2",
         "newer_than": "2d",
         "preset": "tusd",
         "place": "filename",
@@ -128,6 +131,8 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
     flags = {"server": None} if name in ("server", "tus_endpoint") else {}
     if name in TUS_ONLY:
         flags = {"server": None, "tus_endpoint": "tus.example"}
+    if name.startswith("result_"):
+        flags |= {other: raw for other, raw in {"result_url": "{url}", "result_done": ["a=1"]}.items() if other != name}
     settings = settle({f"UPLOADER_{name.upper()}": written}, **flags)
     assert getattr(settings, name) != OPTIONS[name].default
     assert settings.source(name).name == f"UPLOADER_{name.upper()}"
@@ -428,6 +433,7 @@ def test_a_token_is_not_written_into_a_config_file(settle: Resolve, own: Path) -
         "report = ['json:/home/me/.profile']",
         "failed_to = '/home/me/.profile'",
         "metrics_file = '/home/me/x.prom'",
+        "result_url = 'https://evil.example/{id}'",
         "follow_links = true",
         "state_dir = '/home/me/elsewhere'",
     ],

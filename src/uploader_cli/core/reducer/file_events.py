@@ -81,6 +81,11 @@ def _body_sent(state: ProgressState, event: ev.BodySent, now: float) -> list[ev.
     return out
 
 
+def _still_processing(state: ProgressState, _event: ev.StillProcessing, now: float) -> list[ev.Event]:
+    state.advanced = now
+    return []
+
+
 def _send_whole(state: ProgressState, file: FileState, size: int, now: float) -> None:
     state.sent_total += size - file.sent
     state.meter.update(now, state.sent_total)
@@ -262,6 +267,7 @@ FILE_HANDLERS: Handlers = {
     ev.BytesSent: _bytes_sent,
     ev.BytesConfirmed: _bytes_confirmed,
     ev.BodySent: _body_sent,
+    ev.StillProcessing: _still_processing,
     ev.FileRetry: _file_retry,
     ev.FileSkipped: _file_skipped,
     ev.FilesCancelled: _files_cancelled,

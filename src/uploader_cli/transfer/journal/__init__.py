@@ -6,6 +6,7 @@ lose the last commits. It contains no credentials, but upload URLs, which may al
 
 from uploader_cli.transfer.journal.journal import History, Journal, RunInfo
 from uploader_cli.transfer.journal.reading import (
+    Awaited,
     Claim,
     ClaimState,
     PendingPart,
@@ -16,6 +17,7 @@ from uploader_cli.transfer.journal.reading import (
 from uploader_cli.transfer.journal.run_handle import RunHandle
 
 __all__ = [
+    "Awaited",
     "Claim",
     "ClaimState",
     "History",

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from msgspec import field
+from msgspec.json import decode as from_json
+from msgspec.json import encode as to_json
 from msgspec.structs import astuple, replace
 
+from uploader_cli.core.codes import VerifiedBy
 from uploader_cli.core.confirmation import Ending
 from uploader_cli.core.protocol import UPLOADS
 from uploader_cli.core.record import Record
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
 _PENDING = """
 SELECT path, run = ?2, run != ?2 AND alive((SELECT id FROM run WHERE number = pending.run)), size, mtime_ns, upload_key,
-  url, session, checked_until, pledged_until, uncertain, parts, server_id, sent_until, ending, replaced
+  url, session, checked_until, pledged_until, uncertain, parts, server_id, sent_until, ending, replaced, awaited
 FROM pending WHERE target = ?1"""
 _RECEIPTS = """
 SELECT path, size, mtime_ns, server_id, location, checksum, verified
@@ -70,13 +73,29 @@ class PendingPart(Record, frozen=True):
         return self.size if self.sent_until is None else self.sent_until
 
 
+class Awaited(Record, frozen=True):
+    """A stored file that the server still processes: what its receipt and its event need.
+
+    `values` are those of the template of `--result-url`: `url`, `id`, `header:NAME`.
+    """
+
+    values: dict[str, str]
+    server_id: str | None = None
+    location: str | None = None
+    content_location: str | None = None
+    sha256: str | None = None
+    verified: bool = False
+    verified_by: VerifiedBy | None = None
+
+
 class PendingUpload(Record, frozen=True):
     """An upload in progress. `url` None: its creation was not answered; POST `upload_key` first.
 
     Bytes up to `checked_until` have accepted checksums. `pledged_until` is the end of the chunk with a checksum being
     sent (0: none). `sent_until` is the end of the last request that was begun (None: unknown), `ending` how the one
     that would complete the upload ended. `replaced` are uploads to delete once the file is stored. `parts` is empty for
-    one piece. `uncertain`: the file may be stored. `server_id` is from the answer to the creation.
+    one piece. `uncertain`: the file may be stored. `server_id` is from the answer to the creation. `awaited`: the file
+    is stored, and the server processes it.
     """
 
     upload_key: str = field(default_factory=new_key)
@@ -90,6 +109,7 @@ class PendingUpload(Record, frozen=True):
     sent_until: int | None = None
     ending: str = Ending.NONE
     replaced: tuple[str, ...] = ()
+    awaited: Awaited | None = None
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -173,14 +193,16 @@ def pending_row(target: int, run: int, key: bytes, pending: Pending) -> tuple[An
     parts = json.dumps(upload.parts, default=astuple) if upload.parts else "[]"
     known = (upload.upload_key, upload.url, upload.session, upload.checked_until, upload.pledged_until)
     ended = (upload.server_id, upload.sent_until, upload.ending, json.dumps(upload.replaced))
-    return (target, key, file.size, file.mtime_ns, run, *known, upload.uncertain, parts, *ended)
+    awaited = to_json(upload.awaited).decode() if upload.awaited is not None else None
+    return (target, key, file.size, file.mtime_ns, run, *known, upload.uncertain, parts, *ended, awaited)
 
 
 def find_pending(db: Connection, target: int, run: int, files: Files) -> Iterator[tuple[bytes, Pending]]:
     """Yield uploads in progress for the paths of `files`, as seen by run number `run`."""
     for key, own, busy, size, mtime_ns, *known in db.execute(_PENDING + _paths(files), (target, run, None, *files)):
         known[6] = tuple(PendingPart(*part) for part in json.loads(known[6]))
-        known[-1] = tuple(json.loads(known[-1]))
+        known[-2] = tuple(json.loads(known[-2]))
+        known[-1] = from_json(known[-1], type=Awaited) if known[-1] else None
         file = replace(files[key], size=size, mtime_ns=mtime_ns)
         yield key, Pending(file, PendingUpload(*known), bool(own), bool(busy))
 

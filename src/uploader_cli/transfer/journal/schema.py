@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NAME = "journal.sqlite3"
-VERSION = 9
-MIGRATED = 8  # an older version that `_ADDED` changes in place
+VERSION = 10
+MIGRATED = 8  # the oldest version that `_ADDED` changes in place
 BUSY_SECONDS = 60.0  # wait for other processes
 KEPT_SECONDS = 90 * 86_400.0  # for receipts and unfinished runs
 MOST_FINISHED = 50  # runs in the list
@@ -69,6 +69,7 @@ CREATE TABLE pending (
   upload_key TEXT NOT NULL, url TEXT, session TEXT, checked_until INTEGER NOT NULL DEFAULT 0,
   pledged_until INTEGER NOT NULL DEFAULT 0, uncertain INTEGER NOT NULL DEFAULT 0, parts TEXT NOT NULL DEFAULT '[]',
   server_id TEXT, sent_until INTEGER, ending TEXT NOT NULL DEFAULT '', replaced TEXT NOT NULL DEFAULT '[]',
+  awaited TEXT,
   PRIMARY KEY (target, path)
 ) WITHOUT ROWID;
 CREATE TABLE session (
@@ -77,15 +78,18 @@ CREATE TABLE session (
 );
 INSERT INTO period (number) VALUES (0);
 """
-# What VERSION has and MIGRATED has not: at the end of a table, in the order of `_TABLES`.
-_ADDED = """
+# What a version has that the one before has not: at the end of a table, in the order of `_TABLES`.
+_ADDED = {
+    9: """
 ALTER TABLE pending ADD COLUMN sent_until INTEGER;
 ALTER TABLE pending ADD COLUMN ending TEXT NOT NULL DEFAULT '';
 ALTER TABLE pending ADD COLUMN replaced TEXT NOT NULL DEFAULT '[]';
 ALTER TABLE session ADD COLUMN category TEXT NOT NULL DEFAULT '';
 ALTER TABLE session ADD COLUMN secret TEXT NOT NULL DEFAULT '';
 ALTER TABLE session ADD COLUMN open INTEGER NOT NULL DEFAULT 1;
-"""
+""",
+    10: "ALTER TABLE pending ADD COLUMN awaited TEXT;",
+}
 _OUTDATED_RUNS = """
 DELETE FROM run WHERE number IN (
   SELECT number FROM (
@@ -231,10 +235,11 @@ class Store:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             if version == 0 and db.execute("SELECT 1 FROM sqlite_schema").fetchone():
                 raise Unreadable("is not uploader's")
-            if version not in (0, MIGRATED, VERSION):
+            if version and not MIGRATED <= version <= VERSION:
                 raise Unreadable(f"was written by {'a newer' if version > VERSION else 'an early'} version of uploader")
             if version != VERSION:
-                changes = _ADDED if version else _TABLES
+                added = "".join(_ADDED[later] for later in range(version + 1, VERSION + 1)) if version else ""
+                changes = added or _TABLES
                 db.executescript(f"BEGIN IMMEDIATE;{changes}PRAGMA user_version = {VERSION};COMMIT;")
             if not self._in_memory:
                 self._prune_runs(db)

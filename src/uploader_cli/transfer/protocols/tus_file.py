@@ -11,11 +11,12 @@ from urllib.parse import urljoin
 
 from uploader_cli import errors
 from uploader_cli.core.capabilities import parts as cut
-from uploader_cli.core.codes import FailureCode
+from uploader_cli.core.codes import FailureCode, VerifiedBy
 from uploader_cli.core.confirmation import UNCERTAIN, Ending, verified_by
 from uploader_cli.core.plan import ENDLESS, LocalFile
+from uploader_cli.core.processing import fields_of
 from uploader_cli.core.protocol import NAME_TAKEN
-from uploader_cli.transfer.journal import Claim, ClaimState
+from uploader_cli.transfer.journal import Awaited, Claim, ClaimState
 from uploader_cli.transfer.ledger import Outcome, ends_run, failed
 from uploader_cli.transfer.pool import Step, Worker
 from uploader_cli.transfer.protocols.tus_part import Part
@@ -49,6 +50,9 @@ class TusFile:
             self.session.skip(worker.api, [self.file])
             return
         self._discard(worker.tus, self._outdated)
+        if (awaited := self.state.upload.awaited) is not None:
+            yield [self._arrived(awaited)]
+            return
         try:
             sent = self._divide(worker)
             if sent is None and len(self.parts) > 1:
@@ -127,10 +131,39 @@ class TusFile:
         else:  # some servers name uploads by their metadata: an old URL may be the new one
             self._discard(client, (old for old in state.upload.replaced if old != sent.url))
         stored = Outcome(file, server_id=server_id, location=location, content_location=url, unsure=state.unsure)
+        stored = stored._replace(values=self._values(sent, server_id))
         if not verified or state.unsure:
             return stored
         by = verified_by(self._tus.checksum, resumed=any(part.resumed for part in self.parts))
         return stored._replace(verified=True, verified_by=by)
+
+    def _values(self, sent: Position, server_id: str | None) -> dict[str, str] | None:
+        """Return the values of the template of `--result-url`, as far as the server gave them; None without one."""
+        template = self._context.settings.result_url
+        if template is None:
+            return None
+        known = {"url": sent.url, "id": server_id}
+        names = ["url", *fields_of(template)]
+        found = {name: known[name] if name in known else sent.headers.get(name.partition(":")[2]) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _arrived(self, awaited: Awaited) -> Outcome:
+        """Return the outcome of a file that an earlier run has sent, and that was being processed at its end."""
+        self.state.divide(1)
+        self.state.found(0, self.file.size)
+        self.state.begin()
+        compared = awaited.verified_by in (VerifiedBy.DIGEST, VerifiedBy.BYTES)
+        return Outcome(
+            self.file,
+            server_id=awaited.server_id,
+            location=awaited.location,
+            content_location=awaited.content_location,
+            checksum=awaited.sha256 if compared else None,
+            digest=awaited.sha256,
+            verified=awaited.verified,
+            verified_by=awaited.verified_by,
+            values=awaited.values if self._context.settings.result_url else None,
+        )
 
     def _divide(self, worker: Worker) -> Position | None:
         tus, run, file, state = self._tus, self._context.run, self.file, self.state
