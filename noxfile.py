@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import nox
@@ -79,6 +78,6 @@ def package(session: nox.Session) -> None:
         newest = max(Path("build/dist").glob(f"uploader_cli-{kind}"), key=lambda path: path.stat().st_mtime)
         clean = Path(session.create_tmp()).resolve() / newest.suffix.lstrip(".")
         session.run("python", "-m", "venv", "--clear", str(clean))
-        scripts = clean / ("Scripts" if sys.platform == "win32" else "bin")
+        scripts = clean / "bin"
         session.run(str(scripts / "python"), "-m", "pip", "install", "-q", f"{newest}[server]", external=True)
         session.run(str(scripts / "uploader"), "demo", external=True)

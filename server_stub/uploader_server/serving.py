@@ -255,11 +255,8 @@ async def _until_signal(runner: Runner, ready: Callable[[], None]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        try:
-            # signal.signal doesn't wake a sleeping loop: the handler could run up to a minute later.
-            loop.add_signal_handler(number, stop.set)
-        except NotImplementedError:  # Windows, where the loop wakes up for signals
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+        # signal.signal doesn't wake a sleeping loop: the handler could run up to a minute later.
+        loop.add_signal_handler(number, stop.set)
     await runner.run(stop, ready)
 
 

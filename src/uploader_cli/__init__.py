@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from uploader_cli.result import Result as Result
     from uploader_cli.settings import Settings as Settings
 
-__version__ = "0.1.0"
+__version__ = "1.0.0rc1"
 
 _MODULES = {
     "core.events": (

@@ -43,8 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    if list(sys.argv[1:] if argv is None else argv) == ["--version"]:  # without the slow import of Typer
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["--version"] and set(words[1:]) <= {"-v", "--verbose"}:  # without the slow import of Typer
         sys.stdout.write(f"uploader {__version__}\n")
+        if words[1:]:
+            from uploader_cli.build import build
+
+            sys.stdout.write(build())
         return 0
     import atexit
     import gc

@@ -17,17 +17,15 @@ if TYPE_CHECKING:
 
     Handler = Callable[[int, FrameType | None], object]
 
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143}
 """The handled signals and their exit codes."""
-if hasattr(signal, "SIGHUP"):  # not on Windows
-    CODES[signal.SIGHUP] = 143
 
 _pending: list[int] = []
 """The exit code of the first signal in `unwinding`."""
 
 
 def install() -> None:
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # set by nohup
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # set by nohup
         CODES.pop(signal.SIGHUP, None)
     for number in CODES:
         signal.signal(number, _leave)

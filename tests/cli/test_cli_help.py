@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from time_limits import PATIENCE
 from tus_services import Plain
 from typer.main import get_command
 
+from uploader_cli import __version__
 from uploader_cli.__main__ import main
 from uploader_cli.cli.app import app
 from uploader_cli.settings import OPTIONS
@@ -95,6 +97,14 @@ def test_version_goes_to_stdout() -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("uploader ")
+
+
+def test_version_with_v_names_commit_and_python(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version", "-v"]) == 0
+    version, commit, python = capsys.readouterr().out.splitlines()
+    assert version == f"uploader {__version__}"
+    assert re.fullmatch(r"commit ([0-9a-f]{40}(-dirty)?|unknown)", commit)
+    assert python.startswith(f"Python {platform.python_version()} on ")
 
 
 @pytest.mark.parametrize("argv", [["--version"], ["--help"], ["upload", "--help"]], ids=" ".join)

@@ -11,18 +11,15 @@ import contextlib
 import ctypes
 import logging
 import os
+import resource
 import socket
 import stat
 import struct
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
-
-if sys.platform != "win32":
-    import resource
 
 from uploader_server.http.proxies import network
 from uploader_server.http.tracking import RequestTracker, TrackedRequest
@@ -44,8 +41,6 @@ _RECEIVED_AT = 128  # offset of `tcpi_bytes_received` in Linux's `struct tcp_inf
 
 def most_connections() -> int:
     """Return the maximum number of concurrent connections."""
-    if sys.platform == "win32":  # pragma: no cover - no such limit
-        return MOST_CONNECTIONS
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
@@ -54,8 +49,6 @@ def most_connections() -> int:
 
 def raise_limit() -> None:
     """Raise the file descriptor limit to what MOST_CONNECTIONS needs, or to the hard limit."""
-    if sys.platform == "win32":  # pragma: no cover - no such limit
-        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = PER_CONNECTION * MOST_CONNECTIONS + RESERVED
     if soft != resource.RLIM_INFINITY and soft < wanted:

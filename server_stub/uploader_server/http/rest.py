@@ -155,8 +155,6 @@ def _memory(*, reference: bool) -> dict[str, int]:
     statm = Path("/proc/self/statm")
     if statm.exists():
         rss = int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    elif sys.platform == "win32":  # pragma: no cover - not available
-        rss = 0
     else:  # pragma: no cover - macOS counts bytes here
         import resource
 

@@ -64,7 +64,7 @@ class Disk:
                 self._collect(directories, directory)
         if not self._flushed_at_once(len(directories)):
             for directory in directories:
-                _flush_directory(directory)
+                _flush(directory)
         if len(self._known) > MOST_KNOWN:
             self._known.clear()
         self._known.update(entered)
@@ -85,7 +85,7 @@ class Disk:
         """Flush everything an earlier process wrote; without `syncfs` only these directories."""
         if self.durable and not self._flushed_at_once(MANY + 1):
             for directory in directories:
-                _flush_directory(directory)
+                _flush(directory)
 
     def _flushed_at_once(self, count: int) -> bool:
         if self.syncfs is None or count <= MANY:
@@ -139,11 +139,6 @@ def _flush(path: str | Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _flush_directory(path: str | Path) -> None:
-    if os.name != "nt":  # Windows has no such call
-        _flush(path)
 
 
 def find_syncfs() -> Callable[[int], None] | None:

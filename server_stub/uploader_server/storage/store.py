@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import sqlite3
-import sys
 import tempfile
 import threading
 import time
@@ -136,10 +136,6 @@ class Store:
 
     def _lock_root(self) -> None:
         """Lock the root. Raises StartupError if another server uses it: each removes unknown temporary files."""
-        if sys.platform == "win32":  # pragma: no cover
-            return
-        import fcntl
-
         self._lock = (self.private / "lock").open("ab")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -24,7 +24,7 @@ def decoded(name: str) -> str:
         return name
     try:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # an unpaired surrogate in a Windows name
+    except UnicodeEncodeError:  # an unpaired surrogate, as a name in JSON may have it
         return name
 
 
@@ -70,5 +70,5 @@ def raw_bytes(name: str) -> bytes:
     """Return the name's bytes as in the file system, independent of the locale (unlike `os.fsencode`)."""
     try:
         return name.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # an unpaired surrogate in a Windows name
+    except UnicodeEncodeError:  # an unpaired surrogate, as a name in JSON may have it
         return name.encode("utf-8", "surrogatepass")

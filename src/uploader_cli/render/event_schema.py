@@ -42,6 +42,7 @@ def schema_text() -> str:
                 value.pop("default", None)
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:uploader-cli:schemas/events/v{STREAM_VERSION}",
         "title": "One line of `uploader … --json`",
         "description": "Sizes are in bytes, times in seconds, rates in bytes per second.",
         "oneOf": lines,

@@ -18,7 +18,6 @@ from uploader_cli.core.state import Observer, ProgressState
 STREAM_VERSION = 1
 _SPACING = 0.34
 """Seconds between two progress lines of a file: at most four a second with the last one, which is never dropped."""
-PIPE_BUF: int = getattr(select, "PIPE_BUF", 512)  # bytes that a pipe takes as a whole; Windows names no number
 _MOST = 1000  # maximum lines buffered for one write
 _encode = Encoder().encode
 
@@ -133,8 +132,8 @@ class NdjsonView(Observer):
 def _pieces(data: bytes) -> Iterator[bytes]:
     """Yield whole lines in pieces that a pipe takes as a whole: the reader of a killed run gets no part of a line."""
     start = 0
-    while len(data) - start > PIPE_BUF:
-        end = data.rfind(b"\n", start, start + PIPE_BUF) + 1 or data.find(b"\n", start) + 1
+    while len(data) - start > select.PIPE_BUF:  # a pipe takes as many bytes as a whole
+        end = data.rfind(b"\n", start, start + select.PIPE_BUF) + 1 or data.find(b"\n", start) + 1
         yield data[start:end]
         start = end
     yield data[start:]

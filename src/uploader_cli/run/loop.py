@@ -204,13 +204,11 @@ def alarms(settings: Settings) -> Alarms:
 
 
 def peak_rss() -> int:
-    """Return the peak memory of this process in bytes; 0 where the system does not report it."""
+    """Return the peak memory of this process in bytes."""
     with suppress(OSError, StopIteration):  # Linux: getrusage may return the parent's peak
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
-    with suppress(ImportError):  # on Windows
-        import resource
+    import resource
 
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-    return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

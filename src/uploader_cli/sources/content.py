@@ -12,7 +12,6 @@ import io
 import os
 import select
 import stat
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -284,7 +283,7 @@ class Stream:
         self.window = memoryview(b"")
         raw = isinstance(source, io.FileIO)
         buffered = isinstance(source, io.BufferedReader) and isinstance(source.raw, io.FileIO)
-        usable = descriptor is not None and descriptor < MOST_DESCRIPTORS and sys.platform != "win32"
+        usable = descriptor is not None and descriptor < MOST_DESCRIPTORS
         self._descriptor = descriptor if usable and (raw or buffered) else None
         self._may_be_buffered = buffered  # by earlier reads, which `select` does not know of
         self._read = getattr(source, "read1", source.read)  # `read` waits until it has all

@@ -293,12 +293,6 @@ def test_each_write_has_whole_lines_and_fits_into_a_pipe() -> None:
     assert b"".join(written).count(b"\n") == 201
 
 
-def test_stream_needs_no_size_of_pipes_from_the_system() -> None:
-    """Windows names none."""
-    code = "import select; del select.PIPE_BUF; import uploader_cli.render.ndjson"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def test_lines_of_a_frame_are_flushed_at_its_end_and_the_last_line_at_once() -> None:
     flushed = []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from uploader_cli.selection.walk import Selected
-
-posix = pytest.mark.skipif(sys.platform == "win32", reason="links and FIFOs")
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +73,6 @@ def test_a_good_list_passes() -> None:
     manifest("a.mp4\nd/b.mp4\n").check(everything)
 
 
-@posix
 def test_each_bad_line_is_named_with_its_number() -> None:
     os.mkfifo("pipe")
     os.symlink("nowhere", "dangling")
@@ -162,7 +158,6 @@ def test_a_line_that_can_not_be_used_is_a_failed_file() -> None:
     assert end.path == "line 5 of the list"
 
 
-@posix
 def test_a_file_that_is_listed_twice_is_selected_once() -> None:
     found = selected(manifest(f"a.mp4\n./a.mp4\n{os.path.abspath('a.mp4')}\n"))
     assert [type(item) for item in found] == [LocalFile, FileSkipped, FileSkipped]

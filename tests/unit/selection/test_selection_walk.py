@@ -18,8 +18,6 @@ from uploader_cli.selection import walk as walking
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.walk import Selected, missing, walk
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="links, FIFOs and names of bytes")
-
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -185,7 +183,6 @@ def test_filters_hold_for_named_files_too(here: Path) -> None:
     assert line(found("d/a.mp4", "d/b.tmp", exclude="*.tmp")) == "d/a.mp4"
 
 
-@posix
 def test_filtered_files_are_not_reported_as_skipped(here: Path) -> None:
     make("d/a.mp4")
     os.symlink("a.mp4", "d/link.tmp")
@@ -194,7 +191,6 @@ def test_filtered_files_are_not_reported_as_skipped(here: Path) -> None:
     assert line(found("d", exclude="*.tmp", follow=True)) == "d/a.mp4"
 
 
-@posix
 def test_an_excluded_directory_is_not_entered(here: Path) -> None:
     """Nothing in it is looked at, so what can't be read there is no failure."""
     make("d/a.mp4")
@@ -206,7 +202,6 @@ def test_an_excluded_directory_is_not_entered(here: Path) -> None:
 # --- links -----------------------------------------------------------------------------------------------------------
 
 
-@posix
 def test_symlinks_are_reported_as_skipped(here: Path) -> None:
     make("d/a.mp4", "elsewhere/b.mp4")
     os.symlink("a.mp4", "d/file")
@@ -215,7 +210,6 @@ def test_symlinks_are_reported_as_skipped(here: Path) -> None:
     assert line(found("d")) == "d/a.mp4 d/broken!symlink d/dir!symlink d/file!symlink"
 
 
-@posix
 def test_named_symlink_is_followed(here: Path) -> None:
     make("elsewhere/b.mp4")
     os.symlink("elsewhere", "dir")
@@ -224,7 +218,6 @@ def test_named_symlink_is_followed(here: Path) -> None:
     assert relatives(found("file.mp4")) == "file.mp4"
 
 
-@posix
 def test_links_are_followed_on_request(here: Path) -> None:
     make("d/a.mp4", "elsewhere/b.mp4")
     os.symlink("../elsewhere", "d/dir")
@@ -244,7 +237,6 @@ def test_directory_of_another_file_system_with_the_same_inode_is_no_loop() -> No
         assert line(found("/dev", include=f"/{below}")) == str(file)
 
 
-@posix
 def test_loops_are_broken(here: Path) -> None:
     make("d/a.mp4", "d/sub/b.mp4")
     os.symlink("..", "d/sub/up")
@@ -255,7 +247,6 @@ def test_loops_are_broken(here: Path) -> None:
     assert {mark(item) for item in items} <= {"", "!duplicate"}
 
 
-@posix
 def test_a_link_to_itself_is_unreadable_not_endless(here: Path) -> None:
     make("d/b.mp4")
     os.symlink("a", "d/a")
@@ -272,14 +263,12 @@ def test_a_file_reached_twice_is_selected_once(here: Path) -> None:
     assert line(found("d/a.mp4", str(here / "d/a.mp4"))) == f"d/a.mp4 {here / 'd/a.mp4'}!duplicate"
 
 
-@posix
 def test_a_file_reached_by_a_link_is_selected_once(here: Path) -> None:
     make("d/z.mp4")
     os.symlink("z.mp4", "d/a.mp4")
     assert line(found("d", follow=True)) == "d/a.mp4 d/z.mp4!duplicate"
 
 
-@posix
 def test_hard_links_are_files_of_their_own(here: Path) -> None:
     make("d/a.mp4")
     os.link("d/a.mp4", "d/b.mp4")
@@ -291,7 +280,6 @@ def test_hard_links_are_files_of_their_own(here: Path) -> None:
 # --- what can't be sent ----------------------------------------------------------------------------------------------
 
 
-@posix
 def test_a_pipe_is_skipped_where_it_was_found_and_fails_where_it_was_named(here: Path) -> None:
     make("d/a.mp4")
     os.mkfifo("d/pipe")
@@ -353,7 +341,6 @@ def test_missing_paths_are_known_before_anything_is_done(here: Path) -> None:
     assert missing([]) == []
 
 
-@posix
 def test_a_broken_link_is_not_missing(here: Path) -> None:
     """It is there, and can't be read: that is a failure of the file, not of the command line."""
     os.symlink("gone", "broken")
@@ -369,7 +356,6 @@ def test_a_broken_link_is_not_missing(here: Path) -> None:
 NAMES = ["a b.mp4", "景区.mp4", "-rf", "a\nb.mp4", 'q"uote', "*.mp4", "é.mp4", "e\u0301.mp4", "x\\y", "~", "#"]
 
 
-@posix
 def test_any_name_is_found_as_it_is(here: Path) -> None:
     make(*(f"d/{name}" for name in NAMES))
     items = found("d")

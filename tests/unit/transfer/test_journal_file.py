@@ -6,7 +6,6 @@ import errno
 import os
 import sqlite3
 import stat
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -211,7 +210,6 @@ def test_locked_journal_error_has_a_readable_message(tmp_path: Path, monkeypatch
         assert "database is locked" not in str(told.value)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="locks there belong to the process")
 def test_opening_waits_for_others_that_open_but_not_forever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "BUSY_SECONDS", 0.05)
     held = schema.locked(tmp_path / "journal.lock", lambda: None)

@@ -173,7 +173,6 @@ print(len(told), "can't be written" in told[0], "--state-dir" in told[0])
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no limits of this kind there")
 def test_file_size_limit_is_reported_and_not_raised(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LIMITED, str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
