@@ -70,10 +70,11 @@ SHARED = {
     "dask": "fleet",
     "distributed": "fleet",
     "fsspec": "sources.urls",
+    "watchdog": "selection.notifications",
 }
 """A dependency, and who may import it."""
 
-OPTIONAL = "fleet report.html report.prometheus report.terminal checks.smoke sources.urls"
+OPTIONAL = "fleet report.html report.prometheus report.terminal checks.smoke selection.notifications sources.urls"
 """What few runs need."""
 
 IMPURE = "time os io pathlib threading socket queue subprocess select ssl signal tempfile shutil random asyncio logging"

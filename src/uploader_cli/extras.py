@@ -22,6 +22,7 @@ PARTS = {
     "import": "fleet.driver:Driver",  # --on
     "metrics": "report.prometheus:MetricsFile",  # --metrics-file
     "plots": "report.terminal:rows_of",  # `report show`
+    "notifications": "selection.notifications:Notifier",  # --watch
     "smoke": "checks.smoke",
     "urls": "sources.urls",  # files at URLs
     **{f"report {kind}": part for kind, (_, part) in REPORTS.items()},
@@ -33,6 +34,7 @@ _PACKAGES = {
     "dask": ("distributed", "cryptography"),
     "fsspec": ("fsspec",),
     "socks": ("socks",),
+    "watch": ("watchdog",),
 }
 """The packages of the extras, which a plain installation lacks."""
 
@@ -44,9 +46,18 @@ def load(name: str) -> Any:
     return getattr(found, provided) if provided else found
 
 
+def installed(extra: str) -> bool:
+    """Return whether all packages of an extra are installed."""
+    return not _missing(extra)
+
+
+def _missing(extra: str) -> list[str]:
+    return [name for name in _PACKAGES[extra] if find_spec(name) is None]
+
+
 def need(extra: str, user: str, what: str) -> None:
     """Raise `UsageError` with the pip command if `user` needs `what`, and packages of `extra` are not installed."""
-    missing = [name for name in _PACKAGES[extra] if find_spec(name) is None]
+    missing = _missing(extra)
     if missing:
         from importlib.metadata import requires  # takes 20 ms
 

@@ -1,16 +1,17 @@
-"""The configurations of docs/deploy.md work as they are, but for ports, certificates and paths."""
+"""The configurations of docs/deploy.md and docs/watch.md work as they are, but for ports, certificates and paths."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 import trustme
-from command import uploader
+from command import ended, read_until, start, uploader
 from docs_pages import page
 from interop.proxies import haproxy, nginx_http
 from serving import ServerProcess, running_server
@@ -18,17 +19,17 @@ from serving import ServerProcess, running_server
 from uploader_server.__main__ import configured, parser
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 pytestmark = [pytest.mark.interop, pytest.mark.debian]
 
-PAGE = page("deploy.md")
+PAGE, WATCH = page("deploy.md"), page("watch.md")
 UPSTREAM = "127.0.0.1:8005"
 
 
-def block(language: str) -> str:
-    found, *_ = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+def block(language: str, text: str = PAGE) -> str:
+    found, *_ = re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     text: str = found
     return text
 
@@ -82,20 +83,61 @@ def test_configuration_of_the_page_serves_uploads_over_tls(
 
 
 def test_unit_of_the_page_is_valid_and_its_options_exist(tmp_path: Path) -> None:
-    unit = block("ini")
-    (line,) = re.findall(r"^ExecStart=(\S+) serve (.*)$", unit, re.MULTILINE)
+    command = verified(block("ini"), tmp_path)
+    assert command[0] == "serve"
+    line = [word.replace("/var/lib/uploader", str(tmp_path / "files")) for word in command[1:]]
+    configured(vars(parser().parse_args(line)))
+
+
+def test_unit_of_a_watch_is_valid_and_its_options_exist(tmp_path: Path) -> None:
+    """The token comes from the directory of credentials, the journal is in that of the state."""
+    command = verified(block("ini", WATCH), tmp_path)
+    for name in ("token", "outbox/journal"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "token").write_text("word")
+    places = {"/srv/outbox": str(tmp_path / "outbox"), "%d": str(tmp_path), "%S": str(tmp_path)}
+    stops_with_143([_placed(word, places) for word in command], tmp_path)
+
+
+def test_command_of_the_watching_container_takes_its_options(tmp_path: Path) -> None:
+    (command,) = re.findall(r"^CMD (\[.*\])$", block("dockerfile", WATCH), re.MULTILINE)
+    (tmp_path / "outbox").mkdir()
+    program, *line = json.loads(command)
+    assert program == "uploader"
+    places = {"/outbox": str(tmp_path / "outbox"), "/state": str(tmp_path / "state")}
+    stops_with_143([_placed(word, places) for word in line], tmp_path)
+
+
+def _placed(word: str, places: Mapping[str, str]) -> str:
+    for there, here in places.items():
+        word = word.replace(there, here)
+    return word
+
+
+def stops_with_143(line: Sequence[str], home: Path) -> None:
+    """Run a watch of the page at a server of this test until it has sent a file; SIGTERM ends it."""
+    (home / "outbox/a.bin").write_bytes(b"1")
+    with running_server() as server:
+        line = [word.replace("files.example", server.url) for word in line]
+        process = start(*line, "--settle", "0.2", "--json", home=home, UPLOADER_SERVER=server.url)
+        assert ended(process, read_until(process, "file.completed"), signal.SIGTERM).code == 143
+
+
+def verified(unit: str, tmp_path: Path) -> list[str]:
+    """Check a unit, and return the words of its command after the program."""
+    (line,) = re.findall(r"^ExecStart=(\S+) (.*)$", unit, re.MULTILINE)
     program = tmp_path / "uploader"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    root = tmp_path / "files"
-    configured(vars(parser().parse_args(line[1].replace("/var/lib/uploader", str(root)).split())))
     if shutil.which("systemd-analyze") is None:
         pytest.fail("the test needs systemd-analyze in PATH (Debian: apt-get install systemd)", pytrace=False)
     file = tmp_path / "uploader.service"
     file.write_text(unit.replace(line[0], str(program)))
-    verified = subprocess.run(["systemd-analyze", "verify", file], capture_output=True, text=True, check=False)
-    assert verified.returncode == 0, verified.stderr
-    assert str(file.name) not in verified.stderr
+    done = subprocess.run(["systemd-analyze", "verify", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert str(file.name) not in done.stderr
+    words: str = line[1]
+    return words.split()
 
 
 def test_command_of_the_container_starts_the_server(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The commands `config` and `completion`."""
 
 import json
+import math
 import os
 import sys
 import tempfile
@@ -120,6 +121,8 @@ def _plain(value: Any) -> Any:
     match value:
         case Header():
             return f"{value.name}: {MASK if value.secret else value.value}"
+        case math.inf:
+            return "none"
         case None | bool() | int() | float():
             return value
     return mask(str(value))

@@ -27,8 +27,8 @@ class Alarms:
 
     def _of_stall(self, state: ProgressState, now: float) -> list[ev.Event]:
         idle = now - state.advanced
-        if idle >= self._stall and state.paused(now):
-            return []  # reason and duration are known
+        if idle >= self._stall and (state.paused(now) or state.waiting):
+            return []  # the reason is known
         text = f"no progress for {idle:.0f} s: {why_nothing_moves(state)}"
         return self._judge(WarningCode.STALLED, text, crossed=idle >= self._stall, over=idle < self._stall)
 

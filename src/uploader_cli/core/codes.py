@@ -128,6 +128,7 @@ class WarningCode(StrEnum):
     UNVERIFIABLE = "unverifiable"
     RECEIPTS_ONLY = "receipts_only"
     JOURNAL = "journal"
+    DIRECTORY = "directory"
     PACKS = "packs"
     LOOKUP = "lookup"
     PATCH_BLOCKED = "patch_blocked"

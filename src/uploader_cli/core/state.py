@@ -1,7 +1,7 @@
 """The state of a run, and the interface of its observers. Only `reducer.reduce` changes it; renderers draw from it.
 
 It is small: only running files and sessions are stored, finished files are counted (plus the last ones, the failures,
-and one byte per file).
+and one byte for each file since the oldest that has not ended).
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ class ProgressState(Struct):
     dest: str | None = None
     started: float = 0.0
     walking: bool = True
+    settling: int | None = None  # number of files in watched directories that are not complete; None without any
     unsized: bool = False  # the only file is a stream whose length is not known yet
     selected: int = 0
     selected_bytes: int = 0
@@ -99,6 +100,7 @@ class ProgressState(Struct):
     completed_bytes: int = 0
     settled_bytes: int = 0  # total size of completed and skipped files, and what was sent of cancelled ones
     lost_bytes: int = 0  # total size of failed files, which are excluded from the total
+    earlier_bytes: int = 0  # total size of the files before the run last waited for files, excluded as well
     retries: int = 0
     running: dict[int, FileState] = field(default_factory=dict)
     sessions: dict[str, SessionState] = field(default_factory=dict)
@@ -139,7 +141,8 @@ class ProgressState(Struct):
     tree: Tree = field(default_factory=Tree)
     measures: Measures = field(default_factory=Measures)
     timeline: Timeline = field(default_factory=Timeline)
-    marks: bytearray = field(default_factory=bytearray)  # one byte per file: 1 if it has ended
+    marks: bytearray = field(default_factory=bytearray)  # one byte per file from `unmarked` on: 1 if it has ended
+    unmarked: int = 0  # the files with smaller numbers have all ended
     sizes: dict[int, int] = field(default_factory=dict)  # sizes of selected files that have not started
 
     # -- computed values -----------------------------------------------------------------------------------------------
@@ -150,14 +153,24 @@ class ProgressState(Struct):
         return self.completed + self.failed + self.skipped + self.cancelled
 
     @property
+    def waiting(self) -> bool:
+        """True where all known files of watched directories have ended."""
+        return self.settling is not None and self.over >= self.selected
+
+    @property
+    def growing(self) -> bool:
+        """True while the totals are lower bounds, because the walk goes on."""
+        return self.walking and self.settling is None and not self.watched
+
+    @property
     def total_bytes(self) -> int:
         """Total size of the files that are stored or may still be."""
-        return max(0, self.selected_bytes - self.lost_bytes)
+        return max(0, self.selected_bytes - self.lost_bytes - self.earlier_bytes)
 
     @property
     def bytes_through(self) -> int:
         """The part of `total_bytes` that has ended or been sent."""
-        return self.settled_bytes + sum(file.sent for file in self.running.values())
+        return self.settled_bytes - self.earlier_bytes + sum(file.sent for file in self.running.values())
 
     @property
     def watched(self) -> bool:
@@ -189,7 +202,9 @@ class ProgressState(Struct):
                 known = session.total or len(session.by_name) or 1
                 done += max(0.0, session.percent / 100 * known - session.failed)
                 total += max(0, known - session.failed)
-        elif not (self.running or self.over < self.selected or self.walking or self.failed or self.cancelled):
+        elif self.waiting or not (
+            self.running or self.over < self.selected or self.growing or self.failed or self.cancelled
+        ):
             return 1.0
         return min(0.99, done / total) if total else 0.0
 

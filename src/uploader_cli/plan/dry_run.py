@@ -15,7 +15,7 @@ from uploader_cli.core.events import LimitsOrigin
 from uploader_cli.core.jobs import FIRST_JOBS
 from uploader_cli.core.plan import ASSUMED, ENDLESS, LocalFile, PlannedSession, endless, plan_sessions, refusal
 from uploader_cli.core.sizes import FIRST_CHUNK, Groups, PackSize
-from uploader_cli.errors import AnswerError, NetworkError, ProtocolError
+from uploader_cli.errors import AnswerError, NetworkError, ProtocolError, UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.plan.forecast import FIRST_CONTACT, Forecast
 from uploader_cli.plan.known_servers import KnownServer, recall
@@ -42,6 +42,9 @@ FIRST_NAMES = 3
 
 def dry_run(settings: Settings, paths: Sequence[str]) -> int:
     """Print the plan; the exit code is that of a run in which everything succeeds."""
+    if settings.watch:
+        hint = "omit --watch to see what would be sent now"
+        raise UsageError(f"{settings.given_as('watch')} and --dry-run exclude each other", hint=hint)
     standard_input(settings, paths)  # it is not read
     with readable_list(writable_state(settings)[0], paths) as ready:
         found = select(ready, paths)

@@ -150,6 +150,8 @@ def _session(state: ProgressState) -> Row:
 
 def _whole(state: ProgressState, now: float, width: int, small: int) -> list[Row]:
     """Draw bar, percent, bytes and rate in a row, two in a narrow terminal, and the file counts."""
+    if state.waiting:
+        return [[(overview.waiting(state), "bold")], _counts(state, now, width, small)]
     fraction = state.fraction
     percent = (" " + overview.share(state), "bold")
     numbers: Row = []
@@ -165,12 +167,13 @@ def _whole(state: ProgressState, now: float, width: int, small: int) -> list[Row
 def _counts(state: ProgressState, now: float, width: int, small: int) -> Row:
     """Return the longest counts that fit."""
     done, total = state.files_done
-    least = "≥" if state.walking and not state.watched else ""
+    least = "≥" if state.growing else ""
     pace = state.pace.rate(now) if state.held is None else 0.0
     speed = f"{pace:,.0f} files/s" if pace >= 1.5 else ""
     files = (f"{done:,} of {least}" + (f"{total:,}" if speed else plural(total, "file")), "bold")
     under_way = f"{plural(small, 'small file')} under way" if small else ""
-    failed, eta = (overview.failed(state), "bold red"), ("" if state.watched else overview.eta(state, now), "")
+    failed = (overview.failed(state), "bold red")
+    eta = ("" if state.watched or state.waiting else overview.eta(state, now), "")
     others = [
         (f"{state.skipped:,} skipped" if state.skipped else "", ""),
         (f"{state.cancelled:,} cancelled" if state.cancelled else "", "yellow"),

@@ -154,7 +154,7 @@ class _Title:
         if not self._title:
             return ""
         percent = overview.share(state).strip()
-        words = f"\x1b]2;{percent} {overview.what(state)} – uploader\x1b\\"
+        words = f"\x1b]2;{'waiting' if state.waiting else percent} {overview.what(state)} – uploader\x1b\\"
         if self._bar:
             kind = _PAUSED if state.paused(now) else _BROKEN if state.failed else _ENDLESS if state.unsized else _NORMAL
             words += f"\x1b]9;4;{kind};{percent.removesuffix(' %').replace('–', '0')}\x1b\\"

@@ -60,14 +60,21 @@ def share(state: ProgressState) -> str:
     """Format the percentage of the run in five cells, ` ≤7 %` during the walk, `–` where the size is unknown."""
     if state.unsized:
         return "–".rjust(5)
-    return percent(state.fraction, at_most=state.walking and not state.watched)
+    return percent(state.fraction, at_most=state.growing)
 
 
 def amount(state: ProgressState) -> str:
     """Format `12.0/310.0 MiB`; without the total where that is unknown."""
     if state.unsized:
         return size(state.bytes_through)
-    return size_of(state.bytes_through, state.total_bytes, at_least=state.walking)
+    return size_of(state.bytes_through, state.total_bytes, at_least=state.growing)
+
+
+def waiting(state: ProgressState) -> str:
+    """Format `waiting for 2 files to be complete`, or `waiting for new files`."""
+    if not state.settling:
+        return "waiting for new files"
+    return f"waiting for {plural(state.settling, 'file')} to be complete"
 
 
 def failed(state: ProgressState) -> str:
@@ -86,7 +93,7 @@ def eta(state: ProgressState, now: float) -> str:
     seconds = state.eta(now)
     if not seconds or state.paused(now):
         return "ETA –"
-    return f"ETA {'≥' if state.walking else ''}{clock(seconds + 0.5)}"
+    return f"ETA {'≥' if state.growing else ''}{clock(seconds + 0.5)}"
 
 
 def channel(now: ChannelStatus, *, latency: bool = True) -> tuple[str, str, str]:

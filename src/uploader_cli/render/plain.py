@@ -15,7 +15,7 @@ from uploader_cli.render.words import clock, plural, rate, safe, size, span
 FILES_LISTED = 20  # maximum number of files with a line each
 _SLOWEST = 60.0
 FAILURE_LINES = 50  # maximum lines about failures unless verbose
-_LIMITS = {"failure": FAILURE_LINES} | dict.fromkeys(("message", "skip", "session", "stage"), 50)
+_LIMITS = {"failure": FAILURE_LINES, "file": FILES_LISTED} | dict.fromkeys(("message", "skip", "session", "stage"), 50)
 _LIMITS |= {"retry": 30, "channel": 30, "warning": 20, "recovery": 20}
 """Maximum lines of each kind unless verbose; progress lines and the summary include the rest."""
 
@@ -38,10 +38,11 @@ class PlainView(Observer):
         self._due: float | None = None
         self._lines: Counter[str] = Counter(failure=annotated)
         self._channel = ""
+        self._waits = False
         self._analysis: tuple[float, int] | None = None
 
     def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:
-        few = bool(self._verbose) or (state.selected <= FILES_LISTED and not state.walking)
+        few = self._verbose or state.settling is not None or (state.selected <= FILES_LISTED and not state.walking)
         match event:
             case ev.FileProgress() | ev.CallMade():  # the most frequent ones
                 return
@@ -54,7 +55,7 @@ class PlainView(Observer):
             case ev.FileCompleted() if few:
                 known = "" if event.size is None else f"{size(event.size)}, "
                 name = f", stored as {safe(event.stored_as)}" if event.stored_as else ""
-                self._say(f"✓ {safe(event.path)} ({known}{span(event.seconds)}{name})")
+                self._say(f"✓ {safe(event.path)} ({known}{span(event.seconds)}{name})", kind="file")
             case ev.FileFailed() if state.failed > self._annotated:
                 self._say(f"✗ {safe(event.path)}: {_brief(event.message)}", kind="failure", wrong=True)
             case ev.FileSkipped() if self._verbose or (few and event.reason is not ev.SkipReason.NOT_TRIED):
@@ -86,12 +87,23 @@ class PlainView(Observer):
     def refresh(self, state: ProgressState, now: float) -> None:
         if self._quiet or not state.server or state.outcome is not None:
             return
+        if state.waiting:
+            self._wait(state)
+            return
+        self._waits = False
         if self._due is None:
             self._due = now + self._interval
         if now < self._due:
             return
         self._due = now + max(self._interval, min(_SLOWEST, (now - state.started) / 20))
         self._say(progress_line(state, now))
+
+    def _wait(self, state: ProgressState) -> None:
+        """Print once that nothing is left to send; the limits of lines count anew."""
+        if not self._waits:
+            self._waits, self._due = True, None
+            self._lines = Counter(failure=self._annotated)
+            self._say(overview.waiting(state))
 
     def _started(self, event: ev.RunStarted) -> None:
         if event.protocol == "watch":
@@ -150,7 +162,7 @@ def progress_line(state: ProgressState, now: float) -> str:
     if not state.watched:
         parts += [overview.amount(state).strip(), rate(state.rate(now)), overview.eta(state, now)]
     done, total = state.files_done
-    files = f"{done:,} of {'≥' if state.walking and not state.watched else ''}{total:,} done"
+    files = f"{done:,} of {'≥' if state.growing else ''}{total:,} done"
     parts.append(", ".join(filter(None, [files, overview.failed(state)])))
     if state.channel.workers is not None:
         retried = f"{state.retries:,} retried" if state.retries else ""

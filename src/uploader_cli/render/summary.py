@@ -186,7 +186,7 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     if _complete(state, outcome) or (outcome.ok and total):
         return "✓", f"{plural(outcome.completed, 'file')}, {took}, all confirmed by the server"
     if interrupted:
-        least = "at least " if state.walking else ""
+        least = "at least " if state.growing else ""
         return "■", f"{interrupted}: {outcome.completed:,} of {least}{plural(total, 'file')} confirmed, {took}"
     if outcome.ok:
         return "✓", "already up to date" if outcome.skipped else "nothing to send"

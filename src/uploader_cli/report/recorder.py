@@ -107,6 +107,7 @@ class Recorder(ReportWriter):
     outputs: Sequence[Output]
     facts: RunFacts
     wall_clock: Callable[[], float]  # unix seconds
+    newest: bool = False  # whether only the last upload of each path has a row
     _spool: Spool | None = None
 
     def __post_init__(self) -> None:
@@ -116,7 +117,7 @@ class Recorder(ReportWriter):
     def handle(self, event: Event, _state: ProgressState, _now: float) -> None:
         if isinstance(event, FileEnded) and self._spool is not None:
             with self._guarded():
-                self._spool.put(row_of(event, self.facts.dest))
+                self._spool.put(row_of(event, self.facts.dest), event.path if self.newest else None)
 
     def write(self, state: ProgressState) -> bool:
         """Write the reports, once; return False if one could not be written."""

@@ -89,7 +89,7 @@ def writers(outputs: Sequence[Output], settings: Settings, run: RunHandle) -> li
     if outputs:
         from uploader_cli.report.recorder import Recorder
 
-        found.append(Recorder(outputs, facts_of(settings, run), time.time))
+        found.append(Recorder(outputs, facts_of(settings, run), time.time, newest=settings.watch))
     if settings.metrics_file is not None:
         facts, tag = facts_of(settings, run), secrets.token_hex(8)
         metrics = extras.load("metrics")

@@ -61,6 +61,8 @@ def named(settings: Settings, paths: Sequence[str]) -> tuple[RunTarget, dict[str
         "follow_links": settings.follow_links,
         "shard": settings.shard,
     }
+    if settings.watch:
+        identity["watch"] = True
     if settings.from_file is not None:
         arguments["list"] = str(settings.from_file)
         identity["list"] = piped_lists.identity(settings)

@@ -21,7 +21,7 @@ from uploader_cli.report import run_files
 from uploader_cli.run.connections import Connections, caution
 from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.loop import Loop, alarms
-from uploader_cli.selection.selecting import located, select
+from uploader_cli.selection.selecting import located, select, watched
 from uploader_cli.selection.selection import MOST_OPEN, Selection, WalkQueue
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import engine
@@ -31,6 +31,7 @@ from uploader_cli.transfer.upload_session import RunContext
 
 if TYPE_CHECKING:
     from uploader_cli.report.recorder import Notices
+    from uploader_cli.selection.arrivals import Arrivals
     from uploader_cli.transfer.engine import Sender
 
 LISTED = 5
@@ -53,7 +54,11 @@ class Upload:
         if settings.on is not None:
             extras.load("import").check(settings, given)
         self.settings = settings
-        self._found = located(settings, [given]) if given is not None else select(settings, paths)
+        self._arrivals = watched(settings, paths) if settings.watch else None
+        if self._arrivals is not None:
+            self._found = located(settings, self._arrivals)
+        else:
+            self._found = located(settings, [given]) if given is not None else select(settings, paths)
         after_upload.require_subjects(settings, self._found)
         self._outputs = run_files.outputs(settings, env)
 
@@ -69,10 +74,14 @@ class Upload:
         writers = run_files.writers(self._outputs, settings, run)
         loop = Loop([*writers, *observers], alarms(settings))
         sending = _Sending(settings, self._found, loop, interrupts, run)
+        if self._arrivals is not None:
+            _connect(self._arrivals, loop, run)
         interrupts.begin(settings.deadline)
         with interrupts.raising():
             sending.connections.api.authorization()  # a missing token is a usage error, before anything starts
         with ExitStack() as after, loop.observed():
+            if self._arrivals is not None:
+                after.callback(self._arrivals.close)
             error, codes = sending.run(after)
             sending.remember()
             run.finish(ok=error is None and not _is_left(loop.state), outcome=_outcome(loop.state))
@@ -218,6 +227,15 @@ class _Sending:
         elif error is not None:
             codes.append(exit_status.of_failure(error.code, retryable=error.retryable))
         return exit_status.worst(codes)
+
+
+def _connect(arrivals: Arrivals, loop: Loop, run: RunHandle) -> None:
+    """Let the walk of `--watch` know what has ended, in this run and in earlier ones, and what the system notices."""
+    arrivals.emit = loop.emit
+    arrivals.uploaded = lambda files: [receipt is not None for receipt in run.receipts(files, ever=True)]
+    if extras.installed("watch"):
+        arrivals.notify = extras.load("notifications")
+    loop.listeners.append(arrivals.hear)
 
 
 def _is_left(state: ProgressState) -> bool:

@@ -6,12 +6,14 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import filterfalse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile, Shard, of_upload
 from uploader_cli.errors import UsageError
+from uploader_cli.selection.arrivals import UNFINISHED, Arrivals
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.selection import Selection, holds, placed, sharded
 from uploader_cli.selection.walk import Step, missing, walk
@@ -25,6 +27,13 @@ if TYPE_CHECKING:
 LISTS = "lists"
 _is_named_by_digest = re.compile(r"[0-9a-f]{64}-").match
 """The directory of the copies of piped lists, below that of the state."""
+UNWATCHED = {
+    "from_file": "a list has an end",
+    "upload_url": "the upload is one of a single file",
+    "fail_fast": "a file that failed is sent again later",
+    "analyze": "files are analysed at the end of a run",
+}
+"""Options that `--watch` excludes, and why."""
 FILTERS = ("include", "exclude", "exclude_from", "min_size", "max_size", "newer_than")
 
 
@@ -83,9 +92,26 @@ def is_copy(file: Path) -> bool:
     return file.parent.name == LISTS and _is_named_by_digest(file.name) is not None
 
 
+def watched(settings: Settings, paths: Sequence[str]) -> Arrivals:
+    """Return the files that appear in directories (`--watch`). Raises `UsageError`."""
+    option = settings.given_as("watch")
+    for name, why in UNWATCHED.items():
+        if getattr(settings, name) != OPTIONS[name].default:
+            words = f"{option} and {settings.given_as(name)} exclude each other: {why}"
+            raise UsageError(words, hint="omit one of them")
+    if (url := next(filter(is_url, paths), None)) is not None:
+        raise UsageError(f"{option}: {url} is a URL", hint="name a directory of this machine")
+    _check_paths(paths)
+    if (file := next(filterfalse(os.path.isdir, paths), None)) is not None:
+        raise UsageError(f"{option}: {file} is not a directory", hint="name its directory, or omit --watch")
+    filters = _filters(settings, (*UNFINISHED, *settings.exclude))
+    shard, settle = Shard.of(settings.shard), settings.settle
+    return Arrivals(paths, filters, settle=settle, follow_links=settings.follow_links, shard=shard)
+
+
 def located(settings: Settings, steps: Iterable[Step]) -> Selection:
     """Return the selection with the files below `--dest`, or the only one with `--upload-url`."""
-    found = Selection(placed(steps, settings.dest) if settings.dest else steps)
+    found = Selection(placed(steps, settings.dest) if settings.dest else steps, endless=settings.watch)
     if settings.upload_url:
         _use_existing(settings, settings.upload_url, found)
     return found
@@ -110,10 +136,10 @@ def _use_existing(settings: Settings, url: str, found: Selection) -> None:
             found.ahead[0] = replace(file, upload_url=url, destination=of_upload(url))
 
 
-def _filters(settings: Settings) -> Filters:
+def _filters(settings: Settings, exclude: Sequence[str] | None = None) -> Filters:
     return Filters(
         settings.include,
-        settings.exclude,
+        settings.exclude if exclude is None else exclude,
         exclude_from=settings.exclude_from,
         min_size=settings.min_size,
         max_size=settings.max_size,

@@ -35,14 +35,16 @@ class Selection:
     `ahead` are the first ones; `complete` is True if there are no others.
     """
 
-    def __init__(self, steps: Iterable[Step], clock: Callable[[], float] = time.monotonic) -> None:
-        """Take the first steps; raise their errors."""
+    def __init__(
+        self, steps: Iterable[Step], clock: Callable[[], float] = time.monotonic, *, endless: bool = False
+    ) -> None:
+        """Take the first steps, none of an `endless` walk; raise their errors."""
         self._later = iter(steps)
         self.ahead: list[Selected] = []
         self.complete = False
         found = taken = 0
         end = clock() + AHEAD_SECONDS
-        while clock() < end and (taken < STEPS_AHEAD or (not found and len(self.ahead) < MOST_AHEAD)):
+        while not endless and clock() < end and (taken < STEPS_AHEAD or (not found and len(self.ahead) < MOST_AHEAD)):
             try:
                 step = next(self._later)
             except StopIteration:

@@ -2,7 +2,7 @@
 
 from uploader_cli.settings.config_files import config_template
 from uploader_cli.settings.masking import MASK, SESSION_MARK, hide, mask, remember_user
-from uploader_cli.settings.model import LEAST_RATE, OPTIONS, Settings
+from uploader_cli.settings.model import LEAST_RATE, OPTIONS, Settings, patience
 from uploader_cli.settings.option import DEFAULT, Layer, Option, Source
 from uploader_cli.settings.places import user_config_file, working_directory
 from uploader_cli.settings.resolution import presets, profiles, resolve, resolve_here
@@ -27,6 +27,7 @@ __all__ = [
     "hide",
     "mask",
     "parse_size",
+    "patience",
     "presets",
     "profiles",
     "remember_user",

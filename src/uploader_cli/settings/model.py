@@ -7,6 +7,7 @@ directly.
 
 # ruff: noqa: RUF009, FBT003 - each call of a group makes its own `dataclasses.field`; the default is the first column
 # Annotations are evaluated here: they determine parsers.
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from uploader_cli.settings.places import user_state_directory
 from uploader_cli.settings.values import ChunkRule, Condition, Header, Metadata, Moment, ReportFile, or_none
 
 LEAST_CHUNK = 1024
+LIMITS_OF_WAITING = ("max_wait", "wait_for_server")
 LEAST_RATE = 2048
 """Least bytes per second of a connection with `--limit-rate`: the bundled server ends requests below 1,024."""
 
@@ -105,6 +107,18 @@ class Settings:
     skip_existing: bool = _what(False, "Skip files that are already on the server.")
     trust_receipts: bool = _what(
         False, "With --skip-existing: if the server can't be asked, rely on earlier runs.", commands="upload"
+    )
+    watch: bool = _what(
+        False,
+        "Keep running: send what is in the directories, then what appears there.",
+        commands="upload",
+        config="user",
+    )
+    settle: float = _what(
+        10.0,
+        "TIME  With --watch: a file is complete when it has not changed for this time.",
+        values.seconds(zero=True),
+        commands="upload",
     )
     dry_run: bool = _what(False, "-n  Print the plan with the destinations and send nothing.", stored=False)
 
@@ -250,14 +264,14 @@ class Settings:
     )
     max_wait: float = _connection(
         1200.0,
-        "TIME  Maximum time to wait for a rate limit (429), as 90 or 10m.",
-        values.seconds(zero=True),
+        "TIME  Maximum time to wait for a rate limit (429), as 90 or 10m; none: no limit.",
+        values.seconds(zero=True, none=math.inf),
         commands="upload import resume watch check doctor",
     )
     wait_for_server: float = _connection(
         600.0,
-        "TIME  Time to wait for an unreachable or full server.",
-        values.seconds(zero=True),
+        "TIME  Time to wait for an unreachable or full server; none: no limit.",
+        values.seconds(zero=True, none=math.inf),
         commands=f"{_RUN} check",
     )
     stall: float = _connection(30.0, "TIME  Warn after this time without progress.", values.seconds(zero=False))
@@ -417,6 +431,12 @@ class Settings:
         if first == "token_file" and self.token_file:
             return token_from_file(self.token_file, str(self.source(first)), stopped, refresh=refresh)
         return self.token
+
+
+def patience(settings: Settings, name: str) -> float:
+    """Return one of `LIMITS_OF_WAITING`, in seconds: with `--watch` there is none, unless somebody has set it."""
+    limit: float = getattr(settings, name)
+    return math.inf if settings.watch and settings.source(name) is DEFAULT else limit
 
 
 OPTIONS: Mapping[str, Option] = {spec.name: Option.of(spec) for spec in fields(Settings) if spec.metadata}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from uploader_cli.settings.addresses import origin
-from uploader_cli.settings.model import OPTIONS, Settings
+from uploader_cli.settings.model import LIMITS_OF_WAITING, OPTIONS, Settings, patience
 from uploader_cli.settings.values import merged
 
 NAMED_BY_DIRECTORY = "named_by_directory"
@@ -22,7 +23,7 @@ def storable(settings: Settings) -> dict[str, str | list[str] | bool]:
     """
     stored: dict[str, str | list[str] | bool] = {"resume": True, "dest": "."}
     for name, spec in OPTIONS.items():
-        value = getattr(settings, name)
+        value: Any = patience(settings, name) if name in LIMITS_OF_WAITING else getattr(settings, name)
         unused = {"server": settings.tus_endpoint or not settings.server, "category": settings.foreign}
         if not spec.stored or unused.get(name):
             continue
@@ -33,6 +34,8 @@ def storable(settings: Settings) -> dict[str, str | list[str] | bool]:
             stored[name] = value
         elif isinstance(value, Path):
             stored[name] = str(value.absolute())
+        elif value == math.inf:
+            stored[name] = "none"
         elif value is not None and not (name == "proxy" and "@" in value):
             stored[name] = str(value)
         elif value is None and spec.parse("none") is None:

@@ -135,7 +135,7 @@ def whole(minimum: int, **words: str) -> Callable[[object], Any]:
     return _number(what, lambda value: value.is_integer() and value >= minimum, words, convert=int)
 
 
-def seconds(*, zero: bool, **words: str | None) -> Callable[[object], Any]:
+def seconds(*, zero: bool, **words: float | None) -> Callable[[object], Any]:
     """Return a parser for durations: a number of seconds, or `10m`, `1h30m`; `zero` allows 0. The value is in seconds.
 
     It also accepts `words` with their values.
@@ -168,7 +168,7 @@ def size(minimum: int, *, why: str = "", **words: str | None) -> Callable[[objec
 
 
 def _number(
-    what: str, fits: Callable[[float], bool], words: Mapping[str, str | None], convert: type[float] = float
+    what: str, fits: Callable[[float], bool], words: Mapping[str, str | float | None], convert: type[float] = float
 ) -> Callable[[object], Any]:
     def read(raw: object) -> float | None:
         if isinstance(raw, bool) or not isinstance(raw, int | float | str):
@@ -183,7 +183,7 @@ def _number(
 
 
 def _parser(
-    what: str, read: Callable[[object], float | None], words: Mapping[str, str | None]
+    what: str, read: Callable[[object], float | None], words: Mapping[str, str | float | None]
 ) -> Callable[[object], Any]:
     def parse(raw: object) -> Any:
         if isinstance(raw, str) and raw in words:

@@ -18,7 +18,7 @@ from uploader_cli.core.codes import WarningCode
 from uploader_cli.core.events import Event, RunWarning, ServerClock, SessionProgress, Transport
 from uploader_cli.core.origins import below, trusts
 from uploader_cli.core.protocol import UPLOADS
-from uploader_cli.settings import Settings
+from uploader_cli.settings import Settings, patience
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.credentials import SESSION_SECRET, Token, new_secret
 from uploader_cli.transfer.http_client import Answer, HttpClient
@@ -72,7 +72,7 @@ class Api(HttpClient):
         """`run` begins the ids of requests; runs that share a `budget` pause together."""
         super().__init__(settings, RequestIds(run, emit))
         self.emit, self._token, self.budget = emit, Token(settings, stop), budget or RateBudget()
-        retries, max_wait, refresh = settings.retries, settings.max_wait, self._token.refresh
+        retries, max_wait, refresh = settings.retries, patience(settings, "max_wait"), self._token.refresh
         self.pacer = Pacer(stop, self.budget, retries=retries, max_wait=max_wait, refresh=refresh, emit=emit)
         self.retry_status = settings.retry_status  # statuses of a tus server that stand for a lock
         self.has_created = threading.Event()  # once a tus server has created an upload

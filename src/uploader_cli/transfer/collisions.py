@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sqlite3
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 class Collisions:
     """The places of the files of a run, on a server that stores a file under metadata that the setting `place` names.
 
-    Of each place only a digest is kept: a run may have millions of files.
+    Of each place only digests are kept, in a temporary file beyond a cache: a run may have millions of files. With
+    `--watch` a file is sent again to its own place.
     """
 
     def __init__(self, settings: Settings, checkpoint: Callable[[], None]) -> None:
@@ -30,7 +33,12 @@ class Collisions:
         self._sends_paths = any("{path}" in (item.template or "") for item in self._templates)
         endpoint = settings.tus_endpoint or ""
         self._endpoint = endpoint if names_files(endpoint) else ""
-        self._taken: set[bytes] = set()
+        self._again = settings.watch
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._db.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA cache_size = -8192;"  # KiB
+            "CREATE TABLE taken (place BLOB PRIMARY KEY, path BLOB NOT NULL) WITHOUT ROWID; BEGIN;"
+        )
 
     def taken(self, file: LocalFile) -> str | None:
         """Return why a file would replace another one of the run, else None: the place is its own now."""
@@ -38,20 +46,22 @@ class Collisions:
             return None
         if self._endpoint:
             url = endpoint_for(self._endpoint, utf8(file.relative_path))
-            return None if self._is_first(url) else f"another file of this run has the same URL on the server, {url}"
+            same = f"another file of this run has the same URL on the server, {url}"
+            return None if self._is_free(url, file) else same
         try:
             values = named(file) | metadata_of(file, self._templates, self._checkpoint)
         except errors.FileError:  # it fails when it is sent
             return None
         place = [values.get(name, "") for name in self._names]
-        if self._is_first("\0".join(place)):
+        if self._is_free("\0".join(place), file):
             return None
         name = self._names[-1]
         other = f"a column {name} in a list" if self._sends_paths else f"--metadata '{name}={{path}}'"
         return f"another file of this run has the same {name} on the server, {place[-1]}; {other} tells them apart"
 
-    def _is_first(self, place: str) -> bool:
-        digest = hashlib.blake2b(place.encode(), digest_size=16).digest()
-        is_first = digest not in self._taken
-        self._taken.add(digest)
-        return is_first
+    def _is_free(self, place: str, file: LocalFile) -> bool:
+        row = [hashlib.blake2b(text, digest_size=16).digest() for text in (place.encode(), os.fsencode(file.path))]
+        if self._db.execute("INSERT OR IGNORE INTO taken VALUES (?, ?)", row).rowcount:
+            return True
+        known = self._db.execute("SELECT 1 FROM taken WHERE (place, path) = (?, ?)", row)
+        return self._again and known.fetchone() is not None

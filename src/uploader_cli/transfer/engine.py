@@ -89,6 +89,10 @@ def _fail_rest(context: RunContext, supply: Supply, error: errors.UploaderError)
     context.ledger.fail_all(error)
     for session in list(context.sessions):
         session.abandon("partial")
+    if context.settings.watch:  # the walk has no end
+        for left in supply.close():
+            context.ledger.admit(left)
+        context.ledger.fail_all(error)
     while not supply.ended:
         context.stop.checkpoint()
         file = supply.take(TICK)

@@ -115,7 +115,7 @@ class FileChecks:
             case ClaimState.CHANGED if file.upload_url:
                 words = f"{utf8(file.path)} has changed since an earlier upload of it to the same URL"
                 return failed(file, FailureCode.CHANGED, f"{words}: ask the service for a new upload URL")
-            case ClaimState.CHANGED:
+            case ClaimState.CHANGED if claim.outdated is not None or not self._context.settings.watch:
                 text = f"{utf8(file.path)} has changed since an earlier upload of it: it is sent from the beginning"
                 self._context.warn(WarningCode.FILE_CHANGED, text)
         return None

@@ -7,6 +7,7 @@ content may be the cause. Where this client holds its share of the server, only 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from concurrent.futures import Future, wait
@@ -209,8 +210,12 @@ class Pacer:
             self._emit(ev.RunWarning(ev.WarningCode.RATE_LIMITED, text))
         elif not self._warned_of_full:
             self._warned_of_full = True
-            text = f"the server's disk is full: waiting up to {self.wait_for_server:.0f} s (--wait-for-server)"
+            text = f"the server's disk is full: {self._waiting('')}"
             self._emit(ev.RunWarning(ev.WarningCode.DISK_FULL, text))
+
+    def _waiting(self, what: str) -> str:
+        limit = self.wait_for_server
+        return f"waiting{what}" if limit == math.inf else f"waiting up to {limit:.0f} s{what} (--wait-for-server)"
 
     def outlast(self, error: errors.UploaderError, on_retry: Report) -> bool:
         """Wait for the end of an outage; one thread probes. Return False where the server answers at once.
@@ -249,7 +254,7 @@ class Pacer:
                 raise self._lost
             if not delay:
                 on_retry(error, FIRST_PROBE)
-                text = f"server unreachable: waiting up to {self.wait_for_server:.0f} s for it (--wait-for-server)"
+                text = f"server unreachable: {self._waiting(' for it')}"
                 self._emit(ev.RunWarning(ev.WarningCode.UNREACHABLE, text))
             delay = min(max(FIRST_PROBE, 2 * delay), LAST_PROBE, self.wait_for_server - waited)
             self._emit(ev.Paused(delay, PauseReason.UNREACHABLE, waited))

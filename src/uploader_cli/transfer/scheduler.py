@@ -118,12 +118,7 @@ class Scheduler:
             early = supply.take()
             if supply.ended:
                 return
-        if supply.ahead and all(file.upload_url for file in supply.ahead):
-            self._existing = supply.ahead[0].upload_url
-        limits, self._opened = first_contact(self._context, self._api, supply.ahead, self._existing)
-        if limits is not None:
-            self._context.learn(limits)
-        self._context.pacer.probe = self._probe
+        self._meet(supply.ahead)
         self._tus = choose(self._settings, self._api.tus)
         check_lengths(supply.ahead, self._tus)
         if self._tus is None:
@@ -160,6 +155,17 @@ class Scheduler:
             self._results.close()
         if self._pool.fatal is not None:
             raise self._pool.fatal
+
+    def _meet(self, files: Sequence[LocalFile]) -> None:
+        """Make the first contact with the server; a watch waits until it answers."""
+        if files and all(file.upload_url for file in files):
+            self._existing = files[0].upload_url
+        if self._settings.watch:
+            self._context.pacer.probe = self._probe
+        limits, self._opened = first_contact(self._context, self._api, files, self._existing)
+        if limits is not None:
+            self._context.learn(limits)
+        self._context.pacer.probe = self._probe
 
     def _make_worker(self, pool: Pool) -> Worker:
         endpoint = self._tus.endpoint if self._tus is not None else self._settings.target_url

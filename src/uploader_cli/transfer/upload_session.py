@@ -10,6 +10,7 @@ from uploader_cli.core.events import RunWarning, SessionCreated, SessionFinished
 from uploader_cli.core.plan import ASSUMED, Limits, LocalFile
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize
+from uploader_cli.settings import patience
 from uploader_cli.sources.content import Digests, ignore_read
 from uploader_cli.transfer.budget import Limiter
 from uploader_cli.transfer.ledger import Followers, Ledger
@@ -46,7 +47,7 @@ class RunContext:
         self.limits = ASSUMED
         self.reported: Limits | None = None  # the server's own limits
         self.chunk = ChunkSize(api.settings.chunk_size, largest_chunk, api.settings.chunk_rule)
-        self.pacer.wait_for_server = api.settings.wait_for_server
+        self.pacer.wait_for_server = patience(api.settings, "wait_for_server")
         self._started = started
         self._warned: set[WarningCode] = set()
         self.lookups: LookupOffer | None = None

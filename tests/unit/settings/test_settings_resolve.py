@@ -200,7 +200,7 @@ def test_relative_paths_start_at_their_file(settle: Resolve, own: Path, here: Pa
     ("flags", "env", "said"),
     [
         ({"retries": "x"}, {}, "--retries: must be a whole number, 0 or more, not 'x'"),
-        ({"max_wait": "-1"}, {}, "--max-wait: must be a number of seconds"),
+        ({"max_wait": "-1"}, {}, "--max-wait: must be none or a number of seconds"),
         ({}, {"UPLOADER_JOBS": "0"}, "UPLOADER_JOBS: must be auto or a whole number"),
         ({"category": "holiday"}, {}, "--category: must be personal or scenic, not 'holiday'"),
         ({"protocol": "ftp"}, {}, "--protocol: must be auto, batch or tus, not 'ftp'"),
@@ -429,6 +429,7 @@ def test_a_token_is_not_written_into_a_config_file(settle: Resolve, own: Path) -
         "ca_bundle = 'evil.pem'",
         "client_cert = 'evil.pem'",
         "insecure = true",
+        "watch = true",
         "log_file = '/home/me/.profile'",
         "report = ['json:/home/me/.profile']",
         "failed_to = '/home/me/.profile'",

@@ -58,6 +58,7 @@ LATER = {
     "UPLOADER_WAIT_FOR_SERVER": "9",
     "UPLOADER_TRUST_RECEIPTS": "yes",
     "UPLOADER_STALL": "9",
+    "UPLOADER_SETTLE": "9",
     "UPLOADER_ANALYZE": "music",
     "UPLOADER_FROM_FORMAT": "csv",
     "UPLOADER_UPLOAD_URL": "https://later.example/u1",
@@ -89,6 +90,7 @@ common: dict[str, st.SearchStrategy[Any]] = switches | {
     "wait_for_server": times,
     "trust_receipts": st.booleans(),
     "stall": times,
+    "settle": times,
     "from_format": st.sampled_from(["auto", "plain", "nul", "csv", "jsonl"]),
     "analyze": st.sampled_from(["none", "content", "fusion", "music"]),
 }

@@ -46,6 +46,12 @@ class ContentChecked(Event, frozen=True):
     path: str
 
 
+class DirectoriesWalked(Event, frozen=True):
+    """A walk through watched directories ended: `settling` files in them are not complete yet."""
+
+    settling: int
+
+
 class SelectionEnded(Event, frozen=True):
     """The walk has ended: totals are final."""
 

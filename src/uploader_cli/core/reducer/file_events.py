@@ -15,6 +15,8 @@ from uploader_cli.core.protocol import renamed
 from uploader_cli.core.reducer.run_events import Handlers, recovered
 from uploader_cli.core.state import BRIEF, MOST_KEPT, FileState, ProgressState
 
+MARKED = 4096  # marks that are dropped together
+
 
 def _file_started(state: ProgressState, event: ev.FileStarted, now: float) -> list[ev.Event]:
     before = state.running.get(event.file)
@@ -213,9 +215,7 @@ def _settle(
     known, waiting = state.running.pop(file, None), state.sizes.pop(file, None)
     size: int | None = details.pop("size", None)
     counted = size if size is not None else (known.size if known is not None else waiting) or 0
-    if file >= len(state.marks):
-        state.marks.extend(bytes(file + 1 - len(state.marks)))
-    state.marks[file] = 1
+    _mark(state, file)
     if outcome is Phase.FAILED:
         state.lost_bytes += counted
     elif outcome is Phase.CANCELLED:  # a resumed run sends the rest: the total stays, and so does the fraction
@@ -245,8 +245,19 @@ def _settle(
     return ended
 
 
+def _mark(state: ProgressState, number: int) -> None:
+    marks, at = state.marks, number - state.unmarked
+    if at >= len(marks):
+        marks.extend(bytes(at + 1 - len(marks)))
+    marks[at] = 1
+    if len(marks) >= 2 * MARKED and 0 not in marks[:MARKED]:
+        del marks[:MARKED]
+        state.unmarked += MARKED
+
+
 def _is_over(state: ProgressState, number: int) -> bool:
-    return number < len(state.marks) and state.marks[number] == 1
+    at = number - state.unmarked
+    return at < 0 or (at < len(state.marks) and state.marks[at] == 1)
 
 
 def progress_of(file: FileState, now: float) -> ev.FileProgress:

@@ -41,13 +41,27 @@ def _run_started(state: ProgressState, event: ev.RunStarted, now: float) -> list
     return [event]
 
 
-def _file_selected(state: ProgressState, event: ev.FileSelected, _now: float) -> None:
+def _file_selected(state: ProgressState, event: ev.FileSelected, now: float) -> None:
     size = event.size or 0
+    if state.waiting:
+        state.earlier_bytes = state.settled_bytes
+        _measure_from(state, now)
     state.selected += 1
     state.selected_bytes += size
     state.unsized = event.size is None
     state.sizes[event.file] = size
     state.tree.select(event.path, size)
+
+
+def _measure_from(state: ProgressState, now: float) -> None:
+    """Measure speed and progress from now on."""
+    state.advanced = now
+    for meter in (state.meter, state.pace, *(file.meter for file in state.running.values())):
+        meter.restart(now)
+
+
+def _directories_walked(state: ProgressState, event: ev.DirectoriesWalked, _now: float) -> None:
+    state.settling = event.settling
 
 
 def _selection_ended(state: ProgressState, _event: ev.SelectionEnded, _now: float) -> None:
@@ -79,6 +93,8 @@ def _run_finished(state: ProgressState, event: ev.RunFinished, now: float) -> li
 
 
 def _warned(state: ProgressState, event: ev.RunWarning, now: float) -> list[ev.Event]:
+    if event.code is WarningCode.RECOVERED:
+        return recovered(state, event.text)
     if len(state.warnings) < MOST_KEPT or event.code in (WarningCode.MAY_BE_STORED, WarningCode.DEADLINE):
         state.warnings.append(event)
     state.news = event
@@ -104,10 +120,8 @@ def _run_paused(state: ProgressState, event: ev.RunPaused, now: float) -> list[e
 
 
 def _run_resumed(state: ProgressState, event: ev.RunResumed, now: float) -> list[ev.Event]:
-    """Measure speed and progress from now on."""
-    state.held, state.advanced = None, now
-    for meter in (state.meter, state.pace, *(file.meter for file in state.running.values())):
-        meter.restart(now)
+    state.held = None
+    _measure_from(state, now)
     return [event]
 
 
@@ -200,6 +214,7 @@ RUN_HANDLERS: Handlers = {
     ev.RunStarted: _run_started,
     ev.FileSelected: _file_selected,
     ev.SelectionEnded: _selection_ended,
+    ev.DirectoriesWalked: _directories_walked,
     ev.ContentChecked: _content_checked,
     ev.EngineStopped: _engine_stopped,
     ev.RunFinished: _run_finished,

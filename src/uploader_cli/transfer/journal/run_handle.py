@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 RETRY_SECONDS = 5.0  # until the next try to write
 LAST_SECONDS = 1.0  # wait of the last try
 MOST_UNWRITTEN = 50_000  # files kept in memory while writing fails; the oldest are dropped
+MOST_CLOSED = 100  # ended sessions whose secrets are kept, the newest
 PERIOD_RECEIPTS = 100_000  # per period
 _WITHOUT_URL = "UPDATE run SET arguments = json_remove(arguments, '$.options.upload_url') WHERE number = ?"
 _COUNT = "UPDATE period SET receipts = receipts + ?, last_at = ? WHERE number = ?"
@@ -123,12 +124,17 @@ class RunHandle:
         self._alter(files, lambda _old: next(uploads))
         return key
 
-    def receipts(self, files: Sequence[LocalFile]) -> list[Stored | None]:
-        """Return the newest receipt for each file's size and mtime, not older than 90 days."""
-        paths, oldest = [path_key(file) for file in files], self._store.now() - schema.KEPT_SECONDS
+    def receipts(self, files: Sequence[LocalFile], *, ever: bool = False) -> list[Stored | None]:
+        """Return the newest receipt for each file's size and mtime, not older than 90 days.
+
+        `ever`: however old, but with `--no-resume` only of this run.
+        """
+        paths, since, oldest = [path_key(file) for file in files], -1, self._store.now() - schema.KEPT_SECONDS
+        if ever:
+            since, oldest = self._since if self._fresh else -1, 0.0
         by_path, found = dict(zip(paths, files, strict=True)), dict[bytes, Stored]()
         with self._mutex:
-            self._read(lambda db: found.update(reading.find_receipts(db, self._target, by_path, -1, oldest)))
+            self._read(lambda db: found.update(reading.find_receipts(db, self._target, by_path, since, oldest)))
             known = [self._receipt(key, found.get(key)) for key in paths]
         return [row if row and is_same(file, row.file) else None for file, row in zip(files, known, strict=True)]
 
@@ -206,6 +212,9 @@ class RunHandle:
             known = self._sessions.pop(session, None)
             if failed and known is not None and known.secret:
                 self._sessions[session] = known._replace(open=False)
+                closed = [name for name, one in self._sessions.items() if not one.open]
+                for oldest in closed[:-MOST_CLOSED]:
+                    del self._sessions[oldest]
             self._sessions_changed = True
 
     def sessions(self) -> dict[str, reading.SavedSession]:

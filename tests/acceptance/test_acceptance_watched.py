@@ -1,0 +1,56 @@
+"""A watch of weeks with a shortened clock: thousands of files that come and go, and memory that stays flat."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+from acceptance.soak import Held
+from command import ended, start
+from serving import server_process
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROUNDS, FILES = 60, 250
+BASE, AROUND = 20, 10
+"""Rounds after which memory is compared, and of how many the median is taken."""
+WITHIN = 1.03
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("packs", [True, False])
+def test_memory_of_a_watch_stays_flat(tmp_path: Path, packs: bool) -> None:
+    """Each round is a day: files arrive, are sent and deleted, and the run waits."""
+    (tmp_path / "in").mkdir()
+    held: list[Held] = []
+    with server_process(packs=packs) as server:
+        line = ["upload", "--watch", tmp_path / "in", "-s", server.url, "--settle", "0.2", "--json", "--stall", "1"]
+        process = start(*line, "--report", "all.json", home=tmp_path, fresh=True)
+        assert process.stdout is not None
+        seen = process.stdout.readline()
+        for day in range(ROUNDS):
+            made = {tmp_path / f"in/{day}/{number:04}.bin" for number in range(FILES)}
+            (tmp_path / f"in/{day}").mkdir()
+            for path in made:
+                path.write_bytes(b"%d" % day)
+            left = {str(path) for path in made}
+            while left:
+                event = json.loads(line := process.stdout.readline())
+                seen += line
+                if event["type"] == "file.completed":
+                    left.remove(event["path"])
+            for path in made:
+                path.unlink()
+            held.append(Held.by(process.pid))
+        done = ended(process, seen, signal.SIGTERM)
+    assert done.code == 143
+    assert done.finished["completed"] == ROUNDS * FILES
+    before, after = Held.usual(held[BASE - AROUND : BASE]), Held.usual(held[-AROUND:])
+    print(f"{ROUNDS * FILES} files: {before} → {after}")
+    assert after.memory <= before.memory * WITHIN
+    assert after.descriptors <= before.descriptors + 1
+    assert after.threads <= before.threads + 1

@@ -1,0 +1,210 @@
+"""`upload --watch`: files that appear in a directory, until the run is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from command import Done, ended, finish, read_until, start, uploader
+from serving import running_server, server_process
+
+from uploader_server.faults import Answer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from command import Process
+
+    from uploader_server.serving import EmbeddedServer
+
+SETTLE = 0.3
+"""Seconds: short for the tests."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "in"
+    made.mkdir()
+    return made
+
+
+def watching(server: EmbeddedServer, folder: Path, *options: str, **how: Any) -> Process:
+    """Start a watch; a limit of the wait for the server comes from the options alone."""
+    how = {"home": folder.parent, "UPLOADER_WAIT_FOR_SERVER": ""} | how
+    return start("upload", "--watch", folder, "-s", server.url, "--settle", str(SETTLE), "--json", *options, **how)
+
+
+def completed(process: Process, *names: str) -> str:
+    """Read the stream until these files are completed; return what was read."""
+    seen, left = "", set(names)
+    while left:
+        seen += read_until(process, "file.completed")
+        left.discard(os.path.basename(json.loads(seen.splitlines()[-1])["path"]))
+    return seen
+
+
+def stored(server: EmbeddedServer) -> dict[str, bytes]:
+    """The stored files below the category."""
+    top = server.root / "personal"
+    return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+
+
+def stopped(process: Process, seen: str, number: int = signal.SIGTERM) -> Done:
+    done = ended(process, seen, number)
+    assert done.code == 128 + number
+    return done
+
+
+def test_files_are_sent_as_they_appear_until_sigterm(server: EmbeddedServer, folder: Path) -> None:
+    """One stream, one run; each session is finished when its files are stored."""
+    (folder / "first.bin").write_bytes(b"1")
+    process = watching(server, folder)
+    seen = completed(process, "first.bin")
+    (folder / "sub").mkdir()
+    (folder / "sub/second.bin").write_bytes(b"22")
+    (folder / "x.part").write_bytes(b"3")
+    os.rename(folder / "x.part", folder / "third.bin")
+    (folder / "y.part").write_bytes(b"4")
+    seen += completed(process, "second.bin", "third.bin")
+    seen += read_until(process, "session.finished")
+    done = stopped(process, seen)
+    assert stored(server) == {"in/first.bin": b"1", "in/sub/second.bin": b"22", "in/third.bin": b"3"}
+    assert done.finished["completed"] == 3
+    assert done.finished["cancelled"] == 0
+    assert {event["status"] for event in done.of("session.finished")} == {"completed"}
+    assert "uploader resume" in done.err
+
+
+def test_file_is_not_sent_while_it_is_written(server: EmbeddedServer, folder: Path) -> None:
+    process = watching(server, folder)
+    written = 0
+    with (folder / "slow.bin").open("wb", buffering=0) as file:
+        end = time.monotonic() + 5 * SETTLE
+        while time.monotonic() < end:
+            written += file.write(b"x" * 10)
+            time.sleep(SETTLE / 5)
+    done = stopped(process, completed(process, "slow.bin"))
+    (only,) = done.of("file.completed")
+    assert only["size"] == written
+
+
+def test_changed_file_is_sent_again(server: EmbeddedServer, folder: Path) -> None:
+    (folder / "a.bin").write_bytes(b"1")
+    process = watching(server, folder)
+    seen = completed(process, "a.bin")
+    (folder / "a.bin").write_bytes(b"22")
+    done = stopped(process, seen + completed(process, "a.bin"))
+    assert sorted(stored(server).values()) == [b"1", b"22"]
+    assert not done.of("warning")
+
+
+@pytest.mark.parametrize("again", ["resume", "upload"])
+def test_nothing_is_sent_twice_after_kill_9(server: EmbeddedServer, folder: Path, again: str) -> None:
+    (folder / "a.bin").write_bytes(b"1")
+    process = watching(server, folder)
+    completed(process, "a.bin")
+    process.kill()
+    finish(process)
+    (folder / "b.bin").write_bytes(b"2")
+    process = start("resume", "--json", home=folder.parent) if again == "resume" else watching(server, folder)
+    done = stopped(process, completed(process, "b.bin"))
+    assert [os.path.basename(event["path"]) for event in done.of("file.started")] == ["b.bin"]
+    assert sorted(stored(server)) == ["in/a.bin", "in/b.bin"]
+
+
+def test_large_file_resumes_after_kill_9(server: EmbeddedServer, folder: Path) -> None:
+    (folder / "big.bin").write_bytes(bytes(4 << 20))
+    options = ["--chunk-size", "256K", "--limit-rate", "1M"]
+    process = watching(server, folder, *options)
+    read_until(process, "file.progress", lambda event: event["confirmed"] >= 1 << 20)
+    process.kill()
+    finish(process)
+    process = watching(server, folder, *options[:2])
+    done = stopped(process, completed(process, "big.bin"))
+    assert done.of("file.started")[0]["offset"] >= 1 << 20
+
+
+def test_name_that_is_not_utf8_is_sent(server: EmbeddedServer, folder: Path) -> None:
+    with open(os.path.join(os.fsencode(folder), b"\xff.bin"), "wb") as file:
+        file.write(b"1")
+    process = watching(server, folder)
+    done = stopped(process, read_until(process, "file.completed"))
+    assert "path_b64" in done.of("file.completed")[0]
+
+
+def test_unreachable_server_is_waited_out_from_the_start(folder: Path) -> None:
+    with running_server() as server:
+        port = server.url.rpartition(":")[2]
+    (folder / "a.bin").write_bytes(b"1")
+    process = watching(server, folder)
+    seen = read_until(process, "warning")
+    assert json.loads(seen.splitlines()[-1])["text"] == "server unreachable: waiting for it"
+    with server_process("--root", str(folder.parent / "root"), "--port", port):
+        stopped(process, seen + completed(process, "a.bin"))
+
+
+def test_wait_for_server_limits_the_wait_of_a_watch(folder: Path) -> None:
+    with running_server() as server:
+        pass
+    done = finish(watching(server, folder, "--wait-for-server", "1"))
+    assert done.code == 6
+    assert done.finished["exit_code"] == 6
+
+
+def test_failed_file_is_sent_again_later(server: EmbeddedServer, folder: Path) -> None:
+    server.faults.next_answers("POST", "/api/upload/files/", [Answer(500)])
+    (folder / "a.bin").write_bytes(b"1")
+    constants = {"uploader_cli.selection.arrivals.FIRST_RETRY": SETTLE}
+    process = watching(server, folder, "--retries", "0", "--report", "report.json", constants=constants)
+    done = stopped(process, read_until(process, "file.failed") + completed(process, "a.bin"))
+    assert (done.finished["failed"], done.finished["completed"]) == (1, 1)
+    (row,) = json.loads((folder.parent / "report.json").read_text())["files"]
+    assert row["outcome"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--from-file", "list.txt"], "--watch and --from-file exclude each other"),
+        (["in/a.bin"], "--watch: in/a.bin is not a directory"),
+        (["s3://bucket/x"], "--watch: s3://bucket/x is a URL"),
+        (["-", "--name", "x"], "--watch and - exclude each other"),
+        (["in", "--dry-run"], "--watch and --dry-run exclude each other"),
+        (["in", "--fail-fast"], "--watch and --fail-fast exclude each other"),
+        (["in", "--analyze", "content"], "--watch and --analyze exclude each other"),
+        (["nowhere"], "nowhere: no such file or directory"),
+        ([], "no path given"),
+    ],
+)
+def test_what_can_not_be_watched_exits_2(folder: Path, arguments: list[str], words: str) -> None:
+    (folder / "a.bin").write_bytes(b"1")
+    (folder.parent / "list.txt").write_text("in/a.bin\n")
+    done = uploader("upload", "--watch", *arguments, "-s", "localhost:9", home=folder.parent)
+    assert done.code == 2
+    assert words in done.err
+
+
+def test_config_of_a_working_directory_does_not_switch_watch_on(server: EmbeddedServer, folder: Path) -> None:
+    (folder / "a.bin").write_bytes(b"1")
+    (folder.parent / "uploader.toml").write_text("watch = true\n")
+    done = uploader("upload", folder, "-s", server.url, home=folder.parent)
+    assert done.code == 2
+    assert "--watch, UPLOADER_WATCH" in done.err
+
+
+def test_plain_lines_say_that_the_run_waits(server: EmbeddedServer, folder: Path) -> None:
+    (folder / "a.bin").write_bytes(b"1")
+    how = {"home": folder.parent}
+    process = start("upload", "--watch", folder, "-s", server.url, "--settle", str(SETTLE), **how)
+    assert process.stderr is not None
+    lines = []
+    while not lines or lines[-1] != "waiting for new files\n":
+        lines.append(process.stderr.readline())
+    process.send_signal(signal.SIGTERM)
+    done = finish(process)
+    assert done.code == 143
+    assert any("a.bin (1 B" in line for line in lines)
