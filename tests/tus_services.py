@@ -413,6 +413,112 @@ class Tusd(Service):
         return {}
 
 
+class Directus(Service):
+    """https://directus.io/docs/configuration/files ("Chunked Uploads"), and the code of its store."""
+
+    extensions = "creation,termination,expiration"  # tusExtensions of its storage drivers
+
+    def create(self, upload: Upload, headers: dict[str, str]) -> dict[str, str]:
+        # github.com/directus/directus, api/src/services/tus/data-store.ts, create: INVALID_METADATA
+        if not upload.length or not upload.metadata.get("filename_download"):
+            raise Refused(400, "Upload-Metadata is invalid")
+        return {}
+
+    def receive(self, upload: Upload, size: int, headers: dict[str, str]) -> None:
+        # "Chunked Upload Restrictions": a power of 2 for GCS, at most 100mb for Azure, at least 5mb for Cloudinary
+        is_last = len(upload.content) + size == upload.length
+        if not is_last and (size.bit_count() != 1 or not 5_000_000 <= size <= 100_000_000):
+            raise Refused(500, f"the storage does not take a chunk of {size} bytes")
+
+    def _patch(self, request: Request) -> Answer:
+        answer, upload = super()._patch(request), self.uploads[_name(request)]
+        if len(upload.content) == upload.length:  # server.ts, onUploadFinish
+            answer.headers["Directus-File-Id"] = f"8cbb43fe-4cdf-4991-8352-c461779cec0{_name(request)[1:]}"
+        return answer
+
+
+class Transloadit(Service):
+    """https://transloadit.com/docs/api/resumable-uploads/ ("Stage 2")."""
+
+    def create(self, upload: Upload, headers: dict[str, str]) -> dict[str, str]:
+        # github.com/transloadit/node-sdk, src/tus.ts: the metadata that ties an upload to its Assembly
+        for key in ("assembly_url", "fieldname", "filename"):
+            if not upload.metadata.get(key):
+                raise Refused(400, f"no {key}")
+        return {}
+
+
+class FileBrowser(Service):
+    """github.com/filebrowser/filebrowser, http/tus_handlers.go: a URL for each file, and no header of tus but these."""
+
+    methods = "POST HEAD PATCH DELETE"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drops = {"Tus-Resumable", "Tus-Version", "Tus-Extension"}
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.url = f"{self._server.url}/api/tus/{{path}}"
+        return self
+
+    def _post(self, request: Request) -> Answer:
+        path, _, query = request.path.removeprefix("/api/tus/").partition("?")
+        if request.headers.get("x-auth", "").count(".") != 2:  # auth.go: a JSON Web Token
+            raise Refused(403, "Forbidden")
+        # "Existing files will remain untouched unless explicitly instructed to override"
+        if path in self.uploads and query != "override=true":
+            raise Refused(409, "Conflict")
+        self.uploads[path] = Upload(int(request.headers["upload-length"]), _metadata(""))
+        return Answer(201, headers={"Location": f"/api/tus/{path}"})
+
+    def _find(self, request: Request) -> Upload | Answer:
+        upload = self.uploads.get(request.path.removeprefix("/api/tus/"))
+        # cache.Complete: a file that is complete is no upload any more
+        is_over = upload is None or (len(upload.content) == upload.length and bool(upload.chunks))
+        return Answer(404) if upload is None or is_over else upload
+
+
+class OpenCloud(Service):
+    """https://docs.opencloud.eu/docs/dev/server/apis/http/tus_upload, and reva, the code behind oCIS and OpenCloud."""
+
+    extensions = "creation,creation-with-upload,checksum,expiration"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.objects: dict[str, Upload] = {}
+
+    def _options(self, request: Request) -> Answer:
+        answer = super()._options(request)
+        answer.headers["Tus-Checksum-Algorithm"] = "md5,sha1,crc32"
+        return answer
+
+    def _post(self, request: Request) -> Answer:
+        # github.com/owncloud/reva, ocdav/tus.go: an empty file is touched, and has no upload
+        if request.headers["upload-length"] == "0":
+            self.create(Upload(0, _metadata(request.headers["upload-metadata"])), {})
+            return Answer(201, headers={"Location": ""})
+        return super()._post(request)
+
+    def create(self, upload: Upload, headers: dict[str, str]) -> dict[str, str]:
+        # ocdav/tus.go and validation.go: a name that is refused, and a directory that does not exist, are answered so
+        name = upload.metadata.get("filename", "")
+        if not name.strip() or "/" in name or any(char in name for char in "\\\r\n\f"):
+            raise Refused(412, "")
+        self.objects[name] = upload
+        return {}
+
+    def receive(self, upload: Upload, size: int, headers: dict[str, str]) -> None:
+        # max_chunk_size, which the capabilities announce; wrong checksums are taken (owncloud/ocis issue 1755)
+        if size > 10_000_000:
+            raise Refused(413, f"a chunk of {size} bytes is too large")
+
+    def _patch(self, request: Request) -> Answer:
+        answer = super()._patch(request)
+        answer.headers["Oc-Fileid"] = f"storage$space!{_name(request)}"
+        return answer
+
+
 def _name(request: Request) -> str:
     return request.path.partition("?")[0].rpartition("/")[2]
 

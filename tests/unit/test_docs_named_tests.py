@@ -7,7 +7,7 @@ import re
 import pytest
 from docs_pages import BLOCK, ROOT, TEST, codes, missing_tests
 
-PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("**/*.md"))}
 NAMING = [name for name, text in PAGES.items() if TEST.search(text)]
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "import": "upload",
     "resume": "upload",
     "runs": "upload",
+    "presets": "presets",
     "watch": "sessions",
     "status": "sessions",
     "cancel": "sessions",

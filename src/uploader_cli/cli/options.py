@@ -17,7 +17,7 @@ from uploader_cli.settings import (
     OPTIONS,
     Option,
     Settings,
-    presets,
+    preset_names,
     profiles,
     resolve_here,
     user_config_file,
@@ -88,7 +88,8 @@ def _configured(find: Callable[[Path, Path | None], list[str]]) -> Callable[[str
     return complete
 
 
-_COMPLETE = {"profile": _configured(profiles), "preset": _configured(presets)}
+complete_presets = _configured(preset_names)
+_COMPLETE = {"profile": _configured(profiles), "preset": complete_presets}
 
 
 def load(given: Mapping[str, object], **how: Any) -> Settings:

@@ -31,6 +31,7 @@ from uploader_cli.selection.selection import differs
 from uploader_cli.selection.standard_input import standard_input
 from uploader_cli.selection.walk import Selected
 from uploader_cli.settings import Settings
+from uploader_cli.transfer.destinations import Destinations
 from uploader_cli.transfer.first_contact import check_offer, choose
 from uploader_cli.transfer.journal import History
 from uploader_cli.transfer.ledger import SKIPS
@@ -72,7 +73,9 @@ class Plan:
         if self._origin is LimitsOrigin.SEEN or settings.tus_endpoint:
             check_offer(settings, self._seen.limits, lookup=self._seen.lookup > 1)
         self._jobs = FIRST_JOBS if settings.jobs == "auto" else settings.jobs
-        self._limits = self._seen.limits if self._tus is None else replace(self._seen.limits, empty_files=True)
+        self._limits = (
+            self._seen.limits if self._tus is None else replace(self._seen.limits, empty_files=settings.empty_files)
+        )
         self._forecast = Forecast(
             limits=self._limits,
             tus=self._tus,
@@ -86,6 +89,7 @@ class Plan:
         self._packs: PackSize | None = None
         if self._tus is not None and self._seen.packs is not None and settings.pack and not settings.foreign:
             self._packs = PackSize(self._seen.packs, settings.chunk_size, self._jobs)
+        self._destinations = Destinations(settings, lambda: None)
         self._pack_of: dict[int, int] = {}
         """The number of the pack of each file that goes into one, until its session is planned."""
         self._groups = 0
@@ -187,7 +191,7 @@ class Plan:
                     self._skip(item.file, item.path, ev.SkipReason.RECEIPT)
                 elif refused is not None and not item.named:
                     self._skip(item.file, item.path, SKIPS[refused.code])
-                elif refused is not None:
+                elif refused is not None or (refused := self._destinations.refusal(item)) is not None:
                     self._fail(ev.FileFailed(item.file, item.path, refused.code, refused.message, retryable=False))
                 elif (wrong := differs(item)) is not None:
                     self._fail(wrong)

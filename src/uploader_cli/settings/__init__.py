@@ -5,7 +5,7 @@ from uploader_cli.settings.masking import MASK, SESSION_MARK, hide, mask, rememb
 from uploader_cli.settings.model import LEAST_RATE, OPTIONS, Settings, patience
 from uploader_cli.settings.option import DEFAULT, Layer, Option, Source
 from uploader_cli.settings.places import user_config_file, working_directory
-from uploader_cli.settings.resolution import presets, profiles, resolve, resolve_here
+from uploader_cli.settings.resolution import own_presets, preset_names, profiles, resolve, resolve_here
 from uploader_cli.settings.stored import NAMED_BY_DIRECTORY, resumed, storable
 from uploader_cli.settings.values import Header, Invalid, Metadata, parse_size
 
@@ -26,9 +26,10 @@ __all__ = [
     "config_template",
     "hide",
     "mask",
+    "own_presets",
     "parse_size",
     "patience",
-    "presets",
+    "preset_names",
     "profiles",
     "remember_user",
     "resolve",

@@ -15,7 +15,6 @@ from uploader_cli.settings.option import Layer, Source
 
 PROFILES = "profile"  # the table of a config file that holds the profiles
 PRESETS = "preset"  # the table of a config file that holds the presets
-BUILT_IN = Path(__file__).with_name("presets.toml")
 _HEAD = """\
 # The settings of `uploader`. Commented lines show the default, or an example where there is none.
 # Flags and the environment override this file, and so does an uploader.toml in the working directory, for the settings
@@ -65,8 +64,15 @@ def of_user(file: Path | None) -> Config:
 
 
 def built_in_presets() -> Mapping[str, Mapping[str, Given]]:
-    """Return the presets that come with the program."""
-    return _config(_read(BUILT_IN), BUILT_IN, USER).presets
+    """Return the settings of the presets that come with the program."""
+    from uploader_cli.settings.presets import BUILT_IN  # deferred: most uploads use none
+
+    return {
+        name: {
+            key: Given(raw, Source(Layer.PRESET, f"preset {name}: {key}"), Path()) for key, raw in one.settings.items()
+        }
+        for name, one in BUILT_IN.items()
+    }
 
 
 def of_directory(cwd: Path, user_config: Path | None) -> tuple[Config, tuple[str, ...]]:

@@ -132,7 +132,7 @@ class Settings:
     protocol: Literal["auto", "batch", "tus"] = _how("auto", "NAME  Upload protocol: auto, batch or tus.")
     preset: str | None = _how(
         None,
-        "NAME  With --tus-endpoint: options for cloudflare-stream, supabase, tusd or one of your own.",
+        "NAME  With --tus-endpoint: the options for a server or service (uploader presets lists them).",
         or_none(values.text),
         commands="upload",
     )
@@ -165,6 +165,13 @@ class Settings:
     place: tuple[str, ...] = _tus(
         (), "KEY  Metadata under which a tus server stores a file: equal values name the same file.", values.text
     )
+    allowed_names: str | None = _tus(
+        None,
+        "REGEX  One character that a tus server takes in names of files, as [a-z0-9./].",
+        or_none(values.character),
+    )
+    empty_files: bool = _tus(True, "Send empty files to a tus server.")
+    parts: bool = _tus(True, "Send large files to a tus server in parts, if it joins them.")
     part_metadata: bool = _tus(True, "Send the metadata of a file with each of its parts to a tus server, too.")
     result_url: str | None = _result(
         None,
@@ -214,7 +221,7 @@ class Settings:
         config="user",
     )
 
-    json: bool = _output(False, "Write JSON to stdout.", commands=f"{_CALLS} runs report config")
+    json: bool = _output(False, "Write JSON to stdout.", commands=f"{_CALLS} runs presets report config")
     progress: Literal["auto", "live", "plain", "none"] = _output(
         "auto",
         "KIND  Progress display on stderr: auto, live, plain or none.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,10 @@ from uploader_cli.settings.values import Invalid, ReportFile, merged, written_si
 
 RESULT_ONLY = ("result_done", "result_failed", "result_link", "result_timeout")
 """Options that `result_url` needs."""
-TUS_ONLY = ("preset", "metadata", "chunk_rule", "retry_status", "id_header", "place", "result_url", *RESULT_ONLY)
+TUS_ONLY = (
+    *("preset", "metadata", "chunk_rule", "retry_status", "id_header", "place", "result_url", *RESULT_ONLY),
+    *("allowed_names", "empty_files", "parts", "part_metadata"),
+)
 """Options for tus servers without sessions."""
 SENT = ("filename", "relativePath")
 """Metadata that is sent without a preset, and that may be the place of a file."""
@@ -61,12 +65,19 @@ def resolve(
     chosen = own.profiles.get(profile, {})
     layers: tuple[Mapping[str, Given], ...] = (line, environment, here.profiles.get(profile, {}), chosen)
     layers += (here.base, own.base)
-    preset = _preset(_first("preset", layers), {**here.presets, **own.presets}, user_config)
+    own_presets = {**here.presets, **own.presets}
+    preset = _preset(_first("preset", layers), own_presets, user_config)
     settings = _with_target(_settings((*layers, preset), env, notes, ignored))
+    built_in = settings.preset if settings.preset not in own_presets else None
     if not settings.foreign:
-        needed = "a tus server: the server's own protocol has no place for it"
+        option = _endpoint_option(built_in)
         settings = _with_target(_settings(layers, env, notes, ignored))
-        settings = _without(settings, TUS_ONLY, needed, "name the tus server with --tus-endpoint")
+        needed = "a tus server: the server's own protocol has no place for it"
+        settings = _without(settings, TUS_ONLY, needed, f"name the tus server with {option}")
+    elif built_in:
+        from uploader_cli.settings.presets import check_endpoint  # deferred: most uploads use none
+
+        check_endpoint(settings, built_in)
     if not settings.result_url:
         hint = "name the URL to ask at, for example --result-url '{url}/status'"
         settings = _without(settings, RESULT_ONLY, "--result-url", hint)
@@ -124,11 +135,15 @@ def _preset(
     return known[name]
 
 
-def presets(cwd: Path, user_config: Path | None) -> list[str]:
-    """Return the names of all presets, sorted. Raises `UsageError` for an invalid file."""
+def own_presets(cwd: Path, user_config: Path | None) -> Mapping[str, Mapping[str, Given]]:
+    """Return the presets of the config files. Raises `UsageError` for an invalid file."""
     here, _ = config_files.of_directory(cwd, user_config)
-    own = config_files.of_user(user_config)
-    return sorted(config_files.built_in_presets().keys() | here.presets.keys() | own.presets.keys())
+    return {**here.presets, **config_files.of_user(user_config).presets}
+
+
+def preset_names(cwd: Path, user_config: Path | None) -> list[str]:
+    """Return the names of all presets, sorted. Raises `UsageError` for an invalid file."""
+    return sorted(config_files.built_in_presets().keys() | own_presets(cwd, user_config).keys())
 
 
 def profiles(cwd: Path, user_config: Path | None) -> list[str]:
@@ -206,6 +221,15 @@ def _with_target(settings: Settings) -> Settings:
     return settings.changed("protocol", "tus", source) if settings.protocol != "tus" else settings
 
 
+def _endpoint_option(built_in: str | None) -> str:
+    """Return the option that names a tus server; with a preset also the form of its value."""
+    if built_in is None:
+        return "--tus-endpoint"
+    from uploader_cli.settings.presets import endpoint_option
+
+    return endpoint_option(built_in)
+
+
 def _without(settings: Settings, names: Iterable[str], needed: str, hint: str) -> Settings:
     """Drop options that are useless without what is `needed`. Raise `UsageError` for one on the command line."""
     given = [name for name in names if getattr(settings, name) != OPTIONS[name].default]
@@ -236,7 +260,8 @@ def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -
             f"{settings.source('place')}: no metadata {unsent[0]} is sent",
             hint=f"use one of: {', '.join(sorted(sent))}; or add it with --metadata",
         )
-    if settings.dest and settings.preset and not any("{path}" in (item.template or "") for item in settings.metadata):
+    templates = [settings.tus_endpoint, *(item.template for item in settings.metadata)]
+    if settings.dest and settings.preset and not any(re.search(r"\{(path|dir)\}", one or "") for one in templates):
         raise UsageError(
             f"{settings.source('dest')}: the preset {settings.preset} sends names without directories",
             hint="send them as well, for example with --metadata 'filename={path}'",

@@ -225,6 +225,16 @@ def chunk_rule(raw: object) -> ChunkRule:
     return rule
 
 
+def character(raw: object) -> str:
+    """Parse a regular expression for one character."""
+    pattern = text(raw)
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise Invalid(f"must be a regular expression, not {raw!r}: {error}") from None
+    return pattern
+
+
 def written_size(count: int) -> str:
     """Format `count` bytes so that `parse_size` returns it."""
     return f"{count >> 20}M" if count and count % (1 << 20) == 0 else str(count)

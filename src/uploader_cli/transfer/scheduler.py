@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Bottleneck, bottleneck
-from uploader_cli.core.events import FailureCode, RunPaused, RunResumed, WarningCode
+from uploader_cli.core.events import RunPaused, RunResumed, WarningCode
 from uploader_cli.core.plan import SESSION_FILES, LocalFile, PlannedSession, Planner, plan_sessions, refusal
 from uploader_cli.core.protocol import Session, utf8
 from uploader_cli.core.sizes import Groups, PackSize
 from uploader_cli.sources.checksums import is_fast
-from uploader_cli.transfer.collisions import Collisions
+from uploader_cli.transfer.destinations import Destinations
 from uploader_cli.transfer.engine import TICK
 from uploader_cli.transfer.file_checks import FileChecks
 from uploader_cli.transfer.first_contact import check_lengths, choose, first_contact
@@ -125,7 +125,7 @@ class Scheduler:
             self._pool.auto = None
         else:
             self._context.pacer.overloaded = self._pool.overloaded
-            self._context.limits = replace(self._context.limits, empty_files=True)
+            self._context.limits = replace(self._context.limits, empty_files=self._settings.empty_files)
             try:
                 checksum = self._tus.checksum(self._settings.checksum, is_fast)
             except ValueError as error:
@@ -141,7 +141,7 @@ class Scheduler:
             self._pool.connect_ahead(sum(self._terms.parts(file.size, idle, round_trip) for file in supply.ahead))
         self._verification = Verification(self._context)
         self._checks = FileChecks(self._context, self._verification)
-        self._collisions = Collisions(self._settings, self._stop.checkpoint)
+        self._destinations = Destinations(self._settings, self._stop.checkpoint)
         try:
             self._plan(supply, early)
             while self._is_busy:
@@ -262,8 +262,8 @@ class Scheduler:
         refused = refusal(file, self._context.limits)
         if refused is not None:
             self._ledger.refuse(file, refused)
-        elif (why := self._collisions.taken(file)) is not None:
-            self._ledger.end([failed(file, FailureCode.EXISTS, why)])
+        elif (refused := self._destinations.refusal(file)) is not None:
+            self._ledger.end([failed(file, refused.code, refused.message)])
         else:
             groups.add(file)
 

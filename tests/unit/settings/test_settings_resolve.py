@@ -119,6 +119,8 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "resume": "no",
         "pack": "no",
         "part_metadata": "no",
+        "parts": "no",
+        "empty_files": "no",
         "proxy": "proxy:1",
         "ca_bundle": str(pem),
         "client_cert": str(pem),

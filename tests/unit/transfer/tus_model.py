@@ -368,6 +368,7 @@ def make_terms(
     pacer = Pacer(FakeStop(clock) if stop is None else stop, RateBudget(clock), clock=clock, **policy)
     warnings: list[str] = []
     how: dict[str, Any] = {"pacer": pacer, "stop": pacer.stop, "throttle": throttle, "chunk": ChunkSize(chunk_size)}
+    how["settings"] = SimpleNamespace(parts=True)
     context: Any = SimpleNamespace(**how, digests=None, on_read=ignore_read)
     context.warn, context.warnings = lambda code, _text: warnings.append(code), warnings
     return Terms(context, SimpleNamespace(), capabilities, checksum)  # type: ignore[arg-type]

@@ -124,6 +124,8 @@ class TusClient:
         if self._api.settings.foreign and not self._api.has_created.is_set() and says_no_upload_server(answer):
             raise not_an_upload_server(answer, self._api.option, endpoint=True)
         self._check(answer)
+        if length == 0 and location == "" and self._api.settings.foreign:  # stored, without an upload
+            return Position("", 0, answer.headers)
         if not location:
             raise errors.ProtocolError(f"{answer.url} created an upload without a Location")
         self._api.has_created.set()
@@ -281,7 +283,7 @@ class TusClient:
 
 def _refusal(answer: Answer, kind: tuple[type[errors.AnswerError], str] | None = None) -> errors.UploaderError:
     """Return the error for an answer that is not 2xx (docs/protocol.md, section 5)."""
-    if answer.status == 412:
+    if answer.status == 412 and ("Tus-Version" in answer.headers or not is_tus(answer)):
         versions = answer.headers.get("Tus-Version", "")
         return errors.ProtocolError(f"{answer.url} does not speak tus {TUS_VERSION} (it says {versions or 'nothing'})")
     error, kind = answer_error(answer), kind or KINDS.get(answer.status)

@@ -122,7 +122,7 @@ class TusFile:
         if file.upload_url and not location:
             url = None  # no event and no receipt has the URL of an upload that a service created
         else:  # only the paths of a foreign server are known
-            url = urljoin(sent.url, location or "") if state.foreign else location or sent.url
+            url = (urljoin(sent.url, location or "") if state.foreign else location or sent.url) or None
         verified = not state.unchecked and sum(part.checked for part in self.parts) == state.size
         server_id = state.id_in(sent) or state.server_id
         file = replace(file, size=state.size) if file.once else file

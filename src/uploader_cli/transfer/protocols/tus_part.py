@@ -175,6 +175,10 @@ class Part:
             if partial and state.foreign and refuses(error.status, by_server=True):
                 self._tus.parts_refused.set()
             raise
+        if not created.url:  # an empty file: some servers store it at its creation, without an upload
+            state.unchecked = self._done = True
+            self._confirm(created, 0)
+            return
         self.url = created.url
         if body is not None and (created.offset or 0) > body.sent:
             raise _impossible(created, 0, body)

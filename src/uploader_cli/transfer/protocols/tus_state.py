@@ -61,7 +61,9 @@ class Tus:
 
     def parts(self, size: int, idle: int, round_trip: float | None) -> int:
         """Return the number of parts of a file of `size` bytes: more than one on a distant or capped link."""
-        if not idle or not self.capabilities.concatenates or self.parts_refused.is_set():
+        if not (idle and self.context.settings.parts and self.capabilities.concatenates):
+            return 1
+        if self.parts_refused.is_set():
             return 1
         if names_files(self.capabilities.endpoint):  # parts would have the same URL
             return 1
