@@ -71,13 +71,9 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Build the wheel and the sdist, install each in a clean environment and run the demo."""
-    session.install("build")
-    session.run("python", "-m", "build", "--outdir", "build/dist", "--quiet", ".")
-    for kind in ("*.whl", "*.tar.gz"):
-        newest = max(Path("build/dist").glob(f"uploader_cli-{kind}"), key=lambda path: path.stat().st_mtime)
-        clean = Path(session.create_tmp()).resolve() / newest.suffix.lstrip(".")
-        session.run("python", "-m", "venv", "--clear", str(clean))
-        scripts = clean / "bin"
-        session.run(str(scripts / "python"), "-m", "pip", "install", "-q", f"{newest}[server]", external=True)
-        session.run(str(scripts / "uploader"), "demo", external=True)
+    """Build all artifacts of a release in build/dist, twice, and use each in an empty environment."""
+    tools = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "package")
+    session.install(*tools, "-e", ".[dev]")
+    session.run("python", "packaging/artifacts.py", "build/dist")
+    dist = str(Path("build/dist").resolve())
+    session.run("python", "-m", "pytest", "-n", "0", "-m", "package", *session.posargs, env={"DIST": dist})

@@ -1,4 +1,4 @@
-"""Update docs/uploader.1, the man page, from the commands and their options: `python docs/man_page.py`."""
+"""Update the man pages, docs/uploader.1 and one for each command in docs/man, from the commands and their options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uploader_cli.cli.app import app
 from uploader_cli.exit_status import MEANINGS
 from uploader_cli.settings.model import SECTIONS
 
-PAGE = Path(__file__).with_name("uploader.1")
+DOCS = Path(__file__).parent
 GROUP: Any = get_command(app)
 DESCRIPTION = """\
 .B uploader
@@ -26,8 +26,13 @@ EXAMPLES = (
 )
 
 
-def man_page() -> str:
-    """Return the text of the page, in the man macros of roff."""
+def pages() -> dict[str, str]:
+    """Return the text of each page, in the man macros of roff, with its path below docs."""
+    own = {f"man/uploader-{name}.1": _page(name, command) for name, command in GROUP.commands.items()}
+    return {"uploader.1": _overview(), **own}
+
+
+def _overview() -> str:
     lines = ['.TH UPLOADER 1 "" "uploader" "User Commands"', ".SH NAME"]
     lines += ["uploader \\- upload files and follow the server's progress", ".SH SYNOPSIS"]
     lines += [".B uploader", ".I command", r"[\fIoption\fR ...] [\fIargument\fR ...]", ".SH DESCRIPTION"]
@@ -36,13 +41,34 @@ def man_page() -> str:
         lines += [".TP", f".B {_text(name)}", _text(command.help.splitlines()[0])]
     for name, command in GROUP.commands.items():
         lines += _options(name, command)
-    lines += [".SH EXIT STATUS"]
-    for code, meaning in {0: "success", **MEANINGS}.items():
-        lines += [".TP", f".B {code}", _text(meaning)]
-    lines += [".SH EXAMPLES"]
+    lines += [*_exit_status(), ".SH EXAMPLES"]
     for what, line in EXAMPLES:
         lines += [".PP", _text(what), ".PP", ".nf", ".RS", _text(line), ".RE", ".fi"]
     return "\n".join(lines) + "\n"
+
+
+def _page(name: str, command: Any) -> str:
+    """Return the page of one command, with all of its options."""
+    what, *more = command.help.splitlines()
+    arguments = [
+        param.make_metavar(command.make_context(name, [], resilient_parsing=True))
+        for param in command.params
+        if param.param_type_name == "argument"
+    ]
+    lines = [f'.TH UPLOADER\\-{_text(name.upper())} 1 "" "uploader" "User Commands"', ".SH NAME"]
+    lines += [rf"uploader\-{_text(name)} \- {_text(what[0].lower() + what[1:].rstrip('.'))}", ".SH SYNOPSIS"]
+    lines += [f".B uploader {_text(name)}", " ".join([r"[\fIoption\fR ...]", *map(_text, arguments)])]
+    lines += [".SH DESCRIPTION", _text(what), *map(_text, filter(None, more))]
+    options = [param for param in command.params if param.param_type_name == "option"]
+    lines += [*([".SH OPTIONS"] if options else []), *_rows(options), *_exit_status()]
+    return "\n".join([*lines, ".SH SEE ALSO", ".BR uploader (1)"]) + "\n"
+
+
+def _exit_status() -> list[str]:
+    lines = [".SH EXIT STATUS"]
+    for code, meaning in {0: "success", **MEANINGS}.items():
+        lines += [".TP", f".B {code}", _text(meaning)]
+    return lines
 
 
 def _options(name: str, command: Any) -> list[str]:
@@ -52,15 +78,22 @@ def _options(name: str, command: Any) -> list[str]:
     own = [param for param in options if param.name not in shared]
     others = ", ".join(param.opts[0] for param in options if param.name in shared)
     lines = [f'.SH "OPTIONS OF {_text(name.upper())}"'] if options else []
+    lines += _rows(own)
+    return [*lines, ".PP", _text(f"As in upload: {others}.")] if others else lines
+
+
+def _rows(options: list[Any]) -> list[str]:
+    """Return the options by section, as in the help."""
+    lines = []
     for section in SECTIONS:
-        rows = [param for param in own if (param.rich_help_panel or "Options") == section]
+        rows = [param for param in options if (param.rich_help_panel or "Options") == section]
         if rows and section != "Options":
             lines += [f'.SS "{_text(section)}"']
         for param in rows:
             names = ", ".join(rf"\fB{_text(flag)}\fR" for flag in param.opts)
             value = rf" \fI{_text(param.metavar)}\fR" if param.metavar else ""
             lines += [".TP", names + value, _text(param.help or "")]
-    return [*lines, ".PP", _text(f"As in upload: {others}.")] if others else lines
+    return lines
 
 
 def _text(plain: str) -> str:
@@ -69,4 +102,8 @@ def _text(plain: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(man_page(), encoding="utf-8")
+    (DOCS / "man").mkdir(exist_ok=True)
+    for old in DOCS.glob("man/*.1"):
+        old.unlink()
+    for path, text in pages().items():
+        (DOCS / path).write_text(text, encoding="utf-8")

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.interop
 
 INSTALL = 240
 """Seconds for an installation."""
-PACKAGED = ("src", "server_stub", "docs", "pyproject.toml", "README.md", "LICENSE")
+PACKAGED = ("src", "server_stub", "docs", "pyproject.toml", "hatch_build.py", "README.md", "LICENSE")
 
 
 def commands(text: str, word: str) -> list[str]:

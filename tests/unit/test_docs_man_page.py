@@ -1,4 +1,4 @@
-"""docs/uploader.1 is what `docs/man_page.py` makes of the commands."""
+"""The man pages are what `docs/man_page.py` makes of the commands."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import runpy
 import shutil
 import subprocess
 
-import pytest
 from docs_pages import ROOT
 
+from uploader_cli.cli.app import COMMANDS
 
-def test_man_page_is_current_and_valid() -> None:
+
+def test_man_pages_are_current_and_valid() -> None:
     """Without groff only the text is compared."""
-    page = ROOT / "docs/uploader.1"
-    assert page.read_text() == runpy.run_path(str(ROOT / "docs/man_page.py"))["man_page"](), "run docs/man_page.py"
+    made = runpy.run_path(str(ROOT / "docs/man_page.py"))["pages"]()
+    paths = [ROOT / "docs" / name for name in made]
+    assert {path.name: path.read_text() for path in paths} == {
+        path.name: text for path, text in zip(paths, made.values(), strict=True)
+    }, "run docs/man_page.py"
+    assert {path.stem for path in paths} == {"uploader", *(f"uploader-{name}" for name in COMMANDS)}
     if shutil.which("groff"):
-        command = ["groff", "-man", "-Tutf8", "-ww", "-z", page]
+        command = ["groff", "-man", "-Tutf8", "-ww", "-z", *paths]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.parametrize("command", ["upload", "serve", "completion"])
-def test_man_page_names_each_command(command: str) -> None:
-    assert f".B {command}\n" in (ROOT / "docs/uploader.1").read_text()
