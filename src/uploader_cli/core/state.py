@@ -89,6 +89,7 @@ class ProgressState(Struct):
     dest: str | None = None
     started: float = 0.0
     walking: bool = True
+    all_shards: ev.SelectionEnded | None = None  # of a shard whose walk has ended: what all shards have
     settling: int | None = None  # number of files in watched directories that are not complete; None without any
     unsized: bool = False  # the only file is a stream whose length is not known yet
     selected: int = 0

@@ -65,6 +65,7 @@ def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[
         "bytes": state.completed_bytes,
         "selected_bytes": state.selected_bytes,
         "selection_complete": not state.walking,
+        "all_shards": {"files": shards.files, "digest": shards.digest} if (shards := state.all_shards) else None,
         "sessions": state.sessions_done,
         "seconds": ended.get("seconds"),
         "rate": ended.get("rate"),

@@ -20,7 +20,8 @@ from uploader_cli.report.read import Report
 from uploader_cli.report.recorder import Row, Spool
 
 FILES_NAMED = 20  # maximum files in several shards listed
-_OF_A_RUN = ("run", "resumed_from", "server", "category", "dest", "shard", "started", "finished", "exit_code", "counts")
+_PLACE = ("server", "category", "dest")
+_OF_A_RUN = ("run", "resumed_from", *_PLACE, "shard", "all_shards", "started", "finished", "exit_code", "counts")
 """The fields of each run in a combined report."""
 
 
@@ -58,7 +59,7 @@ class Merge:
             elif row["outcome"] == "skipped":
                 skips[str(row.get("reason"))] += 1
             code = worst((code, _code(row)))
-        missing = [*_absent_shards(self.runs.values()), *self._incomplete_runs()]
+        missing = [*_absent_shards(self.runs.values()), *_differences(self.runs.values()), *self._incomplete_runs()]
         if missing:
             code = worst((code, Exit.RETRY_MAY_HELP))
         runs = sorted(self.runs.values(), key=lambda run: str(run["finished"]))
@@ -177,6 +178,23 @@ def _absent_shards(runs: Iterable[dict[str, Any]]) -> list[str]:
     if len(there) > 1:
         out.append(f"the reports are of different numbers of shards: {' and '.join(map(str, sorted(there)))}")
     return out
+
+
+def _differences(runs: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Yield how the commands of shards differ: by their files, or by their destination."""
+    latest = sorted((run for run in runs if run["shard"] is not None), key=lambda run: str(run["finished"]))
+    shards = {(run["shard"]["count"], run["shard"]["index"]): run for run in latest}
+    for count in sorted({run["shard"]["count"] for run in latest}):
+        first, *others = [run for (of, _), run in sorted(shards.items()) if of == count]
+        for run in others:
+            one, other = (f"shard {each['shard']['index']}" for each in (first, run))
+            for name in _PLACE:
+                if run[name] != first[name]:
+                    yield f"{one} and {other} of {count} have another {name}: {first[name]} and {run[name]}"
+            known = [each["all_shards"] for each in (first, run)]
+            if None not in known and known[0] != known[1]:
+                files = " and ".join(f"{each['files']:,}" for each in known)
+                yield f"{one} and {other} of {count} are parts of different selections, of {files} files"
 
 
 def _shards(indices: Sequence[int]) -> str:

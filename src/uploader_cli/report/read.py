@@ -110,7 +110,8 @@ def _check_head(path: Path, head: dict[str, Any]) -> None:
 def _is_run(head: Any) -> bool:
     if not _has(head, str, "run", "started", "finished"):
         return False
-    return head.get("shard") is None or _has(head["shard"], int, "index", "count")
+    known = head.get("all_shards") is None or _has(head["all_shards"], int, "files")
+    return known and (head.get("shard") is None or _has(head["shard"], int, "index", "count"))
 
 
 def _has(value: Any, kind: type, *names: str) -> bool:

@@ -15,7 +15,7 @@ from uploader_cli.core.plan import LocalFile, Shard, of_upload
 from uploader_cli.errors import UsageError
 from uploader_cli.selection.arrivals import UNFINISHED, Arrivals
 from uploader_cli.selection.filters import Filters
-from uploader_cli.selection.selection import Selection, holds, placed, sharded
+from uploader_cli.selection.selection import Selection, Whole, holds, placed, sharded
 from uploader_cli.selection.walk import Step, missing, walk
 from uploader_cli.settings import OPTIONS, Layer, Settings, hide
 from uploader_cli.settings.places import DELETED_DIRECTORY, working_directory
@@ -54,7 +54,10 @@ def select(settings: Settings, paths: Sequence[str]) -> Selection:
     used = [OPTIONS[name].flag for name in FILTERS if getattr(settings, name) != OPTIONS[name].default]
     hint = f"check {', '.join(used)}" if used else "the directories contain no regular files"
     whole = _never_empty(steps, UsageError(f"nothing to upload in {what}", hint=hint), listed=not paths)
-    return located(settings, _concealed(sharded(whole, shard)))
+    of_all = Whole() if shard is not None else None
+    found = located(settings, _concealed(sharded(whole, shard, of_all)))
+    found.whole = of_all
+    return found
 
 
 def _manifest(settings: Settings) -> Manifest | None:

@@ -13,6 +13,8 @@ from dataclasses import replace
 from itertools import chain
 from queue import Empty, SimpleQueue
 
+from msgspec import Struct
+
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, FileFailed
 from uploader_cli.core.names import raw_bytes
@@ -29,6 +31,13 @@ NOTICEABLE = 64 << 20  # minimum bytes of a file whose content check is announce
 JOIN_WITHIN = 0.5  # seconds that `close` waits for the walk, since a file system may hang
 
 
+class Whole(Struct):
+    """The items of all shards: their number, and a digest of their names that is the same in any order."""
+
+    files: int = 0
+    digest: int = 0
+
+
 class Selection:
     """Items in a stable order, to be iterated once.
 
@@ -42,6 +51,7 @@ class Selection:
         self._later = iter(steps)
         self.ahead: list[Selected] = []
         self.complete = False
+        self.whole: Whole | None = None  # of a shard, once it is complete
         found = taken = 0
         end = clock() + AHEAD_SECONDS
         while not endless and clock() < end and (taken < STEPS_AHEAD or (not found and len(self.ahead) < MOST_AHEAD)):
@@ -68,11 +78,17 @@ class Selection:
         return (item for item in self.steps() if item is not None)
 
 
-def sharded(steps: Iterable[Step], shard: Shard | None) -> Iterator[Step]:
-    """Yield the steps, with None for items of other shards; all items without a shard."""
+def sharded(steps: Iterable[Step], shard: Shard | None, whole: Whole | None = None) -> Iterator[Step]:
+    """Yield the steps, with None for items of other shards, which `whole` counts; all items without a shard."""
     for step in steps:
-        other = shard is not None and step is not None and not holds(shard, step.relative_path or step.path)
-        yield None if other else step
+        if shard is None or step is None:
+            yield step
+            continue
+        number = _number(step.relative_path or step.path)
+        if whole is not None:
+            whole.files += 1
+            whole.digest ^= number
+        yield step if number % shard.count == shard.index - 1 else None
 
 
 def placed(steps: Iterable[Step], dest: str) -> Iterator[Step]:
@@ -87,8 +103,11 @@ def placed(steps: Iterable[Step], dest: str) -> Iterator[Step]:
 
 def holds(shard: Shard, relative_path: str) -> bool:
     """Return whether a file belongs to this shard: by a hash of its name on the server, the same on every machine."""
-    digest = hashlib.blake2b(raw_bytes(relative_path), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % shard.count == shard.index - 1
+    return _number(relative_path) % shard.count == shard.index - 1
+
+
+def _number(relative_path: str) -> int:
+    return int.from_bytes(hashlib.blake2b(raw_bytes(relative_path), digest_size=8).digest(), "big")
 
 
 class _Closed(Exception):
@@ -117,7 +136,7 @@ class WalkQueue:
         if self._selection.complete:
             for item in self._selection.ahead:
                 self._emit_selected(item)
-            self._emit(ev.SelectionEnded())
+            self._emit_end()
             if not any(file.sha256 for file in self.ahead):
                 self._run()
                 return
@@ -185,7 +204,11 @@ class WalkQueue:
             if step is not None:
                 self._emit_selected(step)
                 self._put(step)
-        self._emit(ev.SelectionEnded())
+        self._emit_end()
+
+    def _emit_end(self) -> None:
+        whole = self._selection.whole
+        self._emit(ev.SelectionEnded() if whole is None else ev.SelectionEnded(whole.files, f"{whole.digest:016x}"))
 
     def _emit_selected(self, item: Selected) -> None:
         self._emit(ev.FileSelected(item.file, item.path, item.known_size if isinstance(item, LocalFile) else 0))

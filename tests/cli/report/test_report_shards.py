@@ -24,7 +24,7 @@ SHARDS = 3
 def test_merged_shard_reports_have_each_file_once(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without the third shard it is reported as missing; with it the report is complete."""
+    """Without the third shard it is reported as missing, also if it was cut from other files."""
     names = [f"{directory}/{number}.mp4" for directory in "ab" for number in range(15)]
     make_files(**dict.fromkeys(names, 10))
     monkeypatch.chdir(tmp_path)
@@ -43,6 +43,10 @@ def test_merged_shard_reports_have_each_file_once(
     whole = json.loads((tmp_path / "all.json").read_text())
     assert sorted(row["path"] for row in whole["files"]) == [f"files/{name}" for name in sorted(names)]
     assert (whole["missing"], whole["in_several_shards"], whole["counts"]["completed"]) == ([], 0, len(names))
+    assert {run["all_shards"]["files"] for run in whole["runs"]} == {len(names)}
+    line = ["upload", "files/a", "-s", server.url, "-q", f"--shard={SHARDS}/{SHARDS}", "--report", "part.json"]
+    assert main(line) == 0
+    assert main(["report", "merge", *reports[:2], "part.json", "-q"]) == 3
     stored = server.root / "personal" / "files"
     assert sorted(str(path.relative_to(stored)) for path in stored.rglob("*.mp4")) == sorted(names)
 

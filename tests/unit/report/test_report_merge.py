@@ -166,6 +166,25 @@ def test_shards_of_different_counts_are_incomplete(write: Write, capsys: pytest.
     assert (code, document["missing"]) == (3, ["the reports are of different numbers of shards: 1 and 2"])
 
 
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"all_shards": {"files": 2, "digest": "a"}}, "are parts of different selections, of 3 and 2 files"),
+        ({"all_shards": {"files": 3, "digest": "b"}}, "are parts of different selections, of 3 and 3 files"),
+        ({"all_shards": {"files": 3, "digest": "a"}, "dest": "b"}, "have another dest: None and b"),
+        ({"all_shards": {"files": 3, "digest": "a"}}, ""),
+        ({}, ""),  # of an earlier version
+    ],
+)
+def test_shards_of_different_commands_are_not_complete(
+    write: Write, other: dict[str, Any], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = write("one", "a✓ b✓", shard=shard(1, 2), all_shards={"files": 3, "digest": "a"})
+    code, document, _ = merged(one, write("two", "c✓", shard=shard(2, 2), **other), capsys=capsys)
+    assert (code, document["ok"]) == ((3, False) if words else (0, True))
+    assert document["missing"] == ([f"shard 1 and shard 2 of 2 {words}"] if words else [])
+
+
 def test_file_in_two_shards_is_reported_and_counted_once(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     one, two = write("one", "a✓ b✓", shard=shard(1, 2)), write("two", "b✓ c✓", shard=shard(2, 2))
     code, document, err = merged(one, two, capsys=capsys)

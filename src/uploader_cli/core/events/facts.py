@@ -53,7 +53,10 @@ class DirectoriesWalked(Event, frozen=True):
 
 
 class SelectionEnded(Event, frozen=True):
-    """The walk has ended: totals are final."""
+    """The walk has ended: totals are final. In a shard: the number of files of all shards, and a digest of their names."""
+
+    files: int | None = None
+    digest: str = ""
 
 
 class BytesSent(Event, frozen=True):

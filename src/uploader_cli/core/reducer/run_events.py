@@ -64,8 +64,9 @@ def _directories_walked(state: ProgressState, event: ev.DirectoriesWalked, _now:
     state.settling = event.settling
 
 
-def _selection_ended(state: ProgressState, _event: ev.SelectionEnded, _now: float) -> None:
+def _selection_ended(state: ProgressState, event: ev.SelectionEnded, _now: float) -> None:
     state.walking = False
+    state.all_shards = None if event.files is None else event
     state.tree.leave(None)
 
 
