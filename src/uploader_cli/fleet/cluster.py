@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ OF_LOCAL = {  # configuration of Dask on `local:N`; a cluster has its own
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
 }
 CONNECT_SECONDS = 10.0
+SPEAKS_WITHIN = 2.0  # seconds until the first byte of a scheduler
 CLOSE_SECONDS = 5.0
 
 
@@ -139,14 +141,44 @@ def connected(settings: Settings, run: str, news: News) -> Iterator[Cluster]:
             scheme, _, host = place.partition("://")
             address = f"{'tls' if scheme.endswith('tls') else 'tcp'}://{host}"
             logging.getLogger("distributed").setLevel(loggers)
+            _look_at(place, host)
         try:
             client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        except TypeError as error:  # Dask has no certificates
+            hint = "set distributed.comm.tls in Dask's configuration, or use dask://"
+            raise errors.UsageError(f"--on {place}: {error}", hint=hint) from error
         except (OSError, TimeoutError) as error:
-            hint = "check that the scheduler runs, and its address"
-            raise errors.ConnectFailed(f"no Dask scheduler answers at {place}: {error}", hint=hint) from error
+            raise _no_scheduler(place, error) from error
         closing.callback(_quietly, lambda: client.close(CLOSE_SECONDS))
         client.subscribe_topic(worker.TOPIC, lambda event: news(event[1]))
         yield Cluster(client, run)
+
+
+def _look_at(place: str, host: str) -> None:
+    """Raise what is wrong with an address: Dask's client waits for ever where no scheduler answers it."""
+    name, _, port = host.rpartition(":")
+    try:
+        with socket.create_connection((name.strip("[]"), int(port)), CONNECT_SECONDS) as connection:
+            if place.startswith("dask+tls"):  # no byte before the handshake
+                return
+            connection.settimeout(SPEAKS_WITHIN)
+            with suppress(TimeoutError):
+                if connection.recv(1):  # a scheduler speaks first
+                    return
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            connection.settimeout(CONNECT_SECONDS)
+            speaks = connection.recv(5) == b"HTTP/"
+    except (OSError, OverflowError) as error:
+        raise _no_scheduler(place, error) from error
+    if not speaks:
+        raise _no_scheduler(place, "it closed the connection")
+    hint = "give the address that `dask scheduler` prints, by default with the port 8786"
+    raise errors.UsageError(f"--on {place}: that is a web server, and no Dask scheduler", hint=hint)
+
+
+def _no_scheduler(place: str, why: object) -> errors.ConnectFailed:
+    hint = "check that the scheduler runs, and its address"
+    return errors.ConnectFailed(f"no Dask scheduler answers at {place}: {why}", hint=hint)
 
 
 def _is_local(settings: Settings) -> bool:

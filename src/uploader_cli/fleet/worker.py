@@ -139,6 +139,7 @@ def _send(task: TaskInput, report: TaskReport, controls: _Controls, *, again: bo
         api = Api(settings, report.emit, controls.stop, run=run.id, budget=controls.budget)
         queue = WalkQueue(Selection(files), report.emit, most=len(files) + 1)
         context = RunContext(api, _Unfollowed(), run, started=lambda _protocol, _jobs: queue.start())
+        context.outlasts_start = True  # the server has answered the driver
         try:
             return engine.upload(Scheduler(context), queue)
         finally:

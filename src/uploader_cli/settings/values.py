@@ -402,7 +402,7 @@ def merged(own: tuple[Any, ...], preset: tuple[Any, ...], *, ignore_case: bool) 
     return (*(item for item in preset if (item.name.lower() if ignore_case else item.name) not in names), *own)
 
 
-_CLUSTER = re.compile(r"local:[1-9][0-9]{0,3}|dask(\+tls)?://[^/@\s]+")
+_CLUSTER = re.compile(r"local:[1-9][0-9]{0,3}|dask(\+tls)?://[^/@\s]+:[0-9]{1,5}")
 
 
 def cluster(raw: object) -> str:

@@ -157,10 +157,10 @@ class Scheduler:
             raise self._pool.fatal
 
     def _meet(self, files: Sequence[LocalFile]) -> None:
-        """Make the first contact with the server; a watch waits until it answers."""
+        """Make the first contact with the server."""
         if files and all(file.upload_url for file in files):
             self._existing = files[0].upload_url
-        if self._settings.watch:
+        if self._context.outlasts_start:
             self._context.pacer.probe = self._probe
         limits, self._opened = first_contact(self._context, self._api, files, self._existing)
         if limits is not None:

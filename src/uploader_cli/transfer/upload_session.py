@@ -51,6 +51,7 @@ class RunContext:
         self._started = started
         self._warned: set[WarningCode] = set()
         self.lookups: LookupOffer | None = None
+        self.outlasts_start = api.settings.watch  # whether an outage is waited out at the first contact, too
 
     def begin(self, protocol: str, jobs: int) -> None:
         """Report the start of the run, once."""

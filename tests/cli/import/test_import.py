@@ -145,6 +145,16 @@ def test_429_to_one_worker_pauses_all(cluster: Client, bundled: EmbeddedServer, 
     check_stored(bundled, tree)
 
 
+def test_outage_is_waited_out_from_the_first_request_of_a_task(
+    cluster: Client, bundled: EmbeddedServer, tmp_path: Path
+) -> None:
+    (tmp_path / "a.bin").write_bytes(b"a")
+    bundled.faults.next_answers("GET", "/health", [None, *[Answer(502)] * 3])  # the first one is for the driver
+    done = uploader("import", "a.bin", "--on", on(cluster), "-s", bundled.url, "--json", home=tmp_path)
+    assert (done.code, done.finished["completed"]) == (0, 1)
+    assert [event["code"] for event in done.of("warning")] == ["unreachable"]
+
+
 def metrics(path: Path) -> dict[str, float]:
     """Return the values of a metrics file, by the names without prefix and the outcome."""
     return {
@@ -186,6 +196,9 @@ def test_import_on_processes_of_this_machine(bundled: EmbeddedServer, tree: Path
     [
         ((), 2, "give --on local:4"),
         (("--on", "somewhere"), 2, "--on: must be local:N or dask://HOST:PORT, not 'somewhere'"),
+        (("--on", "dask://127.0.0.1"), 2, "--on: must be local:N or dask://HOST:PORT"),
+        (("--on", "dask+tls://127.0.0.1:{port}"), 2, "set distributed.comm.tls in Dask's configuration"),
+        (("--on", "dask://127.0.0.1:{port}"), 2, "that is a web server, and no Dask scheduler"),
         (("--on", "local:1", "--protocol", "batch"), 2, "--protocol batch and --on exclude each other"),
         (("--on", "dask://localhost:1", "--header", "K: V"), 2, "--header is not sent to the workers"),
         (("--on", "dask://127.0.0.1:1"), 3, "no Dask scheduler answers at dask://127.0.0.1:1"),
@@ -195,7 +208,8 @@ def test_place_that_can_not_be_used_is_an_error(
     options: tuple[str, ...], code: int, words: str, bundled: EmbeddedServer, tmp_path: Path
 ) -> None:
     (tmp_path / "a.bin").write_bytes(b"a")
-    soon = {"uploader_cli.fleet.cluster.CONNECT_SECONDS": 0.2}
+    soon = {"uploader_cli.fleet.cluster.CONNECT_SECONDS": 2.0, "uploader_cli.fleet.cluster.SPEAKS_WITHIN": 0.1}
+    options = tuple(word.replace("{port}", bundled.url.rpartition(":")[2]) for word in options)
     done = uploader("import", "a.bin", "-s", bundled.url, *options, home=tmp_path, constants=soon)
     assert done.code == code
     assert words in done.err

@@ -53,7 +53,7 @@ class DirectoriesWalked(Event, frozen=True):
 
 
 class SelectionEnded(Event, frozen=True):
-    """The walk has ended: totals are final. In a shard: the number of files of all shards, and a digest of their names."""
+    """The walk has ended: totals are final. In a shard, `files` and a `digest` of their names count those of all."""
 
     files: int | None = None
     digest: str = ""
