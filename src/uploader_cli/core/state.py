@@ -13,7 +13,7 @@ from msgspec import Struct, field
 from uploader_cli.analysis.stages import Analysis
 from uploader_cli.core import events as ev
 from uploader_cli.core.bottleneck import Bottleneck
-from uploader_cli.core.events import ChannelState, PauseReason, Phase, Transport
+from uploader_cli.core.events import ChannelState, PauseReason, Phase, SkipReason, Transport
 from uploader_cli.core.incidents import IncidentLog
 from uploader_cli.core.metrics import Measures
 from uploader_cli.core.rate import Meter, Timeline
@@ -23,6 +23,10 @@ HISTORY = 50  # maximum finished files and messages kept for the view
 BRIEF = 1.0  # seconds; a file that ends within is only counted by the view
 MOST_KEPT = 1000  # maximum failures, warnings and renamed files kept for the summary; the others are counted
 
+THERE = (SkipReason.PRESENT, SkipReason.RECEIPT)
+"""Reasons of files that were on the server before the run: they are done."""
+LEFT_OUT = frozenset(SkipReason) - {*THERE, SkipReason.FAIL_FAST, SkipReason.NOT_TRIED}
+"""Reasons of files that are not sent: no total counts them."""
 SERVER_TERMINAL = frozenset({"completed", "partial", "cancelled"})  # `overallStatus` values that end a session
 
 
@@ -39,6 +43,7 @@ class FileState(Struct):
     started: float
     sent: int = 0
     confirmed: int = 0
+    reached: int = 0  # the most that earlier attempts sent: what exceeds `sent` must be sent again
     phase: Phase = Phase.SENDING
     server_percent: float | None = None
     server_status: str = ""
@@ -99,8 +104,10 @@ class ProgressState(Struct):
     skipped: int = 0
     cancelled: int = 0
     completed_bytes: int = 0
-    settled_bytes: int = 0  # total size of completed and skipped files, and what was sent of cancelled ones
-    lost_bytes: int = 0  # total size of failed files, which are excluded from the total
+    settled_bytes: int = 0  # total size of completed files and those that were there before, and `kept_bytes`
+    kept_bytes: int = 0  # what the server has of cancelled files
+    kept: int = 0  # number of these files
+    lost_bytes: int = 0  # total size of failed files and those left out, which are excluded from the total
     earlier_bytes: int = 0  # total size of the files before the run last waited for files, excluded as well
     retries: int = 0
     running: dict[int, FileState] = field(default_factory=dict)
@@ -144,7 +151,7 @@ class ProgressState(Struct):
     timeline: Timeline = field(default_factory=Timeline)
     marks: bytearray = field(default_factory=bytearray)  # one byte per file from `unmarked` on: 1 if it has ended
     unmarked: int = 0  # the files with smaller numbers have all ended
-    sizes: dict[int, int] = field(default_factory=dict)  # sizes of selected files that have not started
+    unstarted: dict[int, ev.FileSelected] = field(default_factory=dict)  # selected files that have not started
 
     # -- computed values -----------------------------------------------------------------------------------------------
 
@@ -152,6 +159,11 @@ class ProgressState(Struct):
     def over(self) -> int:
         """The number of files that have ended."""
         return self.completed + self.failed + self.skipped + self.cancelled
+
+    @property
+    def there(self) -> int:
+        """The number of files that were on the server before the run."""
+        return sum(self.skips[reason] for reason in THERE)
 
     @property
     def waiting(self) -> bool:
@@ -164,14 +176,24 @@ class ProgressState(Struct):
         return self.walking and self.settling is None and not self.watched
 
     @property
+    def measurable(self) -> bool:
+        """True where the size of the whole is known."""
+        return not (self.unsized or self.growing)
+
+    @property
     def total_bytes(self) -> int:
         """Total size of the files that are stored or may still be."""
         return max(0, self.selected_bytes - self.lost_bytes - self.earlier_bytes)
 
     @property
     def bytes_through(self) -> int:
-        """The part of `total_bytes` that has ended or been sent."""
+        """The part of `total_bytes` that has ended or been sent; of a file that is sent again, what is confirmed."""
         return self.settled_bytes - self.earlier_bytes + sum(file.sent for file in self.running.values())
+
+    @property
+    def bytes_reached(self) -> int:
+        """`bytes_through` with what must be sent again."""
+        return self.bytes_through + sum(max(0, file.reached - file.sent) for file in self.running.values())
 
     @property
     def watched(self) -> bool:
@@ -180,12 +202,13 @@ class ProgressState(Struct):
 
     @property
     def files_done(self) -> tuple[int, int]:
-        """The numbers of completed and of known files."""
-        done, total = self.completed, self.selected
+        """The numbers of files that are on the server, and of those that are or shall be."""
+        done = self.completed + self.there
+        total = self.selected - sum(self.skips[reason] for reason in LEFT_OUT)
         if self.watched:
             done = max(done, sum(session.completed for session in self.sessions.values()))
             total = sum(session.total or len(session.by_name) for session in self.sessions.values())
-        return done, max(total, self.completed + self.failed + self.cancelled)
+        return done, max(total, done + self.failed + self.cancelled)
 
     @property
     def fraction(self) -> float:

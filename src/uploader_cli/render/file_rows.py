@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uploader_cli.core.events import FileEnded, Phase
+from uploader_cli.core.events import FileEnded, FileFailed, FileSelected, Phase
 from uploader_cli.core.state import BRIEF, FileState, ProgressState, file_fraction
 from uploader_cli.core.tree import Directory
 from uploader_cli.render import overview
@@ -12,6 +12,7 @@ from uploader_cli.render.words import (
     Row,
     Span,
     bar,
+    cells,
     clock,
     elide,
     pad,
@@ -33,8 +34,9 @@ _GLYPHS = {Phase.QUEUED: ("↻ ", "yellow"), Phase.SENDING: ("↑ ", SENDING), P
 UNCONFIRMED = 1.0
 """Seconds without confirmation after the last byte before that is shown, so that small files don't flicker."""
 ONE_ROW = 60  # minimum width for one row per file
-_BLOCK = 5 + 2 + SIZE_WIDTH + 2 + RATE_WIDTH
-"""Cells right of a file's bar: percent, size and rate, or a status text."""
+_LEFT_WIDTH = len("59:59 left")
+_BLOCK = 5 + 2 + SIZE_WIDTH + 2 + RATE_WIDTH + 2 + _LEFT_WIDTH
+"""Cells right of a file's bar: percent, size, rate and time left, or a status text."""
 
 
 def rows_each(width: int) -> int:
@@ -42,25 +44,36 @@ def rows_each(width: int) -> int:
 
 
 def running(file: FileState, state: ProgressState, now: float, width: int) -> list[Row]:
-    """Draw one row, or two in a narrow terminal. A status text replaces the numbers while a file doesn't send."""
+    """Draw one row, or two in a narrow terminal. A status text replaces the numbers while a file doesn't send.
+
+    The only file of a run has the bar of the run: a row has its status, if there is one.
+    """
     words, mark, percent = _words(file, state, now), _GLYPHS[file.phase], _percent(file)
+    if state.measurable and state.selected == 1 and not state.watched:
+        tag = _tag(file, width)
+        name = overview.short(file.path, state)
+        return (
+            [[mark, (elide(name, width // 2), ""), (tag, "yellow"), ("  ", ""), words or ("", "")]]
+            if words or tag
+            else []
+        )
     if width < ONE_ROW:
         first = [mark, *_name(file, state, width - 8), (" " + (" " * 5 if words else percent), "")]
         return [first, [("  ", ""), *_second(file, words, now, width - 2)]]
-    length = min(40, max(8, (width - _BLOCK - 4) // 3))
+    length = min(40, max(6, (width - _BLOCK - 4) // 4))
     row = [mark, *_name(file, state, width - _BLOCK - 4 - length), (" ", "")]
     if words and file.phase is Phase.QUEUED:
         return [[*row, words]]
-    full, speed = _numbers(file, now)
-    numbers = (f"{percent}  {full:>{SIZE_WIDTH}}  {speed:>{RATE_WIDTH}}", "")
+    full, speed, left = _numbers(file, now)
+    numbers = (f"{percent}  {full:>{SIZE_WIDTH}}  {speed:>{RATE_WIDTH}}  {left:>{_LEFT_WIDTH}}", "")
     return [[*row, *_file_bar(file, length), (" ", ""), words or numbers]]
 
 
 def _second(file: FileState, words: Span | None, now: float, width: int) -> Row:
     if words and (file.phase is Phase.QUEUED or width < 38):
         return [words]
-    full, speed = _numbers(file, now)
-    tail = f"{full:>{SIZE_WIDTH}}" if width < 38 else f"{full:>10} {speed:>{RATE_WIDTH}}"
+    full, _, left = _numbers(file, now)
+    tail = f"{full:>{SIZE_WIDTH}}" if width < 38 else f"{full:>10}  {left:>{_LEFT_WIDTH}}"
     if words:
         tail = words[0].ljust(22)
     return [*_file_bar(file, width - 1 - len(tail)), (" ", ""), (tail, words[1] if words else "")]
@@ -72,7 +85,8 @@ def _words(file: FileState, state: ProgressState, now: float) -> Span | None:
         case Phase.QUEUED:
             due, reason = file.retry_at or now, file.retry_reason
             wait = f" in {clock(due - now + 0.5)}" if due > now else ""
-            return f"retry {file.attempt}{wait}" + (f" · {safe(reason[:200])}" if reason else ""), "yellow"
+            why = f" · {overview.reason(reason, state)}" if reason else ""
+            return f"retry {file.attempt}{wait}{why}", "yellow"
         case Phase.PROCESSING if file.server_percent is None:
             return "waiting for the server", "dim"
         case Phase.PROCESSING:
@@ -87,21 +101,28 @@ def _words(file: FileState, state: ProgressState, now: float) -> Span | None:
 
 
 def _name(file: FileState, state: ProgressState, width: int) -> Row:
-    name, tag = overview.short(file.path, state), ""
-    if file.attempt > 1 and file.phase is not Phase.QUEUED and width >= 20:
-        tag = f" retry {file.attempt - 1}"
-    elif file.attempt == 1 and file.offset and file.size and width >= 28:
-        tag = f" resumed at {overview.percent(file.offset / file.size).strip()}"
+    name, tag = overview.short(file.path, state), _tag(file, width)
     return [(pad(name, width - len(tag)), ""), (tag, "yellow")]
 
 
-def _numbers(file: FileState, now: float) -> tuple[str, str]:
-    """Return size and rate: of a stream, the bytes sent so far; of a watched file, nothing is known."""
+def _tag(file: FileState, width: int) -> str:
+    """Return the number of the retry or where the file was resumed, if there is room beside its name."""
+    if file.attempt > 1 and file.phase is not Phase.QUEUED and width >= 20:
+        return f" retry {file.attempt - 1}"
+    if file.attempt == 1 and file.offset and file.size and width >= 26:
+        return f" resumed at {overview.percent(file.offset / file.size).strip()}"
+    return ""
+
+
+def _numbers(file: FileState, now: float) -> tuple[str, str, str]:
+    """Return size, rate and time left: of a stream, the bytes sent so far; of a watched file, nothing is known."""
     if file.size is None and not file.sent:
-        return "", ""
+        return "", "", ""
     speed = file.meter.rate(now)
     measured = file.sent > file.offset and (speed or file.meter.idle(now) >= 1.0)
-    return size(file.sent if file.size is None else file.size), rate(speed) if measured else "–"
+    left = clock((file.size - file.sent) / speed + 0.5) if file.size is not None and measured and speed else ""
+    words = f"{left} left" if 0 < len(left) <= _LEFT_WIDTH - len(" left") else left
+    return size(file.sent if file.size is None else file.size), rate(speed) if measured else "–", words
 
 
 def _percent(file: FileState) -> str:
@@ -118,7 +139,19 @@ def _file_bar(file: FileState, width: int) -> Row:
     """Draw the sent bytes; while the server processes the file, its percentage in another line style."""
     if file.phase is Phase.PROCESSING:
         return bar(min(0.99, (file.server_percent or 0) / 100), width, PROCESSING, "═")
-    return bar(file_fraction(file), width, SENDING)
+    return bar(file_fraction(file), width, SENDING, reached=min(1.0, file.reached / file.size) if file.size else 0.0)
+
+
+def next_up(file: FileSelected, state: ProgressState, width: int) -> Row:
+    """Draw a file that will be sent soon."""
+    numbers = _columns(file.size, "", width)
+    return [(f"  {pad(overview.short(file.path, state), width - 2 - len(numbers))}{numbers}", "dim")]
+
+
+def _columns(count: int | None, took: str, width: int) -> str:
+    """Return size and time below those of running files."""
+    numbers = f" {size(count) if count else '':>{SIZE_WIDTH}}"
+    return numbers if width < ONE_ROW else f"{numbers}  {took:>{RATE_WIDTH}}" + " " * (_LEFT_WIDTH + 2)
 
 
 def finished(done: FileEnded | Directory, state: ProgressState, width: int) -> Row:
@@ -131,16 +164,22 @@ def finished(done: FileEnded | Directory, state: ProgressState, width: int) -> R
         return [(f"{mark} ", style), (elide(name[:-1], max(8, width - 2 - len(numbers))), ""), (numbers, "dim")]
     glyph, style = MARKS[done.outcome]
     if done.outcome is not Phase.COMPLETED:
-        return trouble(glyph, style, name, done.message or done.reason or done.outcome.value, width)
-    numbers = f" {size(done.size) if done.size else '':>{SIZE_WIDTH}}"
-    if width >= ONE_ROW:
-        numbers += f"  {span(done.seconds):>{RATE_WIDTH}}"
+        why = done.message or done.reason or done.outcome.value
+        return _beside_name(glyph, style, name, overview.reason(why, state), width)
+    numbers = _columns(done.size, span(done.seconds), width)
     return [(f"{glyph} ", style), (pad(name, width - 2 - len(numbers)), ""), (numbers, "dim")]
 
 
-def trouble(glyph: str, style: str, name: str, why: str, width: int) -> Row:
-    return [
-        (f"{glyph} ", style),
-        (elide(name, max(8, width // 2 - 2)), ""),
-        (f"  {safe(why[:500])}", style.removeprefix("bold ")),
-    ]
+def failure(failed: FileFailed, state: ProgressState, width: int, most: int = 2) -> list[Row]:
+    """Draw a failure in one row, or in two if `most` is 2 and its reason does not fit beside its name."""
+    (glyph, style), name = MARKS[Phase.FAILED], overview.short(failed.path, state)
+    why = overview.reason(failed.message, state)
+    if most < 2 or cells(name) + cells(why) + 4 <= width:
+        return [_beside_name(glyph, style, name, why, width)]
+    return [[(f"{glyph} ", style), (elide(name, width - 2), "")], [("    ", ""), (why, style.removeprefix("bold "))]]
+
+
+def _beside_name(glyph: str, style: str, name: str, why: str, width: int) -> Row:
+    colour = style.removeprefix("bold ")
+    room = width - 4 - cells(why)
+    return [(f"{glyph} ", style), (elide(name, max(8, room, width // 2 - 2)), ""), (f"  {why}", colour)]

@@ -1,7 +1,7 @@
 """Draw the state as rows of styled text for a terminal of a given size.
 
-From the top: header, totals, one row reserved for an alert, the running files, failures and messages, and what ended
-last. In a wide terminal failures and messages have a column of their own. A running file keeps its row; the next file
+From the top: header, totals, one row reserved for an alert, the running files, those that are sent next, failures, and
+what ended last. In a wide terminal failures have a column of their own. A running file keeps its row; the next file
 reuses it. Files that end within a second are only counted.
 """
 
@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from itertools import zip_longest
+from itertools import islice, zip_longest
+from typing import NamedTuple
 
 from uploader_cli.analysis import timeline
 from uploader_cli.core.events import ChannelState, Phase, WarningCode
-from uploader_cli.core.state import BRIEF, FileState, ProgressState
+from uploader_cli.core.state import BRIEF, HISTORY, FileState, ProgressState
 from uploader_cli.render import overview
-from uploader_cli.render.file_rows import MARKS, ONE_ROW, SENDING, finished, rows_each, running, trouble
-from uploader_cli.render.words import RATE_WIDTH, Row, bar, clock, elide, fit, plural, rate, safe, width_of
+from uploader_cli.render.file_rows import ONE_ROW, SENDING, failure, finished, next_up, rows_each, running
+from uploader_cli.render.words import Row, bar, clock, elide, fit, moving_bar, plural, rate, safe, width_of
 
-FAILURE_ROWS, FINISHED_ROWS, MESSAGE_ROWS = 3, 6, 5
-"""Maximum rows for the newest failures and for what ended last; and for messages beside them in a wide terminal."""
+FAILURES, FINISHED_ROWS, MESSAGE_ROWS, NEXT_ROWS = 3, 6, 5, 8
+"""Maximum number of the newest failures; rows for what ended last, for messages of the server, for files sent next."""
 WIDE_VIEW = 110  # minimum width for a second column
 FEW_ROWS = 8  # rows below the totals; where there are fewer, running files leave none to others
 SMALL_FILE = 1 << 20  # bytes; a smaller file has no row before it was running for a while
@@ -30,8 +31,9 @@ _DOT = (" · ", "dim")
 class Frame:
     """Draws the state; stores only the row of each file."""
 
-    def __init__(self, run: str = "") -> None:
-        self._run = run
+    def __init__(self, run: str = "", *, messages: bool = False) -> None:
+        """`messages`: also show those of the server."""
+        self._run, self._messages = run, messages
         self.expanded = False  # whether failures have all rows below the totals
         self._slots = Slots()
 
@@ -47,18 +49,21 @@ class Frame:
         space -= len(top)
         if self.expanded:
             return [fit(row, width) for row in [*top, *_failures(state, width, space)]]
-        column = width * 3 // 5 if width >= WIDE_VIEW else width
+        shown = MESSAGE_ROWS if self._messages else 0
+        most = max(FAILURES, (space - shown) // 2)
+        beside = _troubles(state, width * 2 // 5 - 2, space, most, shown) if width >= WIDE_VIEW else []
+        column = width - width * 2 // 5 if beside else width
         body = self._running(files, state, now, column, space - (space // 3 if space >= FEW_ROWS else 0))
         if state.analysis is not None:
             body += timeline.rows(state.analysis, now, column, space - len(body))
-        if column < width:
-            beside = _troubles(state, width - column - 2, space, failures=space - MESSAGE_ROWS, messages=MESSAGE_ROWS)
-        else:
-            beside = []
+        below: list[Row] = []
+        if not beside:
             free = space - len(body)
-            body += _troubles(state, width, free, failures=min(FAILURE_ROWS, max(1, free // 3)), messages=1)
-        free = max(0, min(FINISHED_ROWS, space - len(body)))
-        body += [finished(done, state, column) for done in list(state.tree.latest)[::-1][:free][::-1]]
+            below = _troubles(state, width, free, min(FAILURES, max(1, free // 4)), min(1, shown))
+        free = max(0, min(FINISHED_ROWS, space - len(body) - len(below)))
+        below += [finished(done, state, column) for done in list(state.tree.latest)[::-1][:free][::-1]]
+        body += _next(state, now, column, space - len(body) - len(below))
+        body += below
         rows = [*top, *(_beside(left, right, column) for left, right in zip_longest(body, beside))]
         return [fit(row, width) for row in rows]
 
@@ -109,13 +114,21 @@ def _is_long(file: FileState, state: ProgressState, now: float) -> bool:
     """Return whether the file gets a row: it takes more than a second, or is expected to."""
     if file.packed:
         return False
-    if (
-        file.size is None
-        or file.phase is Phase.QUEUED
-        or file.size >= max(SMALL_FILE, state.rate(now) / len(state.running) * BRIEF)
-    ):
+    if file.size is None or file.phase is Phase.QUEUED or file.size >= _least_size(state, now):
         return True
     return now - file.started >= (BRIEF if _busy(file) else STUCK)
+
+
+def _least_size(state: ProgressState, now: float) -> float:
+    """Return from which size on a file is expected to take longer than a second."""
+    return max(SMALL_FILE, state.rate(now) / max(1, len(state.running)) * BRIEF)
+
+
+def _next(state: ProgressState, now: float, width: int, space: int) -> list[Row]:
+    """Draw the files that are sent next."""
+    least, some = _least_size(state, now), islice(state.unstarted.values(), HISTORY)
+    queued = [file for file in some if file.size is None or file.size >= least]
+    return [next_up(file, state, width) for file in queued[: max(0, min(space, NEXT_ROWS))]]
 
 
 # --- the top rows -----------------------------------------------------------------------------------------------------
@@ -149,43 +162,61 @@ def _session(state: ProgressState) -> Row:
 
 
 def _whole(state: ProgressState, now: float, width: int, small: int) -> list[Row]:
-    """Draw bar, percent, bytes and rate in a row, two in a narrow terminal, and the file counts."""
+    """Draw the bar with the percentage, and the totals in a row, two in a narrow terminal."""
     if state.waiting:
-        return [[(overview.waiting(state), "bold")], _counts(state, now, width, small)]
-    fraction = state.fraction
-    percent = (" " + overview.share(state), "bold")
-    numbers: Row = []
-    if not state.watched:
-        total = overview.amount(state)
-        numbers = [(total if width < 36 else f"{total}  {rate(state.rate(now)):>{RATE_WIDTH}}", "")]
-    beside: Row = [percent, ("  ", ""), *numbers] if width >= ONE_ROW and numbers else [percent]
-    first: Row = [*bar(fraction, width - width_of(beside), SENDING), *beside]
-    counts = _counts(state, now, width, small)
-    return [first, counts] if width >= ONE_ROW or not numbers else [first, numbers, counts]
+        return [[(overview.waiting(state), "bold")], *_totals(state, now, width, small)]
+    if not (state.measurable or state.watched):
+        return [moving_bar(now, width, SENDING), *_totals(state, now, width, small)]
+    percent: Row = [(" " + overview.share(state), "bold")]
+    reached = state.bytes_reached / state.total_bytes if state.total_bytes else 0.0
+    first = [*bar(state.fraction, width - width_of(percent), SENDING, reached=min(1.0, reached)), *percent]
+    return [first, *_totals(state, now, width, small)]
 
 
-def _counts(state: ProgressState, now: float, width: int, small: int) -> Row:
-    """Return the longest counts that fit."""
-    done, total = state.files_done
-    least = "≥" if state.growing else ""
-    pace = state.pace.rate(now) if state.held is None else 0.0
-    speed = f"{pace:,.0f} files/s" if pace >= 1.5 else ""
-    files = (f"{done:,} of {least}" + (f"{total:,}" if speed else plural(total, "file")), "bold")
-    under_way = f"{plural(small, 'small file')} under way" if small else ""
-    failed = (overview.failed(state), "bold red")
-    eta = ("" if state.watched or state.waiting else overview.eta(state, now), "")
-    others = [
-        (f"{state.skipped:,} skipped" if state.skipped else "", ""),
-        (f"{state.cancelled:,} cancelled" if state.cancelled else "", "yellow"),
-        (f"{state.retries:,} retried" if state.retries else "", "yellow"),
+def _totals(state: ProgressState, now: float, width: int, small: int) -> list[Row]:
+    """Draw `2 of 6 done (2 before) · 46.2 of 120.2 MiB · 4.0 MiB/s · 0:37 left`; what does not fit is left out."""
+    is_sending = not (state.watched or state.waiting)
+    alone = state.measurable and state.selected == 1 and is_sending
+    left_out = state.skipped - state.there
+    files = [
+        _Part("" if alone else overview.counts(state), "bold"),
+        _Part(overview.failed(state), "bold red"),
     ]
-    speeds = (", ".join(filter(None, [speed, under_way])), speed, "")
-    row: Row = []
-    for parts in (*([files, (text, ""), failed, *others, eta] for text in speeds), [files, failed, eta]):
-        row = [span for part in parts if part[0] for span in (_DOT, part)][1:]
-        if width_of(row) <= width:
-            break
-    return row
+    data = [
+        _Part(overview.amount(state), rank=1),
+        _Part(rate(state.rate(now)), rank=2),
+        _Part(overview.pace(state, now), rank=4),
+    ]
+    left = [_Part(overview.left(state, now), rank=1)]
+    others = [
+        _Part(f"{left_out:,} skipped" if left_out else "", rank=3),
+        _Part(f"{state.cancelled:,} cancelled" if state.cancelled else "", "yellow", rank=3),
+        _Part(f"{state.retries:,} retried" if state.retries else "", "yellow", rank=5),
+        _Part(f"{plural(small, 'small file')} under way" if small else "", rank=6),
+    ]
+    if not is_sending:
+        return [_fitting([*files, *others], width)]
+    if width >= ONE_ROW:
+        return [_fitting([*files, *data, *left, *others], width)]
+    return [_fitting([*files, *left, *others], width), _fitting(data, width)]
+
+
+class _Part(NamedTuple):
+    """A part of the totals; those with the highest rank are left out first."""
+
+    text: str
+    style: str = ""
+    rank: int = 0
+
+
+def _fitting(parts: list[_Part], width: int) -> Row:
+    """Return the parts that fit, with dots between them."""
+    parts = [part for part in parts if part.text]
+    while True:
+        row: Row = [span for part in parts for span in (_DOT, (part.text, part.style))][1:]
+        if width_of(row) <= width or len(parts) < 2:
+            return row
+        parts.remove(max(reversed(parts), key=lambda part: part.rank))
 
 
 # --- failures and messages --------------------------------------------------------------------------------------------
@@ -195,16 +226,17 @@ def _failures(state: ProgressState, width: int, space: int) -> list[Row]:
     """Draw the newest failures, and the number of those that don't fit."""
     if not state.failed:
         return [[("no file has failed", "dim")]][:space]
-    shown = min(len(state.last_failures), space)
-    if shown < state.failed:
-        shown = min(shown, max(0, space - 1))
+    rows, shown = list[Row](), 0
+    for one in reversed(state.last_failures):
+        drawn = failure(one, state, width)
+        if len(rows) + len(drawn) + (shown + 1 < state.failed) > space:
+            break
+        rows, shown = [*drawn, *rows], shown + 1
     more = state.failed - shown
-    last = list(state.last_failures)[len(state.last_failures) - shown :]
-    rows = [trouble(*MARKS[Phase.FAILED], overview.short(one.path, state), one.message, width) for one in last]
     return [*([[(f"  … {more:,} earlier", "dim")]] if more else []), *rows][:space]
 
 
-def _troubles(state: ProgressState, width: int, space: int, *, failures: int, messages: int) -> list[Row]:
+def _troubles(state: ProgressState, width: int, space: int, failures: int, messages: int) -> list[Row]:
     """Draw the newest failures, the newest warning or recovery, and the last server messages.
 
     Failures have rows of their own, so that finished files don't scroll them away.
@@ -212,11 +244,11 @@ def _troubles(state: ProgressState, width: int, space: int, *, failures: int, me
     if space <= 0:
         return []
     last = list(state.last_failures)[-max(1, failures) :]
-    why = [trouble(*MARKS[Phase.FAILED], overview.short(one.path, state), one.message, width) for one in last]
-    rows: list[Row] = why[:space]
+    most = 2 if space >= 2 * len(last) + 2 else 1
+    rows = [row for one in last for row in failure(one, state, width, most)][:space]
     if state.news is not None and space - len(rows) >= 1:
         mark = ("✓ ", "green") if state.news.code is WarningCode.RECOVERED else ("! ", "bold yellow")
-        rows.append([mark, (safe(state.news.text[:500]), "")])
+        rows.append([mark, (overview.reason(state.news.text, state), "")])
     free = min(messages, space - len(rows) - 2)
     if state.channel.state is ChannelState.LIVE and free > 0:
         rows += [[("» " + safe(text[:500]), "dim")] for text in list(state.messages)[-free:]]

@@ -41,9 +41,11 @@ class LiveView(Observer):
         *,
         color: bool = True,
         run: str = "",
+        messages: bool = False,
         keys: Mapping[str, Callable[[], str]] | None = None,
     ) -> None:
         """`stream` is a terminal or a ready console; `run` is the id of a run that can be resumed.
+        `messages`: also show those of the server.
 
         `keys` are what keys do in the run; each function returns a note to be shown.
         """
@@ -51,7 +53,7 @@ class LiveView(Observer):
             system: Literal["standard"] | None = "standard" if color else None
             stream = Console(file=stream, force_terminal=True, color_system=system, no_color=not color)
         self._console = stream
-        self._frame = Frame(run)
+        self._frame = Frame(run, messages=messages)
         self._keyboard = Keyboard(self._console.file)
         self._keys: Mapping[str, Callable[[], str]] = {} if keys is None else keys
         # GNU screen has none by default.
@@ -154,10 +156,11 @@ class _Title:
         if not self._title:
             return ""
         percent = overview.share(state).strip()
-        words = f"\x1b]2;{'waiting' if state.waiting else percent} {overview.what(state)} – uploader\x1b\\"
+        doing = "waiting" if state.waiting else percent or "uploading"
+        words = f"\x1b]2;{doing} {overview.what(state)} – uploader\x1b\\"
         if self._bar:
-            kind = _PAUSED if state.paused(now) else _BROKEN if state.failed else _ENDLESS if state.unsized else _NORMAL
-            words += f"\x1b]9;4;{kind};{percent.removesuffix(' %').replace('–', '0')}\x1b\\"
+            kind = _PAUSED if state.paused(now) else _BROKEN if state.failed else _NORMAL if percent else _ENDLESS
+            words += f"\x1b]9;4;{kind};{percent.removesuffix(' %') or 0}\x1b\\"
         if words == self._last:
             return ""
         before, self._last = self._last, words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from urllib.parse import urlsplit
 
@@ -51,23 +52,38 @@ def short(path: str, state: ProgressState) -> str:
     return safe(path.removeprefix(state.tree.common) or path[len(parent_of(path)) :])
 
 
-def percent(fraction: float, *, at_most: bool = False) -> str:
+def percent(fraction: float) -> str:
     """Format ` 42 %` in five cells, rounded down: only a complete whole is 100 %."""
-    return f"{'≤' if at_most else ''}{int(fraction * 100 + 1e-9)} %".rjust(5)
+    return f"{int(fraction * 100 + 1e-9)} %".rjust(5)
 
 
 def share(state: ProgressState) -> str:
-    """Format the percentage of the run in five cells, ` ≤7 %` during the walk, `–` where the size is unknown."""
-    if state.unsized:
-        return "–".rjust(5)
-    return percent(state.fraction, at_most=state.growing)
+    """Format the percentage of the run in five cells; empty while its size is unknown."""
+    return percent(state.fraction) if state.measurable else ""
+
+
+def counts(state: ProgressState) -> str:
+    """Format `2 of 6 done (2 before)`; while files are searched `2 done`, before any was begun `6 files found`."""
+    done, total = state.files_done
+    before = f" ({state.there:,} before)" if state.there else ""
+    if not state.growing:
+        return f"{done:,} of {total:,} done{before}"
+    if not (state.over or state.running):
+        return f"{plural(total, 'file')} found"
+    return f"{done:,} done{before}"
 
 
 def amount(state: ProgressState) -> str:
-    """Format `12.0/310.0 MiB`; without the total where that is unknown."""
-    if state.unsized:
-        return size(state.bytes_through)
-    return size_of(state.bytes_through, state.total_bytes, at_least=state.growing)
+    """Format `12.0 of 310.0 MiB`; without the total where that is unknown."""
+    if state.measurable:
+        return size_of(state.bytes_through, state.total_bytes)
+    return size(state.bytes_through if state.over or state.running else state.selected_bytes)
+
+
+def pace(state: ProgressState, now: float) -> str:
+    """Format `210 files/s`; empty below two files a second."""
+    files = state.pace.rate(now) if state.held is None else 0.0
+    return f"{files:,.0f} files/s" if files >= 1.5 else ""
 
 
 def waiting(state: ProgressState) -> str:
@@ -88,12 +104,17 @@ def failed(state: ProgressState) -> str:
     return f"{state.failed:,} failed{by_cause if state.channel.workers is not None else ''}"
 
 
-def eta(state: ProgressState, now: float) -> str:
-    """Format `ETA 0:15`, or `ETA –` where nothing moves or everything is sent."""
-    seconds = state.eta(now)
-    if not seconds or state.paused(now):
-        return "ETA –"
-    return f"ETA {'≥' if state.growing else ''}{clock(seconds + 0.5)}"
+def left(state: ProgressState, now: float) -> str:
+    """Format `0:15 left`; empty where nothing moves or everything is sent, `searching …` while files are searched."""
+    if state.growing:
+        return "searching …"
+    seconds = state.eta(now) if state.measurable and not state.paused(now) else None
+    return f"{clock(seconds + 0.5)} left" if seconds else ""
+
+
+def reason(message: str, state: ProgressState) -> str:
+    """Return an error message for display, without the server's URL, which the view has in its header."""
+    return re.sub(rf"{re.escape(state.server.rstrip('/'))}(/[^\s:,]*)?[:,]? ?", "", safe(message[:500]))
 
 
 def channel(now: ChannelStatus, *, latency: bool = True) -> tuple[str, str, str]:

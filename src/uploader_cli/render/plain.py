@@ -157,16 +157,12 @@ class PlainView(Observer):
 
 
 def progress_line(state: ProgressState, now: float) -> str:
-    """Format `42 % · 130.2/310.0 MiB · 12.1 MiB/s · ETA 0:15 · 7 of 20 done · live websocket 12 ms`."""
-    parts = [overview.share(state).strip()]
+    """Format `42 % · 7 of 20 done · 130.2 of 310.0 MiB · 12.1 MiB/s · 0:15 left · live websocket`."""
+    parts = [overview.share(state).strip(), overview.counts(state), overview.failed(state)]
     if not state.watched:
-        parts += [overview.amount(state).strip(), rate(state.rate(now)), overview.eta(state, now)]
-    done, total = state.files_done
-    files = f"{done:,} of {'≥' if state.growing else ''}{total:,} done"
-    parts.append(", ".join(filter(None, [files, overview.failed(state)])))
-    if state.channel.workers is not None:
-        retried = f"{state.retries:,} retried" if state.retries else ""
-        parts += filter(None, [f"{state.pace.rate(now):,.0f} files/s", retried])
+        parts += [overview.amount(state), rate(state.rate(now)), overview.pace(state, now), overview.left(state, now)]
+    if state.channel.workers is not None and state.retries:
+        parts.append(f"{state.retries:,} retried")
     parts.append(overview.channel(state.channel, latency=False)[1])
     return " · ".join(filter(None, [*parts, overview.alert(state, now)]))
 

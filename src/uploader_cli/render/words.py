@@ -32,13 +32,11 @@ def rate(count: float) -> str:
     return f"{size(count)}/s"
 
 
-def size_of(done: float, total: float, *, at_least: bool = False) -> str:
-    """Format `123.4/310.0 MiB`: both in the unit of the total and with the same width."""
-    value, unit = _scaled(max(done, total))
+def size_of(done: float, total: float) -> str:
+    """Format `12.4 of 310.0 MiB`: both in the unit of the total."""
+    _, unit = _scaled(max(done, total))
     scale, digits = 1024**unit, 0 if unit == 0 else 1
-    width = len(f"{value:.{digits}f}")
-    sign = "≥" if at_least else ""
-    return f"{done / scale:{width}.{digits}f}/{sign}{total / scale:.{digits}f} {_UNITS[unit]}"
+    return f"{done / scale:.{digits}f} of {total / scale:.{digits}f} {_UNITS[unit]}"
 
 
 def _scaled(count: float) -> tuple[float, int]:
@@ -186,9 +184,22 @@ def fit(row: Row, width: int) -> Row:
     return out
 
 
-def bar(fraction: float, width: int, style: str, full: str = "━") -> Row:
-    """Draw a bar with a resolution of half a cell; the rest is a thin line, readable without colour."""
+def bar(fraction: float, width: int, style: str, full: str = "━", *, reached: float = 0.0) -> Row:
+    """Draw a bar with a resolution of half a cell; the rest is a thin line, readable without colour.
+
+    Up to the fraction `reached` it is shaded.
+    """
     width = max(0, width)
     whole, half = divmod(int(fraction * width * 2), 2)
     edge = "╸" if half and full == "━" else ""
-    return [(full * whole + edge, style), ("─" * (width - whole - len(edge)), "dim")]
+    shaded = max(0, int(reached * width) - whole - len(edge))
+    return [(full * whole + edge, style), ("╍" * shaded, "dim"), ("─" * (width - whole - len(edge) - shaded), "dim")]
+
+
+def moving_bar(now: float, width: int, style: str) -> Row:
+    """Draw the bar of something whose size is unknown: a segment that moves to and fro, a cell every tenth second."""
+    width = max(0, width)
+    segment = min(width, max(3, width // 6))
+    way = width - segment
+    at = abs(int(now * 10) % (2 * way) - way) if way else 0
+    return [("─" * at, "dim"), ("━" * segment, style), ("─" * (way - at), "dim")]

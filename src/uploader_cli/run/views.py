@@ -59,7 +59,8 @@ def observers(
     if kind == "live":
         from uploader_cli.render.live import LiveView
 
-        out.append(LiveView(sys.stderr, color=color, run=run_id if resume_hint else "", keys=keys))
+        run, messages = run_id if resume_hint else "", settings.verbose > 0
+        out.append(LiveView(sys.stderr, color=color, run=run, messages=messages, keys=keys))
     elif kind == "plain":
         from uploader_cli.render.plain import PlainView
 

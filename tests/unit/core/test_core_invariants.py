@@ -1,10 +1,13 @@
-"""Any sequence of events, in any order, from any attempt: invariants of the state and of its output."""
+"""Any sequence of events, in any order, from any attempt: invariants of the state and of its output.
+
+And the totals of runs with faults: no confirmed byte leaves them.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -194,3 +197,46 @@ class AnyOrder(RuleBasedStateMachine):
 
 AnyOrder.TestCase.settings = settings(stateful_step_count=40)
 TestAnyOrder = AnyOrder.TestCase
+
+
+# --- faults ----------------------------------------------------------------------------------------------------------
+
+CHUNK, CHUNKS, FILES = 100, 4, 3
+steps = st.tuples(st.sampled_from(range(FILES)), st.sampled_from(("send", "confirm", "break")), st.integers(1, CHUNK))
+
+
+@given(st.lists(steps, max_size=80))
+def test_no_confirmed_byte_leaves_the_total_and_it_falls_by_one_chunk_of_each_file_at_most(
+    plan: list[tuple[int, str, int]],
+) -> None:
+    """A broken request loses its chunk, or a part of it; the next attempt begins at the server's offset."""
+    state, now, highest = ProgressState(), 0.0, 0
+    sent, confirmed, stored, attempt, running = ([0] * FILES for _ in range(5))
+
+    def put(event: ev.Event) -> None:
+        nonlocal now, highest
+        now += 0.1
+        reduce(state, event, now)
+        assert state.bytes_through >= sum(confirmed)
+        highest = max(highest, state.bytes_through)
+        assert highest - CHUNK * FILES <= state.bytes_through <= state.bytes_reached <= state.total_bytes
+        assert state.bytes_reached >= highest, "what must be sent again is shown as such"
+
+    for number in range(FILES):
+        put(ev.FileSelected(number, str(number), CHUNK * CHUNKS))
+    for number, step, count in plan:
+        if not running[number]:
+            running[number], attempt[number], sent[number] = 1, attempt[number] + 1, stored[number]
+            size = CHUNK * CHUNKS
+            put(ev.FileStarted(number, str(number), size, "s", stored[number], attempt[number], str(number)))
+            confirmed[number] = stored[number]
+        elif step == "send":
+            sent[number] = min(confirmed[number] + CHUNK, sent[number] + count, CHUNK * CHUNKS - 1)
+            put(ev.BytesSent(number, attempt[number], sent[number]))
+        elif step == "confirm":
+            stored[number] = sent[number]
+            put(ev.BytesConfirmed(number, attempt[number], stored[number]))
+            confirmed[number] = stored[number]
+        else:
+            running[number], stored[number] = 0, min(sent[number], confirmed[number] + count)
+            put(ev.FileRetry(number, attempt[number] + 1, 1.0, FailureCode.NETWORK, "lost"))

@@ -284,7 +284,7 @@ def test_total_is_not_at_100_between_two_files() -> None:
 def test_total_is_not_at_100_during_the_walk() -> None:
     state = ProgressState()
     reduce(state, ev.FileSelected(0, "a", 10), 1.0)
-    reduce(state, ev.FileSkipped(0, "a", SkipReason.TYPE), 1.0)
+    reduce(state, ev.FileSkipped(0, "a", SkipReason.PRESENT), 1.0)
     assert state.fraction == 0.99
     reduce(state, ev.SelectionEnded(), 1.0)
     assert state.fraction == 1.0
@@ -318,7 +318,7 @@ def test_finished_files_become_counts_and_one_line_each() -> None:
     assert [(end.path, end.outcome, end.size) for end in state.finished] == [("a.mp4", Phase.COMPLETED, SIZE)]
     assert (state.completed_bytes, state.settled_bytes, state.bytes_through) == (SIZE, SIZE, SIZE)
     assert not state.running
-    assert not state.sizes
+    assert not state.unstarted
 
 
 def test_failed_file_keeps_its_message_and_confirms_no_byte() -> None:
@@ -355,19 +355,31 @@ def test_files_that_were_not_started_are_cancelled_too() -> None:
     assert (run.state.cancelled, run.state.total_bytes, run.state.fraction) == (2, SIZE + 50, 0.0)
 
 
-def test_cancelling_files_leaves_the_fraction_as_it_was() -> None:
+def test_confirmed_bytes_of_cancelled_files_stay_in_the_fraction() -> None:
     """One file is stored, one is being sent, one waits: a resumed run sends the rest."""
     run = Run("start, sent 40")
+    run.put(ev.BytesConfirmed(0, 1, 30))
     for number, size in ((1, 300), (2, 600)):
         run.put(ev.FileSelected(number, f"{number}.mp4", size))
     run.put(ev.FileCompleted(1, "1.mp4", 300, None, None, verified=False, attempts=1, seconds=1.0))
-    before = run.state.fraction
-    assert before == (300 + 40) / (SIZE + 900)
-    run.put(ev.FilesCancelled((0, 2)))
-    assert run.state.fraction == before
-    run.put(ev.EngineStopped(None))
-    assert run.state.fraction == before
+    assert run.state.fraction == (300 + 40) / (SIZE + 900)
+    run.put(ev.FilesCancelled((0, 2)), ev.EngineStopped(None))
+    assert run.state.fraction == (300 + 30) / (SIZE + 900)
+    assert (run.state.kept, run.state.kept_bytes) == (1, 30)
     assert run.state.eta(1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "done", "whole"),
+    [(SkipReason.PRESENT, (1, 2), 400), (SkipReason.RECEIPT, (1, 2), 400), (SkipReason.TYPE, (0, 1), 300)],
+)
+def test_files_that_are_there_count_as_done_and_those_left_out_in_no_total(
+    reason: SkipReason, done: tuple[int, int], whole: int
+) -> None:
+    run = Run()
+    run.put(ev.FileSelected(1, "b.mp4", 300), ev.FileSkipped(0, "a.mp4", reason))
+    assert (run.state.files_done, run.state.total_bytes) == (done, whole)
+    assert run.state.bytes_through == whole - 300
 
 
 @pytest.mark.parametrize(("status", "failed", "whole"), [("completed", 0, True), ("partial", 1, False)])

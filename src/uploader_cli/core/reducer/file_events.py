@@ -13,7 +13,7 @@ from uploader_cli.core.incidents import IncidentEnding, IncidentKind
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import renamed
 from uploader_cli.core.reducer.run_events import Handlers, recovered
-from uploader_cli.core.state import BRIEF, MOST_KEPT, FileState, ProgressState
+from uploader_cli.core.state import BRIEF, MOST_KEPT, THERE, FileState, ProgressState
 
 MARKED = 4096  # marks that are dropped together
 
@@ -39,8 +39,10 @@ def _file_started(state: ProgressState, event: ev.FileStarted, now: float) -> li
     if before is not None and session is not None:
         file.server_time = session.server_time  # messages of earlier attempts are stale
     file.meter.update(now, event.offset)
+    if before is not None:
+        file.reached = max(before.reached, before.sent)
     state.running[event.file] = file
-    state.sizes.pop(event.file, None)
+    state.unstarted.pop(event.file, None)
     if session is not None:
         session.by_name[event.wire_name] = event.file
     state.advanced = now
@@ -99,7 +101,7 @@ def _file_retry(state: ProgressState, event: ev.FileRetry, now: float) -> list[e
     if file is None or event.attempt <= file.attempt or file.phase is Phase.QUEUED:
         return []
     state.retries += 1
-    file.phase, file.sent, file.confirmed = Phase.QUEUED, file.offset, file.offset
+    file.phase, file.reached, file.sent = Phase.QUEUED, max(file.reached, file.sent), file.confirmed
     file.retry_at, file.retry_reason = now + event.delay, event.message
     file.server_percent, file.server_status = None, ""
     state.incidents.retrying.add(event.file)
@@ -212,16 +214,21 @@ def _settle(
     state: ProgressState, outcome: Phase, local: LocalFile | None, now: float, *, file: int, **details: Any
 ) -> ev.FileEnded:
     """Replace the state of a finished file by its mark and the totals; return its end."""
-    known, waiting = state.running.pop(file, None), state.sizes.pop(file, None)
+    known, unstarted = state.running.pop(file, None), state.unstarted.pop(file, None)
     size: int | None = details.pop("size", None)
-    counted = size if size is not None else (known.size if known is not None else waiting) or 0
+    begun = known if known is not None else unstarted
+    counted = size if size is not None else (begun.size if begun is not None else 0) or 0
     _mark(state, file)
-    if outcome is Phase.FAILED:
-        state.lost_bytes += counted
-    elif outcome is Phase.CANCELLED:  # a resumed run sends the rest: the total stays, and so does the fraction
-        state.settled_bytes += known.sent if known is not None else 0
-    else:
+    reason = details.get("reason")
+    if outcome is Phase.CANCELLED:  # a resumed run sends the rest: the total stays
+        kept = known.confirmed if known is not None else 0
+        state.settled_bytes += kept
+        state.kept_bytes += kept
+        state.kept += kept > 0
+    elif outcome is Phase.COMPLETED or reason in THERE:
         state.settled_bytes += counted
+    elif reason is not ev.SkipReason.FAIL_FAST:
+        state.lost_bytes += counted
     if known is not None:
         details.setdefault("attempts", known.attempt)
         details.setdefault("bytes", known.confirmed)
@@ -239,7 +246,7 @@ def _settle(
     ended = ev.FileEnded(file=file, outcome=outcome, size=size, **details)
     if known is not None or outcome is Phase.FAILED:
         state.finished.append(ended)
-    if known is not None or waiting is not None:
+    if begun is not None:
         listed = known is not None and not known.packed and (known.size is None or ended.seconds >= BRIEF)
         state.tree.end(ended, listed=listed)
     return ended

@@ -49,7 +49,7 @@ def _file_selected(state: ProgressState, event: ev.FileSelected, now: float) -> 
     state.selected += 1
     state.selected_bytes += size
     state.unsized = event.size is None
-    state.sizes[event.file] = size
+    state.unstarted[event.file] = event
     state.tree.select(event.path, size)
 
 
