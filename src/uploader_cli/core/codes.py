@@ -127,6 +127,7 @@ class WarningCode(StrEnum):
     FOREIGN_BYTES = "foreign_bytes"
     UNVERIFIABLE = "unverifiable"
     RECEIPTS_ONLY = "receipts_only"
+    SENT_AGAIN = "sent_again"
     JOURNAL = "journal"
     DIRECTORY = "directory"
     PACKS = "packs"

@@ -36,6 +36,7 @@ from uploader_cli.transfer.first_contact import check_offer, choose
 from uploader_cli.transfer.journal import History
 from uploader_cli.transfer.ledger import SKIPS
 from uploader_cli.transfer.scheduler import CHECKED_AT_ONCE
+from uploader_cli.transfer.stored_files import shows_place
 
 FIRST_NAMES = 3
 """Number of files named in a session's row."""
@@ -177,8 +178,7 @@ class Plan:
 
     def _acceptable(self, found: Iterable[Selected]) -> Iterator[LocalFile]:
         """Yield the files that would be sent; report the others."""
-        limits, history = self._limits, self._history
-        counts = self._settings.skip_existing and (limits.relative_paths or self._settings.trust_receipts)
+        limits = self._limits
         for item in found:
             if isinstance(item, ev.FileSkipped):
                 self._skip(item.file, item.path, item.reason)
@@ -187,7 +187,7 @@ class Plan:
             else:
                 self._met += 1
                 refused = refusal(item, limits)
-                if history is not None and counts and history.sent_before(item):
+                if self._is_sent(item):
                     self._skip(item.file, item.path, ev.SkipReason.RECEIPT)
                 elif refused is not None and not item.named:
                     self._skip(item.file, item.path, SKIPS[refused.code])
@@ -197,6 +197,20 @@ class Plan:
                     self._fail(wrong)
                 else:
                     yield item
+
+    def _is_sent(self, file: LocalFile) -> bool:
+        """Return whether the run would skip the file by the receipt of an earlier one, if the server still has it."""
+        settings, places = self._settings, self._limits.relative_paths
+        if self._history is None or not (settings.skips_sent or settings.skip_existing):
+            return False
+        if settings.skip_existing:
+            return (places or settings.trust_receipts) and self._history.sent_before(file)
+        if not places or self._seen.lookup == 1:
+            return False
+        (receipt,) = self._history.receipts([file])
+        is_sent = receipt is not None and shows_place(receipt, file, settings.category)
+        self._asked += is_sent
+        return is_sent
 
     def _is_done(self, file: LocalFile) -> bool:
         """Return whether the resumed run has a receipt for the file."""

@@ -104,7 +104,8 @@ class Settings:
     if_exists: Literal["rename", "fail"] = _what(
         "rename", "NAME  If a name is taken on the server: rename the new file, or fail.", commands="upload"
     )
-    skip_existing: bool = _what(False, "Skip files that are already on the server.")
+    resend: bool = _what(False, "Send all files, also those of earlier runs that the server has.")
+    skip_existing: bool = _what(False, "Skip files that are already on the server, whoever sent them.")
     trust_receipts: bool = _what(
         False, "With --skip-existing: if the server can't be asked, rely on earlier runs.", commands="upload"
     )
@@ -411,6 +412,11 @@ class Settings:
     def hashes(self) -> bool:
         """Whether the SHA-256 of each file is computed: with `--digest`, and for a report that lists digests."""
         return self.digest or any(report.kind == "sha256" for report in self.report)
+
+    @property
+    def skips_sent(self) -> bool:
+        """Whether files of earlier runs are skipped where the server's lookup confirms their receipts."""
+        return self.resume and not self.resend and not self.skip_existing
 
     @property
     def headers(self) -> dict[str, str]:

@@ -85,6 +85,7 @@ def resolve(
         name = settings.target_option
         source = Source(Layer.WORKING_DIRECTORY, f"{settings.source(name)}, as the directory of the run named it")
         settings = settings.changed(name, getattr(settings, name), source)
+    settings = _resending(settings)
     _check(settings, need_server=need_server, user_config=user_config)
     return _trusting(settings, (environment, chosen, own.base, preset))
 
@@ -237,6 +238,17 @@ def _without(settings: Settings, names: Iterable[str], needed: str, hint: str) -
         if settings.source(name).layer is Layer.FLAG:
             raise UsageError(f"{OPTIONS[name].flag} needs {needed}", hint=hint)
     return replace(settings, **{name: OPTIONS[name].default for name in given}) if given else settings
+
+
+def _resending(settings: Settings) -> Settings:
+    """Take `resend` or `skip_existing`, whichever has the source of higher precedence. Raise `UsageError` for both."""
+    if not (settings.resend and settings.skip_existing):
+        return settings
+    first, second = sorted(("resend", "skip_existing"), key=lambda name: settings.source(name).layer.rank)
+    if settings.source(first).layer is settings.source(second).layer:
+        what = f"{settings.given_as(first)} and {settings.given_as(second)}"
+        raise UsageError(f"{what} exclude each other", hint="omit one of them")
+    return replace(settings, resend=False) if second == "resend" else replace(settings, skip_existing=False)
 
 
 def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -> None:

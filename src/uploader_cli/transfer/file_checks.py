@@ -18,13 +18,15 @@ from uploader_cli.transfer.stored_files import (
     equal_on_server,
     equal_to,
     has_bytes,
+    is_there,
     location_of,
     says_nothing,
+    shows_place,
 )
 from uploader_cli.transfer.verification import Verification, receipt_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.api import Api
@@ -40,11 +42,13 @@ class FileChecks:
 
     def __init__(self, context: RunContext, verification: Verification) -> None:
         self._context, self._verification, self._stored = context, verification, StoredFiles(context)
+        skips, asks = context.settings.skips_sent, context.lookups is not None and context.limits.relative_paths
+        self._counts_receipts, self._hints = skips and asks, skips and not asks and not context.settings.watch
 
     def claim(self, files: Sequence[LocalFile], *, pack: bool) -> Picked | None:
         """Claim files, with `pack` for one pack; None where the server has to be asked about them before."""
         context, settings, ended = self._context, self._context.settings, list[Outcome]()
-        if (context.run.again and context.lookups is not None) or settings.skip_existing:
+        if (context.run.again and context.lookups is not None) or settings.skip_existing or self._sent_before(files):
             return None
         if not pack and not settings.foreign:  # no session waits for a file that can't be read; a pack reads it at once
             files = _readable(files, ended)
@@ -63,6 +67,8 @@ class FileChecks:
             files = self._not_stored(api, files)
         if context.settings.skip_existing:
             files = self._missing(api, files)
+        elif sent := self._sent_before(files):
+            files = self._unconfirmed(api, files, sent, ended)
         if not pack:
             files = _readable(files, ended)
             context.ledger.end(ended)
@@ -83,6 +89,8 @@ class FileChecks:
         if context.settings.if_exists == "fail":
             picked = self._free(api, picked, ended)
         context.ledger.end(ended)
+        if self._hints:
+            self._hint(picked)
         return picked
 
     def _found(self, api: Api, claims: Picked, *, pack: bool) -> Iterator[tuple[LocalFile, Claim, bool | None]]:
@@ -103,11 +111,7 @@ class FileChecks:
     def _settled(self, api: Api, file: LocalFile, claim: Claim) -> Outcome | None:
         match claim.state:
             case ClaimState.DONE:
-                done, verify = claim.receipt, self._context.settings.verify
-                if done is None or not verify or (done.verified and done.checksum is not None):
-                    return Outcome(file)
-                outcome = Outcome(file, server_id=done.server_id, location=done.location, verified=done.verified)
-                return self._verification.verified(api, outcome)
+                return self._compared(api, file, claim.receipt)
             case ClaimState.BUSY:
                 return failed(file, FailureCode.IN_USE, "another run is uploading this file now", retryable=True)
             case ClaimState.UNKNOWN:
@@ -119,6 +123,13 @@ class FileChecks:
                 text = f"{utf8(file.path)} has changed since an earlier upload of it: it is sent from the beginning"
                 self._context.warn(WarningCode.FILE_CHANGED, text)
         return None
+
+    def _compared(self, api: Api, file: LocalFile, done: Stored | None) -> Outcome:
+        """Return the outcome of a file that was stored before; with `--verify` it is compared unless it was then."""
+        if done is None or not self._context.settings.verify or (done.verified and done.checksum is not None):
+            return Outcome(file)
+        outcome = Outcome(file, server_id=done.server_id, location=done.location, verified=done.verified)
+        return self._verification.verified(api, outcome)
 
     def _unknown(self, api: Api, file: LocalFile) -> Outcome | None:
         """Ask whether the file is stored before it is resent (docs/protocol.md, section 3.15)."""
@@ -155,6 +166,44 @@ class FileChecks:
             text += " others are sent (--trust-receipts skips those with a receipt)"
             context.warn_once(WarningCode.RECEIPTS_ONLY, text)
         return missing
+
+    def _sent_before(self, files: Sequence[LocalFile]) -> dict[int, Stored]:
+        """Return the receipts of files that any run has sent, by number, where the server can be asked about them."""
+        if not self._counts_receipts:
+            return {}
+        own, receipts = self._context.settings.category, self._context.run.receipts(files)
+        known = zip(files, receipts, strict=True)
+        return {file.file: row for file, row in known if row is not None and shows_place(row, file, own)}
+
+    def _unconfirmed(
+        self, api: Api, files: Sequence[LocalFile], sent: Mapping[int, Stored], ended: list[Outcome]
+    ) -> list[LocalFile]:
+        """Skip the files of receipts that the server confirms, without reading them; return the others.
+
+        Add the outcomes of files that `--verify` finds to differ to `ended`.
+        """
+        asked = [self._stored.looked_up(file, sent[file.file]) for file in files if file.file in sent]
+        answers, left = iter(self._stored.look_up(api, asked)), []
+        for file in files:
+            receipt, found = sent.get(file.file), next(answers) if file.file in sent else None
+            if receipt is None or not isinstance(found, FoundFile) or not is_there(receipt, found):
+                left.append(file)
+            elif (compared := self._compared(api, file, receipt)).error is not None:
+                ended.append(compared)
+            else:
+                self._skip(file, there=True, receipt=receipt)
+        return left
+
+    def _hint(self, picked: Picked) -> None:
+        """Say once that files are sent again, where the server can't be asked about many at once."""
+        new = [file for file, claim in picked if claim.state is ClaimState.NEW and not file.upload_url]
+        known = zip(new, self._context.run.receipts(new), strict=True)
+        again = next((file for file, receipt in known if receipt is not None), None)
+        if again is not None:
+            self._hints = False
+            text = f"an earlier run has sent {utf8(again.path)}, and this one sends it again:"
+            text += " --skip-existing skips files that the server still has"
+            self._context.warn_once(WarningCode.SENT_AGAIN, text)
 
     def _not_stored(self, api: Api, files: Sequence[LocalFile]) -> list[LocalFile]:
         """End the files that an earlier try has stored, as far as the server knows; return the others."""

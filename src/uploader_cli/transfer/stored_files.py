@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import unquote
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_number = re.compile(r" \(\d+\)(?=(\.[^./]*)?$)")  # of a name that was taken: `clip (2).mp4`
 NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.ProxyUnauthorized, errors.DiskFull)
 """Errors that end the run, whatever was asked."""
 
@@ -110,6 +112,25 @@ def looked_up(file: LocalFile, own: str, receipt: Stored | None = None) -> Looke
     root = location_in(category, "")
     path = unquote(location.removeprefix(root)) if location.startswith(root) else utf8(file.relative_path)
     return LookedUp(category, path, file.size)
+
+
+def shows_place(receipt: Stored, file: LocalFile, own: str) -> bool:
+    """Return whether the receipt is of this content in its present place, also if the server has numbered the name.
+
+    The time of a file at a URL may be unknown: then it says nothing about the content.
+    """
+    root, location = location_in(file.category or own, ""), receipt.location or ""
+    if not file.mtime_ns or not location.startswith(root):
+        return False
+    path, name = unquote(location.removeprefix(root)), utf8(file.relative_path)
+    return path == name or _number.sub("", path) == name
+
+
+def is_there(receipt: Stored, found: FoundFile) -> bool:
+    """Return whether the server has the file of a receipt, by its size, and its digest if both know one."""
+    return found.size == receipt.file.size and (
+        None in (found.sha256, receipt.checksum) or found.sha256 == receipt.checksum
+    )
 
 
 def says_nothing(error: errors.UploaderError) -> bool:

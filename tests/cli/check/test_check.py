@@ -135,7 +135,7 @@ def test_check_finds_a_renamed_file_by_its_receipt(server: EmbeddedServer, make_
     elsewhere = uploader(*check, "--size-only", "--state-dir", "none", home=tmp_path)
     assert (elsewhere.code, elsewhere.err.splitlines()[0]) == (4, "different: files/a (11 bytes, on the server 3)")
     assert not (tmp_path / "none").exists()
-    assert uploader("upload", "files", "-s", server.url, "--if-exists", "fail", home=tmp_path).code == 4
+    assert uploader("upload", "files", "-s", server.url, "--resend", "--if-exists", "fail", home=tmp_path).code == 4
     assert uploader(*check, home=tmp_path).code == 0
 
 

@@ -43,7 +43,10 @@ def calls(log: Path) -> list[dict[str, Any]]:
 def test_log_has_the_run_and_its_calls(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Two runs in one file, distinguished by their ids, which the event stream has too."""
     files, log = make_files(**{"a.mp4": 10}), tmp_path / "run.log"
-    runs = [uploader("upload", files, "-s", server.url, "--json", "--log-file", log, home=tmp_path) for _ in range(2)]
+    runs = [
+        uploader("upload", files, "-s", server.url, "--resend", "--json", "--log-file", log, home=tmp_path)
+        for _ in range(2)
+    ]
     for done in runs:
         mine = [line for line in read(log) if line["run"] == done.finished["run"]]
         assert [line["event"] for line in mine if line["event"] != "call"] == [

@@ -228,7 +228,7 @@ def test_stall_warns_after_each_time_without_progress(make_files: Files, tmp_pat
     files = make_files(**{"a.mp4": 1})
     with running_server(flavour="reference", processing_seconds=0.8, realtime="off") as server:
         early = uploader("upload", files, "-s", server.url, "--stall", "0.2", "--json", home=tmp_path)
-        late = uploader("upload", files, "-s", server.url, "--stall", "60", "--json", home=tmp_path)
+        late = uploader("upload", files, "-s", server.url, "--stall", "60", "--resend", "--json", home=tmp_path)
     assert [event["code"] for event in early.of("warning")][:2] == ["stalled", "recovered"]
     assert late.of("warning") == []
 
@@ -266,7 +266,7 @@ def test_progress_is_plain_in_a_pipe_and_none_on_request(
     """Plain lines in a pipe, nothing but the summary with `none`."""
     files = make_files(**{"a.mp4": 1})
     plain = uploader("upload", files, "-s", server.url, home=tmp_path)
-    none = uploader("upload", files, "-s", server.url, "--progress", "none", home=tmp_path)
+    none = uploader("upload", files, "-s", server.url, "--resend", "--progress", "none", home=tmp_path)
     assert f"✓ {files / 'a.mp4'}" in plain.err
     assert "\x1b" not in plain.err
     assert len(none.err.splitlines()) == 3, "the verdict, and where the files are"

@@ -69,8 +69,8 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def plan_of(files: list[LocalFile], known: KnownServer, asked: str, **options: Any) -> PlanFinished:
     """Plan an upload to a known server; `asked` is what the journal is asked, which says yes for files named b."""
     remember("http://h", known)
-    answers = {"done": lambda _file: False, "sent_before": lambda _file: False, asked: lambda file: file.name == "b"}
-    history = SimpleNamespace(**answers)
+    answers = {"done": lambda _file: False, "sent_before": lambda _file: False, "receipts": lambda _files: [None]}
+    history = SimpleNamespace(**answers | {asked: lambda file: file.name == "b"})
     return Plan(Settings(server="http://h", **options), lambda _event: None, cast("History", history)).run(files)
 
 

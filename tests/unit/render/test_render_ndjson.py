@@ -119,8 +119,6 @@ def test_schema_requires_the_fields_that_are_never_omitted() -> None:
     for kind in ev.PUBLIC:
         option = by_type[kind.type]
         fields = {field.name.rstrip("_") for field in dataclasses.fields(kind)} - INTERNAL
-        if kind is ev.FileSkipped:
-            fields.remove("location")
         always = set.intersection(*(set(ev.as_fields(event)) for event in EVENTS if type(event) is kind))
         common = {"v", "seq", "run", "ts", "type"}
         assert set(option["properties"]) - common - {"path_b64"} == fields

@@ -114,7 +114,7 @@ def test_finished_file_has_one_row() -> None:
         },
         {
             "file": 2, "path": "c.mp4", "size": 20, "outcome": "skipped", "attempts": 0, "bytes": 0, "seconds": 0.0,
-            "verified": False, "reason": "present", "relative_path": "c.mp4", "url": "http://x/c",
+            "location": "/c", "verified": False, "reason": "present", "relative_path": "c.mp4", "url": "http://x/c",
         },
         {
             "file": 3, "path": "d.mp4", "size": 30, "outcome": "cancelled", "attempts": 0, "bytes": 0, "seconds": 0.0,

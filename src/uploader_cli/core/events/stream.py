@@ -148,7 +148,7 @@ class FileSkipped(Event, frozen=True, tag="file.skipped"):
     reason: SkipReason
     local: Internal[LocalFile | None] = None
     relative_path: Internal[str] = ""
-    location: Internal[str | None] = None
+    location: str | None = None
     """The path or upload URL of a file that is on the server."""
     checksum: str | None = None
     url: str | None = None

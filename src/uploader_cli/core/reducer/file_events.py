@@ -167,8 +167,7 @@ def _file_skipped(state: ProgressState, event: ev.FileSkipped, now: float) -> li
     state.cancelled += phase is Phase.CANCELLED
     state.skipped += phase is Phase.SKIPPED
     state.skips[event.reason] += 1
-    known = _shared(event) | {"location": None}  # reports have the URL of a skipped file only
-    ended = _settle(state, phase, event.local, now, **known)
+    ended = _settle(state, phase, event.local, now, **_shared(event))
     return [event, ended, *_end_retries(state, (event.file,), now)]
 
 

@@ -1,0 +1,147 @@
+"""Files that an earlier run has sent: skipped where the server's lookup confirms them, sent again elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from command import Done, uploader
+from serving import running_server
+from tus_services import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from uploader_server.serving import EmbeddedServer
+
+    Files = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedServer]:
+    with running_server(packs=True) as running:
+        yield running
+
+
+def ends(done: Done) -> dict[str, str]:
+    """Return the last event of each file, by name: its reason where it was skipped, else its type."""
+    return {
+        event["path"].rpartition("/")[2]: event.get("reason", event["type"]) for event in done.events if "path" in event
+    }
+
+
+def rewrite(file: Path, content: bytes) -> None:
+    """Change the content of a file, but not its time."""
+    status = file.stat()
+    file.write_bytes(content)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("by", [(), ("--no-pack",), ("--protocol", "batch")])
+def test_files_of_earlier_runs_are_skipped_unless_resent(
+    by: tuple[str, ...], server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """They are not read, and every output has where they are, also where a name was taken."""
+    files = make_files(**{"a.mp4": b"one", "b.mp4": b"two"})
+    outputs = ("--links", "links.txt", "--report", "r.json", "--json")
+    command = ("upload", "files", "-s", server.url, *by, "--dest", tmp_path.name, *outputs)
+    first = {event["path"]: event["location"] for event in uploader(*command, home=tmp_path).of("file.completed")}
+    assert set(first) == {"files/a.mp4", "files/b.mp4"}
+    rewrite(files / "a.mp4", b"six")
+    calls = server.faults.count("POST", "*")
+    again = uploader(*command, home=tmp_path)
+    assert (ends(again), again.code) == (dict.fromkeys(("a.mp4", "b.mp4"), "present"), 0)
+    assert server.faults.count("POST", "*") == calls + 1
+    assert {event["path"]: event["location"] for event in again.of("file.skipped")} == first
+    assert {row["path"]: row["location"] for row in json.loads((tmp_path / "r.json").read_text())["files"]} == first
+    assert len((tmp_path / "links.txt").read_text().splitlines()) == 2
+    planned = uploader(*command[:-5], "-n", "--json", home=tmp_path)
+    assert json.loads(planned.out.splitlines()[-1])["skipped"] == 2
+
+    resent = uploader(*command, "--resend", home=tmp_path)
+    assert ends(resent) == dict.fromkeys(("a.mp4", "b.mp4"), "file.completed")
+    where = {event["path"]: event["location"] for event in resent.of("file.completed")}
+    assert where["files/a.mp4"] == first["files/a.mp4"].replace("a.mp4", "a%20%282%29.mp4")
+    last = uploader(*command, home=tmp_path)
+    assert {event["path"]: event["location"] for event in last.of("file.skipped")} == where
+
+
+def test_file_is_sent_again_unless_all_is_as_it_was(
+    subtests: pytest.Subtests, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """Its size, its time, its place, and what the server has there."""
+    file, dest = make_files(**{"a.mp4": b"one"}) / "a.mp4", tmp_path.name
+    stored = server.root / "personal" / dest / "files" / "a.mp4"
+
+    def run(*how: str, path: str = "files", url: str = server.url) -> Any:
+        return ends(uploader("upload", path, "-s", url, "--dest", dest, *how, "--json", home=tmp_path))["a.mp4"]
+
+    def unanswered() -> Any:
+        server.faults.next_answers("POST", "/api/upload/lookup", [500])
+        server.faults.next_answers("HEAD", "/uploads/*", [500])
+        return run("--retries", "0")
+
+    def elsewhere() -> Any:
+        with running_server(packs=True) as other:
+            return run(url=other.url)
+
+    def changed(act: Callable[[], object]) -> Callable[[], Any]:
+        return lambda: (act(), run())[1]
+
+    cases: dict[str, Callable[[], Any]] = {
+        "another time": changed(lambda: os.utime(file, (1, 1))),
+        "another size": changed(lambda: rewrite(file, b"longer")),
+        "deleted on the server": changed(stored.unlink),
+        "another size on the server": changed(lambda: stored.write_bytes(b"cut")),
+        "no answer": unanswered,
+        "--no-resume": lambda: run("--no-resume"),
+        "another category": lambda: run("--category", "scenic"),
+        "another directory": lambda: run("--dest", f"{dest}/other"),
+        "another name": lambda: run(path="files/a.mp4"),
+        "another server": elsewhere,
+    }
+    for name, case in cases.items():
+        with subtests.test(name):
+            for kept in server.root.rglob("a*.mp4"):
+                kept.unlink()
+            assert run("--resend") == "file.completed"
+            assert case() == "file.completed"
+            assert run() == ("present" if name != "another name" else "file.completed")
+
+
+def test_verify_compares_skipped_files(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Only `--verify` reads them; one that differs is sent by the next run."""
+    make_files(**{"a.mp4": b"one", "b.mp4": b"two"})
+    command = ("upload", "files", "-s", server.url, "--dest", tmp_path.name, "--no-pack", "--json")
+    assert uploader(*command, home=tmp_path).code == 0
+    (server.root / "personal" / tmp_path.name / "files" / "a.mp4").write_bytes(b"eno")
+    assert ends(uploader(*command, home=tmp_path)) == {"a.mp4": "present", "b.mp4": "present"}
+    compared = uploader(*command, "--verify", home=tmp_path)
+    assert (ends(compared), compared.code) == ({"a.mp4": "file.failed", "b.mp4": "present"}, 7)
+    assert ends(uploader(*command, home=tmp_path)) == {"a.mp4": "file.completed", "b.mp4": "present"}
+
+
+def test_server_without_lookup_gets_the_file_again_with_a_hint(make_files: Files, tmp_path: Path) -> None:
+    """One warning names `--skip-existing`; there is none with it, or for who wants to send all."""
+    make_files(**{"a.mp4": b"one", "b.mp4": b"two"})
+    with running_server(flavour="reference", processing_seconds=0.01) as reference, Service() as service:
+        for target in (("-s", reference.url), ("--tus-endpoint", service.url)):
+            command = ("upload", "files", *target, "--json")
+            assert uploader(*command, home=tmp_path).of("warning") == []
+            again = uploader(*command, home=tmp_path)
+            assert ends(again) == dict.fromkeys(("a.mp4", "b.mp4"), "file.completed")
+            (warning,) = again.of("warning")
+            assert warning["code"] == "sent_again"
+            assert "--skip-existing" in warning["text"]
+            for how in ("--resend", "--skip-existing"):
+                assert "sent_again" not in {one["code"] for one in uploader(*command, how, home=tmp_path).of("warning")}
+
+
+def test_resend_and_skip_existing_of_one_source_exclude_each_other(tmp_path: Path) -> None:
+    done = uploader("upload", ".", "-s", "localhost:9", "--resend", "--skip-existing", home=tmp_path)
+    assert (done.code, "--resend and --skip-existing exclude each other" in done.err) == (2, True)
+    flag = uploader("upload", ".", "-n", "--resend", home=tmp_path, UPLOADER_SKIP_EXISTING="1")
+    assert "exclude" not in flag.err
