@@ -37,7 +37,7 @@ def test_seed_decides_the_plan() -> None:
     assert make_plan(7) != make_plan(8)
 
 
-@pytest.mark.parametrize("seed", [3049, 11061, 11071, 20])
+@pytest.mark.parametrize("seed", [3049, 574, 11071, 20])
 def test_no_invariant_is_violated_in_short_rounds(tmp_path: Path, seed: int) -> None:
     """On a bundled server, a shared server, the reference backend and a tus server, with kills and resumes."""
     assert run(seed, 5, tmp_path, rounds=1, say=print).finds == []

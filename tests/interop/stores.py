@@ -67,7 +67,7 @@ def gcs() -> Iterator[Store]:
 
     server = create_server("127.0.0.1", 0, in_memory=True, default_bucket=BUCKET)
     server.start()
-    address = f"http://127.0.0.1:{server._api._httpd.server_port}"
+    address = f"http://127.0.0.1:{server._api._httpd.server_port}"  # noqa: SLF001
 
     def write(name: str, data: bytes) -> None:
         if not data:

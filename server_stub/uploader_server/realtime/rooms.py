@@ -175,7 +175,7 @@ class Realtime:
         """Close the connection of a client that doesn't read; if it reads again at once, it is told to poll."""
         self._metrics.refused.labels("slow").inc()
         self.server.eio.sockets[eio_sid].queue.close(*(() if self._config.reference else (TOO_SLOW,)), CLOSE)
-        self.server.start_background_task(self.server._handle_disconnect, eio_sid, "/")  # leaves the rooms
+        self.server.start_background_task(self.server._handle_disconnect, eio_sid, "/")  # leaves the rooms  # noqa: SLF001
         asyncio.get_running_loop().call_later(GRACE, self.close, eio_sid)
 
     def _ended(self, eio_sid: str) -> None:

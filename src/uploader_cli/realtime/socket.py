@@ -259,7 +259,7 @@ class _Engine(engineio.Client):  # type: ignore[misc]
                     content += piece
                     if len(content) > MOST_POLLED:
                         return f"more than {MOST_POLLED} bytes"
-                answer._content = content
+                answer._content = content  # noqa: SLF001
                 return answer
         except Exception as error:  # noqa: BLE001 - the session is not ours, and neither are its errors
             return str(error) or type(error).__name__

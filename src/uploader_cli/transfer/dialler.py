@@ -136,19 +136,19 @@ class Dialler:
         own: dict[str, object] = {"sockets": self._sockets}
         base: Any = kind.ConnectionCls
         if base not in (HTTPConnection, HTTPSConnection):
-            own["_new_conn"] = base._new_conn  # SOCKS
+            own["_new_conn"] = base._new_conn  # SOCKS  # noqa: SLF001
         bases = (PersistentConnection,) if base is HTTPConnection else (PersistentConnection, base)
         return type(kind.__name__, (kind,), {"ConnectionCls": type(base.__name__, bases, own)})
 
     @contextmanager
     def connection(self, route: Route) -> Iterator[PersistentConnection]:
         """Yield a connection, dialled where none is idle. After an error it is closed."""
-        connection: Any = route.pool._get_conn()
+        connection: Any = route.pool._get_conn()  # noqa: SLF001
         try:
             if connection.is_closed:
                 connection.timeout = self.connect_timeout
                 if route.tunnels:
-                    route.pool._prepare_proxy(connection)
+                    route.pool._prepare_proxy(connection)  # noqa: SLF001
                 else:
                     connection.connect()
             yield connection
@@ -156,7 +156,7 @@ class Dialler:
             connection.close()
             raise
         finally:
-            route.pool._put_conn(connection)
+            route.pool._put_conn(connection)  # noqa: SLF001
 
     def close(self) -> None:
         for manager in self._managers.values():

@@ -21,7 +21,7 @@ MOST_FRAMES = 10
 
 def stack_of_ours(loop: Any) -> list[str]:
     """Return the functions of the client that are being called, from the socket to the `loop` (excluded)."""
-    frame, names = sys._getframe(1), []
+    frame, names = sys._getframe(1), []  # noqa: SLF001
     while frame is not None and frame.f_code is not loop.__code__:
         if "uploader_cli" in frame.f_code.co_filename:
             names.append(frame.f_code.co_qualname)

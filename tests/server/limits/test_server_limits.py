@@ -92,7 +92,7 @@ def emit(server: EmbeddedServer, session: str, megabytes: int) -> None:
 
 def waiting(server: EmbeddedServer) -> int:
     """The bytes of events that wait to be sent."""
-    queued = [packet for known in sockets(server).values() for packet in known.queue._queue]
+    queued = [packet for known in sockets(server).values() for packet in known.queue._queue]  # noqa: SLF001
     return sum(len(packet.data) for packet in queued if packet and packet.data)
 
 

@@ -22,7 +22,7 @@ from uploader_cli.transfer.journal import Journal
 if TYPE_CHECKING:
     from pathlib import Path
 
-FILES = 1500
+FILES = 600
 PRELUDE = """
 import os, random, sys
 from pathlib import Path
@@ -168,7 +168,7 @@ def test_kill_9_at_any_moment_breaks_no_promise(tmp_path: Path) -> None:
     while not finished:
         process = start(WRITER, tmp_path, FILES)
         lines = [process.stdout.readline()]
-        if kills < 12:  # the next may run to its end
+        if kills < 8:  # the next may run to its end
             time.sleep(chance.uniform(0, 0.02))
             process.kill()
         lines += process.stdout.read().splitlines()  # not communicate(): it would miss what readline() has read ahead
@@ -187,7 +187,7 @@ def test_kill_9_at_any_moment_breaks_no_promise(tmp_path: Path) -> None:
 
 def test_kill_9_while_a_journal_is_made_or_opened_leaves_a_journal(tmp_path: Path) -> None:
     chance = random.Random(3)
-    for number in range(12):
+    for number in range(6):
         process = start(OPENER, tmp_path, number)
         assert process.stdout.readline() == "ready\n"
         time.sleep(chance.uniform(0, 0.1))
@@ -215,8 +215,8 @@ def test_four_processes_on_the_same_files_send_each_once(tmp_path: Path) -> None
 
 
 def test_many_that_open_and_close_at_once_never_meet_a_locked_journal(tmp_path: Path) -> None:
-    openers = [start(OPENER, tmp_path, seed, stderr=subprocess.PIPE) for seed in range(8)]
-    assert [opener.communicate(timeout=4 * PATIENCE)[1] for opener in openers] == [""] * 8
+    openers = [start(OPENER, tmp_path, seed, stderr=subprocess.PIPE) for seed in range(4)]
+    assert [opener.communicate(timeout=4 * PATIENCE)[1] for opener in openers] == [""] * 4
     with Journal(tmp_path) as journal:
         assert journal.notices == ()
 
