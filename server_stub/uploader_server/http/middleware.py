@@ -37,16 +37,18 @@ OVERRIDES = frozenset({"GET", "HEAD", "PATCH", "DELETE"})
 """Methods allowed in X-HTTP-Method-Override of a POST to a tus URL."""
 EXPOSED = (
     "Content-Location, Location, Repr-Digest, Retry-After, Tus-Checksum-Algorithm, Tus-Extension, Tus-Max-Size,"
-    " Tus-Resumable, Tus-Version, Upload-Concat, Upload-Defer-Length, Upload-Expires, Upload-File-Id, Upload-Length,"
-    " Upload-Metadata, Upload-Offset, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-ID"
+    " Tus-Resumable, Tus-Version, Upload-Complete, Upload-Concat, Upload-Defer-Length, Upload-Expires, Upload-File-Id,"
+    " Upload-Length, Upload-Limit, Upload-Metadata, Upload-Offset, X-RateLimit-Limit, X-RateLimit-Remaining,"
+    " X-RateLimit-Reset, X-Request-ID"
 )
 """Response headers that web pages may read (Access-Control-Expose-Headers)."""
 PREFLIGHT = {
     "access-control-allow-methods": "POST, GET, HEAD, PATCH, DELETE, OPTIONS",
     "access-control-allow-headers": (
-        "Authorization, Content-Type, Idempotency-Key, Origin, Range, Tus-Resumable, Upload-Checksum, Upload-Concat,"
-        " Upload-Defer-Length, Upload-Length, Upload-Metadata, Upload-Offset, Want-Repr-Digest, X-HTTP-Method-Override,"
-        " X-Request-ID, X-Requested-With, X-Session-Secret"
+        "Authorization, Content-Digest, Content-Disposition, Content-Type, Idempotency-Key, Origin, Range, Repr-Digest,"
+        " Tus-Resumable, Upload-Checksum, Upload-Complete, Upload-Concat, Upload-Defer-Length,"
+        " Upload-Draft-Interop-Version, Upload-Length, Upload-Metadata, Upload-Offset, Want-Repr-Digest,"
+        " X-HTTP-Method-Override, X-Request-ID, X-Requested-With, X-Session-Secret"
     ),
     "access-control-max-age": "86400",
 }

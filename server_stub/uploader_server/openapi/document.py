@@ -46,6 +46,7 @@ _JSON_ERRORS = (400, 408, 413)  # errors of a call with a JSON body
 _JWT: Part = {"security": [{"jwt": []}]}
 _MAYBE_JWT: Part = {"security": [{}, *_JWT["security"]]}
 _RESUMABLE = "Tus-Resumable:version"
+_MAYBE_RESUMABLE = "Tus-Resumable?:version"  # the IETF protocol has none
 _WRITER = "X-Session-Secret?"  # of the client that created the session, if it sent one
 _STORED = "Content-Location? Upload-File-Id? Repr-Digest? Upload-Expires?"  # headers of responses about an upload
 
@@ -63,6 +64,11 @@ def _success(status: int, schema: Part | None = None, media: str = JSON, *, head
     """Describe a successful response; without `schema` it has no body."""
     content = {} if schema is None else {"content": {media: {"schema": schema}}}
     return {str(status): {"description": HTTPStatus(status).phrase, "headers": _headers(headers), **content}}
+
+
+def _both(of_tus: int, of_ietf: int, headers: str) -> Part:
+    """Describe the successful responses of tus and of the IETF protocol to the same call."""
+    return _success(of_tus, headers=headers) | _success(of_ietf, headers=headers)
 
 
 def _ok(name: str, status: int = 200) -> Part:
@@ -171,9 +177,10 @@ def _rest_calls() -> dict[str, Part]:
 
 
 def _tus_calls() -> dict[str, Part]:
-    capabilities = "Tus-Version Tus-Extension Tus-Max-Size Tus-Checksum-Algorithm"
+    capabilities = "Tus-Version Tus-Extension Tus-Max-Size Tus-Checksum-Algorithm Upload-Limit"
     options = _call("Get the tus capabilities", _success(204, headers=f"{_RESUMABLE} {capabilities}"))
-    created = f"{_RESUMABLE} Upload-Offset:count Location {_STORED}"
+    state = f"{_STORED} Upload-Complete? Upload-Length?:count Upload-Limit?"  # also of the IETF protocol
+    created = f"{_MAYBE_RESUMABLE} Upload-Offset:count Location {state}"
     create = _call(
         "Create an upload; send Upload-Length or Upload-Defer-Length, or neither for a final upload",
         _success(201, headers=created) | _success(200, headers=created),
@@ -182,7 +189,7 @@ def _tus_calls() -> dict[str, Part]:
         f" Upload-Checksum? {_WRITER}",
         **_body({}, BODY_TYPE, required=False),
     )
-    offset = f"{_RESUMABLE} Upload-Offset:count {_STORED}"
+    offset = f"{_MAYBE_RESUMABLE} Upload-Offset:count {state}"
     return {
         f"OPTIONS {TUS.rstrip('/')}": options,
         f"POST {TUS.rstrip('/')}": create,
@@ -190,16 +197,16 @@ def _tus_calls() -> dict[str, Part]:
         f"POST {TUS}": create,
         f"OPTIONS {TUS}{{id}}": options,
         f"GET {TUS}{{id}}": _file("Get the file of a finished upload", 409, 410),
-        f"HEAD {TUS}{{id}}": _upload("Get the offset of an upload", _success(200, headers=f"Cache-Control {offset}")),
+        f"HEAD {TUS}{{id}}": _upload("Get the offset of an upload", _both(200, 204, f"Cache-Control {offset}")),
         f"PATCH {TUS}{{id}}": _upload(
             "Append bytes",
-            _success(204, headers=offset),
+            _both(204, 201, offset),
             *(403, 408, 409, 413, 415, 423, 460),
             headers="Upload-Offset:count Upload-Length?:count Upload-Checksum?",
             **_body({}, BODY_TYPE),
         ),
         f"DELETE {TUS}{{id}}": _upload(
-            "Remove an upload and its file", _success(204, headers=_RESUMABLE), 401, **_MAYBE_JWT
+            "Remove an upload and its file", _success(204, headers=_MAYBE_RESUMABLE), 401, **_MAYBE_JWT
         ),
     }
 

@@ -18,9 +18,9 @@ from uploader_server.storage.disk import Reserve, no_space
 
 T = TypeVar("T")
 
-VERSION = 4
-"""`PRAGMA user_version` of this schema. Version 4 added who may write, who holds a share, a clock, 3 parts in
-place, 2 packs, 1 relative paths."""
+VERSION = 5
+"""`PRAGMA user_version` of this schema. Version 5 added uploads of the IETF protocol, 4 who may write, who holds a
+share, a clock, 3 parts in place, 2 packs, 1 relative paths."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -42,7 +42,8 @@ CREATE TABLE IF NOT EXISTS digests (
 CREATE TABLE IF NOT EXISTS tus_uploads (
   id TEXT PRIMARY KEY, owner TEXT NOT NULL, upload_key TEXT, session TEXT NOT NULL, category TEXT NOT NULL,
   metadata TEXT, concat TEXT, length INTEGER, status TEXT NOT NULL, touched REAL NOT NULL, counted INTEGER,
-  path TEXT, sha256 BLOB NOT NULL, data TEXT, file_id TEXT, holder TEXT NOT NULL DEFAULT ''
+  path TEXT, sha256 BLOB NOT NULL, data TEXT, file_id TEXT, holder TEXT NOT NULL DEFAULT '',
+  completes INTEGER
 );
 CREATE INDEX IF NOT EXISTS tus_uploads_of_session ON tus_uploads (session);
 CREATE UNIQUE INDEX IF NOT EXISTS tus_upload_keys ON tus_uploads (owner, upload_key);
@@ -233,6 +234,7 @@ _ADDED = (
     ("sessions", "secret", "BLOB NOT NULL DEFAULT x''"),
     ("sessions", "holder", "TEXT NOT NULL DEFAULT ''"),
     ("tus_uploads", "holder", "TEXT NOT NULL DEFAULT ''"),
+    ("tus_uploads", "completes", "INTEGER"),
 )
 """Table, name and type of the columns added after version 1, in the order of `_SCHEMA`."""
 

@@ -7,10 +7,8 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from email.utils import formatdate
 from typing import Any
-from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,21 +16,16 @@ from starlette.routing import Route
 
 from uploader_server.http.auth import owner_of
 from uploader_server.http.errors import ApiError, as_api_error
-from uploader_server.http.files import Download, digest_header, repr_digest
+from uploader_server.http.files import Download, digest_header
 from uploader_server.http.memory import held_by
-from uploader_server.http.shares import holder_of
-from uploader_server.session import Session
-from uploader_server.storage.paths import UnsafePathError, check_short, safe_parts
-from uploader_server.storage.store import ANONYMOUS
-from uploader_server.storage.writing import SMALL
 from uploader_server.tus.body import Body, Receiving
 from uploader_server.tus.checksums import CHECKSUMS
+from uploader_server.tus.creation import begin, check_file, new_upload
 from uploader_server.tus.finish import parts_of, settle
 from uploader_server.tus.headers import (
     BODY_TYPE,
     EXTENSIONS,
     TUS_VERSION,
-    Checksum,
     capabilities,
     check_length,
     creation_length,
@@ -42,7 +35,8 @@ from uploader_server.tus.headers import (
     parse_metadata,
     parse_place,
 )
-from uploader_server.tus.upload import FINISHED, OPEN, Upload
+from uploader_server.tus.ietf import Ietf
+from uploader_server.tus.upload import Upload, stored
 from uploader_server.tus.uploads import Uploads
 from uploader_server.wire import TUS
 
@@ -54,6 +48,7 @@ ON_UPLOAD = ["OPTIONS", "HEAD", "PATCH", "DELETE", "GET"]
 class Tus:
     def __init__(self, uploads: Uploads) -> None:
         self.uploads = uploads
+        self._ietf = Ietf(uploads)
         self.limits = uploads.limits
         self.config = uploads.sessions.config
         self.store = uploads.sessions.store
@@ -78,6 +73,8 @@ class Tus:
         ]
 
     async def serve(self, request: Request) -> Response:
+        if await self._ietf.speaks(request):
+            return await self._ietf.serve(request)
         try:
             answer = await self._answer(request.method, request, Body(request))
         except Exception as error:
@@ -89,7 +86,7 @@ class Tus:
 
     async def _answer(self, method: str, request: Request, body: Body) -> Response:
         if method == "OPTIONS":
-            return Response(status_code=204, headers=capabilities(self.limits.max_size))
+            return Response(status_code=204, headers={**capabilities(self.limits.max_size), **self._ietf.limits()})
         if method != "GET" and request.headers.get("tus-resumable") != TUS_VERSION:
             raise ApiError(
                 412, "UNSUPPORTED_VERSION", f"Send Tus-Resumable: {TUS_VERSION}", headers={"tus-version": TUS_VERSION}
@@ -102,6 +99,8 @@ class Tus:
         if upload_id is None:
             return await self._create(request, body)
         upload = await self.uploads.find(upload_id if is_upload_id(upload_id) else "")
+        if upload.by_ietf and method != "GET":
+            raise ApiError(404, "UPLOAD_NOT_FOUND", "This upload belongs to the IETF protocol, not to tus 1.0")
         match method:
             case "HEAD":
                 return await self._head(upload, request)
@@ -125,39 +124,40 @@ class Tus:
         if known is not None:
             return await self._known(known, fields.get("sessionId", ""))
         checksum = parse_checksum(headers.get("upload-checksum"))
-        upload = await new_upload(self.uploads, request, body, owner)
-        while not upload.concat.parts and (empty := self.uploads.share.make_room(upload.holder)) is not None:
-            await self.uploads.retire(empty, "expired")
-        if upload.concat.parts:  # a concurrent request may have finished one with this key
-            known = await self.uploads.find_key(owner, upload.key)
-        known = known or self.uploads.unfinished(owner, upload.key)
+        upload = await self._new_upload(request, body, owner)
+        known = await begin(self.uploads, upload, body, checksum)
         if known is not None:
             return await self._known(known, upload.session)
-        if self.uploads.store.durable or (body.present and checksum is not None):
-            upload.counted = 0
-        self.uploads.shared.check(upload, self.limits.max_size)
-        self.uploads.keep(upload)
-        location = {"location": TUS + upload.id}
-        try:
-            async with self.uploads.turn(upload):
-                await self._begin(upload, body, checksum)
-        except ApiError as error:
-            error.headers.update(location)
-            raise
-        return Response(status_code=201, headers={**location, **self._state(upload)})
+        return Response(status_code=201, headers={"location": TUS + upload.id, **self._state(upload)})
 
-    async def _begin(self, upload: Upload, body: Body, checksum: Checksum | None) -> None:
-        """Save a new upload and receive the body of its creation; a small whole file is saved only once."""
-        late = body.length == upload.length and 0 < (body.length or 0) <= SMALL and not upload.is_part
-        await self.uploads.add(upload, save=not late)
-        try:
-            if body.present:
-                await Receiving(self.uploads, upload, body, checksum).run()
-            await settle(self.uploads, upload)
-        finally:
-            if late and upload.status == OPEN:
-                await self.uploads.store.make(upload)
-                await self.uploads.store.save(upload)
+    async def _new_upload(self, request: Request, body: Body, owner: str) -> Upload:
+        """Return a new, unregistered upload for a creation request. Raises ApiError."""
+        if body.present and body.kind != BODY_TYPE:
+            raise ApiError(415, "WRONG_CONTENT_TYPE", f"A body of a creation has Content-Type: {BODY_TYPE}")
+        metadata, concat = request.headers.get("upload-metadata") or None, request.headers.get("upload-concat")
+        upload, session = new_upload(self.uploads, request, metadata, owner, concat)
+        parts = await parts_of(self.uploads, upload.concat)
+        upload.length = upload.file.announced = self._length(request, body, parts)
+        if upload.is_part:
+            upload.place = parse_place(upload.fields)
+            upload.counted = None if upload.place is None else 0
+        else:
+            check_file(self.uploads, upload, session)
+        if parts:
+            shared = self.uploads.shared.joined_by(upload, parts)
+            upload.data = upload.data if shared is None else shared.name
+        if upload.length is not None and (body.length or 0) > upload.length:
+            raise ApiError(413, "FILE_TOO_LARGE", "The body is longer than Upload-Length")
+        return upload
+
+    def _length(self, request: Request, body: Body, parts: list[Upload]) -> int | None:
+        if not parts:
+            return creation_length(request.headers, self.limits.max_size)
+        if body.present or "upload-length" in request.headers:
+            raise ApiError(400, "INVALID_HEADER", "A final upload has neither a body nor an Upload-Length")
+        length = sum(part.length or 0 for part in parts)
+        check_length(length, self.limits.max_size)
+        return length
 
     async def _known(self, upload: Upload, session_id: str) -> Response:
         """Respond to a repeated creation: 200, the same Location, the offset; its body is dropped."""
@@ -215,91 +215,10 @@ class Tus:
             raise ApiError(404, "UPLOAD_NOT_FOUND", "The bytes of a part can't be read")
         if upload.path is None:
             raise ApiError(409, "UPLOAD_UNFINISHED", "The upload is not finished yet")
-        return Download(self.store.root / upload.path, {"cache-control": "no-cache", **self._where(upload)})
+        return Download(self.store.root / upload.path, {"cache-control": "no-cache", **stored(upload)})
 
     def _state(self, upload: Upload) -> dict[str, str]:
-        headers = {"upload-offset": str(upload.offset), **self._where(upload)}
+        headers = {"upload-offset": str(upload.offset), **stored(upload)}
         if upload.has_data:
             headers["upload-expires"] = formatdate(self.store.clock.date(self.uploads.expires(upload)), usegmt=True)
         return headers
-
-    def _where(self, upload: Upload) -> dict[str, str]:
-        if upload.status != FINISHED or upload.path is None:
-            return {}
-        return {
-            "content-location": "/uploads/" + quote(upload.path),
-            "upload-file-id": upload.file_id,
-            **repr_digest(upload.sha256),
-        }
-
-
-async def new_upload(uploads: Uploads, request: Request, body: Body, owner: str) -> Upload:
-    """Return a new, unregistered upload for a creation request. Raises ApiError."""
-    if body.present and body.kind != BODY_TYPE:
-        raise ApiError(415, "WRONG_CONTENT_TYPE", f"A body of a creation has Content-Type: {BODY_TYPE}")
-    metadata = request.headers.get("upload-metadata") or None
-    session = _session(uploads, parse_metadata(metadata or "").get("sessionId"), request.headers)
-    upload = Upload(
-        owner=owner,
-        session=session.id if session is not None else "",
-        category=session.category if session is not None else ANONYMOUS,
-        metadata=metadata,
-        concat_header=request.headers.get("upload-concat"),
-        length=None,
-        holder=holder_of(request.scope),
-        touched=uploads.clock.now(),
-    )
-    _check_path(upload)
-    parts = await parts_of(uploads, upload.concat)
-    upload.length = upload.file.announced = _length(uploads, request, body, parts)
-    if upload.is_part:
-        upload.place = parse_place(upload.fields)
-        upload.counted = None if upload.place is None else 0
-    else:
-        _check_file(uploads, upload, session)
-    if parts:
-        shared = uploads.shared.joined_by(upload, parts)
-        upload.data = upload.data if shared is None else shared.name
-    if upload.length is not None and (body.length or 0) > upload.length:
-        raise ApiError(413, "FILE_TOO_LARGE", "The body is longer than Upload-Length")
-    return upload
-
-
-def _session(uploads: Uploads, session_id: str | None, headers: Mapping[str, str]) -> Session | None:
-    if session_id is not None:
-        return uploads.sessions.find_open(session_id, headers)
-    if not uploads.sessions.config.anonymous_tus:
-        raise ApiError(403, "SESSION_REQUIRED", "This server requires a session: send sessionId in Upload-Metadata")
-    return None
-
-
-def _length(uploads: Uploads, request: Request, body: Body, parts: list[Upload]) -> int | None:
-    if not parts:
-        return creation_length(request.headers, uploads.limits.max_size)
-    if body.present or "upload-length" in request.headers:
-        raise ApiError(400, "INVALID_HEADER", "A final upload has neither a body nor an Upload-Length")
-    length = sum(part.length or 0 for part in parts)
-    check_length(length, uploads.limits.max_size)
-    return length
-
-
-def _check_path(upload: Upload) -> None:
-    """Raise ApiError 400 for a name or path that is too long or, except of a part, leads out of the category."""
-    try:
-        check_short(upload.file.original_name)
-        if upload.is_part:
-            check_short(upload.file.wanted_path)
-        else:
-            safe_parts(upload.file.wanted_path)
-    except UnsafePathError as error:
-        raise ApiError(400, "INVALID_PATH", str(error)) from error
-
-
-def _check_file(uploads: Uploads, upload: Upload, session: Session | None) -> None:
-    """Raise ApiError 400 for a file that the session can't accept, as a batch does."""
-    name, limits = upload.file.original_name, uploads.limits
-    refusal = limits.refusal(name, None if session is None else session.ending)
-    if refusal is not None:
-        raise ApiError(**refusal)
-    if session is not None and session.file_count >= limits.max_files:
-        raise ApiError(400, "TOO_MANY_FILES", f"A session has at most {limits.max_files} files")

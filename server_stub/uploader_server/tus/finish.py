@@ -15,6 +15,9 @@ from uploader_server.tus.headers import Concat
 from uploader_server.tus.upload import FINISHED, JOINED, OPEN, Upload
 from uploader_server.tus.uploads import Uploads
 
+EXPECTED_DIGEST = "reprDigest"
+"""Metadata key for the SHA-256 (hex) that a creation of the IETF protocol announced; other creations can't set it."""
+
 
 async def parts_of(uploads: Uploads, concat: Concat) -> list[Upload]:
     """Return the parts of a final upload in order. Raises ApiError if one can't be joined."""
@@ -85,6 +88,7 @@ async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload]
     if known is not None and known.status == "cancelled":
         await uploads.retire(upload, "cancelled")
         await uploads.check(upload)
+    await _check_digest(uploads, upload)
     file.data = uploads.store.data(upload)  # kept until everything is recorded
     session = uploads.session_of(upload)
 
@@ -104,3 +108,16 @@ async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload]
         await sessions.announce(session, [file])
     if file.path is None:
         raise ApiError(400, file.error_code or "UPLOAD_FAILED", file.error or "The file can't be stored")
+
+
+async def _check_digest(uploads: Uploads, upload: Upload) -> None:
+    """Raise ApiError 400 if the data have another digest than the creation announced; the upload is gone then."""
+    announced = upload.fields.get(EXPECTED_DIGEST, "") if upload.by_ietf else ""
+    if not announced:
+        return
+    async with uploads.joining.of(upload.holder):
+        found = await asyncio.to_thread(uploads.store.sha256, upload)
+    if found.hex() != announced:
+        await uploads.retire(upload, "failed")
+        raise ApiError(400, "CHECKSUM_MISMATCH", "The file doesn't match Repr-Digest")
+    upload.sha256 = upload.file.sha256 = found

@@ -90,6 +90,11 @@ def parse_metadata(text: str) -> dict[str, str]:
     return fields
 
 
+def encode_metadata(fields: Mapping[str, str]) -> str:
+    """Format Upload-Metadata."""
+    return ",".join(f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in fields.items())
+
+
 def _bad_metadata(details: str) -> ApiError:
     return ApiError(400, "INVALID_METADATA", "Upload-Metadata is invalid", details=details)
 

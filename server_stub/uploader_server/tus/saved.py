@@ -10,6 +10,7 @@ data file may be shorter than confirmed after a power loss; clients ask for the 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import sqlite3
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 _COLUMNS = (
     *("id", "owner", "upload_key", "session", "category", "metadata", "concat_header", "length", "status", "touched"),
-    *("counted", "path", "sha256", "data", "file_id", "holder"),
+    *("counted", "path", "sha256", "data", "file_id", "holder", "completes"),
 )
 """Fields of Upload in the order of the columns."""
 _SAVE = f"INSERT OR REPLACE INTO tus_uploads VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"  # noqa: S608 - our own
@@ -143,6 +144,11 @@ class SavedUploads:
         except FileNotFoundError:
             return 0
 
+    def sha256(self, upload: Upload) -> bytes:
+        """Return the digest of the data (slow: run in a thread). Raises OSError."""
+        with self.data(upload).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+
     def cut(self, upload: Upload, offset: int) -> None:
         """Truncate the data file, unless it is shared: bytes after the offset are ignored there."""
         if upload.place is None:
@@ -185,8 +191,8 @@ class SavedUploads:
 def _loaded(row: sqlite3.Row) -> Upload:
     values = dict(zip(_COLUMNS, row, strict=True))
     del values["upload_key"]  # part of the metadata
-    named = values["data"]
-    upload = Upload(**{**values, "data": named or ""})
+    named, completes = values["data"], values["completes"]
+    upload = Upload(**{**values, "data": named or "", "completes": None if completes is None else bool(completes)})
     if upload.status == FINISHED:
         upload.offset = upload.length or 0
     if upload.is_part and named:  # None in databases before version 3

@@ -8,8 +8,10 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from uploader_server.http.errors import ApiError
+from uploader_server.http.files import repr_digest
 from uploader_server.session import FileState
 from uploader_server.tus.headers import Place, check_length, parse_concat, parse_metadata
 
@@ -34,6 +36,8 @@ class Upload:
     status: str = OPEN
     holder: str = ""  # the client whose share it belongs to (see `http.shares`)
     counted: int | None = None  # offset saved in the database row; None: the length of the data file
+    completes: bool | None = None
+    """IETF protocol: whether the last request declared that its content is the end; None for tus 1.0."""
     path: str | None = None  # path of the finished file below the root; None for a part
     sha256: bytes = b""  # SHA-256 of all bytes; empty if unknown
     data: str = ""  # name of the data file
@@ -80,8 +84,24 @@ class Upload:
         return self.status == OPEN and not self.offset and not self.lock.locked() and not self.waiting
 
     @property
+    def by_ietf(self) -> bool:
+        """Whether the IETF protocol created it: then its length alone does not complete it."""
+        return self.completes is not None
+
+    @property
     def complete(self) -> bool:
-        return self.length == self.offset
+        return self.length == self.offset and self.completes is not False
+
+
+def stored(upload: Upload) -> dict[str, str]:
+    """Return the headers that say which file a finished upload became."""
+    if upload.status != FINISHED or upload.path is None:
+        return {}
+    return {
+        "content-location": "/uploads/" + quote(upload.path),
+        "upload-file-id": upload.file_id,
+        **repr_digest(upload.sha256),
+    }
 
 
 class SharedFile:

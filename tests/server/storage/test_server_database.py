@@ -279,6 +279,7 @@ def test_a_database_without_parts_in_place_is_upgraded(tmp_path: Path) -> None:
         "ALTER TABLE tus_uploads DROP COLUMN file_id",
         "ALTER TABLE tus_uploads DROP COLUMN data",
         "ALTER TABLE tus_uploads DROP COLUMN holder",
+        "ALTER TABLE tus_uploads DROP COLUMN completes",
         "ALTER TABLE tus_uploads RENAME COLUMN counted TO unchecked_from",
         "PRAGMA user_version = 2",
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
-from server.batches import eventually, new_session, progress
+from server.batches import new_session, progress
 from server.tus.tus_client import (
     append,
     checksum,
@@ -23,6 +23,8 @@ from server.tus.tus_client import (
     head,
     offset_of,
     patching,
+    state_of,
+    taken,
 )
 from serving import running_server
 from time_limits import PATIENCE
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from uploader_server.serving import EmbeddedServer
-    from uploader_server.tus.upload import Upload
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +42,6 @@ def server() -> Iterator[EmbeddedServer]:
     """Its body timeout is longer than all limits of these tests."""
     with running_server(idle_timeout=10 * PATIENCE) as server:
         yield server
-
-
-def state_of(server: EmbeddedServer, upload: str) -> Upload:
-    found: Upload = server.app.state.backend.tus.known.get(upload.rpartition("/")[2])
-    return found
-
-
-def taken(server: EmbeddedServer, upload: str, count: int) -> None:
-    """Wait until so many bytes of a running request have reached the upload."""
-    eventually(lambda: state_of(server, upload).file.size >= count, f"{count} bytes")
 
 
 @pytest.mark.parametrize("size", [1, 50_000, 5_000_000])

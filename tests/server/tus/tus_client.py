@@ -12,11 +12,15 @@ from urllib.parse import urljoin, urlsplit
 
 import google_crc32c
 import requests
+from server.batches import eventually
 from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from uploader_server.serving import EmbeddedServer
+    from uploader_server.tus.upload import Upload
 
 DEADLINE = PATIENCE
 ENDPOINT = "/api/upload/files/"
@@ -84,6 +88,16 @@ def offset_of(upload: str) -> int:
     return int(answer.headers["upload-offset"])
 
 
+def state_of(server: EmbeddedServer, upload: str) -> Upload:
+    found: Upload = server.app.state.backend.tus.known.get(upload.rpartition("/")[2])
+    return found
+
+
+def taken(server: EmbeddedServer, upload: str, count: int) -> None:
+    """Wait until so many bytes of a running request have reached the upload."""
+    eventually(lambda: state_of(server, upload).file.size >= count, f"{count} bytes")
+
+
 def digest_of(where: str) -> bytes:
     """The SHA-256 of a finished upload or a stored file, which the server computes where it does not know it."""
     answer = requests.head(where, headers={**TUS, "Want-Repr-Digest": "sha-256=1"}, timeout=DEADLINE)
@@ -122,8 +136,10 @@ def error(answer: requests.Response) -> tuple[int, Any]:
 class ByHand:
     """A request of which more is claimed than is sent: it stalls, or breaks off with `close`."""
 
-    def __init__(self, method: str, url: str, headers: Mapping[str, str], claimed: int | None) -> None:
-        """A `claimed` of None sends the body in chunks."""
+    def __init__(
+        self, method: str, url: str, headers: Mapping[str, str], claimed: int | None, usual: Mapping[str, str] = BODY
+    ) -> None:
+        """A `claimed` of None sends the body in chunks; `headers` are added to the `usual` ones."""
         address = urlsplit(url)
         assert address.hostname is not None
         self.connection = socket.create_connection((address.hostname, address.port or 80))
@@ -131,7 +147,7 @@ class ByHand:
         self._chunked = claimed is None
         framing = {"Transfer-Encoding": "chunked"} if claimed is None else {"Content-Length": str(claimed)}
         lines = [f"{method} {address.path} HTTP/1.1", "Host: localhost"]
-        lines += [f"{name}: {value}" for name, value in {**BODY, **headers, **framing}.items()]
+        lines += [f"{name}: {value}" for name, value in {**usual, **headers, **framing}.items()]
         self.connection.sendall("\r\n".join([*lines, "", ""]).encode())
 
     def send(self, data: bytes) -> None:
