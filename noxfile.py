@@ -1,4 +1,4 @@
-"""One word for each job of the project: `nox -s test`, `lint`, `mutants`, `bench`, `docs`, `package`."""
+"""One word for each job of the project: `nox -s lint`, `test`, `mutants`, `bench`, `docs`, `package`, `containers`."""
 
 from __future__ import annotations
 
@@ -67,6 +67,15 @@ def docs(session: nox.Session) -> None:
     site = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "site")
     session.install(*site, ".[server]")
     session.run("mkdocs", "build", "--strict", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def containers(session: nox.Session) -> None:
+    """Build both images with podman, and upload in them with a read-only root; arguments go to `podman build`."""
+    for target, name in (("client", "uploader"), ("server", "uploader-server")):
+        how = ("--format", "docker", "--target", target, "-t", name)
+        session.run("podman", "build", *how, *session.posargs, ".", external=True)
+        session.run("podman", "run", "--rm", "--read-only", name, "demo", external=True)
 
 
 @nox.session

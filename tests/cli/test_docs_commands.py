@@ -35,7 +35,7 @@ PAGES = {path.name: path.read_text(encoding="utf-8") for path in FILES}
 PROTOCOL = "protocol.md"
 """`test_docs_protocol.py` runs its examples in one shell and compares each answer."""
 SHELL, PIPELINES = {"sh"}, {"yaml", "groovy"}
-CONFIGURATIONS = {"nginx", "haproxy", "ini", "dockerfile", "js"}
+CONFIGURATIONS = {"nginx", "haproxy", "ini", "js"}
 CODE = {*SHELL, *PIPELINES, *CONFIGURATIONS, "python", "toml"}
 NO_CODE = {"text", "json", "http", "csv", "mermaid"}
 RUN_BY = re.compile(r"run by: (\S+?)::(\w+)")

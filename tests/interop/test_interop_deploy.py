@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 from command import ended, read_until, start, uploader
-from docs_pages import page
+from docs_pages import ROOT, page
 from interop.proxies import haproxy, nginx_http
 from serving import ServerProcess, running_server
 
@@ -100,12 +100,10 @@ def test_unit_of_a_watch_is_valid_and_its_options_exist(tmp_path: Path) -> None:
 
 
 def test_command_of_the_watching_container_takes_its_options(tmp_path: Path) -> None:
-    (command,) = re.findall(r"^CMD (\[.*\])$", block("dockerfile", WATCH), re.MULTILINE)
+    (line,) = re.findall(r"^podman run .* uploader (upload .*)$", WATCH, re.MULTILINE)
     (tmp_path / "outbox").mkdir()
-    program, *line = json.loads(command)
-    assert program == "uploader"
     places = {"/outbox": str(tmp_path / "outbox"), "/state": str(tmp_path / "state")}
-    stops_with_143([_placed(word, places) for word in line], tmp_path)
+    stops_with_143([_placed(word, places) for word in line.split()], tmp_path)
 
 
 def _placed(word: str, places: Mapping[str, str]) -> str:
@@ -141,8 +139,9 @@ def verified(unit: str, tmp_path: Path) -> list[str]:
 
 
 def test_command_of_the_container_starts_the_server(tmp_path: Path) -> None:
-    (command,) = re.findall(r"^CMD (\[.*\])$", block("dockerfile"), re.MULTILINE)
-    program, serve, *options = json.loads(command)
+    text = (ROOT / "Containerfile").read_text(encoding="utf-8")
+    (program,) = json.loads(re.findall(r"^ENTRYPOINT (\[.*\])$", text, re.MULTILINE)[-1])
+    serve, *options = json.loads(re.findall(r"^CMD (\[.*\])$", text, re.MULTILINE)[-1])
     assert (program, serve) == ("uploader", "serve")
     options = [option.replace("/files", str(tmp_path / "files")).replace("0.0.0.0", "127.0.0.1") for option in options]
     process = ServerProcess(*options)
