@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import FileSkipped as FileSkipped
     from uploader_cli.core.events import FileStarted as FileStarted
     from uploader_cli.core.events import Phase as Phase
+    from uploader_cli.core.events import Removed as Removed
     from uploader_cli.core.events import RunFinished as RunFinished
     from uploader_cli.core.events import RunStarted as RunStarted
     from uploader_cli.core.events import RunWarning as RunWarning
@@ -51,8 +52,8 @@ __version__ = "1.0.0rc1"
 _MODULES = {
     "core.events": (
         "ChannelChanged ChannelState Event FailureCode FileCompleted FileFailed FileProgress FileRetry FileSkipped "
-        "FileStarted Phase RunFinished RunStarted RunWarning ServerMessage SessionCreated SessionFinished SkipReason "
-        "Stage VerifiedBy WarningCode"
+        "FileStarted Phase Removed RunFinished RunStarted RunWarning ServerMessage SessionCreated SessionFinished "
+        "SkipReason Stage VerifiedBy WarningCode"
     ),
     "errors": (
         "AnswerError FileError Interrupted NetworkError NotAnUploadServer ProtocolError Unauthorized UploaderError "

@@ -51,6 +51,8 @@ def of_failure(code: FailureCode, *, retryable: bool) -> Exit:
         return Exit.INTEGRITY
     if code is FailureCode.UNAUTHORIZED:
         return Exit.NOT_AUTHORISED
+    if code is FailureCode.UNVERIFIABLE:
+        return Exit.USAGE
     return Exit.RETRY_MAY_HELP if retryable else Exit.FAILED_FOR_GOOD
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import Event, FailureCode, Metrics, Phase, VerifiedBy
+from uploader_cli.core.events import Event, FailureCode, Metrics, Phase, Removed, VerifiedBy
 from uploader_cli.core.incidents import Incident
 from uploader_cli.core.state import Observer, ProgressState
 
@@ -31,6 +31,9 @@ class Receipt:
     """Where the file can be read, if it is on the server."""
     verified_by: VerifiedBy | None = None
     """What showed that the stored bytes are those of the file; None also for chunks with SHA-1."""
+    removed: Removed | None = None
+    """What became of the local file (`--then`)."""
+    moved_to: str | None = None
 
 
 _AS_IN_EVENT = {spec.name for spec in fields(Receipt)} - {"status", "size", "message", "retryable"}

@@ -22,6 +22,7 @@ COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-define
 ENUMS = {
     "`phase` of `file.progress`": events.Phase,
     "`code` of `file.retry`, `file.failed`": events.FailureCode,
+    "`removed` of `file.completed`, `file.skipped`": events.Removed,
     "`reason` of `file.skipped`": events.SkipReason,
     "`from`, `to` of `channel.changed`": events.ChannelState,
     "`transport` of `channel.changed`": events.Transport,

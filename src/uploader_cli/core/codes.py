@@ -81,6 +81,16 @@ class FailureCode(StrEnum):
     OUTCOME_UNKNOWN = "outcome_unknown"
     PROTOCOL = "protocol"
     INTEGRITY = "integrity"
+    KEPT = "kept"
+    UNVERIFIABLE = "unverifiable"
+
+
+class Removed(StrEnum):
+    """What became of a local file that is stored (`--then`)."""
+
+    MOVED = "moved"
+    DELETED = "deleted"
+    GONE = "gone"
 
 
 class SkipReason(StrEnum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import IO, Protocol
+from typing import IO, NamedTuple, Protocol
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -49,6 +49,16 @@ class Content(Protocol):
         """Return a reader that can seek. Raise `FileError` for content that is read once."""
 
 
+class Identity(NamedTuple):
+    """What a local file is on its disk: any change of the file, or another file in its place, changes it."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
 class LocalFile(Record, frozen=True):
     """A selected file. `path` is as selected, `relative_path` its name on the server; `mtime_ns` as at the walk.
 
@@ -56,7 +66,8 @@ class LocalFile(Record, frozen=True):
     True for a file given as an argument or in a list, which must not be skipped silently. A list may set `category`,
     the `sha256` (hex) that it must have, and `metadata` (key, value). `destination` distinguishes a file that is sent
     to several places; it is empty where path and run determine the destination. `upload_url` is its upload where a
-    service has created that already: a secret. `content` has the bytes that are not read from `path`.
+    service has created that already: a secret. `content` has the bytes that are not read from `path`. With `--then`,
+    `identity` is that of a regular file before it is read.
     """
 
     file: int
@@ -71,6 +82,7 @@ class LocalFile(Record, frozen=True):
     metadata: tuple[tuple[str, str], ...] = ()
     upload_url: str = ""
     content: Content | None = None
+    identity: Identity | None = None
 
     def __repr__(self) -> str:
         return f"LocalFile({self.file}, {self.path!r})"
@@ -92,6 +104,11 @@ class LocalFile(Record, frozen=True):
     def below(self, dest: str) -> LocalFile:
         """Return the file with its place on the server below the directory `dest`."""
         return replace(self, relative_path=f"{dest}/{self.relative_path}")
+
+    def identified(self, identity: Identity | None) -> LocalFile:
+        """Return the file with its identity, if size and mtime are those of the selection."""
+        is_same = identity is not None and (identity.size, identity.mtime_ns) == (self.size, self.mtime_ns)
+        return replace(self, identity=identity if is_same else None)
 
     @property
     def kind(self) -> str:

@@ -33,6 +33,7 @@ from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES
 from uploader_cli.transfer.journal import Stored
 from uploader_cli.transfer.journal.schema import locked
 from uploader_cli.transfer.ledger import End, Outcome
+from uploader_cli.transfer.then import Then
 from uploader_cli.transfer.upload_session import RunContext
 from uploader_cli.transfer.verification import Verification
 
@@ -121,7 +122,8 @@ class Driver:
         self._context.learn(limits)
         self._context.pacer.probe = partial(api.health, patient=False)
         self._context.lookups = api.lookups
-        self._checks = FileChecks(self._context, Verification(self._context))
+        verification = Verification(self._context)
+        self._checks = FileChecks(self._context, verification, Then(self._context, verification))
         self._secret = hmac.digest(run_secret(settings.state_path), b"%d" % self._handle.number, "sha256")
 
     def begin(self) -> None:

@@ -55,11 +55,11 @@ class PlainView(Observer):
             case ev.FileCompleted() if few:
                 known = "" if event.size is None else f"{size(event.size)}, "
                 name = f", stored as {safe(event.stored_as)}" if event.stored_as else ""
-                self._say(f"✓ {safe(event.path)} ({known}{span(event.seconds)}{name})", kind="file")
+                self._say(f"✓ {safe(event.path)} ({known}{span(event.seconds)}{name}{_removed(event)})", kind="file")
             case ev.FileFailed() if state.failed > self._annotated:
                 self._say(f"✗ {safe(event.path)}: {_brief(event.message)}", kind="failure", wrong=True)
             case ev.FileSkipped() if self._verbose or (few and event.reason is not ev.SkipReason.NOT_TRIED):
-                self._say(f"- {safe(event.path)}: skipped ({event.reason})", kind="skip")
+                self._say(f"- {safe(event.path)}: skipped ({event.reason}{_removed(event)})", kind="skip")
             case _:
                 self._of_the_run(event, state, now)
 
@@ -165,6 +165,13 @@ def progress_line(state: ProgressState, now: float) -> str:
         parts.append(f"{state.retries:,} retried")
     parts.append(overview.channel(state.channel, latency=False)[1])
     return " · ".join(filter(None, [*parts, overview.alert(state, now)]))
+
+
+def _removed(event: ev.FileCompleted | ev.FileSkipped) -> str:
+    """Return what became of the local file, as the end of a list."""
+    if event.removed is ev.Removed.MOVED:
+        return f", moved to {safe(event.moved_to or '')}"
+    return f", {event.removed} here" if event.removed else ""
 
 
 def _brief(text: str) -> str:

@@ -43,6 +43,8 @@ FIXES = {
     FailureCode.OUTCOME_UNKNOWN: "The file may be stored already: check the server, then use --resend-unknown.",
     FailureCode.PROTOCOL: "The server's answer could not be parsed: check the URL and the server's version.",
     FailureCode.INTEGRITY: "The stored file differs from the local one: delete it there and upload it again.",
+    FailureCode.KEPT: "The file is stored, and was not moved or deleted here: correct the reason above, and run again.",
+    FailureCode.UNVERIFIABLE: "The file is stored. Without a comparison it is moved or deleted by --then-unverified.",
 }
 _SKIPS = {
     SkipReason.TYPE: "type not accepted by the server",

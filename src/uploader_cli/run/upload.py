@@ -75,7 +75,7 @@ class Upload:
         loop = Loop([*writers, *observers], alarms(settings))
         sending = _Sending(settings, self._found, loop, interrupts, run)
         if self._arrivals is not None:
-            _connect(self._arrivals, loop, run, resend=settings.resend)
+            _connect(self._arrivals, loop, run, settings)
         interrupts.begin(settings.deadline)
         with interrupts.raising():
             sending.connections.api.authorization()  # a missing token is a usage error, before anything starts
@@ -229,10 +229,14 @@ class _Sending:
         return exit_status.worst(codes)
 
 
-def _connect(arrivals: Arrivals, loop: Loop, run: RunHandle, *, resend: bool) -> None:
-    """Let the walk of `--watch` know what has ended, in this run and in earlier ones, and what the system notices."""
-    arrivals.emit = loop.emit
-    arrivals.uploaded = lambda files: [receipt is not None for receipt in run.receipts(files, ever=True, own=resend)]
+def _connect(arrivals: Arrivals, loop: Loop, run: RunHandle, settings: Settings) -> None:
+    """Let the walk of `--watch` know what has ended, in this run and in earlier ones, and what the system notices.
+
+    With `--then` it selects also what is stored.
+    """
+    arrivals.emit, resend = loop.emit, settings.resend
+    if settings.then is None:
+        arrivals.uploaded = lambda files: [one is not None for one in run.receipts(files, ever=True, own=resend)]
     if extras.installed("watch"):
         arrivals.notify = extras.load("notifications")
     loop.listeners.append(arrivals.hear)

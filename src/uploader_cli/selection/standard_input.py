@@ -18,7 +18,9 @@ from uploader_cli.settings import OPTIONS, Layer, Settings
 from uploader_cli.settings.values import FIELD
 
 STDIN = "-"
-SELECTING = "include exclude exclude_from min_size max_size newer_than shard follow_links from_file failed_to watch"
+SELECTING = (
+    "include exclude exclude_from min_size max_size newer_than shard follow_links from_file failed_to watch then"
+)
 """Options for files that are found or listed: on the command line an error, in the environment or a config unused."""
 UNKNOWN = ("size", "sha256")
 """Fields of metadata that are unknown before the end."""

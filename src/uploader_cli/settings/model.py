@@ -18,7 +18,7 @@ from uploader_cli.settings import addresses, shard, values
 from uploader_cli.settings.bearer import TokenCommand, token_from_file
 from uploader_cli.settings.option import DEFAULT, Group, Layer, Option, Source
 from uploader_cli.settings.places import user_state_directory
-from uploader_cli.settings.values import ChunkRule, Condition, Header, Metadata, Moment, ReportFile, or_none
+from uploader_cli.settings.values import ChunkRule, Condition, Header, Metadata, Moment, Removal, ReportFile, or_none
 
 LEAST_CHUNK = 1024
 LIMITS_OF_WAITING = ("max_wait", "wait_for_server")
@@ -120,6 +120,19 @@ class Settings:
         "TIME  With --watch: a file is complete when it has not changed for this time.",
         values.seconds(zero=True),
         commands="upload",
+    )
+    then: Removal | None = _what(
+        None,
+        "ACTION  Once the server has the same bytes: keep a file here, move:DIR or delete. [default: keep]",
+        values.removal,
+        commands="upload",
+        config="user",
+    )
+    then_unverified: bool = _what(
+        False,
+        "With --then: also act if the server gives neither the digest nor the bytes of a file.",
+        commands="upload",
+        config="user",
     )
     dry_run: bool = _what(False, "-n  Print the plan with the destinations and send nothing.", stored=False)
 
@@ -410,8 +423,8 @@ class Settings:
 
     @property
     def hashes(self) -> bool:
-        """Whether the SHA-256 of each file is computed: with `--digest`, and for a report that lists digests."""
-        return self.digest or any(report.kind == "sha256" for report in self.report)
+        """Whether the SHA-256 of each file is computed: with `--digest`, `--then`, and for a report with digests."""
+        return self.digest or self.then is not None or any(report.kind == "sha256" for report in self.report)
 
     @property
     def skips_sent(self) -> bool:

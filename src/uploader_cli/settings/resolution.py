@@ -17,7 +17,7 @@ from uploader_cli.settings.model import OPTIONS, Settings
 from uploader_cli.settings.option import Layer, Option, Source
 from uploader_cli.settings.places import user_config_file, working_directory
 from uploader_cli.settings.stored import NAMED_BY_DIRECTORY
-from uploader_cli.settings.values import Invalid, ReportFile, merged, written_size
+from uploader_cli.settings.values import Invalid, Removal, ReportFile, merged, written_size
 
 RESULT_ONLY = ("result_done", "result_failed", "result_link", "result_timeout")
 """Options that `result_url` needs."""
@@ -193,7 +193,8 @@ def _absolute(value: Any, base: Path) -> Any:
     """Resolve a relative path against the directory of its config file, or the working directory."""
     if isinstance(value, Path):
         return base / value
-    return value._replace(path=base / value.path) if isinstance(value, ReportFile) else value
+    has_path = isinstance(value, ReportFile | Removal) and value.path is not None
+    return value._replace(path=base / value.path) if has_path else value
 
 
 def _with_target(settings: Settings) -> Settings:

@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.then import Then
     from uploader_cli.transfer.upload_session import RunContext
 
     Picked = list[tuple[LocalFile, Claim]]
+    Present = tuple[LocalFile, bool | None, Stored | None]
 
 MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may have stored it, or not"
 
@@ -40,8 +42,8 @@ MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may
 class FileChecks:
     """Check groups of files; each thread that asks the server passes its own `Api`."""
 
-    def __init__(self, context: RunContext, verification: Verification) -> None:
-        self._context, self._verification, self._stored = context, verification, StoredFiles(context)
+    def __init__(self, context: RunContext, verification: Verification, then: Then) -> None:
+        self._context, self._verification, self._then, self._stored = context, verification, then, StoredFiles(context)
         skips, asks = context.settings.skips_sent, context.lookups is not None and context.limits.relative_paths
         self._counts_receipts, self._hints = skips and asks, skips and not asks and not context.settings.watch
 
@@ -78,14 +80,16 @@ class FileChecks:
         """Return the claimed files that are sent. End the others."""
         context, ended = self._context, list[Outcome]()
         picked: Picked = []
-        for file, claim, there in self._found(api, claimed, pack=pack):
+        there: list[Present] = []
+        for file, claim, found in self._found(api, claimed, pack=pack):
             ends = self._settled(api, file, claim)
             if ends is None:
                 picked.append((file, claim))
             elif ends.error is not None:
                 ended.append(ends)
             else:
-                self._skip(file, there, claim.receipt)
+                there.append((file, found, claim.receipt))
+        self._skip(api, there)
         if context.settings.if_exists == "fail":
             picked = self._free(api, picked, ended)
         context.ledger.end(ended)
@@ -155,12 +159,14 @@ class FileChecks:
         """Skip the files that are on the server, or were sent at some time; return the others (`--skip-existing`)."""
         context, trusts = self._context, self._context.settings.trust_receipts
         receipts, missing = list(zip(files, context.run.receipts(files), strict=True)), []
+        present: list[Present] = []
         for (file, receipt), there in zip(receipts, self._stored.present(api, receipts), strict=True):
             context.stop.checkpoint()
             if there or (there is None and receipt is not None and trusts):
-                self._skip(file, there, receipt)
+                present.append((file, there, receipt))
             else:
                 missing.append(file)
+        self._skip(api, present)
         if not self._context.limits.relative_paths and not trusts:
             text = "--skip-existing: the server can be asked only for files whose receipts say where they are;"
             text += " others are sent (--trust-receipts skips those with a receipt)"
@@ -184,6 +190,7 @@ class FileChecks:
         """
         asked = [self._stored.looked_up(file, sent[file.file]) for file in files if file.file in sent]
         answers, left = iter(self._stored.look_up(api, asked)), []
+        there: list[Present] = []
         for file in files:
             receipt, found = sent.get(file.file), next(answers) if file.file in sent else None
             if receipt is None or not isinstance(found, FoundFile) or not is_there(receipt, found):
@@ -191,7 +198,8 @@ class FileChecks:
             elif (compared := self._compared(api, file, receipt)).error is not None:
                 ended.append(compared)
             else:
-                self._skip(file, there=True, receipt=receipt)
+                there.append((file, True, receipt))
+        self._skip(api, there)
         return left
 
     def _hint(self, picked: Picked) -> None:
@@ -217,14 +225,22 @@ class FileChecks:
         self._context.ledger.end(ended)
         return left
 
-    def _skip(self, file: LocalFile, there: bool | None, receipt: Stored | None) -> None:
-        """Leave out a file that is on the server: `there`, or by its receipt alone."""
+    def _skip(self, api: Api, there: Sequence[Present]) -> None:
+        """Leave out files that are on the server: as it says, or by their receipts alone."""
+        found = [self._present(file, receipt) for file, _, receipt in there]
+        outcomes = self._then.carry_out(self._then.prove(api, found))
+        for outcome, (_, said, _) in zip(outcomes, there, strict=True):
+            if outcome.error is None:
+                self._context.ledger.skip_stored(outcome, SkipReason.PRESENT if said else SkipReason.RECEIPT)
+        self._context.ledger.end([outcome for outcome in outcomes if outcome.error is not None])
+
+    def _present(self, file: LocalFile, receipt: Stored | None) -> Outcome:
         context, sha256, location = self._context, None, receipt.location if receipt is not None else None
-        if location is None and self._context.limits.relative_paths:
+        if location is None and context.limits.relative_paths:
             location = location_of(file, context.settings.category)
-        if context.digests is not None:
+        if context.digests is not None and context.settings.then is None:
             sha256 = (receipt.checksum if receipt is not None else None) or digest_of(file, context.stop.checkpoint)
-        context.ledger.skip(file, SkipReason.PRESENT if there else SkipReason.RECEIPT, location, sha256)
+        return Outcome(file, location=location, digest=sha256)
 
     def _free(self, api: Api, files: Picked, ended: list[Outcome]) -> Picked:
         """Return the files whose names are free on the server; add the outcomes of the others to `ended`.

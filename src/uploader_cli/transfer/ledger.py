@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import Event, FailureCode, SkipReason, VerifiedBy
+from uploader_cli.core.events import Event, FailureCode, Removed, SkipReason, VerifiedBy
 from uploader_cli.core.protocol import NAME_TAKEN
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ class Outcome(NamedTuple):
     server compared every chunk; `verified_by` is None for chunks with SHA-1. `file_path` is the path on the server.
     `unsure`: the server has all bytes, but may not have stored the file. `falls_back`: another protocol can send
     it; `error` says why this one did not. `values` are those of the template of `--result-url`, of a file that the
-    server still processes; `result_url` is where it can be read once it is processed.
+    server still processes; `result_url` is where it can be read once it is processed. `removed`
+    says what became of the local file, `moved_to` where it is now.
     """
 
     file: LocalFile
@@ -88,6 +89,8 @@ class Outcome(NamedTuple):
     verified_by: VerifiedBy | None = None
     values: dict[str, str] | None = None
     result_url: str | None = None
+    removed: Removed | None = None
+    moved_to: str | None = None
 
     @property
     def sha256(self) -> str | None:
@@ -195,12 +198,27 @@ class Ledger:
         else:
             self.skip(file, SKIPS[refusal.code])
 
-    def skip(self, file: LocalFile, reason: SkipReason, location: str | None = None, sha256: str | None = None) -> None:
-        """Leave the file out; its `location` and hex `sha256` are those on the server, if it is there."""
+    def skip(self, file: LocalFile, reason: SkipReason) -> None:
+        """Leave the file out."""
+        self.skip_stored(Outcome(file), reason)
+
+    def skip_stored(self, outcome: Outcome, reason: SkipReason) -> None:
+        """Leave out a file that is on the server."""
+        file, location = outcome.file, outcome.location
         if self._close(file):
-            url = self._url_of(location) if location else None
-            digest = _checksum(sha256)
-            self._emit(ev.FileSkipped(file.file, file.path, reason, file, location=location, checksum=digest, url=url))
+            self._emit(
+                ev.FileSkipped(
+                    file.file,
+                    file.path,
+                    reason,
+                    file,
+                    location=location,
+                    checksum=_checksum(outcome.sha256),
+                    url=self._url_of(location) if location else None,
+                    removed=outcome.removed,
+                    moved_to=outcome.moved_to,
+                )
+            )
 
     def fail_all(self, error: errors.UploaderError) -> None:
         """End every open file: those with an attempt fail with `error`, the others are skipped."""
@@ -238,6 +256,8 @@ class Ledger:
                     url=self._url_of(location) if location else None,
                     file_path=outcome.file_path,
                     local=file,
+                    removed=outcome.removed,
+                    moved_to=outcome.moved_to,
                 )
             )
 

@@ -33,6 +33,7 @@ from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.protocols.tus_file import TusFile
 from uploader_cli.transfer.protocols.tus_state import Tus, is_far
 from uploader_cli.transfer.result_poller import ResultPoller
+from uploader_cli.transfer.then import Then
 from uploader_cli.transfer.upload_session import RunContext, UploadSession, new_session
 from uploader_cli.transfer.verification import Verification
 
@@ -140,7 +141,8 @@ class Scheduler:
             idle = self._pool.most - 1
             self._pool.connect_ahead(sum(self._terms.parts(file.size, idle, round_trip) for file in supply.ahead))
         self._verification = Verification(self._context)
-        self._checks = FileChecks(self._context, self._verification)
+        self._then = Then(self._context, self._verification)
+        self._checks = FileChecks(self._context, self._verification, self._then)
         self._destinations = Destinations(self._settings, self._stop.checkpoint)
         try:
             self._plan(supply, early)
@@ -179,8 +181,8 @@ class Scheduler:
         outcomes = [outcome for outcome in outcomes if not self._falls_back(outcome)]
         if not outcomes:
             return
-        final = self._verification.finish(worker.api, outcomes)
-        self._ledger.end(self._results.take(final))
+        final = self._then.prove(worker.api, self._verification.finish(worker.api, outcomes))
+        self._ledger.end(self._then.carry_out(self._results.take(final)))
         if job.session is not None:
             bad = [outcome.error for outcome in final if outcome.error is not None]
             given_up = sum(not isinstance(error, errors.FileFailure) for error in bad)  # the server counts others
@@ -189,7 +191,7 @@ class Scheduler:
     def _end_processed(self, outcomes: Sequence[Outcome]) -> None:
         done = [outcome for outcome in outcomes if outcome.error is None]
         self._verification.record(done, verify=self._settings.verify)
-        self._ledger.end(outcomes)
+        self._ledger.end(self._then.carry_out(outcomes))
 
     def _probe(self) -> None:
         api = self._prober = self._api.another()
@@ -258,6 +260,7 @@ class Scheduler:
         return picked
 
     def _accept(self, file: LocalFile, groups: Groups) -> None:
+        file = self._then.admit(file)
         self._ledger.admit(file)
         refused = refusal(file, self._context.limits)
         if refused is not None:

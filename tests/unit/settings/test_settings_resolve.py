@@ -127,6 +127,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "report": "r.json",
         "shard": "2/3",
         "on": "local:2",
+        "then": "move:sent",
     }.get(name, "7")
     if OPTIONS[name].default is False:
         written = "yes"

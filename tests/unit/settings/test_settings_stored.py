@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from uploader_cli.errors import UsageError
 from uploader_cli.settings import OPTIONS, Header, Layer, Metadata, Settings, resolve, storable
-from uploader_cli.settings.values import ChunkRule, Moment
+from uploader_cli.settings.values import ChunkRule, Moment, Removal
 
 CONNECTION = ("ca_bundle", "client_cert", "proxy")
 """Remembered where a run had them; a later environment may still add them to a run that had none."""
@@ -62,6 +62,7 @@ LATER = {
     "UPLOADER_TRUST_RECEIPTS": "yes",
     "UPLOADER_STALL": "9",
     "UPLOADER_SETTLE": "9",
+    "UPLOADER_THEN": "delete",
     "UPLOADER_ANALYZE": "music",
     "UPLOADER_FROM_FORMAT": "csv",
     "UPLOADER_UPLOAD_URL": "https://later.example/u1",
@@ -94,6 +95,7 @@ common: dict[str, st.SearchStrategy[Any]] = switches | {
     "trust_receipts": st.booleans(),
     "stall": times,
     "settle": times,
+    "then": st.sampled_from([None, Removal(), Removal(Path("/a b"))]),
     "from_format": st.sampled_from(["auto", "plain", "nul", "csv", "jsonl"]),
     "analyze": st.sampled_from(["none", "content", "fusion", "music"]),
 }

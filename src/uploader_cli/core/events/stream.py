@@ -11,6 +11,7 @@ from uploader_cli.core.codes import (
     FailureCode,
     LimitsOrigin,
     Phase,
+    Removed,
     SkipReason,
     Transport,
     VerifiedBy,
@@ -126,6 +127,9 @@ class FileCompleted(Event, frozen=True, tag="file.completed"):
     """Where the file can be read."""
     verified_by: VerifiedBy | None = None
     """What showed that the stored bytes are those of the file; None also for SHA-1."""
+    removed: Removed | None = None
+    """What became of the local file (`--then`)."""
+    moved_to: str | None = None
 
 
 class FileFailed(Event, frozen=True, tag="file.failed"):
@@ -153,6 +157,9 @@ class FileSkipped(Event, frozen=True, tag="file.skipped"):
     checksum: str | None = None
     url: str | None = None
     """Where the file can be read, if it is on the server."""
+    removed: Removed | None = None
+    """What became of the local file (`--then`)."""
+    moved_to: str | None = None
 
 
 class ChannelChanged(Event, frozen=True, tag="channel.changed", rename={"from_": "from"}):

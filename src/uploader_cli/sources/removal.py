@@ -1,0 +1,209 @@
+"""Move or delete a local file that is still the one that was read (`--then`).
+
+Each step names the file by its directory, which is opened once: nobody can put another directory, or a link to one,
+into its place meanwhile. No link is followed, and no file is overwritten.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+
+from uploader_cli.core.codes import FailureCode
+from uploader_cli.core.plan import Identity, LocalFile
+from uploader_cli.errors import FileError, FileFailure
+
+GRANULARITY = 0.05
+"""Seconds within which two writes may get the same time from a file system."""
+BLOCK = 1 << 20  # bytes that are copied at a time
+_NOT_LINKED = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""Errors of file systems that give a file no second name, or none in another file system."""
+_DIRECTORY = os.O_DIRECTORY | os.O_CLOEXEC
+_FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+def identified(file: LocalFile, sleep: Callable[[float], None] = time.sleep) -> LocalFile:
+    """Return the file with its identity, before anything of it is read; without one for what is no regular file.
+
+    A file that was written just now is looked at again after `GRANULARITY`: any later write changes its identity.
+    """
+    with suppress(OSError):
+        found = _status(file.path)
+        if found is not None and 0 <= time.time() - found.ctime_ns / 1e9 < GRANULARITY:
+            sleep(GRANULARITY)
+            found = _status(file.path)
+        return file.identified(found)
+    return file
+
+
+def delete(file: LocalFile) -> None:
+    """Delete a file that is unchanged. Raise `OSError`, or `FileError` for one that has changed."""
+    with _opened(os.path.dirname(file.path) or ".", getattr(os, "O_PATH", 0)) as directory:
+        name = os.path.basename(file.path)
+        _check_unchanged(file, directory, name)
+        os.unlink(name, dir_fd=directory)
+
+
+def move(file: LocalFile, place: str, sha256: str, checkpoint: Callable[[], None]) -> str:
+    """Move a file that is unchanged to `place`, or to `name (2).ext` and so on beside it; return its new path.
+
+    A file at the place that has the same bytes is what an interrupted move has left. Raise as `delete`. `checkpoint`
+    raises to stop a copy.
+    """
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    with (
+        _opened(os.path.dirname(file.path) or ".", getattr(os, "O_PATH", 0)) as source,
+        _opened(os.path.dirname(place)) as target,
+    ):
+        name = os.path.basename(file.path)
+        if os.path.samestat(os.fstat(source), os.fstat(target)):
+            raise FileFailure(f"{os.path.dirname(place)} is its own directory", code=FailureCode.KEPT)
+        identity = _check_unchanged(file, source, name)
+        wanted, linked = os.path.basename(place), True
+        try:
+            new, made = _link(identity, source, name, target, wanted, sha256)
+        except OSError as error:
+            if error.errno not in _NOT_LINKED:
+                raise
+            (new, made), linked = _copy(identity, source, name, target, wanted, sha256, checkpoint), False
+        try:
+            _check_unchanged(file, source, name, linked=linked)
+        except (OSError, FileError):
+            if made:
+                os.unlink(new, dir_fd=target)
+            raise
+        _persist(target)
+        os.unlink(name, dir_fd=source)
+    return os.path.join(os.path.dirname(place), new)
+
+
+@contextmanager
+def _opened(directory: str, flags: int = 0) -> Iterator[int]:
+    handle = os.open(directory, os.O_RDONLY | _DIRECTORY | flags)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _status(name: str, directory: int | None = None) -> Identity | None:
+    """Return the identity of a regular file, None for anything else. Raise `OSError`."""
+    info = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    known = Identity(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+    return known if stat.S_ISREG(info.st_mode) else None
+
+
+def _check_unchanged(file: LocalFile, directory: int, name: str, *, linked: bool = False) -> Identity:
+    """Return the identity of an unchanged file; `linked`: a new link of ours has changed its ctime."""
+    found, read = _status(name, directory), file.identity
+    if found is None or read is None or found != (read._replace(ctime_ns=found.ctime_ns) if linked else read):
+        raise FileError(f"{file.path} has changed since it was read", path=file.path, code=FailureCode.CHANGED)
+    return found
+
+
+def _names(name: str) -> Iterator[str]:
+    """Yield `name.ext`, `name (2).ext`, `name (3).ext` …, as servers name files."""
+    stem, suffix = os.path.splitext(name)
+    yield name
+    yield from (f"{stem} ({number}){suffix}" for number in count(2))
+
+
+def _link(identity: Identity, source: int, name: str, target: int, wanted: str, sha256: str) -> tuple[str, bool]:
+    """Give a file a free name in the directory `target`; return it, and False for an equal file that is there."""
+    for new in _names(wanted):
+        try:
+            os.link(name, new, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+        except FileExistsError:
+            if _is_copy(identity, target, new, sha256):
+                return new, False
+        else:
+            return new, True
+    raise AssertionError
+
+
+def _copy(
+    identity: Identity,
+    source: int,
+    name: str,
+    target: int,
+    wanted: str,
+    sha256: str,
+    checkpoint: Callable[[], None],
+) -> tuple[str, bool]:
+    """Copy a file to a free name in the directory `target`; return what `_link` does. The copy is read again."""
+    copy = f".uploader-{identity.device:x}-{identity.inode:x}.part"
+    with suppress(FileNotFoundError):  # of a move that was interrupted
+        os.unlink(copy, dir_fd=target)
+    try:
+        with (
+            open(os.open(name, os.O_RDONLY | _FILE, dir_fd=source), "rb", buffering=0) as old,
+            open(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, 0o600, dir_fd=target), "wb") as made,
+        ):
+            info = os.fstat(old.fileno())
+            while block := old.read(BLOCK):
+                checkpoint()
+                made.write(block)
+            made.flush()
+            os.fchmod(made.fileno(), stat.S_IMODE(info.st_mode))
+            os.utime(made.fileno(), ns=(info.st_atime_ns, info.st_mtime_ns))
+            os.fsync(made.fileno())
+        if not _has_bytes(target, copy, sha256, checkpoint):
+            words = f"its copy at {wanted} differs from what was sent"
+            raise FileFailure(words, code=FailureCode.KEPT)
+        try:
+            return _link(identity, target, copy, target, wanted, sha256)
+        except OSError as error:
+            if error.errno not in _NOT_LINKED:
+                raise
+        return _rename(target, copy, wanted), True
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(copy, dir_fd=target)
+
+
+def _rename(directory: int, name: str, wanted: str) -> str:
+    """Rename a file to a free name, where there are no links: an empty file reserves the name."""
+    for new in _names(wanted):
+        with suppress(FileExistsError):
+            os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, 0o600, dir_fd=directory))
+            os.rename(name, new, src_dir_fd=directory, dst_dir_fd=directory)
+            return new
+    raise AssertionError
+
+
+def _is_copy(identity: Identity, directory: int, name: str, sha256: str) -> bool:
+    """Return whether a file is what an interrupted move has left: only one of the same size and mtime is read."""
+    found = _status(name, directory)
+    is_alike = found is not None and (found.size, found.mtime_ns) == (identity.size, identity.mtime_ns)
+    return is_alike and _has_bytes(directory, name, sha256)
+
+
+def _has_bytes(directory: int, name: str, sha256: str, checkpoint: Callable[[], None] = lambda: None) -> bool:
+    """Return whether the regular file of this name has the SHA-256."""
+    digest = hashlib.sha256(usedforsecurity=False)
+    try:
+        handle = os.open(name, os.O_RDONLY | _FILE, dir_fd=directory)
+    except OSError:  # a link, or unreadable
+        return False
+    with open(handle, "rb", buffering=0) as source:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return False
+        while block := source.read(BLOCK):
+            checkpoint()
+            digest.update(block)
+    return digest.hexdigest() == sha256
+
+
+def _persist(directory: int) -> None:
+    """Write the names in a directory to the disk."""
+    try:
+        os.fsync(directory)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems have no such call
+            raise

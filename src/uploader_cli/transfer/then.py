@@ -1,0 +1,139 @@
+"""What becomes of local files that are stored (`--then`): they are moved or deleted, one by one, by `Then`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from uploader_cli import errors
+from uploader_cli.core.codes import FailureCode, Removed, VerifiedBy
+from uploader_cli.core.protocol import utf8
+from uploader_cli.sources.content import is_local, sha256_of
+from uploader_cli.sources.removal import delete, identified, move
+from uploader_cli.transfer.ledger import failed
+from uploader_cli.transfer.stored_files import NO_OUTCOME, looked_up
+from uploader_cli.transfer.verification import receipt_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from uploader_cli.core.packs import FoundFile
+    from uploader_cli.core.plan import LocalFile
+    from uploader_cli.settings.values import Removal
+    from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.ledger import Outcome
+    from uploader_cli.transfer.upload_session import RunContext
+    from uploader_cli.transfer.verification import Verification
+
+COMPARED = (VerifiedBy.DIGEST, VerifiedBy.BYTES)
+"""What shows that stored bytes, and not only those that arrived, are the file's."""
+
+
+class Then:
+    """Move or delete local files, in these steps and no other order:
+
+    1. `admit`: the identity of the file is taken before anything of it is read.
+    2. The file is sent, or an earlier run has sent it. The journal has its receipt.
+    3. `prove`: the SHA-256 of the bytes that were read here in this run is that of the stored file, by the server's
+       digest or by the bytes read back. Neither receipts nor the checksums of chunks count.
+    4. With `--result-url` the server has processed the file.
+    5. `carry_out`: the file still has its identity, and is moved or deleted. Then its end is reported.
+
+    A run that is killed before step 5 leaves a file with a receipt; the next one begins at step 3. A file for which a
+    step fails is kept, and fails with the reason; it is stored. Each call passes its thread's own `Api`.
+    """
+
+    def __init__(self, context: RunContext, verification: Verification) -> None:
+        self._context, self._verification, self._removal = context, verification, context.settings.then
+
+    def admit(self, file: LocalFile) -> LocalFile:
+        """Return the file with its identity."""
+        return file if self._removal is None or not is_local(file) else identified(file, self._context.stop.sleep)
+
+    def prove(self, api: Api, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Compare stored files with what was read; those that differ, or can't be compared, fail."""
+        if self._removal is None:
+            return list(outcomes)
+        found = self._looked_up(api, [outcome for outcome in outcomes if outcome.error is None])
+        return [
+            self._proven(api, outcome, found.get(outcome.file.file)) if outcome.error is None else outcome
+            for outcome in outcomes
+        ]
+
+    def carry_out(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Move or delete the local files of those that are stored."""
+        if self._removal is None:
+            return list(outcomes)
+        removal = self._removal
+        return [self._removed(outcome, removal) if outcome.error is None else outcome for outcome in outcomes]
+
+    def _looked_up(self, api: Api, outcomes: Sequence[Outcome]) -> dict[int, FoundFile]:
+        """Return what the server's lookup says of several files, by their numbers; nothing without one."""
+        offer = self._context.lookups
+        asked = [outcome for outcome in outcomes if outcome.verified_by not in COMPARED]
+        if offer is None or len(asked) < 2:
+            return {}
+        files = [looked_up(one.file, self._context.settings.category, receipt_of(one)) for one in asked]
+        try:
+            answer = api.lookup(offer, files, compute=True, retries=api.pacer.retries)
+        except NO_OUTCOME:
+            raise
+        except errors.UploaderError:  # they are asked for one by one
+            return {}
+        return {one.file.file: found for one, found in zip(asked, answer, strict=True) if found is not None}
+
+    def _proven(self, api: Api, outcome: Outcome, found: FoundFile | None) -> Outcome:
+        file, known = outcome.file, outcome.checksum if outcome.verified_by in COMPARED else None
+        if known is not None and known == outcome.digest:
+            return outcome
+        try:
+            mine = outcome.digest or sha256_of(file, self._context.stop.checkpoint)
+        except errors.FileError as error:
+            return outcome._replace(error=error)
+        outcome = outcome._replace(digest=mine, checksum=known)
+        if known is not None:  # compared by an earlier run
+            return outcome if known == mine else _kept(outcome, "has changed since it was sent", FailureCode.CHANGED)
+        if found is not None and found.sha256 == mine and found.size == file.size:
+            outcome = outcome._replace(checksum=mine, verified=True, verified_by=VerifiedBy.DIGEST)
+            self._verification.record([outcome])
+            return outcome
+        outcome = self._verification.verified(api, outcome)
+        if outcome.error is None and outcome.checksum is None and not self._context.settings.then_unverified:
+            why = "the server gives neither its digest nor its bytes (--then-unverified relies on the upload alone)"
+            return _kept(outcome, why, FailureCode.UNVERIFIABLE)
+        return outcome
+
+    def _removed(self, outcome: Outcome, removal: Removal) -> Outcome:
+        file = outcome.file
+        if file.identity is None:
+            return _kept(outcome, self._why_kept(file))
+        try:
+            if removal.path is None:
+                delete(file)
+                return outcome._replace(removed=Removed.DELETED)
+            checkpoint, sha256 = self._context.stop.checkpoint, outcome.sha256 or ""
+            new = move(file, os.path.join(removal.path, *self._below(file)), sha256, checkpoint)
+            return outcome._replace(removed=Removed.MOVED, moved_to=new)
+        except errors.FileError as error:
+            return outcome._replace(error=error)
+        except errors.FileFailure as error:
+            return _kept(outcome, str(error))
+        except OSError as error:
+            if not os.path.lexists(file.path):  # another program has taken it away
+                return outcome._replace(removed=Removed.GONE)
+            return _kept(outcome, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+
+    def _below(self, file: LocalFile) -> list[str]:
+        """Return the parts of the file's path below the directory to which it is moved."""
+        dest = self._context.settings.dest
+        name = file.relative_path.removeprefix(f"{dest}/") if dest else file.relative_path
+        return [part for part in name.split("/") if part not in ("", ".", "..")]
+
+    def _why_kept(self, file: LocalFile) -> str:
+        if not is_local(file):
+            return "it is no file of this machine"
+        return "it is a symbolic link" if os.path.islink(file.path) else "it has changed since it was read"
+
+
+def _kept(outcome: Outcome, why: str, code: FailureCode = FailureCode.KEPT) -> Outcome:
+    return failed(outcome.file, code, f"{utf8(outcome.file.path)} is stored, and kept here: {why}")

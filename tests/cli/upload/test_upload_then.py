@@ -1,0 +1,262 @@
+"""`upload --then`: local files that are moved or deleted once the server has the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+from command import ended, finish, read_until, start, uploader
+from proxy import Onlooker, Proxy
+from serving import running_server
+from tus_services import Plain
+
+from uploader_server.faults import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from command import Process
+    from proxy import Request
+
+    from uploader_server.serving import EmbeddedServer
+
+    Files = Callable[..., Path]
+
+HAS_THEN = ("--then", "delete", "--json")
+
+
+def left(directory: Path) -> dict[str, bytes]:
+    """The files below a directory."""
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+class AtDigest(Onlooker):
+    """Calls a function while the server answers the question for the digest of a stored file, once."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self.act, self.asked = act, 0
+
+    def at_answer(self, request: Request) -> None:
+        if request.method == "HEAD" and "/uploads/" in request.target:
+            self.asked += 1
+            if self.asked == 1:
+                self.act()
+
+
+@pytest.mark.parametrize("how", [("--no-pack",), (), ("--protocol", "batch")], ids=["tus", "pack", "batch"])
+def test_files_are_deleted_once_their_digests_are_equal(
+    how: tuple[str, ...], make_files: Files, tmp_path: Path
+) -> None:
+    """Event, report and stream say so; directories and symbolic links stay."""
+    files = make_files(**{"a.bin": 10, "empty": 0, "sub/b.bin": os.urandom(300_000)})
+    (files / "link").symlink_to("a.bin")
+    sent = left(files)
+    del sent["link"]
+    if "batch" in how:
+        del sent["empty"]
+    with running_server(packs=True) as server:
+        done = uploader("upload", "files", "-s", server.url, *HAS_THEN, *how, "--report", "r.json", home=tmp_path)
+        assert done.code == 0, done.err
+        assert left(server.root / "personal/files") == sent
+        assert uploader("upload", "files", "-s", server.url, *HAS_THEN, *how, home=tmp_path).code == 0
+    assert sorted(path.name for path in files.rglob("*")) == ["empty"] * ("batch" in how) + ["link", "sub"]
+    digests = {f"files/{name}": f"sha256:{hashlib.sha256(data).hexdigest()}" for name, data in sent.items()}
+    ends = {event["path"]: event for event in done.of("file.completed")}
+    rows = {row["path"]: row for row in json.loads((tmp_path / "r.json").read_text())["files"]}
+    for path, digest in digests.items():
+        for said in (ends[path], rows[path]):
+            assert (said["checksum"], said["verified_by"], said["removed"]) == (digest, "digest", "deleted")
+
+
+def test_files_are_moved_and_replace_nothing(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """A moved file has its path on the server below the directory, or a number where the name is taken."""
+    make_files(**{"a.txt": b"new", "sub/b.txt": b"b"})
+    sent = make_files("sent", **{"files/a.txt": b"old"})
+    options = ("-s", server.url, "--dest", "x", "--then", f"move:{sent}", "--json")
+    done = uploader("upload", "files", *options, home=tmp_path)
+    assert done.code == 0, done.err
+    assert left(sent) == {"files/a.txt": b"old", "files/a (2).txt": b"new", "files/sub/b.txt": b"b"}
+    assert left(tmp_path / "files") == {}
+    moved = {event["path"]: (event["removed"], event["moved_to"]) for event in done.of("file.completed")}
+    assert moved == {
+        "files/a.txt": ("moved", str(sent / "files/a (2).txt")),
+        "files/sub/b.txt": ("moved", str(sent / "files/sub/b.txt")),
+    }
+
+
+def rewrite(path: Path) -> None:
+    """Change the content, and nothing that a listing shows."""
+    info = path.stat()
+    path.write_bytes(b"x" * info.st_size)
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
+def replace(path: Path) -> None:
+    """Put an equal file in its place."""
+    other, info = path.with_name("other"), path.stat()
+    other.write_bytes(path.read_bytes())
+    os.utime(other, ns=(info.st_atime_ns, info.st_mtime_ns))
+    other.rename(path)
+
+
+def link(path: Path) -> None:
+    """Put a link to an equal file in its place."""
+    path.rename(path.with_name("target"))
+    path.symlink_to("target")
+
+
+@pytest.mark.parametrize("change", [rewrite, replace, link])
+@pytest.mark.parametrize("then", ["delete", "move:sent"])
+def test_file_that_changes_after_it_was_read_is_kept(
+    change: Callable[[Path], None], then: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """The stored file is that of before; a later run compares again."""
+    files, sent = make_files(**{"a.bin": 10}), make_files("sent", x=0)
+    with Proxy(server.url, AtDigest(lambda: change(files / "a.bin"))) as proxy:
+        done = uploader("upload", files, "-s", proxy.url, "--then", then, "--json", home=tmp_path)
+        assert done.code == 4
+        (failed,) = done.of("file.failed")
+        assert failed["code"] == "changed"
+        assert "has changed since it was read" in failed["message"]
+        assert len((files / "a.bin").read_bytes()) == 10
+        assert left(sent) == {"x": b""}
+        assert left(server.root / "personal") == {"files/a.bin": b"a" * 10}
+
+
+def test_file_that_differs_on_the_server_is_kept(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """All checksums of the chunks were right."""
+    files = make_files(**{"a.bin": 10})
+    digest = {"Repr-Digest": "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:", "Content-Length": "10"}
+    server.faults.next_answers("HEAD", "/uploads/*", [Answer(200, digest)])
+    done = uploader("upload", files, "-s", server.url, *HAS_THEN, home=tmp_path)
+    assert done.code == 7
+    assert [event["code"] for event in done.of("file.failed")] == ["integrity"]
+    assert left(files) == {"a.bin": b"a" * 10}
+
+
+def test_server_that_can_not_be_asked_is_exit_2_unless_unverified(make_files: Files, tmp_path: Path) -> None:
+    """The next run, with --then-unverified, sends nothing again."""
+    files = make_files(**{"a.bin": 10, "b.bin": 10})
+    with Plain() as plain:
+        command = ("upload", files, "--tus-endpoint", plain.url, *HAS_THEN)
+        refused = uploader(*command, home=tmp_path)
+        assert refused.code == 2
+        assert {event["code"] for event in refused.of("file.failed")} == {"unverifiable"}
+        assert "--then-unverified" in refused.of("file.failed")[0]["message"]
+        assert len(left(files)) == 2
+        done = uploader(*command, "--then-unverified", home=tmp_path)
+        assert done.code == 0, done.err
+        assert [event["removed"] for event in done.of("file.skipped")] == ["deleted"] * 2
+        assert left(files) == {}
+        assert sum(method == "POST" for method, *_ in plain.requests) == 2
+
+
+def test_bytes_are_read_back_where_there_is_no_digest(make_files: Files, tmp_path: Path) -> None:
+    files = make_files(**{"a.mp4": 10})
+    with running_server(flavour="reference", processing_seconds=0.01) as server:
+        done = uploader("upload", files, "-s", server.url, *HAS_THEN, home=tmp_path)
+        assert done.code == 0, done.err
+        assert [(event["verified_by"], event["removed"]) for event in done.of("file.completed")] == [
+            ("bytes", "deleted")
+        ]
+        assert server.faults.count("GET", "/uploads/*") == 1
+    assert left(files) == {}
+
+
+@pytest.mark.parametrize("again", ["resume", "upload"])
+def test_file_of_a_run_that_was_killed_is_compared_and_deleted(
+    again: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """Killed when the file is stored and not deleted yet: nothing is sent again, and no receipt is relied on."""
+    files = make_files(**{"a.bin": 10})
+    running: list[Process] = []
+    with Proxy(server.url, AtDigest(lambda: running[0].kill())) as proxy:
+        command = ("upload", files, "-s", proxy.url, *HAS_THEN)
+        running.append(start(*command, home=tmp_path))
+        assert finish(running[0]).code == -signal.SIGKILL
+        assert left(files) == {"a.bin": b"a" * 10}
+        done = uploader(*(command if again == "upload" else ("resume", "--json")), home=tmp_path)
+    assert done.code == 0, done.err
+    assert [(event["reason"], event["removed"]) for event in done.of("file.skipped")] == [("present", "deleted")]
+    assert left(files) == {}
+    assert left(server.root / "personal") == {"files/a.bin": b"a" * 10}
+
+
+def test_receipt_alone_deletes_nothing(make_files: Files, tmp_path: Path) -> None:
+    """A lost file is sent again. Another one of the same size and time fails, and is sent by the next run."""
+    files = make_files(**{"a.bin": 10, "b.bin": 10, "c.bin": 10})
+    with running_server(packs=True) as server:
+        command = ("upload", files, "-s", server.url, "--no-pack", "--json")
+        assert uploader(*command, home=tmp_path).code == 0
+        (server.root / "personal/files/a.bin").unlink()
+        rewrite(files / "b.bin")
+        done = uploader(*command, "--then", "delete", home=tmp_path)
+        assert done.code == 7
+        assert [event["path"] for event in done.of("file.completed")] == [str(files / "a.bin")]
+        assert [(event["reason"], event["removed"]) for event in done.of("file.skipped")] == [("present", "deleted")]
+        assert [event["code"] for event in done.of("file.failed")] == ["integrity"]
+        assert left(files) == {"b.bin": b"x" * 10}
+        assert uploader(*command, "--then", "delete", home=tmp_path).code == 0
+        assert left(files) == {}
+        stored = {"a.bin": b"a" * 10, "b.bin": b"b" * 10, "b (2).bin": b"x" * 10, "c.bin": b"c" * 10}
+        assert left(server.root / "personal/files") == stored
+
+
+def test_file_that_can_not_be_deleted_is_a_failure(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """A named link is sent, and kept with its target; the reason is in the message."""
+    files = make_files(**{"a.bin": 10})
+    (files / "link").symlink_to("a.bin")
+    done = uploader("upload", files / "link", "-s", server.url, *HAS_THEN, home=tmp_path)
+    assert done.code == 4
+    (failed,) = done.of("file.failed")
+    assert failed["code"] == "kept"
+    assert failed["message"].endswith("link is stored, and kept here: it is a symbolic link")
+    assert (files / "link").is_symlink()
+    assert left(server.root / "personal") == {"link": b"a" * 10}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["files", "--then", "delete", "--follow-links"], "--then and --follow-links exclude each other"),
+        (["s3://bucket/x", "--then", "delete"], "--then: s3://bucket/x is a URL"),
+        (["-", "--name", "x", "--then", "delete"], "--then and - exclude each other"),
+        (["files", "--then", "move:nowhere"], "nowhere is no directory"),
+        (["files", "--then", "move:files/sub"], "is inside files"),
+        (["files", "--then", "move:."], "files is inside"),
+        (["files", "--then", "move:"], "must be keep, delete or move:DIR"),
+    ],
+)
+def test_what_can_not_be_carried_out_exits_2(
+    make_files: Files, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    make_files(**{"sub/a.bin": 1})
+    done = uploader("upload", *arguments, "-s", "localhost:9", home=tmp_path)
+    assert done.code == 2
+    assert words in done.err
+
+
+@pytest.mark.parametrize("line", ['then = "delete"', "then_unverified = true", 'result_url = "{url}"'])
+def test_config_of_a_working_directory_removes_nothing(line: str, make_files: Files, tmp_path: Path) -> None:
+    make_files(a=1)
+    (tmp_path / "uploader.toml").write_text(f"{line}\n")
+    done = uploader("upload", "files", "-s", "localhost:9", home=tmp_path)
+    assert done.code == 2
+    assert "not allowed in the config of a working directory" in done.err
+
+
+def test_watched_directory_empties_itself(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    files, sent = make_files("in", **{"a.bin": b"1"}), make_files("sent", x=0)
+    command = ("upload", "--watch", "in", "-s", server.url, "--settle", "0.3", "--then", "move:sent", "--json")
+    process = start(*command, home=tmp_path, UPLOADER_WAIT_FOR_SERVER="")
+    seen = read_until(process, "file.completed")
+    (files / "a.bin").write_bytes(b"22")
+    done = ended(process, seen + read_until(process, "file.completed"), signal.SIGTERM)
+    assert done.code == 143
+    assert left(files) == {}
+    assert left(sent) == {"x": b"", "in/a.bin": b"1", "in/a (2).bin": b"22"}

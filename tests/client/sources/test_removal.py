@@ -1,0 +1,147 @@
+"""Moving local files between file systems, and beside files that are there already."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from uploader_cli.core.plan import LocalFile
+from uploader_cli.errors import FileError, FileFailure
+from uploader_cli.sources import removal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DATA = b"data" * 1000
+SHA256 = hashlib.sha256(DATA).hexdigest()
+
+
+class Killed(BaseException):
+    """Ends the program at once."""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> LocalFile:
+    """A file that is selected, with its identity."""
+    path = tmp_path / "in" / "a.bin"
+    path.parent.mkdir()
+    path.write_bytes(DATA)
+    path.chmod(0o640)
+    info = path.stat()
+    return removal.identified(LocalFile(0, str(path), "in/a.bin", info.st_size, info.st_mtime_ns))
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A directory of another file system."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        if os.stat(name).st_dev == tmp_path.stat().st_dev:
+            pytest.skip("there is no other file system")
+        yield Path(name)
+
+
+def moved(file: LocalFile, place: Path, sha256: str = SHA256) -> Path:
+    return Path(removal.move(file, str(place), sha256, lambda: None))
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def without_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no file get a second name, as in FAT."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_file_is_copied_to_another_file_system(
+    file: LocalFile, elsewhere: Path, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its mode and its time of change, to a free name, and without leftovers."""
+    if not links:
+        without_links(monkeypatch)
+    (elsewhere / "a.bin").write_bytes(b"other")
+    new = moved(file, elsewhere / "a.bin")
+    assert new == elsewhere / "a (2).bin"
+    assert new.read_bytes() == DATA
+    assert (new.stat().st_mode & 0o777, new.stat().st_mtime_ns) == (0o640, file.mtime_ns)
+    assert (elsewhere / "a.bin").read_bytes() == b"other"
+    assert names(elsewhere) == ["a (2).bin", "a.bin"]
+    assert not os.path.exists(file.path)
+
+
+def test_copy_that_differs_deletes_nothing(file: LocalFile, elsewhere: Path) -> None:
+    with pytest.raises(FileFailure, match="differs from what was sent"):
+        moved(file, elsewhere / "a.bin", "0" * 64)
+    assert names(elsewhere) == []
+    assert Path(file.path).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("far", [True, False])
+def test_interrupted_move_is_completed(
+    file: LocalFile, elsewhere: Path, tmp_path: Path, far: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed when the file has its new name and still the old one, and before that in the copy."""
+    target = elsewhere if far else tmp_path / "sent"
+    target.mkdir(exist_ok=True)
+
+    def kill(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", kill)
+        with pytest.raises(Killed):
+            moved(file, target / "a.bin")
+    assert os.path.exists(file.path)
+    again = removal.identified(file)
+    if far:
+        device, inode = again.identity[:2] if again.identity else (0, 0)
+        (target / f".uploader-{device:x}-{inode:x}.part").write_bytes(DATA[:10])
+    assert moved(again, target / "a.bin") == target / "a.bin"
+    assert not os.path.exists(file.path)
+    assert [name for name in names(target) if not name.startswith(".")] == ["a.bin"]
+    assert (target / "a.bin").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("far", [True, False])
+def test_change_during_a_move_keeps_the_file(
+    file: LocalFile, elsewhere: Path, tmp_path: Path, far: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is copied, or while it has both names: the new one is taken back."""
+    target = elsewhere if far else tmp_path / "sent"
+    target.mkdir(exist_ok=True)
+    step = "fchmod" if far else "link"
+    whole = getattr(os, step)
+
+    def change(*names: Any, **how: Any) -> None:
+        whole(*names, **how)
+        with open(file.path, "ab") as handle:
+            handle.write(b"more")
+
+    monkeypatch.setattr(os, step, change)
+    with pytest.raises(FileError, match="has changed since it was read"):
+        moved(file, target / "a.bin")
+    assert Path(file.path).read_bytes() == DATA + b"more"
+    assert names(target) == []
+
+
+def test_file_is_not_moved_into_its_own_directory(file: LocalFile) -> None:
+    """By another path to it: the file at the new place would be the file itself."""
+    directory = Path(file.path).parent
+    alias = directory.parent / "alias"
+    alias.symlink_to(directory)
+    with pytest.raises(FileFailure, match="its own directory"):
+        moved(file, alias / "a.bin")
+    assert names(directory) == ["a.bin"]
