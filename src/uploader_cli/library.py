@@ -110,7 +110,8 @@ class Uploader:
         ):
             journal.notices += notices
             sending = Upload(ready, names, env={}, given=given)
-            return self._send(sending, begin(ready, names, journal, lasting=given is None), interrupts)
+            with begin(ready, names, journal, lasting=given is None) as run:
+                return self._send(sending, run, interrupts)
 
     def resume(self, run: str | None = None, *, cancel: threading.Event | None = None) -> Result:
         """Resume the interrupted run with this id, by default the newest; return a receipt for each file.

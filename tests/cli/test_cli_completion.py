@@ -15,6 +15,8 @@ from uploader_cli.__main__ import main
 from uploader_cli.cli.app import app
 from uploader_cli.cli.config import SHELLS
 from uploader_cli.settings import OPTIONS, user_config_file
+from uploader_cli.settings.places import user_state_directory
+from uploader_cli.transfer.journal import Journal, RunTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,6 +107,21 @@ def test_completion_offers_the_values_of_an_option(name: str, ask: Callable[...,
 )
 def test_completion_leaves_file_names_to_the_shell(line: str, offered: list[str], ask: Callable[..., str]) -> None:
     assert ask(line).splitlines() == offered
+
+
+def test_completion_offers_runs_to_resume_and_open_sessions(ask: Callable[..., str]) -> None:
+    """None without a journal, which completion does not create."""
+    assert [ask(f"uploader {command} ") for command in ("resume", "watch", "status")] == [""] * 3
+    state = user_state_directory()
+    assert state is not None
+    assert not state.exists()
+    with Journal(state) as journal:
+        journal.begin(RunTarget("http://h", "personal"), {"paths": ["a"]}).finish(ok=True)
+        run = journal.begin(RunTarget("http://h", "personal"), {"paths": ["b"]})
+        run.session_opened("3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b", "personal")
+    assert ask("uploader resume ") == ask("uploader resume --forget ") == run.id
+    for command in ("watch", "status", "cancel"):
+        assert ask(f"uploader {command} 3f") == "3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b"
 
 
 def test_completion_offers_profiles(ask: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,7 @@ def test_docs_check_compares_with_the_server(place: Path, capsys: pytest.Capture
         assert [run(line, place) for line in compare] == [0, 0]
         next((server.root / "personal/videos").rglob("*.mp4")).unlink()
         assert [run(line, place) for line in compare] == [4, 4]
-    assert "missing: videos/" in capsys.readouterr().err
+    assert "missing: videos/" in capsys.readouterr().out
 
 
 def test_docs_name_the_scheduler_variables_that_are_read() -> None:

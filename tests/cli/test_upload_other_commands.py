@@ -135,13 +135,13 @@ def test_watch_web_opens_the_page_of_a_session(server: EmbeddedServer, tmp_path:
 
 
 def test_status_in_words_as_json_and_of_an_unknown_session(server: EmbeddedServer, tmp_path: Path) -> None:
-    """In words on stderr, as JSON on stdout; an unknown session is exit 4."""
+    """On stdout, in words and as JSON; an unknown session is exit 4."""
     session = open_session(server.url)
     send(server.url, session, "a[b].mp4")
     words = uploader("status", session, "-s", server.url, home=tmp_path)
-    assert (words.code, words.out) == (0, "")
-    assert "completed" in words.err
-    assert "a[b].mp4" in words.err
+    assert (words.code, words.err) == (0, "")
+    assert "completed" in words.out
+    assert "a[b].mp4" in words.out
     machine = uploader("status", session, "-s", server.url, "--json", home=tmp_path)
     assert json.loads(machine.out)["overallStatus"] == "completed"
     unknown = uploader("status", UNKNOWN, "-s", server.url, home=tmp_path)

@@ -67,7 +67,7 @@ def config(
 
 
 def _show(settings: Settings, file: Path, known: Sequence[str]) -> int:
-    """Print each setting with its value and source, on stderr or with `--json` as one object on stdout.
+    """Print each setting with its value and source, with `--json` as one object.
 
     `file` is the user's config file, `known` are the defined profiles.
     """
@@ -88,13 +88,13 @@ def _show(settings: Settings, file: Path, known: Sequence[str]) -> int:
     there = "" if os.path.exists(file) else " (does not exist; create it with: uploader config init)"
     head = [f"your config file: {safe(str(file))}{there}"]
     head += [f"profiles: {safe(', '.join(known))}"] if known else []
-    sys.stderr.write("\n".join([*head, "", *_rows(settings)]) + "\n")
+    sys.stdout.write("\n".join([*head, "", *_rows(settings)]) + "\n")
     return Exit.OK
 
 
 def _rows(settings: Settings) -> Iterator[str]:
     """Format a row for each setting; a source that does not fit goes to a line of its own."""
-    width, dim = columns(80), use_color(os.environ, is_tty=sys.stderr.isatty())
+    width, dim = columns(stream=sys.stdout), use_color(os.environ, is_tty=sys.stdout.isatty())
     names = max(map(len, OPTIONS))
     values = {name: _words(name, _value(settings, name)) for name in OPTIONS}
     column = min(max(map(len, values.values())), 28)

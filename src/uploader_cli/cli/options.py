@@ -88,6 +88,21 @@ def _configured(find: Callable[[Path, Path | None], list[str]]) -> Callable[[str
     return complete
 
 
+def _journaled(find: str) -> Callable[[str], list[str]]:
+    """Return a completer for the IDs that a function of `run/runs` finds; none if the journal can't be read."""
+
+    def complete(incomplete: str) -> list[str]:
+        from uploader_cli.run import runs
+
+        try:
+            return among(getattr(runs, find)())(incomplete)
+        except (UploaderError, OSError):
+            return []
+
+    return complete
+
+
+complete_runs, complete_sessions = _journaled("resumable_ids"), _journaled("session_ids")
 complete_presets = _configured(preset_names)
 _COMPLETE = {"profile": _configured(profiles), "preset": complete_presets}
 

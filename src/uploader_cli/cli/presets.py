@@ -49,7 +49,7 @@ def _own(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table(known: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    width = columns(80)
+    width = columns(80, sys.stdout)
     shown = 2 if width < sum(_WIDTHS) + 2 * len(_WIDTHS) else len(_TITLES)
     for row in (_TITLES, *(_row(name, preset) for name, preset in known.items())):
         yield "  ".join(f"{cell:<{size}}" for cell, size in zip(row[:shown], _WIDTHS, strict=False))

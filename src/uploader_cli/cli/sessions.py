@@ -8,7 +8,7 @@ from uploader_cli.errors import UsageError
 from uploader_cli.settings import Invalid, resolve_here
 from uploader_cli.settings.values import seconds
 
-Session = Annotated[str, opt.argument("SESSION", "Session ID.")]
+Session = Annotated[str, opt.argument("SESSION", "Session ID.", autocompletion=opt.complete_sessions)]
 
 
 def _begin(session: str) -> str:
@@ -25,7 +25,9 @@ def watch(
     sessions: Annotated[
         list[str] | None,
         opt.argument(
-            "[SESSION...]", "Session IDs; of this machine's uploads their first characters. [default: its newest]"
+            "[SESSION...]",
+            "Session IDs; of this machine's uploads their first characters. [default: its newest]",
+            autocompletion=opt.complete_sessions,
         ),
     ] = None,
     wait: Annotated[

@@ -65,11 +65,21 @@ def _start(settings: Settings, paths: list[str] | None) -> int:
 def resume(
     run_id: Annotated[
         str | None,
-        opt.argument("[RUN]", "Run ID or its first characters. [default: the newest; a terminal asks]"),
+        opt.argument(
+            "[RUN]",
+            "Run ID or its first characters. [default: the newest; a terminal asks]",
+            autocompletion=opt.complete_runs,
+        ),
     ] = None,
     list_: Annotated[bool, opt.option("--list", "", "List the stored runs and exit.")] = False,
     forget: Annotated[
-        str | None, opt.option("--forget", "RUN", "Delete the stored run and exit; it can't be resumed then.")
+        str | None,
+        opt.option(
+            "--forget",
+            "RUN",
+            "Delete the stored run and exit; it can't be resumed then.",
+            autocompletion=opt.complete_runs,
+        ),
     ] = None,
     **given: Any,
 ) -> int:
@@ -90,7 +100,7 @@ def resume(
 
 
 def runs(**given: Any) -> int:
-    """List the stored runs with their failures (as resume --list)."""
+    """List the stored runs and how they ended (as resume --list)."""
     from uploader_cli.run import runs as stored
 
     return stored.show(given)

@@ -37,7 +37,6 @@ from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.run.connections import client
 from uploader_cli.run.piped_lists import readable_list
 from uploader_cli.run.run_journal import history_of, writable_state
-from uploader_cli.run.views import UNFOLDED
 from uploader_cli.selection.selecting import select
 from uploader_cli.settings import Settings
 from uploader_cli.sources.content import OnRead, sha256_of
@@ -248,8 +247,9 @@ class Comparison:
 
 def _view(settings: Settings, *, content: bool) -> ComparisonView:
     return ComparisonView(
+        sys.stdout,
         sys.stderr,
-        width=columns(UNFOLDED),
+        width=columns(stream=sys.stdout),
         content=content,
         verbose=settings.verbose > 0,
         quiet=settings.quiet,

@@ -18,6 +18,7 @@ class ComparisonView:
     def __init__(
         self,
         stream: TextIO,
+        notes: TextIO,
         *,
         width: int,
         content: bool = False,
@@ -26,10 +27,12 @@ class ComparisonView:
         moves: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`width`: maximum cells per line. `content`: not only sizes are compared. `verbose` names every file; `quiet`
-        omits the summary. `moves`: a terminal, whose last line shows the number of compared files.
+        """Results go to `stream`, warnings and the count to `notes`. `width`: maximum cells per line.
+
+        `content`: not only sizes are compared. `verbose` names every file; `quiet` omits the summary. `moves`: `notes`
+        is a terminal, whose last line shows the number of compared files.
         """
-        self._stream, self._width, self._verbose, self._quiet = stream, width, verbose, quiet
+        self._stream, self._notes, self._width, self._verbose, self._quiet = stream, notes, width, verbose, quiet
         self._moves, self._clock, self._due = moves and not quiet, clock, 0.0
         self._compared = self._read = 0
         self._content = content
@@ -43,7 +46,7 @@ class ComparisonView:
             case ev.FileFailed():
                 self._line(f"failed: {safe(event.path)}: {safe(event.message[:500])}")
             case ev.RunWarning():
-                self._line(f"warning: {safe(event.text)}")
+                self._line(f"warning: {safe(event.text)}", self._notes)
             case ev.FileSkipped() if self._verbose:
                 self._line(f"skipped: {safe(event.path)} ({event.reason})")
             case ev.CheckFinished() if not self._quiet:
@@ -60,19 +63,20 @@ class ComparisonView:
             self._due = self._clock() + FRAME
             read = f", {size(self._read)} read" if self._read else ""
             line = clip(f"{plural(self._compared, 'file')} compared{read}", self._width - 1)
-            self._stream.write(f"\r\x1b[K{line}")
-            self._stream.flush()
+            self._notes.write(f"\r\x1b[K{line}")
+            self._notes.flush()
 
     def close(self) -> None:
         """Remove the count from the terminal."""
         if self._moves:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+            self._notes.write("\r\x1b[K")
+            self._notes.flush()
 
-    def _line(self, text: str) -> None:
+    def _line(self, text: str, stream: TextIO | None = None) -> None:
         self.close()
-        self._due = 0.0
-        self._stream.write("\n".join([*wrap(text, self._width, rest="  "), ""]))
+        self._due, to = 0.0, stream or self._stream
+        to.write("\n".join([*wrap(text, self._width, rest="  "), ""]))
+        to.flush()
 
 
 def _described(event: ev.CheckFile) -> str:

@@ -92,6 +92,7 @@ class ProgressState(Struct):
     server: str = ""
     protocol: str = ""
     dest: str | None = None
+    resumable: bool = False  # whether the journal keeps the run: one that is resumed, or that a server has answered
     started: float = 0.0
     walking: bool = True
     all_shards: ev.SelectionEnded | None = None  # of a shard whose walk has ended: what all shards have

@@ -25,7 +25,6 @@ from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.run.connections import client
 from uploader_cli.run.piped_lists import readable_list
 from uploader_cli.run.run_journal import history_of, writable_state
-from uploader_cli.run.views import UNFOLDED
 from uploader_cli.selection.selecting import select
 from uploader_cli.selection.selection import differs
 from uploader_cli.selection.standard_input import standard_input
@@ -60,7 +59,7 @@ def _view(settings: Settings) -> Callable[[ev.Event], None]:
         return NdjsonView(sys.stdout).tell
     if settings.quiet:
         return lambda _event: None
-    return PlanView(sys.stderr, width=columns(UNFOLDED), verbose=settings.verbose > 0).tell
+    return PlanView(sys.stdout, width=columns(stream=sys.stdout), verbose=settings.verbose > 0).tell
 
 
 class Plan:

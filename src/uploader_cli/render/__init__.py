@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, TextIO
 
 Kind = Literal["live", "plain", "none"]
 
@@ -34,10 +34,14 @@ def choose(
     return "live" if stderr_is_tty and able and not in_ci(env) else "plain"
 
 
-def columns(otherwise: int) -> int:
-    """Return the columns of the terminal behind stderr; `otherwise` if it is none."""
+UNFOLDED = 100_000
+"""Columns where there is no terminal, so that lines are not wrapped and paths can be searched."""
+
+
+def columns(otherwise: int = UNFOLDED, stream: TextIO | None = None) -> int:
+    """Return the columns of the terminal behind `stream`, by default stderr; `otherwise` if it is none."""
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or otherwise
+        return os.get_terminal_size((stream or sys.stderr).fileno()).columns or otherwise
     except (OSError, ValueError):
         return otherwise
 

@@ -130,7 +130,7 @@ def summary(
     if state.advice:
         lines.add("→", safe(state.advice))
     unfinished = outcome.exit_code != _USAGE and (interrupted or outcome.failed or outcome.cancelled)
-    if resume_hint and unfinished and not watching and not _complete(state, outcome):
+    if resume_hint and state.resumable and unfinished and not watching and not _complete(state, outcome):
         for_good = for_good and not any(retryable for _, retryable in state.failed_as)
         again = "retry once that is corrected" if for_good else "retry"
         again = again if outcome.failed or refused else "send the files in a new session" if for_good else again

@@ -31,9 +31,9 @@ def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = 
         upload = Upload(ready, paths, given=given)
         with interruptible() as interrupts, Journal(ready.state_path, checkpoint=interrupts.checkpoint) as journal:
             journal.notices += notices
-            run = begin(ready, paths, journal, lasting=given is None)
             hint = resume_hint(ready) if lasting and not notices and given is None else ""
-            return _show(upload, run, interrupts, hint, lasting=lasting)
+            with begin(ready, paths, journal, lasting=given is None) as run:
+                return _show(upload, run, interrupts, hint, lasting=lasting)
 
 
 def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:

@@ -50,7 +50,7 @@ def open_page(settings: Settings, session: str) -> int:
             )
     url = f"{settings.server}/#{session}"
     opened = webbrowser.open(url)
-    _print(settings, {"url": url, "opened": opened}, [f"{'opened' if opened else 'open this in a browser:'} {url}"])
+    _report(settings, {"url": url, "opened": opened}, [f"{'opened' if opened else 'open this in a browser:'} {url}"])
     return Exit.OK
 
 
@@ -71,17 +71,17 @@ def cancel(settings: Settings, session: str) -> int:
             if state not in ("completed", "partial"):
                 raise
             words = "completed already" if state == "completed" else "ended already, and some of its files failed"
-            _print(settings, body, [f"session {session}: {words}"])
+            _report(settings, body, [f"session {session}: {words}"])
             return Exit.OK if state == "completed" else Exit.FAILED_FOR_GOOD
     note = "files received completely may still be stored; delete them with: uploader delete"
-    _print(settings, body, [f"session {session}: cancellation accepted by the server", f"  {note}"])
+    _report(settings, body, [f"session {session}: cancellation accepted by the server", f"  {note}"])
     return Exit.OK
 
 
 def delete(settings: Settings, file_id: str) -> int:
     with client(settings) as api:
         body = api.delete(file_id)
-    _print(settings, body, [f"file {file_id}: deleted"])
+    _report(settings, body, [f"file {file_id}: deleted"])
     return Exit.OK
 
 
@@ -120,9 +120,16 @@ def validate(settings: Settings, paths: Sequence[str]) -> int:
 
 
 def _print(settings: Settings, body: Mapping[str, object], lines: Sequence[str]) -> None:
-    """Print one JSON object on stdout with `--json`, else lines on stderr."""
+    """Print the result on stdout: lines, or one JSON object with `--json`."""
     if settings.json:
         sys.stdout.write(json_line(body))
-        sys.stdout.flush()
     elif not settings.quiet:
+        sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _report(settings: Settings, body: Mapping[str, object], lines: Sequence[str]) -> None:
+    """Say on stderr what was done; with `--json` print one JSON object on stdout."""
+    if settings.json or settings.quiet:
+        _print(settings, body, lines)
+    else:
         sys.stderr.write("\n".join(lines) + "\n")

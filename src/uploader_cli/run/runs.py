@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 
 from uploader_cli.core.origins import concealed
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.named_files import exists
-from uploader_cli.render.words import plural, safe
+from uploader_cli.render import UNFOLDED, columns
+from uploader_cli.render.words import cells, clip, pad, safe
 from uploader_cli.run.piped_lists import as_typed, drop
 from uploader_cli.run.views import resume_line
 from uploader_cli.settings import NAMED_BY_DIRECTORY, Settings, resolve_here
@@ -22,6 +23,10 @@ from uploader_cli.settings.places import user_state_directory
 from uploader_cli.transfer.journal import Journal, RunInfo
 from uploader_cli.transfer.journal.schema import NAME
 
+SHOWN_ID = 8
+"""Characters of an ID in a list."""
+NUMBER = 6
+"""Cells of the number before a run to choose."""
 OFFERED = 20
 """Maximum runs to choose from."""
 ID_LENGTH = 36
@@ -36,7 +41,7 @@ def place(flags: Mapping[str, object]) -> Settings:
 
 
 def show(flags: Mapping[str, object]) -> int:
-    """Print the stored runs, newest first: what failed, and the command that resumes."""
+    """Print a row for each stored run, newest last, and the command that resumes the newest interrupted one."""
     settings = place(flags)
     with Journal(settings.state_path) as journal:
         runs = journal.runs()
@@ -48,14 +53,13 @@ def show(flags: Mapping[str, object]) -> int:
         listed = [asdict(info) | {"alive": info.state == "running"} for info in runs]
         sys.stdout.write(json.dumps(listed, ensure_ascii=True) + "\n")
         return Exit.OK
-    for info in runs:
-        lines = [f"{info.id}  {_when(info)}  {info.state:<11}  {_described(info)}"]
-        if info.state == "interrupted":
-            lines += [f"  {line}" for line in _failures(info)]
-            lines.append(f"  → {resume_line(settings, info.id)}")
-        sys.stderr.write("\n".join(lines) + "\n")
     if not runs:
         sys.stderr.write("no runs are stored\n")
+        return Exit.OK
+    sys.stdout.write("".join(f"{row}\n" for row in _rows(runs[::-1], columns(stream=sys.stdout))))
+    newest = next((info for info in runs if info.state == "interrupted"), None)
+    if newest is not None:
+        sys.stderr.write(f"→ {resume_line(settings, newest.id[:SHOWN_ID])}\n")
     return Exit.OK
 
 
@@ -68,6 +72,20 @@ def forget(run_id: str, flags: Mapping[str, object]) -> int:
     drop(state, [Path(listed)] if isinstance(listed, str) else [])
     sys.stderr.write(f"run {run_id} deleted; its unfinished uploads expire on the server\n")
     return Exit.OK
+
+
+def resumable_ids() -> list[str]:
+    """Return the IDs of the runs that can be resumed, newest first; none without a journal, which is not created."""
+    settings = place({})
+    if not _has_journal(settings):
+        return []
+    with Journal(settings.state_path) as journal:
+        return [info.id for info in journal.runs() if info.state == "interrupted"]
+
+
+def session_ids() -> list[str]:
+    """Return the IDs of the open sessions of this machine, newest first."""
+    return list(_open_sessions(place({})))
 
 
 def choose(journal: Journal, settings: Settings) -> str | None:
@@ -88,11 +106,11 @@ def choose(journal: Journal, settings: Settings) -> str | None:
 
 
 def _ask(journal: Journal, runs: Sequence[RunInfo]) -> str:
-    lines = [f"{len(runs):,} interrupted runs, the newest first:"]
-    for number, info in enumerate(runs[:OFFERED], 1):
-        lines.append(f"{number:>4}  {info.id[:8]}  {_when(info)}  {_described(info)}")
+    lines = [f"{len(runs):,} interrupted runs, the newest last:"]
     if len(runs) > OFFERED:
         lines.append(f"   …  {len(runs) - OFFERED:,} more: uploader runs")
+    rows = _rows(runs[:OFFERED], columns() - NUMBER)
+    lines += [f"{number:>{NUMBER - 2}}  {row}" for number, row in reversed(list(enumerate(rows, 1)))]
     sys.stderr.write("\n".join(lines) + "\nresume which one? number or id [1]: ")
     sys.stderr.flush()
     answer = sys.stdin.readline()
@@ -167,14 +185,41 @@ def _has_journal(settings: Settings) -> bool:
     return state is not None and exists(state / NAME, settings.given_as("state_dir"))
 
 
-def _when(info: RunInfo) -> str:
-    return datetime.fromtimestamp(info.updated_at).astimezone().strftime("%Y-%m-%d %H:%M")
+def _rows(runs: Sequence[RunInfo], width: int) -> Iterator[str]:
+    """Yield a row for each run, cut to `width`: id, age, files done and all, place, paths, and how it ended."""
+    now = time.time()
+    cut = width < UNFOLDED
+    known = [(info.id[:SHOWN_ID], _age(now - info.updated_at), _done(info), _place(info), _what(info)) for info in runs]
+    limits = (SHOWN_ID, width, width, width // 4, width // 4)
+    widths = [min(most, max(map(cells, column))) for most, column in zip(limits, zip(*known, strict=True), strict=True)]
+    for info, row in zip(runs, known, strict=True):
+        ident, age, done, *others = row
+        shown = [ident, f"{age:>{widths[1]}}", f"{done:>{widths[2]}}"]
+        shown += [pad(text, size) if cut else text for text, size in zip(others, widths[3:], strict=True)]
+        line = "  ".join([*shown, _why(info)]).rstrip()
+        yield clip(line, width) if cut else line
 
 
-def _described(info: RunInfo) -> str:
-    done = f"{plural(info.completed_files, 'file')} done, {info.open_files} unfinished"
-    failed = f", {info.outcome['failed']:,} failed" if info.outcome.get("failed") else ""
-    return f"{done}{failed}  {info.server} ({info.destination})  {_what(info)}"
+def _age(seconds: float) -> str:
+    """Format how long ago something was: `45 s`, `12 min`, `3 h`, `5 d`."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:,.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def _done(info: RunInfo) -> str:
+    """Format how many files are on the server, and of how many; `?` if that is unknown, as of a killed run."""
+    done, total = info.outcome.get("done"), info.outcome.get("total")
+    if done is None or total is None:
+        return f"{info.completed_files:,}/?"
+    return f"{done:,}/{total:,}{'' if info.outcome.get('searched', True) else '+'}"
+
+
+def _place(info: RunInfo) -> str:
+    """Format where the files go: the server and the category, without the scheme."""
+    server = info.server.partition("://")[2] or info.server
+    return safe(server if info.destination.startswith("tus") else f"{server}/{info.destination}")
 
 
 def _what(info: RunInfo) -> str:
@@ -184,12 +229,14 @@ def _what(info: RunInfo) -> str:
     return " ".join(map(safe, names))
 
 
-def _failures(info: RunInfo) -> Iterator[str]:
-    """Format what failed in a run that has ended; of a killed one nothing is known."""
+def _why(info: RunInfo) -> str:
+    """Say how a run ended: the error that ended it, or its first failure."""
+    failures, failed = info.outcome.get("failures", []), info.outcome.get("failed", 0)
+    if info.state != "interrupted":
+        return "complete" if info.state == "finished" else info.state
     if info.outcome.get("trouble"):
-        yield f"✗ {safe(info.outcome['trouble'])}"
-    failures = info.outcome.get("failures", [])
-    for failure in failures:
-        yield f"✗ {safe(failure['path'])}: {safe(failure['message'] or failure['code'])}"
-    if (rest := info.outcome.get("failed", 0) - len(failures)) > 0:
-        yield f"✗ {rest:,} more"
+        return safe(info.outcome["trouble"])
+    if not failures:
+        return "interrupted" if info.outcome else "killed"
+    first = failures[0]
+    return f"{failed:,} failed: {safe(first['path'])}: {safe(first['message'] or first['code'])}"

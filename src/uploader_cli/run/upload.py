@@ -84,9 +84,11 @@ class Upload:
                 after.callback(self._arrivals.close)
             error, codes = sending.run(after)
             sending.remember()
-            run.finish(ok=error is None and not _is_left(loop.state), outcome=_outcome(loop.state))
+            code, state = sending.exit_code(error), loop.state
+            keep = state.resumable and (code != Exit.USAGE or state.completed > 0)
+            run.finish(ok=error is None and not _is_left(state), outcome=_outcome(state), keep=keep)
             outcome = loop.finish(
-                exit_status.worst([sending.exit_code(error), *codes]),
+                exit_status.worst([code, *codes]),
                 sending.connections.channel.stats(),
                 written=lambda state: all(one.write(state) for one in writers),
             )
@@ -250,7 +252,15 @@ def _is_left(state: ProgressState) -> bool:
 def _outcome(state: ProgressState) -> dict[str, object]:
     """Return what the list of runs says of a run that has ended."""
     failures = [{"path": one.path, "code": one.code, "message": one.message[:500]} for one in state.failures[:LISTED]]
-    return {"failed": state.failed, "failures": failures, "trouble": state.trouble[:500]}
+    done = state.completed + state.skips[ev.SkipReason.PRESENT] + state.skips[ev.SkipReason.RECEIPT]
+    return {
+        "done": done,
+        "total": done + state.failed + state.cancelled + state.skips[ev.SkipReason.FAIL_FAST],
+        "searched": not state.walking,
+        "failed": state.failed,
+        "failures": failures,
+        "trouble": state.trouble[:500],
+    }
 
 
 def _all_heard(state: ProgressState) -> bool:

@@ -20,9 +20,6 @@ from uploader_cli.settings import Layer, Settings, mask
 if TYPE_CHECKING:
     from uploader_cli.render.logfile import LogFile
 
-UNFOLDED = 100_000
-"""Columns where there is no terminal, so that lines are not wrapped and paths can be searched."""
-
 
 def observers(
     settings: Settings,
@@ -109,7 +106,7 @@ class _Summary(Observer):
             return
         from uploader_cli.render.summary import summary
 
-        lines = summary(state, outcome, width=columns(UNFOLDED), **self._options)
+        lines = summary(state, outcome, width=columns(), **self._options)
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
 

@@ -43,8 +43,8 @@ def test_check_lists_different_and_missing_files(server: EmbeddedServer, make_fi
     (files / "b").write_bytes(b"changed")
     make_files(new=1)
     done = uploader("check", "files", "-s", server.url, "-v", home=tmp_path)
-    *lines, summary = done.err.splitlines()
-    assert (done.code, done.out) == (4, "")
+    *lines, summary = done.out.splitlines()
+    assert (done.code, done.err) == (4, "")
     assert lines == [
         "same: files/a",
         "different: files/b (7 bytes, on the server 3)",
@@ -54,7 +54,7 @@ def test_check_lists_different_and_missing_files(server: EmbeddedServer, make_fi
     assert summary.startswith("2 same, 1 different, 1 missing (14 B in ")
     assert summary.endswith(", by content)")
     quiet = uploader("check", "files", "-s", server.url, "-q", home=tmp_path)
-    assert (quiet.code, quiet.err.splitlines()) == (4, [lines[1], lines[3]])
+    assert (quiet.code, quiet.out.splitlines()) == (4, [lines[1], lines[3]])
 
 
 def test_check_compares_the_content(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_check_compares_the_content(server: EmbeddedServer, make_files: Files, t
         "files/renamed": ("same", "/uploads/personal/files/renamed%20%282%29"),
     }
     text = uploader("check", "files", "-s", server.url, home=tmp_path)
-    assert (text.code, text.err.splitlines()[0]) == (4, "different: files/a (same size, other content)")
+    assert (text.code, text.out.splitlines()[0]) == (4, "different: files/a (same size, other content)")
 
 
 @pytest.mark.parametrize("packs", [True, False], ids=["lookup", "no lookup"])
@@ -92,7 +92,7 @@ def test_check_of_sizes_says_same_size(make_files: Files, tmp_path: Path, packs:
         (stored / "b").write_bytes(b"b")
         check = ("check", "files", "-s", server.url, "--size-only")
         done = uploader(*check, "-v", home=tmp_path)
-        *lines, summary = done.err.splitlines()
+        *lines, summary = done.out.splitlines()
         results = [line["result"] for line in lines_of(uploader(*check, "--json", home=tmp_path))[:-1]]
     assert done.code == 4
     assert lines == ["same size: files/a", "different: files/b (3 bytes, on the server 1)", "missing: files/missing"]
@@ -119,7 +119,7 @@ def test_check_asks_again_for_digests_that_take_long(
     quick = {"uploader_cli.compare.comparison.DIGEST_PAUSE": 0.05}
     options = ("-s", server.url, "--jobs", "1", "--max-wait", "1.2")
     done = uploader("check", "files", *options, home=tmp_path, constants=quick)
-    assert (done.code, done.err.partition(" (")[0]) == (0, "6 same")
+    assert (done.code, done.out.partition(" (")[0]) == (0, "6 same")
     assert server.faults.count(*LOOKUP) >= 3
 
 
@@ -133,7 +133,7 @@ def test_check_finds_a_renamed_file_by_its_receipt(server: EmbeddedServer, make_
     check = ("check", "files", "-s", server.url)
     assert uploader(*check, home=tmp_path).code == 0
     elsewhere = uploader(*check, "--size-only", "--state-dir", "none", home=tmp_path)
-    assert (elsewhere.code, elsewhere.err.splitlines()[0]) == (4, "different: files/a (11 bytes, on the server 3)")
+    assert (elsewhere.code, elsewhere.out.splitlines()[0]) == (4, "different: files/a (11 bytes, on the server 3)")
     assert not (tmp_path / "none").exists()
     assert uploader("upload", "files", "-s", server.url, "--resend", "--if-exists", "fail", home=tmp_path).code == 4
     assert uploader(*check, home=tmp_path).code == 0
@@ -251,7 +251,7 @@ def test_check_without_a_digest_of_the_server_compares_the_size(make_files: File
     with lookup_server(lambda _request: Answer(200, {"files": [{"exists": True, "size": 5}]})) as server:
         done = uploader("check", "files", "-s", server.url, home=tmp_path)
     assert done.code == 4
-    different, failed, summary = done.err.splitlines()
+    different, failed, summary = done.out.splitlines()
     assert different == "different: files/other (3 bytes, on the server 5)"
     assert failed.startswith("failed: files/same: the server gives no digest of it")
     assert summary.startswith("0 same, 1 different, 1 failed (")

@@ -65,8 +65,8 @@ def test_each_setting_is_shown_with_its_source(
     monkeypatch.setenv("UPLOADER_JOBS", "7")
     assert main(["config", "--profile", "x"]) == 0
     out, err = capsys.readouterr()
-    assert out == ""
-    words = " ".join(err.split())
+    assert err == ""
+    words = " ".join(out.split())
     for row in (
         f"your config file: {own} profiles: x ",
         "profile x --profile",
@@ -80,7 +80,7 @@ def test_each_setting_is_shown_with_its_source(
         "follow_links off default",
     ):
         assert row in words
-    assert {line.split()[0] for line in err.splitlines() if line and not line.startswith(" ")} >= OPTIONS.keys()
+    assert {line.split()[0] for line in out.splitlines() if line and not line.startswith(" ")} >= OPTIONS.keys()
 
 
 def test_config_show_json_has_value_and_source_of_each_setting(
@@ -118,10 +118,10 @@ def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch, capsys: Capture) ->
     assert main(["config", "--json"]) == 0
     out, err = capsys.readouterr()
     assert "hunter2" not in out + err
-    settings = json.loads(out)["settings"]
+    settings = json.loads(out.splitlines()[-1])["settings"]
     assert {name: settings[name]["value"] for name in given} == {name: masked for name, (_, masked) in given.items()}
     assert given.keys() == {name for name, option in OPTIONS.items() if option.secret} | {"header"}
-    assert re.search(r"token +\*\*\* +UPLOADER_TOKEN\n", err)
+    assert re.search(r"token +\*\*\* +UPLOADER_TOKEN\n", out)
 
 
 def test_config_shows_a_withheld_token_as_withheld(
@@ -131,7 +131,7 @@ def test_config_shows_a_withheld_token_as_withheld(
     monkeypatch.setenv("UPLOADER_TOKEN", "hunter2-token")
     assert shown()["token_withheld"]
     assert main(["config"]) == 0
-    assert "withheld" in capsys.readouterr().err
+    assert "withheld" in capsys.readouterr().out
 
 
 def test_config_shows_the_tus_endpoint_as_upload_resolves_it(own: Path, shown: Callable[..., dict[str, Any]]) -> None:
@@ -144,7 +144,7 @@ def test_config_shows_the_tus_endpoint_as_upload_resolves_it(own: Path, shown: C
 def test_config_escapes_control_characters(work: Path, capsys: Capture) -> None:
     (work / "uploader.toml").write_text('include = ["\\u001b[2J"]')
     assert main(["config"]) == 0
-    assert "\x1b" not in capsys.readouterr().err
+    assert "\x1b" not in capsys.readouterr().out
 
 
 def on_a_terminal(columns: int, home: Path, **extra: str) -> str:
@@ -157,7 +157,7 @@ def on_a_terminal(columns: int, home: Path, **extra: str) -> str:
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     command = [sys.executable, "-m", "uploader_cli", "config"]
     subprocess.run(
-        command, stderr=theirs, check=True, cwd=home, env=environment(home, TERM="xterm", **extra), timeout=90
+        command, stdout=theirs, check=True, cwd=home, env=environment(home, TERM="xterm", **extra), timeout=90
     )
     os.close(theirs)
     text = b""
@@ -272,14 +272,14 @@ def test_a_value_of_each_kind_can_be_shown(
 ) -> None:
     """Set every setting by the environment: each value fits JSON and a row."""
     (work / "7").touch()
-    silent = {"profile", "quiet", "json"}
+    silent = {"profile", "quiet", "json", "resend"}  # which excludes skip_existing
     for name in OPTIONS.keys() - silent:
         monkeypatch.setenv(OPTIONS[name].variable, acceptable(OPTIONS[name]))
     settings = shown()["settings"]
     assert {name for name, row in settings.items() if row["source"] != "environment"} == silent
     assert settings["report"]["value"] == [f"json:{work / 'r.json'}"]
     assert main(["config"]) == 0
-    assert re.search(r"retries +7 +UPLOADER_RETRIES\n", capsys.readouterr().err)
+    assert re.search(r"retries +7 +UPLOADER_RETRIES\n", capsys.readouterr().out)
 
 
 @pytest.mark.skipif(not os.geteuid(), reason="root may enter every directory")
@@ -289,4 +289,4 @@ def test_closed_config_directory_is_no_internal_error(
     (tmp_path / "closed").mkdir(0)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "closed"))
     assert main(["config"]) == 0
-    assert "does not exist; create it with: uploader config init" in capsys.readouterr().err
+    assert "does not exist; create it with: uploader config init" in capsys.readouterr().out

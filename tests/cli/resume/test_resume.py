@@ -384,15 +384,15 @@ def test_a_dry_run_of_a_resume_sends_nothing(server: EmbeddedServer, make_files:
     calls = len(server.faults.requests)
     dry = uploader("resume", home=tmp_path, UPLOADER_DRY_RUN="yes")
     assert dry.code == 0
-    assert "no file was sent" in dry.err
+    assert "no file was sent" in dry.out
     assert len(server.faults.requests) == calls
     resumed(tmp_path)
 
 
-def test_resume_list_shows_interrupted_runs_newest_first(
+def test_resume_list_has_a_row_for_each_run_newest_last(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
-    """Newest first: a table on stderr, with `--json` an array on stdout; empty at first."""
+    """A table on stdout, with `--json` an array, newest first; empty at first."""
     empty = uploader("resume", "--list", home=tmp_path)
     assert (empty.code, empty.out) == (0, "")
     assert "no runs are stored" in empty.err
@@ -414,13 +414,14 @@ def test_resume_list_shows_interrupted_runs_newest_first(
         10,
     )
     text = uploader("resume", "--list", home=tmp_path)
-    assert text.out == ""
-    first, second = (line for line in text.err.splitlines() if not line.startswith(" "))
-    assert run_of(two) in first
-    assert "interrupted" in first
-    assert str(files) in first
-    assert run_of(one) in second
-    assert "finished" in second
+    where = server.url.removeprefix("http://")
+    rows = [re.split(" {2,}", row.strip()) for row in text.out.splitlines()]
+    assert [[row[0], *row[2:]] for row in rows] == [
+        [run_of(one)[:8], "1/1", f"{where}/personal", f"{files}/a.mp4", "complete"],
+        [run_of(two)[:8], "1/2", f"{where}/personal", str(files), "interrupted"],
+    ]
+    assert all(re.fullmatch(r"\d+ (s|min)", row[1]) for row in rows)
+    assert text.err == f"→ uploader resume {run_of(two)[:8]}\n"
 
 
 def test_runs_shows_what_failed_and_the_command_to_retry(
@@ -432,28 +433,45 @@ def test_runs_shows_what_failed_and_the_command_to_retry(
     options = ("-s", server.url, "--retries", "0", "--no-pack", "-j", "1", "--json")  # they fail in order
     failed = uploader("upload", files, *options, home=tmp_path)
     assert failed.code == 3
-    stored = uploader("runs", home=tmp_path).err
-    assert "0 files done, 7 unfinished, 7 failed" in stored
-    assert f"  ✗ {files / '0.mp4'}: " in stored
-    assert "  ✗ 2 more\n" in stored
-    assert stored.splitlines()[-1] == f"  → uploader resume {run_of(failed)}"
+    stored = uploader("runs", home=tmp_path)
+    assert re.search(rf"  0/7  .*  7 failed: {files}/0.mp4: the server .*503", stored.out)
+    assert stored.err == f"→ uploader resume {run_of(failed)[:8]}\n"
     (run,) = json.loads(uploader("runs", "--json", home=tmp_path).out)
     assert (run["outcome"]["failed"], run["outcome"]["failures"][0]["code"]) == (7, "server_error")
     assert (run["state"], run["alive"]) == ("interrupted", False)
-    assert "uploader resume --state-dir state " not in stored
     resumed(tmp_path)
-    assert "→" not in uploader("runs", home=tmp_path).err
+    done = uploader("runs", home=tmp_path)
+    assert (done.out.split()[-1], done.err) == ("complete", "")
 
 
-def test_runs_shows_why_a_run_ended(make_files: Files, tmp_path: Path) -> None:
+def test_runs_shows_why_a_run_ended(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """The command to retry names the state directory where the command did."""
-    options = ("-s", "127.0.0.1:9", "--wait-for-server", "0", "--state-dir", "state")
-    assert uploader("upload", make_files(a=1), *options, home=tmp_path).code == 6
-    stored = uploader("runs", "--state-dir", "state", home=tmp_path).err.splitlines()
-    assert "✗" in stored[1]
-    assert "127.0.0.1" in stored[1]
+    server.faults.next_answers("POST", "/api/upload/session", [500])
+    options = ("-s", server.url, "--retries", "0", "--state-dir", "state")
+    assert uploader("upload", make_files(a=1), *options, home=tmp_path).code == 3
+    stored = uploader("runs", "--state-dir", "state", home=tmp_path)
+    assert "500" in stored.out
     where = re.escape(shlex.quote(f"{tmp_path}/state"))
-    assert re.fullmatch(rf"  → uploader resume [0-9a-f]+ --state-dir {where}", stored[-1])
+    assert re.fullmatch(rf"→ uploader resume [0-9a-f]{{8}} --state-dir {where}\n", stored.err)
+
+
+def test_command_that_reaches_no_server_or_is_refused_leaves_no_run(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """A bad token command, no answer, a usage error that the server's answer shows; nothing says to resume it."""
+    make_files(a=1)
+    for code, *options in (
+        (2, "-s", server.url, "--token-command", "false"),
+        (6, "-s", "127.0.0.1:9", "--wait-for-server", "0"),
+        (2, "-s", server.url, "--checksum", "sha1", "--log-file", "."),
+    ):
+        done = uploader("upload", "files", *options, home=tmp_path)
+        assert (done.code, "resum" in done.err) == (code, False), done.err
+        assert listed(tmp_path) == []
+    interrupted(server.url, tmp_path, make_files(b=640 * KIB))
+    (run,) = listed(tmp_path)
+    assert uploader("upload", "files", "-s", server.url, "--token-command", "false", home=tmp_path).code == 2
+    assert [one["earlier"] if "earlier" in one else one["state"] for one in listed(tmp_path)] == [run["state"]]
 
 
 def two_interrupted(server: EmbeddedServer, make_files: Files, home: Path) -> tuple[Path, list[str]]:
@@ -494,7 +512,7 @@ def test_resume_asks_on_a_terminal(
     out, _ = process.communicate(timeout=PATIENCE)
     os.close(program)
     shown = read_until_closed(screen)
-    assert "2 interrupted runs, the newest first:" in shown
+    assert "2 interrupted runs, the newest last:" in shown
     assert "resume which one? number or id [1]: " in shown
     assert process.returncode == (0 if name else 2), shown
     completed = Done(0, out, "").of("file.completed") if name else []

@@ -140,12 +140,12 @@ def test_a_dry_run_sends_no_file(make_files: Files, tmp_path: Path) -> None:
         calls = len(server.faults.requests)
         seen = uploader("upload", files, "-s", server.url, "--dry-run", home=tmp_path)
         assert len(server.faults.requests) == calls
-    assert "assumed (the server has reported none)" in assumed.err
-    assert "as last reported" in seen.err
-    assert assumed.err.splitlines()[-1].startswith("9 files, ")
-    assert assumed.err.splitlines()[-1].endswith(" in 4 sessions with 9 calls; no file was sent")
-    assert seen.err.splitlines()[-1] == assumed.err.splitlines()[-1]
-    assert assumed.out == seen.out == ""
+    assert "assumed (the server has reported none)" in assumed.out
+    assert "as last reported" in seen.out
+    assert assumed.out.splitlines()[-1].startswith("9 files, ")
+    assert assumed.out.splitlines()[-1].endswith(" in 4 sessions with 9 calls; no file was sent")
+    assert seen.out.splitlines()[-1] == assumed.out.splitlines()[-1]
+    assert assumed.err == seen.err == ""
 
 
 def test_a_dry_run_asks_a_server_for_its_limits(make_files: Files, tmp_path: Path) -> None:
@@ -166,18 +166,18 @@ def test_a_dry_run_without_an_answer_has_unknown_limits(
     files = make_files(**{"a.txt": 1, "empty": 0})
     plan = uploader("upload", files, "-s", "http://127.0.0.1:9", "-n", *options, home=tmp_path)
     assert plan.code == 0
-    assert plan.err.splitlines()[0].endswith("limits unknown")
-    assert plan.err.splitlines()[-1].startswith("2 files, 1 B in 1 session ")
+    assert plan.out.splitlines()[0].endswith("limits unknown")
+    assert plan.out.splitlines()[-1].startswith("2 files, 1 B in 1 session ")
     assumed = uploader("upload", files, "-s", "http://127.0.0.1:9", "-n", "--protocol", "batch", home=tmp_path)
-    assert "limits assumed" in assumed.err
-    assert "2 skipped (type)" in assumed.err
+    assert "limits assumed" in assumed.out
+    assert "2 skipped (type)" in assumed.out
 
 
 @pytest.mark.parametrize("verbose", [False, True])
 def test_a_dry_run_shows_destinations(verbose: bool, make_files: Files, tmp_path: Path) -> None:
     files = make_files(**{"sub/a.mp4": 1})
     options = ("-n", "-c", "scenic", *(["-v"] if verbose else []))
-    plan = uploader("upload", files / "sub", *options, home=tmp_path).err
+    plan = uploader("upload", files / "sub", *options, home=tmp_path).out
     assert "scenic: sub/a.mp4" in plan
     assert (f"{files}/sub/a.mp4 → scenic/sub/a.mp4" in plan) is verbose
 

@@ -16,7 +16,7 @@ END = ev.CheckFinished(1, 0, 1, 0, 0, 10, 0.5, 4)
 def test_count_on_a_terminal_gives_way_to_each_line() -> None:
     """It is updated ten times a second, and names are escaped."""
     stream, clock = io.StringIO(), iter([0.0, 0.0, 0.05, 0.2, 0.2, 0.3, 0.3])
-    view = ComparisonView(stream, width=30, content=True, moves=True, clock=lambda: next(clock))
+    view = ComparisonView(stream, stream, width=30, content=True, moves=True, clock=lambda: next(clock))
     view.tell(SAME)
     view.read(1 << 20)
     view.read(1 << 20)

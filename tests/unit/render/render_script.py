@@ -54,6 +54,7 @@ class Script:
         """A run whose files are selected and whose session is open."""
         names = names or [name_of(number) for number in range(files)]
         self.put(ev.RunStarted("http://127.0.0.1:8765", len(names), size * len(names), 4, "batch"))
+        self.put(ev.CallMade("GET", "http://127.0.0.1:8765/health", None, 200, 0.01, None))
         self.put(*(ev.FileSelected(number, name, size) for number, name in enumerate(names)))
         self.put(ev.SelectionEnded(), ev.SessionCreated(SESSION, "personal", len(names)))
 

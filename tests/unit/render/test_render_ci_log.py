@@ -9,8 +9,9 @@ from unit.render.render_script import MIB, Script
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelReason, ChannelState, FailureCode, SkipReason, Transport, WarningCode
+from uploader_cli.render import UNFOLDED
 from uploader_cli.render.summary import summary
-from uploader_cli.run.views import UNFOLDED, observers
+from uploader_cli.run.views import observers
 from uploader_cli.settings import Settings
 
 if TYPE_CHECKING:

@@ -36,6 +36,7 @@ def clamped(percent: float) -> float:
 def _run_started(state: ProgressState, event: ev.RunStarted, now: float) -> list[ev.Event]:
     state.server, state.protocol, state.dest = event.server, event.protocol, event.dest
     state.started = state.advanced = now
+    state.resumable |= event.resumed_from is not None
     state.meter.update(now, 0)
     state.measures.sample(now, 0)
     return [event]
@@ -138,6 +139,7 @@ def _ticked(state: ProgressState, _event: ev.Ticked, now: float) -> list[ev.Even
 
 def _call_made(state: ProgressState, event: ev.CallMade, _now: float) -> list[ev.Event]:
     state.measures.call(event)
+    state.resumable |= event.status is not None
     return [event]
 
 

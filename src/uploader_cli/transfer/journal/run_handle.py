@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from uploader_cli.errors import Interrupted, UploaderError
+from uploader_cli.errors import Interrupted, UploaderError, UsageError
 from uploader_cli.transfer.journal import reading, schema
 from uploader_cli.transfer.journal.reading import Claim, ClaimState, Pending, PendingUpload, Stored, is_same, path_key
 
@@ -76,10 +76,20 @@ class RunHandle:
         self._counted: list[int] = []  # sizes of completed files
         self._sessions_changed = False
         self._ok: bool | None = None  # how the run has ended
+        self._dropped = False
         self._outcome: Mapping[str, object] = {}
         self._retry_at = 0.0  # 0: the journal works, inf: it is damaged
         self._warned = False
         store.at_close.callback(self.close)
+
+    def __enter__(self) -> RunHandle:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End the run; a usage error before its end leaves nothing of it."""
+        if kind is not None and issubclass(kind, UsageError):
+            self.finish(ok=False, keep=False)
+        self.close()
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -222,15 +232,16 @@ class RunHandle:
         with self._mutex:
             return dict(self._sessions)
 
-    def finish(self, *, ok: bool, outcome: Mapping[str, object] | None = None) -> None:
+    def finish(self, *, ok: bool, outcome: Mapping[str, object] | None = None, keep: bool = True) -> None:
         """End the run once. `ok`: all files are stored; delete its uploads and runs of the same command.
 
-        `outcome` (JSON, no secrets) is for the list of runs.
+        `outcome` (JSON, no secrets) is for the list of runs. Without `keep` no run remains that has not resumed one.
         """
         with self._mutex:
             if self._over:
                 return
             self._over, self._ok, self._outcome = True, ok or not self._lasting, outcome or {}
+            self._dropped = not keep and self.resumed_from is None
             self._save()
         self.close()
 
@@ -380,7 +391,10 @@ class RunHandle:
         if self._ok is not None:
             ended = (self._ok, as_json(self._outcome), now, run)
             db.execute("UPDATE run SET finished = ?, outcome = ?, updated_at = ? WHERE number = ?", ended)
-        if self._ok:
+        if self._dropped:
+            db.execute("DELETE FROM run WHERE number = ?", (run,))
+            delete_open(db, [(run,)])
+        elif self._ok:
             # An upload URL is kept only as long as the run can be resumed.
             db.execute(_WITHOUT_URL, (run,))
             same = db.execute(
