@@ -107,7 +107,10 @@ class _Sending:
         self.connections = Connections(settings, loop, run.id)
         self._settings, self._found, self._loop, self._interrupts, self._run = settings, found, loop, interrupts, run
         self._queue = WalkQueue(
-            found, loop.emit, most=MOST_OPEN if settings.on is None else extras.load("import").most_open
+            found,
+            loop.emit,
+            most=MOST_OPEN if settings.on is None else extras.load("import").most_open,
+            whole=settings.check_first,
         )
         self._analyses = after_upload.Analyses(settings, loop, self.connections)
         loop.listeners += [self._queue.settle, *([self._analyses.listen] if settings.analyze != "none" else [])]

@@ -30,6 +30,7 @@ _is_named_by_digest = re.compile(r"[0-9a-f]{64}-").match
 UNWATCHED = {
     "from_file": "a list has an end",
     "upload_url": "the upload is one of a single file",
+    "check_first": "the search does not end",
     "fail_fast": "a file that failed is sent again later",
     "analyze": "files are analysed at the end of a run",
 }

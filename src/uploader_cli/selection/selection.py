@@ -118,15 +118,19 @@ class WalkQueue:
     """Files in the order of the selection, for one consumer thread.
 
     The walk emits an event for each selected item, and another for one that ends here: skipped or failed. It pauses
-    while `MOST_OPEN` items have not ended; `settle` reports those that have.
+    while `MOST_OPEN` items have not ended; `settle` reports those that have. With `whole` it does not pause: no file is
+    taken before it has ended, and then no more than `MOST_OPEN` that have not.
     """
 
-    def __init__(self, selection: Selection, emit: Callable[[ev.Event], None], *, most: int = MOST_OPEN) -> None:
+    def __init__(
+        self, selection: Selection, emit: Callable[[ev.Event], None], *, most: int = MOST_OPEN, whole: bool = False
+    ) -> None:
         """Emits nothing before `start`."""
         self.ahead = selection.files
         self.ended = False
         self._selection, self._emit = selection, emit
         self._free = threading.Semaphore(max(most, len(selection.ahead)))
+        self._walked = threading.Event() if whole else None
         self._queue: SimpleQueue[LocalFile | BaseException | None] = SimpleQueue()  # None: the end
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -148,7 +152,7 @@ class WalkQueue:
 
         Raises the error that ended the walk early.
         """
-        if self.ended:
+        if self.ended or not self._may_take(wait):
             return None
         try:
             item = self._queue.get(block=wait > 0, timeout=wait)
@@ -160,6 +164,9 @@ class WalkQueue:
         if item is not None:
             raise item
         return None
+
+    def _may_take(self, wait: float) -> bool:
+        return self._walked is None or (self._walked.wait(wait) and self._free.acquire(timeout=wait))
 
     def settle(self, events: Sequence[ev.Event]) -> None:
         """Continue the walk by the number of files that ended; a listener of the run's loop, in any thread."""
@@ -195,10 +202,12 @@ class WalkQueue:
             error = bug
         finally:
             self._queue.put(error)
+            if self._walked is not None:
+                self._walked.set()
 
     def _walk(self) -> None:
         for step in self._selection.steps():
-            if step is not None:
+            if step is not None and self._walked is None:
                 self._free.acquire()
             self._check_open()
             if step is not None:

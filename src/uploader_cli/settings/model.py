@@ -100,6 +100,7 @@ class Settings:
         None, "I/N|auto  Send only part I of N; auto reads it from the job array.", or_none(shard.parse), config="none"
     )
     follow_links: bool = _filter(False, "Follow symbolic links instead of skipping them.", config="user")
+    check_first: bool = _what(False, "Find all files before the first one is sent, to know the totals.")
     dest: str | None = _list(None, "DIR  Store the files below this directory on the server.", values.directory)
     if_exists: Literal["rename", "fail"] = _what(
         "rename", "NAME  If a name is taken on the server: rename the new file, or fail.", commands="upload"

@@ -233,6 +233,19 @@ def test_stall_warns_after_each_time_without_progress(make_files: Files, tmp_pat
     assert late.of("warning") == []
 
 
+def test_check_first_finds_all_files_before_the_first_is_sent(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """A listed digest is part of the search."""
+    files = make_files(**{"a.mp4": 1, "b.mp4": 1})
+    os.truncate(files / "b.mp4", 200_000_000)
+    listed = [{"path": str(files / "a.mp4")}, {"path": str(files / "b.mp4"), "sha256": "0" * 64}]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in listed))
+    command = ("upload", "--from-file", "list.jsonl", "-s", server.url, "--no-pack", "--check-first", "--json")
+    kinds = [event["type"] for event in uploader(*command, home=tmp_path).events]
+    assert kinds.index("file.failed") < kinds.index("file.started") < kinds.index("file.completed")
+
+
 def test_fail_fast_starts_no_file_after_the_first_failure(make_files: Files, tmp_path: Path) -> None:
     """After the first failure no other file is started."""
     with running_server(max_files=1, fail_files=("a*",)) as server:

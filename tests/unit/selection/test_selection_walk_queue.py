@@ -159,6 +159,28 @@ def test_walk_advances_by_the_files_that_a_batch_ended() -> None:
 
 
 @pytest.mark.usefixtures("_short")
+def test_whole_walk_ends_before_a_file_is_taken() -> None:
+    """After that no more than `most` are taken and not over."""
+    told: list[ev.Event] = []
+    goes_on = threading.Event()
+
+    def walk() -> Iterator[Step]:
+        yield from files(8)
+        goes_on.wait(GUARD)
+
+    walk_queue = WalkQueue(Selection(walk()), told.append, most=5, whole=True)
+    walk_queue.start()
+    assert walk_queue.take(0.05) is None
+    goes_on.set()
+    assert taken(walk_queue, 5) == [0, 1, 2, 3, 4]
+    assert [type(event) for event in told] == [*[ev.FileSelected] * 8, ev.SelectionEnded]
+    assert walk_queue.take(0.05) is None
+    walk_queue.settle([ev.FileSkipped(0, "", SkipReason.PRESENT)])
+    assert taken(walk_queue, 1) == [5]
+    assert [file.file for file in walk_queue.close()] == [6, 7]
+
+
+@pytest.mark.usefixtures("_short")
 def test_the_end_of_a_walk_makes_totals_final() -> None:
     told: list[ev.Event] = []
     walk_queue = WalkQueue(
