@@ -1,11 +1,14 @@
-"""The live view in tmux, which wraps the lines of a screen that becomes narrower."""
+"""The live view in tmux, which wraps the lines of a screen that becomes narrower, and in the shells of users."""
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +17,6 @@ from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from uploader_server.serving import EmbeddedServer
 
@@ -24,9 +26,9 @@ pytestmark = [pytest.mark.interop, pytest.mark.debian]
 class Tmux:
     """A shell in a window of a private tmux server."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, shell: str = "bash --norc --noprofile") -> None:
         self._socket, self._env = str(home / "tmux"), environment(home, TERM="xterm-256color", PS1="$ ")
-        self("-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "bash --norc --noprofile")
+        self("-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", shell)
 
     def __call__(self, *command: str) -> str:
         done = subprocess.run(
@@ -49,11 +51,13 @@ class Tmux:
         return text
 
 
-def test_resized_terminal_keeps_no_rows_of_earlier_frames(server: EmbeddedServer, tmp_path: Path) -> None:
+@pytest.fixture
+def command(server: EmbeddedServer, tmp_path: Path) -> str:
+    """An upload that takes some seconds."""
     (tmp_path / "trip").mkdir()
-    for number in range(9):
+    for number in range(4):
         (tmp_path / "trip" / f"clip-{number}.mp4").write_bytes(bytes(2_000_000))
-    command = [
+    words = [
         sys.executable,
         "-m",
         "uploader_cli",
@@ -62,23 +66,50 @@ def test_resized_terminal_keeps_no_rows_of_earlier_frames(server: EmbeddedServer
         "-s",
         server.url,
         "--limit-rate",
-        "1M",
+        "600K",
     ]
+    return shlex.join(map(str, words))
+
+
+def test_resized_terminal_shows_one_frame_below_what_was_there(command: str, tmp_path: Path) -> None:
     tmux = Tmux(tmp_path)
     try:
-        tmux.type(shlex.join(map(str, command)), "Enter")
+        tmux.type("seq 30", "Enter")
+        tmux.type(command, "Enter")
         tmux.wait_for(lambda text: "clip-3.mp4" in text and "? keys" in text)
-        for columns, lines in ((50, 24), (40, 10), (100, 30), (60, 24), (80, 24)):
+        for columns, lines in ((50, 24), (40, 24), (100, 30), (60, 24), (80, 24)):
             tmux("resize-window", "-x", str(columns), "-y", str(lines))
             text = tmux.wait_for(
                 lambda text, width=columns: any(  # type: ignore[misc]
                     len(line) == width and "●" in line for line in text.splitlines()
                 )
             )
-            assert [text.count(part) for part in ("→", " of 9", "? keys")] == [1, 1, 1]
+            assert [text.count(part) for part in ("→", " of 4", "? keys")] == [1, 1, 1]
         tmux.type("q")
         text = tmux.wait_for(lambda text: "to resume" in text)
         assert "━" not in text
         assert "? keys" not in text
+        assert "\n".join(map(str, range(1, 31))) in text
+    finally:
+        tmux("kill-server")
+
+
+@pytest.mark.parametrize("shell", ["bash --norc --noprofile", "zsh -f"])
+def test_terminal_is_usable_after_kill_9(shell: str, command: str, tmp_path: Path) -> None:
+    """Typed text is seen, there is a cursor, and the screen scrolls."""
+    tmux = Tmux(tmp_path, shell)
+    try:
+        tmux.type("seq 30", "Enter")
+        tmux.type(command, "Enter")
+        tmux.wait_for(lambda text: "? keys" in text)
+        shell_id = int(tmux("display-message", "-p", "#{pane_pid}"))
+        (client,) = Path(f"/proc/{shell_id}/task/{shell_id}/children").read_text().split()
+        os.kill(int(client), signal.SIGKILL)
+        tmux.wait_for(lambda text: "illed" in text)
+        tmux.type("cat", "Enter")
+        tmux.type("typed text")
+        text = tmux.wait_for(lambda text: "typed text" in text)
+        assert "\n".join(map(str, range(1, 31))) in text
+        assert tmux("display-message", "-p", "#{alternate_on} #{cursor_flag}").split() == ["0", "1"]
     finally:
         tmux("kill-server")

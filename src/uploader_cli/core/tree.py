@@ -26,8 +26,8 @@ class Directory(Struct):
 
 
 def parent_of(path: str) -> str:
-    """Return the part up to the last separator, `/` or on Windows the backslash."""
-    return path[: max(path.rfind("/"), path.rfind("\\")) + 1]
+    """Return the part up to the last separator."""
+    return path[: path.rfind("/") + 1]
 
 
 class Tree:

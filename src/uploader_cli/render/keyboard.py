@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
-import sys
+import termios
 import threading
 import time
 from contextlib import suppress
@@ -44,16 +45,15 @@ class Keyboard:
 
     @property
     def reads(self) -> bool:
-        return self._is_input and (self._before is not None or sys.platform == "win32")
+        return self._is_input and self._before is not None
 
     def take(self) -> bool:
         """Switch echo and line mode off. Return False in the background, where the terminal is the shell's.
 
         To be called repeatedly: a shell changes the modes when it stops and continues the process.
         """
-        if self._terminal is None or sys.platform == "win32":
+        if self._terminal is None:
             return True
-        import termios
 
         with suppress(OSError, termios.error):  # it does not control this process, or was closed
             if os.tcgetpgrp(self._terminal) != os.getpgrp():
@@ -71,9 +71,8 @@ class Keyboard:
 
     def give_back(self) -> None:
         """Restore the terminal and discard what was typed."""
-        if self._terminal is None or sys.platform == "win32":
+        if self._terminal is None:
             return
-        import termios
 
         if self._catches_stop:
             self._catches_stop = False
@@ -95,20 +94,10 @@ class Keyboard:
     def stop(self) -> None:
         """Stop the process as Ctrl-Z does, after `give_back`; return when it is continued."""
         self.stopping = False
-        if sys.platform != "win32":
-            os.kill(os.getpid(), signal.SIGTSTP)
+        os.kill(os.getpid(), signal.SIGTSTP)
 
     def _typed(self) -> bytes:
         """Return the typed bytes without a key of several bytes that is not complete yet."""
-        if sys.platform == "win32":
-            import msvcrt
-
-            keys = ""
-            while msvcrt.kbhit():
-                keys += msvcrt.getwch()
-            return keys.encode()
-        import select
-
         typed, now = self._partial, time.monotonic()
         with suppress(OSError):
             while select.select([0], [], [], 0)[0] and (piece := os.read(0, 4096)):
@@ -120,8 +109,7 @@ class Keyboard:
     def _catch_stop(self) -> None:
         """Have Ctrl-Z set `stopping`, so that the terminal can be restored before."""
         if (
-            sys.platform != "win32"
-            and not self._catches_stop
+            not self._catches_stop
             and threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
         ):
@@ -133,6 +121,4 @@ class Keyboard:
 
 
 def _is_standard_input(terminal: int) -> bool:
-    if not os.isatty(0):
-        return False
-    return sys.platform == "win32" or os.fstat(terminal).st_rdev == os.fstat(0).st_rdev
+    return os.isatty(0) and os.fstat(terminal).st_rdev == os.fstat(0).st_rdev

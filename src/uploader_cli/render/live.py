@@ -1,4 +1,4 @@
-"""The live view: draws `frame` on a terminal, always in the same place, and obeys keys."""
+"""The live view: draws `frame` on a terminal, below what is there, and obeys keys."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ from uploader_cli.render.keyboard import Keyboard
 from uploader_cli.render.words import Row, Span, fit, width_of
 
 _SPACING = 0.1
-_SOON = 0.5  # seconds until the first frame on the alternate screen
+_SOON = 0.5  # seconds until the first frame
 _NOTED = 3.0  # seconds for which the note of a key is shown
 _SYNC_ON, _SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
 """Synchronised output: terminals that support it show the frame at once, others ignore it."""
 
 _ERASE, _ERASE_LINE = "\x1b[J", "\x1b[K"
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
-_ALTERNATE_SCREEN, _MAIN_SCREEN, _HOME = "\x1b[?1049h\x1b[H", "\x1b[?1049l", "\x1b[H"
 _SAVE_TITLE, _RESTORE_TITLE = "\x1b[22;2t", "\x1b[23;2t"
 
 
 class LiveView(Observer):
-    """Redraws at most ten times a second and erases itself at the end.
+    """Redraws at most ten times a second and erases itself at the end. Runs of less than half a second show no view.
 
-    On a terminal it uses the alternate screen: a terminal that becomes narrower wraps the rows of the usual one and
-    scrolls them away, where nothing can erase them. Runs that end within half a second show no view.
+    The cursor is hidden only while a frame is written, and the alternate screen is not used: no `kill -9` leaves a
+    terminal without a cursor, or one that does not scroll.
     """
 
     def __init__(
@@ -56,10 +55,10 @@ class LiveView(Observer):
         self._frame = Frame(run, messages=messages)
         self._keyboard = Keyboard(self._console.file)
         self._keys: Mapping[str, Callable[[], str]] = {} if keys is None else keys
-        # GNU screen has none by default.
-        self._alternate = _is_emulator(self._console.file, os.environ) and "STY" not in os.environ
         self._title = _Title(self._console.file, os.environ)
-        self._lines = 0  # of the last frame
+        self._wraps = not {"XTERM_VERSION", "STY"} & os.environ.keys()
+        """Whether the terminal wraps long rows when it becomes narrower: xterm and GNU screen cut them."""
+        self._drawn: list[int] = []  # the widths of the rows of the last frame
         self._help = False
         self._due = float("-inf")
         self._note, self._note_until = "", float("-inf")
@@ -75,7 +74,7 @@ class LiveView(Observer):
         self._due = max(self._due, now) + _SPACING
         if not self._keyboard.take():
             return
-        if first and self._alternate:
+        if first and self._console.file.isatty():
             self._due = now + _SOON
             return
         for key in self._keyboard.read():
@@ -83,16 +82,15 @@ class LiveView(Observer):
         width, height = self._console.size
         # The last row is for keys: a terminal that echoes shows ^C there.
         rows = [*self._frame.rows(state, now, width, height), fit(self._last_row(state, now), width - 1)]
-        output = _SYNC_ON + self._start() + self._drawn(rows, width) + self._title.change(state, now) + _SYNC_OFF
-        self._lines = len(rows)
-        self._write(output)
+        begin, end = _SYNC_ON + _HIDE_CURSOR, self._title.change(state, now) + _SHOW_CURSOR + _SYNC_OFF
+        self._write(begin + self._start(width) + self._text(rows, width) + end)
+        self._drawn = [width_of(row) for row in rows]
 
     def close(self, _state: ProgressState, _now: float) -> None:
-        """Erase the view, show the cursor and discard typed input. Can be called twice."""
-        if self._lines:
-            leave = _MAIN_SCREEN if self._alternate else ""
-            self._write(self._start() + _ERASE + leave + _SHOW_CURSOR + self._title.restore())
-            self._lines = 0
+        """Erase the view and discard typed input. Can be called twice."""
+        if self._drawn:
+            self._write(self._start(self._console.size.width) + _ERASE + self._title.restore())
+            self._drawn = []
         self._keyboard.give_back()
 
     def _press(self, key: str, now: float) -> None:
@@ -117,15 +115,12 @@ class LiveView(Observer):
         known["f"] = "f files" if expanded else "f failures"
         return [("  ".join(known[key] for key in "p+fq" if key in known), "dim")]
 
-    def _start(self) -> str:
-        """Return the control sequences to the first row of the frame."""
-        if not self._lines:
-            return (_ALTERNATE_SCREEN if self._alternate else "") + _HIDE_CURSOR
-        if self._alternate:
-            return _HOME
-        return f"\r\x1b[{self._lines - 1}A" if self._lines > 1 else "\r"
+    def _start(self, width: int) -> str:
+        """Return the control sequences to the first row of the last frame, on a terminal that has `width` now."""
+        up = sum(max(1, -(-row // width)) if self._wraps else 1 for row in self._drawn) - 1
+        return f"\r\x1b[{up}A" if up > 0 else "\r"
 
-    def _drawn(self, rows: list[Row], width: int) -> str:
+    def _text(self, rows: list[Row], width: int) -> str:
         """Return the rows as they are written; the rest of each line and everything below are erased.
 
         Right after the last column some terminals would erase the character in it.
@@ -174,7 +169,7 @@ class _Title:
 
 
 def _is_emulator(stream: IO[str], env: Mapping[str, str]) -> bool:
-    """Return whether the stream is a terminal with a title and an alternate screen."""
+    """Return whether the stream is a terminal with a title."""
     return stream.isatty() and env.get("TERM", "") not in ("", "dumb", "linux")
 
 

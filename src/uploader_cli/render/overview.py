@@ -42,7 +42,7 @@ def destination(state: ProgressState) -> str:
 def what(state: ProgressState) -> str:
     """Return the name of the directory or file that is uploaded, or the number of files without a common directory."""
     common = state.tree.common
-    if name := common[len(parent_of(common[:-1])) :].rstrip("/\\"):
+    if name := common[len(parent_of(common[:-1])) :].rstrip("/"):
         return safe(name) + ("" if common.endswith(name) else "/")
     return plural(state.selected, "file") if state.selected else ""
 
