@@ -66,7 +66,7 @@ class Bundled:
         if session.status in {"completed", "partial"}:  # which everyone may know
             raise ApiError(404, "SESSION_NOT_FOUND", "This upload session has already ended")
         self.sessions.check_writer(session_id, headers)
-        session.status = "cancelled"
+        session.end("cancelled")
         session.touch()
         await self.store.save(self.store.session_saved(session.row()), frees=True)
         for task in session.requests:

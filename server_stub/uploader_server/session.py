@@ -36,6 +36,7 @@ class FileState:
     size: int = 0
     progress: int = 0
     points: int = 0  # share of this file in its session's `points`
+    measured: int = 0  # share of this file in its session's `received`
     speed: float = 0.0
     started: str = field(default_factory=timestamp)
     ended: str | None = None
@@ -90,6 +91,9 @@ class FileState:
             "originalName": self.original_name,
             "progress": self.progress,
             "status": self.status,
+            "fileSize": self.announced if self.status == "uploading" else self.size,
+            "receivedBytes": self.size if self.status == "uploading" else None,
+            "filePath": None if self.path is None else f"/uploads/{quote(self.path)}",
             "relativePath": self.relative_path,
             "error": self.error,
         }
@@ -98,8 +102,7 @@ class FileState:
     def unrecorded(self) -> dict[str, Any]:
         """Return `shown` before the file is recorded: it may be linked already, and has not ended until the commit."""
         known = {**self.shown(), "status": "uploading", "progress": min(99, self.progress)}
-        known.pop("error", None)
-        return known
+        return {key: value for key, value in known.items() if key not in {"error", "filePath"}}
 
     def in_event(self) -> dict[str, Any]:
         return {**self.shown(), "uploadSpeed": js_number(round(self.speed, 3 if self.speed < 1e6 else 0))}
@@ -118,7 +121,6 @@ class FileState:
         return {
             **fields,
             "fileName": self.path.partition("/")[2],
-            "filePath": f"/uploads/{quote(self.path)}",
             "uploadEndTime": self.ended,
             "isValidFormat": True,
             "isValidSize": True,
@@ -176,6 +178,10 @@ class Session:
     clock: Clock
     status: str = "pending"
     created: str = field(default_factory=timestamp)
+    finished: str = ""  # when it ended
+    expected_bytes: int = 0  # size of all its files, as its creator announced; 0: unknown
+    name: str = ""  # path of the file that arrived first
+    received: int = 0  # bytes of arriving and stored files
     touched: float = 0.0  # when it was used last (seconds of `clock`)
     progress: int = 0
     completed: int = 0
@@ -239,6 +245,8 @@ class Session:
             "completedFiles": self.completed,
             "failedFiles": self.failed,
             "totalFiles": self.total,
+            "receivedBytes": self.received,
+            **({"totalBytes": max(self.expected_bytes, self.received)} if self.expected_bytes else {}),
         }
 
     def attach(self, request: asyncio.Future[Any]) -> None:
@@ -257,6 +265,13 @@ class Session:
         self.files[file.id] = file
         file.points = file.progress
         self.points += file.points
+        self.name = self.name or file.wanted_path
+        self.measure(file)
+
+    def measure(self, file: FileState) -> None:
+        """Update the bytes that were received of a file."""
+        self.received += file.size - file.measured
+        file.measured = file.size
 
     def advance(self, file: FileState, progress: int) -> None:
         self.points += progress - file.points
@@ -266,7 +281,8 @@ class Session:
         """Remove a file whose request ended early; the client may send it again."""
         if self.files.pop(file.id, None) is not None:
             self.points -= file.points
-            file.points = self.progress = 0
+            self.received -= file.measured
+            file.points = file.measured = self.progress = 0
 
     def count(self, file: FileState) -> None:
         """Count a recorded file as completed or failed by its status; it leaves the memory."""
@@ -274,8 +290,10 @@ class Session:
             self.first_ending = extension(file.original_name)
         self.files.pop(file.id, None)
         self.points -= file.points
-        file.points = 0
-        self.count_recorded(file.status == "completed", file.status == "failed")
+        self.received -= file.measured
+        file.points = file.measured = 0
+        stored = file.status == "completed"
+        self.count_recorded(stored, file.status == "failed", file.size if stored else 0)
 
     def remember(self, path: str, sha256: str) -> int | None:
         """Mark a pack file as counted; return the mark, or None if it was counted before."""
@@ -285,10 +303,13 @@ class Session:
         self.counted.add(mark)
         if self.first_ending is None:
             self.first_ending = extension(path)
+        self.name = self.name or path
         return mark
 
-    def count_recorded(self, completed: int, failed: int) -> None:
+    def count_recorded(self, completed: int, failed: int, stored: int) -> None:
+        """Count recorded files, and the bytes of the stored ones."""
         self.unlisted += completed + failed
+        self.received += stored
         self.completed += completed
         self.failed += failed
 
@@ -303,8 +324,11 @@ class Session:
         """End the session: completed if no file failed or was given up, else partial."""
         self.given_up += given_up
         self.failed += given_up
-        self.status = "partial" if self.failed else "completed"
         self.progress = 100
+        self.end("partial" if self.failed else "completed")
+
+    def end(self, status: str) -> None:
+        self.status, self.finished = status, timestamp()
         self.counted.clear()
 
     def touch(self) -> None:
@@ -322,7 +346,14 @@ class Session:
         }
 
     def summary(self) -> dict[str, Any]:
-        return {"sessionId": self.id, "category": self.category, **self.state(), "createdAt": self.created}
+        known = {"name": self.name, "endedAt": self.finished}
+        return {
+            "sessionId": self.id,
+            "category": self.category,
+            **self.state(),
+            "createdAt": self.created,
+            **{key: value for key, value in known.items() if value},
+        }
 
     def row(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in SESSION_COLUMNS}
@@ -330,7 +361,7 @@ class Session:
 
 SESSION_COLUMNS = (
     *("id", "category", "expected", "status", "progress", "created", "touched", "given_up"),
-    *("owner", "secret", "holder"),
+    *("owner", "secret", "holder", "expected_bytes", "finished"),
 )
 
 

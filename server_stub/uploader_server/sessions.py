@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 MAX_KNOWN = 100_000  # maximum sessions in memory; the oldest ended ones are removed first
 SESSIONS_LISTED = 100  # maximum sessions in a list
 BURST = 20  # events sent before a pause
+MAX_DIGITS = 15  # of a number of bytes: JavaScript knows it exactly
 PAUSE = 0.001  # seconds in which other tasks run and watchers receive the burst, so that it doesn't fill their backlog
 
 
@@ -65,6 +66,7 @@ class Sessions:
         session = Session(
             str(uuid.uuid4()), category, expected, self.store.clock, owner=owner, secret=secret, holder=holder
         )
+        session.expected_bytes = expected_bytes(headers)
         self.share.add(holder, session)
         self.known[session.id] = session
         try:
@@ -196,6 +198,7 @@ class Sessions:
         percent = min(99, percent)
         if percent > file.progress:
             session.advance(file, percent)
+        session.measure(file)
         now = time.monotonic()
         if now - session.reported >= EVENT_INTERVAL:
             session.reported, file.speed = now, speed
@@ -221,16 +224,26 @@ class Sessions:
         return counted(session.status for session in self.known.values())
 
 
+def expected_bytes(headers: Mapping[str, str]) -> int:
+    """Return the size of all files of a new session, as its creator announces it; 0 if unknown. Raises ApiError 400."""
+    text = headers.get("x-expected-bytes", "0")
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
+        raise ApiError(400, "INVALID_HEADER", f"X-Expected-Bytes must be a number of at most {MAX_DIGITS} digits")
+    return int(text)
+
+
 def _restored(saved: SavedSession, clock: Clock) -> Session:
     """Restore a session; counts come from its files, as its row may be older."""
-    session = Session(**dict(saved.row), clock=clock, failed=saved.row["given_up"])
+    session = Session(**dict(saved.row), clock=clock, failed=saved.row["given_up"], name=saved.name)
     for row in saved.files:
-        session.count_recorded(row["status"] == "completed", row["status"] == "failed")
+        stored = row["status"] == "completed"
+        session.count_recorded(stored, row["status"] == "failed", row["size"] if stored else 0)
+        session.name = session.name or row["relative_path"] or row["original_name"]
         if session.first_ending is None:
             session.first_ending = extension(row["original_name"])
         if row["packed"] is not None:
             session.remember(row["relative_path"], row["sha256"].hex())
-    session.count_recorded(saved.counts.get("completed", 0), saved.counts.get("failed", 0))
+    session.count_recorded(*saved.counts)
     if session.file_count and session.status == "pending":
         session.status = "uploading"
     session.settle()

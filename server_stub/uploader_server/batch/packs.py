@@ -152,7 +152,8 @@ class Packs:
         """Count recorded files and emit events: one per pack, one per failure, one at the session's end."""
         failed = [file for file in files if file.id in counted and file.path is None]
         stored = [file for file in files if file.path is not None]
-        session.count_recorded(sum(file.id in counted for file in stored), len(failed))
+        new = [file.size for file in stored if file.id in counted]
+        session.count_recorded(len(new), len(failed), sum(new))
         notify = self._sessions.notify
         await notify(session, f"Pack: {len(stored)} of {len(files)} files stored", stored[-1] if stored else None)
         for number, file in enumerate(failed):

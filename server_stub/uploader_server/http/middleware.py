@@ -48,7 +48,7 @@ PREFLIGHT = {
         "Authorization, Content-Digest, Content-Disposition, Content-Type, Idempotency-Key, Origin, Range, Repr-Digest,"
         " Tus-Resumable, Upload-Checksum, Upload-Complete, Upload-Concat, Upload-Defer-Length,"
         " Upload-Draft-Interop-Version, Upload-Length, Upload-Metadata, Upload-Offset, Want-Repr-Digest,"
-        " X-HTTP-Method-Override, X-Request-ID, X-Requested-With, X-Session-Secret"
+        " X-HTTP-Method-Override, X-Request-ID, X-Requested-With, X-Session-Secret, X-Expected-Bytes"
     ),
     "access-control-max-age": "86400",
 }

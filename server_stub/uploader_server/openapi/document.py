@@ -139,7 +139,11 @@ def _rest_calls() -> dict[str, Part]:
             "Check files against the limits", _ok("Validation"), *_JSON_ERRORS, **_json("FilesToValidate", MAX_JSON)
         ),
         "POST /api/upload/session": _call(
-            "Create a session", session, *_JSON_ERRORS, headers=f"{_WRITER}:secret", **_json("NewSession")
+            "Create a session",
+            session,
+            *_JSON_ERRORS,
+            headers=f"{_WRITER}:secret X-Expected-Bytes?:count",
+            **_json("NewSession"),
         ),
         "POST /api/upload/session/{id}/finish": _call(
             "End a session",

@@ -20,7 +20,8 @@ Error           error:code message details?:details allowedFormats?:[text] stage
 Health          status=OK timestamp:time uptime:seconds memory:Memory limits:Limits OFFERS
 Activity        sessions:[SessionSummary] analyses:[AnalysisSummary] receivedBytes:count timestamp:time
 SessionSummary  sessionId:id category:category overallStatus:status totalProgress:percent completedFiles:count
-                failedFiles:count totalFiles:count createdAt:time
+                failedFiles:count totalFiles:count receivedBytes:count totalBytes?:count createdAt:time endedAt?:time
+                name?
 AnalysisSummary ANALYSIS stages:[stage]
 Memory          rss:count
 Limits          LIMITS
@@ -31,8 +32,11 @@ Session         sessionId:id category:category uploadPath LIMITS OFFERS createdA
 Validation      valid:flag files:[ValidatedFile] timestamp:time
 ValidatedFile   index:count valid:flag errors:[text]
 Progress        sessionId:id overallStatus:status totalProgress:percent completedFiles:count failedFiles:count
-                totalFiles:count files:[FileProgress] estimatedTimeRemaining:seconds lastUpdate:time
-FileProgress    id:id originalName progress:percent status:file-status relativePath? error?
+                totalFiles:count receivedBytes:count totalBytes?:count files:[FileProgress]
+                estimatedTimeRemaining:seconds lastUpdate:time
+FileProgress    id:id originalName progress:percent status:file-status fileSize?:count receivedBytes?:count
+                filePath? relativePath?
+                error?
 Finished        success:true sessionId:id overallStatus:status completedFiles:count failedFiles:count timestamp:time
 Done            success:true message timestamp:time
 Batch           sessionId:id category:category files:batch-files relativePath?:[text] ifExists?:if-exists

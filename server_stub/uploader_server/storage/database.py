@@ -18,15 +18,16 @@ from uploader_server.storage.disk import Reserve, no_space
 
 T = TypeVar("T")
 
-VERSION = 5
-"""`PRAGMA user_version` of this schema. Version 5 added uploads of the IETF protocol, 4 who may write, who holds a
-share, a clock, 3 parts in place, 2 packs, 1 relative paths."""
+VERSION = 6
+"""`PRAGMA user_version` of this schema. Version 6 added sizes and ends of sessions, 5 uploads of the IETF protocol, 4
+who may write, who holds a share, a clock, 3 parts in place, 2 packs, 1 relative paths."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
   id TEXT PRIMARY KEY, category TEXT NOT NULL, expected INTEGER NOT NULL, status TEXT NOT NULL,
   progress INTEGER NOT NULL, created TEXT NOT NULL, touched REAL NOT NULL, given_up INTEGER NOT NULL DEFAULT 0,
-  owner TEXT NOT NULL DEFAULT '', secret BLOB NOT NULL DEFAULT x'', holder TEXT NOT NULL DEFAULT ''
+  owner TEXT NOT NULL DEFAULT '', secret BLOB NOT NULL DEFAULT x'', holder TEXT NOT NULL DEFAULT '',
+  expected_bytes INTEGER NOT NULL DEFAULT 0, finished TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE IF NOT EXISTS files (
   id TEXT PRIMARY KEY, session TEXT NOT NULL, position INTEGER NOT NULL, original_name TEXT NOT NULL,
@@ -235,6 +236,8 @@ _ADDED = (
     ("sessions", "holder", "TEXT NOT NULL DEFAULT ''"),
     ("tus_uploads", "holder", "TEXT NOT NULL DEFAULT ''"),
     ("tus_uploads", "completes", "INTEGER"),
+    ("sessions", "expected_bytes", "INTEGER NOT NULL DEFAULT 0"),
+    ("sessions", "finished", "TEXT NOT NULL DEFAULT ''"),
 )
 """Table, name and type of the columns added after version 1, in the order of `_SCHEMA`."""
 

@@ -44,13 +44,14 @@ Change = Callable[[sqlite3.Connection], object]  # statements for a transaction 
 class SavedSession(NamedTuple):
     row: sqlite3.Row
     files: list[sqlite3.Row]  # files in order of arrival; empty if the session has ended
-    counts: dict[str, int]  # number of files by status, if the session has ended
+    counts: Sequence[int] = (0, 0, 0)  # stored files, failed ones, and bytes of the stored, if the session has ended
+    name: str = ""  # path of the first file, if the session has ended
 
 
 _SAVE_FILE = f"INSERT OR REPLACE INTO files ({', '.join(FILE_ROW)}) VALUES ({', '.join('?' * len(FILE_ROW))})"  # noqa: S608 - our own
 _SAVE_SESSION = (
     "INSERT OR REPLACE INTO sessions VALUES (:id, :category, :expected, :status, :progress, :created, :touched,"
-    " :given_up, :owner, :secret, :holder)"
+    " :given_up, :owner, :secret, :holder, :expected_bytes, :finished)"
 )
 _NEWEST_TIME = (
     "SELECT max(touched) FROM (SELECT now AS touched FROM clock UNION ALL SELECT touched FROM sessions"
@@ -61,6 +62,10 @@ _DELETE_SESSIONS = (
     " ORDER BY status IN (SELECT value FROM json_each(?)), touched DESC LIMIT -1 OFFSET ?)"
 )
 _FILES = "SELECT * FROM files WHERE session = ? ORDER BY position"
+_COUNTS = (
+    "SELECT count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'failed'),"
+    " coalesce(sum(size) FILTER (WHERE status = 'completed'), 0) FROM files WHERE session = ?"
+)
 
 
 class Store:
@@ -314,6 +319,7 @@ def _newest_time(db: sqlite3.Connection) -> float | None:
 def _saved(db: sqlite3.Connection, row: sqlite3.Row) -> SavedSession:
     session = (row["id"],)
     if row["status"] not in ENDED:
-        return SavedSession(row, db.execute(_FILES, session).fetchall(), {})
-    counts = "SELECT status, count(*) FROM files WHERE session = ? GROUP BY status"
-    return SavedSession(row, [], dict(map(tuple, db.execute(counts, session))))
+        return SavedSession(row, db.execute(_FILES, session).fetchall())
+    first = db.execute(f"{_FILES} LIMIT 1", session).fetchone()
+    name = "" if first is None else first["relative_path"] or first["original_name"]
+    return SavedSession(row, [], db.execute(_COUNTS, session).fetchone(), name)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+EXPECTED_BYTES = "X-Expected-Bytes"  # the size of a session, for those who watch it (docs/protocol.md, section 1)
 PROCESSING_TIMEOUT = 300.0  # seconds from the last byte to the answer (docs/protocol.md, section 3.2)
 PROCESSING_PER_FILE = 30.0  # seconds more for each file
 PACK_TIMEOUT = 30.0  # seconds from a pack's last byte to the answer; later the answer is requested by the pack's key
@@ -118,10 +119,10 @@ class Api(HttpClient):
         self.healthy = answer.ok and "status" in self._offers(answer)
         return answer
 
-    def create_session(self, category: str, expected: int, **how: Any) -> protocol.Session:
-        """Open a session with a new secret. Raise `NotAnUploadServer` for any other answer."""
+    def create_session(self, category: str, expected: int, size: int | None = None, **how: Any) -> protocol.Session:
+        """Open a session of `size` bytes with a new secret. Raise `NotAnUploadServer` for any other answer."""
         asked, secret = {"category": category, "expectedFiles": expected}, new_secret()
-        own = {SESSION_SECRET: secret}
+        own = {SESSION_SECRET: secret, **({} if size is None else {EXPECTED_BYTES: str(size)})}
         self.pacer.wait_out_pause(creates=True)
 
         def read(answer: Answer) -> protocol.Session:

@@ -288,7 +288,7 @@ class Scheduler:
             return
         if self._settings.foreign:
             opened = Session("", "", None)
-        made = opened or new_session(context, self._api, category, len(files))
+        made = opened or new_session(context, self._api, category, len(files), files)
         session = UploadSession(context, made, len(files))
         # Names that are not UTF-8 may be equal there: the server counts a path with equal bytes once.
         session.ends_itself &= len({utf8(file.relative_path) for file in files}) == len(files)

@@ -83,8 +83,12 @@ class RunContext:
             self.warn(code, text)
 
 
-def new_session(context: RunContext, api: Api, category: str, files: int) -> Session:
-    return api.create_session(category, files, retries=context.settings.retries)
+def new_session(
+    context: RunContext, api: Api, category: str, expected: int, files: Sequence[LocalFile] | None = None
+) -> Session:
+    """Open a session for `expected` files; `files` are these, if they are known."""
+    size = None if files is None or any(file.once for file in files) else sum(file.size for file in files)
+    return api.create_session(category, expected, size, retries=context.settings.retries)
 
 
 class UploadSession:

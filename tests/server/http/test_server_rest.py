@@ -165,6 +165,7 @@ def test_progress_is_available_before_the_first_file(server: EmbeddedServer) -> 
         "completedFiles",
         "failedFiles",
         "totalFiles",
+        "receivedBytes",
         "estimatedTimeRemaining",
         "files",
         "lastUpdate",

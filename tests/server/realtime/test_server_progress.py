@@ -11,6 +11,7 @@ import pytest
 import requests
 from server.batches import DEADLINE, eventually, file, new_session, progress, upload, watching
 from server.packs.packing import send_pack
+from server.tus.tus_client import append, created
 from serving import running_server
 
 from uploader_server.session import FileState
@@ -18,6 +19,7 @@ from uploader_server.storage.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from uploader_server.serving import EmbeddedServer
 
@@ -133,3 +135,39 @@ def test_join_shows_the_file_that_is_arriving_without_reading_all(server: Embedd
     with watching(server.url, "websocket", session) as watcher:
         (snapshot,) = watcher.wait(lambda events: events)
     assert snapshot["currentFile"]["originalName"] == "arriving"
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_progress_counts_bytes(tmp_path: Path, cancelled: bool) -> None:
+    """Those of stored files and arriving uploads, not of failed ones, also after a restart."""
+    asked, headers = {"category": "personal", "expectedFiles": 5}, {"X-Expected-Bytes": "1000"}
+    with running_server(root=tmp_path, packs=True, faults=("fail-file:bad*",)) as server:
+        url = f"{server.url}/api/upload/session"
+        session = requests.post(url, json=asked, headers=headers, timeout=DEADLINE).json()["sessionId"]
+        upload(server.url, file("a.mp4", bytes(100)), file("bad.mp4", bytes(200)), session=session)
+        send_pack(server.url, session, {"b/c.txt": bytes(30)})
+        append(created(server.url, 400, sessionId=session, filename="d.mp4"), 0, bytes(150))
+        known = progress(server.url, session).json()
+        assert (known["receivedBytes"], known["totalBytes"]) == (280, 1000)
+        sizes = {one["originalName"]: one["fileSize"] for one in known["files"]}
+        assert sizes == {"a.mp4": 100, "bad.mp4": 200, "c.txt": 30, "d.mp4": 400}
+        if cancelled:
+            requests.post(f"{server.url}/api/upload/cancel/{session}", timeout=DEADLINE).raise_for_status()
+        before = activity(server)
+    with running_server(root=tmp_path) as server:
+        assert activity(server) == before
+    assert (before["totalBytes"], before["name"]) == (1000, "a.mp4")
+    assert before["receivedBytes"] == (130 if cancelled else 280)
+    assert bool(before["endedAt"]) == cancelled
+
+
+def activity(server: EmbeddedServer) -> Any:
+    (session,) = requests.get(f"{server.url}/api/activity", timeout=DEADLINE).json()["sessions"]
+    return {key: session.get(key) for key in ("receivedBytes", "totalBytes", "name", "endedAt")}
+
+
+@pytest.mark.parametrize("size", ["-1", "1e3", "", "1" * 16])
+def test_announced_size_that_is_no_number_is_refused(server: EmbeddedServer, size: str) -> None:
+    asked, headers = {"category": "personal", "expectedFiles": 1}, {"X-Expected-Bytes": size}
+    answer = requests.post(f"{server.url}/api/upload/session", json=asked, headers=headers, timeout=DEADLINE)
+    assert (answer.status_code, answer.json()["error"]) == (400, "INVALID_HEADER")

@@ -61,7 +61,8 @@ def test_an_upload_ends_its_session_like_a_batch(server: EmbeddedServer) -> None
     known = progress(server.url, session).json()
     first_id = file_id(server.root, first)
     told = {"id": first_id, "originalName": "one.mp4", "relativePath": "v/one.mp4"}
-    assert known["files"] == [{**told, "progress": 50, "status": "uploading"}]
+    arriving = {"progress": 50, "status": "uploading", "fileSize": len(data), "receivedBytes": 50_000}
+    assert known["files"] == [{**told, **arriving}]
     assert (known["overallStatus"], known["totalProgress"], known["totalFiles"]) == ("uploading", 25, 2)
     answer = append(first, 50_000, data[50_000:])
     assert answer.headers["content-location"] == "/uploads/personal/v/one.mp4"

@@ -26,7 +26,7 @@ class Slow:
         self.called, self.answer = threading.Event(), threading.Event()
         self.calls, self.error, self.finished = 0, None, list[str]()
 
-    def create_session(self, category: str, _expected: int, **_how: object) -> Session:
+    def create_session(self, category: str, _expected: int, _size: int | None, **_how: object) -> Session:
         self.calls += 1
         self.called.set()
         assert self.answer.wait(PATIENCE)

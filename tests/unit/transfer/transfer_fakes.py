@@ -161,7 +161,9 @@ class FakeApi:
         self._play("health", self.healths, retries=retries, patient=patient)
         return self.limits
 
-    def create_session(self, category: str, expected: int, retries: int | None = None) -> Session:
+    def create_session(
+        self, category: str, expected: int, size: int | None = None, retries: int | None = None
+    ) -> Session:
         self._play("session", self.sessions, expected, retries=retries)
         return Session(f"s{self.count('session')}", category, self.session_limits)
 

@@ -29,8 +29,9 @@ export class Live {
     return this.socket.connected
   }
 
-  // Connect, unless it is connected or trying to.
-  start() {
+  // Connect, unless it is connected or trying to; with `now` without waiting for its next attempt.
+  start(now) {
+    if (now && !this.connected) this.socket.disconnect()
     if (!this.socket.active) this.socket.connect()
   }
 

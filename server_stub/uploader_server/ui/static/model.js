@@ -2,6 +2,8 @@
 
 const ENDED = new Set(['completed', 'partial', 'cancelled', 'unknown'])
 const DONE = new Set(['completed', 'failed']) // files
+const WINDOW = 8 // seconds over which a speed is measured
+const APART = 0.4 // least seconds between two samples
 
 export const sessions = new Map()
 
@@ -12,10 +14,14 @@ export function session(id) {
     sessions.set(id, {
       id,
       status: 'pending',
+      name: '', // path of its first file
       percent: 0,
+      received: 0, // bytes of stored and arriving files
+      size: 0, // bytes of all files; 0: unknown
       completed: 0,
       failed: 0,
       total: 0,
+      samples: [], // { at, bytes }: seconds, `received`
       files: new Map(),
       endedFiles: 0, // of `files`
       fetched: -1, // ended files at the last progress answer; -1: ask for one
@@ -36,14 +42,36 @@ function update(body) {
   one.completed = body.completedFiles
   one.failed = body.failedFiles
   one.total = body.totalFiles
-  // The server counts failed files as done: 100 % is for a session whose files are all stored.
-  const whole = one.status === 'completed' && !one.failed
-  one.percent = whole ? 100 : Math.min(99, ended(one) ? stored(one) : body.totalProgress)
+  one.received = body.receivedBytes
+  one.size = body.totalBytes ?? 0
+  one.percent = percent(one, body.totalProgress)
   if (ended(one)) for (const file of one.files.values()) file.status = final(file.status)
+  else sample(one)
   return one
 }
 
-const stored = (one) => Math.floor((100 * one.completed) / (one.total || 1))
+// The percentage of the bytes. Without a size it is the server's, which counts failed files as done.
+function percent(one, reported) {
+  if (one.status === 'completed' && !one.failed) return 100 // of a session whose files are all stored
+  const files = ended(one) ? (100 * one.completed) / (one.total || 1) : reported
+  return Math.min(99, Math.floor(one.size ? (100 * one.received) / one.size : files))
+}
+
+function sample(one) {
+  const at = performance.now() / 1000
+  const { samples } = one
+  if (samples.length && one.received < samples.at(-1).bytes) samples.length = 0 // a request broke off
+  if (samples.length && at - samples.at(-1).at < APART) return
+  samples.push({ at, bytes: one.received })
+  while (samples.length > 2 && samples[1].at < at - WINDOW) samples.shift()
+}
+
+// Bytes per second of a session in the last seconds.
+export function speed(one) {
+  const first = one.samples[0]
+  const seconds = performance.now() / 1000 - first?.at
+  return seconds >= 1 && !ended(one) ? (one.received - first.bytes) / seconds : 0
+}
 
 // The status of a file whose session has ended: nothing of it is running.
 const final = (status) => (status === 'uploading' ? 'cancelled' : status)
@@ -55,8 +83,11 @@ function updateFile(one, file) {
   one.files.set(file.id, {
     id: file.id,
     path,
-    percent: file.progress,
     status: ended(one) ? final(file.status) : file.status,
+    percent: file.progress,
+    received: file.receivedBytes ?? 0,
+    size: file.fileSize,
+    link: file.filePath ?? '',
     speed: file.uploadSpeed ?? known?.speed ?? 0,
     error: file.error ?? '',
   })
@@ -83,7 +114,8 @@ export function applyList(list, keep) {
   const there = new Set(list.map((entry) => entry.sessionId))
   for (const id of sessions.keys()) if (!there.has(id) && id !== keep) sessions.delete(id)
   listed = list.map((entry) => {
-    return Object.assign(update(entry), { category: entry.category, created: entry.createdAt })
+    const { category, createdAt: created, endedAt: finished, name = '' } = entry
+    return Object.assign(update(entry), { category, created, finished, name })
   })
 }
 

@@ -1,18 +1,19 @@
 // The page: polls the server's activity, follows open sessions over Socket.IO, and draws both.
 
-import { address, call, setToken, spacing, token } from './server.js'
+import { address, call, lostSince, setToken, spacing, token } from './server.js'
 import { Live } from './live.js'
 import * as model from './model.js'
+import { $, copy } from './nodes.js'
 import * as plot from './plot.js'
 import * as uploads from './upload.js'
 import * as view from './view.js'
 
-const { $ } = view
-const BUSY = 1000 // milliseconds between two polls while something happens
+const BUSY = 1000 // milliseconds between two polls while something happens, or the server does not answer
 const IDLE = 2000
 const FRAME = 100
 const FOLLOWED = 20 // open sessions that are followed over Socket.IO; the list has the others
 const ID = /^[0-9a-f-]{36}$/
+const AGAIN = new Set(['failed', 'cancelled']) // states of files that may be sent again
 
 let analyses = []
 let received = 0
@@ -54,12 +55,52 @@ function draw() {
   drawing ||= setTimeout(() => {
     drawing = 0
     const one = selected()
+    document.body.toggleAttribute('data-empty', !one && model.listed?.length === 0)
     view.drawSessions(model.listed, one?.id)
-    view.drawSession(one)
+    const files = one ? filesOf(one) : []
+    const own = Boolean(one) && uploads.isOpen(one.id) && !model.ended(one)
+    const paused = lostSince ? (Date.now() - lostSince) / 1000 : 0
+    // Links can't carry the token.
+    view.drawSession(one, files, { linked: !token(), paused, own, actions: { cancel, retry } })
     view.drawAnalyses(analyses)
-    view.drawChannel(channel)
-    $('#cancel').hidden = !(one && uploads.runs(one.id))
+    view.drawChannel(lostSince ? 'offline' : channel)
+    $('#cancel').hidden = !own
+    const again = files.filter(repeatable).length
+    $('#retry').hidden = again < 2
+    $('#retry').textContent = `Retry ${again} files`
+    if (lostSince) setTimeout(draw, 1000)
   }, FRAME)
+}
+
+// The files of a session: those that the server reports, and those of this page that it does not know yet.
+function filesOf(one) {
+  const own = new Map(uploads.entries(one.id).map((entry) => [entry.path, entry]))
+  const files = []
+  for (const file of one.files.values()) {
+    const entry = own.get(file.path)
+    if (entry && file.status === 'uploading' && AGAIN.has(entry.state)) continue
+    own.delete(file.path)
+    files.push(Object.assign(file, { own: entry, recorded: true }))
+  }
+  for (const entry of own.values()) {
+    const { path, size, state: status, why: error, sent: received = 0 } = entry
+    files.push({ id: path, own: entry, path, size, status, error, received, percent: 0 })
+  }
+  return files
+}
+
+const repeatable = (file) => file.own && AGAIN.has(file.status)
+
+const cancel = (file) => uploads.cancelFile(selected().id, file.own).then(draw)
+
+const retry = (file) => sendAgain([file])
+
+async function sendAgain(files) {
+  const { id } = selected()
+  for (const [recorded, group] of Map.groupBy(files, (file) => Boolean(file.recorded))) {
+    const list = group.map((file) => file.own)
+    await uploads.retry(id, list, recorded).catch((error) => view.notice(id, `Not sent: ${error.message}`))
+  }
 }
 
 async function poll() {
@@ -69,7 +110,7 @@ async function poll() {
   }
   clearTimeout(timer)
   polling = true
-  let pause = IDLE
+  let pause = BUSY
   try {
     pause = await fetchAll()
   } catch (error) {
@@ -84,13 +125,14 @@ async function poll() {
 }
 
 async function fetchAll() {
+  const wasLost = channel === 'offline'
   const activity = await call('api/activity')
   model.applyList(activity.sessions, chosen())
   const busy = activity.receivedBytes !== received || activity.analyses.some((one) => one.status === 'running')
   received = activity.receivedBytes
   analyses = activity.analyses.slice(0, 5)
   plot.add(received)
-  live.start()
+  live.start(wasLost)
   await uploads.offer()
   await fetchFiles(selected())
   const open = [...new Set([selected(), ...model.listed])].filter((one) => one && !model.ended(one))
@@ -125,21 +167,20 @@ function onHash() {
   poll()
 }
 
-async function copy(event) {
+async function copyWatch(event) {
   const command = `uploader watch ${selected().id} --server ${address}`
-  try {
-    await navigator.clipboard.writeText(command)
-    event.target.textContent = 'Copied'
-    setTimeout(() => (event.target.textContent = 'Copy watch command'), 2000)
-  } catch {
-    view.notice('copy', command) // not a secure context, or not allowed
-  }
+  if (!(await copy(event.target, command))) view.notice('copy', command)
 }
 
+const command = `uploader upload FILE --server ${address}`
 $('#address').textContent = address
-$('#try').textContent = `uploader upload FILE --server ${address}`
-$('#copy').addEventListener('click', copy)
-$('#cancel').addEventListener('click', () => uploads.cancel(selected().id))
+$('#try').textContent = command
+$('#copy').addEventListener('click', copyWatch)
+$('#copy-try').addEventListener('click', async (event) => {
+  if (!(await copy(event.target, command))) getSelection().selectAllChildren($('#try'))
+})
+$('#cancel').addEventListener('click', () => uploads.cancel(selected().id).then(draw))
+$('#retry').addEventListener('click', () => sendAgain(filesOf(selected()).filter(repeatable)))
 $('#ask').addEventListener('cancel', (event) => event.preventDefault())
 $('#ask').addEventListener('close', () => {
   setToken($('#token').value.trim())

@@ -1,12 +1,15 @@
-// The throughput of the last two minutes, from the server's count of received bytes.
+// The throughput of the server in the header, from its count of received bytes; hidden while nothing arrives.
 
 import { rate } from './format.js'
 
-const SECONDS = 120
+const SECONDS = 60
+const AT_FIRST = 15 // seconds that the plot shows at the beginning
+const QUIET = 5 // seconds without data after which it is hidden
+const LEAST = 4096 // bytes per second; the calls of pages are less
 const APART = 0.5 // least seconds between two samples
-const AT_FIRST = 20 // seconds that the plot shows at the beginning
-const svg = document.querySelector('#plot svg')
+const node = document.querySelector('#traffic')
 const samples = [] // { at, bytes }: seconds, bytes received until then
+let active = -QUIET // when data arrived last
 
 export function add(bytes) {
   const at = performance.now() / 1000
@@ -20,18 +23,17 @@ export function add(bytes) {
 function draw(now) {
   const rates = samples.slice(1).map((sample, index) => {
     const before = samples[index]
-    return { from: before.at, to: sample.at, value: (sample.bytes - before.bytes) / (sample.at - before.at) }
+    return { at: sample.at, value: (sample.bytes - before.bytes) / (sample.at - before.at) }
   })
-  const peak = Math.max(...rates.map((one) => one.value), 0)
   const current = rates.at(-1)?.value ?? 0
+  if (current > LEAST) active = now
+  node.hidden = now - active >= QUIET
+  const peak = Math.max(...rates.map((one) => one.value), 1)
   const span = Math.min(SECONDS, Math.max(AT_FIRST, now - samples[0].at))
-  const x = (at) => Math.max(0, 120 - ((now - at) / span) * 120).toFixed(2)
-  const y = (value) => (39 - (peak ? value / peak : 0) * 37).toFixed(2)
-  const line = rates.map((one, index) => `${index ? 'L' : 'M'}${x((one.from + one.to) / 2)} ${y(one.value)}`)
-  if (rates.length) line.push(`L120 ${y(current)}`)
-  svg.querySelector('.line').setAttribute('d', line.join(''))
-  svg.querySelector('.area').setAttribute('d', rates.length ? `${line.join('')}V40H${x(rates[0].from)}Z` : '')
-  document.querySelector('#rate').textContent = rate(current)
-  document.querySelector('#peak').textContent = peak ? `peak ${rate(peak)}` : ''
-  document.querySelector('#plot-text').textContent = `Throughput of the last two minutes: now ${rate(current)}, peak ${rate(peak)}`
+  const points = rates.map(({ at, value }) => {
+    return `${Math.max(0, 80 - ((now - at) / span) * 80).toFixed(1)} ${(19 - (value / peak) * 18).toFixed(1)}`
+  })
+  node.querySelector('path').setAttribute('d', points.length ? `M${points.join('L')}` : '')
+  node.querySelector('.rate').textContent = rate(current)
+  node.title = `Throughput of the server: now ${rate(current)}, peak of the last minute ${rate(peak)}`
 }

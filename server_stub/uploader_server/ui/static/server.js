@@ -23,6 +23,28 @@ function measure(headers) {
   spacing = headers.has('X-RateLimit-Reset') ? left / Math.max(remaining / 2, 1) : 0
 }
 
+const PROBED = 1000 // milliseconds between two calls while the server does not answer
+
+// When the server stopped answering (milliseconds since the epoch); 0 while it answers.
+export let lostSince = 0
+let probing
+
+// Wait until the server answers, and return whether it did not at first.
+export const back = () => (probing ??= probe().finally(() => (probing = undefined)))
+
+async function probe() {
+  for (let wasLost = false; ; wasLost = true) {
+    await call('health').catch(() => {})
+    if (!lostSince) return wasLost
+    await sleep(PROBED)
+  }
+}
+
+export const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds))
+
+// Statuses of a proxy whose server does not answer.
+const GATEWAY = new Set([502, 503, 504])
+
 // An answer that is no success; `wait` are the seconds of its Retry-After.
 export class Refusal extends Error {
   constructor(status, body, wait) {
@@ -47,7 +69,11 @@ export async function call(path, json, own = {}) {
     sent.headers['Content-Type'] = 'application/json'
     sent.body = JSON.stringify(json)
   }
-  const answer = await fetch(url(path), sent)
+  const answer = await fetch(url(path), sent).catch((error) => {
+    lostSince ||= Date.now()
+    throw error
+  })
+  lostSince = GATEWAY.has(answer.status) ? lostSince || Date.now() : 0
   if (path.startsWith('api/')) measure(answer.headers)
   const body = await answer.json().catch(() => ({}))
   if (!answer.ok) throw new Refusal(answer.status, body, Number(answer.headers.get('Retry-After')) || 0)

@@ -4,9 +4,10 @@
 // storage until the session has ended: choosing the same files again continues the session, and tus-js-client each file.
 // The secret of the session and the keys of its uploads are kept with them: without these nobody can write to it.
 
-import { plural } from './format.js'
-import { authorization, call, random, secretHeader, url } from './server.js'
-import { $, clearNotice, notice } from './view.js'
+import { plural, size as sized } from './format.js'
+import { $ } from './nodes.js'
+import { authorization, back, call, random, secretHeader, sleep, url } from './server.js'
+import { clearNotice, notice } from './view.js'
 
 const AT_ONCE = 3
 const CHUNK = 8 << 20 // bytes of one request: with a checksum it arrives whole, or is sent again
@@ -16,7 +17,9 @@ const DELAYS = [0, 1000, 2000, 4000, 8000, 16_000, 32_000] // milliseconds betwe
 const KEPT = 'uploader-sessions'
 const SHOWN = 3 // names in a message
 
-const running = new Map() // session id → its upload
+// An entry is a file to send: `file`, `path`, `size`, `date`, its `key`, or as `number` its position in a list that an
+// older page kept; its `state` is waiting, uploading, completed, failed (`why`) or cancelled.
+const uploads = new Map() // session id → its SessionUpload in this tab
 let limits // of the server, with its tus endpoint; undefined until it has answered, null without tus
 let show // is called with the id of a session that begins or continues
 
@@ -47,16 +50,34 @@ function forget(id) {
 
 const sameFile = (entry) => `${entry.path}\n${entry.size}\n${entry.date}`
 
-export const runs = (id) => running.has(id)
+const runs = (id) => uploads.get(id)?.running ?? false
+
+// Whether this page sends files of a session, or may continue to.
+export const isOpen = (id) => uploads.has(id) && !uploads.get(id).over
+
+export const entries = (id) => uploads.get(id)?.entries ?? []
 
 export async function cancel(id) {
-  const own = secretHeader(running.get(id)?.secret ?? kept(id)?.secret)
-  running.get(id)?.stop()
-  running.delete(id)
+  const own = secretHeader(uploads.get(id)?.secret ?? kept(id)?.secret)
+  uploads.get(id)?.stop()
   forget(id)
   clearNotice(id)
   const refused = (error) => notice(id, `The session was not cancelled: ${error.message}`)
   await call(`api/upload/cancel/${id}`, {}, own).catch(refused)
+}
+
+export const cancelFile = (id, entry) => uploads.get(id).cancel(entry)
+
+// Send files again: in their session if it has no result of them and is open, else in a new one.
+export async function retry(id, again, recorded) {
+  const upload = uploads.get(id)
+  if (recorded || upload.over) {
+    upload.entries = upload.entries.filter((entry) => !again.includes(entry))
+    await create(again.map(({ file, path, size, date }) => ({ file, path, size, date })), upload.category)
+    return
+  }
+  for (const entry of again) entry.state = 'waiting'
+  if (!upload.running) await follow(upload)
 }
 
 // Show the upload area once, and what a reload interrupted.
@@ -68,10 +89,10 @@ export async function offer() {
   if (limits) limits.checked = Boolean(crypto.subtle) && health.tus.checksumAlgorithms.includes('sha256')
   if (!limits) return
   $('#add').hidden = false
-  for (const id of Object.keys(stored())) offerAgain(id, await missing(id))
+  for (const id of Object.keys(stored())) offerAgain(id, (await missing(id)).left)
 }
 
-// Return the kept files of a session that the server does not have; null if it has ended without them.
+// Return the kept files of a session that the server does not have (none if it has ended), and how many it still expects.
 async function missing(id) {
   const progress = await call(`api/upload/progress/${id}`).catch((error) => {
     if (error.status !== 404) throw error
@@ -79,14 +100,15 @@ async function missing(id) {
   })
   if (!['pending', 'uploading'].includes(progress.overallStatus)) {
     forget(id)
-    return progress.overallStatus === 'completed' ? [] : null
+    return { over: true, left: [], expected: 0 }
   }
   const there = new Set(progress.files.filter((file) => file.status !== 'uploading').map((file) => file.relativePath))
-  return kept(id).files.map((file, number) => ({ ...file, number })).filter((file) => !there.has(file.path))
+  const left = kept(id).files.map((file, number) => ({ ...file, number })).filter((file) => !there.has(file.path))
+  return { over: false, left, expected: progress.totalFiles - progress.completedFiles - progress.failedFiles }
 }
 
 function offerAgain(id, left) {
-  if (!left?.length) return
+  if (!left.length) return
   const words = `An upload was interrupted. Choose ${named(left)} again to continue it.`
   notice(id, words, { Discard: () => cancel(id) })
 }
@@ -99,144 +121,199 @@ function named(files) {
 // Upload `files`, each `{ file, path }`: in the interrupted sessions that have them, else in new sessions.
 async function add(files) {
   clearNotice('refused')
-  const entries = files.map(({ file, path }) => ({ file, path, size: file.size, date: file.lastModified }))
-  const rest = new Map(entries.map((entry) => [sameFile(entry), entry]))
+  const chosen = files.map(({ file, path }) => ({ file, path, size: file.size, date: file.lastModified }))
+  const rest = new Map(chosen.map((entry) => [sameFile(entry), entry]))
   for (const id of Object.keys(stored())) {
     const known = kept(id).files
-    if (running.has(id) || !known.some((entry) => rest.has(sameFile(entry)))) continue
-    const left = await missing(id)
-    if (!left) continue
+    if (runs(id) || !known.some((entry) => rest.has(sameFile(entry)))) continue
+    const { over, left } = await missing(id)
+    if (over) continue
     const again = left.map((entry) => ({ ...entry, ...rest.get(sameFile(entry)) })).filter((entry) => entry.file)
-    start(id, kept(id).secret, again)
+    start(new SessionUpload(id, kept(id).secret, $('#category').value, again))
     for (const entry of known) rest.delete(sameFile(entry))
   }
-  const refused = [...rest.values()].filter((entry) => refusal(entry))
-  const accepted = [...rest.values()].filter((entry) => !refusal(entry))
-  if (refused.length) notice('refused', `Not sent: ${named(refused)} (${refusal(refused[0])})`)
-  while (accepted.length) await create(accepted.splice(0, limits.maxFiles))
+  const refused = Map.groupBy(rest.values(), refusal)
+  const accepted = refused.get('') ?? []
+  refused.delete('')
+  const lines = [...refused].map(([reason, list]) => `Not sent: ${named(list)} (${reason})`)
+  if (lines.length) notice('refused', lines.join('\n'))
+  while (accepted.length) await create(accepted.splice(0, limits.maxFiles), $('#category').value)
 }
 
+// Why a file is not sent; empty if it is.
 function refusal({ path, size }) {
   const type = path.includes('.') ? path.split('.').at(-1).toLowerCase() : ''
-  if (!limits.allowedTypes.includes('*') && !limits.allowedTypes.includes(type)) return 'type not accepted'
-  return size > limits.maxFileSize ? 'too large' : ''
+  if (!limits.allowedTypes.includes('*') && !limits.allowedTypes.includes(type)) {
+    return type ? `type .${type} is not accepted` : 'a file without an extension is not accepted'
+  }
+  return size > limits.maxFileSize ? `larger than ${sized(limits.maxFileSize)}` : ''
 }
 
-async function create(entries) {
+async function create(chosen, category) {
   const secret = random()
-  const asked = { category: $('#category').value, expectedFiles: entries.length }
-  const { sessionId: id } = await call('api/upload/session', asked, secretHeader(secret))
-  const keyed = entries.map((entry) => ({ ...entry, key: random() }))
+  const total = chosen.reduce((sum, entry) => sum + entry.size, 0)
+  const headers = { ...secretHeader(secret), 'X-Expected-Bytes': String(total) }
+  const { sessionId: id } = await call('api/upload/session', { category, expectedFiles: chosen.length }, headers)
+  const keyed = chosen.map((entry) => ({ ...entry, key: random() }))
   const files = keyed.map(({ path, size, date, key }) => ({ path, size, date, key }))
   store((sessions) => (sessions[id] = { secret, files }))
-  start(id, secret, keyed)
+  start(new SessionUpload(id, secret, category, keyed))
 }
 
-// Send `entries`: each has its file and its key, or as `number` its position in a list that an older page kept.
-async function start(id, secret, entries) {
-  const upload = new SessionUpload(id, secret, entries)
-  running.set(id, upload)
-  clearNotice(id)
-  show(id)
+function start(upload) {
+  uploads.set(upload.id, upload)
+  clearNotice(upload.id)
+  show(upload.id)
+  return follow(upload)
+}
+
+// Send the waiting entries of a session, and end it when each of its files has a result.
+async function follow(upload) {
+  const { id, secret } = upload
   await upload.run()
-  if (upload.stopped) return
-  running.delete(id)
-  const { refused, lost } = upload
-  if (refused.length) notice(`${id}-refused`, `Refused: ${named(refused)} (${refused[0].why})`)
-  if (lost.length) {
-    const actions = { 'Try again': () => start(id, secret, lost), Discard: () => cancel(id) }
-    notice(id, `Not sent: ${named(lost)} (the server did not answer)`, actions)
+  if (upload.stopped) {
+    forget(id)
     return
   }
-  const ended = new Set(refused.map(sameFile))
-  const left = (await missing(id))?.filter((entry) => !ended.has(sameFile(entry)))
-  if (left?.length) {
-    offerAgain(id, left)
+  if (upload.lost) return // it stays open for another attempt
+  const sent = new Set(upload.entries.map(sameFile))
+  const { over, left, expected } = await missing(id)
+  upload.over = true
+  const unsent = left.filter((entry) => !sent.has(sameFile(entry)))
+  if (unsent.length) {
+    upload.over = false
+    offerAgain(id, unsent)
     return
   }
-  if (refused.length) {
-    await call(`api/upload/session/${id}/finish`, { failed: refused.length }, secretHeader(secret)).catch(() => {})
+  if (!over && expected > 0) {
+    await call(`api/upload/session/${id}/finish`, { failed: expected }, secretHeader(secret)).catch(() => {})
   }
   forget(id)
 }
 
-// One run over files of a session.
+// The upload of files of a session.
 class SessionUpload {
+  running = false
   stopped = false
-  refused = [] // by the server, permanently
-  lost = [] // without an answer
-  #current = new Set()
+  over = false // whether each file has a result
+  #sending = new Map() // entry → the functions that end its attempt
 
-  constructor(id, secret, entries) {
-    this.id = id
-    this.secret = secret
-    this.waiting = [...entries]
+  constructor(id, secret, category, chosen) {
+    Object.assign(this, { id, secret, category })
+    this.entries = chosen.map((entry) => ({ ...entry, state: 'waiting', why: '' }))
+  }
+
+  // Whether the server did not answer for a file.
+  get lost() {
+    return this.entries.some((entry) => entry.state === 'failed' && !entry.final)
   }
 
   async run() {
+    this.running = true
     await import('./vendor/tus-js-client-4.3.1/tus.min.js') // sets window.tus
     await Promise.all(Array.from({ length: AT_ONCE }, () => this.#work()))
+    this.running = false
   }
 
   stop() {
-    this.stopped = true
-    for (const upload of this.#current) upload.abort()
+    this.stopped = this.over = true
+    for (const entry of this.entries) if (entry.state === 'waiting') entry.state = 'cancelled'
+    for (const entry of this.#sending.keys()) this.cancel(entry, false)
+  }
+
+  // Cancel one file; with `terminate` the server removes what it has of it.
+  async cancel(entry, terminate = true) {
+    entry.state = 'cancelled'
+    const sending = this.#sending.get(entry)
+    if (!sending) return
+    await sending.upload.abort(terminate).catch(() => {})
+    sending.end()
   }
 
   async #work() {
-    while (this.waiting.length && !this.stopped) {
-      const entry = this.waiting.shift()
+    for (;;) {
+      const entry = this.entries.find((one) => one.state === 'waiting')
+      if (!entry || this.stopped) return
+      entry.state = 'uploading'
       try {
         await this.#send(entry)
+        if (entry.state === 'uploading') entry.state = 'completed'
       } catch (error) {
+        if (entry.state === 'cancelled') continue
         const { status, code, message } = answered(error)
-        if (ENDED.includes(code)) this.waiting = []
-        if (isFinal(error) && status !== 401) this.refused.push({ ...entry, why: message })
-        else this.lost.push(entry)
+        const ended = ENDED.includes(code)
+        if (ended) this.stop()
+        entry.state = ended ? 'cancelled' : 'failed'
+        entry.final = isFinal(error) && status !== 401
+        entry.why = status ? message : 'The server did not answer'
       }
     }
   }
 
-  #send({ file, path, size, date, key, number }) {
-    let upload
-    const sent = new Promise((resolve, reject) => {
-      upload = new window.tus.Upload(file, {
-        endpoint: url(limits.endpoint).href,
-        headers: { ...authorization(), ...secretHeader(this.secret) },
-        chunkSize: CHUNK,
-        retryDelays: DELAYS,
-        uploadDataDuringCreation: size <= SMALL,
-        removeFingerprintOnSuccess: true,
-        fingerprint: async () => ['uploader', this.id, path, size, date].join('\n'),
-        metadata: {
-          filename: file.name,
-          filetype: file.type,
-          sessionId: this.id,
-          uploadKey: key ?? `${this.id}/${number}`, // a creation whose answer was lost is not repeated
-          relativePath: path,
-          lastModified: String(date),
-        },
-        onBeforeRequest: (request) => this.#check(request, file),
-        onShouldRetry: (error) => !isFinal(error),
-        onSuccess: resolve,
-        onError: reject,
-      })
-      this.#current.add(upload)
-      upload.findPreviousUploads().then((previous) => {
-        if (previous.length) upload.resumeFromPreviousUpload(previous[0])
-        upload.start()
-      }, reject)
+  // Send one file, with further attempts. While the server is lost they wait for it, and don't count.
+  async #send(entry) {
+    const upload = this.#upload(entry)
+    const previous = await upload.findPreviousUploads()
+    if (previous.length) upload.resumeFromPreviousUpload(previous[0])
+    let attempt = 0
+    let before = 0
+    while (entry.state === 'uploading') {
+      try {
+        await this.#attempt(entry, upload)
+        return
+      } catch (error) {
+        if (entry.state !== 'uploading' || isFinal(error)) throw error
+        const wasLost = await back()
+        if (wasLost || entry.sent > before) attempt = 0
+        before = entry.sent
+        if (wasLost) continue
+        if (attempt === DELAYS.length) throw error
+        await sleep(DELAYS[attempt])
+        attempt += 1
+      }
+    }
+  }
+
+  #attempt(entry, upload) {
+    return new Promise((resolve, reject) => {
+      upload.options.onSuccess = resolve
+      upload.options.onError = reject
+      this.#sending.set(entry, { upload, end: resolve })
+      upload.start()
+    }).finally(() => this.#sending.delete(entry))
+  }
+
+  #upload(entry) {
+    const { file, path, size, date, key, number } = entry
+    entry.sent = 0
+    return new window.tus.Upload(file, {
+      endpoint: url(limits.endpoint).href,
+      headers: { ...authorization(), ...secretHeader(this.secret) },
+      chunkSize: CHUNK,
+      retryDelays: null, // `#send` repeats: it waits for a server that does not answer
+      uploadDataDuringCreation: size <= SMALL,
+      removeFingerprintOnSuccess: true,
+      fingerprint: async () => ['uploader', this.id, path, size, date].join('\n'),
+      metadata: {
+        filename: file.name,
+        filetype: file.type,
+        sessionId: this.id,
+        uploadKey: key ?? `${this.id}/${number}`, // a creation whose answer was lost is not repeated
+        relativePath: path,
+        lastModified: String(date),
+      },
+      onBeforeRequest: (request) => this.#check(request, entry),
+      onChunkComplete: (_, accepted) => (entry.sent = accepted),
     })
-    return sent.finally(() => this.#current.delete(upload))
   }
 
   // Add the checksum of the chunk that a request of tus-js-client is about to send.
-  async #check(request, file) {
+  async #check(request, entry) {
     if (!limits.checked || request.getHeader('Content-Type') !== BODY_TYPE) return
     const start = Number(request.getHeader('Upload-Offset') ?? 0)
-    const chunk = await file.slice(start, start + CHUNK).arrayBuffer()
+    const chunk = await entry.file.slice(start, start + CHUNK).arrayBuffer()
     const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', chunk))
-    if (this.stopped) throw new Error('stopped') // tus-js-client would send it all the same
+    if (entry.state !== 'uploading') throw new Error('stopped') // tus-js-client would send it all the same
     request.setHeader('Upload-Checksum', `sha256 ${btoa(String.fromCharCode(...digest))}`)
   }
 }

@@ -1,59 +1,39 @@
-// Draws the model. Rows are reused; only the first of many files are in the document.
+// Draws the model.
 
-import { count, plural, rate, short, time } from './format.js'
-import { ended } from './model.js'
+import { base, count, duration, part, plural, rate, short, size, time } from './format.js'
+import { ended, speed } from './model.js'
+import { $, bar, fill, text } from './nodes.js'
+import * as rows from './rows.js'
 
-const STEP = 200 // files added by "Show more"
 const WORDS = {
   pending: 'Waiting',
   uploading: 'Uploading',
   running: 'Running',
   completed: 'Completed',
   partial: 'Partial',
+  paused: 'Paused',
   cancelled: 'Cancelled',
   failed: 'Failed',
   unknown: 'Unknown',
 }
 const FILTERS = { all: 'All', uploading: 'Running', failed: 'Failed', completed: 'Done' }
-const MARKS = { uploading: '↑', completed: '✓', failed: '✗', cancelled: '–' }
+const REASONS = 3 // shown of the failures of a session
 
-export const $ = (selector, root = document) => root.querySelector(selector)
-
-const shown = { filter: 'all', most: STEP, session: '' }
-
-// Make the children of `parent` those of `items`, by their ids.
-function fill(parent, items, template, update) {
-  const rows = new Map([...parent.children].map((row) => [row.dataset.id, row]))
-  let next = parent.firstElementChild
-  for (const item of items) {
-    let row = rows.get(item.id)
-    if (!row) {
-      row = $(template).content.firstElementChild.cloneNode(true)
-      row.dataset.id = item.id
-    }
-    rows.delete(item.id)
-    if (row === next) next = next.nextElementSibling
-    else parent.insertBefore(row, next)
-    update(row, item)
-  }
-  for (const row of rows.values()) row.remove()
-}
-
-function text(root, selector, words) {
-  const node = $(selector, root)
-  if (node.textContent !== words) node.textContent = words
-}
+const shown = { filter: 'all', session: '' }
 
 function badge(root, selector, status) {
   text(root, selector, WORDS[status] ?? status)
   $(selector, root).dataset.status = status
 }
 
-function bar(root, percent, label, status) {
-  const node = $('progress', root)
-  node.value = percent
-  node.dataset.status = status
-  node.setAttribute('aria-label', label)
+const seconds = (one) => (Date.parse(one.finished) - Date.parse(one.created)) / 1000
+const whole = (one) => one.status === 'completed' && !one.failed
+const counts = (one) => (whole(one) ? '' : `${count(one.completed)} of `) + plural(one.total, 'file')
+
+// The content of a session: its first file, and how many more.
+function content(one) {
+  const more = one.total > 1 ? ` and ${count(one.total - 1)} more` : ''
+  return one.name ? base(one.name) + more : one.category ?? 'session'
 }
 
 export function drawSessions(list, selected) {
@@ -62,73 +42,100 @@ export function drawSessions(list, selected) {
     link.href = `#${one.id}`
     if (one.id === selected) link.setAttribute('aria-current', 'true')
     else link.removeAttribute('aria-current')
-    text(row, '.name', one.category)
-    text(row, '.id', short(one.id))
+    text(row, '.name', content(one))
+    text(row, 'time', one.created ? time(one.created) : '')
     badge(row, '.badge', one.status)
     bar(row, one.percent, `Progress of session ${short(one.id)}`, one.status)
-    text(row, '.counts', counts(one))
-    text(row, 'time', one.created ? time(one.created) : '')
+    text(row, '.counts', [counts(one), one.failed && `${count(one.failed)} failed`, one.received && size(one.received)].filter(Boolean).join(' · '))
+    text(row, '.id', short(one.id))
   })
-  $('#sessions').hidden = !list?.length
-  $('#no-sessions').hidden = list?.length !== 0
+  $('#sessions-section').hidden = !list?.length
 }
 
-const failures = (one) => (one.failed ? ` · ${count(one.failed)} failed` : '')
-const counts = (one) => `${count(one.completed)} of ${plural(one.total, 'file')}${failures(one)}`
-
-export function drawSession(one) {
+// Draw a session and its `files`. `actions` are those for the files that this page sends; `paused` are the seconds
+// since when the server does not answer.
+export function drawSession(one, files, { linked, paused, own, actions }) {
   $('#session').hidden = !one
   if (!one) return
-  if (shown.session !== one.id) Object.assign(shown, { session: one.id, filter: 'all', most: STEP })
-  const files = { all: [], uploading: [], failed: [], cancelled: [], completed: [] }
-  for (const file of one.files.values()) files[file.status]?.push(file)
-  files.completed.reverse()
-  files.all = [...files.uploading, ...files.failed, ...files.cancelled, ...files.completed]
-  text(document, '#title', one.category ?? 'session')
-  text(document, '#title-id', short(one.id))
-  badge(document, '#status', one.status)
-  text(document, '#percent', `${one.percent} %`)
-  text(document, '#counted', counts(one))
+  if (shown.session !== one.id) Object.assign(shown, { session: one.id, filter: 'all' })
+  const groups = { all: [], uploading: [], failed: [], cancelled: [], waiting: [], completed: [] }
+  for (const file of files) groups[file.status]?.push(file)
+  groups.completed.reverse()
+  groups.all = [...groups.uploading, ...groups.failed, ...groups.cancelled, ...groups.waiting, ...groups.completed]
+  text(document, '#title', content(one))
+  text(document, '#started', one.created ? ` · ${time(one.created)}` : '')
+  text(document, '#title-id', [one.category, short(one.id)].filter(Boolean).join(' · '))
+  badge(document, '#status', own && paused ? 'paused' : one.status)
+  const [figure, more] = figures(one, paused)
+  text(document, '#figure', figure)
+  text(document, '#more', more)
   bar($('.summary'), one.percent, 'Progress of the session', one.status)
-  const speed = files.uploading.reduce((sum, file) => sum + file.speed, 0)
-  const details = [
-    one.created && `started ${time(one.created)}`,
-    files.uploading.length && `${count(files.uploading.length)} running`,
-    speed && !ended(one) && rate(speed),
-  ]
-  text(document, '#details', details.filter(Boolean).join(' · ') || ' ')
-  drawFilters(one, files)
-  drawFiles(one, files[shown.filter])
+  text(document, '#counted', details(one, groups, paused))
+  $('#paused').hidden = !paused || ended(one)
+  const since = `the server has been unreachable for ${duration(paused)}`
+  text(document, '#paused', own ? `Paused, ${since}. The upload continues when it is back.` : since[0].toUpperCase() + since.slice(1))
+  drawReasons(groups.failed)
+  drawFilters(groups, { ...one, known: files.length })
+  rows.draw(groups[shown.filter], { linked, moving: !paused, actions })
+  drawNote(one, groups)
 }
 
-function drawFilters(one, files) {
-  const numbers = { all: one.files.size, uploading: files.uploading.length, failed: one.failed, completed: one.completed }
+// The large figure of a session, and what stands beside it.
+function figures(one, paused) {
+  const took = one.finished ? ` in ${duration(seconds(one))}` : ''
+  if (one.status === 'unknown') return ['–', '']
+  if (whole(one)) return [`${plural(one.completed, 'file')}, ${size(one.received)}${took}`, '']
+  if (ended(one)) return [counts(one), `${bytes(one)} stored${took}`]
+  const now = speed(one)
+  const left = one.size && now > 0 && !paused ? (one.size - one.received) / now : 0
+  return [`${one.percent} %`, [bytes(one), left && `${duration(left)} left`].filter(Boolean).join(' · ')]
+}
+
+const bytes = (one) => (one.size ? part(one.received, one.size) : size(one.received))
+
+function details(one, groups, paused) {
+  const now = paused ? 0 : speed(one)
+  const average = one.finished && seconds(one) > 0 && one.received ? one.received / seconds(one) : 0
+  return [
+    !ended(one) && counts(one),
+    one.failed && `${count(one.failed)} failed`,
+    groups.uploading.length && `${count(groups.uploading.length)} running`,
+    now > 0 && rate(now),
+    average && `${rate(average)} on average`,
+  ]
+    .filter(Boolean)
+    .join(' · ')
+}
+
+// Name each reason of failures once, with its number.
+function drawReasons(failed) {
+  const reasons = Map.groupBy(failed, (file) => file.error)
+  reasons.delete('')
+  const items = [...reasons].slice(0, REASONS).map(([reason, files]) => ({ id: reason, files: files.length }))
+  if (reasons.size > REASONS) items.push({ id: `${plural(reasons.size - REASONS, 'other reason')}` })
+  fill($('#reasons'), items, '#reason', (node, one) => {
+    node.textContent = one.files ? `${count(one.files)} × ${one.id}` : one.id
+  })
+}
+
+function drawFilters(groups, one) {
+  const numbers = { all: one.known, uploading: groups.uploading.length, failed: one.failed, completed: one.completed }
   for (const button of $('#filters').children) {
     const name = button.dataset.filter
     button.setAttribute('aria-pressed', name === shown.filter)
-    text(button, 'span', count(numbers[name]))
+    text(button, 'span', count(Math.max(numbers[name], groups[name].length)))
   }
 }
 
-function drawFiles(one, files) {
-  fill($('#rows'), files.slice(0, shown.most), '#file-row', (row, file) => {
-    const cut = file.path.lastIndexOf('/') + 1
-    row.dataset.status = file.status
-    text(row, '.mark', MARKS[file.status])
-    text(row, '.directory', file.path.slice(0, cut))
-    text(row, '.name', file.path.slice(cut))
-    $('.path', row).title = file.path
-    bar(row, file.percent, `${file.path}: ${WORDS[file.status]}`, file.status)
-    text(row, '.speed', file.status === 'uploading' && file.speed ? rate(file.speed) : '')
-    text(row, '.percent', file.status === 'uploading' ? `${file.percent} %` : WORDS[file.status].toLowerCase())
-    text(row, '.error', file.error)
-  })
-  const left = files.length - shown.most
-  $('#more').hidden = left <= 0
-  text(document, '#more', `Show ${count(Math.min(left, STEP))} more of ${count(files.length)}`)
-  $('#no-files').hidden = files.length > 0
+function drawNote(one, groups) {
   const none = { all: ended(one) ? 'No files' : 'Waiting for the first file', failed: 'No failures' }
-  text(document, '#no-files', one.status === 'unknown' ? 'The server does not know this session' : none[shown.filter] ?? 'None')
+  const coming = one.total - Math.max(groups.all.length, one.completed + one.failed)
+  let words = ''
+  if (one.status === 'unknown') words = 'The server does not know this session'
+  else if (!groups[shown.filter].length) words = none[shown.filter] ?? 'None'
+  else if (coming > 0 && !ended(one) && shown.filter === 'all') words = `${plural(coming, 'file')} to come`
+  text(document, '#note', words)
+  $('#note').hidden = !words
 }
 
 export function drawAnalyses(list) {
@@ -171,6 +178,7 @@ export function drawChannel(state) {
   const [word, why] = CHANNELS[state]
   text(document, '#channel', word)
   Object.assign($('#channel'), { title: why }).dataset.state = state
+  document.body.toggleAttribute('data-offline', state === 'offline')
 }
 
 // Tell screen readers.
@@ -202,13 +210,9 @@ export function prepare(redraw) {
     button.dataset.filter = name
     button.append(`${word} `, document.createElement('span'))
     button.addEventListener('click', () => {
-      Object.assign(shown, { filter: name, most: STEP })
+      shown.filter = name
       redraw()
     })
     $('#filters').append(button)
   }
-  $('#more').addEventListener('click', () => {
-    shown.most += STEP
-    redraw()
-  })
 }

@@ -87,7 +87,7 @@ class BatchSession:
         if context.fails_fast:
             context.skip(self._waiting)
             return
-        made = self._opened or new_session(context, self._api, self._category, len(self._waiting))
+        made = self._opened or new_session(context, self._api, self._category, len(self._waiting), self._waiting)
         self.session = UploadSession(context, made, len(self._waiting))
         self.session.begin()
         while self._halves or self._waiting:
