@@ -22,6 +22,8 @@ import time
 import zipfile
 from pathlib import Path
 
+from licences import licences
+
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLED = ROOT / "packaging/bundled.txt"
 VENDORED = ROOT / "server_stub/uploader_server/ui/static/vendor"
@@ -79,7 +81,9 @@ def main(directory: Path) -> None:
         _write_pyz(pyz, bundle)
         share = _share(work, pyz)
         _write_tar(directory / f"uploader-{version}-share.tar.gz", share)
-        _write_debian_package(directory, work / "debian", version, bundle, share)
+        notices = licences(ROOT / "LICENSE", bundle, VENDORED)
+        (directory / f"uploader-{version}-licences.txt").write_text(notices, encoding="utf-8")
+        _write_debian_package(directory, work / "debian", version, bundle, share, notices)
         _write_sbom(directory / f"uploader-{version}.cdx.json", work / "environment", wheel)
     sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(directory.iterdir())]
     (directory / "SHA256SUMS").write_text("".join(sums))
@@ -199,7 +203,7 @@ def _write_tar(target: Path, tree: Path) -> None:
         zipped.write(raw.getvalue())
 
 
-def _write_debian_package(directory: Path, tree: Path, version: str, bundle: Path, share: Path) -> None:
+def _write_debian_package(directory: Path, tree: Path, version: str, bundle: Path, share: Path, notices: str) -> None:
     """Write a package that has its libraries for itself, and needs only Debian's Python."""
     shutil.copytree(bundle, tree / "usr/lib/uploader")
     shutil.copytree(share / "share", tree / "usr/share")
@@ -209,7 +213,7 @@ def _write_debian_package(directory: Path, tree: Path, version: str, bundle: Pat
         page.with_name(f"{page.name}.gz").write_bytes(gzip.compress(page.read_bytes(), mtime=0))
         page.unlink()
     _write(tree / "usr/bin/uploader", START.encode())
-    _write(tree / "usr/share/doc/uploader/copyright", (ROOT / "LICENSE").read_bytes())
+    _write(tree / "usr/share/doc/uploader/copyright", notices.encode())
     size = sum(path.stat().st_size for path in _files(tree)) // 1024
     architecture = _output("dpkg", "--print-architecture").strip()
     debian_version = re.sub(r"(?<=\d)(a|b|rc)(?=\d)", r"~\1", version)  # 1.0.0~rc1 is older than 1.0.0

@@ -73,6 +73,7 @@ def test_sums_are_those_of_all_artifacts(dist: Path) -> None:
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in dist.iterdir() if path.name != "SHA256SUMS"
     }
     assert sorted(name.replace(__version__, "V") for name in sums if not name.endswith(".deb")) == [
+        "uploader-V-licences.txt",
         "uploader-V-share.tar.gz",
         "uploader-V.cdx.json",
         "uploader.pyz",
@@ -149,19 +150,30 @@ def test_completion_and_man_pages_unpack_below_a_prefix(dist: Path, tmp_path: Pa
     assert done.stdout.split() == ["validate"]
 
 
-def test_bill_of_materials_has_all_that_is_bundled(dist: Path) -> None:
+def test_bill_of_materials_and_licences_have_all_that_is_bundled(dist: Path) -> None:
     found = json.loads(only(dist, "*.cdx.json").read_text())
     assert found["bomFormat"] == "CycloneDX"
-    listed = {(re.sub(r"[-_.]+", "-", one["name"]).lower(), one["version"]) for one in found["components"]}
-    locked = re.findall(r"^(\S+?)==(\S+)", bundled(), re.MULTILINE)
-    vendored = ROOT / "server_stub/uploader_server/ui/static/vendor"
-    assert listed == {*locked, *(tuple(path.name.rsplit("-", 1)) for path in vendored.iterdir())}
     assert "file:" not in json.dumps(found)
+    assert {(normal(one["name"]), one["version"]) for one in found["components"]} == bundled()
+    own, rows, *texts = only(dist, "*-licences.txt").read_text().split(f"\n\n{'-' * 78}\n\n")
+    assert "uploader itself:\n\nMIT License" in own
+    listed = {(normal(name), version) for name, version in re.findall(r"^(\S+) ([^ :]+).*: \w", rows, re.MULTILINE)}
+    assert listed == bundled() | {("uploader-cli", __version__)}
+    headed = {normal(re.split(r"[ ,]", text)[0]) for text in texts}
+    assert headed == {name for name, _ in bundled()}
 
 
-def bundled() -> str:
+def bundled() -> set[tuple[str, str]]:
+    """Return the packages that are pinned for Linux, and the libraries of the page in a browser."""
     lines = (ROOT / "packaging/bundled.txt").read_text().splitlines()
-    return "\n".join(line for line in lines if "win32" not in line)
+    pinned = [found.groups() for line in lines if "win32" not in line and (found := re.match(r"(\S+?)==(\S+)", line))]
+    vendored = ROOT / "server_stub/uploader_server/ui/static/vendor"
+    packages = [*pinned, *(path.name.rsplit("-", 1) for path in vendored.iterdir())]
+    return {(normal(name), version) for name, version in packages}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_second_build_has_the_same_bytes(dist: Path, tmp_path: Path) -> None:
