@@ -159,6 +159,15 @@ class PauseReason(StrEnum):
     DISK_FULL = "disk_full"
 
 
+class WorkerPhase(StrEnum):
+    """What a worker process of an import does."""
+
+    CHECKED = "checked"
+    READY = "ready"
+    KEPT_OUT = "kept_out"
+    SILENT = "silent"
+
+
 class CheckResult(StrEnum):
     """How a local file compares with the server's."""
 

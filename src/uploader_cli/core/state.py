@@ -83,7 +83,14 @@ class ChannelStatus(Struct):
     heard: float | None = None  # time of the last message (run clock, seconds)
     stale: str = ""  # the last poll's failure, while the known progress is stale; else empty
     failure: Exception | None = None  # its exception
-    workers: int | None = None  # processes of an import, which has no realtime channel
+    workers: int | None = None  # processes of an import that take part; it has no realtime channel
+
+
+class WorkerState(Struct):
+    """A worker process of an import."""
+
+    seen: ev.WorkerSeen
+    meter: Meter = field(default_factory=Meter)
 
 
 class ProgressState(Struct):
@@ -95,6 +102,8 @@ class ProgressState(Struct):
     resumable: bool = False  # whether the journal keeps the run: one that is resumed, or that a server has answered
     started: float = 0.0
     walking: bool = True
+    workers: dict[str, WorkerState] = field(default_factory=dict)  # by their names, in an import
+    dashboard: str = ""  # the URL of Dask's
     all_shards: ev.SelectionEnded | None = None  # of a shard whose walk has ended: what all shards have
     settling: int | None = None  # number of files in watched directories that are not complete; None without any
     unsized: bool = False  # the only file is a stream whose length is not known yet

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future as Promise
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from uploader_cli import errors, extras
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.fleet import worker
-from uploader_cli.fleet.tasks import TaskInput
 from uploader_cli.settings import Settings, storable
+from uploader_cli.transfer.pacer import Stop
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
+T = TypeVar("T")
 News = Callable[[tuple[str, int, bytes]], None]
 
-LOOK_EVERY = 1.0  # seconds between two looks at the workers
+LOOK_EVERY = 1.0  # seconds between two requests for the list of workers
 OF_LOCAL = {  # configuration of Dask on `local:N`; a cluster has its own
     "distributed.scheduler.allowed-failures": 20,
-    "distributed.scheduler.worker-saturation": 1.0,  # a task waits for the first free worker, not at a busy one
     # What only a dashboard shows took 4 % of the CPU time of each worker.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.interval": "10s",
@@ -33,9 +35,18 @@ OF_LOCAL = {  # configuration of Dask on `local:N`; a cluster has its own
     # Dask's value makes glibc return each block that is read to the system: twice the system time of a worker.
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
 }
-CONNECT_SECONDS = 10.0
 SPEAKS_WITHIN = 2.0  # seconds until the first byte of a scheduler
 CLOSE_SECONDS = 5.0
+TICK = 0.1  # seconds between two checks for a stop while Dask is waited for
+RUNNING = ("pending", "lost")  # states of a future; lost: the worker died with the result
+
+
+class Listed(NamedTuple):
+    """A worker in the list of the scheduler; `heartbeat` is by the clock of the scheduler."""
+
+    name: str
+    threads: int
+    heartbeat: float
 
 
 def check(settings: Settings, given: LocalFile | None) -> None:
@@ -67,61 +78,145 @@ def travelling(settings: Settings) -> dict[str, object]:
 
 
 class Cluster:
-    def __init__(self, client: Client, run: str) -> None:
-        self._client, self._run = client, run
-        self._threads: dict[str, int] = {}
-        self._looked = 0.0
+    """Calls to the cluster. None waits longer than `--cluster-timeout`, nor for a run that is stopped."""
 
-    def slots(self) -> int:
-        """Return how many tasks run at once; `workers` is current after it."""
-        now = time.monotonic()
-        if now - self._looked >= LOOK_EVERY:
-            self._looked = now
-            with suppress(OSError, TimeoutError):  # the scheduler is gone: futures say so
-                self._threads = dict(self._client.nthreads())
-        return sum(self._threads.values())
+    def __init__(self, client: Client, run: str, settings: Settings, stop: Stop) -> None:
+        import dask
 
-    @property
-    def workers(self) -> int:
-        """The number of worker processes."""
-        return len(self._threads)
+        self._client, self._run, self._settings, self._stop = client, run, settings, stop
+        self.allowed_deaths: int = dask.config.get("distributed.scheduler.allowed-failures")
+        self.dashboard = ""  # its URL, once it is known
+        self._listed: Mapping[str, Listed] = {}
+        self._answered = time.monotonic()
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, name="uploader-workers", daemon=True).start()
 
-    def submit(self, task: TaskInput) -> Future[Any]:
-        name = worker.began_name(task.run, task.number)
-        return self._client.submit(worker.send, task, key=name, pure=False)
+    def close(self) -> None:
+        self._closed.set()
 
-    def forget(self, number: int) -> None:
-        """Forget that a task began: it has ended."""
-        from distributed import Event
+    def listed(self, wait: float = 0.0) -> Mapping[str, Listed]:
+        """Return the workers by their addresses, after at most `wait` seconds until there is one.
 
-        with suppress(OSError, TimeoutError):
-            Event(worker.began_name(self._run, number), client=self._client).clear()
+        Raise `NetworkError` for a scheduler that no longer answers.
+        """
+        end = time.monotonic() + wait
+        while not self._listed and time.monotonic() < end:
+            self._stop.sleep(TICK)
+        silent = time.monotonic() - self._answered
+        if silent > self._settings.cluster_timeout:
+            raise errors.NetworkError(
+                f"the Dask scheduler at {self._settings.on} has not answered for {silent:.0f} s (--cluster-timeout)",
+                hint="look at the scheduler, and run the same command again",
+            )
+        return self._listed
+
+    def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...], address: str, key: str) -> Future[Any]:
+        """Call a function in a thread of one worker."""
+        return self._client.submit(
+            function, *arguments, key=key, pure=False, workers=[address], allow_other_workers=False
+        )
+
+    def result(self, future: Future[T]) -> T:
+        """Return the result of a future that is over, or raise its error. Raise `TimeoutError` if its worker died."""
+        if future.status == "cancelled":
+            hint = "run the same command again"
+            raise errors.NetworkError("the Dask scheduler is gone, or cancelled the tasks", hint=hint)
+        seconds = self._settings.cluster_timeout
+        return awaited(lambda: future.result(timeout=seconds), seconds, self._stop)
 
     def pause(self, seconds: float) -> None:
-        self._on_all(worker.pause, self._run, seconds)
+        self._tell(worker.pause, self._run, seconds)
 
-    def stop(self) -> None:
-        """Stop all tasks at their next resumable point."""
-        self._on_all(worker.stop, self._run)
+    def stop(self, address: str | None = None) -> None:
+        """Stop the tasks at their next resumable point: those that one worker has now, or all and later ones."""
+        self._tell(worker.stop, self._run, address is None, workers=None if address is None else [address])
 
-    def _on_all(self, function: Callable[..., None], *arguments: object) -> None:
-        """Call a function on all workers, in a thread: a worker may hang."""
+    def _tell(self, function: Callable[..., None], *arguments: object, **where: Any) -> None:
+        """Call a function on workers, in a thread: one may hang."""
 
         def call() -> None:
             with suppress(Exception):
-                self._client.run(function, *arguments, on_error="ignore")
+                self._client.run(function, *arguments, on_error="ignore", **where)
 
         threading.Thread(target=call, name="uploader-cluster", daemon=True).start()
 
+    def _watch(self) -> None:
+        while not self._closed.wait(LOOK_EVERY if self._listed else TICK):
+            with suppress(Exception):  # `listed` reports it
+                known = self._client.scheduler_info()
+                self.dashboard = self.dashboard or self._client.dashboard_link or ""
+                self._listed = {
+                    address: Listed(_shown(address, one), one["nthreads"], one["last_seen"])
+                    for address, one in known["workers"].items()
+                    if one["status"] in ("running", "paused")
+                }
+                self._answered = time.monotonic()
+
+
+def _shown(address: str, known: Mapping[str, Any]) -> str:
+    """Return the name of a worker that has one, or its address."""
+    name = str(known["name"])
+    return address.partition("://")[2] if name == address else name
+
+
+def awaited(call: Callable[[], T], seconds: float, stop: Stop, *, undo: Callable[[T], object] | None = None) -> T:
+    """Return what `call` returns in another thread, or raise its error; `undo` gets a result that comes too late.
+
+    Raise `TimeoutError` after `seconds`, and `Interrupted` if the run is stopped: Dask's own calls may never return.
+    """
+    promise: Promise[T] = Promise()
+
+    def run() -> None:
+        try:
+            promise.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised below
+            promise.set_exception(error)
+        if late.is_set() and undo is not None and promise.exception() is None:
+            undo(promise.result())
+
+    late, end = threading.Event(), time.monotonic() + seconds
+    threading.Thread(target=run, name="uploader-dask", daemon=True).start()
+    try:
+        while True:
+            stop.checkpoint()
+            with suppress(TimeoutError):
+                return promise.result(min(TICK, max(0.0, end - time.monotonic())))
+            if promise.done():
+                return promise.result()
+            if time.monotonic() >= end:
+                raise TimeoutError
+    except BaseException:
+        late.set()
+        raise
+
 
 @contextmanager
-def connected(settings: Settings, run: str, news: News) -> Iterator[Cluster]:
-    """Start or reach the cluster of `settings.on`; `news` gets what tasks report. Raise `ConnectFailed`."""
+def connected(settings: Settings, run: str, news: News, stop: Stop, at_once: Stop) -> Iterator[Cluster]:
+    """Start or reach the cluster of `settings.on`; `news` gets what tasks report. Raise `NetworkError`.
+
+    Its end waits for processes until `at_once` is set.
+    """
+    place, seconds = settings.on or "", settings.cluster_timeout
+    try:
+        closing, client = awaited(lambda: _open(settings, news), seconds, stop, undo=lambda opened: opened[0].close())
+    except TimeoutError as error:
+        raise _no_scheduler(place, f"it did not answer within {seconds:.0f} s (--cluster-timeout)") from error
+    cluster = Cluster(client, run, settings, stop)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+        with suppress(TimeoutError, errors.Interrupted):
+            awaited(closing.close, 2 * CLOSE_SECONDS, at_once)
+        if _is_local(settings):
+            _kill_workers()
+
+
+def _open(settings: Settings, news: News) -> tuple[ExitStack, Client]:
     import dask
     from distributed import Client, LocalCluster
 
     place = settings.on or ""
-    loggers = logging.ERROR if settings.verbose < 2 else logging.WARNING
     with ExitStack() as closing:
         if _is_local(settings):
             closing.enter_context(dask.config.set(OF_LOCAL))
@@ -140,10 +235,10 @@ def connected(settings: Settings, run: str, news: News) -> Iterator[Cluster]:
         else:
             scheme, _, host = place.partition("://")
             address = f"{'tls' if scheme.endswith('tls') else 'tcp'}://{host}"
-            logging.getLogger("distributed").setLevel(loggers)
-            _look_at(place, host)
+            logging.getLogger("distributed").setLevel(logging.ERROR if settings.verbose < 2 else logging.WARNING)
+            _look_at(place, host, settings.cluster_timeout)
         try:
-            client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+            client = Client(address, timeout=settings.cluster_timeout, set_as_default=False)
         except TypeError as error:  # Dask has no certificates
             hint = "set distributed.comm.tls in Dask's configuration, or use dask://"
             raise errors.UsageError(f"--on {place}: {error}", hint=hint) from error
@@ -151,23 +246,25 @@ def connected(settings: Settings, run: str, news: News) -> Iterator[Cluster]:
             raise _no_scheduler(place, error) from error
         closing.callback(_quietly, lambda: client.close(CLOSE_SECONDS))
         client.subscribe_topic(worker.TOPIC, lambda event: news(event[1]))
-        yield Cluster(client, run)
+        return closing.pop_all(), client
 
 
-def _look_at(place: str, host: str) -> None:
+def _look_at(place: str, host: str, seconds: float) -> None:
     """Raise what is wrong with an address: Dask's client waits for ever where no scheduler answers it."""
     name, _, port = host.rpartition(":")
     try:
-        with socket.create_connection((name.strip("[]"), int(port)), CONNECT_SECONDS) as connection:
+        with socket.create_connection((name.strip("[]"), int(port)), seconds) as connection:
             if place.startswith("dask+tls"):  # no byte before the handshake
                 return
-            connection.settimeout(SPEAKS_WITHIN)
+            connection.settimeout(min(SPEAKS_WITHIN, seconds))
             with suppress(TimeoutError):
                 if connection.recv(1):  # a scheduler speaks first
                     return
             connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            connection.settimeout(CONNECT_SECONDS)
+            connection.settimeout(seconds)
             speaks = connection.recv(5) == b"HTTP/"
+    except TimeoutError:
+        raise
     except (OSError, OverflowError) as error:
         raise _no_scheduler(place, error) from error
     if not speaks:
@@ -195,3 +292,10 @@ def _environment(settings: Settings) -> dict[str, str]:
 def _quietly(close: Callable[[], object]) -> None:
     with suppress(Exception):
         close()
+
+
+def _kill_workers() -> None:
+    """Kill the workers of this machine that have not ended: one may be stopped."""
+    for process in multiprocessing.active_children():
+        if process.name.startswith("Dask Worker process"):
+            process.kill()

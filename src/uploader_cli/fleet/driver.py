@@ -7,32 +7,37 @@ import math
 import pickle
 import secrets
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from uploader_cli import __version__, errors
+from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, PauseReason, WarningCode
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.fleet import cluster as dask
-from uploader_cli.fleet import outcomes
+from uploader_cli.fleet import worker
+from uploader_cli.fleet.cluster import RUNNING, TICK
+from uploader_cli.fleet.members import Member, Members, Sample
 from uploader_cli.fleet.outcomes import FileEnd, News
 from uploader_cli.fleet.tasks import IN_PROGRESS, Cutter, TaskInput, cost, fields_of
 from uploader_cli.fleet.worker import TaskResult
 from uploader_cli.settings.places import STATE_IN_MEMORY
-from uploader_cli.sources.files import absolute
+from uploader_cli.sources.files import absolute, status
 from uploader_cli.transfer.file_checks import FileChecks
 from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES
 from uploader_cli.transfer.journal import Stored
 from uploader_cli.transfer.journal.schema import locked
 from uploader_cli.transfer.ledger import End, Outcome
+from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.then import Then
 from uploader_cli.transfer.upload_session import RunContext
 from uploader_cli.transfer.verification import Verification
@@ -44,13 +49,13 @@ if TYPE_CHECKING:
 
 
 CLAIMED_AT_ONCE = 500  # files that are claimed in the journal at once
-TICK = 0.1
 TAKEN = 5000  # most files taken from the walk between two looks at the tasks
 PATIENCE = 0.5  # seconds without a new file after which an incomplete task is submitted
 GRACE = 1.5  # seconds that tasks get to stop
 HALVED_EVERY = 5.0  # seconds between two reductions of the number of tasks after a 429 or 503
-RUNNING = ("pending", "lost")  # states of a future; lost: the worker died with the result, the task runs again
-GATHER_SECONDS = 10.0  # time to get the result of a task from its worker
+TOLD_EVERY = 1.0  # seconds between two reports about the workers
+SAMPLES_TRIED = 3  # files that are tried as the one that each worker must see
+LISTED_WITHIN = 2.0  # seconds until the first list of the workers
 NO_WORKERS = 10.0  # seconds without a worker until a warning
 KEY_FILE = "import.key"
 """The file in the state directory from which the secrets of runs are derived."""
@@ -58,11 +63,15 @@ KEY_FILE = "import.key"
 
 @dataclass(slots=True)
 class Task:
-    """A submitted task: its files that have not ended."""
+    """A task that was submitted to a worker: its files that have not ended."""
 
     files: dict[int, LocalFile]
     cost: int
     future: Future[Any]
+    member: Member
+    heard: float  # time of its last progress
+    begun: bool = False
+    died: tuple[str, ...] = ()  # the workers that died with it
 
 
 class Driver:
@@ -82,16 +91,19 @@ class Driver:
         self._tasks: dict[int, Task] = {}
         self._cutter, self._submitted = Cutter(), 0
         # numbers of tasks, and pickled news; none once the task has ended
-        self._inbox: SimpleQueue[tuple[int, bytes]] = SimpleQueue()
+        self._inbox: SimpleQueue[tuple[int, bytes | None]] = SimpleQueue()
         self._attempts: dict[int, int] = {}  # attempts of files whose start was reported
         self._tried: dict[int, int] = {}  # attempts of earlier tries of a task
+        # files of tasks whose workers died or hang, with the names of those that died
+        self._lost: deque[tuple[list[LocalFile], tuple[str, ...]]] = deque()
         self._said: set[str] = set()
         self._most: float = math.inf  # of tasks, after the server was overloaded
         self._halved_at = self._paused_until = self._taken_at = 0.0
-        self._workers, self._workers_since, self._alone = -1, time.monotonic(), False
+        self._told_at = 0.0
+        self._alone_since, self._alone = time.monotonic(), False
         self._slots, self._paused = 1, False
         self._jobs: int | None = None  # most tasks, where the user has chosen it with a key
-        self._shut = False
+        self._at_once = Stop()
 
     def bottleneck(self) -> None:
         """Return nothing: it is not known what limited the workers."""
@@ -108,7 +120,7 @@ class Driver:
 
     def shut(self) -> None:
         """Wait for nothing more, from another thread."""
-        self._shut = True
+        self._at_once.set()
         self._api.shut()
 
     def _contact(self) -> None:
@@ -136,7 +148,15 @@ class Driver:
     def send(self, supply: Supply) -> None:
         """Send all files. Raise what ends the run."""
         self._contact()
-        self._cluster = self._after.enter_context(dask.connected(self._settings, self._handle.id, self._hear))
+        cluster = dask.connected(self._settings, self._handle.id, self._hear, self._stop, self._at_once)
+        self._cluster = self._after.enter_context(cluster)
+        self._members = Members(
+            self._cluster,
+            self._options,
+            self._emit,
+            wake=lambda: self._inbox.put((0, None)),
+            outlast=self._outlast,
+        )
         try:
             self._submit_all(supply)
         except BaseException as error:
@@ -147,18 +167,24 @@ class Driver:
 
     def _submit_all(self, supply: Supply) -> None:
         """Submit tasks until the walk has ended and all files are sent. Raise what ends the run."""
-        self._slots = max(1, self._cluster.slots())
+        self._slots = max(1, sum(one.threads for one in self._cluster.listed(LISTED_WITHIN).values()))
         self.begin()
-        while not (supply.ended and not self._cutter.files and not self._tasks):
+        while not (supply.ended and not self._cutter.files and not self._tasks and not self._lost):
             self._stop.checkpoint()
             self._look()
             self._take(supply)
             if self._context.fails_fast:
-                self._context.skip(self._cutter.files)
+                self._context.skip([*self._cutter.files, *(file for files, _ in self._lost for file in files)])
                 self._cutter.clear()
+                self._lost.clear()
             last = supply.ended or time.monotonic() - self._taken_at >= PATIENCE
-            while self._has_room() and (files := self._cutter.cut(max(1, self._slots), last=last)):
-                self._submit(files)
+            while (member := self._room()) is not None:
+                if self._lost:
+                    self._submit(member, *self._lost.popleft())
+                elif files := self._cutter.cut(max(1, self._slots), last=last):
+                    self._submit(member, self._claimed(files))
+                else:
+                    break
             self._receive(TICK)
 
     def _take(self, supply: Supply) -> None:
@@ -169,29 +195,38 @@ class Driver:
             self._taken_at = time.monotonic()
             self._cutter.add(file)
 
-    def _has_room(self) -> bool:
-        slots = self._slots = self._cluster.slots()
-        most = min(self._most, slots + slots // 4 + 1 if slots else 1)  # the next task is there before one ends
+    def _room(self) -> Member | None:
+        """Return the worker for the next task, if there may be another one."""
+        most = self._most
         for limit in (self._jobs, self._settings.most_connections):
             most = most if limit is None else min(most, limit)
-        return len(self._tasks) < most and not self._paused and time.monotonic() >= self._paused_until
+        if len(self._tasks) >= most or self._paused or time.monotonic() < self._paused_until:
+            return None
+        return self._members.free()
 
-    def _submit(self, files: Sequence[LocalFile]) -> None:
-        """Submit a task for the files that the run has not sent before."""
-        left = [
+    def _claimed(self, files: Sequence[LocalFile]) -> list[LocalFile]:
+        """Return the files that the run has not sent before."""
+        return [
             file
             for start in range(0, len(files), CLAIMED_AT_ONCE)
             for file, _ in self._checks.pick(self._api, files[start : start + CLAIMED_AT_ONCE], pack=True)
         ]
-        if not left:
+
+    def _submit(self, member: Member, files: Sequence[LocalFile], died: tuple[str, ...] | None = None) -> None:
+        """Submit a task to a worker; `died` are those that died with the files."""
+        if not files:
             return
         self._submitted += 1
-        again = self._handle.resumed_from is not None
-        sent = tuple(fields_of(file, absolute(file.path)) for file in left)
-        given = TaskInput(self._handle.id, self._submitted, __version__, self._shared(), self._secret, again, sent)
-        future = self._cluster.submit(given)
-        self._tasks[given.number] = Task({file.file: file for file in left}, cost(left), future)
-        future.add_done_callback(lambda _future: self._inbox.put((given.number, b"")))
+        number, again = self._submitted, died is not None or self._handle.resumed_from is not None
+        sent = tuple(fields_of(file, absolute(file.path)) for file in files)
+        given = TaskInput(self._handle.id, number, member.process, self._shared(), self._secret, again, sent)
+        future = self._cluster.submit(worker.send, (given,), member.address, f"{worker.TOPIC}-{given.run}-{number}")
+        now = time.monotonic()
+        self._tasks[number] = Task(
+            {file.file: file for file in files}, cost(files), future, member, now, died=died or ()
+        )
+        member.tasks.add(number)
+        future.add_done_callback(lambda _future: self._inbox.put((number, None)))
 
     def _shared(self) -> dict[str, object]:
         """Return the options of a task, which gets its part of `--limit-rate`."""
@@ -221,52 +256,68 @@ class Driver:
         with suppress(Empty):
             number, news = self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait()
             while True:
-                if news:
+                if news is not None:
                     self._apply(number, pickle.loads(news))  # noqa: S301 - Dask sends pickles, too
                 number, news = self._inbox.get_nowait()
 
     def _end(self, number: int, task: Task) -> None:
         """Apply the result of a task. Raise what ends the run."""
         try:
-            sent = self._result(task)
-        except TimeoutError:  # its worker has just died: the task runs again
+            sent: TaskResult | None = self._cluster.result(task.future)
+        except TimeoutError:  # its worker has just died
             return
-        if sent is not None:
-            self._apply(number, sent.ends)
-            self._cutter.measured(task.cost, sent.seconds)
-            self._most += 1
-        del self._tasks[number]
-        self._cluster.forget(number)
-        if sent is not None and sent.error is not None:
+        except Exception as error:
+            if type(error).__name__ != "KilledWorker":
+                raise
+            sent = None
+        if sent is None or sent.process != task.member.process:
+            self._members.replaced(task.member)
+            self._lose(number, f"worker {task.member.name} died", died=True)
+            return
+        self._apply(number, sent.ends)
+        self._cutter.measured(task.cost, sent.seconds)
+        self._most += 1
+        self._forget(number)
+        if sent.error is not None:
             if isinstance(sent.error, errors.Unauthorized):
                 sent.error.hint = "the workers read the token from their environment, --token-file or --token-command"
+            sent.error.args = (f"{sent.error} (worker {task.member.name})",)
             raise sent.error
 
-    def _result(self, task: Task) -> TaskResult | None:
-        """Return the result of a task; None if its workers died too often: its files fail. Raise `TimeoutError`."""
-        if task.future.status == "finished":
-            result: TaskResult = task.future.result(timeout=GATHER_SECONDS)
-            return result
-        error = task.future.exception() if task.future.status == "error" else None
-        match error:
-            case None:
-                raise errors.NetworkError(
-                    "the Dask scheduler is gone, or cancelled the tasks", hint="run the same command again"
-                )
-            case ImportError():
-                hint = "install the same version of uploader-cli on all workers"
-                raise errors.UsageError(f"the workers can't run imports: {error}", hint=hint)
-            case _ if type(error).__name__ != "KilledWorker":
-                raise error
-        died = errors.NetworkError("the workers that sent it died")
-        self._ledger.end([Outcome(file, died) for file in task.files.values()])
-        return None
+    def _forget(self, number: int) -> Task:
+        task = self._tasks.pop(number)
+        task.member.tasks.discard(number)
+        for file in task.files:
+            task.member.sending.pop(file, None)
+        return task
+
+    def _lose(self, number: int, why: str, *, died: bool) -> None:
+        """Send the files of a task with another worker, unless too many workers `died` with them."""
+        task = self._forget(number)
+        if not task.files:
+            return
+        names = (*task.died, task.member.name) if died else task.died
+        if len(names) > self._cluster.allowed_deaths:
+            lost = errors.NetworkError(f"the workers that sent it died: {', '.join(names)}")
+            self._ledger.end([Outcome(file, lost) for file in task.files.values()])
+            return
+        self._lost.append((list(task.files.values()), names))
+        if not task.begun:
+            return
+        text = f"{why}: its task with {len(task.files):,} unfinished files runs again"
+        self._emit(ev.RunWarning(WarningCode.WORKERS, text))
+        for file in task.files:
+            if (attempt := self._attempts.get(file)) is not None:
+                self._tried[file] = attempt
+                self._emit(ev.FileRetry(file, attempt + 1, 0.0, FailureCode.NETWORK, why))
 
     def _apply(self, number: int, news: Sequence[News]) -> None:
         """Apply the news of a task: receipts first."""
         task = self._tasks.get(number)
         if task is None:
             return
+        task.heard, task.begun, member = time.monotonic(), True, task.member
+        member.heard = task.heard
         stored = [
             _receipt(task.files[item.event.file], item.event)
             for item in news
@@ -277,19 +328,24 @@ class Driver:
         for item in news:
             match item:
                 case ev.Event():
+                    if isinstance(item, ev.BytesSent):
+                        member.sending[item.file] = item.sent
                     self._tell(item)
                 case FileEnd() if item.event.file in task.files:
-                    self._file_ended(task.files.pop(item.event.file), *item)
-                case outcomes.AGAIN:
-                    self._runs_again(task)
+                    self._file_ended(task.files.pop(item.event.file), member, *item)
 
-    def _file_ended(self, file: LocalFile, session: str, attempt: int, end: End) -> None:
+    def _file_ended(self, file: LocalFile, member: Member, session: str, attempt: int, end: End) -> None:
         number, tried = file.file, self._tried.pop(file.file, 0)
+        member.files += 1
+        member.sending.pop(number, None)
         if attempt and number not in self._attempts:
             self._emit(ev.FileStarted(number, file.path, file.size, session, 0, attempt, packed=True))
         self._attempts.pop(number, None)
         if isinstance(end, ev.FileCompleted):
             end = structs.replace(end, attempts=end.attempts + tried)
+            member.bytes += file.size
+        elif isinstance(end, ev.FileFailed):
+            end = structs.replace(end, message=f"{end.message} (worker {member.name})")
         self._ledger.relay(file, end)
 
     def _tell(self, event: ev.Event) -> None:
@@ -327,37 +383,65 @@ class Driver:
         if isinstance(event, ev.SessionFinished):
             self._emit(ev.SessionLeft(event.session))
 
-    def _runs_again(self, task: Task) -> None:
-        """Report that the worker of a task died, unless only the task's result was lost."""
-        if not task.files:
-            return
-        text = f"a worker died: its task with {len(task.files):,} unfinished files runs again"
-        self._emit(ev.RunWarning(WarningCode.WORKERS, text))
-        for number in task.files:
-            if (attempt := self._attempts.get(number)) is not None:
-                self._tried[number] = attempt
-                self._emit(ev.FileRetry(number, attempt + 1, 0.0, FailureCode.NETWORK, "its worker died"))
-
     def _overloaded(self) -> None:
         """Halve the number of tasks after a 429 or 503; each task that ends adds one again."""
         now = time.monotonic()
         if now - self._halved_at >= HALVED_EVERY:
             self._halved_at = now
-            self._most = max(1, min(self._most, len(self._tasks)) // 2)
+            self._most = max(1, min(self._most, self._slots, len(self._tasks)) // 2)
 
     def _look(self) -> None:
-        self._cluster.slots()
-        now = time.monotonic()
-        if self._cluster.workers != self._workers:
-            self._workers, self._workers_since, self._alone = self._cluster.workers, now, False
-            self._emit(ev.WorkersChanged(self._cluster.workers))
-        lonely = now - self._workers_since if not self._cluster.workers else 0.0
-        if lonely > NO_WORKERS and not self._alone:
+        """Learn which workers there are; give the tasks of lost ones to others. Raise what ends the run."""
+        for member in self._members.look(self._sample):
+            for number in list(member.tasks):
+                self._lose(number, f"worker {member.name} died", died=True)
+        self._slots = self._members.slots
+        now, seconds = time.monotonic(), self._settings.task_timeout
+        for member in {task.member.address: task.member for task in self._tasks.values()}.values():
+            since = [task.heard if task.begun else max(task.heard, member.heard) for task in self._of(member)]
+            if now - max(min(since), self._paused_until) > seconds:
+                self._members.hangs(member)
+                for number in list(member.tasks):
+                    self._lose(number, f"worker {member.name} made no progress for {seconds:.0f} s", died=False)
+        if now - self._told_at >= TOLD_EVERY:
+            self._told_at = now
+            self._emit(ev.WorkersChanged(self._members.shown(), self._cluster.dashboard))
+        if self._members.ready:
+            self._alone_since, self._alone = now, False
+        else:
+            self._wait_for_workers(now - self._alone_since)
+
+    def _of(self, member: Member) -> list[Task]:
+        return [self._tasks[number] for number in member.tasks]
+
+    def _wait_for_workers(self, waited: float) -> None:
+        """Warn while no worker can take part. Raise why, after `--wait-for-server` or if waiting can't help."""
+        if (unfit := self._members.unfit()) is not None:
+            raise unfit
+        place, limit = self._settings.on, self._settings.wait_for_server
+        what = f"no worker {'is connected to' if not len(self._members) else 'can take part at'} {place}"
+        if waited > max(NO_WORKERS, limit):
+            raise errors.NetworkError(what, hint="start `dask worker`")
+        if waited > NO_WORKERS and not self._alone:
             self._alone = True
-            wait = f"waiting up to {self._settings.wait_for_server:.0f} s (--wait-for-server)"
-            self._emit(ev.RunWarning(WarningCode.WORKERS, f"no worker is connected to {self._settings.on}: {wait}"))
-        if lonely > max(NO_WORKERS, self._settings.wait_for_server):
-            raise errors.NetworkError(f"no worker is connected to {self._settings.on}", hint="start `dask worker`")
+            self._emit(ev.RunWarning(WarningCode.WORKERS, f"{what}: waiting up to {limit:.0f} s (--wait-for-server)"))
+
+    def _outlast(self, error: errors.UploaderError) -> bool:
+        """Wait for the end of an outage that a worker has met; return False if the server answers here."""
+        waited = self._context.pacer.outlast(error, lambda _error, _delay: None)
+        if waited:
+            self._paused_until = time.monotonic()  # tasks waited, too
+        return waited
+
+    def _sample(self) -> Sample | None:
+        """Return a file that each worker must see: one that is here as it was selected."""
+        files = [*islice(self._cutter.files, SAMPLES_TRIED), *islice(self._ledger.open.values(), SAMPLES_TRIED)]
+        for file in files:
+            with suppress(OSError):
+                found = status(file.path)
+                if (found.st_size, found.st_mtime_ns) == (file.size, file.mtime_ns):
+                    return fields_of(file, absolute(file.path))
+        return None
 
     # The end
 
@@ -365,11 +449,10 @@ class Driver:
         """Stop the tasks in order and apply their results."""
         self._cluster.stop()
         end = time.monotonic() + GRACE
-        while self._tasks and time.monotonic() < end and not self._shut:
+        while self._tasks and time.monotonic() < end and not self._at_once:
             with suppress(errors.UploaderError):  # the first one counts
                 self._receive(TICK)
-        for task in self._tasks.values():
-            task.future.cancel()
+        self._tasks.clear()  # Dask cancels what nobody waits for
 
 
 def _receipt(file: LocalFile, end: ev.FileCompleted) -> Stored:

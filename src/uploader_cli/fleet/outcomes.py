@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
@@ -11,8 +11,6 @@ from uploader_cli.core import events as ev
 from uploader_cli.transfer.ledger import End
 
 SHOWN = 8 << 20  # bytes from which a file's progress is reported; of smaller files only the end is
-AGAIN: Literal["again"] = "again"
-"""A task runs again: its first worker died."""
 
 
 class FileEnd(NamedTuple):
@@ -23,7 +21,7 @@ class FileEnd(NamedTuple):
     event: End
 
 
-News: TypeAlias = FileEnd | ev.Event | Literal["again"]
+News: TypeAlias = FileEnd | ev.Event
 
 
 class TaskReport:
@@ -37,9 +35,11 @@ class TaskReport:
         self._confirmed: dict[int, ev.Event] = {}
         self._begun: dict[int, tuple[str, int]] = {}  # session and attempt of each running file
         self._shown: set[int] = set()
+        self._moved = True
 
     def emit(self, event: ev.Event) -> None:
         with self._lock:
+            self._moved = True
             self._add(event)
 
     def take(self) -> list[News]:
@@ -50,10 +50,11 @@ class TaskReport:
             self._news, self._sent, self._confirmed = [], {}, {}
         return news
 
-    def runs_again(self) -> None:
-        """Add that the task runs again."""
+    def moved(self) -> bool:
+        """Return whether anything has happened since the last call, also what is no news; True at first."""
         with self._lock:
-            self._news.append(AGAIN)
+            moved, self._moved = self._moved, False
+        return moved
 
     def _add(self, event: ev.Event) -> None:
         match event:

@@ -22,13 +22,14 @@ MOST_FILES = 20_000  # in a task: its files and outcomes travel in one message
 class TaskInput:
     """What travels to a task.
 
-    `options` are stored settings, without secrets. `secret` is that of the run's upload keys. `again`: an earlier try
-    may have stored files of it. `files` are the fields of each `LocalFile`, with an absolute path.
+    `process` is the mark of the worker process that was checked for it. `options` are stored settings, without secrets.
+    `secret` is that of the run's upload keys. `again`: an earlier try may have stored files of it. `files` are the
+    fields of each `LocalFile`, with an absolute path.
     """
 
     run: str
     number: int
-    version: str
+    process: str
     options: Mapping[str, object]
     secret: bytes
     again: bool

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import pickle
+import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import __version__, errors
+from uploader_cli.core import events as ev
 from uploader_cli.core.last_heard import LastHeard
+from uploader_cli.core.plan import LocalFile
 from uploader_cli.fleet.outcomes import FileEnd, TaskReport
 from uploader_cli.fleet.tasks import TaskInput
 from uploader_cli.selection.selection import Selection, WalkQueue
 from uploader_cli.settings import resolve_here
 from uploader_cli.settings.places import STATE_IN_MEMORY
+from uploader_cli.sources.files import status
 from uploader_cli.transfer import engine
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.budget import RateBudget
+from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES
 from uploader_cli.transfer.journal import Journal, RunTarget
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.scheduler import Scheduler
@@ -33,19 +38,58 @@ TOPIC = "uploader-import"
 TASK_REPORT_EVERY = 0.5  # seconds between two reports of a task
 
 
+PROCESS = secrets.token_hex(8)
+"""The mark of this process: a worker that takes the place and address of another one has a new mark."""
+
+
+class Preflight(NamedTuple):
+    """The result of a check: the mark of the process, why it can't take part, and the requests that it sent."""
+
+    process: str
+    error: errors.UploaderError | None
+    calls: list[ev.CallMade]
+
+
 class TaskResult(NamedTuple):
-    """The result of a task: all ends, the error that ended it early, and its duration in seconds."""
+    """The result of a task: all ends, the error that ended it early, its duration in seconds, and the process.
+
+    A process that was not checked sends nothing.
+    """
 
     ends: list[FileEnd]
     error: errors.UploaderError | None
     seconds: float
+    process: str
 
 
 class _Controls:
     """What the driver passes to the tasks of one run in this process."""
 
     def __init__(self) -> None:
-        self.stop, self.budget = Stop(), RateBudget()
+        self.budget = RateBudget()
+        self._stops: set[Stop] = set()  # of the tasks that run
+        self._over = False
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def task(self) -> Iterator[Stop]:
+        """Yield what stops a task."""
+        stop = Stop()
+        with self._lock:
+            self._stops.add(stop)
+            if self._over:
+                stop.set()
+        try:
+            yield stop
+        finally:
+            with self._lock:
+                self._stops.discard(stop)
+
+    def stop(self, *, over: bool) -> None:
+        with self._lock:
+            self._over = self._over or over
+            for stop in self._stops:
+                stop.set()
 
 
 class _Unfollowed:
@@ -70,14 +114,9 @@ def _controls(run: str) -> _Controls:
         return _runs.setdefault(run, _Controls())
 
 
-def began_name(run: str, number: int) -> str:
-    """Return the name of the Dask event that is set once a task began: it exists where a task is run again."""
-    return f"{TOPIC}-{run}-{number}"
-
-
-def stop(run: str) -> None:
-    """Stop the tasks of a run in this process at their next resumable point."""
-    _controls(run).stop.set()
+def stop(run: str, over: bool) -> None:
+    """Stop the tasks of a run in this process at their next resumable point, and later ones if the run is `over`."""
+    _controls(run).stop(over=over)
 
 
 def pause(run: str, seconds: float) -> None:
@@ -90,53 +129,70 @@ def dask_setup(_worker: Worker) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def preflight(version: str, options: Mapping[str, object], sample: tuple[object, ...] | None) -> Preflight:
+    """Check whether this process can send files of a run: its version, its options, a file of the run, the server."""
+    report = TaskReport()
+    error: errors.UploaderError | None = None
+    try:
+        _check(version, options, LocalFile(*sample) if sample is not None else None, report)  # type: ignore[arg-type]
+    except errors.UploaderError as problem:
+        error = problem
+    return Preflight(PROCESS, error, [one for one in report.take() if isinstance(one, ev.CallMade)])
+
+
+def _check(version: str, options: Mapping[str, object], sample: LocalFile | None, report: TaskReport) -> None:
+    if version != __version__:
+        hint = "install the same version on all workers"
+        raise errors.UsageError(f"it runs uploader {__version__}, and this machine {version}", hint=hint)
+    settings = resolve_here({}, stored=options)
+    if sample is not None:
+        hint = "all workers need the files under the same paths, and the packages and credentials of URLs"
+        try:
+            found = status(sample.path)
+        except OSError as error:
+            raise errors.UsageError(f"it can't read {sample.path}: {error.strerror}", hint=hint) from error
+        if (found.st_size, found.st_mtime_ns) != (sample.size, sample.mtime_ns):
+            raise errors.UsageError(f"it has another file at {sample.path}", hint=hint)
+    api = Api(settings, report.emit, Stop())
+    try:
+        api.health(retries=FIRST_CONTACT_RETRIES)
+    finally:
+        api.close()
+
+
 def send(task: TaskInput) -> TaskResult:
     """Send the files of a task and return their outcomes.
 
-    A task that runs again (its first worker died) first asks the server which files it has.
+    A task that runs `again` (its first worker died) first asks the server which files it has.
     """
     from distributed import get_worker
 
-    if task.version != __version__:
-        text = f"this machine runs uploader {task.version}, the worker {get_worker().address} runs {__version__}"
-        return TaskResult([], errors.UsageError(text, hint="install the same version on all workers"), 0.0)
     began, controls, report, worker = time.monotonic(), _controls(task.run), TaskReport(), get_worker()
-    again = _began_before(worker, began_name(task.run, task.number))
-    if again:
-        report.runs_again()
+    if task.process != PROCESS:  # Dask runs it again, in a process that took the place of the first one
+        return TaskResult([], None, 0.0, PROCESS)
 
     def tell() -> None:
-        if news := report.take():
+        news, moved = report.take(), report.moved()
+        if moved:
             worker.log_event(TOPIC, (task.run, task.number, pickle.dumps(news)))
 
     error: errors.UploaderError | None
-    with _every(tell):
+    tell()
+    with controls.task() as stop, _every(tell):
         try:
-            error = _send(task, report, controls, again=again or task.again)
+            error = _send(task, report, stop, controls.budget)
         except errors.UploaderError as problem:  # of the settings
             error = problem
-    return TaskResult(report.ends, error, time.monotonic() - began)
+    return TaskResult(report.ends, error, time.monotonic() - began, PROCESS)
 
 
-def _began_before(worker: Worker, name: str) -> bool:
-    """Set a Dask event; return whether an earlier try has set it. A client, as `Event` uses, would cost 50 ms."""
-    from distributed.utils import sync
-
-    async def look() -> bool:
-        before = await worker.scheduler.event_is_set(name=name)
-        await worker.scheduler.event_set(name=name)
-        return bool(before)
-
-    return bool(sync(worker.loop, look))
-
-
-def _send(task: TaskInput, report: TaskReport, controls: _Controls, *, again: bool) -> errors.UploaderError | None:
+def _send(task: TaskInput, report: TaskReport, stop: Stop, budget: RateBudget) -> errors.UploaderError | None:
     settings = resolve_here({}, stored=task.options)
     files = list(task.local_files())
     with Journal(STATE_IN_MEMORY) as journal:  # a task that runs again asks the server
         run = journal.begin(RunTarget(settings.target_url, settings.category), {}, identity=[task.run, task.number])
-        run.secret, run.again = task.secret, again
-        api = Api(settings, report.emit, controls.stop, run=run.id, budget=controls.budget)
+        run.secret, run.again = task.secret, task.again
+        api = Api(settings, report.emit, stop, run=run.id, budget=budget)
         queue = WalkQueue(Selection(files), report.emit, most=len(files) + 1)
         context = RunContext(api, _Unfollowed(), run, started=lambda _protocol, _jobs: queue.start())
         context.outlasts_start = True  # the server has answered the driver

@@ -1,8 +1,8 @@
 """Draw the state as rows of styled text for a terminal of a given size.
 
-From the top: header, totals, one row reserved for an alert, the running files, those that are sent next, failures, and
-what ended last. In a wide terminal failures have a column of their own. A running file keeps its row; the next file
-reuses it. Files that end within a second are only counted.
+From the top: header, totals, one row reserved for an alert, the workers of an import, the running files, those that are
+sent next, failures, and what ended last. In a wide terminal failures have a column of their own. A running file keeps
+its row; the next file reuses it. Files that end within a second are only counted.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from uploader_cli.core.state import BRIEF, HISTORY, FileState, ProgressState
 from uploader_cli.render import overview
 from uploader_cli.render.file_rows import ONE_ROW, SENDING, failure, finished, next_up, rows_each, running
 from uploader_cli.render.words import Row, bar, clock, elide, fit, moving_bar, plural, rate, safe, width_of
+from uploader_cli.render.worker_rows import worker_rows
 
 FAILURES, FINISHED_ROWS, MESSAGE_ROWS, NEXT_ROWS = 3, 6, 5, 8
 """Maximum number of the newest failures; rows for what ended last, for messages of the server, for files sent next."""
@@ -53,7 +54,9 @@ class Frame:
         most = max(FAILURES, (space - shown) // 2)
         beside = _troubles(state, width * 2 // 5 - 2, space, most, shown) if width >= WIDE_VIEW else []
         column = width - width * 2 // 5 if beside else width
-        body = self._running(files, state, now, column, space - (space // 3 if space >= FEW_ROWS else 0))
+        body = worker_rows(state, now, column, space // 2)
+        left = space - len(body)
+        body += self._running(files, state, now, column, left - (left // 3 if left >= FEW_ROWS else 0))
         if state.analysis is not None:
             body += timeline.rows(state.analysis, now, column, space - len(body))
         below: list[Row] = []

@@ -38,7 +38,7 @@ class PlainView(Observer):
         self._due: float | None = None
         self._lines: Counter[str] = Counter(failure=annotated)
         self._channel = ""
-        self._waits = False
+        self._waits = self._dashboard = False
         self._analysis: tuple[float, int] | None = None
 
     def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:
@@ -91,6 +91,9 @@ class PlainView(Observer):
             self._wait(state)
             return
         self._waits = False
+        if state.dashboard and not self._dashboard:
+            self._dashboard = True
+            self._say(f"dashboard of Dask: {safe(state.dashboard)}")
         if self._due is None:
             self._due = now + self._interval
         if now < self._due:

@@ -144,6 +144,20 @@ class Settings:
         commands="import",
         config="none",
     )
+    cluster_timeout: float = _how(
+        60.0,
+        "TIME  With --on: time to wait for an answer of the Dask scheduler.",
+        values.seconds(zero=False),
+        commands="import",
+        stored=False,
+    )
+    task_timeout: float = _how(
+        300.0,
+        "TIME  With --on: give the task of a worker without progress to another one after this time.",
+        values.seconds(zero=False),
+        commands="import",
+        stored=False,
+    )
     protocol: Literal["auto", "batch", "tus"] = _how("auto", "NAME  Upload protocol: auto, batch or tus.")
     preset: str | None = _how(
         None,

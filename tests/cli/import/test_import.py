@@ -8,9 +8,10 @@ import logging
 import os
 import random
 import signal
+import socket
 import time
+from functools import reduce
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,9 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import running_server
 from time_limits import PATIENCE, SLACK
 
-from uploader_cli import UsageError, upload
-from uploader_cli.fleet.tasks import TaskInput
-from uploader_cli.fleet.worker import send
+from uploader_cli import UsageError, __version__, upload
+from uploader_cli.fleet import worker
 from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
@@ -51,6 +51,13 @@ def cluster() -> Iterator[Client]:
 @pytest.fixture
 def bundled() -> Iterator[EmbeddedServer]:
     with running_server(packs=True) as server:
+        yield server
+
+
+@pytest.fixture
+def mute() -> Iterator[socket.socket]:
+    """Accept connections, and say nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
         yield server
 
 
@@ -88,8 +95,8 @@ def test_task_of_a_killed_worker_continues_on_another(cluster: Client, bundled: 
     process = start("import", tree, "--on", on(cluster), "-s", bundled.url, *options, home=tree.parent)
     seen = read_until(process, "file.progress", lambda event: event["confirmed"] >= 2 << 20)
     pids = cluster.run(os.getpid)
-    worker = next(name for name, keys in cluster.processing().items() if any(str(key).endswith("-1") for key in keys))
-    os.kill(pids[worker], signal.SIGKILL)
+    address = next(name for name, keys in cluster.processing().items() if any(str(key).endswith("-1") for key in keys))
+    os.kill(pids[address], signal.SIGKILL)
     done = ended(process, seen)
     assert done.code == 0
     assert ends(done) == SMALL + 1
@@ -145,12 +152,10 @@ def test_429_to_one_worker_pauses_all(cluster: Client, bundled: EmbeddedServer, 
     check_stored(bundled, tree)
 
 
-def test_outage_is_waited_out_from_the_first_request_of_a_task(
-    cluster: Client, bundled: EmbeddedServer, tmp_path: Path
-) -> None:
+def test_outage_is_waited_out_from_the_first_request_of_a_task(bundled: EmbeddedServer, tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"a")
-    bundled.faults.next_answers("GET", "/health", [None, *[Answer(502)] * 3])  # the first one is for the driver
-    done = uploader("import", "a.bin", "--on", on(cluster), "-s", bundled.url, "--json", home=tmp_path)
+    bundled.faults.next_answers("GET", "/health", [None, None, *[Answer(502)] * 3])  # after the driver and the check
+    done = uploader("import", "a.bin", "--on", "local:1", "-s", bundled.url, "--json", home=tmp_path)
     assert (done.code, done.finished["completed"]) == (0, 1)
     assert [event["code"] for event in done.of("warning")] == ["unreachable"]
 
@@ -178,11 +183,60 @@ def test_token_does_not_travel(cluster: Client, tmp_path: Path) -> None:
         assert done.finished["seconds"] < PATIENCE
 
 
-def test_worker_of_another_version_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(address="tcp://there:1"))
-    result = send(TaskInput("run", 0, "0.0.0", {}, b"", again=False, files=()))
-    assert isinstance(result.error, UsageError)
-    assert "this machine runs uploader 0.0.0, the worker tcp://there:1 runs" in str(result.error)
+def set_version(version: str) -> None:
+    worker.__version__ = version
+
+
+def test_worker_of_another_version_is_kept_out_and_named(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
+    there, here = list(cluster.nthreads())
+    cluster.run(set_version, "0.0.0", workers=[there])
+    try:
+        done = uploader("import", tree, "--on", on(cluster), "-s", bundled.url, "--json", home=tree.parent)
+        assert (done.code, ends(done)) == (0, SMALL + 1)
+        (text,) = [event["text"] for event in done.of("warning")]
+        name = cluster.scheduler_info()["workers"][there]["name"]
+        assert text == f"worker {name} takes no part: it runs uploader 0.0.0, and this machine {__version__}"
+        cluster.run(set_version, "0.0.0", workers=[here])
+        (tree.parent / "new.bin").write_bytes(b"new")
+        done = uploader("import", "new.bin", "--on", on(cluster), "-s", bundled.url, home=tree.parent)
+        assert done.code == 2
+        assert "takes no part: it runs uploader 0.0.0" in done.err
+    finally:
+        cluster.run(set_version, __version__)
+    check_stored(bundled, tree)
+
+
+def test_tasks_of_a_worker_that_hangs_go_to_others(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
+    options = ("--json", "--chunk-size", CHUNK, "--limit-rate", "8M", "-j", "1", "--task-timeout", "2")
+    process = start("import", tree, "--on", on(cluster), "-s", bundled.url, *options, home=tree.parent)
+    seen = read_until(process, "file.progress", lambda event: event["confirmed"] >= 2 << 20)
+    address = next(name for name, keys in cluster.processing().items() if any(str(key).endswith("-1") for key in keys))
+    pid, name = cluster.run(os.getpid)[address], cluster.scheduler_info()["workers"][address]["name"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        done = ended(process, seen)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert (done.code, ends(done)) == (0, SMALL + 1)
+    (text,) = [event["text"] for event in done.of("warning") if event["code"] == "workers"]
+    assert text.startswith(f"worker {name} made no progress for 2 s: its task with ")
+    check_stored(bundled, tree)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_interrupt_ends_the_wait_for_a_scheduler_that_says_nothing(
+    times: int, bundled: EmbeddedServer, mute: socket.socket, tmp_path: Path
+) -> None:
+    (tmp_path / "a.bin").write_bytes(b"a")
+    place = f"dask://127.0.0.1:{mute.getsockname()[1]}"
+    process = start("import", "a.bin", "--on", place, "-s", bundled.url, "--json", home=tmp_path)
+    connection, _ = mute.accept()
+    began = time.monotonic()
+    for _ in range(times - 1):
+        process.send_signal(signal.SIGINT)
+    assert ended(process, "", signal.SIGINT).code == 130
+    assert time.monotonic() - began < 2 * SLACK
+    connection.close()
 
 
 def test_import_on_processes_of_this_machine(bundled: EmbeddedServer, tree: Path) -> None:
@@ -201,16 +255,19 @@ def test_import_on_processes_of_this_machine(bundled: EmbeddedServer, tree: Path
         (("--on", "dask://127.0.0.1:{port}"), 2, "that is a web server, and no Dask scheduler"),
         (("--on", "local:1", "--protocol", "batch"), 2, "--protocol batch and --on exclude each other"),
         (("--on", "dask://localhost:1", "--header", "K: V"), 2, "--header is not sent to the workers"),
+        (("--on", "dask://127.0.0.1:{mute}"), 3, "it did not answer within 2 s (--cluster-timeout)"),
         (("--on", "dask://127.0.0.1:1"), 3, "no Dask scheduler answers at dask://127.0.0.1:1"),
     ],
 )
 def test_place_that_can_not_be_used_is_an_error(
-    options: tuple[str, ...], code: int, words: str, bundled: EmbeddedServer, tmp_path: Path
+    options: tuple[str, ...], code: int, words: str, bundled: EmbeddedServer, mute: socket.socket, tmp_path: Path
 ) -> None:
     (tmp_path / "a.bin").write_bytes(b"a")
-    soon = {"uploader_cli.fleet.cluster.CONNECT_SECONDS": 2.0, "uploader_cli.fleet.cluster.SPEAKS_WITHIN": 0.1}
-    options = tuple(word.replace("{port}", bundled.url.rpartition(":")[2]) for word in options)
-    done = uploader("import", "a.bin", "-s", bundled.url, *options, home=tmp_path, constants=soon)
+    soon = {"uploader_cli.fleet.cluster.SPEAKS_WITHIN": 0.1}
+    ports = {"{port}": bundled.url.rpartition(":")[2], "{mute}": str(mute.getsockname()[1])}
+    options = tuple(reduce(lambda text, port: text.replace(*port), ports.items(), word) for word in options)
+    line = ("import", "a.bin", "-s", bundled.url, "--cluster-timeout", "2", *options)
+    done = uploader(*line, home=tmp_path, constants=soon)
     assert done.code == code
     assert words in done.err
 

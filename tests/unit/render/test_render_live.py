@@ -216,6 +216,26 @@ def test_long_reason_has_a_row_of_its_own_without_the_url_of_the_server(run: Scr
     ]
 
 
+@pytest.mark.parametrize("width", [40, 80])
+def test_import_has_a_row_for_each_worker(run: Script, screen: Screen, width: int) -> None:
+    """Those that take no part come first, and have a row also where there is little space."""
+    run.begin()
+    phases = [ev.WorkerPhase.READY] * 20 + [ev.WorkerPhase.KEPT_OUT]
+    for sent in (0, MIB):
+        seen = (ev.WorkerSeen(f"w{n:02}", phase, 1200 + n, sent, 1.0) for n, phase in enumerate(phases))
+        run.put(ev.WorkersChanged(tuple(seen), "http://127.0.0.1:8787/status"))
+        run.now += 1
+    lines = screen.lines(width)
+    first = next(number for number, line in enumerate(lines) if "w20" in line)
+    assert "takes no part" in lines[first]
+    assert [word in lines[first + 1] for word in ("w00", "1,200", "512.0 KiB/s", "2 s ago")] == [True] * 4
+    assert any(line.strip().startswith("… and ") and "more workers" in line for line in lines)
+    assert "20 workers" in lines[0]
+    few = run.state.workers = dict(list(run.state.workers.items())[:2])
+    assert len(few) == 2
+    assert "dashboard: http://127.0.0.1:8787" in screen.text(width)
+
+
 def test_small_files_are_counted(run: Script, screen: Screen) -> None:
     """A row is for a file that is large for the speed, or slow."""
     run.begin(9, size=1000)

@@ -13,6 +13,7 @@ from uploader_cli.core.codes import (
     Transport,
     VerifiedBy,
     WarningCode,
+    WorkerPhase,
 )
 from uploader_cli.core.events.event import Event, Internal
 from uploader_cli.core.plan import LocalFile
@@ -219,10 +220,21 @@ class AlarmOver(Event, frozen=True):
     code: WarningCode
 
 
-class WorkersChanged(Event, frozen=True):
-    """An import runs in `workers` processes now."""
+class WorkerSeen(Record, frozen=True):
+    """A worker process of an import: files that have ended there, bytes sent, seconds since its last sign of life."""
 
-    workers: int
+    name: str
+    phase: WorkerPhase
+    files: int
+    bytes: int
+    silent: float
+
+
+class WorkersChanged(Event, frozen=True):
+    """The processes of an import now, and the URL of Dask's dashboard, empty without one."""
+
+    workers: tuple[WorkerSeen, ...]
+    dashboard: str = ""
 
 
 class Paused(Event, frozen=True):

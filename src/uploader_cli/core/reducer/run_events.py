@@ -7,9 +7,10 @@ from typing import Any, TypeAlias
 
 from uploader_cli.analysis.stages import Analysis
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import ChannelState, PauseReason, WarningCode
+from uploader_cli.core.events import ChannelState, PauseReason, WarningCode, WorkerPhase
 from uploader_cli.core.incidents import IncidentEnding, IncidentKind
-from uploader_cli.core.state import MOST_KEPT, ProgressState
+from uploader_cli.core.rate import Meter
+from uploader_cli.core.state import MOST_KEPT, ProgressState, WorkerState
 
 Handlers: TypeAlias = "dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Event] | None]]"
 _ALARMS = {
@@ -167,8 +168,17 @@ def _channel_changed(state: ProgressState, event: ev.ChannelChanged, now: float)
     return [event]
 
 
-def _workers_changed(state: ProgressState, event: ev.WorkersChanged, _now: float) -> None:
-    state.channel.workers = event.workers
+def _workers_changed(state: ProgressState, event: ev.WorkersChanged, now: float) -> None:
+    part = (WorkerPhase.READY, WorkerPhase.CHECKED)
+    state.channel.workers = sum(one.phase in part for one in event.workers)
+    state.dashboard = event.dashboard
+    state.workers = {one.name: state.workers.get(one.name, WorkerState(one)) for one in event.workers}
+    for one in event.workers:
+        known = state.workers[one.name]
+        if one.bytes < known.seen.bytes:  # a process that took the place of another one
+            known.meter = Meter()
+        known.seen = one
+        known.meter.update(now, one.bytes)
 
 
 def _poll_failed(state: ProgressState, event: ev.PollFailed, now: float) -> None:

@@ -1,0 +1,52 @@
+"""Draw the workers of an import: one row for each, with its files, its speed and its last sign of life."""
+
+from __future__ import annotations
+
+from uploader_cli.core.events import WorkerPhase
+from uploader_cli.core.state import ProgressState, WorkerState
+from uploader_cli.render.words import RATE_WIDTH, Row, cells, elide, pad, rate, safe
+
+WORKERS_SHOWN = 12  # most workers with a row; those that have a problem come first
+NARROW = 60  # columns: a narrower terminal has no room for words
+NOTICED = 10.0  # seconds without a sign of life from which on a worker is noticeable
+_GLYPHS = {
+    WorkerPhase.READY: ("● ", "green"),
+    WorkerPhase.CHECKED: ("○ ", "dim"),
+    WorkerPhase.KEPT_OUT: ("✗ ", "bold red"),
+    WorkerPhase.SILENT: ("! ", "bold yellow"),
+}
+_WORDS = {
+    WorkerPhase.CHECKED: "being checked",
+    WorkerPhase.KEPT_OUT: "takes no part",
+    WorkerPhase.SILENT: "hangs: its tasks go to others",
+}
+
+
+def worker_rows(state: ProgressState, now: float, width: int, space: int) -> list[Row]:
+    """Return at most `space` rows, the last with the address of Dask's dashboard."""
+    if not state.workers or space < 1:
+        return []
+    shown = sorted(state.workers.values(), key=lambda one: one.seen.phase is WorkerPhase.READY)
+    count = min(WORKERS_SHOWN, space if len(shown) <= space else space - 1)
+    names = min(max(cells(safe(one.seen.name)) for one in shown), max(8, width // 3))
+    rows = [_row(one, now, names, narrow=width < NARROW) for one in shown[:count]]
+    if len(shown) > count:
+        rows.append([(f"  … and {len(shown) - count:,} more workers", "dim")])
+    if state.dashboard and len(rows) < space:
+        rows.append([(f"  dashboard: {safe(state.dashboard)}", "dim")])
+    return rows
+
+
+def _row(one: WorkerState, now: float, names: int, *, narrow: bool) -> Row:
+    seen = one.seen
+    silent = seen.silent + one.meter.idle(now)
+    words = _WORDS.get(seen.phase) or f"{silent:.0f} s ago"
+    style = "dim" if seen.phase is WorkerPhase.READY and silent < NOTICED else "yellow"
+    name = pad(elide(safe(seen.name), names), names)
+    files = f"{seen.files:>6,}" if narrow else f"{seen.files:>9,} files"
+    return [
+        _GLYPHS[seen.phase],
+        (name, ""),
+        (f" {files} {rate(one.meter.rate(now)):>{RATE_WIDTH}}  ", ""),
+        (words, style),
+    ]
