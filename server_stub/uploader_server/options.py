@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _SIZE = re.compile(r"(?P<number>\d{1,18}(?:\.\d{1,18})?)\s*(?P<unit>[kmgt]?)(?P<decimal>i?b?)", re.IGNORECASE)
+_EXTENSION = re.compile(r"[\w+~-]+")
 _DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
 
 
@@ -100,6 +101,9 @@ def parse_types(text: str) -> tuple[str, ...]:
     types = tuple(part.strip().lower().lstrip(".") for part in text.split(",") if part.strip())
     if not types:
         raise ValueError("give at least one file extension, e.g. mp4,avi (or * for any)")
+    for one in types:
+        if one != "*" and _EXTENSION.fullmatch(one) is None:
+            raise ValueError(f"{one!r} is not a file extension; separate several with commas: mp4,avi")
     return types
 
 

@@ -137,8 +137,9 @@ def test_upload_json_schema(runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys:
     assert runs.calls == []
 
 
-def test_upload_without_a_path(runs: Runs) -> None:
-    """The environment may name a list: what there is to send is found out later."""
+def test_upload_without_a_path_needs_a_list(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["upload", "-s", "localhost:9"]) == 2
+    monkeypatch.setenv("UPLOADER_FROM_FILE", "list.txt")
     assert main(["upload", "-s", "localhost:9"]) == 0
     assert (runs.calls[0][0], runs.calls[0][2]) == ("upload_command", ([],))
 

@@ -74,6 +74,9 @@ def test_control_characters_of_a_name_are_escaped_in_errors(runs: Runs, capsys: 
     assert not set(stderr) & {"\x1b", "\r"}
 
 
+NO_PATH = "give files or directories: uploader {0} PATH…, or a list: --from-file FILE (see: uploader {0} --help)"
+
+
 def test_no_secret_is_in_a_message(
     runs: Runs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,9 +93,19 @@ def test_no_secret_is_in_a_message(
         ("uplod a", "no such command: 'uplod'", "did you mean upload?"),
         ("upload -Z", "-Z: no such option", "see: uploader upload --help"),
         ("upload a --token x", "--token: no such option", "did you mean --token-file?"),
+        ("upload a --dry-rn", "--dry-rn: no such option", "did you mean --dry-run?"),
+        ("upload a --overwrite", "--overwrite: no such option", "see: uploader upload --help"),
+        (
+            "resume --dest x",
+            "--dest: no such option",
+            "it is an option of upload, import, check (see: uploader resume --help)",
+        ),
+        ("--dest x upload", "--dest: no such option", "it is an option of upload, import, check (after the command)"),
         ("upload a -s", "-s needs a value", "see: uploader upload --help"),
         ("upload a --json=1", "--json takes no value", "see: uploader upload --help"),
         ("status", "SESSION is missing", "see: uploader status --help"),
+        ("upload a --trust-receipts", "--trust-receipts needs --skip-existing", "add --skip-existing, or omit it"),
+        *((command, "no path given", NO_PATH.format(command)) for command in ("upload", "check")),
         ("delete a b", "unexpected argument: b", "see: uploader delete --help"),
         ("demo --files x", "--files: 'x' is not a whole number", "see: uploader demo --help"),
         ("demo --files 0", "--files: 0 is not from 1 to 1000", "see: uploader demo --help"),

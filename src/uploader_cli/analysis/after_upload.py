@@ -42,7 +42,7 @@ def require_subjects(settings: Settings, found: Selection) -> None:
         raise errors.UsageError("--analyze: a tus endpoint has no analysis", hint="use --server, or omit --analyze")
     count = len(found.files)
     if settings.analyze != "content" and (count != PAIR or not found.complete):
-        selected = f"{count} are" if found.complete else "many more are"
+        selected = f"{count} {'is' if count == 1 else 'are'}" if found.complete else "many more are"
         raise errors.UsageError(
             f"--analyze {settings.analyze} needs exactly two files, and {selected} selected", hint="nothing was sent"
         )

@@ -17,7 +17,7 @@ from typer.main import get_command
 from uploader_cli import __version__
 from uploader_cli.cli.options import signature
 from uploader_cli.errors import UsageError
-from uploader_cli.settings.model import SECTIONS
+from uploader_cli.settings.model import OPTIONS, SECTIONS
 
 COMMANDS = {
     "demo": "demo",
@@ -132,6 +132,8 @@ def _root(
     pass
 
 
+NEAR = 0.7
+"""Least similarity of an option and its misspelling."""
 _REFUSAL: Any = typer.BadParameter.__base__
 """The usage errors of Typer, whose class has no public name."""
 _REWORDED = {
@@ -155,9 +157,29 @@ def _usage_error(refusal: Any, words: Sequence[str]) -> UsageError:
     text, _, guess = refusal.format_message().partition(" Did you mean ")
     for pattern, better in _REWORDED.items():
         text = re.sub(f"^{pattern}$", better, text.rstrip("."), flags=re.DOTALL)
-    guess = near[0] if near else guess.strip("'?")
-    command = "uploader " + "".join(f"{word} " for word in words[:1] if word in COMMANDS)
-    return UsageError(text, hint=f"did you mean {guess}?" if guess else f"see: {command}--help")
+    command = "".join(f"{word} " for word in words[:1] if word in COMMANDS)
+    see, guess = f"see: uploader {command}--help", near[0] if near else guess.strip("'?")
+    if type(refusal).__name__ == "NoSuchOption":
+        if takers := _takers(refusal.option_name):
+            others = f"{', '.join(takers[:3])}{' …' if len(takers) > 3 else ''}"
+            return UsageError(text, hint=f"it is an option of {others} ({see if command else 'after the command'})")
+        guess = _nearest(refusal.option_name, near or [])
+    return UsageError(text, hint=f"did you mean {guess}?" if guess else see)
+
+
+def _takers(flag: str) -> tuple[str, ...]:
+    """Return the commands that take an option of the table."""
+    name = flag.replace("--no-", "--")
+    return next((option.commands for option in OPTIONS.values() if option.flag == name), ())
+
+
+def _nearest(given: str, flags: Sequence[str]) -> str:
+    """Return the flag that begins with the given text, or that is likely meant by it; empty if none is."""
+    from difflib import SequenceMatcher  # late import, it is slow
+
+    rated = [(1.0 if flag.startswith(given) else SequenceMatcher(None, given, flag).ratio(), flag) for flag in flags]
+    ratio, flag = max(rated, default=(0.0, ""))
+    return flag if ratio >= NEAR else ""
 
 
 def run_command(argv: Sequence[str] | None) -> int:

@@ -117,6 +117,15 @@ def load(given: Mapping[str, object], **how: Any) -> Settings:
     return settings
 
 
+def require_paths(command: str, settings: Settings, paths: list[str] | None) -> list[str]:
+    """Return the paths of a command. Raises `UsageError` if there is neither one nor a list."""
+    if not paths and settings.from_file is None:
+        usage = f"uploader {command} PATH…"
+        hint = f"give files or directories: {usage}, or a list: --from-file FILE (see: uploader {command} --help)"
+        raise UsageError("no path given", hint=hint)
+    return paths or []
+
+
 def valid_uuid(value: str, what: str) -> str:
     """Return `value` as a canonical UUID, the form of session and file IDs. Raises `UsageError`."""
     try:

@@ -96,6 +96,7 @@ def check(
     if size_only and content:
         raise UsageError("--size-only and --digest exclude each other", hint="omit one of them")
     settings = opt.load(given, ignored=opt.UPLOAD_URL)  # an endpoint is refused
+    paths = opt.require_paths("check", settings, paths)
     from uploader_cli.compare import comparison as run
 
-    return run.compare(settings, paths or [], content=not size_only)
+    return run.compare(settings, paths, content=not size_only)

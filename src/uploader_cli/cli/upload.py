@@ -36,7 +36,8 @@ def upload(
     **given: Any,
 ) -> int:
     """Upload files and directories."""
-    return _start(opt.load(given, ignored=("on",)), paths)
+    settings = opt.load(given, ignored=("on",))
+    return _start(settings, opt.require_paths("upload", settings, paths))
 
 
 def import_(
@@ -50,16 +51,16 @@ def import_(
     if settings.on is None:
         hint = "give --on local:4 for four processes of this machine, or --on dask://scheduler:8786"
         raise UsageError("an import needs a place to run", hint=hint)
-    return _start(settings, paths)
+    return _start(settings, opt.require_paths("import", settings, paths))
 
 
-def _start(settings: Settings, paths: list[str] | None) -> int:
+def _start(settings: Settings, paths: list[str]) -> int:
     if settings.dry_run:
         from uploader_cli.plan.dry_run import dry_run as command
     else:
         from uploader_cli.run.commands import upload_command as command
     gc.freeze()  # as in `__main__`: what was imported is never garbage
-    return command(settings, paths or [])
+    return command(settings, paths)
 
 
 def resume(

@@ -156,8 +156,7 @@ def _filters(settings: Settings, exclude: Sequence[str] | None = None) -> Filter
 
 def _check_paths(paths: Sequence[str]) -> None:
     if not paths:
-        hint = "give files or directories: uploader upload PATH…, or a list: --from-file FILE"
-        raise UsageError("no path given", hint=hint)
+        raise UsageError("no path given", hint="give files or directories, or a list: --from-file FILE")
     if working_directory() is DELETED_DIRECTORY and not all(os.path.isabs(path) or is_url(path) for path in paths):
         raise UsageError("the working directory was deleted", hint="change to another, or give full paths")
     if gone := missing(paths):

@@ -117,7 +117,7 @@ def _config(table: object, file: Path, layers: tuple[Layer, Layer, Layer]) -> Co
 
 
 def _settings(table: Mapping[str, Any], file: Path, layer: Layer, prefix: str = "") -> Mapping[str, Given]:
-    found = {}
+    found, spelled = dict[str, Given](), dict[str, str]()
     for key, raw in table.items():
         name, source = key.replace("-", "_"), Source(layer, f"{file}: {prefix}{key}")
         if name not in OPTIONS or name == PROFILES:
@@ -129,7 +129,9 @@ def _settings(table: Mapping[str, Any], file: Path, layer: Layer, prefix: str = 
             raise UsageError(f"{source}: secrets are not allowed in config files", hint=f"use {OPTIONS[name].ways()}")
         if OPTIONS[name].many and not isinstance(raw, list):
             raise UsageError(f"{source}: must be a list", hint=f'write {key} = ["…"]')
-        found[name] = Given(raw, source, file.parent)
+        if name in found:
+            raise UsageError(f"{source}: the file sets it twice, also as {spelled[name]}", hint="keep one of them")
+        found[name], spelled[name] = Given(raw, source, file.parent), key
     return found
 
 

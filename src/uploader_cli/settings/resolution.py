@@ -85,6 +85,10 @@ def resolve(
         name = settings.target_option
         source = Source(Layer.WORKING_DIRECTORY, f"{settings.source(name)}, as the directory of the run named it")
         settings = settings.changed(name, getattr(settings, name), source)
+    if flags.get("trust_receipts") and not settings.skip_existing:
+        raise UsageError("--trust-receipts needs --skip-existing", hint="add --skip-existing, or omit it")
+    if flags.get("resend") and flags.get("skip_existing"):
+        raise UsageError("--resend and --skip-existing exclude each other", hint="omit one of them")
     settings = _resending(settings)
     _check(settings, need_server=need_server, user_config=user_config)
     return _trusting(settings, (environment, chosen, own.base, preset))
@@ -242,14 +246,11 @@ def _without(settings: Settings, names: Iterable[str], needed: str, hint: str) -
 
 
 def _resending(settings: Settings) -> Settings:
-    """Take `resend` or `skip_existing`, whichever has the source of higher precedence. Raise `UsageError` for both."""
-    if not (settings.resend and settings.skip_existing):
+    """Drop `resend` or `skip_existing` where the other one has a source of higher precedence."""
+    ranks = [settings.source(name).layer.rank for name in ("resend", "skip_existing")]
+    if not (settings.resend and settings.skip_existing) or ranks[0] == ranks[1]:
         return settings
-    first, second = sorted(("resend", "skip_existing"), key=lambda name: settings.source(name).layer.rank)
-    if settings.source(first).layer is settings.source(second).layer:
-        what = f"{settings.given_as(first)} and {settings.given_as(second)}"
-        raise UsageError(f"{what} exclude each other", hint="omit one of them")
-    return replace(settings, resend=False) if second == "resend" else replace(settings, skip_existing=False)
+    return replace(settings, skip_existing=False) if ranks[0] < ranks[1] else replace(settings, resend=False)
 
 
 def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -> None:

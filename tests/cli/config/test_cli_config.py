@@ -257,7 +257,7 @@ def test_config_error_names_file_and_line(own: Path, capsys: Capture) -> None:
 
 def acceptable(option: Option) -> str:
     """Something that the option takes from the environment."""
-    own = {"preset": "tusd", "chunk_rule": "7M", "metadata": "filename={path}", "place": "filename"}
+    own = {"preset": "tusd", "chunk_rule": "7M", "metadata": "filename={path}", "place": "filename", "then": "delete"}
     if option.name in own:
         return own[option.name]
     for written in (*option.names, "7", "407", "7M", "yes", "1/2", "X-A: 1", "r.json", "local:2", "http://a/b", "a=1"):
@@ -272,7 +272,7 @@ def test_a_value_of_each_kind_can_be_shown(
 ) -> None:
     """Set every setting by the environment: each value fits JSON and a row."""
     (work / "7").touch()
-    silent = {"profile", "quiet", "json", "resend"}  # which excludes skip_existing
+    silent = {"profile", "quiet", "json"}
     for name in OPTIONS.keys() - silent:
         monkeypatch.setenv(OPTIONS[name].variable, acceptable(OPTIONS[name]))
     settings = shown()["settings"]

@@ -425,7 +425,7 @@ def test_killed_run_of_a_list_is_resumed(
     ended(process, seen, signal.SIGKILL)
     lists = tmp_path / "state" / "uploader" / "lists"
     assert len(list(lists.glob("*"))) == (1 if through == "pipe" else 0)
-    assert f"--from-file {source}" in uploader("resume", "--list", home=tmp_path).err
+    assert f"--from-file {source}" in uploader("resume", "--list", home=tmp_path).out
     done = uploader("resume", "--limit-rate", "none", "--json", home=tmp_path)
     assert done.code == 0, done.err
     (began,) = done.of("file.started")

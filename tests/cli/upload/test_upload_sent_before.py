@@ -140,7 +140,7 @@ def test_server_without_lookup_gets_the_file_again_with_a_hint(make_files: Files
                 assert "sent_again" not in {one["code"] for one in uploader(*command, how, home=tmp_path).of("warning")}
 
 
-def test_resend_and_skip_existing_of_one_source_exclude_each_other(tmp_path: Path) -> None:
+def test_resend_and_skip_existing_exclude_each_other_as_flags(tmp_path: Path) -> None:
     done = uploader("upload", ".", "-s", "localhost:9", "--resend", "--skip-existing", home=tmp_path)
     assert (done.code, "--resend and --skip-existing exclude each other" in done.err) == (2, True)
     flag = uploader("upload", ".", "-n", "--resend", home=tmp_path, UPLOADER_SKIP_EXISTING="1")

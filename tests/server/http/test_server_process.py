@@ -160,6 +160,7 @@ def test_an_embedded_server_stops_with_clients_and_leaves_no_thread() -> None:
         (("--max-size", "huge"), "--max-size"),
         (("--max-size", "0"), "--max-size"),
         (("--types", ","), "--types"),
+        (("--types", "mp4;avi"), "--types"),
         (("--rate-limit", "-1"), "--rate-limit"),
         (("--session-ttl", "0"), "--session-ttl"),
         (("--as", "express"), "--as"),

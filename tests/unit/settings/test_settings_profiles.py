@@ -116,6 +116,7 @@ def test_without_any_profile_the_file_for_them_is_named(settle: Resolve, own: Pa
         ("profile = 'x'", "profile: each profile must be a table", "write [profile.NAME]"),
         ("[profile]\nretries = 1", "profile: each profile must be a table", "write [profile.NAME]"),
         ("[profile.x]\ntoken = 'abcdef'", "profile.x.token: secrets are not allowed in config files", "use "),
+        ("[profile.x]\nmax-wait = 1\nmax_wait = 2", "max_wait: the file sets it twice, also as max-wait", "keep one"),
         ("[profile.x]\ninclude = 'a'", "profile.x.include: must be a list", "write "),
     ],
 )
