@@ -100,7 +100,7 @@ class ProgressState(Struct):
     protocol: str = ""
     dest: str | None = None
     resumable: bool = False  # whether the journal keeps the run: one that is resumed, or that a server has answered
-    started: float = 0.0
+    started: float = 0.0  # time of the command's start (run clock, seconds); 0 before it is known
     walking: bool = True
     workers: dict[str, WorkerState] = field(default_factory=dict)  # by their names, in an import
     dashboard: str = ""  # the URL of Dask's

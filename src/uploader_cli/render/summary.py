@@ -178,18 +178,22 @@ class _Lines:
 def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     total = outcome.completed + outcome.failed + outcome.cancelled
     deadline = _deadline(state, outcome)
-    interrupted = deadline or ("interrupted" if outcome.exit_code in _INTERRUPTED else "")
-    total = max(total, state.selected - outcome.skipped if interrupted else 0)
+    interrupted = deadline or ("stopped" if outcome.exit_code in _INTERRUPTED else "")
     analysed = bool(state.analyses) and state.stopped is not None
     seconds = (state.stopped or 0.0) - state.started if analysed else outcome.seconds
     speed = f"({rate(outcome.rate)})" if outcome.bytes and outcome.rate > 0 else ""
-    moved, took, speed = (text.replace(" ", _NO_BREAK) for text in (size(outcome.bytes), span(seconds), speed))
+    sent = min(outcome.bytes, state.sent_total)
+    moved = size(outcome.bytes) + (f", {size(sent)} of it sent" if outcome.bytes > sent else "")
+    moved, took, speed = (text.replace(" ", _NO_BREAK) for text in (moved, span(seconds), speed))
     took = f"{moved} in {took} {speed}".rstrip()
     if _complete(state, outcome) or (outcome.ok and total):
         return "✓", f"{plural(outcome.completed, 'file')}, {took}, all confirmed by the server"
     if interrupted:
         least = "at least " if state.growing else ""
-        return "■", f"{interrupted}: {outcome.completed:,} of {least}{plural(total, 'file')} confirmed, {took}"
+        done, known = state.files_done
+        kept = f"{size(state.kept_bytes)} of {state.kept:,} more".replace(" ", _NO_BREAK)
+        kept = f"; {kept} {'is' if state.kept == 1 else 'are'} kept on the server" if state.kept else ""
+        return "■", f"{interrupted}: {done:,} of {least}{plural(known, 'file')} stored, {took}{kept}"
     if outcome.ok:
         return "✓", "already up to date" if outcome.skipped else "nothing to send"
     if not total:

@@ -16,6 +16,7 @@ from uploader_cli import signals
 from uploader_cli.core import events as ev
 from uploader_cli.core.incidents import duration
 from uploader_cli.exit_status import Exit
+from uploader_cli.run.loop import process_began
 from uploader_cli.transfer.pacer import Stop
 
 
@@ -24,6 +25,8 @@ class Interrupts(Struct):
 
     count: int = 0
     code: Exit = Exit.SIGINT
+    began: float = field(default_factory=time.monotonic)
+    """When the command, or the call of the library, began."""
     finished: bool = False
     """True once the run has reported its exit code."""
     cancel: threading.Event | None = None
@@ -96,7 +99,7 @@ class Interrupts(Struct):
 @contextmanager
 def interruptible(interrupts: Interrupts | None = None) -> Iterator[Interrupts]:
     """Count signals in `interrupts`, or a new one; a loop that looks at them stops in order."""
-    interrupts = Interrupts() if interrupts is None else interrupts
+    interrupts = Interrupts(began=process_began()) if interrupts is None else interrupts
     if threading.current_thread() is not threading.main_thread():
         yield interrupts
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import threading
 import time
@@ -35,10 +36,15 @@ class Loop:
     """
 
     def __init__(
-        self, observers: Sequence[Observer], alarms: Alarms, clock: Callable[[], float] = time.monotonic
+        self,
+        observers: Sequence[Observer],
+        alarms: Alarms,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        began: float = 0.0,
     ) -> None:
-        """`clock` is monotonic, in seconds."""
-        self.state = ProgressState()
+        """`clock` is monotonic, in seconds; `began` is when the command began, without it the run does so itself."""
+        self.state = ProgressState(started=began)
         self.listeners: list[Callable[[Sequence[Event]], None]] = []
         """Each is called once per applied batch, with the events that observers received (see `reduce`)."""
         self._observers, self._alarms, self._clock = observers, alarms, clock
@@ -140,7 +146,7 @@ class Loop:
         """
         state = self.state
         seconds = max(1e-3, self._clock() - state.started)
-        sending = max(1e-3, state.stopped - state.started) if state.stopped is not None else seconds
+        sending = max(1e-3, state.stopped - state.started) if state.stopped and state.analyses else seconds
         outcome = ev.RunFinished(
             ok=code == Exit.OK,
             completed=state.completed,
@@ -201,6 +207,15 @@ def _masked(value: _Value, names: tuple[str, ...]) -> _Value:
 
 def alarms(settings: Settings) -> Alarms:
     return Alarms(stall=settings.stall, latency_ms=settings.warn_latency, error_percent=settings.warn_error_rate)
+
+
+def process_began() -> float:
+    """Return when this process began (seconds of the monotonic clock); now where the system does not say."""
+    with suppress(OSError, AttributeError):
+        ticks = int(Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+        return time.monotonic() - age
+    return time.monotonic()
 
 
 def peak_rss() -> int:

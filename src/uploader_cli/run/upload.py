@@ -72,7 +72,7 @@ class Upload:
         """
         settings = self.settings
         writers = run_files.writers(self._outputs, settings, run)
-        loop = Loop([*writers, *observers], alarms(settings))
+        loop = Loop([*writers, *observers], alarms(settings), began=interrupts.began)
         sending = _Sending(settings, self._found, loop, interrupts, run)
         if self._arrivals is not None:
             _connect(self._arrivals, loop, run, settings)

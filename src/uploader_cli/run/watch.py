@@ -53,7 +53,7 @@ def watch(
 
     Exit 6 if the server does not know one after `wait` seconds, 3 if the server is lost for `--max-wait`.
     """
-    loop = Loop(observers, alarms(settings))
+    loop = Loop(observers, alarms(settings), began=interrupts.began)
     connections = Connections(settings, loop, run_id)
     with interrupts.raising():
         connections.api.authorization()

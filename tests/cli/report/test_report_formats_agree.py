@@ -126,7 +126,7 @@ def outcomes_of_the_stream(seen: Seen) -> dict[str, int]:
 
 
 def outcomes_of_the_summary(seen: Seen) -> dict[str, int]:
-    done, total = re.search(r"interrupted: (\d+) of (\d+) files confirmed", seen.err).groups()  # type: ignore[union-attr]
+    done, total = re.search(r"stopped: (\d+) of (\d+) files stored", seen.err).groups()  # type: ignore[union-attr]
     failed = sum(map(int, re.findall(r"✗ (\d+) failed: ", seen.err)))
     skipped = re.search(r"- (\d+) skipped: ", seen.err)[1]  # type: ignore[index]
     return dict(

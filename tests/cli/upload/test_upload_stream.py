@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 def test_stream_of_a_run_has_all_events_in_order(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """From `run.started` to `run.finished`, with the numbers that the files have."""
+    """From `run.started` to `run.finished`, with the numbers that the files have.
+
+    The time is that of the command: a token command is part of it.
+    """
     files = make_files(**{"a.mp4": 3_000_000, "b.mp4": 70_000})
-    done = uploader("upload", files, "-s", server.url, "--json", "-c", "scenic", home=tmp_path)
+    token = ("--token-command", "sleep 0.5; echo secret")
+    done = uploader("upload", files, "-s", server.url, "--json", "-c", "scenic", *token, home=tmp_path)
     started = done.events[0]
     assert (started["server"], started["files"], started["bytes"]) == (server.url, 2, 3_070_000)
     (created,) = done.of("session.created")
@@ -41,6 +45,8 @@ def test_stream_of_a_run_has_all_events_in_order(
     assert finished["ok"] is True
     assert (finished["completed"], finished["failed"], finished["skipped"], finished["cancelled"]) == (2, 0, 0, 0)
     assert finished["bytes"] == 3_070_000
+    assert finished["seconds"] >= 0.5
+    assert finished["rate"] == pytest.approx(finished["bytes"] / finished["seconds"], rel=0.001)
     assert finished["exit_code"] == done.code == 0
     assert finished["peak_rss"] > 10_000_000
 

@@ -77,6 +77,7 @@ class Script:
         )
 
     def complete(self, number: int, size: int = 10 * MIB) -> None:
+        self.sent(number, size)
         self.put(ev.FileCompleted(number, name_of(number), size, f"id-{number}", None, False, 1, 1.5))
 
     def fail(

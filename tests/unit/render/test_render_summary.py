@@ -143,16 +143,19 @@ def test_warnings_are_printed_once_with_unknown_outcomes_first(run: Script) -> N
 
 
 def test_interrupt_summary_has_open_files_and_resume_command(run: Script) -> None:
-    run.begin(5)
+    run.begin(6)
+    run.put(ev.FileSkipped(5, name_of(5), SkipReason.PRESENT))
     run.start(0, 1, 2)
+    run.sent(0, 10 * MIB)
     run.complete(0)
-    run.put(ev.FilesCancelled((1,)))
+    run.sent(1, 5 * MIB)
+    run.put(ev.BytesConfirmed(1, 1, 4 * MIB), ev.FilesCancelled((1,)))
     outcome = run.end(130)
-    assert summary(run.state, outcome, width=120, resume_hint="uploader resume r-1") == [
+    assert summary(run.state, outcome, width=120, resume_hint="uploader resume r-1")[1:] == [
         "■ in progress when interrupted:",
         "  ■ film-0002.mp4",
         "  ■ film-0001.mp4",
-        "■ interrupted: 1 of 5 files confirmed, 10.0 MiB in 12.3 s (832.5 KiB/s)",
+        "■ stopped: 2 of 6 files stored, 10.0 MiB in 12.3 s (832.5 KiB/s); 4.0 MiB of 1 more is kept on the server",
         "  to 127.0.0.1:8765/personal, session 2ba25c4c-a0ea-4983-89fc-cf63711e7de2",
         "  exit code 130: interrupted (Ctrl-C)",
         "→ to resume: uploader resume r-1",

@@ -25,6 +25,8 @@ class Run(Script):
     def __init__(self, view: Observer | None = None, name: str = "holiday.mp4") -> None:
         super().__init__(view)
         self.begin(1, 10 * MIB, names=[name])
+        self.start(0, names=[name])
+        self.sent(0, 10 * MIB)
         self.put(ev.FileCompleted(0, name, 10 * MIB, None, None, verified=True, attempts=1, seconds=1.0))
         self.tick(2.0)
         self.put(ev.EngineStopped())
