@@ -28,7 +28,7 @@ from uploader_cli.run.run_journal import history_of, writable_state
 from uploader_cli.selection.selecting import select
 from uploader_cli.selection.selection import differs
 from uploader_cli.selection.standard_input import standard_input
-from uploader_cli.selection.walk import Selected
+from uploader_cli.selection.walk import Selected, forgiven
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.destinations import Destinations
 from uploader_cli.transfer.first_contact import check_offer, choose
@@ -36,6 +36,7 @@ from uploader_cli.transfer.journal import History
 from uploader_cli.transfer.ledger import SKIPS
 from uploader_cli.transfer.scheduler import CHECKED_AT_ONCE
 from uploader_cli.transfer.stored_files import shows_place
+from uploader_cli.transfer.then import planned_removal
 
 FIRST_NAMES = 3
 """Number of files named in a session's row."""
@@ -47,11 +48,11 @@ def dry_run(settings: Settings, paths: Sequence[str]) -> int:
         hint = "omit --watch to see what would be sent now"
         raise UsageError(f"{settings.given_as('watch')} and --dry-run exclude each other", hint=hint)
     standard_input(settings, paths)  # it is not read
-    with readable_list(writable_state(settings)[0], paths) as ready:
-        found = select(ready, paths)
+    with readable_list(writable_state(settings)[0], paths) as ready, history_of(ready, paths) as history:
+        is_stored = history.is_stored if history is not None and ready.then is not None else None
+        found = select(ready, paths) if is_stored is None else select(ready, paths, is_stored)
         after_upload.require_subjects(ready, found)
-        with history_of(ready, paths) as history:
-            return Plan(ready, _view(ready), history).run(found).exit_code
+        return Plan(ready, _view(ready), history).run(found).exit_code
 
 
 def _view(settings: Settings) -> Callable[[ev.Event], None]:
@@ -154,7 +155,8 @@ class Plan:
         )
         self._tell(planned)
         for file in session.files:
-            self._tell(ev.PlanFile(file.file, file.path, file.size, file.relative_path, number))
+            removal = planned_removal(self._settings, file)
+            self._tell(ev.PlanFile(file.file, file.path, file.size, file.relative_path, number, **removal))
         return planned
 
     def _grouped(self, files: Iterable[LocalFile]) -> Iterator[LocalFile]:
@@ -179,17 +181,23 @@ class Plan:
         """Yield the files that would be sent; report the others."""
         limits = self._limits
         for item in found:
+            if self._history is not None and self._settings.then is not None:
+                item = forgiven(item, self._history.is_stored)
             if isinstance(item, ev.FileSkipped):
-                self._skip(item.file, item.path, item.reason)
+                self._skip(item)
             elif isinstance(item, ev.FileFailed):
                 self._fail(item)
             else:
                 self._met += 1
                 refused = refusal(item, limits)
                 if self._is_sent(item):
-                    self._skip(item.file, item.path, ev.SkipReason.RECEIPT)
+                    self._skip(
+                        ev.FileSkipped(
+                            item.file, item.path, ev.SkipReason.RECEIPT, **planned_removal(self._settings, item)
+                        )
+                    )
                 elif refused is not None and not item.named:
-                    self._skip(item.file, item.path, SKIPS[refused.code])
+                    self._skip(ev.FileSkipped(item.file, item.path, SKIPS[refused.code]))
                 elif refused is not None or (refused := self._destinations.refusal(item)) is not None:
                     self._fail(ev.FileFailed(item.file, item.path, refused.code, refused.message, retryable=False))
                 elif (wrong := differs(item)) is not None:
@@ -216,12 +224,16 @@ class Plan:
         if self._history is None or not self._history.done(file):
             return False
         self._asked += 1
-        self._skip(file.file, file.path, ev.SkipReason.RECEIPT)
+        self._skip_sent(file)
         return True
 
-    def _skip(self, number: int, path: str, reason: ev.SkipReason) -> None:
+    def _skip_sent(self, file: LocalFile) -> None:
+        removal = planned_removal(self._settings, file)
+        self._skip(ev.FileSkipped(file.file, file.path, ev.SkipReason.RECEIPT, **removal))
+
+    def _skip(self, item: ev.FileSkipped) -> None:
         self._skipped += 1
-        self._tell(ev.FileSkipped(number, path, reason))
+        self._tell(item)
 
     def _fail(self, item: ev.FileFailed) -> None:
         self._failed.append(exit_status.of_failure(item.code, retryable=False))

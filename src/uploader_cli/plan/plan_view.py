@@ -26,8 +26,11 @@ class PlanView:
         self._named: dict[str, list[str]] = defaultdict(list)  # the first skipped files by reason
         self._failed: list[str] = []
         self._failures: Counter[str] = Counter()
+        self._removed: Counter[str] = Counter()  # files that are stored, by what becomes of them here
 
     def tell(self, event: ev.Event) -> None:
+        if isinstance(event, ev.PlanFile | ev.FileSkipped) and event.removed not in (None, ev.Removed.GONE):
+            self._removed[event.removed] += 1
         match event:
             case ev.PlanStarted():
                 self._wrapped(_head(event))
@@ -36,9 +39,10 @@ class PlanView:
                 self._session(event)
             case ev.PlanFile() if self._verbose:
                 place = f"{self._category}/" if self._category else ""
-                self._row(f"  {size(event.size):>9}  ", f"{safe(event.path)} → {place}{safe(event.name)}")
+                name = f"{safe(event.path)} → {place}{safe(event.name)}{_then(event)}"
+                self._row(f"  {size(event.size):>9}  ", name)
             case ev.FileSkipped() if self._verbose:
-                self._row("- ", f"{safe(event.path)}: {event.reason}")
+                self._row("- ", f"{safe(event.path)}: {event.reason}{_then(event)}")
             case ev.FileSkipped():
                 self._skipped[event.reason] += 1
                 if len(self._named[event.reason]) < NAMES:
@@ -82,6 +86,9 @@ class PlanView:
         if event.failed > len(self._failed):
             codes = ", ".join(f"{count:,} {code}" for code, count in sorted(self._failures.items()))
             self._wrapped(f"✗ {event.failed:,} files can't be sent ({codes})")
+        for removed, count in self._removed.items():
+            self._say("")
+            self._wrapped(f"{plural(count, 'file')} here would be {removed} if the server has the same bytes then")
         sessions = f" in {plural(event.sessions, 'session')}" if event.sessions else ""
         last = f"{plural(event.files, 'file')}, {size(event.bytes)}{sessions} with {plural(event.calls, 'call')}; "
         if event.failed:
@@ -97,6 +104,11 @@ class PlanView:
 
     def _say(self, line: str) -> None:
         self._stream.write(line + "\n")
+
+
+def _then(event: ev.PlanFile | ev.FileSkipped) -> str:
+    """Return what would become of the local file, as the end of a row."""
+    return f", then {event.removed}{f' to {safe(event.moved_to)}' if event.moved_to else ''}" if event.removed else ""
 
 
 def _head(event: ev.PlanStarted) -> str:

@@ -21,6 +21,7 @@ from uploader_cli.report import run_files
 from uploader_cli.run.connections import Connections, caution
 from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.loop import Loop, alarms
+from uploader_cli.run.run_journal import history_of
 from uploader_cli.selection.selecting import located, select, watched
 from uploader_cli.selection.selection import MOST_OPEN, Selection, WalkQueue
 from uploader_cli.settings import Settings
@@ -58,7 +59,7 @@ class Upload:
         if self._arrivals is not None:
             self._found = located(settings, self._arrivals)
         else:
-            self._found = located(settings, [given]) if given is not None else select(settings, paths)
+            self._found = located(settings, [given]) if given is not None else _selected(settings, paths)
         after_upload.require_subjects(settings, self._found)
         self._outputs = run_files.outputs(settings, env)
 
@@ -85,7 +86,7 @@ class Upload:
             error, codes = sending.run(after)
             sending.remember()
             code, state = sending.exit_code(error), loop.state
-            keep = state.resumable and (code != Exit.USAGE or state.completed > 0)
+            keep = state.resumable and (not isinstance(error, errors.UsageError) or state.completed > 0)
             run.finish(ok=error is None and not _is_left(state), outcome=_outcome(state), keep=keep)
             outcome = loop.finish(
                 exit_status.worst([code, *codes]),
@@ -111,6 +112,7 @@ class _Sending:
             loop.emit,
             most=MOST_OPEN if settings.on is None else extras.load("import").most_open,
             whole=settings.check_first,
+            is_stored=lambda file: settings.then is not None and run.is_stored(file),
         )
         self._analyses = after_upload.Analyses(settings, loop, self.connections)
         loop.listeners += [self._queue.settle, *([self._analyses.listen] if settings.analyze != "none" else [])]
@@ -232,6 +234,14 @@ class _Sending:
         elif error is not None:
             codes.append(exit_status.of_failure(error.code, retryable=error.retryable))
         return exit_status.worst(codes)
+
+
+def _selected(settings: Settings, paths: Sequence[str]) -> Selection:
+    """Return the files of a run; with `--then` those that a run to be resumed has moved or deleted may be missing."""
+    if settings.then is None:
+        return select(settings, paths)
+    with history_of(settings, paths) as history:
+        return select(settings, paths) if history is None else select(settings, paths, history.is_stored)
 
 
 def _connect(arrivals: Arrivals, loop: Loop, run: RunHandle, settings: Settings) -> None:

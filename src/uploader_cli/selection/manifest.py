@@ -55,10 +55,10 @@ class Manifest:
             except UsageError as error:
                 raise UsageError(f"{self.shown}, {error}", hint=error.hint) from error
 
-    def check(self, wants: Callable[[str], bool]) -> None:
+    def check(self, wants: Callable[[str], bool], is_stored: Callable[[LocalFile], bool] = lambda _: False) -> None:
         """Raise `UsageError` for an unusable list: if strict, for any bad line, listing the first ones.
 
-        `wants` gets the name on the server; an unwanted file may be missing.
+        `wants` gets the name on the server; an unwanted file may be missing, and one that `is_stored`.
         """
         bad: list[BadLine] = []
         total = wrong = 0
@@ -67,7 +67,7 @@ class Manifest:
                 return  # the header is valid: bad lines fail one by one
             total += 1
             problem = item if isinstance(item, BadLine) or not wants(item.name) else look(item)
-            if isinstance(problem, BadLine):
+            if isinstance(problem, BadLine) and not self._is_removed(item, problem, is_stored):
                 wrong += 1
                 if len(bad) < BAD_LINES_NAMED:
                     bad.append(problem)
@@ -80,6 +80,11 @@ class Manifest:
             details=[f"{unit} {item.line}: {_described(item)}" for item in bad]
             + ([f"… and {wrong - len(bad):,} more"] if wrong > len(bad) else []),
         )
+
+    def _is_removed(self, item: Entry | BadLine, problem: BadLine, is_stored: Callable[[LocalFile], bool]) -> bool:
+        if isinstance(item, BadLine) or problem.code is not FailureCode.VANISHED:
+            return False
+        return is_stored(self._file(0, item, 0, 0))
 
     def files(self, filters: Filters) -> Iterator[Step]:
         """Yield the files in order, numbered from 0, and None for each unwanted one.
@@ -97,11 +102,9 @@ class Manifest:
             else:
                 yield self._selected(next(numbers), item, info, seen)
 
-    def _selected(self, number: int, item: Entry, info: Status | BadLine, seen: SeenNames) -> Selected:
-        size, mtime_ns = (0, 0) if isinstance(info, BadLine) else (info.st_size, info.st_mtime_ns)
-        path = absolute(item.path)
-        renamed = not path.replace(os.sep, "/").endswith(f"/{item.name}")
-        file = LocalFile(
+    def _file(self, number: int, item: Entry, size: int, mtime_ns: int) -> LocalFile:
+        renamed = not absolute(item.path).replace(os.sep, "/").endswith(f"/{item.name}")
+        return LocalFile(
             number,
             item.path,
             item.name,
@@ -115,9 +118,13 @@ class Manifest:
             metadata=item.metadata,
             upload_url=item.upload_url,
         )
+
+    def _selected(self, number: int, item: Entry, info: Status | BadLine, seen: SeenNames) -> Selected:
+        size, mtime_ns = (0, 0) if isinstance(info, BadLine) else (info.st_size, info.st_mtime_ns)
+        file = self._file(number, item, size, mtime_ns)
         if isinstance(info, BadLine):
             return self._failed(number, info, file)
-        if not seen.add(f"{file.destination}\0{path}"):
+        if not seen.add(f"{file.destination}\0{absolute(item.path)}"):
             return FileSkipped(number, item.path, SkipReason.DUPLICATE, relative_path=item.name)
         return file
 

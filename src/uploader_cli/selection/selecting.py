@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import filterfalse
 from pathlib import Path
@@ -38,20 +38,23 @@ UNWATCHED = {
 FILTERS = ("include", "exclude", "exclude_from", "min_size", "max_size", "newer_than")
 
 
-def select(settings: Settings, paths: Sequence[str]) -> Selection:
+def select(
+    settings: Settings, paths: Sequence[str], is_stored: Callable[[LocalFile], bool] = lambda _file: False
+) -> Selection:
     """Return everything under `paths`, or without paths the list of `settings`, that passes the filters.
 
     Raises `UsageError` for a missing path, a list with invalid lines, or an empty selection; an empty list is no error.
-    Only the start of a large selection is read here; if it turns out to be empty, that is raised at its end.
+    A missing file that `is_stored` is no error. Only the start of a large selection is read here; if it turns out to be
+    empty, that is raised at its end.
     """
     filters, listed = _filters(settings), _manifest(settings)
     shard = Shard.of(settings.shard)
     _check_removal(settings, paths)
     if listed is not None and not paths:
-        listed.check(lambda name: filters.wants(name) and (shard is None or holds(shard, name)))
+        listed.check(lambda name: filters.wants(name) and (shard is None or holds(shard, name)), is_stored)
         steps, what = listed.files(filters), listed.shown
     else:
-        _check_paths(paths)
+        _check_paths(paths, is_stored)
         steps, what = walk(paths, filters, follow_links=settings.follow_links), ", ".join(paths[:3])
     used = [OPTIONS[name].flag for name in FILTERS if getattr(settings, name) != OPTIONS[name].default]
     hint = f"check {', '.join(used)}" if used else "the directories contain no regular files"
@@ -154,12 +157,12 @@ def _filters(settings: Settings, exclude: Sequence[str] | None = None) -> Filter
     )
 
 
-def _check_paths(paths: Sequence[str]) -> None:
+def _check_paths(paths: Sequence[str], is_stored: Callable[[LocalFile], bool] = lambda _file: False) -> None:
     if not paths:
         raise UsageError("no path given", hint="give files or directories, or a list: --from-file FILE")
     if working_directory() is DELETED_DIRECTORY and not all(os.path.isabs(path) or is_url(path) for path in paths):
         raise UsageError("the working directory was deleted", hint="change to another, or give full paths")
-    if gone := missing(paths):
+    if gone := [path for path in missing(paths) if not is_stored(LocalFile(0, path, "", 0, 0))]:
         more = f" (and {len(gone) - 1} more)" if len(gone) > 1 else ""
         raise UsageError(f"{gone[0]}: no such file or directory{more}", hint="nothing was sent; check the path")
 

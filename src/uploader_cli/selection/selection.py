@@ -20,7 +20,7 @@ from uploader_cli.core.events import FailureCode, FileFailed
 from uploader_cli.core.names import raw_bytes
 from uploader_cli.core.plan import LocalFile, Shard
 from uploader_cli.errors import FileError
-from uploader_cli.selection.walk import Selected, Step
+from uploader_cli.selection.walk import Selected, Step, forgiven
 from uploader_cli.sources.content import sha256_of
 
 STEPS_AHEAD = 1000  # maximum steps taken before anything is sent; a selection that ends within them is completely known
@@ -123,10 +123,16 @@ class WalkQueue:
     """
 
     def __init__(
-        self, selection: Selection, emit: Callable[[ev.Event], None], *, most: int = MOST_OPEN, whole: bool = False
+        self,
+        selection: Selection,
+        emit: Callable[[ev.Event], None],
+        *,
+        most: int = MOST_OPEN,
+        whole: bool = False,
+        is_stored: Callable[[LocalFile], bool] = lambda _file: False,
     ) -> None:
-        """Emits nothing before `start`."""
-        self.ahead = selection.files
+        """Emits nothing before `start`. A missing file that `is_stored` is no failure."""
+        self.ahead, self._is_stored = selection.files, is_stored
         self.ended = False
         self._selection, self._emit = selection, emit
         self._free = threading.Semaphore(max(most, len(selection.ahead)))
@@ -226,6 +232,8 @@ class WalkQueue:
         """Queue a file whose content is as listed; emit the end of every other item."""
         if isinstance(item, LocalFile):
             item = self._checked(item)
+        if not isinstance(item, LocalFile):
+            item = forgiven(item, self._is_stored)
         if isinstance(item, LocalFile):
             self._queue.put(item)
         else:

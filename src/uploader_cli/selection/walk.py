@@ -10,12 +10,12 @@ import errno
 import os
 import sqlite3
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import nsmallest
 from itertools import count, pairwise
 from operator import attrgetter
 
-from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
+from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, Removed, SkipReason
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.record import Record
 from uploader_cli.selection.filters import IGNORE_FILE, BadIgnoreFile, Filters, Ignores
@@ -33,6 +33,18 @@ Step = Selected | None  # None: something was examined that is not selected
 def missing(paths: Iterable[str]) -> list[str]:
     """Return those of `paths` that don't exist, in order."""
     return [path for path in paths if not sources.exists(path)]
+
+
+def forgiven(item: Selected, is_stored: Callable[[LocalFile], bool]) -> Selected:
+    """Return an item, and a skip for a missing file that the run has stored: `--then` has moved or deleted it."""
+    if not isinstance(item, FileFailed) or item.code is not FailureCode.VANISHED:
+        return item
+    file = item.local or LocalFile(item.file, item.path, item.relative_path, 0, 0)
+    if not is_stored(file):
+        return item
+    return FileSkipped(
+        item.file, item.path, SkipReason.RECEIPT, item.local, relative_path=item.relative_path, removed=Removed.GONE
+    )
 
 
 def walk(paths: Sequence[str], filters: Filters, *, follow_links: bool = False) -> Iterator[Step]:

@@ -17,7 +17,7 @@ from itertools import count
 
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.plan import Identity, LocalFile
-from uploader_cli.errors import FileError, FileFailure
+from uploader_cli.errors import FileFailure
 
 GRANULARITY = 0.05
 """Seconds within which two writes may get the same time from a file system."""
@@ -43,7 +43,7 @@ def identified(file: LocalFile, sleep: Callable[[float], None] = time.sleep) -> 
 
 
 def delete(file: LocalFile) -> None:
-    """Delete a file that is unchanged. Raise `OSError`, or `FileError` for one that has changed."""
+    """Delete a file that is unchanged. Raise `OSError`, or `FileFailure` for one that has changed."""
     with _opened(os.path.dirname(file.path) or ".", getattr(os, "O_PATH", 0)) as directory:
         name = os.path.basename(file.path)
         _check_unchanged(file, directory, name)
@@ -74,7 +74,7 @@ def move(file: LocalFile, place: str, sha256: str, checkpoint: Callable[[], None
             (new, made), linked = _copy(identity, source, name, target, wanted, sha256, checkpoint), False
         try:
             _check_unchanged(file, source, name, linked=linked)
-        except (OSError, FileError):
+        except (OSError, FileFailure):
             if made:
                 os.unlink(new, dir_fd=target)
             raise
@@ -103,7 +103,9 @@ def _check_unchanged(file: LocalFile, directory: int, name: str, *, linked: bool
     """Return the identity of an unchanged file; `linked`: a new link of ours has changed its ctime."""
     found, read = _status(name, directory), file.identity
     if found is None or read is None or found != (read._replace(ctime_ns=found.ctime_ns) if linked else read):
-        raise FileError(f"{file.path} has changed since it was read", path=file.path, code=FailureCode.CHANGED)
+        is_alike = found is not None and read is not None and found[2:4] == read[2:4]  # perhaps in the content, too
+        code = FailureCode.KEPT if is_alike else FailureCode.CHANGED
+        raise FileFailure("it has changed since it was read", code=code, retryable=True)
     return found
 
 

@@ -227,12 +227,15 @@ class FileChecks:
 
     def _skip(self, api: Api, there: Sequence[Present]) -> None:
         """Leave out files that are on the server: as it says, or by their receipts alone."""
+        ledger, present = self._context.ledger, {file.file for file, said, _ in there if said}
         found = [self._present(file, receipt) for file, _, receipt in there]
-        outcomes = self._then.carry_out(self._then.prove(api, found))
-        for outcome, (_, said, _) in zip(outcomes, there, strict=True):
-            if outcome.error is None:
-                self._context.ledger.skip_stored(outcome, SkipReason.PRESENT if said else SkipReason.RECEIPT)
-        self._context.ledger.end([outcome for outcome in outcomes if outcome.error is not None])
+        for ended in self._then.carry_out(self._then.prove(api, found)):
+            for outcome in ended:
+                if outcome.error is None:
+                    reason = SkipReason.PRESENT if outcome.file.file in present else SkipReason.RECEIPT
+                    ledger.skip_stored(outcome, reason)
+                else:
+                    ledger.end([outcome])
 
     def _present(self, file: LocalFile, receipt: Stored | None) -> Outcome:
         context, sha256, location = self._context, None, receipt.location if receipt is not None else None

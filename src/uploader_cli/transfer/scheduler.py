@@ -182,7 +182,8 @@ class Scheduler:
         if not outcomes:
             return
         final = self._then.prove(worker.api, self._verification.finish(worker.api, outcomes))
-        self._ledger.end(self._then.carry_out(self._results.take(final)))
+        for ended in self._then.carry_out(self._results.take(final)):
+            self._ledger.end(ended)
         if job.session is not None:
             bad = [outcome.error for outcome in final if outcome.error is not None]
             given_up = sum(not isinstance(error, errors.FileFailure) for error in bad)  # the server counts others
@@ -191,7 +192,8 @@ class Scheduler:
     def _end_processed(self, outcomes: Sequence[Outcome]) -> None:
         done = [outcome for outcome in outcomes if outcome.error is None]
         self._verification.record(done, verify=self._settings.verify)
-        self._ledger.end(self._then.carry_out(outcomes))
+        for ended in self._then.carry_out(outcomes):
+            self._ledger.end(ended)
 
     def _probe(self) -> None:
         api = self._prober = self._api.another()

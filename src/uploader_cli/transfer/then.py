@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uploader_cli import errors
 from uploader_cli.core.codes import FailureCode, Removed, VerifiedBy
@@ -15,10 +15,12 @@ from uploader_cli.transfer.stored_files import NO_OUTCOME, looked_up
 from uploader_cli.transfer.verification import receipt_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from uploader_cli.core.packs import FoundFile
     from uploader_cli.core.plan import LocalFile
+    from uploader_cli.settings import Settings
     from uploader_cli.settings.values import Removal
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.ledger import Outcome
@@ -60,12 +62,14 @@ class Then:
             for outcome in outcomes
         ]
 
-    def carry_out(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Move or delete the local files of those that are stored."""
-        if self._removal is None:
-            return list(outcomes)
+    def carry_out(self, outcomes: Sequence[Outcome]) -> Iterator[Sequence[Outcome]]:
+        """Yield the outcomes, each once its local file is moved or deleted: it is reported before the next one."""
         removal = self._removal
-        return [self._removed(outcome, removal) if outcome.error is None else outcome for outcome in outcomes]
+        if removal is None:
+            yield outcomes
+            return
+        for outcome in outcomes:
+            yield [self._removed(outcome, removal) if outcome.error is None else outcome]
 
     def _looked_up(self, api: Api, outcomes: Sequence[Outcome]) -> dict[int, FoundFile]:
         """Return what the server's lookup says of several files, by their numbers; nothing without one."""
@@ -92,7 +96,7 @@ class Then:
             return outcome._replace(error=error)
         outcome = outcome._replace(digest=mine, checksum=known)
         if known is not None:  # compared by an earlier run
-            return outcome if known == mine else _kept(outcome, "has changed since it was sent", FailureCode.CHANGED)
+            return outcome if known == mine else _kept(outcome, "it has changed since it was sent", FailureCode.CHANGED)
         if found is not None and found.sha256 == mine and found.size == file.size:
             outcome = outcome._replace(checksum=mine, verified=True, verified_by=VerifiedBy.DIGEST)
             self._verification.record([outcome])
@@ -112,22 +116,14 @@ class Then:
                 delete(file)
                 return outcome._replace(removed=Removed.DELETED)
             checkpoint, sha256 = self._context.stop.checkpoint, outcome.sha256 or ""
-            new = move(file, os.path.join(removal.path, *self._below(file)), sha256, checkpoint)
+            new = move(file, _place(file, removal.path, self._context.settings.dest), sha256, checkpoint)
             return outcome._replace(removed=Removed.MOVED, moved_to=new)
-        except errors.FileError as error:
-            return outcome._replace(error=error)
         except errors.FileFailure as error:
-            return _kept(outcome, str(error))
+            return _kept(outcome, str(error), error.code, retryable=error.retryable)
         except OSError as error:
             if not os.path.lexists(file.path):  # another program has taken it away
                 return outcome._replace(removed=Removed.GONE)
             return _kept(outcome, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
-
-    def _below(self, file: LocalFile) -> list[str]:
-        """Return the parts of the file's path below the directory to which it is moved."""
-        dest = self._context.settings.dest
-        name = file.relative_path.removeprefix(f"{dest}/") if dest else file.relative_path
-        return [part for part in name.split("/") if part not in ("", ".", "..")]
 
     def _why_kept(self, file: LocalFile) -> str:
         if not is_local(file):
@@ -135,5 +131,22 @@ class Then:
         return "it is a symbolic link" if os.path.islink(file.path) else "it has changed since it was read"
 
 
-def _kept(outcome: Outcome, why: str, code: FailureCode = FailureCode.KEPT) -> Outcome:
-    return failed(outcome.file, code, f"{utf8(outcome.file.path)} is stored, and kept here: {why}")
+def planned_removal(settings: Settings, file: LocalFile) -> dict[str, Any]:
+    """Return the fields of an event that say what will become of a file, if the server has the same bytes then."""
+    then = settings.then
+    if then is None or not is_local(file) or os.path.islink(file.path):
+        return {}
+    if then.path is None:
+        return {"removed": Removed.DELETED}
+    return {"removed": Removed.MOVED, "moved_to": _place(file, then.path, settings.dest)}
+
+
+def _place(file: LocalFile, directory: Path, dest: str | None) -> str:
+    """Return where a file is moved below a directory: to its path on the server, without the `dest` there."""
+    name = file.relative_path.removeprefix(f"{dest}/") if dest else file.relative_path
+    return os.path.join(directory, *(part for part in name.split("/") if part not in ("", ".", "..")))
+
+
+def _kept(outcome: Outcome, why: str, code: FailureCode = FailureCode.KEPT, *, retryable: bool = False) -> Outcome:
+    words = f"{utf8(outcome.file.path)} is stored, and kept here: {why}"
+    return failed(outcome.file, code, words, retryable=retryable)

@@ -115,17 +115,21 @@ def link(path: Path) -> None:
 def test_file_that_changes_after_it_was_read_is_kept(
     change: Callable[[Path], None], then: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
-    """The stored file is that of before; a later run compares again."""
+    """The stored file is that of before; the next run compares again, and sends nothing that is equal."""
     files, sent = make_files(**{"a.bin": 10}), make_files("sent", x=0)
     with Proxy(server.url, AtDigest(lambda: change(files / "a.bin"))) as proxy:
         done = uploader("upload", files, "-s", proxy.url, "--then", then, "--json", home=tmp_path)
-        assert done.code == 4
+        assert done.code == 3
         (failed,) = done.of("file.failed")
-        assert failed["code"] == "changed"
-        assert "has changed since it was read" in failed["message"]
+        assert failed["code"] == ("changed" if change is link else "kept")
+        assert failed["message"].endswith("a.bin is stored, and kept here: it has changed since it was read")
         assert len((files / "a.bin").read_bytes()) == 10
         assert left(sent) == {"x": b""}
-        assert left(server.root / "personal") == {"files/a.bin": b"a" * 10}
+        again = uploader("upload", files, "-s", proxy.url, "--then", then, "--json", home=tmp_path)
+        assert again.code == {rewrite: 7, replace: 0, link: 0}[change], again.err
+        assert left(server.root / "personal") == {"files/a.bin": b"a" * 10} | (
+            {"files/target": b"a" * 10} if change is link else {}
+        )
 
 
 def test_file_that_differs_on_the_server_is_kept(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
@@ -169,22 +173,58 @@ def test_bytes_are_read_back_where_there_is_no_digest(make_files: Files, tmp_pat
 
 
 @pytest.mark.parametrize("again", ["resume", "upload"])
-def test_file_of_a_run_that_was_killed_is_compared_and_deleted(
-    again: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
+@pytest.mark.parametrize("named", [True, False])
+def test_run_that_was_killed_compares_and_deletes_the_rest(
+    named: bool, again: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
-    """Killed when the file is stored and not deleted yet: nothing is sent again, and no receipt is relied on."""
-    files = make_files(**{"a.bin": 10})
+    """Killed when one file is deleted, and the other one stored and not deleted yet: nothing is sent again."""
+    make_files(**{"a.bin": 10, "b.bin": 20})
+    (tmp_path / "list.csv").write_text("path,name\nfiles/a.bin,x\nfiles/b.bin,y\n")
+    paths = ["files/a.bin", "files/b.bin"] if named else ["--from-file", "list.csv"]
     running: list[Process] = []
-    with Proxy(server.url, AtDigest(lambda: running[0].kill())) as proxy:
-        command = ("upload", files, "-s", proxy.url, *HAS_THEN)
+
+    class AtSecond(AtDigest):
+        def at_answer(self, request: Request) -> None:
+            if request.answer.get("content-length") == "20":
+                super().at_answer(request)
+
+    with Proxy(server.url, AtSecond(lambda: running[0].kill())) as proxy:
+        command = ("upload", *paths, "-s", proxy.url, "-j", "1", *HAS_THEN)
         running.append(start(*command, home=tmp_path))
         assert finish(running[0]).code == -signal.SIGKILL
-        assert left(files) == {"a.bin": b"a" * 10}
+        assert left(tmp_path / "files") == {"b.bin": b"b" * 20}
+        assert "then deleted" in uploader(*command[:-1], "--dry-run", "-v", home=tmp_path).out
         done = uploader(*(command if again == "upload" else ("resume", "--json")), home=tmp_path)
     assert done.code == 0, done.err
-    assert [(event["reason"], event["removed"]) for event in done.of("file.skipped")] == [("present", "deleted")]
-    assert left(files) == {}
-    assert left(server.root / "personal") == {"files/a.bin": b"a" * 10}
+    skipped = {event["path"]: (event["reason"], event["removed"]) for event in done.of("file.skipped")}
+    assert skipped == {"files/a.bin": ("receipt", "gone"), "files/b.bin": ("present", "deleted")}
+    assert left(tmp_path / "files") == {}
+    assert sorted(left(server.root / "personal").values()) == [b"a" * 10, b"b" * 20]
+
+
+@pytest.mark.parametrize("paths", [("files/a.bin", "gone.bin"), ("--from-file", "list.txt")])
+def test_file_that_was_never_sent_must_be_there(paths: tuple[str, ...], make_files: Files, tmp_path: Path) -> None:
+    make_files(**{"a.bin": 1})
+    (tmp_path / "list.txt").write_text("files/a.bin\ngone.bin\n")
+    done = uploader("upload", *paths, "-s", "localhost:9", *HAS_THEN, home=tmp_path)
+    assert done.code == 2
+    assert "gone.bin: no such file" in done.err
+
+
+def test_dry_run_lists_what_would_happen(make_files: Files, tmp_path: Path) -> None:
+    make_files(**{"a.bin": 1, "sub/b.bin": 1})
+    (tmp_path / "sent").mkdir()
+    command = ("upload", "files", "-s", "localhost:9", "--dry-run")
+    done = uploader(*command, "--then", "move:sent", "--json", home=tmp_path)
+    assert done.code == 0, done.err
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert [line["moved_to"] for line in lines if line["type"] == "plan.file"] == [
+        str(tmp_path / "sent/files" / name) for name in ("a.bin", "sub/b.bin")
+    ]
+    shown = uploader(*command, "--then", "delete", "-v", home=tmp_path).out
+    assert "files/a.bin → personal/files/a.bin, then deleted" in shown
+    assert "2 files here would be deleted if the server has the same bytes then" in shown
+    assert len(left(tmp_path / "files")) == 2
 
 
 def test_receipt_alone_deletes_nothing(make_files: Files, tmp_path: Path) -> None:

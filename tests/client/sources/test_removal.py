@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.errors import FileError, FileFailure
+from uploader_cli.errors import FileFailure
 from uploader_cli.sources import removal
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def test_change_during_a_move_keeps_the_file(
             handle.write(b"more")
 
     monkeypatch.setattr(os, step, change)
-    with pytest.raises(FileError, match="has changed since it was read"):
+    with pytest.raises(FileFailure, match="has changed since it was read"):
         moved(file, target / "a.bin")
     assert Path(file.path).read_bytes() == DATA + b"more"
     assert names(target) == []

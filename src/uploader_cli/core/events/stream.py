@@ -298,6 +298,9 @@ class PlanFile(Event, frozen=True, tag="plan.file"):
     size: Bytes
     name: str
     session_number: Ordinal
+    removed: Removed | None = None
+    """What would become of the local file (`--then`)."""
+    moved_to: str | None = None
 
 
 class PlanFinished(Event, frozen=True, tag="plan.finished"):

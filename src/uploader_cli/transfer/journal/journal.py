@@ -59,6 +59,13 @@ class History:
         """Return whether any run has sent it in the last 90 days (`--skip-existing`)."""
         return self.receipts([file]) != [None]
 
+    def is_stored(self, file: LocalFile) -> bool:
+        """Return whether the run that is resumed has stored a file of this path, whatever its size and time."""
+        if self._since is None:
+            return False
+        with self._store.read() as db:
+            return any(find_receipts(db, self._target, {path_key(file): file}, self._since))
+
     def receipts(self, files: Sequence[LocalFile], since: int = -1) -> list[Stored | None]:
         """Return the newest receipt for each file's size and mtime, not older than 90 days."""
         paths, oldest = [path_key(file) for file in files], self._store.now() - KEPT_SECONDS

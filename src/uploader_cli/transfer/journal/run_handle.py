@@ -148,6 +148,13 @@ class RunHandle:
             known = [self._receipt(key, found.get(key)) for key in paths]
         return [row if row and is_same(file, row.file) else None for file, row in zip(files, known, strict=True)]
 
+    def is_stored(self, file: LocalFile) -> bool:
+        """Return whether this run, or the one that it resumes, has stored a file of this path."""
+        key, found = path_key(file), dict[bytes, Stored]()
+        with self._mutex:
+            self._read(lambda db: found.update(reading.find_receipts(db, self._target, {key: file}, self._since)))
+            return self._receipt(key, found.get(key)) is not None
+
     def creating(self, file: LocalFile, session: str | None = None, *, replaced: tuple[str, ...] = ()) -> PendingUpload:
         """Replace the upload of a claimed file by a new one: call it before each creation but the first."""
         upload = PendingUpload(session=session, replaced=replaced)
