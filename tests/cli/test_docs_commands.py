@@ -29,8 +29,8 @@ from uploader_server.serving import EmbeddedServer
 if TYPE_CHECKING:
     from pathlib import Path
 
-SERVERS_PAGES = sorted((ROOT / "docs" / "servers").glob("*.md"))
-FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *SERVERS_PAGES]
+FOLDERS = (ROOT / "docs", ROOT / "docs/servers", ROOT / "docs/tasks")
+FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(path for one in FOLDERS for path in sorted(one.glob("*.md")))]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in FILES}
 PROTOCOL = "protocol.md"
 """`test_docs_protocol.py` runs its examples in one shell and compares each answer."""
