@@ -94,7 +94,7 @@ class AnswerError(UploaderError):
     """The server answered with `status`; `error` is the code in its body (`{"error": "CODE"}`), or empty."""
 
     code = FailureCode.SERVER_REFUSED
-    by_tus = False  # whether a tus server answered, and no gateway in its place
+    by_server = False  # whether an upload server answered, and no gateway in its place
     outage = False  # whether the server may be down: a gateway's status, or its page for a 500
 
     def __init__(

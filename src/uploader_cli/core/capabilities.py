@@ -11,6 +11,7 @@ from urllib.parse import quote
 from uploader_cli.core.origins import endpoint_of
 from uploader_cli.core.protocol import NOBODY, as_object, number, text, utf8, whole
 from uploader_cli.core.record import Record
+from uploader_cli.core.upload_limits import UploadLimits, upload_limits
 
 TUS_VERSION = "1.0.0"
 CREATION_WITH_UPLOAD = "creation-with-upload"
@@ -33,6 +34,27 @@ class Capabilities(Record, frozen=True):
     checksum_algorithms: frozenset[str] = frozenset()
     max_size: int | None = None
     announced: bool = True  # whether OPTIONS was answered as tus servers answer it
+    ietf: bool = False  # whether uploads use the IETF's protocol, not tus 1.0
+    least: int | None = None  # fewest and most bytes of one request that the IETF's protocol announces
+    most: int | None = None
+
+    @classmethod
+    def of_ietf(cls, endpoint: str, limits: UploadLimits, *, announced: bool = True) -> Capabilities:
+        """Return what every server of the IETF's protocol can do, in terms of tus.
+
+        Servers may ignore digests, and announce none: they are sent where they cost little.
+        """
+        extensions = frozenset(("creation", "creation-defer-length", "termination", "checksum"))
+        return cls(
+            endpoint,
+            extensions,
+            frozenset(("sha256",)),
+            limits.max_size,
+            announced=announced,
+            ietf=True,
+            least=limits.least,
+            most=limits.most,
+        )
 
     @property
     def creates_with_upload(self) -> bool:
@@ -87,17 +109,23 @@ def parse_capabilities(body: object, server: str) -> Capabilities | None:
 def capabilities_of(headers: Mapping[str, str], endpoint: str) -> Capabilities:
     """Parse a response to OPTIONS (tus 1.0, core). A server without these headers is assumed to support only creation.
 
+    A server with `Upload-Limit` and nothing of tus speaks the IETF's protocol.
+
     Raises `ValueError` if the server supports only other versions.
     """
     versions = _listed(headers.get("Tus-Version"))
     if versions and TUS_VERSION not in versions:
         raise ValueError(f"it supports tus {', '.join(versions)}, not {TUS_VERSION}")
+    announced = bool(versions) or "Tus-Resumable" in headers
+    limits = None if announced else upload_limits(headers.get("Upload-Limit"))
+    if limits is not None:
+        return Capabilities.of_ietf(endpoint, limits)
     return Capabilities(
         endpoint=endpoint,
         extensions=frozenset(item.lower() for item in _listed(headers.get("Tus-Extension"))),
         checksum_algorithms=frozenset(item.lower() for item in _listed(headers.get("Tus-Checksum-Algorithm"))),
         max_size=whole(headers.get("Tus-Max-Size")) or None,
-        announced=bool(versions) or "Tus-Resumable" in headers,
+        announced=announced,
     )
 
 

@@ -44,20 +44,23 @@ class UploadState(Enum):
     INTRUDED = auto()  # somebody else has written to the upload
 
 
-def upload_state(offset: int, length: int | None, sent: int, ending: Ending, *, foreign: bool) -> UploadState:
+def upload_state(
+    offset: int, length: int | None, sent: int, ending: Ending, *, foreign: bool, declared: bool = False
+) -> UploadState:
     """Return what `offset` (bytes) means for an upload of `length` (None: not declared) of which `sent` were sent.
 
-    `foreign` is False for the bundled server. An offset of 0 says nothing about an empty file at other servers.
+    `foreign` is False for the bundled server. An offset of 0 says nothing about an empty file at other servers, unless
+    the server has `declared` that the upload is complete, as the IETF's protocol lets it.
     """
     if offset > sent or (length is not None and offset > length):
         return UploadState.INTRUDED
     if length is None or offset < length:
-        return UploadState.OPEN
+        return UploadState.FAILED if declared else UploadState.OPEN
     if not foreign:
         return UploadState.CONFIRMED
     if ending in (Ending.ERROR, Ending.GATEWAY):
         return UploadState.FAILED if ending is Ending.ERROR else UploadState.UNKNOWN
-    return UploadState.CONFIRMED if length else UploadState.OPEN
+    return UploadState.CONFIRMED if length or declared else UploadState.OPEN
 
 
 def ending_of(status: int | None, before: Ending, *, by_server: bool) -> Ending:

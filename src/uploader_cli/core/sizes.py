@@ -65,6 +65,15 @@ class ChunkSize:
         """True if a connection is as fast beside others as alone: several are faster than one."""
         return self._beside > FLAT * self._alone > 0
 
+    def restrict(self, least: int | None, most: int | None) -> None:
+        """Take the fewest and the most bytes of a request that the server announces; None: no such limit."""
+        if most is not None:
+            self._most = min(self._most, most)
+            self.size = min(self.size, most)
+        if least is not None:
+            self._least = self.least = max(self.least, least)
+            self.size = max(self.size, least)
+
     def refuse(self, size: int) -> bool:
         """Make chunks smaller than `size`, which is too large; return False if no smaller one is tried."""
         smaller = max(self._least, (size + 1) // 2)

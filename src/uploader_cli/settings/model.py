@@ -158,7 +158,9 @@ class Settings:
         commands="import",
         stored=False,
     )
-    protocol: Literal["auto", "batch", "tus"] = _how("auto", "NAME  Upload protocol: auto, batch or tus.")
+    protocol: Literal["auto", "batch", "tus", "ietf"] = _how(
+        "auto", "NAME  Upload protocol: auto, batch, tus, or ietf (experimental: resumable uploads of the IETF)."
+    )
     preset: str | None = _how(
         None,
         "NAME  With --tus-endpoint: the options for a server or service (uploader presets lists them).",

@@ -224,7 +224,7 @@ def _with_target(settings: Settings) -> Settings:
         if settings.source(name).layer is Layer.FLAG and getattr(settings, name):
             flag = "--protocol batch" if name == "protocol" else OPTIONS[name].flag
             raise UsageError(f"{flag} and {source} exclude each other: {why}", hint="omit one of them")
-    return settings.changed("protocol", "tus", source) if settings.protocol != "tus" else settings
+    return settings if settings.protocol in ("tus", "ietf") else settings.changed("protocol", "tus", source)
 
 
 def _endpoint_option(built_in: str | None) -> str:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Waits
 from uploader_cli.core.jobs import MOST_JOBS, AutoJobs
-from uploader_cli.transfer.protocols.tus_client import TusClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.budget import Limiter
     from uploader_cli.transfer.ledger import Outcome
+    from uploader_cli.transfer.upload_calls import UploadCalls
     from uploader_cli.transfer.upload_session import UploadSession
 
 
@@ -48,13 +48,12 @@ class Worker(threading.Thread):
     """One thread of the pool. It keeps its connections for the whole run."""
 
     def __init__(
-        self, pool: Pool, api: Api, endpoint: str, finish: Callable[[Worker, Job, Sequence[Outcome]], None]
+        self, pool: Pool, api: Api, calls: UploadCalls, finish: Callable[[Worker, Job, Sequence[Outcome]], None]
     ) -> None:
-        """`endpoint` is the tus endpoint; `finish(worker, job, outcomes)` ends files."""
+        """`calls` are those of resumable uploads; `finish(worker, job, outcomes)` ends files."""
         super().__init__(name="uploader-worker", daemon=True)
         self.ahead = False  # whether it connects before its first job
-        self.api, self._endpoint = api, endpoint
-        self.tus = TusClient(api, endpoint)
+        self.api, self.tus = api, calls
         self._pool, self._finish = pool, finish
         self._helper: ThreadPoolExecutor | None = None
 
@@ -68,7 +67,7 @@ class Worker(threading.Thread):
         """Do one job after the other until the pool is closed."""
         try:
             if self.ahead:
-                self.api.connect(self._endpoint)
+                self.api.connect(self.tus.endpoint)
             while (job := self._pool.take()) is not None:
                 began = time.monotonic()
                 try:

@@ -23,13 +23,12 @@ from uploader_cli.sources.checksums import is_fast
 from uploader_cli.transfer.destinations import Destinations
 from uploader_cli.transfer.engine import TICK
 from uploader_cli.transfer.file_checks import FileChecks
-from uploader_cli.transfer.first_contact import check_lengths, choose, first_contact
+from uploader_cli.transfer.first_contact import check_lengths, choose, first_contact, upload_calls
 from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.ledger import failed
 from uploader_cli.transfer.pool import Job, Pool, Step, Worker
 from uploader_cli.transfer.protocols.batch import BatchSession, Flow
 from uploader_cli.transfer.protocols.pack import Pack, packs_of
-from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.protocols.tus_file import TusFile
 from uploader_cli.transfer.protocols.tus_state import Tus, is_far
 from uploader_cli.transfer.result_poller import ResultPoller
@@ -101,8 +100,9 @@ class Scheduler:
 
     def begin(self) -> None:
         """Announce the protocol and the number of jobs, once."""
-        tus = self._tus is not None or self._settings.protocol == "tus"
-        self._context.begin("tus" if tus else "batch", self._pool.most)
+        tus, wanted = self._tus, self._settings.protocol
+        known = wanted if wanted in ("tus", "ietf") else "batch"
+        self._context.begin(known if tus is None else "ietf" if tus.ietf else "tus", self._pool.most)
 
     def interrupted(self) -> None:
         """Let calls pass that leave the sessions; report what may be stored of the requests that were interrupted."""
@@ -131,8 +131,9 @@ class Scheduler:
                 checksum = self._tus.checksum(self._settings.checksum, is_fast)
             except ValueError as error:
                 raise errors.UsageError(f"--checksum: {error}", hint="--checksum auto takes what is offered") from error
+            self._context.chunk.restrict(self._tus.least, self._tus.most)
             self._terms = Tus(self._context, self._pool, self._tus, checksum)
-            if self._api.packs is not None and self._settings.pack and not self._settings.foreign:
+            if self._api.packs is not None and self._settings.pack and not (self._settings.foreign or self._tus.ietf):
                 self._packs = PackSize(self._api.packs, self._settings.chunk_size, self._pool.most)
                 self._pool.resized = self._packs.share
         self.begin()
@@ -171,7 +172,8 @@ class Scheduler:
 
     def _make_worker(self, pool: Pool) -> Worker:
         endpoint = self._tus.endpoint if self._tus is not None else self._settings.target_url
-        return Worker(pool, self._api.another(), endpoint, self._finish)
+        api = self._api.another()
+        return Worker(pool, api, upload_calls(api, endpoint), self._finish)
 
     def _finish(self, worker: Worker, job: Job, outcomes: Sequence[Outcome]) -> None:
         """End files in the worker: receipts, verification, events, then their session."""
@@ -199,9 +201,9 @@ class Scheduler:
         api = self._prober = self._api.another()
         try:
             if self._existing:
-                TusClient(api, self._settings.target_url).head(self._existing)
+                upload_calls(api, self._settings.target_url).head(self._existing)
             elif self._settings.foreign:
-                TusClient(api, self._settings.target_url).reach()
+                upload_calls(api, self._settings.target_url).reach()
             else:
                 api.health(patient=False)
         finally:

@@ -11,8 +11,8 @@ from uploader_cli.core.events import VerifiedBy, WarningCode
 from uploader_cli.core.packs import FoundFile, LookedUp
 from uploader_cli.core.protocol import location_in, utf8
 from uploader_cli.sources.content import sha256_of
+from uploader_cli.transfer.first_contact import upload_calls
 from uploader_cli.transfer.ledger import Outcome
-from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.refusals import NO_ANSWER
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class StoredFiles:
         settings = self._context.settings
         if settings.foreign and location.startswith("http"):  # else the path of a Content-Location
             # Not retried: many servers answer 404 for a finished upload, and each retry would wait longer.
-            client = TusClient(api, settings.target_url)
+            client = upload_calls(api, settings.target_url)
             position = _asked(lambda: api.pacer.call(lambda: client.head(location), at_most=0))
             return None if position is None else position.offset == file.size
         found = self._stored(api, location)

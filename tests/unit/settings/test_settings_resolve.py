@@ -206,7 +206,7 @@ def test_relative_paths_start_at_their_file(settle: Resolve, own: Path, here: Pa
         ({"max_wait": "-1"}, {}, "--max-wait: must be none or a number of seconds"),
         ({}, {"UPLOADER_JOBS": "0"}, "UPLOADER_JOBS: must be auto or a whole number"),
         ({"category": "holiday"}, {}, "--category: must be personal or scenic, not 'holiday'"),
-        ({"protocol": "ftp"}, {}, "--protocol: must be auto, batch or tus, not 'ftp'"),
+        ({"protocol": "ftp"}, {}, "--protocol: must be auto, batch, tus or ietf, not 'ftp'"),
         ({"chunk_size": "1"}, {}, "--chunk-size: must be auto or a size of at least 1024, not '1'"),
         (
             {"limit_rate": "0"},

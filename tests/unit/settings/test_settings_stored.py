@@ -103,13 +103,13 @@ to_a_server = st.builds(
     Settings,
     server=st.sampled_from(["http://localhost:8005", "https://files.example/up"]),
     category=st.sampled_from(["personal", "scenic"]),
-    protocol=st.sampled_from(["auto", "batch", "tus"]),
+    protocol=st.sampled_from(["auto", "batch", "tus", "ietf"]),
     **common,
 )
 to_an_endpoint = st.builds(
     Settings,
     tus_endpoint=st.sampled_from(["http://localhost:1080/files/", "https://tus.example/up"]),
-    protocol=st.just("tus"),
+    protocol=st.sampled_from(["tus", "ietf"]),
     chunk_rule=st.sampled_from([None, ChunkRule(9, 10**17, 1)]),
     retry_status=st.lists(st.integers(400, 599)).map(tuple),
     id_header=st.sampled_from([None, "stream-media-id"]),

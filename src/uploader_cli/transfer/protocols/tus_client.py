@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.capabilities import (
@@ -14,56 +12,32 @@ from uploader_cli.core.capabilities import (
     encode_metadata,
     endpoint_for,
     root_of,
-    unknown_upload,
 )
 from uploader_cli.core.codes import WarningCode
-from uploader_cli.core.origins import below, resolved
-from uploader_cli.core.protocol import NOT_YOURS, error_code, whole
-from uploader_cli.transfer.http_client import READ_TIMEOUT, REDIRECTS, Answer
+from uploader_cli.core.protocol import error_code, whole
+from uploader_cli.transfer.http_client import READ_TIMEOUT, Answer
 from uploader_cli.transfer.refusals import answer_error, is_blocked, is_tus, not_an_upload_server, says_no_upload_server
+from uploader_cli.transfer.upload_calls import CHUNK_TIMEOUT, NO_SESSION, UPLOAD_GONE, Position, UploadCalls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.bodies import Body
+    from uploader_cli.transfer.upload_calls import Kind
 
-CHUNK_TIMEOUT = 60.0  # seconds from a chunk's last byte to the answer; a late one costs a HEAD, no byte
 JOIN_TIMEOUT = 300.0  # seconds for the answer to a concatenation: servers copy the bytes
-KINDS: Mapping[int, tuple[type[errors.AnswerError], str]] = {
-    409: (errors.OffsetConflict, "the server has another offset"),
-    413: (errors.TooLarge, "the server does not take a body of this size"),
-    423: (errors.Locked, "another client writes to the upload"),
-    460: (errors.ChecksumMismatch, "the chunk was corrupted in transit"),
-}
-UPLOAD_GONE = (errors.UploadGone, "the server does not have the upload any more")
-LOCKED = (errors.Locked, "another request uses the upload, or its file exists already")
-"""What a status of `retry_status` means."""
 UNSIGNED = "the server's answers have no Tus-Resumable: a proxy may remove it, and other headers of tus, too"
-API_ROOT = "/api/upload/"
-NO_SESSION = ((404, "SESSION_NOT_FOUND"), (409, "SESSION_ENDED"), (403, NOT_YOURS))
-"""Refusals of the session that a creation names, not of the upload."""
 
 
-class Position(NamedTuple):
-    """An upload as described by an answer, in bytes."""
+class TusClient(UploadCalls):
+    """Call a tus endpoint."""
 
-    url: str
-    offset: int | None
-    headers: Mapping[str, str]
-    length: int | None = None
-
-
-class TusClient:
-    """Call a tus endpoint; each thread has its own client.
-
-    Upload URLs may be on another host: no credentials are sent there, and nothing at all from https to http
-    (docs/protocol.md, section 5). Each call raises `NetworkError`, `AnswerError` by status, and `ProtocolError`.
-    """
+    usual = {"Tus-Resumable": TUS_VERSION}  # noqa: RUF012 - a constant
+    body_type = "application/offset+octet-stream"
 
     def __init__(self, api: Api, endpoint: str) -> None:
-        """The client shares the connections, token and rate limit of `api`."""
-        self.endpoint, self._api = endpoint, api
+        super().__init__(api, endpoint)
         self._overrides = False  # POST is sent in place of PATCH: it has worked, and PATCH has not
 
     def options(self) -> Capabilities:
@@ -76,17 +50,11 @@ class TusClient:
         if not answer.ok and answer_error(answer).outage:
             self.reach()
         if answer.status == 401:
-            raise _refusal(answer)
+            raise self._refusal(answer)
         try:
             return capabilities_of(answer.headers, self.endpoint)
         except ValueError as error:
             raise errors.ProtocolError(f"{self.endpoint}: {error}") from error
-
-    def reach(self) -> None:
-        """Ask for an upload that does not exist. Raise `ServerFault` if a gateway answers in place of the server."""
-        answer = self._send("HEAD", unknown_upload(self.endpoint), {})
-        if not answer.ok and (error := answer_error(answer)).outage:
-            raise error
 
     def create(
         self,
@@ -113,9 +81,9 @@ class TusClient:
             headers["Upload-Concat"] = "partial" if partial else "final;" + " ".join(parts)
         if encoded := encode_metadata(metadata):  # servers refuse an empty one (docs/protocol.md, section 5)
             headers["Upload-Metadata"] = encoded
-        headers |= self._api.may_write(metadata.get("sessionId", ""))
+        headers |= self._api.may_write(metadata.get("sessionId", "")) | _checked(checksum)
         timeout = CHUNK_TIMEOUT if body is not None else JOIN_TIMEOUT if parts else READ_TIMEOUT
-        answer = self._send("POST", endpoint_for(self.endpoint, path), headers, timeout, body, checksum)
+        answer = self._send("POST", endpoint_for(self.endpoint, path), headers, timeout, body)
         code = error_code(answer.body)
         if (answer.status, code) in NO_SESSION:
             words = f"the server has no open session for the upload ({code})"
@@ -148,7 +116,7 @@ class TusClient:
             return self._position(url, answer)
         unsigned = self._api.tus is not None and not self._api.tus.announced
         if "Tus-Resumable" in answer.headers or (unsigned and answer.status != 403):
-            raise _refusal(answer, UPLOAD_GONE)
+            raise self._refusal(answer, UPLOAD_GONE)
         error = errors.NotFound(f"{url} answered {answer.status}, but not as a tus server", status=answer.status)
         error.retryable = True
         raise error
@@ -163,9 +131,10 @@ class TusClient:
         both are blocked, a retryable `UploadGone` for 404 and 410.
         """
         own = {"Upload-Offset": str(offset)} | ({"Upload-Length": str(length)} if length is not None else {})
+        own |= _checked(checksum)
         for override in (self._overrides, not self._overrides):
             headers = own | ({"X-HTTP-Method-Override": "PATCH"} if override else {})
-            answer = self._send("POST" if override else "PATCH", url, headers, CHUNK_TIMEOUT, body, checksum)
+            answer = self._send("POST" if override else "PATCH", url, headers, CHUNK_TIMEOUT, body)
             if not is_blocked(answer):
                 break
             body.rewind()
@@ -174,7 +143,7 @@ class TusClient:
             raise errors.PatchBlocked(url, answer.status, answer.sentence)
         self._overrides = override and (self._overrides or answer.ok)
         if answer.status in (404, 410):
-            gone = _refusal(answer, UPLOAD_GONE)
+            gone = self._refusal(answer, UPLOAD_GONE)
             gone.retryable = not isinstance(gone, errors.SessionCancelled)  # HEAD decides
             raise gone
         if answer.ok and self._api.settings.foreign and "Upload-Offset" not in answer.headers:
@@ -200,44 +169,6 @@ class TusClient:
             words = f"the answer to the bytes has no Upload-Offset, and HEAD failed: {error}"
             raise errors.ConnectionLost(words, body_sent=True) from error
 
-    def discard(self, url: str) -> None:
-        """Delete an upload that is not needed (tus 1.0, termination). Where that fails it expires."""
-        with suppress(errors.AnswerError, errors.NetworkError, errors.ProtocolError):
-            self._send("DELETE", url, {})
-
-    def _send(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        timeout: float = READ_TIMEOUT,
-        body: Body | None = None,
-        checksum: str | None = None,
-    ) -> Answer:
-        """Send one request and follow 307 and 308, with its method and body."""
-        sent = {"Tus-Resumable": TUS_VERSION, **headers} if method != "OPTIONS" else dict(headers)
-        if checksum is not None:
-            sent["Upload-Checksum"] = checksum
-        for _ in range(REDIRECTS + 1):
-            own = {**self._api.authorization(), **sent}
-            try:
-                answer = self._api.request(method, url, headers=own, body=body, read_timeout=timeout)
-            except errors.ConnectFailed as error:
-                self._check_port(url, error)
-                raise
-            if "Tus-Resumable" not in answer.headers:
-                self._check_port(url)
-            self._api.budget.note(answer.headers)
-            if answer.status in self._api.retry_status:
-                raise _refusal(answer, LOCKED)
-            target = answer.headers.get("Location")
-            if answer.status not in (307, 308) or not target:
-                return answer
-            url = self._place(url, target)
-            if body is not None:
-                body.rewind()
-        raise errors.ProtocolError(f"{self.endpoint} redirects too often, last to {url}")
-
     def _position(self, url: str, answer: Answer) -> Position:
         self._check(answer)
         offset = whole(answer.headers.get("Upload-Offset"))
@@ -247,7 +178,7 @@ class TusClient:
 
     def _check(self, answer: Answer) -> None:
         if not answer.ok:
-            raise _refusal(answer)
+            raise self._refusal(answer)
         version = answer.headers.get("Tus-Resumable")
         if version is None and self._api.settings.foreign:
             self._api.warn_once(WarningCode.PROTOCOL, UNSIGNED)
@@ -257,39 +188,16 @@ class TusClient:
             )
             raise errors.ProtocolError(f"{answer.url} {said}")
 
-    def _check_port(self, url: str, cause: Exception | None = None) -> None:
-        """Raise `ProtocolError` if `url` has the endpoint's host without its port, which is a mistake of a proxy."""
-        ours, theirs = urlsplit(self.endpoint), urlsplit(url)
-        if ours.port and not theirs.port and (ours.scheme, ours.hostname) == (theirs.scheme, theirs.hostname):
-            raise errors.ProtocolError(
-                f"the server's Location points to {url}: its proxy drops the port"
-                " (nginx: proxy_set_header Host $http_host)"
-            ) from cause
+    def _is_signed(self, answer: Answer) -> bool:
+        return is_tus(answer)
 
-    def _own_path(self, location: str) -> str:
-        """Return the path of an upload of a server with sessions: behind a proxy it may not know its own address."""
-        _, found, path = location.partition(API_ROOT) if self._api.server else ("", "", "")
-        return found + path or location
-
-    def _place(self, base: str, location: str) -> str:
-        try:
-            return resolved(base, below(self._api.server, location))
-        except ValueError as error:
-            raise errors.ProtocolError(
-                f"{base} points to a URL that is not followed: {error}",
-                hint="a server behind a TLS proxy has to know its own public address",
-            ) from error
+    def _refusal(self, answer: Answer, kind: Kind | None = None) -> errors.UploaderError:
+        if answer.status == 412 and ("Tus-Version" in answer.headers or not is_tus(answer)):
+            versions = answer.headers.get("Tus-Version", "")
+            words = f"{answer.url} does not speak tus {TUS_VERSION} (it says {versions or 'nothing'})"
+            return errors.ProtocolError(words)
+        return super()._refusal(answer, kind)
 
 
-def _refusal(answer: Answer, kind: tuple[type[errors.AnswerError], str] | None = None) -> errors.UploaderError:
-    """Return the error for an answer that is not 2xx (docs/protocol.md, section 5)."""
-    if answer.status == 412 and ("Tus-Version" in answer.headers or not is_tus(answer)):
-        versions = answer.headers.get("Tus-Version", "")
-        return errors.ProtocolError(f"{answer.url} does not speak tus {TUS_VERSION} (it says {versions or 'nothing'})")
-    error, kind = answer_error(answer), kind or KINDS.get(answer.status)
-    if kind is not None and not isinstance(error, errors.TooLarge | errors.SessionCancelled):
-        said = ": ".join(filter(None, [f"{answer.status} {error.error}".strip(), answer.sentence]))
-        words = f"{kind[1]} ({said})"
-        error = kind[0](words, status=answer.status, error=error.error, retry_after=error.retry_after)
-    error.by_tus = is_tus(answer)
-    return error
+def _checked(checksum: str | None) -> dict[str, str]:
+    return {} if checksum is None else {"Upload-Checksum": checksum}

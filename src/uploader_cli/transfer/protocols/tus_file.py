@@ -25,7 +25,7 @@ from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from uploader_cli.transfer.protocols.tus_client import Position, TusClient
+    from uploader_cli.transfer.upload_calls import Position, UploadCalls
     from uploader_cli.transfer.upload_session import UploadSession
 
 JOINED = "the server was asked to join its parts, and no answer tells whether it did: it may have stored the file"
@@ -117,7 +117,7 @@ class TusFile:
         """Return whether a part failed with `error`, and no request to join the parts may have stored the file."""
         return error is self.state.error and Ending(self.state.upload.ending) not in UNCERTAIN
 
-    def _stored(self, client: TusClient, sent: Position) -> Outcome:
+    def _stored(self, client: UploadCalls, sent: Position) -> Outcome:
         file, state, location = self.file, self.state, sent.headers.get("Content-Location")
         if file.upload_url and not location:
             url = None  # no event and no receipt has the URL of an upload that a service created
@@ -209,12 +209,12 @@ class TusFile:
                 part.url = None
         return None
 
-    def _head(self, client: TusClient, url: str) -> Position | None:
+    def _head(self, client: UploadCalls, url: str) -> Position | None:
         with suppress(errors.UploadGone):
             return self._context.pacer.call(lambda: client.head(url))
         return None
 
-    def _join(self, client: TusClient) -> Position:
+    def _join(self, client: UploadCalls) -> Position:
         state, pacer, ended = self.state, self._context.pacer, list[Ending]()
         if state.error is not None:
             raise state.error
@@ -252,13 +252,13 @@ class TusFile:
         if len(ended) > 1 and isinstance(error, errors.AnswerError):
             raise errors.NotFinished(error) from error
 
-    def _joined(self, client: TusClient, joined: Position) -> Position:
+    def _joined(self, client: UploadCalls, joined: Position) -> Position:
         self.state.report_joined()
         if self.state.foreign:
             self._discard(client, self._urls)
         return joined
 
-    def _discard(self, client: TusClient, urls: Iterable[str]) -> None:
+    def _discard(self, client: UploadCalls, urls: Iterable[str]) -> None:
         if self._tus.capabilities.terminates:
             for url in urls:
                 client.discard(url)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from uploader_cli.transfer.journal import PendingPart
     from uploader_cli.transfer.pool import Worker
-    from uploader_cli.transfer.protocols.tus_client import Position, TusClient
     from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
+    from uploader_cli.transfer.upload_calls import Position, UploadCalls
 
 ONE_TRIP_LESS = 32 << 20  # minimum bytes of a file whose first chunk is sent with its creation to a distant server
 RESTARTS = 3  # new uploads per run after the server has lost one
@@ -44,7 +44,7 @@ class Part:
     complete the upload (`ending`). `core.confirmation` says when it is complete.
     """
 
-    _client: TusClient
+    _client: UploadCalls
     _is_far: bool
     _hashed: HashedChunks | None
     _last: Position
@@ -64,7 +64,8 @@ class Part:
         self._journaled["sent_until"] = known.sent_until
         self._stream = state.file.content if isinstance(state.file.content, Stream) else None
         self._checksum = tus.checksum if not state.file.upload_url else None  # what such a server supports is unknown
-        self._deferred = False  # whether the server does not know the length yet
+        self._deferred = self._declared = False
+        """Whether the server does not know where the upload ends, and whether it says that the upload is complete."""
         self._data: memoryview | None = None  # the chunk of a stream
         self._on_read = tus.context.on_read if not self.start else ignore_read  # a digest needs the bytes in order
         self._offset: int | None = None  # the server's offset; None while it is unknown
@@ -131,9 +132,12 @@ class Part:
             position = self._client.head(self.url)
         except errors.UploaderError:
             return False
-        offset = position.offset or 0
+        self._note(position)
+        offset, tells = position.offset or 0, position.complete is not None
         match self._state_at(offset):
-            case UploadState.OPEN if not self.size and self._ending is Ending.LOST:  # its offset says nothing
+            case UploadState.OPEN if (
+                not (self.size or tells) and self._ending is Ending.LOST
+            ):  # its offset says nothing
                 self._state.unchecked = self._done = True
             case UploadState.CONFIRMED | UploadState.UNKNOWN:
                 self._settle(position, offset)
@@ -179,6 +183,7 @@ class Part:
             state.unchecked = self._done = True
             self._confirm(created, 0)
             return
+        self._note(created)
         self.url = created.url
         if body is not None and (created.offset or 0) > body.sent:
             raise _impossible(created, 0, body)
@@ -200,6 +205,7 @@ class Part:
             self._restart(error, failed=self._ending is Ending.ERROR and self._state.foreign)
             return
         self._deferred = found.headers.get("Upload-Defer-Length") == "1"
+        self._note(found)
         if found.offset is not None and found.length in (None, self.size):
             self._settle(found, found.offset)
         elif self._state.file.upload_url and found.length not in (None, self.size):
@@ -209,9 +215,14 @@ class Part:
             claim = f"offset {found.offset} of {found.length} bytes"
             self._restart(errors.ProtocolError(f"{url} claims {claim}, which is not what was sent there"))
 
+    def _note(self, position: Position) -> None:
+        """Take what the server says about the end of the upload, where its protocol has words for that."""
+        if position.complete is not None:
+            self._declared, self._deferred = position.complete, not position.complete
+
     def _state_at(self, offset: int) -> UploadState:
-        length = None if self._deferred else self.size
-        return upload_state(offset, length, self._reach, self._ending, foreign=self._state.foreign)
+        length, foreign = None if self._deferred else self.size, self._state.foreign
+        return upload_state(offset, length, self._reach, self._ending, foreign=foreign, declared=self._declared)
 
     def _settle(self, position: Position, offset: int) -> None:
         """Continue from the server's offset, end, or begin another upload."""
@@ -271,7 +282,12 @@ class Part:
             with self._tus.chunk.travelling(size, time.monotonic), self._completion():
                 sent = self._client.patch(url, offset, body, checksum, length)
         except errors.AnswerError as error:
-            if self.size or not self._state.foreign or error.status not in TAKES_NO_PATCH:
+            if (
+                self.size
+                or self._tus.capabilities.ietf
+                or not self._state.foreign
+                or error.status not in TAKES_NO_PATCH
+            ):
                 raise
             self._state.unchecked = self._done = True  # the server has stored the empty file at its creation, or not
             self._confirm(self._last, 0)
@@ -280,6 +296,7 @@ class Part:
         if sent.offset is None or not offset + (size > 0) <= sent.offset <= offset + body.sent:
             raise _impossible(sent, offset, body)
         self._deferred = self._deferred and length is None
+        self._note(sent)
         self._done = sent.offset == self.size and not self._deferred
         self._confirm(sent, sent.offset)
 
@@ -357,7 +374,7 @@ class Part:
         reach = known if whole and known is None else max(self._reach, known or 0)
         self._journal(pledged_until=0 if whole else self.pledged, sent_until=reach)
         body = Body(
-            "application/offset+octet-stream",
+            self._client.body_type,
             [Piece(size, data, state.file, start, self._source)],
             checkpoint=state.checkpoint,
             throttle=tus.context.throttle,

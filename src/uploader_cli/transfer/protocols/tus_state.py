@@ -20,7 +20,7 @@ from uploader_cli.transfer.journal import Claim, ClaimState, PendingUpload
 if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.pool import Pool
-    from uploader_cli.transfer.protocols.tus_client import Position
+    from uploader_cli.transfer.upload_calls import Position
     from uploader_cli.transfer.upload_session import RunContext
 
 ID_HEADERS = ("Upload-File-Id", "stream-media-id")  # headers with the server's ID of a file, without `id-header`
@@ -90,6 +90,7 @@ class TusFileState:
         self.upload = claim.upload or PendingUpload("")
         self.server_id = self.upload.server_id  # from the answer to the creation
         self.foreign = tus.context.settings.foreign  # without upload keys; joined parts remain
+        self.unchecked = self.foreign and tus.capabilities.ietf  # nothing says whether such a server compares digests
         self.has_keys = not tus.context.settings.preset  # the service of a preset may not know metadata
         self._tus, self._context = tus, tus.context
         self._confirmed: list[int] = []
@@ -200,9 +201,9 @@ class TusFileState:
         A file that a foreign server refuses for good is forgotten, unless it has an upload URL, which stays refused.
         """
         if isinstance(error, errors.AnswerError):
-            refused = refuses(error.status, by_server=error.by_tus) and not error.retryable
+            refused = refuses(error.status, by_server=error.by_server) and not error.retryable
             error.forgets = error.forgets or (self.foreign and refused and not self.file.upload_url)
-            return ending_of(error.status, before, by_server=error.by_tus)
+            return ending_of(error.status, before, by_server=error.by_server)
         is_lost = isinstance(error, errors.ConnectionLost) and error.body_sent
         return ending_of(None, before, by_server=False) if is_lost else before
 

@@ -1,0 +1,188 @@
+"""The calls of the IETF's resumable uploads, one request each, without retries (docs/protocol.md, section 11).
+
+An upload is created empty ("careful upload creation"): so its URL is known before the first byte, whether or not the
+server sends interim responses (104), which the connection skips. The length never completes an upload: the request with
+the last byte declares the end, and the answer says whether it is complete.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from uploader_cli import errors
+from uploader_cli.core.capabilities import Capabilities, encode_metadata, endpoint_for, root_of
+from uploader_cli.core.codes import FailureCode
+from uploader_cli.core.protocol import as_object, error_code, text, whole
+from uploader_cli.core.upload_limits import UploadLimits, upload_limits
+from uploader_cli.transfer.refusals import answer_error, is_page, not_an_upload_server, says_no_upload_server
+from uploader_cli.transfer.upload_calls import CHUNK_TIMEOUT, NO_SESSION, UPLOAD_GONE, Position, UploadCalls
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.bodies import Body
+    from uploader_cli.transfer.http_client import Answer
+    from uploader_cli.transfer.upload_calls import Kind
+
+INTEROP_VERSION = "8"
+COMPLETE, INCOMPLETE = "?1", "?0"
+CORRUPTED = (errors.ChecksumMismatch, "the chunk was corrupted in transit")
+_BOOLEAN = re.compile(r" *\?([01]) *(?:;.*)?")
+
+
+class IetfClient(UploadCalls):
+    """Call an endpoint of the IETF's protocol."""
+
+    usual = {"Upload-Draft-Interop-Version": INTEROP_VERSION}  # noqa: RUF012 - a constant
+    body_type = "application/partial-upload"
+
+    def __init__(self, api: Api, endpoint: str) -> None:
+        super().__init__(api, endpoint)
+        self._limits = UploadLimits()
+
+    def options(self) -> Capabilities:
+        """Return the limits of the server. Raise `Unauthorized` for 401, and as `reach` does."""
+        answer = self._send("OPTIONS", root_of(self.endpoint), self.usual)
+        if not answer.ok and answer_error(answer).outage:
+            self.reach()
+        if answer.status == 401:
+            raise self._refusal(answer)
+        found = upload_limits(answer.headers.get("Upload-Limit"))
+        return Capabilities.of_ietf(self.endpoint, found or UploadLimits(), announced=found is not None)
+
+    def create(self, length: int | None, metadata: Mapping[str, str], *, path: str = "", **_of_tus: object) -> Position:
+        """Create an empty upload for the file `path`; there are no parts.
+
+        Raise `SessionLost` for an unknown or ended session, `NotAnUploadServer` for a first answer that no upload
+        server gives, and `FileFailure` for a file that is larger than `Upload-Limit` allows.
+        """
+        headers = {"Upload-Complete": INCOMPLETE} | ({} if length is None else {"Upload-Length": str(length)})
+        headers |= _disposition(metadata.get("filename") or path.rpartition("/")[2])
+        if encoded := encode_metadata(metadata):
+            headers["Upload-Metadata"] = encoded
+        headers |= self._api.may_write(metadata.get("sessionId", ""))
+        answer = self._send("POST", endpoint_for(self.endpoint, path), headers)
+        code = error_code(answer.body)
+        if (answer.status, code) in NO_SESSION:
+            words = f"the server has no open session for the upload ({code})"
+            raise errors.SessionLost(words, status=answer.status, error=code)
+        if self._api.settings.foreign and not self._api.has_created.is_set() and says_no_upload_server(answer):
+            raise not_an_upload_server(answer, self._api.option, endpoint=True)
+        self._check(answer)
+        location = answer.headers.get("Location")
+        if not location:
+            raise errors.ProtocolError(f"{answer.url} created an upload without a Location")
+        self._api.has_created.set()
+        url = self._place(answer.url, self._own_path(location))
+        most = self._limits.max_size
+        if most is not None and length is not None and length > most:
+            self.discard(url)
+            raise errors.FileFailure(f"exceeds the server's limit of {most} bytes", code=FailureCode.REFUSED_SIZE)
+        complete = _flag(answer) or False
+        return Position(url, whole(answer.headers.get("Upload-Offset")) or 0, answer.headers, complete=complete)
+
+    def head(self, url: str) -> Position:
+        """Return the server's offset, and whether the upload is complete. Raise `UploadGone` for 404 and 410.
+
+        A page for browsers is no answer of the server: it is a retryable `NotFound`.
+        """
+        answer = self._send("HEAD", url, {})
+        if answer.status in (404, 410):
+            if not is_page(answer):
+                raise self._refusal(answer, UPLOAD_GONE)
+            error = errors.NotFound(f"{url} answered {answer.status} with a page", status=answer.status)
+            error.retryable = True
+            raise error
+        self._check(answer)
+        offset, complete = whole(answer.headers.get("Upload-Offset")), _flag(answer)
+        if offset is None or complete is None:
+            raise errors.ProtocolError(
+                f"{answer.url} answered {answer.status} without Upload-Offset or Upload-Complete"
+            )
+        return Position(url, offset, answer.headers, whole(answer.headers.get("Upload-Length")), complete)
+
+    def patch(
+        self, url: str, offset: int, body: Body, checksum: str | None = None, length: int | None = None
+    ) -> Position:
+        """Send a chunk at `offset`; with the last byte of an upload of `length` bytes, declare its end.
+
+        Raise `TooLarge` before a chunk that exceeds `Upload-Limit` is sent, and a retryable `UploadGone` for 404 and
+        410. Where the answer does not say whether the upload is complete, `HEAD` does.
+        """
+        completes = length is not None and offset + len(body) == length
+        self._check_size(len(body), completes=completes)
+        own = {"Upload-Offset": str(offset), "Upload-Complete": COMPLETE if completes else INCOMPLETE}
+        own |= {} if length is None else {"Upload-Length": str(length)}
+        own |= _content_digest(checksum)
+        answer = self._send("PATCH", url, own, CHUNK_TIMEOUT, body)
+        if answer.status in (404, 410):
+            gone = self._refusal(answer, UPLOAD_GONE)
+            gone.retryable = not isinstance(gone, errors.SessionCancelled)  # HEAD decides
+            raise gone
+        self._check(answer)
+        complete = _flag(answer)
+        if complete is None and completes:
+            return self._completed(url)
+        if complete and not completes:
+            words = f"the server ended the upload after {offset + body.sent:,} bytes"
+            raise errors.FileFailure(words, code=FailureCode.SERVER_REFUSED)
+        reported = whole(answer.headers.get("Upload-Offset"))
+        return Position(
+            url, offset + body.sent if reported is None else reported, answer.headers, complete=complete or False
+        )
+
+    def _completed(self, url: str) -> Position:
+        """Return the position after a last chunk whose answer did not say whether the upload is complete."""
+        try:
+            return self.head(url)
+        except errors.AnswerError as error:  # not the answer to the bytes
+            words = f"the answer to the last bytes has no Upload-Complete, and HEAD failed: {error}"
+            raise errors.ConnectionLost(words, body_sent=True) from error
+
+    def _check_size(self, size: int, *, completes: bool) -> None:
+        least, most = self._limits.least or 0, self._limits.most
+        if most is not None and size > most:
+            raise errors.TooLarge(f"the server takes at most {most:,} bytes in one request", status=413)
+        if size < least and not completes:
+            words = f"the server takes at least {least:,} bytes in one request, and {size:,} were to be sent"
+            raise errors.FileFailure(f"{words}: use a larger --chunk-size", code=FailureCode.SERVER_REFUSED)
+
+    def _check(self, answer: Answer) -> None:
+        """Raise the refusal, unless the answer is a success; learn the limits that it names."""
+        self._limits = upload_limits(answer.headers.get("Upload-Limit")) or self._limits
+        if not answer.ok:
+            raise self._refusal(answer)
+
+    def _is_signed(self, answer: Answer) -> bool:
+        is_problem = answer.headers.get("Content-Type", "").startswith("application/problem+json")
+        return is_problem or "Upload-Complete" in answer.headers or "Upload-Limit" in answer.headers
+
+    def _refusal(self, answer: Answer, kind: Kind | None = None) -> errors.UploaderError:
+        if answer.status == 412 and (version := answer.headers.get("Upload-Draft-Interop-Version")):
+            words = f"{answer.url} implements interop version {version} of the draft, not {INTEROP_VERSION}"
+            return errors.ProtocolError(words)
+        problem = text(as_object(answer.body).get("type")) or ""
+        if answer.status == 400 and problem.endswith("#digest-mismatching-values") and _flag(answer) is not True:
+            kind = CORRUPTED
+        return super()._refusal(answer, kind)
+
+
+def _flag(answer: Answer) -> bool | None:
+    """Return `Upload-Complete`; None if it is absent or malformed, which counts as absent."""
+    found = _BOOLEAN.fullmatch(answer.headers.get("Upload-Complete", ""))
+    return None if found is None else found[1] == "1"
+
+
+def _disposition(name: str) -> dict[str, str]:
+    if not name:
+        return {}
+    plain = f'filename="{name}"; ' if name.isascii() and name.isprintable() and not set(name) & set('"\\%') else ""
+    return {"Content-Disposition": f"inline; {plain}filename*=UTF-8''{quote(name, safe='')}"}
+
+
+def _content_digest(checksum: str | None) -> dict[str, str]:
+    """Return the header (RFC 9530) for a checksum of tus, `sha256 BASE64`."""
+    return {} if checksum is None else {"Content-Digest": f"sha-256=:{checksum.partition(' ')[2]}:"}

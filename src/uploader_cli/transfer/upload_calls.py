@@ -1,0 +1,171 @@
+"""What the calls of tus and of the IETF's resumable uploads share: positions, redirects, and where URLs may lead."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from uploader_cli import errors
+from uploader_cli.core.capabilities import unknown_upload
+from uploader_cli.core.origins import below, resolved
+from uploader_cli.core.protocol import NOT_YOURS
+from uploader_cli.transfer.http_client import READ_TIMEOUT, REDIRECTS, Answer
+from uploader_cli.transfer.refusals import answer_error
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from uploader_cli.core.capabilities import Capabilities
+    from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.bodies import Body
+
+    Kind = tuple[type[errors.AnswerError], str]
+
+CHUNK_TIMEOUT = 60.0  # seconds from a chunk's last byte to the answer; a late one costs a HEAD, no byte
+KINDS: Mapping[int, Kind] = {
+    409: (errors.OffsetConflict, "the server has another offset"),
+    413: (errors.TooLarge, "the server does not take a body of this size"),
+    423: (errors.Locked, "another client writes to the upload"),
+    460: (errors.ChecksumMismatch, "the chunk was corrupted in transit"),
+}
+UPLOAD_GONE = (errors.UploadGone, "the server does not have the upload any more")
+LOCKED = (errors.Locked, "another request uses the upload, or its file exists already")
+"""What a status of `retry_status` means."""
+API_ROOT = "/api/upload/"
+NO_SESSION = ((404, "SESSION_NOT_FOUND"), (409, "SESSION_ENDED"), (403, NOT_YOURS))
+"""Refusals of the session that a creation names, not of the upload."""
+
+
+class Position(NamedTuple):
+    """An upload as described by an answer, in bytes.
+
+    `complete`: whether the server says that it is complete; None where the protocol has no words for that.
+    """
+
+    url: str
+    offset: int | None
+    headers: Mapping[str, str]
+    length: int | None = None
+    complete: bool | None = None
+
+
+class UploadCalls:
+    """Call an endpoint of resumable uploads; each thread has its own object.
+
+    Upload URLs may be on another host: no credentials are sent there, and nothing at all from https to http
+    (docs/protocol.md, section 5). Each call raises `NetworkError`, `AnswerError` by status, and `ProtocolError`.
+    """
+
+    usual: Mapping[str, str]  # headers of each request but OPTIONS
+    body_type: str  # Content-Type of a chunk
+
+    def __init__(self, api: Api, endpoint: str) -> None:
+        """It shares the connections, token and rate limit of `api`."""
+        self.endpoint, self._api = endpoint, api
+
+    def options(self) -> Capabilities:
+        """Return what the server says that it can do."""
+        raise NotImplementedError
+
+    def create(
+        self,
+        length: int | None,
+        metadata: Mapping[str, str],
+        *,
+        body: Body | None = None,
+        checksum: str | None = None,
+        partial: bool = False,
+        parts: Sequence[str] = (),
+        path: str = "",
+    ) -> Position:
+        """Create an upload of `length` bytes (None: not known yet) for the file `path`."""
+        raise NotImplementedError
+
+    def head(self, url: str) -> Position:
+        """Return the server's offset. Raise `UploadGone` if it does not have the upload."""
+        raise NotImplementedError
+
+    def patch(
+        self, url: str, offset: int, body: Body, checksum: str | None = None, length: int | None = None
+    ) -> Position:
+        """Send a chunk at `offset` and return the new offset; `length` is that of the upload, where it is declared."""
+        raise NotImplementedError
+
+    def reach(self) -> None:
+        """Ask for an upload that does not exist. Raise `ServerFault` if a gateway answers in place of the server."""
+        answer = self._send("HEAD", unknown_upload(self.endpoint), {})
+        if not answer.ok and (error := answer_error(answer)).outage:
+            raise error
+
+    def discard(self, url: str) -> None:
+        """Delete an upload that is not needed. Where that fails it expires."""
+        with suppress(errors.AnswerError, errors.NetworkError, errors.ProtocolError):
+            self._send("DELETE", url, {})
+
+    def _is_signed(self, answer: Answer) -> bool:
+        """Return whether an answer has headers that only a server of this protocol sends."""
+        raise NotImplementedError
+
+    def _refusal(self, answer: Answer, kind: Kind | None = None) -> errors.UploaderError:
+        """Return the error for an answer that is not 2xx (docs/protocol.md, section 5)."""
+        error, kind = answer_error(answer), kind or KINDS.get(answer.status)
+        if kind is not None and not isinstance(error, errors.TooLarge | errors.SessionCancelled):
+            said = ": ".join(filter(None, [f"{answer.status} {error.error}".strip(), answer.sentence]))
+            words = f"{kind[1]} ({said})"
+            error = kind[0](words, status=answer.status, error=error.error, retry_after=error.retry_after)
+        error.by_server = self._is_signed(answer)
+        return error
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        timeout: float = READ_TIMEOUT,
+        body: Body | None = None,
+    ) -> Answer:
+        """Send one request and follow 307 and 308, with its method and body."""
+        sent = {**self.usual, **headers} if method != "OPTIONS" else dict(headers)
+        for _ in range(REDIRECTS + 1):
+            own = {**self._api.authorization(), **sent}
+            try:
+                answer = self._api.request(method, url, headers=own, body=body, read_timeout=timeout)
+            except errors.ConnectFailed as error:
+                self._check_port(url, error)
+                raise
+            if not self._is_signed(answer):
+                self._check_port(url)
+            self._api.budget.note(answer.headers)
+            if answer.status in self._api.retry_status:
+                raise self._refusal(answer, LOCKED)
+            target = answer.headers.get("Location")
+            if answer.status not in (307, 308) or not target:
+                return answer
+            url = self._place(url, target)
+            if body is not None:
+                body.rewind()
+        raise errors.ProtocolError(f"{self.endpoint} redirects too often, last to {url}")
+
+    def _check_port(self, url: str, cause: Exception | None = None) -> None:
+        """Raise `ProtocolError` if `url` has the endpoint's host without its port, which is a mistake of a proxy."""
+        ours, theirs = urlsplit(self.endpoint), urlsplit(url)
+        if ours.port and not theirs.port and (ours.scheme, ours.hostname) == (theirs.scheme, theirs.hostname):
+            raise errors.ProtocolError(
+                f"the server's Location points to {url}: its proxy drops the port"
+                " (nginx: proxy_set_header Host $http_host)"
+            ) from cause
+
+    def _own_path(self, location: str) -> str:
+        """Return the path of an upload of a server with sessions: behind a proxy it may not know its own address."""
+        _, found, path = location.partition(API_ROOT) if self._api.server else ("", "", "")
+        return found + path or location
+
+    def _place(self, base: str, location: str) -> str:
+        try:
+            return resolved(base, below(self._api.server, location))
+        except ValueError as error:
+            raise errors.ProtocolError(
+                f"{base} points to a URL that is not followed: {error}",
+                hint="a server behind a TLS proxy has to know its own public address",
+            ) from error

@@ -1,0 +1,155 @@
+"""`--protocol ietf`: the IETF's resumable uploads, to the bundled server and to another one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+from command import Done, ended, read_confirmed, start, uploader
+from ietf_service import IetfService
+from scripted_server import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from uploader_server.serving import EmbeddedServer
+
+    Files = Callable[..., Path]
+
+KIB, MIB = 1 << 10, 1 << 20
+ENDPOINT = "/api/upload/files/"
+
+
+def send(service: IetfService, files: Path, home: Path, *more: str) -> Done:
+    """Upload to the service, in chunks of 64 KiB and without a pause before a retry."""
+    where = ("--tus-endpoint", service.url, "--chunk-size", "64K", "--protocol", "ietf")
+    return uploader("upload", files, *where, "--json", *more, home=home)
+
+
+@pytest.mark.parametrize("in_session", [True, False])
+def test_files_are_stored_on_the_bundled_server(
+    in_session: bool, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """Without a request of tus or of a pack. A server at an endpoint may ignore digests: nothing is verified there."""
+    content = os.urandom(3 * MIB)
+    files = make_files(**{"a.bin": content, "sub/Grüße.txt": b"b", "empty.txt": b""})
+    to = ("-s", server.url) if in_session else ("--tus-endpoint", server.url + ENDPOINT)
+    done = uploader("upload", files, *to, "--protocol", "ietf", "--chunk-size", "1M", "--json", home=tmp_path)
+    assert (done.code, done.events[0]["protocol"]) == (0, "ietf"), done.err
+    stored = {path.name: path.read_bytes() for path in server.root.rglob("*") if path.is_file()}
+    assert (stored["a.bin"], stored["Grüße.txt"], stored["empty.txt"]) == (content, b"b", b"")
+    assert server.faults.count("POST", "/api/upload/packs") == 0
+    assert {event["verified"] for event in done.of("file.completed")} == {in_session}
+
+
+def test_killed_run_resumes_at_the_servers_offset(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    files = make_files(a=os.urandom(4 * MIB))
+    options = ("--tus-endpoint", server.url + ENDPOINT, "--protocol", "ietf", "--chunk-size", "256K", "--json")
+    first = start("upload", files, *options, "--limit-rate", "1M", home=tmp_path)
+    assert ended(first, read_confirmed(first, MIB), signal.SIGKILL).code == -signal.SIGKILL
+    done = uploader("upload", files, *options, home=tmp_path)
+    assert done.code == 0, done.err
+    assert server.faults.count("POST", ENDPOINT) == 1
+    sent = sum(request.received for request in server.faults.requests if request.method == "PATCH")
+    assert 4 * MIB <= sent < 5 * MIB
+    (stored,) = [path for path in (server.root / "tus").rglob("*") if path.is_file()]
+    assert stored.read_bytes() == (files / "a").read_bytes()
+
+
+def test_requests_are_those_of_the_draft(make_files: Files, tmp_path: Path) -> None:
+    content = os.urandom(150 * KIB)
+    with IetfService() as service:
+        done = send(service, make_files(**{"ä.bin": content}), tmp_path, "--checksum", "sha256")
+        assert done.code == 0, done.err
+        (upload,) = service.uploads
+        assert (bytes(upload.content), upload.chunks) == (content, [64 * KIB, 64 * KIB, 22 * KIB])
+        assert upload.name == "inline; filename*=UTF-8''%C3%A4.bin"
+        patches = service.sent("PATCH")
+        assert [sent["upload-complete"] for sent in patches] == ["?0", "?0", "?1"]
+        assert {sent["upload-length"] for sent in patches} == {str(len(content))}
+        assert all(sent["content-digest"].startswith("sha-256=:") for sent in patches)
+        assert {sent.get("upload-draft-interop-version") for _, sent in service.requests} == {"8"}
+        assert not [sent for _, sent in service.requests if "tus-resumable" in sent]
+    assert [event["verified"] for event in done.of("file.completed")] == [False]
+
+
+def test_server_that_offers_nothing_of_tus_is_detected(make_files: Files, tmp_path: Path) -> None:
+    with IetfService() as service:
+        done = uploader("upload", make_files(a=10), "--tus-endpoint", service.url, "--json", home=tmp_path)
+        assert (done.code, done.events[0]["protocol"]) == (0, "ietf"), done.err
+        assert service.uploads[0].complete
+
+
+def test_limits_of_the_server_are_kept(make_files: Files, tmp_path: Path) -> None:
+    limits = 'max-size=100000, min-append-size=1000, max-append-size=20000;x="a,b", other=("c" ?1), max-age=60'
+    with IetfService(limits) as service:
+        done = send(service, make_files(large=100_001, small=50_000), tmp_path)
+        assert done.code == 0, done.err
+        assert [event["reason"] for event in done.of("file.skipped")] == ["size"]
+        (upload,) = service.uploads
+        assert upload.chunks == [20_000, 20_000, 10_000]
+
+
+def test_cut_request_continues_and_lost_answers_are_asked_for(make_files: Files, tmp_path: Path) -> None:
+    content = os.urandom(100 * KIB)
+    with IetfService() as service:
+        service.cuts, service.lost = [10 * KIB], 1
+        done = send(service, make_files(a=content), tmp_path)
+        assert done.code == 0, done.err
+        (upload,) = service.uploads
+        assert bytes(upload.content) == content
+        assert upload.chunks == [64 * KIB, 26 * KIB]
+        assert len(service.sent("HEAD")) == 2
+
+
+def test_all_bytes_without_a_declared_end_are_not_a_stored_file(make_files: Files, tmp_path: Path) -> None:
+    """The last request breaks off after its last byte: the end is declared by an empty one."""
+    with IetfService() as service:
+        service.cuts = [1000]
+        done = send(service, make_files(a=1000), tmp_path)
+        assert done.code == 0, done.err
+        (upload,) = service.uploads
+        assert (len(upload.content), upload.chunks, upload.complete) == (1000, [0], True)
+
+
+def test_answers_without_the_state_are_followed_by_head(make_files: Files, tmp_path: Path) -> None:
+    with IetfService() as service:
+        service.silent = True
+        done = send(service, make_files(a=100 * KIB, empty=0), tmp_path)
+        assert done.code == 0, done.err
+        assert [upload.complete for upload in service.uploads] == [True, True]
+        assert len(service.sent("HEAD")) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "early"),
+    [
+        pytest.param(Answer(422, {"title": "no picture"}, {"Upload-Complete": "?1"}), False, id="refused"),
+        pytest.param(Answer(500, b"", {"Upload-Complete": "?1"}), False, id="failed"),
+        pytest.param(None, True, id="ended early"),
+    ],
+)
+def test_complete_upload_that_was_not_processed_is_a_failed_file(
+    answer: Answer | None, early: bool, make_files: Files, tmp_path: Path
+) -> None:
+    with IetfService() as service:
+        service.processed, service.early = answer, early
+        done = send(service, make_files(a=100 * KIB), tmp_path, "--retries", "1", "--max-wait", "1")
+        assert done.code != 0
+        assert done.of("file.completed") == []
+
+
+def test_standard_input_is_sent_without_a_length(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"x" * 60_000)
+    os.close(writer)
+    with IetfService() as service, open(reader, "rb") as stream:
+        options = ("--name", "in.bin", "--tus-endpoint", service.url, "--protocol", "ietf", "--chunk-size", "16K")
+        done = uploader("upload", "-", *options, home=tmp_path, stdin=stream)
+        assert done.code == 0, done.err
+        (upload,) = service.uploads
+        assert (upload.length, len(upload.content), upload.complete) == (None, 60_000, True)
+        assert service.sent("PATCH")[-1]["upload-length"] == "60000"

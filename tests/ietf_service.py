@@ -1,0 +1,110 @@
+"""Any server of the IETF's resumable uploads (interop version 8) that is not ours: it offers nothing of tus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Self
+
+from scripted_server import Answer, Request, Rule, ScriptedServer
+
+INTERIM = b"HTTP/1.1 104 Upload Resumption Supported\r\nUpload-Draft-Interop-Version: 8\r\n%s\r\n\r\n"
+
+
+@dataclass
+class WithInterim(Answer):
+    """An answer after an interim one (104) with this header."""
+
+    interim: str = ""
+
+    def sent_to(self, method: str) -> bytes:
+        """Return the bytes of both."""
+        return INTERIM % self.interim.encode() + super().sent_to(method)
+
+
+@dataclass
+class Resource:
+    """One upload, with the sizes of the requests that it was sent in."""
+
+    length: int | None
+    name: str
+    content: bytearray = field(default_factory=bytearray)
+    chunks: list[int] = field(default_factory=list)
+    complete: bool = False
+
+
+class IetfService:
+    """A context manager; `url` is where uploads are created."""
+
+    def __init__(self, limits: str = "min-size=0") -> None:
+        self.limits = limits
+        self.uploads: list[Resource] = []
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        """Method and headers of each, without those to unknown uploads."""
+        self.silent = False  # whether answers to PATCH lack Upload-Complete and Upload-Offset
+        self.cuts: list[int] = []  # the bytes after which the next PATCH requests break off
+        self.lost = 0  # the answers to so many requests that complete an upload are lost
+        self.processed: Answer | None = None  # the answer of what processes a complete upload, in place of 200
+        self.early = False  # whether every upload is complete after its first chunk
+
+    def __enter__(self) -> Self:
+        self._server = ScriptedServer(Rule(self._answer)).__enter__()
+        self.url = f"{self._server.url}/files"
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.__exit__(*error)  # type: ignore[arg-type]
+
+    def sent(self, method: str) -> list[dict[str, str]]:
+        """Return the headers of the requests with this method."""
+        return [headers for sent, headers in self.requests if sent == method]
+
+    def _answer(self, request: Request) -> Answer | None:
+        number = request.path.rpartition("/")[2]
+        known = int(number) if number.isdigit() else len(self.uploads)
+        if request.path != "/files" and known >= len(self.uploads):
+            return Answer(404)
+        self.requests.append((request.method, request.headers))
+        if request.method == "OPTIONS":
+            return Answer(204, headers={"Upload-Limit": self.limits})
+        if request.method == "POST":
+            return self._create(request)
+        upload = self.uploads[known]
+        if request.method == "HEAD":
+            return Answer(204, headers=self._state(upload))
+        return self._append(upload, request) if request.method == "PATCH" else Answer(204)
+
+    def _create(self, request: Request) -> Answer:
+        assert (request.headers["upload-complete"], request.body) == ("?0", b"")
+        length = request.headers.get("upload-length")
+        upload = Resource(None if length is None else int(length), request.headers["content-disposition"])
+        self.uploads.append(upload)
+        place = f"{self.url}/{len(self.uploads) - 1}"
+        headers = {"Location": place, "Upload-Complete": "?0", "Upload-Limit": self.limits}
+        return WithInterim(201, headers=headers, interim=f"Location: {place}")
+
+    def _append(self, upload: Resource, request: Request) -> Answer | None:
+        assert request.headers["content-type"] == "application/partial-upload"
+        if int(request.headers["upload-offset"]) != len(upload.content):
+            return Answer(409, headers={**self._state(upload), "Upload-Complete": "?0"})
+        if upload.complete:
+            return Answer(400, headers={"Upload-Complete": "?0"})
+        if self.cuts:
+            upload.content += request.body[: self.cuts.pop(0)]
+            return None
+        upload.content += request.body
+        upload.chunks.append(len(request.body))
+        upload.complete = self.early or request.headers["upload-complete"] == "?1"
+        if upload.complete and self.lost:
+            self.lost -= 1
+            return None
+        interim = f"Upload-Offset: {len(upload.content)}"
+        if self.silent:
+            return WithInterim(200, interim=interim)
+        if upload.complete and self.processed is not None:
+            return self.processed
+        return WithInterim(200, headers={"Upload-Complete": f"?{upload.complete:d}"}, interim=interim)
+
+    def _state(self, upload: Resource) -> dict[str, object]:
+        length = {} if upload.length is None else {"Upload-Length": upload.length}
+        state = {"Upload-Offset": len(upload.content), "Upload-Complete": f"?{upload.complete:d}"}
+        return {**state, **length, "Upload-Limit": self.limits}
