@@ -1,21 +1,25 @@
-"""Update the option tables of docs/cli.md from the options of the commands: `python docs/cli_options.py`.
+"""Update what follows from the table of options: the tables of docs/cli.md, and the keywords of the library.
 
-Flags, environment variables, defaults and the order are generated; the descriptions are kept. A new option gets its
-help text as description.
+`python docs/cli_options.py`. Flags, environment variables, defaults and the order are generated, descriptions of the
+page are kept. A new option gets its help text as description.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin
 
 from typer.main import get_command
 
 from uploader_cli.cli.app import app
 from uploader_cli.settings import OPTIONS
-from uploader_cli.settings.model import SECTIONS
+from uploader_cli.settings.model import SECTIONS, Settings
 
+KEYWORDS = Path(__file__).parents[1] / "src/uploader_cli/settings/keywords.py"
 PAGE = Path(__file__).with_name("cli.md")
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 _WIDTH = 120
@@ -112,5 +116,69 @@ def _replaced(text: str, pattern: str, new: str) -> str:
     return out
 
 
+_HEAD = '''"""The types of the options of `Settings` as keywords of the library; written by docs/cli_options.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Literal, TypeAlias, TypedDict
+
+from uploader_cli.settings.values import {values}
+
+Text: TypeAlias = str | os.PathLike[str]
+
+
+class Options(TypedDict, total=False):
+    """The fields of `Settings`; None stands for the default."""
+
+'''
+
+
+def keywords() -> str:
+    """Return the module with the types of the options: as `Settings` has them, or as text."""
+    own: set[str] = set()
+    lines = [
+        f"    {spec.name}: {_union(_types(spec.type, own))} | None\n"
+        for spec in fields(Settings)
+        if spec.name in OPTIONS
+    ]
+    return _HEAD.format(values=", ".join(sorted(own))) + "".join(lines)
+
+
+def _types(given: Any, own: set[str]) -> Iterator[str]:
+    """Yield what a type is written as, and `str` where a text is parsed; add the names of our types to `own`."""
+    if get_origin(given) is tuple:
+        one = _union(["Text", *_types(get_args(given)[0], own)])
+        yield from (one, f"Iterable[{one}]")
+    elif get_origin(given) is Literal:
+        yield f"Literal[{', '.join(map(_quoted, get_args(given)))}]"
+    elif isinstance(given, UnionType) or get_origin(given) is not None:
+        for part in get_args(given):
+            yield from _types(part, own)
+    elif given is Path:
+        yield "Text"
+    elif given is not NoneType:
+        yield given.__name__
+        if given.__module__ != "builtins":
+            own.add(given.__name__)
+        if given is not bool:
+            yield "str"
+
+
+def _union(types: Iterable[str]) -> str:
+    """Write a union without what another type of it includes."""
+    known = dict.fromkeys(types)
+    texts = known.keys() & {"Text", "str"}
+    if "Text" in texts:
+        known.pop("str", None)
+    return " | ".join(name for name in known if not (texts and name.startswith("Literal")))
+
+
+def _quoted(value: str) -> str:
+    return f'"{value}"'
+
+
 if __name__ == "__main__":
+    KEYWORDS.write_text(keywords(), encoding="utf-8")
     PAGE.write_text(updated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

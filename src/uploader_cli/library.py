@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, Self, cast
+from typing import Any, BinaryIO, Protocol, Self, Unpack, cast
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.state import Observer, ProgressState
@@ -28,6 +28,7 @@ from uploader_cli.selection.standard_input import file_of
 from uploader_cli.settings import (
     OPTIONS,
     Invalid,
+    Layer,
     Option,
     Settings,
     resolve,
@@ -36,6 +37,7 @@ from uploader_cli.settings import (
     shard,
     working_directory,
 )
+from uploader_cli.settings.keywords import Options
 from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, ReportFile
 from uploader_cli.sources.files import is_url
 from uploader_cli.transfer.journal import Journal, RunHandle
@@ -72,7 +74,7 @@ class Uploader:
         on_overall: Callable[[Progress], None] | None = None,
         on_completed: Callable[[ev.FileCompleted], None] | None = None,
         on_error: Callable[[ev.FileFailed], None] | None = None,
-        **options: object,
+        **options: Unpack[Options],
     ) -> None:
         """Use `settings`, or what the environment and the config files say, with `options` in place of theirs.
 
@@ -102,6 +104,8 @@ class Uploader:
             names = [given.path]
         else:
             names = _names(paths)
+            if settings.name is not None and settings.source("name").layer in (Layer.FLAG, Layer.DEFAULT):
+                raise UsageError("name=… names a file object, and paths were given", hint="omit it")
         settings, notices = writable_state(settings)
         with (
             self._interruptible(cancel) as interrupts,
@@ -193,7 +197,7 @@ def upload(
     on_completed: Callable[[ev.FileCompleted], None] | None = None,
     on_error: Callable[[ev.FileFailed], None] | None = None,
     cancel: threading.Event | None = None,
-    **options: object,
+    **options: Unpack[Options],
 ) -> Result:
     """Upload files and directories, or a binary file object, once; return a receipt for each file.
 
@@ -211,26 +215,35 @@ def upload(
     return uploader.upload(paths, cancel=cancel)
 
 
-async def upload_async(paths: Paths = (), settings: Settings | None = None, **options: Any) -> Result:
+async def upload_async(
+    paths: Paths = (),
+    settings: Settings | None = None,
+    *,
+    on_event: Callable[[ev.Event], None] | None = None,
+    on_progress: Callable[[ev.FileProgress], None] | None = None,
+    on_overall: Callable[[Progress], None] | None = None,
+    on_completed: Callable[[ev.FileCompleted], None] | None = None,
+    on_error: Callable[[ev.FileFailed], None] | None = None,
+    cancel: threading.Event | None = None,
+    **options: Unpack[Options],
+) -> Result:
     """Upload as `upload` does, without blocking the event loop; callbacks run in the event loop's thread.
 
     A cancelled task cancels the upload, waits until it has ended in order, and raises `asyncio.CancelledError`. An
     exception of a callback goes to the event loop's exception handler and does not end the upload.
     """
     loop = asyncio.get_running_loop()
-    cancel = options.pop("cancel", None) or threading.Event()
+    cancel = cancel or threading.Event()
 
-    def in_loop(callback: Callable[..., None]) -> Callable[..., None]:
+    def in_loop(callback: Callable[..., None] | None) -> Callable[..., None] | None:
         def later(*arguments: object) -> None:
-            loop.call_soon_threadsafe(callback, *arguments)
+            loop.call_soon_threadsafe(cast("Callable[..., None]", callback), *arguments)
 
-        return later
+        return None if callback is None else later
 
-    names = [spec.name for spec in fields(_Callbacks)]
-    callbacks = {name: options[name] for name in names if options.get(name) is not None}
-    _Callbacks(**callbacks)  # checks them
-    options |= {name: in_loop(callback) for name, callback in callbacks.items()}
-    work = asyncio.ensure_future(asyncio.to_thread(upload, paths, settings, cancel=cancel, **options))
+    callbacks = _Callbacks(on_event, on_progress, on_overall, on_completed, on_error)  # checks them
+    in_thread: dict[str, Any] = {spec.name: in_loop(getattr(callbacks, spec.name)) for spec in fields(_Callbacks)}
+    work = asyncio.ensure_future(asyncio.to_thread(upload, paths, settings, cancel=cancel, **in_thread, **options))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -255,7 +268,7 @@ def _names(paths: Paths) -> list[str]:
     return names
 
 
-def _settings(settings: Settings | None, options: dict[str, object]) -> Settings:
+def _settings(settings: Settings | None, options: Options) -> Settings:
     """Return the settings with `options` in place of theirs. Raises `UsageError` that names the option."""
     for name in options:
         if name not in OPTIONS:

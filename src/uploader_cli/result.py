@@ -102,6 +102,9 @@ class Result:
     report_problems: tuple[str, ...] = ()
     """Requested reports that could not be written, one sentence each."""
 
+    error: str = ""
+    """What ended the run early, as a server that does not answer; empty if nothing did."""
+
     @property
     def ok(self) -> bool:
         """True where every selected file is on the server and confirmed."""
@@ -126,10 +129,12 @@ class Receipts(Observer):
     incidents: tuple[Incident, ...] = ()
     analyses: tuple[Analysed, ...] = ()
     analysis_file: str = ""
+    error: str = ""
 
     def result(self, outcome: ev.RunFinished) -> Result:
         """Return the result of the finished run."""
-        return Result(outcome, tuple(self.kept), self.incidents, self.analyses, self.analysis_file)
+        kept = tuple(self.kept)
+        return Result(outcome, kept, self.incidents, self.analyses, self.analysis_file, error=self.error)
 
     def handle(self, event: Event, _state: ProgressState, _now: float) -> None:
         """Add a receipt for a file that ended."""
@@ -145,8 +150,9 @@ class Receipts(Observer):
             )
 
     def close(self, state: ProgressState, _now: float) -> None:
-        """Copy incidents and analyses from the final state."""
+        """Copy incidents, analyses and the error from the final state."""
         self.incidents, self.analysis_file = tuple(state.incidents.kept), state.analysis_file
+        self.error = state.trouble
         self.analyses = tuple(
             Analysed(done.kind, done.name, done.summary, done.error, done.retryable, done.warning)
             for done in state.analyses

@@ -36,7 +36,7 @@ _FAULT = "cut:patch#3:1M"
 
 _NEXT = """
 Next, run the first two in two terminals:
-  uploader serve
+  uploader serve --root files
   uploader upload -s localhost:8005 YOUR-FILES
   uploader serve --realtime flap:3    (the connection breaks every 3 s)"""
 

@@ -71,25 +71,26 @@ def limit(head: dict[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A speed over time: `values`, each for `step` seconds, and the values at the marks of its axis, from 0."""
+    """A speed over time: `values`, each for `step` seconds, and the values at the marks of its axis, from 0.
+
+    `averaged`: its average is not known from the head of the report.
+    """
 
     title: str
     values: Sequence[float]
     step: float
     marks: Sequence[float]
     form: Callable[[float], str]
+    averaged: bool = True
 
     @property
     def seconds(self) -> float:
         return len(self.values) * self.step
 
     @property
-    def average(self) -> str:
-        return f"{self.form(sum(self.values) / len(self.values))} on average"
-
-    @property
-    def most(self) -> str:
-        return f"at most {self.form(max(self.values))}"
+    def details(self) -> list[str]:
+        average = f"{self.form(sum(self.values) / len(self.values))} on average"
+        return [*([average] if self.averaged else []), f"at most {self.form(max(self.values))}"]
 
 
 def curves(head: dict[str, Any]) -> list[Curve]:
@@ -98,7 +99,7 @@ def curves(head: dict[str, Any]) -> list[Curve]:
     if not data:
         return []
     return [
-        Curve("Throughput", data, step, ticks(max(data), unit=1024), rate),
+        Curve("Throughput", data, step, ticks(max(data), unit=1024), rate, averaged=False),
         Curve("Files per second", files, step, ticks(max(files)), number),
     ]
 

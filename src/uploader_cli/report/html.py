@@ -149,7 +149,7 @@ def _plot(curve: fig.Curve, colour: str, bands: Iterable[tuple[float, float]]) -
         f"<title>{span(at * step)}: {form(value)}</title></rect>"
         for at, value in enumerate(curve.values)
     ]
-    known = f"{curve.average}, {curve.most}"
+    known = ", ".join(curve.details)
     return (
         f'<figure class="{colour}" role="img" aria-label="{curve.title}: {known}">\n'
         f'<div class="head"><h2>{curve.title}</h2><small>{known}</small></div>\n'

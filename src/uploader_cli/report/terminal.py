@@ -81,7 +81,7 @@ def _title(title: str, width: int, *details: str) -> Iterator[Row]:
 
 def _plot(curve: fig.Curve, style: str, each: int, width: int) -> Iterator[Row]:
     """Draw an area of block characters, with a mark in each `each` rows."""
-    yield from _title(curve.title, width, curve.average, curve.most)
+    yield from _title(curve.title, width, *curve.details)
     marks, form = curve.marks, curve.form
     label = max(len(form(mark)) for mark in marks)
     columns, top, height = width - label - 3, marks[-1], each * (len(marks) - 1)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HANDSHAKE_LIMIT = 2.0  # seconds to find out whether a port speaks TLS
 # Codes of certificates that are refused (OpenSSL's `X509_V_ERR_…`); UNTRUSTED: their authority is unknown.
 BAD_TIME, BAD_NAME, SELF_SIGNED = {9: "is not valid yet", 10: "has expired"}, (62, 64), 18
+NOTABLE = 1.0  # seconds of a failed connection from which the message has them
 UNTRUSTED = (2, 19, 20, 21, 27)
 
 
@@ -39,8 +40,8 @@ class Failures:
         """Return the error for a URL to which no request can be sent."""
         return errors.UsageError(f"{self.option}: {url} is no URL that can be reached: {error}")
 
-    def of(self, error: BaseException, url: str, *, body_sent: bool) -> errors.UploaderError:
-        """Return the error of a request to `url`; `body_sent`: all of it was sent."""
+    def of(self, error: BaseException, url: str, *, seconds: float, body_sent: bool) -> errors.UploaderError:
+        """Return the error of a request to `url`, which took `seconds`; `body_sent`: all of it was sent."""
         where, cause = origin_of(url), why(error)
         if isinstance(error, AnswerTooLarge):
             return errors.ProtocolError(f"the answer of {where} is too large: {error}")
@@ -63,7 +64,8 @@ class Failures:
             cause = f"{urlsplit(url).hostname} is not a host name"
         if no_name or _has(error, NewConnectionError, ConnectTimeoutError):
             hint = f"check the name in {self.option}" if no_name else "is the server running there?"
-            return errors.ConnectFailed(f"no connection to {where}: {cause}", hint=hint)
+            took = f" after {seconds:.1f} s" if seconds >= NOTABLE else ""
+            return errors.ConnectFailed(f"no connection to {where}{took}: {cause}", hint=hint)
         if _has(error, Urllib3Timeout, TimeoutError):
             what = "did not answer in time" if body_sent else "stopped taking bytes"
             return errors.TimedOut(f"{where} {what}", body_sent=body_sent)

@@ -152,7 +152,7 @@ class HttpClient:
         except BaseException as error:
             self.request_ids.report(method, url, sent, began, status, error, data)
             if isinstance(error, TRANSPORT_ERRORS):
-                raise self._failure(error, url, body) from error
+                raise self._failure(error, url, body, time.monotonic() - began) from error
             raise
         self.request_ids.report(method, url, sent, began, status, body=data)
         if "Set-Cookie" in fields:
@@ -183,7 +183,8 @@ class HttpClient:
                 if not response.isclosed():
                     connection.close()
         except TRANSPORT_ERRORS as error:
-            raise self.failures.of(error, url, body_sent=True) from error
+            seconds = time.monotonic() - began
+            raise self.failures.of(error, url, seconds=seconds, body_sent=True) from error
         finally:
             del self.sockets.answer_time
 
@@ -241,7 +242,7 @@ class HttpClient:
         answer = cast("Any", SimpleNamespace(info=lambda: fields))
         self._cookies.extract_cookies(answer, Request(url))  # noqa: S310 - nothing is opened
 
-    def _failure(self, error: BaseException, url: str, body: Body | None) -> errors.UploaderError:
+    def _failure(self, error: BaseException, url: str, body: Body | None, seconds: float) -> errors.UploaderError:
         """Return the error of a request, and free what the frames of `error` keep: its body and the answer.
 
         urllib3 leaves cycles of errors and frames, which the rare garbage collections would keep for long.
@@ -250,7 +251,8 @@ class HttpClient:
             traceback.clear_frames(item.__traceback__)
         if body is not None:
             body.close()
-        failure = self.failures.of(error, url, body_sent=body.through if body is not None else True)
+        sent = body.through if body is not None else True
+        failure = self.failures.of(error, url, seconds=seconds, body_sent=sent)
         if isinstance(failure, errors.ConnectionLost) and not isinstance(failure, errors.TimedOut):
             self._check_scheme(url)
         return failure

@@ -83,7 +83,7 @@ def test_the_demo_uploads_and_verifies(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert "Verified: the server has all 4 files" in done.stderr
-    assert "uploader serve" in done.stderr
+    assert "uploader serve --root files\n" in done.stderr
     samples = {file.name: digest(file) for file in (tmp_path / "kept" / "samples").iterdir()}
     stored = {file.name: digest(file) for file in (tmp_path / "kept" / "server").rglob("*") if file.is_file()}
     assert len(samples) == 4

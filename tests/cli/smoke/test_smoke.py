@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -59,6 +60,9 @@ def test_output_for_people_is_on_stderr(server: EmbeddedServer, tmp_path: Path) 
         assert any(check.id in line for line in lines)
     assert lines[-1] == "✓ 31 checks passed (6 not offered, 1 skipped)"
     assert "Left on the server (8):" in done.err
+    before, _, after = done.err.partition("✓ pass")
+    (name,) = re.findall(r"files of the checks\s+stay\s+on\s+the\s+server,\s+as\s+(uploader-smoke-\S+-)\*", before)
+    assert name in after
 
 
 def test_json_and_junit_include_the_cleanup(tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ def test_wrong_option_raises_usage_error(
         (["."], {"settings": Settings(shard="auto")}, "--shard: "),
         (["."], {"include": 5}, "--include: must be text, not 5"),
         (["."], {"dry_run": True}, "the library has no dry run"),
+        (["."], {"name": "x"}, "names a file object"),
     ],
 )
 def test_wrong_argument_raises_usage_error(paths: Any, options: dict[str, Any], said: str) -> None:
@@ -309,6 +310,12 @@ class Pieces:
         if len(piece) > size >= 0:
             self._pieces.insert(0, piece[size:])
         return piece[:size]
+
+
+def test_result_has_the_error_that_ended_the_run(make_files: Callable[..., Path]) -> None:
+    """Also of one that ended before its first file."""
+    result = upload(make_files(a=1), server="127.0.0.1:9", wait_for_server=0)
+    assert (result.exit_code, result.error) == (6, f"no connection to http://127.0.0.1:9: {os.strerror(111)}")
 
 
 def test_file_objects_are_stored_under_their_names(server: EmbeddedServer, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def page(shown: CheckReport, **how: Any) -> list[str]:
 @pytest.mark.parametrize("verbose", [False, True])
 def test_no_line_is_wider_than_the_terminal(width: int, verbose: bool) -> None:
     things = tuple(f"/uploads/personal/uploader-smoke-1234-第三-{number}.mp4: no token" for number in range(7))
-    for line in page(report(*EVERY, left=things), width=width, verbose=verbose):
+    for line in page(report(*EVERY, left=things), width=width, verbose=verbose, leaves="uploader-smoke-1234-*"):
         assert cells(line) <= width
         assert line == line.rstrip()
 

@@ -77,7 +77,8 @@ def smoke(
     if file is not None:
         check_output(file, "--junit")
     site = Site(settings, budget=budget)
-    page = None if settings.json else SmokePage.begun(settings, strict=strict)
+    leaves = "" if site.may_delete or settings.tus_endpoint else f"{site.names}*"
+    page = None if settings.json else SmokePage.begun(settings, strict=strict, leaves=leaves)
     annotations = github.MOST_ANNOTATIONS if github.wanted(os.environ) else 0
 
     def tell(result: Checked) -> None:

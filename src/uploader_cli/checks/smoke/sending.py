@@ -126,7 +126,7 @@ def file_of(site: Site, label: str, *, kind: str = "") -> tuple[str, bytes]:
     limits = site.once(terms).limits
     any_type = limits.allowed_types & {"*", "mp4"}
     ending = kind or ("mp4" if any_type else min(limits.allowed_types, default="mp4"))
-    return f"uploader-smoke-{site.run}-{label}.{ending}", os.urandom(max(2, min(SIZE, limits.max_file_size)))
+    return f"{site.names}{label}.{ending}", os.urandom(max(2, min(SIZE, limits.max_file_size)))
 
 
 def send(

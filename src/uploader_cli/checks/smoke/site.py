@@ -30,7 +30,7 @@ class Site(CheckedServer):
         """Does not connect yet. Raises `UsageError` for an unreadable token."""
         super().__init__(settings, settings.bearer())
         self.budget, self.patience = budget, patience
-        self.run = secrets.token_hex(4)  # part of all names of this run
+        self.names = f"uploader-smoke-{secrets.token_hex(4)}-"  # the beginning of the names of all files
         self.answered = self.speaks = False  # whether there was any response, and one of an upload server
         self.admitted: set[bool] = set()
         """Whether counted requests with our own token were accepted, or got 401 or 403."""

@@ -68,10 +68,18 @@ class SmokePage(Page):
     command, narrow = "smoke", 70
     _said = ""
 
-    def __init__(self, *, strict: bool = False, **how: Any) -> None:
-        """`strict` is that of the run; the other arguments are those of `Page`."""
+    def __init__(self, *, strict: bool = False, leaves: str = "", **how: Any) -> None:
+        """`strict` is that of the run, `leaves` the name of files that it can't delete, if any; `how` is for `Page`."""
         super().__init__(**how)
-        self._strict = strict
+        self._strict, self._leaves = strict, leaves
+
+    def heading(self, server: str) -> list[str]:
+        """Return the heading, which says what stays on the server."""
+        lines = super().heading(server)
+        if lines and self._leaves:
+            note = f"Without a token the files of the checks stay on the server, as {self._leaves}: give one with"
+            lines[-1:] = [*wrap(f"{note} --token-file", self._width), ""]
+        return lines
 
     def running(self, check: Check) -> str:
         return f"{'…' if self._glyphs else '.'} {check.id}"
