@@ -181,6 +181,8 @@ def parse_progress(body: object, source: Transport) -> SessionProgress | None:
         timestamp=parse_time(fields.get("timestamp") or fields.get("lastUpdate")),
         status=text(fields.get("overallStatus")),
         percent=percent,
+        bytes=integer(fields.get("receivedBytes")),
+        size=integer(fields.get("totalBytes")),
         completed=completed,
         failed=integer(fields.get("failedFiles")),
         total=integer(fields.get("totalFiles")),
@@ -200,6 +202,8 @@ def _file_status(item: object) -> FileStatus | None:
         percent=number(fields.get("progress")),
         server_id=text(fields.get("id")),
         error=text(fields.get("error")),
+        bytes=integer(fields.get("receivedBytes")),
+        size=integer(fields.get("fileSize")),
     )
 
 

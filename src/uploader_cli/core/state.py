@@ -66,6 +66,8 @@ class SessionState(Struct):
     completed: int = 0
     failed: int = 0
     total: int | None = None
+    bytes: int | None = None  # what arrived of its files, where the server tells; None if unknown
+    size: int | None = None  # of all its files
     server_time: float = float("-inf")
     by_name: dict[str, int] = field(default_factory=dict)
     heard: float | None = None  # time of the last message about it (run clock, seconds)
@@ -192,12 +194,17 @@ class ProgressState(Struct):
 
     @property
     def total_bytes(self) -> int:
-        """Total size of the files that are stored or may still be."""
+        """Total size of the files that are stored or may still be; of watched sessions 0 if it is unknown."""
+        if self.watched:
+            sizes = [session.size for session in self.sessions.values()]
+            return 0 if None in sizes else sum(size for size in sizes if size)
         return max(0, self.selected_bytes - self.lost_bytes - self.earlier_bytes)
 
     @property
     def bytes_through(self) -> int:
         """The part of `total_bytes` that has ended or been sent; of a file that is sent again, what is confirmed."""
+        if self.watched:
+            return sum(session.bytes or 0 for session in self.sessions.values())
         return self.settled_bytes - self.earlier_bytes + sum(file.sent for file in self.running.values())
 
     @property
@@ -207,7 +214,7 @@ class ProgressState(Struct):
 
     @property
     def watched(self) -> bool:
-        """True while watching sessions of others, of which only percentages are known."""
+        """True while watching sessions of others, whose messages are all that is known."""
         return not self.selected_bytes and any(session.watched for session in self.sessions.values())
 
     @property
@@ -224,14 +231,16 @@ class ProgressState(Struct):
     def fraction(self) -> float:
         """The total progress from 0 to 1; 1 only when every file is confirmed or skipped.
 
-        In the server's percentage of a watched session files have equal weight and failed ones count as done; here
-        they are excluded.
+        Where the size of a watched session is unknown, its percentage is the server's, in which files have equal weight
+        and failed ones count as done; here they are excluded.
         """
         done, total = float(self.bytes_through), self.total_bytes
         if self.watched:
             if all(session.status == "completed" and not session.failed for session in self.sessions.values()):
                 return 1.0
-            done, total = 0.0, 0
+            if total:
+                return min(0.99, done / total)
+            done = 0.0
             for session in self.sessions.values():
                 known = session.total or len(session.by_name) or 1
                 done += max(0.0, session.percent / 100 * known - session.failed)

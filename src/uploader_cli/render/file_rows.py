@@ -115,7 +115,7 @@ def _tag(file: FileState, width: int) -> str:
 
 
 def _numbers(file: FileState, now: float) -> tuple[str, str, str]:
-    """Return size, rate and time left: of a stream, the bytes sent so far; of a watched file, nothing is known."""
+    """Return size, rate and time left: of a stream, the bytes sent so far; of a watched file, what the server tells."""
     if file.size is None and not file.sent:
         return "", "", ""
     speed = file.meter.rate(now)

@@ -178,8 +178,8 @@ def _whole(state: ProgressState, now: float, width: int, small: int) -> list[Row
 
 def _totals(state: ProgressState, now: float, width: int, small: int) -> list[Row]:
     """Draw `2 of 6 done (2 before) · 46.2 of 120.2 MiB · 4.0 MiB/s · 0:37 left`; what does not fit is left out."""
-    is_sending = not (state.watched or state.waiting)
-    alone = state.measurable and state.selected == 1 and is_sending
+    is_sending = not (state.waiting or (state.watched and not state.bytes_through))
+    alone = state.measurable and state.selected == 1 and is_sending and not state.watched
     left_out = state.skipped - state.there
     files = [
         _Part("" if alone else overview.counts(state), "bold"),

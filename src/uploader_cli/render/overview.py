@@ -44,7 +44,8 @@ def what(state: ProgressState) -> str:
     common = state.tree.common
     if name := common[len(parent_of(common[:-1])) :].rstrip("/"):
         return safe(name) + ("" if common.endswith(name) else "/")
-    return plural(state.selected, "file") if state.selected else ""
+    files = state.files_done[1]
+    return plural(files, "file") if files else ""
 
 
 def short(path: str, state: ProgressState) -> str:
@@ -75,6 +76,8 @@ def counts(state: ProgressState) -> str:
 
 def amount(state: ProgressState) -> str:
     """Format `12.0 of 310.0 MiB`; without the total where that is unknown."""
+    if state.watched and not state.total_bytes:
+        return size(state.bytes_through) if state.bytes_through else ""
     if state.measurable:
         return size_of(state.bytes_through, state.total_bytes)
     return size(state.bytes_through if state.over or state.running else state.selected_bytes)

@@ -162,7 +162,7 @@ class PlainView(Observer):
 def progress_line(state: ProgressState, now: float) -> str:
     """Format `42 % · 7 of 20 done · 130.2 of 310.0 MiB · 12.1 MiB/s · 0:15 left · live websocket`."""
     parts = [overview.share(state).strip(), overview.counts(state), overview.failed(state)]
-    if not state.watched:
+    if not state.watched or state.bytes_through:
         parts += [overview.amount(state), rate(state.rate(now)), overview.pace(state, now), overview.left(state, now)]
     if state.channel.workers is not None and state.retries:
         parts.append(f"{state.retries:,} retried")

@@ -236,7 +236,9 @@ def _complete(state: ProgressState, outcome: RunFinished) -> bool:
 def _watch_verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     sessions = plural(len(state.sessions), "session")
     done, files = state.files_done
-    numbers = (f"{done:,} of {plural(files, 'file')} " if files else "") + f"in {span(outcome.seconds)}"
+    through = size(state.bytes_through) if state.bytes_through else ""
+    known = ", ".join(filter(None, [f"{done:,} of {plural(files, 'file')}" if files else "", through]))
+    numbers = f"{known} in {span(outcome.seconds)}".lstrip()
     if outcome.exit_code in _INTERRUPTED:
         return "■", f"stopped watching, {numbers} so far; the upload continues"
     if outcome.ok:

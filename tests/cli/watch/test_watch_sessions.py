@@ -140,8 +140,10 @@ def test_files_of_equal_name_in_different_directories_are_two(make_files: Callab
             assert late.end() is Exit.OK
         for watching in (early, late):
             assert watching.files == dict.fromkeys(["files/a/x.mp4", "files/b/x.mp4"], "completed")
-            assert [event["size"] for event in watching.of("file.started")] == [None, None], "the server does not tell"
-            assert [event["size"] for event in watching.of("file.completed")] == [None, None]
+            assert {event["path"]: event["size"] for event in watching.of("file.completed")} == {
+                "files/a/x.mp4": 10,
+                "files/b/x.mp4": 20,
+            }
 
 
 class Bar:

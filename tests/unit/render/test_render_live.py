@@ -566,6 +566,20 @@ def test_watched_session_is_shown_in_percent(run: Script, screen: Screen) -> Non
     assert "✓ b.mp4" in screen.text()
 
 
+def test_watched_session_is_shown_in_bytes_where_the_server_tells_them(run: Script, screen: Screen) -> None:
+    """What arrived before the watch began is no speed."""
+    run.put(ev.RunStarted("http://h:1", None, None, 1, "watch"), ev.SessionWatched("s-1"))
+    for second, (arrived, file) in enumerate(((12, 2), (14, 4), (16, 6)), 1):
+        files = (ev.FileStatus("a.mp4", "uploading", 10.0 * file, bytes=file << 20, size=10 << 20),)
+        progress = {"files": files, "bytes": arrived << 20, "size": 40 << 20}
+        run.now += 1
+        run.put(ev.SessionProgress("s-1", Transport.WEBSOCKET, second, "uploading", 90.0, 9, 0, 10, **progress))  # type: ignore[arg-type]
+    lines = screen.lines()
+    assert lines[1].endswith("  40 %")
+    assert lines[2].startswith("9 of 10 done · 16.0 of 40.0 MiB · 2.0 MiB/s · 0:12 left")
+    assert re.search(r"a.mp4 .* 60 % +10.0 MiB +2.0 MiB/s +0:02 left", lines[4])
+
+
 def test_watched_sessions_weigh_as_many_files_as_they_have(run: Script, screen: Screen) -> None:
     """A small completed session adds little to the total; a failed file adds nothing."""
     run.put(ev.RunStarted("http://h:1", None, None, 1, "watch"), ev.SessionWatched("s-1"), ev.SessionWatched("s-2"))

@@ -148,20 +148,22 @@ class FileEnded(Event, frozen=True):
 
 
 class FileStatus(Record, frozen=True):
-    """The server's status of one file. `percent` is 0–100; `name` as it was sent."""
+    """The server's status of one file: `percent` is 0–100, `bytes` have arrived of `size`; `name` as it was sent."""
 
     name: str
     status: str
     percent: float | None = None
     server_id: str | None = None
     error: str | None = None
+    bytes: int | None = None
+    size: int | None = None
 
 
 class SessionProgress(Event, frozen=True):
     """A message of the server about a session, from the socket or from a poll.
 
-    `timestamp` is the server's clock in unix seconds, `received` ours for a pushed message; `percent` is 0–100. None
-    marks a missing field.
+    `timestamp` is the server's clock in unix seconds, `received` ours for a pushed message; `percent` is 0–100, `bytes`
+    have arrived of `size`. None marks a missing field.
     """
 
     session: str
@@ -175,6 +177,8 @@ class SessionProgress(Event, frozen=True):
     files: tuple[FileStatus, ...] = ()
     message: str = ""
     received: Internal[float | None] = None
+    bytes: int | None = None
+    size: int | None = None
 
 
 class SessionLeft(Event, frozen=True):

@@ -106,7 +106,7 @@ class FileRetry(Event, frozen=True, tag="file.retry"):
 
 
 class FileCompleted(Event, frozen=True, tag="file.completed"):
-    """The server confirmed the file. `size` is None if unknown, as in `watch`."""
+    """The server confirmed the file. `size` is None if unknown, as in `watch` of some servers."""
 
     file: FileNumber
     path: str

@@ -81,6 +81,8 @@ def _apply(state: ProgressState, session: SessionState, event: ev.SessionProgres
         return out
     session.server_time = stamp
     _session_totals(session, event)
+    if session.watched and event.bytes is not None:
+        _watched_bytes(state, session, event.bytes, now)
     if event.message and (not state.messages or state.messages[-1] != event.message):
         state.messages.append(event.message)
         out.append(ev.ServerMessage(event.message))
@@ -98,6 +100,7 @@ def _session_totals(session: SessionState, event: ev.SessionProgress) -> None:
         session.percent = max(0.0 if exact else session.percent, clamped(event.percent))
     total = event.total if event.total is not None else session.total
     session.total = total
+    session.size = event.size if event.size is not None else session.size
     if event.completed is not None:
         cap = total if total is not None else event.completed
         session.completed = max(session.completed, min(event.completed, cap))
@@ -105,6 +108,16 @@ def _session_totals(session: SessionState, event: ev.SessionProgress) -> None:
         session.failed = max(session.failed, event.failed)
     if event.status and session.status not in SERVER_TERMINAL:
         session.status = event.status
+
+
+def _watched_bytes(state: ProgressState, session: SessionState, total: int, now: float) -> None:
+    """Measure what arrives in watched sessions; what arrived before is no speed."""
+    if session.bytes is None:
+        state.meter.restart(now)
+    else:
+        state.sent_total += max(0, total - session.bytes)
+        state.meter.update(now, state.sent_total)
+    session.bytes = total
 
 
 def _file_status(
@@ -128,6 +141,9 @@ def _file_status(
         percent = clamped(status.percent)
         if file.server_percent is None or percent > file.server_percent:
             file.server_percent, changed = percent, True
+    if session.watched and status.bytes is not None:
+        file.sent = file.confirmed = max(file.sent, status.bytes)
+        file.meter.update(now, file.sent)
     if session.watched and status.status in ("completed", "failed"):
         return [*out, *_watched_end(state, file, status, now)]
     return [*out, progress_of(file, now)] if changed and not file.packed else out
@@ -138,17 +154,18 @@ def _forget_attempt(state: ProgressState, session: SessionState, status: ev.File
     file = state.running.get(session.by_name.get(status.name, -1))
     if file is not None and file.server_id and status.server_id and file.server_id != status.server_id:
         file.server_percent, file.attempt = None, file.attempt + 1
+        file.sent = file.confirmed = 0
 
 
 def _discover(
     state: ProgressState, session: SessionState, status: ev.FileStatus, now: float
 ) -> tuple[int, ev.FileStarted]:
-    """Start a file that is new in a watched session; its size is unknown."""
+    """Start a file that is new in a watched session."""
     number = state.selected
     state.selected += 1
     session.by_name[status.name] = number
-    state.running[number] = FileState(number, status.name, None, session.session, status.name, 1, 0, now)
-    return number, ev.FileStarted(number, status.name, None, session.session, 0, 1)
+    state.running[number] = FileState(number, status.name, status.size, session.session, status.name, 1, 0, now)
+    return number, ev.FileStarted(number, status.name, status.size, session.session, 0, 1)
 
 
 def _watched_end(state: ProgressState, file: FileState, status: ev.FileStatus, now: float) -> list[ev.Event]:
@@ -158,7 +175,7 @@ def _watched_end(state: ProgressState, file: FileState, status: ev.FileStatus, n
         why = status.error or "the server could not store this file"
         return failed(state, ev.FileFailed(number, path, ev.FailureCode.SERVER_FAILED, why, retryable=False), now)
     stored = ev.FileCompleted(
-        number, path, None, file.server_id, None, verified=False, attempts=file.attempt, seconds=took
+        number, path, status.size, file.server_id, None, verified=False, attempts=file.attempt, seconds=took
     )
     return completed(state, stored, now)
 
