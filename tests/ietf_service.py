@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -30,6 +32,7 @@ class Resource:
     content: bytearray = field(default_factory=bytearray)
     chunks: list[int] = field(default_factory=list)
     complete: bool = False
+    gone: bool = False  # deleted, or more bytes arrived than it has
 
 
 class IetfService:
@@ -69,8 +72,11 @@ class IetfService:
         if request.method == "POST":
             return self._create(request)
         upload = self.uploads[known]
+        if upload.gone:
+            return Answer(410)
         if request.method == "HEAD":
             return Answer(204, headers=self._state(upload))
+        upload.gone = request.method == "DELETE"
         return self._append(upload, request) if request.method == "PATCH" else Answer(204)
 
     def _create(self, request: Request) -> Answer:
@@ -84,16 +90,30 @@ class IetfService:
 
     def _append(self, upload: Resource, request: Request) -> Answer | None:
         assert request.headers["content-type"] == "application/partial-upload"
-        if int(request.headers["upload-offset"]) != len(upload.content):
-            return Answer(409, headers={**self._state(upload), "Upload-Complete": "?0"})
-        if upload.complete:
+        offset, completes = request.headers["upload-offset"], request.headers["upload-complete"] == "?1"
+        if not offset.isdigit() or upload.complete:
             return Answer(400, headers={"Upload-Complete": "?0"})
+        if int(offset) != len(upload.content):
+            return Answer(409, headers={**self._state(upload), "Upload-Complete": "?0"})
         if self.cuts:
             upload.content += request.body[: self.cuts.pop(0)]
             return None
+        announced, stated = int(request.headers["content-length"]), request.headers.get("upload-length")
+        length = upload.length if stated is None else int(stated)
+        end = int(offset) + announced
+        if length is not None and end > length:
+            upload.gone = True
+            return Answer(413, headers={"Upload-Complete": "?0"})
+        if upload.length not in (None, length) or (completes and length not in (None, end)):
+            return Answer(400, headers={"Upload-Complete": "?0"})
+        if _differs(request):
+            return Answer(400, headers={"Upload-Complete": "?0"})
+        upload.length = end if completes else length
         upload.content += request.body
+        if len(request.body) < announced:
+            return None
         upload.chunks.append(len(request.body))
-        upload.complete = self.early or request.headers["upload-complete"] == "?1"
+        upload.complete = self.early or completes
         if upload.complete and self.lost:
             self.lost -= 1
             return None
@@ -108,3 +128,9 @@ class IetfService:
         length = {} if upload.length is None else {"Upload-Length": upload.length}
         state = {"Upload-Offset": len(upload.content), "Upload-Complete": f"?{upload.complete:d}"}
         return {**state, **length, "Upload-Limit": self.limits}
+
+
+def _differs(request: Request) -> bool:
+    """Return whether the content has another digest than its header (RFC 9530)."""
+    digest = base64.b64encode(hashlib.sha256(request.body).digest()).decode()
+    return request.headers.get("content-digest", f"sha-256=:{digest}:") != f"sha-256=:{digest}:"

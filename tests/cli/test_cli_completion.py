@@ -168,7 +168,7 @@ def test_bash_completes_with_the_printed_script(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [
         "complete -o default -F _uploader_completion uploader",
         "completion",
-        "auto batch tus",
+        "auto batch tus ietf",
     ]
 
 

@@ -1,5 +1,6 @@
 // One upload by tus-js-client, as the JSON in the first argument says; prints what came of it, as JSON.
 //
+//   library     the package; by default tus-js-client
 //   file        what is sent
 //   stream      send it as a stream whose size nobody knows
 //   options     of tus.Upload
@@ -8,9 +9,11 @@
 //   terminate   take the upload back at its end, be it whole or aborted
 import { createReadStream } from 'node:fs'
 import { PassThrough } from 'node:stream'
-import { FileUrlStorage, Upload } from 'tus-js-client'
+import { FileUrlStorage } from 'tus-js-client'
 
-const { file, stream, options, storage, stopAfter = Infinity, terminate = false } = JSON.parse(process.argv[2])
+const given = JSON.parse(process.argv[2])
+const { library = 'tus-js-client', file, stream, options, storage, stopAfter = Infinity, terminate = false } = given
+const { Upload } = await import(library)
 const requests = []
 let stopped = false
 

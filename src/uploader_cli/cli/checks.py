@@ -29,7 +29,8 @@ def doctor(
 
 
 def _checks(incomplete: str) -> list[str]:
-    return opt.among(check.id for check in extras.load("smoke").CHECKS)(incomplete)
+    run = extras.load("smoke")
+    return opt.among(check.id for check in (*run.CHECKS, *run.ON_REQUEST))(incomplete)
 
 
 def smoke(

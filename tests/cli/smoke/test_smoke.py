@@ -17,7 +17,7 @@ from junit_rules import check_junit
 from serving import running_server
 
 from uploader_cli.__main__ import main
-from uploader_cli.checks.smoke import CHECKS
+from uploader_cli.checks.smoke import CHECKS, ON_REQUEST
 from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def test_only_and_skip_choose_checks_and_list_names_them(server: EmbeddedServer,
     """Ids and globs; the list needs no server."""
     listed = typed("--list")
     assert (listed.code, listed.err) == (0, "")
-    assert [line.split()[0] for line in listed.out.splitlines()] == [check.id for check in CHECKS]
+    assert [line.split()[0] for line in listed.out.splitlines()] == [check.id for check in (*CHECKS, *ON_REQUEST)]
     some = typed("-s", server.url, "--only", "session*", "--skip", "*-input", "--json")
     assert [line.get("id") for line in lines_of(some.out)] == ["session", None]
 

@@ -7,7 +7,7 @@ import re
 from docs_pages import codes, page, rows, section
 
 from uploader_cli.checks.check import Checked, CheckReport, Finding, Verdict
-from uploader_cli.checks.smoke import CHECKS
+from uploader_cli.checks.smoke import CHECKS, ON_REQUEST
 from uploader_cli.checks.smoke.smoke_report import check_json, report_json
 from uploader_cli.exit_status import Exit
 
@@ -16,9 +16,10 @@ CLI = section(page("cli.md"), "### `uploader smoke`")
 
 
 def test_the_checks_are_those_of_the_table() -> None:
-    told = [(codes(row[0])[0], row[1]) for row in rows(section(PAGE, "## The checks"))]
     optional = {True: "", False: " (not required)"}
-    assert told == [(check.id, check.description + optional[check.required]) for check in CHECKS]
+    for title, checks in (("## The checks", CHECKS), ("## The IETF's protocol", ON_REQUEST)):
+        told = [(codes(row[0])[0], row[1]) for row in rows(section(PAGE, title))]
+        assert told == [(check.id, check.description + optional[check.required]) for check in checks]
 
 
 def test_the_verdicts_and_the_fields_are_those_of_the_report() -> None:

@@ -26,7 +26,7 @@ from uploader_cli.checks.check import (
     checks_of,
     run,
 )
-from uploader_cli.checks.smoke import basics, bulk, limits, resumable, watching
+from uploader_cli.checks.smoke import basics, bulk, ietf_uploads, limits, resumable, watching
 from uploader_cli.checks.smoke.site import Site
 from uploader_cli.checks.smoke.smoke_report import (
     SmokePage,
@@ -50,15 +50,18 @@ from uploader_cli.run.interrupts import Interrupts, interruptible
 from uploader_cli.settings import Settings, mask
 
 CHECKS = checks_of(basics, watching, resumable, bulk, limits)  # ordered so that a failure explains the following ones
+ON_REQUEST = checks_of(ietf_uploads)  # those that run only if `--only` names them
 OF_ENDPOINTS = (*checks_of(resumable), limits.body_limit, limits.clean_up)
 """The checks of a tus endpoint, which has no sessions."""
 
 
 def list_checks() -> int:
     """Print the IDs and descriptions of all checks, for `--only` and `--skip`."""
-    longest = max(len(check.id) for check in CHECKS)
-    for check in CHECKS:
+    every = (*CHECKS, *ON_REQUEST)
+    longest = max(len(check.id) for check in every)
+    for check in every:
         optional = "" if check.required else " (not required)"
+        optional += " (only with --only)" if check in ON_REQUEST else ""
         sys.stdout.write(f"{check.id:<{longest}}  {check.description}{optional}\n")
     return Exit.OK
 
@@ -129,12 +132,16 @@ def _write(line: dict[str, object]) -> None:
 def chosen(only: Sequence[str] = (), skip: Sequence[str] = (), among: Sequence[Check] = CHECKS) -> tuple[Check, ...]:
     """Return the checks of `among` that match one of `only` (empty: all) and none of `skip`; both are IDs or globs.
 
+    Those of `ON_REQUEST` run only if an ID or glob of `only` that is not `*` matches them, before the clean-up.
     Raises `UsageError` for a pattern without a match, and if no check is left.
     """
+    requested = _matching([pattern for pattern in only if pattern != "*"], ON_REQUEST)
+    among = sorted((*among, *requested), key=lambda check: check is limits.clean_up)
+    known = (*among, *(check for check in ON_REQUEST if check not in requested))
     for option, patterns in (("--only", only), ("--skip", skip)):
         for pattern in patterns:
-            if not _matching([pattern], among):
-                ids = ", ".join(check.id for check in among)
+            if not _matching([pattern], known):
+                ids = ", ".join(check.id for check in known)
                 raise errors.UsageError(f"{option}: no check matches {pattern!r}", hint=f"the checks are {ids}")
     unwanted = _matching(skip, among)
     found = tuple(check for check in _matching(only or ["*"], among) if check not in unwanted)

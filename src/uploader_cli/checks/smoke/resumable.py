@@ -110,6 +110,16 @@ def create(
     return url, answer
 
 
+def session_of(site: Site) -> dict[str, str]:
+    """Return the metadata with a session that has space for a file, the last of `slots`; empty for an endpoint."""
+    if site.settings.tus_endpoint:
+        return {}
+    if not site.slots:  # fill each session, to create as few as possible
+        count = min(site.once(terms).limits.max_files, MOST_IN_A_SESSION)
+        site.slots += [open_session(site, count)] * count
+    return {"sessionId": site.slots[-1]}
+
+
 def created(
     site: Site,
     name: str,
@@ -120,11 +130,7 @@ def created(
     **metadata: str,
 ) -> tuple[str, Answer]:
     """Try to create an upload; return its URL, empty on failure, and the response. `alone`: without a session."""
-    in_session = not alone and not site.settings.tus_endpoint
-    if in_session and not site.slots:  # fill each session, to create as few as possible
-        count = min(site.once(terms).limits.max_files, MOST_IN_A_SESSION)
-        site.slots += [open_session(site, count)] * count
-    session = {"sessionId": site.slots[-1]} if in_session else {}
+    session = {} if alone else session_of(site)
     named = {"filename": name, "filetype": content_type(name), **session, **metadata}
     head = {"Upload-Metadata": encode_metadata(named), **headers}
     answer = ask(site, "POST", endpoint_for(offered(site).endpoint, name), head, body)
@@ -135,7 +141,7 @@ def created(
         url = resolved(answer.url, location)
     except ValueError:
         return "", answer
-    if in_session and headers.get("Upload-Concat") != "partial":  # refused uploads and parts of a file need no space
+    if session and headers.get("Upload-Concat") != "partial":  # refused uploads and parts of a file need no space
         site.slots.pop()
     if stored := _stored_id(site, answer):
         site.tus_files[stored] = url

@@ -18,6 +18,8 @@ from uploader_cli.transfer.refusals import answer_error, is_tus, not_an_upload_s
 
 BUDGET = 150  # a server with everything needs 100, more with small sessions; a rate limit is respected as well
 CALL_LIMIT = 30.0  # seconds; the reference backend takes 2.7 per file (docs/protocol.md section 3.2)
+IETF = {"Upload-Draft-Interop-Version": "8"}  # headers of each request of that protocol
+TUS = {"Tus-Resumable": TUS_VERSION}
 EVENT_LIMIT = 10.0  # seconds to wait for expected events, which usually arrive within a fraction of one
 
 Value = TypeVar("Value")
@@ -40,10 +42,11 @@ class Site(CheckedServer):
         self.gone = False  # whether the server no longer answers
         self.sessions: set[str] = set()  # created sessions that have not ended
         self.slots: list[str] = []  # sessions for tus uploads, each as often as it has space
-        self.uploads: set[str] = set()  # URLs of unfinished tus uploads
+        self.uploads: set[str] = set()  # URLs of unfinished uploads
+        self.of_ietf: set[str] = set()  # URLs of uploads that the IETF's protocol created
         self.files: dict[str, str] = {}  # IDs of stored files, with their paths under `/uploads/` if known
         self.tus_files: dict[str, str] = {}
-        """The tus URLs of stored files, which some servers delete without a token."""
+        """The URLs of uploads of stored files, which some servers delete without a token."""
         self.unowned: list[str] = []
         """What stays because there was no token, or the server deletes nothing, with the reason."""
         self.undeleted: list[str] = []  # what else could not be deleted, with the reason
@@ -180,9 +183,9 @@ class Site(CheckedServer):
         while self.uploads:
             url = self.uploads.pop()
             if self.terminates:
-                self._remove(f"the tus upload {url}", "DELETE", url, {"Tus-Resumable": TUS_VERSION})
+                self._remove(f"the upload {url}", "DELETE", url, IETF if url in self.of_ietf else TUS)
             else:
-                self.unowned.append(f"the tus upload {url}: the server has no termination")
+                self.unowned.append(f"the upload {url}: the server has no termination")
         while self.sessions:
             session = self.sessions.pop()
             self._remove(f"session {session}", "POST", f"/api/upload/cancel/{session}")
@@ -192,7 +195,8 @@ class Site(CheckedServer):
             if self.may_delete:
                 self._remove(name, "DELETE", f"/api/upload/file/{file}")
             elif file in self.tus_files and self.terminates:
-                self._remove(name, "DELETE", self.tus_files[file], {"Tus-Resumable": TUS_VERSION})
+                url = self.tus_files[file]
+                self._remove(name, "DELETE", url, IETF if url in self.of_ietf else TUS)
             else:
                 self.unowned.append(f"{name}: no token")
 
