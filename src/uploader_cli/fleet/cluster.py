@@ -52,10 +52,9 @@ class Listed(NamedTuple):
 def check(settings: Settings, given: LocalFile | None) -> None:
     """Raise `UsageError` for an import that can't work, before anything is started. `given` is no file of a disk."""
     extras.need("dask", "--on", "Dask")
-    if settings.foreign or settings.protocol == "batch":
-        what = "--tus-endpoint" if settings.foreign else "--protocol batch"
+    if settings.protocol == "batch":
         hint = "a task that runs again could not find its uploads: use `uploader upload`, with --shard on each machine"
-        raise errors.UsageError(f"{what} and --on exclude each other", hint=hint)
+        raise errors.UsageError("--protocol batch and --on exclude each other", hint=hint)
     if settings.if_exists != "rename":
         hint = "an import can't tell a file that a lost worker has stored from another one: use `uploader upload`"
         raise errors.UsageError("--if-exists fail and --on exclude each other", hint=hint)
@@ -73,6 +72,8 @@ def travelling(settings: Settings) -> dict[str, object]:
     """Return the options of `settings` for the tasks. No secret travels: workers have their own environment."""
     options: dict[str, object] = {**storable(settings), "shard": "none", "on": "none"}
     options |= {"digest": settings.hashes, "insecure": settings.insecure}
+    if settings.foreign:
+        options["skip_existing"] = False  # only the driver has receipts
     named = {name: getattr(settings, name) for name in ("token_file", "token_command")}
     return options | {name: str(value) for name, value in named.items() if value}
 
@@ -196,6 +197,8 @@ def connected(settings: Settings, run: str, news: News, stop: Stop, at_once: Sto
 
     Its end waits for processes until `at_once` is set.
     """
+    import distributed  # noqa: F401 - it takes a second, which is no time of the cluster
+
     place, seconds = settings.on or "", settings.cluster_timeout
     try:
         closing, client = awaited(lambda: _open(settings, news), seconds, stop, undo=lambda opened: opened[0].close())

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -27,17 +27,18 @@ from uploader_cli.fleet import cluster as dask
 from uploader_cli.fleet import worker
 from uploader_cli.fleet.cluster import RUNNING, TICK
 from uploader_cli.fleet.members import Member, Members, Sample
-from uploader_cli.fleet.outcomes import FileEnd, News
+from uploader_cli.fleet.outcomes import Creating, FileEnd, Journaled, News
 from uploader_cli.fleet.tasks import IN_PROGRESS, Cutter, TaskInput, cost, fields_of
 from uploader_cli.fleet.worker import TaskResult
 from uploader_cli.settings.places import STATE_IN_MEMORY
 from uploader_cli.sources.files import absolute, status
 from uploader_cli.transfer.file_checks import FileChecks
-from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES
-from uploader_cli.transfer.journal import Stored
+from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES, first_contact
+from uploader_cli.transfer.journal import ClaimState, PendingUpload, Stored
 from uploader_cli.transfer.journal.schema import locked
 from uploader_cli.transfer.ledger import End, Outcome
 from uploader_cli.transfer.pacer import Stop
+from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.then import Then
 from uploader_cli.transfer.upload_session import RunContext
 from uploader_cli.transfer.verification import Verification
@@ -71,6 +72,7 @@ class Task:
     member: Member
     heard: float  # time of its last progress
     begun: bool = False
+    creating: set[int] = field(default_factory=set)  # files whose upload is being created
     died: tuple[str, ...] = ()  # the workers that died with it
 
 
@@ -85,8 +87,9 @@ class Driver:
         self._api, self._settings, self._after = context.api, context.settings, after
         self.context = self._context = context
         self._stop, self._ledger, self._emit = context.stop, context.ledger, context.emit
-        # the workers do this
-        self._context.settings, self._context.digests = replace(self._settings, skip_existing=False, verify=False), None
+        # the workers do this; only this process has the receipts
+        skips = self._settings.skip_existing and self._settings.foreign
+        self._context.settings, self._context.digests = replace(self._settings, skip_existing=skips, verify=False), None
         self._handle, self._options = context.run, dask.travelling(self._settings)
         self._tasks: dict[int, Task] = {}
         self._cutter, self._submitted = Cutter(), 0
@@ -96,6 +99,8 @@ class Driver:
         self._tried: dict[int, int] = {}  # attempts of earlier tries of a task
         # files of tasks whose workers died or hang, with the names of those that died
         self._lost: deque[tuple[list[LocalFile], tuple[str, ...]]] = deque()
+        self._uploads: dict[int, PendingUpload] = {}  # of files that have not ended, at a tus endpoint
+        self._gone: list[Member] = []
         self._said: set[str] = set()
         self._most: float = math.inf  # of tasks, after the server was overloaded
         self._halved_at = self._paused_until = self._taken_at = 0.0
@@ -124,19 +129,25 @@ class Driver:
         self._api.shut()
 
     def _contact(self) -> None:
-        api, settings = self._api, self._settings
-        limits = api.health(retries=FIRST_CONTACT_RETRIES)
-        if limits is None or not limits.relative_paths or api.tus is None or api.lookups is None:
-            raise errors.UsageError(
-                f"{settings.server} can't take imports: it has no resumable uploads, or can't look up stored files",
-                hint="use `uploader upload`, with --shard on several machines",
-            )
-        self._context.learn(limits)
-        self._context.pacer.probe = partial(api.health, patient=False)
+        api, settings, pacer = self._api, self._settings, self._context.pacer
+        if settings.foreign:
+            limits, _ = first_contact(self._context, api, ())
+            pacer.probe = TusClient(api, settings.target_url).reach
+        else:
+            limits = api.health(retries=FIRST_CONTACT_RETRIES)
+            if limits is None or not limits.relative_paths or api.tus is None or api.lookups is None:
+                raise errors.UsageError(
+                    f"{settings.server} can't take imports: it has no resumable uploads, or can't look up stored files",
+                    hint="use `uploader upload`, with --shard on several machines",
+                )
+            pacer.probe = partial(api.health, patient=False)
+        if limits is not None:
+            self._context.learn(limits)
         self._context.lookups = api.lookups
         verification = Verification(self._context)
         self._checks = FileChecks(self._context, verification, Then(self._context, verification))
-        self._secret = hmac.digest(run_secret(settings.state_path), b"%d" % self._handle.number, "sha256")
+        secret = hmac.digest(run_secret(settings.state_path), b"%d" % self._handle.number, "sha256")
+        self._secret = self._handle.secret = secret
 
     def begin(self) -> None:
         """Announce the number of tasks at once, once."""
@@ -192,6 +203,9 @@ class Driver:
             if supply.ended or (file := supply.take()) is None:
                 return
             self._ledger.admit(file)
+            if file.upload_url:
+                hint = "use `uploader upload`"
+                raise errors.UsageError(f"{file.path} has an upload_url, which is not sent to workers", hint=hint)
             self._taken_at = time.monotonic()
             self._cutter.add(file)
 
@@ -209,8 +223,19 @@ class Driver:
         return [
             file
             for start in range(0, len(files), CLAIMED_AT_ONCE)
-            for file, _ in self._checks.pick(self._api, files[start : start + CLAIMED_AT_ONCE], pack=True)
+            for file in self._picked(files[start : start + CLAIMED_AT_ONCE])
         ]
+
+    def _picked(self, files: Sequence[LocalFile]) -> list[LocalFile]:
+        foreign = self._settings.foreign
+        picked = self._checks.pick(self._api, files, pack=not foreign, elsewhere=True)
+        if foreign:
+            for file, claim in picked:
+                if claim.upload is not None and claim.outdated is not None:
+                    self._uploads[file.file] = structs.replace(claim.upload, replaced=tuple(claim.outdated.urls))
+                elif claim.upload is not None and claim.state is not ClaimState.NEW:
+                    self._uploads[file.file] = claim.upload.outdated()  # workers of a lost driver may have sent more
+        return [file for file, _ in picked]
 
     def _submit(self, member: Member, files: Sequence[LocalFile], died: tuple[str, ...] | None = None) -> None:
         """Submit a task to a worker; `died` are those that died with the files."""
@@ -219,12 +244,12 @@ class Driver:
         self._submitted += 1
         number, again = self._submitted, died is not None or self._handle.resumed_from is not None
         sent = tuple(fields_of(file, absolute(file.path)) for file in files)
-        given = TaskInput(self._handle.id, number, member.process, self._shared(), self._secret, again, sent)
+        known = {file.file: self._uploads[file.file] for file in files if file.file in self._uploads}
+        given = TaskInput(self._handle.id, number, member.process, self._shared(), self._secret, again, sent, known)
         future = self._cluster.submit(worker.send, (given,), member.address, f"{worker.TOPIC}-{given.run}-{number}")
         now = time.monotonic()
-        self._tasks[number] = Task(
-            {file.file: file for file in files}, cost(files), future, member, now, died=died or ()
-        )
+        left = {file.file: file for file in files}
+        self._tasks[number] = Task(left, cost(files), future, member, now, died=died or ())
         member.tasks.add(number)
         future.add_done_callback(lambda _future: self._inbox.put((number, None)))
 
@@ -302,6 +327,9 @@ class Driver:
             self._ledger.end([Outcome(file, lost) for file in task.files.values()])
             return
         self._lost.append((list(task.files.values()), names))
+        for number in task.creating:
+            text = f"{why} while it created the upload of {task.files[number].path}: one may be left on the server"
+            self._emit(ev.RunWarning(WarningCode.WORKERS, text))
         if not task.begun:
             return
         text = f"{why}: its task with {len(task.files):,} unfinished files runs again"
@@ -318,6 +346,7 @@ class Driver:
             return
         task.heard, task.begun, member = time.monotonic(), True, task.member
         member.heard = task.heard
+        self._adopt(task, [item for item in news if isinstance(item, Creating | Journaled)])
         stored = [
             _receipt(task.files[item.event.file], item.event)
             for item in news
@@ -332,10 +361,29 @@ class Driver:
                         member.sending[item.file] = item.sent
                     self._tell(item)
                 case FileEnd() if item.event.file in task.files:
+                    task.creating.discard(item.event.file)
                     self._file_ended(task.files.pop(item.event.file), member, *item)
+
+    def _adopt(self, task: Task, news: Sequence[Creating | Journaled]) -> None:
+        """Journal what a worker knows of its uploads."""
+        known = dict[int, PendingUpload]()
+        for item in news:
+            if item.file not in task.files:
+                continue
+            if isinstance(item, Journaled):
+                known[item.file] = item.upload
+                task.creating.discard(item.file)
+            else:
+                task.creating.add(item.file)
+                if item.file not in self._uploads:
+                    (known[item.file],) = self._handle.uploads([task.files[item.file]])
+        if known:
+            self._uploads |= known
+            self._handle.adopt([(task.files[number], upload) for number, upload in known.items()])
 
     def _file_ended(self, file: LocalFile, member: Member, session: str, attempt: int, end: End) -> None:
         number, tried = file.file, self._tried.pop(file.file, 0)
+        self._uploads.pop(number, None)
         member.files += 1
         member.sending.pop(number, None)
         if attempt and number not in self._attempts:
@@ -392,9 +440,10 @@ class Driver:
 
     def _look(self) -> None:
         """Learn which workers there are; give the tasks of lost ones to others. Raise what ends the run."""
-        for member in self._members.look(self._sample):
+        for member in self._gone:
             for number in list(member.tasks):
                 self._lose(number, f"worker {member.name} died", died=True)
+        self._gone = self._members.look(self._sample)  # their last messages arrive before the next look
         self._slots = self._members.slots
         now, seconds = time.monotonic(), self._settings.task_timeout
         for member in {task.member.address: task.member for task in self._tasks.values()}.values():

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias
 from msgspec.structs import replace
 
 from uploader_cli.core import events as ev
+from uploader_cli.transfer.journal import PendingUpload
 from uploader_cli.transfer.ledger import End
 
 SHOWN = 8 << 20  # bytes from which a file's progress is reported; of smaller files only the end is
@@ -21,7 +22,20 @@ class FileEnd(NamedTuple):
     event: End
 
 
-News: TypeAlias = FileEnd | ev.Event
+class Creating(NamedTuple):
+    """A request is about to create the upload of a file."""
+
+    file: int
+
+
+class Journaled(NamedTuple):
+    """What the journal has of the upload of a file."""
+
+    file: int
+    upload: PendingUpload
+
+
+News: TypeAlias = FileEnd | Creating | Journaled | ev.Event
 
 
 class TaskReport:
@@ -41,6 +55,11 @@ class TaskReport:
         with self._lock:
             self._moved = True
             self._add(event)
+
+    def add(self, news: Creating | Journaled) -> None:
+        with self._lock:
+            self._moved = True
+            self._news.append(news)
 
     def take(self) -> list[News]:
         """Return the news since the last call."""

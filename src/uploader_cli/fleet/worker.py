@@ -8,14 +8,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import __version__, errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.fleet.outcomes import FileEnd, TaskReport
+from uploader_cli.fleet.outcomes import Creating, FileEnd, Journaled, TaskReport
 from uploader_cli.fleet.tasks import TaskInput
 from uploader_cli.selection.selection import Selection, WalkQueue
 from uploader_cli.settings import resolve_here
@@ -25,8 +25,9 @@ from uploader_cli.transfer import engine
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES
-from uploader_cli.transfer.journal import Journal, RunTarget
+from uploader_cli.transfer.journal import Journal, PendingUpload, RunTarget
 from uploader_cli.transfer.pacer import Stop
+from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_cli.transfer.upload_session import RunContext
 
@@ -155,7 +156,10 @@ def _check(version: str, options: Mapping[str, object], sample: LocalFile | None
             raise errors.UsageError(f"it has another file at {sample.path}", hint=hint)
     api = Api(settings, report.emit, Stop())
     try:
-        api.health(retries=FIRST_CONTACT_RETRIES)
+        if settings.foreign:
+            api.pacer.call(TusClient(api, settings.target_url).reach, at_most=FIRST_CONTACT_RETRIES)
+        else:
+            api.health(retries=FIRST_CONTACT_RETRIES)
     finally:
         api.close()
 
@@ -171,27 +175,68 @@ def send(task: TaskInput) -> TaskResult:
     if task.process != PROCESS:  # Dask runs it again, in a process that took the place of the first one
         return TaskResult([], None, 0.0, PROCESS)
 
-    def tell() -> None:
-        news, moved = report.take(), report.moved()
-        if moved:
-            worker.log_event(TOPIC, (task.run, task.number, pickle.dumps(news)))
-
     error: errors.UploaderError | None
-    tell()
-    with controls.task() as stop, _every(tell):
-        try:
-            error = _send(task, report, stop, controls.budget)
-        except errors.UploaderError as problem:  # of the settings
-            error = problem
+    with controls.task() as stop:
+        telling = _Telling(worker, task, report, stop)
+        telling.tell()
+        with _every(telling.tell):
+            try:
+                error = _send(task, report, stop, controls.budget, telling)
+            except errors.UploaderError as problem:  # of the settings
+                error = problem
     return TaskResult(report.ends, error, time.monotonic() - began, PROCESS)
 
 
-def _send(task: TaskInput, report: TaskReport, stop: Stop, budget: RateBudget) -> errors.UploaderError | None:
+class _Telling:
+    """Tells the driver what happens in a task, in order.
+
+    At a tus endpoint the driver keeps the journal of the uploads: the scheduler has each entry before the next request.
+    The death of this process loses at most the request that each of its jobs sends.
+    """
+
+    def __init__(self, worker: Worker, task: TaskInput, report: TaskReport, stop: Stop) -> None:
+        self._worker, self._task, self._report, self._stop = worker, task, report, stop
+        self._key = worker.get_current_task()
+        self._lock = threading.Lock()
+
+    def tell(self) -> None:
+        """Send the news since the last call; an empty message says that something moves."""
+        from distributed.utils import sync
+
+        with self._lock:  # one message for all jobs that wait
+            news, moved = self._report.take(), self._report.moved()
+            if moved:
+                message = (self._task.run, self._task.number, pickle.dumps(news))
+                with suppress(OSError):  # the scheduler is gone, and this task is cancelled
+                    sync(self._worker.loop, self._worker.scheduler.log_event, topic=TOPIC, msg=message)
+
+    def creating(self, file: LocalFile) -> None:
+        self._journal(Creating(file.file))
+
+    def changed(self, file: LocalFile, upload: PendingUpload) -> None:
+        self._journal(Journaled(file.file, upload))
+
+    def _journal(self, news: Creating | Journaled) -> None:
+        """Return once the scheduler has the news; stop the task if the driver no longer waits for it."""
+        self._report.add(news)
+        self.tell()
+        known = self._worker.state.tasks.get(self._key)
+        if known is None or known.state == "cancelled":
+            self._stop.set()
+            self._stop.checkpoint()
+
+
+def _send(
+    task: TaskInput, report: TaskReport, stop: Stop, budget: RateBudget, telling: _Telling
+) -> errors.UploaderError | None:
     settings = resolve_here({}, stored=task.options)
     files = list(task.local_files())
     with Journal(STATE_IN_MEMORY) as journal:  # a task that runs again asks the server
         run = journal.begin(RunTarget(settings.target_url, settings.category), {}, identity=[task.run, task.number])
-        run.secret, run.again = task.secret, task.again
+        run.secret, run.again = task.secret, task.again and not settings.foreign
+        if settings.foreign:
+            run.adopt([(file, task.uploads[file.file]) for file in files if file.file in task.uploads])
+            run.on_creation, run.on_upload = telling.creating, telling.changed
         api = Api(settings, report.emit, stop, run=run.id, budget=budget)
         queue = WalkQueue(Selection(files), report.emit, most=len(files) + 1)
         context = RunContext(api, _Unfollowed(), run, started=lambda _protocol, _jobs: queue.start())

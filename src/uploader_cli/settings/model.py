@@ -165,13 +165,13 @@ class Settings:
         None,
         "NAME  With --tus-endpoint: the options for a server or service (uploader presets lists them).",
         or_none(values.text),
-        commands="upload",
+        commands=_SEND,
     )
     metadata: tuple[Metadata, ...] = _how(
         (),
         "KEY=TEMPLATE  With --tus-endpoint: send this metadata of each file; repeatable.",
         values.metadata,
-        commands="upload",
+        commands=_SEND,
     )
     jobs: int | Literal["auto"] = _how(
         "auto",
@@ -290,7 +290,7 @@ class Settings:
         None,
         "URL  Upload to this tus server, instead of --server.",
         addresses.tus_endpoint,
-        commands="upload doctor smoke",
+        commands=f"{_SEND} doctor smoke",
     )
     upload_url: str | None = _connection(
         None,

@@ -62,8 +62,11 @@ class FileChecks:
         fails = self._context.settings.if_exists == "fail"
         return fails or any(claim.state in (ClaimState.DONE, ClaimState.UNKNOWN) for _, claim in claimed)
 
-    def pick(self, api: Api, files: Sequence[LocalFile], *, pack: bool = False) -> Picked:
-        """Ask the server about files, claim them, and return those to send, with `pack` in one pack. End the others."""
+    def pick(self, api: Api, files: Sequence[LocalFile], *, pack: bool = False, elsewhere: bool = False) -> Picked:
+        """Ask the server about files, claim them, and return those to send, with `pack` in one pack. End the others.
+
+        Files that are read `elsewhere` are not opened here.
+        """
         context, ended = self._context, list[Outcome]()
         if context.run.again and context.lookups is not None:
             files = self._not_stored(api, files)
@@ -71,7 +74,7 @@ class FileChecks:
             files = self._missing(api, files)
         elif sent := self._sent_before(files):
             files = self._unconfirmed(api, files, sent, ended)
-        if not pack:
+        if not pack and not elsewhere:
             files = _readable(files, ended)
             context.ledger.end(ended)
         return self.settle(api, list(zip(files, context.run.claim(files, pack=pack), strict=True)), pack=pack)

@@ -19,6 +19,7 @@ from command import Done, ended, read_until, start, uploader
 from prometheus_client.parser import text_string_to_metric_families
 from serving import running_server
 from time_limits import PATIENCE, SLACK
+from tus_services import Service
 
 from uploader_cli import UsageError, __version__, upload
 from uploader_cli.fleet import worker
@@ -105,6 +106,32 @@ def test_task_of_a_killed_worker_continues_on_another(cluster: Client, bundled: 
     assert first == 0
     assert max(later) >= 2 << 20
     check_stored(bundled, tree)
+
+
+def test_import_to_a_tus_endpoint_continues_after_kills_of_a_worker_and_of_the_driver(
+    cluster: Client, tree: Path
+) -> None:
+    """The server knows no keys. A kill leaves at most the upload that was being created, which a warning names."""
+    with Service() as service:
+        line = ("import", tree, "--on", on(cluster), "--tus-endpoint", service.url, "-j", "1", "--chunk-size", CHUNK)
+        process = start(*line, "--json", "--limit-rate", "8M", home=tree.parent)
+        seen = read_until(process, "file.progress", lambda event: event["confirmed"] >= 2 << 20)
+        keys = cluster.processing().items()
+        address = next(name for name, tasks in keys if any(str(key).endswith("-1") for key in tasks))
+        os.kill(cluster.run(os.getpid)[address], signal.SIGKILL)
+        seen += read_until(process, "file.started", lambda event: event["offset"] >= 2 << 20)
+        first = [json.loads(line) for line in ended(process, seen, signal.SIGKILL).out.splitlines(keepends=True)[:-1]]
+        second = uploader(*line, "--json", home=tree.parent)
+        assert second.code == 0
+        completed = [event["path"] for event in [*first, *second.events] if event["type"] == "file.completed"]
+        assert len(completed) == len(set(completed)) <= SMALL + 1  # one may be in the journal, and not in the stream
+        assert len(completed) + second.finished["skipped"] >= SMALL + 1
+        unsure = [event for event in first if "created the upload of" in event.get("text", "")]
+        assert len(unsure) <= 1
+        assert len(service.uploads) <= SMALL + 1 + len(unsure) + 2  # the death of the driver stops two workers
+        whole = [bytes(upload.content) for upload in service.uploads.values() if upload.length == BIG]
+        assert whole == [(tree / "a-large.bin").read_bytes()], [len(content) for content in whole]
+        assert not service.refusals
 
 
 def test_same_command_continues_after_ctrl_c(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
@@ -255,7 +282,7 @@ def test_import_on_processes_of_this_machine(bundled: EmbeddedServer, tree: Path
         (("--on", "dask://127.0.0.1:{port}"), 2, "that is a web server, and no Dask scheduler"),
         (("--on", "local:1", "--protocol", "batch"), 2, "--protocol batch and --on exclude each other"),
         (("--on", "dask://localhost:1", "--header", "K: V"), 2, "--header is not sent to the workers"),
-        (("--on", "dask://127.0.0.1:{mute}"), 3, "it did not answer within 2 s (--cluster-timeout)"),
+        (("--on", "dask://127.0.0.1:{mute}"), 3, "it did not answer within 3 s (--cluster-timeout)"),
         (("--on", "dask://127.0.0.1:1"), 3, "no Dask scheduler answers at dask://127.0.0.1:1"),
     ],
 )
@@ -266,7 +293,7 @@ def test_place_that_can_not_be_used_is_an_error(
     soon = {"uploader_cli.fleet.cluster.SPEAKS_WITHIN": 0.1}
     ports = {"{port}": bundled.url.rpartition(":")[2], "{mute}": str(mute.getsockname()[1])}
     options = tuple(reduce(lambda text, port: text.replace(*port), ports.items(), word) for word in options)
-    line = ("import", "a.bin", "-s", bundled.url, "--cluster-timeout", "2", *options)
+    line = ("import", "a.bin", "-s", bundled.url, "--cluster-timeout", "3", *options)
     done = uploader(*line, home=tmp_path, constants=soon)
     assert done.code == code
     assert words in done.err

@@ -116,6 +116,11 @@ class PendingUpload(Record, frozen=True):
         known = (self.url, *(part.url for part in self.parts), *self.replaced)
         return tuple(url for url in known if url is not None)
 
+    def outdated(self) -> PendingUpload:
+        """Return it without what another process may have changed since: how far requests reach."""
+        parts = tuple(replace(part, sent_until=None) for part in self.parts)
+        return replace(self, sent_until=None, parts=parts)
+
     def piece(self, size: int, *, url: str | None) -> PendingPart:
         """Return the upload of a file that is sent in one piece, at `url`."""
         known = (self.upload_key, url, self.checked_until, self.pledged_until)

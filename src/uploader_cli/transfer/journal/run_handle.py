@@ -67,6 +67,9 @@ class RunHandle:
         self.on_trouble: Callable[[str], None] = lambda _text: None
         self.secret: bytes | None = None  # other processes with it give the same file the same upload key
         self.again = False  # another process may have created uploads under these keys
+        # called before a request that creates the upload of a file, and after each change of an upload
+        self.on_creation: Callable[[LocalFile], None] = lambda _file: None
+        self.on_upload: Callable[[LocalFile, PendingUpload], None] = lambda _file, _upload: None
         self._mutex = threading.Lock()
         self._claimed: dict[bytes, Pending] = {}
         self._sessions = reading.get_sessions(db, self.number)
@@ -188,6 +191,17 @@ class RunHandle:
         self._alter([file], change)
         return key
 
+    def adopt(self, uploads: Sequence[tuple[LocalFile, PendingUpload]]) -> None:
+        """Record the uploads of files as another process knows them."""
+        with self._change():
+            for file, upload in uploads:
+                self._put(path_key(file), Pending(file, upload, own=True))
+
+    def uploads(self, files: Sequence[LocalFile]) -> list[PendingUpload]:
+        """Return the uploads of claimed files."""
+        with self._mutex:
+            return [self._claimed[path_key(file)].upload for file in files]
+
     def completed(self, stored: Sequence[Stored]) -> None:
         """Record stored files: receipts replace older ones and uploads. Allowed after `finish`."""
         with self._mutex:
@@ -304,11 +318,15 @@ class RunHandle:
     def _alter(
         self, files: Sequence[LocalFile], change: Callable[[PendingUpload], PendingUpload], *, begins: bool = True
     ) -> None:
+        changed = []
         with self._change(begins=begins):
-            for key in map(path_key, files):
-                if key in self._claimed:
-                    old = self._claimed[key]
-                    self._put(key, replace(old, upload=change(old.upload)))
+            for file in files:
+                if (old := self._claimed.get(key := path_key(file))) is not None:
+                    new = change(old.upload)
+                    self._put(key, replace(old, upload=new))
+                    changed.append((file, new))
+        for item in changed:
+            self.on_upload(*item)
 
     def _put(self, key: bytes, new: Pending) -> None:
         self._claimed[key] = new

@@ -162,6 +162,7 @@ class Part:
         if size:
             state.begin()
         self._prepare(size, completes=0 < size == self.size, creates=True)
+        self._run.on_creation(state.file)
         body, checksum = self._chunk(0, size) if size else (None, None)
         partial = self.index is not None
         metadata = state.metadata((self.index, self.start) if self.index is not None else None)
