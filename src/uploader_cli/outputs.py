@@ -1,11 +1,32 @@
-"""Stdout and stderr of the process. A failed write does not end the command."""
+"""Stdout and stderr of the process. A failed write does not end the command; signs are shown in any encoding."""
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
 from typing import Any, TextIO
+
+_SIGNS = dict(zip("✗■▶↑↻⋯·●◌◔○–━╸─╍═×²", "x#>^~~|*ooo-#--==x2", strict=True))
+_SIGNS |= {"✓": "ok", "→": "->", "»": ">>", "…": "...", "≤": "<=", "±": "+-"}
+_TABLE = str.maketrans(_SIGNS)
+
+
+def ascii_signs(text: str) -> str:
+    """Return the text with signs of ASCII instead of our others; letters of names stay."""
+    return text.translate(_TABLE)
+
+
+def _replaced(error: UnicodeError) -> tuple[bytes, int]:
+    """Encode our signs as those of ASCII, and all else as escapes."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return ascii_signs(text).encode("ascii", "backslashreplace"), error.end
+
+
+codecs.register_error("uploader", _replaced)
 
 
 class Output(io.FileIO):
@@ -40,9 +61,15 @@ def guard() -> Output:
         except OSError:
             _connect(number)
     out = Output(1, "wb", closefd=False)
-    sys.stdout = _text(out, sys.stdout)
-    sys.stderr = _text(Output(2, "wb", closefd=False), sys.stderr)
+    only_ascii = os.environ.get("LC_ALL") in ("C", "POSIX") and not os.environ.get("PYTHONUTF8")
+    sys.stdout = _text(out, sys.stdout, only_ascii=only_ascii and out.isatty())  # else it may be data
+    sys.stderr = _text(Output(2, "wb", closefd=False), sys.stderr, only_ascii=only_ascii)
     return out
+
+
+def is_unicode(encoding: str) -> bool:
+    """Return whether an encoding has all signs."""
+    return encoding.lower().replace("-", "").replace("_", "") == "utf8"
 
 
 def _connect(number: int) -> None:
@@ -54,11 +81,16 @@ def _connect(number: int) -> None:
         os.close(nowhere)
 
 
-def _text(raw: Output, before: TextIO | None) -> TextIO:
-    """Return a text stream on `raw` with the settings of Python's own, which is None for a closed descriptor."""
+def _text(raw: Output, before: TextIO | None, *, only_ascii: bool) -> TextIO:
+    """Return a text stream on `raw` with the settings of Python's own, which is None for a closed descriptor.
+
+    `only_ascii`: the user asks for it, where Python would choose UTF-8.
+    """
+    encoding = "ascii" if only_ascii else before.encoding if before is not None else "utf-8"
+    errors = before.errors if before is not None else "backslashreplace"
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
-        encoding=before.encoding if before is not None else "utf-8",
-        errors=before.errors if before is not None else "backslashreplace",
+        encoding=encoding,
+        errors=errors if is_unicode(encoding) else "uploader",
         line_buffering=isinstance(before, io.TextIOWrapper) and before.line_buffering,
     )

@@ -17,14 +17,13 @@ def choose(
     env: Mapping[str, str],
     quiet: bool = False,
     json_on_tty: bool = False,
-    encoding: str = "utf-8",
 ) -> Kind:
     """Choose the view on stderr.
 
-    A requested view is used unless the terminal can't show it (`TERM=dumb`, an encoding without the glyphs): then plain
-    lines are. `json_on_tty`: `--json` writes to the same terminal.
+    A requested view is used unless the terminal can't show it (`TERM=dumb`): then plain lines are. `json_on_tty`:
+    `--json` writes to the same terminal.
     """
-    able = env.get("TERM") != "dumb" and encoding.lower().replace("-", "").replace("_", "") == "utf8"
+    able = env.get("TERM") != "dumb"
     if progress == "live":
         return "live" if able else "plain"
     if progress != "auto":

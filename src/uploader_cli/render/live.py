@@ -11,13 +11,15 @@ from rich.console import Console
 from rich.style import Style
 
 from uploader_cli.core.state import Observer, ProgressState
+from uploader_cli.outputs import is_unicode
 from uploader_cli.render import overview
 from uploader_cli.render.frame import Frame
 from uploader_cli.render.keyboard import Keyboard
-from uploader_cli.render.words import Row, Span, fit, width_of
+from uploader_cli.render.words import Row, Span, ascii_only, fit, width_of
 
 _SPACING = 0.1
 _SOON = 0.5  # seconds until the first frame
+_LONGER = 4  # most cells by which a row becomes longer in ASCII
 _NOTED = 3.0  # seconds for which the note of a key is shown
 _SYNC_ON, _SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
 """Synchronised output: terminals that support it show the frame at once, others ignore it."""
@@ -58,6 +60,7 @@ class LiveView(Observer):
         self._title = _Title(self._console.file, os.environ)
         self._wraps = not {"XTERM_VERSION", "STY"} & os.environ.keys()
         """Whether the terminal wraps long rows when it becomes narrower: xterm and GNU screen cut them."""
+        self._has_signs = is_unicode(self._console.encoding)
         self._drawn: list[int] = []  # the widths of the rows of the last frame
         self._help = False
         self._due = float("-inf")
@@ -81,7 +84,7 @@ class LiveView(Observer):
             self._press(key, now)
         width, height = self._console.size
         # The last row is for keys: a terminal that echoes shows ^C there.
-        rows = [*self._frame.rows(state, now, width, height), fit(self._last_row(state, now), width - 1)]
+        rows = self._rows(state, now, width, height)
         begin, end = _SYNC_ON + _HIDE_CURSOR, self._title.change(state, now) + _SHOW_CURSOR + _SYNC_OFF
         self._write(begin + self._start(width) + self._text(rows, width) + end)
         self._drawn = [width_of(row) for row in rows]
@@ -92,6 +95,14 @@ class LiveView(Observer):
             self._write(self._start(self._console.size.width) + _ERASE + self._title.restore())
             self._drawn = []
         self._keyboard.give_back()
+
+    def _rows(self, state: ProgressState, now: float, width: int, height: int) -> list[Row]:
+        """Return the rows of the view, in ASCII where the terminal has no UTF-8."""
+        if self._has_signs:
+            return [*self._frame.rows(state, now, width, height), fit(self._last_row(state, now), width - 1)]
+        rows = [*self._frame.rows(state, now, max(1, width - _LONGER), height), self._last_row(state, now)]
+        cut = [fit([(ascii_only(text), style) for text, style in row], width - 3) for row in rows]
+        return [[(ascii_only(text), style) for text, style in row] for row in cut]  # its end may have a sign
 
     def _press(self, key: str, now: float) -> None:
         if key == "f":

@@ -10,6 +10,7 @@ import unicodedata
 from functools import lru_cache
 
 from uploader_cli.core.names import escaped
+from uploader_cli.outputs import ascii_signs
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _PRESENTATION = frozenset("\ufe0e\ufe0f" + "".join(map(chr, range(0x1F3FB, 0x1F400))))
@@ -122,6 +123,13 @@ def elide(text: str, width: int) -> str:
         return clip(text, width)
     tail = (width - 1) * 3 // 5
     return _head(text, width - 1 - tail) + "…" + _head(text[::-1], tail)[::-1]
+
+
+def ascii_only(text: str) -> str:
+    """Return the text in ASCII: our signs by others, each other character by a `?` for each of its cells."""
+    if text.isascii():
+        return text
+    return "".join(char if char.isascii() else "?" * cell(char) for char in ascii_signs(text))
 
 
 def pad(text: str, width: int) -> str:

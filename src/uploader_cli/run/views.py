@@ -42,7 +42,6 @@ def observers(
         env=os.environ,
         quiet=settings.quiet,
         json_on_tty=settings.json and tty and sys.stdout.isatty(),
-        encoding=sys.stderr.encoding or "ascii",
     )
     color = use_color(os.environ, is_tty=tty)
     if settings.json:

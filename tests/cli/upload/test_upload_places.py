@@ -143,6 +143,19 @@ def test_commands_in_a_deleted_working_directory_end_without_a_bug(line: str, tm
     assert "bug" not in done.stderr
 
 
+@pytest.mark.parametrize("fresh", [{"PYTHONIOENCODING": "ascii"}, {}], ids=["encoding", "locale"])
+def test_output_without_utf8_has_signs_of_ascii(
+    fresh: dict[str, str], server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    files = make_files(**{"a.mp4": 5, "größe.mp4": 5})
+    variables = {"LC_ALL": "C", "PYTHONUTF8": "", **fresh}
+    done = uploader("upload", files, "-s", server.url, home=tmp_path, fresh=bool(fresh), **variables)
+    assert "uploader: 2 files, 10 B -> " in done.err
+    assert "\nok 2 files, 10 B in " in done.err
+    assert "gr\\xf6\\xdfe.mp4" in done.err
+    assert done.err.isascii()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes")
 def test_upload_with_an_ascii_locale_keeps_names(server: EmbeddedServer, tmp_path: Path) -> None:
     name = "größe 数.bin"

@@ -20,7 +20,6 @@ TTY = {"TERM": "xterm-256color"}
         ("auto", {"stderr_is_tty": True, "env": {}}, "live"),
         ("auto", {"stderr_is_tty": True, "env": TTY, "quiet": True}, "none"),
         ("auto", {"stderr_is_tty": True, "env": TTY, "json_on_tty": True}, "none"),
-        ("auto", {"stderr_is_tty": True, "env": TTY, "encoding": "ascii"}, "plain"),
         ("live", {"stderr_is_tty": False, "env": {**TTY, "CI": "1"}, "quiet": True}, "live"),
         ("live", {"stderr_is_tty": True, "env": {"TERM": "dumb"}}, "plain"),
         ("plain", {"stderr_is_tty": True, "env": TTY, "json_on_tty": True}, "plain"),

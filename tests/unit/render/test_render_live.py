@@ -653,6 +653,21 @@ def test_hostile_names_bring_no_control_codes_of_their_own() -> None:
     assert plain.isprintable()
 
 
+@pytest.mark.parametrize("width", [20, 40, 80, 120])
+def test_view_has_signs_of_ascii_where_the_terminal_has_no_utf8(width: int) -> None:
+    """Rows keep their width, whatever the names."""
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding="ascii")
+    run = Script(LiveView(Console(file=stream, force_terminal=True, width=width, height=40, _environ={})))
+    busy(run, HOSTILE)
+    run.tick()
+    rows = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", written.getvalue().decode("ascii")).strip("\r").split("\n")
+    assert all(len(row) <= width for row in rows)
+    assert {"#", "-"} <= set(rows[1])
+    assert not any("\\u" in row for row in rows[:3])
+    assert any(row.startswith("^ ") for row in rows)
+
+
 @pytest.mark.parametrize("color", [True, False])
 def test_colour_only_on_request(color: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
