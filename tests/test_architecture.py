@@ -34,7 +34,7 @@ PACKAGES = {
     "selection": "core errors named_files settings sources selection",
     "transfer": "core errors extras named_files settings sources transfer",
     "realtime": "core realtime",
-    "render": "core exit_status analysis.stages analysis.timeline render",
+    "render": "core exit_status outputs analysis.stages analysis.timeline render",
     "report": "core errors exit_status extras named_files settings signals transfer.journal render.words report "
     "__version__",
     "sources": "core errors extras sources",

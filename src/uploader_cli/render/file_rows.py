@@ -21,6 +21,7 @@ from uploader_cli.render.words import (
     safe,
     size,
     span,
+    wrap,
 )
 
 SENDING, PROCESSING = "cyan", "magenta"
@@ -63,7 +64,7 @@ def running(file: FileState, state: ProgressState, now: float, width: int) -> li
     length = min(40, max(6, (width - _BLOCK - 4) // 4))
     row = [mark, *_name(file, state, width - _BLOCK - 4 - length), (" ", "")]
     if words and file.phase is Phase.QUEUED:
-        return [[*row, words]]
+        return [[mark, (elide(overview.short(file.path, state), width // 2), ""), ("  ", ""), words]]
     full, speed, left = _numbers(file, now)
     numbers = (f"{percent}  {full:>{SIZE_WIDTH}}  {speed:>{RATE_WIDTH}}  {left:>{_LEFT_WIDTH}}", "")
     return [[*row, *_file_bar(file, length), (" ", ""), words or numbers]]
@@ -176,7 +177,11 @@ def failure(failed: FileFailed, state: ProgressState, width: int, most: int = 2)
     why = overview.reason(failed.message, state)
     if most < 2 or cells(name) + cells(why) + 4 <= width:
         return [_beside_name(glyph, style, name, why, width)]
-    return [[(f"{glyph} ", style), (elide(name, width - 2), "")], [("    ", ""), (why, style.removeprefix("bold "))]]
+    name = elide(name, width // 2)
+    beside = cells(name) + 4
+    first, *rest = wrap(why, width, first=" " * beside, rest="    ")
+    below: Row = [("    " + " ".join(line.strip() for line in rest), style.removeprefix("bold "))]
+    return [_beside_name(glyph, style, name, first[beside:], width), below]
 
 
 def _beside_name(glyph: str, style: str, name: str, why: str, width: int) -> Row:
