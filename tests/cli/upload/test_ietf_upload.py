@@ -151,5 +151,6 @@ def test_standard_input_is_sent_without_a_length(tmp_path: Path) -> None:
         done = uploader("upload", "-", *options, home=tmp_path, stdin=stream)
         assert done.code == 0, done.err
         (upload,) = service.uploads
-        assert (upload.length, len(upload.content), upload.complete) == (None, 60_000, True)
+        assert (upload.length, len(upload.content), upload.complete) == (60_000, 60_000, True)
+        assert "upload-length" not in service.sent("POST")[0]
         assert service.sent("PATCH")[-1]["upload-length"] == "60000"

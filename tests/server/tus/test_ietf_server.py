@@ -122,7 +122,7 @@ def test_wrong_offset_is_a_problem_with_the_right_one(server: EmbeddedServer) ->
     ("before", "data", "complete", "headers"),
     [
         pytest.param({"Upload_Length": "9"}, b"abc", "?1", {}, id="the end before the length"),
-        pytest.param({"Upload_Length": "3"}, b"abc", "?1", {"Upload_Length": "4"}, id="another length"),
+        pytest.param({"Upload_Length": "9"}, b"abc", "?0", {"Upload_Length": "8"}, id="another length"),
         pytest.param({}, b"abc", "?1", {"Upload_Length": "4"}, id="two lengths in a request"),
         pytest.param({"Upload_Length": "9"}, None, "?1", {}, id="a chunked end before the length"),
     ],
@@ -226,13 +226,17 @@ def test_repeated_creation_returns_the_upload_with_its_key(server: EmbeddedServe
 
 
 def test_upload_continues_after_a_restart(tmp_path: Path) -> None:
-    """One that has all bytes is not complete either, before that is declared."""
-    with running_server(root=tmp_path) as server:
-        whole, part = new(server, Upload_Length="3"), new(server, Upload_Length="3")
-        patch(whole, 0, b"abc")
+    """One that has all bytes is not complete, before the request with the last one, or a later one, declares that."""
+    with running_server(root=tmp_path, durability="none") as server:
+        whole, part = new(server), new(server, Upload_Length="3")
+        with ByHand("PATCH", whole, {"Upload-Offset": "0", "Upload-Complete": "?1"}, 3, CHUNK) as cut:
+            cut.send(b"a")
+            taken(server, whole, 1)
+        assert state(whole) == ("1", "?0", "3")
+        patch(whole, 1, b"bc")
         patch(part, 0, b"ab")
         before = server.url
-    with running_server(root=tmp_path) as server:
+    with running_server(root=tmp_path, durability="none") as server:
         whole, part = whole.replace(before, server.url), part.replace(before, server.url)
         assert state(whole) == ("3", "?0", "3")
         assert patch(whole, 3, b"", "?1").headers["upload-complete"] == "?1"
