@@ -141,11 +141,11 @@ def _write(top: Path, name: str, data: bytes) -> None:
 
 
 class Web:
-    """Serves `files` by ranges, with an ETag or without (then with `Last-Modified`); a context manager."""
+    """Serves `files`, by ranges or whole, with an ETag or without (then with `Last-Modified`); a context manager."""
 
-    def __init__(self, *, tagged: bool = True) -> None:
+    def __init__(self, *, tagged: bool = True, ranges: bool = True) -> None:
         self.files: dict[str, bytes] = {}
-        self._tagged = tagged
+        self._tagged, self._by_ranges = tagged, ranges
         self.ranges: list[str] = []
         self.failures = 0
         """How many requests are answered with 503, from the first one for a range on."""
@@ -171,7 +171,7 @@ class Web:
         headers: dict[str, object] = {"Last-Modified": "Thu, 26 Nov 2026 20:16:47 GMT", "Accept-Ranges": "bytes"}
         if self._tagged:
             headers = {"ETag": json.dumps(hashlib.sha256(data).hexdigest())}
-        if not wanted:
+        if not wanted or not self._by_ranges:
             return Answer(200, data, headers)
         first, last = map(int, wanted.removeprefix("bytes=").split("-"))
         headers["Content-Range"] = f"bytes {first}-{min(last, len(data) - 1)}/{len(data)}"

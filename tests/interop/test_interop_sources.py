@@ -188,6 +188,15 @@ def test_http_is_read_by_ranges(server: EmbeddedServer) -> None:
         assert source.ranges[-3:] == ["bytes=2097152-3145727", "bytes=3145728-4194303", "bytes=4194304-5242879"]
 
 
+def test_http_server_without_ranges_is_not_retried(server: EmbeddedServer) -> None:
+    with Web(ranges=False) as source:
+        source.files["a.bin"] = BIG
+        (receipt,) = upload(f"{source.url}/a.bin", server=server.url).receipts
+    assert (receipt.code, receipt.retryable) == ("unreadable", False)
+    assert "does not answer requests for ranges" in receipt.message
+    assert source.ranges == ["bytes=0-4194303", "bytes=4194304-5242879"]
+
+
 def test_http_with_a_date_only(server: EmbeddedServer) -> None:
     with Web(tagged=False) as source:
         source.files["a.bin"] = BIG

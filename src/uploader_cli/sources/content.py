@@ -151,7 +151,8 @@ def _unreadable(file: LocalFile, error: OSError | ValueError) -> FileError:
         return _failure(file, "is gone", FailureCode.VANISHED)
     words = getattr(error, "strerror", None) or error
     failure = _failure(file, f"can't be read: {words}", FailureCode.UNREADABLE)
-    if is_url(file.path) and getattr(error, "errno", None) == errno.EIO:
+    code = getattr(error, "errno", None)
+    if is_url(file.path) and code in (errno.EIO, errno.EBUSY):  # EBUSY: s3fs, for an object that was replaced
         with suppress(OSError):  # some services refuse a range of an old version
             if not _is_same(file, status(file.path)):
                 return _failure(file, "changed while it was being read")

@@ -69,6 +69,11 @@ def listing(url: str) -> Iterator[tuple[str, str, RemoteStatus | OSError]]:
     if details["type"] != "directory":
         yield url, "", _status_or_error(details)
         return
+    yield from (_keys if hasattr(system, "call_s3") else _tree)(system, url, root)
+
+
+def _tree(system: Any, url: str, root: str) -> Iterator[tuple[str, str, RemoteStatus | OSError]]:
+    """Yield what is below a directory as `listing` does, directory by directory."""
     directories, listed = [root], set[str]()
     archived: Mapping[str, Mapping[str, Any]] = getattr(system, "dir_cache", None) or {}  # all names of an archive
     while directories:
@@ -101,6 +106,26 @@ def listing(url: str) -> Iterator[tuple[str, str, RemoteStatus | OSError]]:
         below = name.removeprefix(root).removeprefix("/") if root else name
         if name.startswith(root) and details["type"] != "directory" and name not in listed:
             yield _member(url, below), below, OSError(errno.EINVAL, NO_PATH)
+
+
+def _keys(system: Any, url: str, root: str) -> Iterator[tuple[str, str, RemoteStatus | OSError]]:
+    """Yield the keys of a bucket of S3 as `listing` does, page by page: a listing of fsspec is whole in memory."""
+    bucket, _, prefix = root.strip("/").partition("/")
+    asked = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else ""}
+    while True:
+        with _os_errors():
+            page = system.call_s3("list_objects_v2", **asked)
+        for key in page.get("Contents", ()):
+            below = key["Key"].removeprefix(asked["Prefix"])
+            if (not below or below.endswith("/")) and not key["Size"]:
+                continue  # a directory
+            reachable = below and not below.startswith("/") and not below.endswith("/") and "//" not in below
+            details = {**key, "size": key["Size"]}
+            status = _status_or_error(details) if reachable else OSError(errno.EINVAL, NO_PATH)
+            yield _member(url, below), below, status
+        if not page.get("IsTruncated"):
+            return
+        asked["ContinuationToken"] = page["NextContinuationToken"]
 
 
 def _unreachable(system: Any, directory: str, itself: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -230,11 +255,17 @@ class _RemoteFile(io.RawIOBase):
                 length = min(max(RANGE_BLOCK, len(wanted)), self._end - self._position)
                 self._known = None
                 self._file.seek(self._position)
-                self._block, self._start, at = memoryview(self._file.read(max(0, length))), self._position, 0
+                self._block, self._start, at = memoryview(self._read(max(0, length))), self._position, 0
         data = self._block[at : at + len(wanted)]
         wanted[: len(data)] = data
         self._position += len(data)
         return len(data)
+
+    def _read(self, length: int) -> bytes:
+        try:
+            return bytes(self._file.read(length))
+        except ValueError as error:  # of fsspec, for HTTP
+            raise OSError(errno.EOPNOTSUPP, "its server does not answer requests for ranges") from error
 
     def close(self) -> None:
         if not self.closed:

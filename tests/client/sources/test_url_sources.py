@@ -18,7 +18,7 @@ from uploader_cli import Phase, UsageError, upload
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import FileError
 from uploader_cli.sources.content import read_range
-from uploader_cli.sources.files import status
+from uploader_cli.sources.files import listing, status
 from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
@@ -117,6 +117,27 @@ def test_every_odd_name_of_a_source_ends_in_an_event(source: Any, server: Embedd
     failed = [receipt for receipt in result.receipts if receipt.status is not Phase.COMPLETED]
     assert all(receipt.message for receipt in failed)
     assert len(stored(server)) == len(names) - len(failed)
+
+
+def test_keys_of_s3_are_listed_page_by_page(memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key to which no path leads is listed with the reason; the mark of a directory is no file."""
+    keys = ["0", "1//x", "below/", "below/2", "whole/"]
+    memory.pipe({"/tree/0": b"0"})
+    asked: list[int] = []
+
+    def call_s3(_system: object, method: str, **how: str) -> dict[str, object]:
+        assert (method, how["Bucket"], how["Prefix"]) == ("list_objects_v2", "tree", "")
+        asked.append(at := int(how.get("ContinuationToken", 0)))
+        page = [{"Key": key, "Size": len(key) * (key != "below/"), "ETag": "e"} for key in keys[at : at + 2]]
+        return {"Contents": page, "IsTruncated": at + 2 < len(keys), "NextContinuationToken": str(at + 2)}
+
+    monkeypatch.setattr(MemoryFileSystem, "call_s3", call_s3, raising=False)
+    found = listing("memory://tree")
+    first, *_ = next(found)
+    assert (first, asked) == ("memory://tree/0", [0])
+    others = [(place, isinstance(status, OSError)) for place, _, status in found]
+    assert others == [("memory://tree/1//x", True), ("memory://tree/below/2", False), ("memory://tree/whole/", True)]
+    assert asked == [0, 2, 4]
 
 
 def test_same_upload_continues_by_ranges(server: EmbeddedServer, memory: MemoryFileSystem) -> None:
