@@ -173,6 +173,11 @@ class ProgressState(Struct):
         return self.completed + self.failed + self.skipped + self.cancelled
 
     @property
+    def begun(self) -> bool:
+        """True once any file is being sent or has ended."""
+        return bool(self.over or self.running)
+
+    @property
     def there(self) -> int:
         """The number of files that were on the server before the run."""
         return sum(self.skips[reason] for reason in THERE)

@@ -17,7 +17,7 @@ from uploader_cli.core.events import ChannelState, Phase, WarningCode
 from uploader_cli.core.state import BRIEF, HISTORY, FileState, ProgressState
 from uploader_cli.render import overview
 from uploader_cli.render.file_rows import ONE_ROW, SENDING, failure, finished, next_up, rows_each, running
-from uploader_cli.render.words import Row, bar, clock, elide, fit, moving_bar, plural, rate, safe, width_of
+from uploader_cli.render.words import Row, bar, clock, elide, fit, moving_bar, plural, safe, width_of
 from uploader_cli.render.worker_rows import worker_rows
 
 FAILURES, FINISHED_ROWS, MESSAGE_ROWS, NEXT_ROWS = 3, 6, 5, 8
@@ -187,7 +187,7 @@ def _totals(state: ProgressState, now: float, width: int, small: int) -> list[Ro
     ]
     data = [
         _Part(overview.amount(state), rank=1),
-        _Part(rate(state.rate(now)), rank=2),
+        _Part(overview.speed(state, now), rank=2),
         _Part(overview.pace(state, now), rank=4),
     ]
     left = [_Part(overview.left(state, now), rank=1)]

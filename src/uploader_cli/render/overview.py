@@ -11,7 +11,7 @@ from uploader_cli.core.events import ChannelState, PauseReason, Transport
 from uploader_cli.core.incidents import IncidentKind
 from uploader_cli.core.state import BRIEF, ChannelStatus, ProgressState
 from uploader_cli.core.tree import parent_of
-from uploader_cli.render.words import clock, plural, safe, size, size_of
+from uploader_cli.render.words import clock, plural, rate, safe, size, size_of
 
 CAUSES = 3  # maximum causes of failures in a line
 RECONNECTS = 3  # attempts before the channel falls back to polling (docs/protocol.md section 2)
@@ -68,10 +68,8 @@ def counts(state: ProgressState) -> str:
     done, total = state.files_done
     before = f" ({state.there:,} before)" if state.there else ""
     if not state.growing:
-        return f"{done:,} of {total:,} done{before}"
-    if not (state.over or state.running):
-        return f"{plural(total, 'file')} found"
-    return f"{done:,} done{before}"
+        return f"{done:,} of {total:,} done{before}" if total else ""
+    return f"{done:,} done{before}" if state.begun else f"{plural(total, 'file')} found"
 
 
 def amount(state: ProgressState) -> str:
@@ -80,7 +78,12 @@ def amount(state: ProgressState) -> str:
         return size(state.bytes_through) if state.bytes_through else ""
     if state.measurable:
         return size_of(state.bytes_through, state.total_bytes)
-    return size(state.bytes_through if state.over or state.running else state.selected_bytes)
+    return size(state.bytes_through if state.begun else state.selected_bytes)
+
+
+def speed(state: ProgressState, now: float) -> str:
+    """Format `4.0 MiB/s`; empty before the first file was begun."""
+    return rate(state.rate(now)) if state.begun else ""
 
 
 def pace(state: ProgressState, now: float) -> str:

@@ -10,7 +10,7 @@ from uploader_cli.analysis.stages import Analysis
 from uploader_cli.core import events as ev
 from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.render import overview
-from uploader_cli.render.words import clock, plural, rate, safe, size, span
+from uploader_cli.render.words import clock, plural, safe, size, span
 
 FILES_LISTED = 20  # maximum number of files with a line each
 _SLOWEST = 60.0
@@ -163,7 +163,12 @@ def progress_line(state: ProgressState, now: float) -> str:
     """Format `42 % · 7 of 20 done · 130.2 of 310.0 MiB · 12.1 MiB/s · 0:15 left · live websocket`."""
     parts = [overview.share(state).strip(), overview.counts(state), overview.failed(state)]
     if not state.watched or state.bytes_through:
-        parts += [overview.amount(state), rate(state.rate(now)), overview.pace(state, now), overview.left(state, now)]
+        parts += [
+            overview.amount(state),
+            overview.speed(state, now),
+            overview.pace(state, now),
+            overview.left(state, now),
+        ]
     if state.channel.workers is not None and state.retries:
         parts.append(f"{state.retries:,} retried")
     parts.append(overview.channel(state.channel, latency=False)[1])

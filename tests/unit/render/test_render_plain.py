@@ -156,7 +156,7 @@ def test_a_walk_in_progress_and_a_resumed_run() -> None:
     log.tick(0.1)
     log.tick(5)
     assert log.lines[0] == "uploader: uploading → h:1 (tus, 2 in parallel), resuming run r-1"
-    assert log.lines[1] == "1 file found · 5 B · 0 B/s · searching … · closed"
+    assert log.lines[1] == "1 file found · 5 B · searching … · closed"
 
 
 def test_plain_log_shows_the_resumed_offset_once() -> None:
