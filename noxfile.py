@@ -106,6 +106,14 @@ def containers(session: nox.Session) -> None:
 
 
 @nox.session
+def interop(session: nox.Session) -> None:
+    """Run foreign tus software, also killed while it works, and write the table of `docs/interop.md`."""
+    session.install("-e", ".[dev,interop]")
+    chosen = ("-m", "(interop or kills) and not debian", "--interop-table", "docs/interop.md")
+    session.run("python", "-m", "pytest", "-n", "0", *chosen, "tests/interop", *session.posargs)
+
+
+@nox.session
 def package(session: nox.Session) -> None:
     """Build all artifacts of a release in build/dist, twice, and use each in an empty environment."""
     tools = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "package")

@@ -58,6 +58,7 @@ class Service:
     methods: ClassVar[str] = "OPTIONS POST HEAD PATCH"
     query: ClassVar[str] = ""  # of the URLs of uploads
     lock_status: ClassVar[int] = 423
+    lock_reason: ClassVar[bytes] = b""
 
     def __init__(self) -> None:
         self.uploads: dict[str, Upload] = {}
@@ -125,6 +126,8 @@ class Service:
             if number in self.gateway:
                 raise Refused(self.gateway[number], "down", by_service=False)
             if request.method not in self.methods.split():
+                if request.method == "GET":  # breaks no rule: that is how a client learns it
+                    return Answer(405)
                 raise Refused(405, f"{request.method} is not allowed")
             if request.method == "OPTIONS" and self.options is not None:
                 status, kind, body = self.options
@@ -229,8 +232,36 @@ class Service:
             return Answer(404)
         if self.locked:
             self.locked -= 1
-            return Answer(self.lock_status)
+            return Answer(self.lock_status, self.lock_reason)
         return upload
+
+
+class Spoiling(Service):
+    """Goes down in the middle of the second chunk, and keeps what it has of that before the bytes of the next request.
+
+    So does tuspyserver. With `readable` it gives out its files.
+    """
+
+    methods = "OPTIONS POST HEAD PATCH GET"
+
+    def __init__(self, *, spoils: bool, readable: bool) -> None:
+        super().__init__()
+        self.readable, self._spoils = readable, spoils
+        self._twice = b""
+        self._at = 0
+
+    def _patch(self, request: Request) -> Answer:
+        upload = self.uploads[_name(request)]
+        if upload.chunks and not self._twice:
+            self._at, self._twice = len(upload.content), request.body[:100]
+            raise Unanswered(0)
+        return super()._patch(request)
+
+    def _get(self, request: Request) -> Answer:
+        answer = super()._get(request)
+        if self._spoils and isinstance(answer.body, bytes):
+            answer.body = answer.body[: self._at] + self._twice + answer.body[self._at :]
+        return answer
 
 
 class Plain(Service):

@@ -1,15 +1,19 @@
-"""Fixtures of the tests with foreign tus software."""
+"""Fixtures of the tests with foreign tus software, and the table of their results in `docs/interop.md`."""
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from interop.foreign import Destination, Node, open_session
+from interop.partners import PARTNERS, Partner, PartnerServer
+from interop.table import Table, table_of
 from time_limits import PATIENCE
 
 if TYPE_CHECKING:
@@ -21,11 +25,28 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-INSTALL = ["npm", "install", "--engine-strict", "--no-audit", "--no-fund", "--no-package-lock", "--prefer-offline"]
+INSTALL = ("--engine-strict", "--no-audit", "--no-fund", "--no-package-lock", "--prefer-offline")
+NEWEST = ("python3.14", "python3.13", "python3.12")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--interop-table", type=Path, metavar="PAGE", help="write the table of partners and cases there")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Table(config.getoption("--interop-table", None)), "interop-table")
+
+
+def printed(*command: str | Path, cwd: Path | None = None) -> str:
+    """Run a command that must succeed and return what it prints."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=240)
+    if done.returncode:
+        pytest.fail(f"{' '.join(map(str, command))} has failed:\n{done.stdout}{done.stderr}", pytrace=False)
+    return done.stdout
 
 
 @pytest.fixture(scope="session")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Node:
+def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Node:
     """Install the packages of npm in a temporary directory and return its scripts."""
     missing = [name for name in ("node", "npm") if shutil.which(name) is None]
     if missing:
@@ -33,10 +54,36 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Node:
     directory = tmp_path_factory.mktemp("node")
     for path in (HERE / "package.json", *HERE.glob("*.mjs")):
         shutil.copy(path, directory)
-    done = subprocess.run(INSTALL, cwd=directory, capture_output=True, text=True, check=False, timeout=240)
-    if done.returncode:
-        pytest.fail(f"npm could not install what tests/interop/package.json names:\n{done.stderr}", pytrace=False)
+    printed("npm", "install", *INSTALL, cwd=directory)
+    found = json.loads(printed("npm", "ls", "--json", "--depth", "0", cwd=directory))["dependencies"]
+    table_of(request).versions |= {name: package["version"] for name, package in found.items()}
     return Node(directory)
+
+
+@pytest.fixture(scope="session")
+def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the packages of PyPI in an environment of their own; return its directory, with the script beside."""
+    newest = sys.executable if sys.version_info >= (3, 12) else next(filter(None, map(shutil.which, NEWEST)), None)
+    if newest is None:
+        pytest.fail("the interop tests run asgi-tus, and need Python 3.12 or newer in PATH")
+    directory = tmp_path_factory.mktemp("python")
+    shutil.copy(HERE / "python_servers.py", directory)
+    printed(newest, "-m", "venv", directory)
+    pip = (directory / "bin/python", "-m", "pip", "--disable-pip-version-check")
+    printed(*pip, "install", "-r", HERE / "requirements.txt")
+    found = json.loads(printed(*pip, "list", "--format", "json"))
+    table_of(request).versions |= {package["name"]: package["version"] for package in found}
+    return directory
+
+
+@pytest.fixture(scope="module", params=PARTNERS, ids=lambda partner: partner.name)
+def partner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PartnerServer]:
+    """Run a tus server of npm or PyPI with an empty store."""
+    partner: Partner = request.param
+    is_node = partner.command[0] == "node"
+    directory = request.getfixturevalue("node").directory if is_node else request.getfixturevalue("python")
+    with PartnerServer(partner, directory, tmp_path_factory.mktemp("store")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -22,16 +22,16 @@ class Node:
     """The `.mjs` scripts of this directory, copied to a directory with their npm packages."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
 
     def start(self, script: str, *arguments: str) -> subprocess.Popen[str]:
         """Start a script with pipes for its outputs."""
-        command = ["node", self._directory / script, *arguments]
+        command = ["node", self.directory / script, *arguments]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def add(self, script: str, text: str) -> Path:
         """Write a further script, beside the packages; return its path."""
-        path = self._directory / script
+        path = self.directory / script
         path.write_text(text)
         return path
 

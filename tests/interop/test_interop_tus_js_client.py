@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from interop.foreign import Destination, Node
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.partner("tus-js-client", "tus-js-client")]
 
 KIB = 1 << 10
 SCRIPT = "tus_js_client.mjs"
@@ -40,6 +40,7 @@ NAME = "Grüße 東京.bin"
         pytest.param({"overridePatchMethod": True}, False, {"POST 201": 1, "POST 204": 1}, id="no PATCH"),
     ],
 )
+@pytest.mark.cases("upload", "unicode")
 def test_tus_js_client_options(
     node: Node,
     destination: Destination,
@@ -63,6 +64,7 @@ def test_tus_js_client_options(
         pytest.param(PARALLEL, 3, 6, id="parallel"),
     ],
 )
+@pytest.mark.cases("resume")
 def test_resume_from_a_previous_upload(
     node: Node,
     destination: Destination,

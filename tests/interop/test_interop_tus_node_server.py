@@ -156,23 +156,3 @@ def test_standard_input_and_existing_upload_survive_cuts(
     after = tus_server.counts()
     assert [after[method] - before[method] for method in ("OPTIONS", "POST", "DELETE")] == [0, 0, 0]
     assert tus_server.stored() == expected([piped, named])
-
-
-def test_smoke_and_doctor_pass_on_it(node: Node, tmp_path: Path) -> None:
-    """Without cuts; what smoke creates is deleted."""
-    directory = tmp_path / "store"
-    directory.mkdir()
-    with running(node, directory, []) as server:
-        smoke = uploader("smoke", "--tus-endpoint", server.endpoint, "--json", home=tmp_path)
-        doctor = uploader("doctor", "--tus-endpoint", server.endpoint, home=tmp_path)
-        wrong = uploader("smoke", "-s", server.url, home=tmp_path)
-    *checks, verdict = map(json.loads, smoke.out.splitlines())
-    assert smoke.code == 0, smoke.out
-    passed = {check["id"] for check in checks if check["verdict"] == "pass"}
-    assert passed >= {"tus-core", "tus-resume", "tus-creation-with-upload", "tus-termination", "body-limit", "clean-up"}
-    assert verdict["left"] == []
-    assert list(directory.iterdir()) == []
-    assert doctor.code == 0, doctor.err
-    assert "uploads will be resumable (tus)" in " ".join(doctor.err.split())
-    assert wrong.code == 6
-    assert "use --tus-endpoint" in wrong.err

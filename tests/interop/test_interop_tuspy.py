@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from interop.foreign import Destination
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.partner("tuspy", "tuspy")]
 
 KIB = 1 << 10
 NAME = "Grüße 東京.bin"
@@ -29,6 +29,7 @@ NAME = "Grüße 東京.bin"
 
 @pytest.mark.parametrize("checksum", [False, True], ids=["plain", "sha1"])
 @pytest.mark.parametrize("size", [0, 1, 1000 * KIB])
+@pytest.mark.cases("upload", "empty", "unicode", "checksum")
 def test_tuspy_uploads_in_chunks(
     destination: Destination, make_file: Callable[[str, int], Path], size: int, checksum: bool
 ) -> None:
@@ -51,6 +52,7 @@ def test_metadata_comes_back(destination: Destination, make_file: Callable[[str,
     destination.check(upload.url, f"trip/{NAME}", file.read_bytes())
 
 
+@pytest.mark.cases("resume")
 @pytest.mark.parametrize("checksum", [False, True], ids=["plain", "sha1"])
 def test_resume_by_url(destination: Destination, make_file: Callable[[str, int], Path], checksum: bool) -> None:
     """The second uploader knows only the URL."""

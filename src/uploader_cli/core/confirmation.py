@@ -18,7 +18,9 @@ NOTHING_DONE = (401, 408, 423, 425, 429, 460)
 NO_REFUSAL = (*NOTHING_DONE, 404, 409, 410)
 """4xx that concern a token, an upload that is gone, a lock or a limit: the same file may be accepted later."""
 TAKES_NO_PATCH = (404, 405, 409, 410)
-"""Answers of a server that has stored an empty file at its creation to the PATCH that follows."""
+"""Statuses of a server that has stored an empty file at its creation, for the PATCH that follows. Others refuse it."""
+COMPLETE_ALREADY = "already complete"
+"""The reason that a server may give with another status (resumable-upload: 403)."""
 
 
 class Ending(StrEnum):
@@ -61,6 +63,11 @@ def upload_state(
     if ending in (Ending.ERROR, Ending.GATEWAY):
         return UploadState.FAILED if ending is Ending.ERROR else UploadState.UNKNOWN
     return UploadState.CONFIRMED if length or declared else UploadState.OPEN
+
+
+def stored_without_patch(status: int, reason: str) -> bool:
+    """Return whether a refusal of the empty PATCH of an empty file says that it was stored at its creation."""
+    return status in TAKES_NO_PATCH or COMPLETE_ALREADY in reason.lower()
 
 
 def ending_of(status: int | None, before: Ending, *, by_server: bool) -> Ending:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, VerifiedBy, WarningCode
@@ -32,11 +32,11 @@ class Verification:
         digests, verify = self._context.digests, self._context.settings.verify
         if digests is not None:
             outcomes = [outcome._replace(digest=digests.known(outcome.file)) for outcome in outcomes]
-        sure = [outcome for outcome in outcomes if outcome.error is None and not outcome.unsure]
+        sure = [one for one in outcomes if one.error is None and not (one.unsure or one.continued)]
         self.record(sure, verify=verify)
         if digests is not None:
             outcomes = [self._hashed(digests, outcome) for outcome in outcomes]
-        asked = [outcome.error is None and (verify or outcome.unsure) for outcome in outcomes]
+        asked = [one.error is None and (verify or one.unsure or one.continued) for one in outcomes]
         return [self.verified(api, one) if ask else one for one, ask in zip(outcomes, asked, strict=True)]
 
     def record(self, outcomes: Sequence[Outcome], *, verify: bool = False) -> None:
@@ -53,7 +53,7 @@ class Verification:
         try:
             if outcome.error is None and outcome.sha256 is None:
                 outcome = outcome._replace(digest=digests.complete(outcome.file))
-                if not outcome.unsure:
+                if not (outcome.unsure or outcome.continued):
                     self.record([outcome], verify=self._context.settings.verify)
         except errors.FileError as error:
             outcome = outcome._replace(error=error)
@@ -63,32 +63,43 @@ class Verification:
     def verified(self, api: Api, outcome: Outcome) -> Outcome:
         """Compare the stored bytes with the file on disk and return the new outcome.
 
-        A file that may be stored is so only if the bytes are equal.
+        A file that may be stored is so only if the bytes are equal. One that was sent across a break is not verified by
+        its checksums: the server accepted the bytes, and may have put them at another place.
         """
-        context, file = self._context, outcome.file
+        context, file, verify = self._context, outcome.file, self._context.settings.verify
         location = outcome.content_location or outcome.location
         if outcome.checksum is not None:
             return outcome
         unknown = outcome._replace(error=errors.OutcomeUnknown(NOT_CONFIRMED))
-        if outcome.unsure and file.once and outcome.digest is None:
+        is_gone = file.once and outcome.digest is None
+        if outcome.unsure and is_gone:
             return unknown
+        mine, theirs = "", None
         try:
-            mine = outcome.digest or sha256_of(file, context.stop.checkpoint)
-            equal = _compare(api, location, mine, file.size) if location else None
+            if location and not is_gone:
+                mine = outcome.digest or sha256_of(file, context.stop.checkpoint)
+                theirs = _stored_digest(api, location)
         except NO_OUTCOME:
             raise
         except errors.UploaderError as error:
-            error.retryable = error.retryable or not isinstance(error, errors.FileError)
-            return outcome._replace(error=error)
-        if equal is None and outcome.unsure:
+            if verify or outcome.unsure:
+                error.retryable = error.retryable or not isinstance(error, errors.FileError)
+                return outcome._replace(error=error)
+            theirs = None
+        if theirs is None and outcome.unsure:
             return unknown
-        if equal is None:
-            text = "--verify: this server gives no way to read a stored file or its digest"
-            context.warn_once(WarningCode.UNVERIFIABLE, text)
+        if theirs is None:
+            if verify:
+                text = "--verify: this server gives no way to read a stored file or its digest"
+                context.warn_once(WarningCode.UNVERIFIABLE, text)
+            if outcome.continued:
+                outcome = outcome._replace(verified=False, verified_by=None)
+                self.record([outcome], verify=verify)
             return outcome
-        if not equal:
+        by, digest = theirs
+        if digest != mine:
             return failed(file, FailureCode.INTEGRITY, "what the server has is not what was read (SHA-256 differs)")
-        outcome = outcome._replace(checksum=mine, verified=True, verified_by=equal, unsure=False)
+        outcome = outcome._replace(checksum=mine, verified=True, verified_by=by, unsure=False)
         self.record([outcome])
         return outcome
 
@@ -104,8 +115,8 @@ def receipt_of(outcome: Outcome, *, verify: bool = False) -> Stored:
     return Stored(outcome.file, outcome.server_id, location, sha256, outcome.verified)
 
 
-def _compare(api: Api, location: str, mine: str, size: int) -> VerifiedBy | Literal[False] | None:
-    """Return what was equal to `mine`, the stored digest or bytes, False if it differs; None without either."""
+def _stored_digest(api: Api, location: str) -> tuple[VerifiedBy, str] | None:
+    """Return the SHA-256 that the server tells, or else that of the bytes that it gives out; None without either."""
     found = None
     try:
         found = api.stored(location, retries=api.pacer.retries)
@@ -113,12 +124,10 @@ def _compare(api: Api, location: str, mine: str, size: int) -> VerifiedBy | Lite
         if not says_nothing(error):
             raise
     if found is not None and found.sha256 is not None:
-        return VerifiedBy.DIGEST if found.size in (None, size) and found.sha256 == mine else False
+        return VerifiedBy.DIGEST, found.sha256
 
-    def read() -> VerifiedBy | Literal[False] | None:
+    def read() -> tuple[VerifiedBy, str] | None:
         theirs = hashlib.sha256()
-        if not api.read_back(location, theirs.update):
-            return None
-        return VerifiedBy.BYTES if theirs.hexdigest() == mine else False
+        return (VerifiedBy.BYTES, theirs.hexdigest()) if api.read_back(location, theirs.update) else None
 
     return api.pacer.call(read)

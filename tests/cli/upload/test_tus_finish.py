@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from command import Done, uploader
 from serving import REPOSITORY
-from tus_services import FIRST, Finishing, Service
+from tus_services import FIRST, Finishing, Service, Spoiling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -224,19 +224,53 @@ def test_stream_whose_finish_failed_names_the_reason(subtests: pytest.Subtests, 
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "verified"), [(404, 0, False), (405, 0, False), (409, 0, False), (410, 0, False), (403, 5, None)]
+    ("status", "reason", "code"),
+    [(404, b"", 0), (405, b"", 0), (409, b"", 0), (410, b"", 0), (403, b"Upload already completed", 0), (403, b"", 5)],
 )
-def test_server_that_takes_no_empty_patch(status: int, code: int, verified: bool | None, tmp_path: Path) -> None:
+def test_server_that_takes_no_empty_patch(
+    status: int, reason: bytes, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It has stored the empty file at its creation, unless it refuses the file."""
+    monkeypatch.setattr(Service, "lock_status", status)
+    monkeypatch.setattr(Service, "lock_reason", reason)
     with Service() as service:
-        service.locked, type(service).lock_status = 1, status
-        try:
-            done = send(service, tmp_path, size=0)
-        finally:
-            type(service).lock_status = 423
+        service.locked = 1
+        done = send(service, tmp_path, size=0)
     assert [method for method, _ in service.requests] == ["OPTIONS", "POST", "PATCH"]
     assert done.code == code
-    assert [event["verified"] for event in done.of("file.completed")] == ([] if verified is None else [verified])
+    assert [event["verified"] for event in done.of("file.completed")] == ([False] if code == 0 else [])
+
+
+@pytest.mark.parametrize("resumed", [False, True], ids=["retried", "resumed"])
+@pytest.mark.parametrize(
+    ("spoils", "readable", "code", "by"),
+    [(True, True, 7, None), (False, True, 0, "bytes"), (True, False, 0, None)],
+    ids=["spoiled", "right", "unreadable"],
+)
+def test_file_that_continued_after_a_break_is_compared(
+    spoils: bool, readable: bool, code: int, by: str | None, resumed: bool, tmp_path: Path
+) -> None:
+    """A server that can't be read confirms it, and nothing says that it is verified."""
+    (tmp_path / "a.bin").write_bytes(FIRST + bytes(5000))
+    (tmp_path / "b.bin").write_bytes(FIRST)
+    with Spoiling(spoils=spoils, readable=readable) as service:
+        options = ("--tus-endpoint", service.url, "--chunk-size", "1K", "--json")
+        done = uploader(
+            "upload", "a.bin", *options, "--retries", "0" if resumed else "1", home=tmp_path, constants=QUICK
+        )
+        if resumed:
+            assert done.code == 3
+            done = uploader("resume", "--json", home=tmp_path)
+        asked = [method for method, _ in service.requests]
+        assert uploader("upload", "b.bin", *options, home=tmp_path).code == 0
+        unbroken = [method for method, _ in service.requests][len(asked) :]
+    assert done.code == code, done.err
+    assert [event["code"] for event in done.of("file.failed")] == (["integrity"] if code else [])
+    told = [(event["verified"], event.get("verified_by")) for event in done.of("file.completed")]
+    assert told == ([] if code else [(by is not None, by)])
+    assert not done.of("warning")
+    assert asked.count("GET") == 1
+    assert set(unbroken) == {"OPTIONS", "POST", "PATCH"}
 
 
 def test_upload_that_somebody_else_wrote_to_is_sent_anew(tmp_path: Path) -> None:

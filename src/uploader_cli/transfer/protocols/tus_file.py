@@ -131,7 +131,8 @@ class TusFile:
         else:  # some servers name uploads by their metadata: an old URL may be the new one
             self._discard(client, (old for old in state.upload.replaced if old != sent.url))
         stored = Outcome(file, server_id=server_id, location=location, content_location=url, unsure=state.unsure)
-        stored = stored._replace(values=self._values(sent, server_id))
+        continued = state.foreign and any(part.continued for part in self.parts)
+        stored = stored._replace(values=self._values(sent, server_id), continued=continued)
         if not verified or state.unsure:
             return stored
         by = verified_by(self._tus.checksum, resumed=any(part.resumed for part in self.parts))

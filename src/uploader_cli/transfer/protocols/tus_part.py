@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from uploader_cli import errors
 from uploader_cli.core.capabilities import checksum_header, chunk_length
 from uploader_cli.core.codes import FailureCode, WarningCode
-from uploader_cli.core.confirmation import TAKES_NO_PATCH, Ending, UploadState, refuses, upload_state
+from uploader_cli.core.confirmation import Ending, UploadState, refuses, stored_without_patch, upload_state
 from uploader_cli.core.plan import ENDLESS
 from uploader_cli.core.protocol import utf8
 from uploader_cli.sources import checksums
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 ONE_TRIP_LESS = 32 << 20  # minimum bytes of a file whose first chunk is sent with its creation to a distant server
 RESTARTS = 3  # new uploads per run after the server has lost one
+BREAKS = (errors.ConnectionLost, errors.TimedOut, errors.ServerFault)
+"""Errors after which the server may have kept a part of the bytes of a request."""
 EARLIER = "the server answered an earlier request for its last bytes with an error"
 
 
@@ -60,6 +62,8 @@ class Part:
         self._state, self._number, self._tus, self._run = state, number, tus, tus.context.run
         self._ending, self._reason = Ending(known.ending), None  # `_reason`: the error that it ended with
         self._reach = known.reach if state.resumes else 0
+        self.continued = self._reach > 0  # whether bytes were sent after a break, and before it
+        self._broken = False  # whether a request may have ended after some of its bytes
         self._journaled: dict[str, Any] = {"pledged_until": self.pledged, "ending": self._ending}
         self._journaled["sent_until"] = known.sent_until
         self._stream = state.file.content if isinstance(state.file.content, Stream) else None
@@ -185,7 +189,7 @@ class Part:
             self._confirm(created, 0)
             return
         self._note(created)
-        self.url = created.url
+        self.url, self._broken = created.url, False
         if body is not None and (created.offset or 0) > body.sent:
             raise _impossible(created, 0, body)
         state.server_id = state.id_in(created)
@@ -269,12 +273,14 @@ class Part:
         self._asked, self._most, self.url = failed, -1, None  # without a body its URL is known if it fails, too
         self._state.lost(self._number)
         self.checked = self.pledged = self._reach = 0
+        self.continued = self._broken = False
         self._ending, self._reason = Ending.NONE, None
         self._journaled = {"pledged_until": 0, "ending": Ending.NONE, "sent_until": None}
 
     def _send(self, offset: int, url: str) -> None:
         """Send one chunk and record the new offset. Raise `OffsetConflict` for an impossible one."""
         self._offset = None  # unknown until the answer
+        self.continued = self.continued or self._broken
         size = self._available(offset)
         self._prepare(size, completes=offset + size == self.size)
         body, checksum = self._chunk(offset, size)
@@ -283,12 +289,8 @@ class Part:
             with self._tus.chunk.travelling(size, time.monotonic), self._completion():
                 sent = self._client.patch(url, offset, body, checksum, length)
         except errors.AnswerError as error:
-            if (
-                self.size
-                or self._tus.capabilities.ietf
-                or not self._state.foreign
-                or error.status not in TAKES_NO_PATCH
-            ):
+            takes_patch = self._tus.capabilities.ietf or not self._state.foreign
+            if self.size or takes_patch or not stored_without_patch(error.status, str(error)):
                 raise
             self._state.unchecked = self._done = True  # the server has stored the empty file at its creation, or not
             self._confirm(self._last, 0)
@@ -307,6 +309,7 @@ class Part:
         try:
             yield
         except errors.UploaderError as error:
+            self._broken = self._broken or (self._carried > 0 and isinstance(error, BREAKS))
             if self._completing and self._state.foreign:
                 self._ending = self._state.ended(error, self._ending)
                 self._reason = error if isinstance(error, errors.AnswerError) else None
