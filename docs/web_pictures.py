@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 import requests
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from uploader_cli import UploaderError, upload
 from uploader_server.config import ServerConfig
@@ -27,8 +27,10 @@ VIDEOS = {
     "day-18/harbour.avi": 200,
 }
 """Sizes in MB."""
-SECONDS = 40
-"""Time until the pictures are taken, for the plot."""
+SECONDS = 20
+"""Time until the pictures are taken, for speeds and the plot."""
+CLIPS = 10
+"""Number of files that the page sends."""
 
 
 def make_files(trip: Path) -> None:
@@ -50,12 +52,16 @@ def send(server: str, home: Path, *paths: Path, category: str = "personal") -> N
         print(error)
 
 
-def main() -> None:
-    """Start sessions in several states and an analysis, and take the pictures."""
+def opened(browser: Browser, size: tuple[int, int], scheme: str = "light") -> Page:
+    width, height = size
+    return browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
+
+
+def show_commands(browser: Browser, home: Path) -> None:
+    """Follow sessions of commands in several states, and an analysis."""
     config = ServerConfig(faults=("slow:patch:2M", "fail-file:*broken*"), analysis_seconds=60)
-    with tempfile.TemporaryDirectory() as temporary, EmbeddedServer(config) as server, sync_playwright() as driver:
-        home = Path(temporary)
-        trip = home / "trip"
+    trip = home / "trip"
+    with EmbeddedServer(config) as server:
         make_files(trip)
         send(server.url, home, trip / "day-16/IMG_0001.jpg")
         send(server.url, home, trip / "day-17/IMG_0002.jpg", trip / "day-16/broken.png", category="scenic")
@@ -63,21 +69,49 @@ def main() -> None:
         video = {"videoPath": "/uploads/personal/IMG_0001.jpg"}
         analysis = {"target": requests.post, "args": (f"{server.url}/api/ai/analyze/content",)}
         threading.Thread(**analysis, kwargs={"json": video}, daemon=True).start()
-        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        pages = {}
-        for name, (width, height), scheme in (
-            ("web", DESKTOP, "light"),
-            ("web-dark", DESKTOP, "dark"),
-            ("web-phone", PHONE, "dark"),
-            ("web-phone-sessions", PHONE, "light"),
-        ):
-            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-            pages[name] = context.new_page()
-            pages[name].goto(server.url)
+        pages = {
+            "web": opened(browser, DESKTOP),
+            "web-dark": opened(browser, DESKTOP, "dark"),
+            "web-phone": opened(browser, PHONE, "dark"),
+            "web-phone-sessions": opened(browser, PHONE),
+        }
+        for page in pages.values():
+            page.goto(server.url)
         pages["web-phone"].locator("#sessions a").first.click()
         pages["web"].wait_for_timeout(SECONDS * 1000)
         for name, page in pages.items():
             page.screenshot(path=HERE / f"{name}.png")
+
+
+def show_an_upload(browser: Browser, home: Path) -> None:
+    """Upload files of the page: a failing and a cancelled one, and a server that is away for a while."""
+    clips = [home / f"clip {number}.mp4" for number in range(1, CLIPS + 1)]
+    for number, clip in enumerate(clips, 2):
+        clip.write_bytes(os.urandom(number * 1_500_000))
+    with EmbeddedServer(ServerConfig(faults=("slow:patch:1500K", "fail-file:clip 1.mp4"))) as server:
+        page = opened(browser, DESKTOP)
+        page.goto(server.url)
+        expect(page.locator("#add")).to_be_visible()
+        page.screenshot(path=HERE / "web-empty.png")
+        page.get_by_label("Choose files").set_input_files(clips)
+        expect(page.locator("#counted")).to_contain_text("1 failed", timeout=60_000)
+        page.get_by_role("button", name="Cancel clip 9.mp4").click()
+        page.evaluate("scrollTo(0, 0)")
+        page.wait_for_timeout(3000)
+        page.screenshot(path=HERE / "web-upload.png")
+        server.faults.restart(down=12)
+        expect(page.locator("#paused")).to_contain_text("8 s", timeout=60_000)
+        page.screenshot(path=HERE / "web-offline.png")
+        expect(page.locator("#more")).to_contain_text("stored in", timeout=120_000)
+        page.screenshot(path=HERE / "web-partial.png")
+
+
+def main() -> None:
+    """Take the pictures."""
+    with tempfile.TemporaryDirectory() as temporary, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        show_an_upload(browser, Path(temporary))
+        show_commands(browser, Path(temporary))
         browser.close()
 
 

@@ -162,6 +162,7 @@ function ask() {
 
 function onHash() {
   document.body.dataset.view = chosen() ? 'session' : 'list'
+  scrollTo(0, 0)
   $('.back').focus() // on a narrow screen: the list with the focus is hidden now
   draw()
   poll()

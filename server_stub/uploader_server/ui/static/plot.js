@@ -4,7 +4,7 @@ import { rate } from './format.js'
 
 const SECONDS = 60
 const AT_FIRST = 15 // seconds that the plot shows at the beginning
-const QUIET = 5 // seconds without data after which it is hidden
+const QUIET = 3 // seconds without data after which it is hidden
 const LEAST = 4096 // bytes per second; the calls of pages are less
 const APART = 0.5 // least seconds between two samples
 const node = document.querySelector('#traffic')

@@ -60,6 +60,9 @@ export function drawSession(one, files, { linked, paused, own, actions }) {
   if (shown.session !== one.id) Object.assign(shown, { session: one.id, filter: 'all' })
   const groups = { all: [], uploading: [], failed: [], cancelled: [], waiting: [], completed: [] }
   for (const file of files) groups[file.status]?.push(file)
+  // The server counts files that this page cancelled as failed, once the session has ended.
+  const cancelled = one.status === 'partial' ? groups.cancelled.length : 0
+  const failed = one.failed - cancelled
   groups.completed.reverse()
   groups.all = [...groups.uploading, ...groups.failed, ...groups.cancelled, ...groups.waiting, ...groups.completed]
   text(document, '#title', content(one))
@@ -70,12 +73,12 @@ export function drawSession(one, files, { linked, paused, own, actions }) {
   text(document, '#figure', figure)
   text(document, '#more', more)
   bar($('.summary'), one.percent, 'Progress of the session', one.status)
-  text(document, '#counted', details(one, groups, paused))
+  text(document, '#counted', details(one, groups, { paused, failed, cancelled }))
   $('#paused').hidden = !paused || ended(one)
   const since = `the server has been unreachable for ${duration(paused)}`
   text(document, '#paused', own ? `Paused, ${since}. The upload continues when it is back.` : since[0].toUpperCase() + since.slice(1))
   drawReasons(groups.failed)
-  drawFilters(groups, { ...one, known: files.length })
+  drawFilters(groups, { all: files.length, uploading: 0, failed, completed: one.completed })
   rows.draw(groups[shown.filter], { linked, moving: !paused, actions })
   drawNote(one, groups)
 }
@@ -93,12 +96,13 @@ function figures(one, paused) {
 
 const bytes = (one) => (one.size ? part(one.received, one.size) : size(one.received))
 
-function details(one, groups, paused) {
+function details(one, groups, { paused, failed, cancelled }) {
   const now = paused ? 0 : speed(one)
   const average = one.finished && seconds(one) > 0 && one.received ? one.received / seconds(one) : 0
   return [
     !ended(one) && counts(one),
-    one.failed && `${count(one.failed)} failed`,
+    failed && `${count(failed)} failed`,
+    cancelled && `${count(cancelled)} cancelled`,
     groups.uploading.length && `${count(groups.uploading.length)} running`,
     now > 0 && rate(now),
     average && `${rate(average)} on average`,
@@ -114,16 +118,16 @@ function drawReasons(failed) {
   const items = [...reasons].slice(0, REASONS).map(([reason, files]) => ({ id: reason, files: files.length }))
   if (reasons.size > REASONS) items.push({ id: `${plural(reasons.size - REASONS, 'other reason')}` })
   fill($('#reasons'), items, '#reason', (node, one) => {
-    node.textContent = one.files ? `${count(one.files)} × ${one.id}` : one.id
+    node.textContent = one.files > 1 ? `${count(one.files)} × ${one.id}` : one.id
   })
 }
 
-function drawFilters(groups, one) {
-  const numbers = { all: one.known, uploading: groups.uploading.length, failed: one.failed, completed: one.completed }
+// Show the numbers of files: those that the server counted, or those that are known, if they are more.
+function drawFilters(groups, counted) {
   for (const button of $('#filters').children) {
     const name = button.dataset.filter
     button.setAttribute('aria-pressed', name === shown.filter)
-    text(button, 'span', count(Math.max(numbers[name], groups[name].length)))
+    text(button, 'span', count(Math.max(counted[name], groups[name].length)))
   }
 }
 
