@@ -1,7 +1,7 @@
-"""Update what follows from the table of options: the tables of docs/cli.md, and the keywords of the library.
+"""Update what follows from the table of options: the tables of docs/commands, and the keywords of the library.
 
 `python docs/cli_options.py`. Flags, environment variables, defaults and the order are generated, descriptions of the
-page are kept. A new option gets its help text as description.
+pages are kept. A new option gets its help text as description.
 """
 
 from __future__ import annotations
@@ -20,24 +20,16 @@ from uploader_cli.settings import OPTIONS
 from uploader_cli.settings.model import SECTIONS, Settings
 
 KEYWORDS = Path(__file__).parents[1] / "src/uploader_cli/settings/keywords.py"
-PAGE = Path(__file__).with_name("cli.md")
+PAGES = Path(__file__).with_name("commands")
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 _WIDTH = 120
 
 
-def updated(page: str) -> str:
-    """Return the text of the page with current tables."""
-    for name, command in COMMANDS.items():
-        if name == "serve":  # its defaults are those of the server
-            continue
-        start = page.index(f"### `uploader {name}`\n")
-        found = re.search(r"\n##? |\n### ", page[start + 4 :])
-        end = start + 4 + found.start() if found else len(page)
-        page = page[:start] + _section(name, command, page[start:end]) + page[end:]
-    return page
-
-
-def _section(name: str, command: Any, text: str) -> str:
+def updated(name: str, text: str) -> str:
+    """Return the page of a command with current tables."""
+    if name == "serve":  # its defaults are those of the server
+        return text
+    command = COMMANDS[name]
     rows = {row[0]: row[1] for row in re.findall(r"^\| `(--[\w-]+)`.* \| ([^|\n]*?) \|$", text, re.MULTILINE)}
     options = [param for param in command.params if param.param_type_name == "option"]
     if name == "upload":
@@ -181,4 +173,6 @@ def _quoted(value: str) -> str:
 
 if __name__ == "__main__":
     KEYWORDS.write_text(keywords(), encoding="utf-8")
-    PAGE.write_text(updated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for name in COMMANDS:
+        page = PAGES / f"{name}.md"
+        page.write_text(updated(name, page.read_text(encoding="utf-8")), encoding="utf-8")

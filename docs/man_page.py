@@ -38,9 +38,7 @@ def _overview() -> str:
     lines += [".B uploader", ".I command", r"[\fIoption\fR ...] [\fIargument\fR ...]", ".SH DESCRIPTION"]
     lines += [DESCRIPTION.rstrip(), ".SH COMMANDS"]
     for name, command in GROUP.commands.items():
-        lines += [".TP", f".B {_text(name)}", _text(command.help.splitlines()[0])]
-    for name, command in GROUP.commands.items():
-        lines += _options(name, command)
+        lines += [".TP", rf".BR uploader\-{_text(name)} (1)", _text(command.help.splitlines()[0])]
     lines += [*_exit_status(), ".SH EXAMPLES"]
     for what, line in EXAMPLES:
         lines += [".PP", _text(what), ".PP", ".nf", ".RS", _text(line), ".RE", ".fi"]
@@ -69,17 +67,6 @@ def _exit_status() -> list[str]:
     for code, meaning in {0: "success", **MEANINGS}.items():
         lines += [".TP", f".B {code}", _text(meaning)]
     return lines
-
-
-def _options(name: str, command: Any) -> list[str]:
-    """Return the options of a command; those of `upload` are described there alone."""
-    shared = set() if name == "upload" else {param.name for param in GROUP.commands["upload"].params}
-    options = [param for param in command.params if param.param_type_name == "option"]
-    own = [param for param in options if param.name not in shared]
-    others = ", ".join(param.opts[0] for param in options if param.name in shared)
-    lines = [f'.SH "OPTIONS OF {_text(name.upper())}"'] if options else []
-    lines += _rows(own)
-    return [*lines, ".PP", _text(f"As in upload: {others}.")] if others else lines
 
 
 def _rows(options: list[Any]) -> list[str]:

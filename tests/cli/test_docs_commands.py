@@ -29,9 +29,9 @@ from uploader_server.serving import EmbeddedServer
 if TYPE_CHECKING:
     from pathlib import Path
 
-FOLDERS = (ROOT / "docs", ROOT / "docs/servers", ROOT / "docs/tasks")
+FOLDERS = (ROOT / "docs", ROOT / "docs/commands", ROOT / "docs/servers", ROOT / "docs/tasks")
 FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(path for one in FOLDERS for path in sorted(one.glob("*.md")))]
-PAGES = {path.name: path.read_text(encoding="utf-8") for path in FILES}
+PAGES = {str(path.relative_to(ROOT)).removeprefix("docs/"): path.read_text(encoding="utf-8") for path in FILES}
 PROTOCOL = "protocol.md"
 """`test_docs_protocol.py` runs its examples in one shell and compares each answer."""
 SHELL, PIPELINES = {"sh"}, {"yaml", "groovy"}

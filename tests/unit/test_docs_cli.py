@@ -1,4 +1,4 @@
-"""docs/cli.md is complete and correct, and names a test for each row."""
+"""docs/cli.md and the pages of the commands are complete and correct, and each row has a test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import runpy
 from typing import Any
 
 import pytest
-from docs_pages import ROOT, TEST, codes, page, rows
+from docs_pages import ROOT, codes, page, rows, statements
 from docs_pages import section as section_of
 from typer.main import get_command
 
@@ -37,12 +37,16 @@ def section(title: str) -> str:
     return section_of(PAGE, title)
 
 
+def page_of(command: str) -> str:
+    return page(f"commands/{command}.md")
+
+
 SHORT = {param.opts[0]: set(param.opts[1:]) for param in COMMANDS["upload"].params}
 
 
 def flags_on_the_page(command: str) -> set[str]:
     """Return the flags in the table of a command, and those it shares with `upload`, with their short forms."""
-    text = section(f"### `uploader {command}`")
+    text = page_of(command)
     own = {code for row in rows(text) for code in codes(row[0]) if code.startswith("-")}
     shared = re.search(r"^As in `upload`: (.*?)\.$", text, re.DOTALL | re.MULTILINE)
     return own.union(*({flag} | SHORT[flag] for flag in codes(shared[1]))) if shared else own
@@ -53,9 +57,12 @@ def options_of(command: str) -> list[Any]:
 
 
 def test_the_commands_are_those_of_the_app() -> None:
-    table = [codes(row[0])[0].split()[1] for row in rows(section("## Commands").partition("\n### ")[0])]
-    assert sorted(table) == sorted(COMMANDS)
-    assert sorted(re.findall(r"^### `uploader (\w+)`$", PAGE, re.MULTILINE)) == sorted(COMMANDS)
+    table = [
+        re.fullmatch(r"\[`uploader (\w+).*`\]\(commands/(\w+)\.md\)", row[0]) for row in rows(section("## Commands"))
+    ]
+    assert sorted(found.groups() for found in table if found) == sorted((name, name) for name in COMMANDS)
+    for name in COMMANDS:
+        assert page_of(name).startswith(f"# `uploader {name}`\n")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -66,7 +73,8 @@ def test_the_options_are_those_of_the_command(command: str) -> None:
 def test_option_tables_are_current() -> None:
     """`python docs/cli_options.py` updates them."""
     made = runpy.run_path(str(ROOT / "docs" / "cli_options.py"))
-    assert made["updated"](PAGE) == PAGE
+    for name in COMMANDS:
+        assert made["updated"](name, page_of(name)) == page_of(name)
     assert made["keywords"]() == made["KEYWORDS"].read_text(encoding="utf-8")
 
 
@@ -74,7 +82,7 @@ def test_the_options_of_the_program_are_named() -> None:
     root = {param.opts[0] for param in get_command(app).params}
     assert root == {"--version"}
     for flag in root:
-        assert flag in section("## Commands").partition("\n### ")[0]
+        assert flag in section("## Commands")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -85,7 +93,7 @@ def test_each_switch_can_be_switched_off(command: str) -> None:
 
 
 def test_variables_and_defaults_are_those_of_the_settings() -> None:
-    for option, variable, default, *_ in rows(section("### `uploader upload`")):
+    for option, variable, default, *_ in rows(page_of("upload")):
         name = codes(option)[0][2:].replace("-", "_")
         if name == "json_schema":
             continue
@@ -102,7 +110,7 @@ def _shown(default: Any) -> str:
 
 @pytest.mark.parametrize("command", ["demo", "watch"])
 def test_defaults_are_those_of_the_command(command: str) -> None:
-    documented = {codes(row[0])[0]: codes(row[1]) for row in rows(section(f"### `uploader {command}`"))}
+    documented = {codes(row[0])[0]: codes(row[1]) for row in rows(page_of(command))}
     for param in options_of(command):
         if param.name not in OPTIONS:
             assert documented[param.opts[0]] == ([] if param.default is None else [str(param.default)])
@@ -158,10 +166,10 @@ def test_the_values_of_an_enumeration_are_those_of_the_stream(where: str) -> Non
     assert documented[where] == [member.value for member in ENUMS[where]]
 
 
-def test_each_row_names_its_test() -> None:
-    """The options of `serve` share one test, because they are passed on unchanged."""
-    shared = rows(section("### `uploader serve`"))
-    for title in ("## Commands", "## Exit codes", "## The event stream"):
-        for row in rows(section(title)):
-            if row[0] not in ENUMS and row not in shared:
-                assert TEST.search(row[-1]), f"no test is named beside {row[0]}"
+def test_each_row_has_a_test() -> None:
+    """The options of `serve` share one test, because they are passed on unchanged; values are those of `ENUMS`."""
+    for name in ("cli.md", *(f"commands/{command}.md" for command in COMMANDS if command != "serve")):
+        named = statements().get(name, {})
+        tables = [section(title) for title in ("## Commands", "## Exit codes", "## The event stream")]
+        for row in rows("\n".join(tables) if name == "cli.md" else page(name)):
+            assert row[0] in named or row[0] in ENUMS, f"no test is named for {row[0]} of {name}"

@@ -12,7 +12,7 @@ from uploader_cli.checks.smoke.smoke_report import check_json, report_json
 from uploader_cli.exit_status import Exit
 
 PAGE = page("smoke.md")
-CLI = section(page("cli.md"), "### `uploader smoke`")
+CLI = page("commands/smoke.md")
 
 
 def test_the_checks_are_those_of_the_table() -> None:
