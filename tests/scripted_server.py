@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import http.client
 import json
 import math
 import socket
 import threading
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from time_limits import PATIENCE
@@ -99,7 +99,7 @@ class Answer:
         data = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
         length = {} if self.status in (204, 304) else {"Content-Length": len(data)}
         lines = [f"{name}: {value}" for name, value in {**length, **self.headers}.items()]
-        head = "\r\n".join([f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}", *lines, "", ""])
+        head = "\r\n".join([f"HTTP/1.1 {self.status} {http.client.responses.get(self.status, '')}", *lines, "", ""])
         return head.encode("latin-1") + (b"" if method == "HEAD" else data)
 
 

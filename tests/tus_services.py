@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import threading
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
@@ -262,6 +263,31 @@ class Spoiling(Service):
         if self._spoils and isinstance(answer.body, bytes):
             answer.body = answer.body[: self._at] + self._twice + answer.body[self._at :]
         return answer
+
+
+class Announcing(Service):
+    """Announces checksums of SHA-1. A wrong one is answered with `refusal`; None takes it, as oCIS and OpenCloud do."""
+
+    extensions = "creation,creation-with-upload,creation-defer-length,checksum"
+
+    def __init__(self, refusal: int | None = 460) -> None:
+        super().__init__()
+        self.refusal = refusal
+        self.wrong: list[int] = []
+        """The sizes of chunks with a wrong checksum."""
+
+    def _options(self, request: Request) -> Answer:
+        answer = super()._options(request)
+        answer.headers["Tus-Checksum-Algorithm"] = "sha1"
+        return answer
+
+    def _store_chunk(self, upload: Upload, request: Request) -> None:
+        algorithm, _, digest = request.headers.get("upload-checksum", "").partition(" ")
+        if algorithm and base64.b64decode(digest) != hashlib.sha1(request.body).digest():
+            self.wrong.append(len(request.body))
+            if self.refusal is not None:
+                raise Refused(self.refusal, "")
+        super()._store_chunk(upload, request)
 
 
 class Plain(Service):

@@ -30,6 +30,7 @@ from uploader_cli.transfer.pool import Job, Pool, Step, Worker
 from uploader_cli.transfer.protocols.batch import BatchSession, Flow
 from uploader_cli.transfer.protocols.pack import Pack, packs_of
 from uploader_cli.transfer.protocols.tus_file import TusFile
+from uploader_cli.transfer.protocols.tus_proof import ChecksumProof
 from uploader_cli.transfer.protocols.tus_state import Tus, is_far
 from uploader_cli.transfer.result_poller import ResultPoller
 from uploader_cli.transfer.then import Then
@@ -132,7 +133,9 @@ class Scheduler:
             except ValueError as error:
                 raise errors.UsageError(f"--checksum: {error}", hint="--checksum auto takes what is offered") from error
             self._context.chunk.restrict(self._tus.least, self._tus.most)
-            self._terms = Tus(self._context, self._pool, self._tus, checksum)
+            trusted = checksum in (None, "crc32c") or not self._settings.foreign or self._settings.preset
+            proof = ChecksumProof(needed=not trusted, warn=self._context.warn)  # CRC-32C: the bundled server
+            self._terms = Tus(self._context, self._pool, self._tus, checksum, proof=proof)
             if self._api.packs is not None and self._settings.pack and not (self._settings.foreign or self._tus.ietf):
                 self._packs = PackSize(self._api.packs, self._settings.chunk_size, self._pool.most)
                 self._pool.resized = self._packs.share

@@ -254,6 +254,9 @@ class Emitted:
         self.keys = (f"k{number}" for number in count(2))
         self._lock = threading.Lock()
 
+    def on_creation(self, file: LocalFile) -> None:
+        """Tell nobody of the creation."""
+
     def next_run(self) -> Emitted:
         """Return the same journal in another run."""
         told = Emitted(self.upload)

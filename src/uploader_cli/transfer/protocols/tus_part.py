@@ -17,6 +17,7 @@ from uploader_cli.sources import checksums
 from uploader_cli.sources.chunks import HashedChunks
 from uploader_cli.sources.content import PART_AFTER, Stream, ignore_read, is_local, open_unchanged
 from uploader_cli.transfer.bodies import Body, Piece
+from uploader_cli.transfer.protocols import tus_proof
 from uploader_cli.transfer.protocols.tus_state import is_far
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class Part:
         self._journaled: dict[str, Any] = {"pledged_until": self.pledged, "ending": self._ending}
         self._journaled["sent_until"] = known.sent_until
         self._stream = state.file.content if isinstance(state.file.content, Stream) else None
-        self._checksum = tus.checksum if not state.file.upload_url else None  # what such a server supports is unknown
+        # What the server of an upload URL supports is unknown.
+        self._checksum = tus.checksum if not (state.file.upload_url or tus.proof.ignored) else None
         self._deferred = self._declared = False
         """Whether the server does not know where the upload ends, and whether it says that the upload is complete."""
         self._data: memoryview | None = None  # the chunk of a stream
@@ -156,7 +158,8 @@ class Part:
             else:
                 self._find(self.url)
         while not self._done and self._offset is not None and self._offset <= mark:
-            self._send(self._offset, self.url or "")
+            with self._tus.proof.turn(sends_checksums=self._checksum is not None) as proves:
+                self._send(self._offset, self.url or "", proves=proves)
 
     def _create(self) -> None:
         """Create an upload, without a body where the key was sent before: the server may know it."""
@@ -277,24 +280,38 @@ class Part:
         self._ending, self._reason = Ending.NONE, None
         self._journaled = {"pledged_until": 0, "ending": Ending.NONE, "sent_until": None}
 
-    def _send(self, offset: int, url: str) -> None:
-        """Send one chunk and record the new offset. Raise `OffsetConflict` for an impossible one."""
+    def _send(self, offset: int, url: str, *, proves: bool = False) -> None:
+        """Send one chunk and record the new offset. Raise `OffsetConflict` for an impossible one.
+
+        `proves`: it is a small one with a wrong checksum, and not the last one.
+        """
         self._offset = None  # unknown until the answer
         self.continued = self.continued or self._broken
         size = self._available(offset)
+        proves = proves and size > 1
+        if proves:
+            size = min(size - 1, tus_proof.LENGTH)
         self._prepare(size, completes=offset + size == self.size)
         body, checksum = self._chunk(offset, size)
-        length = self.size if self._deferred and self.size != ENDLESS else None
+        if proves and checksum is not None:
+            checksum = tus_proof.wrong(checksum)
+        length = self.size if self._deferred and self.size != ENDLESS and not proves else None
         try:
             with self._tus.chunk.travelling(size, time.monotonic), self._completion():
                 sent = self._client.patch(url, offset, body, checksum, length)
         except errors.AnswerError as error:
+            if proves and self._tus.proof.refused(error):
+                self.found(offset)
+                self._offset = offset
+                return
             takes_patch = self._tus.capabilities.ietf or not self._state.foreign
             if self.size or takes_patch or not stored_without_patch(error.status, str(error)):
                 raise
             self._state.unchecked = self._done = True  # the server has stored the empty file at its creation, or not
             self._confirm(self._last, 0)
             return
+        if proves:
+            self._tus.proof.accepted()
         # The end of a stream may be found when all its bytes have been sent.
         if sent.offset is None or not offset + (size > 0) <= sent.offset <= offset + body.sent:
             raise _impossible(sent, offset, body)
@@ -342,6 +359,8 @@ class Part:
 
         A distant server that knows keys gets the first chunk: it finds an upload whose creation was not answered.
         """
+        if self._checksum is not None and self._tus.proof.needed:
+            return 0  # a wrong checksum goes with a chunk
         if self._tus.in_one_request(self.size):
             return self.size
         has_key = not self._state.foreign and self._tus.capabilities.creates_with_upload
@@ -371,6 +390,7 @@ class Part:
             checksum = checksum_header(self._checksum or "", digest)
             self._hashed.prepare(start + size, self._length(end))
         elif data is not None and self._checksum is not None:
+            data = data[:size]
             checksum = checksum_header(self._checksum, checksums.of(self._checksum, data))
         self.pledged = end if checksum is not None and offset <= self.checked else 0
         self._reach = max(self._reach, end)

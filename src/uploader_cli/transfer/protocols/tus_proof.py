@@ -1,0 +1,66 @@
+"""Find out whether a tus server compares the checksums that it announces (docs/tus-servers.md, "Checksums")."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from uploader_cli.core.capabilities import checksum_header
+from uploader_cli.core.codes import WarningCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from uploader_cli import errors
+
+LENGTH = 4 << 10
+"""Most bytes of the chunk that is sent with a wrong checksum."""
+REFUSALS = (400, 422, 460)
+"""Statuses that refuse it; tus 1.0 has 460."""
+IGNORED = "the server announces checksums and compares none (it accepted a wrong one): they verify no file"
+
+
+class ChecksumProof:
+    """One wrong checksum, with the first chunk of a run, shows it: a server that compares it refuses the chunk.
+
+    The chunk is right, so a server that accepts it has stored nothing wrong.
+    """
+
+    def __init__(
+        self, *, needed: bool = False, warn: Callable[[WarningCode, str], None] = lambda _code, _text: None
+    ) -> None:
+        """`needed`: the server is not known; else its checksums count."""
+        self.needed, self.ignored = needed, False
+        self._warn, self._lock = warn, threading.Lock()
+
+    @property
+    def holds(self) -> bool:
+        """Whether the checksums of chunks verify a file."""
+        return not (self.needed or self.ignored)
+
+    @contextmanager
+    def turn(self, *, sends_checksums: bool) -> Iterator[bool]:
+        """Yield whether the chunk that is sent within needs a wrong checksum; others wait for its end."""
+        if not (self.needed and sends_checksums):
+            yield False
+            return
+        with self._lock:
+            yield self.needed
+
+    def accepted(self) -> None:
+        """Note that the server took the wrong checksum."""
+        self.needed, self.ignored = False, True
+        self._warn(WarningCode.UNVERIFIABLE, IGNORED)
+
+    def refused(self, error: errors.AnswerError) -> bool:
+        """Return whether `error` refuses the wrong checksum; any other failure proves nothing."""
+        self.needed = self.needed and error.status not in REFUSALS
+        return not self.needed
+
+
+def wrong(header: str) -> str:
+    """Return a checksum header of the same form for other bytes."""
+    algorithm, _, digest = header.partition(" ")
+    return checksum_header(algorithm, bytes(255 - byte for byte in base64.b64decode(digest)))
