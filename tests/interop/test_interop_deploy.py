@@ -92,8 +92,6 @@ def test_unit_of_the_page_is_valid_and_its_options_exist(tmp_path: Path) -> None
 def test_unit_of_a_watch_is_valid_and_its_options_exist(tmp_path: Path) -> None:
     """The token comes from the directory of credentials, the journal is in that of the state."""
     command = verified(block("ini", WATCH), tmp_path)
-    for name in ("token", "outbox/journal"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / "token").write_text("word")
     places = {"/srv/outbox": str(tmp_path / "outbox"), "%d": str(tmp_path), "%S": str(tmp_path)}
     stops_with_143([_placed(word, places) for word in command], tmp_path)
@@ -101,7 +99,6 @@ def test_unit_of_a_watch_is_valid_and_its_options_exist(tmp_path: Path) -> None:
 
 def test_command_of_the_watching_container_takes_its_options(tmp_path: Path) -> None:
     (line,) = re.findall(r"^podman run .* uploader (upload .*)$", WATCH, re.MULTILINE)
-    (tmp_path / "outbox").mkdir()
     places = {"/outbox": str(tmp_path / "outbox"), "/state": str(tmp_path / "state")}
     stops_with_143([_placed(word, places) for word in line.split()], tmp_path)
 
@@ -113,12 +110,15 @@ def _placed(word: str, places: Mapping[str, str]) -> str:
 
 
 def stops_with_143(line: Sequence[str], home: Path) -> None:
-    """Run a watch of the page at a server of this test until it has sent a file; SIGTERM ends it."""
-    (home / "outbox/a.bin").write_bytes(b"1")
+    """Run a watch of the page at a server of this test until it has sent and moved a file; SIGTERM ends it."""
+    for name in ("new", "sent"):
+        (home / "outbox" / name).mkdir(parents=True)
+    (home / "outbox/new/a.bin").write_bytes(b"1")
     with running_server() as server:
         line = [word.replace("files.example", server.url) for word in line]
         process = start(*line, "--settle", "0.2", "--json", home=home, UPLOADER_SERVER=server.url)
         assert ended(process, read_until(process, "file.completed"), signal.SIGTERM).code == 143
+    assert (home / "outbox/sent/new/a.bin").read_bytes() == b"1"
 
 
 def verified(unit: str, tmp_path: Path) -> list[str]:

@@ -35,7 +35,12 @@ def test_only_success_is_success(codes: list[Exit]) -> None:
 @pytest.mark.parametrize("retryable", [True, False])
 @pytest.mark.parametrize("code", sorted(FailureCode))
 def test_the_code_of_a_failed_file(code: FailureCode, retryable: bool) -> None:
-    special = {FailureCode.INTEGRITY: 7, FailureCode.MISMATCH: 7, FailureCode.UNAUTHORIZED: 5}
+    special = {
+        FailureCode.INTEGRITY: 7,
+        FailureCode.MISMATCH: 7,
+        FailureCode.UNAUTHORIZED: 5,
+        FailureCode.UNVERIFIABLE: 2,
+    }
     assert of_failure(code, retryable=retryable) == special.get(code, 3 if retryable else 4)
 
 

@@ -136,6 +136,7 @@ class ProgressState(Struct):
     renamed: int = 0  # number of completed files that the server stored under another name
     renames: list[ev.FileCompleted] = field(default_factory=list)  # the first `MOST_KEPT` of them
     skips: Counter[ev.SkipReason] = field(default_factory=Counter)
+    removed: Counter[ev.Removed] = field(default_factory=Counter)  # local files of stored ones
     messages: deque[str] = field(default_factory=lambda: deque(maxlen=HISTORY))
     warnings: list[ev.RunWarning] = field(default_factory=list)
     news: ev.RunWarning | None = None  # the newest warning or recovery

@@ -44,7 +44,7 @@ FIXES = {
     FailureCode.PROTOCOL: "The server's answer could not be parsed: check the URL and the server's version.",
     FailureCode.INTEGRITY: "The stored file differs from the local one: delete it there and upload it again.",
     FailureCode.KEPT: "The file is stored, and was not moved or deleted here: correct the reason above, and run again.",
-    FailureCode.UNVERIFIABLE: "The file is stored. Without a comparison it is moved or deleted by --then-unverified.",
+    FailureCode.UNVERIFIABLE: "It can't be compared with what the server has: see --then-unverified.",
 }
 _SKIPS = {
     SkipReason.TYPE: "type not accepted by the server",
@@ -113,6 +113,7 @@ def summary(
         lines.add(" ", _place(state))
         if urls != "none" and state.completed <= FEW_STORED:
             _stored(lines, state)
+    _removed(lines, state)
     if verbose and state.bottleneck is not None:
         lines.add(" ", f"limited by {_LIMITED_BY[state.bottleneck]}")
     for_good = outcome.exit_code == _FOR_GOOD
@@ -213,6 +214,13 @@ def _place(state: ProgressState) -> str:
     created = state.sessions_in.total()
     session = f", session {safe(state.session)}" if created else ""
     return f"to {overview.destination(state)}" + (f", {created:,} sessions" if created > 1 else session)
+
+
+def _removed(lines: _Lines, state: ProgressState) -> None:
+    """Add how many local files were moved or deleted."""
+    counts = ", ".join(f"{count:,} {removed}" for removed, count in state.removed.items())
+    if counts:
+        lines.add(" ", f"local files: {counts}")
 
 
 def _stored(lines: _Lines, state: ProgressState) -> None:

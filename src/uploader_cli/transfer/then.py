@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_cli import errors
 from uploader_cli.core.codes import FailureCode, Removed, VerifiedBy
-from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.content import is_local, sha256_of
 from uploader_cli.sources.removal import delete, identified, move
 from uploader_cli.transfer.ledger import failed
@@ -148,5 +147,4 @@ def _place(file: LocalFile, directory: Path, dest: str | None) -> str:
 
 
 def _kept(outcome: Outcome, why: str, code: FailureCode = FailureCode.KEPT, *, retryable: bool = False) -> Outcome:
-    words = f"{utf8(outcome.file.path)} is stored, and kept here: {why}"
-    return failed(outcome.file, code, words, retryable=retryable)
+    return failed(outcome.file, code, f"it is stored, and kept here: {why}", retryable=retryable)

@@ -82,7 +82,7 @@ class Verification:
         except NO_OUTCOME:
             raise
         except errors.UploaderError as error:
-            if verify or outcome.unsure:
+            if verify or outcome.unsure or context.settings.then is not None:
                 error.retryable = error.retryable or not isinstance(error, errors.FileError)
                 return outcome._replace(error=error)
             theirs = None

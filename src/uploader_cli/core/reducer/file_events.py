@@ -243,6 +243,8 @@ def _settle(
         if local.upload_url:
             details["upload_url"] = local.upload_url
     ended = ev.FileEnded(file=file, outcome=outcome, size=size, **details)
+    if ended.removed is not None:
+        state.removed[ended.removed] += 1
     if known is not None or outcome is Phase.FAILED:
         state.finished.append(ended)
     if begun is not None:
