@@ -88,7 +88,7 @@ def kill_clients(directory: Path, seed: int, kills: int, *, packs: bool, watch: 
             process = start(*line, home=directory)
             seen = ""
             assert process.stdout is not None
-            while here(files):
+            while any(path.is_file() for path in files.rglob("*")):
                 seen += process.stdout.readline()
             assert ended(process, seen, signal.SIGTERM).code == 143
         else:

@@ -98,6 +98,26 @@ def test_file_that_could_not_be_processed_fails_and_is_sent_anew(make_files: Fil
     assert (again.code, len(service.uploads)) == (4, 2)
 
 
+@pytest.mark.parametrize(("end", "code"), [(DONE, 0), (BROKEN, 4)])
+def test_file_is_deleted_once_it_is_processed(end: Answer, code: int, make_files: Files, tmp_path: Path) -> None:
+    """With `--then delete`; a file that could not be processed is kept."""
+    clip, there = make_files(**{"clip.mp4": 1000}) / "clip.mp4", list[bool]()
+
+    class Watched(Transcoder):
+        def _get(self, request: Request) -> Answer:
+            if not request.path.startswith("/state"):
+                return Answer(404)
+            there.append(clip.exists())
+            return super()._get(request)
+
+    with Watched(WORKING, end) as service:
+        options = ("--result-url", service.url.replace("/files/", "/state"), READY, FAILED)
+        done = upload(clip, service, *options, "--then", "delete", "--then-unverified", home=tmp_path)
+    assert done.code == code, done.err
+    assert there == [True, True]
+    assert clip.exists() == (code == 4)
+
+
 def test_file_that_is_not_processed_in_time_is_asked_for_again(make_files: Files, tmp_path: Path) -> None:
     """Its outcome is unknown. The same command asks again and sends nothing, also where the upload is gone."""
     clip = make_files(**{"clip.mp4": 1000}) / "clip.mp4"

@@ -197,6 +197,28 @@ def test_old_receipts_and_runs_are_pruned_at_the_next_start(tmp_path: Path) -> N
     assert counts == [1, 1, 0, 1, 0]
 
 
+def test_receipt_of_a_watch_is_kept_while_its_file_is_there(tmp_path: Path) -> None:
+    """However often the journal is pruned; those of changed files, and of other runs, are not."""
+    clock, files = Clock(), []
+    for name in ("there", "changed", "gone", "other"):
+        path = tmp_path / name
+        path.write_bytes(b"x" * 10)
+        files.append(a_file(str(path), mtime_ns=path.stat().st_mtime_ns))
+    with Journal(tmp_path / "state", now=clock) as journal:
+        run = journal.begin(HERE, {"options": {"watch": True}})
+        for file in files[:3]:
+            complete(run, file)
+        complete(begin(journal), files[3])
+    (tmp_path / "changed").write_bytes(b"y" * 11)
+    (tmp_path / "gone").unlink()
+    for _ in range(3):
+        clock.at += 60 * DAY
+        with Journal(tmp_path / "state", now=clock) as journal:
+            run = journal.begin(HERE, {"options": {"watch": True}})
+            known = run.receipts(files, ever=True)
+    assert [one is not None for one in known] == [True, False, False, False]
+
+
 def test_a_live_run_is_never_pruned_however_old(journal: Journal, tmp_path: Path, clock: Clock) -> None:
     run = begin(journal)
     clock.at += 1000 * DAY

@@ -105,6 +105,12 @@ SELECT max(number) FROM (
 ) WHERE last_at < ?
   OR (newer >= ? AND number <= coalesce((SELECT min(since) FROM run WHERE NOT finished), number))
 """
+# Receipts of watches that are old: without that of a file that is still there, it would be sent again.
+_OF_WATCHES = """
+SELECT target, path, size, mtime_ns FROM receipt
+WHERE period <= ? AND (target, path) > (?, ?) AND (target, path) <= (?, ?)
+  AND run IN (SELECT number FROM run WHERE json_extract(arguments, '$.options.watch'))
+"""
 _COUNT_AGAIN = """
 WITH counted AS MATERIALIZED (SELECT period, count(*) AS receipts FROM receipt GROUP BY period)
 UPDATE period SET receipts = coalesce((SELECT receipts FROM counted WHERE counted.period = period.number), 0)
@@ -269,26 +275,48 @@ class Store:
 
 
 def _prune_receipts(db: Connection, now: float) -> None:
-    """Delete the receipts of old or excess periods in batches. It reads all receipts, so only when necessary."""
+    """Delete the receipts of old or excess periods in batches. It reads all receipts, so only when necessary.
+
+    Those of watches whose files are still there move to a new period.
+    """
     bounds = (now - KEPT_SECONDS, MOST_RECEIPTS)
     (last,) = db.execute(_OUTDATED_PERIOD, bounds).fetchone()
     if last is not None:
         db.execute(_COUNT_AGAIN)
         (last,) = db.execute(_OUTDATED_PERIOD, bounds).fetchone()
     after: tuple[int, bytes] | None = (0, b"") if last is not None else None
+    kept = 0
     while after is not None:
         found = db.execute(
             "SELECT target, path FROM receipt WHERE (target, path) > (?, ?) ORDER BY target, path LIMIT 1 OFFSET ?",
             (*after, ROWS_AT_ONCE),
         ).fetchone()
+        batch = (last, *after, *(found or (sys.maxsize, b"")))
+        there = [row[:2] for row in db.execute(_OF_WATCHES, batch).fetchall() if _is_there(*row[1:])]
+        if there and not kept:
+            db.execute("INSERT INTO period (last_at) VALUES (?)", (int(now),))
+        db.executemany(
+            "UPDATE receipt SET period = (SELECT max(number) FROM period) WHERE target = ? AND path = ?", there
+        )
+        kept += len(there)
         db.execute(
-            "DELETE FROM receipt WHERE period <= ? AND (target, path) > (?, ?) AND (target, path) <= (?, ?)",
-            (last, *after, *(found or (sys.maxsize, b""))),
+            "DELETE FROM receipt WHERE period <= ? AND (target, path) > (?, ?) AND (target, path) <= (?, ?)", batch
         )
         after = found
+    if kept:
+        db.execute("UPDATE period SET receipts = ? WHERE number = (SELECT max(number) FROM period)", (kept,))
     db.execute(
         "DELETE FROM period WHERE (number <= ? OR NOT receipts) AND number < (SELECT max(number) FROM period)", (last,)
     )
+
+
+def _is_there(key: bytes, size: int, mtime_ns: int) -> bool:
+    """Return whether a file is unchanged at the path of a receipt."""
+    try:
+        info = os.stat(key.partition(b"\0")[0])
+    except OSError:
+        return False
+    return (info.st_size, info.st_mtime_ns) == (size, mtime_ns)
 
 
 def _lock(handle: int, *, shared: bool) -> None:
