@@ -182,6 +182,7 @@ class Session:
     expected_bytes: int = 0  # size of all its files, as its creator announced; 0: unknown
     name: str = ""  # path of the file that arrived first
     received: int = 0  # bytes of arriving and stored files
+    parts: dict[str, int] = field(default_factory=dict)  # bytes of parts that are not joined yet, by id of their files
     touched: float = 0.0  # when it was used last (seconds of `clock`)
     progress: int = 0
     completed: int = 0
@@ -239,14 +240,15 @@ class Session:
         """Update the progress (files have equal weight; 100 only at the end); return it with status and counts."""
         done = (100 * (self.completed + self.failed) + self.points) // self.total
         self.progress = max(self.progress, min(100 if self.ended else 99, done))
+        received = self.received + sum(self.parts.values())
         return {
             "overallStatus": self.status,
             "totalProgress": self.progress,
             "completedFiles": self.completed,
             "failedFiles": self.failed,
             "totalFiles": self.total,
-            "receivedBytes": self.received,
-            **({"totalBytes": max(self.expected_bytes, self.received)} if self.expected_bytes else {}),
+            "receivedBytes": received,
+            **({"totalBytes": max(self.expected_bytes, received)} if self.expected_bytes else {}),
         }
 
     def attach(self, request: asyncio.Future[Any]) -> None:
@@ -269,16 +271,18 @@ class Session:
         self.measure(file)
 
     def measure(self, file: FileState) -> None:
-        """Update the bytes that were received of a file."""
-        self.received += file.size - file.measured
-        file.measured = file.size
+        """Update the bytes that were received of an arriving file."""
+        if file.id in self.files:
+            self.received += file.size - file.measured
+            file.measured = file.size
 
     def advance(self, file: FileState, progress: int) -> None:
         self.points += progress - file.points
         file.points = file.progress = progress
 
     def drop(self, file: FileState) -> None:
-        """Remove a file whose request ended early; the client may send it again."""
+        """Remove a file whose request ended early, or a part; the client may send it again."""
+        self.parts.pop(file.id, None)
         if self.files.pop(file.id, None) is not None:
             self.points -= file.points
             self.received -= file.measured
@@ -330,6 +334,7 @@ class Session:
     def end(self, status: str) -> None:
         self.status, self.finished = status, timestamp()
         self.counted.clear()
+        self.parts.clear()
 
     def touch(self) -> None:
         """Restart the time to live of the session."""

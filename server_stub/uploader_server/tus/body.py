@@ -112,6 +112,10 @@ class Receiving:
         if upload.offset < self._start + appender.written:
             await asyncio.to_thread(store.cut, upload, upload.offset)
         upload.touched, upload.file.size, upload.claimed = self._uploads.clock.now(), upload.offset, 0
+        if self._session is not None:
+            self._session.measure(upload.file)
+            if upload.file_id in self._session.parts:
+                self._session.parts[upload.file_id] = upload.offset
         if upload.counted is not None:
             upload.counted = upload.offset
             if not upload.complete:  # a complete upload is saved when it is finished
@@ -147,10 +151,12 @@ class Receiving:
         await self._uploads.store.save(self._upload)
 
     async def _report(self, taken: int) -> None:
-        """Report the progress of the file; parts have no events."""
+        """Report the progress of the file; parts are counted, without events."""
         upload = self._upload
         upload.file.size = taken
-        if self._session is not None and not upload.is_part:
+        if self._session is not None and upload.is_part:
+            self._session.parts[upload.file_id] = taken
+        elif self._session is not None:
             percent = 100 * taken // upload.length if upload.length else 0
             speed = (taken - self._start) / max(time.monotonic() - self._began, 1e-6)
             await self._uploads.sessions.arriving(self._session, upload.file, percent, speed)

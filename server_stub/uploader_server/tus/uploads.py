@@ -42,7 +42,9 @@ class Uploads:
             if upload.status == FINISHED:  # a part written in place
                 self._drop(upload)
             session = self.session_of(upload)
-            if session is not None and not upload.is_part:
+            if session is not None and upload.is_part:
+                session.parts[upload.file_id] = upload.offset
+            elif session is not None:
                 upload.file.size = upload.offset
                 session.add(upload.file)
 
@@ -170,15 +172,19 @@ class Uploads:
         self._drop(upload)
         for part in parts:
             part.status = JOINED
+            self._leave_session(part)
             self.shared.leave(part)
             self.share.remove(part.holder, part)
             self.store.remove(part)
 
+    def _leave_session(self, upload: Upload) -> None:
+        if (session := self.sessions.known.get(upload.session)) is not None:
+            session.drop(upload.file)
+
     async def retire(self, upload: Upload, reason: str) -> None:
         """End an upload: remove its data, free its key, respond 410 from now on. A stored file stays."""
-        session = self.sessions.known.get(upload.session)
-        if session is not None and upload.status == OPEN and upload.file.status == "uploading":
-            session.drop(upload.file)
+        if upload.is_part or (upload.status == OPEN and upload.file.status == "uploading"):
+            self._leave_session(upload)
         upload.status, upload.touched = reason, self.clock.now()
         self._drop(upload)
         try:
@@ -222,8 +228,12 @@ class Uploads:
             await self._move(shared, part.session, part.category)
 
     async def _move(self, shared: SharedFile, session: str, category: str) -> None:
+        entered = self.sessions.known.get(session)
         for part in shared.parts:
+            self._leave_session(part)
             part.session, part.category = session, category
+            if entered is not None:
+                entered.parts[part.file_id] = part.offset
         await self.sessions.store.save(*map(self.store.saved, shared.parts))
 
     async def adopt(self, upload: Upload, session_id: str) -> None:

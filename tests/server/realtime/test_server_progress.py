@@ -11,7 +11,7 @@ import pytest
 import requests
 from server.batches import DEADLINE, eventually, file, new_session, progress, upload, watching
 from server.packs.packing import send_pack
-from server.tus.tus_client import append, created
+from server.tus.tus_client import append, concatenate, created, part
 from serving import running_server
 
 from uploader_server.session import FileState
@@ -139,7 +139,7 @@ def test_join_shows_the_file_that_is_arriving_without_reading_all(server: Embedd
 
 @pytest.mark.parametrize("cancelled", [False, True])
 def test_progress_counts_bytes(tmp_path: Path, cancelled: bool) -> None:
-    """Those of stored files and arriving uploads, not of failed ones, also after a restart."""
+    """Those of stored files, arriving uploads and parts, not of failed ones, also after a restart."""
     asked, headers = {"category": "personal", "expectedFiles": 5}, {"X-Expected-Bytes": "1000"}
     with running_server(root=tmp_path, packs=True, faults=("fail-file:bad*",)) as server:
         url = f"{server.url}/api/upload/session"
@@ -147,8 +147,10 @@ def test_progress_counts_bytes(tmp_path: Path, cancelled: bool) -> None:
         upload(server.url, file("a.mp4", bytes(100)), file("bad.mp4", bytes(200)), session=session)
         send_pack(server.url, session, {"b/c.txt": bytes(30)})
         append(created(server.url, 400, sessionId=session, filename="d.mp4"), 0, bytes(150))
+        place = {"sessionId": session, "finalKey": "e", "finalLength": "40"}
+        parts = [part(server.url, bytes(20), partOffset=offset, **place) for offset in ("0", "20")]
         known = progress(server.url, session).json()
-        assert (known["receivedBytes"], known["totalBytes"]) == (280, 1000)
+        assert (known["receivedBytes"], known["totalBytes"]) == (320, 1000)
         sizes = {one["originalName"]: one["fileSize"] for one in known["files"]}
         assert sizes == {"a.mp4": 100, "bad.mp4": 200, "c.txt": 30, "d.mp4": 400}
         if cancelled:
@@ -156,8 +158,11 @@ def test_progress_counts_bytes(tmp_path: Path, cancelled: bool) -> None:
         before = activity(server)
     with running_server(root=tmp_path) as server:
         assert activity(server) == before
+        if not cancelled:
+            concatenate(server.url, *parts, sessionId=session, uploadKey="e").raise_for_status()
+            assert activity(server)["receivedBytes"] == 320
     assert (before["totalBytes"], before["name"]) == (1000, "a.mp4")
-    assert before["receivedBytes"] == (130 if cancelled else 280)
+    assert before["receivedBytes"] == (130 if cancelled else 320)
     assert bool(before["endedAt"]) == cancelled
 
 
