@@ -172,11 +172,11 @@ def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str])
 
 
 def test_settings_and_options_of_upload_are_the_same() -> None:
-    """But `--on` of `import`, and the token: a command line is read by everybody on the machine."""
+    """But those of `import` alone, and the token: a command line is read by everybody on the machine."""
     upload = COMMAND_OBJECTS["upload"]
     flags = {param.opts[0] for param in upload.params if param.param_type_name == "option"}
     table = {option.flag for option in OPTIONS.values() if option.commands}
-    assert flags == (table | {"--json-schema"}) - {"--on"}
+    assert flags == (table | {"--json-schema"}) - {"--on", "--cluster-timeout", "--task-timeout"}
     assert "--token" not in flags
 
 

@@ -83,27 +83,28 @@ def _check(places: Sequence[tuple[str, Path]]) -> None:
         seen.add(target)
 
 
-def writers(outputs: Sequence[Output], settings: Settings, run: RunHandle) -> list[ReportWriter]:
-    """Return the observers that write the reports and the metrics file, if there are any."""
+def writers(outputs: Sequence[Output], settings: Settings, run: RunHandle, began: float) -> list[ReportWriter]:
+    """Return the observers that write the reports and the metrics file, if there are any; `began` as in `facts_of`."""
     found: list[ReportWriter] = []
     if outputs:
         from uploader_cli.report.recorder import Recorder
 
-        found.append(Recorder(outputs, facts_of(settings, run), time.time, newest=settings.watch))
+        found.append(Recorder(outputs, facts_of(settings, run, began), time.time, newest=settings.watch))
     if settings.metrics_file is not None:
-        facts, tag = facts_of(settings, run), secrets.token_hex(8)
+        facts, tag = facts_of(settings, run, began), secrets.token_hex(8)
         metrics = extras.load("metrics")
         found.append(metrics(settings.metrics_file, settings.target_url, facts, time.time, tag))
     return found
 
 
-def facts_of(settings: Settings, run: RunHandle) -> RunFacts:
-    """Return the facts of a report about a run that begins now, except its outcome."""
+def facts_of(settings: Settings, run: RunHandle, began: float) -> RunFacts:
+    """Return the facts of a report about a run, except its outcome; it `began` at this time of the monotonic clock."""
     from uploader_cli.report.document import RunFacts
 
     category = None if settings.foreign else settings.category
     shard = Shard.of(settings.shard)
-    return RunFacts(run.id, __version__, time.time(), category, settings.dest, shard, run.resumed_from)
+    started = time.time() - (time.monotonic() - began)
+    return RunFacts(run.id, __version__, started, category, settings.dest, shard, run.resumed_from)
 
 
 def settled(code: int, notices: Iterable[Notices]) -> int:

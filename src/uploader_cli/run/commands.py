@@ -89,6 +89,8 @@ def _show(upload: Upload, run: RunHandle, interrupts: Interrupts, hint: str, *, 
     if settings.on_failure is not None:
         from uploader_cli.report.on_failure import OnFailure
 
-        views.append(OnFailure(settings.on_failure, facts_of(settings, run), lambda: interrupts.count))
+        views.append(
+            OnFailure(settings.on_failure, facts_of(settings, run, interrupts.began), lambda: interrupts.count)
+        )
     outcome, notices = upload.send(run, views, interrupts)
     return settled(outcome.exit_code, notices)

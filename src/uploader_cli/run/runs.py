@@ -27,6 +27,8 @@ SHOWN_ID = 8
 """Characters of an ID in a list."""
 NUMBER = 6
 """Cells of the number before a run to choose."""
+PLACE_FROM = 24
+"""Least cells for place, paths and end of a run, below which the place is left out."""
 OFFERED = 20
 """Maximum runs to choose from."""
 ID_LENGTH = 36
@@ -188,16 +190,17 @@ def _has_journal(settings: Settings) -> bool:
 def _rows(runs: Sequence[RunInfo], width: int) -> Iterator[str]:
     """Yield a row for each run, cut to `width`: id, age, files done and all, place, paths, and how it ended."""
     now = time.time()
-    cut = width < UNFOLDED
     known = [(info.id[:SHOWN_ID], _age(now - info.updated_at), _done(info), _place(info), _what(info)) for info in runs]
-    limits = (SHOWN_ID, width, width, width // 4, width // 4)
-    widths = [min(most, max(map(cells, column))) for most, column in zip(limits, zip(*known, strict=True), strict=True)]
-    for info, row in zip(runs, known, strict=True):
-        ident, age, done, *others = row
-        shown = [ident, f"{age:>{widths[1]}}", f"{done:>{widths[2]}}"]
-        shown += [pad(text, size) if cut else text for text, size in zip(others, widths[3:], strict=True)]
-        line = "  ".join([*shown, _why(info)]).rstrip()
-        yield clip(line, width) if cut else line
+    widths = [max(map(cells, column)) for column in zip(*known, strict=True)]
+    left = max(0, width - sum(widths[:3]) - 2 * len(widths))
+    place = min(widths[3], left * 3 // 10) if left >= PLACE_FROM else 0
+    what = min(widths[4], (left - place) // 2)
+    for info, (ident, age, done, where, paths) in zip(runs, known, strict=True):
+        cut = (
+            [where, paths] if width >= UNFOLDED else [pad(clip(where, place), place)] * (place > 0) + [pad(paths, what)]
+        )
+        row = "  ".join((ident, f"{age:>{widths[1]}}", f"{done:>{widths[2]}}", *cut, _why(info))).rstrip()
+        yield clip(row, width)
 
 
 def _age(seconds: float) -> str:

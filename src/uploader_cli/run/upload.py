@@ -72,7 +72,7 @@ class Upload:
         closed in order.
         """
         settings = self.settings
-        writers = run_files.writers(self._outputs, settings, run)
+        writers = run_files.writers(self._outputs, settings, run, interrupts.began)
         loop = Loop([*writers, *observers], alarms(settings), began=interrupts.began)
         sending = _Sending(settings, self._found, loop, interrupts, run)
         if self._arrivals is not None:

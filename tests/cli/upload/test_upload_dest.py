@@ -53,7 +53,7 @@ def test_resumed_run_and_list_of_failures_keep_dest(server: EmbeddedServer, make
     server.faults.fail_files.clear()
     again = ("upload", "--from-file", "left.jsonl", "-s", server.url, "--dest", DEST)
     plan = uploader(*again, "-n", "-v", home=tmp_path)
-    assert f"files/b.mp4 → personal/{DEST}/files/b.mp4" in plan.err
+    assert f"files/b.mp4 → personal/{DEST}/files/b.mp4" in plan.out
     assert uploader("resume", home=tmp_path, UPLOADER_DEST="elsewhere").code == 0
     stored = {path.relative_to(server.root).as_posix() for path in server.root.glob("personal/**/*.mp4")}
     assert stored == {f"personal/{DEST}/files/{name}.mp4" for name in "ab"}

@@ -252,6 +252,7 @@ class Emitted:
         self.writes = 0
         """Changes of the upload in the journal."""
         self.keys = (f"k{number}" for number in count(2))
+        self.on_creation = lambda _file: None
         self._lock = threading.Lock()
 
     def on_creation(self, file: LocalFile) -> None:
