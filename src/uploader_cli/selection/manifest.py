@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 
@@ -80,6 +81,19 @@ class Manifest:
             details=[f"{unit} {item.line}: {_described(item)}" for item in bad]
             + ([f"… and {wrong - len(bad):,} more"] if wrong > len(bad) else []),
         )
+
+    def check_removal(self, option: str, wants: Callable[[str], bool]) -> None:
+        """Raise `UsageError` for a file with two destinations: `--then` would remove it before it is sent to both."""
+        real, paths, files = lru_cache(os.path.realpath), SeenNames(), SeenNames()
+        for item in self.lines():
+            if isinstance(item, BadLine) or is_url(item.path) or not wants(item.name):
+                continue
+            file = self._file(0, item, 0, 0)
+            directory, name = os.path.split(absolute(item.path))
+            path = os.path.join(real(directory), name)
+            if files.add(f"{file.destination}\0{path}") and not paths.add(path):
+                words = f"{self.kind.unit} {item.line} of {self.shown}: {item.path} is listed for a second place"
+                raise UsageError(f"{words}, and {option} would remove it after the first", hint=f"omit {option}")
 
     def _is_removed(self, item: Entry | BadLine, problem: BadLine, is_stored: Callable[[LocalFile], bool]) -> bool:
         if isinstance(item, BadLine) or problem.code is not FailureCode.VANISHED:

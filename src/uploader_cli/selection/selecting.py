@@ -52,6 +52,8 @@ def select(
     _check_removal(settings, paths)
     if listed is not None and not paths:
         listed.check(lambda name: filters.wants(name) and (shard is None or holds(shard, name)), is_stored)
+        if settings.then is not None:
+            listed.check_removal(settings.given_as("then"), filters.wants)
         steps, what = listed.files(filters), listed.shown
     else:
         _check_paths(paths, is_stored)

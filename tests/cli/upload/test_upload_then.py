@@ -281,6 +281,17 @@ def test_what_can_not_be_carried_out_exits_2(
     assert words in done.err
 
 
+def test_list_with_a_file_for_two_places_exits_2_and_removes_nothing(make_files: Files, tmp_path: Path) -> None:
+    """The second line names it through a link to its directory."""
+    files = make_files(**{"sub/a.bin": 1})
+    (tmp_path / "link").symlink_to(files / "sub")
+    (tmp_path / "l.csv").write_text(f"path,name\n{files}/sub/a.bin,x/a.bin\n{tmp_path}/link/a.bin,y/a.bin\n")
+    done = uploader("upload", "--from-file", "l.csv", "--then", "delete", "-s", "localhost:9", home=tmp_path)
+    assert done.code == 2
+    assert f"line 3 of {tmp_path}/l.csv: {tmp_path}/link/a.bin is listed for a second place" in done.err
+    assert (files / "sub/a.bin").exists()
+
+
 @pytest.mark.parametrize("line", ['then = "delete"', "then_unverified = true", 'result_url = "{url}"'])
 def test_config_of_a_working_directory_removes_nothing(line: str, make_files: Files, tmp_path: Path) -> None:
     make_files(a=1)
