@@ -8,6 +8,7 @@ import subprocess
 import threading
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import forking
@@ -19,7 +20,6 @@ from uploader_cli.render.event_schema import schema_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     Process = forking.Forked | subprocess.Popen[str]
 
@@ -145,6 +145,19 @@ def ended(process: Process, seen: str, *signals: int) -> Done:
         watchdog.cancel()
     assert "Traceback" not in "".join(said)
     return Done(process.returncode, seen + rest, "".join(said))
+
+
+def workers_of(pid: int) -> list[int]:
+    """Return the worker processes that a command has started."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and b"spawn_main" in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:  # it has ended
+            continue
+    return found
 
 
 def check_stream(events: list[dict[str, Any]]) -> None:

@@ -382,6 +382,22 @@ class Dying(Service):
                 raise Unanswered
 
 
+class Keyed(Service):
+    """Finds the upload of a repeated creation by its key, and does not answer the first creation."""
+
+    extensions = "creation,creation-with-upload"
+
+    def _post(self, request: Request) -> Answer:
+        key = _metadata(request.headers["upload-metadata"])["uploadKey"]
+        for name, upload in self.uploads.items():
+            if upload.metadata["uploadKey"] == key:
+                return Answer(201, headers={"Location": f"/files/{name}"})
+        answer = super()._post(request)
+        if len(self.uploads) == 1:
+            raise Unanswered
+        return answer
+
+
 class CloudflareStream(Service):
     """https://developers.cloudflare.com/stream/uploading-videos/resumable-uploads/ ("Requirements")."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from acceptance.bench import MIB, digests, make_files
-from command import Done, start
+from command import Done, start, workers_of
 from serving import server_process
 from time_limits import PATIENCE
 
@@ -24,19 +24,6 @@ KILL_EVERY = (3.0, 10.0)
 """Seconds from one kill to the next."""
 LEAST_KILLS = 3
 DEADLINE = 1800.0
-
-
-def workers_of(pid: int) -> list[int]:
-    """Return the worker processes that a command has started."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == pid and b"spawn_main" in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
-        except OSError:  # it has ended
-            continue
-    return found
 
 
 @pytest.mark.acceptance

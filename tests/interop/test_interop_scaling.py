@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
+import math
 import os
 import random
 import re
+import signal
+import subprocess
+import threading
 import time
 from base64 import b64encode
 from dataclasses import dataclass
@@ -15,15 +20,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
-from command import ended, read_until, start
+from command import ended, read_until, start, workers_of
 from docs_pages import blocks, page
 from interop.proxies import free_port, nginx_http, redis, running
+from interop.stores import BUCKET, s3
 from time_limits import PATIENCE
 
 if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from command import Process
     from interop.foreign import Node
 
 pytestmark = [pytest.mark.interop, pytest.mark.debian]
@@ -38,11 +44,12 @@ TUS = {"Tus-Resumable": "1.0.0"}
 
 @dataclass
 class Cluster:
-    """Two processes behind one URL, and their directory."""
+    """Two processes behind one URL, and their directory, which is empty with S3."""
 
     url: str
     directory: Path
     processes: list[subprocess.Popen[str]]
+    start: Callable[[int], subprocess.Popen[str]]
 
     @property
     def endpoint(self) -> str:
@@ -50,11 +57,12 @@ class Cluster:
         return f"{self.url}/files"
 
 
-@pytest.fixture
-def cluster(node: Node, tmp_path: Path) -> Iterator[Cluster]:
+@contextlib.contextmanager
+def servers(node: Node, tmp_path: Path, **environment: str) -> Iterator[Cluster]:
     """Run the configurations of the page, but for addresses, TLS and the directory."""
     text = {block.language: block.text for block in blocks(page("scaling.md"))}
     script, directory = node.add("server.mjs", text["js"]), tmp_path / "uploads"
+    directory.mkdir()
     ports = [free_port(), free_port()]
     config = re.sub("listen 443 ssl;|server_name .*;|ssl_certificate.*;", "", text["nginx"])
     config = config.replace("server {", "server {\n    listen 127.0.0.1:{port};")
@@ -62,11 +70,19 @@ def cluster(node: Node, tmp_path: Path) -> Iterator[Cluster]:
         config = config.replace(f"10.0.0.1{number}:1080", f"127.0.0.1:{port}")
     with contextlib.ExitStack() as stack:
         shared = {"REDIS": stack.enter_context(redis(tmp_path)), "DIRECTORY": str(directory), "HOST": "127.0.0.1"}
-        processes = [
-            stack.enter_context(running(["node", str(script)], port, env=os.environ | shared | {"PORT": str(port)}))
-            for port in ports
-        ]
-        yield Cluster(stack.enter_context(nginx_http(tmp_path, config)), directory, processes)
+
+        def started(number: int) -> subprocess.Popen[str]:
+            own = os.environ | shared | environment | {"PORT": str(ports[number])}
+            return stack.enter_context(running(["node", str(script)], ports[number], env=own))
+
+        processes = [started(number) for number in range(2)]
+        yield Cluster(stack.enter_context(nginx_http(tmp_path, config)), directory, processes, started)
+
+
+@pytest.fixture
+def cluster(node: Node, tmp_path: Path) -> Iterator[Cluster]:
+    with servers(node, tmp_path) as found:
+        yield found
 
 
 def digests(directory: Path) -> list[str]:
@@ -120,3 +136,75 @@ def test_repeated_creation_finds_the_first_upload(cluster: Cluster) -> None:
             process.kill()
             process.wait(PATIENCE)
     assert len(list(cluster.directory.iterdir())) == 1
+
+
+KILL_SERVER_EVERY, KILL_WORKER_EVERY, KILL_DRIVER_AFTER = 5.0, 15.0, 45.0
+"""Seconds."""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+@pytest.mark.parametrize(
+    ("files", "large"), [(300, 2), pytest.param(20_000, 20, marks=[pytest.mark.acceptance, pytest.mark.timeout(7200)])]
+)
+def test_import_survives_kills_of_servers_workers_and_driver(
+    node: Node, tmp_path: Path, files: int, large: int, how: signal.Signals
+) -> None:
+    """Bytes in S3. One server at a time is killed, or stopped in order: each file is stored once, with its digest."""
+    source, expected = random.Random(5), []
+    for number in range(files + large):
+        path = tmp_path / "files" / f"{number % 100:02}" / f"{number:05}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data := source.randbytes(30_000_000 if number >= files else source.randrange(1, 3000)))
+        expected.append(hashlib.sha256(data).hexdigest())
+    with s3() as store, servers(node, tmp_path, **store.environment, BUCKET=BUCKET) as cluster:
+        line = (
+            "import",
+            "files",
+            "--tus-endpoint",
+            cluster.endpoint,
+            "--on",
+            "local:4",
+            "--chunk-size",
+            "8M",
+            "--json",
+        )
+        over = threading.Event()
+        killer = threading.Thread(target=kill_servers, args=(cluster, how, over))
+        killer.start()
+        try:
+            client = started_import(line, tmp_path)
+            kill_workers(client, time.monotonic() + KILL_DRIVER_AFTER)
+            client.kill()
+            client.wait(PATIENCE)
+            client = started_import(line, tmp_path)
+            kill_workers(client, math.inf)
+        finally:
+            over.set()
+            killer.join()
+        assert client.returncode == 0, (tmp_path / "err").read_text()[-2000:]
+        stored = (data for key, data in store.objects() if not key.endswith((".info", ".part")))
+        assert sorted(hashlib.sha256(data).hexdigest() for data in stored) == sorted(expected)
+
+
+def started_import(line: Sequence[object], home: Path) -> Process:
+    with (home / "err").open("wb") as stderr:
+        return start(*line, home=home, stdout=subprocess.DEVNULL, stderr=stderr)
+
+
+def kill_servers(cluster: Cluster, how: signal.Signals, over: threading.Event) -> None:
+    """Kill the processes in turn, the next one only when the last one is back."""
+    for number in itertools.cycle(range(2)):
+        if over.wait(KILL_SERVER_EVERY):
+            return
+        cluster.processes[number].send_signal(how)
+        cluster.processes[number].wait(PATIENCE)
+        cluster.processes[number] = cluster.start(number)
+
+
+def kill_workers(client: Process, end: float) -> None:
+    while client.poll() is None and time.monotonic() < end:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            client.wait(min(KILL_WORKER_EVERY, max(0.0, end - time.monotonic())))
+        if client.poll() is None and len(pids := workers_of(client.pid)) > 1:
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.kill(random.choice(pids), signal.SIGKILL)

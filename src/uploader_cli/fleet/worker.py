@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import __version__, errors
@@ -160,6 +160,10 @@ def _check(version: str, options: Mapping[str, object], sample: LocalFile | None
             api.pacer.call(TusClient(api, settings.target_url).reach, at_most=FIRST_CONTACT_RETRIES)
         else:
             api.health(retries=FIRST_CONTACT_RETRIES)
+    except errors.Unauthorized:
+        raise
+    except errors.AnswerError:  # the server can be reached; tasks wait for the end of an outage
+        pass
     finally:
         api.close()
 
@@ -207,8 +211,10 @@ class _Telling:
             news, moved = self._report.take(), self._report.moved()
             if moved:
                 message = (self._task.run, self._task.number, pickle.dumps(news))
-                with suppress(OSError):  # the scheduler is gone, and this task is cancelled
+                try:
                     sync(self._worker.loop, self._worker.scheduler.log_event, topic=TOPIC, msg=message)
+                except OSError:  # the scheduler is gone
+                    self._stop.set()
 
     def creating(self, file: LocalFile) -> None:
         self._journal(Creating(file.file))
@@ -223,7 +229,7 @@ class _Telling:
         known = self._worker.state.tasks.get(self._key)
         if known is None or known.state == "cancelled":
             self._stop.set()
-            self._stop.checkpoint()
+        self._stop.checkpoint()
 
 
 def _send(

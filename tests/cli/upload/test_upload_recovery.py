@@ -10,7 +10,7 @@ import pytest
 from command import ended, read_until, start, uploader
 from serving import ServerProcess, server_process
 from time_limits import PATIENCE
-from tus_services import Dying, Service
+from tus_services import Dying, Keyed, Service
 
 from uploader_server.faults import Answer
 
@@ -133,3 +133,13 @@ def test_file_that_ends_the_server_three_times_fails_and_no_other_one_does(tmp_p
     assert (failed["path"], failed["code"], failed["retryable"]) == (str(files / "b"), "network", True)
     assert "the server went down each of 3 times" in failed["message"]
     assert service.deaths == 3
+
+
+def test_creation_whose_answer_was_lost_is_found_by_its_key(tmp_path: Path) -> None:
+    """The server has all bytes: nothing is sent again."""
+    (tmp_path / "a.bin").write_bytes(b"a" * 1000)
+    with Keyed() as service:
+        done = uploader("upload", "a.bin", "--tus-endpoint", service.url, "--json", home=tmp_path)
+        assert (done.code, done.finished["completed"]) == (0, 1)
+        assert bytes(service.only.content) == b"a" * 1000
+        assert [method for method, _ in service.requests].count("PATCH") == 0
