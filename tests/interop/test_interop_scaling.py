@@ -157,27 +157,18 @@ def test_import_survives_kills_of_servers_workers_and_driver(
         path.write_bytes(data := source.randbytes(30_000_000 if number >= files else source.randrange(1, 3000)))
         expected.append(hashlib.sha256(data).hexdigest())
     with s3() as store, servers(node, tmp_path, **store.environment, BUCKET=BUCKET) as cluster:
-        line = (
-            "import",
-            "files",
-            "--tus-endpoint",
-            cluster.endpoint,
-            "--on",
-            "local:4",
-            "--chunk-size",
-            "8M",
-            "--json",
-        )
+        line = ("import", "files", "--tus-endpoint", cluster.endpoint, "--on", "local:4", "-j", "2", "--json")
+        line = (*line, "--chunk-size", "8M", "--wait-for-server", "300")
         over = threading.Event()
         killer = threading.Thread(target=kill_servers, args=(cluster, how, over))
         killer.start()
         try:
             client = started_import(line, tmp_path)
-            kill_workers(client, time.monotonic() + KILL_DRIVER_AFTER)
+            kill_workers(client, tmp_path / "out", time.monotonic() + KILL_DRIVER_AFTER)
             client.kill()
             client.wait(PATIENCE)
             client = started_import(line, tmp_path)
-            kill_workers(client, math.inf)
+            kill_workers(client, tmp_path / "out", math.inf)
         finally:
             over.set()
             killer.join()
@@ -187,8 +178,8 @@ def test_import_survives_kills_of_servers_workers_and_driver(
 
 
 def started_import(line: Sequence[object], home: Path) -> Process:
-    with (home / "err").open("wb") as stderr:
-        return start(*line, home=home, stdout=subprocess.DEVNULL, stderr=stderr)
+    with (home / "out").open("wb") as stdout, (home / "err").open("wb") as stderr:
+        return start(*line, home=home, stdout=stdout, stderr=stderr)
 
 
 def kill_servers(cluster: Cluster, how: signal.Signals, over: threading.Event) -> None:
@@ -201,10 +192,12 @@ def kill_servers(cluster: Cluster, how: signal.Signals, over: threading.Event) -
         cluster.processes[number] = cluster.start(number)
 
 
-def kill_workers(client: Process, end: float) -> None:
+def kill_workers(client: Process, out: Path, end: float) -> None:
+    """Kill a worker now and then, once files are being stored."""
     while client.poll() is None and time.monotonic() < end:
         with contextlib.suppress(subprocess.TimeoutExpired):
             client.wait(min(KILL_WORKER_EVERY, max(0.0, end - time.monotonic())))
-        if client.poll() is None and len(pids := workers_of(client.pid)) > 1:
+        pids = workers_of(client.pid) if b"file.completed" in out.read_bytes() else []
+        if client.poll() is None and len(pids) > 1:
             with contextlib.suppress(ProcessLookupError):  # it has ended
                 os.kill(random.choice(pids), signal.SIGKILL)

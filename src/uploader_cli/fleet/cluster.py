@@ -20,7 +20,7 @@ from uploader_cli.settings import Settings, storable
 from uploader_cli.transfer.pacer import Stop
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, LocalCluster
 
 T = TypeVar("T")
 News = Callable[[tuple[str, int, bytes]], None]
@@ -217,22 +217,13 @@ def connected(settings: Settings, run: str, news: News, stop: Stop, at_once: Sto
 
 def _open(settings: Settings, news: News) -> tuple[ExitStack, Client]:
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     place = settings.on or ""
     with ExitStack() as closing:
         if _is_local(settings):
             closing.enter_context(dask.config.set(OF_LOCAL))
-            cluster = LocalCluster(
-                n_workers=int(place.partition(":")[2]),
-                threads_per_worker=1,
-                dashboard_address="127.0.0.1:0",
-                worker_dashboard_address=None,
-                security=True,  # else each user of this machine could run code as this user
-                silence_logs=logging.CRITICAL,
-                preload=[worker.__name__],
-                env=_environment(settings),
-            )
+            cluster = _local_cluster(settings)
             closing.callback(_quietly, lambda: cluster.close(CLOSE_SECONDS))
             address: Any = cluster
         else:
@@ -250,6 +241,25 @@ def _open(settings: Settings, news: News) -> tuple[ExitStack, Client]:
         closing.callback(_quietly, lambda: client.close(CLOSE_SECONDS))
         client.subscribe_topic(worker.TOPIC, lambda event: news(event[1]))
         return closing.pop_all(), client
+
+
+def _local_cluster(settings: Settings) -> LocalCluster:
+    from distributed import LocalCluster
+
+    try:
+        return LocalCluster(
+            n_workers=int((settings.on or "").partition(":")[2]),
+            threads_per_worker=1,
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address=None,
+            security=True,  # else each user of this machine could run code as this user
+            silence_logs=logging.CRITICAL,
+            preload=[worker.__name__],
+            env=_environment(settings),
+        )
+    except RuntimeError as error:  # one was killed
+        hint = "run the same command again"
+        raise errors.NetworkError(f"the workers of this machine could not be started: {error}", hint=hint) from error
 
 
 def _look_at(place: str, host: str, seconds: float) -> None:

@@ -455,7 +455,7 @@ class Driver:
         if now - self._told_at >= TOLD_EVERY:
             self._told_at = now
             self._emit(ev.WorkersChanged(self._members.shown(), self._cluster.dashboard))
-        if self._members.ready:
+        if self._members.promising(self._settings.cluster_timeout):
             self._alone_since, self._alone = now, False
         else:
             self._wait_for_workers(now - self._alone_since)
@@ -475,12 +475,10 @@ class Driver:
             self._alone = True
             self._emit(ev.RunWarning(WarningCode.WORKERS, f"{what}: waiting up to {limit:.0f} s (--wait-for-server)"))
 
-    def _outlast(self, error: errors.UploaderError) -> bool:
-        """Wait for the end of an outage that a worker has met; return False if the server answers here."""
-        waited = self._context.pacer.outlast(error, lambda _error, _delay: None)
-        if waited:
+    def _outlast(self, error: errors.UploaderError) -> None:
+        """Wait for the end of an outage that a worker has met, if the server can't be reached here, either."""
+        if self._context.pacer.outlast(error, lambda _error, _delay: None):
             self._paused_until = time.monotonic()  # tasks waited, too
-        return waited
 
     def _sample(self) -> Sample | None:
         """Return a file that each worker must see: one that is here as it was selected."""

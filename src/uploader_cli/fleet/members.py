@@ -34,9 +34,11 @@ class Member:
     name: str
     threads: int
     heard: float  # time of its last sign of life (monotonic)
+    since: float  # time when it was first listed (monotonic)
     process: str = ""
     problem: errors.UploaderError | None = None  # why it is kept out
     silent: bool = False  # its tasks made no progress, and went to others
+    doubted: bool = False  # its last check has failed for the first time, for a reason that may be over
     heartbeat: float = 0.0  # of the scheduler's clock
     tasks: set[int] = field(default_factory=set)
     files: int = 0  # that have ended there
@@ -68,7 +70,7 @@ class Members:
         emit: Callable[[ev.Event], None],
         *,
         wake: Callable[[], None],
-        outlast: Callable[[errors.UploaderError], bool],
+        outlast: Callable[[errors.UploaderError], None],
     ) -> None:
         """`wake` is called once a check has ended; `outlast(error)` waits where the server is down for all."""
         self._cluster, self._options, self._emit = cluster, options, emit
@@ -83,10 +85,12 @@ class Members:
         """The number of tasks that run at once, also of workers that are being checked."""
         return sum(one.threads for one in self._all.values() if one.phase in (WorkerPhase.READY, WorkerPhase.CHECKED))
 
-    @property
-    def ready(self) -> bool:
-        """True where at least one worker takes part."""
-        return any(one.process for one in self._all.values())
+    def promising(self, seconds: float) -> bool:
+        """Return whether a worker takes part, or is new: its first check has not taken `seconds` yet."""
+        newest = time.monotonic() - seconds
+        return any(
+            one.process or (one.phase is WorkerPhase.CHECKED and one.since > newest) for one in self._all.values()
+        )
 
     def look(self, sample: Callable[[], Sample | None]) -> list[Member]:
         """Take the scheduler's list, check new workers with a file of the run, and return those that are gone."""
@@ -95,7 +99,7 @@ class Members:
         for address, known in listed.items():
             member = self._all.get(address)
             if member is None:
-                member = self._all[address] = Member(address, known.name, known.threads, now)
+                member = self._all[address] = Member(address, known.name, known.threads, now, now)
             if known.heartbeat != member.heartbeat:
                 member.heartbeat, member.heard = known.heartbeat, now
             if not member.process:
@@ -156,8 +160,10 @@ class Members:
         for call in found.calls:
             self._emit(call)
         problem = found.error
-        if problem is not None and self._outlast(problem):
-            member.checked_at = 0.0
+        doubted, member.doubted = member.doubted, False
+        if problem is not None and problem.retryable and not doubted:  # it may have met an outage, or a restart
+            self._outlast(problem)
+            member.doubted, member.checked_at = True, 0.0
             return
         if problem is None:
             member.process = found.process
