@@ -196,9 +196,10 @@ class Part:
         if body is not None and (created.offset or 0) > body.sent:
             raise _impossible(created, 0, body)
         state.server_id = state.id_in(created)
-        # Where the creation is repeated without a body, the server may have found the first upload by its key.
-        offset = created.offset if created.offset is not None or size or again else 0
-        if not offset and not (again and offset is None and self._ending is Ending.ERROR):
+        # The server may have found the first upload by its key. That tells nothing where a server or a gateway failed.
+        asks = again and self._ending not in (Ending.ERROR, Ending.GATEWAY)
+        offset = created.offset if created.offset is not None or size or asks else 0
+        if not offset:  # a new upload, and not one that the server knew by the key
             self._ending = Ending.NONE
         if partial or not self._tus.in_one_request(self.size):  # a file in one request is found again by its key
             known = {"server_id": state.server_id} if state.server_id and not partial else {}
