@@ -35,8 +35,6 @@ class Store(NamedTuple):
     """The directory on this machine, where it is one."""
     beside: Callable[[str, bytes], None] = lambda _key, _data: None
     """Writes an object of S3 beside the directory, which other tests do not see."""
-    objects: Callable[[], Iterator[tuple[str, bytes]]] = lambda: iter(())
-    """Yields the keys of a bucket of S3 with their contents."""
 
 
 @contextlib.contextmanager
@@ -51,19 +49,12 @@ def s3() -> Iterator[Store]:
     keys = {"aws_access_key_id": USER, "aws_secret_access_key": PASSWORD}
     client = boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys)
     client.create_bucket(Bucket=BUCKET)
-
-    def objects() -> Iterator[tuple[str, bytes]]:
-        for listed in client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
-            for one in listed.get("Contents", ()):
-                yield one["Key"], client.get_object(Bucket=BUCKET, Key=one["Key"])["Body"].read()
-
     try:
         yield Store(
             f"s3://{BUCKET}/in",
             {name.upper(): value for name, value in keys.items()} | {"AWS_ENDPOINT_URL": address},
             lambda name, data: client.put_object(Bucket=BUCKET, Key=f"in/{name}", Body=data),
             beside=lambda key, data: client.put_object(Bucket=BUCKET, Key=key, Body=data),
-            objects=objects,
         )
     finally:
         server.stop()

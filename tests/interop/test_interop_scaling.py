@@ -24,7 +24,6 @@ import requests
 from command import ended, read_until, start, workers_of
 from docs_pages import blocks, page
 from interop.proxies import free_port, nginx_http, redis, running
-from interop.stores import BUCKET, s3
 from time_limits import PATIENCE
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ TUS = {"Tus-Resumable": "1.0.0"}
 
 @dataclass
 class Cluster:
-    """Two processes behind one URL, and their directory, which is empty with S3."""
+    """Two processes behind one URL, and their directory."""
 
     url: str
     directory: Path
@@ -58,8 +57,8 @@ class Cluster:
         return f"{self.url}/files"
 
 
-@contextlib.contextmanager
-def servers(node: Node, tmp_path: Path, **environment: str) -> Iterator[Cluster]:
+@pytest.fixture
+def cluster(node: Node, tmp_path: Path) -> Iterator[Cluster]:
     """Run the configurations of the page, but for addresses, TLS and the directory."""
     text = {block.language: block.text for block in blocks(page("scaling.md"))}
     script, directory = node.add("server.mjs", text["js"]), tmp_path / "uploads"
@@ -73,17 +72,11 @@ def servers(node: Node, tmp_path: Path, **environment: str) -> Iterator[Cluster]
         shared = {"REDIS": stack.enter_context(redis(tmp_path)), "DIRECTORY": str(directory), "HOST": "127.0.0.1"}
 
         def started(number: int) -> subprocess.Popen[str]:
-            own = os.environ | shared | environment | {"PORT": str(ports[number])}
+            own = os.environ | shared | {"PORT": str(ports[number])}
             return stack.enter_context(running(["node", str(script)], ports[number], env=own))
 
         processes = [started(number) for number in range(2)]
         yield Cluster(stack.enter_context(nginx_http(tmp_path, config)), directory, processes, started)
-
-
-@pytest.fixture
-def cluster(node: Node, tmp_path: Path) -> Iterator[Cluster]:
-    with servers(node, tmp_path) as found:
-        yield found
 
 
 def digests(directory: Path) -> list[str]:
@@ -149,37 +142,35 @@ KILL_SERVER_EVERY, KILL_WORKER_EVERY, KILL_DRIVER_AFTER = 5.0, 15.0, 45.0
     ("files", "large"), [(300, 2), pytest.param(20_000, 20, marks=[pytest.mark.acceptance, pytest.mark.timeout(7200)])]
 )
 def test_import_survives_kills_of_servers_workers_and_driver(
-    node: Node, tmp_path: Path, files: int, large: int, how: signal.Signals
+    cluster: Cluster, tmp_path: Path, files: int, large: int, how: signal.Signals
 ) -> None:
-    """Bytes in S3. One server at a time is killed, or stopped in order: each file is stored, with its digest."""
+    """One server at a time is killed, or stopped in order: each file is stored, with its digest."""
     source, expected = random.Random(5), []
     for number in range(files + large):
         path = tmp_path / "files" / f"{number % 100:02}" / f"{number:05}.bin"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data := source.randbytes(30_000_000 if number >= files else source.randrange(1, 3000)))
         expected.append(hashlib.sha256(data).hexdigest())
-    with s3() as store, servers(node, tmp_path, **store.environment, BUCKET=BUCKET) as cluster:
-        line = ("import", "files", "--tus-endpoint", cluster.endpoint, "--on", f"local:{WORKERS}", "--json")
-        line = (*line, "-j", str(JOBS), "--chunk-size", "8M", "--wait-for-server", "300")
-        over, kills = threading.Event(), list[int]()
-        killer = threading.Thread(target=kill_servers, args=(cluster, how, over, kills))
-        killer.start()
-        try:
-            client = started_import(line, tmp_path)
-            kill_workers(client, tmp_path / "out", time.monotonic() + KILL_DRIVER_AFTER)
-            client.kill()
-            client.wait(PATIENCE)
-            client = started_import(line, tmp_path)
-            kill_workers(client, tmp_path / "out", math.inf)
-        finally:
-            over.set()
-            killer.join()
-        assert client.returncode == 0, (tmp_path / "err").read_text()[-2000:]
-        stored = (data for key, data in store.objects() if not key.endswith((".info", ".part")))
-        found = Counter(hashlib.sha256(data).hexdigest() for data in stored)
-        assert set(found) == set(expected)
-        # A creation that a kill has cut may have been carried out, and is repeated under another key.
-        assert sum(found.values()) - len(expected) <= len(kills) * WORKERS * JOBS
+    line = ("import", "files", "--tus-endpoint", cluster.endpoint, "--on", f"local:{WORKERS}", "--json")
+    line = (*line, "-j", str(JOBS), "--chunk-size", "8M", "--wait-for-server", "300")
+    over, kills = threading.Event(), list[int]()
+    killer = threading.Thread(target=kill_servers, args=(cluster, how, over, kills))
+    killer.start()
+    try:
+        client = started_import(line, tmp_path)
+        kill_workers(client, tmp_path / "out", time.monotonic() + KILL_DRIVER_AFTER)
+        client.kill()
+        client.wait(PATIENCE)
+        client = started_import(line, tmp_path)
+        kill_workers(client, tmp_path / "out", math.inf)
+    finally:
+        over.set()
+        killer.join()
+    assert client.returncode == 0, (tmp_path / "err").read_text()[-2000:]
+    found = Counter(digests(cluster.directory))
+    assert set(found) == set(expected)
+    # A creation that a kill has cut may have been carried out, and is repeated under another key.
+    assert sum(found.values()) - len(expected) <= len(kills) * WORKERS * JOBS
 
 
 def started_import(line: Sequence[object], home: Path) -> Process:
