@@ -57,6 +57,7 @@ class Picture:
     server: dict[str, object] = field(default_factory=dict)
     limit_rate: str = "none"
     size: tuple[int, int] = (80, 24)
+    faults: tuple[str, ...] = ()
 
 
 SENDING = r"[34] of 7\b[\s\S]*↑[^\n]* [2-7]\d %"
@@ -80,6 +81,13 @@ PICTURES = (
         "uploader upload videos/holiday.mp4 --analyze content",
         r"▶[^\n]* [3-8]\d %",
         {"analysis_seconds": 6.0},
+    ),
+    Picture(
+        "retries",
+        "uploader upload videos --chunk-size 4M",
+        r"● live[\s\S]*╍[\s\S]*[1-4] of 7\b[\s\S]*↻",
+        limit_rate="6M",
+        faults=("cut:patch#/4:3M",),
     ),
     Picture("report", "uploader upload videos", None, {"fail_files": ("party*", "night*")}),
 )
@@ -140,6 +148,8 @@ def shoot(picture: Picture) -> None:
     """One run against a server of this kind, in a directory with the videos of everybody's example."""
     config = ServerConfig(**picture.server)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as home, EmbeddedServer(config) as server:
+        for rule in picture.faults:
+            server.faults.add(rule)
         videos = Path(home, "videos")
         videos.mkdir()
         for name, size in VIDEOS.items():

@@ -120,7 +120,9 @@ def left(state: ProgressState, now: float) -> str:
 
 def reason(message: str, state: ProgressState) -> str:
     """Return an error message for display, without the server's URL, which the view has in its header."""
-    return re.sub(rf"{re.escape(state.server.rstrip('/'))}(/[^\s:,]*)?[:,]? ?", "", safe(message[:500]))
+    url = rf"{re.escape(state.server.rstrip('/'))}(?:/[^\s:,]*)?"
+    words = safe(message[:500])
+    return re.sub(url, "the server", re.sub(rf"^{url}: ", "", words)) if state.server else words
 
 
 def channel(now: ChannelStatus, *, latency: bool = True) -> tuple[str, str, str]:

@@ -201,7 +201,8 @@ def bar(fraction: float, width: int, style: str, full: str = "━", *, reached: 
     whole, half = divmod(int(fraction * width * 2), 2)
     edge = "╸" if half and full == "━" else ""
     shaded = max(0, int(reached * width) - whole - len(edge))
-    return [(full * whole + edge, style), ("╍" * shaded, "dim"), ("─" * (width - whole - len(edge) - shaded), "dim")]
+    left = width - whole - len(edge) - shaded
+    return [(full * whole + edge, style), ("╍" * shaded, f"dim {style}"), ("─" * left, "dim")]
 
 
 def moving_bar(now: float, width: int, style: str) -> Row:
