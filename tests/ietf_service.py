@@ -47,7 +47,10 @@ class IetfService:
         self.cuts: list[int] = []  # the bytes after which the next PATCH requests break off
         self.lost = 0  # the answers to so many requests that complete an upload are lost
         self.processed: Answer | None = None  # the answer of what processes a complete upload, in place of 200
-        self.early = False  # whether every upload is complete after its first chunk
+        self.early = 0  # the server ends so many uploads after their first chunk
+        self.kept: list[int] = []  # the bytes that are kept of the next PATCH requests, which succeed
+        self.forgets = 0  # so many uploads are gone after their first chunk
+        self.at_creation = ""  # further limits in the answers to creations
 
     def __enter__(self) -> Self:
         self._server = ScriptedServer(Rule(self._answer)).__enter__()
@@ -85,7 +88,8 @@ class IetfService:
         upload = Resource(None if length is None else int(length), request.headers["content-disposition"])
         self.uploads.append(upload)
         place = f"{self.url}/{len(self.uploads) - 1}"
-        headers = {"Location": place, "Upload-Complete": "?0", "Upload-Limit": self.limits}
+        limits = ", ".join(filter(None, (self.limits, self.at_creation)))
+        headers = {"Location": place, "Upload-Complete": "?0", "Upload-Limit": limits}
         return WithInterim(201, headers=headers, interim=f"Location: {place}")
 
     def _append(self, upload: Resource, request: Request) -> Answer | None:
@@ -109,11 +113,17 @@ class IetfService:
         if _differs(request):
             return Answer(400, headers={"Upload-Complete": "?0"})
         upload.length = end if completes else length
+        if self.kept:
+            upload.content += request.body[: self.kept.pop(0)]
+            return Answer(200, headers={"Upload-Complete": "?0", "Upload-Offset": len(upload.content)})
         upload.content += request.body
         if len(request.body) < announced:
             return None
         upload.chunks.append(len(request.body))
-        upload.complete = self.early or completes
+        upload.complete = self.early > 0 or completes
+        self.early -= not completes
+        upload.gone = self.forgets > 0
+        self.forgets -= 1
         if upload.complete and self.lost:
             self.lost -= 1
             return None

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from uploader_cli.core.origins import endpoint_of
 from uploader_cli.core.protocol import NOBODY, as_object, number, text, utf8, whole
 from uploader_cli.core.record import Record
-from uploader_cli.core.upload_limits import UploadLimits, upload_limits
+from uploader_cli.core.upload_limits import upload_limits
 
 TUS_VERSION = "1.0.0"
 CREATION_WITH_UPLOAD = "creation-with-upload"
@@ -35,26 +35,15 @@ class Capabilities(Record, frozen=True):
     max_size: int | None = None
     announced: bool = True  # whether OPTIONS was answered as tus servers answer it
     ietf: bool = False  # whether uploads use the IETF's protocol, not tus 1.0
-    least: int | None = None  # fewest and most bytes of one request that the IETF's protocol announces
-    most: int | None = None
 
     @classmethod
-    def of_ietf(cls, endpoint: str, limits: UploadLimits, *, announced: bool = True) -> Capabilities:
+    def of_ietf(cls, endpoint: str, max_size: int | None, *, announced: bool = True) -> Capabilities:
         """Return what every server of the IETF's protocol can do, in terms of tus.
 
         Servers may ignore digests, and announce none: they are sent where they cost little.
         """
         extensions = frozenset(("creation", "creation-defer-length", "termination", "checksum"))
-        return cls(
-            endpoint,
-            extensions,
-            frozenset(("sha256",)),
-            limits.max_size,
-            announced=announced,
-            ietf=True,
-            least=limits.least,
-            most=limits.most,
-        )
+        return cls(endpoint, extensions, frozenset(("sha256",)), max_size, announced=announced, ietf=True)
 
     @property
     def creates_with_upload(self) -> bool:
@@ -119,7 +108,7 @@ def capabilities_of(headers: Mapping[str, str], endpoint: str) -> Capabilities:
     announced = bool(versions) or "Tus-Resumable" in headers
     limits = None if announced else upload_limits(headers.get("Upload-Limit"))
     if limits is not None:
-        return Capabilities.of_ietf(endpoint, limits)
+        return Capabilities.of_ietf(endpoint, limits.max_size)
     return Capabilities(
         endpoint=endpoint,
         extensions=frozenset(item.lower() for item in _listed(headers.get("Tus-Extension"))),

@@ -23,6 +23,12 @@ class UploadLimits(Record, frozen=True):
     least: int | None = None
     most: int | None = None
 
+    def after(self, later: UploadLimits | None) -> UploadLimits:
+        """Return these limits with those of a `later` answer, which may have a part of them."""
+        if later is None:
+            return self
+        return UploadLimits(later.max_size or self.max_size, later.least or self.least, later.most or self.most)
+
 
 def upload_limits(header: str | None) -> UploadLimits | None:
     """Parse the header; None if it is absent, or malformed, which counts as absent. Unknown limits are ignored."""

@@ -101,7 +101,7 @@ class Plan:
     def _protocol(self) -> str:
         if self._origin is LimitsOrigin.UNKNOWN and not self._settings.foreign:
             return self._settings.protocol
-        return "tus" if self._tus is not None else "batch"
+        return "batch" if self._tus is None else "ietf" if self._tus.ietf else "tus"
 
     def run(self, found: Iterable[Selected]) -> ev.PlanFinished:
         """Report the whole plan and return its last event."""

@@ -9,7 +9,6 @@ from uploader_cli import errors
 from uploader_cli.core.capabilities import Capabilities
 from uploader_cli.core.plan import ASSUMED, Limits, LocalFile, endless, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
-from uploader_cli.core.upload_limits import UploadLimits
 from uploader_cli.transfer.protocols.ietf_client import IetfClient
 from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.upload_session import new_session
@@ -17,6 +16,7 @@ from uploader_cli.transfer.upload_session import new_session
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from uploader_cli.core.sizes import ChunkSize
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.upload_calls import UploadCalls
@@ -43,7 +43,7 @@ def first_contact(
     settings, pacer = context.settings, context.pacer
     if settings.foreign:
         check_offer(settings, None, lookup=False)
-        client = upload_calls(api, settings.target_url)
+        client = upload_calls(api, settings.target_url, context.chunk)
         if existing:
             api.tus = Capabilities(settings.target_url)
             with suppress(errors.AnswerError, errors.ProtocolError):  # an answer; the job reports what it says
@@ -71,10 +71,14 @@ def first_contact(
     return session.limits, Opened(session, capacity)
 
 
-def upload_calls(api: Api, endpoint: str) -> UploadCalls:
-    """Return the calls of the protocol that is wanted, or that the server was found to speak."""
-    ietf = api.settings.protocol == "ietf" or (api.tus is not None and api.tus.ietf)
-    return (IetfClient if ietf else TusClient)(api, endpoint)
+def upload_calls(api: Api, endpoint: str, chunk: ChunkSize | None = None) -> UploadCalls:
+    """Return the calls of the protocol that is wanted, or that the server was found to speak.
+
+    `chunk` is adapted to the limits that the server announces.
+    """
+    if api.settings.protocol == "ietf" or (api.tus is not None and api.tus.ietf):
+        return IetfClient(api, endpoint, chunk)
+    return TusClient(api, endpoint)
 
 
 def choose(settings: Settings, offered: Capabilities | None) -> Capabilities | None:
@@ -85,7 +89,7 @@ def choose(settings: Settings, offered: Capabilities | None) -> Capabilities | N
             hint="omit the option: files are then sent in batch mode",
         )
     if offered is not None and settings.protocol == "ietf" and not offered.ietf:  # a session has the offer of tus
-        return Capabilities.of_ietf(offered.endpoint, UploadLimits(offered.max_size))
+        return Capabilities.of_ietf(offered.endpoint, offered.max_size)
     return None if settings.protocol == "batch" else offered
 
 

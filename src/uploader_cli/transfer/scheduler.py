@@ -132,7 +132,6 @@ class Scheduler:
                 checksum = self._tus.checksum(self._settings.checksum, is_fast)
             except ValueError as error:
                 raise errors.UsageError(f"--checksum: {error}", hint="--checksum auto takes what is offered") from error
-            self._context.chunk.restrict(self._tus.least, self._tus.most)
             trusted = checksum in (None, "crc32c") or not self._settings.foreign or self._settings.preset
             proof = ChecksumProof(needed=not trusted, warn=self._context.warn)  # CRC-32C: the bundled server
             self._terms = Tus(self._context, self._pool, self._tus, checksum, proof=proof)
@@ -176,7 +175,7 @@ class Scheduler:
     def _make_worker(self, pool: Pool) -> Worker:
         endpoint = self._tus.endpoint if self._tus is not None else self._settings.target_url
         api = self._api.another()
-        return Worker(pool, api, upload_calls(api, endpoint), self._finish)
+        return Worker(pool, api, upload_calls(api, endpoint, self._context.chunk), self._finish)
 
     def _finish(self, worker: Worker, job: Job, outcomes: Sequence[Outcome]) -> None:
         """End files in the worker: receipts, verification, events, then their session."""

@@ -43,6 +43,12 @@ def test_group_is_not_offered_without_upload_limit_and_not_run_unless_named() ->
         assert not ALL & {found.id for found in smoke(server.url, ["*"], ["batch*", "events"]).results}
 
 
+def test_checks_of_tus_are_not_offered_by_a_server_of_this_protocol_alone() -> None:
+    with IetfService() as other:
+        report = smoke("", ["tus-*"], tus_endpoint=other.url)
+        assert {found.verdict for found in report.results} == {Verdict.NOT_OFFERED}
+
+
 def on(method: str, status: int, change: Callable[[Reply], object]) -> Callable[[Call, Reply], None]:
     """Change the answers with this status to one method."""
 

@@ -10,6 +10,7 @@ import pytest
 from command import Done, ended, read_confirmed, start, uploader
 from ietf_service import IetfService
 from scripted_server import Answer
+from serving import running_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,18 +31,17 @@ def send(service: IetfService, files: Path, home: Path, *more: str) -> Done:
 
 
 @pytest.mark.parametrize("in_session", [True, False])
-def test_files_are_stored_on_the_bundled_server(
-    in_session: bool, server: EmbeddedServer, make_files: Files, tmp_path: Path
-) -> None:
+def test_files_are_stored_on_the_bundled_server(in_session: bool, make_files: Files, tmp_path: Path) -> None:
     """Without a request of tus or of a pack. A server at an endpoint may ignore digests: nothing is verified there."""
     content = os.urandom(3 * MIB)
     files = make_files(**{"a.bin": content, "sub/Grüße.txt": b"b", "empty.txt": b""})
-    to = ("-s", server.url) if in_session else ("--tus-endpoint", server.url + ENDPOINT)
-    done = uploader("upload", files, *to, "--protocol", "ietf", "--chunk-size", "1M", "--json", home=tmp_path)
-    assert (done.code, done.events[0]["protocol"]) == (0, "ietf"), done.err
-    stored = {path.name: path.read_bytes() for path in server.root.rglob("*") if path.is_file()}
-    assert (stored["a.bin"], stored["Grüße.txt"], stored["empty.txt"]) == (content, b"b", b"")
-    assert server.faults.count("POST", "/api/upload/packs") == 0
+    with running_server(packs=True) as server:
+        to = ("-s", server.url) if in_session else ("--tus-endpoint", server.url + ENDPOINT)
+        done = uploader("upload", files, *to, "--protocol", "ietf", "--chunk-size", "1M", "--json", home=tmp_path)
+        assert (done.code, done.events[0]["protocol"]) == (0, "ietf"), done.err
+        stored = {path.name: path.read_bytes() for path in server.root.rglob("*") if path.is_file()}
+        assert (stored["a.bin"], stored["Grüße.txt"], stored["empty.txt"]) == (content, b"b", b"")
+        assert server.faults.count("POST", "/api/upload/packs") == 0
     assert {event["verified"] for event in done.of("file.completed")} == {in_session}
 
 
@@ -81,28 +81,48 @@ def test_server_that_offers_nothing_of_tus_is_detected(make_files: Files, tmp_pa
         done = uploader("upload", make_files(a=10), "--tus-endpoint", service.url, "--json", home=tmp_path)
         assert (done.code, done.events[0]["protocol"]) == (0, "ietf"), done.err
         assert service.uploads[0].complete
+        found = uploader("doctor", "--tus-endpoint", service.url, "--json", home=tmp_path)
+        assert "offers the IETF's resumable uploads (min-size=0)" in found.out
 
 
-def test_limits_of_the_server_are_kept(make_files: Files, tmp_path: Path) -> None:
-    limits = 'max-size=100000, min-append-size=1000, max-append-size=20000;x="a,b", other=("c" ?1), max-age=60'
-    with IetfService(limits) as service:
+@pytest.mark.parametrize("at_creation", [False, True])
+def test_limits_of_the_server_are_kept(at_creation: bool, make_files: Files, tmp_path: Path) -> None:
+    """Those of requests may be announced by the answer to a creation only."""
+    size, chunks = 'max-size=100000;x="a,b", other=("c" ?1)', "min-append-size=1000, max-append-size=20000, max-age=60"
+    with IetfService(size if at_creation else f"{size}, {chunks}") as service:
+        service.at_creation = chunks if at_creation else ""
         done = send(service, make_files(large=100_001, small=50_000), tmp_path)
         assert done.code == 0, done.err
         assert [event["reason"] for event in done.of("file.skipped")] == ["size"]
         (upload,) = service.uploads
-        assert upload.chunks == [20_000, 20_000, 10_000]
+        assert len(upload.content) == 50_000
+        assert max(upload.chunks) <= 20_000
 
 
 def test_cut_request_continues_and_lost_answers_are_asked_for(make_files: Files, tmp_path: Path) -> None:
     content = os.urandom(100 * KIB)
     with IetfService() as service:
-        service.cuts, service.lost = [10 * KIB], 1
-        done = send(service, make_files(a=content), tmp_path)
+        service.kept, service.cuts, service.lost = [5 * KIB], [10 * KIB], 2
+        done = send(service, make_files(a=content, empty=0), tmp_path, "-j", "1")
         assert done.code == 0, done.err
-        (upload,) = service.uploads
+        empty, upload = sorted(service.uploads, key=lambda upload: len(upload.content))
         assert bytes(upload.content) == content
-        assert upload.chunks == [64 * KIB, 26 * KIB]
-        assert len(service.sent("HEAD")) == 2
+        assert (upload.chunks, empty.chunks) == ([64 * KIB, 21 * KIB], [0])
+        assert len(service.sent("HEAD")) == 3
+
+
+def test_upload_that_is_gone_is_sent_again(make_files: Files, tmp_path: Path) -> None:
+    """So is one that the server ended early, where only HEAD tells that: the answer was lost."""
+    content = os.urandom(100 * KIB)
+    with IetfService() as service:
+        service.forgets = 1
+        assert send(service, make_files(a=content), tmp_path).code == 0
+        assert [upload.gone for upload in service.uploads] == [True, False]
+        assert bytes(service.uploads[1].content) == content
+    with IetfService() as service:
+        service.early = service.lost = 1
+        assert send(service, make_files(a=content), tmp_path).code == 0
+        assert [len(upload.content) for upload in service.uploads] == [64 * KIB, 100 * KIB]
 
 
 def test_all_bytes_without_a_declared_end_are_not_a_stored_file(make_files: Files, tmp_path: Path) -> None:
@@ -125,21 +145,22 @@ def test_answers_without_the_state_are_followed_by_head(make_files: Files, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("answer", "early"),
+    ("answer", "early", "said"),
     [
-        pytest.param(Answer(422, {"title": "no picture"}, {"Upload-Complete": "?1"}), False, id="refused"),
-        pytest.param(Answer(500, b"", {"Upload-Complete": "?1"}), False, id="failed"),
-        pytest.param(None, True, id="ended early"),
+        pytest.param(Answer(422, {"title": "no picture"}, {"Upload-Complete": "?1"}), 0, "no picture", id="refused"),
+        pytest.param(Answer(500, b"", {"Upload-Complete": "?1"}), 0, "500", id="failed"),
+        pytest.param(None, 9, "the server ended the upload after 65,536 bytes", id="ended early"),
     ],
 )
 def test_complete_upload_that_was_not_processed_is_a_failed_file(
-    answer: Answer | None, early: bool, make_files: Files, tmp_path: Path
+    answer: Answer | None, early: int, said: str, make_files: Files, tmp_path: Path
 ) -> None:
     with IetfService() as service:
         service.processed, service.early = answer, early
         done = send(service, make_files(a=100 * KIB), tmp_path, "--retries", "1", "--max-wait", "1")
         assert done.code != 0
         assert done.of("file.completed") == []
+        assert said in done.of("file.failed")[0]["message"]
 
 
 def test_standard_input_is_sent_without_a_length(tmp_path: Path) -> None:

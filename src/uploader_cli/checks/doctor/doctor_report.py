@@ -127,7 +127,7 @@ def _listed(causes: Sequence[str]) -> str:
 
 def _way(context: DoctorContext) -> str:
     if context.settings.tus_endpoint:
-        return "resumable (tus)"
+        return f"resumable ({'ietf' if context.tus is not None and context.tus.ietf else 'tus'})"
     if "websocket" in context.live:
         return f"live over websocket, {context.live['websocket']:,.0f} ms"
     if "polling" in context.live:

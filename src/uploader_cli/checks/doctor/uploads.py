@@ -159,6 +159,9 @@ def tus(context: DoctorContext) -> Finding:
     if context.limited is not None:
         return skipped(USED_UP)
     options = answer = _followed(context, "OPTIONS", root_of(where))
+    if answer.ok and (offered := capabilities_of(answer.headers, where)).ietf:
+        context.tus, said = offered, answer.headers["Upload-Limit"]
+        return passed(f"{where} offers the IETF's resumable uploads ({said})", endpoint=where, extensions=[])
     if not is_tus(answer):  # a gateway may answer OPTIONS
         answer = _followed(context, "HEAD", unknown_upload(where), headers={"Tus-Resumable": TUS_VERSION})
     target = redirect_target(answer)
@@ -179,8 +182,8 @@ def tus(context: DoctorContext) -> Finding:
         context.tus = capabilities_of(options.headers, where)
     except ValueError as error:
         return failed(f"{where} is of another version: {error}", "Use a server with tus 1.0.")
-    offered = sorted(context.tus.extensions)
-    return passed(f"{where} offers {', '.join(offered) or 'no extensions'}", endpoint=where, extensions=offered)
+    names = sorted(context.tus.extensions)
+    return passed(f"{where} offers {', '.join(names) or 'no extensions'}", endpoint=where, extensions=names)
 
 
 def _followed(context: DoctorContext, method: str, url: str, **how: Any) -> Answer:

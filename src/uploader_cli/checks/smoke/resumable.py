@@ -43,6 +43,8 @@ def offered(site: Site, extension: str = "") -> Capabilities:
     tus = site.once(terms).tus
     if tus is None:
         raise NotOffered("the session response has no tus endpoint")
+    if tus.ietf:
+        raise NotOffered("the endpoint speaks the IETF's protocol: --only 'ietf-*' checks that")
     if extension and extension not in tus.extensions:
         raise NotOffered(f"{extension} is not among the tus extensions")
     return tus

@@ -22,6 +22,7 @@ from uploader_cli.transfer.upload_calls import CHUNK_TIMEOUT, NO_SESSION, UPLOAD
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from uploader_cli.core.sizes import ChunkSize
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.http_client import Answer
@@ -39,9 +40,10 @@ class IetfClient(UploadCalls):
     usual = {"Upload-Draft-Interop-Version": INTEROP_VERSION}  # noqa: RUF012 - a constant
     body_type = "application/partial-upload"
 
-    def __init__(self, api: Api, endpoint: str) -> None:
+    def __init__(self, api: Api, endpoint: str, chunk: ChunkSize | None = None) -> None:
+        """`chunk` gets the limits of requests that the server announces."""
         super().__init__(api, endpoint)
-        self._limits = UploadLimits()
+        self._limits, self._chunk = UploadLimits(), chunk
 
     def options(self) -> Capabilities:
         """Return the limits of the server. Raise `Unauthorized` for 401, and as `reach` does."""
@@ -50,8 +52,8 @@ class IetfClient(UploadCalls):
             self.reach()
         if answer.status == 401:
             raise self._refusal(answer)
-        found = upload_limits(answer.headers.get("Upload-Limit"))
-        return Capabilities.of_ietf(self.endpoint, found or UploadLimits(), announced=found is not None)
+        self._learn(answer)
+        return Capabilities.of_ietf(self.endpoint, self._limits.max_size, announced="Upload-Limit" in answer.headers)
 
     def create(self, length: int | None, metadata: Mapping[str, str], *, path: str = "", **_of_tus: object) -> Position:
         """Create an empty upload for the file `path`; there are no parts.
@@ -109,11 +111,10 @@ class IetfClient(UploadCalls):
     ) -> Position:
         """Send a chunk at `offset`; with the last byte of an upload of `length` bytes, declare its end.
 
-        Raise `TooLarge` before a chunk that exceeds `Upload-Limit` is sent, and a retryable `UploadGone` for 404 and
-        410. Where the answer does not say whether the upload is complete, `HEAD` does.
+        Raise a retryable `UploadGone` for 404 and 410. Where the answer does not say whether the upload is complete,
+        `HEAD` does.
         """
         completes = length is not None and offset + len(body) == length
-        self._check_size(len(body), completes=completes)
         own = {"Upload-Offset": str(offset), "Upload-Complete": COMPLETE if completes else INCOMPLETE}
         own |= {} if length is None else {"Upload-Length": str(length)}
         own |= _content_digest(checksum)
@@ -142,19 +143,17 @@ class IetfClient(UploadCalls):
             words = f"the answer to the last bytes has no Upload-Complete, and HEAD failed: {error}"
             raise errors.ConnectionLost(words, body_sent=True) from error
 
-    def _check_size(self, size: int, *, completes: bool) -> None:
-        least, most = self._limits.least or 0, self._limits.most
-        if most is not None and size > most:
-            raise errors.TooLarge(f"the server takes at most {most:,} bytes in one request", status=413)
-        if size < least and not completes:
-            words = f"the server takes at least {least:,} bytes in one request, and {size:,} were to be sent"
-            raise errors.FileFailure(f"{words}: use a larger --chunk-size", code=FailureCode.SERVER_REFUSED)
-
     def _check(self, answer: Answer) -> None:
         """Raise the refusal, unless the answer is a success; learn the limits that it names."""
-        self._limits = upload_limits(answer.headers.get("Upload-Limit")) or self._limits
+        self._learn(answer)
         if not answer.ok:
             raise self._refusal(answer)
+
+    def _learn(self, answer: Answer) -> None:
+        limits = self._limits.after(upload_limits(answer.headers.get("Upload-Limit")))
+        if limits != self._limits and self._chunk is not None:
+            self._chunk.restrict(limits.least, limits.most)
+        self._limits = limits
 
     def _is_signed(self, answer: Answer) -> bool:
         is_problem = answer.headers.get("Content-Type", "").startswith("application/problem+json")

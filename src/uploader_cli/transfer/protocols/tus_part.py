@@ -70,8 +70,7 @@ class Part:
         self._stream = state.file.content if isinstance(state.file.content, Stream) else None
         # What the server of an upload URL supports is unknown.
         self._checksum = tus.checksum if not (state.file.upload_url or tus.proof.ignored) else None
-        self._deferred = self._declared = False
-        """Whether the server does not know where the upload ends, and whether it says that the upload is complete."""
+        self._deferred = self._declared = False  # whether the server does not know the end; whether it declares that
         self._data: memoryview | None = None  # the chunk of a stream
         self._on_read = tus.context.on_read if not self.start else ignore_read  # a digest needs the bytes in order
         self._offset: int | None = None  # the server's offset; None while it is unknown
