@@ -132,7 +132,9 @@ class Scheduler:
                 checksum = self._tus.checksum(self._settings.checksum, is_fast)
             except ValueError as error:
                 raise errors.UsageError(f"--checksum: {error}", hint="--checksum auto takes what is offered") from error
-            trusted = checksum in (None, "crc32c") or not self._settings.foreign or self._settings.preset
+            trusted = (
+                checksum in (None, "crc32c") or not self._settings.foreign or self._settings.preset or self._tus.ietf
+            )
             proof = ChecksumProof(needed=not trusted, warn=self._context.warn)  # CRC-32C: the bundled server
             self._terms = Tus(self._context, self._pool, self._tus, checksum, proof=proof)
             if self._api.packs is not None and self._settings.pack and not (self._settings.foreign or self._tus.ietf):

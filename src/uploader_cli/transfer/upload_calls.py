@@ -169,3 +169,8 @@ class UploadCalls:
                 f"{base} points to a URL that is not followed: {error}",
                 hint="a server behind a TLS proxy has to know its own public address",
             ) from error
+
+
+def impossible(answer: Position, offset: int, body: Body) -> errors.OffsetConflict:
+    """Return the error for an offset that the bytes sent at `offset` can't have led to: HEAD decides."""
+    return errors.OffsetConflict(f"{body.sent} bytes at offset {offset} led to offset {answer.offset}", status=204)

@@ -108,7 +108,7 @@ def test_cut_request_continues_and_lost_answers_are_asked_for(make_files: Files,
         empty, upload = sorted(service.uploads, key=lambda upload: len(upload.content))
         assert bytes(upload.content) == content
         assert (upload.chunks, empty.chunks) == ([64 * KIB, 21 * KIB], [0])
-        assert len(service.sent("HEAD")) == 3
+        assert len(service.sent("HEAD")) >= 3
 
 
 def test_upload_that_is_gone_is_sent_again(make_files: Files, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from uploader_cli import errors
 from uploader_cli.core.capabilities import checksum_header, chunk_length
 from uploader_cli.core.codes import FailureCode, WarningCode
-from uploader_cli.core.confirmation import Ending, UploadState, refuses, stored_without_patch, upload_state
+from uploader_cli.core.confirmation import Ending, UploadState, refuses, upload_state
 from uploader_cli.core.plan import ENDLESS
 from uploader_cli.core.protocol import utf8
 from uploader_cli.sources import checksums
@@ -19,6 +19,7 @@ from uploader_cli.sources.content import PART_AFTER, Stream, ignore_read, is_loc
 from uploader_cli.transfer.bodies import Body, Piece
 from uploader_cli.transfer.protocols import tus_proof
 from uploader_cli.transfer.protocols.tus_state import is_far
+from uploader_cli.transfer.upload_calls import impossible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -193,7 +194,7 @@ class Part:
         self._note(created)
         self.url, self._broken = created.url, False
         if body is not None and (created.offset or 0) > body.sent:
-            raise _impossible(created, 0, body)
+            raise impossible(created, 0, body)
         state.server_id = state.id_in(created)
         # The server may have found the first upload by its key. That tells nothing where a server or a gateway failed.
         asks = again and self._ending not in (Ending.ERROR, Ending.GATEWAY)
@@ -305,8 +306,7 @@ class Part:
                 self.found(offset)
                 self._offset = offset
                 return
-            takes_patch = self._tus.capabilities.ietf or not self._state.foreign
-            if self.size or takes_patch or not stored_without_patch(error.status, str(error)):
+            if self.size or not self._state.stores_early(error):
                 raise
             self._state.unchecked = self._done = True  # the server has stored the empty file at its creation, or not
             self._confirm(self._last, 0)
@@ -315,7 +315,7 @@ class Part:
             self._tus.proof.accepted()
         # The end of a stream may be found when all its bytes have been sent.
         if sent.offset is None or not offset + (size > 0) <= sent.offset <= offset + body.sent:
-            raise _impossible(sent, offset, body)
+            raise impossible(sent, offset, body)
         self._deferred = self._deferred and length is None
         self._note(sent)
         self._done = sent.offset == self.size and not self._deferred
@@ -423,8 +423,3 @@ class Part:
         if changed:
             self._journaled |= changed
             self._run.update(self._state.file, part=self.index, **changed)
-
-
-def _impossible(answer: Position, offset: int, body: Body) -> errors.OffsetConflict:
-    """Return the error for an offset that the bytes sent at `offset` can't have led to: HEAD decides."""
-    return errors.OffsetConflict(f"{body.sent} bytes at offset {offset} led to offset {answer.offset}", status=204)

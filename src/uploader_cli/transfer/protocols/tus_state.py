@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.capabilities import LARGE, LARGE_AND_FAR, LEAST_PART, Capabilities, names_files
-from uploader_cli.core.confirmation import Ending, ending_of, refuses
+from uploader_cli.core.confirmation import Ending, ending_of, refuses, stored_without_patch
 from uploader_cli.core.protocol import utf8
 from uploader_cli.core.sizes import FIRST_CHUNK, ChunkSize
 from uploader_cli.sources.chunks import IN_MEMORY, Buffers
@@ -196,6 +196,13 @@ class TusFileState:
     def id_in(self, answer: Position) -> str | None:
         own = self._context.settings.id_header
         return next(filter(None, map(answer.headers.get, (own,) if own else ID_HEADERS)), None)
+
+    def stores_early(self, error: errors.AnswerError) -> bool:
+        """Return whether the refusal of the PATCH of an empty file says that it was stored at its creation.
+
+        A server of the IETF's protocol would say so in `Upload-Complete`.
+        """
+        return self.foreign and not self._tus.capabilities.ietf and stored_without_patch(error.status, str(error))
 
     def ended(self, error: errors.UploaderError, before: Ending) -> Ending:
         """Return how the request ended that would complete an upload of the file and has failed.
