@@ -12,7 +12,7 @@ from tus_services import FIRST, Announcing
 if TYPE_CHECKING:
     from pathlib import Path
 
-SIZES = {"a.bin": 9000, "b.bin": 10, "c.bin": 3, "d.bin": 0, "e.bin": 5000}
+SIZES = {"0.bin": 1, "a.bin": 9000, "b.bin": 10, "c.bin": 3, "d.bin": 0, "e.bin": 5000}
 OPTIONS = ("-j", "2", "--chunk-size", "4K", "--json")
 
 

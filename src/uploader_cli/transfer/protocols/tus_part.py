@@ -285,14 +285,14 @@ class Part:
     def _send(self, offset: int, url: str, *, proves: bool = False) -> None:
         """Send one chunk and record the new offset. Raise `OffsetConflict` for an impossible one.
 
-        `proves`: it is a small one with a wrong checksum, and not the last one.
+        `proves`: it is a small one with a wrong checksum, and the last one only of one byte.
         """
         self._offset = None  # unknown until the answer
         self.continued = self.continued or self._broken
         size = self._available(offset)
-        proves = proves and size > 1
+        proves = proves and size > 0
         if proves:
-            size = min(size - 1, tus_proof.LENGTH)
+            size = min(max(1, size - 1), tus_proof.LENGTH)
         self._prepare(size, completes=offset + size == self.size)
         body, checksum = self._chunk(offset, size)
         if proves and checksum is not None:
@@ -304,7 +304,7 @@ class Part:
         except errors.AnswerError as error:
             if proves and self._tus.proof.refused(error):
                 self.found(offset)
-                self._offset = offset
+                self._offset, self._ending = offset, Ending.NONE
                 return
             if self.size or not self._state.stores_early(error):
                 raise
