@@ -10,7 +10,6 @@ import os
 import random
 import re
 import signal
-import subprocess
 import threading
 import time
 from base64 import b64encode
@@ -27,6 +26,7 @@ from interop.proxies import free_port, nginx_http, redis, running
 from time_limits import PATIENCE
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator, Sequence
 
     from command import Process
@@ -133,7 +133,7 @@ def test_repeated_creation_finds_the_first_upload(cluster: Cluster) -> None:
 
 
 WORKERS, JOBS = 4, 2
-KILL_SERVER_EVERY, KILL_WORKER_EVERY, KILL_DRIVER_AFTER = 5.0, 15.0, 45.0
+KILL_SERVER_EVERY, KILL_WORKER_EVERY = 5.0, 15.0
 """Seconds."""
 
 
@@ -152,13 +152,13 @@ def test_import_survives_kills_of_servers_workers_and_driver(
         path.write_bytes(data := source.randbytes(30_000_000 if number >= files else source.randrange(1, 3000)))
         expected.append(hashlib.sha256(data).hexdigest())
     line = ("import", "files", "--tus-endpoint", cluster.endpoint, "--on", f"local:{WORKERS}", "--json")
-    line = (*line, "-j", str(JOBS), "--chunk-size", "8M", "--wait-for-server", "300")
+    line = (*line, "-j", str(JOBS), "--chunk-size", "8M", "--limit-rate", "4M", "--wait-for-server", "300")
     over, kills = threading.Event(), list[int]()
     killer = threading.Thread(target=kill_servers, args=(cluster, how, over, kills))
     killer.start()
     try:
         client = started_import(line, tmp_path)
-        kill_workers(client, tmp_path / "out", time.monotonic() + KILL_DRIVER_AFTER)
+        kill_workers(client, tmp_path / "out", files // 3)
         client.kill()
         client.wait(PATIENCE)
         client = started_import(line, tmp_path)
@@ -189,12 +189,14 @@ def kill_servers(cluster: Cluster, how: signal.Signals, over: threading.Event, k
         cluster.processes[number] = cluster.start(number)
 
 
-def kill_workers(client: Process, out: Path, end: float) -> None:
-    """Kill a worker now and then, once files are being stored."""
-    while client.poll() is None and time.monotonic() < end:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            client.wait(min(KILL_WORKER_EVERY, max(0.0, end - time.monotonic())))
-        pids = workers_of(client.pid) if b"file.completed" in out.read_bytes() else []
-        if client.poll() is None and len(pids) > 1:
+def kill_workers(client: Process, out: Path, most: float) -> None:
+    """Kill a worker now and then, from the first stored file until `most` are stored."""
+    due = 0.0
+    while client.poll() is None and (stored := out.read_bytes().count(b"file.completed")) < most:
+        time.sleep(0.1)
+        if not stored or time.monotonic() < due:
+            continue
+        if due and len(pids := workers_of(client.pid)) > 1:
             with contextlib.suppress(ProcessLookupError):  # it has ended
                 os.kill(random.choice(pids), signal.SIGKILL)
+        due = time.monotonic() + KILL_WORKER_EVERY
