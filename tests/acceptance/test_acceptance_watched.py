@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
 from acceptance.soak import Held
 from command import ended, start
 from serving import server_process
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.plan import LocalFile
+from uploader_cli.selection.arrivals import Arrivals
+from uploader_cli.selection.filters import Filters
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +26,7 @@ ROUNDS, FILES = 60, 250
 BASE, AROUND = 20, 10
 """Rounds after which memory is compared, and of how many the median is taken."""
 WITHIN = 1.03
+DAYS, WALKS_OF_A_DAY = 7, 17_280
 
 
 @pytest.mark.acceptance
@@ -54,3 +63,33 @@ def test_memory_of_a_watch_stays_flat(tmp_path: Path, packs: bool) -> None:
     assert after.memory <= before.memory * WITHIN
     assert after.descriptors <= before.descriptors + 1
     assert after.threads <= before.threads + 1
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(600)
+def test_memory_of_the_walks_of_a_week_stays_flat(tmp_path: Path) -> None:
+    """120,960 walks, with a clock that advances when the walk sleeps; a file comes and goes in every tenth of them."""
+    now, walks = [0.0], count(1)
+    held: list[Held] = []
+    arrivals = Arrivals([str(tmp_path)], Filters((), ()), settle=10.0, clock=lambda: now[0], sleep=partial(_add, now))
+
+    def emit(_event: ev.Event) -> None:
+        walk = next(walks)
+        if walk % 10 == 0:
+            (tmp_path / f"{walk}.bin").touch()
+        if walk % WALKS_OF_A_DAY == 0:
+            held.append(Held.by(os.getpid()))
+
+    arrivals.emit = emit
+    for step in arrivals:
+        if isinstance(step, LocalFile):
+            os.unlink(step.path)
+            arrivals.hear([ev.FileSkipped(step.file, step.path, ev.SkipReason.PRESENT)])
+        if len(held) == DAYS:
+            break
+    print(f"{held[0]} → {held[-1]}")
+    assert held[-1].memory <= held[0].memory * WITHIN
+
+
+def _add(now: list[float], seconds: float) -> None:
+    now[0] += seconds
