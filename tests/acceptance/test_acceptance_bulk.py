@@ -179,7 +179,7 @@ def send_in_shards(directory: Path, volume: tuple[int, int], shards: int, seed: 
             start(
                 *("upload", files.top, "-q", "--shard", f"{number + 1}/{shards}", "--report", report),
                 home=bench.home,
-                UPLOADER_SERVER=bench.proxy.url if number == victim else bench.server.url,
+                UPLOADER_SERVER=bench.proxy.url,
             )
             for number, report in enumerate(reports)
         ]
