@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from uploader_server.serving import EmbeddedServer
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.partner("tus-js-client, IETF's protocol", "tus-js-client-5")]
 
 KIB, MIB = 1 << 10, 1 << 20
 DRAFT = {"protocol": "ietf-draft-05"}
@@ -46,6 +46,7 @@ def run(node: Node, file: Path, options: dict[str, Any], **how: Any) -> dict[str
         ),
     ],
 )
+@pytest.mark.cases("upload", "unicode")
 def test_tus_js_client_5_uploads_to_the_bundled_server(
     node: Node,
     destination: Destination,
@@ -61,6 +62,7 @@ def test_tus_js_client_5_uploads_to_the_bundled_server(
     destination.check(done["url"], NAME, file.read_bytes())
 
 
+@pytest.mark.cases("resume")
 @pytest.mark.parametrize("finisher", ["tus-js-client 5", "uploader"])
 def test_upload_of_tus_js_client_5_is_resumed(
     finisher: str, node: Node, destination: Destination, make_file: Callable[[str, int], Path], tmp_path: Path
