@@ -58,7 +58,7 @@ def show(flags: Mapping[str, object]) -> int:
     if not runs:
         sys.stderr.write("no runs are stored\n")
         return Exit.OK
-    sys.stdout.write("".join(f"{row}\n" for row in _rows(runs[::-1], columns(stream=sys.stdout))))
+    sys.stdout.write("".join(f"{row}\n" for row in run_rows(runs[::-1], columns(stream=sys.stdout))))
     newest = next((info for info in runs if info.state == "interrupted"), None)
     if newest is not None:
         sys.stderr.write(f"→ {resume_line(settings, newest.id[:SHOWN_ID])}\n")
@@ -111,7 +111,7 @@ def _ask(journal: Journal, runs: Sequence[RunInfo]) -> str:
     lines = [f"{len(runs):,} interrupted runs, the newest last:"]
     if len(runs) > OFFERED:
         lines.append(f"   …  {len(runs) - OFFERED:,} more: uploader runs")
-    rows = _rows(runs[:OFFERED], columns() - NUMBER)
+    rows = run_rows(runs[:OFFERED], columns() - NUMBER)
     lines += [f"{number:>{NUMBER - 2}}  {row}" for number, row in reversed(list(enumerate(rows, 1)))]
     sys.stderr.write("\n".join(lines) + "\nresume which one? number or id [1]: ")
     sys.stderr.flush()
@@ -187,7 +187,7 @@ def _has_journal(settings: Settings) -> bool:
     return state is not None and exists(state / NAME, settings.given_as("state_dir"))
 
 
-def _rows(runs: Sequence[RunInfo], width: int) -> Iterator[str]:
+def run_rows(runs: Sequence[RunInfo], width: int) -> Iterator[str]:
     """Yield a row for each run, cut to `width`: id, age, files done and all, place, paths, and how it ended."""
     now = time.time()
     known = [(info.id[:SHOWN_ID], _age(now - info.updated_at), _done(info), _place(info), _what(info)) for info in runs]
