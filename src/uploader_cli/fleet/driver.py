@@ -182,8 +182,8 @@ class Driver:
         self.begin()
         while not (supply.ended and not self._cutter.files and not self._tasks and not self._lost):
             self._stop.checkpoint()
-            self._look()
             self._take(supply)
+            self._look()
             if self._context.fails_fast:
                 self._context.skip([*self._cutter.files, *(file for files, _ in self._lost for file in files)])
                 self._cutter.clear()
@@ -481,14 +481,14 @@ class Driver:
             self._paused_until = time.monotonic()  # tasks waited, too
 
     def _sample(self) -> Sample | None:
-        """Return a file that each worker must see: one that is here as it was selected."""
+        """Return a file that each worker must see: one that is here as it was selected; None without files yet."""
         files = [*islice(self._cutter.files, SAMPLES_TRIED), *islice(self._ledger.open.values(), SAMPLES_TRIED)]
         for file in files:
             with suppress(OSError):
                 found = status(file.path)
                 if (found.st_size, found.st_mtime_ns) == (file.size, file.mtime_ns):
                     return fields_of(file, absolute(file.path))
-        return None
+        return () if files else None
 
     # The end
 

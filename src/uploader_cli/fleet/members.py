@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CHECKED_AGAIN = 10.0  # seconds until a worker that is kept out is checked again
 
 Sample = tuple[object, ...]
-"""The fields of a file that each worker must see (`tasks.fields_of`)."""
+"""The fields of a file that each worker must see (`tasks.fields_of`); empty where none can be used for that."""
 
 
 @dataclass(slots=True)
@@ -136,8 +136,9 @@ class Members:
     def _check(self, member: Member, now: float, sample: Callable[[], Sample | None]) -> None:
         """Begin a check, or take its result."""
         if member.check is None:
-            if now >= member.checked_at:
-                given = (__version__, self._options, sample())
+            file = sample() if now >= member.checked_at else None
+            if file is not None:
+                given = (__version__, self._options, file)
                 key = f"{worker.TOPIC}-check-{secrets.token_hex(8)}"
                 member.check = self._cluster.submit(worker.preflight, given, member.address, key)
                 member.check.add_done_callback(lambda _future: self._wake())

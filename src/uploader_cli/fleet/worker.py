@@ -130,12 +130,12 @@ def dask_setup(_worker: Worker) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def preflight(version: str, options: Mapping[str, object], sample: tuple[object, ...] | None) -> Preflight:
+def preflight(version: str, options: Mapping[str, object], sample: tuple[object, ...]) -> Preflight:
     """Check whether this process can send files of a run: its version, its options, a file of the run, the server."""
     report = TaskReport()
     error: errors.UploaderError | None = None
     try:
-        _check(version, options, LocalFile(*sample) if sample is not None else None, report)  # type: ignore[arg-type]
+        _check(version, options, LocalFile(*sample) if sample else None, report)  # type: ignore[arg-type]
     except errors.UploaderError as problem:
         error = problem
     return Preflight(PROCESS, error, [one for one in report.take() if isinstance(one, ev.CallMade)])

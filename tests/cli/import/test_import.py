@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import json
 import logging
@@ -23,6 +24,7 @@ from tus_services import Service
 
 from uploader_cli import UsageError, __version__, upload
 from uploader_cli.fleet import worker
+from uploader_cli.sources.files import status
 from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
@@ -231,6 +233,28 @@ def test_worker_of_another_version_is_kept_out_and_named(cluster: Client, bundle
     finally:
         cluster.run(set_version, __version__)
     check_stored(bundled, tree)
+
+
+def hide_files(hidden: bool) -> None:
+    def gone(path: str) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    worker.status = gone if hidden else status  # type: ignore[assignment]
+
+
+def test_worker_that_does_not_see_the_files_is_kept_out_and_named(
+    cluster: Client, bundled: EmbeddedServer, tree: Path
+) -> None:
+    there = next(iter(cluster.nthreads()))
+    cluster.run(hide_files, True, workers=[there])
+    try:
+        done = uploader("import", tree, "--on", on(cluster), "-s", bundled.url, "--json", home=tree.parent)
+    finally:
+        cluster.run(hide_files, False)
+    assert (done.code, ends(done)) == (0, SMALL + 1)
+    (text,) = [event["text"] for event in done.of("warning")]
+    name = cluster.scheduler_info()["workers"][there]["name"]
+    assert text.startswith(f"worker {name} takes no part: it can't read {tree}")
 
 
 def test_tasks_of_a_worker_that_hangs_go_to_others(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
