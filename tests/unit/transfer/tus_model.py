@@ -157,6 +157,7 @@ class Model:
                 del upload.covered[len(upload.data) :]
 
     def done(self, method: str, url: str, headers: dict[str, str], data: bytes, *, whole: bool) -> Answer:
+        method = headers.get("X-HTTP-Method-Override", method)
         if method == "POST":
             return self.create(url, headers, data, whole=whole)
         upload = self.uploads.get(url)
