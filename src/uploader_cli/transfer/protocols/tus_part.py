@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import time
-from contextlib import contextmanager, nullcontext
-from typing import IO, TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from uploader_cli import errors
-from uploader_cli.core.capabilities import checksum_header, chunk_length
 from uploader_cli.core.codes import FailureCode, WarningCode
 from uploader_cli.core.confirmation import Ending, UploadState, refuses, upload_state
 from uploader_cli.core.plan import ENDLESS
 from uploader_cli.core.protocol import utf8
-from uploader_cli.sources import checksums
-from uploader_cli.sources.chunks import HashedChunks
-from uploader_cli.sources.content import PART_AFTER, Stream, ignore_read, is_local, open_unchanged
-from uploader_cli.transfer.bodies import Body, Piece
+from uploader_cli.transfer.bodies import Body
 from uploader_cli.transfer.protocols import tus_proof
+from uploader_cli.transfer.protocols.tus_chunks import Chunks
 from uploader_cli.transfer.protocols.tus_state import is_far
 from uploader_cli.transfer.upload_calls import impossible
 
@@ -50,15 +46,13 @@ class Part:
 
     _client: UploadCalls
     _is_far: bool
-    _hashed: HashedChunks | None
     _last: Position
-    _source: IO[bytes] | None  # None for a stream
     _reason: errors.AnswerError | None
 
     def __init__(self, state: TusFileState, tus: Tus, known: PendingPart, number: int, *, whole: bool) -> None:
         """`known` is what the journal has of the upload; `number` is that of the part in `state`."""
         self.index = None if whole else known.index
-        self.start, self.size, self.key, self.url = known.offset, known.size, known.upload_key, known.url
+        self.start, self.key, self.url = known.offset, known.upload_key, known.url
         self.checked, self.pledged = known.checked_until, known.pledged_until
         self.resumed = self.checked + self.pledged > 0  # whether an earlier run sent checksums
         self._state, self._number, self._tus, self._run = state, number, tus, tus.context.run
@@ -68,12 +62,10 @@ class Part:
         self._broken = False  # whether a request may have ended after some of its bytes
         self._journaled: dict[str, Any] = {"pledged_until": self.pledged, "ending": self._ending}
         self._journaled["sent_until"] = known.sent_until
-        self._stream = state.file.content if isinstance(state.file.content, Stream) else None
         # What the server of an upload URL supports is unknown.
-        self._checksum = tus.checksum if not (state.file.upload_url or tus.proof.ignored) else None
+        checksum = tus.checksum if not (state.file.upload_url or tus.proof.ignored) else None
+        self._chunks = Chunks(state, tus, known.offset, known.size, checksum)
         self._deferred = self._declared = False  # whether the server does not know the end; whether it declares that
-        self._data: memoryview | None = None  # the chunk of a stream
-        self._on_read = tus.context.on_read if not self.start else ignore_read  # a digest needs the bytes in order
         self._offset: int | None = None  # the server's offset; None while it is unknown
         self._most = -1  # the highest offset so far
         self._done = self._completing = self._renewed = False  # `_completing`: the last request would do that
@@ -83,31 +75,21 @@ class Part:
     def run(self, worker: Worker) -> Position:
         """Return once the server has all of it. Raise the last error, or what stopped it."""
         state, tus = self._state, self._tus
-        self._client, self._hashed = worker.tus, None
+        self._client = worker.tus
         self._is_far = is_far(worker.api.request_ids.round_trip) and self._state.size >= ONE_TRIP_LESS
         try:
-            with open_unchanged(state.file) if self._stream is None else nullcontext() as self._source:
-                if self._checksum is not None and self._stream is None:
-                    self._hashed = HashedChunks(
-                        state.file,
-                        self._checksum,
-                        state.checkpoint,
-                        worker.helper,
-                        tus.buffers,
-                        source=self._source if is_local(state.file) else None,
-                        on_read=self._on_read,
-                        waits=worker.api.sockets.waits,
-                    )
+            with self._chunks.opened(worker):
                 while not self._done:
                     tus.context.pacer.call(self._advance, on_retry=self._failed, shrink=self._shrink, sleep=state.sleep)
         except (errors.ConnectionLost, errors.ServerFault):
             if not self._is_there_after_all():
                 raise
-        finally:
-            if self._hashed is not None:
-                self._hashed.close()
-            del self._hashed
         return self._last
+
+    @property
+    def size(self) -> int:
+        """The bytes of the part; `ENDLESS` until the end of a stream is found."""
+        return self._chunks.size
 
     def found(self, offset: int) -> None:
         """Record the server's offset, which may be lower than before."""
@@ -158,13 +140,13 @@ class Part:
             else:
                 self._find(self.url)
         while not self._done and self._offset is not None and self._offset <= mark:
-            with self._tus.proof.turn(sends_checksums=self._checksum is not None) as proves:
+            with self._tus.proof.turn(sends_checksums=self._chunks.checksum is not None) as proves:
                 self._send(self._offset, self.url or "", proves=proves)
 
     def _create(self) -> None:
         """Create an upload, without a body where the key was sent before: the server may know it."""
         state, again, self._asked = self._state, self._asked, True
-        self._available(0)
+        self._chunks.available(0)
         size = 0 if again else self._first_length()
         if size:
             state.begin()
@@ -203,7 +185,7 @@ class Part:
             self._ending = Ending.NONE
         if partial or not self._tus.in_one_request(self.size):  # a file in one request is found again by its key
             known = {"server_id": state.server_id} if state.server_id and not partial else {}
-            self._journal(force=True, sent_until=max(self._reach, self._length(0)), url=created.url, **known)
+            self._journal(force=True, sent_until=max(self._reach, self._chunks.length(0)), url=created.url, **known)
         if offset is not None:
             self._settle(created, offset)
 
@@ -266,7 +248,7 @@ class Part:
         if self._state.file.upload_url:
             words = f"its upload can't be used: {error}; ask the service for a new upload URL"
             raise errors.FileFailure(words, code=FailureCode.SERVER_REFUSED) from error
-        if self._stream is not None and self._stream.start:
+        if self._chunks.stream is not None and self._chunks.stream.start:
             words = f"what was sent of it is lost, and it can't be read again: {error}"
             raise errors.FileFailure(words, code=error.code) from error
         if failed and self._renewed:
@@ -289,7 +271,7 @@ class Part:
         """
         self._offset = None  # unknown until the answer
         self.continued = self.continued or self._broken
-        size = self._available(offset)
+        size = self._chunks.available(offset)
         proves = proves and size > 0
         if proves:
             size = min(max(1, size - 1), tus_proof.LENGTH)
@@ -341,35 +323,17 @@ class Part:
                 self._state.unchecked = True  # some servers answer a repeated request without storing the file
             self._ending = Ending.NONE
 
-    def _available(self, offset: int) -> int:
-        """Return the bytes of the chunk at `offset`; read those of a stream, and find its end."""
-        stream, chunk = self._stream, self._tus.chunk
-        if stream is None:
-            length = self._length(offset)
-            return length if self._hashed is None else self._hashed.prepared(self.start + offset, length)
-        patience = PART_AFTER if chunk.least == 1 else math.inf  # a server with a rule takes whole chunks only
-        self._data = stream.chunk(offset, self._tus.chunk_in_memory, self._state.checkpoint, patience)
-        self._on_read(self._state.file, offset, self._data)
-        if offset + len(self._data) > (most := self._tus.context.limits.max_file_size):
-            raise errors.FileFailure(f"exceeds the server's limit of {most} bytes", code=FailureCode.REFUSED_SIZE)
-        self.size = self._state.size = ENDLESS if stream.length is None else stream.length
-        return len(self._data)
-
     def _first_length(self) -> int:
         """Return the bytes that are sent with the creation.
 
         A distant server that knows keys gets the first chunk: it finds an upload whose creation was not answered.
         """
-        if self._checksum is not None and self._tus.proof.needed:
+        if self._chunks.checksum is not None and self._tus.proof.needed:
             return 0  # a wrong checksum goes with a chunk
         if self._tus.in_one_request(self.size):
             return self.size
         has_key = not self._state.foreign and self._tus.capabilities.creates_with_upload
-        return self._length(0) if self._is_far and has_key and self._stream is None else 0
-
-    def _length(self, offset: int) -> int:
-        in_memory = self._stream is not None or (self._hashed is not None and not is_local(self._state.file))
-        return chunk_length(offset, self.size, self._tus.chunk_in_memory if in_memory else self._tus.chunk.size)
+        return self._chunks.length(0) if self._is_far and has_key and self._chunks.stream is None else 0
 
     def _prepare(self, size: int, *, completes: bool = False, creates: bool = False) -> None:
         """Wait until a request with a body of `size` bytes may be sent. `completes`: the upload is complete then.
@@ -381,18 +345,9 @@ class Part:
         self._tus.context.pacer.wait_out_pause(self._state.sleep, creates=creates)
 
     def _chunk(self, offset: int, size: int) -> tuple[Body, str | None]:
-        """Return the body of a chunk and its checksum header; start hashing the next chunk."""
-        tus, state, start, end = self._tus, self._state, self.start + offset, offset + size
-        checksum, data = None, self._data
-        if tus.context.digests is not None and not self.start:
-            tus.context.digests.reach(state.file, offset)  # what an earlier run has sent
-        if self._hashed is not None and size:
-            digest, data, _ = self._hashed.of(start, size)
-            checksum = checksum_header(self._checksum or "", digest)
-            self._hashed.prepare(start + size, self._length(end))
-        elif data is not None and self._checksum is not None:
-            data = data[:size]
-            checksum = checksum_header(self._checksum, checksums.of(self._checksum, data))
+        """Journal what is about to be sent; return the body of a chunk and its checksum header."""
+        state, end = self._state, offset + size
+        piece, checksum = self._chunks.chunk(offset, size)
         self.pledged = end if checksum is not None and offset <= self.checked else 0
         self._reach = max(self._reach, end)
         known, whole = self._journaled["sent_until"], size == self.size  # a request with all of it needs no entry
@@ -400,11 +355,11 @@ class Part:
         self._journal(pledged_until=0 if whole else self.pledged, sent_until=reach)
         body = Body(
             self._client.body_type,
-            [Piece(size, data, state.file, start, self._source)],
+            [piece],
             checkpoint=state.checkpoint,
-            throttle=tus.context.throttle,
+            throttle=self._tus.context.throttle,
             on_sent=lambda _file, sent: state.report_sent(self._number, offset + sent),
-            on_read=self._on_read,
+            on_read=self._chunks.on_read,
         )
         return body, checksum
 
