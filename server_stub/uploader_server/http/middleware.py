@@ -127,11 +127,12 @@ class Gateway:
 
     def _answer(self, error: Exception, scope: Scope) -> Response:
         refusal = as_api_error(error)
-        if refusal is not error and refusal.status >= 500:
-            trace = error if refusal.code == "INTERNAL_ERROR" else None
+        cause = error.__cause__ if refusal is error else error  # the calls of tus convert errors themselves
+        if cause not in (None, refusal) and refusal.status >= 500:
+            trace = cause if refusal.code == "INTERNAL_ERROR" else None
             level = logging.WARNING if trace is None else logging.ERROR
             path = printable(without_secrets(scope["path"]))
-            logger.log(level, "%s %s failed: %s", scope["method"], path, error, exc_info=trace)
+            logger.log(level, "%s %s failed: %s", scope["method"], path, cause, exc_info=trace)
         if not refusal.code:  # 408 of the reference backend: no body at all (docs/protocol.md, section 3.10)
             return Response(status_code=refusal.status)
         return Json(refusal.body(self._words), refusal.status, refusal.headers)

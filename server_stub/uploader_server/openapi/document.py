@@ -142,7 +142,7 @@ def _rest_calls() -> dict[str, Part]:
             "Create a session",
             session,
             *_JSON_ERRORS,
-            headers=f"{_WRITER}:secret X-Expected-Bytes?:count",
+            headers=f"{_WRITER}:secret X-Expected-Bytes?:announced",
             **_json("NewSession"),
         ),
         "POST /api/upload/session/{id}/finish": _call(

@@ -10,6 +10,7 @@ from uploader_server.http.auth import SECRET
 from uploader_server.http.bodies import TYPES, Schema, one_of, records, whole
 from uploader_server.http.bodies import schemas as request_schemas
 from uploader_server.session import STATUSES
+from uploader_server.sessions import MAX_DIGITS
 from uploader_server.simulation.stages import KINDS, STAGES
 from uploader_server.tus.checksums import CHECKSUMS
 from uploader_server.tus.headers import EXTENSIONS, TUS_VERSION
@@ -87,6 +88,7 @@ ALL_TYPES: dict[str, Schema] = TYPES | {
     "false": {"const": False},
     "one": {"const": "1"},
     "count": {"type": "integer", "minimum": 0},
+    "announced": whole(0, 10**MAX_DIGITS - 1),
     "percent": whole(0, 100),
     "seconds": {"type": "number", "minimum": 0, "description": "Seconds"},
     "speed": {"type": "number", "minimum": 0, "description": "Bytes per second"},

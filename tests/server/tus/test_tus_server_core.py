@@ -26,6 +26,8 @@ from server.tus.tus_client import (
 )
 from serving import running_server
 
+from uploader_server.tus.uploads import Uploads
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -264,3 +266,18 @@ def test_data_file_of_another_size_becomes_no_file(server: EmbeddedServer) -> No
     answer = append(upload, 3, b"def")
     assert answer.status_code == 500, answer.text
     assert not (server.root / "tus" / "of another size.bin").exists()
+
+
+def test_failure_of_the_server_is_answered_and_logged_with_its_cause(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(*_: object) -> None:
+        raise RuntimeError("of the test")
+
+    upload = created(server.url, 3)
+    monkeypatch.setattr(Uploads, "find", fails)
+    answer = requests.head(upload, headers=TUS, timeout=DEADLINE)
+    assert answer.status_code == 500
+    (logged,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert "of the test" in logged.getMessage()
+    assert logged.exc_info is not None
