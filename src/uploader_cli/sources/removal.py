@@ -21,6 +21,8 @@ from uploader_cli.errors import FileFailure
 
 GRANULARITY = 0.05
 """Seconds within which two writes may get the same time from a file system."""
+LOOKS = 4
+"""At a file that is being written; then it has no identity."""
 BLOCK = 1 << 20  # bytes that are copied at a time
 _NOT_LINKED = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 """Errors of file systems that give a file no second name, or none in another file system."""
@@ -31,14 +33,15 @@ _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 def identified(file: LocalFile, sleep: Callable[[float], None] = time.sleep) -> LocalFile:
     """Return the file with its identity, before anything of it is read; without one for what is no regular file.
 
-    A file that was written just now is looked at again after `GRANULARITY`: any later write changes its identity.
+    A file that was written just now, or by its time in the future, is looked at again after `GRANULARITY`: any later
+    write changes its identity. One that is still written has none.
     """
     with suppress(OSError):
-        found = _status(file.path)
-        if found is not None and 0 <= time.time() - found.ctime_ns / 1e9 < GRANULARITY:
-            sleep(GRANULARITY)
+        for _ in range(LOOKS):
             found = _status(file.path)
-        return file.identified(found)
+            if found is None or time.time() - found.ctime_ns / 1e9 >= GRANULARITY:
+                return file.identified(found)
+            sleep(GRANULARITY)
     return file
 
 
@@ -67,13 +70,13 @@ def move(file: LocalFile, place: str, sha256: str, checkpoint: Callable[[], None
         identity = _check_unchanged(file, source, name)
         wanted, linked = os.path.basename(place), True
         try:
-            new, made = _link(identity, source, name, target, wanted, sha256)
+            new, made = _link(identity, source, name, target, wanted, sha256, checkpoint)
         except OSError as error:
             if error.errno not in _NOT_LINKED:
                 raise
             (new, made), linked = _copy(identity, source, name, target, wanted, sha256, checkpoint), False
         try:
-            _check_unchanged(file, source, name, linked=linked)
+            _check_unchanged(file, source, name, linked=linked and made)
         except (OSError, FileFailure):
             if made:
                 os.unlink(new, dir_fd=target)
@@ -116,13 +119,21 @@ def _names(name: str) -> Iterator[str]:
     yield from (f"{stem} ({number}){suffix}" for number in count(2))
 
 
-def _link(identity: Identity, source: int, name: str, target: int, wanted: str, sha256: str) -> tuple[str, bool]:
+def _link(
+    identity: Identity,
+    source: int,
+    name: str,
+    target: int,
+    wanted: str,
+    sha256: str,
+    checkpoint: Callable[[], None],
+) -> tuple[str, bool]:
     """Give a file a free name in the directory `target`; return it, and False for an equal file that is there."""
     for new in _names(wanted):
         try:
             os.link(name, new, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
         except FileExistsError:
-            if _is_copy(identity, target, new, sha256):
+            if _is_copy(identity, target, new, sha256, checkpoint):
                 return new, False
         else:
             return new, True
@@ -159,7 +170,7 @@ def _copy(
             words = f"its copy at {wanted} differs from what was sent"
             raise FileFailure(words, code=FailureCode.KEPT)
         try:
-            return _link(identity, target, copy, target, wanted, sha256)
+            return _link(identity, target, copy, target, wanted, sha256, checkpoint)
         except OSError as error:
             if error.errno not in _NOT_LINKED:
                 raise
@@ -179,14 +190,14 @@ def _rename(directory: int, name: str, wanted: str) -> str:
     raise AssertionError
 
 
-def _is_copy(identity: Identity, directory: int, name: str, sha256: str) -> bool:
+def _is_copy(identity: Identity, directory: int, name: str, sha256: str, checkpoint: Callable[[], None]) -> bool:
     """Return whether a file is what an interrupted move has left: only one of the same size and mtime is read."""
     found = _status(name, directory)
     is_alike = found is not None and (found.size, found.mtime_ns) == (identity.size, identity.mtime_ns)
-    return is_alike and _has_bytes(directory, name, sha256)
+    return is_alike and _has_bytes(directory, name, sha256, checkpoint)
 
 
-def _has_bytes(directory: int, name: str, sha256: str, checkpoint: Callable[[], None] = lambda: None) -> bool:
+def _has_bytes(directory: int, name: str, sha256: str, checkpoint: Callable[[], None]) -> bool:
     """Return whether the regular file of this name has the SHA-256."""
     digest = hashlib.sha256(usedforsecurity=False)
     try:

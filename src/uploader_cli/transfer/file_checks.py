@@ -118,7 +118,9 @@ class FileChecks:
     def _settled(self, api: Api, file: LocalFile, claim: Claim) -> Outcome | None:
         match claim.state:
             case ClaimState.DONE:
-                return self._compared(api, file, claim.receipt)
+                done = claim.receipt
+                before = done is not None and done.verified and done.checksum is not None
+                return self._compared(api, file, done, before=before)
             case ClaimState.BUSY:
                 return failed(file, FailureCode.IN_USE, "another run is uploading this file now", retryable=True)
             case ClaimState.UNKNOWN:
@@ -131,9 +133,9 @@ class FileChecks:
                 self._context.warn(WarningCode.FILE_CHANGED, text)
         return None
 
-    def _compared(self, api: Api, file: LocalFile, done: Stored | None) -> Outcome:
-        """Return the outcome of a file that was stored before; with `--verify` it is compared unless it was then."""
-        if done is None or not self._context.settings.verify or (done.verified and done.checksum is not None):
+    def _compared(self, api: Api, file: LocalFile, done: Stored | None, *, before: bool) -> Outcome:
+        """Return the outcome of a file that is stored; with `--verify` it is compared unless it was `before`."""
+        if done is None or not self._context.settings.verify or before:
             return Outcome(file)
         outcome = Outcome(file, server_id=done.server_id, location=done.location, verified=done.verified)
         return self._verification.verified(api, outcome)
@@ -169,7 +171,7 @@ class FileChecks:
                 present.append((file, there, receipt))
             else:
                 missing.append(file)
-        self._skip(api, present)
+        self._skip(api, present, by_receipts=True)
         if not self._context.limits.relative_paths and not trusts:
             text = "--skip-existing: the server can be asked only for files whose receipts say where they are;"
             text += " others are sent (--trust-receipts skips those with a receipt)"
@@ -198,7 +200,11 @@ class FileChecks:
             receipt, found = sent.get(file.file), next(answers) if file.file in sent else None
             if receipt is None or not isinstance(found, FoundFile) or not is_there(receipt, found):
                 left.append(file)
-            elif (compared := self._compared(api, file, receipt)).error is not None:
+                continue
+            # The digest of a receipt may be one of `--digest`, which nothing was compared with.
+            before = found.sha256 is not None and found.sha256 == receipt.checksum
+            compared = self._compared(api, file, receipt, before=before)
+            if compared.error is not None:
                 ended.append(compared)
             else:
                 there.append((file, True, receipt))
@@ -228,11 +234,15 @@ class FileChecks:
         self._context.ledger.end(ended)
         return left
 
-    def _skip(self, api: Api, there: Sequence[Present]) -> None:
-        """Leave out files that are on the server: as it says, or by their receipts alone."""
+    def _skip(self, api: Api, there: Sequence[Present], *, by_receipts: bool = False) -> None:
+        """Leave out files that are on the server, as it says; `by_receipts`: or as receipts of any run say.
+
+        Such a receipt removes no local file (`--then`), also with `--then-unverified`.
+        """
         ledger, present = self._context.ledger, {file.file for file, said, _ in there if said}
         found = [self._present(file, receipt) for file, _, receipt in there]
-        for ended in self._then.carry_out(self._then.prove(api, found)):
+        alone = {file.file for file, said, _ in there if by_receipts and not said}
+        for ended in self._then.carry_out(self._then.prove(api, found, alone)):
             for outcome in ended:
                 if outcome.error is None:
                     reason = SkipReason.PRESENT if outcome.file.file in present else SkipReason.RECEIPT

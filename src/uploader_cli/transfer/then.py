@@ -14,7 +14,7 @@ from uploader_cli.transfer.stored_files import NO_OUTCOME, looked_up
 from uploader_cli.transfer.verification import receipt_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
     from pathlib import Path
 
     from uploader_cli.core.packs import FoundFile
@@ -51,13 +51,18 @@ class Then:
         """Return the file with its identity."""
         return file if self._removal is None or not is_local(file) else identified(file, self._context.stop.sleep)
 
-    def prove(self, api: Api, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Compare stored files with what was read; those that differ, or can't be compared, fail."""
+    def prove(self, api: Api, outcomes: Sequence[Outcome], receipts: Container[int] = ()) -> list[Outcome]:
+        """Compare stored files with what was read; those that differ, or can't be compared, fail.
+
+        `--then-unverified` is not for the files whose numbers are in `receipts`: these are known by a receipt alone.
+        """
         if self._removal is None:
             return list(outcomes)
         found = self._looked_up(api, [outcome for outcome in outcomes if outcome.error is None])
         return [
-            self._proven(api, outcome, found.get(outcome.file.file)) if outcome.error is None else outcome
+            outcome
+            if outcome.error is not None
+            else self._proven(api, outcome, found.get(outcome.file.file), trusts=outcome.file.file not in receipts)
             for outcome in outcomes
         ]
 
@@ -85,7 +90,7 @@ class Then:
             return {}
         return {one.file.file: found for one, found in zip(asked, answer, strict=True) if found is not None}
 
-    def _proven(self, api: Api, outcome: Outcome, found: FoundFile | None) -> Outcome:
+    def _proven(self, api: Api, outcome: Outcome, found: FoundFile | None, *, trusts: bool) -> Outcome:
         file, known = outcome.file, outcome.checksum if outcome.verified_by in COMPARED else None
         if known is not None and known == outcome.digest:
             return outcome
@@ -101,7 +106,8 @@ class Then:
             self._verification.record([outcome])
             return outcome
         outcome = self._verification.verified(api, outcome)
-        if outcome.error is None and outcome.checksum is None and not self._context.settings.then_unverified:
+        trusts = trusts and self._context.settings.then_unverified
+        if outcome.error is None and outcome.checksum is None and not trusts:
             why = "the server gives neither its digest nor its bytes (--then-unverified relies on the upload alone)"
             return _kept(outcome, why, FailureCode.UNVERIFIABLE)
         return outcome

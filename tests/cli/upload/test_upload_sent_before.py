@@ -112,11 +112,14 @@ def test_file_is_sent_again_unless_all_is_as_it_was(
             assert run() == ("present" if name != "another name" else "file.completed")
 
 
-def test_verify_compares_skipped_files(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """Only `--verify` reads them; one that differs is sent by the next run."""
+@pytest.mark.parametrize("first", [[], ["--digest"]])
+def test_verify_compares_skipped_files(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path, first: list[str]
+) -> None:
+    """Only `--verify` reads them, also if their digests are known; one that differs is sent by the next run."""
     make_files(**{"a.mp4": b"one", "b.mp4": b"two"})
     command = ("upload", "files", "-s", server.url, "--dest", tmp_path.name, "--no-pack", "--json")
-    assert uploader(*command, home=tmp_path).code == 0
+    assert uploader(*command, *first, home=tmp_path).code == 0
     (server.root / "personal" / tmp_path.name / "files" / "a.mp4").write_bytes(b"eno")
     assert ends(uploader(*command, home=tmp_path)) == {"a.mp4": "present", "b.mp4": "present"}
     compared = uploader(*command, "--verify", home=tmp_path)

@@ -152,12 +152,22 @@ def test_server_that_can_not_be_asked_is_exit_2_unless_unverified(make_files: Fi
         assert refused.code == 2
         assert {event["code"] for event in refused.of("file.failed")} == {"unverifiable"}
         assert "--then-unverified" in refused.of("file.failed")[0]["message"]
-        assert len(left(files)) == 2
         done = uploader(*command, "--then-unverified", home=tmp_path)
         assert done.code == 0, done.err
         assert [event["removed"] for event in done.of("file.skipped")] == ["deleted"] * 2
         assert left(files) == {}
         assert sum(method == "POST" for method, *_ in plain.requests) == 2
+
+
+def test_trusted_receipt_of_an_upload_that_is_gone_removes_nothing(make_files: Files, tmp_path: Path) -> None:
+    files = make_files(**{"a.bin": 10})
+    with Plain() as plain:
+        command = ("upload", files, "--tus-endpoint", plain.url)
+        assert uploader(*command, home=tmp_path).code == 0
+        plain.uploads.clear()
+        trusting = ("--skip-existing", "--trust-receipts", "--then-unverified")
+        assert uploader(*command, *HAS_THEN, *trusting, home=tmp_path).code == 2
+    assert left(files) == {"a.bin": b"a" * 10}
 
 
 def test_bytes_are_read_back_where_there_is_no_digest(make_files: Files, tmp_path: Path) -> None:

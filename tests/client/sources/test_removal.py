@@ -7,6 +7,7 @@ import hashlib
 import os
 import stat
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,3 +146,15 @@ def test_file_is_not_moved_into_its_own_directory(file: LocalFile) -> None:
     with pytest.raises(FileFailure, match="its own directory"):
         moved(file, alias / "a.bin")
     assert names(directory) == ["a.bin"]
+
+
+def test_file_that_is_written_all_the_time_has_no_identity(file: LocalFile) -> None:
+    looks = iter(range(10))
+
+    def write(_seconds: float) -> None:
+        os.utime(file.path)
+        next(looks)
+
+    os.utime(file.path)
+    assert removal.identified(replace(file, identity=None), write).identity is None
+    assert next(looks) == removal.LOOKS
