@@ -85,7 +85,7 @@ class Cluster:
         import dask
 
         self._client, self._run, self._settings, self._stop = client, run, settings, stop
-        self.allowed_deaths: int = dask.config.get("distributed.scheduler.allowed-failures")
+        self.allowed_losses: int = dask.config.get("distributed.scheduler.allowed-failures")
         self.dashboard = ""  # its URL, once it is known
         self._listed: Mapping[str, Listed] = {}
         self._answered = time.monotonic()

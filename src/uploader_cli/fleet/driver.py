@@ -33,12 +33,11 @@ from uploader_cli.fleet.worker import TaskResult
 from uploader_cli.settings.places import STATE_IN_MEMORY
 from uploader_cli.sources.files import absolute, status
 from uploader_cli.transfer.file_checks import FileChecks
-from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES, first_contact
+from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES, first_contact, upload_calls
 from uploader_cli.transfer.journal import ClaimState, PendingUpload, Stored
 from uploader_cli.transfer.journal.schema import locked
 from uploader_cli.transfer.ledger import End, Outcome
 from uploader_cli.transfer.pacer import Stop
-from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.then import Then
 from uploader_cli.transfer.upload_session import RunContext
 from uploader_cli.transfer.verification import Verification
@@ -73,7 +72,7 @@ class Task:
     heard: float  # time of its last progress
     begun: bool = False
     creating: set[int] = field(default_factory=set)  # files whose upload is being created
-    died: tuple[str, ...] = ()  # the workers that died with it
+    lost_by: tuple[str, ...] = ()  # the workers that died or hung with it
 
 
 class Driver:
@@ -87,9 +86,12 @@ class Driver:
         self._api, self._settings, self._after = context.api, context.settings, after
         self.context = self._context = context
         self._stop, self._ledger, self._emit = context.stop, context.ledger, context.emit
-        # the workers do this; only this process has the receipts
+        # the workers do this; only this process has the journal
         skips = self._settings.skip_existing and self._settings.foreign
-        self._context.settings, self._context.digests = replace(self._settings, skip_existing=skips, verify=False), None
+        self._compares = self._settings.verify and self._settings.skips_sent and not self._settings.foreign
+        resend = self._settings.resend or self._compares  # whatever the receipts say: the worker gets them
+        self._context.settings = replace(self._settings, skip_existing=skips, verify=False, resend=resend)
+        self._context.digests = None
         self._handle, self._options = context.run, dask.travelling(self._settings)
         self._tasks: dict[int, Task] = {}
         self._cutter, self._submitted = Cutter(), 0
@@ -97,7 +99,7 @@ class Driver:
         self._inbox: SimpleQueue[tuple[int, bytes | None]] = SimpleQueue()
         self._attempts: dict[int, int] = {}  # attempts of files whose start was reported
         self._tried: dict[int, int] = {}  # attempts of earlier tries of a task
-        # files of tasks whose workers died or hang, with the names of those that died
+        # files of tasks whose workers died or hang, with the names of these
         self._lost: deque[tuple[list[LocalFile], tuple[str, ...]]] = deque()
         self._uploads: dict[int, PendingUpload] = {}  # of files that have not ended, at a tus endpoint
         self._gone: list[Member] = []
@@ -132,7 +134,7 @@ class Driver:
         api, settings, pacer = self._api, self._settings, self._context.pacer
         if settings.foreign:
             limits, _ = first_contact(self._context, api, ())
-            pacer.probe = TusClient(api, settings.target_url).reach
+            pacer.probe = upload_calls(api, settings.target_url).reach
         else:
             limits = api.health(retries=FIRST_CONTACT_RETRIES)
             if limits is None or not limits.relative_paths or api.tus is None or api.lookups is None:
@@ -237,21 +239,38 @@ class Driver:
                     self._uploads[file.file] = claim.upload.outdated()  # workers of a lost driver may have sent more
         return [file for file, _ in picked]
 
-    def _submit(self, member: Member, files: Sequence[LocalFile], died: tuple[str, ...] | None = None) -> None:
-        """Submit a task to a worker; `died` are those that died with the files."""
+    def _submit(self, member: Member, files: Sequence[LocalFile], lost_by: tuple[str, ...] | None = None) -> None:
+        """Submit a task to a worker; `lost_by` are those that died or hung with the files."""
         if not files:
             return
         self._submitted += 1
-        number, again = self._submitted, died is not None or self._handle.resumed_from is not None
+        number, again = self._submitted, lost_by is not None or self._handle.resumed_from is not None
         sent = tuple(fields_of(file, absolute(file.path)) for file in files)
         known = {file.file: self._uploads[file.file] for file in files if file.file in self._uploads}
-        given = TaskInput(self._handle.id, number, member.process, self._shared(), self._secret, again, sent, known)
+        given = TaskInput(
+            self._handle.id,
+            number,
+            member.process,
+            self._shared(),
+            self._secret,
+            again,
+            sent,
+            known,
+            self._receipts(files),
+        )
         future = self._cluster.submit(worker.send, (given,), member.address, f"{worker.TOPIC}-{given.run}-{number}")
         now = time.monotonic()
         left = {file.file: file for file in files}
-        self._tasks[number] = Task(left, cost(files), future, member, now, died=died or ())
+        self._tasks[number] = Task(left, cost(files), future, member, now, lost_by=lost_by or ())
         member.tasks.add(number)
         future.add_done_callback(lambda _future: self._inbox.put((number, None)))
+
+    def _receipts(self, files: Sequence[LocalFile]) -> dict[int, Stored]:
+        """Return the receipts of earlier runs with whose files a worker compares what the server has (`--verify`)."""
+        if not self._compares:
+            return {}
+        known = zip(files, self._handle.receipts(files), strict=True)
+        return {file.file: receipt for file, receipt in known if receipt is not None}
 
     def _shared(self) -> dict[str, object]:
         """Return the options of a task, which gets its part of `--limit-rate`."""
@@ -317,13 +336,13 @@ class Driver:
         return task
 
     def _lose(self, number: int, why: str, *, died: bool) -> None:
-        """Send the files of a task with another worker, unless too many workers `died` with them."""
+        """Send the files of a task with another worker, unless too many workers have `died`, or hung, with them."""
         task = self._forget(number)
         if not task.files:
             return
-        names = (*task.died, task.member.name) if died else task.died
-        if len(names) > self._cluster.allowed_deaths:
-            lost = errors.NetworkError(f"the workers that sent it died: {', '.join(names)}")
+        names = (*task.lost_by, task.member.name) if died or task.begun else task.lost_by
+        if len(names) > self._cluster.allowed_losses:
+            lost = errors.NetworkError(f"the workers that sent it died or made no progress: {', '.join(names)}")
             self._ledger.end([Outcome(file, lost) for file in task.files.values()])
             return
         self._lost.append((list(task.files.values()), names))

@@ -56,6 +56,11 @@ class TaskReport:
             self._moved = True
             self._add(event)
 
+    def step(self) -> None:
+        """Note that the work goes on, as a read of a file that is hashed, without news."""
+        with self._lock:
+            self._moved = True
+
     def add(self, news: Creating | Journaled) -> None:
         with self._lock:
             self._moved = True

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.transfer.journal import PendingUpload
+from uploader_cli.transfer.journal import PendingUpload, Stored
 
 SECONDS = 15.0  # target duration of a task
 SHORTEST = 0.25  # duration of the last tasks: each takes tens of milliseconds beside its files
@@ -26,7 +26,7 @@ class TaskInput:
     `process` is the mark of the worker process that was checked for it. `options` are stored settings, without secrets.
     `secret` is that of the run's upload keys. `again`: an earlier try may have stored files of it. `files` are the
     fields of each `LocalFile`, with an absolute path. `uploads` are what is known of uploads at a tus endpoint, by the
-    numbers of their files.
+    numbers of their files; `receipts` those of files that an earlier run has sent, which are compared (`--verify`).
     """
 
     run: str
@@ -37,6 +37,7 @@ class TaskInput:
     again: bool
     files: tuple[tuple[object, ...], ...]
     uploads: Mapping[int, PendingUpload]
+    receipts: Mapping[int, Stored]
 
     def local_files(self) -> Iterator[LocalFile]:
         return (LocalFile(*item) for item in self.files)  # type: ignore[arg-type]  # made by `fields_of`

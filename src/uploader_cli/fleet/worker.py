@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec.structs import replace
+
 from uploader_cli import __version__, errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.last_heard import LastHeard
@@ -24,10 +26,9 @@ from uploader_cli.sources.files import status
 from uploader_cli.transfer import engine
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.budget import RateBudget
-from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES
+from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES, upload_calls
 from uploader_cli.transfer.journal import Journal, PendingUpload, RunTarget
 from uploader_cli.transfer.pacer import Stop
-from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_cli.transfer.upload_session import RunContext
 
@@ -73,9 +74,9 @@ class _Controls:
         self._lock = threading.Lock()
 
     @contextmanager
-    def task(self) -> Iterator[Stop]:
-        """Yield what stops a task."""
-        stop = Stop()
+    def task(self, report: TaskReport) -> Iterator[Stop]:
+        """Yield what stops a task; the steps of its work are progress in `report`."""
+        stop = Stop(report.step)
         with self._lock:
             self._stops.add(stop)
             if self._over:
@@ -157,7 +158,7 @@ def _check(version: str, options: Mapping[str, object], sample: LocalFile | None
     api = Api(settings, report.emit, Stop())
     try:
         if settings.foreign:
-            api.pacer.call(TusClient(api, settings.target_url).reach, at_most=FIRST_CONTACT_RETRIES)
+            api.pacer.call(upload_calls(api, settings.target_url).reach, at_most=FIRST_CONTACT_RETRIES)
         else:
             api.health(retries=FIRST_CONTACT_RETRIES)
     except errors.Unauthorized:
@@ -180,7 +181,7 @@ def send(task: TaskInput) -> TaskResult:
         return TaskResult([], None, 0.0, PROCESS)
 
     error: errors.UploaderError | None
-    with controls.task() as stop:
+    with controls.task(report) as stop:
         telling = _Telling(worker, task, report, stop)
         telling.tell()
         with _every(telling.tell):
@@ -238,7 +239,13 @@ def _send(
     settings = resolve_here({}, stored=task.options)
     files = list(task.local_files())
     with Journal(STATE_IN_MEMORY) as journal:  # a task that runs again asks the server
-        run = journal.begin(RunTarget(settings.target_url, settings.category), {}, identity=[task.run, task.number])
+        target = RunTarget(settings.target_url, settings.category)
+        if task.receipts:
+            earlier = journal.begin(target, {}, identity=[task.run])
+            sent = [file for file in files if file.file in task.receipts]
+            earlier.completed([replace(task.receipts[file.file], file=file) for file in sent])
+            earlier.finish(ok=True)
+        run = journal.begin(target, {}, identity=[task.run, task.number])
         run.secret, run.again = task.secret, task.again and not settings.foreign
         if settings.foreign:
             run.adopt([(file, task.uploads[file.file]) for file in files if file.file in task.uploads])

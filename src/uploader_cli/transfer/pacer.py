@@ -55,6 +55,11 @@ class Stop(threading.Event):
 
     late = False  # whether the deadline was the reason
 
+    def __init__(self, on_step: Callable[[], None] = lambda: None) -> None:
+        """`on_step` is called after each step of the work, from any thread."""
+        super().__init__()
+        self._on_step = on_step
+
     def set(self, *, late: bool = False) -> None:
         """Stop at the next resumable point; the first call says whether the deadline is the reason."""
         if not self:
@@ -65,7 +70,12 @@ class Stop(threading.Event):
         return self.is_set()
 
     def checkpoint(self) -> None:
-        """Raise `Interrupted` once stopped."""
+        """Raise `Interrupted` once stopped: work calls this between two steps, such as two reads."""
+        self._on_step()
+        self.check()
+
+    def check(self) -> None:
+        """Raise `Interrupted` once stopped, in a loop that waits for others without a limit, which is no progress."""
         if self.is_set():
             raise errors.Interrupted("interrupted")
 

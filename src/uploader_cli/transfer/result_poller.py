@@ -134,7 +134,7 @@ class ResultPoller:
         """
         with self._changed:
             while not self._closed:
-                self._context.stop.checkpoint()
+                self._context.stop.check()
                 now, first = time.monotonic(), self._due[0] if self._due else None
                 at = math.inf if first is None else max(first.at, min(self._free_at, self._deadline(first.file)))
                 if first is not None and at <= now:

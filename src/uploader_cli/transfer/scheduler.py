@@ -362,7 +362,7 @@ class Scheduler:
                 self._pool.rested.wait(TICK)
 
     def _check(self) -> None:
-        self._stop.checkpoint()
+        self._stop.check()
         if self._pool.fatal is not None:
             raise self._pool.fatal
         self._pool.adapt(self._context.throttle)

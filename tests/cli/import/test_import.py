@@ -274,6 +274,49 @@ def test_tasks_of_a_worker_that_hangs_go_to_others(cluster: Client, bundled: Emb
     check_stored(bundled, tree)
 
 
+def hang(hangs: bool) -> None:
+    """Make tasks of this worker process hang until they are stopped."""
+    sends = worker.Scheduler.send
+
+    def wait(sender: worker.Scheduler, _supply: object) -> None:
+        while True:
+            sender.context.stop.wait(0.1)
+            sender.context.stop.check()
+
+    if hangs:
+        worker.Scheduler.kept, worker.Scheduler.send = sends, wait  # type: ignore[attr-defined, method-assign, assignment]
+    else:
+        worker.Scheduler.send = worker.Scheduler.kept  # type: ignore[attr-defined, method-assign]
+
+
+def test_files_with_which_each_worker_hangs_fail(cluster: Client, bundled: EmbeddedServer, tmp_path: Path) -> None:
+    """A worker that passes its check again would get them again, for ever."""
+    (tmp_path / "a.bin").write_bytes(b"a")
+    cluster.run(hang, True)
+    try:
+        options = ("--task-timeout", "0.5", "--wait-for-server", "30", "--json")
+        done = uploader("import", "a.bin", "--on", on(cluster), "-s", bundled.url, *options, home=tmp_path)
+    finally:
+        cluster.run(hang, False)
+    (failed,) = done.of("file.failed")
+    assert (done.code, failed["code"]) == (3, "network")
+    assert failed["message"].startswith("the workers that sent it died or made no progress: ")
+
+
+def test_files_of_an_earlier_run_are_compared_with_verify(bundled: EmbeddedServer, tmp_path: Path) -> None:
+    for name in ("changed", "equal", "gone"):
+        (tmp_path / name).write_bytes(b"one")
+    line = ("import", "changed", "equal", "gone", "--on", "local:1", "-s", bundled.url, "--no-pack", "--json")
+    assert uploader(*line, home=tmp_path).code == 0
+    (bundled.root / "personal" / "changed").write_bytes(b"six")
+    (bundled.root / "personal" / "gone").unlink()
+    done = uploader(*line, "--verify", home=tmp_path)
+    assert [(event["path"], event["code"]) for event in done.of("file.failed")] == [("changed", "integrity")]
+    assert [(event["path"], event["reason"]) for event in done.of("file.skipped")] == [("equal", "present")]
+    assert [event["path"] for event in done.of("file.completed")] == ["gone"]
+    assert (done.of("warning"), done.code) == ([], 7)
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_interrupt_ends_the_wait_for_a_scheduler_that_says_nothing(
     times: int, bundled: EmbeddedServer, mute: socket.socket, tmp_path: Path

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from uploader_cli.core import events as ev
+from uploader_cli.core.plan import LocalFile
 from uploader_cli.fleet.outcomes import SHOWN, FileEnd, TaskReport
+from uploader_cli.fleet.worker import _Controls
+from uploader_cli.sources.content import sha256_of
 
 FILE, SIZE = 7, 2 * SHOWN
 
@@ -35,3 +40,16 @@ def test_last_bytes_come_before_the_end_of_an_attempt() -> None:
     report.emit(ev.BytesSent(FILE, 2, SIZE))
     report.emit(ev.FileCompleted(FILE, "a.bin", SIZE, None, None, verified=True, attempts=2, seconds=1.0))
     assert kinds(report) == [ev.FileStarted, ev.BytesSent, ev.FileCompleted]
+
+
+def test_reads_of_a_file_that_is_hashed_are_progress(tmp_path: Path) -> None:
+    """Hashing a large file takes longer than `--task-timeout`, and has no events. Waiting is no progress."""
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"a")
+    report, file = TaskReport(), LocalFile(FILE, str(path), "a.bin", 1, path.stat().st_mtime_ns)
+    with _Controls().task(report) as stop:
+        assert report.moved()
+        stop.check()
+        assert not report.moved()
+        sha256_of(file, stop.checkpoint)
+        assert report.moved()
