@@ -280,7 +280,11 @@ def _file_name(disposition: str) -> str:
         return unquote(extended[1], errors="replace").rpartition("/")[2]
     message = Message()
     message["content-disposition"] = disposition.replace("\r", " ").replace("\n", " ")
-    return (message.get_filename() or "").rpartition("/")[2]
+    try:
+        name = message.get_filename() or ""
+    except (LookupError, TypeError, ValueError):  # the header is malformed
+        name = ""
+    return name.rpartition("/")[2]
 
 
 def _digest(headers: Mapping[str, str], name: str) -> Checksum | None:

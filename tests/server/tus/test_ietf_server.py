@@ -198,6 +198,10 @@ def test_clients_of_the_rfc_send_no_version(server: EmbeddedServer) -> None:
     assert requests.delete(url, timeout=DEADLINE).status_code == 204
 
 
+def test_malformed_file_name_is_ignored(server: EmbeddedServer) -> None:
+    assert state(new(server, Content_Disposition="inline; filename*=x; filename*1=b"))[0] == "0"
+
+
 def test_version_6_reads_the_lifetime_as_expires(server: EmbeddedServer) -> None:
     answer = post(server, **{"Upload-Draft-Interop-Version": "6"})
     assert ", expires=" in answer.headers["upload-limit"]
