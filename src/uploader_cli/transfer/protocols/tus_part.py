@@ -285,8 +285,9 @@ class Part:
                 sent = self._client.patch(url, offset, body, checksum, length)
         except errors.AnswerError as error:
             if proves and self._tus.proof.refused(error):
-                self.found(offset)
-                self._offset, self._ending = offset, Ending.NONE
+                if self._tus.proof.holds:  # else HEAD says what the server has
+                    self.found(offset)
+                    self._offset, self._ending = offset, Ending.NONE
                 return
             if self.size or not self._state.stores_early(error):
                 raise

@@ -7,19 +7,22 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from uploader_cli import errors
 from uploader_cli.core.capabilities import checksum_header
 from uploader_cli.core.codes import WarningCode
+from uploader_cli.core.confirmation import NOTHING_DONE, OUTAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from uploader_cli import errors
 
 LENGTH = 4 << 10
 """Most bytes of the chunk that is sent with a wrong checksum."""
 REFUSALS = (400, 422, 460)
 """Statuses that refuse it; tus 1.0 has 460."""
+NO_VERDICT = (*NOTHING_DONE, *OUTAGES, 507)
+"""Other statuses that say nothing about the checksum: the request is repeated."""
 IGNORED = "the server announces checksums and compares none (it accepted a wrong one): they verify no file"
+UNCLEAR = "the server answered {} to a wrong checksum, not 460: checksums verify no file"
 
 
 class ChecksumProof:
@@ -55,8 +58,15 @@ class ChecksumProof:
         self._warn(WarningCode.UNVERIFIABLE, IGNORED)
 
     def refused(self, error: errors.AnswerError) -> bool:
-        """Return whether `error` refuses the wrong checksum; any other failure proves nothing."""
-        self.needed = self.needed and error.status not in REFUSALS
+        """Return whether `error` is the answer to the wrong checksum, so that no other is sent.
+
+        Only one of `REFUSALS` shows that the server compares checksums.
+        """
+        if error.status in REFUSALS:
+            self.needed = False
+        elif not (error.status in NO_VERDICT or error.outage or isinstance(error, errors.PatchBlocked)):
+            self.needed, self.ignored = False, True
+            self._warn(WarningCode.UNVERIFIABLE, UNCLEAR.format(error.status))
         return not self.needed
 
 
