@@ -47,6 +47,7 @@ class IetfService:
         self.cuts: list[int] = []  # the bytes after which the next PATCH requests break off
         self.lost = 0  # the answers to so many requests that complete an upload are lost
         self.processed: Answer | None = None  # the answer of what processes a complete upload, in place of 200
+        self.never_complete = False  # whether requests that complete an upload are answered as if they did not
         self.early = 0  # the server ends so many uploads after their first chunk
         self.kept: list[int] = []  # the bytes that are kept of the next PATCH requests, which succeed
         self.forgets = 0  # so many uploads are gone after their first chunk
@@ -124,6 +125,7 @@ class IetfService:
         self.early -= not completes
         upload.gone = self.forgets > 0
         self.forgets -= 1
+        upload.complete = upload.complete and not self.never_complete
         if upload.complete and self.lost:
             self.lost -= 1
             return None

@@ -54,6 +54,8 @@ class ChunkSize:
         self.least = least if rule else 1
         """The smallest chunk that the server accepts."""
         self.size = self._grained(min(FIRST_CHUNK, self._most)) if self.adapts else self._most
+        self.most_in_memory = max(self.size, self.least, MOST_CHUNK)
+        """The largest chunk that is kept in memory, whatever the server announces later."""
         self._least = least if self.adapts or rule else min(LEAST_AFTER_413, max(1, self.size // 2))
         self._refused = False  # True from a 413 until a smaller chunk has arrived
         self._sending: set[object] = set()

@@ -144,6 +144,29 @@ def test_answers_without_the_state_are_followed_by_head(make_files: Files, tmp_p
         assert len(service.sent("HEAD")) == 2
 
 
+def test_server_that_never_says_complete_fails_the_files(make_files: Files, tmp_path: Path) -> None:
+    """The end is declared once more, and then with each retry."""
+    with IetfService() as service:
+        service.never_complete = True
+        done = send(service, make_files(a=1000, empty=0), tmp_path, "--retries", "1", "--deadline", "30s")
+        assert (done.code, done.of("file.completed")) == (3, []), done.err
+        failed = done.of("file.failed")
+        assert {(event["code"], "not complete" in event["message"]) for event in failed} == {("server_error", True)}
+        assert sorted(upload.chunks for upload in service.uploads) == [[0, 0], [1000, 0, 0]]
+
+
+def test_impossible_limits_of_requests_are_an_error(tmp_path: Path) -> None:
+    """A stream is not kept in memory as a whole, because a server takes only large requests."""
+    for limits, said in (
+        ("min-append-size=20000, max-append-size=10000", "no request can meet"),
+        ("min-append-size=10000000000", "too large for the memory"),
+    ):
+        with IetfService(limits) as service, open("/dev/zero", "rb") as endless:
+            options = ("--name", "in.bin", "--tus-endpoint", service.url, "--protocol", "ietf", "--deadline", "30s")
+            done = uploader("upload", "-", *options, home=tmp_path, stdin=endless)
+            assert (done.code != 0, said in done.err) == (True, True), done.err
+
+
 @pytest.mark.parametrize(
     ("answer", "early", "said"),
     [

@@ -151,6 +151,9 @@ class IetfClient(UploadCalls):
 
     def _learn(self, answer: Answer) -> None:
         limits = self._limits.after(upload_limits(answer.headers.get("Upload-Limit")))
+        if limits.most is not None and (limits.least or 0) > limits.most:
+            words = f"min-append-size {limits.least} is more than max-append-size {limits.most}"
+            raise errors.ProtocolError(f"{answer.url} announces limits that no request can meet: {words}")
         if limits != self._limits and self._chunk is not None:
             self._chunk.restrict(limits.least, limits.most)
         self._limits = limits

@@ -62,7 +62,18 @@ class Chunks:
                 self._hashed = None
 
     def available(self, offset: int) -> int:
-        """Return the bytes of the chunk at `offset`; read those of a stream, and find its end."""
+        """Return the bytes of the chunk at `offset`; read those of a stream, and find its end.
+
+        Raise `FileFailure` where the server takes only chunks that are too large for the memory.
+        """
+        length, chunk = self._read(offset), self._tus.chunk
+        if self._in_memory and chunk.least > chunk.most_in_memory and offset + length != self.size:
+            words = f"the server takes no requests below {chunk.least:,} bytes (min-append-size), which are too large"
+            fix = "for the memory: upload a local file"
+            raise errors.FileFailure(f"{words} {fix}", code=FailureCode.SERVER_REFUSED)
+        return length
+
+    def _read(self, offset: int) -> int:
         if self.stream is None:
             length = self.length(offset)
             return length if self._hashed is None else self._hashed.prepared(self._start + offset, length)
@@ -77,8 +88,11 @@ class Chunks:
 
     def length(self, offset: int) -> int:
         """Return the bytes of the chunk at `offset` of a file."""
-        in_memory = self.stream is not None or (self._hashed is not None and not is_local(self._state.file))
-        return chunk_length(offset, self.size, self._tus.chunk_in_memory if in_memory else self._tus.chunk.size)
+        return chunk_length(offset, self.size, self._tus.chunk_in_memory if self._in_memory else self._tus.chunk.size)
+
+    @property
+    def _in_memory(self) -> bool:
+        return self.stream is not None or (self._hashed is not None and not is_local(self._state.file))
 
     def chunk(self, offset: int, size: int) -> tuple[Piece, str | None]:
         """Return a chunk and its checksum header; start hashing the next chunk."""

@@ -30,6 +30,7 @@ RESTARTS = 3  # new uploads per run after the server has lost one
 BREAKS = (errors.ConnectionLost, errors.TimedOut, errors.ServerFault)
 """Errors after which the server may have kept a part of the bytes of a request."""
 EARLIER = "the server answered an earlier request for its last bytes with an error"
+NOT_ENDED = "all bytes arrived and their end was declared, and the server says that the upload is not complete"
 
 
 class Part:
@@ -301,6 +302,8 @@ class Part:
             raise impossible(sent, offset, body)
         self._deferred = self._deferred and length is None
         self._note(sent)
+        if self._completing and not size and self._deferred:  # nothing is left to send: the next request is the same
+            raise errors.ServerFault(NOT_ENDED, status=500)
         self._done = sent.offset == self.size and not self._deferred
         self._confirm(sent, sent.offset)
 

@@ -53,7 +53,7 @@ class Tus:
     @property
     def chunk_in_memory(self) -> int:
         """Bytes of the next chunk where it is kept in memory, which limits an adaptive size."""
-        size = self.chunk.size
+        size = min(self.chunk.size, self.chunk.most_in_memory)
         return min(size, max(IN_MEMORY, self.chunk.least)) if self.chunk.adapts else size
 
     def in_one_request(self, length: int) -> bool:
