@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -50,7 +51,7 @@ class Position(NamedTuple):
     complete: bool | None = None
 
 
-class UploadCalls:
+class UploadCalls(ABC):
     """Call an endpoint of resumable uploads; each thread has its own object.
 
     Upload URLs may be on another host: no credentials are sent there, and nothing at all from https to http
@@ -64,10 +65,11 @@ class UploadCalls:
         """It shares the connections, token and rate limit of `api`."""
         self.endpoint, self._api = endpoint, api
 
+    @abstractmethod
     def options(self) -> Capabilities:
         """Return what the server says that it can do."""
-        raise NotImplementedError
 
+    @abstractmethod
     def create(
         self,
         length: int | None,
@@ -80,17 +82,16 @@ class UploadCalls:
         path: str = "",
     ) -> Position:
         """Create an upload of `length` bytes (None: not known yet) for the file `path`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def head(self, url: str) -> Position:
         """Return the server's offset. Raise `UploadGone` if it does not have the upload."""
-        raise NotImplementedError
 
+    @abstractmethod
     def patch(
         self, url: str, offset: int, body: Body, checksum: str | None = None, length: int | None = None
     ) -> Position:
         """Send a chunk at `offset` and return the new offset; `length` is that of the upload, where it is declared."""
-        raise NotImplementedError
 
     def reach(self) -> None:
         """Ask for an upload that does not exist. Raise `ServerFault` if a gateway answers in place of the server."""
@@ -103,9 +104,9 @@ class UploadCalls:
         with suppress(errors.AnswerError, errors.NetworkError, errors.ProtocolError):
             self._send("DELETE", url, {})
 
+    @abstractmethod
     def _is_signed(self, answer: Answer) -> bool:
         """Return whether an answer has headers that only a server of this protocol sends."""
-        raise NotImplementedError
 
     def _refusal(self, answer: Answer, kind: Kind | None = None) -> errors.UploaderError:
         """Return the error for an answer that is not 2xx (docs/protocol.md, section 5)."""
