@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import pytest
 import trustme
 from command import uploader
 from proxy import tls_front
-from scripted_server import Answer, Peer, Rule, ScriptedServer
+from scripted_server import Answer, Peer, Request, Rule, ScriptedServer
 from tus_services import Plain
 
 if TYPE_CHECKING:
@@ -86,6 +87,22 @@ def test_hint_names_the_server_as_it_was_given(
     said = "".join(done.err.split())  # doctor wraps lines
     assert f"check{named}:".replace(" ", "") in said or f"in{named};".replace(" ", "") in said
     assert ("--server" in said) is (given == "--server")
+
+
+@pytest.mark.parametrize("endpoint", ["", "/files"])
+def test_distant_server_is_no_upload_server_wherever_its_endpoint_is(
+    endpoint: str, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Workers connect ahead where a round trip takes more than 20 ms."""
+
+    def answer(_request: Request) -> Answer:
+        time.sleep(0.05)
+        return PAGE[0].answer  # type: ignore[return-value]
+
+    with ScriptedServer(Rule(answer)) as far:
+        done = uploader("upload", make_files(a=10), "--tus-endpoint", far.url + endpoint, home=tmp_path)
+    assert done.code == 6, done.err
+    assert "not as an upload server does" in done.err
 
 
 @pytest.mark.parametrize(("option", "path"), [("--server", ""), ("--server", "/up"), ("--tus-endpoint", "/files/")])

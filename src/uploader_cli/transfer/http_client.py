@@ -190,8 +190,10 @@ class HttpClient:
 
     def connect(self, url: str) -> None:
         """Connect, so that the next request finds a connection. That request reports what fails here."""
-        with suppress(*TRANSPORT_ERRORS, NotReachable), self.dialler.connection(self.dialler.route(url)):
-            pass
+        with suppress(*TRANSPORT_ERRORS, errors.UploaderError):
+            _, route, _ = self._described(url, {})
+            with self.dialler.connection(route):
+                pass
 
     def _by_requests(self, route: Route) -> Adapter:
         """Return the side of `requests`, which takes as long to import as a distant server to connect: do both."""

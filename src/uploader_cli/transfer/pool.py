@@ -64,20 +64,21 @@ class Worker(threading.Thread):
         return self._helper
 
     def run(self) -> None:
-        """Do one job after the other until the pool is closed."""
+        """Do one job after the other until the pool is closed. Every error ends the run: a job may wait for it."""
+        job: Job | None = None
         try:
             if self.ahead:
                 self.api.connect(self.tus.endpoint)
             while (job := self._pool.take()) is not None:
                 began = time.monotonic()
-                try:
-                    for outcomes in job.run(self):
-                        self._finish(self, job, outcomes)
-                except BaseException as error:  # noqa: BLE001 - raised by the planner
-                    self._pool.fail(error)
-                finally:
-                    self.api.sockets.waits.busy += time.monotonic() - began
-                    self._pool.done()
+                for outcomes in job.run(self):
+                    self._finish(self, job, outcomes)
+                self.api.sockets.waits.busy += time.monotonic() - began
+                self._pool.done()
+        except BaseException as error:  # noqa: BLE001 - raised by the planner
+            self._pool.fail(error)
+            if job is not None:
+                self._pool.done()
         finally:
             if self._helper is not None:
                 self._helper.shutdown()  # after what it was told to close

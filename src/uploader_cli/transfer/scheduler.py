@@ -118,6 +118,8 @@ class Scheduler:
         if not supply.ahead:
             self.begin()
             early = supply.take()
+            if early is not None:
+                self._ledger.admit(early)  # a failure of the first contact ends it, too
             if supply.ended:
                 return
         self._meet(supply.ahead)

@@ -51,7 +51,7 @@ def test_call_with_retry_after_of_a_day_fails_at_once(
 ) -> None:
     """No pause is waited for: the run exits 3, or sends the file that it could not look up.
 
-    A file that no worker has begun when the run ends is skipped.
+    A file that no worker has begun when the run ends is skipped, and counted as cancelled: a repeated command sends it.
     """
     with running_server(flavour=flavour, processing_seconds=0.01) as server:
         server.faults.next_answers(method, path, [A_DAY])
@@ -60,7 +60,7 @@ def test_call_with_retry_after_of_a_day_fails_at_once(
     assert done.code == code
     assert {event["code"] for event in done.of("file.failed")} == ({"rate_limited"} if code else set())
     assert {event["reason"] for event in done.of("file.skipped")} <= {"not_tried"}
-    assert sum(done.finished[end] for end in ("completed", "failed", "skipped")) == 2
+    assert sum(done.finished[end] for end in ("completed", "failed", "skipped", "cancelled")) == 2
 
 
 def test_ctrl_c_during_a_pause_claims_nothing(make_files: Files, tmp_path: Path) -> None:

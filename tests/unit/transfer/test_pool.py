@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from time_limits import PATIENCE
 
 from uploader_cli.errors import Interrupted
-from uploader_cli.transfer.pool import Pool
+from uploader_cli.transfer.pool import Pool, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +69,22 @@ def test_close_waits_only_for_workers_that_run() -> None:
     Pool(2, Starting).put([cast("Any", object())])  # type: ignore[arg-type]
     wait_for(lambda: ends)
     assert ends == [None]
+
+
+def test_error_of_a_worker_before_its_first_job_ends_the_run() -> None:
+    """A job may be queued for it, and no other worker would be started."""
+    broken = ValueError("no such route")
+
+    def connect(_url: str) -> None:
+        raise broken
+
+    api = cast("Any", SimpleNamespace(connect=connect, close=lambda: None))
+    calls = cast("Any", SimpleNamespace(endpoint="http://far.example"))
+    pool = Pool(1, lambda pool: Worker(pool, api, calls, lambda *_: None))
+    pool.connect_ahead(1)
+    pool.put([cast("Any", object())])
+    pool.close()
+    assert pool.fatal is broken
 
 
 @pytest.mark.parametrize(("jobs", "cap", "most"), [("auto", 3, 3), (16, 2, 2), (2, 3, 2)])

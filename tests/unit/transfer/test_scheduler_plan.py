@@ -87,6 +87,15 @@ def test_walk_without_files_makes_no_session(tmp_path: Path) -> None:
     assert sessions(run) == ""
 
 
+def test_first_file_of_a_slow_walk_ends_with_the_run_where_the_first_contact_fails(tmp_path: Path) -> None:
+    run = Run(tmp_path, FakeApi(limits=ASSUMED, healths=deque([errors.NotAnUploadServer("a web page")])))
+    walk = Walk(run, "a.mp4 b.mp4")
+    file, walk.ahead, take = walk.ahead[0], [], walk.take
+    walk.take = lambda wait=0.1: take(wait)  # type: ignore[method-assign]  # it comes before the first request
+    assert str(run.go(walk)) == "a web page"
+    assert [event.file for event in run.all(ev.FileSkipped)] == [file.file, file.file + 1]
+
+
 def test_stop_during_a_slow_walk_cancels_the_files(tmp_path: Path) -> None:
     run = Run(tmp_path, FakeApi(limits=ASSUMED))
     assert run.go(Walk(run, "a.mp4 - - stop - - b.mp4")) is None
