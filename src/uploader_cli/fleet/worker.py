@@ -69,6 +69,7 @@ class _Controls:
 
     def __init__(self) -> None:
         self.budget = RateBudget()
+        self.creating = threading.Lock()  # held by the one request that creates an upload
         self._stops: set[Stop] = set()  # of the tasks that run
         self._over = False
         self._lock = threading.Lock()
@@ -182,7 +183,7 @@ def send(task: TaskInput) -> TaskResult:
 
     error: errors.UploaderError | None
     with controls.task(report) as stop:
-        telling = _Telling(worker, task, report, stop)
+        telling = _Telling(worker, task, report, stop, controls.creating)
         telling.tell()
         with _every(telling.tell):
             try:
@@ -196,11 +197,14 @@ class _Telling:
     """Tells the driver what happens in a task, in order.
 
     At a tus endpoint the driver keeps the journal of the uploads: the scheduler has each entry before the next request.
-    The death of this process loses at most the request that each of its jobs sends.
+    A process creates one upload at a time, so that its death leaves at most one whose URL the driver does not know.
     """
 
-    def __init__(self, worker: Worker, task: TaskInput, report: TaskReport, stop: Stop) -> None:
-        self._worker, self._task, self._report, self._stop = worker, task, report, stop
+    def __init__(
+        self, worker: Worker, task: TaskInput, report: TaskReport, stop: Stop, creating: threading.Lock
+    ) -> None:
+        """`creating` is held by the request of this process that creates an upload."""
+        self._worker, self._task, self._report, self._stop, self._creating = worker, task, report, stop, creating
         self._key = worker.get_current_task()
         self._lock = threading.Lock()
 
@@ -217,8 +221,16 @@ class _Telling:
                 except OSError:  # the scheduler is gone
                     self._stop.set()
 
-    def creating(self, file: LocalFile) -> None:
-        self._journal(Creating(file.file))
+    @contextmanager
+    def creation(self, file: LocalFile) -> Iterator[None]:
+        """Let only the request within create an upload."""
+        while not self._creating.acquire(timeout=engine.TICK):
+            self._stop.check()
+        try:
+            self._journal(Creating(file.file))
+            yield
+        finally:
+            self._creating.release()
 
     def changed(self, file: LocalFile, upload: PendingUpload) -> None:
         self._journal(Journaled(file.file, upload))
@@ -249,7 +261,7 @@ def _send(
         run.secret, run.again = task.secret, task.again and not settings.foreign
         if settings.foreign:
             run.adopt([(file, task.uploads[file.file]) for file in files if file.file in task.uploads])
-            run.on_creation, run.on_upload = telling.creating, telling.changed
+            run.kept_elsewhere, run.creation, run.on_upload = True, telling.creation, telling.changed
         api = Api(settings, report.emit, stop, run=run.id, budget=budget)
         queue = WalkQueue(Selection(files), report.emit, most=len(files) + 1)
         context = RunContext(api, _Unfollowed(), run, started=lambda _protocol, _jobs: queue.start())

@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import socket
+import threading
 import time
 from functools import reduce
 from itertools import pairwise
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from distributed import Client
+    from scripted_server import Answer as Answered
+    from scripted_server import Request
 
     from uploader_server.serving import EmbeddedServer
 
@@ -75,6 +78,25 @@ def tree(tmp_path: Path) -> Path:
     return top
 
 
+class Counting(Service):
+    """Counts the creations at the same time, which take a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.creations = self.most_creations = 0
+        self._counting = threading.Lock()
+
+    def _post(self, request: Request) -> Answered:
+        with self._counting:
+            self.creations += 1
+            self.most_creations = max(self.most_creations, self.creations)
+        time.sleep(0.01)
+        answer = super()._post(request)
+        with self._counting:
+            self.creations -= 1
+        return answer
+
+
 def on(cluster: Client) -> str:
     return cluster.scheduler.address.replace("tcp", "dask")
 
@@ -114,8 +136,8 @@ def test_import_to_a_tus_endpoint_continues_after_kills_of_a_worker_and_of_the_d
     cluster: Client, tree: Path
 ) -> None:
     """The server knows no keys. A kill leaves at most the upload that was being created, which a warning names."""
-    with Service() as service:
-        line = ("import", tree, "--on", on(cluster), "--tus-endpoint", service.url, "-j", "1", "--chunk-size", CHUNK)
+    with Counting() as service:
+        line = ("import", tree, "--on", on(cluster), "--tus-endpoint", service.url, "-j", "4", "--chunk-size", CHUNK)
         process = start(*line, "--json", "--limit-rate", "8M", home=tree.parent)
         seen = read_until(process, "file.progress", lambda event: event["confirmed"] >= 2 << 20)
         keys = cluster.processing().items()
@@ -134,6 +156,7 @@ def test_import_to_a_tus_endpoint_continues_after_kills_of_a_worker_and_of_the_d
         whole = [bytes(upload.content) for upload in service.uploads.values() if upload.length == BIG]
         assert whole == [(tree / "a-large.bin").read_bytes()], [len(content) for content in whole]
         assert not service.refusals
+        assert service.most_creations <= 2  # one for each worker, which has four jobs
 
 
 def test_same_command_continues_after_ctrl_c(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:

@@ -11,7 +11,7 @@ import os
 import threading
 from collections import deque
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate, count
 from types import SimpleNamespace
@@ -37,6 +37,7 @@ from uploader_cli.transfer.protocols.tus_state import Tus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from uploader_cli.transfer.ledger import Outcome
@@ -238,6 +239,7 @@ class Emitted:
 
     failures = 0
     secret = None
+    kept_elsewhere = False
 
     def __init__(self, upload: PendingUpload | None = None) -> None:
         self.upload = upload or PendingUpload("k1")
@@ -253,11 +255,10 @@ class Emitted:
         self.writes = 0
         """Changes of the upload in the journal."""
         self.keys = (f"k{number}" for number in count(2))
-        self.on_creation = lambda _file: None
         self._lock = threading.Lock()
 
-    def on_creation(self, file: LocalFile) -> None:
-        """Tell nobody of the creation."""
+    def creation(self, _file: LocalFile) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def next_run(self) -> Emitted:
         """Return the same journal in another run."""

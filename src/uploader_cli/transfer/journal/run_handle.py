@@ -7,7 +7,7 @@ import json
 import math
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import accumulate, count, islice
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from uploader_cli.transfer.journal.reading import Claim, ClaimState, Pending, Pe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from sqlite3 import Connection
 
     from uploader_cli.core.plan import LocalFile
@@ -67,8 +68,10 @@ class RunHandle:
         self.on_trouble: Callable[[str], None] = lambda _text: None
         self.secret: bytes | None = None  # other processes with it give the same file the same upload key
         self.again = False  # another process may have created uploads under these keys
-        # called before a request that creates the upload of a file, and after each change of an upload
-        self.on_creation: Callable[[LocalFile], None] = lambda _file: None
+        # another process keeps the journal of the uploads: it also needs the URLs of files in one request
+        self.kept_elsewhere = False
+        # around a request that creates the upload of a file until its URL is recorded; after each change of an upload
+        self.creation: Callable[[LocalFile], AbstractContextManager[None]] = lambda _file: nullcontext()
         self.on_upload: Callable[[LocalFile, PendingUpload], None] = lambda _file, _upload: None
         self._mutex = threading.Lock()
         self._claimed: dict[bytes, Pending] = {}

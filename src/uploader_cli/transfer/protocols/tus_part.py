@@ -152,9 +152,26 @@ class Part:
         if size:
             state.begin()
         self._prepare(size, completes=0 < size == self.size, creates=True)
-        self._run.on_creation(state.file)
+        with self._run.creation(state.file):
+            created = self._post(size)
+            if not created.url:  # an empty file: some servers store it at its creation, without an upload
+                state.unchecked = self._done = True
+                self._confirm(created, 0)
+                return
+            self._note(created)
+            # The server may have found the first upload by its key: that tells nothing after an error.
+            asks = again and self._ending not in (Ending.ERROR, Ending.GATEWAY)
+            offset = created.offset if created.offset is not None or size or asks else 0
+            if not offset:  # a new upload, and not one that the server knew by the key
+                self._ending = Ending.NONE
+            self._created(created)
+        if offset is not None:
+            self._settle(created, offset)
+
+    def _post(self, size: int) -> Position:
+        """Send the request that creates the upload, with its first `size` bytes."""
+        state, partial = self._state, self.index is not None
         body, checksum = self._chunk(0, size) if size else (None, None)
-        partial = self.index is not None
         metadata = state.metadata((self.index, self.start) if self.index is not None else None)
         if state.has_keys:
             metadata["uploadKey"] = self.key
@@ -170,25 +187,17 @@ class Part:
             if partial and state.foreign and refuses(error.status, by_server=True):
                 self._tus.parts_refused.set()
             raise
-        if not created.url:  # an empty file: some servers store it at its creation, without an upload
-            state.unchecked = self._done = True
-            self._confirm(created, 0)
-            return
-        self._note(created)
-        self.url, self._broken = created.url, False
         if body is not None and (created.offset or 0) > body.sent:
             raise impossible(created, 0, body)
-        state.server_id = state.id_in(created)
-        # The server may have found the first upload by its key. That tells nothing where a server or a gateway failed.
-        asks = again and self._ending not in (Ending.ERROR, Ending.GATEWAY)
-        offset = created.offset if created.offset is not None or size or asks else 0
-        if not offset:  # a new upload, and not one that the server knew by the key
-            self._ending = Ending.NONE
-        if partial or not self._tus.in_one_request(self.size):  # a file in one request is found again by its key
-            known = {"server_id": state.server_id} if state.server_id and not partial else {}
+        return created
+
+    def _created(self, created: Position) -> None:
+        """Record the URL of the upload; the journal of this process finds a file in one request by its key."""
+        self.url, self._broken, self._state.server_id = created.url, False, self._state.id_in(created)
+        partial = self.index is not None
+        if partial or self._run.kept_elsewhere or not self._tus.in_one_request(self.size):
+            known = {"server_id": self._state.server_id} if self._state.server_id and not partial else {}
             self._journal(force=True, sent_until=max(self._reach, self._chunks.length(0)), url=created.url, **known)
-        if offset is not None:
-            self._settle(created, offset)
 
     def _find(self, url: str) -> None:
         self._prepare(0)
