@@ -249,9 +249,9 @@ def _connect(arrivals: Arrivals, loop: Loop, run: RunHandle, settings: Settings)
 
     With `--then` it selects also what is stored.
     """
-    arrivals.emit, resend = loop.emit, settings.resend
+    arrivals.emit, own = loop.emit, settings.resend or not settings.resume
     if settings.then is None:
-        arrivals.uploaded = lambda files: [one is not None for one in run.receipts(files, ever=True, own=resend)]
+        arrivals.uploaded = lambda files: [one is not None for one in run.receipts(files, own=own)]
     if extras.installed("watch"):
         arrivals.notify = extras.load("notifications")
     loop.listeners.append(arrivals.hear)

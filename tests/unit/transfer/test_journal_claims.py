@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from unit.transfer.journal_fakes import DAY, HERE, Clock, a_file, begin, claimed, complete, open_sessions, receipt
+from unit.transfer.journal_fakes import HERE, Clock, a_file, begin, claimed, complete, open_sessions, receipt
 
 from uploader_cli.errors import UploaderError
 from uploader_cli.transfer.journal import Journal, PendingUpload, RunTarget, Stored
@@ -128,15 +128,13 @@ def test_a_run_after_a_finished_one_sends_again_and_skips_only_when_asked(journa
     assert claimed(again, a_file()).state == "new"
 
 
-def test_receipt_is_for_one_content_and_target_and_90_days(journal: Journal, clock: Clock) -> None:
+def test_receipt_is_for_one_content_and_target(journal: Journal) -> None:
     run = begin(journal)
     complete(run, a_file())
     assert receipt(run, a_file()) is not None
     assert receipt(run, a_file(size=11)) is None
     assert receipt(run, a_file(mtime_ns=6)) is None
     assert receipt(journal.begin(RunTarget(HERE.server, "scenic"), {}), a_file()) is None
-    clock.at += 90 * DAY + 1
-    assert receipt(run, a_file()) is None
 
 
 @pytest.mark.parametrize("now", [a_file(size=11), a_file(mtime_ns=6)])

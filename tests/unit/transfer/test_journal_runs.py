@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from uploader_cli.core.plan import LocalFile
+
 
 @pytest.fixture
 def clock() -> Clock:
@@ -197,26 +199,52 @@ def test_old_receipts_and_runs_are_pruned_at_the_next_start(tmp_path: Path) -> N
     assert counts == [1, 1, 0, 1, 0]
 
 
-def test_receipt_of_a_watch_is_kept_while_its_file_is_there(tmp_path: Path) -> None:
-    """However often the journal is pruned; those of changed files, and of other runs, are not."""
-    clock, files = Clock(), []
-    for name in ("there", "changed", "gone", "other"):
-        path = tmp_path / name
+def files_of(directory: Path, count: int) -> list[LocalFile]:
+    """Make files of 10 bytes."""
+    paths = [directory / str(number) for number in range(count)]
+    for path in paths:
         path.write_bytes(b"x" * 10)
-        files.append(a_file(str(path), mtime_ns=path.stat().st_mtime_ns))
+    return [a_file(str(path), mtime_ns=path.stat().st_mtime_ns) for path in paths]
+
+
+def receipts_left(state: Path, clock: Clock, files: list[LocalFile]) -> list[bool]:
+    """Open the journal, which prunes it, and return whether it still has the receipt of each file."""
+    with Journal(state, now=clock) as journal:
+        return [one is not None for one in begin(journal, "later").receipts(files)]
+
+
+def test_receipt_is_kept_while_its_file_is_there(tmp_path: Path) -> None:
+    """However often the journal is pruned; those of changed and deleted files are kept for 90 days."""
+    clock, files = Clock(), files_of(tmp_path, 3)
     with Journal(tmp_path / "state", now=clock) as journal:
-        run = journal.begin(HERE, {"options": {"watch": True}})
-        for file in files[:3]:
+        run = begin(journal)
+        for file in files:
             complete(run, file)
-        complete(begin(journal), files[3])
-    (tmp_path / "changed").write_bytes(b"y" * 11)
-    (tmp_path / "gone").unlink()
+        run.finish(ok=True)
+    (tmp_path / "1").write_bytes(b"y" * 11)
+    (tmp_path / "2").unlink()
+    left = []
     for _ in range(3):
         clock.at += 60 * DAY
-        with Journal(tmp_path / "state", now=clock) as journal:
-            run = journal.begin(HERE, {"options": {"watch": True}})
-            known = run.receipts(files, ever=True)
-    assert [one is not None for one in known] == [True, False, False, False]
+        left.append(receipts_left(tmp_path / "state", clock, files))
+    assert left == [[True, True, True], [True, False, False], [True, False, False]]
+
+
+def test_files_of_old_receipts_are_looked_for_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An opening of the journal without time looks for those of one batch."""
+    monkeypatch.setattr(schema, "ROWS_AT_ONCE", 4)
+    clock, files = Clock(), files_of(tmp_path, 10)
+    with Journal(tmp_path / "state", now=clock) as journal:
+        run = begin(journal)
+        for file in files:
+            complete(run, file)
+        run.finish(ok=True)
+    for number in (0, 9):
+        (tmp_path / str(number)).unlink()
+    clock.at += 100 * DAY
+    monkeypatch.setattr(schema, "LOOK_SECONDS", 0.0)
+    left = [sum(receipts_left(tmp_path / "state", clock, files)) for _ in range(4)]
+    assert left == [9, 9, 8, 8]
 
 
 def test_a_live_run_is_never_pruned_however_old(journal: Journal, tmp_path: Path, clock: Clock) -> None:
@@ -231,15 +259,16 @@ def test_the_list_and_the_receipts_are_bounded(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(schema, "MOST_UNFINISHED", 2)
     monkeypatch.setattr(schema, "MOST_RECEIPTS", 5)
     monkeypatch.setattr(schema, "ROWS_AT_ONCE", 4)
-    with Journal(tmp_path) as journal:
+    clock = Clock()
+    with Journal(tmp_path, now=clock) as journal:
         for number in range(30):
             run = begin(journal, str(number))
             complete(run, a_file(f"/{number}"))
             run.finish(ok=True)
         for number in range(4):
             begin(journal, f"open {number}").finish(ok=False)
-    Journal(tmp_path).close()
-    with Journal(tmp_path) as journal:
+    clock.at += 2 * DAY
+    with Journal(tmp_path, now=clock) as journal:
         assert [info.arguments["paths"] for info in journal.runs()] == [
             ["open 3"], ["open 2"], ["29"], ["28"], ["27"]
         ]  # fmt: skip
@@ -250,7 +279,8 @@ def test_the_list_and_the_receipts_are_bounded(tmp_path: Path, monkeypatch: pyte
 
 def test_receipts_that_an_unfinished_run_needs_are_kept_beyond_the_bound(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(schema, "MOST_RECEIPTS", 2)
-    with Journal(tmp_path) as journal:
+    clock = Clock()
+    with Journal(tmp_path, now=clock) as journal:
         before = begin(journal, "before")
         complete(before, a_file("/before"))
         before.finish(ok=True)
@@ -258,7 +288,8 @@ def test_receipts_that_an_unfinished_run_needs_are_kept_beyond_the_bound(tmp_pat
         for number in range(10):
             complete(run, a_file(f"/{number}"))
         run.finish(ok=False)
-    with Journal(tmp_path) as journal:
+    clock.at += 2 * DAY
+    with Journal(tmp_path, now=clock) as journal:
         run = journal.resume(run.id)
         assert {claimed(run, a_file(f"/{number}")).state for number in range(10)} == {"done"}
         assert receipt(run, a_file("/before")) is None

@@ -13,7 +13,7 @@ from uploader_cli.core.record import Record
 from uploader_cli.errors import UsageError
 from uploader_cli.transfer.journal.reading import Stored, find_receipts, get_sessions, is_same, path_key
 from uploader_cli.transfer.journal.run_handle import RunHandle, as_json, delete_open
-from uploader_cli.transfer.journal.schema import KEPT_SECONDS, Store
+from uploader_cli.transfer.journal.schema import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ class History:
         return self._since is not None and self.receipts([file], self._since) != [None]
 
     def sent_before(self, file: LocalFile) -> bool:
-        """Return whether any run has sent it in the last 90 days (`--skip-existing`)."""
+        """Return whether any run has sent it (`--skip-existing`)."""
         return self.receipts([file]) != [None]
 
     def is_stored(self, file: LocalFile) -> bool:
@@ -67,11 +67,11 @@ class History:
             return any(find_receipts(db, self._target, {path_key(file): file}, self._since))
 
     def receipts(self, files: Sequence[LocalFile], since: int = -1) -> list[Stored | None]:
-        """Return the newest receipt for each file's size and mtime, not older than 90 days."""
-        paths, oldest = [path_key(file) for file in files], self._store.now() - KEPT_SECONDS
+        """Return the newest receipt for each file's size and mtime."""
+        paths = [path_key(file) for file in files]
         with self._store.read() as db:
             by_path = dict(zip(paths, files, strict=True))
-            found = dict(find_receipts(db, self._target, by_path, since, oldest))
+            found = dict(find_receipts(db, self._target, by_path, since))
         known = [found.get(path) for path in paths]
         return [row if row and is_same(file, row.file) else None for file, row in zip(files, known, strict=True)]
 

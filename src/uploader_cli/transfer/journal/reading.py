@@ -37,7 +37,7 @@ SELECT path, run = ?2, run != ?2 AND alive((SELECT id FROM run WHERE number = pe
 FROM pending WHERE target = ?1"""
 _RECEIPTS = """
 SELECT path, size, mtime_ns, server_id, location, checksum, verified
-FROM receipt WHERE target = ?1 AND period > ?2 AND completed_at >= ?3"""
+FROM receipt WHERE target = ?1 AND period > ?2"""
 _is_plain = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch  # matches a path that `quote` does not change
 _parts = re.compile(r"(\d+)([ /])(.*)", re.DOTALL).fullmatch
 
@@ -204,7 +204,7 @@ def pending_row(target: int, run: int, key: bytes, pending: Pending) -> tuple[An
 
 def find_pending(db: Connection, target: int, run: int, files: Files) -> Iterator[tuple[bytes, Pending]]:
     """Yield uploads in progress for the paths of `files`, as seen by run number `run`."""
-    for key, own, busy, size, mtime_ns, *known in db.execute(_PENDING + _paths(files), (target, run, None, *files)):
+    for key, own, busy, size, mtime_ns, *known in db.execute(_PENDING + _paths(files), (target, run, *files)):
         known[6] = tuple(PendingPart(*part) for part in json.loads(known[6]))
         known[-2] = tuple(json.loads(known[-2]))
         known[-1] = from_json(known[-1], type=Awaited) if known[-1] else None
@@ -212,11 +212,9 @@ def find_pending(db: Connection, target: int, run: int, files: Files) -> Iterato
         yield key, Pending(file, PendingUpload(*known), bool(own), bool(busy))
 
 
-def find_receipts(
-    db: Connection, target: int, files: Files, since: int, oldest: float = 0.0
-) -> Iterator[tuple[bytes, Stored]]:
-    """Yield receipts for the paths of `files` from periods after `since`, not older than `oldest` (epoch)."""
-    rows = db.execute(_RECEIPTS + _paths(files), (target, since, oldest, *files))
+def find_receipts(db: Connection, target: int, files: Files, since: int) -> Iterator[tuple[bytes, Stored]]:
+    """Yield receipts for the paths of `files` from periods after `since`."""
+    rows = db.execute(_RECEIPTS + _paths(files), (target, since, *files))
     for key, size, mtime_ns, server_id, location, checksum, verified in rows:
         if isinstance(location, bytes):
             location = _lengthened(location, key)
@@ -226,7 +224,7 @@ def find_receipts(
 
 def _paths(files: Files) -> str:
     """Return the end of a query for a group of files: three times as fast as one query each."""
-    return f" AND path IN ({','.join(f'?{number}' for number in range(4, len(files) + 4))})"
+    return f" AND path IN ({','.join(f'?{number}' for number in range(3, len(files) + 3))})"
 
 
 def receipt_row(target: int, run: int, key: bytes, row: Stored, period: int, at: int) -> tuple[Any, ...]:

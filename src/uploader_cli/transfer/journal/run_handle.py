@@ -140,17 +140,12 @@ class RunHandle:
         self._alter(files, lambda _old: next(uploads))
         return key
 
-    def receipts(self, files: Sequence[LocalFile], *, ever: bool = False, own: bool = False) -> list[Stored | None]:
-        """Return the newest receipt for each file's size and mtime, not older than 90 days.
-
-        `ever`: however old, but with `own` or `--no-resume` only of this run.
-        """
-        paths, since, oldest = [path_key(file) for file in files], -1, self._store.now() - schema.KEPT_SECONDS
-        if ever:
-            since, oldest = self._since if own or self._fresh else -1, 0.0
+    def receipts(self, files: Sequence[LocalFile], *, own: bool = False) -> list[Stored | None]:
+        """Return the newest receipt for each file's size and mtime, with `own` only of this run."""
+        paths, since = [path_key(file) for file in files], self._since if own else -1
         by_path, found = dict(zip(paths, files, strict=True)), dict[bytes, Stored]()
         with self._mutex:
-            self._read(lambda db: found.update(reading.find_receipts(db, self._target, by_path, since, oldest)))
+            self._read(lambda db: found.update(reading.find_receipts(db, self._target, by_path, since)))
             known = [self._receipt(key, found.get(key)) for key in paths]
         return [row if row and is_same(file, row.file) else None for file, row in zip(files, known, strict=True)]
 

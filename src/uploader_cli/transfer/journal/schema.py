@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,7 +28,9 @@ NAME = "journal.sqlite3"
 VERSION = 10
 MIGRATED = 8  # the oldest version that `_ADDED` changes in place
 BUSY_SECONDS = 60.0  # wait for other processes
-KEPT_SECONDS = 90 * 86_400.0  # for receipts and unfinished runs
+KEPT_SECONDS = 90 * 86_400.0  # for unfinished runs, and for receipts whose files are gone or changed
+SEEN_SECONDS = 86_400.0  # until the file of an excess receipt is looked for again
+LOOK_SECONDS = 1.0  # for which an opening looks for the files of old receipts
 MOST_FINISHED = 50  # runs in the list
 MOST_UNFINISHED = 1000
 MOST_RECEIPTS = 1_000_000  # approximate; without those needed by unfinished runs
@@ -47,7 +48,7 @@ _ELSEWHERE = "free space or rights there, or name another directory with --state
 
 # A period begins with each run and after `PERIOD_RECEIPTS`. `period > run.since` means "since the run began" without a
 # clock, and pruning finds old receipts without an index on paths. period.receipts is an upper bound: replaced receipts
-# move to a new period.
+# move to a new period. `completed_at` of an old receipt is when its file was last seen.
 # run.number stays the same for a run's life, run.id is new each time it is resumed.
 _TABLES = """
 CREATE TABLE period (number INTEGER PRIMARY KEY, receipts INTEGER NOT NULL DEFAULT 0, last_at INTEGER);
@@ -103,14 +104,15 @@ _OUTDATED_PERIOD = """
 SELECT max(number) FROM (
   SELECT number, last_at, sum(receipts) OVER (ORDER BY number DESC) - receipts AS newer FROM period WHERE receipts
 ) WHERE last_at < ?
-  OR (newer >= ? AND number <= coalesce((SELECT min(since) FROM run WHERE NOT finished), number))
+  OR (newer >= ? AND last_at < ? AND number <= coalesce((SELECT min(since) FROM run WHERE NOT finished), number))
 """
-# Receipts of watches that are old: without that of a file that is still there, it would be sent again.
-_OF_WATCHES = """
+_NOT_SEEN = """
 SELECT target, path, size, mtime_ns FROM receipt
-WHERE period <= ? AND (target, path) > (?, ?) AND (target, path) <= (?, ?)
-  AND run IN (SELECT number FROM run WHERE json_extract(arguments, '$.options.watch'))
+WHERE period <= ? AND completed_at < ? AND (target, path) > (?, ?) ORDER BY target, path LIMIT ?
 """
+# Not those that another process has written meanwhile.
+_SEEN = "UPDATE receipt SET completed_at = ? WHERE target = ? AND path = ? AND period <= ?"
+_GONE = "DELETE FROM receipt WHERE target = ? AND path = ? AND period <= ?"
 _COUNT_AGAIN = """
 WITH counted AS MATERIALIZED (SELECT period, count(*) AS receipts FROM receipt GROUP BY period)
 UPDATE period SET receipts = coalesce((SELECT receipts FROM counted WHERE counted.period = period.number), 0)
@@ -275,39 +277,38 @@ class Store:
 
 
 def _prune_receipts(db: Connection, now: float) -> None:
-    """Delete the receipts of old or excess periods in batches. It reads all receipts, so only when necessary.
+    """Delete the receipts of old or excess periods whose files are gone or changed, and empty periods.
 
-    Those of watches whose files are still there move to a new period.
+    It reads all receipts, so only when necessary.
     """
-    bounds = (now - KEPT_SECONDS, MOST_RECEIPTS)
+    bounds = (now - KEPT_SECONDS, MOST_RECEIPTS, now - SEEN_SECONDS)
     (last,) = db.execute(_OUTDATED_PERIOD, bounds).fetchone()
     if last is not None:
         db.execute(_COUNT_AGAIN)
         (last,) = db.execute(_OUTDATED_PERIOD, bounds).fetchone()
-    after: tuple[int, bytes] | None = (0, b"") if last is not None else None
-    kept = 0
-    while after is not None:
-        found = db.execute(
-            "SELECT target, path FROM receipt WHERE (target, path) > (?, ?) ORDER BY target, path LIMIT 1 OFFSET ?",
-            (*after, ROWS_AT_ONCE),
-        ).fetchone()
-        batch = (last, *after, *(found or (sys.maxsize, b"")))
-        there = [row[:2] for row in db.execute(_OF_WATCHES, batch).fetchall() if _is_there(*row[1:])]
-        if there and not kept:
-            db.execute("INSERT INTO period (last_at) VALUES (?)", (int(now),))
-        db.executemany(
-            "UPDATE receipt SET period = (SELECT max(number) FROM period) WHERE target = ? AND path = ?", there
-        )
-        kept += len(there)
-        db.execute(
-            "DELETE FROM receipt WHERE period <= ? AND (target, path) > (?, ?) AND (target, path) <= (?, ?)", batch
-        )
-        after = found
-    if kept:
-        db.execute("UPDATE period SET receipts = ? WHERE number = (SELECT max(number) FROM period)", (kept,))
-    db.execute(
-        "DELETE FROM period WHERE (number <= ? OR NOT receipts) AND number < (SELECT max(number) FROM period)", (last,)
-    )
+    if last is not None and _looked_for_files(db, last, int(now)):
+        db.execute("UPDATE period SET last_at = ? WHERE number <= ?", (int(now), last))
+        db.execute(_COUNT_AGAIN)
+    db.execute("DELETE FROM period WHERE NOT receipts AND number < (SELECT max(number) FROM period)")
+
+
+def _looked_for_files(db: Connection, last: int, now: int) -> bool:
+    """Look for the files of receipts up to the period `last`, in batches; return False if there was no time for all.
+
+    The next opening looks for the others.
+    """
+    deadline, after = time.monotonic() + LOOK_SECONDS, (0, b"")
+    while rows := db.execute(_NOT_SEEN, (last, now - SEEN_SECONDS, *after, ROWS_AT_ONCE)).fetchall():
+        there = [row for row in rows if _is_there(*row[1:])]
+        gone = set(rows).difference(there)
+        with db:
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany(_SEEN, [(now, *row[:2], last) for row in there])
+            db.executemany(_GONE, [(*row[:2], last) for row in gone])
+        after = rows[-1][:2]
+        if time.monotonic() >= deadline and len(rows) == ROWS_AT_ONCE:
+            return False
+    return True
 
 
 def _is_there(key: bytes, size: int, mtime_ns: int) -> bool:
