@@ -9,7 +9,7 @@ from typing import Self
 
 from scripted_server import Answer, Request, Rule, ScriptedServer
 
-INTERIM = b"HTTP/1.1 104 Upload Resumption Supported\r\nUpload-Draft-Interop-Version: 8\r\n%s\r\n\r\n"
+INTERIM = b"HTTP/1.1 104 Upload Resumption Supported\r\nUpload-Draft-Interop-Version: %d\r\n%s\r\n\r\n"
 
 
 @dataclass
@@ -17,10 +17,14 @@ class WithInterim(Answer):
     """An answer after an interim one (104) with this header."""
 
     interim: str = ""
+    version: int = 8
+    breaks: bool = False  # whether the connection ends before the final answer
 
     def sent_to(self, method: str) -> bytes:
         """Return the bytes of both."""
-        return INTERIM % self.interim.encode() + super().sent_to(method)
+        if self.breaks:
+            self.headers["Connection"] = "close"
+        return INTERIM % (self.version, self.interim.encode()) + (b"" if self.breaks else super().sent_to(method))
 
 
 @dataclass
@@ -52,6 +56,9 @@ class IetfService:
         self.kept: list[int] = []  # the bytes that are kept of the next PATCH requests, which succeed
         self.forgets = 0  # so many uploads are gone after their first chunk
         self.at_creation = ""  # further limits in the answers to creations
+        self.broken_creations = 0  # so many connections end after the interim answer to a creation
+        self.interim_version = 8
+        self.moves = False  # whether the answer to a creation has another URL than the interim one
 
     def __enter__(self) -> Self:
         self._server = ScriptedServer(Rule(self._answer)).__enter__()
@@ -91,7 +98,12 @@ class IetfService:
         place = f"{self.url}/{len(self.uploads) - 1}"
         limits = ", ".join(filter(None, (self.limits, self.at_creation)))
         headers = {"Location": place, "Upload-Complete": "?0", "Upload-Limit": limits}
-        return WithInterim(201, headers=headers, interim=f"Location: {place}")
+        if self.moves:
+            self.uploads.append(Resource(upload.length, upload.name))
+            headers["Location"] = f"{place[:-1]}{len(self.uploads) - 1}"
+        self.broken_creations -= 1
+        how = {"version": self.interim_version, "breaks": self.broken_creations >= 0}
+        return WithInterim(201, headers=headers, interim=f"Location: {place}", **how)
 
     def _append(self, upload: Resource, request: Request) -> Answer | None:
         assert request.headers["content-type"] == "application/partial-upload"

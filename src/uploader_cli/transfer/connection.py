@@ -1,8 +1,8 @@
 """One kept connection: a request out, its answer in.
 
 Head and body are written here in one place, also for `requests`. Bytes are counted as the kernel takes them, early
-answers are noticed, interim ones (1xx) skipped; a stop ends a request within a quarter of a second, `WRITE_STALL`
-seconds without progress fail it, and answers have a deadline.
+answers are noticed, interim ones (1xx) skipped or told; a stop ends a request within a quarter of a second,
+`WRITE_STALL` seconds without progress fail it, and answers have a deadline.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from uploader_cli.transfer.bodies import Body
+
+    OnInterim = Callable[[int, Mapping[str, str]], None]  # status, headers
 
 PIECE = 1 << 20  # bytes offered to the kernel at a time: smaller pieces take more CPU time
 SMALL = 64 << 10  # most bytes of a body that is sent with its headers in one write
@@ -218,12 +220,16 @@ class PersistentConnection(HTTPConnection):
         is_known = len(self._early) >= len(b"HTTP/1.1 100")
         return not piece or len(self._early) > HEAD or (is_known and not _INTERIM_LINE.match(self._early))
 
-    def answer(self, method: str, timeout: float | None) -> Response:
-        """Return the final answer, whose body is still to be read."""
+    def answer(self, method: str, timeout: float | None, on_interim: OnInterim | None = None) -> Response:
+        """Return the final answer, whose body is still to be read.
+
+        `on_interim` gets the interim answers before it, but those that arrive while the body of a file is sent.
+        """
         sock: Any = self.sock
         sock.settimeout(timeout)
         self.timeout = timeout
         response = self.response_class(sock, method=method)
+        response.on_interim = on_interim
         try:
             response.begin()
         except ConnectionError:
@@ -264,6 +270,7 @@ class Response(HTTPResponse):
     """The final answer: `http.client` takes interim ones except 100 for it, and reads headers as those of mails."""
 
     headers: HTTPHeaderDict  # type: ignore[assignment]
+    on_interim: OnInterim | None = None
     _method: str | None
 
     def begin(self) -> None:
@@ -291,7 +298,9 @@ class Response(HTTPResponse):
             line: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
             if line[1] not in INTERIM:
                 return line
-            _read_headers(self.fp)
+            fields = _fields(self.fp)
+            if self.on_interim is not None:
+                self.on_interim(line[1], fields)
 
     def for_urllib3(self, **how: Any) -> urllib3.HTTPResponse:
         """Return the same answer as one of urllib3, which decodes it."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.adapter import Adapter
     from uploader_cli.transfer.bodies import Body
+    from uploader_cli.transfer.connection import OnInterim
 
 READ_TIMEOUT = 30.0
 REDIRECTS = 3  # most 307 and 308 in a row that are followed, by tus calls only
@@ -117,12 +118,13 @@ class HttpClient:
         read_timeout: float = READ_TIMEOUT,
         files: int = 0,
         api: bool = False,
+        on_interim: OnInterim | None = None,
     ) -> Answer:
         """Send one request, without retries and redirects. Its answer describes at most `files` files.
 
-        With `api`, `requests` makes the call. Raise `NetworkError` (`body_sent`: the whole request was sent),
-        `ProtocolError` for an answer that is larger than that needs (a refusal counts without its body), and what
-        `body.checkpoint` and `body.read` raise.
+        With `api`, `requests` makes the call; else `on_interim` gets the interim answers (`connection.answer`). Raise
+        `NetworkError` (`body_sent`: the whole request was sent), `ProtocolError` for an answer that is larger than that
+        needs (a refusal counts without its body), and what `body.checkpoint` and `body.read` raise.
         """
         own, data = dict(headers or {}), cast("bytes | Body | None", body)
         if body is not None:
@@ -143,7 +145,7 @@ class HttpClient:
             else:
                 with self.dialler.connection(route) as connection:
                     connection.write(method, route.target(url), sent, data)
-                    response = connection.answer(method, read_timeout)
+                    response = connection.answer(method, read_timeout, on_interim)
                     status, fields = response.status, response.headers
                     content = _read(response.pieces(ANSWER_BLOCK), most, status)
                     if not response.isclosed():

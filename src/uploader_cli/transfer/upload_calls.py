@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ from uploader_cli.transfer.http_client import READ_TIMEOUT, REDIRECTS, Answer
 from uploader_cli.transfer.refusals import answer_error
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from uploader_cli.core.capabilities import Capabilities
     from uploader_cli.transfer.api import Api
@@ -36,6 +37,10 @@ LOCKED = (errors.Locked, "another request uses the upload, or its file exists al
 API_ROOT = "/api/upload/"
 NO_SESSION = ((404, "SESSION_NOT_FOUND"), (409, "SESSION_ENDED"), (403, NOT_YOURS))
 """Refusals of the session that a creation names, not of the upload."""
+
+
+def ignore(*_told: object) -> None:
+    """Do nothing with what a server tells before its answer."""
 
 
 class Position(NamedTuple):
@@ -80,8 +85,12 @@ class UploadCalls(ABC):
         partial: bool = False,
         parts: Sequence[str] = (),
         path: str = "",
+        on_url: Callable[[str], None] = ignore,
     ) -> Position:
-        """Create an upload of `length` bytes (None: not known yet) for the file `path`."""
+        """Create an upload of `length` bytes (None: not known yet) for the file `path`.
+
+        `on_url` is called with its URL where the server tells it before the answer.
+        """
 
     @abstractmethod
     def head(self, url: str) -> Position:
@@ -125,13 +134,24 @@ class UploadCalls(ABC):
         headers: Mapping[str, str],
         timeout: float = READ_TIMEOUT,
         body: Body | None = None,
+        on_interim: Callable[[str, int, Mapping[str, str]], None] = ignore,
     ) -> Answer:
-        """Send one request and follow 307 and 308, with its method and body."""
+        """Send one request and follow 307 and 308, with its method and body.
+
+        `on_interim` gets URL, status and headers of each interim answer to a request without a body.
+        """
         sent = {**self.usual, **headers} if method != "OPTIONS" else dict(headers)
         for _ in range(REDIRECTS + 1):
             own = {**self._api.authorization(), **sent}
             try:
-                answer = self._api.request(method, url, headers=own, body=body, read_timeout=timeout)
+                answer = self._api.request(
+                    method,
+                    url,
+                    headers=own,
+                    body=body,
+                    read_timeout=timeout,
+                    on_interim=partial(on_interim, url),
+                )
             except errors.ConnectFailed as error:
                 self._check_port(url, error)
                 raise

@@ -111,6 +111,31 @@ def test_cut_request_continues_and_lost_answers_are_asked_for(make_files: Files,
         assert len(service.sent("HEAD")) >= 3
 
 
+@pytest.mark.parametrize("runs", [1, 2])
+def test_upload_whose_creation_broke_off_after_its_url_continues(runs: int, make_files: Files, tmp_path: Path) -> None:
+    """By a retry, or by the next run: an interim answer (104) had told the URL. One of another version has none."""
+    files = make_files(a=100 * KIB)
+    with IetfService() as service:
+        service.broken_creations = 1
+        codes = [send(service, files, tmp_path, "--retries", str(2 - runs)).code for _ in range(runs)]
+        assert codes == [3, 0][-runs:]
+        assert [upload.complete for upload in service.uploads] == [True]
+        assert len(service.sent("POST")) == 1
+    with IetfService() as service:
+        service.broken_creations, service.interim_version = 1, 7
+        assert send(service, files, tmp_path, "--retries", "1").code == 0
+        assert [upload.complete for upload in service.uploads] == [False, True]
+
+
+def test_creation_that_announced_another_upload_is_an_error(make_files: Files, tmp_path: Path) -> None:
+    """Both are deleted."""
+    with IetfService() as service:
+        service.moves = True
+        done = send(service, make_files(a=10), tmp_path)
+        assert (done.code, [event["code"] for event in done.of("file.failed")]) == (4, ["protocol"]), done.err
+        assert [upload.gone for upload in service.uploads] == [True, True]
+
+
 def test_upload_that_is_gone_is_sent_again(make_files: Files, tmp_path: Path) -> None:
     """So is one that the server ended early, where only HEAD tells that: the answer was lost."""
     content = os.urandom(100 * KIB)

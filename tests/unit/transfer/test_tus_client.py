@@ -42,7 +42,7 @@ class Scripted:
         *,
         body: Any = None,
         headers: Any = None,
-        read_timeout: float = 0,
+        **_how: object,
     ) -> Answer:
         data = b"".join(map(bytes, iter(lambda: body.read(1 << 20), b""))) if body is not None else b""
         self.sent.append((method, url, dict(headers), data))

@@ -102,7 +102,7 @@ class Model:
         *,
         body: Any = None,
         headers: Any = None,
-        read_timeout: float = 0,
+        **_how: object,
     ) -> Answer:
         with self._lock:
             return self.respond(method, url, body, headers)

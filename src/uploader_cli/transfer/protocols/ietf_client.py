@@ -1,7 +1,8 @@
 """The calls of the IETF's resumable uploads, one request each, without retries (docs/protocol.md, section 11).
 
 An upload is created empty ("careful upload creation"): so its URL is known before the first byte, whether or not the
-server sends interim responses (104), which the connection skips. The length never completes an upload: the request with
+server sends interim responses (104). Where one tells the URL, an upload whose creation breaks off is not created again.
+The progress that others tell is not used: the answer has it. The length never completes an upload: the request with
 the last byte declares the end, and the answer says whether it is complete.
 """
 
@@ -17,10 +18,10 @@ from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.protocol import as_object, error_code, text, whole
 from uploader_cli.core.upload_limits import UploadLimits, upload_limits
 from uploader_cli.transfer.refusals import answer_error, is_page, not_an_upload_server, says_no_upload_server
-from uploader_cli.transfer.upload_calls import CHUNK_TIMEOUT, NO_SESSION, UPLOAD_GONE, Position, UploadCalls
+from uploader_cli.transfer.upload_calls import CHUNK_TIMEOUT, NO_SESSION, UPLOAD_GONE, Position, UploadCalls, ignore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from uploader_cli.core.sizes import ChunkSize
     from uploader_cli.transfer.api import Api
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.http_client import Answer
     from uploader_cli.transfer.upload_calls import Kind
 
-INTEROP_VERSION = "8"
+INTEROP_VERSION = 8
 COMPLETE, INCOMPLETE = "?1", "?0"
 CORRUPTED = (errors.ChecksumMismatch, "the chunk was corrupted in transit")
 _BOOLEAN = re.compile(r" *\?([01]) *(?:;.*)?")
@@ -37,7 +38,7 @@ _BOOLEAN = re.compile(r" *\?([01]) *(?:;.*)?")
 class IetfClient(UploadCalls):
     """Call an endpoint of the IETF's protocol."""
 
-    usual = {"Upload-Draft-Interop-Version": INTEROP_VERSION}  # noqa: RUF012 - a constant
+    usual = {"Upload-Draft-Interop-Version": str(INTEROP_VERSION)}  # noqa: RUF012 - a constant
     body_type = "application/partial-upload"
 
     def __init__(self, api: Api, endpoint: str, chunk: ChunkSize | None = None) -> None:
@@ -52,11 +53,19 @@ class IetfClient(UploadCalls):
             self.reach()
         if answer.status == 401:
             raise self._refusal(answer)
-        self._learn(answer)
+        self._learn(answer.url, answer.headers)
         return Capabilities.of_ietf(self.endpoint, self._limits.max_size, announced="Upload-Limit" in answer.headers)
 
-    def create(self, length: int | None, metadata: Mapping[str, str], *, path: str = "", **_of_tus: object) -> Position:
-        """Create an empty upload for the file `path`; there are no parts.
+    def create(
+        self,
+        length: int | None,
+        metadata: Mapping[str, str],
+        *,
+        path: str = "",
+        on_url: Callable[[str], None] = ignore,
+        **_of_tus: object,
+    ) -> Position:
+        """Create an empty upload for the file `path`; there are no parts. `on_url` gets the URL of a 104.
 
         Raise `SessionLost` for an unknown or ended session, `NotAnUploadServer` for a first answer that no upload
         server gives, and `FileFailure` for a file that is larger than `Upload-Limit` allows.
@@ -66,7 +75,16 @@ class IetfClient(UploadCalls):
         if encoded := encode_metadata(metadata):
             headers["Upload-Metadata"] = encoded
         headers |= self._api.may_write(metadata.get("sessionId", ""))
-        answer = self._send("POST", endpoint_for(self.endpoint, path), headers)
+        announced = set[str]()
+
+        def interim(asked: str, status: int, fields: Mapping[str, str]) -> None:
+            if status == 104 and whole(fields.get("Upload-Draft-Interop-Version")) == INTEROP_VERSION:
+                self._learn(asked, fields)
+                if location := fields.get("Location"):
+                    announced.add(url := self._place(asked, self._own_path(location)))
+                    on_url(url)
+
+        answer = self._send("POST", endpoint_for(self.endpoint, path), headers, on_interim=interim)
         code = error_code(answer.body)
         if (answer.status, code) in NO_SESSION:
             words = f"the server has no open session for the upload ({code})"
@@ -79,6 +97,10 @@ class IetfClient(UploadCalls):
             raise errors.ProtocolError(f"{answer.url} created an upload without a Location")
         self._api.has_created.set()
         url = self._place(answer.url, self._own_path(location))
+        if others := announced - {url}:
+            for other in (*others, url):
+                self.discard(other)
+            raise errors.ProtocolError(f"{answer.url} announced one upload, and created another one")
         most = self._limits.max_size
         if most is not None and length is not None and length > most:
             self.discard(url)
@@ -145,15 +167,15 @@ class IetfClient(UploadCalls):
 
     def _check(self, answer: Answer) -> None:
         """Raise the refusal, unless the answer is a success; learn the limits that it names."""
-        self._learn(answer)
+        self._learn(answer.url, answer.headers)
         if not answer.ok:
             raise self._refusal(answer)
 
-    def _learn(self, answer: Answer) -> None:
-        limits = self._limits.after(upload_limits(answer.headers.get("Upload-Limit")))
+    def _learn(self, asked: str, headers: Mapping[str, str]) -> None:
+        limits = self._limits.after(upload_limits(headers.get("Upload-Limit")))
         if limits.most is not None and (limits.least or 0) > limits.most:
             words = f"min-append-size {limits.least} is more than max-append-size {limits.most}"
-            raise errors.ProtocolError(f"{answer.url} announces limits that no request can meet: {words}")
+            raise errors.ProtocolError(f"{asked} announces limits that no request can meet: {words}")
         if limits != self._limits and self._chunk is not None:
             self._chunk.restrict(limits.least, limits.most)
         self._limits = limits

@@ -66,6 +66,7 @@ class TusClient(UploadCalls):
         partial: bool = False,
         parts: Sequence[str] = (),
         path: str = "",
+        **_of_ietf: object,
     ) -> Position:
         """Create an upload of `length` bytes (tus 1.0, creation; with `body`: creation-with-upload).
 

@@ -180,10 +180,12 @@ class Part:
         try:
             with self._completion():
                 path = utf8(state.file.relative_path)
-                created = self._client.create(
-                    length, metadata, body=body, checksum=checksum, partial=partial, path=path
-                )
+                how: dict[str, Any] = {"partial": partial, "path": path, "on_url": self._has_url}
+                created = self._client.create(length, metadata, body=body, checksum=checksum, **how)
         except errors.AnswerError as error:
+            if not error.retryable:
+                self.url = None  # also of one that the server announced
+                self._journal(url=None)
             if partial and state.foreign and refuses(error.status, by_server=True):
                 self._tus.parts_refused.set()
             raise
@@ -197,7 +199,12 @@ class Part:
         partial = self.index is not None
         if partial or self._run.kept_elsewhere or not self._tus.in_one_request(self.size):
             known = {"server_id": self._state.server_id} if self._state.server_id and not partial else {}
-            self._journal(force=True, sent_until=max(self._reach, self._chunks.length(0)), url=created.url, **known)
+            self._has_url(created.url, **known)
+
+    def _has_url(self, url: str, **more: Any) -> None:
+        """Journal the URL of a new upload, also of one whose creation is not answered yet."""
+        self.url = url
+        self._journal(force=True, sent_until=max(self._reach, self._chunks.length(0)), url=url, **more)
 
     def _find(self, url: str) -> None:
         self._prepare(0)
