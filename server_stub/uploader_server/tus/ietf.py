@@ -1,4 +1,4 @@
-"""Resumable uploads of the IETF (draft-ietf-httpbis-resumable-upload-12) at the endpoint of tus.
+"""Resumable uploads of the IETF (draft-ietf-httpbis-resumable-upload) at the endpoint of tus.
 
 docs/protocol.md, section 11. An upload answers only the protocol that created it. No interim response (104) is sent:
 ASGI has no message for it.
@@ -29,7 +29,7 @@ from uploader_server.tus.upload import FINISHED, OPEN, Upload, stored
 from uploader_server.tus.uploads import Uploads
 from uploader_server.wire import TUS
 
-CURRENT, OLDEST = 8, 6  # interop versions
+CURRENT, OLDEST = 9, 6  # interop versions
 VERSION = "upload-draft-interop-version"
 BODY_TYPE = "application/partial-upload"
 COMPLETE = "upload-complete"
@@ -252,6 +252,8 @@ class _Call:
             refusal.headers["upload-offset"] = str(upload.offset)
         if refusal.status == 413:
             refusal.headers["upload-limit"] = self._limits(None)
+        if refusal.status == 410 and self.version == OLDEST:
+            refusal.status = 404
         if refusal.status == 460:  # the status of tus
             refusal.status, refusal.message = 400, "The content doesn't match Content-Digest"
         refusal.extra |= {"title": refusal.message, "status": refusal.status}

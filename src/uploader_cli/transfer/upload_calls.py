@@ -85,11 +85,13 @@ class UploadCalls(ABC):
         partial: bool = False,
         parts: Sequence[str] = (),
         path: str = "",
+        sha256: str | None = None,
         on_url: Callable[[str], None] = ignore,
     ) -> Position:
         """Create an upload of `length` bytes (None: not known yet) for the file `path`.
 
-        `on_url` is called with its URL where the server tells it before the answer.
+        `sha256` is the digest (hex) of the file, where it is known already. `on_url` is called with the URL of the
+        upload where the server tells it before the answer.
         """
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from command import Done, ended, read_confirmed, start, uploader
 from ietf_service import IetfService
+from proxy import Onlooker, Proxy, Request
 from scripted_server import Answer
 from serving import running_server
 
@@ -74,6 +76,33 @@ def test_requests_are_those_of_the_draft(make_files: Files, tmp_path: Path) -> N
         assert {sent.get("upload-draft-interop-version") for _, sent in service.requests} == {"8"}
         assert not [sent for _, sent in service.requests if "tus-resumable" in sent]
     assert [event["verified"] for event in done.of("file.completed")] == [False]
+
+
+def test_file_that_arrives_with_another_digest_than_its_list_has_is_refused(make_files: Files, tmp_path: Path) -> None:
+    content, listed = os.urandom(100_000), tmp_path / "list.csv"
+    files = make_files(**{"a.bin": content})
+    listed.write_text(f"path,sha256\n{files / 'a.bin'},{hashlib.sha256(content).hexdigest()}\n")
+    with running_server() as server:
+        for onlooker, code, failures in ((Onlooker(), 0, []), (Falsifier(), 7, ["integrity"])):
+            with Proxy(server.url, onlooker) as proxy:
+                to = ("--tus-endpoint", proxy.url + ENDPOINT, "--protocol", "ietf", "--checksum", "none", "--json")
+                done = uploader("upload", "--from-file", listed, *to, home=tmp_path)
+                assert (done.code, [event["code"] for event in done.of("file.failed")]) == (code, failures), done.err
+                assert proxy.of("POST")[0].headers["repr-digest"].startswith("sha-256=:")
+        assert [path.read_bytes() for path in (server.root / "tus").iterdir()] == [content]
+
+
+class Falsifier(Onlooker):
+    """Changes a byte of each chunk."""
+
+    def head(self, request: Request) -> None:
+        """Ask for the first bytes of a chunk."""
+        if request.method == "PATCH":
+            request.mark = 1
+
+    def at_mark(self, request: Request, piece: bytes) -> bytes:
+        """Change the first one."""
+        return bytes([piece[0] ^ 1]) + piece[1:]
 
 
 def test_server_that_offers_nothing_of_tus_is_detected(make_files: Files, tmp_path: Path) -> None:
@@ -150,10 +179,14 @@ def test_upload_that_is_gone_is_sent_again(make_files: Files, tmp_path: Path) ->
         assert [len(upload.content) for upload in service.uploads] == [64 * KIB, 100 * KIB]
 
 
-def test_all_bytes_without_a_declared_end_are_not_a_stored_file(make_files: Files, tmp_path: Path) -> None:
-    """The last request breaks off after its last byte: the end is declared by an empty one."""
+@pytest.mark.parametrize("terse", [False, True])
+def test_all_bytes_without_a_declared_end_are_not_a_stored_file(terse: bool, make_files: Files, tmp_path: Path) -> None:
+    """The last request breaks off after its last byte: the end is declared by an empty one.
+
+    So it is, once more, where `HEAD` tells the offset alone and the answer to the end was lost.
+    """
     with IetfService() as service:
-        service.cuts = [1000]
+        service.cuts, service.terse, service.lost = [1000], terse, int(terse)
         done = send(service, make_files(a=1000), tmp_path)
         assert done.code == 0, done.err
         (upload,) = service.uploads

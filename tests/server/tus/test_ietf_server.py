@@ -181,6 +181,7 @@ def test_delete_removes_the_upload(server: EmbeddedServer) -> None:
         ({"Content-Type": "application/offset+octet-stream"}, 415),
         ({"Content-Digest": "sha-256=:YWJj:"}, 400),
         ({"Upload-Draft-Interop-Version": "5"}, 412),
+        ({"Upload-Draft-Interop-Version": "10"}, 412),
     ],
 )
 def test_malformed_append_changes_nothing(server: EmbeddedServer, headers: dict[str, str], status: int) -> None:
@@ -202,10 +203,17 @@ def test_malformed_file_name_is_ignored(server: EmbeddedServer) -> None:
     assert state(new(server, Content_Disposition="inline; filename*=x; filename*1=b"))[0] == "0"
 
 
-def test_version_6_reads_the_lifetime_as_expires(server: EmbeddedServer) -> None:
-    answer = post(server, **{"Upload-Draft-Interop-Version": "6"})
+ENDS = ("DELETE", "HEAD")
+
+
+def test_version_6_reads_the_lifetime_as_expires_and_404_for_an_ended_upload(server: EmbeddedServer) -> None:
+    version = {"Upload-Draft-Interop-Version": "6"}
+    answer = post(server, **version)
+    url = urljoin(server.url, answer.headers["location"])
     assert ", expires=" in answer.headers["upload-limit"]
     assert ", max-age=" in post(server).headers["upload-limit"]
+    statuses = [requests.request(method, url, headers=version, timeout=DEADLINE).status_code for method in 2 * ENDS]
+    assert statuses == [204, 404, 404, 404]
 
 
 def test_uploads_answer_only_the_protocol_that_created_them(server: EmbeddedServer) -> None:

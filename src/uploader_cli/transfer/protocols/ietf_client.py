@@ -9,6 +9,7 @@ the last byte declares the end, and the answer says whether it is complete.
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -62,6 +63,7 @@ class IetfClient(UploadCalls):
         metadata: Mapping[str, str],
         *,
         path: str = "",
+        sha256: str | None = None,
         on_url: Callable[[str], None] = ignore,
         **_of_tus: object,
     ) -> Position:
@@ -74,6 +76,7 @@ class IetfClient(UploadCalls):
         headers |= _disposition(metadata.get("filename") or path.rpartition("/")[2])
         if encoded := encode_metadata(metadata):
             headers["Upload-Metadata"] = encoded
+        headers |= {} if sha256 is None else _digest("Repr-Digest", b64encode(bytes.fromhex(sha256)).decode())
         headers |= self._api.may_write(metadata.get("sessionId", ""))
         announced = set[str]()
 
@@ -111,7 +114,8 @@ class IetfClient(UploadCalls):
     def head(self, url: str) -> Position:
         """Return the server's offset, and whether the upload is complete. Raise `UploadGone` for 404 and 410.
 
-        A page for browsers is no answer of the server: it is a retryable `NotFound`.
+        Later drafts than version 12 don't require `Upload-Complete`: without it the end is declared again. A page for
+        browsers is no answer of the server: it is a retryable `NotFound`.
         """
         answer = self._send("HEAD", url, {})
         if answer.status in (404, 410):
@@ -121,12 +125,11 @@ class IetfClient(UploadCalls):
             error.retryable = True
             raise error
         self._check(answer)
-        offset, complete = whole(answer.headers.get("Upload-Offset")), _flag(answer)
-        if offset is None or complete is None:
-            raise errors.ProtocolError(
-                f"{answer.url} answered {answer.status} without Upload-Offset or Upload-Complete"
-            )
-        return Position(url, offset, answer.headers, whole(answer.headers.get("Upload-Length")), complete)
+        offset = whole(answer.headers.get("Upload-Offset"))
+        if offset is None:
+            raise errors.ProtocolError(f"{answer.url} answered {answer.status} without Upload-Offset")
+        length, complete = whole(answer.headers.get("Upload-Length")), _flag(answer) or False
+        return Position(url, offset, answer.headers, length, complete)
 
     def patch(
         self, url: str, offset: int, body: Body, checksum: str | None = None, length: int | None = None
@@ -139,7 +142,7 @@ class IetfClient(UploadCalls):
         completes = length is not None and offset + len(body) == length
         own = {"Upload-Offset": str(offset), "Upload-Complete": COMPLETE if completes else INCOMPLETE}
         own |= {} if length is None else {"Upload-Length": str(length)}
-        own |= _content_digest(checksum)
+        own |= {} if checksum is None else _digest("Content-Digest", checksum.partition(" ")[2])
         answer = self._send("PATCH", url, own, CHUNK_TIMEOUT, body)
         if answer.status in (404, 410):
             gone = self._refusal(answer, UPLOAD_GONE)
@@ -189,9 +192,11 @@ class IetfClient(UploadCalls):
             words = f"{answer.url} implements interop version {version} of the draft, not {INTEROP_VERSION}"
             return errors.ProtocolError(words)
         problem = text(as_object(answer.body).get("type")) or ""
-        if answer.status == 400 and problem.endswith("#digest-mismatching-values") and _flag(answer) is not True:
-            kind = CORRUPTED
-        return super()._refusal(answer, kind)
+        differs, is_over = problem.endswith("#digest-mismatching-values"), _flag(answer) is True
+        error = super()._refusal(answer, CORRUPTED if differs and not is_over else kind)
+        if differs and is_over:  # Repr-Digest
+            error.code = FailureCode.INTEGRITY
+        return error
 
 
 def _flag(answer: Answer) -> bool | None:
@@ -207,6 +212,6 @@ def _disposition(name: str) -> dict[str, str]:
     return {"Content-Disposition": f"inline; {plain}filename*=UTF-8''{quote(name, safe='')}"}
 
 
-def _content_digest(checksum: str | None) -> dict[str, str]:
-    """Return the header (RFC 9530) for a checksum of tus, `sha256 BASE64`."""
-    return {} if checksum is None else {"Content-Digest": f"sha-256=:{checksum.partition(' ')[2]}:"}
+def _digest(field: str, sha256: str) -> dict[str, str]:
+    """Return a digest field (RFC 9530) with a SHA-256 in base64."""
+    return {field: f"sha-256=:{sha256}:"}

@@ -170,7 +170,7 @@ class Part:
 
     def _post(self, size: int) -> Position:
         """Send the request that creates the upload, with its first `size` bytes."""
-        state, partial = self._state, self.index is not None
+        state, file, partial = self._state, self._state.file, self.index is not None
         body, checksum = self._chunk(0, size) if size else (None, None)
         metadata = state.metadata((self.index, self.start) if self.index is not None else None)
         if state.has_keys:
@@ -179,9 +179,9 @@ class Part:
         length = None if self._deferred else self.size
         try:
             with self._completion():
-                path = utf8(state.file.relative_path)
-                how: dict[str, Any] = {"partial": partial, "path": path, "on_url": self._has_url}
-                created = self._client.create(length, metadata, body=body, checksum=checksum, **how)
+                how: dict[str, Any] = {"body": body, "checksum": checksum, "partial": partial, "sha256": file.sha256}
+                path = utf8(file.relative_path)
+                created = self._client.create(length, metadata, path=path, on_url=self._has_url, **how)
         except errors.AnswerError as error:
             if not error.retryable:
                 self.url = None  # also of one that the server announced
