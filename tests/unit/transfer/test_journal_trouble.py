@@ -15,7 +15,7 @@ from time_limits import PATIENCE
 from unit.transfer.journal_fakes import HERE, a_file, begin, claimed, complete, open_sessions, receipt
 
 from uploader_cli.errors import Interrupted, UsageError
-from uploader_cli.transfer.journal import Journal, RunHandle, Stored, run_handle, schema
+from uploader_cli.transfer.journal import Journal, RunHandle, Stored, run_handle, schema, unwritten
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,7 +114,7 @@ def test_finish_writes_what_could_not_be_written(tmp_path: Path, monkeypatch: py
 
 
 def test_memory_for_what_is_not_written_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_handle, "MOST_UNWRITTEN", 100)
+    monkeypatch.setattr(unwritten, "MOST_UNWRITTEN", 100)
     files = many(2000)
     with Journal(tmp_path) as journal:
         trouble = Trouble(journal)

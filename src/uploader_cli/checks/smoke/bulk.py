@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from uploader_cli.checks.check import NotOffered, Prevented, Violation, check, precondition
 from uploader_cli.checks.smoke.expect import answered, header, quoted, said, same, same_bytes
-from uploader_cli.checks.smoke.resumable import append, create, offered, read_back
-from uploader_cli.checks.smoke.sending import ask_for_session, body_of, file_of, open_session, terms
+from uploader_cli.checks.smoke.sending import ask_for_session, body_of, file_of, open_session, read_back, terms
 from uploader_cli.checks.smoke.site import Site
+from uploader_cli.checks.smoke.tus_requests import append, create, offered
 from uploader_cli.core import packs
 from uploader_cli.core.protocol import as_object, sha256_in
 from uploader_cli.render.words import plural

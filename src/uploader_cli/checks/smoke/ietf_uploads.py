@@ -11,8 +11,17 @@ from urllib.parse import quote
 
 from uploader_cli.checks.check import NotOffered, Violation, check
 from uploader_cli.checks.smoke.expect import answered, header, said, same
-from uploader_cli.checks.smoke.resumable import CUT_WAITS, read_back, session_of
-from uploader_cli.checks.smoke.sending import body_of, cut, cut_off, file_of, nothing, terms
+from uploader_cli.checks.smoke.sending import (
+    CUT_WAITS,
+    body_of,
+    cut,
+    cut_off,
+    file_of,
+    nothing,
+    read_back,
+    session_of,
+    terms,
+)
 from uploader_cli.checks.smoke.site import IETF, Site
 from uploader_cli.core.capabilities import encode_metadata, root_of
 from uploader_cli.core.origins import resolved

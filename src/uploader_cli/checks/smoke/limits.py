@@ -11,9 +11,9 @@ from uploader_cli.checks import body_limit as limit
 from uploader_cli.checks.check import Finding, NotOffered, Prevented, Verdict, Violation, check, precondition, skipped
 from uploader_cli.checks.smoke.basics import stored_one
 from uploader_cli.checks.smoke.expect import answered, quoted, refused, refused_cleanly
-from uploader_cli.checks.smoke.resumable import ask, created
 from uploader_cli.checks.smoke.sending import ask_for_session, file_of, open_session, send, terms
 from uploader_cli.checks.smoke.site import Site
+from uploader_cli.checks.smoke.tus_requests import ask, created
 from uploader_cli.core.protocol import NOBODY, location_in, parse_batch, whole
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, size

@@ -4,212 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
-from types import MappingProxyType
-from typing import NamedTuple
 
-from uploader_cli.checks.check import NotOffered, Violation, check
-from uploader_cli.checks.smoke.expect import answered, header, said, same, same_bytes
-from uploader_cli.checks.smoke.sending import body_of, cut, cut_off, file_of, nothing, open_session, terms
+from uploader_cli.checks.check import Violation, check
+from uploader_cli.checks.smoke.expect import answered, header, said, same
+from uploader_cli.checks.smoke.sending import CUT_WAITS, cut, cut_off, read_back
 from uploader_cli.checks.smoke.site import Site
-from uploader_cli.core.capabilities import (
-    TUS_VERSION,
-    Capabilities,
-    encode_metadata,
-    endpoint_for,
-    parts,
-    root_of,
-    unknown_upload,
+from uploader_cli.checks.smoke.tus_requests import (
+    append,
+    ask,
+    check_offset,
+    check_version,
+    create,
+    create_sized,
+    data_of,
+    halfway,
+    head_of,
+    offered,
 )
+from uploader_cli.core.capabilities import TUS_VERSION, parts, root_of, unknown_upload
 from uploader_cli.core.capabilities import checksum_header as checksum_of
-from uploader_cli.core.origins import resolved
 from uploader_cli.core.protocol import parse_http_date
 from uploader_cli.sources import checksums
-from uploader_cli.transfer.bodies import content_type
-from uploader_cli.transfer.http_client import REDIRECTS, Answer
 
 MISSING = (403, 404, 410)  # statuses for an upload that does not exist (tus 1.0, HEAD)
 OTHER_REFUSALS = (400, 404, 405, 409, 410)  # of a PATCH to a joined upload
-MOST_IN_A_SESSION = 20
-CUT_WAITS = (0.2, 0.5, 1.0)  # seconds to wait for the end of a cut request
 
 after_core = partial(check, rests_on="tus-core")
-
-
-def offered(site: Site, extension: str = "") -> Capabilities:
-    """Return the tus capabilities. Raises `NotOffered` without tus, or without the extension."""
-    tus = site.once(terms).tus
-    if tus is None:
-        raise NotOffered("the session response has no tus endpoint")
-    if tus.ietf:
-        raise NotOffered("the endpoint speaks the IETF's protocol: --only 'ietf-*' checks that")
-    if extension and extension not in tus.extensions:
-        raise NotOffered(f"{extension} is not among the tus extensions")
-    return tus
-
-
-def _data(site: Site) -> bytes:
-    return file_of(site, "")[1]
-
-
-def ask(
-    site: Site,
-    method: str,
-    url: str,
-    headers: Mapping[str, str] | None = None,
-    body: bytes | None = None,
-    *,
-    midway: Callable[[], None] = nothing,
-) -> Answer:
-    """Send a tus request, and record what it created or completed."""
-    for _ in range(REDIRECTS + 1):
-        answer = site.call(
-            method,
-            url,
-            headers={"Tus-Resumable": TUS_VERSION, **(headers or {})},
-            body=None if body is None else body_of(body, "application/offset+octet-stream", midway),
-            may_refuse=True,
-            leaves=method == "POST",
-        )
-        if answer.status not in (307, 308) or "Location" not in answer.headers:
-            break
-        with suppress(ValueError):
-            url = resolved(answer.url, answer.headers["Location"])
-    stored = _stored_id(site, answer)
-    if answer.ok and stored and method in ("POST", "PATCH"):
-        site.uploads.discard(url)
-        if method == "PATCH":
-            site.tus_files[stored] = url
-        where = answer.headers.get("Content-Location", "")
-        site.files[stored] = where if where.startswith("/") else ""
-    return answer
-
-
-def _stored_id(site: Site, answer: Answer) -> str:
-    return "" if site.settings.tus_endpoint else answer.headers.get("Upload-File-Id", "")
-
-
-def create(
-    site: Site,
-    label: str,
-    headers: Mapping[str, str],
-    body: bytes | None = None,
-    *,
-    removable: bool = False,
-    metadata: Mapping[str, str] = MappingProxyType({}),
-) -> tuple[str, Answer]:
-    """Create an upload with further `metadata`, which must succeed; return its URL and the response.
-
-    `removable`: without a token the upload is not in a session, if the server accepts that, because then some servers
-    delete the stored file without a token.
-    """
-    alone = removable and not (site.may_delete or site.settings.tus_endpoint) and site.once(_accepts_without_session)
-    url, answer = created(site, file_of(site, label)[0], headers, body=body, alone=alone, **metadata)
-    if not url:
-        raise Violation("creating an upload", expected="201 with a Location on this server", got=said(answer))
-    return url, answer
-
-
-def session_of(site: Site) -> dict[str, str]:
-    """Return the metadata with a session that has space for a file, the last of `slots`; empty for an endpoint."""
-    if site.settings.tus_endpoint:
-        return {}
-    if not site.slots:  # fill each session, to create as few as possible
-        count = min(site.once(terms).limits.max_files, MOST_IN_A_SESSION)
-        site.slots += [open_session(site, count)] * count
-    return {"sessionId": site.slots[-1]}
-
-
-def created(
-    site: Site,
-    name: str,
-    headers: Mapping[str, str],
-    *,
-    body: bytes | None = None,
-    alone: bool = False,
-    **metadata: str,
-) -> tuple[str, Answer]:
-    """Try to create an upload; return its URL, empty on failure, and the response. `alone`: without a session."""
-    session = {} if alone else session_of(site)
-    named = {"filename": name, "filetype": content_type(name), **session, **metadata}
-    head = {"Upload-Metadata": encode_metadata(named), **headers}
-    answer = ask(site, "POST", endpoint_for(offered(site).endpoint, name), head, body)
-    location = answer.headers.get("Location")
-    if answer.status != 201 or not location:
-        return "", answer
-    try:
-        url = resolved(answer.url, location)
-    except ValueError:
-        return "", answer
-    if session and headers.get("Upload-Concat") != "partial":  # refused uploads and parts of a file need no space
-        site.slots.pop()
-    if stored := _stored_id(site, answer):
-        site.tus_files[stored] = url
-    else:
-        site.uploads.add(url)
-    return url, answer
-
-
-def _create_sized(site: Site, label: str, content: bytes, *, removable: bool = False) -> str:
-    return create(site, label, {"Upload-Length": str(len(content))}, removable=removable)[0]
-
-
-def _accepts_without_session(site: Site) -> bool:
-    """Return whether an upload can be created without a session. Use with `once`."""
-    url, _ = created(site, file_of(site, "tus-alone")[0], {"Upload-Length": "2"}, alone=True)
-    return bool(url)
-
-
-def _head(site: Site, url: str, what: str) -> Answer:
-    return answered(ask(site, "HEAD", url), what, 200, 204)
-
-
-def _offset(answer: Answer, expected: int, what: str) -> None:
-    value = header(answer, "Upload-Offset", what, str(expected), str.isdecimal)
-    same(int(value), expected, f"Upload-Offset after {what}")
-
-
-def append(site: Site, url: str, at: int, body: bytes, what: str, headers: Mapping[str, str] | None = None) -> Answer:
-    """Send a `PATCH`, which must succeed."""
-    answer = answered(ask(site, "PATCH", url, {"Upload-Offset": str(at), **(headers or {})}, body), what, 204)
-    _offset(answer, at + len(body), what)
-    return answer
-
-
-class Halfway(NamedTuple):
-    """A half-finished upload: `answer` is the response to its `PATCH`, `rest` the remaining bytes."""
-
-    url: str
-    answer: Answer
-    at: int
-    rest: bytes
-
-
-def halfway(site: Site) -> Halfway:
-    """Create an upload that several checks share, to save requests. Use with `once`."""
-    content = _data(site)
-    half = len(content) // 2
-    url = _create_sized(site, "tus-halfway", content)
-    return Halfway(url, append(site, url, 0, content[:half], "PATCH of the first half"), half, content[half:])
-
-
-def read_back(site: Site, url: str, answer: Answer, sent: bytes) -> None:
-    """Check the stored bytes, if the response to the last `PATCH` has their path, or an endpoint returns uploads."""
-    path, what = answer.headers.get("Content-Location", ""), "the file uploaded by tus, read back"
-    if site.settings.tus_endpoint:
-        found = site.read(url)
-        if found is not None:
-            same_bytes(found, sent, what)
-    elif path.startswith("/"):
-        same_bytes(site.read(path), sent, what)
 
 
 @check("tus-core", "tus: uploads can be created, sent and queried", "resumable uploads don't work")
 def core(site: Site) -> str:
     """See tus 1.0, core and creation: OPTIONS, POST, HEAD and PATCH."""
-    tus, content = offered(site, "creation"), _data(site)
+    tus, content = offered(site, "creation"), data_of(site)
     what, notes = "OPTIONS of the tus endpoint", []
     answer = site.call("OPTIONS", root_of(tus.endpoint))
     if tus.announced:
@@ -221,15 +48,15 @@ def core(site: Site) -> str:
     else:
         notes.append(f"OPTIONS is answered with {answer.status} and without Tus-Version: its extensions are unknown")
     url, creation = create(site, "tus", {"Upload-Length": str(len(content))})
-    _speaks_tus(site, creation, "creating an upload")
+    check_version(site, creation, "creating an upload")
     half = len(content) // 2
-    head = _head(site, url, "HEAD of a new upload")
-    _offset(head, 0, "HEAD of a new upload")
+    head = head_of(site, url, "HEAD of a new upload")
+    check_offset(head, 0, "HEAD of a new upload")
     same(head.headers.get("Upload-Length"), str(len(content)), "Upload-Length of a new upload")
-    _speaks_tus(site, head, "HEAD of a new upload")
+    check_version(site, head, "HEAD of a new upload")
     header(head, "Cache-Control", "HEAD of an upload", "no-store", lambda value: "no-store" in value)
     what = "PATCH of the first half"
-    _speaks_tus(site, append(site, url, 0, content[:half], what), what)
+    check_version(site, append(site, url, 0, content[:half], what), what)
     answered(ask(site, "PATCH", url, {"Upload-Offset": "0"}, content[:half]), "PATCH at the wrong offset", 409)
     last = append(site, url, half, content[half:], "PATCH of the second half")
     finished = ask(site, "HEAD", url)
@@ -237,19 +64,13 @@ def core(site: Site) -> str:
         notes.append(f"a finished upload is answered with {finished.status}")
     else:
         answered(finished, "HEAD of a finished upload", 200, 204)
-        _offset(finished, len(content), "the last PATCH")
+        check_offset(finished, len(content), "the last PATCH")
     read_back(site, url, last, content)
     if not tus.terminates:  # else `tus-termination` asks for a deleted one
         answered(ask(site, "HEAD", unknown_upload(tus.endpoint)), "HEAD of an unknown upload", *MISSING)
     if "Tus-Resumable" not in creation.headers:
         notes.append("answers have no Tus-Resumable")
     return "; ".join(notes)
-
-
-def _speaks_tus(site: Site, answer: Answer, what: str) -> None:
-    """Check the version, which every response except that to OPTIONS must have; uploads to endpoints need none."""
-    if "Tus-Resumable" in answer.headers or not site.settings.tus_endpoint:
-        header(answer, "Tus-Resumable", what, TUS_VERSION, lambda value: value == TUS_VERSION)
 
 
 @after_core("tus-version", "tus: other versions are refused", "later clients get wrong answers", required=False)
@@ -266,13 +87,13 @@ def version(site: Site) -> None:
 def resume(site: Site) -> str:
     """See tus 1.0, core: HEAD returns the offset after a cut PATCH, and the upload resumes there."""
     offered(site)
-    content = _data(site)
-    url = _create_sized(site, "tus-resumed", content, removable=True)
+    content = data_of(site)
+    url = create_sized(site, "tus-resumed", content, removable=True)
     with cut_off("half a PATCH"):
         ask(site, "PATCH", url, {"Upload-Offset": "0"}, content, midway=cut)
     what, most = "HEAD after a PATCH that was cut", (len(content) + 1) // 2
     for pause in CUT_WAITS:
-        head = _head(site, url, what)
+        head = head_of(site, url, what)
         at = int(header(head, "Upload-Offset", what, "what has arrived", str.isdecimal))
         if at > most:
             raise Violation(what, expected=f"an offset of {most} at most", got=str(at))
@@ -280,7 +101,7 @@ def resume(site: Site) -> str:
         if last.status not in (409, 423):
             break
         time.sleep(pause)  # the server has not ended the cut request yet
-    _offset(answered(last, "PATCH of the rest after a cut", 204), len(content), "PATCH of the rest after a cut")
+    check_offset(answered(last, "PATCH of the rest after a cut", 204), len(content), "PATCH of the rest after a cut")
     read_back(site, url, last, content)
     return f"resumed at byte {at} of {len(content)}"
 
@@ -293,8 +114,8 @@ def checksum(site: Site) -> str:
     if "sha1" not in algorithms:
         got = ", ".join(sorted(algorithms)) or "none"
         raise Violation("the checksum algorithms that are offered", expected="sha1 among them", got=got)
-    content = _data(site)
-    url = _create_sized(site, "tus-checksum", content, removable=True)
+    content = data_of(site)
+    url = create_sized(site, "tus-checksum", content, removable=True)
     for name, (start, length) in zip(known, parts(len(content), len(known)), strict=False):
         piece = content[start : start + length]
         if name == "crc32c":
@@ -322,7 +143,7 @@ def checksum_mismatch(site: Site) -> None:
     if answer.ok:
         raise Violation(what, expected="460", got=said(answer), corrupt=True)
     answered(answer, what, 460)
-    _offset(_head(site, upload.url, f"HEAD after {what}"), upload.at, what)
+    check_offset(head_of(site, upload.url, f"HEAD after {what}"), upload.at, what)
 
 
 @after_core(
@@ -333,12 +154,12 @@ def checksum_mismatch(site: Site) -> None:
 def creation_with_upload(site: Site) -> None:
     """See tus 1.0, creation-with-upload."""
     offered(site, "creation-with-upload")
-    content = _data(site)
+    content = data_of(site)
     half = content[: len(content) // 2]
     what = "a creation with half of the bytes"
     url, answer = create(site, "tus-with-upload", {"Upload-Length": str(len(content))}, half)
-    _offset(answer, len(half), what)
-    _offset(_head(site, url, f"HEAD after {what}"), len(half), what)
+    check_offset(answer, len(half), what)
+    check_offset(head_of(site, url, f"HEAD after {what}"), len(half), what)
 
 
 @after_core(
@@ -347,13 +168,13 @@ def creation_with_upload(site: Site) -> None:
 def defer_length(site: Site) -> None:
     """See tus 1.0, creation-defer-length."""
     offered(site, "creation-defer-length")
-    content = _data(site)
+    content = data_of(site)
     length = {"Upload-Length": str(len(content))}
     url, _ = create(site, "tus-deferred", {"Upload-Defer-Length": "1"})
-    head = _head(site, url, "HEAD of an upload without a length")
+    head = head_of(site, url, "HEAD of an upload without a length")
     same(head.headers.get("Upload-Defer-Length"), "1", "Upload-Defer-Length of an upload without a length")
     append(site, url, 0, content[: len(content) // 2], "PATCH with the length", length)
-    head = _head(site, url, "HEAD after the length was sent")
+    head = head_of(site, url, "HEAD after the length was sent")
     same(head.headers.get("Upload-Length"), str(len(content)), "Upload-Length after it was sent")
 
 
@@ -389,7 +210,7 @@ def termination(site: Site) -> None:
 def concatenation(site: Site) -> str:
     """See tus 1.0, concatenation: two partial uploads."""
     offered(site, "concatenation")
-    content = _data(site)
+    content = data_of(site)
     half = len(content) // 2
     urls = []
     for number, piece in enumerate((content[:half], content[half:])):
@@ -399,7 +220,7 @@ def concatenation(site: Site) -> str:
         urls.append(url)
     what = "joining two partial uploads"
     final, answer = create(site, "tus-joined", {"Upload-Concat": "final;" + " ".join(urls)}, removable=True)
-    head = _head(site, final, f"HEAD after {what}")
+    head = head_of(site, final, f"HEAD after {what}")
     same(head.headers.get("Upload-Length"), str(len(content)), f"Upload-Length after {what}")
     refusal = ask(site, "PATCH", final, {"Upload-Offset": str(len(content))}, b"more")
     answered(refusal, "PATCH of a joined upload", 403, *OTHER_REFUSALS)

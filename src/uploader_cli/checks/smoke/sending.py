@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from uploader_cli.checks.check import Prevented, Violation, precondition
-from uploader_cli.checks.smoke.expect import header, said
+from uploader_cli.checks.smoke.expect import header, said, same_bytes
 from uploader_cli.checks.smoke.site import Site
 from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, capabilities_of, parse_capabilities, root_of
 from uploader_cli.core.plan import Limits, endless
@@ -21,6 +21,8 @@ from uploader_cli.transfer.http_client import Answer
 Midway = Callable[[], None]
 
 SIZE = 4096  # maximum bytes of a file
+CUT_WAITS = (0.2, 0.5, 1.0)  # seconds to wait for the end of a cut request
+MOST_IN_A_SESSION = 20
 ARRIVAL = 0.2  # seconds for half a body to arrive before it is cut, so that there is something to resume
 
 
@@ -106,6 +108,16 @@ def open_session(site: Site, files: int = 1) -> str:
     return session.session_id
 
 
+def session_of(site: Site) -> dict[str, str]:
+    """Return the metadata with a session that has space for a file, the last of `slots`; empty for an endpoint."""
+    if site.settings.tus_endpoint:
+        return {}
+    if not site.slots:  # fill each session, to create as few as possible
+        count = min(site.once(terms).limits.max_files, MOST_IN_A_SESSION)
+        site.slots += [open_session(site, count)] * count
+    return {"sessionId": site.slots[-1]}
+
+
 def ask_for_session(site: Site, **asked: object) -> Answer:
     """Send `POST /api/upload/session`, by default for one file, and record a created session."""
     body = {"category": site.settings.category, "expectedFiles": 1, **asked}
@@ -156,3 +168,14 @@ def send(
                 path = location_in(site.settings.category, file.location) if file.location else ""
                 site.files[file.server_id] = path
     return answer
+
+
+def read_back(site: Site, url: str, answer: Answer, sent: bytes) -> None:
+    """Check the stored bytes, if the response to the last `PATCH` has their path, or an endpoint returns uploads."""
+    path, what = answer.headers.get("Content-Location", ""), "the file uploaded by tus, read back"
+    if site.settings.tus_endpoint:
+        found = site.read(url)
+        if found is not None:
+            same_bytes(found, sent, what)
+    elif path.startswith("/"):
+        same_bytes(site.read(path), sent, what)

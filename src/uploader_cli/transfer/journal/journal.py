@@ -12,8 +12,9 @@ from msgspec.structs import astuple
 from uploader_cli.core.record import Record
 from uploader_cli.errors import UsageError
 from uploader_cli.transfer.journal.reading import Stored, find_receipts, get_sessions, is_same, path_key
-from uploader_cli.transfer.journal.run_handle import RunHandle, as_json, delete_open
+from uploader_cli.transfer.journal.run_handle import RunHandle
 from uploader_cli.transfer.journal.schema import Store
+from uploader_cli.transfer.journal.unwritten import as_json, delete_open
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

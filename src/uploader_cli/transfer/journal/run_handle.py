@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hmac
-import json
 import math
 import threading
 import time
 from contextlib import ExitStack, contextmanager, nullcontext
-from itertools import accumulate, count, islice
+from itertools import accumulate, count
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from uploader_cli.errors import Interrupted, UploaderError, UsageError
 from uploader_cli.transfer.journal import reading, schema
 from uploader_cli.transfer.journal.reading import Claim, ClaimState, Pending, PendingUpload, Stored, is_same, path_key
+from uploader_cli.transfer.journal.unwritten import RunEnd, Unwritten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,19 +26,7 @@ if TYPE_CHECKING:
 
 RETRY_SECONDS = 5.0  # until the next try to write
 LAST_SECONDS = 1.0  # wait of the last try
-MOST_UNWRITTEN = 50_000  # files kept in memory while writing fails; the oldest are dropped
 MOST_CLOSED = 100  # ended sessions whose secrets are kept, the newest
-PERIOD_RECEIPTS = 100_000  # per period
-_WITHOUT_URL = "UPDATE run SET arguments = json_remove(arguments, '$.options.upload_url') WHERE number = ?"
-_COUNT = "UPDATE period SET receipts = receipts + ?, last_at = ? WHERE number = ?"
-
-
-class _Change(Struct):
-    """Unwritten changes of a path: the upload, the receipt, the file whose receipt is deleted."""
-
-    pending: Pending | None = None
-    receipt: Stored | None = None
-    refused: LocalFile | None = None
 
 
 class RunHandle:
@@ -77,13 +64,7 @@ class RunHandle:
         self._claimed: dict[bytes, Pending] = {}
         self._sessions = reading.get_sessions(db, self.number)
         self._over = False
-        # unwritten changes
-        self._changes: dict[bytes, _Change] = {}
-        self._counted: list[int] = []  # sizes of completed files
-        self._sessions_changed = False
-        self._ok: bool | None = None  # how the run has ended
-        self._dropped = False
-        self._outcome: Mapping[str, object] = {}
+        self._unwritten = Unwritten()
         self._retry_at = 0.0  # 0: the journal works, inf: it is damaged
         self._warned = False
         store.at_close.callback(self.close)
@@ -146,7 +127,7 @@ class RunHandle:
         by_path, found = dict(zip(paths, files, strict=True)), dict[bytes, Stored]()
         with self._mutex:
             self._read(lambda db: found.update(reading.find_receipts(db, self._target, by_path, since)))
-            known = [self._receipt(key, found.get(key)) for key in paths]
+            known = [self._unwritten.receipt(key, found.get(key)) for key in paths]
         return [row if row and is_same(file, row.file) else None for file, row in zip(files, known, strict=True)]
 
     def is_stored(self, file: LocalFile) -> bool:
@@ -154,7 +135,7 @@ class RunHandle:
         key, found = path_key(file), dict[bytes, Stored]()
         with self._mutex:
             self._read(lambda db: found.update(reading.find_receipts(db, self._target, {key: file}, self._since)))
-            return self._receipt(key, found.get(key)) is not None
+            return self._unwritten.receipt(key, found.get(key)) is not None
 
     def creating(self, file: LocalFile, session: str | None = None, *, replaced: tuple[str, ...] = ()) -> PendingUpload:
         """Replace the upload of a claimed file by a new one: call it before each creation but the first."""
@@ -205,9 +186,7 @@ class RunHandle:
         with self._mutex:
             for item in stored:
                 key = path_key(item.file)
-                self._changes[key] = _Change(receipt=item)
-                if self._claimed.pop(key, None) is not None:
-                    self._counted.append(item.file.size)
+                self._unwritten.store(key, item, counted=self._claimed.pop(key, None) is not None)
             self._save()
 
     def uncertain(self, files: Sequence[LocalFile]) -> None:
@@ -222,7 +201,7 @@ class RunHandle:
             for file in files:
                 key = path_key(file)
                 self._claimed.pop(key, None)
-                self._changes[key] = _Change(refused=file if receipts else None)
+                self._unwritten.forget(key, file if receipts else None)
 
     def release(self, files: Sequence[LocalFile]) -> None:
         with self._mutex:
@@ -233,7 +212,7 @@ class RunHandle:
         """Record an open session, with the secret that its creator needs to write to it."""
         with self._change():
             self._sessions[session] = reading.SavedSession(category, secret)
-            self._sessions_changed = True
+            self._unwritten.sessions = self._sessions
 
     def session_closed(self, session: str, *, failed: bool = False) -> None:
         """Record that a session has ended or is unknown; keep its secret if some of its files `failed`."""
@@ -244,7 +223,7 @@ class RunHandle:
                 closed = [name for name, one in self._sessions.items() if not one.open]
                 for oldest in closed[:-MOST_CLOSED]:
                     del self._sessions[oldest]
-            self._sessions_changed = True
+            self._unwritten.sessions = self._sessions
 
     def sessions(self) -> dict[str, reading.SavedSession]:
         """Return sessions by their ids, also of the resumed run, oldest first."""
@@ -259,15 +238,16 @@ class RunHandle:
         with self._mutex:
             if self._over:
                 return
-            self._over, self._ok, self._outcome = True, ok or not self._lasting, outcome or {}
-            self._dropped = not keep and self.resumed_from is None
+            self._over = True
+            dropped = not keep and self.resumed_from is None
+            self._unwritten.ended = RunEnd(ok or not self._lasting, outcome or {}, dropped)
             self._save()
         self.close()
 
     def close(self) -> None:
         """Unlock the run; it counts as interrupted unless it is finished."""
         with self._mutex:
-            if self._changes or self._counted or self._sessions_changed or self._ok is not None:
+            if self._unwritten:
                 self._save(last=True)
             self._over = True
             self._lock.close()
@@ -280,9 +260,8 @@ class RunHandle:
         receipt: Stored | None,
         uploads: Iterator[PendingUpload] | None,
     ) -> Claim:
-        receipt, own, change = self._receipt(key, receipt), self._claimed.get(key), self._changes.get(key)
-        if change is not None:
-            pending = change.pending
+        receipt, own = self._unwritten.receipt(key, receipt), self._claimed.get(key)
+        pending = self._unwritten.pending(key, pending)
         if (pending and pending.busy) or (own and own.file.file != file.file):
             return Claim(ClaimState.BUSY)
         if receipt and is_same(file, receipt.file):
@@ -305,14 +284,6 @@ class RunHandle:
         identity = b"%d %d %s" % (file.size, file.mtime_ns, key)
         return PendingUpload(hmac.digest(self.secret, identity, "sha256").hex()[:32])
 
-    def _receipt(self, key: bytes, written: Stored | None) -> Stored | None:
-        """Return the receipt of a path, an unwritten one first."""
-        change = self._changes.get(key)
-        if change is None:
-            return written
-        is_refused = written and change.refused and is_same(change.refused, written.file)
-        return change.receipt or (None if is_refused else written)
-
     def _alter(
         self, files: Sequence[LocalFile], change: Callable[[PendingUpload], PendingUpload], *, begins: bool = True
     ) -> None:
@@ -328,7 +299,7 @@ class RunHandle:
 
     def _put(self, key: bytes, new: Pending) -> None:
         self._claimed[key] = new
-        self._changes.setdefault(key, _Change()).pending = new
+        self._unwritten.claim(key, new)
 
     @contextmanager
     def _change(self, *, begins: bool = False) -> Iterator[None]:
@@ -351,19 +322,16 @@ class RunHandle:
                 with self._store.write((lambda: None) if last else self.checkpoint, seconds) as db:
                     if first is not None:
                         first(db)
-                    self._write(db)
+                    self._unwritten.write(db, self._target, self.number, self._store.now())
             except Interrupted:
                 if begins:
                     raise
             except schema.JournalError as error:
                 self._troubled(error)
             else:
-                self._changes.clear()
-                self._counted.clear()
-                self._sessions_changed, self._ok, self._retry_at = False, None, 0.0
-        excess = max(0, len(self._changes) - MOST_UNWRITTEN)
-        for key in list(islice((key for key in self._changes if key not in self._claimed), excess)):
-            del self._changes[key]
+                self._unwritten = Unwritten()
+                self._retry_at = 0.0
+        self._unwritten.shorten(self._claimed)
 
     def _read(self, action: Callable[[Connection], None]) -> None:
         try:
@@ -379,63 +347,6 @@ class RunHandle:
             self._warned = True
             self.on_trouble(f"{error}; the upload continues, but a resume may resend files: {error.hint}")
 
-    def _write(self, db: Connection) -> None:
-        target, run, now, changes = self._target, self.number, self._store.now(), self._changes.items()
-        db.executemany(
-            "DELETE FROM pending WHERE target = ? AND path = ?"
-            " AND (run = ? OR NOT alive((SELECT id FROM run WHERE number = pending.run)))",
-            [(target, key, run) for key in self._changes],
-        )
-        db.executemany(
-            "INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [reading.pending_row(target, run, key, change.pending) for key, change in changes if change.pending],
-        )
-        refused = [(target, key, row.refused.size, row.refused.mtime_ns) for key, row in changes if row.refused]
-        if refused:  # an empty executemany costs 2 µs
-            db.executemany("DELETE FROM receipt WHERE target = ? AND path = ? AND size = ? AND mtime_ns = ?", refused)
-        receipts = [(key, change.receipt) for key, change in changes if change.receipt]
-        if receipts:
-            period, full = db.execute("SELECT max(number), receipts >= ? FROM period", (PERIOD_RECEIPTS,)).fetchone()
-            if full:
-                period = db.execute("INSERT INTO period DEFAULT VALUES").lastrowid
-            at = int(now)
-            db.execute(_COUNT, (len(receipts), at, period))
-            db.executemany(
-                "INSERT OR REPLACE INTO receipt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [reading.receipt_row(target, run, key, receipt, period, at) for key, receipt in receipts],
-            )
-        if self._counted:
-            counts = (len(self._counted), sum(self._counted), now, run)
-            db.execute("UPDATE run SET files = files + ?, bytes = bytes + ?, updated_at = ? WHERE number = ?", counts)
-        if self._sessions_changed:
-            db.execute("DELETE FROM session WHERE run = ?", (run,))
-            rows = [(run, name, *known) for name, known in self._sessions.items()]
-            db.executemany("INSERT INTO session (run, id, category, secret, open) VALUES (?, ?, ?, ?, ?)", rows)
-        if self._ok is not None:
-            ended = (self._ok, as_json(self._outcome), now, run)
-            db.execute("UPDATE run SET finished = ?, outcome = ?, updated_at = ? WHERE number = ?", ended)
-        if self._dropped:
-            db.execute("DELETE FROM run WHERE number = ?", (run,))
-            delete_open(db, [(run,)])
-        elif self._ok:
-            # An upload URL is kept only as long as the run can be resumed.
-            db.execute(_WITHOUT_URL, (run,))
-            same = db.execute(
-                "DELETE FROM run WHERE NOT finished AND NOT alive(id)"
-                " AND (target, identity) = (SELECT target, identity FROM run WHERE number = ?) RETURNING number",
-                (run,),
-            ).fetchall()
-            delete_open(db, [(run,), *same])
-
-
-def delete_open(db: Connection, runs: Sequence[tuple[int]]) -> None:
-    db.executemany("DELETE FROM pending WHERE run = ?", runs)
-    db.executemany("DELETE FROM session WHERE run = ?", runs)
-
 
 def _packed_uploads(key: str) -> Iterator[PendingUpload]:
     return (PendingUpload(f"{key}:{index}") for index in count())
-
-
-def as_json(value: object) -> str:
-    return json.dumps(value, sort_keys=True)  # ASCII: escapes undecodable paths
