@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyte
+from rich.cells import cell_len
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
@@ -93,11 +94,18 @@ PICTURES = (
 )
 
 
+class _Terminal(pyte.Screen):
+    """A terminal that shows dim text in grey; that of pyte ignores the attribute."""
+
+    def select_graphic_rendition(self, *attributes: int, **private: bool) -> None:
+        super().select_graphic_rendition(*((90,) if attributes == (2,) else attributes), **private)
+
+
 class Screen:
     """What a person would see."""
 
     def __init__(self, columns: int, lines: int) -> None:
-        self._screen = pyte.Screen(columns, lines)
+        self._screen = _Terminal(columns, lines)
         self._stream = pyte.ByteStream(self._screen)
         self._screen.set_mode(pyte.modes.LNM)
 
@@ -118,20 +126,37 @@ class Screen:
         for row in rows:
             console.print(row, soft_wrap=True)
         HERE.mkdir(exist_ok=True)
-        console.save_svg(str(HERE / f"{name}.svg"), title=title, unique_id=name)
+        picture = console.export_svg(title=title, unique_id=name)
+        (HERE / f"{name}.svg").write_text(_WIDE.sub(_stretched, picture), encoding="utf-8")
 
     def _row(self, number: int) -> Text:
         row, line = Text(), self._screen.buffer[number]
         cells = (line[column] for column in range(self._screen.columns))
         for style, run in itertools.groupby(cells, _style):
-            row.append("".join(cell.data for cell in run), style)  # the second cell of a wide character is empty
+            row.append("".join(cell.data for cell in run), style)
         row.rstrip()
         return row
 
 
+_WIDE = re.compile(r'textLength="([\d.]+)"([^>]*>)([^<\x00-\u10ff]+)<')
+
+
+def _stretched(text: re.Match[str]) -> str:
+    """Give wide characters two cells each, of which rich gives them one."""
+    length = float(text[1]) * cell_len(text[3]) / len(text[3])
+    return f'textLength="{length:g}"{text[2]}{text[3]}<'
+
+
 def _style(cell: pyte.screens.Char) -> Style:
+    """Return the style of a cell; wide characters are marked, so that their text has a place of its own."""
+    is_wide = not cell.data or cell_len(cell.data) > 1  # the second cell of a wide character is empty
     return Style(
-        color=_colour(cell.fg), bgcolor=_colour(cell.bg), bold=cell.bold, italic=cell.italics, reverse=cell.reverse
+        color=_colour(cell.fg),
+        bgcolor=_colour(cell.bg),
+        bold=cell.bold,
+        italic=cell.italics,
+        reverse=cell.reverse,
+        meta={"wide": True} if is_wide else None,
     )
 
 

@@ -377,10 +377,12 @@ export function prepare(whenStarted) {
     })
   }
   const overlay = $('#overlay')
-  addEventListener('dragover', (event) => {
+  const accept = (event) => {
     event.preventDefault()
     overlay.hidden = !limits || !event.dataTransfer.types.includes('Files')
-  })
+  }
+  addEventListener('dragenter', accept) // else a drop between the overlay's `dragenter` and `dragover` is refused
+  addEventListener('dragover', accept)
   addEventListener('dragleave', (event) => {
     if (!event.relatedTarget) overlay.hidden = true
   })
