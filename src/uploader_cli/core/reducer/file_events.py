@@ -41,6 +41,8 @@ def _file_started(state: ProgressState, event: ev.FileStarted, now: float) -> li
     file.meter.update(now, event.offset)
     if before is not None:
         file.reached = max(before.reached, before.sent)
+    if not state.begun:
+        state.meter.restart(now)  # the search for files is no time of the transfer
     state.running[event.file] = file
     state.unstarted.pop(event.file, None)
     if session is not None:
