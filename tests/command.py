@@ -81,15 +81,16 @@ def start(
     free: bool = True,
     on_terminal: bool = False,
     constants: Mapping[str, float] | None = None,
+    imported: tuple[str, ...] = (),
     **extra: str,
 ) -> Process:
     """Start the command with its own home directory; `extra` are environment variables.
 
     The other keywords are those of `forking.start`.
     """
-    how = {"stdin": stdin, "stdout": stdout, "stderr": stderr, "fresh": fresh, "free": free, "constants": constants}
-    env = environment(home, **extra)
-    return forking.start("uploader_cli", arguments, cwd=home, env=env, on_terminal=on_terminal, **how)
+    how = {"stdin": stdin, "stdout": stdout, "stderr": stderr, "fresh": fresh, "free": free}
+    how |= {"on_terminal": on_terminal, "constants": constants, "imported": imported}
+    return forking.start("uploader_cli", arguments, cwd=home, env=environment(home, **extra), **how)
 
 
 def finish(process: Process) -> Done:

@@ -79,6 +79,12 @@ def pytest_configure(config: pytest.Config) -> None:
         process.wait()
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Skip a directory of which `-m` takes no test: each process would import its modules."""
+    marker = {"interop": "interop", "packaging": "package"}.get(collection_path.name)
+    return True if marker and f"not {marker}" in config.option.markexpr else None
+
+
 def is_compiled(module: Path) -> bool:
     """Return True if there is bytecode of a test module, as new as the module."""
     tag = f"{sys.implementation.cache_tag}-pytest-{pytest.__version__}"

@@ -13,6 +13,7 @@ import functools
 import gc
 import importlib
 import json
+import mimetypes
 import os
 import pkgutil
 import select
@@ -33,8 +34,8 @@ PIPE, DEVNULL = subprocess.PIPE, subprocess.DEVNULL
 CLOSED = -100
 """Start the command with this descriptor closed, as `>&-` of a shell does."""
 _LATE = (
-    *("coverage", "encodings.ascii", "encodings.idna", "platform", "platformdirs.unix", "requests", "sqlite3", "ssl"),
-    *("tempfile", "traceback", "typer._click.decorators", "websocket"),
+    *("coverage", "encodings.ascii", "encodings.idna", "google_crc32c", "platform", "platformdirs.unix"),
+    *("requests", "sqlite3", "ssl", "tempfile", "traceback", "typer._click.decorators", "websocket"),
 )
 """What is imported in functions; `coverage` is started in each command where this process is measured."""
 _UNUSED = ("uploader_cli.pytest_plugin", "uploader_cli.testing")
@@ -117,20 +118,24 @@ def start(
     stderr: int | IO[Any] = PIPE,
     fresh: bool = False,
     free: bool = True,
+    new_session: bool = False,
     on_terminal: bool = False,
     constants: Mapping[str, float] | None = None,
+    imported: tuple[str, ...] = (),
 ) -> Forked | subprocess.Popen[str]:
     """Start `python -m PACKAGE ARGUMENTS`; `fresh` starts a new Python, for tests of memory or start-up.
 
     Each descriptor is PIPE (text, for outputs only), DEVNULL, CLOSED (not with `fresh`), or an open file. Without
     `free` a forked process ends after its exit functions, before Python frees all objects: freeing copies the shared
-    memory and takes ten times the CPU time of the fork. `on_terminal` starts a session, whose terminal is that of
-    stderr. `constants` sets constants of modules (`package.module.NAME`)
-    in a forked process, to shorten waits.
+    memory and takes ten times the CPU time of the fork. `new_session` starts a session, and `on_terminal` one whose
+    terminal is that of stderr. `constants` sets constants of modules (`package.module.NAME`) in a forked process, to
+    shorten waits. `imported` are modules that most commands don't need, and that this one needs not import itself.
     """
     if fresh or not AVAILABLE:
         line = [sys.executable, "-m", package, *map(str, arguments)]
-        how = {"start_new_session": True, "preexec_fn": _take_terminal} if on_terminal else {}
+        how: dict[str, Any] = {"start_new_session": new_session or on_terminal}
+        if on_terminal:
+            how["preexec_fn"] = _take_terminal
         return subprocess.Popen(line, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, text=True, **how)
     ours: list[IO[str] | None] = []
     theirs: list[int] = []
@@ -153,10 +158,11 @@ def start(
         "env": dict(env),
         "closed": closed,
         "free": free,
+        "new_session": new_session or on_terminal,
         "on_terminal": on_terminal,
         "constants": constants or {},
     }
-    socket.send_fds(_server(package), [json.dumps(request).encode()], [*theirs, report.fileno()])
+    socket.send_fds(_server(package, *imported), [json.dumps(request).encode()], [*theirs, report.fileno()])
     for end in theirs:
         os.close(end)
     report.close()
@@ -172,13 +178,15 @@ def _take_terminal() -> None:
 
 
 @functools.cache
-def _server(package: str) -> socket.socket:
-    """Return the connection to the process that forks commands of a package; it ends with this process."""
+def _server(package: str, *more: str) -> socket.socket:
+    """Return the connection to the process that forks commands of a package, with `more` modules; it ends with us."""
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     measured = [name for name in _MEASURED if name in os.environ]
     env = {name: value for name, value in os.environ.items() if name not in measured} | {"PYTHONUTF8": "1"}
+    if measured:
+        more = (*more, "coverage")
     process = subprocess.Popen(
-        [sys.executable, __file__, str(theirs.fileno()), package, *(["coverage"] if measured else [])],
+        [sys.executable, __file__, str(theirs.fileno()), package, *more],
         pass_fds=[theirs.fileno()],
         stdin=DEVNULL,
         stdout=DEVNULL,
@@ -207,6 +215,7 @@ def _main(descriptor: str, package: str, *more: str) -> None:
             importlib.import_module(module.name)
     for name in (*_LATE, *more):
         importlib.import_module(name)
+    mimetypes.init()
     if package == "uploader_cli":
         _make_parameters()
     gc.freeze()
@@ -214,7 +223,7 @@ def _main(descriptor: str, package: str, *more: str) -> None:
     sys.argv = [entry.__file__ or package, *request["argv"]]
     if request["free"]:
         atexit.unregister(end)
-    if more:
+    if "coverage" in more:
         importlib.import_module("coverage").process_startup()
     code = getattr(entry, "run", entry.main)()
     sys.exit(code)
@@ -279,8 +288,9 @@ def _take_over(request: dict[str, Any], descriptors: list[int]) -> None:
         else:
             os.dup2(descriptor, number)
         os.close(descriptor)
-    if request["on_terminal"]:
+    if request["new_session"]:
         os.setsid()
+    if request["on_terminal"]:
         _take_terminal()
     os.environ.clear()
     os.environ.update(request["env"])

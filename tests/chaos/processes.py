@@ -1,4 +1,4 @@
-"""Client and server as real processes: `uploader serve`, and `uploader upload` or `resume`."""
+"""Client and server as processes of their own: the bundled server, and `uploader upload` or `resume`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import secrets
 import signal
 import socket
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import forking
 from command import environment
 from time_limits import PATIENCE
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from chaos.plan import Strike
 
-UPLOADER = Path(sys.executable).with_name("uploader")
 LATEST = 4.0
 """Seconds after the start of a client at which a strike comes if the client prints too few events."""
 DEADLINE = 150.0
@@ -62,7 +61,7 @@ def free_port() -> int:
 
 
 class Server:
-    """`uploader serve` with one root and port, which survive kills and restarts."""
+    """The bundled server with one root and port, which survive kills and restarts."""
 
     def __init__(self, directory: Path, options: Sequence[str], token: str) -> None:
         """Keep output, access log and temporary files in `directory`, stored files in `directory/root`."""
@@ -72,19 +71,18 @@ class Server:
         self._token = directory / "token"
         self._token.write_text(token)
         self._options = list(options)
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: forking.Forked | subprocess.Popen[str] | None = None
 
     def start(self, rules: Sequence[str] = ()) -> None:
         """Start the server and wait until it is ready. Raises Find if it does not start."""
-        line = [UPLOADER, "serve", "--root", self.root, "--port", str(self.port), "--auth-token-file", self._token]
+        line = ["--root", self.root, "--port", str(self.port), "--auth-token-file", self._token]
         line += ["--access-log", self.directory / "access.log", *self._options, "--fault-control"]
         line += [part for rule in rules for part in ("--fault", rule)]
         env = environment(self.directory, TMPDIR=str(self.temporary))
         with (self.directory / "output.txt").open("ab") as output:
             before = output.tell()
-            self.process = subprocess.Popen(
-                line, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, start_new_session=True
-            )
+            streams = {"stdout": output, "stderr": output}
+            self.process = forking.start("uploader_server", line, cwd=None, env=env, new_session=True, **streams)
         until = time.monotonic() + PATIENCE
         while b"server ready on" not in (self.directory / "output.txt").read_bytes()[before:]:
             if self.process.poll() is not None:
@@ -196,19 +194,14 @@ class Client:
         self._directory, self._strikes = directory, 0
         temporary = home / "tmp"
         temporary.mkdir(parents=True, exist_ok=True)
-        line = [UPLOADER, *options, "--json", "--report", directory / "report.json"]
+        line = [*options, "--json", "--report", directory / "report.json"]
         line += ["--failed-to", directory / "failed.jsonl", "--log-file", directory / "log.jsonl"]
         line += ["--", *paths] if paths else []
-        (directory / "command.txt").write_text("\n".join(os.fspath(part) for part in line))
+        (directory / "command.txt").write_text("\n".join(["uploader", *map(os.fspath, line)]))
         with (directory / "out.jsonl").open("wb") as out, (directory / "err.txt").open("wb") as err:
-            self.process = subprocess.Popen(
-                line,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                cwd=home,
-                env=environment(home, TMPDIR=str(temporary), **env),
-                start_new_session=True,
+            env = environment(home, TMPDIR=str(temporary), **env)
+            self.process = forking.start(
+                "uploader_cli", line, cwd=home, env=env, stdout=out, stderr=err, free=False, new_session=True
             )
 
     def run(
@@ -275,9 +268,10 @@ class Client:
         _kill_group(self.process)
 
 
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
+def _kill_group(process: forking.Forked | subprocess.Popen[str]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    process.kill()  # one that has no group yet
     process.wait()
 
 

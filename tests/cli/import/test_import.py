@@ -12,12 +12,13 @@ import signal
 import socket
 import threading
 import time
-from functools import reduce
+from functools import partial, reduce
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import command
 import pytest
-from command import Done, ended, read_until, start, uploader
+from command import Done, ended, read_until
 from prometheus_client.parser import text_string_to_metric_families
 from serving import running_server
 from time_limits import PATIENCE, SLACK
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from uploader_server.serving import EmbeddedServer
 
+start, uploader = (partial(call, imported=("distributed",)) for call in (command.start, command.uploader))
 PACKS = "/api/upload/packs"
 SMALL, BIG = 300, 10 << 20
 CHUNK = "1M"
@@ -46,10 +48,12 @@ CHUNK = "1M"
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Client]:
     """Run a cluster of two worker processes; Dask replaces those that are killed."""
-    from distributed import Client, LocalCluster  # only the worker that runs these tests imports it
+    import dask  # only the worker that runs these tests imports it
+    from distributed import Client, LocalCluster
 
     quiet: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": None}
-    processes = LocalCluster(n_workers=2, threads_per_worker=1, silence_logs=logging.CRITICAL, **quiet)
+    with dask.config.set({"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "10s"}):
+        processes = LocalCluster(n_workers=2, threads_per_worker=1, silence_logs=logging.CRITICAL, **quiet)
     with processes, Client(processes, set_as_default=False) as client:
         yield client
 
@@ -204,10 +208,12 @@ def test_429_to_one_worker_pauses_all(cluster: Client, bundled: EmbeddedServer, 
     check_stored(bundled, tree)
 
 
-def test_outage_is_waited_out_from_the_first_request_of_a_task(bundled: EmbeddedServer, tmp_path: Path) -> None:
+def test_outage_is_waited_out_from_the_first_request_of_a_task(
+    cluster: Client, bundled: EmbeddedServer, tmp_path: Path
+) -> None:
     (tmp_path / "a.bin").write_bytes(b"a")
-    bundled.faults.next_answers("GET", "/health", [None, None, *[Answer(502)] * 3])  # after the driver and the check
-    done = uploader("import", "a.bin", "--on", "local:1", "-s", bundled.url, "--json", home=tmp_path)
+    bundled.faults.next_answers("GET", "/health", [*[None] * 3, *[Answer(502)] * 3])  # after the driver and two checks
+    done = uploader("import", "a.bin", "--on", on(cluster), "-s", bundled.url, "--json", home=tmp_path)
     assert (done.code, done.finished["completed"]) == (0, 1)
     assert [event["code"] for event in done.of("warning")] == ["unreachable"]
 
@@ -326,10 +332,12 @@ def test_files_with_which_each_worker_hangs_fail(cluster: Client, bundled: Embed
     assert failed["message"].startswith("the workers that sent it died or made no progress: ")
 
 
-def test_files_of_an_earlier_run_are_compared_with_verify(bundled: EmbeddedServer, tmp_path: Path) -> None:
+def test_files_of_an_earlier_run_are_compared_with_verify(
+    cluster: Client, bundled: EmbeddedServer, tmp_path: Path
+) -> None:
     for name in ("changed", "equal", "gone"):
         (tmp_path / name).write_bytes(b"one")
-    line = ("import", "changed", "equal", "gone", "--on", "local:1", "-s", bundled.url, "--no-pack", "--json")
+    line = ("import", "changed", "equal", "gone", "--on", on(cluster), "-s", bundled.url, "--no-pack", "--json")
     assert uploader(*line, home=tmp_path).code == 0
     (bundled.root / "personal" / "changed").write_bytes(b"six")
     (bundled.root / "personal" / "gone").unlink()
