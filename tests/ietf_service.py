@@ -44,6 +44,7 @@ class IetfService:
 
     def __init__(self, limits: str = "min-size=0") -> None:
         self.limits = limits
+        self.least = 0  # a smaller file gets no upload
         self.uploads: list[Resource] = []
         self.requests: list[tuple[str, dict[str, str]]] = []
         """Method and headers of each, without those to unknown uploads."""
@@ -91,10 +92,12 @@ class IetfService:
         upload.gone = request.method == "DELETE"
         return self._append(upload, request) if request.method == "PATCH" else Answer(204)
 
-    def _create(self, request: Request) -> Answer:
-        assert (request.headers["upload-complete"], request.body) == ("?0", b"")
+    def _create(self, request: Request) -> Answer | None:
         length = request.headers.get("upload-length")
         upload = Resource(None if length is None else int(length), request.headers["content-disposition"])
+        if upload.length is not None and upload.length < self.least:
+            return self._store(upload, request)
+        assert (request.headers["upload-complete"], request.body) == ("?0", b"")
         self.uploads.append(upload)
         place = f"{self.url}/{len(self.uploads) - 1}"
         limits = ", ".join(filter(None, (self.limits, self.at_creation)))
@@ -105,6 +108,18 @@ class IetfService:
         self.broken_creations -= 1
         how = {"version": self.interim_version, "breaks": self.broken_creations >= 0}
         return WithInterim(201, headers=headers, interim=f"Location: {place}", **how)
+
+    def _store(self, upload: Resource, request: Request) -> Answer | None:
+        """Store a file that is too small for an upload, as a server that knows nothing of this protocol."""
+        sent = request.headers["upload-complete"], request.headers.get("content-type"), len(request.body)
+        if upload.length and sent != ("?1", "application/octet-stream", upload.length):
+            return Answer(400)
+        if self.lost:
+            self.lost -= 1
+            return None
+        upload.content, upload.complete = bytearray(request.body), True
+        self.uploads.append(upload)
+        return Answer(201)
 
     def _append(self, upload: Resource, request: Request) -> Answer | None:
         assert request.headers["content-type"] == "application/partial-upload"

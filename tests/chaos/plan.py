@@ -89,6 +89,8 @@ def make_plan(seed: int) -> Plan:
     if not shared:
         invocations[0] = _with_end_of_server(random.Random(f"end of the server {seed}"), invocations[0])
     client = _client(chance, batch=batch and not reference, verify=verify, analyze=analyze)
+    if not batch and random.Random(f"protocol {seed}").random() < 0.2:
+        client += ["--protocol", "ietf", "--checksum", "sha256"]
     server = _server(chance, reference=reference)
     proxy = chance.random() < 0.2
     server += ["--latency", chance.choice(["0", "5", "20"])]  # else many runs are over before a strike

@@ -28,8 +28,10 @@ def test_every_fault_occurs_in_plans_and_can_be_read() -> None:
     assert {rule.kind for rule in rules} == set(FAULTS)
 
 
-def test_plans_have_each_kind_of_server() -> None:
-    assert {make_plan(seed).flavour for seed in range(100)} == {"bundled", "reference", "tus"}
+def test_plans_have_each_kind_of_server_and_protocol() -> None:
+    plans = [make_plan(seed) for seed in range(100)]
+    assert {plan.flavour for plan in plans} == {"bundled", "reference", "tus"}
+    assert any("ietf" in plan.client for plan in plans)
 
 
 def test_seed_decides_the_plan() -> None:

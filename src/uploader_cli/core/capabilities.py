@@ -35,15 +35,20 @@ class Capabilities(Record, frozen=True):
     max_size: int | None = None
     announced: bool = True  # whether OPTIONS was answered as tus servers answer it
     ietf: bool = False  # whether uploads use the IETF's protocol, not tus 1.0
+    resumes_from: int = 0  # smaller files are sent with the creation of their upload
 
     @classmethod
-    def of_ietf(cls, endpoint: str, max_size: int | None, *, announced: bool = True) -> Capabilities:
+    def of_ietf(
+        cls, endpoint: str, max_size: int | None, min_size: int | None = None, *, announced: bool = True
+    ) -> Capabilities:
         """Return what every server of the IETF's protocol can do, in terms of tus.
 
         Servers may ignore digests, and announce none: they are sent where they cost little.
         """
         extensions = frozenset(("creation", "creation-defer-length", "termination", "checksum"))
-        return cls(endpoint, extensions, frozenset(("sha256",)), max_size, announced=announced, ietf=True)
+        return cls(
+            endpoint, extensions, frozenset(("sha256",)), max_size, announced, ietf=True, resumes_from=min_size or 0
+        )
 
     @property
     def creates_with_upload(self) -> bool:
@@ -108,7 +113,7 @@ def capabilities_of(headers: Mapping[str, str], endpoint: str) -> Capabilities:
     announced = bool(versions) or "Tus-Resumable" in headers
     limits = None if announced else upload_limits(headers.get("Upload-Limit"))
     if limits is not None:
-        return Capabilities.of_ietf(endpoint, limits.max_size)
+        return Capabilities.of_ietf(endpoint, limits.max_size, limits.min_size)
     return Capabilities(
         endpoint=endpoint,
         extensions=frozenset(item.lower() for item in _listed(headers.get("Tus-Extension"))),

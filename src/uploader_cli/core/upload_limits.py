@@ -12,14 +12,23 @@ _MEMBER = re.compile(
     rf"[ \t]*([a-z*][a-z0-9_.*-]*)(?:=({_BARE}|\((?:[^()\"]|\"(?:[^\"\\]|\\.)*\")*\)))?{_PARAMETERS}[ \t]*(?:,|$)"
 )
 _INTEGER = re.compile(r"\d{1,15}")
-_SIZES = {"max-size": "max_size", "min-append-size": "least", "max-append-size": "most"}
-_KNOWN = {*_SIZES, "min-size", "max-age"}
+_SIZES = {
+    "max-size": "max_size",
+    "min-size": "min_size",
+    "min-append-size": "least",
+    "max-append-size": "most",
+}
+_KNOWN = {*_SIZES, "max-age"}
 
 
 class UploadLimits(Record, frozen=True):
-    """The sizes that a server accepts: of a file, and of the content of one request. None: no limit."""
+    """The sizes that a server accepts: of a file, and of the content of one request. None: no limit.
+
+    Smaller files than `min_size` can't be resumed.
+    """
 
     max_size: int | None = None
+    min_size: int | None = None
     least: int | None = None
     most: int | None = None
 
@@ -27,7 +36,8 @@ class UploadLimits(Record, frozen=True):
         """Return these limits with those of a `later` answer, which may have a part of them."""
         if later is None:
             return self
-        return UploadLimits(later.max_size or self.max_size, later.least or self.least, later.most or self.most)
+        least, most = later.least or self.least, later.most or self.most
+        return UploadLimits(later.max_size or self.max_size, later.min_size or self.min_size, least, most)
 
 
 def upload_limits(header: str | None) -> UploadLimits | None:

@@ -128,6 +128,19 @@ def test_limits_of_the_server_are_kept(at_creation: bool, make_files: Files, tmp
         assert max(upload.chunks) <= 20_000
 
 
+def test_file_below_the_least_size_is_sent_with_its_creation(make_files: Files, tmp_path: Path) -> None:
+    """Again after a lost answer. The server has no upload of it."""
+    with IetfService("min-size=1000") as service:
+        service.least, service.lost = 1000, 1
+        done = send(service, make_files(a=999, b=1000, c=0), tmp_path, "-j", "1", "--checksum", "sha256")
+        assert done.code == 0, done.err
+        empty, small, large = sorted(service.uploads, key=lambda upload: len(upload.content))
+        assert (empty.length, len(small.content), small.chunks, large.chunks) == (0, 999, [], [1000])
+        sent = [headers for headers in service.sent("POST") if headers["upload-complete"] == "?1"]
+        assert [headers["content-digest"][:9] for headers in sent] == ["sha-256=:"] * 2
+    assert len(done.of("file.completed")) == 3
+
+
 def test_cut_request_continues_and_lost_answers_are_asked_for(make_files: Files, tmp_path: Path) -> None:
     content = os.urandom(100 * KIB)
     with IetfService() as service:

@@ -10,8 +10,8 @@ from uploader_cli.core.upload_limits import UploadLimits, upload_limits
 @pytest.mark.parametrize(
     ("header", "limits"),
     [
-        ("min-size=0", UploadLimits()),
-        ("max-size=9, min-append-size=1,max-append-size=5 , max-age=60", UploadLimits(9, 1, 5)),
+        ("min-size=0", UploadLimits(min_size=0)),
+        ("max-size=9, min-append-size=1,max-append-size=5 , max-age=60", UploadLimits(9, least=1, most=5)),
         ("max-size=7;unit=bytes", UploadLimits(7)),
         ('note="a, max-size=1", other=("b" ?1), at=@5, token=a/b, bytes=:YQ==:, flag, max-size=9', UploadLimits(9)),
         ("max-size=1, max-size=2", UploadLimits(2)),

@@ -1,9 +1,10 @@
 """The calls of the IETF's resumable uploads, one request each, without retries (docs/protocol.md, section 11).
 
 An upload is created empty ("careful upload creation"): so its URL is known before the first byte, whether or not the
-server sends interim responses (104). Where one tells the URL, an upload whose creation breaks off is not created again.
-The progress that others tell is not used: the answer has it. The length never completes an upload: the request with
-the last byte declares the end, and the answer says whether it is complete.
+server sends interim responses (104). Only a file below `min-size` is sent with the creation. Where a 104 tells the URL,
+an upload whose creation breaks off is not created again; the progress that others tell is not used: the answer has it.
+The length never completes an upload: the request with the last byte declares the end, and the answer says whether it is
+complete.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from uploader_cli.core.capabilities import Capabilities, encode_metadata, endpoi
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.protocol import as_object, error_code, text, whole
 from uploader_cli.core.upload_limits import UploadLimits, upload_limits
+from uploader_cli.transfer.http_client import READ_TIMEOUT
 from uploader_cli.transfer.refusals import answer_error, is_page, not_an_upload_server, says_no_upload_server
 from uploader_cli.transfer.upload_calls import CHUNK_TIMEOUT, NO_SESSION, UPLOAD_GONE, Position, UploadCalls, ignore
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 INTEROP_VERSION = 8
 COMPLETE, INCOMPLETE = "?1", "?0"
+WHOLE_TYPE = "application/octet-stream"
+"""Content-Type of a creation with all of a file."""
 CORRUPTED = (errors.ChecksumMismatch, "the chunk was corrupted in transit")
 _BOOLEAN = re.compile(r" *\?([01]) *(?:;.*)?")
 
@@ -55,24 +59,29 @@ class IetfClient(UploadCalls):
         if answer.status == 401:
             raise self._refusal(answer)
         self._learn(answer.url, answer.headers)
-        return Capabilities.of_ietf(self.endpoint, self._limits.max_size, announced="Upload-Limit" in answer.headers)
+        sizes = self._limits.max_size, self._limits.min_size
+        return Capabilities.of_ietf(self.endpoint, *sizes, announced="Upload-Limit" in answer.headers)
 
     def create(
         self,
         length: int | None,
         metadata: Mapping[str, str],
         *,
+        body: Body | None = None,
+        checksum: str | None = None,
         path: str = "",
         sha256: str | None = None,
         on_url: Callable[[str], None] = ignore,
         **_of_tus: object,
     ) -> Position:
-        """Create an empty upload for the file `path`; there are no parts. `on_url` gets the URL of a 104.
+        """Create an upload for the file `path`, empty or with all of it in `body`. `on_url` gets the URL of a 104.
 
         Raise `SessionLost` for an unknown or ended session, `NotAnUploadServer` for a first answer that no upload
         server gives, and `FileFailure` for a file that is larger than `Upload-Limit` allows.
         """
-        headers = {"Upload-Complete": INCOMPLETE} | ({} if length is None else {"Upload-Length": str(length)})
+        headers = {"Upload-Complete": INCOMPLETE if body is None else COMPLETE}
+        headers |= {} if length is None else {"Upload-Length": str(length)}
+        headers |= _content_digest(checksum)
         headers |= _disposition(metadata.get("filename") or path.rpartition("/")[2])
         if encoded := encode_metadata(metadata):
             headers["Upload-Metadata"] = encoded
@@ -87,15 +96,30 @@ class IetfClient(UploadCalls):
                     announced.add(url := self._place(asked, self._own_path(location)))
                     on_url(url)
 
-        answer = self._send("POST", endpoint_for(self.endpoint, path), headers, on_interim=interim)
+        if body is not None:
+            body.content_type = WHOLE_TYPE
+        timeout = READ_TIMEOUT if body is None else CHUNK_TIMEOUT
+        answer = self._send("POST", endpoint_for(self.endpoint, path), headers, timeout, body, interim)
         code = error_code(answer.body)
         if (answer.status, code) in NO_SESSION:
             words = f"the server has no open session for the upload ({code})"
             raise errors.SessionLost(words, status=answer.status, error=code)
-        if self._api.settings.foreign and not self._api.has_created.is_set() and says_no_upload_server(answer):
+        has_all = body is not None or (length == 0 and "Location" not in answer.headers)
+        is_stored = has_all and answer.ok and not is_page(answer) and _flag(answer) is not False
+        is_first = self._api.settings.foreign and not self._api.has_created.is_set()
+        if is_first and not is_stored and says_no_upload_server(answer):
             raise not_an_upload_server(answer, self._api.option, endpoint=True)
         self._check(answer)
+        return self._created(answer, length, announced, is_stored=is_stored)
+
+    def _created(self, answer: Answer, length: int | None, announced: set[str], *, is_stored: bool) -> Position:
+        """Return the position after a creation; where all of the file `is_stored`, there may be no upload."""
         location = answer.headers.get("Location")
+        if is_stored:
+            self._api.has_created.set()
+            return Position(
+                self._place(answer.url, location) if location else "", length, answer.headers, complete=True
+            )
         if not location:
             raise errors.ProtocolError(f"{answer.url} created an upload without a Location")
         self._api.has_created.set()
@@ -142,7 +166,7 @@ class IetfClient(UploadCalls):
         completes = length is not None and offset + len(body) == length
         own = {"Upload-Offset": str(offset), "Upload-Complete": COMPLETE if completes else INCOMPLETE}
         own |= {} if length is None else {"Upload-Length": str(length)}
-        own |= {} if checksum is None else _digest("Content-Digest", checksum.partition(" ")[2])
+        own |= _content_digest(checksum)
         answer = self._send("PATCH", url, own, CHUNK_TIMEOUT, body)
         if answer.status in (404, 410):
             gone = self._refusal(answer, UPLOAD_GONE)
@@ -210,6 +234,11 @@ def _disposition(name: str) -> dict[str, str]:
         return {}
     plain = f'filename="{name}"; ' if name.isascii() and name.isprintable() and not set(name) & set('"\\%') else ""
     return {"Content-Disposition": f"inline; {plain}filename*=UTF-8''{quote(name, safe='')}"}
+
+
+def _content_digest(checksum: str | None) -> dict[str, str]:
+    """Return the header for a checksum of tus, `sha256 BASE64`."""
+    return {} if checksum is None else _digest("Content-Digest", checksum.partition(" ")[2])
 
 
 def _digest(field: str, sha256: str) -> dict[str, str]:

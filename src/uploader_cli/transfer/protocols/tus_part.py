@@ -148,15 +148,15 @@ class Part:
         """Create an upload, without a body where the key was sent before: the server may know it."""
         state, again, self._asked = self._state, self._asked, True
         self._chunks.available(0)
-        size = 0 if again else self._first_length()
+        size = self._first_length(again=again)
         if size:
             state.begin()
         self._prepare(size, completes=0 < size == self.size, creates=True)
         with self._run.creation(state.file):
             created = self._post(size)
-            if not created.url:  # an empty file: some servers store it at its creation, without an upload
+            if not created.url:  # some servers store an empty or a small file at its creation, without an upload
                 state.unchecked = self._done = True
-                self._confirm(created, 0)
+                self._confirm(created, size)
                 return
             self._note(created)
             # The server may have found the first upload by its key: that tells nothing after an error.
@@ -196,9 +196,8 @@ class Part:
     def _created(self, created: Position) -> None:
         """Record the URL of the upload; the journal of this process finds a file in one request by its key."""
         self.url, self._broken, self._state.server_id = created.url, False, self._state.id_in(created)
-        partial = self.index is not None
-        if partial or self._run.kept_elsewhere or not self._tus.in_one_request(self.size):
-            known = {"server_id": self._state.server_id} if self._state.server_id and not partial else {}
+        if self.index is not None or self._run.kept_elsewhere or not self._tus.in_one_request(self.size):
+            known = {"server_id": self._state.server_id} if self._state.server_id and self.index is None else {}
             self._has_url(created.url, **known)
 
     def _has_url(self, url: str, **more: Any) -> None:
@@ -294,8 +293,7 @@ class Part:
             size = min(max(1, size - 1), tus_proof.LENGTH)
         self._prepare(size, completes=offset + size == self.size)
         body, checksum = self._chunk(offset, size)
-        if proves and checksum is not None:
-            checksum = tus_proof.wrong(checksum)
+        checksum = tus_proof.wrong(checksum) if proves and checksum is not None else checksum
         length = self.size if self._deferred and self.size != ENDLESS and not proves else None
         try:
             with self._tus.chunk.travelling(size, time.monotonic), self._completion():
@@ -343,12 +341,14 @@ class Part:
                 self._state.unchecked = True  # some servers answer a repeated request without storing the file
             self._ending = Ending.NONE
 
-    def _first_length(self) -> int:
+    def _first_length(self, *, again: bool) -> int:
         """Return the bytes that are sent with the creation.
 
         A distant server that knows keys gets the first chunk: it finds an upload whose creation was not answered.
         """
-        if self._chunks.checksum is not None and self._tus.proof.needed:
+        if self.size < self._tus.capabilities.resumes_from:
+            return self.size
+        if again or (self._chunks.checksum is not None and self._tus.proof.needed):
             return 0  # a wrong checksum goes with a chunk
         if self._tus.in_one_request(self.size):
             return self.size

@@ -59,7 +59,7 @@ class Tus:
     def in_one_request(self, length: int) -> bool:
         """Return whether `length` bytes are sent with the creation."""
         most = min(self.chunk.size, FIRST_CHUNK) if self.chunk.adapts else self.chunk.size
-        return self.capabilities.creates_with_upload and length <= most
+        return (self.capabilities.creates_with_upload and length <= most) or length < self.capabilities.resumes_from
 
     def parts(self, size: int, idle: int, round_trip: float | None) -> int:
         """Return the number of parts of a file of `size` bytes: more than one on a distant or capped link."""
