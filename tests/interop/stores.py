@@ -35,6 +35,8 @@ class Store(NamedTuple):
     """The directory on this machine, where it is one."""
     beside: Callable[[str, bytes], None] = lambda _key, _data: None
     """Writes an object of S3 beside the directory, which other tests do not see."""
+    client: Any = None
+    """The client of boto3 for S3."""
 
 
 @contextlib.contextmanager
@@ -55,6 +57,7 @@ def s3() -> Iterator[Store]:
             {name.upper(): value for name, value in keys.items()} | {"AWS_ENDPOINT_URL": address},
             lambda name, data: client.put_object(Bucket=BUCKET, Key=f"in/{name}", Body=data),
             beside=lambda key, data: client.put_object(Bucket=BUCKET, Key=key, Body=data),
+            client=client,
         )
     finally:
         server.stop()
