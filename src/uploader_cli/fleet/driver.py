@@ -5,46 +5,41 @@ from __future__ import annotations
 import hmac
 import math
 import pickle
-import secrets
 import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import FailureCode, PauseReason, WarningCode
+from uploader_cli.core.events import WarningCode
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.fleet import cluster as dask
 from uploader_cli.fleet import worker
 from uploader_cli.fleet.cluster import RUNNING, TICK
 from uploader_cli.fleet.members import Member, Members, Sample
-from uploader_cli.fleet.outcomes import Creating, FileEnd, Journaled, News
+from uploader_cli.fleet.run_secret import run_secret
+from uploader_cli.fleet.task_news import Task, TaskNews
 from uploader_cli.fleet.tasks import IN_PROGRESS, Cutter, TaskInput, cost, fields_of
 from uploader_cli.fleet.worker import TaskResult
-from uploader_cli.settings.places import STATE_IN_MEMORY
 from uploader_cli.sources.files import absolute, status
 from uploader_cli.transfer.file_checks import FileChecks
 from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES, first_contact, upload_calls
-from uploader_cli.transfer.journal import ClaimState, PendingUpload, Stored
-from uploader_cli.transfer.journal.schema import locked
-from uploader_cli.transfer.ledger import End, Outcome
+from uploader_cli.transfer.journal import ClaimState, Stored
+from uploader_cli.transfer.ledger import Outcome
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.then import Then
 from uploader_cli.transfer.upload_session import RunContext
 from uploader_cli.transfer.verification import Verification
 
 if TYPE_CHECKING:
-    from distributed import Future
-
     from uploader_cli.transfer.engine import Supply
 
 
@@ -57,22 +52,6 @@ TOLD_EVERY = 1.0  # seconds between two reports about the workers
 SAMPLES_TRIED = 3  # files that are tried as the one that each worker must see
 LISTED_WITHIN = 2.0  # seconds until the first list of the workers
 NO_WORKERS = 10.0  # seconds without a worker until a warning
-KEY_FILE = "import.key"
-"""The file in the state directory from which the secrets of runs are derived."""
-
-
-@dataclass(slots=True)
-class Task:
-    """A task that was submitted to a worker: its files that have not ended."""
-
-    files: dict[int, LocalFile]
-    cost: int
-    future: Future[Any]
-    member: Member
-    heard: float  # time of its last progress
-    begun: bool = False
-    creating: set[int] = field(default_factory=set)  # files whose upload is being created
-    lost_by: tuple[str, ...] = ()  # the workers that died or hung with it
 
 
 class Driver:
@@ -97,15 +76,12 @@ class Driver:
         self._cutter, self._submitted = Cutter(), 0
         # numbers of tasks, and pickled news; none once the task has ended
         self._inbox: SimpleQueue[tuple[int, bytes | None]] = SimpleQueue()
-        self._attempts: dict[int, int] = {}  # attempts of files whose start was reported
-        self._tried: dict[int, int] = {}  # attempts of earlier tries of a task
         # files of tasks whose workers died or hang, with the names of these
         self._lost: deque[tuple[list[LocalFile], tuple[str, ...]]] = deque()
-        self._uploads: dict[int, PendingUpload] = {}  # of files that have not ended, at a tus endpoint
+        self._news = TaskNews(context, pause=self._pause, overloaded=self._overloaded)
         self._gone: list[Member] = []
-        self._said: set[str] = set()
         self._most: float = math.inf  # of tasks, after the server was overloaded
-        self._halved_at = self._paused_until = self._taken_at = 0.0
+        self._halved_at = self._taken_at = 0.0
         self._told_at = 0.0
         self._alone_since, self._alone = time.monotonic(), False
         self._slots, self._paused = 1, False
@@ -216,7 +192,7 @@ class Driver:
         most = self._most
         for limit in (self._jobs, self._settings.most_connections):
             most = most if limit is None else min(most, limit)
-        if len(self._tasks) >= most or self._paused or time.monotonic() < self._paused_until:
+        if len(self._tasks) >= most or self._paused or time.monotonic() < self._news.paused_until:
             return None
         return self._members.free()
 
@@ -234,9 +210,11 @@ class Driver:
         if foreign:
             for file, claim in picked:
                 if claim.upload is not None and claim.outdated is not None:
-                    self._uploads[file.file] = structs.replace(claim.upload, replaced=tuple(claim.outdated.urls))
+                    self._news.uploads[file.file] = structs.replace(claim.upload, replaced=tuple(claim.outdated.urls))
                 elif claim.upload is not None and claim.state is not ClaimState.NEW:
-                    self._uploads[file.file] = claim.upload.outdated()  # workers of a lost driver may have sent more
+                    self._news.uploads[file.file] = (
+                        claim.upload.outdated()
+                    )  # workers of a lost driver may have sent more
         return [file for file, _ in picked]
 
     def _submit(self, member: Member, files: Sequence[LocalFile], lost_by: tuple[str, ...] | None = None) -> None:
@@ -246,7 +224,7 @@ class Driver:
         self._submitted += 1
         number, again = self._submitted, lost_by is not None or self._handle.resumed_from is not None
         sent = tuple(fields_of(file, absolute(file.path)) for file in files)
-        known = {file.file: self._uploads[file.file] for file in files if file.file in self._uploads}
+        known = {file.file: self._news.uploads[file.file] for file in files if file.file in self._news.uploads}
         given = TaskInput(
             self._handle.id,
             number,
@@ -300,8 +278,8 @@ class Driver:
         with suppress(Empty):
             number, news = self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait()
             while True:
-                if news is not None:
-                    self._apply(number, pickle.loads(news))  # noqa: S301 - Dask sends pickles, too
+                if news is not None and (task := self._tasks.get(number)) is not None:
+                    self._news.apply(task, pickle.loads(news))  # noqa: S301 - Dask sends pickles, too
                 number, news = self._inbox.get_nowait()
 
     def _end(self, number: int, task: Task) -> None:
@@ -318,7 +296,7 @@ class Driver:
             self._members.replaced(task.member)
             self._lose(number, f"worker {task.member.name} died", died=True)
             return
-        self._apply(number, sent.ends)
+        self._news.apply(task, sent.ends)
         self._cutter.measured(task.cost, sent.seconds)
         self._most += 1
         self._forget(number)
@@ -346,109 +324,10 @@ class Driver:
             self._ledger.end([Outcome(file, lost) for file in task.files.values()])
             return
         self._lost.append((list(task.files.values()), names))
-        for number in task.creating:
-            text = f"{why} while it created the upload of {task.files[number].path}: one may be left on the server"
-            self._emit(ev.RunWarning(WarningCode.WORKERS, text))
-        if not task.begun:
-            return
-        text = f"{why}: its task with {len(task.files):,} unfinished files runs again"
-        self._emit(ev.RunWarning(WarningCode.WORKERS, text))
-        for file in task.files:
-            if (attempt := self._attempts.get(file)) is not None:
-                self._tried[file] = attempt
-                self._emit(ev.FileRetry(file, attempt + 1, 0.0, FailureCode.NETWORK, why))
+        self._news.lost(task, why)
 
-    def _apply(self, number: int, news: Sequence[News]) -> None:
-        """Apply the news of a task: receipts first."""
-        task = self._tasks.get(number)
-        if task is None:
-            return
-        task.heard, task.begun, member = time.monotonic(), True, task.member
-        member.heard = task.heard
-        self._adopt(task, [item for item in news if isinstance(item, Creating | Journaled)])
-        stored = [
-            _receipt(task.files[item.event.file], item.event)
-            for item in news
-            if isinstance(item, FileEnd) and isinstance(item.event, ev.FileCompleted) and item.event.file in task.files
-        ]
-        if stored:
-            self._handle.completed(stored)
-        for item in news:
-            match item:
-                case ev.Event():
-                    if isinstance(item, ev.BytesSent):
-                        member.sending[item.file] = item.sent
-                    self._tell(item)
-                case FileEnd() if item.event.file in task.files:
-                    task.creating.discard(item.event.file)
-                    self._file_ended(task.files.pop(item.event.file), member, *item)
-
-    def _adopt(self, task: Task, news: Sequence[Creating | Journaled]) -> None:
-        """Journal what a worker knows of its uploads."""
-        known = dict[int, PendingUpload]()
-        for item in news:
-            if item.file not in task.files:
-                continue
-            if isinstance(item, Journaled):
-                known[item.file] = item.upload
-                task.creating.discard(item.file)
-            else:
-                task.creating.add(item.file)
-                if item.file not in self._uploads:
-                    (known[item.file],) = self._handle.uploads([task.files[item.file]])
-        if known:
-            self._uploads |= known
-            self._handle.adopt([(task.files[number], upload) for number, upload in known.items()])
-
-    def _file_ended(self, file: LocalFile, member: Member, session: str, attempt: int, end: End) -> None:
-        number, tried = file.file, self._tried.pop(file.file, 0)
-        self._uploads.pop(number, None)
-        member.files += 1
-        member.sending.pop(number, None)
-        if attempt and number not in self._attempts:
-            self._emit(ev.FileStarted(number, file.path, file.size, session, 0, attempt, packed=True))
-        self._attempts.pop(number, None)
-        if isinstance(end, ev.FileCompleted):
-            end = structs.replace(end, attempts=end.attempts + tried)
-            member.bytes += file.size
-        elif isinstance(end, ev.FileFailed):
-            end = structs.replace(end, message=f"{end.message} (worker {member.name})")
-        self._ledger.relay(file, end)
-
-    def _tell(self, event: ev.Event) -> None:
-        """Pass on an event of a worker. What concerns all workers is reported once."""
-        if isinstance(event, ev.FileStarted | ev.FileRetry | ev.BytesSent | ev.BytesConfirmed):
-            event = structs.replace(event, attempt=event.attempt + self._tried.get(event.file, 0))
-        match event:
-            case ev.FileStarted():
-                file = self._ledger.open.get(event.file)
-                if file is None:
-                    return
-                self._attempts[event.file] = event.attempt
-                event = structs.replace(event, path=file.path)  # as selected
-            case ev.FileRetry() if event.file not in self._attempts:
-                file = self._ledger.open.get(event.file)
-                if file is None:
-                    return
-                self._attempts[event.file] = event.attempt - 1
-                self._emit(ev.FileStarted(event.file, file.path, file.size, "", 0, event.attempt - 1, packed=True))
-            case ev.Paused(reason=PauseReason.RATE_LIMIT):
-                until = time.monotonic() + event.seconds
-                if until <= self._paused_until + 1.0:
-                    return
-                self._paused_until = until
-                self._cluster.pause(event.seconds)
-            case ev.CallMade(status=429 | 503):
-                self._overloaded()
-            case ev.RunWarning():
-                of_pause = event.code is WarningCode.RATE_LIMITED  # each worker names the rest of the same pause
-                said = f"paused until {self._paused_until}" if of_pause else event.text
-                if said in self._said:
-                    return
-                self._said.add(said)
-        self._emit(event)
-        if isinstance(event, ev.SessionFinished):
-            self._emit(ev.SessionLeft(event.session))
+    def _pause(self, seconds: float) -> None:
+        self._cluster.pause(seconds)
 
     def _overloaded(self) -> None:
         """Halve the number of tasks after a 429 or 503; each task that ends adds one again."""
@@ -467,7 +346,7 @@ class Driver:
         now, seconds = time.monotonic(), self._settings.task_timeout
         for member in {task.member.address: task.member for task in self._tasks.values()}.values():
             since = [task.heard if task.begun else max(task.heard, member.heard) for task in self._of(member)]
-            if now - max(min(since), self._paused_until) > seconds:
+            if now - max(min(since), self._news.paused_until) > seconds:
                 self._members.hangs(member)
                 for number in list(member.tasks):
                     self._lose(number, f"worker {member.name} made no progress for {seconds:.0f} s", died=False)
@@ -497,7 +376,7 @@ class Driver:
     def _outlast(self, error: errors.UploaderError) -> None:
         """Wait for the end of an outage that a worker has met, if the server can't be reached here, either."""
         if self._context.pacer.outlast(error, lambda _error, _delay: None):
-            self._paused_until = time.monotonic()  # tasks waited, too
+            self._news.paused_until = time.monotonic()  # tasks waited, too
 
     def _sample(self) -> Sample | None:
         """Return a file that each worker must see: one that is here as it was selected; None without files yet."""
@@ -519,22 +398,3 @@ class Driver:
             with suppress(errors.UploaderError):  # the first one counts
                 self._receive(TICK)
         self._tasks.clear()  # Dask cancels what nobody waits for
-
-
-def _receipt(file: LocalFile, end: ev.FileCompleted) -> Stored:
-    sha256 = end.checksum.removeprefix("sha256:") if end.checksum else None
-    return Stored(file, end.server_id, end.location, sha256, end.verified)
-
-
-def run_secret(state: Path) -> bytes:
-    """Return the secret of the state directory, which is created once; a new one where the state is in memory."""
-    if state == STATE_IN_MEMORY:
-        return secrets.token_bytes(32)
-    path = state / KEY_FILE
-    with locked(state / f"{KEY_FILE}.lock", lambda: None):
-        if not path.exists():
-            new = path.with_suffix(".new")  # whole, or not at all
-            new.touch(0o600)
-            new.write_bytes(secrets.token_bytes(32))
-            new.replace(path)
-    return path.read_bytes()

@@ -1,0 +1,26 @@
+"""The secret from which the upload keys of an import are made, so that any of its processes finds its uploads."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from uploader_cli.settings.places import STATE_IN_MEMORY
+from uploader_cli.transfer.journal.schema import locked
+
+KEY_FILE = "import.key"
+"""The file in the state directory from which the secrets of runs are derived."""
+
+
+def run_secret(state: Path) -> bytes:
+    """Return the secret of the state directory, which is created once; a new one where the state is in memory."""
+    if state == STATE_IN_MEMORY:
+        return secrets.token_bytes(32)
+    path = state / KEY_FILE
+    with locked(state / f"{KEY_FILE}.lock", lambda: None):
+        if not path.exists():
+            new = path.with_suffix(".new")  # whole, or not at all
+            new.touch(0o600)
+            new.write_bytes(secrets.token_bytes(32))
+            new.replace(path)
+    return path.read_bytes()
