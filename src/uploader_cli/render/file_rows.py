@@ -35,6 +35,7 @@ _GLYPHS = {Phase.QUEUED: ("↻ ", "yellow"), Phase.SENDING: ("↑ ", SENDING), P
 UNCONFIRMED = 1.0
 """Seconds without confirmation after the last byte before that is shown, so that small files don't flicker."""
 ONE_ROW = 60  # minimum width for one row per file
+REASON_ROWS = 4  # maximum rows of a failure, also of one whose reason is a page of text
 _LEFT_WIDTH = len("59:59 left")
 _BLOCK = 5 + 2 + SIZE_WIDTH + 2 + RATE_WIDTH + 2 + _LEFT_WIDTH
 """Cells right of a file's bar: percent, size, rate and time left, or a status text."""
@@ -171,8 +172,8 @@ def finished(done: FileEnded | Directory, state: ProgressState, width: int) -> R
     return [(f"{glyph} ", style), (pad(name, width - 2 - len(numbers)), ""), (numbers, "dim")]
 
 
-def failure(failed: FileFailed, state: ProgressState, width: int, most: int = 2) -> list[Row]:
-    """Draw a failure in one row, or in two if `most` is 2 and its reason does not fit beside its name."""
+def failure(failed: FileFailed, state: ProgressState, width: int, most: int = REASON_ROWS) -> list[Row]:
+    """Draw a failure in one row, or in up to `most` if its reason does not fit beside its name."""
     (glyph, style), name = MARKS[Phase.FAILED], overview.short(failed.path, state)
     why = overview.reason(failed.message, state)
     if most < 2 or cells(name) + cells(why) + 4 <= width:
@@ -180,8 +181,10 @@ def failure(failed: FileFailed, state: ProgressState, width: int, most: int = 2)
     name = elide(name, width // 2)
     beside = cells(name) + 4
     first, *rest = wrap(why, width, first=" " * beside, rest="    ")
-    below: Row = [("    " + " ".join(line.strip() for line in rest), style.removeprefix("bold "))]
-    return [_beside_name(glyph, style, name, first[beside:], width), below]
+    if len(rest) >= most:
+        rest[most - 2 :] = ["    " + " ".join(line.strip() for line in rest[most - 2 :])]  # is cut to the width
+    below: list[Row] = [[(line, style.removeprefix("bold "))] for line in rest]
+    return [_beside_name(glyph, style, name, first[beside:], width), *below]
 
 
 def _beside_name(glyph: str, style: str, name: str, why: str, width: int) -> Row:

@@ -16,7 +16,7 @@ from uploader_cli.analysis import timeline
 from uploader_cli.core.events import ChannelState, Phase, WarningCode
 from uploader_cli.core.state import BRIEF, HISTORY, FileState, ProgressState
 from uploader_cli.render import overview
-from uploader_cli.render.file_rows import ONE_ROW, SENDING, failure, finished, next_up, rows_each, running
+from uploader_cli.render.file_rows import ONE_ROW, REASON_ROWS, SENDING, failure, finished, next_up, rows_each, running
 from uploader_cli.render.words import Row, bar, clock, elide, fit, moving_bar, plural, safe, width_of
 from uploader_cli.render.worker_rows import worker_rows
 
@@ -247,7 +247,7 @@ def _troubles(state: ProgressState, width: int, space: int, failures: int, messa
     if space <= 0:
         return []
     last = list(state.last_failures)[-max(1, failures) :]
-    most = 2 if space >= 2 * len(last) + 2 else 1
+    most = max(1, min(REASON_ROWS, (space - 2) // len(last))) if last else 1
     rows = [row for one in last for row in failure(one, state, width, most)][:space]
     if state.news is not None and space - len(rows) >= 1:
         mark = ("✓ ", "green") if state.news.code is WarningCode.RECOVERED else ("! ", "bold yellow")

@@ -201,7 +201,10 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
         return "✗", "nothing was sent"
     failed = f", {outcome.failed:,} failed" if outcome.failed else ""
     failed = failed or (f", {outcome.cancelled:,} cancelled" if outcome.cancelled else "")
-    return "✗", f"{outcome.completed:,} of {plural(total, 'file')} confirmed by the server{failed}, {took}"
+    there = state.there
+    before = f" ({there:,} before)" if there else ""
+    done, total = outcome.completed + there, total + there
+    return "✗", f"{done:,} of {plural(total, 'file')} confirmed by the server{before}{failed}, {took}"
 
 
 def _deadline(state: ProgressState, outcome: RunFinished) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +43,9 @@ def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
     interrupts, place = Interrupts(began=process_began()), runs.place(flags)
     with Journal(place.state_path, checkpoint=interrupts.checkpoint) as journal:
         if run_id is None:
+            asked = time.monotonic()
             run_id = runs.choose(journal, place)
+            interrupts.began += time.monotonic() - asked  # the user's time is not the command's
         stored_id, settings, cwd, paths = stored_run(journal, run_id, flags)
         print_notes(settings)
         try:

@@ -506,19 +506,29 @@ def test_resume_of_several_runs_names_the_others(
 def test_resume_asks_on_a_terminal(
     answer: str, name: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
-    """By number or id, else the newest; no answer, or one that names no run, is exit code 2."""
+    """By number or id, else the newest; no answer, or one that names no run, is exit code 2. The run begins then."""
     _, (_, older) = two_interrupted(server, make_files, tmp_path)
     screen, program = pty.openpty()
-    os.write(screen, answer.format(older=older[:8]).encode())
+    began = time.monotonic()
     process = start("resume", "--json", "--progress", "none", stdin=program, stderr=program, home=tmp_path)
+    shown = ""
+    while "[1]: " not in shown:
+        shown += os.read(screen, 65536).decode()
+    asked = time.monotonic()
+    time.sleep(1.0 if answer == "\n" else 0.0)
+    answered = time.monotonic()
+    os.write(screen, answer.format(older=older[:8]).encode())
     out, _ = process.communicate(timeout=PATIENCE)
     os.close(program)
-    shown = read_until_closed(screen)
+    shown += read_until_closed(screen)
     assert "2 interrupted runs, the newest last:" in shown
     assert "resume which one? number or id [1]: " in shown
+    took = time.monotonic() - began - (answered - asked)
     assert process.returncode == (0 if name else 2), shown
-    completed = Done(0, out, "").of("file.completed") if name else []
-    assert [event["path"].rpartition("/")[2] for event in completed] == ([name] if name else [])
+    if name:
+        done = Done(0, out, "")
+        assert [event["path"].rpartition("/")[2] for event in done.of("file.completed")] == [name]
+        assert done.of("run.finished")[0]["seconds"] < took
 
 
 def read_until_closed(screen: int) -> str:

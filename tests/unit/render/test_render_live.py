@@ -205,13 +205,15 @@ def test_what_must_be_sent_again_is_shaded_until_it_is_sent(run: Script, screen:
                 assert abs(len(drawn.rstrip("─")) - reached) <= 1
 
 
-def test_long_reason_has_two_rows_without_the_url_of_the_server(run: Script, screen: Screen) -> None:
+def test_long_reason_has_up_to_four_rows_without_the_url_of_the_server(run: Script, screen: Screen) -> None:
     run.begin(3)
-    run.fail(0, message=f"http://127.0.0.1:8765/files/a: {'no space left ' * 8}")
+    run.fail(0, message=f"http://127.0.0.1:8765/files/a: {'no space left ' * 30}")
     run.fail(1, message="the connection to http://127.0.0.1:8765 broke: reset")
-    assert screen.lines()[-3:] == [
+    assert screen.lines()[-5:] == [
         f"✗ film-0000.mp4  {'no space left ' * 4}no",
-        f"    space left {'no space left ' * 3}".rstrip(),
+        f"    {'space left no ' * 5}space",
+        f"    {'left no space ' * 5}left",
+        f"    {'no space left ' * 5}no sp…",
         "✗ film-0001.mp4  the connection to the server broke: reset",
     ]
 

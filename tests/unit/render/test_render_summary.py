@@ -44,8 +44,10 @@ def test_failures_have_reason_and_fix_once_per_cause(run: Script) -> None:
     run.fail(1, message="no space left")
     run.fail(2, message="no space left on /data")
     run.put(ev.FileFailed(3, name_of(3), FailureCode.NETWORK, "connection reset", retryable=True))
+    run.put(ev.FileSkipped(4, name_of(4), SkipReason.PRESENT))
     outcome = run.end(4)
     assert summary(run.state, outcome, width=120, resume_hint="uploader resume") == [
+        "- 1 skipped: 1 already on the server",
         "✗ 2 failed: server failed – not retryable",
         "  ✗ film-0001.mp4: no space left",
         "  ✗ film-0002.mp4: no space left on /data",
@@ -53,7 +55,7 @@ def test_failures_have_reason_and_fix_once_per_cause(run: Script) -> None:
         "✗ 1 failed: network – retryable",
         "  ✗ film-0003.mp4: connection reset",
         "  → Check the network and the server, then run the command again.",
-        "✗ 1 of 4 files confirmed by the server, 3 failed, 10.0 MiB in 12.3 s (832.5 KiB/s)",
+        "✗ 2 of 5 files confirmed by the server (1 before), 3 failed, 10.0 MiB in 12.3 s (832.5 KiB/s)",
         "  to 127.0.0.1:8765/personal, session 2ba25c4c-a0ea-4983-89fc-cf63711e7de2",
         "  exit code 4: some files failed permanently",
         "→ to retry: uploader resume",
