@@ -461,6 +461,8 @@ def test_doctor_names_the_broken_step_and_its_cause(
     assert blamed <= {name, *BESIDE.get(trouble.__name__, ())}
     if code is not Exit.OK:
         assert report.summary.startswith("No upload possible: ")
+    if trouble is websockets_blocked:
+        assert found.finding.details == {"http_status": 403, "answered_by": "1.1 gate"}
 
 
 BESIDE = {

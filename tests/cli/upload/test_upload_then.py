@@ -63,6 +63,7 @@ def test_files_are_deleted_once_their_digests_are_equal(
         done = uploader("upload", "files", "-s", server.url, *HAS_THEN, *how, "--report", "r.json", home=tmp_path)
         assert done.code == 0, done.err
         assert left(server.root / "personal/files") == sent
+        assert how or server.faults.count("HEAD", "/uploads/*") == 0  # one lookup for the files of a pack
         assert uploader("upload", "files", "-s", server.url, *HAS_THEN, *how, home=tmp_path).code == 0
     assert sorted(path.name for path in files.rglob("*")) == ["empty"] * ("batch" in how) + ["link", "sub"]
     digests = {f"files/{name}": f"sha256:{hashlib.sha256(data).hexdigest()}" for name, data in sent.items()}
@@ -132,15 +133,18 @@ def test_file_that_changes_after_it_was_read_is_kept(
         )
 
 
-def test_file_that_differs_on_the_server_is_kept(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """All checksums of the chunks were right."""
-    files = make_files(**{"a.bin": 10})
+@pytest.mark.parametrize("packs", [False, True])
+def test_file_that_differs_on_the_server_is_kept(packs: bool, make_files: Files, tmp_path: Path) -> None:
+    """All checksums of the chunks, or of the pack, were right. The lookup of the files of the pack fails."""
+    files = make_files(**{"a.bin": 10, "b.bin": 10})
     digest = {"Repr-Digest": "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:", "Content-Length": "10"}
-    server.faults.next_answers("HEAD", "/uploads/*", [Answer(200, digest)])
-    done = uploader("upload", files, "-s", server.url, *HAS_THEN, home=tmp_path)
+    with running_server(packs=packs) as server:
+        server.faults.next_answers("HEAD", "/uploads/*", [Answer(200, digest)] * 2)
+        server.faults.next_answers("POST", "*/lookup", [Answer(400)])
+        done = uploader("upload", files, "-s", server.url, *HAS_THEN, home=tmp_path)
     assert done.code == 7
-    assert [event["code"] for event in done.of("file.failed")] == ["integrity"]
-    assert left(files) == {"a.bin": b"a" * 10}
+    assert [event["code"] for event in done.of("file.failed")] == ["integrity"] * 2
+    assert left(files) == {"a.bin": b"a" * 10, "b.bin": b"b" * 10}
 
 
 def test_server_that_can_not_be_asked_is_exit_2_unless_unverified(make_files: Files, tmp_path: Path) -> None:

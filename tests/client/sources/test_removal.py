@@ -65,6 +65,11 @@ def without_links(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", refuse)
 
 
+def test_file_that_is_gone_has_no_identity(tmp_path: Path) -> None:
+    gone = LocalFile(0, str(tmp_path / "gone"), "gone", 1, 1)
+    assert removal.identified(gone) == gone
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_file_is_copied_to_another_file_system(
     file: LocalFile, elsewhere: Path, links: bool, monkeypatch: pytest.MonkeyPatch
