@@ -157,8 +157,8 @@ def _incidents(head: dict[str, Any], width: int) -> Iterator[Row]:
     yield from _title("Incidents", width)
     for one in incidents["kept"][:INCIDENT_ROWS]:
         took = "" if one["seconds"] is None else f" {span(one['seconds'])}"
-        ending = (one["ending"] or "").replace("_", " ")
-        yield [("! ", "yellow"), (f"{one['kind'].replace('_', ' ')}{took}, {ending}: {safe(one['text'])}", "")]
+        ending = f", {one['ending'].replace('_', ' ')}" if one["ending"] else ""
+        yield [("! ", "yellow"), (f"{one['kind'].replace('_', ' ')}{took}{ending}: {safe(one['text'])}", "")]
     more = incidents["total"] - min(INCIDENT_ROWS, len(incidents["kept"]))
     if more > 0:
         yield [(f"  … and {more:,} more", "dim")]

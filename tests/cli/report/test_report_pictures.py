@@ -6,6 +6,7 @@ import html.parser
 import json
 import re
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,8 +21,8 @@ from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+EVERY_PART = Path(__file__).with_name("every_part")
 HOSTILE = 'a<script>alert("1")</script>&amp;\x1b[31m\u202e.mp4'
 EMPTY = {"meta", "!doctype"}
 
@@ -117,6 +118,20 @@ def test_report_show_fits_the_terminal(
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert main(["report", "show", "run.json"]) == 0
     assert re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out) == out
+
+
+@pytest.mark.parametrize("kind", ["txt", "html", "md", "xml", "csv"])
+def test_report_with_everything_is_written_as_before(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """These formats are public. After a wanted change, write the files in `every_part` anew and look at them."""
+    monkeypatch.setenv("COLUMNS", "80")
+    written = tmp_path / f"report.{kind}"
+    outputs = [] if kind == "txt" else ["-q", "-o", str(written)]
+    assert main(["report", "show", str(EVERY_PART / "report.json"), *outputs]) == 0
+    text = written.read_text() if outputs else capsys.readouterr().out
+    body = text[text.index("<header>") :] if kind == "html" else text
+    assert body == (EVERY_PART / f"report.{kind}").read_text()
 
 
 def test_plot_of_a_terminal_is_as_high_as_its_values(

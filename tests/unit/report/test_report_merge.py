@@ -123,6 +123,7 @@ def test_later_report_of_a_file_replaces_the_earlier(
             done, document, _ = merged(*order, capsys=capsys)
             assert (done, sorted(said(document).split())) == (code, sorted(counts.split()))
             assert document["exit_code"] == code
+            assert [row["file"] for row in document["files"]] == [*range(len(counts.split()))]
             assert sum(document["counts"][name] for name in set(OUTCOMES.values())) == document["counts"]["selected"]
 
 
