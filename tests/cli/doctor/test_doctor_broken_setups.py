@@ -250,9 +250,9 @@ def unavailable(world: World) -> str:
 
 
 def overloaded(world: World) -> str:
-    """Every second question is refused."""
+    """Two of five questions are not answered: with 503, and with the end of the connection."""
     running = world.stack.enter_context(running_server())
-    running.faults.next_answers("GET", "/health", [None, 503, None, 503])
+    running.faults.next_answers("GET", "/health", [None, 503, Answer(close=True)])
     return running.url
 
 

@@ -273,6 +273,12 @@ def leads_out_by_path(_: Call, reply: Reply) -> None:
     reply.say(body)
 
 
+def fails_for_a_path(_: Call, reply: Reply) -> None:
+    """Answer a refused relativePath with 500."""
+    if any(file["status"] == "failed" and ".." in file.get("relativePath", "") for file in reply.json.get("files", ())):
+        reply.say({}, 500)
+
+
 def believes_paths(call: Call) -> None:
     """Ignore names of tus uploads."""
     if "../" in _filename(call):
@@ -448,6 +454,9 @@ BROKEN = {
         {"digest"}, {"packs": True}, said=on("HEAD", "/uploads/", without("repr-digest"))
     ),
     "parts have no place": Broken({"tus-parts-in-place"}, {"packs": True}, asked=refuses_places),
+    "a wrong path in a batch is answered 500": Broken(
+        {"path-traversal"}, said=on("POST", "/api/upload/batch", fails_for_a_path)
+    ),
     "a name leads outside of the root": Broken(
         {"path-traversal"}, said=on("POST", "/api/upload/batch", file_fields("up", fileName="../../up.mp4"))
     ),

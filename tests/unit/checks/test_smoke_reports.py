@@ -114,6 +114,20 @@ def test_page_has_a_table_the_failures_and_the_verdict() -> None:
     ]
 
 
+def test_narrow_page_has_the_text_below_the_check() -> None:
+    """The word of the verdict is there, too, unless the check passed."""
+    assert page(report(*EVERY[:3]), width=40)[2:10] == [
+        "✓ health                      0.2 s",
+        "! rate-limit                  0.2 s",
+        "  warning: 5 calls are said to remain,",
+        "  of 4",
+        "✗ batch-one                   0.2 s",
+        "  fail: a batch of one file is stored",
+        "  in        opening a session with a",
+        '            name like <b>"\\x00\\x1b[31m',
+    ]
+
+
 def test_colours_are_never_the_only_sign() -> None:
     plain = page(report(*EVERY))
     coloured = page(report(*EVERY), color=True)
