@@ -88,6 +88,7 @@ def test_html_page_has_the_figures_of_the_run_and_runs_nothing(place: Path, repo
         assert title in words
     assert "server_failed" in words
     assert report["run"] in words
+    assert "Shaded" not in "".join(as_html({**report, "incidents": {"kept": [], "total": 0}}, Spool()))
 
 
 def test_report_has_the_speed_over_time_and_the_response_times(report: dict[str, Any]) -> None:
@@ -120,14 +121,14 @@ def test_report_show_fits_the_terminal(
     assert re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out) == out
 
 
-@pytest.mark.parametrize("kind", ["txt", "html", "md", "xml", "csv"])
+@pytest.mark.parametrize("kind", ["txt", "narrow.txt", "html", "md", "xml", "csv"])
 def test_report_with_everything_is_written_as_before(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """These formats are public. After a wanted change, write the files in `every_part` anew and look at them."""
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("COLUMNS", "80" if kind == "txt" else "50")
     written = tmp_path / f"report.{kind}"
-    outputs = [] if kind == "txt" else ["-q", "-o", str(written)]
+    outputs = [] if kind.endswith("txt") else ["-q", "-o", str(written)]
     assert main(["report", "show", str(EVERY_PART / "report.json"), *outputs]) == 0
     text = written.read_text() if outputs else capsys.readouterr().out
     body = text[text.index("<header>") :] if kind == "html" else text

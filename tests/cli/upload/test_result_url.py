@@ -183,9 +183,11 @@ def test_interrupt_while_the_server_processes_leaves_the_run_resumable(make_file
 )
 def test_answer_that_says_nothing_yet_is_waited_out(answer: Answer, make_files: Files, tmp_path: Path) -> None:
     clip = make_files(**{"clip.mp4": 1000}) / "clip.mp4"
+    link = ("--result-link", "not.there")
     with Transcoder(answer, WORKING, DONE) as service:
-        done = upload(clip, service, "--result-url", "{url}", READY, FAILED, home=tmp_path)
+        done = upload(clip, service, "--result-url", "{url}", READY, FAILED, *link, home=tmp_path)
     assert done.code == 0, done.err
+    assert done.of("file.completed")[0]["url"] == f"{service.url}u0"
     assert [path for path, _ in service.asked] == ["/files/u0"] * 3
 
 
@@ -193,7 +195,7 @@ def test_answer_that_says_nothing_yet_is_waited_out(answer: Answer, make_files: 
     ("answer", "code", "says"),
     [
         (Answer(200, b"<html>welcome</html>"), "protocol", "--result-url answers 200 without JSON"),
-        (Answer(404), "server_refused", "--result-url answers 404, also 0 s later"),
+        (Answer(410), "server_refused", "--result-url answers 410, also 0 s later"),
         (Answer(400, {"message": "no such call"}), "server_refused", "--result-url answers 400: no such call"),
         (Answer(401, {"message": "who?"}), "unauthorized", "--result-url answers 401: who?; it is no server that gets"),
         (Answer(302, headers={"Location": "http://user@127.0.0.1/"}), "protocol", "a URL that is not followed"),

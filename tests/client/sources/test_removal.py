@@ -87,6 +87,27 @@ def test_file_is_copied_to_another_file_system(
     assert not os.path.exists(file.path)
 
 
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EIO])
+def test_copy_counts_once_its_directory_is_on_the_disk(
+    error: int, file: LocalFile, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file systems can't say: they write directories at once."""
+    fsync = os.fsync
+
+    def refuse(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(error, os.strerror(error))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    if error == errno.EINVAL:
+        assert moved(file, elsewhere / "a.bin").read_bytes() == DATA
+    else:
+        with pytest.raises(OSError, match="Input/output error"):
+            moved(file, elsewhere / "a.bin")
+    assert os.path.exists(file.path) == (error == errno.EIO)
+
+
 def test_copy_that_differs_deletes_nothing(file: LocalFile, elsewhere: Path) -> None:
     with pytest.raises(FileFailure, match="differs from what was sent"):
         moved(file, elsewhere / "a.bin", "0" * 64)

@@ -121,7 +121,28 @@ def test_file_that_an_earlier_run_has_stored_is_not_selected(folder: Folder) -> 
     assert folder.within(2 * SETTLE) == ["new.bin"]
 
 
+class Written:
+    """Notifications that say which files are written."""
+
+    def __init__(self, paths: Sequence[str], wake: Callable[[], None]) -> None:
+        self.paths, self.wake, self.written, self.closed = paths, wake, set[str](), False
+
+    def is_open(self, path: str) -> bool:
+        return os.path.basename(path) in self.written
+
+    def close(self) -> None:
+        self.closed = True
+
+
 def test_directory_that_disappears_is_a_warning_and_comes_back(folder: Folder) -> None:
+    """It is watched anew, and no longer as before."""
+    made: list[Written] = []
+
+    def notify(paths: Sequence[str], wake: Callable[[], None]) -> Written:
+        made.append(Written(paths, wake))
+        return made[-1]
+
+    folder.arrivals.notify = notify
     folder.put("a.bin")
     assert folder.within(2 * SETTLE) == ["a.bin"]
     folder.end("a.bin")
@@ -130,27 +151,16 @@ def test_directory_that_disappears_is_a_warning_and_comes_back(folder: Folder) -
     (gone,) = folder.warnings()
     assert gone.startswith(f"{folder.path}: No such file or directory")
     folder.put("b.bin")
+    made[0].wake()
     assert folder.within(2 * SETTLE) == ["b.bin"]
     assert folder.warnings()[1:] == [f"{folder.path} can be read again"]
+    assert [one.closed for one in made] == [True, False]
 
 
 def test_link_is_skipped_once(folder: Folder) -> None:
     os.symlink("nothing", folder.path / "link")
     assert folder.within(100) == ["link"]
     assert folder.within(100) == []
-
-
-class Written:
-    """Notifications that say which files are written."""
-
-    def __init__(self, paths: Sequence[str], wake: Callable[[], None]) -> None:
-        self.paths, self.wake, self.written = paths, wake, set[str]()
-
-    def is_open(self, path: str) -> bool:
-        return os.path.basename(path) in self.written
-
-    def close(self) -> None:
-        self.written.clear()
 
 
 def test_file_that_is_still_open_is_not_selected_and_its_close_wakes_the_walk(folder: Folder) -> None:
