@@ -8,11 +8,13 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import forking
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, settings, strategies
 from serving import running_server
 
 if TYPE_CHECKING:
@@ -62,7 +64,8 @@ def pytest_xdist_auto_num_workers() -> int | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compile the test modules before the workers start; in a fresh clone each of them would compile all."""
+    """Do once what in a fresh clone each worker would do: compile the test modules, find the characters of UTF-8."""
+    os.environ.setdefault(forking.RUN, uuid.uuid4().hex)
     workers = 0 if hasattr(config, "workerinput") else config.getoption("numprocesses", None) or 0
     if workers < 2 or config.args_source is not config.ArgsSource.TESTPATHS:
         return
@@ -75,6 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
         subprocess.Popen([*collect, *modules[half::2]], cwd=config.rootpath, env=env, stdout=subprocess.DEVNULL)
         for half in range(2)
     ]
+    strategies.text().validate()
     for process in halves:
         process.wait()
 

@@ -17,20 +17,24 @@ import mimetypes
 import os
 import pkgutil
 import select
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import uuid
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 AVAILABLE = sys.platform == "linux"
 PIPE, DEVNULL = subprocess.PIPE, subprocess.DEVNULL
+RUN = "FORKED_COMMANDS_OF"
+"""The environment variable that names a test run to its processes."""
 CLOSED = -100
 """Start the command with this descriptor closed, as `>&-` of a shell does."""
 _LATE = (
@@ -169,6 +173,16 @@ def start(
     return Forked(status, ours[1], ours[2])
 
 
+def make_program(path: Path) -> None:
+    """Make `uploader` as an executable file, for commands that a shell starts."""
+    start = [sys.executable, "-m", "uploader_cli"]
+    if AVAILABLE:
+        address = _server("uploader_cli").getpeername()[1:].decode()
+        start = [sys.executable, "-I", "-S", str(Path(__file__).with_name("forked_command.py")), address]
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(start)} "$@"\n')
+    path.chmod(0o755)
+
+
 def _take_terminal() -> None:
     """Make the terminal of stderr the one of this session."""
     import fcntl
@@ -179,29 +193,44 @@ def _take_terminal() -> None:
 
 @functools.cache
 def _server(package: str, *more: str) -> socket.socket:
-    """Return the connection to the process that forks commands of a package, with `more` modules; it ends with us."""
-    ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    """Return the connection to the process that forks commands of a package, with `more` modules.
+
+    All processes of a test run share it. The first one starts it, and it ends with the last one.
+    """
     measured = [name for name in _MEASURED if name in os.environ]
-    env = {name: value for name, value in os.environ.items() if name not in measured} | {"PYTHONUTF8": "1"}
-    if measured:
-        more = (*more, "coverage")
-    process = subprocess.Popen(
-        [sys.executable, __file__, str(theirs.fileno()), package, *more],
-        pass_fds=[theirs.fileno()],
-        stdin=DEVNULL,
-        stdout=DEVNULL,
-        env=env,
-    )
-    theirs.close()
-    atexit.register(lambda: (ours.close(), process.wait()))
-    return ours
+    modules = [package, *more, *(["coverage"] if measured else [])]
+    address = "\0" + "-".join([os.environ.setdefault(RUN, uuid.uuid4().hex), *modules])
+    while True:
+        ours = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours.connect(address)
+        except ConnectionRefusedError:
+            ours.close()
+        else:
+            atexit.register(ours.close)  # before the wait below
+            return ours
+        env = {name: value for name, value in os.environ.items() if name not in measured} | {"PYTHONUTF8": "1"}
+        process = subprocess.Popen(
+            [sys.executable, __file__, address[1:], *modules], stdin=DEVNULL, stdout=PIPE, env=env
+        )
+        assert process.stdout is not None
+        process.stdout.read()  # it listens now, or another one does
+        process.stdout.close()
+        atexit.register(process.wait)
 
 
 # --- in the process that forks ----------------------------------------------------------------------------------------
 
 
-def _main(descriptor: str, package: str, *more: str) -> None:
+def _main(address: str, package: str, *more: str) -> None:
     code = 1
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        listener.bind(f"\0{address}")
+    except OSError:  # another process of the tests was quicker
+        return
+    listener.listen(128)
+    os.dup2(0, 1)  # tells that it listens
 
     def end() -> None:
         for stream in filter(None, (sys.stdout, sys.stderr)):
@@ -219,7 +248,7 @@ def _main(descriptor: str, package: str, *more: str) -> None:
     if package == "uploader_cli":
         _make_parameters()
     gc.freeze()
-    request = _forks(socket.socket(fileno=int(descriptor)))
+    request = _forks(listener)
     sys.argv = [entry.__file__ or package, *request["argv"]]
     if request["free"]:
         atexit.unregister(end)
@@ -235,40 +264,46 @@ def _make_parameters() -> None:
     list(commands.commands.values())
 
 
-def _forks(control: socket.socket) -> dict[str, Any]:
+def _forks(listener: socket.socket) -> dict[str, Any]:
     """Fork a command for each request until the tests have ended; return the request in the command."""
     woken, waker = socket.socketpair()
     waker.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, whose end ends this process
     signal.set_wakeup_fd(waker.fileno())
+    tests: set[socket.socket] = {listener.accept()[0]}
     running: dict[int, socket.socket] = {}
-    while True:
-        ready = select.select([control, woken], [], [])[0]
-        if woken in ready:
-            woken.recv(1 << 12)
-            _report(running)
-        if control not in ready:
-            continue
-        message, descriptors, _, _ = socket.recv_fds(control, 1 << 18, 4)
-        if not message:
-            os._exit(0)
-        status = socket.socket(fileno=descriptors.pop())
-        pid = os.fork()
-        if pid:
-            running[pid] = status
-            status.send(b"%d\n" % pid)
-            for each in descriptors:
-                os.close(each)
-            continue
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        for each in (control, woken, waker, status, *running.values()):
-            each.close()
-        request = json.loads(message)
-        _take_over(request, descriptors)
-        return request
+    while tests:
+        for ready in select.select([woken, listener, *tests], [], [])[0]:
+            if ready is woken:
+                woken.recv(1 << 12)
+                _report(running)
+                continue
+            if ready is listener:
+                tests.add(listener.accept()[0])
+                continue
+            message, descriptors, _, _ = socket.recv_fds(ready, 1 << 18, 4)
+            if not message:
+                tests.remove(ready)
+                ready.close()
+                continue
+            status = socket.socket(fileno=descriptors.pop())
+            pid = os.fork()
+            if pid:
+                running[pid] = status
+                status.send(b"%d\n" % pid)
+                for each in descriptors:
+                    os.close(each)
+                continue
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for each in (listener, woken, waker, status, *tests, *running.values()):
+                each.close()
+            request = json.loads(message)
+            _take_over(request, descriptors)
+            return request
+    os._exit(0)
 
 
 def _report(running: dict[int, socket.socket]) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from command import DEADLINE, environment
 from docs_pages import ROOT
+from forking import make_program
 from junit_rules import check_junit
 
 if TYPE_CHECKING:
@@ -34,8 +33,7 @@ class Runner:
         self.place = place
         program = place / "temp/uploader/bin/uploader"
         program.parent.mkdir(parents=True)
-        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m uploader_cli "$@"\n')
-        program.chmod(0o755)
+        make_program(program)
 
     def run(self, **inputs: str) -> subprocess.CompletedProcess[str]:
         """Run the last step with these inputs, the others with their defaults."""

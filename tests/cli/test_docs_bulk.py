@@ -7,13 +7,13 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from command import DEADLINE, environment
 from docs_pages import blocks, codes, page, rows, section
+from forking import make_program
 from serving import running_server
 
 from uploader_cli.__main__ import main
@@ -108,7 +108,8 @@ def test_docs_container_restarted_after_exit_4_completes(
 def test_docs_shell_script_runs_all_shards(server: EmbeddedServer, place: Path) -> None:
     """Run all shards in parallel from a shell."""
     (script,) = blocks(section(PAGE, "### By hand"))
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    make_program(place / "uploader")
+    path = f"{place}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", script.text.replace("localhost:8005", server.url)],
         cwd=place,

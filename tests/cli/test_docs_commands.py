@@ -12,13 +12,13 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import DEADLINE, environment, uploader
 from docs_pages import BLOCK, ROOT, Block, blocks, missing_tests
+from forking import make_program
 from typer.main import get_command
 
 from uploader_cli.cli.app import app
@@ -63,6 +63,9 @@ class Terminal:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._running = ExitStack()
+        self._program = directory / "bin" / "uploader"
+        self._program.parent.mkdir()
+        make_program(self._program)
         self._names: dict[str, Any] = {}
         self._serve()
 
@@ -102,9 +105,9 @@ class Terminal:
         environ = {"UPLOADER_SERVER": self._server.url, "UPLOAD_SERVER": self._server.url}
         if words[0] == "uploader" and not NEEDS_A_SHELL.search(line):
             return uploader(*shlex.split(line, comments=True)[1:], home=self.directory, **environ).code
-        script = f'uploader() {{ {shlex.quote(sys.executable)} -m uploader_cli "$@"; }}\n{line}'
-        command = ["bash", "-o", "pipefail", "-c", script]
-        environ = environment(self.directory, NO_PROXY="*", **environ)
+        command = ["bash", "-o", "pipefail", "-c", line]
+        path = f"{self._program.parent}:{os.environ['PATH']}"
+        environ = environment(self.directory, NO_PROXY="*", PATH=path, **environ)
         return subprocess.run(command, cwd=self.directory, env=environ, timeout=DEADLINE, check=False).returncode
 
     def _serve(self, *words: str) -> None:
