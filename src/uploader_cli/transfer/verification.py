@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.upload_session import RunContext
 
-NOT_CONFIRMED = "a gateway failed after its last byte: the server has all bytes, and may have stored the file, or not"
+NOT_CONFIRMED = "no answer of the server confirms its last byte: the server may have stored the file, or not"
 
 
 class Verification:

@@ -178,6 +178,18 @@ def test_creation_that_announced_another_upload_is_an_error(make_files: Files, t
         assert [upload.gone for upload in service.uploads] == [True, True]
 
 
+@pytest.mark.parametrize("resends", [False, True])
+def test_file_is_of_unknown_outcome_if_its_last_answer_is_lost_and_its_upload_gone(
+    resends: bool, make_files: Files, tmp_path: Path
+) -> None:
+    """A server may delete a complete upload."""
+    files, more = make_files(a=1000), ["--resend-unknown"] * resends
+    with IetfService() as service:
+        service.forgets = service.lost = 1
+        codes = [send(service, files, tmp_path, *more).code for _ in range(2 - resends)]
+        assert (codes, len(service.uploads)) == (([0], 2) if resends else ([4, 4], 1))
+
+
 def test_upload_that_is_gone_is_sent_again(make_files: Files, tmp_path: Path) -> None:
     """So is one that the server ended early, where only HEAD tells that: the answer was lost."""
     content = os.urandom(100 * KIB)

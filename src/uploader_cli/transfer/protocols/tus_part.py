@@ -14,8 +14,8 @@ from uploader_cli.core.protocol import utf8
 from uploader_cli.transfer.bodies import Body
 from uploader_cli.transfer.protocols import tus_proof
 from uploader_cli.transfer.protocols.tus_chunks import Chunks
-from uploader_cli.transfer.protocols.tus_state import is_far
-from uploader_cli.transfer.upload_calls import impossible
+from uploader_cli.transfer.protocols.tus_state import EARLIER, NOT_ENDED, ONE_TRIP_LESS, is_far
+from uploader_cli.transfer.upload_calls import Position, impossible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,14 +23,11 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.journal import PendingPart
     from uploader_cli.transfer.pool import Worker
     from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
-    from uploader_cli.transfer.upload_calls import Position, UploadCalls
+    from uploader_cli.transfer.upload_calls import UploadCalls
 
-ONE_TRIP_LESS = 32 << 20  # minimum bytes of a file whose first chunk is sent with its creation to a distant server
 RESTARTS = 3  # new uploads per run after the server has lost one
 BREAKS = (errors.ConnectionLost, errors.TimedOut, errors.ServerFault)
 """Errors after which the server may have kept a part of the bytes of a request."""
-EARLIER = "the server answered an earlier request for its last bytes with an error"
-NOT_ENDED = "all bytes arrived and their end was declared, and the server says that the upload is not complete"
 
 
 class Part:
@@ -210,7 +207,10 @@ class Part:
         try:
             found = self._client.head(url)
         except errors.UploadGone as error:
-            self._restart(error, failed=self._ending is Ending.ERROR and self._state.foreign)
+            if self._state.may_be_stored(self._ending) and (self._renewed or not self._state.resends):
+                self._state.unsure, self._done, self._last = True, True, Position(url, None, {})
+            else:
+                self._restart(error, failed=self._ending is Ending.ERROR and self._state.foreign)
             return
         self._deferred = found.headers.get("Upload-Defer-Length") == "1"
         self._note(found)
@@ -227,6 +227,7 @@ class Part:
         """Take what the server says about the end of the upload, where its protocol has words for that."""
         if position.complete is not None:
             self._declared, self._deferred = position.complete, not position.complete
+            self._ending = self._ending if position.complete else Ending.NONE
 
     def _state_at(self, offset: int) -> UploadState:
         length, foreign = None if self._deferred else self.size, self._state.foreign
@@ -356,10 +357,7 @@ class Part:
         return self._chunks.length(0) if self._is_far and has_key and self._chunks.stream is None else 0
 
     def _prepare(self, size: int, *, completes: bool = False, creates: bool = False) -> None:
-        """Wait until a request with a body of `size` bytes may be sent. `completes`: the upload is complete then.
-
-        `creates`: the request creates an upload.
-        """
+        """Wait until a request with a body of `size` bytes may be sent, which `completes` or `creates` the upload."""
         self._carried, self._completing = size, completes
         self._state.checkpoint()
         self._tus.context.pacer.wait_out_pause(self._state.sleep, creates=creates)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.capabilities import LARGE, LARGE_AND_FAR, LEAST_PART, Capabilities, names_files
-from uploader_cli.core.confirmation import Ending, ending_of, refuses, stored_without_patch
+from uploader_cli.core.confirmation import UNCERTAIN, Ending, ending_of, refuses, stored_without_patch
 from uploader_cli.core.protocol import utf8
 from uploader_cli.core.sizes import FIRST_CHUNK, ChunkSize
 from uploader_cli.sources.chunks import IN_MEMORY, Buffers
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 ID_HEADERS = ("Upload-File-Id", "stream-media-id")  # headers with the server's ID of a file, without `id-header`
 FAR = 0.02  # seconds of round trip from which one connection does not fill the link
+ONE_TRIP_LESS = 32 << 20  # minimum bytes of a file whose first chunk is sent with its creation to a distant server
+EARLIER = "the server answered an earlier request for its last bytes with an error"
+NOT_ENDED = "all bytes arrived and their end was declared, and the server says that the upload is not complete"
 FAILURE_TICK = 0.25  # seconds between two checks for a failure of another part
 
 
@@ -203,6 +206,13 @@ class TusFileState:
         A server of the IETF's protocol would say so in `Upload-Complete`.
         """
         return self.foreign and not self._tus.capabilities.ietf and stored_without_patch(error.status, str(error))
+
+    def may_be_stored(self, ending: Ending) -> bool:
+        """Return whether the file of an upload that is gone may be stored.
+
+        A server of the IETF's protocol may delete an upload as soon as it is complete.
+        """
+        return self.foreign and self._tus.capabilities.ietf and ending in UNCERTAIN
 
     def ended(self, error: errors.UploaderError, before: Ending) -> Ending:
         """Return how the request ended that would complete an upload of the file and has failed.
