@@ -49,6 +49,8 @@ def test_doctor_passes_on_each_kind_of_server(flavour: str, tmp_path: Path) -> N
     assert report.summary.startswith("Everything works: uploads will be live over websocket, ")
     assert (report.exit_code, report.ok, report.verdict) == (Exit.OK, True, Verdict.PASS)
     assert step(report, "health").finding.message.startswith(flavour)
+    connected = step(report, "websocket").finding
+    assert connected.message == f"connected in {connected.details['latency_ms']:,.0f} ms"
     assert step(report, "token").finding.message == "accepted"
     assert report.calls == len(counted) == (4 if flavour == "bundled" else 3)
     assert {method for method, _ in counted} == {"GET", "DELETE"} | (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import signal
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -189,6 +190,20 @@ def test_answer_that_says_nothing_yet_is_waited_out(answer: Answer, make_files: 
     assert done.code == 0, done.err
     assert done.of("file.completed")[0]["url"] == f"{service.url}u0"
     assert [path for path, _ in service.asked] == ["/files/u0"] * 3
+
+
+def test_429_makes_the_questions_about_other_files_wait(make_files: Files, tmp_path: Path) -> None:
+    files, times = make_files(**{"a.mp4": 10, "b.mp4": 10}), list[float]()
+
+    class Timed(Transcoder):
+        def _get(self, request: Request) -> Answer:
+            times.append(time.monotonic())
+            return super()._get(request)
+
+    with Timed(Answer(429, {"error": "TOO_MANY"}, {"Retry-After": 1}), DONE) as service:
+        done = upload(files, service, "--result-url", "{url}", READY, home=tmp_path)
+    assert (done.code, len(times)) == (0, 3), done.err
+    assert times[1] - times[0] >= 0.99
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,17 @@ def test_copy_counts_once_its_directory_is_on_the_disk(
     assert os.path.exists(file.path) == (error == errno.EIO)
 
 
+@pytest.mark.parametrize("far", [True, False])
+def test_link_to_the_file_is_not_taken_for_its_copy(
+    file: LocalFile, elsewhere: Path, tmp_path: Path, far: bool
+) -> None:
+    target = elsewhere if far else tmp_path / "sent"
+    target.mkdir(exist_ok=True)
+    (target / "a.bin").symlink_to(file.path)
+    assert moved(file, target / "a.bin") == target / "a (2).bin"
+    assert (target / "a (2).bin").read_bytes() == DATA
+
+
 def test_copy_that_differs_deletes_nothing(file: LocalFile, elsewhere: Path) -> None:
     with pytest.raises(FileFailure, match="differs from what was sent"):
         moved(file, elsewhere / "a.bin", "0" * 64)

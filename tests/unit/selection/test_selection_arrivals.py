@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from uploader_cli.core.plan import LocalFile
     from uploader_cli.selection.walk import Step
 
 SETTLE = 10.0
@@ -115,10 +116,18 @@ def test_failed_file_is_selected_again_after_delays_that_grow_or_a_change(folder
 
 
 def test_file_that_an_earlier_run_has_stored_is_not_selected(folder: Folder) -> None:
-    folder.arrivals.uploaded = lambda files: [file.path.endswith("old.bin") for file in files]
+    """Several files are asked for at once."""
+    asked: list[list[str]] = []
+
+    def uploaded(files: Sequence[LocalFile]) -> list[bool]:
+        asked.append(sorted(os.path.basename(file.path) for file in files))
+        return [file.path.endswith("old.bin") for file in files]
+
+    folder.arrivals.uploaded = uploaded
     folder.put("old.bin")
     folder.put("new.bin")
     assert folder.within(2 * SETTLE) == ["new.bin"]
+    assert [files for files in asked if files] == [["new.bin", "old.bin"]]
 
 
 class Written:
