@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
-from typing import Any, Protocol
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.names import escaped, rfc3339
@@ -13,14 +16,36 @@ from uploader_cli.core.state import Observer, ProgressState
 LEVELS = ("debug", "info", "warning", "error")  # from the lowest to the highest
 
 
-class Lines(Protocol):
-    """The destination of a log."""
+class LogLines:
+    """Appends whole lines, each in one call; a partial line is removed again."""
 
-    def write(self, line: str, /) -> object:
-        """Append a line, unbuffered."""
+    def __init__(self, path: Path) -> None:
+        """Raises OSError. Ends a partial line that a killed process left."""
+        half = path.is_file() and not _ends_a_line(path)
+        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        if half:
+            self.write("\n")
+
+    def write(self, line: str) -> None:
+        """Append an ASCII line. Raises OSError if it could not be written completely."""
+        left, done = line.encode("ascii"), 0
+        try:
+            while done < len(left):
+                done += os.write(self._handle, left[done:])
+        except OSError:
+            with suppress(OSError):  # a pipe can't be truncated
+                os.ftruncate(self._handle, os.lseek(self._handle, 0, os.SEEK_END) - done)
+            raise
 
     def close(self) -> None:
-        """Close the file."""
+        os.close(self._handle)
+
+
+def _ends_a_line(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        return stream.read() == b"\n"
+    return True  # empty or unreadable
 
 
 class LogFile(Observer):
@@ -28,7 +53,7 @@ class LogFile(Observer):
 
     def __init__(
         self,
-        stream: Lines,
+        stream: LogLines,
         run_id: str,
         wall_clock: Callable[[], float],
         *,

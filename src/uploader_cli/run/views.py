@@ -7,8 +7,6 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.state import Observer, ProgressState
@@ -117,46 +115,14 @@ def open_log(settings: Settings, run_id: str) -> LogFile | None:
     """
     if settings.log_file is None:
         return None
-    from uploader_cli.render.logfile import LogFile
+    from uploader_cli.render.logfile import LogFile, LogLines
 
     def lost(why: str) -> None:
         sys.stderr.write(f"warning: the log file is not complete: {why}\n")
 
     with naming(settings.source("log_file"), settings.log_file, "written", hint="use a writable file"):
-        stream = _LogLines(settings.log_file)
+        stream = LogLines(settings.log_file)
     return LogFile(stream, run_id, time.time, level=settings.log_level, mask=mask, lost=lost)
-
-
-class _LogLines:
-    """Appends whole lines, each in one call; a partial line is removed again."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises OSError. Ends a partial line that a killed process left."""
-        half = path.is_file() and not _ends_a_line(path)
-        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        if half:
-            self.write("\n")
-
-    def write(self, line: str) -> None:
-        """Append an ASCII line. Raises OSError if it could not be written completely."""
-        left, done = line.encode("ascii"), 0
-        try:
-            while done < len(left):
-                done += os.write(self._handle, left[done:])
-        except OSError:
-            with suppress(OSError):  # a pipe can't be truncated
-                os.ftruncate(self._handle, os.lseek(self._handle, 0, os.SEEK_END) - done)
-            raise
-
-    def close(self) -> None:
-        os.close(self._handle)
-
-
-def _ends_a_line(path: Path) -> bool:
-    with suppress(OSError), path.open("rb") as stream:
-        stream.seek(-1, os.SEEK_END)
-        return stream.read() == b"\n"
-    return True  # empty or unreadable
 
 
 def print_notes(settings: Settings) -> None:

@@ -367,7 +367,7 @@ BROKEN = {
     "no websocket": Broken({"websocket"}, config={"websocket": "refuse"}),
     "no polling transport": Broken({"long-polling"}, patches=no_polling),
     "no events": Broken({"events"}, patches=says_nothing, patience=2.0),
-    "events without a time": Broken({"events"}, patches=changes_events(timestamp=None)),
+    "events without a message": Broken({"events"}, patches=changes_events(totalProgress=None, message=None)),
     "only the last event is sent": Broken({"events"}, patches=says_only("completed")),
     "events of another session": Broken({"events"}, patches=changes_events(sessionId="another"), patience=2.0),
     "progress lags behind": Broken(

@@ -177,6 +177,7 @@ def test_interrupt_while_the_server_processes_leaves_the_run_resumable(make_file
         Answer(500, {"message": "oops"}),
         Answer(503, b"<html>down", {"Retry-After": 1}),
         Answer(202, headers={"Location": "/elsewhere"}),
+        Answer(204),
         Answer(200, {"unexpected": True}),
         Answer(200, [{"status": 1}]),
     ],
