@@ -14,12 +14,13 @@ from urllib.parse import urlsplit
 import requests
 from server.batches import body_of, file, new_session, text
 from server.packs.packing import post_pack
-from server.tus.tus_client import DEADLINE, append, checksum, concatenate, create, head, terminate
+from server.tus.tus_client import DEADLINE, ENDPOINT, append, checksum, concatenate, create, head, metadata, terminate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 PARTIAL = {"Upload-Concat": "partial"}
+DRAFT = {"Upload-Draft-Interop-Version": "8"}
 
 
 def path_of(created: requests.Response) -> str:
@@ -146,6 +147,57 @@ class Tus(Upload):
         append(url + self._path, offset, other[offset:], {**self._sum(other[offset:]), **length})
         head(url + self._path)
         terminate(url + self._path)
+
+
+class Ietf(Upload):
+    """An upload of the IETF's protocol, in two pieces; only the last one declares the end."""
+
+    def __init__(self, name: str, *, checked: bool, key: str) -> None:
+        self.data = content_of(name)
+        super().__init__(name, {f"{name}.bin": self.data}, checked=checked, key=key)
+        self._told, self._path = 0, ""
+
+    def run(self, url: str, last: Callable[[], None] = nothing) -> None:
+        created = asked(requests.post, url + ENDPOINT, headers=self._creation(), timeout=DEADLINE)
+        self._path = path_of(created)
+        self._tell(created)
+        while not self.confirmed:
+            end = len(self.data) // 2 if self._told < len(self.data) // 2 else len(self.data)
+            if end == len(self.data):
+                last()
+            self._tell(asked(self._append, url, self._told, self.data[self._told : end]))
+
+    def _creation(self) -> dict[str, str]:
+        fields = {"uploadKey": self.key, "sessionId": self.session, "filename": f"{self.name}.bin"}
+        length = {"Upload-Length": str(len(self.data)), "Upload-Metadata": metadata(**fields)}
+        return {**DRAFT, "Upload-Complete": "?0", **length, **self._digest("Repr-Digest", self.data)}
+
+    def _append(self, url: str, offset: int, piece: bytes) -> requests.Response:
+        complete = {"Upload-Complete": f"?{offset + len(piece) == len(self.data):d}"}
+        headers = {**DRAFT, "Content-Type": "application/partial-upload", "Upload-Offset": str(offset), **complete}
+        headers |= self._digest("Content-Digest", piece)
+        return requests.patch(url + self._path, data=piece, headers=headers, timeout=DEADLINE)
+
+    def _digest(self, field: str, data: bytes) -> dict[str, str]:
+        return {field: f"sha-256=:{self._sum(data)['Upload-Checksum'].partition(' ')[2]}:"} if self.checked else {}
+
+    def _tell(self, answer: requests.Response) -> None:
+        offset, complete = int(answer.headers["upload-offset"]), answer.headers["upload-complete"] == "?1"
+        assert offset >= self._told, f"{self.name}: the offset fell from {self._told} to {offset}"
+        assert complete >= self.confirmed, f"{self.name}: it was complete"
+        self._told, self.confirmed = offset, complete
+
+    def meddle(self, url: str) -> None:
+        there = requests.head(url + self._path, headers=DRAFT, timeout=DEADLINE) if self._path else None
+        if there is None or not there.ok:
+            return
+        offset = int(there.headers["upload-offset"])
+        other = bytes(byte ^ 255 for byte in self.data[offset:])
+        (path,) = self.files
+        self.allowed[path].add(self.data[:offset] + other)
+        self._append(url, offset, other)
+        for method in ("HEAD", "DELETE"):
+            requests.request(method, url + self._path, headers=DRAFT, timeout=DEADLINE)
 
 
 class Join(Upload):
@@ -275,6 +327,7 @@ KINDS: dict[str, Callable[..., Upload]] = {
     "tus in pieces": lambda name, **how: Tus(name, pieces=3, **how),
     "tus with creation": lambda name, **how: Tus(name, creation=True, **how),
     "tus deferred": lambda name, **how: Tus(name, pieces=2, deferred=True, **how),
+    "ietf": Ietf,
     "join": lambda name, **how: Join(name, in_place=False, **how),
     "join in place": lambda name, **how: Join(name, in_place=True, **how),
     "pack": Pack,
