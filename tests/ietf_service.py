@@ -60,6 +60,7 @@ class IetfService:
         self.at_creation = ""  # further limits in the answers to creations
         self.broken_creations = 0  # so many connections end after the interim answer to a creation
         self.interim_version = 8
+        self.refusals: list[int] = []  # statuses of the next creations, after the interim answer
         self.moves = False  # whether the answer to a creation has another URL than the interim one
 
     def __enter__(self) -> Self:
@@ -107,7 +108,8 @@ class IetfService:
             headers["Location"] = f"{place[:-1]}{len(self.uploads) - 1}"
         self.broken_creations -= 1
         how = {"version": self.interim_version, "breaks": self.broken_creations >= 0}
-        return WithInterim(201, headers=headers, interim=f"Location: {place}", **how)
+        status = self.refusals.pop(0) if self.refusals else 201
+        return WithInterim(status, headers=headers, interim=f"Location: {place}", **how)
 
     def _store(self, upload: Resource, request: Request) -> Answer | None:
         """Store a file that is too small for an upload, as a server that knows nothing of this protocol."""

@@ -169,6 +169,14 @@ def test_upload_whose_creation_broke_off_after_its_url_continues(runs: int, make
         assert [upload.complete for upload in service.uploads] == [False, True]
 
 
+def test_refusal_after_the_url_of_an_upload_forgets_it_and_an_error_does_not(make_files: Files, tmp_path: Path) -> None:
+    files = make_files(a=1000)
+    with IetfService() as service:
+        service.refusals = [400, 500]
+        codes = [send(service, files, tmp_path, "--retries", "1").code for _ in range(2)]
+        assert (codes, [upload.complete for upload in service.uploads]) == ([4, 0], [False, True])
+
+
 def test_creation_that_announced_another_upload_is_an_error(make_files: Files, tmp_path: Path) -> None:
     """Both are deleted."""
     with IetfService() as service:
