@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
 from dataclasses import replace
@@ -117,6 +118,15 @@ def test_link_to_the_file_is_not_taken_for_its_copy(
     (target / "a.bin").symlink_to(file.path)
     assert moved(file, target / "a.bin") == target / "a (2).bin"
     assert (target / "a (2).bin").read_bytes() == DATA
+
+
+def test_copy_that_was_there_stays_where_the_file_changes(file: LocalFile, tmp_path: Path) -> None:
+    """An interrupted move has left it; the file changes while the copy is compared."""
+    (tmp_path / "sent").mkdir()
+    copy = shutil.copy2(file.path, tmp_path / "sent/a.bin")
+    with pytest.raises(FileFailure, match="it has changed since it was read"):
+        removal.move(file, str(copy), SHA256, lambda: Path(file.path).write_bytes(b"new") and None)
+    assert (copy.read_bytes(), Path(file.path).read_bytes()) == (DATA, b"new")
 
 
 def test_copy_that_differs_deletes_nothing(file: LocalFile, elsewhere: Path) -> None:
