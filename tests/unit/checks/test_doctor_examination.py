@@ -204,6 +204,60 @@ def test_no_line_is_wider_than_the_terminal(width: int, verbose: bool) -> None:
     assert not any("\x1b" in line for line in lines)
 
 
+PAGE = """\
+uploader doctor: http://files.invalid
+
+✓ TCP               1 ms  open
+! clock        12,300 ms  clock skew of 1:00:00: it is behind
+                          → Set this machine's clock by NTP, or contact the
+                            server's operator.
+                          names: a.example, b.example
+– TLS                     because it is http
+– long polling            polling failed
+✗ server            1 ms  /health answers 500
+                          → Fix it.
+
+  1 API call used, 2.2 s
+✗ No upload possible: 500"""
+NARROW_PAGE = """\
+uploader doctor: http://files.invalid
+
+✓ TCP               1 ms
+  open
+! clock        12,300 ms
+  clock skew of 1:00:00: it is behind
+  → Set this machine's clock by NTP, or
+    contact the server's operator.
+  names: a.example, b.example
+– TLS
+  because it is http
+– long polling
+  polling failed
+✗ server            1 ms
+  /health answers 500
+  → Fix it.
+
+  1 API call used, 2.2 s
+✗ No upload possible: 500"""
+
+
+@pytest.mark.parametrize(("width", "expected"), [(80, PAGE), (40, NARROW_PAGE)])
+def test_page_has_each_step_its_fix_and_the_verdict(width: int, expected: str) -> None:
+    """What a failure blocks is one line; with -v each step has its details."""
+    page = DoctorPage(width=width, verbose=True)
+    hint = "Set this machine's clock by NTP, or contact the server's operator."
+    steps = (
+        WELL,
+        result("clock", warning("clock skew of 1:00:00: it is behind", hint, names=["a.example", "b.example"]), 12.3),
+        result("tls", skipped("because it is http")),
+        result("long_polling", skipped("polling failed"), blocked_by="polling"),
+        result("health", failed("/health answers 500", "Fix it.")),
+    )
+    report = CheckReport("http://files.invalid", steps, Verdict.FAIL, "No upload possible: 500", Exit.OK, 1, 2.25)
+    lines = [*page.heading(report.server), *(line for shown in steps for line in page.row(shown)), *page.end(report)]
+    assert "\n".join(lines) == expected
+
+
 @pytest.mark.parametrize("width", [80, 40])
 def test_colours_are_never_the_only_sign(width: int) -> None:
     for shown in RESULTS:
