@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 from typing import TYPE_CHECKING
 
@@ -75,9 +76,13 @@ def test_files_are_deleted_once_their_digests_are_equal(
 
 
 def test_files_are_moved_and_replace_nothing(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """A moved file has its path on the server below the directory, or a number where the name is taken."""
-    make_files(**{"a.txt": b"new", "sub/b.txt": b"b"})
-    sent = make_files("sent", **{"files/a.txt": b"old"})
+    """A moved file has its path on the server below the directory, or a number where the name is taken.
+
+    A copy that an interrupted move has left there is no other file.
+    """
+    files = make_files(**{"a.txt": b"new", "sub/b.txt": b"b"})
+    sent = make_files("sent", **{"files/a.txt": b"old", "files/sub/b.txt": b""})
+    shutil.copy2(files / "sub/b.txt", sent / "files/sub/b.txt")
     options = ("-s", server.url, "--dest", "x", "--then", f"move:{sent}", "--json")
     done = uploader("upload", "files", *options, home=tmp_path)
     assert done.code == 0, done.err
