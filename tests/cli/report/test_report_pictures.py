@@ -234,6 +234,7 @@ def test_page_of_many_files_is_not_larger(report: dict[str, Any]) -> None:
     report["timeline"] = {"step": 100.0, "bytes": [1 << 40] * TIMELINE_STEPS, "files": [1000] * TIMELINE_STEPS}
     few, many = (len(page_of(report, failed)) for failed in (1000, 5000))
     assert few < 250_000
+    assert page_of(report, 1).count('class="hit"') == 2 * 100  # points
     assert many == pytest.approx(few, rel=0.01)
 
 
