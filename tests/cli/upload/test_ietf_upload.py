@@ -287,5 +287,6 @@ def test_standard_input_is_sent_without_a_length(tmp_path: Path) -> None:
         assert done.code == 0, done.err
         (upload,) = service.uploads
         assert (upload.length, len(upload.content), upload.complete) == (60_000, 60_000, True)
-        assert "upload-length" not in service.sent("POST")[0]
+        assert "upload-length" not in (created := service.sent("POST")[0])
+        assert created["content-disposition"] == "inline; filename=\"in.bin\"; filename*=UTF-8''in.bin"
         assert service.sent("PATCH")[-1]["upload-length"] == "60000"
