@@ -249,6 +249,11 @@ def unavailable(world: World) -> str:
     return world.stack.enter_context(web_site(503, "text/plain", b"busy")).url
 
 
+def crashing(world: World) -> str:
+    world.patch.setattr(server, "RETRY_PAUSE", 0.01)
+    return world.stack.enter_context(web_site(500, "text/plain", b"oops")).url
+
+
 def overloaded(world: World) -> str:
     """Two of five questions are not answered: with 503, and with the end of the connection."""
     running = world.stack.enter_context(running_server())
@@ -399,6 +404,7 @@ BROKEN: list[tuple[Callable[[World], str], str, str, str, Exit]] = [
     (clock_ahead, "clock", "the local clock is ahead of", "clock skew of 3:00:", Exit.OK),
     (clock_behind, "clock", "the local clock is behind", "clock skew of 2", Exit.OK),
     (unavailable, "health", "503: it is overloaded or under", "503", Exit.RETRY_MAY_HELP),
+    (crashing, "health", "500: it has an internal error", "500", Exit.RETRY_MAY_HELP),
     (overloaded, "load", "2 of 5 requests failed", "the server is overloaded", Exit.OK),
     (api_unavailable, "polling", "overloaded or down", "503", Exit.RETRY_MAY_HELP),
     (api_hanging, "polling", "requests to /api get no response", "though /health does", Exit.NO_SERVER),

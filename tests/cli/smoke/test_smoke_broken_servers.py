@@ -399,7 +399,7 @@ BROKEN = {
     "a wrong error for a large file by tus": Broken(
         {"limit-size"}, said=on("POST", TUS, instead(413, "FILE_TOO_LARGE", 400, {}))
     ),
-    "any count": Broken({"limit-count"}, patches=accepts(max_files=1 << 60)),
+    "one file more than announced": Broken({"limit-count"}, patches=accepts(max_files=10_001)),
     "too many files are answered 500": Broken(
         {"limit-count"},
         config={"max_files": 3},
