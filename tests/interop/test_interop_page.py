@@ -301,6 +301,8 @@ def test_cancelled_and_failed_files_are_sent_again(page: Page, server: EmbeddedS
     expect(page.locator("#status")).to_have_text("Partial")
     expect(page.locator("#figure")).to_have_text("3 of 5 files")
     expect(page.locator("#more")).to_have_text(re.compile("^6.0 of 10.0 MiB stored in "))
+    expect(page.locator("#counted")).to_have_text(re.compile("^1 failed · 1 cancelled · "))
+    expect(page.locator("#sessions .counts")).to_have_text("3 of 5 files · 1 failed · 6.0 MiB")
     first = session_of(page)
     assert page.get_by_role("link", name="e.mp4").get_attribute("href") == f"{server.url}/uploads/personal/e.mp4"
     server.faults.clear()
@@ -316,9 +318,10 @@ def test_upload_continues_when_the_server_is_back(page: Page, server: EmbeddedSe
     (tmp_path / "clip.mp4").write_bytes(bytes(3 * MIB))
     page.goto(server.url)
     page.get_by_label("Choose files").set_input_files(tmp_path / "clip.mp4")
-    expect(row(page, "clip.mp4")).to_contain_text("/s · ")
+    expect(row(page, "clip.mp4")).to_contain_text(re.compile(r"s left · [\d.]+ [KM]iB/s"))
     server.faults.restart(down=4)
-    expect(page.locator("#status")).to_have_text("Paused")
+    for place in ("#status", "#sessions .badge"):
+        expect(page.locator(place)).to_have_text("Paused")
     expect(page.locator("#paused")).to_have_text(
         re.compile(r"^Paused, the server has been unreachable for [\d.]+ s. The upload continues when it is back.$")
     )

@@ -13,16 +13,25 @@ TIMELINE_STEPS = 300
 class Meter:
     """A moving average over the last `window` seconds. The first total is the start and no speed."""
 
-    def __init__(self, window: float = 8.0, spacing: float = 0.2) -> None:
-        """Keep one sample per `spacing` seconds, so at most `window / spacing`."""
+    def __init__(self, window: float = 8.0, spacing: float = 0.2, burst: float = 0.0) -> None:
+        """Keep one sample per `spacing` seconds, so at most `window / spacing`.
+
+        The first `burst` seconds are not measured: what is sent in them only fills the buffers of the system.
+        """
         self._window = window
         self._spacing = spacing
+        self._burst = burst
+        self._since: float | None = None
         self.samples: deque[tuple[float, int]] = deque()
         self._latest: tuple[float, int] | None = None
 
     def update(self, now: float, total: int) -> None:
         """Record that `total` bytes were transferred at `now` (seconds, any fixed origin)."""
         self._latest = (now, total)
+        if self._since is None:
+            self._since = now
+        if now - self._since < self._burst:
+            self.samples.clear()
         if not self.samples or now - self.samples[-1][0] >= self._spacing:
             self.samples.append((now, total))
         while len(self.samples) > 2 and self.samples[1][0] <= now - self._window:
@@ -31,6 +40,7 @@ class Meter:
     def restart(self, now: float) -> None:
         """Measure from now on: what was transferred before is no speed."""
         self.samples.clear()
+        self._since = None
         if self._latest is not None:
             self.update(now, self._latest[1])
 

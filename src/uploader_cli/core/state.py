@@ -27,6 +27,7 @@ THERE = (SkipReason.PRESENT, SkipReason.RECEIPT)
 """Reasons of files that were on the server before the run: they are done."""
 LEFT_OUT = frozenset(SkipReason) - {*THERE, SkipReason.FAIL_FAST, SkipReason.NOT_TRIED}
 """Reasons of files that are not sent: no total counts them."""
+FILLING = 0.5  # seconds in which a new connection takes more than the network does
 SERVER_TERMINAL = frozenset({"completed", "partial", "cancelled"})  # `overallStatus` values that end a session
 
 
@@ -52,7 +53,7 @@ class FileState(Struct):
     retry_at: float | None = None  # start of the next attempt (run clock, seconds), while the file waits for it
     retry_reason: str = ""  # why the last attempt failed
     packed: bool = False  # the file is part of a pack: nothing is reported between its start and its end
-    meter: Meter = field(default_factory=lambda: Meter(window=4.0))
+    meter: Meter = field(default_factory=lambda: Meter(window=4.0, burst=FILLING))
 
 
 class SessionState(Struct):
@@ -157,7 +158,7 @@ class ProgressState(Struct):
     analyses: list[Analysis] = field(default_factory=list)  # those that have ended
     analysis_file: str = ""  # the file with the results
     sent_total: int = 0  # bytes sent in all attempts, from which the speed is computed
-    meter: Meter = field(default_factory=Meter)
+    meter: Meter = field(default_factory=lambda: Meter(burst=FILLING))
     pace: Meter = field(default_factory=Meter)  # files per second
     tree: Tree = field(default_factory=Tree)
     measures: Measures = field(default_factory=Measures)

@@ -121,7 +121,7 @@ def _numbers(file: FileState, now: float) -> tuple[str, str, str]:
     if file.size is None and not file.sent:
         return "", "", ""
     speed = file.meter.rate(now)
-    measured = file.sent > file.offset and (speed or file.meter.idle(now) >= 1.0)
+    measured = file.sent > file.offset and (speed or file.meter.idle(now) >= overview.UNMEASURED)
     left = clock((file.size - file.sent) / speed + 0.5) if file.size is not None and measured and speed else ""
     words = f"{left} left" if 0 < len(left) <= _LEFT_WIDTH - len(" left") else left
     return size(file.sent if file.size is None else file.size), rate(speed) if measured else "–", words

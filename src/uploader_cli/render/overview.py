@@ -14,6 +14,7 @@ from uploader_cli.core.tree import parent_of
 from uploader_cli.render.words import clock, plural, rate, safe, size, size_of
 
 CAUSES = 3  # maximum causes of failures in a line
+UNMEASURED = 5.0  # seconds without progress after which a speed that was never measured is shown as 0
 RECONNECTS = 3  # attempts before the channel falls back to polling (docs/protocol.md section 2)
 
 _CHANNELS = {
@@ -82,8 +83,9 @@ def amount(state: ProgressState) -> str:
 
 
 def speed(state: ProgressState, now: float) -> str:
-    """Format `4.0 MiB/s`; empty before the first file was begun."""
-    return rate(state.rate(now)) if state.begun else ""
+    """Format `4.0 MiB/s`; empty before it can be measured."""
+    current = state.rate(now)
+    return rate(current) if current or (state.begun and state.meter.idle(now) >= UNMEASURED) else ""
 
 
 def pace(state: ProgressState, now: float) -> str:

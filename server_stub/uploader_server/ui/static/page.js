@@ -56,10 +56,11 @@ function draw() {
     drawing = 0
     const one = selected()
     document.body.toggleAttribute('data-empty', !one && model.listed?.length === 0)
-    view.drawSessions(model.listed, one?.id)
     const files = one ? filesOf(one) : []
-    const own = Boolean(one) && uploads.isOpen(one.id) && !model.ended(one)
+    const sends = (session) => uploads.isOpen(session.id) && !model.ended(session)
+    const own = Boolean(one) && sends(one)
     const paused = lostSince ? (Date.now() - lostSince) / 1000 : 0
+    view.drawSessions(model.listed, { selected: one?.id, paused: (session) => paused > 0 && sends(session), cancelled })
     // Links can't carry the token.
     view.drawSession(one, files, { linked: !token(), paused, own, actions: { cancel, retry } })
     view.drawAnalyses(analyses)
@@ -87,6 +88,12 @@ function filesOf(one) {
     files.push({ id: path, own: entry, path, size, status, error, received, percent: 0 })
   }
   return files
+}
+
+// The number of files that this page cancelled: the server counts them as failed, once their session has ended.
+function cancelled(one) {
+  if (one.status !== 'partial') return 0
+  return uploads.entries(one.id).filter((entry) => entry.state === 'cancelled').length
 }
 
 const repeatable = (file) => file.own && AGAIN.has(file.status)

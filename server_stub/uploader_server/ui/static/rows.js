@@ -74,8 +74,8 @@ function details(file) {
   return [
     `${file.percent} %`,
     known && file.size > 0 && part(file.received, file.size),
-    speed > 0 && rate(speed),
     left > 0 && `${duration(left)} left`,
+    speed > 0 && rate(speed),
   ]
     .filter(Boolean)
     .join(' · ')

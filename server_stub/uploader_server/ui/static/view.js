@@ -36,7 +36,9 @@ function content(one) {
   return one.name ? base(one.name) + more : one.category ?? 'session'
 }
 
-export function drawSessions(list, selected) {
+// Draw the list of sessions. `paused` and `cancelled` are functions of a session: whether this page waits for the server
+// to continue it, and how many of its failed files are cancelled ones.
+export function drawSessions(list, { selected, paused, cancelled }) {
   fill($('#sessions'), list ?? [], '#session-row', (row, one) => {
     const link = $('a', row)
     link.href = `#${one.id}`
@@ -44,9 +46,11 @@ export function drawSessions(list, selected) {
     else link.removeAttribute('aria-current')
     text(row, '.name', content(one))
     text(row, 'time', one.created ? time(one.created) : '')
-    badge(row, '.badge', one.status)
+    badge(row, '.badge', paused(one) ? 'paused' : one.status)
     bar(row, one.percent, `Progress of session ${short(one.id)}`, one.status)
-    text(row, '.counts', [counts(one), one.failed && `${count(one.failed)} failed`, one.received && size(one.received)].filter(Boolean).join(' · '))
+    const failed = one.failed - cancelled(one)
+    const words = [counts(one), failed && `${count(failed)} failed`, one.received && size(one.received)]
+    text(row, '.counts', words.filter(Boolean).join(' · '))
     text(row, '.id', short(one.id))
   })
   $('#sessions-section').hidden = !list?.length
