@@ -1,6 +1,6 @@
 """Makes the pictures of the docs from real runs, so that they can't lie.
 
-`pip install -e '.[server,docs]' && python docs/pictures.py [NAME…]`
+`pip install -e '.[server,dask,docs]' && python docs/pictures.py [NAME…]`
 
 Starts the bundled server, runs the command in a terminal that is none (a pseudo-terminal, read by a
 terminal emulator), and keeps what stands on its screen at a chosen moment, or at the end, as SVG.
@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyte
+import requests
 from rich.cells import cell_len
 from rich.console import Console
 from rich.style import Style
@@ -59,6 +60,8 @@ class Picture:
     limit_rate: str = "none"
     size: tuple[int, int] = (80, 24)
     faults: tuple[str, ...] = ()
+    beside: str = ""
+    """A command that runs at the same time, without a terminal."""
 
 
 SENDING = r"[34] of 7\b[\s\S]*↑[^\n]* [2-7]\d %"
@@ -91,6 +94,22 @@ PICTURES = (
         faults=("cut:patch#/4:3M",),
     ),
     Picture("report", "uploader upload videos", None, {"fail_files": ("party*", "night*")}),
+    Picture(
+        "watch",
+        "uploader watch",
+        r"[34] of 7\b[\s\S]*↑[^\n]* [2-7]\d %[^\n]*left",
+        limit_rate="4M",
+        beside="uploader upload videos",
+    ),
+    Picture("plan", "uploader upload videos --dry-run", None, {"types": ("mp4",)}),
+    Picture("doctor", "uploader doctor", None, size=(80, 40)),
+    Picture("smoke", "uploader smoke", None, size=(80, 70)),
+    Picture(
+        "import",
+        "uploader import videos --on local:2",
+        r"2 workers[\s\S]*[1-6] of 7\b[\s\S]*↑[^\n]* [1-9]\d %",
+        limit_rate="4M",
+    ),
 )
 
 
@@ -191,6 +210,11 @@ def shoot(picture: Picture) -> None:
             "UPLOADER_LIMIT_RATE": picture.limit_rate,
             "UPLOADER_TOKEN": issue_token(config.jwt_secret),  # analyses need one
         }
+        other = None
+        if picture.beside:
+            other = subprocess.Popen(picture.beside.split(), cwd=home, env=environment, stderr=subprocess.DEVNULL)
+            while not requests.get(f"{server.url}/api/activity", timeout=PATIENCE).json()["sessions"]:
+                time.sleep(0.1)
         process = subprocess.Popen(
             picture.command.split(),
             stdin=child,
@@ -209,6 +233,9 @@ def shoot(picture: Picture) -> None:
             process.terminate()
         os.close(main)
         process.wait()
+        if other is not None:
+            other.terminate()
+            other.wait()
     if not came:
         raise SystemExit(f"{picture.name}: the moment of the picture never came; at last it was\n{screen.text}")
 
