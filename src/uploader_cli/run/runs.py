@@ -27,8 +27,10 @@ SHOWN_ID = 8
 """Characters of an ID in a list."""
 NUMBER = 6
 """Cells of the number before a run to choose."""
-PLACE_FROM = 24
-"""Least cells for place, paths and end of a run, below which the place is left out."""
+GAP = "  "
+"""Between two columns."""
+LEAST = 8
+"""Least cells for the place, the paths and the end of a run: a column that would have fewer is left out."""
 OFFERED = 20
 """Maximum runs to choose from."""
 ID_LENGTH = 36
@@ -190,17 +192,19 @@ def _has_journal(settings: Settings) -> bool:
 def run_rows(runs: Sequence[RunInfo], width: int) -> Iterator[str]:
     """Yield a row for each run, cut to `width`: id, age, files done and all, place, paths, and how it ended."""
     now = time.time()
-    known = [(info.id[:SHOWN_ID], _age(now - info.updated_at), _done(info), _place(info), _what(info)) for info in runs]
-    widths = [max(map(cells, column)) for column in zip(*known, strict=True)]
-    left = max(0, width - sum(widths[:3]) - 2 * len(widths))
-    place = min(widths[3], left * 3 // 10) if left >= PLACE_FROM else 0
-    what = min(widths[4], (left - place) // 2)
-    for info, (ident, age, done, where, paths) in zip(runs, known, strict=True):
-        cut = (
-            [where, paths] if width >= UNFOLDED else [pad(clip(where, place), place)] * (place > 0) + [pad(paths, what)]
-        )
-        row = "  ".join((ident, f"{age:>{widths[1]}}", f"{done:>{widths[2]}}", *cut, _why(info))).rstrip()
-        yield clip(row, width)
+    known = [(info.id[:SHOWN_ID], _age(now - info.updated_at), _done(info)) for info in runs]
+    others = [(_place(info), _what(info), _why(info)) for info in runs]
+    ident, age, done = (max(map(cells, column)) for column in zip(*known, strict=True))
+    places, whats, whys = (max(map(cells, column)) for column in zip(*others, strict=True))
+    left = width - ident - age - done - 3 * len(GAP)
+    left -= min(whys, max(left // 2, LEAST)) + len(GAP)
+    what = min(whats, max(left // 2, left - places - len(GAP)))
+    place = min(places, left - what - len(GAP))
+    for (short, since, count), (where, paths, end) in zip(known, others, strict=True):
+        cut = [pad(where, place)] if place >= min(places, LEAST) else []
+        cut += [pad(paths, what)] if what >= min(whats, LEAST) else []
+        shown = [where, paths] if width >= UNFOLDED else cut
+        yield clip(GAP.join((short, f"{since:>{age}}", f"{count:>{done}}", *shown, end)).rstrip(), width)
 
 
 def _age(seconds: float) -> str:

@@ -15,7 +15,7 @@ OUTCOMES = [("interrupted", FAILED), ("interrupted", {}), ("finished", {"done": 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 200, UNFOLDED])
 def test_row_has_at_most_the_width_and_only_a_pipe_gets_all(width: int) -> None:
-    """Id, age and count are never cut from 40 columns on."""
+    """Id, age and count are never cut from 40 columns on, and from 80 on the end of the place is there."""
     runs = [
         RunInfo(
             f"{number}0d2aef37",
@@ -38,6 +38,7 @@ def test_row_has_at_most_the_width_and_only_a_pipe_gets_all(width: int) -> None:
     assert all(row.startswith(run.id[:8]) for row, run in zip(rows, runs, strict=True))
     counts = ["3/10", "3/?", "9,999/9,999"]
     assert width < 40 or all(f"{count}  " in row for row, count in zip(rows, counts, strict=True))
+    assert width < 80 or "enic  " in rows[0]
     ends = [
         "files.example/scenic  视频视频视频视频视频视频视频视频视频  7 failed: 视频.mp4: lost",
         "killed",
