@@ -118,8 +118,10 @@ def test_redirect_names_the_address_to_use(
 
     with ScriptedServer(moved) as server:
         done = uploader("upload", make_files(a=10), option, server.url + path, home=tmp_path)
-    assert done.code == 6, done.err
+        smoke = uploader("smoke", option, server.url + path, "--json", home=tmp_path)
+    assert (done.code, smoke.code) == (6, 6), done.err
     assert f"it points to https://new.example{path}: is that the address for {option}?" in done.err
+    assert f'"301, to https://new.example{path}"' in smoke.out
 
 
 @pytest.mark.parametrize("path", ["", "/files"])

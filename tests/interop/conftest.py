@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 INSTALL = ("--engine-strict", "--no-audit", "--no-fund", "--no-package-lock", "--prefer-offline")
-NEWEST = ("python3.14", "python3.13", "python3.12")
+NEWEST = ("python3.14", "python3.13")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -63,9 +63,9 @@ def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the packages of PyPI in an environment of their own; return its directory, with the script beside."""
-    newest = sys.executable if sys.version_info >= (3, 12) else next(filter(None, map(shutil.which, NEWEST)), None)
+    newest = sys.executable if sys.version_info >= (3, 13) else next(filter(None, map(shutil.which, NEWEST)), None)
     if newest is None:
-        pytest.fail("the interop tests run asgi-tus, and need Python 3.12 or newer in PATH")
+        pytest.fail("the interop tests run litestar-tus, and need Python 3.13 or newer in PATH")
     directory = tmp_path_factory.mktemp("python")
     shutil.copy(HERE / "python_servers.py", directory)
     printed(newest, "-m", "venv", directory)

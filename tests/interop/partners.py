@@ -106,6 +106,13 @@ PARTNERS = [
         described(".info/*.info", "../{}"),
     ),
     Partner(
+        "litestar-tus",
+        "litestar-tus",
+        (*PYTHON, "litestar_tus", *WHERE),
+        described("*.info", "{}"),
+        spoils=True,
+    ),
+    Partner(
         "resumable-upload, server",
         "resumable-upload",
         (

@@ -16,6 +16,13 @@ def asgi_tus(directory: str) -> object:
     return ASGITusApp(FileStorage(directory))
 
 
+def litestar_tus(directory: str) -> object:
+    from litestar import Litestar
+    from litestar_tus import TUSConfig, TUSPlugin
+
+    return Litestar(plugins=[TUSPlugin(TUSConfig(upload_dir=directory))])
+
+
 def tuspyserver(directory: str) -> object:
     from fastapi import FastAPI
     from tuspyserver import create_tus_router

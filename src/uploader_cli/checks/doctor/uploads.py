@@ -176,7 +176,7 @@ def tus(context: DoctorContext) -> Finding:
     if not is_tus(answer):
         cause = f"{where} does not answer as a tus server ({answer.status})"
         return refusal(answer) or failed(cause, _reach(context), http_status=answer.status)
-    if options.status in (404, 410):
+    if options.status in (404, 410) and is_tus(options):
         return failed(f"{where} is not the endpoint of the tus server ({options.status})", _reach(context))
     try:
         context.tus = capabilities_of(options.headers, where)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from uploader_cli.checks.check import Violation
 from uploader_cli.core.protocol import JsonObject, error_code, number, parse_time
-from uploader_cli.transfer.http_client import Answer
+from uploader_cli.transfer.http_client import Answer, redirect_target
 
 QUOTED_LENGTH = 80  # maximum characters of a quoted value
 SESSION_STATUSES = ("pending", "uploading", "completed", "partial", "cancelled")
@@ -97,6 +97,8 @@ def said(answer: Answer) -> str:
     code = error_code(answer.body)
     if not code and answer.status >= 400:
         return f"{answer.status} without an error code"
+    if (target := redirect_target(answer)) is not None:
+        return f"{answer.status}, to {target}"
     return f"{answer.status} {code}".strip()
 
 
