@@ -64,6 +64,6 @@ def need(extra: str, user: str, what: str) -> None:
         lines = (line.partition(";") for line in requires("uploader-cli") or ())
         packages = [f"'{name.strip()}'" for name, _, mark in lines if f"extra == '{extra}'" in mark.replace('"', "'")]
         raise UsageError(
-            f"{user} needs {what}, which is not installed (no {', '.join(missing)})",
+            f"{user} needs {what}, which is not installed (extra {extra}: no {', '.join(missing)})",
             hint=f"pip install {' '.join(packages)}",
         )

@@ -47,6 +47,16 @@ class Instead(Onlooker):
         return self._answered if self._when(request) else None
 
 
+class Without(Onlooker):
+    """Removes a header from requests."""
+
+    def __init__(self, name: str) -> None:
+        self._header = re.compile(rb"(?im)^%b:[^\r]*\r\n" % name.encode())
+
+    def head(self, request: Request) -> None:
+        request.head = self._header.sub(b"", request.head)
+
+
 def no_websockets(url: str) -> Proxy:
     """A proxy that refuses every upgrade, as many do."""
     refused = answer(403, "Via: 1.1 gate", close=True)

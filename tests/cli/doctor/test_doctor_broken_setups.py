@@ -15,6 +15,7 @@ import trustme
 from cli.doctor.broken_setups import (
     UNKNOWN,
     Instead,
+    Without,
     black_hole,
     closed_port,
     doctor,
@@ -161,6 +162,12 @@ def tus_endpoint(world: World) -> str:
 
 def tus_endpoint_page(world: World) -> str:
     world.settings["tus_endpoint"] = everything_is_ok(world)
+    return ""
+
+
+def tus_headers_removed(world: World) -> str:
+    proxy = world.stack.enter_context(Proxy(world.serve(), Without("Tus-Resumable")))
+    world.settings["tus_endpoint"] = f"{proxy.url}/api/upload/files/"
     return ""
 
 
@@ -386,6 +393,7 @@ BROKEN: list[tuple[Callable[[World], str], str, str, str, Exit]] = [
     (tus_server, "health", "this is a tus server", "No upload possible", Exit.NO_SERVER),
     (tus_endpoint, "tus", "is not the endpoint of the tus server (404)", "No upload possible", Exit.NO_SERVER),
     (tus_endpoint_page, "tus", "does not answer as a tus server", "No upload possible", Exit.NO_SERVER),
+    (tus_headers_removed, "tus", "arrive without Tus-Resumable (412)", "No upload possible", Exit.NO_SERVER),
     (tus_hidden, "tus", "does not answer as a tus server (405)", "No upload possible", Exit.NO_SERVER),
     (packs_fail, "packs", "packs are answered with 500", "packs are answered with 500", Exit.OK),
     (lookups_fail, "lookup", "the lookup is answered with 500", "the lookup is answered with 500", Exit.OK),

@@ -102,7 +102,9 @@ def test_missing_extra_shows_the_pip_command(
     monkeypatch.setattr("uploader_cli.extras.find_spec", lambda name: None if name == "granian" else object())
     assert main(["serve"]) == 2
     error, hint = capsys.readouterr().err.splitlines()
-    assert error == "error: `uploader serve` needs the bundled server, which is not installed (no granian)"
+    assert (
+        error == "error: `uploader serve` needs the bundled server, which is not installed (extra server: no granian)"
+    )
     assert re.fullmatch(r"hint: pip install 'granian<3,>=\S+' 'multipart\S+' 'prometheus-client\S+' .*", hint)
 
 

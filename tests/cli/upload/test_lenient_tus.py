@@ -7,7 +7,9 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from cli.doctor.broken_setups import Without
 from command import Done, uploader
+from proxy import Proxy
 from scripted_server import Answer, Request
 from time_limits import PATIENCE
 from tus_services import Refused, Service, Upload
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from uploader_server.serving import EmbeddedServer
 
 SIZES = {"empty.bin": 0, "small.bin": 10, "large.bin": 200_000}
 OPTIONS = {
@@ -178,6 +181,16 @@ def test_files_are_stored_where_a_proxy_removes_all_headers_of_tus(
         done = send(service, tmp_path, make_files)
         assert (done.code, stored(service)) == (0, sorted(SIZES.values())), done.err
     assert {event["verified"] for event in done.of("file.completed") if event["size"]} == {False}
+
+
+def test_proxy_that_removes_tus_resumable_from_requests_is_named(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    with Proxy(server.url, Without("Tus-Resumable")) as proxy:
+        endpoint = f"{proxy.url}/api/upload/files/"
+        done = uploader("upload", make_files(a=10), "--tus-endpoint", endpoint, home=tmp_path)
+    assert done.code == 4
+    assert "got no Tus-Resumable (412): a proxy removes it from requests" in done.err
 
 
 def test_expired_upload_is_sent_anew_where_no_answer_has_tus_resumable(

@@ -412,7 +412,10 @@ def test_socks_proxy_without_its_package_names_it(make_files: Files, tmp_path: P
     missing = {"uploader_cli.extras._PACKAGES": {"socks": ["no_such_package"]}}
     done = uploader("upload", make_files(a=1), *options, home=tmp_path, constants=missing)
     assert done.code == 2
-    assert "the proxy socks5://127.0.0.1:9 needs PySocks, which is not installed" in done.err
+    assert (
+        "the proxy socks5://127.0.0.1:9 needs PySocks, which is not installed (extra socks: no no_such_package)"
+        in done.err
+    )
     assert "pw" not in done.err
 
 

@@ -158,12 +158,13 @@ def tus(context: DoctorContext) -> Finding:
         return skipped("because the server offers no resumable uploads")
     if context.limited is not None:
         return skipped(USED_UP)
-    options = answer = _followed(context, "OPTIONS", root_of(where))
+    options = answer = probe = _followed(context, "OPTIONS", root_of(where))
     if answer.ok and (offered := capabilities_of(answer.headers, where)).ietf:
         context.tus, said = offered, answer.headers["Upload-Limit"]
         return passed(f"{where} offers the IETF's resumable uploads ({said})", endpoint=where, extensions=[])
-    if not is_tus(answer):  # a gateway may answer OPTIONS
-        answer = _followed(context, "HEAD", unknown_upload(where), headers={"Tus-Resumable": TUS_VERSION})
+    if context.settings.tus_endpoint or not is_tus(options):
+        probe = _followed(context, "HEAD", unknown_upload(where), headers={"Tus-Resumable": TUS_VERSION})
+        answer = options if is_tus(options) else probe  # a gateway may answer OPTIONS
     target = redirect_target(answer)
     if target is not None:
         return failed(f"the tus endpoint redirects to {target}", f"Use that URL in {context.option}.")
@@ -182,6 +183,9 @@ def tus(context: DoctorContext) -> Finding:
         context.tus = capabilities_of(options.headers, where)
     except ValueError as error:
         return failed(f"{where} is of another version: {error}", "Use a server with tus 1.0.")
+    if probe.status == 412:
+        hint = "Let the proxy before the server pass Tus-Resumable and the headers that begin with Upload-."
+        return failed(f"requests to {where} arrive without Tus-Resumable (412)", hint, http_status=412)
     names = sorted(context.tus.extensions)
     return passed(f"{where} offers {', '.join(names) or 'no extensions'}", endpoint=where, extensions=names)
 

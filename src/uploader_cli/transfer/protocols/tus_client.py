@@ -196,6 +196,8 @@ class TusClient(UploadCalls):
         if answer.status == 412 and ("Tus-Version" in answer.headers or not is_tus(answer)):
             versions = answer.headers.get("Tus-Version", "")
             words = f"{answer.url} does not speak tus {TUS_VERSION} (it says {versions or 'nothing'})"
+            if TUS_VERSION in versions.replace(" ", "").split(","):
+                words = f"{answer.url} got no Tus-Resumable (412): a proxy removes it from requests"
             return errors.ProtocolError(words)
         return super()._refusal(answer, kind)
 
