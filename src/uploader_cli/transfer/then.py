@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli import errors
@@ -38,7 +39,8 @@ class Then:
     3. `prove`: the SHA-256 of the bytes that were read here in this run is that of the stored file, by the server's
        digest or by the bytes read back. Neither receipts nor the checksums of chunks count.
     4. With `--result-url` the server has processed the file.
-    5. `carry_out`: the file still has its identity, and is moved or deleted. Then its end is reported.
+    5. `carry_out`: the file still has its identity, and is moved or deleted. Then its end is reported. If only the
+       ctime differs, as after the removal of another hard link, steps 1 and 3 are repeated with what is here now.
 
     A run that is killed before step 5 leaves a file with a receipt; the next one begins at step 3. A file for which a
     step fails is kept, and fails with the reason; it is stored. Each call passes its thread's own `Api`.
@@ -117,10 +119,11 @@ class Then:
         if file.identity is None:
             return _kept(outcome, self._why_kept(file))
         try:
+            checkpoint, sha256 = self._context.stop.checkpoint, outcome.sha256 or ""
+            file = self._read_again(file, sha256)
             if removal.path is None:
                 delete(file)
                 return outcome._replace(removed=Removed.DELETED)
-            checkpoint, sha256 = self._context.stop.checkpoint, outcome.sha256 or ""
             new = move(file, _place(file, removal.path, self._context.settings.dest), sha256, checkpoint)
             return outcome._replace(removed=Removed.MOVED, moved_to=new)
         except errors.FileFailure as error:
@@ -129,6 +132,17 @@ class Then:
             if not os.path.lexists(file.path):  # another program has taken it away
                 return outcome._replace(removed=Removed.GONE)
             return _kept(outcome, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+
+    def _read_again(self, file: LocalFile, sha256: str) -> LocalFile:
+        """Return a file of which only the ctime has changed with its present identity, if it has the same bytes."""
+        now, before = identified(file, self._context.stop.sleep), file.identity
+        if before is None or now.identity is None or now.identity == before:
+            return file
+        if now.identity._replace(ctime_ns=before.ctime_ns) != before:
+            return file
+        with suppress(errors.FileError):
+            return now if sha256_of(now, self._context.stop.checkpoint) == sha256 else file
+        return file
 
     def _why_kept(self, file: LocalFile) -> str:
         if not is_local(file):

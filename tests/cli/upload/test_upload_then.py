@@ -138,6 +138,24 @@ def test_file_that_changes_after_it_was_read_is_kept(
         )
 
 
+@pytest.mark.parametrize("moves", [True, False])
+def test_hard_links_of_one_file_are_all_removed(
+    moves: bool, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """The removal of one changes the ctime of the others: they are read again. Links elsewhere stay."""
+    files = make_files(**{"a.bin": 300_000})
+    for name in ("files/b.bin", "files/c.bin", "elsewhere"):
+        (tmp_path / name).hardlink_to(files / "a.bin")
+    sent = make_files("sent", x=b"")
+    then = ("--then", f"move:{sent}" if moves else "delete")
+    done = uploader("upload", files, "-s", server.url, *then, "--no-pack", "--json", home=tmp_path)
+    assert done.code == 0, done.err
+    data = (tmp_path / "elsewhere").read_bytes()
+    assert left(files) == {}
+    assert left(server.root / "personal") == {f"files/{name}.bin": data for name in "abc"}
+    assert left(sent) == {"x": b""} | ({f"files/{name}.bin": data for name in "abc"} if moves else {})
+
+
 @pytest.mark.parametrize("packs", [False, True])
 def test_file_that_differs_on_the_server_is_kept(packs: bool, make_files: Files, tmp_path: Path) -> None:
     """All checksums of the chunks, or of the pack, were right. The lookup of the files of the pack fails."""
