@@ -270,7 +270,6 @@ class Scheduler:
         return picked
 
     def _accept(self, file: LocalFile, groups: Groups) -> None:
-        self._ledger.admit(file)  # an interrupt ends it, too
         file = self._then.admit(file)
         self._ledger.admit(file)
         refused = refusal(file, self._context.limits)

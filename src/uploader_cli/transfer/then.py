@@ -50,8 +50,8 @@ class Then:
         self._context, self._verification, self._removal = context, verification, context.settings.then
 
     def admit(self, file: LocalFile) -> LocalFile:
-        """Return the file with its identity."""
-        return file if self._removal is None or not is_local(file) else identified(file, self._context.stop.sleep)
+        """Return the file with its identity. No interrupt ends the short wait for it: nobody has the file yet."""
+        return file if self._removal is None or not is_local(file) else identified(file)
 
     def prove(self, api: Api, outcomes: Sequence[Outcome], receipts: Container[int] = ()) -> list[Outcome]:
         """Compare stored files with what was read; those that differ, or can't be compared, fail.
@@ -135,7 +135,7 @@ class Then:
 
     def _read_again(self, file: LocalFile, sha256: str) -> LocalFile:
         """Return a file of which only the ctime has changed with its present identity, if it has the same bytes."""
-        now, before = identified(file, self._context.stop.sleep), file.identity
+        now, before = identified(file), file.identity
         if before is None or now.identity is None or now.identity == before:
             return file
         if now.identity._replace(ctime_ns=before.ctime_ns) != before:
