@@ -313,8 +313,8 @@ def test_each_window_needs_its_bytes(waits: list[tuple[int, float]], patience: f
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 def test_client_that_never_connects_is_disconnected(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uploader_server.realtime.strict.CONNECT_WITHIN", 0.3)
     with running_server() as server, watching(server.url, transport) as watcher:
+        monkeypatch.setattr("uploader_server.realtime.strict.CONNECT_WITHIN", 0.3)
         path = "/socket.io/?EIO=4&transport="
         if transport == "websocket":
             address = server.url.replace("http", "ws", 1) + path + transport
