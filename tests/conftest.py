@@ -63,13 +63,18 @@ def pytest_xdist_auto_num_workers() -> int | None:
     return min(max(5 * cpus, 6), 16)
 
 
-def pytest_configure(config: pytest.Config) -> None:
+@pytest.hookimpl(trylast=True)  # hypothesis is ready then; xdist starts its processes after this
+def pytest_sessionstart(session: pytest.Session) -> None:
     """Do once what in a fresh clone each worker would do: compile the test modules, find the characters of UTF-8."""
+    config = session.config
     os.environ.setdefault(forking.RUN, uuid.uuid4().hex)
     workers = 0 if hasattr(config, "workerinput") else config.getoption("numprocesses", None) or 0
     if workers < 2 or config.args_source is not config.ArgsSource.TESTPATHS:
         return
-    modules = [path for path in sorted(Path(__file__).parent.rglob("test_*.py")) if not is_compiled(path)]
+    collected = (
+        path for path in Path(__file__).parent.rglob("test_*.py") if not pytest_ignore_collect(path.parent, config)
+    )
+    modules = [path for path in sorted(collected) if not is_compiled(path)]
     if len(modules) < 50:
         return
     collect = [sys.executable, "-m", "pytest", "-n", "0", "--no-cov", "--collect-only", "-p", "no:cacheprovider"]
