@@ -352,14 +352,14 @@ def is_open(connection: socket.socket) -> bool:
 def test_stalled_connections_of_one_address_do_not_block_others() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 8000), hard), hard))
-    with running_server(max_connections=100) as server, ExitStack() as stack:
-        many = stalled(server, 1100, b"GET /health HTTP/1.1\r\nHost: ")
+    with running_server(max_connections=10) as server, ExitStack() as stack:
+        many = stalled(server, 500, b"GET /health HTTP/1.1\r\nHost: ")
         for connection in many:
             stack.enter_context(connection)
         with requests.Session() as elsewhere:
             elsewhere.mount("http://", FromAddress("127.0.0.2"))
             assert elsewhere.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200
-        limit = 2 * 100 + 256
+        limit = 2 * 10 + 256
         left = eventually(lambda: [c for c in many if is_open(c)][: limit + 1][:limit] or None, "the cut")
         eventually(lambda: sum(map(is_open, many)) <= limit, "the cut of what is too much")
         assert left
