@@ -78,7 +78,7 @@ def start(
     stdout: int | IO[Any] = PIPE,
     stderr: int | IO[Any] = PIPE,
     fresh: bool = False,
-    free: bool = True,
+    free: bool = False,
     on_terminal: bool = False,
     constants: Mapping[str, float] | None = None,
     imported: tuple[str, ...] = (),
@@ -107,7 +107,7 @@ def finish(process: Process) -> Done:
 
 def uploader(*arguments: str | Path, home: Path, **how: Any) -> Done:
     """Run the command and return its result; keywords are those of `start`."""
-    return finish(start(*arguments, home=home, free=False, **how))
+    return finish(start(*arguments, home=home, **how))
 
 
 def read_until(process: Process, kind: str, when: Callable[[dict[str, Any]], bool] = lambda _event: True) -> str:

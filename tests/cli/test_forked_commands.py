@@ -17,4 +17,4 @@ def test_forked_command_has_code_and_outputs_of_a_new_python(command: str, tmp_p
     (tmp_path / "uploader.toml").write_text("retries = 8")
     how = {"home": tmp_path, "UPLOADER_SERVER": "localhost:1", "UPLOADER_JOBS": "7"}
     new = finish(start(*command.split(), fresh=True, **how))
-    assert finish(start(*command.split(), **how)) == uploader(*command.split(), **how) == new
+    assert finish(start(*command.split(), free=True, **how)) == uploader(*command.split(), **how) == new

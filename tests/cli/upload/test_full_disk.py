@@ -59,7 +59,7 @@ def redirected(command: str, redirection: str, home: Path, url: str) -> Done:
             "<&-": {"stdin": CLOSED},
             ">&- 2>&- <&-": {"stdin": CLOSED, "stdout": CLOSED, "stderr": CLOSED},
         }[redirection]
-        return finish(start(*command.split(), home=home, free=False, UPLOADER_SERVER=url, **streams))
+        return finish(start(*command.split(), home=home, UPLOADER_SERVER=url, **streams))
 
 
 @pytest.mark.parametrize("redirection", [">/dev/full 2>&1", ">&- 2>&- <&-"])

@@ -112,7 +112,7 @@ def test_signal_while_the_token_command_runs(
 ) -> None:
     subject = make_files(**{"a.mp4": 10}) if name == "upload" else "00000000-0000-4000-8000-000000000000"
     line = "sleep 0.5; echo $$ > asked; exec sleep 600"  # not before Popen has returned
-    process = start(name, subject, "-s", server.url, "--token-command", line, home=tmp_path)
+    process = start(name, subject, "-s", server.url, "--token-command", line, home=tmp_path, free=True)
     assert seen(tmp_path / "asked")
     process.send_signal(number)
     done = finish(process)
@@ -128,7 +128,7 @@ def test_signal_while_a_token_is_read_from_a_pipe(
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
     files = make_files(**{"a.mp4": 10})
-    process = start("upload", files, "-s", server.url, "--token-file", "pipe", home=tmp_path)
+    process = start("upload", files, "-s", server.url, "--token-file", "pipe", home=tmp_path, free=True)
     writer = _opened_by_a_reader(tmp_path / "pipe")
     process.send_signal(number)
     assert finish(process).code == code
@@ -146,7 +146,7 @@ def test_signal_while_another_token_is_awaited(
     server.faults.next_answers("POST", "/api/upload/session", [401] * 3)
     line = "if [ -e first ]; then sleep 0.5; touch second; exec sleep 600; fi; touch first; echo token-0001"
     token = ("--token-command", line) if source == "command" else ("--token-file", "pipe")
-    process = start("upload", files, "-s", server.url, *token, home=tmp_path)
+    process = start("upload", files, "-s", server.url, *token, home=tmp_path, free=True)
     if source == "command":
         assert seen(tmp_path / "second")
     else:
@@ -185,7 +185,7 @@ def test_signal_ends_calls_that_get_no_answer(
     if not left:  # only a session that ends by itself is not finished: this one is replaced
         lost = Answer(404, body=b'{"error": "SESSION_NOT_FOUND"}')
         server.faults.next_answers("POST", "/api/upload/files/", [lost])
-    process = start(*line, make_files(a=1), "-s", server.url, home=tmp_path)
+    process = start(*line, make_files(a=1), "-s", server.url, home=tmp_path, free=True)
     deadline = time.monotonic() + PATIENCE
     while not stall.hits and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -43,7 +43,7 @@ def stored(root: Path) -> list[Path]:
 def test_130_after_ctrl_c(server: EmbeddedServer, tmp_path: Path) -> None:
     """In the middle of a body: nothing is stored, every file is accounted for, the end comes in time."""
     big, other = sparse(tmp_path / "big.mp4", 4 << 30), sparse(tmp_path / "other.mp4", 10)
-    process = start("upload", big, other, "-s", server.url, "--protocol", "batch", "--json", home=tmp_path)
+    process = start("upload", big, other, "-s", server.url, "--protocol", "batch", "--json", home=tmp_path, free=True)
     seen = read_until(process, "file.progress", lambda event: event["phase"] == "sending")
     done, seconds = interrupted(process, seen, signal.SIGINT)
     assert done.code == 130
@@ -58,7 +58,9 @@ def test_130_after_ctrl_c(server: EmbeddedServer, tmp_path: Path) -> None:
 
 def test_143_after_sigterm(server: EmbeddedServer, tmp_path: Path) -> None:
     """SIGTERM does the same, with its own code."""
-    process = start("upload", sparse(tmp_path / "big.mp4", 4 << 30), "-s", server.url, "--json", home=tmp_path)
+    process = start(
+        "upload", sparse(tmp_path / "big.mp4", 4 << 30), "-s", server.url, "--json", home=tmp_path, free=True
+    )
     seen = read_until(process, "file.progress", lambda event: event["phase"] == "sending")
     done, seconds = interrupted(process, seen, signal.SIGTERM)
     assert (done.code, done.finished["exit_code"]) == (143, 143)
@@ -71,11 +73,11 @@ def test_cancel_from_another_terminal_ends_the_upload_with_4(
 ) -> None:
     source = make_files(**{"small.bin": 10, "big.bin": 4 << 20})
     limits = ["--limit-rate", "1M", "--protocol", protocol]
-    process = start("upload", source, "-s", server.url, *limits, "--json", home=tmp_path)
+    process = start("upload", source, "-s", server.url, *limits, "--json", home=tmp_path, free=True)
     seen = read_until(process, "file.progress", lambda event: event["phase"] == "sending")
     created = [event for event in map(json.loads, seen.splitlines()) if event["type"] == "session.created"]
     session = created[0]["session"]
-    cancelled = start("cancel", session, "-s", server.url, home=tmp_path)
+    cancelled = start("cancel", session, "-s", server.url, home=tmp_path, free=True)
     assert ended(cancelled, "").code == 0
     done = ended(process, seen)
     assert (done.code, done.finished["failed"], done.of("file.retry")) == (4, 0, [])
@@ -89,7 +91,7 @@ def test_cancel_from_another_terminal_ends_the_upload_with_4(
 def test_a_second_ctrl_c_stops_at_once(make_files: Callable[..., Path], tmp_path: Path) -> None:
     """During a minute of processing the second Ctrl-C does not wait; files that may be stored are reported."""
     with running_server(flavour="reference", processing_seconds=60.0) as server:
-        process = start("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
+        process = start("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path, free=True)
         seen = read_until(process, "file.progress", lambda event: event["phase"] == "processing")
         done, seconds = interrupted(process, seen, signal.SIGINT, signal.SIGINT)
     assert done.code == 130
@@ -100,7 +102,7 @@ def test_a_second_ctrl_c_stops_at_once(make_files: Callable[..., Path], tmp_path
 def test_ctrl_c_while_the_server_processes(make_files: Callable[..., Path], tmp_path: Path) -> None:
     """The first Ctrl-C waits a moment for the answer."""
     with running_server(flavour="reference", processing_seconds=60.0) as server:
-        process = start("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
+        process = start("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path, free=True)
         seen = read_until(process, "file.progress", lambda event: event["phase"] == "processing")
         done, seconds = interrupted(process, seen, signal.SIGINT)
     assert done.code == 130
@@ -112,7 +114,7 @@ def test_cancel_on_interrupt(subtests: pytest.Subtests, server: EmbeddedServer, 
     big = sparse(tmp_path / "big.mp4", 4 << 30)
     for options, cancels in (((), 0), (("--cancel-on-interrupt",), 1)):
         with subtests.test(options=options, cancels=cancels):
-            process = start("upload", big, "-s", server.url, "--json", *options, home=tmp_path)
+            process = start("upload", big, "-s", server.url, "--json", *options, home=tmp_path, free=True)
             seen = read_until(process, "file.progress", lambda event: event["phase"] == "sending")
             done, _ = interrupted(process, seen, signal.SIGINT)
             assert done.code == 130
@@ -124,7 +126,7 @@ def test_ctrl_c_during_the_wait_before_a_retry(server: EmbeddedServer, tmp_path:
     from uploader_server.faults import Answer
 
     server.faults.next_answers("POST", "/api/upload/files/", [Answer(503, {"Retry-After": "600"})])
-    process = start("upload", sparse(tmp_path / "a.mp4", 10), "-s", server.url, "--json", home=tmp_path)
+    process = start("upload", sparse(tmp_path / "a.mp4", 10), "-s", server.url, "--json", home=tmp_path, free=True)
     seen = read_until(process, "file.retry")
     done, seconds = interrupted(process, seen, signal.SIGINT)
     assert (done.code, done.finished["cancelled"]) == (130, 1)
