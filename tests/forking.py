@@ -264,7 +264,8 @@ def _main(address: str, package: str, *more: str) -> None:
 def _measure() -> None:
     """Measure this command, except which files are never executed: to find them takes longer than most commands."""
     measured = importlib.import_module("coverage").process_startup()
-    measured._inorout.source_pkgs = []  # noqa: SLF001 - no option has this effect alone
+    if measured is not None:
+        measured._inorout.source_pkgs = []  # noqa: SLF001 - no option has this effect alone
 
 
 def _make_parameters() -> None:
