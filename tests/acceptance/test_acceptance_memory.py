@@ -34,14 +34,14 @@ def stay_small(directory: Path, size: int, *options: str | int) -> None:
     assert abs(reported - client[-1]) < 8 * MIB  # the last reading may be some time before the end, or after it
 
 
-def test_memory_is_smaller_than_a_file_of_200_mib(tmp_path: Path) -> None:
-    """Short form, large enough for parts."""
-    stay_small(tmp_path, 200 * MIB, "--jobs", 4)
+def test_memory_is_smaller_than_a_file_of_128_mib(tmp_path: Path) -> None:
+    """Short form: twice what the client needs, and more than its limit."""
+    stay_small(tmp_path, 128 * MIB, "--jobs", 4)
 
 
-def test_memory_is_smaller_than_a_batch_of_150_mib(tmp_path: Path) -> None:
+def test_memory_is_smaller_than_a_batch_of_128_mib(tmp_path: Path) -> None:
     """Short form."""
-    stay_small(tmp_path, 150 * MIB, "--protocol", "batch")
+    stay_small(tmp_path, 128 * MIB, "--protocol", "batch")
 
 
 @pytest.mark.acceptance
