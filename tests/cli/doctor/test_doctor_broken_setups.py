@@ -477,6 +477,7 @@ def test_doctor_names_the_broken_step_and_its_cause(
         assert report.summary.startswith("No upload possible: ")
     if trouble is websockets_blocked:
         assert found.finding.details == {"http_status": 403, "answered_by": "1.1 gate"}
+        assert found.finding.hint.startswith("Let every proxy and firewall before 127.0.0.1:")
 
 
 BESIDE = {
