@@ -103,6 +103,7 @@ def show_an_upload(browser: Browser, home: Path) -> None:
         expect(page.locator("#paused")).to_contain_text("8 s", timeout=60_000)
         page.screenshot(path=HERE / "web-offline.png")
         expect(page.locator("#more")).to_contain_text("stored in", timeout=120_000)
+        expect(page.locator("#traffic")).to_be_hidden()
         page.screenshot(path=HERE / "web-partial.png")
 
 
