@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import environment, uploader
+from command import ended, environment, read_until, start, uploader
 from docs_pages import ROOT, blocks, page
 from interop.proxies import free_port, running
 from serving import running_server
@@ -45,9 +45,10 @@ def test_install_commands_of_the_pages(tmp_path: Path) -> None:
 
 
 def test_scheduler_and_worker_of_the_page_send_an_import(tmp_path: Path) -> None:
-    """They are started as in docs/fleet.md, but for the address."""
+    """They are started as in docs/fleet.md, but for the address. The death of the scheduler ends a second import."""
     scheduler, worker = (line.partition("#")[0].split()[1:] for line in commands(page("fleet.md"), "dask "))
     (tmp_path / "files").mkdir()
+    (tmp_path / "large.bin").write_bytes(bytes(9 << 20))
     for number in range(20):
         (tmp_path / "files" / f"{number}.bin").write_bytes(bytes(number))
     dask = str(Path(sys.executable).with_name("dask"))
@@ -57,10 +58,17 @@ def test_scheduler_and_worker_of_the_page_send_an_import(tmp_path: Path) -> None
     joined = [word.replace("scheduler:8786", address) for word in worker]
     with (
         running_server(packs=True) as server,
-        running([dask, *scheduler, "--port", str(port), *options], port, cwd=tmp_path),
+        running([dask, *scheduler, "--port", str(port), *options], port, cwd=tmp_path) as first,
         running([dask, *joined, "--worker-port", str(own), *options], own, cwd=tmp_path),
     ):
         on = f"dask://{address}"
         done = uploader("import", "files", "-s", server.url, "--on", on, "--json", home=tmp_path)
+        line = ("import", "large.bin", "-s", server.url, "--on", on, "--limit-rate", "1M", "--json")
+        process = start(*line, home=tmp_path)
+        seen = read_until(process, "file.started")
+        first.kill()
+        killed = ended(process, seen)
     assert done.code == 0, done.err
+    assert killed.code == 3, killed.err
+    assert "the Dask scheduler is gone" in killed.err
     assert done.finished["completed"] == 20

@@ -229,7 +229,8 @@ def _open(settings: Settings, news: News) -> tuple[ExitStack, Client]:
         else:
             scheme, _, host = place.partition("://")
             address = f"{'tls' if scheme.endswith('tls') else 'tcp'}://{host}"
-            logging.getLogger("distributed").setLevel(logging.ERROR if settings.verbose < 2 else logging.WARNING)
+            for name in ("distributed", "distributed.client"):  # the second one has a level of its own
+                logging.getLogger(name).setLevel(logging.CRITICAL if settings.verbose < 2 else logging.WARNING)
             _look_at(place, host, settings.cluster_timeout)
         try:
             client = Client(address, timeout=settings.cluster_timeout, set_as_default=False)
