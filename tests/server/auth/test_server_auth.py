@@ -15,6 +15,7 @@ from serving import running_server, server_process
 from websockets.exceptions import ConnectionClosed
 
 from uploader_server.http.auth import issue_token
+from uploader_server.realtime.rooms import HEARTBEAT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,7 +135,9 @@ def test_watcher_without_the_token_is_refused(server: EmbeddedServer, transport:
 
 
 @pytest.fixture
-def fresh() -> Iterator[EmbeddedServer]:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedServer]:
+    """Run a server that sends no ping while a test runs."""
+    monkeypatch.setitem(HEARTBEAT, "bundled", (4 * DEADLINE, DEADLINE))
     with running_server(auth_token=TOKEN) as server:
         yield server
 
@@ -152,7 +155,7 @@ def test_refused_websocket_gets_no_event_and_is_closed(fresh: EmbeddedServer) ->
         assert str(raw.recv(timeout=DEADLINE)).startswith("44")
         send(server, "POST", f"/api/upload/cancel/{session}", headers=WITH)
         with pytest.raises(ConnectionClosed):
-            raw.recv(timeout=2.5)  # before the first ping
+            raw.recv(timeout=DEADLINE)
     eventually(lambda: websockets_of(server) == 0, "the end of the connection")
 
 
