@@ -109,7 +109,7 @@ class Round:
         if self.own and isinstance(self.server, Server):
             self.server.stop()
             # a fault may make the client begin an upload again, and leave the first one to expire
-            invariants.check_left_by_server(self.server, unfinished=bool(self.plan.rules))
+            invariants.check_left_by_server(self.server, unfinished=bool(self.plan.rules), forgot=self.plan.forgets)
         self._check_texts()
 
     def _own_server(self) -> Server | TusServer:
