@@ -116,12 +116,10 @@ class IetfService:
         sent = request.headers["upload-complete"], request.headers.get("content-type"), len(request.body)
         if upload.length and sent != ("?1", "application/octet-stream", upload.length):
             return Answer(400)
-        if self.lost:
-            self.lost -= 1
-            return None
         upload.content, upload.complete = bytearray(request.body), True
         self.uploads.append(upload)
-        return Answer(201)
+        self.lost -= 1
+        return None if self.lost >= 0 else Answer(201)
 
     def _append(self, upload: Resource, request: Request) -> Answer | None:
         assert request.headers["content-type"] == "application/partial-upload"

@@ -129,16 +129,30 @@ def test_limits_of_the_server_are_kept(at_creation: bool, make_files: Files, tmp
 
 
 def test_file_below_the_least_size_is_sent_with_its_creation(make_files: Files, tmp_path: Path) -> None:
-    """Again after a lost answer. The server has no upload of it."""
+    """The server has no upload of it."""
     with IetfService("min-size=1000") as service:
-        service.least, service.lost = 1000, 1
+        service.least = 1000
         done = send(service, make_files(a=999, b=1000, c=0), tmp_path, "-j", "1", "--checksum", "sha256")
         assert done.code == 0, done.err
         empty, small, large = sorted(service.uploads, key=lambda upload: len(upload.content))
         assert (empty.length, len(small.content), small.chunks, large.chunks) == (0, 999, [], [1000])
         sent = [headers for headers in service.sent("POST") if headers["upload-complete"] == "?1"]
-        assert [headers["content-digest"][:9] for headers in sent] == ["sha-256=:"] * 2
+        assert [headers["content-digest"][:9] for headers in sent] == ["sha-256=:"]
     assert len(done.of("file.completed")) == 3
+
+
+@pytest.mark.parametrize("resends", [False, True])
+def test_file_without_an_upload_is_not_sent_again_if_its_answer_is_lost(
+    resends: bool, make_files: Files, tmp_path: Path
+) -> None:
+    """It may be stored. With `--resend-unknown` each run sends it once more."""
+    files, more = make_files(a=999), ["--resend-unknown"] * resends
+    with IetfService("min-size=1000") as service:
+        service.least, service.lost = 1000, 2
+        runs = [send(service, files, tmp_path, *more) for _ in range(2)]
+        assert [done.code for done in runs] == ([4, 0] if resends else [4, 4])
+        assert {event["code"] for done in runs for event in done.of("file.failed")} == {"outcome_unknown"}
+        assert len(service.uploads) == (3 if resends else 1)
 
 
 def test_cut_request_continues_and_lost_answers_are_asked_for(make_files: Files, tmp_path: Path) -> None:
@@ -196,6 +210,14 @@ def test_file_is_of_unknown_outcome_if_its_last_answer_is_lost_and_its_upload_go
         service.forgets = service.lost = 1
         codes = [send(service, files, tmp_path, *more).code for _ in range(2 - resends)]
         assert (codes, len(service.uploads)) == (([0], 2) if resends else ([4, 4], 1))
+
+
+def test_file_of_unknown_outcome_is_sent_again_once_in_a_run(make_files: Files, tmp_path: Path) -> None:
+    with IetfService() as service:
+        service.forgets = service.lost = 4
+        done = send(service, make_files(a=1000), tmp_path, "--resend-unknown")
+        assert [event["code"] for event in done.of("file.failed")] == ["outcome_unknown"], done.err
+        assert len(service.uploads) == 2
 
 
 def test_upload_that_is_gone_is_sent_again(make_files: Files, tmp_path: Path) -> None:

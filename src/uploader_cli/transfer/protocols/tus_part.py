@@ -146,6 +146,11 @@ class Part:
         state, again, self._asked = self._state, self._asked, True
         self._chunks.available(0)
         size = self._first_length(again=again)
+        if size == self.size and state.may_be_stored(self._ending):  # no URL tells what became of the request before
+            if self._restarts or not state.resends:
+                self._end_unsure("")
+                return
+            self._restarts += 1
         if size:
             state.begin()
         self._prepare(size, completes=0 < size == self.size, creates=True)
@@ -207,10 +212,11 @@ class Part:
         try:
             found = self._client.head(url)
         except errors.UploadGone as error:
-            if self._state.may_be_stored(self._ending) and (self._renewed or not self._state.resends):
-                self._state.unsure, self._done, self._last = True, True, Position(url, None, {})
+            unsure = self._state.may_be_stored(self._ending)
+            if unsure and (self._renewed or not self._state.resends):
+                self._end_unsure(url)
             else:
-                self._restart(error, failed=self._ending is Ending.ERROR and self._state.foreign)
+                self._restart(error, failed=unsure or (self._ending is Ending.ERROR and self._state.foreign))
             return
         self._deferred = found.headers.get("Upload-Defer-Length") == "1"
         self._note(found)
@@ -222,6 +228,10 @@ class Part:
         else:
             claim = f"offset {found.offset} of {found.length} bytes"
             self._restart(errors.ProtocolError(f"{url} claims {claim}, which is not what was sent there"))
+
+    def _end_unsure(self, url: str) -> None:
+        """End: nothing tells whether the file is stored, and its upload, if it had one, is gone."""
+        self._state.unsure, self._done, self._last = True, True, Position(url, None, {})
 
     def _note(self, position: Position) -> None:
         """Take what the server says about the end of the upload, where its protocol has words for that."""
