@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from unit.transfer.journal_fakes import (
@@ -245,6 +248,36 @@ def test_files_of_old_receipts_are_looked_for_in_steps(tmp_path: Path, monkeypat
     monkeypatch.setattr(schema, "LOOK_SECONDS", 0.0)
     left = [sum(receipts_left(tmp_path / "state", clock, files)) for _ in range(4)]
     assert left == [9, 9, 8, 8]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_receipts_on_a_disk_that_does_not_answer_are_kept(
+    fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers no call, or each with an error. An opening does not wait for it, and the next one looks again."""
+    monkeypatch.setattr(schema, "BATCH_SECONDS", 0.2)
+    clock, files, answers, stat = Clock(), files_of(tmp_path, 3), threading.Event(), os.stat
+    with Journal(tmp_path / "state", now=clock) as journal:
+        run = begin(journal)
+        for file in files:
+            complete(run, file)
+        run.finish(ok=True)
+    (tmp_path / "2").unlink()
+    clock.at += 100 * DAY
+
+    def slow(path: str | bytes, **how: Any) -> os.stat_result:
+        if path == os.fsencode(files[0].path) and not answers.is_set():
+            if fails:
+                raise OSError(errno.EIO, "Input/output error")
+            answers.wait(10.0)
+        return stat(path, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.stat", slow)
+        assert receipts_left(tmp_path / "state", clock, files) == [True, True, not fails]
+        answers.set()
+    clock.at += 100 * DAY
+    assert receipts_left(tmp_path / "state", clock, files) == [True, True, False]
 
 
 def test_a_live_run_is_never_pruned_however_old(journal: Journal, tmp_path: Path, clock: Clock) -> None:

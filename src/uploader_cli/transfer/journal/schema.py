@@ -17,7 +17,7 @@ from uploader_cli.errors import UploaderError, UsageError
 from uploader_cli.settings.places import STATE_IN_MEMORY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from sqlite3 import Connection
 
     Checkpoint = Callable[[], None]
@@ -31,6 +31,7 @@ BUSY_SECONDS = 60.0  # wait for other processes
 KEPT_SECONDS = 90 * 86_400.0  # for unfinished runs, and for receipts whose files are gone or changed
 SEEN_SECONDS = 86_400.0  # until the file of an excess receipt is looked for again
 LOOK_SECONDS = 1.0  # for which an opening looks for the files of old receipts
+BATCH_SECONDS = 1.0  # for which it waits for those of one batch: a file system may be slow, or never answer
 MOST_FINISHED = 50  # runs in the list
 MOST_UNFINISHED = 1000
 MOST_RECEIPTS = 1_000_000  # approximate; without those needed by unfinished runs
@@ -299,24 +300,42 @@ def _looked_for_files(db: Connection, last: int, now: int) -> bool:
     """
     deadline, after = time.monotonic() + LOOK_SECONDS, (0, b"")
     while rows := db.execute(_NOT_SEEN, (last, now - SEEN_SECONDS, *after, ROWS_AT_ONCE)).fetchall():
-        there = [row for row in rows if _is_there(*row[1:])]
-        gone = set(rows).difference(there)
+        found = _found(rows)
+        there = [row for row, is_there in zip(rows, found, strict=False) if is_there]
+        gone = set(rows[: len(found)]).difference(there)
         with db:
             db.execute("BEGIN IMMEDIATE")
             db.executemany(_SEEN, [(now, *row[:2], last) for row in there])
             db.executemany(_GONE, [(*row[:2], last) for row in gone])
         after = rows[-1][:2]
-        if time.monotonic() >= deadline and len(rows) == ROWS_AT_ONCE:
+        if len(found) < len(rows) or (time.monotonic() >= deadline and len(rows) == ROWS_AT_ONCE):
             return False
     return True
 
 
+def _found(rows: Sequence[tuple[int, bytes, int, int]]) -> list[bool]:
+    """Return whether the files of the first receipts are unchanged: as many as were looked for in time."""
+    found, is_late = list[bool](), threading.Event()
+
+    def look() -> None:
+        for row in rows:
+            if is_late.is_set():
+                return
+            found.append(_is_there(*row[1:]))
+
+    looking = threading.Thread(target=look, name="uploader-journal", daemon=True)
+    looking.start()
+    looking.join(BATCH_SECONDS)
+    is_late.set()
+    return found[:]
+
+
 def _is_there(key: bytes, size: int, mtime_ns: int) -> bool:
-    """Return whether a file is unchanged at the path of a receipt."""
+    """Return whether a file is unchanged at the path of a receipt, or may be: a disk may fail."""
     try:
         info = os.stat(key.partition(b"\0")[0])
-    except OSError:
-        return False
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError | NotADirectoryError)
     return (info.st_size, info.st_mtime_ns) == (size, mtime_ns)
 
 
