@@ -100,12 +100,15 @@ DELETE FROM run WHERE number IN (
   ) WHERE CASE WHEN finished THEN place > ? ELSE (place > ? OR updated_at < ?) AND NOT alive(id) END
 ) RETURNING finished
 """
-# The last period that is too old, or that is beyond MOST_RECEIPTS and no unfinished run asks for.
-_OUTDATED_PERIOD = """
-SELECT max(number) FROM (
+# The last period that is too old, and the last one that is beyond MOST_RECEIPTS and that no unfinished run asks for.
+_OUTDATED_PERIODS = """
+SELECT
+  max(CASE WHEN last_at < ? THEN number END),
+  max(CASE WHEN newer >= ? AND last_at < ?
+    AND number <= coalesce((SELECT min(since) FROM run WHERE NOT finished), number) THEN number END)
+FROM (
   SELECT number, last_at, sum(receipts) OVER (ORDER BY number DESC) - receipts AS newer FROM period WHERE receipts
-) WHERE last_at < ?
-  OR (newer >= ? AND last_at < ? AND number <= coalesce((SELECT min(since) FROM run WHERE NOT finished), number))
+)
 """
 _NOT_SEEN = """
 SELECT target, path, size, mtime_ns FROM receipt
@@ -282,24 +285,25 @@ def _prune_receipts(db: Connection, now: float) -> None:
 
     It reads all receipts, so only when necessary.
     """
-    bounds = (now - KEPT_SECONDS, MOST_RECEIPTS, now - SEEN_SECONDS)
-    (last,) = db.execute(_OUTDATED_PERIOD, bounds).fetchone()
-    if last is not None:
+    old, seen = now - KEPT_SECONDS, now - SEEN_SECONDS
+    bounds = (old, MOST_RECEIPTS, seen)
+    if db.execute(_OUTDATED_PERIODS, bounds).fetchone() != (None, None):
         db.execute(_COUNT_AGAIN)
-        (last,) = db.execute(_OUTDATED_PERIOD, bounds).fetchone()
-    if last is not None and _looked_for_files(db, last, int(now)):
-        db.execute("UPDATE period SET last_at = ? WHERE number <= ?", (int(now), last))
-        db.execute(_COUNT_AGAIN)
+        deadline = time.monotonic() + LOOK_SECONDS
+        for last, before in zip(db.execute(_OUTDATED_PERIODS, bounds).fetchone(), (old, seen), strict=True):
+            if last is not None and _looked_for_files(db, last, before, int(now), deadline):
+                db.execute("UPDATE period SET last_at = ? WHERE number <= ?", (int(now), last))
+                db.execute(_COUNT_AGAIN)
     db.execute("DELETE FROM period WHERE NOT receipts AND number < (SELECT max(number) FROM period)")
 
 
-def _looked_for_files(db: Connection, last: int, now: int) -> bool:
-    """Look for the files of receipts up to the period `last`, in batches; return False if there was no time for all.
+def _looked_for_files(db: Connection, last: int, before: float, now: int, deadline: float) -> bool:
+    """Look for the files of receipts up to the period `last` that were not seen since `before`, in batches.
 
-    The next opening looks for the others.
+    Return False if there was no time for all: the next opening looks for the others.
     """
-    deadline, after = time.monotonic() + LOOK_SECONDS, (0, b"")
-    while rows := db.execute(_NOT_SEEN, (last, now - SEEN_SECONDS, *after, ROWS_AT_ONCE)).fetchall():
+    after = (0, b"")
+    while rows := db.execute(_NOT_SEEN, (last, before, *after, ROWS_AT_ONCE)).fetchall():
         found = _found(rows)
         there = [row for row, is_there in zip(rows, found, strict=False) if is_there]
         gone = set(rows[: len(found)]).difference(there)
