@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import threading
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -57,6 +58,8 @@ class IetfService:
         self.early = 0  # the server ends so many uploads after their first chunk
         self.kept: list[int] = []  # the bytes that are kept of the next PATCH requests, which succeed
         self.forgets = 0  # so many uploads are gone after their first chunk
+        self.waits_at: int | None = None  # an upload with so many bytes is gone, and its answer waits for `goes_on`
+        self.waits, self.goes_on = threading.Event(), threading.Event()
         self.at_creation = ""  # further limits in the answers to creations
         self.broken_creations = 0  # so many connections end after the interim answer to a creation
         self.interim_version = 8
@@ -81,6 +84,14 @@ class IetfService:
         if request.path != "/files" and known >= len(self.uploads):
             return Answer(404)
         self.requests.append((request.method, request.headers))
+        answer = self._answer_to(request, known)
+        if self.waits_at is not None and self.uploads and len(self.uploads[-1].content) == self.waits_at:
+            self.waits_at, self.uploads[-1].gone = None, True
+            self.waits.set()
+            self.goes_on.wait(30.0)
+        return answer
+
+    def _answer_to(self, request: Request, known: int) -> Answer | None:
         if request.method == "OPTIONS":
             return Answer(204, headers={"Upload-Limit": self.limits})
         if request.method == "POST":

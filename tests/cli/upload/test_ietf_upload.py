@@ -212,6 +212,24 @@ def test_file_is_of_unknown_outcome_if_its_last_answer_is_lost_and_its_upload_go
         assert (codes, len(service.uploads)) == (([0], 2) if resends else ([4, 4], 1))
 
 
+@pytest.mark.parametrize("arrived", [0, 90 * KIB, 100 * KIB])
+def test_killed_run_leaves_the_outcome_unknown_only_after_the_last_bytes(
+    arrived: int, make_files: Files, tmp_path: Path
+) -> None:
+    """The upload is gone when the next run asks for it: deleted because it was complete, or for another reason."""
+    files = make_files(a=100 * KIB)
+    with IetfService() as service:
+        service.waits_at = arrived
+        where = ("--tus-endpoint", service.url, "--chunk-size", "90K", "--protocol", "ietf", "--json")
+        first = start("upload", files, *where, home=tmp_path)
+        assert service.waits.wait(30.0)
+        ended(first, "", signal.SIGKILL)
+        service.goes_on.set()
+        done = send(service, files, tmp_path)
+        assert [event["code"] for event in done.of("file.failed")] == ["outcome_unknown"] * (arrived > 90 * KIB)
+        assert len(service.uploads) == (1 if arrived > 90 * KIB else 2)
+
+
 def test_file_of_unknown_outcome_is_sent_again_once_in_a_run(make_files: Files, tmp_path: Path) -> None:
     with IetfService() as service:
         service.forgets = service.lost = 4

@@ -56,6 +56,8 @@ class Part:
         self._state, self._number, self._tus, self._run = state, number, tus, tus.context.run
         self._ending, self._reason = Ending(known.ending), None  # `_reason`: the error that it ended with
         self._reach = known.reach if state.resumes else 0
+        if self.url is not None and self._ending is Ending.NONE and self._reach >= known.size and state.may_vanish:
+            self._ending = Ending.LOST  # the process was killed before the answer to the last byte
         self.continued = self._reach > 0  # whether bytes were sent after a break, and before it
         self._broken = False  # whether a request may have ended after some of its bytes
         self._journaled: dict[str, Any] = {"pledged_until": self.pledged, "ending": self._ending}
@@ -205,7 +207,8 @@ class Part:
     def _has_url(self, url: str, **more: Any) -> None:
         """Journal the URL of a new upload, also of one whose creation is not answered yet."""
         self.url = url
-        self._journal(force=True, sent_until=max(self._reach, self._chunks.length(0)), url=url, **more)
+        reach = self._reach if self._state.may_vanish else max(self._reach, self._chunks.length(0))
+        self._journal(force=True, sent_until=reach, url=url, **more)
 
     def _find(self, url: str) -> None:
         self._prepare(0)
@@ -378,7 +381,8 @@ class Part:
         piece, checksum = self._chunks.chunk(offset, size)
         self.pledged = end if checksum is not None and offset <= self.checked else 0
         self._reach = max(self._reach, end)
-        known, whole = self._journaled["sent_until"], size == self.size  # a request with all of it needs no entry
+        known = self._journaled["sent_until"]
+        whole = size == self.size and not state.may_vanish  # a request with all of it needs no entry
         reach = known if whole and known is None else max(self._reach, known or 0)
         self._journal(pledged_until=0 if whole else self.pledged, sent_until=reach)
         body = Body(

@@ -207,12 +207,14 @@ class TusFileState:
         """
         return self.foreign and not self._tus.capabilities.ietf and stored_without_patch(error.status, str(error))
 
-    def may_be_stored(self, ending: Ending) -> bool:
-        """Return whether the file of an upload that is gone may be stored.
+    @property
+    def may_vanish(self) -> bool:
+        """Whether the server may delete an upload as soon as it is complete, as the IETF's protocol allows."""
+        return self.foreign and self._tus.capabilities.ietf
 
-        A server of the IETF's protocol may delete an upload as soon as it is complete.
-        """
-        return self.foreign and self._tus.capabilities.ietf and ending in UNCERTAIN
+    def may_be_stored(self, ending: Ending) -> bool:
+        """Return whether the file of an upload that is gone may be stored."""
+        return self.may_vanish and ending in UNCERTAIN
 
     def ended(self, error: errors.UploaderError, before: Ending) -> Ending:
         """Return how the request ended that would complete an upload of the file and has failed.
