@@ -21,6 +21,7 @@ import select
 import shlex
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -281,7 +282,9 @@ def _forks(listener: socket.socket) -> dict[str, Any]:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, whose end ends this process
     signal.set_wakeup_fd(waker.fileno())
-    tests: set[socket.socket] = {listener.accept()[0]}
+    tests = set[socket.socket]()
+    while not tests:
+        tests |= _accepted(listener)
     running: dict[int, socket.socket] = {}
     while tests:
         for ready in select.select([woken, listener, *tests], [], [])[0]:
@@ -290,7 +293,7 @@ def _forks(listener: socket.socket) -> dict[str, Any]:
                 _report(running)
                 continue
             if ready is listener:
-                tests.add(listener.accept()[0])
+                tests |= _accepted(listener)
                 continue
             message, descriptors, _, _ = socket.recv_fds(ready, 1 << 18, 4)
             if not message:
@@ -314,6 +317,16 @@ def _forks(listener: socket.socket) -> dict[str, Any]:
             _take_over(request, descriptors)
             return request
     os._exit(0)
+
+
+def _accepted(listener: socket.socket) -> set[socket.socket]:
+    """Return the next connection, if it is of this user: everyone sees the address, which has no permissions."""
+    connection = listener.accept()[0]
+    _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if user == os.geteuid():
+        return {connection}
+    connection.close()
+    return set()
 
 
 def _report(running: dict[int, socket.socket]) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
+import forking
 import pytest
 from command import finish, start, uploader
 
@@ -18,3 +23,16 @@ def test_forked_command_has_code_and_outputs_of_a_new_python(command: str, tmp_p
     how = {"home": tmp_path, "UPLOADER_SERVER": "localhost:1", "UPLOADER_JOBS": "7"}
     new = finish(start(*command.split(), fresh=True, **how))
     assert finish(start(*command.split(), free=True, **how)) == uploader(*command.split(), **how) == new
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+@pytest.mark.skipif(not forking.AVAILABLE, reason="commands are not forked")
+@pytest.mark.parametrize("user", [0, 65534])
+def test_commands_are_forked_only_for_the_user_of_the_tests(user: int, tmp_path: Path) -> None:
+    """Others see the address in `/proc/net/unix`."""
+    forking.make_program(tmp_path / "uploader")
+    *_, address, _ = shlex.split((tmp_path / "uploader").read_text())
+    asks = f"import os, socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); os.setuid({user})"
+    asks += f"; s.connect(chr(0) + {address!r}); s.settimeout(1.0); print(s.recv(1))"  # it is closed, or waits
+    done = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=False)
+    assert ("b''" in done.stdout, "TimeoutError" in done.stderr) == (user != 0, user == 0), done.stderr
