@@ -50,7 +50,8 @@ class IetfService:
         self.requests: list[tuple[str, dict[str, str]]] = []
         """Method and headers of each, without those to unknown uploads."""
         self.silent = False  # whether answers to PATCH lack Upload-Complete and Upload-Offset
-        self.terse = False  # whether answers to HEAD have the offset alone; then the final answer is repeated
+        self.terse = False  # whether answers to HEAD have the offset alone
+        self.repeats = True  # whether it then repeats the final answer, in place of a refusal
         self.cuts: list[int] = []  # the bytes after which the next PATCH requests break off
         self.lost = 0  # the answers to so many requests that complete an upload are lost
         self.processed: Answer | None = None  # the answer of what processes a complete upload, in place of 200
@@ -136,7 +137,7 @@ class IetfService:
         assert request.headers["content-type"] == "application/partial-upload"
         offset, completes = request.headers["upload-offset"], request.headers["upload-complete"] == "?1"
         if not offset.isdigit() or upload.complete:
-            return Answer(200 if self.terse else 400, headers={"Upload-Complete": f"?{self.terse:d}"})
+            return Answer(200 if self.terse and self.repeats else 400, headers={"Upload-Complete": f"?{self.terse:d}"})
         if int(offset) != len(upload.content):
             return Answer(409, headers={**self._state(upload), "Upload-Complete": "?0"})
         if self.cuts:

@@ -212,6 +212,21 @@ def test_file_is_of_unknown_outcome_if_its_last_answer_is_lost_and_its_upload_go
         assert (codes, len(service.uploads)) == (([0], 2) if resends else ([4, 4], 1))
 
 
+@pytest.mark.parametrize("resends", [False, True])
+def test_refused_end_of_an_upload_that_may_be_complete_is_of_unknown_outcome(
+    resends: bool, make_files: Files, tmp_path: Path
+) -> None:
+    """`HEAD` does not tell completeness, and the answer to the end was lost."""
+    files, more = make_files(a=1000), ["--resend-unknown"] * resends
+    with IetfService() as service:
+        service.terse, service.repeats, service.lost = True, False, 1
+        runs = [send(service, files, tmp_path, *more) for _ in range(2 - resends)]
+        assert [done.code for done in runs] == ([0] if resends else [4, 4])
+        assert {event["code"] for done in runs for event in done.of("file.failed")} <= {"outcome_unknown"}
+        assert [upload.complete for upload in service.uploads if not upload.gone] == [True]
+        assert len(service.uploads) == 1 + resends
+
+
 @pytest.mark.parametrize("arrived", [0, 90 * KIB, 100 * KIB])
 def test_killed_run_leaves_the_outcome_unknown_only_after_the_last_bytes(
     arrived: int, make_files: Files, tmp_path: Path

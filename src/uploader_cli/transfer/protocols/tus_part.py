@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_cli import errors
 from uploader_cli.core.codes import FailureCode, WarningCode
-from uploader_cli.core.confirmation import Ending, UploadState, refuses, upload_state
+from uploader_cli.core.confirmation import UNCERTAIN, Ending, UploadState, refuses, upload_state
 from uploader_cli.core.plan import ENDLESS
 from uploader_cli.core.protocol import utf8
 from uploader_cli.transfer.bodies import Body
@@ -240,7 +240,8 @@ class Part:
         """Take what the server says about the end of the upload, where its protocol has words for that."""
         if position.complete is not None:
             self._declared, self._deferred = position.complete, not position.complete
-            self._ending = self._ending if position.complete else Ending.NONE
+            if not position.complete and "Upload-Complete" in position.headers:
+                self._ending = Ending.NONE  # it is said, not assumed
 
     def _state_at(self, offset: int) -> UploadState:
         length, foreign = None if self._deferred else self.size, self._state.foreign
@@ -299,7 +300,7 @@ class Part:
 
         `proves`: it is a small one with a wrong checksum, and the last one only of one byte.
         """
-        self._offset = None  # unknown until the answer
+        self._offset, before = None, self._ending  # the offset is unknown until the answer
         self.continued = self.continued or self._broken
         size = self._chunks.available(offset)
         proves = proves and size > 0
@@ -317,6 +318,14 @@ class Part:
                 if self._tus.proof.holds:  # else HEAD says what the server has
                     self.found(offset)
                     self._offset, self._ending = offset, Ending.NONE
+                return
+            if before in UNCERTAIN and not size and self._state.may_vanish and not error.retryable:
+                self._ending = before  # an upload that is complete may be refused its end, and HEAD does not tell that
+                self._journal(ending=before)
+                if self._renewed or not self._state.resends:
+                    self._end_unsure(url)
+                else:
+                    self._restart(error, failed=True)
                 return
             if self.size or not self._state.stores_early(error):
                 raise
