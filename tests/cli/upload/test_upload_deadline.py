@@ -28,7 +28,10 @@ def files_of(tmp_path: Path, count: int = 6) -> Path:
 
 @pytest.mark.parametrize("protocol", ["tus", "batch"])
 def test_deadline_stops_in_order_and_the_run_resumes(server: EmbeddedServer, tmp_path: Path, protocol: str) -> None:
-    """Exit code 3; running files are cancelled, untried ones skipped; the next run sends the rest."""
+    """Exit code 3; running files are cancelled, untried ones skipped; the next run sends the rest.
+
+    No file may be running at the deadline: the start of the run takes as long as the machine needs.
+    """
     files = files_of(tmp_path)
     options = ("-s", server.url, "--no-pack", "-j", "1", "--protocol", protocol)
     slow = ("--limit-rate", "150K", "--deadline", "2s", "--failed-to", "rest.jsonl", "--json")
@@ -39,7 +42,8 @@ def test_deadline_stops_in_order_and_the_run_resumes(server: EmbeddedServer, tmp
     assert finished["completed"] + finished["cancelled"] == 6
     assert (finished["failed"], finished["skipped"]) == (0, 0)
     untried = [event for event in done.of("file.skipped") if event["reason"] == "not_tried"]
-    assert len(untried) == (finished["cancelled"] - 1 if protocol == "tus" else 0)  # a batch has all files
+    running = finished["cancelled"] - len(untried)
+    assert running in ((0, 1) if protocol == "tus" else (0, 6))  # a batch has all files
     assert [event["code"] for event in done.of("warning")].count("deadline") == 1
     assert 1.5 <= finished["seconds"] < 20
     assert len((tmp_path / "rest.jsonl").read_text().splitlines()) == finished["cancelled"]

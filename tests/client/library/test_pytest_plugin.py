@@ -121,7 +121,7 @@ def test_plugin_errors_have_no_traceback(foreign: Callable[..., pytest.RunResult
 def test_missing_extra_shows_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uploader_cli.extras.find_spec", lambda name: None if name == "granian" else object())
     with pytest.raises(
-        UsageError, match=r"fixture `upload_server` needs the bundled server, .* \(no granian\)"
+        UsageError, match=r"fixture `upload_server` needs the bundled server, .* \(extra server: no granian\)"
     ) as error:
         running_server()
     assert error.value.hint.startswith("pip install 'granian")

@@ -193,7 +193,8 @@ class Part:
             if partial and state.foreign and refuses(error.status, by_server=True):
                 self._tus.parts_refused.set()
             raise
-        if body is not None and (created.offset or 0) > body.sent:
+        if created.url and body is not None and (created.offset or 0) > body.sent:
+            self._created(created)
             raise impossible(created, 0, body)
         return created
 
