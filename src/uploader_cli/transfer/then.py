@@ -50,7 +50,7 @@ class Then:
         self._context, self._verification, self._removal = context, verification, context.settings.then
 
     def admit(self, file: LocalFile) -> LocalFile:
-        """Return the file with its identity. No interrupt ends the short wait for it: nobody has the file yet."""
+        """Return the file with its identity. The short wait for it is not interrupted: the ledger has no entry yet."""
         return file if self._removal is None or not is_local(file) else identified(file)
 
     def prove(self, api: Api, outcomes: Sequence[Outcome], receipts: Container[int] = ()) -> list[Outcome]:

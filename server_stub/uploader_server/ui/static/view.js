@@ -48,7 +48,7 @@ export function drawSessions(list, { selected, paused, cancelled }) {
     text(row, 'time', one.created ? time(one.created) : '')
     badge(row, '.badge', paused(one) ? 'paused' : one.status)
     bar(row, one.percent, `Progress of session ${short(one.id)}`, one.status)
-    const failed = one.failed - cancelled(one)
+    const failed = Math.max(0, one.failed - cancelled(one)) // the server may not have counted all
     const words = [counts(one), failed && `${count(failed)} failed`, one.received && size(one.received)]
     text(row, '.counts', words.filter(Boolean).join(' · '))
     text(row, '.id', short(one.id))
