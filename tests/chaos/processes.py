@@ -258,8 +258,9 @@ class Client:
         handler of SIGTERM earlier.
         """
         while self.process.poll() is None:
-            if int(_status(self.process.pid)["SigCgt"], 16) >> (signal.SIGHUP - 1) & 1:
-                return True
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ends between the two questions
+                if int(_status(self.process.pid)["SigCgt"], 16) >> (signal.SIGHUP - 1) & 1:
+                    return True
             time.sleep(0.002)
         return False
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import threading
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli import errors
@@ -48,6 +49,7 @@ class Then:
 
     def __init__(self, context: RunContext, verification: Verification) -> None:
         self._context, self._verification, self._removal = context, verification, context.settings.then
+        self._linked = threading.Lock()  # held by the removal of a hard link, which changes the ctime of the others
 
     def admit(self, file: LocalFile) -> LocalFile:
         """Return the file with its identity. The short wait for it is not interrupted: the ledger has no entry yet."""
@@ -120,12 +122,13 @@ class Then:
             return _kept(outcome, self._why_kept(file))
         try:
             checkpoint, sha256 = self._context.stop.checkpoint, outcome.sha256 or ""
-            file = self._read_again(file, sha256)
-            if removal.path is None:
-                delete(file)
-                return outcome._replace(removed=Removed.DELETED)
-            new = move(file, _place(file, removal.path, self._context.settings.dest), sha256, checkpoint)
-            return outcome._replace(removed=Removed.MOVED, moved_to=new)
+            with self._linked if os.lstat(file.path).st_nlink > 1 else nullcontext():
+                file = self._read_again(file, sha256)
+                if removal.path is None:
+                    delete(file)
+                    return outcome._replace(removed=Removed.DELETED)
+                new = move(file, _place(file, removal.path, self._context.settings.dest), sha256, checkpoint)
+                return outcome._replace(removed=Removed.MOVED, moved_to=new)
         except errors.FileFailure as error:
             return _kept(outcome, str(error), error.code, retryable=error.retryable)
         except OSError as error:
