@@ -60,6 +60,7 @@ def s3() -> Iterator[Store]:
             client=client,
         )
     finally:
+        requests.post(f"{address}/moto-api/reset", timeout=PATIENCE)  # all servers of a process share their objects
         server.stop()
 
 

@@ -185,7 +185,7 @@ LONG = [pytest.mark.acceptance, pytest.mark.timeout(7200)]
 @pytest.mark.parametrize(
     ("kind", "how", "files", "large"),
     [
-        ("s3", signal.SIGKILL, 200, 2),
+        pytest.param("s3", signal.SIGKILL, 200, 2, marks=LONG),
         ("directory", signal.SIGTERM, 200, 2),
         pytest.param("s3", signal.SIGKILL, 20_000, 20, marks=LONG),
         pytest.param("directory", signal.SIGKILL, 20_000, 20, marks=LONG),
