@@ -39,8 +39,8 @@ NO_SESSION = ((404, "SESSION_NOT_FOUND"), (409, "SESSION_ENDED"), (403, NOT_YOUR
 """Refusals of the session that a creation names, not of the upload."""
 
 
-def ignore(*_told: object) -> None:
-    """Do nothing with what a server tells before its answer."""
+def ignore(*_interim: object) -> None:
+    """Ignore an interim answer."""
 
 
 class Position(NamedTuple):
@@ -91,7 +91,7 @@ class UploadCalls(ABC):
         """Create an upload of `length` bytes (None: not known yet) for the file `path`.
 
         `sha256` is the digest (hex) of the file, where it is known already. `on_url` is called with the URL of the
-        upload where the server tells it before the answer.
+        upload where the server sends it before the answer.
         """
 
     @abstractmethod

@@ -162,9 +162,11 @@ def test_import_to_a_tus_endpoint_continues_after_kills_of_a_worker_and_of_the_d
         assert len(unsure) <= 1
         uploads = Counter(upload.metadata["filename"] for upload in service.uploads.values())
         assert len(uploads) == SMALL + 1
-        told = [Path(event["path"]).name for event in first if event["type"] == "file.completed"]
-        assert told
-        assert [name for name in told if uploads[name] > 1 and not any(name in event["text"] for event in unsure)] == []
+        reported = [Path(event["path"]).name for event in first if event["type"] == "file.completed"]
+        assert reported
+        assert [
+            name for name in reported if uploads[name] > 1 and not any(name in event["text"] for event in unsure)
+        ] == []
         whole = [bytes(upload.content) for upload in service.uploads.values() if upload.length == BIG]
         assert whole == [(tree / "a-large.bin").read_bytes()], [len(content) for content in whole]
         assert not service.refusals

@@ -169,7 +169,7 @@ def test_cut_request_continues_and_lost_answers_are_asked_for(make_files: Files,
 
 @pytest.mark.parametrize("runs", [1, 2])
 def test_upload_whose_creation_broke_off_after_its_url_continues(runs: int, make_files: Files, tmp_path: Path) -> None:
-    """By a retry, or by the next run: an interim answer (104) had told the URL. One of another version has none."""
+    """By a retry, or by the next run: an interim answer (104) had the URL. One of another version has none."""
     files = make_files(a=100 * KIB)
     with IetfService() as service:
         service.broken_creations = 1

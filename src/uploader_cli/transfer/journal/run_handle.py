@@ -267,7 +267,7 @@ class RunHandle:
         if receipt and is_same(file, receipt.file):
             return Claim(ClaimState.DONE, receipt=receipt)
         old = own or pending
-        # An upload whose URL was given can't be begun anew.
+        # An upload whose URL was given can't be replaced by a new one.
         if old and is_same(file, old.file) and (old.own or not self._fresh or file.upload_url):
             self._put(key, replace(old, file=file, own=True))
             return Claim(ClaimState.UNKNOWN if old.upload.uncertain else ClaimState.RESUME, old.upload)

@@ -1,7 +1,7 @@
 """The calls of the IETF's resumable uploads, one request each, without retries (docs/protocol.md, section 11).
 
 An upload is created empty ("careful upload creation"): so its URL is known before the first byte, whether or not the
-server sends interim responses (104). Only a file below `min-size` is sent with the creation. Where a 104 tells the URL,
+server sends interim responses (104). Only a file below `min-size` is sent with the creation. Where a 104 has the URL,
 an upload whose creation breaks off is not created again; the progress that others tell is not used: the answer has it.
 The length never completes an upload: the request with the last byte declares the end, and the answer says whether it is
 complete.

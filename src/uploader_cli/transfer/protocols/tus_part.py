@@ -148,7 +148,7 @@ class Part:
         state, again, self._asked = self._state, self._asked, True
         self._chunks.available(0)
         size = self._first_length(again=again)
-        if size == self.size and state.may_be_stored(self._ending):  # no URL tells what became of the request before
+        if size == self.size and state.may_be_stored(self._ending):  # without a URL nothing says how that request ended
             if self._restarts or not state.resends:
                 self._end_unsure("")
                 return
@@ -163,7 +163,7 @@ class Part:
                 self._confirm(created, size)
                 return
             self._note(created)
-            # The server may have found the first upload by its key: that tells nothing after an error.
+            # The server may have found the first upload by its key: that says nothing after an error.
             asks = again and self._ending not in (Ending.ERROR, Ending.GATEWAY)
             offset = created.offset if created.offset is not None or size or asks else 0
             if not offset:  # a new upload, and not one that the server knew by the key
@@ -234,7 +234,7 @@ class Part:
             self._restart(errors.ProtocolError(f"{url} claims {claim}, which is not what was sent there"))
 
     def _end_unsure(self, url: str) -> None:
-        """End: nothing tells whether the file is stored, and its upload, if it had one, is gone."""
+        """End the part of a file that may be stored: its upload, if it had one, is gone."""
         self._state.unsure, self._done, self._last = True, True, Position(url, None, {})
 
     def _note(self, position: Position) -> None:
