@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import mmap
 import os
 import re
 import signal
@@ -72,10 +73,15 @@ def stored_name(path: str) -> str:
 
 
 def events_of(ended: Ended) -> list[dict[str, Any]]:
-    """Return the event stream, checked against the schema; of a killed client its beginning."""
-    if ended.out and not ended.out.endswith("\n"):
+    """Return the event stream, checked against the schema; of a killed client its beginning.
+
+    Linux ends a write to a file at the end of a page when SIGKILL arrives: the last line may be cut there.
+    """
+    whole, end, rest = ended.out.rpartition("\n")
+    cut = ended.killed and len(ended.out.encode(errors="surrogateescape")) % mmap.PAGESIZE == 0
+    if rest and not cut:
         raise Find(f"half a line on stdout: {ended.out[-200:]!r}")
-    events = [json.loads(line) for line in ended.out.splitlines()]
+    events = [json.loads(line) for line in (whole + end).encode().splitlines()]
     if ended.killed:
         events_missing = not events or events[-1]["type"] != "run.finished"
         seqs = [event["seq"] for event in events]

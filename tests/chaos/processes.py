@@ -230,7 +230,7 @@ class Client:
         _no_process_left(self.process.pid)
         return Ended(
             self.process.returncode,
-            (self._directory / "out.jsonl").read_text(encoding="utf-8"),
+            (self._directory / "out.jsonl").read_text(encoding="utf-8", errors="surrogateescape"),
             (self._directory / "err.txt").read_text(encoding="utf-8"),
             sent,
             self._strikes,

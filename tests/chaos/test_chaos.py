@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import mmap
+import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -68,6 +70,11 @@ def test_each_invariant_can_be_broken(tmp_path: Path) -> None:
     find("exit code 130 without such a signal", lambda: called(code=130))
     find("the event stream", lambda: called(out=ended.out[: ended.out.rindex("\n", 0, -1) + 1]))
     find("half a line", lambda: called(out=ended.out[:-1]))
+    whole = ended.out.encode() + "é".encode() * mmap.PAGESIZE
+    cut = whole[: -(-len(ended.out) // mmap.PAGESIZE) * mmap.PAGESIZE].decode(errors="surrogateescape")
+    find("half a line", lambda: called(out=cut))
+    find("half a line", lambda: called(out=cut[:-1], code=-signal.SIGKILL))
+    assert invariants.events_of(replace(ended, out=cut, code=-signal.SIGKILL)) == invariants.events_of(ended)
     (call / "failed.jsonl").write_text(f'{{"path": "{tree.top}/a"}}\n')
     find("are listed and are not left", called)
     find("a secret", lambda: invariants.check_texts([("log", b"a " + one.secrets.token.encode())], one.secrets))

@@ -130,7 +130,10 @@ class NdjsonView(Observer):
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:
-    """Yield whole lines in pieces that a pipe takes as a whole: the reader of a killed run gets no part of a line."""
+    """Yield whole lines in pieces that a pipe takes as a whole: the reader of a killed run gets no part of a line.
+
+    In a file, `kill -9` can cut the last line at the end of a page.
+    """
     start = 0
     while len(data) - start > select.PIPE_BUF:  # a pipe takes as many bytes as a whole
         end = data.rfind(b"\n", start, start + select.PIPE_BUF) + 1 or data.find(b"\n", start) + 1
