@@ -29,6 +29,14 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure which lines and branches the tests run, also in the processes that they start; below 97 % it fails."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "pytest", "--cov", "--cov-report=", *session.posargs)
+    session.run("coverage", "report", "--skip-covered", "--skip-empty", "--fail-under=97")
+
+
+@nox.session
 def lowest(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies that pyproject.toml allows."""
     session.install("uv")
