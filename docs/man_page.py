@@ -7,6 +7,7 @@ from typing import Any
 
 from typer.main import get_command
 
+from uploader_cli import __version__
 from uploader_cli.cli.app import app
 from uploader_cli.exit_status import MEANINGS
 from uploader_cli.settings.model import SECTIONS
@@ -33,7 +34,7 @@ def pages() -> dict[str, str]:
 
 
 def _overview() -> str:
-    lines = ['.TH UPLOADER 1 "" "uploader" "User Commands"', ".SH NAME"]
+    lines = [f'.TH UPLOADER 1 "" "uploader {__version__}" "User Commands"', ".SH NAME"]
     lines += ["uploader \\- upload files and follow the server's progress", ".SH SYNOPSIS"]
     lines += [".B uploader", ".I command", r"[\fIoption\fR ...] [\fIargument\fR ...]", ".SH DESCRIPTION"]
     lines += [DESCRIPTION.rstrip(), ".SH COMMANDS"]
@@ -53,7 +54,7 @@ def _page(name: str, command: Any) -> str:
         for param in command.params
         if param.param_type_name == "argument"
     ]
-    lines = [f'.TH UPLOADER\\-{_text(name.upper())} 1 "" "uploader" "User Commands"', ".SH NAME"]
+    lines = [f'.TH UPLOADER\\-{_text(name.upper())} 1 "" "uploader {__version__}" "User Commands"', ".SH NAME"]
     lines += [rf"uploader\-{_text(name)} \- {_text(what[0].lower() + what[1:].rstrip('.'))}", ".SH SYNOPSIS"]
     lines += [f".B uploader {_text(name)}", " ".join([r"[\fIoption\fR ...]", *map(_text, arguments)])]
     lines += [".SH DESCRIPTION", _text(what), *map(_text, filter(None, more))]

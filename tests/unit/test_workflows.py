@@ -1,4 +1,4 @@
-"""The workflows of GitHub: what they use is pinned, what they call exists, and a tag gets the right notes."""
+"""The workflows of GitHub: what they use is pinned, what they call exists, and a tag gets the right notes and pages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 from docs_pages import ROOT
+
+from uploader_cli import __version__
 
 TEXTS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / ".github/workflows").glob("*.yml")}
 PAGES: dict[str, dict[str, Any]] = {name: yaml.safe_load(text) for name, text in TEXTS.items()}
@@ -43,3 +45,15 @@ def test_notes_of_a_tag_are_its_section_of_the_changelog() -> None:
         notes("v1.2.0", '__version__ = "1.2.0rc1"\n', CHANGELOG)
     with pytest.raises(ValueError, match=r"no section for 1\.2"):
         notes("v1.2", '__version__ = "1.2"\n', CHANGELOG)
+
+
+def test_changelog_and_pages_are_those_of_the_version() -> None:
+    """Between two versions the newest section of the changelog is "Unreleased"."""
+    (newest, *_) = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest == "Unreleased" or re.fullmatch(re.escape(__version__) + r" \(\d{4}-\d\d-\d\d\)", newest)
+    texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+    named = re.compile(r"(?:for version|`uploader`|uploader-cli==) ?(\d+\.\d+\.\w+)")
+    assert {name: set(found) for name in texts if (found := named.findall(texts[name]))} == {
+        "ready.md": {__version__},
+        "stability.md": {__version__},
+    }

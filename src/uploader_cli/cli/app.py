@@ -53,7 +53,7 @@ class _Command(TyperCommand):
     """A command whose help lists the options by section."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Warn of `--null`, which the next version removes."""
+        """Warn of `--null`, which version 2 will not have."""
         if "--null" in takewhile(lambda word: word != "--", args):
             typer.echo("warning: --null is deprecated: use -0", err=True)
         return super().parse_args(ctx, args)
