@@ -144,7 +144,7 @@ def test_pure_code_is_pure() -> None:
 
 def test_no_protocol_knows_another() -> None:
     """tus, batches and packs: the scheduler chooses, and falls back."""
-    of_tus = "tus_client tus_part tus_file tus_state tus_proof tus_chunks"
+    of_tus = "tus_client tus_part tus_file tus_state tus_proof tus_chunks tus_entry"
     for own in ("batch", "pack", "ietf_client", of_tus):
         for name, used in modules(CLIENT).items():
             if within(name, " ".join(f"transfer.protocols.{module}" for module in own.split())):
@@ -154,6 +154,12 @@ def test_no_protocol_knows_another() -> None:
                     if within(item, f"{OURS}.transfer.protocols")
                 }
                 assert known <= set(own.split()), name
+
+
+def test_no_module_of_transfer_has_more_than_400_lines() -> None:
+    lengths = {path.name: len(path.read_text().splitlines()) for path in (CLIENT / "transfer").rglob("*.py")}
+    assert lengths
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
 
 
 @pytest.mark.parametrize("library", SHARED)

@@ -123,7 +123,7 @@ class TusFile:
             url = None  # no event and no receipt has the URL of an upload that a service created
         else:  # only the paths of a foreign server are known
             url = (urljoin(sent.url, location or "") if state.foreign else location or sent.url) or None
-        verified = not state.unchecked and sum(part.checked for part in self.parts) == state.size
+        verified = not state.unchecked and sum(part.entry.checked for part in self.parts) == state.size
         verified = verified and (self._tus.proof.holds or not state.size)
         server_id = state.id_in(sent) or state.server_id
         file = replace(file, size=state.size) if file.once else file
@@ -193,7 +193,9 @@ class TusFile:
         client, size, state, joined = worker.tus, self.file.size, self.state, None
         if state.foreign and state.upload.url is not None:
             joined = self._head(client, state.upload.url)
-        heads = [self._head(client, part.url) if part.url and joined is None else None for part in self.parts]
+        heads = [
+            self._head(client, part.entry.url) if part.entry.url and joined is None else None for part in self.parts
+        ]
         if not state.foreign and len(self._urls) == len(heads) and not any(heads):
             joined = self._context.pacer.call(lambda: client.create(size, state.metadata()))
             if joined.offset != size:
@@ -208,7 +210,7 @@ class TusFile:
             return self._joined(client, complete)
         if state.session != (state.upload.session or ""):  # their keys move them to this session
             for part in self.parts:
-                part.url = None
+                part.entry.url = None
         return None
 
     def _head(self, client: UploadCalls, url: str) -> Position | None:
@@ -267,4 +269,4 @@ class TusFile:
 
     @property
     def _urls(self) -> list[str]:
-        return [part.url for part in self.parts if part.url]
+        return [part.entry.url for part in self.parts if part.entry.url]

@@ -14,6 +14,7 @@ from uploader_cli.core.protocol import utf8
 from uploader_cli.transfer.bodies import Body
 from uploader_cli.transfer.protocols import tus_proof
 from uploader_cli.transfer.protocols.tus_chunks import Chunks
+from uploader_cli.transfer.protocols.tus_entry import UploadEntry
 from uploader_cli.transfer.protocols.tus_state import EARLIER, NOT_ENDED, ONE_TRIP_LESS, is_far
 from uploader_cli.transfer.upload_calls import Position, impossible
 
@@ -35,11 +36,6 @@ class Part:
 
     After each failure the server is asked for its offset (docs/protocol.md, section 5). The count of retries restarts
     only when the offset exceeds all before, so the loop ends.
-
-    The journal has the end of the bytes whose checksums the server has accepted (`checked`), the end of the chunk
-    being sent where it extends them (`pledged`, else 0: that chunk is stored whole or not at all), the end of all that
-    was sent (`reach`: what the server has beyond it is from somebody else), and how the request ended that would
-    complete the upload (`ending`). `core.confirmation` says when it is complete.
     """
 
     _client: UploadCalls
@@ -49,19 +45,13 @@ class Part:
 
     def __init__(self, state: TusFileState, tus: Tus, known: PendingPart, number: int, *, whole: bool) -> None:
         """`known` is what the journal has of the upload; `number` is that of the part in `state`."""
-        self.index = None if whole else known.index
-        self.start, self.key, self.url = known.offset, known.upload_key, known.url
-        self.checked, self.pledged = known.checked_until, known.pledged_until
-        self.resumed = self.checked + self.pledged > 0  # whether an earlier run sent checksums
-        self._state, self._number, self._tus, self._run = state, number, tus, tus.context.run
-        self._ending, self._reason = Ending(known.ending), None  # `_reason`: the error that it ended with
-        self._reach = known.reach if state.resumes else 0
-        if self.url is not None and self._ending is Ending.NONE and self._reach >= known.size and state.may_vanish:
-            self._ending = Ending.LOST  # the process was killed before the answer to the last byte
-        self.continued = self._reach > 0  # whether bytes were sent after a break, and before it
+        self.entry = UploadEntry(state, tus, known, whole=whole)
+        self.start = known.offset
+        self.resumed = self.entry.checked + self.entry.pledged > 0  # whether an earlier run sent checksums
+        self.continued = self.entry.reach > 0  # whether bytes were sent after a break, and before it
+        self._state, self._number, self._tus = state, number, tus
+        self._reason = None  # the error that the request ended with that would complete the upload
         self._broken = False  # whether a request may have ended after some of its bytes
-        self._journaled: dict[str, Any] = {"pledged_until": self.pledged, "ending": self._ending}
-        self._journaled["sent_until"] = known.sent_until
         # What the server of an upload URL supports is unknown.
         checksum = tus.checksum if not (state.file.upload_url or tus.proof.ignored) else None
         self._chunks = Chunks(state, tus, known.offset, known.size, checksum)
@@ -94,10 +84,7 @@ class Part:
     def found(self, offset: int) -> None:
         """Record the server's offset, which may be lower than before."""
         self._state.found(self._number, offset)
-        checked = offset if offset == self.pledged else min(self.checked, offset)
-        changed, self.checked, self.pledged = checked != self.checked, checked, 0
-        if changed and (self.index is not None or offset < self.size):
-            self._run.update(self._state.file, part=self.index, checked_until=checked)
+        self.entry.found(offset, self.size)
 
     def usable(self, offset: int) -> int:
         """Return how many of the server's bytes are kept: none of a part that is sent again."""
@@ -113,20 +100,18 @@ class Part:
 
     def _is_there_after_all(self) -> bool:
         """Ask once more when no retry is left: an answer that was lost is no failure."""
-        if self.url is None or not self._completing:
+        if self.entry.url is None or not self._completing:
             return False
         try:
             self._tus.context.pacer.wait_out_pause(self._state.sleep)
-            position = self._client.head(self.url)
+            position = self._client.head(self.entry.url)
         except errors.UploaderError:
             return False
         self._note(position)
         offset, tells = position.offset or 0, position.complete is not None
         match self._state_at(offset):
-            case UploadState.OPEN if (
-                not (self.size or tells) and self._ending is Ending.LOST
-            ):  # its offset says nothing
-                self._state.unchecked = self._done = True
+            case UploadState.OPEN if not (self.size or tells) and self.entry.ending is Ending.LOST:
+                self._state.unchecked = self._done = True  # the offset of an empty upload says nothing
             case UploadState.CONFIRMED | UploadState.UNKNOWN:
                 self._settle(position, offset)
         return self._done
@@ -135,20 +120,20 @@ class Part:
         """Find the server's offset, then send chunks until it is higher than ever, or the upload is complete."""
         mark = self._most
         while self._offset is None and not self._done:
-            if self.url is None:
+            if self.entry.url is None:
                 self._create()
             else:
-                self._find(self.url)
+                self._find(self.entry.url)
         while not self._done and self._offset is not None and self._offset <= mark:
             with self._tus.proof.turn(sends_checksums=self._chunks.checksum is not None) as proves:
-                self._send(self._offset, self.url or "", proves=proves)
+                self._send(self._offset, self.entry.url or "", proves=proves)
 
     def _create(self) -> None:
         """Create an upload, without a body where the key was sent before: the server may know it."""
         state, again, self._asked = self._state, self._asked, True
         self._chunks.available(0)
         size = self._first_length(again=again)
-        if size == self.size and state.may_be_stored(self._ending):  # without a URL nothing says how that request ended
+        if size == self.size and state.may_be_stored(self.entry.ending):  # without a URL nothing says how that ended
             if self._restarts or not state.resends:
                 self._end_unsure("")
                 return
@@ -156,7 +141,7 @@ class Part:
         if size:
             state.begin()
         self._prepare(size, completes=0 < size == self.size, creates=True)
-        with self._run.creation(state.file):
+        with self._tus.context.run.creation(state.file):
             created = self._post(size)
             if not created.url:  # some servers store an empty or a small file at its creation, without an upload
                 state.unchecked = self._done = True
@@ -164,32 +149,32 @@ class Part:
                 return
             self._note(created)
             # The server may have found the first upload by its key: that says nothing after an error.
-            asks = again and self._ending not in (Ending.ERROR, Ending.GATEWAY)
+            asks = again and self.entry.ending not in (Ending.ERROR, Ending.GATEWAY)
             offset = created.offset if created.offset is not None or size or asks else 0
             if not offset:  # a new upload, and not one that the server knew by the key
-                self._ending = Ending.NONE
+                self.entry.ending = Ending.NONE
             self._created(created)
         if offset is not None:
             self._settle(created, offset)
 
     def _post(self, size: int) -> Position:
         """Send the request that creates the upload, with its first `size` bytes."""
-        state, file, partial = self._state, self._state.file, self.index is not None
+        state, file, index = self._state, self._state.file, self.entry.index
         body, checksum = self._chunk(0, size) if size else (None, None)
-        metadata = state.metadata((self.index, self.start) if self.index is not None else None)
+        partial = index is not None
+        metadata = state.metadata((index, self.start) if index is not None else None)
         if state.has_keys:
-            metadata["uploadKey"] = self.key
+            metadata["uploadKey"] = self.entry.key
         self._deferred = self.size == ENDLESS
         length = None if self._deferred else self.size
         try:
             with self._completion():
                 how: dict[str, Any] = {"body": body, "checksum": checksum, "partial": partial, "sha256": file.sha256}
                 path = utf8(file.relative_path)
-                created = self._client.create(length, metadata, path=path, on_url=self._has_url, **how)
+                created = self._client.create(length, metadata, path=path, on_url=self._announced, **how)
         except errors.AnswerError as error:
             if not error.retryable:
-                self.url = None  # also of one that the server announced
-                self._journal(url=None)
+                self.entry.refused()
             if partial and state.foreign and refuses(error.status, by_server=True):
                 self._tus.parts_refused.set()
             raise
@@ -199,28 +184,22 @@ class Part:
         return created
 
     def _created(self, created: Position) -> None:
-        """Record the URL of the upload; the journal of this process finds a file in one request by its key."""
-        self.url, self._broken, self._state.server_id = created.url, False, self._state.id_in(created)
-        if self.index is not None or self._run.kept_elsewhere or not self._tus.in_one_request(self.size):
-            known = {"server_id": self._state.server_id} if self._state.server_id and self.index is None else {}
-            self._has_url(created.url, **known)
+        self._broken, self._state.server_id = False, self._state.id_in(created)
+        self.entry.created(created.url, self._chunks.length(0), self.size)
 
-    def _has_url(self, url: str, **more: Any) -> None:
-        """Journal the URL of a new upload, also of one whose creation is not answered yet."""
-        self.url = url
-        reach = self._reach if self._state.may_vanish else max(self._reach, self._chunks.length(0))
-        self._journal(force=True, sent_until=reach, url=url, **more)
+    def _announced(self, url: str) -> None:
+        self.entry.announced(url, self._chunks.length(0))
 
     def _find(self, url: str) -> None:
         self._prepare(0)
         try:
             found = self._client.head(url)
         except errors.UploadGone as error:
-            unsure = self._state.may_be_stored(self._ending)
+            unsure = self._state.may_be_stored(self.entry.ending)
             if unsure and (self._renewed or not self._state.resends):
                 self._end_unsure(url)
             else:
-                self._restart(error, failed=unsure or (self._ending is Ending.ERROR and self._state.foreign))
+                self._restart(error, failed=unsure or (self.entry.ending is Ending.ERROR and self._state.foreign))
             return
         self._deferred = found.headers.get("Upload-Defer-Length") == "1"
         self._note(found)
@@ -242,11 +221,12 @@ class Part:
         if position.complete is not None:
             self._declared, self._deferred = position.complete, not position.complete
             if not position.complete and "Upload-Complete" in position.headers:
-                self._ending = Ending.NONE  # it is said, not assumed
+                self.entry.ending = Ending.NONE  # it is said, not assumed
 
     def _state_at(self, offset: int) -> UploadState:
         length, foreign = None if self._deferred else self.size, self._state.foreign
-        return upload_state(offset, length, self._reach, self._ending, foreign=foreign, declared=self._declared)
+        reach, ending = self.entry.reach, self.entry.ending
+        return upload_state(offset, length, reach, ending, foreign=foreign, declared=self._declared)
 
     def _settle(self, position: Position, offset: int) -> None:
         """Continue from the server's offset, end, or begin another upload."""
@@ -254,15 +234,15 @@ class Part:
         if found is UploadState.INTRUDED and state.file.upload_url and not state.resumes and self._most < 0:
             text = f"{utf8(state.file.path)}: {offset:,} bytes of its upload were sent elsewhere: they are not verified"
             self._tus.context.warn(WarningCode.FOREIGN_BYTES, text)
-            state.unchecked, self._reach = True, self.size
+            state.unchecked, self.entry.reach = True, self.size
             found = self._state_at(offset)
         if found is UploadState.INTRUDED:
-            there, sent = f"the server has {offset:,} bytes of its upload", f"and {self._reach:,} were sent"
+            there, sent = f"the server has {offset:,} bytes of its upload", f"and {self.entry.reach:,} were sent"
             error = errors.ProtocolError(f"{there}, {sent}: somebody else writes to it")
             self._restart(error)
             text = f"{utf8(state.file.path)}: {error}; it is sent again from the beginning"
             self._tus.context.warn(WarningCode.FOREIGN_BYTES, text)
-        elif found is UploadState.UNKNOWN and self.index is None and (self._renewed or not state.resends):
+        elif found is UploadState.UNKNOWN and self.entry.index is None and (self._renewed or not state.resends):
             state.unsure = self._done = True
             self._last = position
         elif found in (UploadState.FAILED, UploadState.UNKNOWN):  # a part that may be complete is no file yet
@@ -288,20 +268,17 @@ class Part:
         if self._restarts == RESTARTS:
             raise error
         self._restarts, self._renewed = self._restarts + 1, self._renewed or failed
-        self.key = self._state.renew(self.index, self.url, failed=failed)
-        self._asked, self._most, self.url = failed, -1, None  # without a body its URL is known if it fails, too
+        self.entry.renew(failed=failed)
+        self._asked, self._most, self._reason = failed, -1, None
         self._state.lost(self._number)
-        self.checked = self.pledged = self._reach = 0
         self.continued = self._broken = False
-        self._ending, self._reason = Ending.NONE, None
-        self._journaled = {"pledged_until": 0, "ending": Ending.NONE, "sent_until": None}
 
     def _send(self, offset: int, url: str, *, proves: bool = False) -> None:
         """Send one chunk and record the new offset. Raise `OffsetConflict` for an impossible one.
 
         `proves`: it is a small one with a wrong checksum, and the last one only of one byte.
         """
-        self._offset, before = None, self._ending  # the offset is unknown until the answer
+        self._offset, before = None, self.entry.ending  # the offset is unknown until the answer
         self.continued = self.continued or self._broken
         size = self._chunks.available(offset)
         proves = proves and size > 0
@@ -318,11 +295,10 @@ class Part:
             if proves and self._tus.proof.refused(error):
                 if self._tus.proof.holds:  # else HEAD says what the server has
                     self.found(offset)
-                    self._offset, self._ending = offset, Ending.NONE
+                    self._offset, self.entry.ending = offset, Ending.NONE
                 return
             if before in UNCERTAIN and not size and self._state.may_vanish and not error.retryable:
-                self._ending = before  # an upload that is complete may be refused its end, and HEAD does not tell that
-                self._journal(ending=before)
+                self.entry.ended(before)  # a complete upload may be refused its end, and HEAD does not tell that
                 if self._renewed or not self._state.resends:
                     self._end_unsure(url)
                 else:
@@ -353,17 +329,16 @@ class Part:
         except errors.UploaderError as error:
             self._broken = self._broken or (self._carried > 0 and isinstance(error, BREAKS))
             if self._completing and self._state.foreign:
-                self._ending = self._state.ended(error, self._ending)
+                ending = self._state.ended(error, self.entry.ending)
                 self._reason = error if isinstance(error, errors.AnswerError) else None
                 # A creation with all bytes that failed at the server: what follows is the new upload.
-                self._renewed = self._renewed or (self.url is None and isinstance(self._reason, errors.ServerFault))
-                known: dict[str, Any] = {} if self.url is None else {"url": self.url, "sent_until": self._reach}
-                self._journal(ending=self._ending, **known)  # also of a file in one request: its key tells nothing
+                self._renewed = self._renewed or (self.entry.url is None and isinstance(error, errors.ServerFault))
+                self.entry.ended(ending)
             raise
         if self._completing:
-            if not self.size and self._ending is Ending.LOST:
+            if not self.size and self.entry.ending is Ending.LOST:
                 self._state.unchecked = True  # some servers answer a repeated request without storing the file
-            self._ending = Ending.NONE
+            self.entry.ending = Ending.NONE
 
     def _first_length(self, *, again: bool) -> int:
         """Return the bytes that are sent with the creation.
@@ -387,14 +362,9 @@ class Part:
 
     def _chunk(self, offset: int, size: int) -> tuple[Body, str | None]:
         """Journal what is about to be sent; return the body of a chunk and its checksum header."""
-        state, end = self._state, offset + size
+        state = self._state
         piece, checksum = self._chunks.chunk(offset, size)
-        self.pledged = end if checksum is not None and offset <= self.checked else 0
-        self._reach = max(self._reach, end)
-        known = self._journaled["sent_until"]
-        whole = size == self.size and not state.may_vanish  # a request with all of it needs no entry
-        reach = known if whole and known is None else max(self._reach, known or 0)
-        self._journal(pledged_until=0 if whole else self.pledged, sent_until=reach)
+        self.entry.sends(offset, offset + size, self.size, checked=checksum is not None)
         body = Body(
             self._client.body_type,
             [piece],
@@ -413,10 +383,3 @@ class Part:
         self._offset, self._last = offset, position
         self.found(offset)
         self._state.report_confirmed(offset)
-
-    def _journal(self, *, force: bool = False, **values: Any) -> None:
-        """Write those fields of the upload that differ from the journal's; all with `force`."""
-        changed = {name: value for name, value in values.items() if force or self._journaled.get(name) != value}
-        if changed:
-            self._journaled |= changed
-            self._run.update(self._state.file, part=self.index, **changed)

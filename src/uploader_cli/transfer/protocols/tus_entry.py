@@ -1,0 +1,89 @@
+"""The journal's entry of one upload with tus, and when it is written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from uploader_cli.core.confirmation import Ending
+
+if TYPE_CHECKING:
+    from uploader_cli.transfer.journal import PendingPart
+    from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
+
+
+class UploadEntry:
+    """What the next run would find of the upload of a file, or of its part `index`.
+
+    It has the end of the bytes whose checksums the server has accepted (`checked`), the end of the chunk being sent
+    where it extends them (`pledged`, else 0: that chunk is stored whole or not at all), the end of all that was sent
+    (`reach`: what the server has beyond it is from somebody else), and how the request ended that would complete the
+    upload (`ending`). `core.confirmation` says when it is complete.
+    """
+
+    def __init__(self, state: TusFileState, tus: Tus, known: PendingPart, *, whole: bool) -> None:
+        """`known` is the entry so far; `whole`: it is that of the file."""
+        self.index = None if whole else known.index
+        self.key, self.url = known.upload_key, known.url
+        self.checked, self.pledged = known.checked_until, known.pledged_until
+        self.ending = Ending(known.ending)
+        self.reach = known.reach if state.resumes else 0
+        if self.url is not None and self.ending is Ending.NONE and self.reach >= known.size and state.may_vanish:
+            self.ending = Ending.LOST  # the process was killed before the answer to the last byte
+        self._state, self._tus, self._run = state, tus, tus.context.run
+        self._written: dict[str, Any] = {"pledged_until": self.pledged, "ending": self.ending}
+        self._written["sent_until"] = known.sent_until
+
+    def found(self, offset: int, size: int) -> None:
+        """Record the server's offset in an upload of `size` bytes."""
+        checked = offset if offset == self.pledged else min(self.checked, offset)
+        changed, self.checked, self.pledged = checked != self.checked, checked, 0
+        if changed and (self.index is not None or offset < size):
+            self._run.update(self._state.file, part=self.index, checked_until=checked)
+
+    def sends(self, offset: int, end: int, size: int, *, checked: bool) -> None:
+        """Record that a chunk from `offset` to `end` of `size` bytes is about to be sent, `checked` with a checksum."""
+        self.pledged = end if checked and offset <= self.checked else 0
+        self.reach = max(self.reach, end)
+        known = self._written["sent_until"]
+        whole = end - offset == size and not self._state.may_vanish  # a request with all of it needs no entry
+        reach = known if whole and known is None else max(self.reach, known or 0)
+        self._write(pledged_until=0 if whole else self.pledged, sent_until=reach)
+
+    def ended(self, ending: Ending) -> None:
+        """Record how a request ended that would complete the upload, also for a file in one request."""
+        self.ending = ending
+        known: dict[str, Any] = {} if self.url is None else {"url": self.url, "sent_until": self.reach}
+        self._write(ending=ending, **known)
+
+    def announced(self, url: str, first: int, **more: Any) -> None:
+        """Record the URL of a new upload, also of one whose creation is not answered yet, with `first` bytes in it."""
+        self.url = url
+        reach = self.reach if self._state.may_vanish else max(self.reach, first)
+        self._write(force=True, sent_until=reach, url=url, **more)
+
+    def created(self, url: str, first: int, size: int) -> None:
+        """Record the URL of a new upload; the journal of this process finds a file in one request by its key."""
+        self.url = url
+        if self.index is not None or self._run.kept_elsewhere or not self._tus.in_one_request(size):
+            server_id = self._state.server_id if self.index is None else None
+            self.announced(url, first, **({"server_id": server_id} if server_id else {}))
+
+    def refused(self) -> None:
+        """Forget the URL of an upload that was not created, also of one that the server announced."""
+        self.url = None
+        self._write(url=None)
+
+    def renew(self, *, failed: bool) -> None:
+        """Record another upload in place of this one, which the server lost or `failed` to store."""
+        self.key = self._state.renew(self.index, self.url, failed=failed)
+        self.url = None  # without a body its URL is known if it fails, too
+        self.checked = self.pledged = self.reach = 0
+        self.ending = Ending.NONE
+        self._written = {"pledged_until": 0, "ending": Ending.NONE, "sent_until": None}
+
+    def _write(self, *, force: bool = False, **values: Any) -> None:
+        """Write those fields that differ from the journal's; all with `force`."""
+        changed = {name: value for name, value in values.items() if force or self._written.get(name) != value}
+        if changed:
+            self._written |= changed
+            self._run.update(self._state.file, part=self.index, **changed)
