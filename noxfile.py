@@ -122,6 +122,15 @@ def interop(session: nox.Session) -> None:
 
 
 @nox.session
+def endurance(session: nox.Session) -> None:
+    """Run for hours: a million files, 100 GiB, thousands of sessions, and 1,000 rounds of chaos."""
+    session.install("-e", ".[dev]")
+    chosen = ("tests/acceptance/test_acceptance_endurance.py", "tests/acceptance/test_acceptance_soak.py")
+    session.run("python", "-m", "pytest", "-n", "0", "-s", "-m", "acceptance", *chosen)
+    session.run("python", "-m", "tests.chaos", "--rounds", "1000", "--minutes", "600", *session.posargs)
+
+
+@nox.session
 def package(session: nox.Session) -> None:
     """Build all artifacts of a release in build/dist, twice, and use each in an empty environment."""
     tools = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "package")

@@ -102,12 +102,14 @@ def test_pyz_uploads_with_each_python(version: str, dist: Path, tmp_path: Path) 
 
 
 def test_pyz_started_twice_at_once_unpacks_whole_packages_and_leaves_nothing_else(dist: Path, tmp_path: Path) -> None:
-    env = {**environment(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    """It keeps bytecode in the directory, whatever the variable says, for the next start."""
+    env = {**environment(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, dist / "uploader.pyz", "--help"]
     with ThreadPoolExecutor() as pool:
         both = [pool.submit(subprocess.run, command, env=env, check=True, stdout=subprocess.PIPE) for _ in range(2)]
     assert both[0].result().stdout == both[1].result().stdout
-    assert len(list((tmp_path / "uploader/pyz").iterdir())) == 1
+    (unpacked,) = (tmp_path / "uploader/pyz").iterdir()
+    assert list((unpacked / "lib/uploader_cli/__pycache__").glob("__main__.*.pyc"))
 
 
 def test_pyz_without_a_writable_cache_names_the_variable(dist: Path, tmp_path: Path) -> None:
