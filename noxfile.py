@@ -37,6 +37,13 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session
+def thorough(session: nox.Session) -> None:
+    """Run the tests that the plain run leaves out because of their CPU time."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "pytest", "-m", "thorough and not acceptance", *session.posargs)
+
+
+@nox.session
 def lowest(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies that pyproject.toml allows."""
     session.install("uv")

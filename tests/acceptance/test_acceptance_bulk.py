@@ -101,6 +101,7 @@ def usual_gap(screen: Screen) -> float:
     return middle
 
 
+@pytest.mark.thorough
 def test_bulk_of_small_trees(tmp_path: Path) -> None:
     """Short form."""
     begun, _ = send_all(tmp_path, SHORT, seed=1)
@@ -151,6 +152,7 @@ def kill_twice(directory: Path, volume: tuple[int, int], seed: int) -> Done:
     return done
 
 
+@pytest.mark.thorough
 def test_bulk_of_small_trees_with_two_kills(tmp_path: Path) -> None:
     """Short form: stored files are reported as such, and each file has one end event."""
     done = kill_twice(tmp_path, SHORT, seed=3)
@@ -216,6 +218,7 @@ def check_merged(reports: Sequence[Path], paths: list[str], directory: Path) -> 
     assert whole["counts"]["completed"] + whole["skips"].get("present", 0) == len(paths)
 
 
+@pytest.mark.thorough
 def test_bulk_of_small_trees_in_two_shards(tmp_path: Path) -> None:
     """Short form."""
     send_in_shards(tmp_path, SHORT, 2, seed=5)

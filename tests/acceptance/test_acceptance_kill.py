@@ -151,18 +151,21 @@ def kill_servers(directory: Path, volume: Volume, plan: Sequence[Moment], seed: 
         check_sent_again(bench, trap, volume.chunk)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", [3])
 def test_few_kills_of_the_client(tmp_path: Path, seed: int) -> None:
     """Short form: one kill of each kind."""
     kill_clients(tmp_path, SHORT, planned(CLIENT_MOMENTS, 6, seed), seed, server_too=False)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", [4])
 def test_few_kills_of_the_server(tmp_path: Path, seed: int) -> None:
     """Short form: one kill of each kind."""
     kill_servers(tmp_path, SHORT, planned(SERVER_MOMENTS, 4, seed, finished=False), seed)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", [5])
 def test_few_kills_of_client_and_server(tmp_path: Path, seed: int) -> None:
     """Short form: in a creation, in a chunk, at the end."""

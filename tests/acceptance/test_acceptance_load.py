@@ -28,6 +28,7 @@ def load(where: Path, *arguments: str, deadline: float) -> str:
     return done.stdout
 
 
+@pytest.mark.thorough
 def test_ten_uploaders_and_fifty_watchers(tmp_path: Path) -> None:
     """Short form, with one user of the command: nothing fails, every watcher receives every end."""
     out = load(

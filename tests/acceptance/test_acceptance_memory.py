@@ -34,11 +34,13 @@ def stay_small(directory: Path, size: int, *options: str | int) -> None:
     assert abs(reported - client[-1]) < 8 * MIB  # the last reading may be some time before the end, or after it
 
 
+@pytest.mark.thorough
 def test_memory_is_smaller_than_a_file_of_128_mib(tmp_path: Path) -> None:
     """Short form: twice what the client needs, and more than its limit."""
     stay_small(tmp_path, 128 * MIB, "--jobs", 4)
 
 
+@pytest.mark.thorough
 def test_memory_is_smaller_than_a_batch_of_128_mib(tmp_path: Path) -> None:
     """Short form."""
     stay_small(tmp_path, 128 * MIB, "--protocol", "batch")

@@ -57,6 +57,7 @@ def hold(
     assert bounds[0] <= min(measured) <= max(measured) <= bounds[1]
 
 
+@pytest.mark.thorough
 def test_rate_limit_over_a_short_upload(tmp_path: Path) -> None:
     """Short form: an upper bound only, with 0.2 s of tolerance for the limiter's credit."""
     hold(tmp_path, TUS, 4 * MIB, 1.5, (0.0, 1.5))

@@ -152,6 +152,7 @@ def wait_until(true: Callable[[], object], state: Callable[[], object] = lambda:
         time.sleep(0.01)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("protocol", ["tus", "batch"])
 def test_few_sessions_in_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str) -> None:
     """Short form: sessions are left during the run, and nothing of them remains at its end."""
@@ -190,6 +191,7 @@ def test_ended_files_are_freed_without_garbage_collection(tmp_path: Path, monkey
     assert counts[-1] <= MOST_JOBS
 
 
+@pytest.mark.thorough
 def test_few_sessions_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short form: one socket for all sessions, each of which is left when it ends."""
     with running_server() as server:

@@ -116,6 +116,7 @@ def check(expected: dict[str, str], files: Path, stored: Path, sent: Path | None
         assert (local, there) == ({}, expected)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("packs", [True, False])
 def test_file_removed_before_a_kill_is_stored(tmp_path: Path, packs: bool) -> None:
     """Short form."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from serving import REPOSITORY
 from time_limits import PATIENCE
 
@@ -28,6 +29,7 @@ def test_benchmark_list_names_each_case() -> None:
     assert "| single | one file of 4 KiB |" in done.stdout.splitlines()
 
 
+@pytest.mark.thorough
 def test_a_case_prints_a_table_and_what_is_missing(tmp_path: Path) -> None:
     """curl and node are not in this PATH; no files are left."""
     uploader = Path(sys.executable).with_name("uploader")

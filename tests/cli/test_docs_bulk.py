@@ -74,6 +74,7 @@ def check_all_there(server: EmbeddedServer, joined: Path) -> None:
     assert len(list((server.root / "personal/videos").rglob("*.mp4"))) == FILES
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("scheduler", ARRAYS)
 def test_docs_job_array_uploads_each_file_once(
     scheduler: str, server: EmbeddedServer, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

@@ -139,7 +139,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.skipif(not all(map(shutil.which, TOOLS)), reason=f"the commands need {TOOLS}")
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.thorough] * (name != "README.md")) for name in RUN]
+)
 def test_commands_and_examples_of_a_page_work(name: str, place: Path) -> None:
     with Terminal(place) as terminal:
         for block in RUN[name]:

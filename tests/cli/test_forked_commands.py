@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", ["--version", "nonsense", "upload gone.mp4", "config", "config --json"])
 def test_forked_command_has_code_and_outputs_of_a_new_python(command: str, tmp_path: Path) -> None:
     """Environment and working directory included; also where the process does not free its objects at its end."""

@@ -33,6 +33,8 @@ data_file = %s
 """
 """Commands that a test starts have its name in their environment, so that what they execute counts for it."""
 _TEST = re.compile(r"(tests/[^|\s]+?::\w+)")
+CHOSEN = "not acceptance and not interop and not kills and not package"
+"""The tests of the plain run, and the thorough ones: the quickest that execute a line are used."""
 SPARE = 120.0
 """Seconds beyond three times those of the tests after which a run of tests is taken for endless."""
 
@@ -155,7 +157,7 @@ class Tree:
 
     @staticmethod
     def _pytest(*arguments: str) -> tuple[str, ...]:
-        return (sys.executable, "-m", "pytest", "-q", *arguments)
+        return (sys.executable, "-m", "pytest", "-q", "-m", CHOSEN, *arguments)
 
 
 def _names(contexts: Iterable[str]) -> set[str]:

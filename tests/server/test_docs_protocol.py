@@ -89,6 +89,7 @@ def run(directory: Path, server: str, token: str) -> tuple[list[str], list[str]]
     return done.stdout.split(f"{MARK}\n")[1:], done.stderr.split(f"{MARK}\n")[1:]
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(
     not all(map(shutil.which, ("bash", "curl", "openssl"))), reason="the examples are commands for bash, curl, openssl"
 )

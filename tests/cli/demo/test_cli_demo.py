@@ -92,6 +92,7 @@ def test_the_demo_uploads_and_verifies(tmp_path: Path) -> None:
     assert not list(Path(os.environ["XDG_STATE_HOME"]).rglob("*journal*"))  # a demo is not resumed
 
 
+@pytest.mark.thorough
 def test_demo_in_a_terminal_takes_its_time_and_recovers(tmp_path: Path) -> None:
     """About eight seconds with a lost connection; the log of the terminal has the recovery and the verification."""
     ours, theirs = pty.openpty()

@@ -119,6 +119,7 @@ def ends(done: Done) -> int:
     return sum(len(done.of(kind)) for kind in ("file.completed", "file.skipped"))
 
 
+@pytest.mark.thorough
 def test_task_of_a_killed_worker_continues_on_another(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
     """The large file is resumed at the offset of the server, which had confirmed some chunks."""
     options = ("--json", "--chunk-size", CHUNK, "--limit-rate", "8M", "-j", "1")
@@ -137,6 +138,7 @@ def test_task_of_a_killed_worker_continues_on_another(cluster: Client, bundled: 
     check_stored(bundled, tree)
 
 
+@pytest.mark.thorough
 def test_import_to_a_tus_endpoint_continues_after_kills_of_a_worker_and_of_the_driver(
     cluster: Client, tree: Path
 ) -> None:
@@ -173,6 +175,7 @@ def test_import_to_a_tus_endpoint_continues_after_kills_of_a_worker_and_of_the_d
         assert service.most_creations <= 2  # one for each worker, which has four jobs
 
 
+@pytest.mark.thorough
 def test_same_command_continues_after_ctrl_c(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
     line = ("import", tree, "--on", on(cluster), "-s", bundled.url, "--json", "--chunk-size", CHUNK, "-j", "1")
     process = start(*line, "--limit-rate", "8M", home=tree.parent)
@@ -193,6 +196,7 @@ def test_same_command_continues_after_ctrl_c(cluster: Client, bundled: EmbeddedS
     check_stored(bundled, tree)
 
 
+@pytest.mark.thorough
 def test_429_to_one_worker_pauses_all(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
     """Reports and metrics have the sums over all workers."""
     (tree / "a-large.bin").unlink()
@@ -218,6 +222,7 @@ def test_429_to_one_worker_pauses_all(cluster: Client, bundled: EmbeddedServer, 
     check_stored(bundled, tree)
 
 
+@pytest.mark.thorough
 def test_outage_is_waited_out_from_the_first_request_of_a_task(
     cluster: Client, bundled: EmbeddedServer, tmp_path: Path
 ) -> None:
@@ -237,6 +242,7 @@ def metrics(path: Path) -> dict[str, float]:
     }
 
 
+@pytest.mark.thorough
 def test_token_does_not_travel(cluster: Client, tmp_path: Path) -> None:
     """The workers have no token of their own: the run ends with exit code 5."""
     (tmp_path / "a.bin").write_bytes(b"a")
@@ -255,6 +261,7 @@ def set_version(version: str) -> None:
     worker.__version__ = version
 
 
+@pytest.mark.thorough
 def test_worker_of_another_version_is_kept_out_and_named(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
     there, here = list(cluster.nthreads())
     cluster.run(set_version, "0.0.0", workers=[there])
@@ -281,6 +288,7 @@ def hide_files(hidden: bool) -> None:
     worker.status = gone if hidden else status  # type: ignore[assignment]
 
 
+@pytest.mark.thorough
 def test_worker_that_does_not_see_the_files_is_kept_out_and_named(
     cluster: Client, bundled: EmbeddedServer, tree: Path
 ) -> None:
@@ -296,6 +304,7 @@ def test_worker_that_does_not_see_the_files_is_kept_out_and_named(
     assert text.startswith(f"worker {name} takes no part: it can't read {tree}")
 
 
+@pytest.mark.thorough
 def test_tasks_of_a_worker_that_hangs_go_to_others(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
     options = ("--json", "--chunk-size", CHUNK, "--limit-rate", "8M", "-j", "1", "--task-timeout", "2")
     process = start("import", tree, "--on", on(cluster), "-s", bundled.url, *options, home=tree.parent)
@@ -328,6 +337,7 @@ def hang(hangs: bool) -> None:
         worker.Scheduler.send = worker.Scheduler.kept  # type: ignore[attr-defined, method-assign]
 
 
+@pytest.mark.thorough
 def test_files_with_which_each_worker_hangs_fail(cluster: Client, bundled: EmbeddedServer, tmp_path: Path) -> None:
     """A worker that passes its check again would get them again, for ever."""
     (tmp_path / "a.bin").write_bytes(b"a")
@@ -342,6 +352,7 @@ def test_files_with_which_each_worker_hangs_fail(cluster: Client, bundled: Embed
     assert failed["message"].startswith("the workers that sent it died or made no progress: ")
 
 
+@pytest.mark.thorough
 def test_files_of_an_earlier_run_are_compared_with_verify(
     cluster: Client, bundled: EmbeddedServer, tmp_path: Path
 ) -> None:
@@ -358,6 +369,7 @@ def test_files_of_an_earlier_run_are_compared_with_verify(
     assert (done.of("warning"), done.code) == ([], 7)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("times", [1, 2])
 def test_interrupt_ends_the_wait_for_a_scheduler_that_says_nothing(
     times: int, bundled: EmbeddedServer, mute: socket.socket, tmp_path: Path

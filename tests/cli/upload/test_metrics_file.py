@@ -7,6 +7,7 @@ import re
 import threading
 from typing import TYPE_CHECKING
 
+import pytest
 from docs_pages import codes, page, rows
 from prometheus_client.parser import text_string_to_metric_families
 from serving import running_server
@@ -21,8 +22,6 @@ from uploader_server.faults import Answer
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    import pytest
 
     from uploader_server.serving import EmbeddedServer
 
@@ -94,6 +93,7 @@ def test_run_without_a_server_leaves_its_exit_code(make_files: Callable[..., Pat
     assert (samples(file)["exit_code"], samples(file)["files_total cancelled"]) == (6, 1)
 
 
+@pytest.mark.thorough
 def test_metrics_file_is_whole_at_any_time(tmp_path: Path) -> None:
     """A reader sees each state of a running upload completely, and never another file beside it."""
     file = tmp_path / 'quote".prom'

@@ -47,7 +47,7 @@ def with_a_full_disk(*arguments: str | Path, home: Path) -> Done:
     return finish(process)
 
 
-@pytest.mark.parametrize("flavour", ["bundled", "reference"])
+@pytest.mark.parametrize("flavour", ["bundled", pytest.param("reference", marks=pytest.mark.thorough)])
 def test_full_state_directory_in_the_middle_is_one_warning(flavour: str, make_files: Files, tmp_path: Path) -> None:
     """Every file has an end event, the list of failed files is complete, and the exit code concerns the files alone."""
     files = make_files(**{f"{number:03}.mp4": 10 for number in range(80)}, **{"bad.mp4": 10})

@@ -34,6 +34,7 @@ def stored_once(source: Path, root: Path) -> None:
     assert {path.relative_to(kept): path.read_bytes() for path in kept.rglob("*") if path.is_file()} == sent
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("after", [1, 100])
 def test_killed_client_stores_each_packed_file_once(many: Path, tmp_path: Path, after: int) -> None:
     root = tmp_path / "root"

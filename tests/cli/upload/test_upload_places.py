@@ -58,7 +58,7 @@ def server() -> Iterator[EmbeddedServer]:
 @pytest.mark.parametrize(
     ("run", "why"),
     [
-        (without_a_home, "this user has no home directory"),
+        pytest.param(without_a_home, "this user has no home directory", marks=pytest.mark.thorough),
         (with_read_only_home, "/proc/sys/.local/state/uploader can't be written"),
     ],
 )

@@ -69,6 +69,7 @@ def test_the_entry_point_names_the_plugin() -> None:
     assert import_module(name).upload_server
 
 
+@pytest.mark.thorough
 def test_the_example_of_the_page_passes(foreign: Callable[..., pytest.RunResult]) -> None:
     """With two workers of xdist."""
     (example,) = re.findall(r"```python\n(.*?)```", section(PAGE, "## An example"), re.DOTALL)
@@ -87,6 +88,7 @@ def test_a_project_that_does_not_use_it_imports_no_server(foreign: Callable[...,
     foreign(source).assert_outcomes(passed=1)
 
 
+@pytest.mark.thorough
 def test_plugin_errors_have_no_traceback(foreign: Callable[..., pytest.RunResult]) -> None:
     source = """
         import pytest

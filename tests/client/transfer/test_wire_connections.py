@@ -170,6 +170,7 @@ def test_server_that_takes_bytes_slowly_is_not_given_up(tmp_path, client, monkey
         assert post(client(server), server, upload).status == 413
 
 
+@pytest.mark.thorough
 def test_memory_stays_flat_for_a_file_of_gigabytes(tmp_path, client) -> None:
     """One buffer of 1 MiB and a little around it, however large the file."""
 

@@ -96,6 +96,7 @@ def losses(root: Path, durability: str) -> list[tuple[str, list[str]]]:
     return cut.lost
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not strace_works(), reason="needs a strace that may trace")
 def test_power_loss_keeps_everything_that_was_confirmed(tmp_path: Path) -> None:
     kept = losses(tmp_path / "fsync", "fsync")

@@ -38,7 +38,11 @@ def findings(root: Path, kind: str, durability: str, checked: bool, number: int,
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize(
     ("kind", "durability"),
-    [("tus", "fsync"), ("join", "none"), ("batch", "none")],
+    [
+        ("batch", "none"),
+        pytest.param("tus", "fsync", marks=pytest.mark.thorough),
+        pytest.param("join", "none", marks=pytest.mark.thorough),
+    ],
 )
 def test_server_killed_near_the_last_request_keeps_only_complete_files(
     tmp_path: Path, kind: str, durability: str, number: int
@@ -60,6 +64,7 @@ SLOW = 20.0
 FLUSHES = ("fsync", "fdatasync", "syncfs")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("names", "at"),
     [

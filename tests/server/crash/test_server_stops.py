@@ -1,7 +1,7 @@
 """The server is killed, stopped or fails at each call that changes a file, one after the other.
 
 A name in the root always means complete bytes, and what was confirmed stays (docs/reliability.md). The plain run takes
-some combinations; the others are acceptance tests.
+one combination, and the thorough run some; the others are acceptance tests.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EVERYTHING = [
 ]
 ERRORS = ("EIO", "ENOSPC", "EDQUOT", "EOPNOTSUPP")
 
-acceptance = pytest.mark.acceptance
+thorough, acceptance = pytest.mark.thorough, pytest.mark.acceptance
 everything = pytest.mark.parametrize(("kind", "durability", "checked"), EVERYTHING)
 
 
@@ -39,8 +39,8 @@ everything = pytest.mark.parametrize(("kind", "durability", "checked"), EVERYTHI
     ("kind", "durability", "checked"),
     [
         ("tus", "fsync", True),
-        ("join in place", "none", False),
-        ("pack", "none", True),
+        pytest.param("join in place", "none", False, marks=thorough),
+        pytest.param("pack", "none", True, marks=thorough),
     ],
 )
 def test_server_killed_at_any_call_keeps_only_complete_files(
@@ -54,10 +54,10 @@ def test_server_killed_at_any_call_keeps_only_complete_files(
 @pytest.mark.parametrize(
     ("kind", "durability", "checked", "error", "then"),
     [
-        ("tus", "fsync", False, "EIO", "meddle later"),
-        ("join", "none", False, "ENOSPC", "go on"),
-        ("join in place", "none", True, "EIO", "meddle"),
         ("batch", "none", False, "ENOSPC", "go on"),
+        pytest.param("tus", "fsync", False, "EIO", "meddle later", marks=thorough),
+        pytest.param("join", "none", False, "ENOSPC", "go on", marks=thorough),
+        pytest.param("join in place", "none", True, "EIO", "meddle", marks=thorough),
     ],
 )
 def test_error_of_any_call_leaves_the_file_of_another_client_unchanged(
@@ -102,6 +102,7 @@ def test_every_error_of_any_call_leaves_the_file_of_another_client_unchanged(
         assert fail_each_call(server, make, getattr(errno, error), onwards=onwards).findings == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("kind", "durability", "error"),
     [
@@ -120,6 +121,7 @@ def test_full_disk_is_answered_with_507(tmp_path: Path, kind: str, durability: s
     assert set(refusals) == {507}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("kind", "durability", "error"),
     [
@@ -147,6 +149,7 @@ SIZES = {"large.bin": 300_000, "whole.bin": 70_000, "small/a": 0, "small/b": 500
 """Files that the client sends in chunks, in one request, and in a pack."""
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("durability", "rounds"),
     [("none", 2), *(pytest.param(each, 60, marks=acceptance) for each in ("fsync", "none"))],

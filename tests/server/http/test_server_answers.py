@@ -48,6 +48,7 @@ def server() -> Iterator[EmbeddedServer]:
         yield server
 
 
+@pytest.mark.thorough
 def test_answers_that_are_not_read_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     with running_server(packs=True, types=("mp4",)) as server, ExitStack() as opened:
         path, size = with_long_progress(server)
@@ -65,6 +66,7 @@ def test_answers_that_are_not_read_are_limited(monkeypatch: pytest.MonkeyPatch) 
         assert len(requests.get(server.url + path, timeout=DEADLINE).content) == size
 
 
+@pytest.mark.thorough
 def test_answer_that_many_clients_share_counts_once(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     path, size = with_long_progress(server)
     memory, together = server.app.state.memory, threading.Barrier(4)

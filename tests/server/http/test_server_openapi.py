@@ -86,7 +86,7 @@ def test_reference_flavour_has_no_openapi_document() -> None:
 AT_LENGTH = pytest.param(200, marks=[pytest.mark.acceptance, pytest.mark.timeout(3600)])
 
 
-@pytest.mark.parametrize("examples", [4, AT_LENGTH])
+@pytest.mark.parametrize("examples", [pytest.param(4, marks=pytest.mark.thorough), AT_LENGTH])
 def test_schemathesis_finds_no_answer_that_is_not_described(examples: int) -> None:
     """It also finds no call without a token, no 5xx, and no accepted request that the schemas forbid."""
     token = f"Bearer {TOKEN}"

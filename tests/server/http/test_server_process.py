@@ -315,6 +315,7 @@ def test_a_server_killed_mid_body_leaves_no_half_file(tmp_path: Path) -> None:
         upload(server.url, file("half", b"x"), session=session)
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of memory from /proc")
 def test_memory_stays_flat_while_a_large_file_arrives() -> None:
     with server_process() as server:

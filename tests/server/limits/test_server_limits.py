@@ -114,6 +114,7 @@ def frame(packet: str) -> bytes:
     return bytes([0x81, 0x80 | len(packet), 0, 0, 0, 0]) + packet.encode()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("upgraded", "latency"), [(False, 0.0), (True, 0.0), (False, 1.0)])
 def test_websocket_that_does_not_read_is_dropped(
     monkeypatch: pytest.MonkeyPatch, upgraded: bool, latency: float

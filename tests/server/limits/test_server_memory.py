@@ -256,6 +256,7 @@ def test_open_session_keeps_no_files_that_are_recorded(shared: EmbeddedServer) -
     assert not shared.app.state.backend.sessions.known[session].files
 
 
+@pytest.mark.thorough
 def test_long_names_stay_neither_in_memory_nor_in_answers(tmp_path: Path) -> None:
     """Packs with one name of 4 MB each, and unfinished requests for several times the budget."""
     server = ServerProcess("--root", str(tmp_path), packs=True, fresh=True)
@@ -280,6 +281,7 @@ def test_long_names_stay_neither_in_memory_nor_in_answers(tmp_path: Path) -> Non
         server.stop()
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux flushes them at once")
 def test_flush_of_very_many_deep_directories_needs_little_memory(tmp_path: Path) -> None:
     """The paths of all directories of such a pack have 75 million characters."""

@@ -497,6 +497,7 @@ main(["--port", "0", "--root", sys.argv[1]])
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals of POSIX")
 def test_kill_between_link_and_commit_stores_each_file_once(tmp_path: Path) -> None:
     files = {f"d/{n}": b"%d" % n * 100 for n in range(50)}

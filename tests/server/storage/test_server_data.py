@@ -120,6 +120,7 @@ def test_a_category_that_is_a_link_is_served(tmp_path: Path) -> None:
         assert len(digest_of(where)) == 32
 
 
+@pytest.mark.thorough
 def test_interrupted_join_of_parts_is_finished_after_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks, slow, begun = Reading.blocks, [True], threading.Event()
 

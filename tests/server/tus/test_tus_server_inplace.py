@@ -275,6 +275,7 @@ def test_cancelled_session_deletes_its_parts(server: EmbeddedServer, key: str) -
     assert not data_files(server.root)
 
 
+@pytest.mark.thorough
 def test_saved_offset_of_a_part_survives_a_kill(tmp_path: Path) -> None:
     data = os.urandom(48 << 20)
     middle = 24 << 20

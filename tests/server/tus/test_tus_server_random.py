@@ -46,6 +46,7 @@ step = st.tuples(
 )
 
 
+@pytest.mark.thorough
 @given(seed=st.integers(0, 2**32), length=st.integers(0, 2_000_000), steps=st.lists(step, max_size=12))
 def test_random_requests_store_equal_bytes(
     server: EmbeddedServer, seed: int, length: int, steps: list[tuple[str, int]]
@@ -82,6 +83,7 @@ def test_random_requests_store_equal_bytes(
     assert digest_of(upload) == hashlib.sha256(data).digest() == hashlib.sha256(content(upload)).digest()
 
 
+@pytest.mark.thorough
 @given(pieces=st.lists(st.binary(max_size=5000), min_size=1, max_size=6))
 def test_random_parts_are_concatenated(server: EmbeddedServer, pieces: list[bytes]) -> None:
     parts = [part(server.url, piece) for piece in pieces]
@@ -90,6 +92,7 @@ def test_random_parts_are_concatenated(server: EmbeddedServer, pieces: list[byte
     assert content(urljoin(server.url, answer.headers["location"])) == b"".join(pieces)
 
 
+@pytest.mark.thorough
 @given(pieces=st.lists(st.binary(max_size=5000), min_size=1, max_size=6), order=st.randoms(use_true_random=False))
 def test_random_parts_in_place_are_joined(server: EmbeddedServer, pieces: list[bytes], order: random.Random) -> None:
     key, total, start = str(uuid.uuid4()), sum(map(len, pieces)), 0

@@ -43,7 +43,9 @@ def moved(upload: str, before: str, now: str) -> str:
 PARTIAL = {"Upload-Concat": "partial"}
 
 
-@pytest.mark.parametrize(("durability", "least"), [("none", 2_000_000), ("fsync", 1_500_000)])
+@pytest.mark.parametrize(
+    ("durability", "least"), [("none", 2_000_000), pytest.param("fsync", 1_500_000, marks=pytest.mark.thorough)]
+)
 def test_killed_server_restarts_with_every_confirmed_byte(tmp_path: Path, durability: str, least: int) -> None:
     data = os.urandom(5_000_000)
     options = ("--root", str(tmp_path), "--durability", durability)
@@ -345,6 +347,7 @@ class Sender(threading.Thread):
             offset = int(answer.headers["upload-offset"])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("kills", "seed"), [(4, 1), pytest.param(20, 2, marks=[pytest.mark.acceptance, pytest.mark.timeout(300)])]
 )

@@ -95,6 +95,7 @@ def test_cut_names_fit_as_the_terminal_counts(name: str) -> None:
         assert words.cells(words.pad(shown, width)) == width
 
 
+@pytest.mark.thorough
 def test_width_is_never_below_that_of_the_terminal_library() -> None:
     """Every printable character, as `safe` shows it."""
     shown = (words.safe(chr(code)) for code in range(32, 0x30000) if chr(code).isprintable())

@@ -326,6 +326,7 @@ def as_written(tmp_path: Path, files: list[dict[str, Any]]) -> Path:
     return path
 
 
+@pytest.mark.thorough
 def test_reading_a_report_needs_no_memory_for_its_rows(tmp_path: Path) -> None:
     path = as_written(tmp_path, [{"path": f"{number:0500}", "outcome": "completed"} for number in range(5000)])
     tracemalloc.start()

@@ -56,6 +56,7 @@ def peak_of(files: int) -> tuple[int, int]:
         tracemalloc.stop()
 
 
+@pytest.mark.thorough
 def test_memory_does_not_grow_with_the_rows(place: Path) -> None:
     """All formats together need less for 1,000 further rows than a tenth of what these add to the JSON report."""
     peak_of(1)  # what is allocated once, as caches and modules

@@ -200,6 +200,7 @@ def test_lack_of_notifications_is_a_warning_and_files_are_found(folder: Folder) 
     ]
 
 
+@pytest.mark.thorough
 def test_memory_does_not_grow_with_the_number_of_files(folder: Folder) -> None:
     """A hundred files at a time, which are deleted after their upload."""
     tracemalloc.start()

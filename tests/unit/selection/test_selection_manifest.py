@@ -188,6 +188,7 @@ def test_a_name_that_a_directory_would_give_is_no_other_place(here: Path) -> Non
     assert (file.relative_path, file.destination) == ("d/b.mp4", "")
 
 
+@pytest.mark.thorough
 def test_a_long_list_needs_no_more_memory_than_a_short_one(here: Path) -> None:
     """Both passes; what grows is the set that finds what is listed twice."""
 

@@ -14,6 +14,7 @@ from collections import Counter
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import pytest
 from time_limits import PATIENCE
 from unit.transfer.journal_fakes import HERE, a_file, claimed, complete
 
@@ -162,6 +163,7 @@ class Promised:
         self.completed = receipts
 
 
+@pytest.mark.thorough
 def test_kill_9_at_any_moment_breaks_no_promise(tmp_path: Path) -> None:
     chance, promised, kills = random.Random(1), Promised(), 0
     finished = False
@@ -185,6 +187,7 @@ def test_kill_9_at_any_moment_breaks_no_promise(tmp_path: Path) -> None:
         assert (info.state, info.completed_files, info.open_files) == ("finished", FILES, 0)
 
 
+@pytest.mark.thorough
 def test_kill_9_while_a_journal_is_made_or_opened_leaves_a_journal(tmp_path: Path) -> None:
     chance = random.Random(3)
     for number in range(6):
@@ -198,6 +201,7 @@ def test_kill_9_while_a_journal_is_made_or_opened_leaves_a_journal(tmp_path: Pat
             assert not any(info.state == "running" for info in journal.runs())
 
 
+@pytest.mark.thorough
 def test_four_processes_on_the_same_files_send_each_once(tmp_path: Path) -> None:
     racers = [start(RACER, tmp_path, seed, stderr=subprocess.PIPE) for seed in range(4)]
     sent: Counter[str] = Counter()
@@ -214,6 +218,7 @@ def test_four_processes_on_the_same_files_send_each_once(tmp_path: Path) -> None
     assert sent == Counter(map(str, range(150)))
 
 
+@pytest.mark.thorough
 def test_many_that_open_and_close_at_once_never_meet_a_locked_journal(tmp_path: Path) -> None:
     openers = [start(OPENER, tmp_path, seed, stderr=subprocess.PIPE) for seed in range(4)]
     assert [opener.communicate(timeout=4 * PATIENCE)[1] for opener in openers] == [""] * 4

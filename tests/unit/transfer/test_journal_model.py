@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -158,5 +159,5 @@ class JournalMachine(RuleBasedStateMachine):
         assert unfinished == {last[2]: self.alive(last[0]) for last in self.last if last}
 
 
-TestJournal = JournalMachine.TestCase
+TestJournal = pytest.mark.thorough(JournalMachine.TestCase)
 TestJournal.settings = settings(stateful_step_count=40)

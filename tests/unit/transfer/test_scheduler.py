@@ -373,11 +373,12 @@ def test_500_after_the_whole_request_sends_no_file_a_second_time(tmp_path: Path,
     assert (run.completed, run.failed) == (list(range(len(heard))), unknown)
 
 
-def test_session_lost_twice_fails_its_files(tmp_path: Path) -> None:
+def test_session_lost_twice_fails_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All its files fail, none is sent a third time; the next session goes on."""
+    monkeypatch.setattr("uploader_cli.core.plan.UNMETERED_BYTES", 64)
     run = Run(tmp_path, FakeApi(answers=deque([session_lost(), session_lost()])))
-    run.file("a.mp4", 80_000_000)
-    run.file("b.mp4", 80_000_000)
+    run.file("a.mp4", 80)
+    run.file("b.mp4", 80)
     run.file("c.avi")
     run.go()
     assert run.groups == [["a.mp4"], ["a.mp4"], ["c.avi"]]
