@@ -84,7 +84,7 @@ class Round:
         self._last: list[dict[str, Any]] = []
         """The events of the last call."""
         self._killed = False
-        """Whether what a client left when it was killed may still be there."""
+        """Whether what a client left when it was ended at once may still be there."""
         self._listed: Path | None = None
         """What it left to be sent, as it said."""
 
@@ -159,7 +159,7 @@ class Round:
         self._listed = left if left.exists() else None
         invariants.remember_selection(self.tree, self._last, listed)
         invariants.check_invocation(self.tree, ended, self._last)
-        if ended.killed:
+        if ended.killed or (not self._last and len(ended.sent) > 1):  # before a run a second signal ends it at once
             self._killed = True
         elif self._last:  # it has opened the journal, and has had the time to close it
             self._killed = False

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from uploader_cli import signals
 from uploader_cli.errors import UsageError
 from uploader_cli.report.run_files import facts_of, settled
 from uploader_cli.run import runs
@@ -41,7 +42,7 @@ def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = 
 def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
     """Resume an interrupted run, by default the newest or the user's choice; `flags` override its options."""
     interrupts, place = Interrupts(began=process_began()), runs.place(flags)
-    with Journal(place.state_path, checkpoint=interrupts.checkpoint) as journal:
+    with signals.unwinding(), Journal(place.state_path, checkpoint=interrupts.checkpoint) as journal:
         if run_id is None:
             asked = time.monotonic()
             run_id = runs.choose(journal, place)

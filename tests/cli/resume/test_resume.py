@@ -500,17 +500,24 @@ def test_resume_of_several_runs_names_the_others(
 
 
 @pytest.mark.parametrize(
-    ("answer", "name"),
-    [("\n", "b.mp4"), ("1\n", "b.mp4"), ("2\n", "a.mp4"), ("{older}\n", "a.mp4"), ("zz\n", ""), ("\x04", "")],
+    ("answer", "name", "code"),
+    [
+        *(("\n", "b.mp4", 0), ("1\n", "b.mp4", 0), ("2\n", "a.mp4", 0), ("{older}\n", "a.mp4", 0)),
+        *(("zz\n", "", 2), ("\x04", "", 2), ("\x03", "", 130)),
+    ],
 )
 def test_resume_asks_on_a_terminal(
-    answer: str, name: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
+    answer: str, name: str, code: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
-    """By number or id, else the newest; no answer, or one that names no run, is exit code 2. The run begins then."""
+    """By number or id, else the newest; no answer, or one that names no run, is exit code 2. The run begins then.
+
+    The journal is closed in order, also by Ctrl-C at the question.
+    """
     _, (_, older) = two_interrupted(server, make_files, tmp_path)
     screen, program = pty.openpty()
     began = time.monotonic()
-    process = start("resume", "--json", "--progress", "none", stdin=program, stderr=program, home=tmp_path)
+    streams = {"stdin": program, "stderr": program, "on_terminal": True}
+    process = start("resume", "--json", "--progress", "none", home=tmp_path, **streams)
     shown = ""
     while "[1]: " not in shown:
         shown += os.read(screen, 65536).decode()
@@ -524,7 +531,8 @@ def test_resume_asks_on_a_terminal(
     assert "2 interrupted runs, the newest last:" in shown
     assert "resume which one? number or id [1]: " in shown
     took = time.monotonic() - began - (answered - asked)
-    assert process.returncode == (0 if name else 2), shown
+    assert process.returncode == code, shown
+    assert not list((tmp_path / "state").rglob("*-shm"))
     if name:
         done = Done(0, out, "")
         assert [event["path"].rpartition("/")[2] for event in done.of("file.completed")] == [name]
