@@ -10,6 +10,7 @@ import stat
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -195,13 +196,14 @@ def test_file_is_not_moved_into_its_own_directory(file: LocalFile) -> None:
     assert names(directory) == ["a.bin"]
 
 
-def test_file_that_is_written_all_the_time_has_no_identity(file: LocalFile) -> None:
+def test_file_that_is_written_all_the_time_has_no_identity(file: LocalFile, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = iter(range(10))
 
     def write(_seconds: float) -> None:
         os.utime(file.path)
         next(looks)
 
-    os.utime(file.path)
+    just_now = SimpleNamespace(time=lambda: os.stat(file.path).st_ctime)
+    monkeypatch.setattr(removal, "time", just_now)
     assert removal.identified(replace(file, identity=None), write).identity is None
     assert next(looks) == removal.LOOKS

@@ -78,6 +78,30 @@ def test_full_disk_warns_once_and_the_journal_stays_in_memory(tmp_path: Path) ->
         assert states(run, [before, files[0]]) == ["resume", "new"], "what was written before stays"
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, PermissionError])
+def test_error_in_a_function_of_a_statement_damages_nothing(
+    error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal may arrive there, when the journal is opened or while it is used."""
+    with Journal(tmp_path) as journal:
+        begin(journal)
+
+    def fail(path: Path) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "_is_locked", fail)
+        with pytest.raises(UsageError if error is PermissionError else error):
+            Journal(tmp_path)
+    with Journal(tmp_path) as journal:
+        assert [info.state for info in journal.runs()] == ["interrupted"]
+        with monkeypatch.context() as patched:
+            patched.setattr(schema, "_is_locked", fail)
+            with pytest.raises(schema.JournalError if error is PermissionError else error):
+                journal.runs()
+        assert (len(journal.runs()), journal.notices) == (1, ())
+
+
 def test_pending_entries_are_written_when_the_disk_has_space(tmp_path: Path) -> None:
     files = many(2000)
     with Journal(tmp_path) as journal:

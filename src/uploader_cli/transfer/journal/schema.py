@@ -145,6 +145,7 @@ class Store:
         self.now, self.checkpoint = now, checkpoint
         self.notices: tuple[str, ...] = ()
         self.damaged = False
+        self._raised: BaseException | None = None
         self.at_close = ExitStack()
         self._mutex = threading.Lock()
         self._in_memory = directory == STATE_IN_MEMORY
@@ -202,7 +203,8 @@ class Store:
                         self._marker.touch(mode=0o600)
                     hint = "run the same command again: the damaged journal is set aside, and a new one is created"
                     what = f"is damaged ({error})"
-                raise JournalError(f"the journal {self._path} {what}", hint=hint) from error
+                failure = JournalError(f"the journal {self._path} {what}", hint=hint)
+                raise failure if isinstance(self._raised, Exception | None) else self._raised from error
 
     read = partialmethod(transaction, "BEGIN")
     write = partialmethod(transaction, "BEGIN IMMEDIATE")  # upgrading a read could fail
@@ -215,8 +217,8 @@ class Store:
         except Unreadable as error:
             self._set_aside(str(error))
         except sqlite3.DatabaseError as error:
-            if _code(error) not in (*_DAMAGED, sqlite3.SQLITE_ERROR):
-                raise  # full or read-only disk: the file may be intact
+            if self._raised is not None or _code(error) not in (*_DAMAGED, sqlite3.SQLITE_ERROR):
+                raise (self._raised or error) from None  # full or read-only disk: the file may be intact
             self._set_aside(f"is damaged ({error})")
         return self._open()
 
@@ -237,7 +239,7 @@ class Store:
         # Short, because no signal handler runs while SQLite waits; `_persist` repeats.
         db = sqlite3.connect(self._path, timeout=0.1, isolation_level=None, check_same_thread=False)
         try:
-            db.create_function("alive", 1, lambda run_id: run_id is not None and _is_locked(self._run_lock(run_id)))
+            db.create_function("alive", 1, self._is_alive)
             # For new files. File systems without WAL use a slower, safe mode.
             db.executescript(
                 f"PRAGMA page_size = {_PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL"
@@ -261,6 +263,13 @@ class Store:
             db.close()
             raise
         return db
+
+    def _is_alive(self, run_id: str | None) -> bool:
+        try:
+            return run_id is not None and _is_locked(self._run_lock(run_id))
+        except BaseException as error:  # as of a signal: SQLite turns it into an error of its own
+            self._raised = error
+            raise
 
     def _prune_runs(self, db: Connection) -> None:
         with db:
@@ -343,17 +352,13 @@ def _is_there(key: bytes, size: int, mtime_ns: int) -> bool:
     return (info.st_size, info.st_mtime_ns) == (size, mtime_ns)
 
 
-def _lock(handle: int, *, shared: bool) -> None:
-    """Lock a file; the lock ends with the process, also by kill -9."""
-    fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-
-
 @contextmanager
 def locked(path: Path, checkpoint: Checkpoint, seconds: float | None = None, *, shared: bool = False) -> Iterator[None]:
-    """Lock the file at `path`, created by an exclusive lock. Raise `OSError`."""
+    """Lock the file at `path`, created by an exclusive lock, which also ends with the process. Raise `OSError`."""
+    how = fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     handle = os.open(path, os.O_RDWR if shared else os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        _persist(lambda: _lock(handle, shared=shared), checkpoint, seconds)
+        _persist(lambda: fcntl.flock(handle, how), checkpoint, seconds)
         yield
     finally:
         os.close(handle)
