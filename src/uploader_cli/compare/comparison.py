@@ -217,11 +217,11 @@ class Comparison:
         found, since = self._ask_for(files), time.monotonic()
         while pending := [number for number, one in enumerate(found) if one is not None and one.pending]:
             asked = time.monotonic()
-            if asked - since > self._max_wait:
-                raise DigestPending(f"the server computed no digest for {self._max_wait:.0f} s", status=503)
             for number, one in zip(pending, self._ask_for([files[number] for number in pending]), strict=True):
                 found[number] = one
                 since = since if one is not None and one.pending else time.monotonic()
+            if asked - since > self._max_wait:
+                raise DigestPending(f"the server computed no digest for {self._max_wait:.0f} s", status=503)
             if time.monotonic() - asked < DIGEST_PAUSE:  # the bundled server answers after 10 seconds
                 self._api.pacer.stop.sleep(DIGEST_PAUSE)
         return found
