@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import engineio
 import requests
 import socketio
 import websockets.sync.client
@@ -82,6 +83,24 @@ def connected(url: str, source: str = "") -> socket.socket:
     return connection
 
 
+def answered(url: str) -> socket.socket:
+    """A connection after the answer to a request; another one where the server closed it before, as idle."""
+
+    def asked() -> socket.socket | None:
+        connection, answer = connected(url), b""
+        with suppress(ConnectionError):
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            while piece := connection.recv(65536):
+                answer += piece
+                if answer.endswith(b"}"):
+                    return connection
+        connection.close()
+        return None
+
+    connection: socket.socket = eventually(asked, "an answer")
+    return connection
+
+
 class HalfSent:
     """A batch request whose body is sent piece by piece."""
 
@@ -96,7 +115,8 @@ class HalfSent:
 
     def send(self, count: int | None = None) -> None:
         count = len(self.rest) if count is None else count
-        self.connection.sendall(self.rest[:count])
+        with suppress(ConnectionError):  # the answer may have come before the end of the body
+            self.connection.sendall(self.rest[:count])
         self.rest = self.rest[count:]
 
     def status(self) -> int:
@@ -135,15 +155,25 @@ class FromAddress(requests.adapters.HTTPAdapter):
         super().init_poolmanager(*args, **more, source_address=(self._address, 0))
 
 
+class InOrder(socketio.Client):
+    """Handles packets in the order of their arrival, where the library starts a thread for each of them."""
+
+    class _Transport(engineio.Client):
+        def _trigger_event(self, event: str, *args: Any, run_async: bool = False, **more: Any) -> Any:
+            return super()._trigger_event(event, *args, run_async=False, **more)
+
+    def _engineio_client_class(self) -> type[engineio.Client]:
+        return self._Transport
+
+
 class Watcher:
     """A Socket.IO client that keeps every `upload-progress` event with the time of its arrival."""
 
     def __init__(self, url: str, transport: str, auth: dict[str, str] | None = None) -> None:
-        self.client = socketio.Client(handle_sigint=False, reconnection=False, request_timeout=DEADLINE)
+        self.client = InOrder(handle_sigint=False, reconnection=False, request_timeout=DEADLINE)
         self.events: list[dict[str, Any]] = []
         self.times: list[float] = []
         self.lost = threading.Event()
-        self._guard = threading.Lock()
         self.client.on("upload-progress", self._keep)
         self.client.on("disconnect", self._note_loss)
         self.client.connect(url, transports=[transport], wait_timeout=DEADLINE, auth=auth)
@@ -152,9 +182,8 @@ class Watcher:
         self.lost.set()
 
     def _keep(self, event: dict[str, Any]) -> None:
-        with self._guard:
-            self.events.append(event)
-            self.times.append(time.monotonic())
+        self.events.append(event)
+        self.times.append(time.monotonic())
 
     def join(self, session: object) -> Any:
         return self.client.call("join-session", session, timeout=DEADLINE)
@@ -163,16 +192,7 @@ class Watcher:
         eventually(
             lambda: condition(self.events), f"the awaited event (the last of {len(self.events)}: {self.events[-1:]})"
         )
-        return self.ordered()
-
-    def ordered(self) -> list[dict[str, Any]]:
-        """In the server's order: handlers run in threads and may overtake one another."""
-        ends = {"completed", "partial", "cancelled"}
-        with self._guard:
-            return sorted(
-                self.events,
-                key=lambda e: (e["timestamp"], e["overallStatus"] in ends, e["completedFiles"], e["totalProgress"]),
-            )
+        return list(self.events)
 
     def wait_for_end(self) -> list[dict[str, Any]]:
         ends = {"completed", "partial", "cancelled"}

@@ -24,7 +24,7 @@ from command import Done, ended, read_until
 from prometheus_client.parser import text_string_to_metric_families
 from serving import running_server
 from time_limits import PATIENCE, SLACK
-from tus_services import Service
+from tus_services import Service, Unanswered
 
 from uploader_cli import UsageError, __version__, upload
 from uploader_cli.fleet import worker
@@ -44,6 +44,8 @@ start, uploader = (partial(call, imported=("distributed",)) for call in (command
 PACKS = "/api/upload/packs"
 SMALL, BIG = 300, 10 << 20
 CHUNK = "1M"
+STALL = "stall:patch#5:in,seconds=60,at=1000"
+"""Hold the large file, until something happens to its worker."""
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +86,22 @@ def tree(tmp_path: Path) -> Path:
 
 
 class Counting(Service):
-    """Counts the creations at the same time, which take a while."""
+    """Counts the creations at the same time, which take a while.
+
+    The chunk at 3 MiB gets no answer before `killed`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.creations = self.most_creations = 0
+        self.killed = threading.Event()
         self._counting = threading.Lock()
+
+    def _patch(self, request: Request) -> Answered:
+        if request.headers["upload-offset"] == f"{3 << 20}" and not self.killed.is_set():
+            assert self.killed.wait(PATIENCE)
+            raise Unanswered
+        return super()._patch(request)
 
     def _post(self, request: Request) -> Answered:
         with self._counting:
@@ -122,6 +134,7 @@ def ends(done: Done) -> int:
 @pytest.mark.thorough
 def test_task_of_a_killed_worker_continues_on_another(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
     """The large file is resumed at the offset of the server, which had confirmed some chunks."""
+    bundled.faults.add(STALL)
     options = ("--json", "--chunk-size", CHUNK, "--limit-rate", "8M", "-j", "1")
     process = start("import", tree, "--on", on(cluster), "-s", bundled.url, *options, home=tree.parent)
     seen = read_until(process, "file.progress", lambda event: event["confirmed"] >= 2 << 20)
@@ -153,6 +166,7 @@ def test_import_to_a_tus_endpoint_continues_after_kills_of_a_worker_and_of_the_d
         keys = cluster.processing().items()
         address = next(name for name, tasks in keys if any(str(key).endswith("-1") for key in tasks))
         os.kill(cluster.run(os.getpid)[address], signal.SIGKILL)
+        service.killed.set()
         seen += read_until(process, "file.started", lambda event: event["offset"] >= 2 << 20)
         first = [json.loads(line) for line in ended(process, seen, signal.SIGKILL).out.splitlines(keepends=True)[:-1]]
         second = uploader(*line, "--json", home=tree.parent)
@@ -177,6 +191,7 @@ def test_import_to_a_tus_endpoint_continues_after_kills_of_a_worker_and_of_the_d
 
 @pytest.mark.thorough
 def test_same_command_continues_after_ctrl_c(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
+    bundled.faults.add(STALL)
     line = ("import", tree, "--on", on(cluster), "-s", bundled.url, "--json", "--chunk-size", CHUNK, "-j", "1")
     process = start(*line, "--limit-rate", "8M", home=tree.parent)
     seen = read_until(process, "file.progress", lambda event: event["confirmed"] >= 2 << 20)
@@ -306,7 +321,8 @@ def test_worker_that_does_not_see_the_files_is_kept_out_and_named(
 
 @pytest.mark.thorough
 def test_tasks_of_a_worker_that_hangs_go_to_others(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
-    options = ("--json", "--chunk-size", CHUNK, "--limit-rate", "8M", "-j", "1", "--task-timeout", "2")
+    bundled.faults.add(STALL)
+    options = ("--json", "--chunk-size", CHUNK, "--limit-rate", "8M", "-j", "1", "--task-timeout", "10")
     process = start("import", tree, "--on", on(cluster), "-s", bundled.url, *options, home=tree.parent)
     seen = read_until(process, "file.progress", lambda event: event["confirmed"] >= 2 << 20)
     address = next(name for name, keys in cluster.processing().items() if any(str(key).endswith("-1") for key in keys))
@@ -318,7 +334,7 @@ def test_tasks_of_a_worker_that_hangs_go_to_others(cluster: Client, bundled: Emb
         os.kill(pid, signal.SIGCONT)
     assert (done.code, ends(done)) == (0, SMALL + 1)
     (text,) = [event["text"] for event in done.of("warning") if event["code"] == "workers"]
-    assert text.startswith(f"worker {name} made no progress for 2 s: its task with ")
+    assert text.startswith(f"worker {name} made no progress for 10 s: its task with ")
     check_stored(bundled, tree)
 
 

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trustme
-from client.realtime.realtime_bench import Bench, ServerProcess, wait_until
+from client.realtime.realtime_bench import SCALED, Bench, ServerProcess, wait_until
 from time_limits import SLACK
-
-from uploader_cli.realtime.policy import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +64,7 @@ def test_channel_refuses_an_untrusted_certificate(server: ServerProcess) -> None
 
 def test_close_ends_a_handshake_without_an_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        bench = Bench(f"https://127.0.0.1:{silent.getsockname()[1]}", Policy()).start()
+        bench = Bench(f"https://127.0.0.1:{silent.getsockname()[1]}", SCALED).start()
         _held = silent.accept()
         time.sleep(0.1)
         close(bench)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from fakes import Clock
 from proxy import tls_of
 from scripted_server import Peer, ScriptedServer
 from time_limits import PATIENCE, SLACK
@@ -155,13 +156,17 @@ def test_only_bytes_that_the_kernel_took_are_counted(tmp_path, client, secured, 
 
 def test_server_that_takes_bytes_slowly_is_not_given_up(tmp_path, client, monkeypatch) -> None:
     """The limit is for the time without progress, not for the whole body."""
-    monkeypatch.setattr(connection, "WRITE_STALL", 1.0)
+    clock = Clock()
+    monkeypatch.setattr(connection, "time", SimpleNamespace(monotonic=clock))
 
     def script(peer: Peer) -> None:
         peer.head()
         for _ in range(5):
-            peer.over.wait(0.3)
+            clock.pass_(0.6 * connection.WRITE_STALL)
+            before = upload.sent
             peer.read(8 << 20)
+            while upload.sent == before:
+                assert not peer.over.wait(0.01)
         peer.answer(413)
         peer.hold()
 

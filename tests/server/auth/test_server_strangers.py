@@ -102,7 +102,7 @@ def test_no_id_that_a_watcher_reads_writes_to_an_upload(tmp_path: Path) -> None:
             nameless = created(server.url, 6, b"abc", sessionId=session)
             done = created(server.url, 4, b"done", sessionId=session, filename="done.txt")
             stranger.wait(lambda events: any(event["completedFiles"] == 1 for event in events))
-            seen = published(server.url, session, stranger.ordered())
+            seen = published(server.url, session, stranger.events)
     ids = set(ID.findall(seen)) - {session}
     assert len(ids) == 3
     with server_process("--root", str(tmp_path)) as server:

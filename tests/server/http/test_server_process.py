@@ -38,7 +38,8 @@ from uploader_server.__main__ import main
 from uploader_server.config import ServerConfig
 from uploader_server.http.connections import accepted
 from uploader_server.options import StartupError
-from uploader_server.serving import EmbeddedServer, run_loop
+from uploader_server.serving import SHORT_JOBS, EmbeddedServer, run_loop
+from uploader_server.storage.turns import LONG_JOBS
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -363,11 +364,11 @@ def test_stop_waits_for_all_threads_of_the_disk_together() -> None:
     answers = threading.Event()
 
     async def main() -> None:
-        for _ in range(10):
+        for _ in range(SHORT_JOBS + LONG_JOBS):
             asyncio.get_running_loop().run_in_executor(None, answers.wait)
 
     began = time.monotonic()
-    run_loop(main(), io_deadline=0.5)
+    run_loop(main(), io_deadline=1.0)
     took = time.monotonic() - began
     answers.set()
-    assert took < 3, "not half a second for each"
+    assert took < SHORT_JOBS + LONG_JOBS, "not a second for each"

@@ -7,7 +7,6 @@ import base64
 import http.client
 import json
 import resource
-import threading
 import time
 from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 import websockets.sync.client
+from fakes import Clock
 from server.batches import (
     DEADLINE,
     UNKNOWN,
     FromAddress,
+    answered,
     connected,
     eventually,
     file,
@@ -283,11 +284,12 @@ def test_bytes_that_arrive_while_the_server_is_blocked_count(monkeypatch: pytest
             body: bytes = await arriving
             return {"type": "http.request", "body": body}
 
-        loop = asyncio.get_running_loop()
+        loop, clock = asyncio.get_running_loop(), Clock()
+        loop.time = clock  # type: ignore[method-assign]
         arriving = loop.create_future()
-        loop.call_soon(time.sleep, 0.3)
-        delivering = threading.Timer(0.32, lambda: loop.call_soon_threadsafe(arriving.set_result, b"late"))
-        delivering.start()
+        loop.call_soon(clock.pass_, 0.3)
+        loop.call_later(0.3, clock.pass_, 0.02)
+        loop.call_later(0.32, arriving.set_result, b"late")
         return b"".join([piece async for piece in pieces(receive, Pace(1000, 0.1, 9.0))])
 
     assert asyncio.run(read()) == b"late"
@@ -374,14 +376,10 @@ def test_stalled_connections_of_one_address_do_not_block_others() -> None:
 def test_a_head_that_arrives_slowly_is_cut_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Single bytes do not extend it, on a new connection or after an answer; others are served meanwhile."""
     monkeypatch.setitem(serving.KEEP_ALIVE, "bundled", 0.5)
-    with running_server() as server, connected(server.url) as new, connected(server.url) as used:
-        used.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert used.recv(100).startswith(b"HTTP/1.1 200")
-        used.settimeout(DEADLINE)
-        while not used.recv(4096).endswith(b"}"):
-            pass
+    with running_server() as server, connected(server.url) as new, answered(server.url) as used:
         for connection in (new, used):
-            connection.sendall(b"GET /health HTTP/1.1\r\nX-Slow: ")
+            with suppress(ConnectionError):
+                connection.sendall(b"GET /health HTTP/1.1\r\nX-Slow: ")
             connection.settimeout(0.02)
         end, open_ = time.monotonic() + DEADLINE, {new, used}
         while open_ and time.monotonic() < end:

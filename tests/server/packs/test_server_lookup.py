@@ -151,14 +151,17 @@ def test_one_read_of_the_database_serves_a_thousand_files(server: EmbeddedServer
 
 def test_digests_are_computed_one_file_at_a_time_for_each_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two at a time for all: a client that asks for many files leaves one place to the others."""
-    running, most, read = set[str](), [0], Reading.sha256
+    running, most, read, two = set[str](), [0], Reading.sha256, threading.Event()
 
     def slowly(reading: Reading, path: Path) -> bytes:
         address = path.name[0]
         assert address not in running
         running.add(address)
         most[0] = max(most[0], len(running))
-        time.sleep(0.05)
+        if most == [2]:
+            two.set()
+        assert two.wait(DEADLINE)
+        time.sleep(0.05)  # for a third one
         running.discard(address)
         return read(reading, path)
 

@@ -47,7 +47,7 @@ class Held:
             self.threads.add(threading.current_thread().name)
             if not self.began.is_set():
                 self.began.set()
-                self.let_go.wait(5)
+                self.let_go.wait(DEADLINE)
             return original(of)
 
         return shown

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 import uuid
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from server.batches import DEADLINE, UNKNOWN, Listener, eventually, file, listening, new_session, upload
+from server.batches import DEADLINE, UNKNOWN, Listener, connected, eventually, file, listening, new_session, upload
 from serving import running_server
 
 from uploader_server.http.auth import issue_token
@@ -18,6 +17,7 @@ from uploader_server.simulation.modes import AnalysisMode
 from uploader_server.simulation.stages import KINDS
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
     from uploader_server.serving import EmbeddedServer
@@ -49,6 +49,15 @@ def healthy(server: EmbeddedServer) -> Iterator[EmbeddedServer]:
 def call(server: EmbeddedServer, kind: str, body: Any, **more: Any) -> requests.Response:
     options = {"headers": JWT, "timeout": DEADLINE, **more}
     return requests.post(f"{server.url}/api/ai/{CALLS[kind]}", json=body, **options)
+
+
+def calling(server: EmbeddedServer, kind: str, body: Any) -> socket.socket:
+    """A connection with a call whose answer is not awaited."""
+    connection, text = connected(server.url), json.dumps(body).encode()
+    headers = {"Host": "localhost", "Content-Type": "application/json", "Content-Length": len(text), **JWT}
+    lines = [f"POST /api/ai/{CALLS[kind]} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    connection.sendall("\r\n".join([*lines, "", ""]).encode() + text)
+    return connection
 
 
 def status(server: EmbeddedServer, analysis: str) -> requests.Response:
@@ -128,8 +137,8 @@ def test_analysis_status_has_progress_and_result(healthy: EmbeddedServer) -> Non
 def test_analysis_continues_after_its_client_disconnects(healthy: EmbeddedServer) -> None:
     healthy.faults.analysis_seconds = 0.5
     session = str(uuid.uuid4())
-    with contextlib.suppress(requests.Timeout):
-        call(healthy, "content", asked(healthy, "content", sessionId=session), timeout=0.2)
+    with calling(healthy, "content", asked(healthy, "content", sessionId=session)):
+        eventually(lambda: status(healthy, session).ok, "the start")
     eventually(lambda: status(healthy, session).json().get("status") == "completed", "the end")
 
 
@@ -169,8 +178,11 @@ def test_a_silent_server_sends_no_event_and_answers(healthy: EmbeddedServer) -> 
 def test_a_hanging_server_never_answers_and_still_stops() -> None:
     with running_server(jwt_secret=SECRET, analysis="hang", analysis_seconds=0) as server:
         session = str(uuid.uuid4())
-        with pytest.raises(requests.Timeout):
-            call(server, "music", {"fusionPlan": "x", "sessionId": session}, timeout=0.3)
+        with calling(server, "music", {"fusionPlan": "x", "sessionId": session}) as connection:
+            eventually(lambda: status(server, session).ok, "the start")
+            connection.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
         assert status(server, session).json()["progress"] == 0
 
 

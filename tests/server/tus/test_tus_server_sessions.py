@@ -82,8 +82,8 @@ def test_events_show_the_bytes_and_the_ends(server: EmbeddedServer) -> None:
             for offset in range(0, len(data), 100_000):
                 request.send(data[offset : offset + 100_000])
                 wanted = min(99, offset // 4000 + 25)
-                time.sleep(0.11)  # events are at most ten a second
                 eventually(lambda w=wanted: progress(server.url, session).json()["files"][0]["progress"] >= w)
+                time.sleep(0.11)  # events are at most ten a second
             assert request.status() == 204
         events = watcher.wait_for_end()
     mine = [event for event in events if event.get("currentFile")]

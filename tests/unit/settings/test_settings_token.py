@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -92,9 +91,12 @@ def test_a_command_that_prints_nothing_is_an_error(tmp_path: Path) -> None:
 def test_a_command_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when a grandchild keeps the pipe open."""
     monkeypatch.setattr(bearer, "COMMAND_LIMIT", 0.2)
-    settings = settle(tmp_path, token_command=f'"{sys.executable}" -c "import time; time.sleep(5)"; true')
+    os.mkfifo(tmp_path / "pipe")
+    ends_with_the_test = os.open(tmp_path / "pipe", os.O_RDWR)
+    settings = settle(tmp_path, token_command=f"cat '{tmp_path}/pipe'; true")
     with pytest.raises(UsageError, match="took longer than"):
         settings.bearer()
+    os.close(ends_with_the_test)
 
 
 def test_the_strongest_source_wins_then_token_file_command(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ for number in range(argument):
         say("checked", number)
     complete(run, a_file(number), server_id=str(number))
     say("completed", number)
+sys.stdin.readline()
 run.finish(ok=True)
 say("finished")
 """
@@ -165,23 +166,23 @@ class Promised:
 
 @pytest.mark.thorough
 def test_kill_9_at_any_moment_breaks_no_promise(tmp_path: Path) -> None:
-    chance, promised, kills = random.Random(1), Promised(), 0
-    finished = False
-    while not finished:
-        process = start(WRITER, tmp_path, FILES)
+    chance, promised = random.Random(1), Promised()
+    for kills in range(9):
+        process, finished = start(WRITER, tmp_path, FILES), kills == 8
         lines = [process.stdout.readline()]
-        if kills < 8:  # the next may run to its end
+        if finished:
+            process.stdin.write("end\n")
+            process.stdin.flush()
+        else:
             time.sleep(chance.uniform(0, 0.02))
             process.kill()
         lines += process.stdout.read().splitlines()  # not communicate(): it would miss what readline() has read ahead
         process.communicate(timeout=PATIENCE)
         assert lines[0].split()[2] == promised.run, "each resumes the one before"
-        finished = lines[-1].strip() == "finished"
+        assert (process.returncode, lines[-1] == "finished") == (0 if finished else -signal.SIGKILL, finished)
         for line in lines[:-1] if finished else lines:
             promised.hear(line)
-        kills += process.returncode == -signal.SIGKILL
         promised.check(tmp_path, finished=finished)
-    assert kills >= 3
     with Journal(tmp_path) as journal:
         (info,) = journal.runs()
         assert (info.state, info.completed_files, info.open_files) == ("finished", FILES, 0)

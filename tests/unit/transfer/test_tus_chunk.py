@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import google_crc32c
@@ -19,6 +19,7 @@ from uploader_cli.core.bottleneck import Waits
 from uploader_cli.core.events import FailureCode
 from uploader_cli.errors import FileError, Interrupted
 from uploader_cli.sources import checksums, content
+from uploader_cli.sources import chunks as chunks_module
 from uploader_cli.sources.chunks import Buffers, HashedChunks
 from uploader_cli.sources.content import PIECE, hash_range, open_unchanged, read_at, read_block
 from uploader_cli.transfer.bodies import Body, Piece
@@ -364,15 +365,28 @@ def test_wait_for_the_read_of_a_prepared_chunk_counts_as_reading(
     file: LocalFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a slow disk; reading that is over before the chunk is needed costs nothing."""
-    monkeypatch.setattr(content, "read_block", lambda *args: time.sleep(0.1) or read_block(*args))
+    clock, asked, worker = Clock(), threading.Event(), threading.current_thread()
+
+    def now() -> float:
+        if threading.current_thread() is worker:
+            asked.set()
+        return clock()
+
+    def slowly(*args: Any) -> bytes:
+        assert asked.wait(PATIENCE)
+        clock.pass_(1.0)
+        return read_block(*args)
+
+    monkeypatch.setattr(chunks_module, "time", SimpleNamespace(monotonic=now))
+    monkeypatch.setattr(content, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    monkeypatch.setattr(content, "read_block", slowly)
     waits, helper = Waits(), Helper()
     chunks = HashedChunks(file, "sha256", lambda: None, helper, Buffers(), waits=waits)
     chunks.prepare(10, 20)
     chunks.of(10, 20)
-    assert waits.reading > 0.05
+    assert waits.reading == 1.0
     chunks.prepare(30, 20)
     helper.finish()
-    before = waits.reading
     chunks.of(30, 20)
-    assert waits.reading - before < 0.05
+    assert waits.reading == 1.0
     helper.pool.shutdown()
