@@ -1,13 +1,15 @@
 """The realtime channel of a run: one connection for all sessions, HTTP polls while there is none.
 
-One thread runs the state machine, by steps that the others queue. Public methods do not block; `close` takes less than
-1 s.
+One thread runs the state machine, by steps that the others queue. An error in it ends the connections: the sessions are
+polled from then on. Public methods do not block; `close` takes less than 1 s.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 EARLY = 0.02  # seconds by which a timer is set before its deadline: timers fire late, and deadlines are promised
 CLOSE_WITHIN = 0.8  # most seconds that `close` takes
+
+_log = logging.getLogger("uploader_cli.realtime")
 
 
 class Channel:
@@ -103,6 +107,17 @@ class Channel:
     # --- in the channel's thread
 
     def _run(self) -> None:
+        try:
+            self._follow_machine()
+        except Exception as error:  # noqa: BLE001 - it may be a thread that can't be started
+            _log.debug("the channel ended: %s", type(error).__name__, exc_info=error)
+            self._only_poll()
+        self.poller.close(timeout=CLOSE_WITHIN / 4)
+        until = time.monotonic() + CLOSE_WITHIN / 2
+        for thread in self._endings:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _follow_machine(self) -> None:
         step: Callable[[float], list[Action]]
         while not self._machine.ended:
             deadline, now = self._machine.next_deadline, 0.0
@@ -113,10 +128,16 @@ class Channel:
                 step, now = self._machine.tick, deadline or 0.0
             for action in step(max(now, time.monotonic())):
                 self._do(action)
-        self.poller.close(timeout=CLOSE_WITHIN / 4)
-        until = time.monotonic() + CLOSE_WITHIN / 2
-        for thread in self._endings:
-            thread.join(max(0.0, until - time.monotonic()))
+
+    def _only_poll(self) -> None:
+        """End the connections, and poll until the channel is closed."""
+        for action in self._machine.give_up():
+            with suppress(Exception):  # the polls go on without it
+                self._do(action)
+        while not self._closing.is_set():
+            self._steps.get()
+        for action in self._machine.close():
+            self._do(action)
 
     def _do(self, action: Action) -> None:
         match action:

@@ -145,6 +145,13 @@ class Machine:
                 return [Drop(number), *self._dial_failed(now, reason)]
         return []
 
+    def give_up(self) -> list[Action]:
+        """Poll from now on, without another try."""
+        numbers = [one.number for one in (self._connected, self._try) if one is not None]
+        self._try = self._redial_at = self._connected = None
+        polls = [] if self.state is ChannelState.POLLING else self._fall_back(ChannelReason.LOST)
+        return [*polls, *map(Drop, numbers)]
+
     def close(self) -> list[Action]:
         """Disconnect permanently."""
         if self.ended:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cli.watch.watch_bench import Watching, open_session, send
 from serving import running_server
 
 from uploader_cli.exit_status import Exit
+from uploader_cli.realtime.socket import Connection
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def recovered(watching: Watching) -> list[str]:
@@ -52,3 +58,20 @@ def test_disconnect_leads_to_three_retries_then_polling() -> None:
         told = recovered(watching)
         assert told[0].startswith("reconnected after ")
         assert told[-1].endswith(", progress was polled meanwhile")
+
+
+def test_channel_without_a_thread_leads_to_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit of the system is reached when it connects."""
+
+    def refuse(_connection: Connection) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Connection, "start", refuse)
+    with running_server() as server:
+        session = open_session(server.url)
+        with Watching(server.url, session) as watching:
+            watching.until("channel.changed", to="polling", reason="lost")
+            send(server.url, session, "a.mp4")
+            assert watching.end() is Exit.OK
+        assert watching.files == {"a.mp4": "completed"}
+        assert [move["to"] for move in watching.of("channel.changed")] == ["connecting", "polling", "closed"]
