@@ -48,6 +48,7 @@ BEGIN;
 """
 # `due` is the time at which a file is selected if it is still the same; NULL: not before it changes.
 _ADDED = "INSERT OR REPLACE INTO seen (path, size, mtime_ns, due, walk) VALUES (?, ?, ?, ?, ?)"
+_End = ev.FileCompleted | ev.FileSkipped | ev.FileFailed
 
 
 class Notifications(Protocol):
@@ -86,7 +87,7 @@ class Arrivals:
         self._numbers = count()
         self._open: dict[int, str] = {}  # the files in progress, by their numbers
         self._busy: set[str] = set()  # their paths
-        self._ended: SimpleQueue[tuple[int, bool]] = SimpleQueue()  # numbers, and whether they failed
+        self._ended: SimpleQueue[_End] = SimpleQueue()
         self._trouble: dict[str, str] = {}  # what could not be read in the last walk, and why
         self._next = 0.0  # when a known file is due
         self._settling = 0  # files of this walk that are not complete
@@ -107,8 +108,8 @@ class Arrivals:
     def hear(self, events: Iterable[ev.Event]) -> None:
         """Note which files have ended; a listener of the run's loop."""
         for event in events:
-            if isinstance(event, ev.FileCompleted | ev.FileSkipped | ev.FileFailed):
-                self._ended.put((event.file, isinstance(event, ev.FileFailed)))
+            if isinstance(event, _End):
+                self._ended.put(event)
 
     def close(self) -> None:
         """End the notifications."""
@@ -187,20 +188,22 @@ class Arrivals:
                 yield file
 
     def _take_ended(self) -> None:
-        """Plan another try of files that failed."""
+        """Plan another try of files that failed, and forget those that were removed: what follows there is new."""
         while not self._ended.empty():
-            number, has_failed = self._ended.get()
-            path = self._open.pop(number, None)
+            event = self._ended.get()
+            path = self._open.pop(event.file, None)
             if path is None:
                 continue
             self._busy.discard(path)
-            if has_failed:
-                key = os.fsencode(path)
+            key = os.fsencode(path)
+            if isinstance(event, ev.FileFailed):
                 (failures,) = self._db.execute("SELECT failures FROM seen WHERE path = ?", (key,)).fetchone() or (0,)
                 due = self._clock() + min(FIRST_RETRY * 2.0 ** min(failures, 20), LAST_RETRY)
                 change = "UPDATE seen SET due = ?, failures = failures + 1 WHERE path = ? AND due IS NULL"
                 self._db.execute(change, (due, key))
                 self._next = min(self._next, due)
+            elif event.removed is not None:
+                self._db.execute("DELETE FROM seen WHERE path = ? AND due IS NULL", (key,))
 
     def _report(self, trouble: dict[str, str]) -> None:
         """Warn of directories that can't be read now, and say which are back."""

@@ -41,7 +41,8 @@ class Then:
        digest or by the bytes read back. Neither receipts nor the checksums of chunks count.
     4. With `--result-url` the server has processed the file.
     5. `carry_out`: the file still has its identity, and is moved or deleted. Then its end is reported. If only the
-       ctime differs, as after the removal of another hard link, steps 1 and 3 are repeated with what is here now.
+       ctime differs, as after the removal of another hard link, steps 1 and 3 are repeated with what is here now. Its
+       receipt no longer counts: a file that appears at its path was never sent, also with the same size and mtime.
 
     A run that is killed before step 5 leaves a file with a receipt; the next one begins at step 3. A file for which a
     step fails is kept, and fails with the reason; it is stored. Each call passes its thread's own `Api`.
@@ -77,7 +78,10 @@ class Then:
             yield outcomes
             return
         for outcome in outcomes:
-            yield [self._removed(outcome, removal) if outcome.error is None else outcome]
+            ended = self._removed(outcome, removal) if outcome.error is None else outcome
+            if ended.removed is not None:
+                self._context.run.removed(receipt_of(ended))
+            yield [ended]
 
     def _looked_up(self, api: Api, outcomes: Sequence[Outcome]) -> dict[int, FoundFile]:
         """Return what the server's lookup says of several files, by their numbers; nothing without one."""

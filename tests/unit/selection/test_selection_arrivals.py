@@ -53,12 +53,12 @@ class Folder:
         self.numbers.update(numbers)
         return list(numbers)
 
-    def end(self, name: str, *, failed: bool = False) -> None:
-        number = self.numbers[name]
+    def end(self, name: str, *, failed: bool = False, removed: ev.Removed | None = None) -> None:
+        number, more = self.numbers[name], {"verified": True, "attempts": 1, "seconds": 0.0, "removed": removed}
         if failed:
             self.arrivals.hear([ev.FileFailed(number, name, ev.FailureCode.NETWORK, "", retryable=True)])
         else:
-            self.arrivals.hear([ev.FileCompleted(number, name, 1, None, None, verified=True, attempts=1, seconds=0.0)])
+            self.arrivals.hear([ev.FileCompleted(number, name, 1, None, None, **more)])
 
     def warnings(self) -> list[str]:
         return [event.text for event in self.told if isinstance(event, ev.RunWarning)]
@@ -98,6 +98,14 @@ def test_changed_file_is_selected_again_after_its_upload(folder: Folder) -> None
     assert folder.within(2 * SETTLE) == ["a.bin"]
     folder.end("a.bin")
     assert folder.within(1000) == []
+
+
+def test_file_in_place_of_one_that_was_removed_is_selected(folder: Folder) -> None:
+    """No walk has found the path empty, and size and time are the same."""
+    folder.put("a.bin")
+    assert folder.within(2 * SETTLE) == ["a.bin"]
+    folder.end("a.bin", removed=ev.Removed.DELETED)
+    assert folder.within(2 * SETTLE) == ["a.bin"]
 
 
 def test_failed_file_is_selected_again_after_delays_that_grow_or_a_change(folder: Folder) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 RETRY_SECONDS = 5.0  # until the next try to write
 LAST_SECONDS = 1.0  # wait of the last try
+OF_NO_FILE = -1  # the mtime (ns) in the receipt of a file that was removed
 MOST_CLOSED = 100  # ended sessions whose secrets are kept, the newest
 
 
@@ -188,6 +189,10 @@ class RunHandle:
                 key = path_key(item.file)
                 self._unwritten.store(key, item, counted=self._claimed.pop(key, None) is not None)
             self._save()
+
+    def removed(self, stored: Stored) -> None:
+        """Record that the local file of a receipt is gone (`--then`): any file at its path is another one."""
+        self.completed([replace(stored, file=replace(stored.file, mtime_ns=OF_NO_FILE))])
 
     def uncertain(self, files: Sequence[LocalFile]) -> None:
         self._alter(files, lambda old: replace(old, uncertain=True), begins=False)
