@@ -16,7 +16,7 @@ from proxy import Proxy
 from serving import ServerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from command import Process
     from proxy import Onlooker
@@ -148,14 +148,21 @@ def peak_memory(pid: int) -> int:
     return 0
 
 
+def bytes_read(pid: int) -> int:
+    """Return the bytes that a process has read from files and connections; 0 if it has ended."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/io").read_text().split()[1])
+    return 0
+
+
 @contextlib.contextmanager
-def watched_memory(pid: int) -> Iterator[list[int]]:
-    """Record `peak_memory` every few milliseconds until the end of the context, the newest last."""
+def watched_memory(pid: int, measure: Callable[[int], int] = peak_memory) -> Iterator[list[int]]:
+    """Record `measure` of a process every few milliseconds until the end of the context, the newest last."""
     readings, over = [0], threading.Event()
 
     def watch() -> None:
         while not over.wait(0.02):
-            readings.append(max(readings[-1], peak_memory(pid)))
+            readings.append(max(readings[-1], measure(pid)))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

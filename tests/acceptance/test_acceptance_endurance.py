@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from acceptance.bench import MIB, sparse, watched_memory
+from acceptance.bench import MIB, bytes_read, sparse, watched_memory
 from acceptance.sink import Sink
 from acceptance.soak import Held
 from command import start
@@ -28,18 +28,18 @@ MEMORY = 200 * MIB
 
 
 def run_to_end(*arguments: str | Path, home: Path) -> dict[str, Any]:
-    """Return `run.finished`, with the highest resident size of the client as `memory`."""
+    """Return `run.finished`, with the client's highest resident size (`memory`) and the bytes that it `read`."""
     out = home / "out.jsonl"
     with out.open("wb") as file:
         client = start(*arguments, "--json", home=home, stdout=file, fresh=True)
-        with watched_memory(client.pid) as memory:
+        with watched_memory(client.pid) as memory, watched_memory(client.pid, bytes_read) as read:
             _, err = client.communicate(timeout=HOURS)
     assert client.returncode == 0, err
     with out.open("rb") as file:
         file.seek(-min(out.stat().st_size, 1 << 16), os.SEEK_END)
         last: dict[str, Any] = json.loads(file.read().splitlines()[-1])
     assert last["type"] == "run.finished"
-    return {**last, "memory": memory[-1]}
+    return {**last, "memory": memory[-1], "read": read[-1]}
 
 
 # --- a million files --------------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def test_million_files_and_a_repetition_that_sends_none(tmp_path: Path) -> None:
 
 
 def send_to_sink(directory: Path, size: int, kills: int) -> None:
-    """Kill the client `kills` times on its way through a sparse file, then resume. No byte is sent twice."""
+    """Kill the client `kills` times on its way through a sparse file, then resume. No byte is sent or read twice."""
     began, peaks = time.monotonic(), []
     with Sink() as sink:
         path = sparse(directory / "large.bin", size)
@@ -116,6 +116,7 @@ def send_to_sink(directory: Path, size: int, kills: int) -> None:
         print(f"client {max(*peaks, end['memory']) / MIB:.0f} MiB at most")
         assert (end["completed"], sink.creations) == (1, 1)
         assert (sink.offset, sink.refused) == (size, 0)
+        assert end["read"] < size  # the server gives out no file, so that there is nothing to compare it with
         assert max(*peaks, end["memory"]) < MEMORY
 
 
@@ -136,14 +137,17 @@ def test_file_of_100_gib_with_three_kills_is_sent_once(tmp_path: Path) -> None:
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(HOURS)
-def test_day_with_a_session_each_minute_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_days_with_a_session_each_minute_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server's clock advances by a minute after each upload. Every tenth minute something is left unfinished."""
-    minutes, held = 24 * 60, []
+    day, held = 24 * 60, []
     clock = ServerClock(monkeypatch)
-    with running_server(root=tmp_path / "root", durability="none") as server, requests.Session() as http:
+    with (
+        running_server(root=tmp_path / "root", durability="none", remembered_requests=0) as server,
+        requests.Session() as http,
+    ):
         settings = Settings(server=server.url, state_dir=tmp_path / "state")
         creation = {"Tus-Resumable": "1.0.0", "Upload-Length": "10", "Content-Type": "application/offset+octet-stream"}
-        for minute in range(minutes):
+        for minute in range(2 * day):  # the sessions of the first one have expired at the end of the second
             path = tmp_path / f"{minute:04}.mp4"
             path.write_bytes(b"%04d" % minute * 25)
             assert upload([path], settings).exit_code == 0
@@ -155,13 +159,13 @@ def test_day_with_a_session_each_minute_leaves_nothing(tmp_path: Path, monkeypat
                 http.post(files, headers=creation, data=b"some", timeout=60).raise_for_status()
             clock.ahead += 60
             held.append(Held.by(os.getpid()))
-        base, end = Held.usual(held[130:150]), Held.usual(held[-20:])
-        print(f"after 140 minutes {base}; after {minutes} {end}")
+        base, end = Held.usual(held[day - 20 : day]), Held.usual(held[-20:])
+        print(f"after a day {base}; after two {end}")
         clock.ahead += 8 * 24 * 3600  # sessions and unfinished uploads expire
         clock.wait_for_sweeps()
         activity = http.get(f"{server.url}/api/activity", timeout=60).json()
         left = [*(tmp_path / "root/.uploader/tus").iterdir(), *(tmp_path / "root/.uploader/incoming").iterdir()]
-    assert len(list((tmp_path / "root/personal").iterdir())) == minutes
+    assert len(list((tmp_path / "root/personal").iterdir())) == 2 * day
     assert (activity["sessions"], left) == ([], [])
     assert end.memory <= 1.1 * base.memory
     assert end.threads <= base.threads + 2

@@ -76,9 +76,9 @@ class Verification:
             return unknown
         mine, theirs = "", None
         try:
-            if location and not is_gone:
+            theirs = _stored_digest(api, location) if location and not is_gone else None
+            if theirs is not None:
                 mine = outcome.digest or sha256_of(file, context.stop.checkpoint)
-                theirs = _stored_digest(api, location)
         except NO_OUTCOME:
             raise
         except errors.UploaderError as error:

@@ -313,7 +313,7 @@ def test_file_that_changes_before_its_verification_ends_alone(tmp_path: Path) ->
             grown.write(b"more")
         return stored(request)
 
-    run.api = readable(equal(b"B" * 10))
+    run.api = readable(equal(b"A" * 10), equal(b"B" * 10))
     run.api.answers.append(change)
     run.go()
     assert run.failed == {0: FailureCode.CHANGED}
