@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import uuid
@@ -99,6 +101,28 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     strategies.text().validate()
     for process in halves:
         process.wait()
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)  # within that of pytest-cov, which combines the files at the end
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Delete the coverage data that killed processes have left half written: to combine it would end the run."""
+    try:
+        return (yield)
+    finally:
+        if session.config.pluginmanager.hasplugin("_cov") and not hasattr(session.config, "workerinput"):
+            data = Path(os.environ.get("COVERAGE_FILE", session.config.rootpath / ".coverage"))
+            for path in data.parent.glob(f"{data.name}.*"):
+                if not is_intact(path):
+                    path.unlink()
+
+
+def is_intact(database: Path) -> bool:
+    """Return True if SQLite finds no damage in a file."""
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
+        try:
+            return db.execute("PRAGMA quick_check").fetchone() == ("ok",)
+        except sqlite3.DatabaseError:
+            return False
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
