@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,11 @@ from uploader_server.config import ServerConfig
 from uploader_server.serving import EmbeddedServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PATIENT = {"uploader_server.serving.IO_DEADLINE": PATIENCE / 2}
+"""At its end a server waits for a slow disk, and does not report it."""
 _READY = re.compile(r"uploader server ready on (\S+) \(files in (.*?)(?:, removed on exit)?; Ctrl-C stops\)")
 
 
@@ -83,23 +86,36 @@ class ServerProcess:
         fresh: bool = False,
         package: str = "uploader_server",
         stdin: int = forking.DEVNULL,
+        constants: Mapping[str, float] = PATIENT,
     ) -> None:
-        """Start the server and wait until it is ready; `fresh` starts a new Python, for tests of memory or start-up."""
+        """Start the server and wait until it is ready; `fresh` starts a new Python, for tests of memory or start-up.
+
+        `constants` are those of `forking.start`. A given port is that of a server that has ended: a connection of
+        another program may have it for a moment.
+        """
         port = () if "--port" in arguments else ("--port", "0")
         line = [*arguments, *port, *(() if packs else ("--no-packs",))]
-        self.process = forking.start(package, line, cwd=cwd, env=os.environ, fresh=fresh, stdin=stdin)
+        how: dict[str, Any] = {"cwd": cwd, "env": os.environ, "fresh": fresh, "stdin": stdin, "constants": constants}
+        until = time.monotonic() + PATIENCE
+        while True:
+            self.process = forking.start(package, line, **how)
+            first = self._first_line()
+            ready = _READY.search(first)
+            if ready is not None:
+                break
+            self.kill()
+            if port or " is in use" not in self.errors or time.monotonic() > until:
+                raise RuntimeError(f"the server did not start: {first!r} {self.errors!r}")
+        self.url, self.root = ready[1], Path(ready[2])
+
+    def _first_line(self) -> str:
         lines: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=lambda: lines.put(self._stdout.readline()), daemon=True)
         self._reader.start()
         try:
-            line = lines.get(timeout=PATIENCE)
+            return lines.get(timeout=PATIENCE)
         except queue.Empty:
-            line = ""
-        ready = _READY.search(line)
-        if ready is None:
-            self.kill()
-            raise RuntimeError(f"the server did not start: {line!r} {self.errors!r}")
-        self.url, self.root = ready[1], Path(ready[2])
+            return ""
 
     @property
     def _stdout(self) -> Any:
@@ -141,9 +157,9 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def server_process(*arguments: str, cwd: Path | None = None, packs: bool = False) -> Iterator[ServerProcess]:
+def server_process(*arguments: str, **how: Any) -> Iterator[ServerProcess]:
     """Run a server process on a free port; kill it at the end if it is still running."""
-    server = ServerProcess(*arguments, cwd=cwd, packs=packs)
+    server = ServerProcess(*arguments, **how)
     try:
         yield server
     finally:

@@ -277,11 +277,12 @@ def _kill_group(process: forking.Forked | subprocess.Popen[str]) -> None:
 
 
 def _no_process_left(group: int) -> None:
-    """Raise Find if a process of this group is alive."""
+    """Raise Find if a process of this group stays alive."""
+    until = time.monotonic() + PATIENCE / 2
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, 0)
-        time.sleep(0.2)
-        os.killpg(group, 0)
+        while time.monotonic() < until:
+            os.killpg(group, 0)
+            time.sleep(0.05)
         os.killpg(group, signal.SIGKILL)
         raise Find("the client left a process behind")
 

@@ -45,7 +45,7 @@ def endless_frame() -> Iterator[bytes]:
 def endless_fragments() -> Iterator[bytes]:
     yield frame(b"42", 0x01)
     while True:
-        yield frame(b"x" * 125, 0x00) * 500
+        yield frame(b"x" * 16_000, 0x00) * 4
 
 
 def progress_of(percent: int) -> bytes:

@@ -305,6 +305,7 @@ def test_upload_over_connections_that_break_arrives_whole(
         assert relay.connections < 20
 
 
+@pytest.mark.usefixtures("kept_connections")
 class TestRawPeers:
     def test_413_in_the_middle_of_a_chunk_halves_it(self, lines: Any, make_file: Any, sending: Any) -> None:
         """No more of the refused chunk is sent than the socket holds."""

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("kept_connections")
+
+IDLE_LIMIT = connection.IDLE_LIMIT
 GIB = 1 << 30
 BUFFERS = 64 << 20
 """Bytes that sockets of both sides may hold at most, on any system these tests run on."""
@@ -579,6 +582,7 @@ def test_connection_idle_for_four_seconds_is_not_used_again(client, monkeypatch)
     """The reference backend closes them at five: a request on one that is about to go would be lost."""
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(connection, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(connection, "IDLE_LIMIT", IDLE_LIMIT)
 
     def script(peer: Peer) -> None:
         while True:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from uploader_cli import errors
 
+pytestmark = pytest.mark.usefixtures("kept_connections")
+
 
 @pytest.fixture(autouse=True)
 def _no_proxies_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

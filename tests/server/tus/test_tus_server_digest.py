@@ -81,7 +81,7 @@ def test_a_digest_that_takes_long_is_pending_and_ready_later(server: EmbeddedSer
 
 
 def test_digest_computation_blocks_neither_requests_nor_stop(tmp_path: Path) -> None:
-    with server_process("--root", str(tmp_path)) as server:
+    with server_process("--root", str(tmp_path), constants={}) as server:
         (tmp_path / "tus").mkdir()
         (tmp_path / "tus" / "huge.bin").touch()
         os.truncate(tmp_path / "tus" / "huge.bin", 1 << 40)
