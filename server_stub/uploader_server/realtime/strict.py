@@ -61,6 +61,8 @@ class StrictServer(socketio.AsyncServer):  # type: ignore[misc]
             self._close(eio_sid)
 
     async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
+        if eio_sid not in self.environ:  # its connection has ended: each message is handled in a task of its own
+            return
         namespace = unknown_namespace(data)
         if namespace is not None:
             refusal = packet.Packet(packet.CONNECT_ERROR, {"message": "Invalid namespace"}, namespace)

@@ -291,6 +291,16 @@ def test_malformed_packets_and_aborted_bodies_print_no_traceback() -> None:
         assert not server.errors, server.errors
 
 
+def test_message_of_a_connection_that_has_ended_is_dropped() -> None:
+    """It is handled in a task, which the end may overtake."""
+    with running_server() as server:
+        realtime, loop = server.app.state.realtime.server, server.faults.loop
+        assert loop is not None
+        handled = realtime.eio.handlers["message"]("ended", "0")
+        asyncio.run_coroutine_threadsafe(handled, loop).result(DEADLINE)
+        assert realtime.manager.sid_from_eio_sid("ended", "/") is None
+
+
 def answered(listener: Listener) -> bool:
     try:
         return "INVALID_SESSION_ID" in listener.packet(0.01)
