@@ -22,6 +22,8 @@ from uploader_server.serving import EmbeddedServer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from uploader_server.http.tracking import LoggedRequest
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 PATIENT = {"uploader_server.serving.IO_DEADLINE": PATIENCE / 2}
 """At its end a server waits for a slow disk, and does not report it."""
@@ -73,6 +75,11 @@ def _described_calls(server: EmbeddedServer) -> list[tuple[str, re.Pattern[str],
 
 
 _CALLS: dict[tuple[frozenset[str], bool, bool], list[tuple[str, re.Pattern[str], set[str]]]] = {}
+
+
+def calls_of(server: EmbeddedServer) -> list[LoggedRequest]:
+    """Return the requests but those of realtime connections, which are logged at their end."""
+    return [request for request in list(server.faults.requests) if not request.path.startswith("/socket.io/")]
 
 
 class ServerProcess:

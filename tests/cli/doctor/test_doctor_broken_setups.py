@@ -438,12 +438,6 @@ BROKEN: list[tuple[Callable[[World], str], str, str, str, Exit]] = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow test machine must not look like the fault."""
-    monkeypatch.setattr(server, "UNEVEN_MS", 10_000.0)
-
-
 @pytest.mark.parametrize(
     ("trouble", "name", "cause", "verdict", "code"), BROKEN, ids=[row[0].__name__ for row in BROKEN]
 )

@@ -15,7 +15,6 @@ from time_limits import PATIENCE
 from tus_services import Plain
 
 from uploader_cli.checks.check import Verdict
-from uploader_cli.checks.doctor import server
 from uploader_cli.checks.doctor.doctor_report import as_json
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings import Layer, Source
@@ -25,12 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from uploader_server.serving import EmbeddedServer
-
-
-@pytest.fixture(autouse=True)
-def _busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow test machine must not look like a fault."""
-    monkeypatch.setattr(server, "UNEVEN_MS", 10_000.0)
 
 
 def api_calls(running: EmbeddedServer) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ import pytest
 from command import Done, ended, environment, read_confirmed, read_until, start, uploader
 from journal_v8 import downgrade
 from proxy import Proxy
-from serving import running_server, server_process
+from serving import calls_of, running_server, server_process
 from time_limits import PATIENCE, SLACK
 
 from uploader_server.storage.store import Store
@@ -383,11 +383,11 @@ def test_resume_restores_options_and_accepts_overrides(
 def test_a_dry_run_of_a_resume_sends_nothing(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """`--dry-run` from the environment counts too: a plan is printed, and the run is unchanged."""
     interrupted(server.url, tmp_path, make_files(**{"a.mp4": 640 * KIB}))
-    calls = len(server.faults.requests)
+    calls = len(calls_of(server))
     dry = uploader("resume", home=tmp_path, UPLOADER_DRY_RUN="yes")
     assert dry.code == 0
     assert "no file was sent" in dry.out
-    assert len(server.faults.requests) == calls
+    assert len(calls_of(server)) == calls
     resumed(tmp_path)
 
 

@@ -8,7 +8,7 @@ import pytest
 import trustme
 from cli.smoke.broken_servers import Broken, Call, Reply, failed, result, smoke
 from proxy import Proxy, tls_front
-from serving import running_server
+from serving import calls_of, running_server
 from tus_services import Plain
 
 from uploader_cli import Settings
@@ -278,9 +278,9 @@ def test_smoke_over_tls(tmp_path: Path) -> None:
     authority.cert_pem.write_to_path(str(bundle))
     with running_server() as server, tls_front(server.url, authority) as url:
         assert failed(smoke(url, ca_bundle=bundle)) == set()
-        before = len(server.faults.requests)
+        before = len(calls_of(server))
         report = smoke(url)
-        assert len(server.faults.requests) == before
+        assert len(calls_of(server)) == before
     assert (report.exit_code, failed(report)) == (Exit.NO_SERVER, {"health"})
     assert "--ca-bundle" in result(report, "health").finding.hint
 

@@ -123,9 +123,9 @@ def test_file_is_deleted_once_it_is_processed(end: Answer, code: int, make_files
 def test_file_that_is_not_processed_in_time_is_asked_for_again(make_files: Files, tmp_path: Path) -> None:
     """Its outcome is unknown. The same command asks again and sends nothing, also where the upload is gone."""
     clip = make_files(**{"clip.mp4": 1000}) / "clip.mp4"
-    options = ("--result-url", "{url}/state", READY, FAILED, "--result-timeout", "0.3")
+    options = ("--result-url", "{url}/state", READY, FAILED)
     with Transcoder(WORKING) as service:
-        done = upload(clip, service, *options, home=tmp_path)
+        done = upload(clip, service, *options, "--result-timeout", "0.3", home=tmp_path)
         sent, service.states, service.forgets = service.sent, [WORKING, DONE], True
         again = upload(clip, service, *options, home=tmp_path)
         third = upload(clip, service, *options, "--skip-existing", "--trust-receipts", home=tmp_path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import QUICK_STATUS, Done, finish, start, uploader
-from serving import running_server
+from serving import calls_of, running_server
 from time_limits import SLACK
 
 from uploader_cli.analysis.stages import STAGES, Kind
@@ -199,9 +199,9 @@ def test_analysis_to_writes_the_results(make_files: Callable[..., Path], tmp_pat
     with running_server(**QUICK) as server:
         assert analyzed("content", files, server, "--analysis-to", tmp_path / "my.json").code == 0
         assert analyzed("content", files, server, "--analysis-to", tmp_path / "results").code == 0
-        before = len(server.faults.requests)
+        before = len(calls_of(server))
         assert analyzed("content", files, server, "--analysis-to", tmp_path / "gone" / "my.json").code == 2
-        assert len(server.faults.requests) == before
+        assert len(calls_of(server)) == before
     assert json.loads((tmp_path / "my.json").read_text(encoding="utf-8"))["analyses"]
     assert saved(tmp_path / "results")["analyses"]
     assert not list(tmp_path.glob("uploader-analysis-*"))

@@ -79,10 +79,10 @@ def test_permanent_failure_outranks_the_deadline(tmp_path: Path) -> None:
     with running_server(types=("mp4",)) as server:
         files, refused = files_of(tmp_path), tmp_path / "named.exe"
         refused.write_bytes(b"refused")
-        options = ("-s", server.url, "--limit-rate", "150K", "--deadline", "1")
+        options = ("-s", server.url, "--limit-rate", "50K", "--deadline", "6")  # the server tells its types before that
         done = uploader("upload", refused, files, *options, home=tmp_path)
     assert done.code == 4, done.err
-    assert "stopped at the deadline of 1.0 s" in done.err
+    assert "stopped at the deadline of 6.0 s" in done.err
 
 
 def test_run_within_its_deadline_is_not_affected(server: EmbeddedServer, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from command import uploader
 from proxy import Proxy
-from serving import running_server
+from serving import calls_of, running_server
 from tus_services import Plain
 
 from uploader_cli import Settings, upload
@@ -93,10 +93,10 @@ def test_dry_run_plans_packs_as_they_are_sent(make_files: Files, tmp_path: Path,
         assert upload(make_files("before", **{"first.mp4": 1}), settings).ok
         sizes = {f"{number:02}": 90 * KIB + number for number in range(40)}
         files = make_files(**sizes, **{"05 large": 3 * KIB * KIB, "33 large": 2 * KIB * KIB})
-        before = len(server.faults.requests)
+        before = len(calls_of(server))
         plan, told = planned(settings, files)
         assert upload(files, settings).ok
-        made = [request.path for request in list(server.faults.requests)[before:]]
+        made = [request.path for request in calls_of(server)[before:]]
     made = [path for path in made if "/socket.io/" not in path and "/progress/" not in path]
     assert plan.calls == len(made), made
     assert made.count("/api/upload/packs") == 5
@@ -113,13 +113,13 @@ def test_dry_run_omits_what_the_interrupted_run_stored(protocol: Any, make_files
         failing = "/api/upload/batch" if protocol == "batch" else "/api/upload/files/"
         server.faults.next_answers("POST", failing, [None, 503])
         assert upload(files, settings).exit_code == 3
-        before = len(server.faults.requests)
+        before = len(calls_of(server))
         with history_of(settings, [str(files)]) as history:
             events: list[ev.Event] = []
             plan = Plan(settings, events.append, history).run(select(settings, [str(files)]))
-        assert len(server.faults.requests) == before
+        assert len(calls_of(server)) == before
         result = upload(files, settings)
-        calls = [request.path for request in list(server.faults.requests)[before:]]
+        calls = [request.path for request in calls_of(server)[before:]]
     made = [path for path in calls if "/socket.io/" not in path and "/progress/" not in path]
     assert result.exit_code == 0
     assert 0 < plan.files == result.outcome.completed < 9
@@ -137,9 +137,9 @@ def test_a_dry_run_sends_no_file(make_files: Files, tmp_path: Path) -> None:
         assumed = uploader("upload", files, "-s", server.url, "--dry-run", home=tmp_path)
         assert [entry.path for entry in server.faults.requests] == ["/health"]
         assert uploader("upload", files, "-s", server.url, home=tmp_path).code == 0
-        calls = len(server.faults.requests)
+        calls = len(calls_of(server))
         seen = uploader("upload", files, "-s", server.url, "--dry-run", home=tmp_path)
-        assert len(server.faults.requests) == calls
+        assert len(calls_of(server)) == calls
     assert "assumed (the server has reported none)" in assumed.out
     assert "as last reported" in seen.out
     assert assumed.out.splitlines()[-1].startswith("9 files, ")

@@ -226,7 +226,7 @@ def test_rate_limit_is_waited_out_no_longer_than_max_wait(
 def test_stall_warns_after_each_time_without_progress(make_files: Files, tmp_path: Path) -> None:
     """The warning comes after that time without progress, not before, and again only after progress."""
     files = make_files(**{"a.mp4": 1})
-    with running_server(flavour="reference", processing_seconds=0.8, realtime="off") as server:
+    with running_server(flavour="reference", processing_seconds=3.0, realtime="off") as server:
         early = uploader("upload", files, "-s", server.url, "--stall", "0.2", "--json", home=tmp_path)
         late = uploader("upload", files, "-s", server.url, "--stall", "60", "--resend", "--json", home=tmp_path)
     codes = [event["code"] for event in early.of("warning")]

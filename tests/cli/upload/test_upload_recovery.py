@@ -114,7 +114,8 @@ def test_gateway_without_a_server_ends_the_run_after_the_first_contact(tus: bool
     with Service() as service:
         service.gateway = dict.fromkeys(range(20), 502)
         where = ("--tus-endpoint", service.url) if tus else ("-s", service.url.removesuffix("/files/"))
-        done = uploader("upload", tmp_path / "a.bin", *where, "--json", home=tmp_path)
+        no_socket = {"uploader_cli.run.connections.DIAL_AFTER": PATIENCE}
+        done = uploader("upload", tmp_path / "a.bin", *where, "--json", home=tmp_path, constants=no_socket)
         asked = len(service.requests)
     assert (done.code, asked) == (3, 6 if tus else 3)
 

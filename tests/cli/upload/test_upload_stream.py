@@ -125,21 +125,20 @@ def test_stream_has_each_channel_change_once(make_files: Callable[..., Path], tm
 
 def test_stream_has_the_messages_of_the_server(make_files: Callable[..., Path], tmp_path: Path) -> None:
     """The server's messages are passed on unchanged."""
-    with running_server(flavour="reference", processing_seconds=2.0) as server:
+    with running_server(flavour="reference", processing_seconds=6.0) as server:  # the client joins before that
         done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
     assert "a.mp4 上传完成" in [event["text"] for event in done.of("server.message")]
 
 
 def test_stream_has_a_warning_for_a_stall(make_files: Callable[..., Path], tmp_path: Path) -> None:
     """A stall is a warning with a code and the known reason."""
-    with running_server(processing_seconds=1.2) as server:
+    with running_server(processing_seconds=4.0) as server:
         server.faults.set_realtime("off")
         files = make_files(**{"a.mp4": 10})
         done = uploader("upload", files, "-s", server.url, "--json", "--stall", "0.4", home=tmp_path)
     assert done.code == 0
-    warning = done.of("warning")[0]
-    assert warning["code"] == "stalled"
-    assert "waiting for the server" in warning["text"]
+    stalls = [event["text"] for event in done.of("warning") if event["code"] == "stalled"]
+    assert any("waiting for the server" in text for text in stalls)
 
 
 def test_a_callback_that_fails_ends_the_upload(server: EmbeddedServer, make_files: Callable[..., Path]) -> None:

@@ -151,6 +151,12 @@ def joined(server: EmbeddedServer, session: str) -> int:
     return len(rooms.get(f"session:{session}", {}))
 
 
+@pytest.fixture
+def no_pings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploader_server.realtime.rooms.HEARTBEAT", {"bundled": (1000, 1000)})
+
+
+@pytest.mark.usefixtures("no_pings")
 def test_watcher_that_does_not_poll_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its events are dropped: the next poll gets the reason and the end of the connection."""
     monkeypatch.setattr("uploader_server.realtime.rooms.GRACE", DEADLINE, raising=False)
@@ -166,6 +172,7 @@ def test_watcher_that_does_not_poll_is_told_to(monkeypatch: pytest.MonkeyPatch) 
         assert joined(server, session) == 0
 
 
+@pytest.mark.usefixtures("no_pings")
 def test_an_answer_to_a_poll_is_small_enough_for_clients() -> None:
     with running_server() as server:
         session, watcher = new_session(server.url), Poller(server)
@@ -178,6 +185,7 @@ def test_an_answer_to_a_poll_is_small_enough_for_clients() -> None:
             received += len(packets)
 
 
+@pytest.mark.usefixtures("no_pings")
 def test_longest_backlog_is_dropped_when_all_together_are_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uploader_server.realtime.backlog.MOST_IN_TOTAL", 4 << 20)
     with running_server() as server:
@@ -197,7 +205,7 @@ def test_longest_backlog_is_dropped_when_all_together_are_too_long(monkeypatch: 
 
 
 class Poller:
-    """A client by long polling, which polls only when it is told to."""
+    """A client by long polling, which polls only when it is told to, and answers no pings."""
 
     def __init__(self, server: EmbeddedServer) -> None:
         self._url = f"{server.url}/socket.io/?EIO=4&transport=polling"
