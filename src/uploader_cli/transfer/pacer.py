@@ -366,14 +366,23 @@ class _Failures:
 
     def _next_delay(self, retries: int, asked: float | None) -> float | None:
         """Return the seconds before another attempt: those that the server `asked` for; None after the last one."""
-        from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_exponential, wait_random
+        from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_random
 
         state = self._attempts = self._attempts or RetryCallState(Retrying(), None, (), {})
         if stop_after_attempt(retries + 1)(state) or (asked or 0) > self._pacer.max_wait:
             return None
-        delay = wait_exponential(FIRST_DELAY, LAST_DELAY)(state) + wait_random(0, JITTER)(state)
+        delay = backoff(state.attempt_number) + wait_random(0, JITTER)(state)
         state.prepare_for_next_attempt()
         return delay if asked is None else float(asked)
+
+
+def backoff(attempt: int) -> float:
+    """Return the seconds between this attempt (1, 2, …) and the next one, without jitter."""
+    from tenacity import RetryCallState, Retrying, wait_exponential
+
+    state = RetryCallState(Retrying(), None, (), {})
+    state.attempt_number = attempt
+    return wait_exponential(FIRST_DELAY, LAST_DELAY)(state)
 
 
 def _after(waited: float) -> str:

@@ -17,7 +17,7 @@ from uploader_cli.transfer.bodies import Body, pack_form
 from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.journal.reading import pack_position
 from uploader_cli.transfer.ledger import Outcome, ends_run, not_stored
-from uploader_cli.transfer.pacer import FIRST_DELAY, LAST_DELAY
+from uploader_cli.transfer.pacer import backoff
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -69,7 +69,7 @@ class Pack:
             yield _not_packed(files, errors.PacksRefused(REFUSED, status=405))
             return
         if self._tries:
-            context.stop.sleep(_delay(self._tries))
+            context.stop.sleep(backoff(self._tries))
         unread = []
         for file in files:
             data = bytearray(file.size)
@@ -181,7 +181,7 @@ class Pack:
             else:
                 outcome = not_stored(file, item.message or item.error, item.error, retryable=item.retryable)
             if outcome.error is not None and (earlier or (item.retryable and self._tries < retries)):
-                self._context.ledger.retry([file], outcome.error, 0.0 if earlier else _delay(self._tries + 1))
+                self._context.ledger.retry([file], outcome.error, 0.0 if earlier else backoff(self._tries + 1))
                 later.append(file)
             else:
                 outcomes.append(outcome)
@@ -217,7 +217,3 @@ def packs_of(
         size += file.size
     if packed:
         yield packed
-
-
-def _delay(tries: int) -> float:
-    return float(min(LAST_DELAY, FIRST_DELAY * 2 ** (tries - 1)))
