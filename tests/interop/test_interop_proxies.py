@@ -115,6 +115,16 @@ def test_doctor_finds_the_body_limit_of_nginx(tmp_path: Path, flavour: str) -> N
     assert stored(server) == []
 
 
+def test_doctor_names_an_nginx_that_collects_requests(tmp_path: Path) -> None:
+    """The answer of the server to the head of a request does not pass then."""
+    with running_server() as server:
+        how = "client_max_body_size 0; proxy_request_buffering on;"
+        with nginx(tmp_path, f"location / {{ {how} proxy_pass {server.url}; {FORWARD} }}") as url:
+            done = uploader("doctor", "-s", url, home=tmp_path)
+    assert done.code == 0
+    assert "a proxy collects them" in " ".join(done.err.split())
+
+
 # --- a base path that the proxy removes
 
 

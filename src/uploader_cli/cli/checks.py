@@ -13,6 +13,7 @@ from uploader_cli.errors import UsageError
 def doctor(
     session: Annotated[str | None, opt.option("--session", "ID", "Check this session as well.")] = None,
     new_session: Annotated[bool, opt.option("--new-session", "", "Create, join and cancel a session.")] = False,
+    new_upload: Annotated[bool, opt.option("--new-upload", "", "Create and delete an upload by tus.")] = False,
     **given: Any,
 ) -> int:
     """Diagnose the connection to the server and suggest fixes."""
@@ -25,7 +26,7 @@ def doctor(
     asked = opt.valid_uuid(session, "--session") if session is not None else None
     from uploader_cli.checks import doctor as run
 
-    return run.doctor(settings, session=asked, new_session=new_session)
+    return run.doctor(settings, session=asked, new_session=new_session, new_upload=new_upload)
 
 
 def _checks(incomplete: str) -> list[str]:

@@ -57,6 +57,16 @@ class Without(Onlooker):
         request.head = self._header.sub(b"", request.head)
 
 
+class Answering(Onlooker):
+    """Changes a line in the heads of answers."""
+
+    def __init__(self, name: str, by: bytes = b"") -> None:
+        self._line, self._by = re.compile(rb"(?im)^%b:[^\r]*\r\n" % name.encode()), by
+
+    def passing(self, piece: bytes, *, to_server: bool) -> bytes:
+        return piece if to_server else self._line.sub(self._by, piece)
+
+
 def no_websockets(url: str) -> Proxy:
     """A proxy that refuses every upgrade, as many do."""
     refused = answer(403, "Via: 1.1 gate", close=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ import requests
 import trustme
 from cli.doctor.broken_setups import (
     UNKNOWN,
+    Answering,
     Instead,
     Without,
     black_hole,
@@ -169,6 +171,87 @@ def tus_headers_removed(world: World) -> str:
     proxy = world.stack.enter_context(Proxy(world.serve(), Without("Tus-Resumable")))
     world.settings["tus_endpoint"] = f"{proxy.url}/api/upload/files/"
     return ""
+
+
+def upload_headers_removed(world: World) -> str:
+    return world.stack.enter_context(Proxy(world.serve(), Without("Upload-[a-z-]+"))).url
+
+
+def _at_a_tus_endpoint(world: World, onlooker: Onlooker) -> str:
+    """A proxy in front of a tus server, which gets one upload."""
+    proxy = world.stack.enter_context(Proxy(world.serve(), onlooker))
+    world.settings["tus_endpoint"] = f"{proxy.url}/api/upload/files/"
+    world.context["new_upload"] = True
+    return ""
+
+
+def upload_headers_removed_at_a_tus_endpoint(world: World) -> str:
+    return _at_a_tus_endpoint(world, Without("Upload-[a-z-]+"))
+
+
+def upload_headers_removed_from_answers(world: World) -> str:
+    return _at_a_tus_endpoint(world, Answering("Upload-[a-z-]+"))
+
+
+def location_removed(world: World) -> str:
+    return _at_a_tus_endpoint(world, Answering("Location"))
+
+
+def location_of_another_host(world: World) -> str:
+    return _at_a_tus_endpoint(world, Answering("Location", b"Location: http://backend.internal:8080/files/1\r\n"))
+
+
+def location_without_tls(world: World) -> str:
+    url, authority = world.serve(), trustme.CA()
+    world.trust(authority)
+    proxy = world.stack.enter_context(Proxy(url, NoTls()))
+    front = world.stack.enter_context(tls_front(proxy.url, authority))
+    world.settings["tus_endpoint"] = f"{front}/api/upload/files/"
+    world.context["new_upload"] = True
+    return ""
+
+
+class NoTls(Onlooker):
+    """Has the path of each new upload follow the name of this machine, with http."""
+
+    def passing(self, piece: bytes, *, to_server: bool) -> bytes:
+        return (
+            piece
+            if to_server
+            else re.sub(rb"(?i)\r\nlocation: (https?://[^/]*)?/", b"\r\nLocation: http://localhost/", piece)
+        )
+
+
+def signature_removed_from_answers(world: World) -> str:
+    return _at_a_tus_endpoint(world, Answering("Tus-Resumable"))
+
+
+def _blocked(world: World, *methods: str) -> str:
+    return _at_a_tus_endpoint(world, Instead(lambda request: request.method in methods, answer(405)))
+
+
+def head_blocked(world: World) -> str:
+    return _blocked(world, "HEAD")
+
+
+def delete_blocked(world: World) -> str:
+    return _blocked(world, "DELETE")
+
+
+def patch_and_its_override_blocked(world: World) -> str:
+    return _at_a_tus_endpoint(
+        world,
+        Instead(
+            lambda request: request.method == "PATCH" or "x-http-method-override" in request.headers,
+            answer(405, close=True),
+        ),
+    )
+
+
+def creation_refused(world: World) -> str:
+    """A server that wants metadata."""
+    refusing = Instead(lambda request: request.method == "POST", answer(422, "Tus-Resumable: 1.0.0", body=b"no bucket"))
+    return _at_a_tus_endpoint(world, refusing)
 
 
 def tus_hidden(world: World) -> str:
@@ -394,6 +477,29 @@ BROKEN: list[tuple[Callable[[World], str], str, str, str, Exit]] = [
     (tus_endpoint, "tus", "is not the endpoint of the tus server (404)", "No upload possible", Exit.NO_SERVER),
     (tus_endpoint_page, "tus", "does not answer as a tus server", "No upload possible", Exit.NO_SERVER),
     (tus_headers_removed, "tus", "arrive without Tus-Resumable (412)", "No upload possible", Exit.NO_SERVER),
+    (upload_headers_removed, "tus_headers", "arrive without Upload-Length (400)", "No upload possible", Exit.NO_SERVER),
+    (
+        upload_headers_removed_at_a_tus_endpoint,
+        "tus_headers",
+        "arrive without Upload-Length (400)",
+        "No upload possible",
+        Exit.NO_SERVER,
+    ),
+    (
+        upload_headers_removed_from_answers,
+        "tus_headers",
+        "without Upload-Offset (HEAD: 200)",
+        "No upload possible",
+        Exit.NO_SERVER,
+    ),
+    (location_removed, "tus_headers", "has no Location (201)", "No upload possible", Exit.NO_SERVER),
+    (location_of_another_host, "tus_headers", "http://backend.internal:8080/***", "another server", Exit.OK),
+    (location_without_tls, "tus_headers", "URLs with http", "URLs with http", Exit.OK),
+    (signature_removed_from_answers, "tus_headers", "without Tus-Resumable", "without Tus-Resumable", Exit.OK),
+    (head_blocked, "tus_headers", "with 405: uploads can't be resumed", "HEAD of a new upload", Exit.OK),
+    (delete_blocked, "tus_headers", "blocks DELETE (405)", "blocks DELETE", Exit.OK),
+    (creation_refused, "tus_headers", "no bucket", "creation of an upload is refused", Exit.OK),
+    (patch_and_its_override_blocked, "body_limit", "and POST with X-HTTP", "No upload possible", Exit.NO_SERVER),
     (tus_hidden, "tus", "does not answer as a tus server (405)", "No upload possible", Exit.NO_SERVER),
     (packs_fail, "packs", "packs are answered with 500", "packs are answered with 500", Exit.OK),
     (lookups_fail, "lookup", "the lookup is answered with 500", "the lookup is answered with 500", Exit.OK),

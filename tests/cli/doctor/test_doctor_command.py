@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 IDS = [
     *("settings", "proxy", "dns", "tcp", "tls", "health", "load", "clock", "session", "polling", "token"),
-    *("rate_limit", "tus", "packs", "lookup", "body_limit", "websocket", "long_polling", "disk"),
+    *("rate_limit", "tus", "packs", "lookup", "body_limit", "tus_headers", "websocket", "long_polling", "disk"),
 ]
 
 
@@ -33,7 +33,7 @@ def test_output_for_people_is_on_stderr(server: EmbeddedServer, tmp_path: Path) 
     lines = done.err.splitlines()
     assert max(map(len, lines)) <= 80
     assert "live over websocket" in " ".join(done.err.split())
-    assert "3 API calls used" in done.err
+    assert "4 API calls used" in done.err
     assert any(line.startswith("✓ websocket") for line in lines)
     assert "\x1b" not in done.err
 
@@ -63,8 +63,8 @@ def test_doctor_exit_code_tells_no_server_token_and_usage(tmp_path: Path) -> Non
         closed = uploader("doctor", "-s", f"127.0.0.1:{port}", home=tmp_path)
     assert closed.code == 6
     assert closed.err.splitlines()[-1].startswith(f"✗ No upload possible: port {port} of 127.0.0.1 is closed")
-    assert "13 steps" not in closed.err
-    assert "14 steps" in closed.err
+    assert "14 steps" not in closed.err
+    assert "15 steps" in closed.err
     with web_site(401, "application/json", b'{"error":"UNAUTHORIZED"}') as site:
         url = site.url
         assert uploader("doctor", "-s", url, home=tmp_path).code == 5

@@ -33,7 +33,7 @@ def api_calls(running: EmbeddedServer) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("flavour", ["bundled", "reference"])
 def test_doctor_passes_on_each_kind_of_server(flavour: str, tmp_path: Path) -> None:
-    """Each kind of server is recognised, with the reported number of calls, at most 4."""
+    """Each kind of server is recognised, with the reported number of calls, at most 5."""
     with running_server(flavour=flavour, jwt_secret="s" * 40) as running:
         token = issue_token("s" * 40)
         report = doctor(running.url, token=token, state_dir=tmp_path / "new")
@@ -46,9 +46,9 @@ def test_doctor_passes_on_each_kind_of_server(flavour: str, tmp_path: Path) -> N
     said = float(connected.message.removeprefix("connected in ").removesuffix(" ms").replace(",", ""))
     assert said == pytest.approx(connected.details["latency_ms"], abs=0.6)  # of a number that was not rounded before
     assert step(report, "token").finding.message == "accepted"
-    assert report.calls == len(counted) == (4 if flavour == "bundled" else 3)
+    assert report.calls == len(counted) == (5 if flavour == "bundled" else 3)
     assert {method for method, _ in counted} == {"GET", "DELETE"} | (
-        {"OPTIONS", "PATCH"} if flavour == "bundled" else {"POST"}
+        {"OPTIONS", "PATCH", "POST"} if flavour == "bundled" else {"POST"}
     )
     assert list(tmp_path.iterdir()) == []  # neither the directory nor the file of the speed test
 
@@ -69,12 +69,15 @@ def test_doctor_passes_on_a_tus_endpoint(kind: str, tmp_path: Path) -> None:
     """Without the steps for sessions."""
     with running_server() as running, Plain() as plain:
         endpoint = plain.url if kind == "plain" else f"{running.url}/api/upload/files/"
-        report = doctor("", tus_endpoint=endpoint, state_dir=tmp_path)
+        report = doctor("", tus_endpoint=endpoint, state_dir=tmp_path, context={"new_upload": True})
+        deleted = running.faults.count("DELETE", "/api/upload/files/*")
     assert report.summary == "Everything works: uploads will be resumable (tus)"
     assert [result.id for result in report.results if result.verdict is Verdict.PASS] == [
-        *("settings", "proxy", "dns", "tcp", "tus", "body_limit", "disk")
+        *("settings", "proxy", "dns", "tcp", "tus", "body_limit", "tus_headers", "disk")
     ]
     assert step(report, "tus").finding.message.startswith(f"{endpoint} offers ")
+    assert ("stays on the server" in step(report, "tus_headers").finding.message) == (kind == "plain")
+    assert deleted == (kind == "bundled")
 
 
 def test_clock_of_a_cached_answer_is_not_compared() -> None:
@@ -100,7 +103,7 @@ def test_a_new_session_is_joined_and_cancelled() -> None:
     assert report.ok
     assert state == "cancelled"
     assert "joined, first message" in step(report, "websocket").finding.message
-    assert report.calls == 5
+    assert report.calls == 6
 
 
 def test_doctor_joins_an_existing_session(server: EmbeddedServer) -> None:

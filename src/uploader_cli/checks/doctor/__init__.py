@@ -25,23 +25,32 @@ from uploader_cli.checks.check import (
     skipped,
     warning,
 )
-from uploader_cli.checks.doctor import disk, network, server, transports, uploads
+from uploader_cli.checks.doctor import disk, network, server, transports, tus_headers, uploads
 from uploader_cli.checks.doctor.context import DoctorContext
 from uploader_cli.checks.doctor.doctor_report import DoctorPage, as_json, summary_of
 from uploader_cli.core.names import json_line
 from uploader_cli.exit_status import Exit, of_error, worst
 from uploader_cli.settings import Settings, mask
 
-STEPS = checks_of(network, server, uploads, transports, disk)  # ordered so that a failure explains the following ones
-ENDPOINT_STEPS = (*checks_of(network), replace(uploads.tus, rests_on="tls"), uploads.body_limit, *checks_of(disk))
+STEPS = checks_of(
+    network, server, uploads, tus_headers, transports, disk
+)  # ordered so that a failure explains the following ones
+ENDPOINT_STEPS = (
+    *checks_of(network),
+    replace(uploads.tus, rests_on="tls"),
+    uploads.body_limit,
+    *checks_of(tus_headers, disk),
+)
 """The steps for a tus endpoint: it has no sessions."""
 STEP_LIMIT = 5.0  # maximum seconds for a step
 RUN_LIMIT = 25.0  # seconds after which no further step is started; the clean-up may take `STEP_LIMIT` more
 
 
-def doctor(settings: Settings, *, session: str | None = None, new_session: bool = False) -> int:
+def doctor(
+    settings: Settings, *, session: str | None = None, new_session: bool = False, new_upload: bool = False
+) -> int:
     """Diagnose the connection to the server; the exit code says whether uploads will work."""
-    context = DoctorContext(settings, session=session, new_session=new_session)
+    context = DoctorContext(settings, session=session, new_session=new_session, new_upload=new_upload)
     if settings.json:
         report = examine(context)
         sys.stdout.write(json_line(as_json(report)))

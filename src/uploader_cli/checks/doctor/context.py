@@ -36,7 +36,7 @@ class Timed(NamedTuple):
 class DoctorContext(CheckedServer):
     """The server, and the results that steps pass on. `session` is an ID to check, `new_session` creates one.
 
-    `fsync` is replaced in tests.
+    `new_upload` creates an upload. `fsync` is replaced in tests.
     """
 
     def __init__(
@@ -45,11 +45,12 @@ class DoctorContext(CheckedServer):
         *,
         session: str | None = None,
         new_session: bool = False,
+        new_upload: bool = False,
         fsync: Callable[[int], None] = os.fsync,
     ) -> None:
         super().__init__(settings)  # the first step reads the token
         self.http.dialler.connect_timeout = RESPONSE_LIMIT
-        self.session, self.new_session, self.fsync = session, new_session, fsync
+        self.session, self.new_session, self.new_upload, self.fsync = session, new_session, new_upload, fsync
         self.secure = settings.target_url.startswith("https://")
         self.server = self.next_hop = address_of(settings.target_url)  # the first hop is the proxy if there is one
         self.proxy: str | None = None

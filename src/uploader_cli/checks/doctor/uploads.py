@@ -13,7 +13,7 @@ from uploader_cli.checks.check import Finding, check, failed, passed, skipped, w
 from uploader_cli.checks.doctor.context import RESPONSE_LIMIT, DoctorContext
 from uploader_cli.checks.target import DOWN_OR_BUSY
 from uploader_cli.core import packs
-from uploader_cli.core.capabilities import TUS_VERSION, capabilities_of, root_of, unknown_upload
+from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, capabilities_of, root_of, unknown_upload
 from uploader_cli.core.events import Transport
 from uploader_cli.core.origins import resolved
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_progress, parse_session, text, whole
@@ -158,12 +158,12 @@ def tus(context: DoctorContext) -> Finding:
         return skipped("because the server offers no resumable uploads")
     if context.limited is not None:
         return skipped(USED_UP)
-    options = answer = probe = _followed(context, "OPTIONS", root_of(where))
+    options = answer = probe = followed(context, "OPTIONS", root_of(where))
     if answer.ok and (offered := capabilities_of(answer.headers, where)).ietf:
         context.tus, said = offered, answer.headers["Upload-Limit"]
         return passed(f"{where} offers the IETF's resumable uploads ({said})", endpoint=where, extensions=[])
     if context.settings.tus_endpoint or not is_tus(options):
-        probe = _followed(context, "HEAD", unknown_upload(where), headers={"Tus-Resumable": TUS_VERSION})
+        probe = followed(context, "HEAD", unknown_upload(where), headers={"Tus-Resumable": TUS_VERSION})
         answer = options if is_tus(options) else probe  # a gateway may answer OPTIONS
     target = redirect_target(answer)
     if target is not None:
@@ -190,7 +190,7 @@ def tus(context: DoctorContext) -> Finding:
     return passed(f"{where} offers {', '.join(names) or 'no extensions'}", endpoint=where, extensions=names)
 
 
-def _followed(context: DoctorContext, method: str, url: str, **how: Any) -> Answer:
+def followed(context: DoctorContext, method: str, url: str, **how: Any) -> Answer:
     """Send a request and follow 307 and 308, as uploads do."""
     answer = context.call(method, url, **how)
     for _ in range(REDIRECTS):
@@ -266,10 +266,24 @@ def body_limit(context: DoctorContext) -> Finding:
     if answer is not None and answer.status in (401, 429) and (refused := refusal(answer)) is not None:
         return refused
     if answer is not None and context.tus is not None and is_blocked(answer):
-        cause = f"a proxy or firewall blocks PATCH ({answer.status})"
+        return _patch_blocked(context, context.tus, answer)
+    buffered = answer is None and context.tus is not None and context.health is not None  # ours answers at once
+    hint = "; a proxy collects them before it forwards them, so progress is late" if buffered else ""
+    return passed(f"requests of {size(found.passes)} pass{hint}", **details)
+
+
+def _patch_blocked(context: DoctorContext, tus: Capabilities, answer: Answer) -> Finding:
+    """Return the finding where PATCH is blocked: uploads send POST then, which may be blocked, too."""
+    cause = f"a proxy or firewall blocks PATCH ({answer.status})"
+    headers = {"Tus-Resumable": TUS_VERSION, "Upload-Offset": "0", "X-HTTP-Method-Override": "PATCH"}
+    instead = context.call("POST", unknown_upload(tus.endpoint), headers=headers)
+    if not is_blocked(instead):
         hint = "Let PATCH pass; until then uploads send POST with X-HTTP-Method-Override."
         return warning(cause, hint, http_status=answer.status)
-    return passed(f"requests of {size(found.passes)} pass", **details)
+    cause = f"{cause}, and POST with X-HTTP-Method-Override ({instead.status})"
+    if context.settings.tus_endpoint:
+        return failed(cause, "Let PATCH pass.", http_status=answer.status)
+    return warning(cause, "Let PATCH pass; until then files are sent in batches, without resume.")
 
 
 def refusal(answer: Answer) -> Finding | None:
