@@ -283,6 +283,30 @@ def test_receipts_on_a_disk_that_does_not_answer_are_kept(
     assert receipts_left(tmp_path / "state", clock, files) == [True, True, False]
 
 
+def test_an_opening_does_not_wait_again_for_a_dead_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "BATCH_SECONDS", 0.05)
+    clock, files, answers, asked, stat = Clock(), files_of(tmp_path, 3), threading.Event(), list[object](), os.stat
+    with Journal(tmp_path / "state", now=clock) as journal:
+        run = begin(journal)
+        for file in files:
+            complete(run, file)
+        run.finish(ok=True)
+
+    def hanging(path: str | bytes, **how: Any) -> os.stat_result:
+        if path in [os.fsencode(file.path) for file in files]:
+            asked.append(path)
+            answers.wait(10.0)
+        return stat(path, **how)
+
+    clock.at += 100 * DAY
+    with monkeypatch.context() as patched:
+        patched.setattr("os.stat", hanging)
+        for _ in range(3):
+            assert receipts_left(tmp_path / "state", clock, files) == [True, True, True]
+        answers.set()
+    assert len(asked) == 1
+
+
 def test_a_live_run_is_never_pruned_however_old(journal: Journal, tmp_path: Path, clock: Clock) -> None:
     run = begin(journal)
     clock.at += 1000 * DAY

@@ -340,7 +340,7 @@ def _found(rows: Sequence[tuple[int, bytes, int, int]]) -> list[bool]:
     looking.start()
     looking.join(BATCH_SECONDS)
     is_late.set()
-    return found[:]
+    return found[:] or [True] * len(rows)  # a dead disk: not each opening has to wait for it
 
 
 def _is_there(key: bytes, size: int, mtime_ns: int) -> bool:
