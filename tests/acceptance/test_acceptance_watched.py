@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from acceptance.soak import Held
 from command import ended, start
 from serving import server_process
+from time_limits import PATIENCE
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
@@ -22,10 +25,14 @@ from uploader_cli.selection.filters import Filters
 if TYPE_CHECKING:
     from pathlib import Path
 
-ROUNDS, FILES = 60, 250
-BASE, AROUND = 20, 10
-"""Rounds after which memory is compared, and of how many the median is taken."""
+    from command import Process
+
+ROUNDS, FILES = 36, 100
+BASE, AROUND = 12, 5
+"""The round after which memory and objects are compared, and of how many rounds the median is taken."""
 WITHIN = 1.03
+CACHES = 1.10
+"""How much memory may grow by the caches of databases, whose sizes are limited."""
 DAYS, WALKS_OF_A_DAY = 7, 17_280
 
 
@@ -33,12 +40,26 @@ DAYS, WALKS_OF_A_DAY = 7, 17_280
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("packs", [True, False])
 def test_memory_of_a_watch_stays_flat(tmp_path: Path, packs: bool) -> None:
-    """Each round is a day: files arrive, are sent and deleted, and the run waits."""
+    """Each round is a day: files arrive, are sent and deleted, and the run waits. One object a file would be a leak."""
     (tmp_path / "in").mkdir()
     held: list[Held] = []
     with server_process(packs=packs) as server:
-        line = ["upload", "--watch", tmp_path / "in", "-s", server.url, "--settle", "0.2", "--json", "--stall", "1"]
-        process = start(*line, "--report", "all.json", home=tmp_path, fresh=True)
+        line = [
+            "upload",
+            "--watch",
+            tmp_path / "in",
+            "-s",
+            server.url,
+            "--settle",
+            "0.2",
+            "--json",
+            "--stall",
+            "1",
+            "--jobs",
+            "2",
+        ]
+        how: dict[str, Any] = {"imported": ("acceptance.counted",), "OBJECTS": str(tmp_path / "objects")}
+        process = start(*line, "--report", "all.json", home=tmp_path, **how)
         assert process.stdout is not None
         seen = process.stdout.readline()
         for day in range(ROUNDS):
@@ -55,14 +76,28 @@ def test_memory_of_a_watch_stays_flat(tmp_path: Path, packs: bool) -> None:
             for path in made:
                 path.unlink()
             held.append(Held.by(process.pid))
+            objects = counted(process, tmp_path / "objects", day + 1)
         done = ended(process, seen, signal.SIGTERM)
     assert done.code == 143
     assert done.finished["completed"] == ROUNDS * FILES
     before, after = Held.usual(held[BASE - AROUND : BASE]), Held.usual(held[-AROUND:])
-    print(f"{ROUNDS * FILES} files: {before} → {after}")
-    assert after.memory <= before.memory * WITHIN
+    more = median(objects[-AROUND:]) - median(objects[BASE - AROUND : BASE])
+    print(f"{(ROUNDS - BASE) * FILES} files after the first: {before} → {after}, {more} objects more: {objects}")
+    assert more < (ROUNDS - BASE) * FILES / 2
+    assert after.memory <= before.memory * CACHES
     assert after.descriptors <= before.descriptors + 1
     assert after.threads <= before.threads + 1
+
+
+def counted(process: Process, path: Path, times: int) -> list[int]:
+    """Ask the process for the number of its objects, and return all numbers once there are so many."""
+    process.send_signal(signal.SIGUSR2)
+    end = time.monotonic() + PATIENCE
+    while not path.exists() or len(lines := path.read_text().splitlines(keepends=True)) < times:
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return [int(line) for line in lines]
 
 
 @pytest.mark.acceptance
