@@ -66,16 +66,15 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_xdist_auto_num_workers() -> int | None:
-    """Return the number of processes of `-n auto`: five for each CPU, from 6 to 16.
+    """Return the number of processes of `-n auto`: three for each CPU, from 4 to 16.
 
-    Most tests wait for sockets and processes: with 2 CPUs all tests took 167 s with 6 processes and 124 s with 10. The
-    upper limit bounds the memory and what each process repeats, which is to collect the tests. The environment variable
-    of xdist, PYTEST_XDIST_AUTO_NUM_WORKERS, has priority.
+    Many tests wait for sockets and processes, and each process repeats 3 s of CPU time, to import and to collect the
+    tests. The environment variable of xdist, PYTEST_XDIST_AUTO_NUM_WORKERS, has priority.
     """
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(5 * cpus, 6), 16)
+    return min(max(3 * cpus, 4), 16)
 
 
 @pytest.hookimpl(trylast=True)  # hypothesis is ready then; xdist starts its processes after this

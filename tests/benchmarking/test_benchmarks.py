@@ -23,6 +23,7 @@ def benchmarks(*arguments: str, **environment: str) -> subprocess.CompletedProce
     )
 
 
+@pytest.mark.thorough
 def test_benchmark_list_names_each_case() -> None:
     done = benchmarks("--list")
     assert done.returncode == 0

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.thorough
 def test_every_fault_occurs_in_plans_and_can_be_read() -> None:
     rules = [parse_rule(rule) for seed in range(1500) for rule in make_plan(seed).rules]
     assert {rule.kind for rule in rules} == set(FAULTS)
@@ -41,7 +42,7 @@ def test_seed_decides_the_plan() -> None:
     assert make_plan(7) != make_plan(8)
 
 
-@pytest.mark.parametrize("seed", [20, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in (3049, 574, 11071))])
+@pytest.mark.parametrize("seed", [574, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in (3049, 20, 11071))])
 def test_no_invariant_is_violated_in_short_rounds(tmp_path: Path, seed: int) -> None:
     """On a bundled server, a shared server, the reference backend and a tus server, with kills and resumes."""
     assert run(seed, 5, tmp_path, rounds=1, say=print).finds == []

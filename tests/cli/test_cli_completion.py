@@ -137,6 +137,7 @@ def test_completion_offers_profiles(ask: Callable[..., str], tmp_path: Path, mon
     assert ask("uploader upload --profile ") == ""
 
 
+@pytest.mark.thorough
 def test_bash_completes_with_the_printed_script(tmp_path: Path) -> None:
     """The real one, with the script that is printed, the program being found by its name."""
     program = tmp_path / "bin" / "uploader"

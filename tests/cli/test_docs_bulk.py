@@ -93,6 +93,7 @@ def test_docs_job_array_uploads_each_file_once(
     assert "error" not in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_docs_container_restarted_after_exit_4_completes(
     server: EmbeddedServer, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +107,7 @@ def test_docs_container_restarted_after_exit_4_completes(
     assert server.faults.count("POST", "/api/upload/files/") == before + 1
 
 
+@pytest.mark.thorough
 def test_docs_shell_script_runs_all_shards(server: EmbeddedServer, place: Path) -> None:
     """Run all shards in parallel from a shell."""
     (script,) = blocks(section(PAGE, "### By hand"))
@@ -122,6 +124,7 @@ def test_docs_shell_script_runs_all_shards(server: EmbeddedServer, place: Path) 
     check_all_there(server, place / "import.json")
 
 
+@pytest.mark.thorough
 def test_docs_check_compares_with_the_server(place: Path, capsys: pytest.CaptureFixture) -> None:
     """The commands of the section exit 0 after the import, and 4 where a file is missing."""
     with running_server(packs=True) as server:

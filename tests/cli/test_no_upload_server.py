@@ -38,10 +38,20 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("other", OTHERS)
+COMMANDS = ["upload", "upload --tus-endpoint", "validate", "status", "cancel", "delete", "watch", "check"]
+
+
 @pytest.mark.parametrize(
-    "command",
-    ["upload", "upload --tus-endpoint", "validate", "status", "cancel", "delete", "watch", "check"],
+    ("command", "other"),
+    [
+        *((command, "page") for command in COMMANDS),
+        *(("upload", other) for other in OTHERS if other != "page"),
+        *(
+            pytest.param(command, other, marks=pytest.mark.thorough)
+            for command, other in product(COMMANDS[1:], OTHERS)
+            if other != "page"
+        ),
+    ],
 )
 def test_commands_exit_6_where_no_upload_server_answers(
     command: str,

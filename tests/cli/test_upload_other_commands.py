@@ -103,6 +103,7 @@ def test_watch_finds_the_sessions_of_this_machine(make_files: Files, tmp_path: P
         assert "is not an ID, nor the beginning of an open session of this machine" in refused.err
 
 
+@pytest.mark.thorough
 def test_watch_sends_no_token_to_a_server_that_only_a_directory_named(make_files: Files, tmp_path: Path) -> None:
     """It was the config where the upload ran; elsewhere the journal has it."""
     files = make_files(**{"a.mp4": 200_000})

@@ -34,6 +34,7 @@ def server() -> Iterator[EmbeddedServer]:
         yield running
 
 
+@pytest.mark.thorough
 def test_check_lists_different_and_missing_files(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """-v names the same ones, too, and -q only the others."""
     files = make_files(a=3, b=3, **{"deep/c": 3})
@@ -123,6 +124,7 @@ def test_check_asks_again_for_digests_that_take_long(
     assert server.faults.count(*LOOKUP) >= 3
 
 
+@pytest.mark.thorough
 def test_check_finds_a_renamed_file_by_its_receipt(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """The server kept the file that had the name; on another machine the sizes differ."""
     make_files(a=b"new content")

@@ -10,6 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+import pytest
 from cli.doctor.broken_setups import UNKNOWN, closed_port, silent_server, web_site
 from command import environment, finish, start, uploader
 from serving import running_server
@@ -88,6 +89,7 @@ def test_ctrl_c_ends_the_doctor_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - began < 2 * SLACK  # the steps would take 25 s
 
 
+@pytest.mark.thorough
 def test_doctor_warns_of_a_session_that_the_server_does_not_have(server: EmbeddedServer, tmp_path: Path) -> None:
     """A session that the server does not have is a warning: uploads create their own."""
     lost = uploader("doctor", "-s", server.url, "--session", UNKNOWN, home=tmp_path)

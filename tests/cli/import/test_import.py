@@ -189,7 +189,6 @@ def test_import_to_a_tus_endpoint_continues_after_kills_of_a_worker_and_of_the_d
         assert service.most_creations <= 2  # one for each worker, which has four jobs
 
 
-@pytest.mark.thorough
 def test_same_command_continues_after_ctrl_c(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
     bundled.faults.add(STALL)
     line = ("import", tree, "--on", on(cluster), "-s", bundled.url, "--json", "--chunk-size", CHUNK, "-j", "1")
@@ -211,7 +210,6 @@ def test_same_command_continues_after_ctrl_c(cluster: Client, bundled: EmbeddedS
     check_stored(bundled, tree)
 
 
-@pytest.mark.thorough
 def test_429_to_one_worker_pauses_all(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
     """Reports and metrics have the sums over all workers."""
     (tree / "a-large.bin").unlink()
@@ -257,7 +255,6 @@ def metrics(path: Path) -> dict[str, float]:
     }
 
 
-@pytest.mark.thorough
 def test_token_does_not_travel(cluster: Client, tmp_path: Path) -> None:
     """The workers have no token of their own: the run ends with exit code 5."""
     (tmp_path / "a.bin").write_bytes(b"a")
@@ -303,7 +300,6 @@ def hide_files(hidden: bool) -> None:
     worker.status = gone if hidden else status  # type: ignore[assignment]
 
 
-@pytest.mark.thorough
 def test_worker_that_does_not_see_the_files_is_kept_out_and_named(
     cluster: Client, bundled: EmbeddedServer, tree: Path
 ) -> None:
@@ -368,7 +364,6 @@ def test_files_with_which_each_worker_hangs_fail(cluster: Client, bundled: Embed
     assert failed["message"].startswith("the workers that sent it died or made no progress: ")
 
 
-@pytest.mark.thorough
 def test_files_of_an_earlier_run_are_compared_with_verify(
     cluster: Client, bundled: EmbeddedServer, tmp_path: Path
 ) -> None:

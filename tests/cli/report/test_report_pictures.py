@@ -228,6 +228,7 @@ def test_timeline_of_a_long_run_is_bounded() -> None:
     assert (len(edge.bytes), edge.step) == (TIMELINE_STEPS // 2 + 1, 0.2)
 
 
+@pytest.mark.thorough
 def test_page_of_many_files_is_not_larger(report: dict[str, Any]) -> None:
     """Nor with many failures, warnings and incidents, or a long run."""
     report["warnings"], report["incidents"]["kept"] = report["warnings"] * 1000, report["incidents"]["kept"] * 100

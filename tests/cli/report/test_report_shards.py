@@ -6,6 +6,7 @@ import json
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
 from command import ended, read_until, start
 
 from uploader_cli.__main__ import main
@@ -14,13 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import pytest
-
     from uploader_server.serving import EmbeddedServer
 
 SHARDS = 3
 
 
+@pytest.mark.thorough
 def test_merged_shard_reports_have_each_file_once(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,6 +51,7 @@ def test_merged_shard_reports_have_each_file_once(
     assert sorted(str(path.relative_to(stored)) for path in stored.rglob("*.mp4")) == sorted(names)
 
 
+@pytest.mark.thorough
 def test_killed_shard_is_reported_by_the_resuming_run(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,7 @@ def frozen(process: subprocess.Popen[str]) -> Iterator[None]:
         process.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.thorough
 def test_resume_takes_the_newest_run(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Without an id the one that was interrupted last; with the beginning of an id, that one."""
     files = make_files(**{f"{name}.mp4": os.urandom(500 * KIB) for name in "abc"})
@@ -92,6 +93,7 @@ def test_resume_takes_the_newest_run(server: EmbeddedServer, make_files: Files, 
         assert (server.root / "personal" / f"{name}.mp4").read_bytes() == (files / f"{name}.mp4").read_bytes()
 
 
+@pytest.mark.thorough
 def test_resume_after_a_complete_run_has_nothing_to_do(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -113,6 +115,7 @@ def test_resume_after_a_complete_run_has_nothing_to_do(
     assert uploader("resume", "x", home=tmp_path).code == 2  # an id is hexadecimal: no run can begin so
 
 
+@pytest.mark.thorough
 def test_run_stays_open_while_any_file_failed(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """After a failure that may pass, one that is permanent, and one that kept others from starting."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 10})
@@ -130,6 +133,7 @@ def test_run_stays_open_while_any_file_failed(server: EmbeddedServer, make_files
     assert uploader("resume", home=tmp_path).code == 2, "all files are stored"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_resume_resends_at_most_one_chunk(
     by: signal.Signals, server: EmbeddedServer, make_files: Files, tmp_path: Path
@@ -150,6 +154,7 @@ def test_resume_resends_at_most_one_chunk(
         assert path.read_bytes() == (files / name).read_bytes()
 
 
+@pytest.mark.thorough
 def test_event_stream_has_the_offset_of_a_resume(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """`resumed_from`, offset, progress and the current rate; the view shows the percentage."""
     files = make_files(**{"a.mp4": 640 * KIB})
@@ -170,6 +175,7 @@ def test_event_stream_has_the_offset_of_a_resume(server: EmbeddedServer, make_fi
     assert "resuming run" in done.err
 
 
+@pytest.mark.thorough
 def test_resume_at_a_tus_endpoint_finds_files_of_any_name(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -185,6 +191,7 @@ def test_resume_at_a_tus_endpoint_finds_files_of_any_name(
     assert {event["reason"] for event in done.of("file.skipped")} == {"present"}
 
 
+@pytest.mark.thorough
 def test_run_of_an_older_journal_resumes(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     files = make_files(**{"a.mp4": 640 * KIB})
     first = interrupted(server.url, tmp_path, files)
@@ -197,6 +204,7 @@ def test_run_of_an_older_journal_resumes(server: EmbeddedServer, make_files: Fil
     assert not done.of("warning")
 
 
+@pytest.mark.thorough
 def test_resume_of_a_file_in_parts_keeps_each_part(tmp_path: Path) -> None:
     """Killed in the middle: each part resumes at its offset, and the stream has the progress of the whole file."""
     big = tmp_path / "big.mp4"
@@ -228,6 +236,7 @@ def test_resume_resends_files_that_the_server_lost(make_files: Files, tmp_path: 
     assert sorted(path.name for path in (roots[1] / "personal" / "files").iterdir()) == ["0.mp4", "1.mp4", "big.mp4"]
 
 
+@pytest.mark.thorough
 def test_resume_moves_parts_of_a_lost_session_to_a_new_one(tmp_path: Path) -> None:
     """The server was stopped, and has forgotten the session, not the bytes."""
     big, root = tmp_path / "big.mp4", tmp_path / "root"
@@ -251,6 +260,7 @@ def test_resume_moves_parts_of_a_lost_session_to_a_new_one(tmp_path: Path) -> No
     assert (root / "personal" / "big.mp4").read_bytes() == big.read_bytes()
 
 
+@pytest.mark.thorough
 def test_resume_in_batch_mode_skips_finished_files(make_files: Files, tmp_path: Path) -> None:
     """The reference backend: files of the session that was over are skipped; the request that was cut starts again."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 10, "c.mp4": 10, "z.mp4": 2 * MIB})
@@ -294,6 +304,7 @@ def test_same_command_resumes_the_run(server: EmbeddedServer, make_files: Files,
     assert again.finished["completed"] == 1
 
 
+@pytest.mark.thorough
 def test_resume_reuses_the_session(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """No new session is created, and the first one ends as completed, with all files."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 640 * KIB, "c.mp4": 640 * KIB})
@@ -306,6 +317,7 @@ def test_resume_reuses_the_session(server: EmbeddedServer, make_files: Files, tm
     assert (status["overallStatus"], status["completedFiles"], status["totalFiles"]) == ("completed", 3, 3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("forgets", [False, True])
 def test_resume_opens_a_session_where_the_old_one_is_lost(forgets: bool, make_files: Files, tmp_path: Path) -> None:
     """The server was killed and started again on the same files, and may have forgotten the session, not the bytes."""
@@ -364,6 +376,7 @@ def test_two_runs_do_not_send_the_same_file(server: EmbeddedServer, make_files: 
         assert relay.carried == 640 * KIB
 
 
+@pytest.mark.thorough
 def test_resume_restores_options_and_accepts_overrides(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -426,6 +439,7 @@ def test_resume_list_has_a_row_for_each_run_newest_last(
     assert text.err == f"→ uploader resume {run_of(two)[:8]}\n"
 
 
+@pytest.mark.thorough
 def test_runs_shows_what_failed_and_the_command_to_retry(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -457,6 +471,7 @@ def test_runs_shows_why_a_run_ended(server: EmbeddedServer, make_files: Files, t
     assert re.fullmatch(rf"→ uploader resume [0-9a-f]{{8}} --state-dir {where}\n", stored.err)
 
 
+@pytest.mark.thorough
 def test_command_that_reaches_no_server_or_is_refused_leaves_no_run(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -502,8 +517,11 @@ def test_resume_of_several_runs_names_the_others(
 @pytest.mark.parametrize(
     ("answer", "name", "code"),
     [
-        *(("\n", "b.mp4", 0), ("1\n", "b.mp4", 0), ("2\n", "a.mp4", 0), ("{older}\n", "a.mp4", 0)),
-        *(("zz\n", "", 2), ("\x04", "", 2), ("\x03", "", 130)),
+        *(("2\n", "a.mp4", 0), ("zz\n", "", 2), ("\x04", "", 2), ("\x03", "", 130)),
+        *(
+            pytest.param(*each, 0, marks=pytest.mark.thorough)
+            for each in (("\n", "b.mp4"), ("1\n", "b.mp4"), ("{older}\n", "a.mp4"))
+        ),
     ],
 )
 def test_resume_asks_on_a_terminal(
@@ -549,6 +567,7 @@ def read_until_closed(screen: int) -> str:
     return text.decode()
 
 
+@pytest.mark.thorough
 def test_forgotten_run_can_not_be_resumed_and_keeps_its_receipts(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -566,6 +585,7 @@ def test_forgotten_run_can_not_be_resumed_and_keeps_its_receipts(
     assert done.of("file.started")[0]["offset"] == 0
 
 
+@pytest.mark.thorough
 def test_no_resume_restarts_every_file(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Every file from its first byte, also finished ones; the unfinished upload on the server is deleted."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 640 * KIB})
@@ -579,6 +599,7 @@ def test_no_resume_restarts_every_file(server: EmbeddedServer, make_files: Files
     assert uploader("resume", home=tmp_path).code == 2
 
 
+@pytest.mark.thorough
 def test_state_dir_alone_has_the_journal_and_is_named_to_resume(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -593,6 +614,7 @@ def test_state_dir_alone_has_the_journal_and_is_named_to_resume(
     assert done.events[0]["resumed_from"] == run_of(first)
 
 
+@pytest.mark.thorough
 def test_no_secret_is_in_the_journal(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Neither the token nor a header is in any file of the state directory, nor is it sent when the run is resumed."""
     files = make_files(**{"a.mp4": 640 * KIB})
@@ -614,6 +636,7 @@ def test_no_secret_is_in_the_journal(server: EmbeddedServer, make_files: Files, 
         assert {request.headers.get("authorization") for request in relay.requests} == {None}
 
 
+@pytest.mark.thorough
 def test_a_server_that_a_directory_named_gets_no_token_on_resume(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -632,6 +655,7 @@ def test_a_server_that_a_directory_named_gets_no_token_on_resume(
     assert resumed(tmp_path, UPLOADER_TOKEN="t0ken", UPLOADER_SERVER=server.url).of("warning") == []
 
 
+@pytest.mark.thorough
 def test_a_damaged_journal_is_set_aside(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """A warning names the new place, and the upload runs."""
     files = make_files(**{"a.mp4": 10})
@@ -647,6 +671,7 @@ def test_a_damaged_journal_is_set_aside(server: EmbeddedServer, make_files: File
     assert len(listed(tmp_path)) == 1
 
 
+@pytest.mark.thorough
 def test_interrupted_run_names_the_resume_command(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Four workers in the middle of chunks: the end comes in time, each file is reported, the hint names resume."""
     files = make_files(**{f"{number}.mp4": 2 * MIB for number in range(6)}, **{"0 small.mp4": 10})
@@ -664,6 +689,7 @@ def test_interrupted_run_names_the_resume_command(server: EmbeddedServer, make_f
     assert resumed(tmp_path).finished["failed"] == 0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("signals", [1, 2])
 def test_ctrl_c_ends_the_run_while_the_server_reads_nothing(
     signals: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
@@ -681,6 +707,7 @@ def test_ctrl_c_ends_the_run_while_the_server_reads_nothing(
     assert done.finished["completed"] + resumed(tmp_path).finished["completed"] == 2
 
 
+@pytest.mark.thorough
 def test_resume_after_a_cancelled_session_opens_another(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -694,6 +721,7 @@ def test_resume_after_a_cancelled_session_opens_another(
     assert (server.root / "personal" / "files" / "a.mp4").stat().st_size == 640 * KIB
 
 
+@pytest.mark.thorough
 def test_a_closed_terminal_interrupts(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """With a live view on it: the run ends in order, as by SIGTERM, and can be resumed."""
     files = make_files(**{"a.mp4": 2 * MIB})

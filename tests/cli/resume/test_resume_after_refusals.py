@@ -6,6 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
 import trustme
 from command import ended, read_confirmed, start, uploader
 from proxy import tls_front
@@ -42,6 +43,7 @@ def leave_partial(server: EmbeddedServer, files: Path, home: Path, last: int | A
     return uploader("upload", files, "-s", server.url, *OPTIONS, "-j", "1", home=home).code
 
 
+@pytest.mark.thorough
 def test_resume_after_401_in_the_middle_keeps_offset(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     files = make_files(**{"a.mp4": os.urandom(300 * KIB), "b.mp4": 10})
     assert leave_partial(server, files, tmp_path, 401) == 5
@@ -51,6 +53,7 @@ def test_resume_after_401_in_the_middle_keeps_offset(server: EmbeddedServer, mak
     assert (server.root / "personal" / "files" / "a.mp4").read_bytes() == (files / "a.mp4").read_bytes()
 
 
+@pytest.mark.thorough
 def test_resume_after_failed_resumes_keeps_offset(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     files = make_files(**{"a.mp4": os.urandom(300 * KIB)})
     assert leave_partial(server, files, tmp_path) == 3
@@ -81,6 +84,7 @@ def test_second_client_with_a_bad_token_keeps_the_uploads_of_a_live_run(
     assert done.of("file.started")[0]["offset"] >= CHUNK
 
 
+@pytest.mark.thorough
 def test_resume_uses_the_ca_bundle_of_the_run(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
@@ -94,6 +98,7 @@ def test_resume_uses_the_ca_bundle_of_the_run(server: EmbeddedServer, make_files
     assert done.of("file.started")[0]["offset"] == CHUNK
 
 
+@pytest.mark.thorough
 def test_same_command_without_its_ca_bundle_keeps_the_upload(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -110,6 +115,7 @@ def test_same_command_without_its_ca_bundle_keeps_the_upload(
     assert done.of("file.started")[0]["offset"] == CHUNK
 
 
+@pytest.mark.thorough
 def test_same_command_after_one_changed_file_sends_that_file_alone(make_files: Files, tmp_path: Path) -> None:
     """On the reference backend, which stores each resent file again."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 10, "z.mp4": 600 * KIB})

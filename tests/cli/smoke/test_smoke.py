@@ -48,6 +48,7 @@ def lines_of(out: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
+@pytest.mark.thorough
 def test_output_for_people_is_on_stderr(server: EmbeddedServer, tmp_path: Path) -> None:
     """On stderr, in 80 columns, without colours, the verdict last; nothing on stdout."""
     done = uploader("smoke", "-s", server.url, home=tmp_path)
@@ -185,6 +186,7 @@ def test_signal_ends_a_command_that_waits_to_write_its_junit_file(server: Embedd
     assert finish(process).code == 130
 
 
+@pytest.mark.thorough
 def test_on_a_terminal_of_40_columns(server: EmbeddedServer, tmp_path: Path) -> None:
     """Colours, and the running check; no line is wider than the terminal."""
     command = (

@@ -49,6 +49,7 @@ def test_smoke_passes_on_the_bundled_server() -> None:
     assert report.calls <= 110
 
 
+@pytest.mark.thorough
 def test_smoke_without_a_token_removes_what_tus_deletes() -> None:
     """The tus DELETE removes finished uploads outside of sessions; files of batches remain and are named."""
     with running_server(rate_limit=1000) as server:
@@ -82,7 +83,7 @@ def test_smoke_passes_on_the_reference_backend() -> None:
     assert all(thing.startswith("/uploads/personal/") and thing.endswith(": no token") for thing in report.left)
 
 
-@pytest.mark.parametrize("most", [1, 3])
+@pytest.mark.parametrize("most", [1, pytest.param(3, marks=pytest.mark.thorough)])
 def test_a_server_with_every_limit_passes_within_the_budget(most: int) -> None:
     """Small sessions take more calls: each has to be opened, and cancelled."""
     limits = {"types": ("mp4",), "max_size": 10_000, "max_files": most, "rate_limit": 1000}
@@ -94,6 +95,7 @@ def test_a_server_with_every_limit_passes_within_the_budget(most: int) -> None:
     assert of(report, Verdict.PASS) == {check.id for check in CHECKS} - ({"batch-several"} if most == 1 else set())
 
 
+@pytest.mark.thorough
 def test_smoke_with_a_token_for_all_calls() -> None:
     """With it everything passes; without it the first refusal ends the run with exit code 5."""
     with running_server(auth_token="let-me-in", rate_limit=1000) as server:
@@ -271,6 +273,7 @@ def test_smoke_report_masks_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert TOKEN not in str(report)
 
 
+@pytest.mark.thorough
 def test_smoke_over_tls(tmp_path: Path) -> None:
     """With the authority's certificate all checks pass; without it nothing is sent."""
     authority = trustme.CA()
@@ -294,6 +297,7 @@ def test_smoke_with_an_authorization_header() -> None:
     assert "auth" in of(report, Verdict.SKIPPED)
 
 
+@pytest.mark.thorough
 def test_smoke_through_a_proxy() -> None:
     """Calls, live connections, stalled and aborted bodies all use the proxy."""
     with running_server(allow_hosts=("files.invalid",)) as server, Proxy(server.url) as proxy:

@@ -62,6 +62,7 @@ def redirected(command: str, redirection: str, home: Path, url: str) -> Done:
         return finish(start(*command.split(), home=home, UPLOADER_SERVER=url, **streams))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("redirection", [">/dev/full 2>&1", ">&- 2>&- <&-"])
 def test_upload_started_by_a_shell_continues_without_its_outputs(
     redirection: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
@@ -77,6 +78,7 @@ def test_upload_started_by_a_shell_continues_without_its_outputs(
     assert (server.root / "personal" / "files" / "a.mp4").is_file()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("redirection", OUTPUTS)
 def test_upload_continues_without_its_outputs(
     redirection: str, server: EmbeddedServer, make_files: Files, tmp_path: Path, subtests: pytest.Subtests
@@ -94,8 +96,19 @@ def test_upload_continues_without_its_outputs(
     assert sorted(path.name for path in (server.root / "personal").rglob("*.mp4")) == ["a.mp4", "b.mp4"]
 
 
-@pytest.mark.parametrize("redirection", [">/dev/full", "2>/dev/full", ">&- 2>&- <&-"])
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("command", "redirection"),
+    [
+        *((command, ">/dev/full") for command in COMMANDS),
+        *(("upload files --json", redirection) for redirection in ("2>/dev/full", ">&- 2>&- <&-")),
+        *(
+            pytest.param(command, redirection, marks=pytest.mark.thorough)
+            for command in COMMANDS
+            for redirection in ("2>/dev/full", ">&- 2>&- <&-")
+            if command != "upload files --json"
+        ),
+    ],
+)
 def test_exit_code_is_the_same_with_a_closed_output(
     command: str, redirection: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -131,6 +144,7 @@ def limited(size: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
+@pytest.mark.thorough
 def test_log_has_whole_lines_only(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """The line that did not fit is removed; a line that an earlier process left half stands alone."""
     make_files(**{f"{number}.mp4": 10 for number in range(120)})

@@ -47,6 +47,7 @@ def test_files_are_stored_on_the_bundled_server(in_session: bool, make_files: Fi
     assert {event["verified"] for event in done.of("file.completed")} == {in_session}
 
 
+@pytest.mark.thorough
 def test_killed_run_resumes_at_the_servers_offset(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     files = make_files(a=os.urandom(4 * MIB))
     options = ("--tus-endpoint", server.url + ENDPOINT, "--protocol", "ietf", "--chunk-size", "256K", "--json")

@@ -164,6 +164,7 @@ def test_keys_change_the_view_and_the_run(
     one.close()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("deadline", "size", "code"), [("none", 450_000, 0), ("3", 1_200_000, 3)])
 def test_paused_run_begins_no_request_and_uses_no_retry(
     deadline: str, size: int, code: int, server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
@@ -192,6 +193,7 @@ def test_paused_run_begins_no_request_and_uses_no_retry(
     one.close()
 
 
+@pytest.mark.thorough
 def test_keys_are_not_read_where_the_input_is_no_terminal(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -251,6 +253,7 @@ def test_window_title_and_task_bar_show_the_progress(
             one.close()
 
 
+@pytest.mark.thorough
 def test_terminal_settings_of_a_background_job_are_unchanged(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -40,6 +40,7 @@ def calls(log: Path) -> list[dict[str, Any]]:
     return [line for line in read(log) if line["event"] == "call"]
 
 
+@pytest.mark.thorough
 def test_log_has_the_run_and_its_calls(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Two runs in one file, distinguished by their ids, which the event stream has too."""
     files, log = make_files(**{"a.mp4": 10}), tmp_path / "run.log"

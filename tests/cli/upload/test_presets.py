@@ -74,7 +74,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("preset", CASES)
+@pytest.mark.parametrize(
+    "preset", [pytest.param(preset, marks=[pytest.mark.thorough] * (preset != "ocis")) for preset in CASES]
+)
 def test_preset_meets_the_rules_of_its_service(preset: str, make_files: Files, tmp_path: Path) -> None:
     """The form of its endpoint, the metadata and no other, the sizes of chunks, empty files, no checksums."""
     case, files = CASES[preset], make_files(**{"clip.mp4": SIZE, "short.mp4": 3, "empty.mp4": 0})
@@ -94,6 +96,7 @@ def test_preset_meets_the_rules_of_its_service(preset: str, make_files: Files, t
     assert not any("upload-checksum" in headers for _, headers in service.requests)
 
 
+@pytest.mark.thorough
 def test_preset_of_uploads_that_the_service_has_created(make_files: Files, tmp_path: Path) -> None:
     clip = make_files(**{"clip.mp4": SIZE}) / "clip.mp4"
     with Vimeo() as service:

@@ -362,6 +362,7 @@ def test_config_of_a_working_directory_may_not_set_it(make_files: Files, tmp_pat
     assert (plain.code, asked, waited.code, len(service.asked)) == (0, 0, 0, 1), waited.err
 
 
+@pytest.mark.thorough
 def test_files_that_are_processed_do_not_keep_others_from_being_sent(make_files: Files, tmp_path: Path) -> None:
     files = make_files(**{f"{number}.mp4": 10 for number in range(20)})
     constants = {**QUICK, "uploader_cli.transfer.scheduler.AHEAD": 4}

@@ -67,6 +67,7 @@ def state_of(server: EmbeddedServer, session: str) -> Any:
     return requests.get(f"{server.url}/api/upload/progress/{session}", timeout=PATIENCE).json()["overallStatus"]
 
 
+@pytest.mark.thorough
 def test_run_that_was_killed_resumes_in_its_session(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Nobody else can write to it; its secret is in the journal alone, which only the user can read."""
     content = os.urandom(640 * KIB)
@@ -96,6 +97,7 @@ def test_each_session_has_its_own_secret(make_files: Files, tmp_path: Path) -> N
         assert all(len(secret) >= 22 for secret in given)
 
 
+@pytest.mark.thorough
 def test_cancel_from_another_terminal_needs_the_journal(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -111,6 +113,7 @@ def test_cancel_from_another_terminal_needs_the_journal(
     assert state_of(server, session) == "cancelled"
 
 
+@pytest.mark.thorough
 def test_cancel_takes_the_secret_from_the_environment(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -124,6 +127,7 @@ def test_cancel_takes_the_secret_from_the_environment(
     assert state_of(server, session) == "cancelled"
 
 
+@pytest.mark.thorough
 def test_journal_gives_a_secret_only_to_the_server_of_its_session(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -134,6 +138,7 @@ def test_journal_gives_a_secret_only_to_the_server_of_its_session(
         assert "x-session-secret" not in request.headers
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("secret", ["", "session_" + "x" * 32])
 def test_run_without_its_secret_moves_its_uploads_to_a_new_session(
     secret: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
@@ -152,6 +157,7 @@ def test_run_without_its_secret_moves_its_uploads_to_a_new_session(
     assert (server.root / "personal" / "files" / "a.mp4").read_bytes() == content
 
 
+@pytest.mark.thorough
 def test_resume_takes_the_secret_from_the_environment(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -164,7 +170,7 @@ def test_resume_takes_the_secret_from_the_environment(
     assert not resumed.of("warning")
 
 
-@pytest.mark.parametrize("command", [("smoke",), ("doctor", "--new-session")])
+@pytest.mark.parametrize("command", [pytest.param(("smoke",), marks=pytest.mark.thorough), ("doctor", "--new-session")])
 def test_sessions_of_checks_have_a_secret(command: tuple[str, ...], server: EmbeddedServer, tmp_path: Path) -> None:
     with Proxy(server.url) as seen:
         assert uploader(*command, "-s", seen.url, home=tmp_path).code == 0

@@ -67,6 +67,7 @@ def test_signal_during_an_import(
     assert done.returncode == code, done.stderr
 
 
+@pytest.mark.thorough
 @both
 def test_signal_that_an_import_turns_into_another_error(number: int, code: int, tmp_path: Path) -> None:
     """A module in C makes a SystemError of it, for example."""
@@ -85,6 +86,7 @@ def test_signal_that_an_import_turns_into_another_error(number: int, code: int, 
     assert (done.returncode, done.stderr) == (code, "")
 
 
+@pytest.mark.thorough
 @both
 def test_signal_after_the_run_has_finished(
     number: int, code: int, server: EmbeddedServer, make_files: Files, tmp_path: Path

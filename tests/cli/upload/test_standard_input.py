@@ -72,6 +72,7 @@ def test_standard_input_is_stored_under_its_name(size: int, bundled: EmbeddedSer
     assert done.finished["bytes"] == size
 
 
+@pytest.mark.thorough
 def test_failed_chunk_of_standard_input_is_sent_again(tmp_path: Path) -> None:
     """The last chunk is in memory until the server has it: also a part of it, and also where the answer is lost."""
     data = os.urandom(5 * CHUNK)
@@ -135,6 +136,7 @@ def test_standard_input_beyond_the_limit_of_the_server_exits_4(tmp_path: Path) -
     assert f"exceeds the server's limit of {2 * CHUNK} bytes" in done.of("file.failed")[0]["message"]
 
 
+@pytest.mark.thorough
 def test_redirected_file_has_a_length(tmp_path: Path) -> None:
     """From the position of the descriptor on, also in batch mode, with retries and `--skip-existing`."""
     source = tmp_path / "source"

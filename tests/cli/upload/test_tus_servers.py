@@ -77,6 +77,7 @@ def test_column_of_a_list_overrides_metadata(suffix: str, plain: Service, make_f
     assert sorted(upload.metadata["title"] for upload in plain.uploads.values()) == ["b", "two", "{name}"]
 
 
+@pytest.mark.thorough
 def test_failed_to_list_keeps_metadata_of_each_line(
     subtests: pytest.Subtests, plain: Service, make_files: Files, tmp_path: Path
 ) -> None:
@@ -123,6 +124,7 @@ def test_metadata_without_value_needs_a_column(plain: Service, make_files: Files
     assert "the column name of a list means something else" in done.err
 
 
+@pytest.mark.thorough
 def test_other_metadata_is_another_destination(plain: Service, make_files: Files, tmp_path: Path) -> None:
     """What an interrupted run has sent into one bucket is not in another one."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 10})
@@ -167,6 +169,7 @@ CLOUDFLARE = ("--preset", "cloudflare-stream")
 SUPABASE = ("--preset", "supabase", "--metadata", "bucketName=videos")
 
 
+@pytest.mark.thorough
 def test_id_of_the_first_answer_survives_an_interrupted_run(make_files: Files, tmp_path: Path) -> None:
     """Only the creation has the header; a resumed run creates nothing."""
     files = make_files(**{"clip.mp4": 17 * MIB})
@@ -197,6 +200,7 @@ def test_supabase_preset_needs_a_bucket_and_replaces_nothing(make_files: Files, 
     assert {headers["x-upsert"] for method, headers in service.requests if method == "POST"} == {"false"}
 
 
+@pytest.mark.thorough
 def test_supabase_locks_are_retried_and_objects_kept(make_files: Files, tmp_path: Path) -> None:
     """409 stands for a lock, and for an object that exists; a header of the user replaces the preset's."""
     files = make_files(**{"clip.mp4": 7 * MIB})
@@ -247,6 +251,7 @@ def test_preset_of_a_config_file(plain: Service, make_files: Files, tmp_path: Pa
     assert "use one of: archive, cloudflare-stream, directus, " in unknown.err
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("listed", [False, True])
 def test_second_file_of_an_equal_place_fails_before_its_first_byte(
     listed: bool, make_files: Files, tmp_path: Path

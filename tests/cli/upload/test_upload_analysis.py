@@ -46,7 +46,7 @@ def saved(directory: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("how", [None, "silent"])
+@pytest.mark.parametrize("how", [pytest.param(None, marks=pytest.mark.thorough), "silent"])
 @pytest.mark.parametrize("protocol", ["tus", "batch"])
 def test_analyze_reports_each_stage(how: str | None, protocol: str, make_files: Callable[..., Path]) -> None:
     """Every stage in order, from events or from the answer alone; the result is saved and shown."""
@@ -78,6 +78,7 @@ def test_analysis_status_is_polled_where_no_event_arrives(make_files: Callable[.
     assert first["ts"] < last["ts"], "no stage was reported before the answer"
 
 
+@pytest.mark.thorough
 def test_each_file_is_analysed(make_files: Callable[..., Path]) -> None:
     """One after the other, each with its own stages."""
     files = make_files(**{"a.mp4": 500, "b.mp4": 600})
@@ -117,7 +118,7 @@ def test_failed_analysis_without_events_reports_its_stage(make_files: Callable[.
     assert ends(done) == stages_of(Kind.CONTENT)[:3]
 
 
-@pytest.mark.parametrize("how", ["fail", "refuse"])
+@pytest.mark.parametrize("how", ["fail", pytest.param("refuse", marks=pytest.mark.thorough)])
 def test_a_failed_analysis_leaves_the_upload_complete(how: str, make_files: Callable[..., Path]) -> None:
     """Exit 3 if retryable, else 4; the file counts as completed either way."""
     with running_server(analysis=f"{how}:structuring", **QUICK) as server:
@@ -141,7 +142,7 @@ def test_no_other_analysis_is_started_where_the_server_has_none(make_files: Call
     assert "not started after the previous failure" in done.err
 
 
-@pytest.mark.parametrize("receipts", [True, False])
+@pytest.mark.parametrize("receipts", [True, pytest.param(False, marks=pytest.mark.thorough)])
 def test_uploaded_files_can_be_analysed_again(receipts: bool, make_files: Callable[..., Path], tmp_path: Path) -> None:
     """With the command that the failed run printed, also if the receipts were lost, as by a kill."""
     files = make_files(**{"a.mp4": 500})
@@ -192,6 +193,7 @@ def test_interrupt_ends_the_wait_for_an_analysis(make_files: Callable[..., Path]
     assert "uploader resume" not in done.err
 
 
+@pytest.mark.thorough
 def test_analysis_to_writes_the_results(make_files: Callable[..., Path], tmp_path: Path) -> None:
     """A file, or a directory that is there; a place that is not is refused before anything is sent."""
     files = make_files(**{"a.mp4": 500})
@@ -207,6 +209,7 @@ def test_analysis_to_writes_the_results(make_files: Callable[..., Path], tmp_pat
     assert not list(tmp_path.glob("uploader-analysis-*"))
 
 
+@pytest.mark.thorough
 def test_stages_are_complete_with_a_flapping_connection(make_files: Callable[..., Path]) -> None:
     """The session is joined again, and the status fills the gaps."""
     with running_server(analysis_seconds=4.0, realtime="flap:1.5", jwt_secret=SECRET) as server:
@@ -215,6 +218,7 @@ def test_stages_are_complete_with_a_flapping_connection(make_files: Callable[...
     assert ends(done) == stages_of(Kind.CONTENT)
 
 
+@pytest.mark.thorough
 def test_a_resumed_upload_is_analysed_as_a_whole(make_files: Callable[..., Path], tmp_path: Path) -> None:
     """Also a file that the interrupted run had finished: the fusion needs both."""
     files = make_files(**{"a.mp4": 500, "b.mp4": 8 << 20})

@@ -26,6 +26,7 @@ def files_of(tmp_path: Path, count: int = 6) -> Path:
     return directory
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("protocol", ["tus", "batch"])
 def test_deadline_stops_in_order_and_the_run_resumes(server: EmbeddedServer, tmp_path: Path, protocol: str) -> None:
     """Exit code 3; running files are cancelled, untried ones skipped; the next run sends the rest.
@@ -75,6 +76,7 @@ def test_deadline_before_the_first_answer_is_exit_code_6(tmp_path: Path) -> None
     assert "uploader resume" not in done.err
 
 
+@pytest.mark.thorough
 def test_permanent_failure_outranks_the_deadline(tmp_path: Path) -> None:
     with running_server(types=("mp4",)) as server:
         files, refused = files_of(tmp_path), tmp_path / "named.exe"
@@ -85,6 +87,7 @@ def test_permanent_failure_outranks_the_deadline(tmp_path: Path) -> None:
     assert "stopped at the deadline of 6.0 s" in done.err
 
 
+@pytest.mark.thorough
 def test_run_within_its_deadline_is_not_affected(server: EmbeddedServer, tmp_path: Path) -> None:
     done = uploader("upload", files_of(tmp_path), "-s", server.url, "--deadline", "1h30m", "--json", home=tmp_path)
     assert done.code == 0, done.err

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DEST = "trips/2026 ü"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("packs", "protocol"), [(True, "auto"), (False, "auto"), (False, "batch")])
 def test_dest_stores_files_below_a_directory(packs: bool, protocol: str, make_files: Files, tmp_path: Path) -> None:
     """By every protocol; the same command skips them, and without the option they are other files."""
@@ -44,6 +45,7 @@ def test_dest_stores_files_below_a_directory(packs: bool, protocol: str, make_fi
     assert {row["relative_path"] for row in report["files"]} == {"files/deep/a.mp4", "files/b.mp4"}
 
 
+@pytest.mark.thorough
 def test_resumed_run_and_list_of_failures_keep_dest(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """`resume` remembers the directory; a list of failures works with the same option."""
     make_files(**{"a.mp4": b"a", "b.mp4": b"b"})

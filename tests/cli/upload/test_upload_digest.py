@@ -99,7 +99,7 @@ def test_list_of_digests_is_that_of_sha256sum(make_files: Files, tmp_path: Path)
     assert sorted(ours) == sorted(line for line in expected if not line.endswith(b"no.tmp"))
 
 
-@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("parts", [1, pytest.param(2, marks=pytest.mark.thorough)])
 def test_digest_of_a_resumed_file_includes_what_was_sent_before(parts: int, tmp_path: Path) -> None:
     """The first run has no --digest; a file sent in parts is read again where they are not in order."""
     big, early = tmp_path / "big.mp4", tmp_path / "early.mp4"

@@ -60,7 +60,11 @@ def server_for(kind: str, tmp_path: Path) -> Iterator[tuple[Settings, Callable[[
 
 
 @pytest.mark.parametrize(
-    "kind", ["reference", "batch", "tus", "verified", "plain tus", "packs", "packs verified", "lookups"]
+    "kind",
+    [
+        *("batch", "plain tus", "packs", "packs verified", "lookups"),
+        *(pytest.param(each, marks=pytest.mark.thorough) for each in ("reference", "tus", "verified")),
+    ],
 )
 def test_dry_run_plan_matches_the_upload(kind: str, make_files: Files, tmp_path: Path) -> None:
     """Sessions, calls, bytes and exclusions match the upload, once the server has been used."""
@@ -84,7 +88,7 @@ def test_dry_run_plan_matches_the_upload(kind: str, make_files: Files, tmp_path:
     assert plan.sessions == {"reference": 4, "plain tus": 0}.get(kind, 1)
 
 
-@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("skip", [pytest.param(False, marks=pytest.mark.thorough), True])
 def test_dry_run_plans_packs_as_they_are_sent(make_files: Files, tmp_path: Path, *, skip: bool) -> None:
     """Among larger files, and over the boundary of a session."""
     with running_server(packs=True, max_files=30) as server:
@@ -103,6 +107,7 @@ def test_dry_run_plans_packs_as_they_are_sent(make_files: Files, tmp_path: Path,
     assert sum(event.calls for event in told if isinstance(event, ev.PlanSession)) + 1 + skip * 5 == plan.calls
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("protocol", ["batch", "auto"])
 def test_dry_run_omits_what_the_interrupted_run_stored(protocol: Any, make_files: Files, tmp_path: Path) -> None:
     """The same command would resume the run: sessions and bytes exclude what was sent."""

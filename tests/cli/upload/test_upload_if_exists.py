@@ -65,6 +65,7 @@ def test_if_exists_fail_refuses_name_taken_during_upload(
     assert "A file with other content has this name" in failed["message"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("by", "fault"), [((), "lose:pack#1"), (("--no-pack",), "lose:create#1")])
 def test_file_whose_answer_was_lost_is_not_taken(
     by: tuple[str, ...], fault: str, make_files: Files, tmp_path: Path

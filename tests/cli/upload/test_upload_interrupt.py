@@ -56,6 +56,7 @@ def test_130_after_ctrl_c(server: EmbeddedServer, tmp_path: Path) -> None:
     assert stored(server.root) == []
 
 
+@pytest.mark.thorough
 def test_143_after_sigterm(server: EmbeddedServer, tmp_path: Path) -> None:
     """SIGTERM does the same, with its own code."""
     process = start(
@@ -99,6 +100,7 @@ def test_a_second_ctrl_c_stops_at_once(make_files: Callable[..., Path], tmp_path
     assert "may_be_stored" in [event["code"] for event in done.of("warning")]
 
 
+@pytest.mark.thorough
 def test_ctrl_c_while_the_server_processes(make_files: Callable[..., Path], tmp_path: Path) -> None:
     """The first Ctrl-C waits a moment for the answer."""
     with running_server(flavour="reference", processing_seconds=60.0) as server:
@@ -109,6 +111,7 @@ def test_ctrl_c_while_the_server_processes(make_files: Callable[..., Path], tmp_
     assert seconds < PROMISED * SLACK
 
 
+@pytest.mark.thorough
 def test_cancel_on_interrupt(subtests: pytest.Subtests, server: EmbeddedServer, tmp_path: Path) -> None:
     """The session is cancelled on the server only on request."""
     big = sparse(tmp_path / "big.mp4", 4 << 30)

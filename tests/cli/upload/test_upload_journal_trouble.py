@@ -90,6 +90,7 @@ def open_files(pid: int) -> list[str]:
     return paths
 
 
+@pytest.mark.thorough
 def test_ctrl_c_during_a_run_with_a_locked_journal_ends_in_time(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:

@@ -58,6 +58,7 @@ def test_each_output_has_the_url_of_a_stored_file(
     assert links(tmp_path / "links.txt") == urls
 
 
+@pytest.mark.thorough
 def test_files_of_a_resumed_run_have_their_urls(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Also those that the first run has stored; one that failed has none."""
     make_files(**{"a.mp4": b"a", "b.mp4": b"b"})

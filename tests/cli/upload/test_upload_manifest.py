@@ -216,6 +216,7 @@ def test_a_pipe_is_read_once(server: EmbeddedServer, make_files: Files, tmp_path
     assert list((tmp_path / "state" / "lists").iterdir()) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["again.txt", "again.csv", "again.jsonl"])
 def test_empty_list_of_failed_files_is_nothing_to_send(
     name: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
@@ -435,6 +436,7 @@ def test_killed_run_of_a_list_is_resumed(
     assert list(lists.glob("*")) == []
 
 
+@pytest.mark.thorough
 def test_the_same_list_through_a_pipe_is_the_same_command(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -450,7 +452,9 @@ def test_the_same_list_through_a_pipe_is_the_same_command(
     assert same.code == 0
 
 
-@pytest.mark.parametrize("suffix", ["txt", "csv", "jsonl"])
+@pytest.mark.parametrize(
+    "suffix", ["jsonl", *(pytest.param(each, marks=pytest.mark.thorough) for each in ("txt", "csv"))]
+)
 def test_failed_to_list_is_a_valid_list(suffix: str, make_files: Files, tmp_path: Path) -> None:
     """The acceptance of issue 5: every tenth file is refused, and after that all are there exactly once."""
     content = {f"{number:02}.mp4": os.urandom(100) for number in range(30)} | {"deep/x.mp4": os.urandom(100)}
@@ -470,6 +474,7 @@ def test_failed_to_list_is_a_valid_list(suffix: str, make_files: Files, tmp_path
     assert top.is_dir()
 
 
+@pytest.mark.thorough
 def test_event_stream_is_a_valid_list(make_files: Files, tmp_path: Path) -> None:
     """The lines of the failed files, as a script filters them."""
     content = {f"{number:02}.mp4": os.urandom(100) for number in range(20)}

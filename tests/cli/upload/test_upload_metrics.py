@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from command import uploader
 from serving import running_server
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from uploader_server.serving import EmbeddedServer
 
 
+@pytest.mark.thorough
 def test_the_metrics_of_a_run(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
     """The calls match the server's count; the clocks agree; one retry is counted."""
     server.faults.next_answers("POST", "/api/upload/files/", [Answer(503, {"Retry-After": "0"})])
@@ -33,6 +35,7 @@ def test_the_metrics_of_a_run(server: EmbeddedServer, make_files: Callable[..., 
     assert metrics["rate"]["max"] > 0
 
 
+@pytest.mark.thorough
 def test_warn_error_rate(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
     """Twelve creations that fail are more than a fifth of all calls."""
     server.faults.next_answers("POST", "/api/upload/files/", [Answer(503, {"Retry-After": "0"})] * 12)

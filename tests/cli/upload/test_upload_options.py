@@ -40,6 +40,7 @@ def authority(tmp_path: Path) -> trustme.CA:
     return made
 
 
+@pytest.mark.thorough
 def test_category_is_personal_unless_given(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """The category decides where the server puts the files; personal by default."""
     files = make_files(**{"a.mp4": 5})
@@ -114,6 +115,7 @@ def test_min_size_and_max_size(server: EmbeddedServer, make_files: Files, tmp_pa
     assert "check --min-size, --max-size" in none.err
 
 
+@pytest.mark.thorough
 def test_newer_than_takes_a_duration_or_a_date(
     subtests: pytest.Subtests, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -138,6 +140,7 @@ def test_newer_than_takes_a_duration_or_a_date(
     assert "--newer-than: must be a duration or a date, not 'soon'" in wrong.err
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_selects_by_the_same_time(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """`--newer-than 1h` is the hour before the first run, however much later the resume is."""
     files = make_files(**{"a.mp4": 1})
@@ -161,6 +164,7 @@ def test_uploaderignore_excludes_files_below_it(server: EmbeddedServer, make_fil
     assert sorted(event["path"].split("/files/")[1] for event in done.of("file.completed")) == ["a.mp4", "raw/c.tmp"]
 
 
+@pytest.mark.thorough
 def test_shard_sends_its_part_of_the_files(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Two runs send one half each; the second takes its number from the job array."""
     files = make_files(**{f"{number}.mp4": 1 for number in range(20)})
@@ -185,6 +189,7 @@ def test_shard_without_files_exits_0(server: EmbeddedServer, make_files: Files, 
     assert codes == {0}
 
 
+@pytest.mark.thorough
 def test_links_are_skipped_unless_followed(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Symbolic links are skipped and counted, unless they are to be followed."""
     files = make_files(**{"a.mp4": 1})
@@ -196,6 +201,7 @@ def test_links_are_skipped_unless_followed(server: EmbeddedServer, make_files: F
     assert followed.finished["completed"] == 2
 
 
+@pytest.mark.thorough
 def test_retries_limit_the_further_attempts(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """As many further attempts as configured, none with 0."""
     server.faults.next_answers("POST", TUS, [503] * 3)
@@ -206,6 +212,7 @@ def test_retries_limit_the_further_attempts(server: EmbeddedServer, make_files: 
     assert server.faults.count("POST", TUS) == 4
 
 
+@pytest.mark.thorough
 def test_rate_limit_is_waited_out_no_longer_than_max_wait(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -223,6 +230,7 @@ def test_rate_limit_is_waited_out_no_longer_than_max_wait(
     assert ended.of("file.failed")[0]["code"] == "rate_limited"
 
 
+@pytest.mark.thorough
 def test_stall_warns_after_each_time_without_progress(make_files: Files, tmp_path: Path) -> None:
     """The warning comes after that time without progress, not before, and again only after progress."""
     files = make_files(**{"a.mp4": 1})
@@ -235,6 +243,7 @@ def test_stall_warns_after_each_time_without_progress(make_files: Files, tmp_pat
     assert late.of("warning") == []
 
 
+@pytest.mark.thorough
 def test_check_first_finds_all_files_before_the_first_is_sent(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -258,6 +267,7 @@ def test_fail_fast_starts_no_file_after_the_first_failure(make_files: Files, tmp
     assert {event["reason"] for event in done.of("file.skipped")} == {"fail_fast"}
 
 
+@pytest.mark.thorough
 def test_file_of_a_lost_answer_is_resent_only_with_resend_unknown(make_files: Files, tmp_path: Path) -> None:
     """A file whose answer was lost after the body is resent only on request."""
     files = make_files(**{"a.mp4": 1})
@@ -320,6 +330,7 @@ def test_header_and_token_go_with_every_call(server: EmbeddedServer, make_files:
     assert sniffer.seen.count(b"X-Team: red") == sniffer.seen.count(b"Authorization: Bearer t0ken") == asked
 
 
+@pytest.mark.thorough
 def test_certificate_of_an_unknown_authority_needs_ca_bundle(
     server: EmbeddedServer, authority: trustme.CA, make_files: Files, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ BATCH, TUS, STORED = "/api/upload/batch", "/api/upload/files/", "/uploads/*"
 A_DAY = Answer(429, {"Retry-After": "86400"})
 
 
+@pytest.mark.thorough
 def test_poll_with_retry_after_of_a_day_delays_no_upload(make_files: Files, tmp_path: Path) -> None:
     """Polls begin three seconds after the dials that are refused; the second session comes after the first poll."""
     with running_server(flavour="reference", processing_seconds=6.0, realtime="off") as server:
@@ -74,6 +75,7 @@ def test_ctrl_c_during_a_pause_claims_nothing(make_files: Files, tmp_path: Path)
     assert [event["code"] for event in done.of("warning")] == ["rate_limited"]
 
 
+@pytest.mark.thorough
 def test_skip_existing_continues_after_a_dropped_head(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:

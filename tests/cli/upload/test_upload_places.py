@@ -117,6 +117,7 @@ def in_deleted_directory(home: Path, *arguments: str | Path) -> subprocess.Compl
     )
 
 
+@pytest.mark.thorough
 def test_upload_from_a_deleted_working_directory(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
@@ -135,6 +136,7 @@ def test_upload_from_a_deleted_working_directory(
     assert "the deleted working directory" in done.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("line", ["serve --port 0", "demo --size 6K", "upload --from-file list -s localhost:1"])
 def test_commands_in_a_deleted_working_directory_end_without_a_bug(line: str, tmp_path: Path) -> None:
     done = in_deleted_directory(tmp_path, *line.split())
@@ -156,6 +158,7 @@ def test_output_without_utf8_has_signs_of_ascii(
     assert done.err.isascii()
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes")
 def test_upload_with_an_ascii_locale_keeps_names(server: EmbeddedServer, tmp_path: Path) -> None:
     name = "größe 数.bin"

@@ -55,6 +55,7 @@ def outage(tmp_path: Path, *options: str) -> tuple[subprocess.Popen[str], Server
     return process, server, seen
 
 
+@pytest.mark.thorough
 def test_outage_is_waited_out_without_a_failed_file(tmp_path: Path) -> None:
     process, server, seen = outage(tmp_path, "--retries", "0", "--wait-for-server", str(PATIENCE))
     seen += read_until(process, "warning", lambda event: event["code"] == "unreachable")
@@ -66,6 +67,7 @@ def test_outage_is_waited_out_without_a_failed_file(tmp_path: Path) -> None:
     assert stored == [bytes([number]) * 100_000 for number in range(12)]
 
 
+@pytest.mark.thorough
 def test_untried_files_of_an_outage_are_summarised_and_listed(tmp_path: Path) -> None:
     again = tmp_path / "again.jsonl"
     process, _, seen = outage(tmp_path, "--wait-for-server", "0", "--failed-to", str(again))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("packs", "protocol"), [(True, "auto"), (False, "auto"), (False, "batch")])
 def test_renamed_file_is_named_in_summary_event_and_report(
     packs: bool, protocol: str, make_files: Callable[..., Path], tmp_path: Path

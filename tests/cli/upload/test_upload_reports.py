@@ -156,6 +156,7 @@ def test_a_run_that_never_reached_its_server_is_reported(make_files: Callable[..
     assert (document["files"][0]["outcome"], document["files"][0]["reason"]) == ("cancelled", "not_tried")
 
 
+@pytest.mark.thorough
 def test_a_terminated_run_is_reported(server: EmbeddedServer, tmp_path: Path) -> None:
     """After SIGTERM during a body every file is in the report once, and in the list of files to retry."""
     for name, size in {"a.mp4": 4 << 30, "b.mp4": 10, "c.mp4": 10}.items():

@@ -40,6 +40,7 @@ def rewrite(file: Path, content: bytes) -> None:
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("by", [(), ("--no-pack",), ("--protocol", "batch")])
 def test_files_of_earlier_runs_are_skipped_unless_resent(
     by: tuple[str, ...], server: EmbeddedServer, make_files: Files, tmp_path: Path
@@ -69,6 +70,7 @@ def test_files_of_earlier_runs_are_skipped_unless_resent(
     assert {event["path"]: event["location"] for event in last.of("file.skipped")} == where
 
 
+@pytest.mark.thorough
 def test_file_is_sent_again_unless_all_is_as_it_was(
     subtests: pytest.Subtests, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -112,7 +114,7 @@ def test_file_is_sent_again_unless_all_is_as_it_was(
             assert run() == ("present" if name != "another name" else "file.completed")
 
 
-@pytest.mark.parametrize("first", [[], ["--digest"]])
+@pytest.mark.parametrize("first", [[], pytest.param(["--digest"], marks=pytest.mark.thorough)])
 def test_verify_compares_skipped_files(
     server: EmbeddedServer, make_files: Files, tmp_path: Path, first: list[str]
 ) -> None:
@@ -127,6 +129,7 @@ def test_verify_compares_skipped_files(
     assert ends(uploader(*command, home=tmp_path)) == {"a.mp4": "file.completed", "b.mp4": "present"}
 
 
+@pytest.mark.thorough
 def test_server_without_lookup_gets_the_file_again_with_a_hint(make_files: Files, tmp_path: Path) -> None:
     """One warning names `--skip-existing`; there is none with it, or for who wants to send all."""
     make_files(**{"a.mp4": b"one", "b.mp4": b"two"})

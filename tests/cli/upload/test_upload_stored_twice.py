@@ -45,6 +45,7 @@ def codes(done: Done) -> list[str]:
     return [event["code"] for event in done.of("file.failed")]
 
 
+@pytest.mark.thorough
 def test_kill_while_the_server_works_is_unknown_to_later_runs_until_resend(make_files: Files, tmp_path: Path) -> None:
     """`kill -9` after the body: exit 4 by `resume` and by the same command, and one copy; --resend-unknown sends it."""
     with running_server(flavour="reference", processing_seconds=0.5, realtime="off") as server:
@@ -64,6 +65,7 @@ def test_kill_while_the_server_works_is_unknown_to_later_runs_until_resend(make_
         assert server.faults.count("POST", BATCH) == 2
 
 
+@pytest.mark.thorough
 def test_lost_answer_is_unknown_to_later_runs_until_resend(make_files: Files, tmp_path: Path) -> None:
     lost = Answer(when="after_body", close=True)
     with running_server(flavour="reference", processing_seconds=0.01, realtime="off") as server:
@@ -77,7 +79,7 @@ def test_lost_answer_is_unknown_to_later_runs_until_resend(make_files: Files, tm
         assert stored(server.root) == ["a.mp4"]
 
 
-@pytest.mark.parametrize("status", [403, 405, 501])
+@pytest.mark.parametrize("status", [403, *(pytest.param(each, marks=pytest.mark.thorough) for each in (405, 501))])
 def test_stored_file_is_not_resent_where_head_is_refused(status: int, make_files: Files, tmp_path: Path) -> None:
     """Only 404 and 410 mean that a file is missing; after another refusal the receipt counts."""
     config = {"flavour": "reference", "processing_seconds": 0.01, "realtime": "off", "fail_files": ("b*",)}

@@ -107,6 +107,7 @@ def test_stream_has_a_skipped_file(make_files: Callable[..., Path], tmp_path: Pa
     assert reasons == {"b.txt": "type", "c.mp4": "size", "d.mp4": "empty", "link.mp4": "symlink"}
 
 
+@pytest.mark.thorough
 def test_stream_has_each_channel_change_once(make_files: Callable[..., Path], tmp_path: Path) -> None:
     """Every move is reported once, each starts where the one before ended, and the last is `closed`."""
     with running_server(processing_seconds=1.5) as server:

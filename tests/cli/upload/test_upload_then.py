@@ -116,8 +116,10 @@ def link(path: Path) -> None:
     path.symlink_to("target")
 
 
-@pytest.mark.parametrize("change", [rewrite, replace, link])
-@pytest.mark.parametrize("then", ["delete", "move:sent"])
+@pytest.mark.parametrize(
+    "change", [replace, *(pytest.param(each, marks=pytest.mark.thorough) for each in (rewrite, link))]
+)
+@pytest.mark.parametrize("then", [pytest.param("delete", marks=pytest.mark.thorough), "move:sent"])
 def test_file_that_changes_after_it_was_read_is_kept(
     change: Callable[[Path], None], then: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -209,8 +211,8 @@ def test_bytes_are_read_back_where_there_is_no_digest(make_files: Files, tmp_pat
     assert left(files) == {}
 
 
-@pytest.mark.parametrize("again", ["resume", "upload"])
-@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("again", [pytest.param("resume", marks=pytest.mark.thorough), "upload"])
+@pytest.mark.parametrize("named", [pytest.param(True, marks=pytest.mark.thorough), False])
 def test_run_that_was_killed_compares_and_deletes_the_rest(
     named: bool, again: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -264,6 +266,7 @@ def test_dry_run_lists_what_would_happen(make_files: Files, tmp_path: Path) -> N
     assert len(left(tmp_path / "files")) == 2
 
 
+@pytest.mark.thorough
 def test_receipt_alone_deletes_nothing(make_files: Files, tmp_path: Path) -> None:
     """A lost file is sent again. Another one of the same size and time fails, and is sent by the next run."""
     files = make_files(**{"a.bin": 10, "b.bin": 10, "c.bin": 10})
@@ -338,6 +341,7 @@ def test_config_of_a_working_directory_removes_nothing(line: str, make_files: Fi
     assert "not allowed in the config of a working directory" in done.err
 
 
+@pytest.mark.thorough
 def test_watched_directory_empties_itself(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Also of a new file with the name, size and time of one that was moved, which no receipt stands for."""
     files, sent = make_files("in", **{"a.bin": b"1"}), make_files("sent", x=0)

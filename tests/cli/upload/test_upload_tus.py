@@ -33,6 +33,7 @@ def sha256(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
+@pytest.mark.thorough
 def test_protocol_is_tus_where_offered_and_as_requested(
     server: EmbeddedServer, make_files: Files, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
@@ -54,6 +55,7 @@ def test_protocol_is_tus_where_offered_and_as_requested(
         assert plain.faults.count("POST", "*") == calls
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("options", "size"), [((), 5 * MIB), (("--chunk-size", "8M"), 8 * MIB)])
 def test_chunk_after_a_lost_connection_is_smaller_unless_its_size_was_given(
     options: tuple[str, ...], size: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
@@ -100,6 +102,7 @@ def test_tus_endpoint_excludes(option: str, server: EmbeddedServer, make_files: 
     assert len(server.faults.requests) == 0
 
 
+@pytest.mark.thorough
 def test_jobs_limit_parallel_files(
     subtests: pytest.Subtests, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -118,6 +121,7 @@ def test_jobs_limit_parallel_files(
             assert most == at_once
 
 
+@pytest.mark.thorough
 def test_large_file_is_sent_in_parts_on_a_slow_round_trip(tmp_path: Path) -> None:
     """From 8 MiB on, where workers would be idle: partial uploads side by side, which the server makes one file."""
     big = tmp_path / "big.mp4"
@@ -135,6 +139,7 @@ def test_large_file_is_sent_in_parts_on_a_slow_round_trip(tmp_path: Path) -> Non
         assert (server.root / "personal" / "big.mp4").read_bytes() == big.read_bytes()
 
 
+@pytest.mark.thorough
 def test_no_request_exceeds_chunk_size(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """No request carries more; a file that fits is one request; a server that finds it too large gets half."""
     files = make_files(**{"a.mp4": 250 * KIB, "b.mp4": 100 * KIB})
@@ -150,6 +155,7 @@ def test_no_request_exceeds_chunk_size(server: EmbeddedServer, make_files: Files
         assert uploader("upload", files, *options[:2], "--chunk-size", "1000", home=tmp_path).code == 2
 
 
+@pytest.mark.thorough
 def test_refused_chunk_size_is_remembered_until_a_larger_one_passes(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -169,6 +175,7 @@ def test_refused_chunk_size_is_remembered_until_a_larger_one_passes(
             assert [request.passed // KIB for request in relay.requests if request.carries][refused:] == carried
 
 
+@pytest.mark.thorough
 def test_each_chunk_has_the_requested_checksum(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """The header of each chunk: CRC-32C by default, the requested one, or none; any other value exits 2."""
     content = os.urandom(150 * KIB)
@@ -222,6 +229,7 @@ def test_corrupted_chunk_is_resent(server: EmbeddedServer, make_files: Files, tm
     assert (server.root / "personal" / "files" / "a.mp4").read_bytes() == content
 
 
+@pytest.mark.thorough
 def test_verified_needs_a_checksum_for_every_byte(
     subtests: pytest.Subtests, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -242,6 +250,7 @@ def test_verified_needs_a_checksum_for_every_byte(
             assert again.of("file.completed")[0]["verified"] is verified
 
 
+@pytest.mark.thorough
 def test_limit_rate_bounds_the_whole_run(
     subtests: pytest.Subtests, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -259,6 +268,7 @@ def test_limit_rate_bounds_the_whole_run(
             assert free.finished["seconds"] < 300  # 600 s at the rate of the environment
 
 
+@pytest.mark.thorough
 def test_skip_existing_compares_size_and_digest_of_stored_files(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -288,6 +298,7 @@ def test_skip_existing_compares_size_and_digest_of_stored_files(
     assert by_digest.of("warning") == []
 
 
+@pytest.mark.thorough
 def test_skip_existing_sends_a_changed_file_of_unknown_digest(make_files: Files, tmp_path: Path) -> None:
     """A lookup computes no digests; sizes alone must not decide."""
     files = make_files(**{"a.mp4": os.urandom(200 * KIB), "b.mp4": os.urandom(200 * KIB)})
@@ -302,6 +313,7 @@ def test_skip_existing_sends_a_changed_file_of_unknown_digest(make_files: Files,
     assert [event["path"] for event in again.of("file.completed")] == [str(files / "b.mp4")]
 
 
+@pytest.mark.thorough
 def test_skip_existing_trusts_receipts_only_on_request(make_files: Files, tmp_path: Path) -> None:
     """Other servers are asked about the path in the receipt; an upload that a tus server forgot can't be looked up."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 10})
@@ -323,6 +335,7 @@ def test_skip_existing_trusts_receipts_only_on_request(make_files: Files, tmp_pa
         assert again("-s", server.url) == [("file.completed", "")]
 
 
+@pytest.mark.thorough
 def test_verify_compares_digests_or_the_bytes_read_back(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ def grow(path: Path) -> None:
         file.write(b"more")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("change", "code"), [(vanish, "vanished"), (grow, "changed")])
 @pytest.mark.parametrize("flavour", ["bundled", "reference"])
 def test_file_that_changes_after_it_was_sent_fails_alone(
@@ -58,6 +59,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("fault", "code"), FAULTS.values(), ids=FAULTS)
 def test_verification_read_that_keeps_failing_is_a_retryable_failure(
     fault: Answer, code: int, server: EmbeddedServer, make_files: Files, tmp_path: Path

@@ -59,6 +59,7 @@ def stopped(process: Process, seen: str, number: int = signal.SIGTERM) -> Done:
     return done
 
 
+@pytest.mark.thorough
 def test_files_are_sent_as_they_appear_until_sigterm(server: EmbeddedServer, folder: Path) -> None:
     """One stream, one run; each session is finished when its files are stored."""
     (folder / "first.bin").write_bytes(b"1")
@@ -79,6 +80,7 @@ def test_files_are_sent_as_they_appear_until_sigterm(server: EmbeddedServer, fol
     assert "uploader resume" in done.err
 
 
+@pytest.mark.thorough
 def test_file_is_not_sent_while_it_is_written(server: EmbeddedServer, folder: Path) -> None:
     (folder / "first.bin").write_bytes(b"1")
     process = watching(server, folder)
@@ -94,6 +96,7 @@ def test_file_is_not_sent_while_it_is_written(server: EmbeddedServer, folder: Pa
     assert only["size"] == written
 
 
+@pytest.mark.thorough
 def test_changed_file_is_sent_again(server: EmbeddedServer, folder: Path) -> None:
     (folder / "a.bin").write_bytes(b"1")
     process = watching(server, folder)
@@ -138,6 +141,7 @@ def test_name_that_is_not_utf8_is_sent(server: EmbeddedServer, folder: Path) -> 
     assert "path_b64" in done.of("file.completed")[0]
 
 
+@pytest.mark.thorough
 def test_unreachable_server_is_waited_out_from_the_start(folder: Path) -> None:
     with running_server() as server:
         port = server.url.rpartition(":")[2]

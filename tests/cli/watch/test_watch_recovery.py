@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+import pytest
 from cli.watch.watch_bench import Watching, open_session, send
 from serving import running_server
 
 from uploader_cli.exit_status import Exit
 from uploader_cli.realtime.socket import Connection
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def recovered(watching: Watching) -> list[str]:
@@ -19,6 +15,7 @@ def recovered(watching: Watching) -> list[str]:
     return [event["text"] for event in watching.of("warning") if event["code"] == "recovered"]
 
 
+@pytest.mark.thorough
 def test_timeout_leads_to_polling_and_failed_polls_keep_the_state() -> None:
     """No dial is answered. Then two polls fail: the known state is kept, and the third poll updates it."""
     with running_server(realtime="hang") as server:

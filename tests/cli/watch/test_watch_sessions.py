@@ -222,6 +222,7 @@ def test_watch_with_wait_0_makes_one_call() -> None:
 # --- transports and outages
 
 
+@pytest.mark.thorough
 def test_watch_without_realtime_polls_at_most_once_per_second() -> None:
     with running_server(realtime="off") as server:
         sessions = [open_session(server.url) for _ in range(2)]
@@ -237,6 +238,7 @@ def test_watch_without_realtime_polls_at_most_once_per_second() -> None:
             assert all(later - earlier >= 0.99 for earlier, later in pairwise(asked))
 
 
+@pytest.mark.thorough
 def test_many_watchers_of_a_flapping_server() -> None:
     """Each comes to the end with full numbers, whatever was said while its connection was down.
 

@@ -499,6 +499,7 @@ def test_websocket_uses_the_proxy_of_the_session_only(
     assert one.story()[-1] == "live websocket connected"
 
 
+@pytest.mark.thorough
 def test_a_proxy_is_asked_for_a_tunnel(server: ServerProcess, bench: Callable[..., Bench]) -> None:
     with scripted_server(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n") as (port, asked):
         bench("http://server.test:80", proxy=f"http://127.0.0.1:{port}").start()

@@ -153,9 +153,9 @@ class Attacker:
     ("pieces", "transport"),
     [
         (endless_frame, "websocket"),
-        (endless_fragments, "websocket"),
+        pytest.param(endless_fragments, "websocket", marks=pytest.mark.thorough),
         (endless_poll, "polling"),
-        (compressed_poll, "polling"),
+        pytest.param(compressed_poll, "polling", marks=pytest.mark.thorough),
     ],
 )
 def test_endless_first_packet_ends_the_dial(pieces: object, transport: str) -> None:
@@ -175,9 +175,9 @@ def test_endless_first_packet_ends_the_dial(pieces: object, transport: str) -> N
     ("pieces", "transport"),
     [
         (endless_frame, "websocket"),
-        (endless_fragments, "websocket"),
+        pytest.param(endless_fragments, "websocket", marks=pytest.mark.thorough),
         (endless_poll, "polling"),
-        (compressed_poll, "polling"),
+        pytest.param(compressed_poll, "polling", marks=pytest.mark.thorough),
     ],
 )
 def test_endless_message_ends_the_connection_and_progress_is_polled(pieces: object, transport: str) -> None:

@@ -62,6 +62,7 @@ def test_channel_refuses_an_untrusted_certificate(server: ServerProcess) -> None
     assert not [item for item in server(seen=True) if "dial" in item]
 
 
+@pytest.mark.thorough
 def test_close_ends_a_handshake_without_an_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         bench = Bench(f"https://127.0.0.1:{silent.getsockname()[1]}", SCALED).start()

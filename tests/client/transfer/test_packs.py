@@ -88,6 +88,7 @@ def sending(server: EmbeddedServer, files: Path, tmp_path: Path) -> Sending:
     return Sending(server, files, tmp_path)
 
 
+@pytest.mark.thorough
 def test_resume_resends_files_refused_in_a_pack(sending: Sending) -> None:
     sending.server.faults.fail_files = ["*/deep/*"]
     assert sending.run().outcome.failed == 20
@@ -106,6 +107,7 @@ def test_small_files_travel_in_one_request(sending: Sending) -> None:
     sending.check_stored_once()
 
 
+@pytest.mark.thorough
 def test_no_pack_sends_each_file_by_itself(sending: Sending) -> None:
     assert sending.run(pack=False).outcome.completed == 21
     assert sending.server.faults.count("POST", PACKS) == 0
@@ -145,6 +147,7 @@ def test_pack_that_is_stored_slowly_is_sent_once_and_uses_no_retry(
     sending.check_stored_once()
 
 
+@pytest.mark.thorough
 def test_pack_that_is_not_stored_within_max_wait_can_be_retried(sending: Sending) -> None:
     """The next run asks for its answer."""
     (sending.source / "large.bin").unlink()
@@ -176,6 +179,7 @@ def test_temporary_refusal_of_a_pack_is_retried(sending: Sending, status: int) -
     sending.check_stored_once()
 
 
+@pytest.mark.thorough
 def test_packs_that_keep_failing_are_replaced_by_single_files(
     sending: Sending, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +217,7 @@ def warned(warnings: list[tuple[str, str]]) -> Callable[[ev.Event], None]:
     return collect
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("status", [404, 405, 501])
 def test_missing_pack_route_falls_back_to_single_files(sending: Sending, status: int) -> None:
     sending.server.faults.next_answers("POST", PACKS, [status])
@@ -228,6 +233,7 @@ def test_pack_that_is_too_large_is_halved_down_to_single_files(sending: Sending)
     sending.check_stored_once()
 
 
+@pytest.mark.thorough
 def test_401_keeps_the_pack_for_the_next_run(sending: Sending) -> None:
     sending.server.faults.next_answers("POST", PACKS, [401])
     assert not sending.run().ok
@@ -235,7 +241,10 @@ def test_401_keeps_the_pack_for_the_next_run(sending: Sending) -> None:
     sending.check_stored_once()
 
 
-@pytest.mark.parametrize(("status", "sessions"), [(None, 1), (403, 2), (404, 2)])
+@pytest.mark.parametrize(
+    ("status", "sessions"),
+    [(403, 2), *(pytest.param(*each, marks=pytest.mark.thorough) for each in ((None, 1), (404, 2)))],
+)
 def test_resume_opens_another_session_where_the_old_one_is_refused(
     sending: Sending, status: int | None, sessions: int
 ) -> None:
@@ -247,6 +256,7 @@ def test_resume_opens_another_session_where_the_old_one_is_refused(
     sending.check_stored_once()
 
 
+@pytest.mark.thorough
 def test_resume_after_a_stored_pack_sends_no_byte(sending: Sending) -> None:
     """A resume asks for the answer by the key that the journal has."""
     sending.server.faults.next_answers("POST", PACKS, [Answer(when="after_store", close=True)])
@@ -364,6 +374,7 @@ def test_packed_file_has_one_verified_end_and_no_progress(sending: Sending) -> N
     assert progress == []
 
 
+@pytest.mark.thorough
 def test_files_in_packs_of_several_sessions_are_all_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Packs and sessions are cut at different files."""
     monkeypatch.setattr(sizes, "MOST_PACK_FILES", 7)
@@ -378,6 +389,7 @@ def test_files_in_packs_of_several_sessions_are_all_stored(tmp_path: Path, monke
         sending.check_stored_once()
 
 
+@pytest.mark.thorough
 def test_skip_existing_asks_for_many_files_at_once(sending: Sending, tmp_path: Path) -> None:
     """Another user has uploaded them: this user has no receipt. The server knows the digests of packed files."""
     sending.run()

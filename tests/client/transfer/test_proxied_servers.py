@@ -75,6 +75,7 @@ def test_blocked_patch_is_not_retried_before_batch_mode(tmp_path: Path, status: 
     assert on_disk(tmp_path / "stored") == digests(paths)
 
 
+@pytest.mark.thorough
 def test_files_of_a_blocked_patch_share_a_batch_session(tmp_path: Path) -> None:
     (tmp_path / "stored").mkdir()
     paths = make(tmp_path, *(f"{number}.mp4" for number in range(8)), size=2 * MIB)
@@ -104,6 +105,7 @@ class Moody(Firewall):
         return None if self.proxy.count("PATCH ") > 1 and request.method == "PATCH" else super().head(request)
 
 
+@pytest.mark.thorough
 def test_one_refused_patch_does_not_end_tus(tmp_path: Path) -> None:
     """The method was not the cause: later files are sent with PATCH."""
     (tmp_path / "stored").mkdir()

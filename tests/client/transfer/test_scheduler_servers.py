@@ -328,6 +328,7 @@ def test_limit_rate_is_divided_among_as_many_connections_as_the_server_takes(
 # --- stops during a request
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("flavour", ["bundled", "reference"])
 def test_a_stop_while_the_body_travels_leaves_nothing_on_the_server(source: Path, root: Path, flavour: str) -> None:
     """Every file is reported as cancelled, and none as stored (protocol.md, section 3.9)."""
@@ -342,6 +343,7 @@ def test_a_stop_while_the_body_travels_leaves_nothing_on_the_server(source: Path
     assert on_disk(root) == []
 
 
+@pytest.mark.thorough
 def test_auto_jobs_rise_while_the_throughput_rises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each file costs a round trip of 20 ms, so each worker more sends more."""
     monkeypatch.setattr(pool, "MEASURED_SECONDS", 0.1)

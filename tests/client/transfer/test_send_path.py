@@ -59,7 +59,9 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return taken
 
 
-@pytest.mark.parametrize("size", [1000, 20 << 20], ids=["one request", "chunks"])
+@pytest.mark.parametrize(
+    "size", [pytest.param(1000, id="one request"), pytest.param(20 << 20, id="chunks", marks=pytest.mark.thorough)]
+)
 @pytest.mark.parametrize("kind", ["bundled", "tus", "batch"])
 def test_at_most_ten_frames_are_between_a_worker_and_its_socket(
     kind: str, size: int, sends: list[list[str]], tmp_path: Path
@@ -77,6 +79,7 @@ def test_at_most_ten_frames_are_between_a_worker_and_its_socket(
     assert len(deepest) <= MOST_FRAMES, deepest
 
 
+@pytest.mark.thorough
 def test_each_file_is_one_job(jobs: list[object], tmp_path: Path) -> None:
     files = tmp_path / "files"
     files.mkdir()

@@ -229,6 +229,7 @@ class TestBundledServer:
                 assert stored(server.url + sent.content_location) == content(file)
         assert [answer.status for answer in line.answers] == [201, 201, 201]
 
+    @pytest.mark.thorough
     def test_file_in_parts_arrives_verified(
         self, server: EmbeddedServer, lines: Any, make_file: Any, sending: Any
     ) -> None:
@@ -289,6 +290,7 @@ class Cutting(Onlooker):
         return piece
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("checksum", [None, "sha1"])
 def test_upload_over_connections_that_break_arrives_whole(
     server: EmbeddedServer, lines: Any, make_file: Any, sending: Any, checksum: str | None
@@ -409,6 +411,7 @@ class TestRawPeers:
             (False, False),
         ]
 
+    @pytest.mark.thorough
     def test_stop_while_the_peer_reads_nothing_raises_interrupted(
         self, lines: Any, make_file: Any, sending: Any
     ) -> None:

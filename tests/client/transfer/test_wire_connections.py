@@ -157,6 +157,7 @@ def test_only_bytes_that_the_kernel_took_are_counted(tmp_path, client, secured, 
     assert upload.sent < BUFFERS
 
 
+@pytest.mark.thorough
 def test_server_that_takes_bytes_slowly_is_not_given_up(tmp_path, client, monkeypatch) -> None:
     """The limit is for the time without progress, not for the whole body."""
     clock = Clock()
@@ -245,6 +246,7 @@ def test_refusal_followed_by_a_reset_is_still_read(tmp_path, client) -> None:
         assert post(client(server), server, upload).body == {"error": "TOO_LARGE"}
 
 
+@pytest.mark.thorough
 def test_session_tickets_are_not_taken_for_an_answer(tmp_path, client, authority) -> None:
     """TLS 1.3 servers send tickets while the body travels: bytes to read, but none of HTTP."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -269,6 +271,7 @@ INTERIM = b"".join(
 )
 
 
+@pytest.mark.thorough
 def test_interim_answers_before_during_and_after_a_body_are_skipped(tmp_path, client, secured) -> None:
     """The one during the body comes in two pieces. The connection is used for the next request."""
 
@@ -674,7 +677,7 @@ def test_broken_gzip_answer_is_a_lost_connection(client) -> None:
         client(server).request("GET", server.url)
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_answer_beyond_the_limit_is_a_protocol_error_after_decompression(client, packed) -> None:
     """64 MiB of zeros are 64 KiB of gzip. A stored file of that size may be read back all the same."""
     zeros, squeeze = bytes(1 << 20), zlib.compressobj(9, zlib.DEFLATED, 31)

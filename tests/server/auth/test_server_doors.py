@@ -263,6 +263,7 @@ MALFORMED = [
 ]
 
 
+@pytest.mark.thorough
 def test_malformed_packets_and_aborted_bodies_print_no_traceback() -> None:
     with server_process() as server:
         for packet in MALFORMED:

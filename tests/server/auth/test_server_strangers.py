@@ -93,6 +93,7 @@ def published(url: str, session: str, events: list[dict[str, Any]]) -> str:
     return activity + progress(url, session).text + metrics + json.dumps(events)
 
 
+@pytest.mark.thorough
 def test_no_id_that_a_watcher_reads_writes_to_an_upload(tmp_path: Path) -> None:
     """Also none of a file without a name, and none after a restart."""
     with server_process("--root", str(tmp_path)) as server:
@@ -115,6 +116,7 @@ def test_no_id_that_a_watcher_reads_writes_to_an_upload(tmp_path: Path) -> None:
         assert append(mine, 3, b"def").status_code == 204
 
 
+@pytest.mark.thorough
 def test_upload_urls_have_128_random_bits() -> None:
     with running_server() as server:
         ids = [created(server.url, 1).rpartition("/")[2] for _ in range(50)]

@@ -369,6 +369,7 @@ def test_3_10_a_request_that_takes_too_long_is_a_408_without_a_body() -> None:
         assert server.config.limits.request_timeout == 300.0
 
 
+@pytest.mark.thorough
 def test_3_11_a_hundred_requests_in_fifteen_minutes_polls_included(server: EmbeddedServer) -> None:
     new_session(server.url)
     answers = [progress(server.url, UNKNOWN) for _ in range(100)]

@@ -174,7 +174,10 @@ def test_offset_excludes_bytes_that_could_not_be_flushed(
         assert content(url) == data
 
 
-@pytest.mark.parametrize("place", [{}, {"finalKey": "k", "finalLength": "30000000", "partOffset": "0"}])
+@pytest.mark.parametrize(
+    "place",
+    [{}, pytest.param({"finalKey": "k", "finalLength": "30000000", "partOffset": "0"}, marks=pytest.mark.thorough)],
+)
 def test_a_head_that_ends_a_writer_waits_for_its_flush(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: dict[str, str]
 ) -> None:

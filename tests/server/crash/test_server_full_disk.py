@@ -158,7 +158,7 @@ def free(there: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
-@pytest.mark.parametrize("durability", ["fsync", "none"])
+@pytest.mark.parametrize("durability", ["fsync", pytest.param("none", marks=pytest.mark.thorough)])
 def test_deletions_free_space_on_a_full_disk(small_disk: Path, durability: str) -> None:
     secret = "s" * 32
     token = {"Authorization": f"Bearer {issue_token(secret)}"}
@@ -218,6 +218,7 @@ def test_deletion_that_can_not_be_recorded_frees_the_space_and_can_be_repeated(m
         assert terminate(calls[0], token).status_code == 404
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("since", ["session.created", "run.started"])
 def test_client_waits_until_a_full_disk_has_space(
     monkeypatch: pytest.MonkeyPatch, make_files: Callable[..., Path], tmp_path: Path, since: str

@@ -120,6 +120,7 @@ def test_refused_connections_are_counted() -> None:
         assert scraped(server)['uploader_refused_connections_total{reason="limit"}'] == 2
 
 
+@pytest.mark.thorough
 def test_metric_labels_come_from_the_server_alone(server: EmbeddedServer) -> None:
     def invent(names: range) -> int:
         for number in names:

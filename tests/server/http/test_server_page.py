@@ -88,6 +88,7 @@ def test_activity_lists_sessions_and_analyses() -> None:
     assert activity["receivedBytes"] > len(b"data")
 
 
+@pytest.mark.thorough
 def test_activity_lists_at_most_100_sessions() -> None:
     with running_server() as server:
         ids = [new_session(server.url, 1) for _ in range(101)]

@@ -85,6 +85,7 @@ serve(ServerConfig(port=0), lambda *_: threading.Thread(target=send).start())
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals of POSIX")
 def test_signal_outside_a_system_call_stops_the_server() -> None:
     """It comes between a step of Python and the sleep that follows, or to another thread: that one here."""

@@ -282,6 +282,7 @@ def test_idle_sessions_expire_and_active_ones_do_not(monkeypatch: pytest.MonkeyP
             assert request.status() == 200
 
 
+@pytest.mark.thorough
 def test_hashing_and_writing_do_not_block_the_event_loop(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -351,6 +351,7 @@ def is_open(connection: socket.socket) -> bool:
         return False
 
 
+@pytest.mark.thorough
 def test_stalled_connections_of_one_address_do_not_block_others() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 8000), hard), hard))

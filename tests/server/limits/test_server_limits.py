@@ -114,8 +114,10 @@ def frame(packet: str) -> bytes:
     return bytes([0x81, 0x80 | len(packet), 0, 0, 0, 0]) + packet.encode()
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize(("upgraded", "latency"), [(False, 0.0), (True, 0.0), (False, 1.0)])
+@pytest.mark.parametrize(
+    ("upgraded", "latency"),
+    [(True, 0.0), *(pytest.param(False, latency, marks=pytest.mark.thorough) for latency in (0.0, 1.0))],
+)
 def test_websocket_that_does_not_read_is_dropped(
     monkeypatch: pytest.MonkeyPatch, upgraded: bool, latency: float
 ) -> None:
@@ -156,6 +158,7 @@ def no_pings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uploader_server.realtime.rooms.HEARTBEAT", {"bundled": (1000, 1000)})
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("no_pings")
 def test_watcher_that_does_not_poll_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its events are dropped: the next poll gets the reason and the end of the connection."""
@@ -172,6 +175,7 @@ def test_watcher_that_does_not_poll_is_told_to(monkeypatch: pytest.MonkeyPatch) 
         assert joined(server, session) == 0
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("no_pings")
 def test_an_answer_to_a_poll_is_small_enough_for_clients() -> None:
     with running_server() as server:
@@ -185,6 +189,7 @@ def test_an_answer_to_a_poll_is_small_enough_for_clients() -> None:
             received += len(packets)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("no_pings")
 def test_longest_backlog_is_dropped_when_all_together_are_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uploader_server.realtime.backlog.MOST_IN_TOTAL", 4 << 20)
@@ -404,6 +409,7 @@ sys.exit(__main__.main(["--port", "0"]))
 """
 
 
+@pytest.mark.thorough
 def test_server_process_without_faults_records_no_requests_and_imports_no_simulation() -> None:
     with subprocess.Popen([sys.executable, "-c", SERVE_AND_TELL], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None

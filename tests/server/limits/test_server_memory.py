@@ -206,6 +206,7 @@ def test_pack_without_room_is_refused_before_its_data(shared: EmbeddedServer, mo
             assert connection.recv(65536).startswith(b"HTTP/1.1 503 ")
 
 
+@pytest.mark.thorough
 def test_each_client_leaves_as_much_as_it_keeps(shared: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """So slow requests of a few clients lock nobody out."""
     memory, received = shared.app.state.memory, shared.app.tracker.received

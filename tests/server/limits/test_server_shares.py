@@ -301,6 +301,7 @@ def server_with_descriptors(limit: int) -> Iterator[tuple[str, subprocess.Popen[
             process.kill()
 
 
+@pytest.mark.thorough
 def test_slow_requests_of_one_address_leave_descriptors_for_others() -> None:
     """Each request has a connection and a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -137,6 +137,7 @@ def test_invalid_lookup_is_refused(subtests: pytest.Subtests, server: EmbeddedSe
     assert text.status_code == 400
 
 
+@pytest.mark.thorough
 def test_one_read_of_the_database_serves_a_thousand_files(server: EmbeddedServer) -> None:
     files = {f"many/{n}": b"%d" % n for n in range(1000)}
     send_pack(server.url, new_session(server.url, 1000), files)

@@ -105,6 +105,7 @@ def test_a_server_for_smaller_files_offers_smaller_packed_files() -> None:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_pack_of_a_thousand_files_completes_its_session(shared: EmbeddedServer, below: str) -> None:
     files = {f"{below}/{n % 7}/é {n}.bin": b"%d" % n * (n % 5) for n in range(1000)}
     session = new_session(shared.url, 1000)

@@ -189,6 +189,7 @@ def test_total_progress_falls_only_after_an_aborted_request(server: EmbeddedServ
         assert all(one["totalProgress"] <= two["totalProgress"] for one, two in itertools.pairwise(part))
 
 
+@pytest.mark.thorough
 def test_all_watchers_get_the_same_events(server: EmbeddedServer) -> None:
     """In the same order, on separate connections; one that does not read delays no other."""
     session = new_session(server.url, 3)

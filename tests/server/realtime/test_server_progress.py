@@ -57,6 +57,7 @@ def waiting_callers(server: EmbeddedServer) -> int:
     return sum("/progress/" in seen.path for seen in server.app.tracker.busy().values())
 
 
+@pytest.mark.thorough
 def test_callers_share_a_response_that_is_built_off_the_loop(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

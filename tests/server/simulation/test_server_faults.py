@@ -78,6 +78,7 @@ def test_kill_after_closes_for_good(transport: str) -> None:
         assert uploads(server)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_flap_goes_down_and_comes_up_again(transport: str) -> None:
     with running_server() as server:

@@ -140,6 +140,7 @@ def test_only_the_beginning_of_a_refused_path_is_kept(shared: EmbeddedServer) ->
     assert max(row[0] or 0 for row in database.wait(lambda db: db.execute(longest).fetchall())) < 300
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("durability", "door"), [("none", "batch"), ("fsync", "pack")])
 def test_path_of_a_thousand_new_directories_is_stored(
     durability: str, door: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch

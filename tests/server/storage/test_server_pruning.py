@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import requests
 from server.batches import DEADLINE, eventually, file, new_session, progress, upload
 from server.packs.packing import body_of_pack, half_sent, manifest_of, post_pack, recalled
@@ -25,8 +26,6 @@ from uploader_server.storage.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from uploader_server.serving import EmbeddedServer
 
@@ -45,6 +44,7 @@ def delete(server: EmbeddedServer, file_id: str) -> int:
     return requests.delete(f"{server.url}/api/upload/file/{file_id}", headers=TOKEN, timeout=DEADLINE).status_code
 
 
+@pytest.mark.thorough
 def test_rows_of_deleted_files_go_with_their_session_and_the_answer_to_their_pack(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -93,6 +93,7 @@ def test_part_can_not_be_downloaded(server: EmbeddedServer) -> None:
     assert visible(server) == before
 
 
+@pytest.mark.thorough
 def test_unfinished_parts_are_refused_and_can_be_finished(server: EmbeddedServer) -> None:
     whole = part(server.url, b"ab")
     half = urljoin(server.url, create(server.url, 3, b"c", headers={"Upload-Concat": "partial"}).headers["location"])

@@ -83,6 +83,7 @@ def claimed(url: str, key: str, total: int, start: int, length: int | None, data
     return urljoin(url, answer.headers["location"])
 
 
+@pytest.mark.thorough
 def test_parts_that_arrive_in_any_order_are_joined_without_a_copy(server: EmbeddedServer, key: str) -> None:
     data = os.urandom(10_000_001)
     ranges = [(7_000_000, 10_000_001), (0, 3_000_000), (3_000_000, 7_000_000)]

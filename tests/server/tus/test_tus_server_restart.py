@@ -126,6 +126,7 @@ def test_stored_file_without_a_record_is_not_stored_twice(tmp_path: Path) -> Non
         assert progress(server.url, session).json()["completedFiles"] == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("durability", ["none", "fsync"])
 @pytest.mark.parametrize("careful", [True, False], ids=["checksum", "plain"])
 def test_linked_files_that_were_not_recorded_are_never_cut_or_replaced(

@@ -99,6 +99,7 @@ def test_events_show_the_bytes_and_the_ends(server: EmbeddedServer) -> None:
     assert "currentFile" not in events[-1]
 
 
+@pytest.mark.thorough
 def test_events_come_ten_times_a_second_at_most(server: EmbeddedServer) -> None:
     session = new_session(server.url, 2)
     with listening(server.url, session) as listener:

@@ -120,6 +120,7 @@ def test_queued_writer_yields_to_a_later_request(server: EmbeddedServer) -> None
     assert content(upload) == data
 
 
+@pytest.mark.thorough
 def test_concurrent_writers_never_mix_their_bytes(server: EmbeddedServer) -> None:
     data = os.urandom(400_000)
     upload = created(server.url, len(data))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import pytest
 from unit.render.render_script import MIB, Script
 
 from uploader_cli.core import events as ev
@@ -15,8 +16,6 @@ from uploader_cli.run.views import observers
 from uploader_cli.settings import Settings
 
 if TYPE_CHECKING:
-    import pytest
-
     from uploader_cli.core.state import ProgressState
 
 FILES, EVERY, MINUTES = 5000, 25, 10
@@ -74,6 +73,7 @@ def run_of_ten_minutes(capsys: pytest.CaptureFixture[str], **settings: object) -
     return capsys.readouterr().err.splitlines(), run
 
 
+@pytest.mark.thorough
 def test_ten_minutes_5000_files_and_200_failures_are_fewer_than_300_lines(capsys: pytest.CaptureFixture[str]) -> None:
     lines, run = run_of_ten_minutes(capsys)
     assert run.state.failed == FILES // EVERY
@@ -89,6 +89,7 @@ def test_ten_minutes_5000_files_and_200_failures_are_fewer_than_300_lines(capsys
     assert not any(line.startswith(("✓ film-", "- film-")) for line in before)
 
 
+@pytest.mark.thorough
 def test_ci_log_has_a_progress_line_at_least_every_few_minutes(capsys: pytest.CaptureFixture[str]) -> None:
     """Some CI systems end a job that has said nothing for ten minutes; the count of failures is in each line."""
     lines, _ = run_of_ten_minutes(capsys)
@@ -106,6 +107,7 @@ def test_verbose_has_a_line_for_each_file(capsys: pytest.CaptureFixture[str]) ->
     assert sum(line.startswith("- film-") for line in lines) == run.state.skipped
 
 
+@pytest.mark.thorough
 def test_quiet_names_the_first_failures_and_ends_with_the_summary(capsys: pytest.CaptureFixture[str]) -> None:
     lines, run = run_of_ten_minutes(capsys, quiet=True)
     assert len(lines) < 150

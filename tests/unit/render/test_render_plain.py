@@ -105,6 +105,7 @@ def test_plain_log_has_each_channel_change_once() -> None:
     ]
 
 
+@pytest.mark.thorough
 def test_a_run_of_5000_files_with_200_failures_stays_short() -> None:
     log = Log()
     log.begin(5000, size=MIB)

@@ -108,6 +108,7 @@ def test_file_in_place_of_one_that_was_removed_is_selected(folder: Folder) -> No
     assert folder.within(2 * SETTLE) == ["a.bin"]
 
 
+@pytest.mark.thorough
 def test_failed_file_is_selected_again_after_delays_that_grow_or_a_change(folder: Folder) -> None:
     folder.put("a.bin")
     assert folder.within(2 * SETTLE) == ["a.bin"]

@@ -168,6 +168,7 @@ def test_a_quote_that_is_not_closed_takes_only_its_own_line(end: str) -> None:
     assert [item.line for item in found] == sorted(item.line for item in found)
 
 
+@pytest.mark.thorough
 def test_a_quote_that_is_not_closed_in_a_long_list() -> None:
     """No more than one value's worth is read on for its end."""
     names = [f"{number:05}.mp4" for number in range(40_000)]

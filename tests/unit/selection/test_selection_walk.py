@@ -111,6 +111,7 @@ def test_a_walk_can_be_used_before_it_ends(here: Path) -> None:
     assert [item.path for item in items if item] == ["d/b/c.mp4", "d/b/late.mp4"]
 
 
+@pytest.mark.thorough
 def test_directories_nest_as_deep_as_the_disk_allows(here: Path) -> None:
     depth = 1100
     made = ["d"]

@@ -136,6 +136,7 @@ def test_an_option_of_a_newer_version_is_named() -> None:
         rebuilt({"server": "http://a.example", "novel": True, "named_by_directory": True})
 
 
+@pytest.mark.thorough
 @given(settings=to_a_server | to_an_endpoint, env=st.sampled_from([{}, LATER]))
 def test_a_run_comes_back_as_it_was_stored(settings: Settings, env: dict[str, str]) -> None:
     """Whatever the environment has come to say, and through JSON."""

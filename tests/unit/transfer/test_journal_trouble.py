@@ -201,6 +201,7 @@ print(len(told), "can't be written" in told[0], "--state-dir" in told[0])
 """
 
 
+@pytest.mark.thorough
 def test_file_size_limit_is_reported_and_not_raised(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LIMITED, str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
@@ -286,6 +287,7 @@ def test_interrupt_ends_the_wait_at_opening(tmp_path: Path, monkeypatch: pytest.
 # --- size, and many at once -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_wal_stays_under_1_mb_with_a_second_process(tmp_path: Path) -> None:
     """The second one has looked, and keeps the journal open."""
     most, wal = 0, tmp_path / "journal.sqlite3-wal"

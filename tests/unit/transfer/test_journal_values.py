@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from unit.transfer.journal_fakes import HERE, a_file, begin, claimed
@@ -58,6 +59,7 @@ def stored(draw: st.DrawFn) -> Stored:
     return Stored(file, server_id, draw(st.none() | st.just(start + end)), digest, draw(st.booleans()))
 
 
+@pytest.mark.thorough
 @given(row=stored())
 @example(row=Stored(a_file("/data/a\nb.bin"), None, "/uploads/tus/data/a%0Ab.bin"))
 def test_receipt_comes_back_as_it_was_written(row: Stored) -> None:
@@ -73,6 +75,7 @@ def test_receipt_comes_back_as_it_was_written(row: Stored) -> None:
             assert claimed(run, row.file).receipt == row
 
 
+@pytest.mark.thorough
 @given(path=PATHS, upload=UPLOADS)
 def test_upload_comes_back_as_it_was_written(path: str, upload: PendingUpload) -> None:
     file = a_file(path)

@@ -848,6 +848,7 @@ def test_batch_that_waits_for_another_body_begins_after_the_pause(tmp_path: Path
 # --- sizes of requests -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_requests_are_cut_by_the_rate_that_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the first measurement 1 MB/s is assumed: 150 MB in a request (protocol.md, section 3.10)."""
     run = Run(tmp_path, FakeApi(session_limits=ASSUMED))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from unit.transfer.tus_model import ENDPOINT, REFUSALS, Emitted, Model, failure, file_of, make_client, make_terms, send
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from uploader_cli.transfer.ledger import Outcome
 
@@ -185,6 +184,7 @@ class Fatal(Model):
         return answer
 
 
+@pytest.mark.thorough
 @given(
     lives=st.lists(
         st.tuples(st.integers(1, 8), st.booleans(), st.integers(1, 45), st.sampled_from([None, "sha1", "sha256"])),

@@ -148,6 +148,7 @@ def test_invalid_metadata_key_raises_value_error(key: str) -> None:
         encode_metadata({key: "x"})
 
 
+@pytest.mark.thorough
 @given(
     st.dictionaries(
         st.from_regex(r"[a-zA-Z0-9_.-]+", fullmatch=True), st.text(st.characters(exclude_categories=["Cs"]))
