@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 LATEST = 4.0
 """Seconds after the start of a client at which a strike comes if the client prints too few events."""
 DEADLINE = 150.0
-"""Seconds that one call of the client may take: every pause of a plan is much shorter."""
+"""Seconds without an event after which a client hangs: every pause of a plan is much shorter."""
 
 
 class Find(Exception):
@@ -212,20 +212,21 @@ class Client:
         `look` is called after each end of the server, before and after its restart.
         """
         started, left, sent = time.monotonic(), list(strikes), list[int]()
-        events, due = 0, None
+        events, due, heard = 0, None, started
         with (self._directory / "out.jsonl").open("rb") as out:
             while self.process.poll() is None:
-                events += out.read().count(b"\n")
                 now = time.monotonic()
+                if lines := out.read().count(b"\n"):
+                    events, heard = events + lines, now
                 if left and due is None and (events >= left[0].events or now > started + LATEST):
                     due = now + left[0].delay
                 if left and due is not None and now >= due:
                     due = None
                     self._strike(left.pop(0), server, rules, sent, look)
-                if now > started + DEADLINE:
+                if now > heard + DEADLINE:
                     self.process.send_signal(signal.SIGABRT)
                     _kill_group(self.process)
-                    raise Find(f"the client did not end within {DEADLINE} s")
+                    raise Find(f"the client neither ended nor said anything for {DEADLINE:.0f} s")
                 time.sleep(0.003)
         _no_process_left(self.process.pid)
         return Ended(
