@@ -85,7 +85,7 @@ def test_watch_finds_the_sessions_of_this_machine(make_files: Files, tmp_path: P
     files = make_files(**{"a.mp4": 200_000})
     assert "this machine has no open session" in uploader("watch", home=tmp_path).err
     with running_server() as server:
-        options = ("-s", server.url, "--chunk-size", "64K", "--limit-rate", "100K", "--json")
+        options = ("-s", server.url, "--chunk-size", "64K", "--limit-rate", "30K", "--json")
         uploading = start("upload", files, *options, home=tmp_path)
         seen = read_confirmed(uploading, 1 << 16)
         session = next(event["session"] for event in map(json.loads, seen.splitlines()) if "session" in event)

@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
 ENDPOINT = "/api/upload/files/"
 KIB, MIB = 1 << 10, 1 << 20
-CHUNK = 64 * KIB
-SLOW = ("--chunk-size", "64K", "--limit-rate", "400K")
+CHUNK = 16 * KIB
+SLOW = ("--chunk-size", "16K", "--limit-rate", "20K")
+"""Half a minute for a file of 640 KiB: it is still sent when the test has read how far it is."""
 PROMISED = 2.0
 """Seconds to the end after Ctrl-C."""
 
@@ -201,7 +202,7 @@ def test_run_of_an_older_journal_resumes(server: EmbeddedServer, make_files: Fil
     done = resumed(tmp_path)
     assert done.events[0]["resumed_from"] == run_of(first)
     assert done.of("file.started")[0]["offset"] >= 2 * CHUNK
-    assert not done.of("warning")
+    assert [event["text"] for event in done.of("warning")] == []
 
 
 @pytest.mark.thorough
@@ -209,7 +210,7 @@ def test_resume_of_a_file_in_parts_keeps_each_part(tmp_path: Path) -> None:
     """Killed in the middle: each part resumes at its offset, and the stream has the progress of the whole file."""
     big = tmp_path / "big.mp4"
     big.write_bytes(os.urandom(16 * MIB))
-    options = ("-j", "2", "--chunk-size", "1M", "--limit-rate", "8M", "--json")
+    options = ("-j", "2", "--chunk-size", "1M", "--limit-rate", "1M", "--json")
     with running_server(latency_ms=30) as server, Proxy(server.url) as relay:
         process = start("upload", big, "-s", relay.url, *options, home=tmp_path)
         ended(process, read_confirmed(process, 4 * MIB), signal.SIGKILL)
@@ -241,7 +242,7 @@ def test_resume_moves_parts_of_a_lost_session_to_a_new_one(tmp_path: Path) -> No
     """The server was stopped, and has forgotten the session, not the bytes."""
     big, root = tmp_path / "big.mp4", tmp_path / "root"
     big.write_bytes(os.urandom(16 * MIB))
-    options = ("-j", "2", "--chunk-size", "1M", "--limit-rate", "8M", "--json")
+    options = ("-j", "2", "--chunk-size", "1M", "--limit-rate", "1M", "--json")
     with server_process("--root", str(root), "--latency", "30") as server:
         url, port = server.url, server.url.rpartition(":")[2]
         process = start("upload", big, "-s", url, *options, home=tmp_path)
@@ -266,7 +267,7 @@ def test_resume_in_batch_mode_skips_finished_files(make_files: Files, tmp_path: 
     files = make_files(**{"a.mp4": 10, "b.mp4": 10, "c.mp4": 10, "z.mp4": 2 * MIB})
     with running_server(flavour="reference", processing_seconds=0.01) as server:
         process = start(
-            "upload", files, "-s", server.url, "--jobs", "1", "--limit-rate", "500k", "--json", home=tmp_path
+            "upload", files, "-s", server.url, "--jobs", "1", "--limit-rate", "100k", "--json", home=tmp_path
         )
         seen = read_until(process, "file.progress", lambda event: event["size"] == 2 * MIB and event["sent"] > 0)
         first = ended(process, seen, signal.SIGINT)
@@ -363,7 +364,8 @@ def test_two_runs_do_not_send_the_same_file(server: EmbeddedServer, make_files: 
     """In the second one it fails as `in_use` (exit 3); tried again later it is there, and its bytes went out once."""
     files = make_files(**{"a.mp4": 640 * KIB})
     with Proxy(server.url) as relay:
-        first = start("upload", files, "-s", relay.url, *SLOW, "--json", home=tmp_path)
+        options = ("-s", relay.url, "--chunk-size", "16K", "--limit-rate", "100K", "--json")
+        first = start("upload", files, *options, home=tmp_path)
         seen = read_confirmed(first, CHUNK)
         with frozen(first):
             second = uploader("upload", files / "a.mp4", "-s", relay.url, "--json", home=tmp_path)
@@ -735,7 +737,8 @@ def test_nohup_is_respected(server: EmbeddedServer, make_files: Files, tmp_path:
     """Started with SIGHUP ignored it continues without output when the terminal is closed."""
     ignoring = ["trap '' HUP;", "exec"]
     files = make_files(**{"a.mp4": 600 * KIB})
-    _, done = on_a_closed_terminal(ignoring, "upload", files, "-s", server.url, *SLOW, home=tmp_path)
+    options = ("-s", server.url, "--chunk-size", "16K", "--limit-rate", "400K")
+    _, done = on_a_closed_terminal(ignoring, "upload", files, *options, home=tmp_path)
     assert (done.code, done.finished["completed"]) == (0, 1)
 
 

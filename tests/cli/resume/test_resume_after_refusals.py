@@ -71,7 +71,7 @@ def test_second_client_with_a_bad_token_keeps_the_uploads_of_a_live_run(
 ) -> None:
     files = make_files(**{"a.mp4": os.urandom(640 * KIB)})
     options = ("--tus-endpoint", server.url + "/api/upload/files/", "--chunk-size", "64K", "--json")
-    process = start("upload", files, *options, "--limit-rate", "400K", home=tmp_path)
+    process = start("upload", files, *options, "--limit-rate", "40K", home=tmp_path)
     seen = read_confirmed(process, CHUNK)
     process.send_signal(signal.SIGSTOP)
     server.faults.next_answers("OPTIONS", ANY, [401])
@@ -121,7 +121,7 @@ def test_same_command_after_one_changed_file_sends_that_file_alone(make_files: F
     files = make_files(**{"a.mp4": 10, "b.mp4": 10, "z.mp4": 600 * KIB})
     with running_server(flavour="reference", processing_seconds=0.01) as server:
         options = ("-s", server.url, "--json")
-        process = start("upload", files, *options, "--limit-rate", "400K", home=tmp_path)
+        process = start("upload", files, *options, "--limit-rate", "40K", home=tmp_path)
         seen = ""
         assert process.stdout is not None
         for line in process.stdout:

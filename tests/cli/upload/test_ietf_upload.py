@@ -51,7 +51,7 @@ def test_files_are_stored_on_the_bundled_server(in_session: bool, make_files: Fi
 def test_killed_run_resumes_at_the_servers_offset(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     files = make_files(a=os.urandom(4 * MIB))
     options = ("--tus-endpoint", server.url + ENDPOINT, "--protocol", "ietf", "--chunk-size", "256K", "--json")
-    first = start("upload", files, *options, "--limit-rate", "1M", home=tmp_path)
+    first = start("upload", files, *options, "--limit-rate", "400K", home=tmp_path)
     assert ended(first, read_confirmed(first, MIB), signal.SIGKILL).code == -signal.SIGKILL
     done = uploader("upload", files, *options, home=tmp_path)
     assert done.code == 0, done.err

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Files = Callable[..., Path]
 
 KIB = 1 << 10
-SLOW = ("--chunk-size", "64K", "--limit-rate", "400K", "--json")
+SLOW = ("--chunk-size", "16K", "--limit-rate", "20K", "--json")
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def forget_secrets(home: Path, secret: str = "") -> None:
 def killed(server: EmbeddedServer, home: Path, files: Path) -> tuple[Done, str]:
     """An upload that is killed after two chunks; the result and its session."""
     process = start("upload", files, "-s", server.url, *SLOW, home=home)
-    done = ended(process, read_confirmed(process, 128 * KIB), signal.SIGKILL)
+    done = ended(process, read_confirmed(process, 32 * KIB), signal.SIGKILL)
     events = map(json.loads, done.out.splitlines())
     (session,) = {event["session"] for event in events if event["type"] == "session.created"}
     return done, session
@@ -82,7 +82,7 @@ def test_run_that_was_killed_resumes_in_its_session(server: EmbeddedServer, make
     resumed = uploader("resume", "--limit-rate", "none", "--json", home=tmp_path)
     assert resumed.code == 0, resumed.err
     (began,) = resumed.of("file.started")
-    assert (began["session"], began["offset"] >= 128 * KIB) == (session, True)
+    assert (began["session"], began["offset"] >= 32 * KIB) == (session, True)
     assert (server.root / "personal" / "files" / "a.mp4").read_bytes() == content
     assert secrets_of(tmp_path) == {}, "a finished run needs no secret"
 
@@ -153,7 +153,7 @@ def test_run_without_its_secret_moves_its_uploads_to_a_new_session(
     assert session in " ".join(event["text"] for event in resumed.of("warning"))
     *_, began = resumed.of("file.started")
     assert began["session"] != session
-    assert began["offset"] >= 128 * KIB
+    assert began["offset"] >= 32 * KIB
     assert (server.root / "personal" / "files" / "a.mp4").read_bytes() == content
 
 

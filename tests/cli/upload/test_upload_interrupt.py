@@ -73,7 +73,7 @@ def test_cancel_from_another_terminal_ends_the_upload_with_4(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, protocol: str
 ) -> None:
     source = make_files(**{"small.bin": 10, "big.bin": 4 << 20})
-    limits = ["--limit-rate", "1M", "--protocol", protocol]
+    limits = ["--limit-rate", "256K", "--protocol", protocol]
     process = start("upload", source, "-s", server.url, *limits, "--json", home=tmp_path, free=True)
     seen = read_until(process, "file.progress", lambda event: event["phase"] == "sending")
     created = [event for event in map(json.loads, seen.splitlines()) if event["type"] == "session.created"]

@@ -95,11 +95,11 @@ def test_ctrl_c_during_a_run_with_a_locked_journal_ends_in_time(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
     files = make_files(**{"a.mp4": 640 * KIB})
-    options = ("-s", server.url, "--chunk-size", "64K", "--limit-rate", "400K", "--json")
+    options = ("-s", server.url, "--chunk-size", "16K", "--limit-rate", "40K", "--json")
     process = start("upload", files, *options, home=tmp_path)
-    seen = read_confirmed(process, 64 * KIB)
+    seen = read_confirmed(process, 16 * KIB)
     with locked(tmp_path):
-        time.sleep(0.3)  # the next chunk ends, and its record waits
+        time.sleep(0.5)  # the next chunk ends, and its record waits
         began = time.monotonic()
         done = ended(process, seen, signal.SIGINT)
     assert time.monotonic() - began < PROMISED * SLACK

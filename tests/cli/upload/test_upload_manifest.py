@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 KIB = 1 << 10
 REFERENCE: dict[str, Any] = {"flavour": "reference", "processing_seconds": 0.01}
-SLOW = ("--chunk-size", "64K", "--limit-rate", "400K")
+SLOW = ("--chunk-size", "16K", "--limit-rate", "20K")
 
 
 @pytest.fixture(autouse=True)
@@ -422,7 +422,7 @@ def test_killed_run_of_a_list_is_resumed(
     with file.open("rb") as stream:
         command = ("upload", "--from-file", source, "-s", server.url, *SLOW, "--json")
         process = start(*command, home=tmp_path, stdin=stream)
-    seen = read_confirmed(process, 128 * KIB)
+    seen = read_confirmed(process, 32 * KIB)
     ended(process, seen, signal.SIGKILL)
     lists = tmp_path / "state" / "uploader" / "lists"
     assert len(list(lists.glob("*"))) == (1 if through == "pipe" else 0)
@@ -430,7 +430,7 @@ def test_killed_run_of_a_list_is_resumed(
     done = uploader("resume", "--limit-rate", "none", "--json", home=tmp_path)
     assert done.code == 0, done.err
     (began,) = done.of("file.started")
-    assert began["offset"] >= 128 * KIB
+    assert began["offset"] >= 32 * KIB
     assert [(event["path"], event["reason"]) for event in done.of("file.skipped")] == [("files/a.mp4", "present")]
     assert stored(server) == {f"personal/files/{name}": body for name, body in content.items()}
     assert list(lists.glob("*")) == []

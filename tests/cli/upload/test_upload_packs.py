@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILES = 300
-SLOW = ("--chunk-size", "1M", "--jobs", "2", "--limit-rate", "1M")
+SLOW = ("--chunk-size", "1M", "--jobs", "2", "--limit-rate", "500K")
 """Packs of 1 MiB, which is four of them; two at a time."""
 
 

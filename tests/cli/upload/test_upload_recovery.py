@@ -40,7 +40,7 @@ def test_run_continues_degraded_after_a_server_fault(
     assert head["started"] <= incident["ts"] <= head["finished"]
 
 
-def outage(tmp_path: Path, *options: str) -> tuple[subprocess.Popen[str], ServerProcess, str]:
+def outage(tmp_path: Path, rate: str, *options: str) -> tuple[subprocess.Popen[str], ServerProcess, str]:
     """Start an upload of 12 files, kill the server after the first one; return process, server and the lines seen."""
     files = tmp_path / "files"
     files.mkdir()
@@ -48,7 +48,7 @@ def outage(tmp_path: Path, *options: str) -> tuple[subprocess.Popen[str], Server
         (files / f"{number:02}.mp4").write_bytes(bytes([number]) * 100_000)
     server = ServerProcess("--root", str(tmp_path / "root"))
     process = start(
-        "upload", files, "-s", server.url, "--json", "--limit-rate", "400K", "-j", "2", *options, home=tmp_path
+        "upload", files, "-s", server.url, "--json", "--limit-rate", rate, "-j", "2", *options, home=tmp_path
     )
     seen = read_until(process, "file.completed")
     server.kill()
@@ -57,7 +57,7 @@ def outage(tmp_path: Path, *options: str) -> tuple[subprocess.Popen[str], Server
 
 @pytest.mark.thorough
 def test_outage_is_waited_out_without_a_failed_file(tmp_path: Path) -> None:
-    process, server, seen = outage(tmp_path, "--retries", "0", "--wait-for-server", str(PATIENCE))
+    process, server, seen = outage(tmp_path, "200K", "--retries", "0", "--wait-for-server", str(PATIENCE))
     seen += read_until(process, "warning", lambda event: event["code"] == "unreachable")
     with server_process("--root", str(tmp_path / "root"), "--port", str(urlsplit(server.url).port)):
         done = ended(process, seen)
@@ -70,7 +70,7 @@ def test_outage_is_waited_out_without_a_failed_file(tmp_path: Path) -> None:
 @pytest.mark.thorough
 def test_untried_files_of_an_outage_are_summarised_and_listed(tmp_path: Path) -> None:
     again = tmp_path / "again.jsonl"
-    process, _, seen = outage(tmp_path, "--wait-for-server", "0", "--failed-to", str(again))
+    process, _, seen = outage(tmp_path, "50K", "--wait-for-server", "0", "--failed-to", str(again))
     done = ended(process, seen)
     untried = [event for event in done.of("file.skipped") if event["reason"] == "not_tried"]
     assert done.code == 3

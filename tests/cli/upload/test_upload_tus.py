@@ -388,7 +388,7 @@ def test_a_file_that_changes_while_it_is_read_fails(
 ) -> None:
     """Exit 4 as `changed`, never reported as complete and never stored; the other file is."""
     files = make_files(**{"a.mp4": 600 * KIB, "b.mp4": 10})
-    options = ("-s", server.url, "--chunk-size", "100K", "--limit-rate", "300K", "--json")
+    options = ("-s", server.url, "--chunk-size", "100K", "--limit-rate", "60K", "--json")
     process = start("upload", files, *options, home=tmp_path)
     seen = read_confirmed(process, 100 * KIB)
     with (files / "a.mp4").open("r+b") as file:
