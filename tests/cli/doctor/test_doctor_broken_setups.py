@@ -193,6 +193,14 @@ def upload_headers_removed_from_answers(world: World) -> str:
     return _at_a_tus_endpoint(world, Answering("Upload-[a-z-]+"))
 
 
+def upload_headers_removed_from_plain_answers(world: World) -> str:
+    """The same with a server that takes no bytes with a creation."""
+    proxy = world.stack.enter_context(Proxy(tus_server(world), Answering("Upload-[a-z-]+")))
+    world.settings["tus_endpoint"] = f"{proxy.url}/files/"
+    world.context["new_upload"] = True
+    return ""
+
+
 def location_removed(world: World) -> str:
     return _at_a_tus_endpoint(world, Answering("Location"))
 
@@ -491,6 +499,13 @@ BROKEN: list[tuple[Callable[[World], str], str, str, str, Exit]] = [
         "without Upload-Offset (HEAD: 200)",
         "No upload possible",
         Exit.NO_SERVER,
+    ),
+    (
+        upload_headers_removed_from_plain_answers,
+        "tus_headers",
+        "uploads can't be resumed",
+        "without Upload-Offset",
+        Exit.OK,
     ),
     (location_removed, "tus_headers", "has no Location (201)", "No upload possible", Exit.NO_SERVER),
     (location_of_another_host, "tus_headers", "http://backend.internal:8080/***", "another server", Exit.OK),

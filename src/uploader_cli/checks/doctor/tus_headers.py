@@ -58,21 +58,29 @@ def _created(context: DoctorContext, tus: Capabilities) -> Finding:
     found = context.call("HEAD", url, headers=SIGNED)
     deleted = _delete(context, tus, url)
     left = "" if deleted is not None and deleted.ok else "; the upload stays on the server, which does not delete any"
-    return _change(tus, answer, found, deleted) or passed(f"they pass in both directions{left}")
+    return _change(context, tus, answer, found, deleted) or passed(f"they pass in both directions{left}")
 
 
-def _change(tus: Capabilities, answer: Answer, found: Answer, deleted: Answer | None) -> Finding | None:
-    """Return the finding for what a proxy has changed in the answers about an upload."""
-    said = answer.headers["Location"].strip()
+def _change(
+    context: DoctorContext, tus: Capabilities, answer: Answer, found: Answer, deleted: Answer | None
+) -> Finding | None:
+    """Return the finding for what a proxy has changed in the answers about an upload.
+
+    Uploads to a tus endpoint do without some of its headers: not without the offset of bytes sent with a creation.
+    """
+    foreign, said = bool(context.settings.tus_endpoint), answer.headers["Location"].strip()
     if found.ok and "Upload-Offset" not in found.headers:
-        return failed(f"answers arrive without Upload-Offset (HEAD: {found.status})", ALL_HEADERS)
+        cause = f"answers arrive without Upload-Offset (HEAD: {found.status})"
+        if foreign and not tus.creates_with_upload:
+            return warning(f"{cause}: uploads can't be resumed", ALL_HEADERS)
+        return failed(cause, ALL_HEADERS)
     if not found.ok:
         cause = f"HEAD of a new upload is answered with {found.status}: uploads can't be resumed"
         return warning(cause, "Let every proxy before the server pass HEAD, and the path of uploads.")
     if tus.endpoint.startswith("https:") and said.startswith("http:"):
         return warning("new uploads have URLs with http; uploads use https", OWN_ADDRESS)
     if "Tus-Resumable" not in answer.headers:
-        return warning("answers arrive without Tus-Resumable", ALL_HEADERS)
+        return (warning if foreign else failed)("answers arrive without Tus-Resumable", ALL_HEADERS)
     if deleted is not None and is_blocked(deleted):
         cause = f"a proxy or firewall blocks DELETE ({deleted.status}): uploads that are given up stay on the server"
         return warning(cause, "Let DELETE pass.")
