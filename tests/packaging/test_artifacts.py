@@ -56,7 +56,7 @@ def uploads(command: list[str | Path], home: Path, **extra: str) -> None:
 
     def run(*arguments: str) -> str:
         return subprocess.run(
-            [*command, *arguments], cwd=home, env=env, check=True, stdout=subprocess.PIPE, text=True, timeout=120
+            [*command, *arguments], cwd=home, env=env, check=True, stdout=subprocess.PIPE, text=True
         ).stdout
 
     assert run("--version") == f"uploader {__version__}\n"
