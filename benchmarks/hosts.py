@@ -94,9 +94,15 @@ def at(
 
 
 def ended(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        if process.wait():
-            raise BenchmarkError(f"exit code {process.returncode}: {process.args}")
+    """Wait for the end of all. Raise `BenchmarkError` for a failed one; none is left running after an error."""
+    try:
+        for process in processes:
+            if process.wait():
+                raise BenchmarkError(f"exit code {process.returncode}: {process.args}")
+    except BaseException:
+        for process in processes:
+            process.kill()
+        raise
 
 
 def upload(files: Path, number: int, home: Path, *options: object) -> subprocess.Popen[bytes]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self, Unpack, cast
 
 from uploader_cli.core import events as ev
+from uploader_cli.core.plan import is_url
 from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.errors import Interrupted, UsageError
 from uploader_cli.result import Progress, Receipts, Result
@@ -39,7 +40,6 @@ from uploader_cli.settings import (
 )
 from uploader_cli.settings.keywords import Options
 from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, ReportFile
-from uploader_cli.sources.files import is_url
 from uploader_cli.transfer.journal import Journal, RunHandle
 
 

@@ -10,18 +10,20 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import requests
+from interop.light_s3 import BUCKET
+from interop.proxies import free_port, running
 from scripted_server import Answer, Request, Rule, ScriptedServer
 from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
-BUCKET = "videos"
 USER, PASSWORD = "me", "secret"
 
 
@@ -62,6 +64,23 @@ def s3() -> Iterator[Store]:
     finally:
         requests.post(f"{address}/moto-api/reset", timeout=PATIENCE)  # all servers of a process share their objects
         server.stop()
+
+
+@contextlib.contextmanager
+def light_s3(keys: int = 0) -> Iterator[Store]:
+    """Run `light_s3.py`, for many requests or many `keys`, which its directory has at first."""
+    import boto3
+
+    port = free_port()
+    secret = {"aws_access_key_id": USER, "aws_secret_access_key": PASSWORD}
+    with running([sys.executable, str(Path(__file__).with_name("light_s3.py")), str(port), str(keys)], port):
+        client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1", **secret)
+        yield Store(
+            f"s3://{BUCKET}/in",
+            {name.upper(): value for name, value in secret.items()} | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"},
+            lambda name, data: client.put_object(Bucket=BUCKET, Key=f"in/{name}", Body=data),
+            client=client,
+        )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The set-up of docs/scaling.md: two @tus/server processes behind nginx share Redis, and a directory or S3 (moto)."""
+"""The set-up of docs/scaling.md: two @tus/server processes behind nginx share Redis, and a directory or S3."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ import pytest
 import requests
 from command import ended, read_until, start, workers_of
 from docs_pages import blocks, page
+from interop.light_s3 import BUCKET
 from interop.proxies import free_port, nginx_http, redis, running
-from interop.stores import BUCKET, Store, s3
+from interop.stores import Store, light_s3, s3
 from time_limits import PATIENCE
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ SIZES = [0, *random.Random(1).choices([1000, 20_000, 300_000, 1_000_000], [8, 8,
 SIZES[100:100] = [LARGE] * 4
 assert len(SIZES) == 200
 TUS = {"Tus-Resumable": "1.0.0"}
+
+
+SERVERS = {"moto": s3, "s3": light_s3}
 
 
 @dataclass
@@ -91,7 +95,7 @@ def cluster(node: Node, tmp_path: Path, kind: str) -> Iterator[Cluster]:
         config = config.replace(f"10.0.0.1{number}:1080", f"127.0.0.1:{port}")
     with contextlib.ExitStack() as stack:
         shared = {"REDIS": stack.enter_context(redis(tmp_path)), "DIRECTORY": str(directory), "HOST": "127.0.0.1"}
-        store = stack.enter_context(s3()) if kind == "s3" else None
+        store = stack.enter_context(SERVERS[kind]()) if kind in SERVERS else None
         if store is not None:
             shared |= store.environment | {"BUCKET": BUCKET}
 
@@ -134,7 +138,7 @@ def kill_while_it_writes_a_large_file(cluster: Cluster) -> Path:
     raise AssertionError("no process wrote a large file")
 
 
-STORES = pytest.mark.parametrize("kind", ["directory", "s3"])
+STORES = pytest.mark.parametrize("kind", ["directory", "moto", "s3"])
 
 
 @STORES
@@ -161,7 +165,7 @@ def test_repeated_creation_finds_the_first_upload(cluster: Cluster) -> None:
     assert cluster.digests() == []
 
 
-@pytest.mark.parametrize("kind", ["s3"])
+@pytest.mark.parametrize("kind", ["moto", "s3"])
 def test_parts_that_a_killed_process_did_not_join_are_joined_at_the_next_request(cluster: Cluster) -> None:
     created = requests.post(cluster.endpoint, headers=TUS | {"Upload-Length": "6"}, timeout=PATIENCE)
     assert cluster.store is not None
@@ -202,7 +206,7 @@ def test_import_survives_kills_of_servers_workers_and_driver(
         path.write_bytes(data := source.randbytes(30_000_000 if number >= files else source.randrange(1, 3000)))
         expected.append(hashlib.sha256(data).hexdigest())
     line = ("import", "files", "--tus-endpoint", cluster.endpoint, "--on", f"local:{WORKERS}", "--json")
-    line = (*line, "-j", str(JOBS), "--chunk-size", "8M", "--limit-rate", "4M", "--wait-for-server", "300")
+    line = (*line, "-j", str(JOBS), "--chunk-size", "1M", "--limit-rate", "4M", "--wait-for-server", "300")
     over = threading.Event()
     killer = threading.Thread(target=kill_servers, args=(cluster, how, over))
     killer.start()

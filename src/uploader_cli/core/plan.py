@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, NamedTuple, Protocol
 
@@ -11,6 +12,8 @@ from msgspec.structs import replace
 
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.record import Record
+
+_is_url = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://").match
 
 MIB = 1024 * 1024
 SESSION_FILES = 1000
@@ -88,6 +91,11 @@ class LocalFile(Record, frozen=True):
         return f"LocalFile({self.file}, {self.path!r})"
 
     @property
+    def is_remote(self) -> bool:
+        """True for a file at a URL."""
+        return self.content is None and is_url(self.path)
+
+    @property
     def once(self) -> bool:
         """True for content that can be read only once; `size` is 0 then."""
         return self.content is not None and self.content.once
@@ -115,6 +123,11 @@ class LocalFile(Record, frozen=True):
         """The type as servers use it: the extension in lower case, without the dot."""
         stem, dot, suffix = self.name.rpartition(".")
         return suffix.lower() if dot and stem else ""
+
+
+def is_url(path: str) -> bool:
+    """Return whether a path of a selection is a URL, as `s3://bucket/key`."""
+    return _is_url(path) is not None
 
 
 def of_upload(url: str) -> str:

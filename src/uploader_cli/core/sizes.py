@@ -27,6 +27,7 @@ MOST_PACK = 8 << 20  # as a chunk, so that an interruption costs no more than a 
 FIRST_PACK = 2 << 20
 LEAST_PACK = 64 << 10  # on a slow connection
 SLOW_PACK = 2.0  # time of a pack from which the next ones get smaller
+REMOTE = 64 << 10  # bytes for which a file at a URL counts beside its own: the requests to its store take time
 PACK_MEMORY = 64 << 20  # all packs being sent; each is in memory twice while its body is built
 
 
@@ -142,11 +143,16 @@ class PackSize:
         self._most = min(self._most, max(LARGEST_PACKED, PACK_MEMORY // (2 * jobs)))
         self.bytes = min(self.bytes, self._most)
 
+    @staticmethod
+    def cost(file: LocalFile) -> int:
+        """Return the bytes for which a file counts in a pack."""
+        return file.size + REMOTE * file.is_remote
+
     def takes(self, file: LocalFile) -> bool:
         return not (self.refused or file.once or file.upload_url) and file.size <= self.largest
 
     def measured(self, size: int, seconds: float) -> None:
-        """Record how long a pack of `size` bytes took; the next ones should take 1 to 2 s."""
+        """Record how long a pack that counts `size` bytes took; the next ones should take 1 to 2 s."""
         if seconds > SLOW_PACK:
             self.bytes = max(LEAST_PACK, min(self.bytes, int(size * SLOW_PACK / (2 * seconds))))
         elif seconds < SLOW_PACK / 2 and 2 * size > self.bytes:
@@ -175,9 +181,9 @@ class Groups:
         if packs is None or not packs.takes(file):
             self._append(file, self._most, packed=False)
             return
-        if self._bytes + file.size > packs.bytes:
+        if self._bytes + packs.cost(file) > packs.bytes:
             self._flush(packed=True)
-        self._bytes += file.size
+        self._bytes += packs.cost(file)
         self._append(file, packs.files, packed=True)
 
     def flush(self) -> None:

@@ -14,13 +14,13 @@ from itertools import count
 from pathlib import Path
 
 from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
-from uploader_cli.core.plan import LocalFile, of_upload
+from uploader_cli.core.plan import LocalFile, is_url, of_upload
 from uploader_cli.errors import UsageError
 from uploader_cli.named_files import naming
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format, parse
 from uploader_cli.selection.walk import HIDDEN_CONTENT, SeenNames, Selected, Step, has_hidden_content
-from uploader_cli.sources.files import Status, absolute, is_url, status
+from uploader_cli.sources.files import Status, absolute, status
 
 BAD_LINES_NAMED = 20  # maximum bad lines reported one by one
 LONGEST_PATH = 200  # maximum characters of a path in a message

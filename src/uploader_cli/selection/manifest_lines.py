@@ -20,8 +20,9 @@ from typing import IO, Any
 
 from uploader_cli.core.events import FailureCode, FileEnded
 from uploader_cli.core.origins import usable
+from uploader_cli.core.plan import is_url
 from uploader_cli.errors import UsageError
-from uploader_cli.sources.files import base_name, is_url
+from uploader_cli.sources.files import base_name
 
 LONGEST_LINE = 1 << 20  # maximum bytes of a line
 CATEGORIES = ("personal", "scenic")  # the server's categories (docs/protocol.md section 1)

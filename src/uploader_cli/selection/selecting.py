@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.plan import LocalFile, Shard, of_upload
+from uploader_cli.core.plan import LocalFile, Shard, is_url, of_upload
 from uploader_cli.errors import UsageError
 from uploader_cli.selection.arrivals import UNFINISHED, Arrivals
 from uploader_cli.selection.filters import Filters
@@ -19,7 +19,6 @@ from uploader_cli.selection.selection import Selection, Whole, holds, placed, sh
 from uploader_cli.selection.walk import Step, missing, walk
 from uploader_cli.settings import OPTIONS, Layer, Settings, hide
 from uploader_cli.settings.places import DELETED_DIRECTORY, working_directory
-from uploader_cli.sources.files import is_url
 
 if TYPE_CHECKING:
     from uploader_cli.selection.manifest import Manifest

@@ -16,7 +16,7 @@ from itertools import count, pairwise
 from operator import attrgetter
 
 from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, Removed, SkipReason
-from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.plan import LocalFile, is_url
 from uploader_cli.core.record import Record
 from uploader_cli.selection.filters import IGNORE_FILE, BadIgnoreFile, Filters, Ignores
 from uploader_cli.sources import files as sources
@@ -85,7 +85,7 @@ class _Walker:
         self._numbers = count()
 
     def argument(self, path: str) -> Iterator[Step]:
-        if sources.is_url(path):
+        if is_url(path):
             yield from self._remote(path)
             return
         base = os.path.basename(os.path.abspath(path))

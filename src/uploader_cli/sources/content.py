@@ -19,11 +19,11 @@ from contextlib import nullcontext, suppress
 from typing import IO, BinaryIO, NoReturn, cast
 
 from uploader_cli.core.codes import FailureCode
-from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.plan import LocalFile, is_url
 from uploader_cli.errors import FileError, UsageError
 from uploader_cli.sources import checksums
 from uploader_cli.sources.checksums import CACHE_BLOCK
-from uploader_cli.sources.files import Status, is_url, open_file, status, status_of
+from uploader_cli.sources.files import Status, open_file, status, status_of
 
 OnRead = Callable[[LocalFile, int, bytes | memoryview], None]
 """Gets the bytes of a file that were read from a position on."""

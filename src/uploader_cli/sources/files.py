@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
 from uploader_cli import extras
+from uploader_cli.core.plan import is_url
 from uploader_cli.errors import UsageError
-
-_is_url = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://").match
 
 
 class RemoteStatus(NamedTuple):
@@ -31,10 +29,6 @@ class RemoteStatus(NamedTuple):
 
 
 Status = os.stat_result | RemoteStatus
-
-
-def is_url(path: str) -> bool:
-    return _is_url(path) is not None
 
 
 def absolute(path: str) -> str:

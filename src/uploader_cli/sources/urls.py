@@ -220,8 +220,10 @@ class _RemoteFile(io.RawIOBase):
         """Nothing beyond `end` will be read. Raise any error of the file system."""
         super().__init__()
         self._system, self._path = _file_system(url)
-        self._known: RemoteStatus | None = _status(self._system.info(self._path))
         self._file = self._system.open(self._path, "rb", block_size=RANGE_BLOCK, cache_type="none")
+        details = getattr(self._file, "details", None) or {}  # some file systems have asked for all of them
+        known = details if any(map(details.get, (*_TAGS, *_TIMES))) else self._system.info(self._path)
+        self._known: RemoteStatus | None = _status(known)
         self._end = min(self._known.st_size, self._known.st_size if end is None else end)
         self._position = self._start = 0
         self._block = memoryview(b"")  # bytes from `_start` on

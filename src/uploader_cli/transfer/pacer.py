@@ -1,8 +1,9 @@
 """The loop that repeats the calls of a run: retries, rate limits, pauses, outages, token refresh, smaller requests.
 
 A rate limit within `--max-wait`, an expired token and an outage use no retry; other retryable errors count against
-`--retries`. A request during which the server dies repeatedly is sent alone, and given up at the third time: the
-content may be the cause. Where this client holds its share of the server, only creations pause: what frees it goes on.
+`--retries`. Where one of several servers is down, the probe reaches another one: a failure counts unless another call
+has succeeded on repetition meanwhile. A request during which the server dies repeatedly is sent alone, and given up at
+the third time: the content may be the cause. A client with its share of the server pauses only creations.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.budget import RateBudget
 
     Report = Callable[[errors.UploaderError, float], None]
+    Sleep = Callable[[float], None]
 
 T = TypeVar("T")
 
@@ -118,10 +120,11 @@ class Pacer:
         self.probe: Callable[[], object] | None = None
         self.overloaded: Callable[[], None] = lambda: None  # called after OVERLOADED or a timeout
         self.held = False  # True while the user pauses the run: no request with content begins
-        self._emit, self._clock = emit, clock
+        self._emit, self.clock = emit, clock
         self._lock = threading.Lock()
         self._outage: Future[bool] | None = None
         self._lost: errors.Unreachable | errors.DiskFull | None = None
+        self.recoveries = 0  # calls that succeeded on repetition, although the probe had met no outage
         self._announced = 0.0
         self._pause = (PauseReason.RATE_LIMIT, 0.0)  # its reason, and seconds paused before
         self._warned_of_full = self._warned_of_share = False
@@ -136,7 +139,7 @@ class Pacer:
         only_excused: bool = False,
         on_retry: Report = lambda _error, _delay: None,
         shrink: Callable[[], bool] = lambda: False,
-        sleep: Callable[[float], None] | None = None,
+        sleep: Sleep | None = None,
     ) -> T:
         """Return what `step` returns. Raise its last error.
 
@@ -151,14 +154,17 @@ class Pacer:
             suspect = failures is not None and failures.outages == DEATHS - 1
             with self._exclusive(sleep) if suspect else nullcontext():
                 try:
-                    return step()
+                    result = step()
                 except errors.UploaderError as error:
                     if failures is None:
                         failures = _Failures(self, retries, on_retry, shrink, sleep)
                     if not failures.waited_out(error):
                         raise
+                else:
+                    self.recoveries += failures is not None and failures.of_one_server
+                    return result
 
-    def wait_out_pause(self, sleep: Callable[[float], None] | None = None, *, creates: bool = False) -> None:
+    def wait_out_pause(self, sleep: Sleep | None = None, *, creates: bool = False) -> None:
         """Wait until the user and the rate limit allow calls (`creates`: also creations). Raise what `sleep` raises."""
         sleep = sleep or self.stop.sleep
         while True:
@@ -167,7 +173,7 @@ class Pacer:
             elif (left := self.budget.pause_left()) > 0:
                 self._announce(left)
                 sleep(left)
-            elif creates and (left := self._creations_paused_until - self._clock()) > 0:
+            elif creates and (left := self._creations_paused_until - self.clock()) > 0:
                 sleep(left)
             else:
                 return
@@ -191,7 +197,7 @@ class Pacer:
     def pause_creations(self, seconds: float) -> None:
         """Pause the creation of sessions and uploads: this client holds its share of the server."""
         with self._lock:
-            self._creations_paused_until = max(self._creations_paused_until, self._clock() + seconds)
+            self._creations_paused_until = max(self._creations_paused_until, self.clock() + seconds)
             first, self._warned_of_share = not self._warned_of_share, True
         if first:
             text = "this client holds its share of the server: new uploads wait until others have ended"
@@ -209,7 +215,7 @@ class Pacer:
         return delay
 
     def _announce(self, seconds: float) -> None:
-        until = self._clock() + seconds
+        until = self.clock() + seconds
         with self._lock:
             if until <= self._announced + 1.0:
                 return
@@ -256,9 +262,9 @@ class Pacer:
 
     def _lead(self, error: errors.UploaderError, on_retry: Report) -> bool:
         """Probe until the server answers; return True where the first probe failed."""
-        began, delay = self._clock(), 0.0
+        began, delay = self.clock(), 0.0
         while not self._answers():
-            waited = self._clock() - began
+            waited = self.clock() - began
             if waited >= self.wait_for_server:
                 self._lost = errors.Unreachable(f"{error}{_after(waited)}", hint=error.hint)
                 raise self._lost
@@ -269,10 +275,10 @@ class Pacer:
             delay = min(max(FIRST_PROBE, 2 * delay), LAST_PROBE, self.wait_for_server - waited)
             self._emit(ev.Paused(delay, PauseReason.UNREACHABLE, waited))
             self.stop.sleep(delay)
-            before = self._clock()
+            before = self.clock()
             while self.held:
                 self.stop.sleep(HELD)
-            began += self._clock() - before  # a pause of the user is no part of the wait
+            began += self.clock() - before  # a pause of the user is no part of the wait
         if delay:
             self._emit(ev.Paused(0.0, PauseReason.UNREACHABLE))
         return delay > 0
@@ -292,18 +298,14 @@ class _Failures:
     """What the failures of one call have used up: waits, the refresh of its token, and retries."""
 
     def __init__(
-        self,
-        pacer: Pacer,
-        retries: int | None,
-        on_retry: Report,
-        shrink: Callable[[], bool],
-        sleep: Callable[[float], None],
+        self, pacer: Pacer, retries: int | None, on_retry: Report, shrink: Callable[[], bool], sleep: Sleep
     ) -> None:
         """`retries` is None where only excused errors are repeated."""
         self._pacer, self._retries, self._on_retry, self._shrink, self._sleep = pacer, retries, on_retry, shrink, sleep
         self._waited = self._full = 0.0
-        self._refreshed = False
-        self.outages = 0
+        self._refreshed, self.outages = False, 0
+        self.of_one_server = False  # whether a server was down, and not the one that the probe reached
+        self._recoveries, self._began = pacer.recoveries, pacer.clock()
         self._attempts: RetryCallState | None = None
 
     def waited_out(self, error: errors.UploaderError) -> bool:
@@ -328,7 +330,7 @@ class _Failures:
                 words = f"{error}; the server went down each of {DEATHS} times that this was sent"
                 raise errors.ServerDied(words, body_sent=getattr(error, "body_sent", True)) from error
             return True
-        delay = self._next_delay(self._retries, getattr(error, "retry_after", None))
+        delay = self._next_delay(self._retries, getattr(error, "retry_after", None), counts=not self._is_excused(error))
         if delay is None:
             return False
         self._on_retry(error, delay)
@@ -364,15 +366,23 @@ class _Failures:
                 return 0.0
         return None
 
-    def _next_delay(self, retries: int, asked: float | None) -> float | None:
+    def _is_excused(self, error: errors.UploaderError) -> bool:
+        """Return whether one of several servers is down, other calls recover from that, and it has not lasted long."""
+        pacer, before = self._pacer, self._recoveries
+        self.of_one_server, self._recoveries = is_outage(error), pacer.recoveries
+        helps = self.of_one_server and self._recoveries > before
+        return helps and pacer.clock() - self._began < pacer.wait_for_server
+
+    def _next_delay(self, retries: int, asked: float | None, *, counts: bool) -> float | None:
         """Return the seconds before another attempt: those that the server `asked` for; None after the last one."""
         from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_random
 
         state = self._attempts = self._attempts or RetryCallState(Retrying(), None, (), {})
-        if stop_after_attempt(retries + 1)(state) or (asked or 0) > self._pacer.max_wait:
+        if (counts and stop_after_attempt(retries + 1)(state)) or (asked or 0) > self._pacer.max_wait:
             return None
         delay = backoff(state.attempt_number) + wait_random(0, JITTER)(state)
-        state.prepare_for_next_attempt()
+        if counts:
+            state.prepare_for_next_attempt()
         return delay if asked is None else float(asked)
 
 

@@ -118,11 +118,13 @@ def test_5_with_a_token_says_that_this_token_is_refused(
     assert "→ the server refuses this token: it may have expired or be for another server\n" in done.err
 
 
-def test_6_when_no_server_answers(make_files: Callable[..., Path], tmp_path: Path) -> None:
-    """Nothing listens there, and every file is reported."""
+@pytest.mark.parametrize("command", [["upload"], ["import", "--on", "local:1"]], ids=lambda words: words[0])
+def test_6_when_no_server_answers(command: list[str], make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """Nothing listens there, and every file is reported. `--wait-for-server` is for a server that has answered."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", f"127.0.0.1:{port}", "--json", home=tmp_path)
+    line = (*command, make_files(**{"a.mp4": 10}), "-s", f"127.0.0.1:{port}", "--wait-for-server", "60", "--json")
+    done = uploader(*line, home=tmp_path)
     assert done.code == 6
     assert done.finished["exit_code"] == 6
     assert [event["reason"] for event in done.of("file.skipped")] == ["not_tried"]

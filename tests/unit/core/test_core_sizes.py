@@ -190,6 +190,15 @@ def test_groups_are_passed_on_when_they_are_full_and_at_the_end(packed: bool) ->
     assert not groups
 
 
+def test_files_at_urls_make_smaller_packs() -> None:
+    """Each takes requests to its store, and the first pack is sent when it is read."""
+    put: list[int] = []
+    groups = Groups(pack_size(), 2, lambda files, _small: put.append(len(files)))
+    for file in local_files(" ".join(f"s3://bucket/{number}.bin" for number in range(100))):
+        groups.add(file)
+    assert set(put) == {31}
+
+
 def test_group_for_a_pack_begins_without_the_bytes_of_the_group_before() -> None:
     put: list[int] = []
     groups = Groups(pack_size(), 2, lambda files, _small: put.append(len(files)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -521,6 +522,33 @@ def test_refused_connection_to_a_server_that_answers_costs_retries() -> None:
         policy.pacer.call(call)
     assert type(caught.value) is errors.ConnectFailed
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize(
+    ("recover", "limit", "times"), [(False, 600.0, {3}), (True, 600.0, {20}), (True, 10.0, {*range(4, 20)})]
+)
+def test_outage_of_one_of_several_servers_costs_no_retry_while_other_calls_recover(
+    recover: bool, limit: float, times: set[int]
+) -> None:
+    """The probe reaches another server. For at most `--wait-for-server` seconds: then it is this call that fails."""
+    policy = Policy(retries=2, wait_for_server=limit)
+    policy.pacer.probe = lambda: None
+    down = fault(502)
+    down.outage = True
+    tries: list[int] = []
+
+    def call() -> str:
+        tries.append(len(tries))
+        if len(tries) == 20:
+            return "done"
+        other, _ = failing(down, None)
+        if recover:
+            policy.pacer.call(other)
+        raise down
+
+    with nullcontext() if times == {20} else pytest.raises(errors.ServerFault):
+        policy.pacer.call(call)
+    assert len(tries) in times
 
 
 @pytest.mark.parametrize("answer", [fault(503), unauthorized(), rate_limited(5.0)])

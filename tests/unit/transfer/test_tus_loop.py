@@ -562,6 +562,17 @@ def test_413_makes_the_chunks_of_other_uploads_smaller(tmp_path: Path) -> None:
     assert [size for method, _, _, size in case.model.calls if method == "PATCH"] == [5] * 5
 
 
+@pytest.mark.parametrize(("word", "times"), [("503", 1), ("500", 0)])
+def test_chunk_that_ended_with_an_outage_of_its_server_makes_chunks_smaller(
+    word: str, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A smaller one arrives before a server behind a gateway is killed again."""
+    case, failures = Case(tmp_path, f"ok {word}"), list[int]()
+    monkeypatch.setattr(case.terms.chunk, "failed", lambda: failures.append(1))
+    case.run()
+    assert len(failures) == times
+
+
 def test_413_for_a_chunk_that_others_made_smaller_meanwhile_halves_once(tmp_path: Path) -> None:
     case = Case(tmp_path, "ok 413")
     chunk, request = case.terms.chunk, case.model.request

@@ -56,6 +56,7 @@ class Pack:
         self.session = session
         self._context, self._pool, self._size, self._files, self._tries = context, pool, size, files, tries
         self._entries: list[PackEntry] = []
+        self._reading = 0.0  # seconds for which stores were asked for the files
         self._key, self._sent_before = "", False  # the idempotency key, and whether an earlier run may have sent it
         self._ask = False  # whether the server may have the whole request, so that its answer can be requested
 
@@ -70,7 +71,7 @@ class Pack:
             return
         if self._tries:
             context.stop.sleep(backoff(self._tries))
-        unread = []
+        unread, began = [], time.monotonic()
         for file in files:
             data = bytearray(file.size)
             try:
@@ -79,6 +80,8 @@ class Pack:
                 unread.append(Outcome(file, error))
             else:
                 self._entries.append(PackEntry(file, data, digest))
+        if any(file.is_remote for file in files):
+            self._reading = time.monotonic() - began
         if unread:
             yield unread
         if self._entries:
@@ -162,13 +165,14 @@ class Pack:
         body = Body(
             *form, checkpoint=context.stop.checkpoint, throttle=context.throttle, on_through=lambda: context.emit(sent)
         )
-        began = time.monotonic()
+        began = time.monotonic() - self._reading
         try:
             answer = worker.api.pack(endpoint, session, self._key, body, len(entries))
         except (errors.PackInProgress, errors.TimedOut, errors.ConnectionLost):
             self._ask = body.through  # another 32 MiB would not bring the answer sooner
             raise
-        self._size.measured(len(body), time.monotonic() - began)
+        size = len(body) + sum(self._size.cost(entry.file) - entry.file.size for entry in entries)
+        self._size.measured(size, time.monotonic() - began)
         return answer
 
     def _outcomes(self, answer: Sequence[PackedFile]) -> list[Outcome]:
@@ -210,10 +214,10 @@ def packs_of(
             continue
         first, here = pack_position(packed[0][1]) if packed else None, pack_position(claim)
         other = first is not None and (here is None or here[0] != first[0])
-        if packed and (other or len(packed) >= limits.files or size + file.size > limits.bytes):
+        if packed and (other or len(packed) >= limits.files or size + limits.cost(file) > limits.bytes):
             yield packed
             packed, size = [], 0
         packed.append((file, claim))
-        size += file.size
+        size += limits.cost(file)
     if packed:
         yield packed

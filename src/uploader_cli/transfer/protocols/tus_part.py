@@ -91,7 +91,8 @@ class Part:
         return offset if self._state_at(offset) in (UploadState.OPEN, UploadState.CONFIRMED) else 0
 
     def _failed(self, error: errors.UploaderError, delay: float) -> None:
-        if self._carried and isinstance(error, errors.ConnectionLost | errors.TimedOut | errors.ChecksumMismatch):
+        lost = isinstance(error, errors.ConnectionLost | errors.TimedOut | errors.ChecksumMismatch)
+        if self._carried and (lost or (isinstance(error, errors.AnswerError) and error.outage)):
             self._tus.chunk.failed()
         self._state.retry(error, delay, self._number)
 
