@@ -10,6 +10,7 @@ import os
 import random
 import re
 import signal
+import socket
 import threading
 import time
 from base64 import b64encode
@@ -56,6 +57,9 @@ class Cluster:
     processes: list[subprocess.Popen[str]]
     start: Callable[[int], subprocess.Popen[str]]
     store: Store | None
+    ports: list[int]
+    redis: str
+    """Its URL."""
 
     @property
     def endpoint(self) -> str:
@@ -104,7 +108,15 @@ def cluster(node: Node, tmp_path: Path, kind: str) -> Iterator[Cluster]:
             return stack.enter_context(running(["node", str(script)], ports[number], env=own))
 
         processes = [started(number) for number in range(2)]
-        yield Cluster(stack.enter_context(nginx_http(tmp_path, config)), directory, processes, started, store)
+        yield Cluster(
+            stack.enter_context(nginx_http(tmp_path, config)),
+            directory,
+            processes,
+            started,
+            store,
+            ports,
+            shared["REDIS"],
+        )
 
 
 def test_upload_continues_at_the_other_process_after_a_kill(cluster: Cluster, tmp_path: Path) -> None:
@@ -176,6 +188,41 @@ def test_parts_that_a_killed_process_did_not_join_are_joined_at_the_next_request
         found = requests.head(f"{cluster.url}{created.headers['location']}", headers=TUS, timeout=PATIENCE)
         assert found.headers["upload-offset"] == "6"
         assert cluster.digests() == [hashlib.sha256(b"abcdef").hexdigest()]
+
+
+@pytest.mark.parametrize("kind", ["s3"])
+def test_process_that_has_lost_its_lock_stores_nothing(cluster: Cluster) -> None:
+    """It stands still in the middle of a request, and the other one continues the upload."""
+    data, (slow, other) = random.Random(7).randbytes(12_000_000), cluster.ports
+    created = requests.post(cluster.endpoint, headers=TUS | {"Upload-Length": str(len(data))}, timeout=PATIENCE)
+    path, body = created.headers["location"], TUS | {"Content-Type": "application/offset+octet-stream"}
+
+    def sent(offset: int, end: int) -> int:
+        headers, url = body | {"Upload-Offset": str(offset)}, f"http://127.0.0.1:{other}{path}"
+        answer = requests.patch(url, data[offset:end], headers=headers, timeout=PATIENCE)
+        return int(answer.headers["upload-offset"])
+
+    words = {**body, "Host": "files.example", "Upload-Offset": "0", "Content-Length": "1000000"}
+    head = "\r\n".join([f"PATCH {path} HTTP/1.1", *(f"{name}: {value}" for name, value in words.items()), "", ""])
+    with socket.create_connection(("127.0.0.1", slow), PATIENCE) as connection:
+        connection.sendall(head.encode() + data[:500_000])
+        while not is_locked(cluster, path):
+            time.sleep(0.1)
+        time.sleep(1)  # it has begun to write
+        cluster.processes[0].send_signal(signal.SIGSTOP)
+        offset = sent(0, 5_500_000)  # waits until the lock has expired
+        cluster.processes[0].send_signal(signal.SIGCONT)
+        connection.sendall(data[500_000:1_000_000])
+        assert connection.recv(100).startswith(b"HTTP/1.1 423 ")
+    while offset < len(data):
+        offset = sent(offset, len(data))
+    assert cluster.digests() == [hashlib.sha256(data).hexdigest()]
+
+
+def is_locked(cluster: Cluster, path: str) -> bool:
+    with socket.create_connection(("127.0.0.1", int(cluster.redis.rpartition(":")[2])), PATIENCE) as connection:
+        connection.sendall(f"EXISTS lock:{path.rpartition('/')[2]}\r\n".encode())
+        return connection.recv(100) == b":1\r\n"
 
 
 WORKERS, JOBS = 4, 2
