@@ -33,14 +33,16 @@ _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 def identified(file: LocalFile, sleep: Callable[[float], None] = time.sleep) -> LocalFile:
     """Return the file with its identity, before anything of it is read; without one for what is no regular file.
 
-    A file that was written just now, or by its time in the future, is looked at again after `GRANULARITY`: any later
-    write changes its identity. One that is still written has none.
+    A file that was written just now, or by its time in the future, is looked at again after `GRANULARITY`: if it is the
+    same, any later write changes its identity. One that is still written has none.
     """
+    before = None
     with suppress(OSError):
         for _ in range(LOOKS):
             found = _status(file.path)
-            if found is None or time.time() - found.ctime_ns / 1e9 >= GRANULARITY:
+            if found is None or found == before or time.time() - found.ctime_ns / 1e9 >= GRANULARITY:
                 return file.identified(found)
+            before = found
             sleep(GRANULARITY)
     return file
 

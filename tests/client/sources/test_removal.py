@@ -200,10 +200,18 @@ def test_file_that_is_written_all_the_time_has_no_identity(file: LocalFile, monk
     looks = iter(range(10))
 
     def write(_seconds: float) -> None:
-        os.utime(file.path)
+        with open(file.path, "ab") as handle:
+            handle.write(b"more")
         next(looks)
 
     just_now = SimpleNamespace(time=lambda: os.stat(file.path).st_ctime)
     monkeypatch.setattr(removal, "time", just_now)
     assert removal.identified(replace(file, identity=None), write).identity is None
     assert next(looks) == removal.LOOKS
+
+
+def test_file_of_a_clock_that_was_ahead_has_an_identity(file: LocalFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(removal.time, "time", lambda: 0.0)
+    assert removal.identified(replace(file, identity=None), slept.append) == file
+    assert slept == [removal.GRANULARITY]
