@@ -67,6 +67,7 @@ class Service:
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.locked = self.created = 0
         self.readable = False  # whether GET returns the content of an upload
+        self.codes = False  # and says that it is compressed
         self.refuses: tuple[int, str, str] | None = None  # status, body and its type as answer to all creations
         self.forgets = False  # whether uploads are gone when they are complete
         self.silent: set[str] = set()  # methods whose answers have no Upload-Offset
@@ -160,7 +161,8 @@ class Service:
 
     def _get(self, request: Request) -> Answer:
         found = self._find(request) if self.readable else Answer(404)
-        return Answer(200, bytes(found.content)) if isinstance(found, Upload) else found
+        headers = {"Content-Encoding": "gzip"} if self.codes else {}
+        return Answer(200, bytes(found.content), headers) if isinstance(found, Upload) else found
 
     def _post(self, request: Request) -> Answer:
         headers = request.headers

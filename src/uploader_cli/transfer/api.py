@@ -50,6 +50,7 @@ PROCESSING_PER_FILE = 30.0  # seconds more for each file
 PACK_TIMEOUT = 30.0  # seconds from a pack's last byte to the answer; later the answer is requested by the pack's key
 STATUS_LIMIT = 5.0  # seconds for an answer on the state of an analysis
 MOST_LISTED = 65_536  # most files of a session whose progress is read: it may be that of another client
+AS_STORED = {"Accept-Encoding": "identity"}  # a proxy that compresses answers removes their length
 REPORT = 1000  # the result of an analysis may be as large as the answer about so many files
 
 
@@ -261,7 +262,7 @@ class Api(HttpClient):
         url = self._located(location)
         if url is None:
             raise errors.ProtocolError(f"{location} is on another host than the server")
-        wanted = {"Want-Repr-Digest": "sha-256=1"} if digest else {}
+        wanted = {**AS_STORED, "Want-Repr-Digest": "sha-256=1"} if digest else AS_STORED
 
         def read(answer: Answer) -> FoundFile | None:
             if answer.status in (404, 410):
@@ -281,10 +282,10 @@ class Api(HttpClient):
         url = self._located(location)
         if url is None:
             return False
-        with self.stream(url, self.authorization()) as (answer, pieces):
+        with self.stream(url, {**self.authorization(), **AS_STORED}) as (answer, pieces):
             if answer.status in NO_ANSWER:
                 raise answer_error(answer)
-            if answer.status != 200:
+            if answer.status != 200 or "Content-Encoding" in answer.headers:  # as some servers do with `x.gz`
                 return False
             for piece in pieces:
                 self.pacer.stop.checkpoint()

@@ -66,7 +66,7 @@ class StoredFiles:
             return
         asked = [self.looked_up(*item) for item in files]
         for one, (file, receipt), item in zip(asked, files, self.look_up(api, asked), strict=True):
-            unsure = isinstance(item, FoundFile) and item.size == file.size and item.sha256 is None
+            unsure = isinstance(item, FoundFile) and item.size in (None, file.size) and item.sha256 is None
             if unsure and receipt is None:  # the lookup computes no digest
                 item = self._stored(api, location_in(one.category, one.path))
             yield self._is_equal(file, receipt, item) if isinstance(item, FoundFile) else item
@@ -86,10 +86,12 @@ class StoredFiles:
     def _stored(self, api: Api, location: str) -> FoundFile | Literal[False] | None:
         return _asked(lambda: api.stored(location, retries=api.pacer.retries) or False)
 
-    def _is_equal(self, file: LocalFile, receipt: Stored | None, found: FoundFile) -> bool:
-        """Compare size and digest. A receipt's digest saves reading the file."""
-        if found.size != file.size or found.sha256 is None:
-            return found.size == file.size
+    def _is_equal(self, file: LocalFile, receipt: Stored | None, found: FoundFile) -> bool | None:
+        """Compare size and digest; None if the server tells neither. A receipt's digest saves reading the file."""
+        if found.size not in (None, file.size):
+            return False
+        if found.sha256 is None:
+            return None if found.size is None else True
         known = receipt.checksum if receipt is not None else None
         return found.sha256 == (digest_of(file, self._context.stop.checkpoint) if known is None else known)
 
@@ -128,9 +130,9 @@ def shows_place(receipt: Stored, file: LocalFile, own: str) -> bool:
 
 def is_there(receipt: Stored, found: FoundFile) -> bool:
     """Return whether the server has the file of a receipt, by its size, and its digest if both know one."""
-    return found.size == receipt.file.size and (
-        None in (found.sha256, receipt.checksum) or found.sha256 == receipt.checksum
-    )
+    if found.sha256 is None or receipt.checksum is None:
+        return found.size == receipt.file.size
+    return found.size in (None, receipt.file.size) and found.sha256 == receipt.checksum
 
 
 def says_nothing(error: errors.UploaderError) -> bool:
@@ -161,7 +163,8 @@ def equal_to(file: LocalFile, location: str | None, sha256: str | None) -> Outco
 
 def has_bytes(found: FoundFile, file: LocalFile, checkpoint: Callable[[], None]) -> bool:
     """Compare size and digest; a digest that the server does not know is not equal."""
-    return found.size == file.size and found.sha256 is not None and found.sha256 == digest_of(file, checkpoint)
+    is_alike = found.size in (None, file.size) and found.sha256 is not None
+    return is_alike and found.sha256 == digest_of(file, checkpoint)
 
 
 def digest_of(file: LocalFile, checkpoint: Callable[[], None]) -> str | None:

@@ -151,6 +151,13 @@ def test_bytes_that_can_be_read_settle_the_error_of_a_gateway(tmp_path: Path) ->
     assert len(service.stored) == 1
 
 
+def test_bytes_in_a_coding_that_was_not_asked_for_are_not_compared(tmp_path: Path) -> None:
+    """So some servers give out files whose names end with .gz."""
+    with Finishing() as service:
+        service.readable = service.codes = True
+        assert told(send(service, tmp_path, "--verify")) == (["warning unverifiable", "completed"], 0)
+
+
 def test_empty_file_whose_answer_was_lost_is_not_verified(tmp_path: Path) -> None:
     """The repeated request is answered, but some servers answer it without storing the file."""
     with Finishing("lose") as service:

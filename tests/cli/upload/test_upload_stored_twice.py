@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import QUICK_LOOKS, Done, ended, read_until, start, uploader
-from proxy import Onlooker, Proxy, Request
+from proxy import Cut, Onlooker, Proxy, Request
 from serving import running_server
 from time_limits import PATIENCE
 
@@ -34,6 +34,18 @@ class Holding(Onlooker):
         if request.line.startswith("GET /uploads/"):
             self.held.set()
             self.released.wait(PATIENCE)
+
+
+class WithoutLength(Onlooker):
+    """Loses the first answer to a batch; removes the lengths from answers to HEAD, as proxies that compress."""
+
+    def at_answer(self, request: Request) -> None:
+        if request.target == BATCH and self.proxy.count(BATCH) == 1:
+            raise Cut
+
+    def passing(self, piece: bytes, *, to_server: bool) -> bytes:
+        is_digest = not to_server and b"repr-digest:" in piece
+        return piece.replace(b"content-length:", b"x-length:") if is_digest else piece
 
 
 def stored(root: Path) -> list[str]:
@@ -77,6 +89,15 @@ def test_lost_answer_is_unknown_to_later_runs_until_resend(make_files: Files, tm
         assert server.faults.count("POST", BATCH) == 1
         assert uploader("resume", "--resend-unknown", "--json", home=tmp_path).code == 0
         assert stored(server.root) == ["a.mp4"]
+
+
+def test_lost_answer_is_settled_by_the_digest_without_a_length(make_files: Files, tmp_path: Path) -> None:
+    with running_server(realtime="off") as server, Proxy(server.url, WithoutLength()) as proxy:
+        command = ("upload", make_files(**{"a.mp4": 10}), "-s", proxy.url, "--protocol", "batch", "--json")
+        done = uploader(*command, home=tmp_path)
+        assert (done.code, [end["verified_by"] for end in done.of("file.completed")]) == (0, ["digest"])
+        assert [request.headers["accept-encoding"] for request in proxy.of("HEAD")] == ["identity"]
+        assert proxy.count(BATCH) == 1
 
 
 @pytest.mark.parametrize("status", [403, *(pytest.param(each, marks=pytest.mark.thorough) for each in (405, 501))])
