@@ -25,7 +25,7 @@ from uploader_cli.transfer.engine import TICK
 from uploader_cli.transfer.file_checks import FileChecks
 from uploader_cli.transfer.first_contact import check_lengths, choose, first_contact, upload_calls
 from uploader_cli.transfer.journal import Claim, ClaimState
-from uploader_cli.transfer.ledger import failed
+from uploader_cli.transfer.ledger import Outcome, failed
 from uploader_cli.transfer.pool import Job, Pool, Step, Worker
 from uploader_cli.transfer.protocols.batch import BatchSession, Flow
 from uploader_cli.transfer.protocols.pack import Pack, packs_of
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.engine import Supply
     from uploader_cli.transfer.first_contact import Opened
-    from uploader_cli.transfer.ledger import Outcome
 
 AHEAD = 2 * SESSION_FILES  # most files in progress: the next session is ready before one ends
 CHECKED_AT_ONCE = 64  # files that are claimed and checked at once
@@ -298,7 +297,13 @@ class Scheduler:
             return
         if self._settings.foreign:
             opened = Session("", "", None)
-        made = opened or new_session(context, self._api, category, len(files), files)
+        try:
+            made = opened or new_session(context, self._api, category, len(files), files)
+        except errors.UploaderError as error:
+            if not context.outlasts(error):
+                raise
+            self._ledger.end([Outcome(file, error) for file in files])
+            return
         session = UploadSession(context, made, len(files))
         # Names that are not UTF-8 may be equal there: the server counts a path with equal bytes once.
         session.ends_itself &= len({utf8(file.relative_path) for file in files}) == len(files)

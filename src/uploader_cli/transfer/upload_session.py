@@ -13,7 +13,7 @@ from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.settings import patience
 from uploader_cli.sources.content import Digests, ignore_read
 from uploader_cli.transfer.budget import Limiter
-from uploader_cli.transfer.ledger import Followers, Ledger
+from uploader_cli.transfer.ledger import Followers, Ledger, ends_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -65,6 +65,10 @@ class RunContext:
     @property
     def on_read(self) -> OnRead:
         return self.digests.read if self.digests is not None else ignore_read
+
+    def outlasts(self, error: errors.UploaderError) -> bool:
+        """Return whether the run goes on without a session because of `error`: a watch sends its files again later."""
+        return self.settings.watch and error.retryable and not ends_run(error)
 
     @property
     def fails_fast(self) -> bool:
@@ -136,7 +140,7 @@ class UploadSession:
     def renew(self, api: Api, lost: str) -> bool:
         """Replace the session `lost` once (docs/protocol.md, section 3.14). Return False the second time.
 
-        One thread creates the new one, others wait for it.
+        One thread creates the new one, others wait for it. Return False also where the run outlasts that this fails.
         """
         with self._lock:
             if self.id != lost:
@@ -153,6 +157,9 @@ class UploadSession:
                 self._leave("lost")
                 self.id, self._secret, self.ends_itself = made.session_id, made.secret, False
                 self.begin()
+            except errors.UploaderError as error:
+                if not context.outlasts(error):
+                    raise
             finally:
                 renewed.set()
         while not renewed.wait(0.1):

@@ -161,11 +161,29 @@ def test_wait_for_server_limits_the_wait_of_a_watch(folder: Path) -> None:
     assert done.finished["exit_code"] == 6
 
 
-def test_failed_file_is_sent_again_later(server: EmbeddedServer, folder: Path) -> None:
-    server.faults.next_answers("POST", "/api/upload/files/", [Answer(500)])
+GONE = Answer(404, {"content-type": "application/json"}, b'{"error": "SESSION_NOT_FOUND"}')
+
+
+@pytest.mark.parametrize(
+    ("answers", "options"),
+    [
+        ({"files/": [500]}, ()),
+        ({"session": [500]}, ()),
+        ({"session": [500]}, ("--protocol", "batch")),
+        ({"files/": [GONE], "session": [None, 500]}, ()),
+    ],
+    ids=["upload", "session", "batch", "renewed session"],
+)
+def test_failed_file_is_sent_again_later(
+    answers: dict[str, list[Any]], options: tuple[str, ...], server: EmbeddedServer, folder: Path
+) -> None:
+    """Also one for which no session was created."""
+    for call, scripted in answers.items():
+        server.faults.next_answers("POST", f"/api/upload/{call}", scripted)
     (folder / "a.bin").write_bytes(b"1")
     constants = {"uploader_cli.selection.arrivals.FIRST_RETRY": SETTLE}
-    process = watching(server, folder, "--retries", "0", "--report", "report.json", constants=constants)
+    options = ("--retries", "0", "--report", "report.json", *options)
+    process = watching(server, folder, *options, constants=constants)
     done = stopped(process, read_until(process, "file.failed") + completed(process, "a.bin"))
     assert (done.finished["failed"], done.finished["completed"]) == (1, 1)
     (row,) = json.loads((folder.parent / "report.json").read_text())["files"]

@@ -683,8 +683,8 @@ def test_a_stored_file_with_equal_digest_is_completed_and_verified(tmp_path: Pat
 
 @pytest.mark.parametrize(
     "found",
-    [None, (9, digest(b"A" * 10)), (10, None), (None, digest(b"A" * 10)), (10, digest(b"B")), lost(body_sent=True)],
-    ids=["absent", "other size", "no digest", "no size", "other bytes", "no answer"],
+    [None, (9, digest(b"A" * 10)), (10, None), (None, None), (10, digest(b"B")), lost(body_sent=True)],
+    ids=["absent", "other size", "no digest", "neither", "other bytes", "no answer"],
 )
 def test_file_without_an_equal_digest_is_resent(tmp_path: Path, found: Any) -> None:
     """Such a server never stores the same bytes twice under one path."""

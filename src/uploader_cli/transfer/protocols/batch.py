@@ -87,7 +87,13 @@ class BatchSession:
         if context.fails_fast:
             context.skip(self._waiting)
             return
-        made = self._opened or new_session(context, self._api, self._category, len(self._waiting), self._waiting)
+        try:
+            made = self._opened or new_session(context, self._api, self._category, len(self._waiting), self._waiting)
+        except errors.UploaderError as error:
+            if not context.outlasts(error):
+                raise
+            context.ledger.end([Outcome(file, error) for file in self._waiting])
+            return
         self.session = UploadSession(context, made, len(self._waiting))
         self.session.begin()
         while self._halves or self._waiting:
