@@ -12,11 +12,13 @@ import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import forking
 from time_limits import PATIENCE
 
 from uploader_server.config import ServerConfig
+from uploader_server.realtime.rooms import HEARTBEAT
 from uploader_server.serving import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -25,19 +27,25 @@ if TYPE_CHECKING:
     from uploader_server.http.tracking import LoggedRequest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+USUAL = dict(HEARTBEAT)
 PATIENT = {"uploader_server.serving.IO_DEADLINE": PATIENCE / 2}
 """At its end a server waits for a slow disk, and does not report it."""
 _READY = re.compile(r"uploader server ready on (\S+) \(files in (.*?)(?:, removed on exit)?; Ctrl-C stops\)")
 
 
 @contextlib.contextmanager
-def running_server(*, described: bool = True, **config: Any) -> Iterator[EmbeddedServer]:
+def running_server(*, described: bool = True, patient: bool = True, **config: Any) -> Iterator[EmbeddedServer]:
     """Run the bundled server in a thread, on a free port; keywords are those of `ServerConfig`.
+
+    Unless a test has set another one, its heartbeat is `patient`: a pause of some seconds ends no connection.
 
     Packs are off by default, because most tests check the requests of single files. At the end all answers must be in
     `/openapi.json`, except after faults and without `described` (for tests that change the answers).
     """
-    with EmbeddedServer(ServerConfig(**{"packs": False, **config})) as server:
+    slower = {"bundled": HEARTBEAT["reference"]} if patient and HEARTBEAT == USUAL else {}
+    with contextlib.ExitStack() as running:
+        with mock.patch.dict(HEARTBEAT, slower):
+            server = running.enter_context(EmbeddedServer(ServerConfig(**{"packs": False, **config})))
         yield server
         undescribed = answers_beyond(server) if described and server.config.flavour == "bundled" else []
     assert not undescribed, f"/openapi.json does not have {undescribed}"

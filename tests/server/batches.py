@@ -166,11 +166,18 @@ class InOrder(socketio.Client):
         return self._Transport
 
 
+def socket_client(**options: Any) -> InOrder:
+    """A client that reads no environment: its threads may outlive the test, and pytest changes it between two."""
+    session = requests.Session()
+    session.trust_env = False
+    return InOrder(handle_sigint=False, reconnection=False, http_session=session, **options)
+
+
 class Watcher:
     """A Socket.IO client that keeps every `upload-progress` event with the time of its arrival."""
 
     def __init__(self, url: str, transport: str, auth: dict[str, str] | None = None) -> None:
-        self.client = InOrder(handle_sigint=False, reconnection=False, request_timeout=DEADLINE)
+        self.client = socket_client(request_timeout=DEADLINE)
         self.events: list[dict[str, Any]] = []
         self.times: list[float] = []
         self.lost = threading.Event()

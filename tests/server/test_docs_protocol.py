@@ -95,7 +95,7 @@ def run(directory: Path, server: str, token: str) -> tuple[list[str], list[str]]
 )
 def test_the_examples_answer_as_shown(tmp_path: Path) -> None:
     root = tmp_path / "files"
-    with running_server(packs=True, root=root, analysis_seconds=0.02) as server:
+    with running_server(packs=True, root=root, analysis_seconds=0.02, patient=False) as server:
         outputs, errors = run(tmp_path, server.url, issue_token(server.config.jwt_secret))
     assert len(outputs) == len(errors) == len(EXAMPLES)
     for example, output, error in zip(EXAMPLES, outputs, errors, strict=True):

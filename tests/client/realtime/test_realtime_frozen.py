@@ -95,7 +95,7 @@ def test_client_whose_events_were_dropped_polls_and_joins_again(
 def test_client_notices_a_frozen_connection_within_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the heartbeat that the server announced; each read of the frozen link takes its timeout on a fake clock."""
     clock = Clock(0.0)
-    with running_server() as server:
+    with running_server(patient=False) as server:
         bench = Bench(server.url).start()
         try:
             bench.reach("live", within=HANGING)

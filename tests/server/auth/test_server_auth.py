@@ -10,7 +10,7 @@ import pytest
 import requests
 import socketio
 import websockets.sync.client
-from server.batches import DEADLINE, UNKNOWN, body_of, connected, eventually, file, text
+from server.batches import DEADLINE, UNKNOWN, body_of, connected, eventually, file, socket_client, text
 from serving import running_server, server_process
 from websockets.exceptions import ConnectionClosed
 
@@ -112,7 +112,7 @@ def session_of(server: EmbeddedServer) -> str:
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 @pytest.mark.parametrize("how", [{"headers": WITH}, {"auth": {"token": TOKEN}}])
 def test_watcher_with_the_token_connects(server: EmbeddedServer, transport: str, how: Any) -> None:
-    client = socketio.Client(handle_sigint=False, reconnection=False)
+    client = socket_client()
     seen = threading.Event()
     client.on("upload-progress", lambda _: seen.set())
     client.connect(server.url, transports=[transport], wait_timeout=DEADLINE, **how)
@@ -126,7 +126,7 @@ def test_watcher_with_the_token_connects(server: EmbeddedServer, transport: str,
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 @pytest.mark.parametrize("how", [{}, {"headers": {"authorization": "Bearer x"}}, {"auth": {"token": "x"}}, {"auth": 7}])
 def test_watcher_without_the_token_is_refused(server: EmbeddedServer, transport: str, how: Any) -> None:
-    client = socketio.Client(handle_sigint=False, reconnection=False)
+    client = socket_client()
     told: list[Any] = []
     client.on("connect_error", told.append)
     with pytest.raises(socketio.exceptions.ConnectionError):

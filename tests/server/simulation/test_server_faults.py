@@ -20,6 +20,7 @@ from server.batches import (
     file,
     new_session,
     progress,
+    socket_client,
     upload,
     watching,
 )
@@ -155,7 +156,7 @@ def test_mode_change_ends_a_hanging_handshake(server: EmbeddedServer) -> None:
     results: list[Any] = []
 
     def wait() -> None:
-        client = socketio.Client(handle_sigint=False, reconnection=False, request_timeout=10 * DEADLINE)
+        client = socket_client(request_timeout=10 * DEADLINE)
         try:
             client.connect(server.url, transports=["websocket"], wait_timeout=10 * DEADLINE)
         except socketio.exceptions.ConnectionError as error:
