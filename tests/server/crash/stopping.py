@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 from server.crash.uploads import Lost, Refused, Upload
-from serving import ServerProcess
+from serving import PATIENT, ServerProcess
 from time_limits import PATIENCE
 
 if TYPE_CHECKING:
@@ -46,9 +46,10 @@ _NUMBERED = re.compile(r" \(\d+\)(?=\.bin$)")
 class Server:
     """The bundled server on one root, started again after each stop."""
 
-    def __init__(self, root: Path, durability: str, *first: str) -> None:
-        """Start the server with the options `first` of `stoppable`."""
+    def __init__(self, root: Path, durability: str, *first: str, patient: bool = True) -> None:
+        """Start the server with the options `first` of `stoppable`; `patient`: it waits long for a slow disk."""
         self.root = root
+        self._constants = PATIENT if patient else {}
         self._options = (*first, "--root", str(root), "--durability", durability)
         self.hit = ""
         """The call at which the plan came true."""
@@ -61,7 +62,8 @@ class Server:
         self._control, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
         self._control.settimeout(PATIENCE)
         with theirs:
-            self.process = ServerProcess(*first, *self._options, packs=True, package="stoppable", stdin=theirs.fileno())
+            how: dict[str, Any] = {"stdin": theirs.fileno(), "constants": self._constants}
+            self.process = ServerProcess(*first, *self._options, packs=True, package="stoppable", **how)
         self.url = self.process.url
 
     def arm(self, **plan: Any) -> None:
@@ -125,9 +127,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def server_on(root: Path, durability: str, *first: str) -> Iterator[Server]:
+def server_on(root: Path, durability: str, *first: str, patient: bool = True) -> Iterator[Server]:
     """Run a server; kill it at the end."""
-    server = Server(root, durability, *first)
+    server = Server(root, durability, *first, patient=patient)
     try:
         yield server
     finally:

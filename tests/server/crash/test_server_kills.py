@@ -79,7 +79,7 @@ def test_server_stopped_during_a_slow_flush_ends_and_keeps_only_complete_files(
     """It ends within three seconds, and the upload can be finished after a restart."""
 
     def stop(kind: str) -> tuple[float, list[str]]:
-        with server_on(tmp_path / kind, "fsync") as server:
+        with server_on(tmp_path / kind, "fsync", patient=False) as server:
             make = partial(KINDS[kind], checked=True)
             took, stored = stop_during_slow_call(server, make, SLOW, names=list(names), at=at)
         return took, stored.findings
