@@ -397,6 +397,7 @@ def test_interrupt_ends_the_wait_for_a_scheduler_that_says_nothing(
     connection.close()
 
 
+@pytest.mark.thorough
 def test_import_on_processes_of_this_machine(bundled: EmbeddedServer, tree: Path) -> None:
     result = upload(f"file://{tree}", server=bundled.url, on="local:1")
     assert (result.ok, len(result.receipts)) == (True, SMALL + 1)

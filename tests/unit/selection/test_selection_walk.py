@@ -235,7 +235,8 @@ def test_directory_of_another_file_system_with_the_same_inode_is_no_loop() -> No
         file = Path(directory, "a.mp4")
         file.touch()
         below = file.relative_to("/dev").as_posix()
-        assert line(found("/dev", include=f"/{below}")) == str(file)
+        others = " ".join(f"/shm/{name}" for name in os.listdir("/dev/shm") if name != file.parent.name)
+        assert line(found("/dev", include=f"/{below}", exclude=others)) == str(file)
 
 
 def test_loops_are_broken(here: Path) -> None:
