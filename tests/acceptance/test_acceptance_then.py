@@ -133,5 +133,5 @@ def test_file_removed_before_any_of_thirty_kills_is_stored(
     tmp_path: Path, seed: int, packs: bool, moves: bool, watch: bool
 ) -> None:
     """With `--then move` into another file system, where there is one."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+    with tempfile.TemporaryDirectory(dir="/tmp") as other:
         kill_clients(tmp_path, seed, 30, packs=packs, watch=watch, sent=Path(other) if moves else None)
