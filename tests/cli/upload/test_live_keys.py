@@ -139,7 +139,7 @@ def test_keys_change_the_view_and_the_run(
 
     A shell restores the terminal settings when it continues the process.
     """
-    files = make_files(**{"a.mp4": 3_000_000})
+    files = make_files(**{"a.mp4": 30_000_000})
     command = ("upload", files, "-s", server.url, "--limit-rate", "100K", "--cancel-on-interrupt")
     one = Screen(*command, home=tmp_path, constants={REST_OF_KEY: PATIENCE})
     one.read(lambda: b"? keys" in one.text)
