@@ -113,10 +113,11 @@ def test_the_text_of_a_multipart_body_has_a_limit(subtests: pytest.Subtests, ser
             assert error(post_parts(server.url, [*twice, file("a", b"x")])) == (400, "VALIDATION_ERROR")
 
 
-def test_an_unfinished_message_of_a_websocket_has_a_limit(server: EmbeddedServer) -> None:
+def test_an_unfinished_message_of_a_websocket_ends_with_the_heartbeat() -> None:
     """The websocket library buffers the message without a limit; earlier messages do not count."""
-    address = server.url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
-    with websockets.sync.client.connect(address, open_timeout=DEADLINE, proxy=None) as connection:
+    with running_server(patient=False) as server, ExitStack() as stack:
+        address = server.url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
+        connection = stack.enter_context(websockets.sync.client.connect(address, open_timeout=DEADLINE, proxy=None))
         connection.recv(timeout=DEADLINE)
         connection.send("40")
         connection.recv(timeout=DEADLINE)
