@@ -28,7 +28,7 @@ class Ending(StrEnum):
 
     NONE = ""  # none was sent, or the process was killed before its answer
     LOST = "lost"  # it was sent completely, and its answer was lost
-    GATEWAY = "gateway"  # a gateway answered in place of the server
+    GATEWAY = "gateway"  # a gateway answered in place of the server, or its answer says nothing of an earlier request
     ERROR = "error"  # the server answered with an error
 
 
@@ -75,10 +75,14 @@ def ending_of(status: int | None, before: Ending, *, by_server: bool) -> Ending:
 
     `by_server` is False for an answer without `Tus-Resumable`, which a gateway may have given. A status of
     `NOTHING_DONE` leaves an uncertain ending `before` it unchanged: the earlier request may have completed the upload.
+    After such an ending 409 says either that this request has moved the offset, or that a hook refuses the file: only
+    the stored bytes can tell, as after the answer of a gateway.
     """
     if status is None:
         return Ending.LOST
     if status in OUTAGES and not by_server:
+        return Ending.GATEWAY
+    if status == 409 and before in UNCERTAIN:
         return Ending.GATEWAY
     return before if status in NOTHING_DONE and before in UNCERTAIN else Ending.ERROR
 

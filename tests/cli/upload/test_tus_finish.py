@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import Done, uploader
@@ -149,6 +150,35 @@ def test_bytes_that_can_be_read_settle_the_error_of_a_gateway(tmp_path: Path) ->
     assert completed["verified"] is True
     assert completed["checksum"].startswith("sha256:")
     assert len(service.stored) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "readable", "code"), [("gateway", True, 0), ("lose", True, 0), ("gateway", False, 4)]
+)
+def test_conflict_after_an_unknown_end_stores_the_file_once(
+    fault: str, readable: bool, code: int, tmp_path: Path
+) -> None:
+    """Another process of the server sees the bytes of the first request too late for HEAD, and in time for PATCH."""
+
+    class Late(Finishing):
+        conflicts = 0
+
+        def _patch(self, request: Any) -> Any:
+            answer = super()._patch(request)
+            self.conflicts += answer.status == 409
+            return answer
+
+        def _head(self, request: Any) -> Any:
+            answer = super()._head(request)
+            return answer if self.conflicts else replace(answer, headers={**answer.headers, "Upload-Offset": 0})
+
+    with Late(fault) as service:
+        service.readable = readable
+        done = send(service, tmp_path, "--retries", "3")
+    assert service.conflicts == 1
+    assert done.code == code
+    assert len(done.of("file.completed")) == (not code)
+    assert len(service.stored) == len(service.uploads) == 1
 
 
 def test_bytes_in_a_coding_that_was_not_asked_for_are_not_compared(tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ def test_confirmed_is_only_what_was_sent_to_the_end(
         (503, False, Ending.NONE, Ending.GATEWAY),
         (524, False, Ending.ERROR, Ending.GATEWAY),
         (409, True, Ending.NONE, Ending.ERROR),
-        (409, True, Ending.LOST, Ending.ERROR),
+        (409, True, Ending.LOST, Ending.GATEWAY),
+        (409, True, Ending.GATEWAY, Ending.GATEWAY),
         (423, True, Ending.NONE, Ending.ERROR),
         (423, True, Ending.LOST, Ending.LOST),
         (423, True, Ending.GATEWAY, Ending.GATEWAY),
@@ -65,7 +66,7 @@ def test_confirmed_is_only_what_was_sent_to_the_end(
     ],
 )
 def test_ending_of_a_request(status: int | None, by_server: bool, before: Ending, ending: Ending) -> None:
-    """A lock leaves what an earlier request, whose answer was lost, may have completed; a conflict does not."""
+    """A lock leaves what an earlier request, whose answer was lost, may have completed; a conflict makes it unknown."""
     assert ending_of(status, before, by_server=by_server) is ending
 
 
