@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -26,7 +27,11 @@ from uploader_server.faults import Answer
 from uploader_server.http import shares
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from uploader_server.http.tracking import LoggedRequest
+    from uploader_server.serving import EmbeddedServer
 
 
 @pytest.fixture
@@ -284,30 +289,88 @@ def test_a_rate_limit_is_waited_out_and_costs_no_retry(source: Path, root: Path)
     assert WarningCode.RATE_LIMITED in [e.code for e in upload.all(ev.RunWarning)]
 
 
-def test_used_share_delays_new_uploads_and_not_those_that_are_open(
+SESSIONS, UPLOADS = "/api/upload/session", "/api/upload/files/"
+
+
+class Holding(Onlooker):
+    """Holds a request while `waits` says so."""
+
+    def __init__(self, waits: Callable[[Request], bool]) -> None:
+        self._waits = waits
+
+    def head(self, request: Request) -> None:
+        until = time.monotonic() + PATIENCE
+        while self._waits(request) and time.monotonic() < until:
+            time.sleep(0.005)
+
+
+def created(server: EmbeddedServer, path: str, status: int = 201) -> list[LoggedRequest]:
+    """Return the creations of sessions or uploads with this answer."""
+    return [entry for entry in list(server.faults.requests) if (entry.path, entry.status) == (path, status)]
+
+
+def in_two_chunks(tmp_path: Path, count: int) -> tuple[list[Path], dict[str, Any]]:
+    return make(tmp_path, *(f"{n}.mp4" for n in range(count)), size=100_000), {
+        "protocol": "tus",
+        "chunk_size": 1 << 16,
+        "retries": 0,
+    }
+
+
+@pytest.mark.parametrize(("kind", "path", "uploads"), [("sessions", SESSIONS, 2), ("uploads", UPLOADS, 3)])
+def test_used_share_pauses_no_upload_that_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: shares.Kind, path: str, uploads: int
+) -> None:
+    """The server lets this client hold one session or two uploads, and asks for ten minutes of patience."""
+    monkeypatch.setitem(shares.MOST, kind, {"sessions": 4, "uploads": 8}[kind])
+    monkeypatch.setattr(shares, "RETRY_AFTER", 600)
+    files, settings = in_two_chunks(tmp_path, 3)
+    with running_server(max_files=uploads) as server:
+
+        def waits(request: Request) -> bool:
+            if request.method == "PATCH":
+                return not paused.is_set()
+            return (
+                bool(created(server, SESSIONS))
+                and path == SESSIONS in request.line
+                and len(created(server, UPLOADS)) < 2
+            )
+
+        with Proxy(server.url, Holding(waits)) as relay:
+            paused, upload = threading.Event(), Upload(relay.url, files, jobs=3, **settings)
+            upload.before = {ev.RunWarning: paused.set}
+            upload.stop_at = ev.FileCompleted
+            watchdog = threading.Timer(PATIENCE, upload.stop.set)
+            watchdog.start()
+            assert upload.go() is None
+            watchdog.cancel()
+        assert created(server, path, 429)
+    assert upload.completed
+
+
+def test_used_share_delays_creations_as_long_as_the_server_asks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server lets this client hold one session and two uploads; the open ones end while creations wait."""
+    """A client that may hold one session and two uploads warns once, and uses no retry."""
     monkeypatch.setitem(shares.MOST, "uploads", 8)
     monkeypatch.setitem(shares.MOST, "sessions", 4)
-    monkeypatch.setattr(shares, "RETRY_AFTER", 3)
-    files = [tmp_path / f"{number}.mp4" for number in range(5)]
-    for file in files:
-        file.write_bytes(os.urandom(100_000))
+    monkeypatch.setattr(shares, "RETRY_AFTER", 1)
+    files, settings = in_two_chunks(tmp_path, 5)
     with running_server(max_files=3) as server:
-        settings = {"protocol": "tus", "jobs": 4, "chunk_size": 1 << 16, "limit_rate": 300_000, "retries": 0}
-        upload = Upload(server.url, files, **settings)
-        assert upload.go() is None
-        requests = list(server.faults.requests)
+
+        def waits(request: Request) -> bool:
+            """Keep two uploads open until the third is refused, and that one until the second session is."""
+            path = UPLOADS if len(created(server, UPLOADS)) < 3 else SESSIONS
+            return request.method == "PATCH" and not created(server, path, 429)
+
+        with Proxy(server.url, Holding(waits)) as relay:
+            upload = Upload(relay.url, files, jobs=4, **settings)
+            assert upload.go() is None
+        for path in (SESSIONS, UPLOADS):
+            first = created(server, path, 429)[0].time
+            assert not [entry for entry in created(server, path) if first < entry.time < first + 0.95]
     assert upload.completed == [0, 1, 2, 3, 4]
     assert [event.code for event in upload.all(ev.RunWarning)] == [WarningCode.RATE_LIMITED]
-    refused = [entry for entry in requests if entry.status == 429]
-    assert {entry.path for entry in refused} == {"/api/upload/session", "/api/upload/files/"}
-    for kind in ("/api/upload/session", "/api/upload/files/"):
-        first = next(entry for entry in refused if entry.path == kind)
-        later = [entry for entry in requests if first.time < entry.time < first.time + 2.9]
-        assert not [entry for entry in later if entry.path == kind and entry.status == 201]
-        assert [entry for entry in later if entry.method == "PATCH" and entry.status == 204]
 
 
 def test_limit_rate_is_divided_among_as_many_connections_as_the_server_takes(

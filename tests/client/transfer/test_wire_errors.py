@@ -18,6 +18,7 @@ import trustme
 from proxy import Onlooker, Proxy, Request
 from proxy import answer as answer_of
 from scripted_server import Peer, ScriptedServer
+from time_limits import PATIENCE
 
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import ConnectFailed, ConnectionLost, UsageError
@@ -58,11 +59,12 @@ def get(request: pytest.FixtureRequest) -> Iterator[Callable[..., http_client.An
         client.close()
 
 
-def free_port() -> int:
-    """Return a port on which nothing listens."""
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that refuses connections, and that no other program gets."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+        yield int(sock.getsockname()[1])
 
 
 def one_line(error: errors.UploaderError) -> str:
@@ -93,8 +95,8 @@ def answering(peer: Peer) -> None:
 # --- error classes ----------------------------------------------------------------------------------------------------
 
 
-def test_refused_connection_is_connect_failed(get) -> None:
-    url = f"http://127.0.0.1:{free_port()}"
+def test_refused_connection_is_connect_failed(get, closed_port) -> None:
+    url = f"http://127.0.0.1:{closed_port}"
     with pytest.raises(ConnectFailed) as caught:
         get(url)
     assert one_line(caught.value) == f"no connection to {url}: {os.strerror(111)}"
@@ -102,10 +104,10 @@ def test_refused_connection_is_connect_failed(get) -> None:
     assert caught.value.hint == "is the server running there?"
 
 
-def test_earlier_error_that_is_being_handled_is_not_the_cause(get) -> None:
+def test_earlier_error_that_is_being_handled_is_not_the_cause(get, closed_port) -> None:
     with ScriptedServer(lambda peer: peer.head()) as server:
         try:
-            get(f"http://127.0.0.1:{free_port()}")
+            get(f"http://127.0.0.1:{closed_port}")
         except ConnectFailed:
             with pytest.raises(ConnectionLost) as caught:
                 get(server.url)
@@ -141,13 +143,13 @@ def test_connection_timeout_is_connect_failed(get, monkeypatch) -> None:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(ConnectFailed) as caught:
             get(url)
-    assert re.fullmatch(rf"no connection to {url} after \d\.\d s: timed out", one_line(caught.value))
+    assert re.fullmatch(rf"no connection to {url} after \d+\.\d s: timed out", one_line(caught.value))
 
 
-def test_refused_address_leads_to_the_next_address_of_the_host(get, monkeypatch) -> None:
+def test_refused_address_leads_to_the_next_address_of_the_host(get, monkeypatch, closed_port) -> None:
     with ScriptedServer(answering) as server:
         there = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port))
-        refused = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", free_port()))
+        refused = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", closed_port))
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [refused, there])
         assert get(f"http://two.invalid:{server.port}").ok
 
@@ -310,8 +312,9 @@ def test_plain_http_answer_to_tls_is_not_retryable(get) -> None:
     assert not caught.value.retryable
 
 
-def test_400_of_a_port_that_speaks_tls_says_to_use_https(get, tls) -> None:
+def test_400_of_a_port_that_speaks_tls_says_to_use_https(get, tls, monkeypatch) -> None:
     """A web server answers plain HTTP on its TLS port with a page."""
+    monkeypatch.setattr(failures, "HANDSHAKE_LIMIT", PATIENCE)
 
     def script(peer: Peer) -> None:
         if peer.sock.recv(1, socket.MSG_PEEK) == b"\x16":  # a handshake
@@ -454,9 +457,9 @@ def test_answer_lost_through_a_proxy_is_a_lost_connection_after_the_body() -> No
 
 
 @pytest.mark.parametrize("status", [403, 407, 502])
-def test_proxy_that_refuses_or_is_not_there_is_connect_failed(get, status) -> None:
+def test_proxy_that_refuses_or_is_not_there_is_connect_failed(get, closed_port, status) -> None:
     with ScriptedServer(lambda peer: (peer.head(), peer.answer(status))) as proxy:
-        for url in (proxy.url, f"http://127.0.0.1:{free_port()}"):
+        for url in (proxy.url, f"http://127.0.0.1:{closed_port}"):
             with pytest.raises(ConnectFailed) as caught:
                 get("https://files.invalid:8005", proxy=url)
             assert "https://files.invalid:8005" in one_line(caught.value)
@@ -492,10 +495,9 @@ def test_proxy_password_is_sent_to_the_proxy_and_in_no_message(get) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_refused_proxy_connection_is_connect_failed(get, scheme) -> None:
-    port = free_port()
+def test_refused_proxy_connection_is_connect_failed(get, closed_port, scheme) -> None:
     with pytest.raises(ConnectFailed) as caught:
-        get(f"{scheme}://files.invalid", proxy=f"http://u:verysecret@127.0.0.1:{port}")
+        get(f"{scheme}://files.invalid", proxy=f"http://u:verysecret@127.0.0.1:{closed_port}")
     assert one_line(caught.value) == f"the proxy did not connect to {scheme}://files.invalid: {os.strerror(111)}"
     assert "verysecret" not in repr(caught.value)
 
