@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 from msgspec.structs import replace
@@ -11,7 +13,8 @@ from uploader_cli.core import events as ev
 from uploader_cli.transfer.journal import PendingUpload
 from uploader_cli.transfer.ledger import End
 
-SHOWN = 8 << 20  # bytes from which a file's progress is reported; of smaller files only the end is
+SHOWN = 8 << 20  # bytes from which the progress of a file is reported; of smaller files only the end is
+SLOW = 2.0  # seconds after which that of a smaller file is reported, too
 
 
 class FileEnd(NamedTuple):
@@ -41,13 +44,14 @@ News: TypeAlias = FileEnd | Creating | Journaled | ev.Event
 class TaskReport:
     """Collects the events of a task: `news` since the last call, and all ends of files. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.ends: list[FileEnd] = []
         self._lock = threading.Lock()
         self._news: list[News] = []
         self._sent: dict[int, ev.Event] = {}  # the last progress of each file
         self._confirmed: dict[int, ev.Event] = {}
-        self._begun: dict[int, tuple[str, int]] = {}  # session and attempt of each running file
+        self._begun: dict[int, tuple[ev.FileStarted, float]] = {}  # each running file, and when it began
         self._shown: set[int] = set()
         self._moved = True
 
@@ -83,13 +87,13 @@ class TaskReport:
     def _add(self, event: ev.Event) -> None:
         match event:
             case ev.FileStarted(file=number):
-                self._begun[number] = event.session, event.attempt
-                if event.size is not None and event.size >= SHOWN and not event.packed:
-                    self._shown.add(number)
-                    self._news.append(event)
-            case ev.BytesSent(file=number) if number in self._shown:
+                self._begun[number] = event, self._clock()
+                large = event.size is not None and event.size >= SHOWN
+                if number in self._shown or (large and not event.packed):
+                    self._show(event)
+            case ev.BytesSent(file=number) if self._is_shown(number):
                 self._sent[number] = event
-            case ev.BytesConfirmed(file=number) if number in self._shown:
+            case ev.BytesConfirmed(file=number) if self._is_shown(number):
                 self._confirmed[number] = event
             case ev.BytesSent() | ev.BytesConfirmed():
                 pass
@@ -101,10 +105,24 @@ class TaskReport:
             case ev.SessionCreated() | ev.SessionFinished() | ev.RunWarning() | ev.Paused() | ev.CallMade():
                 self._news.append(event)
 
+    def _show(self, event: ev.FileStarted) -> None:
+        self._shown.add(event.file)
+        self._news.append(event)
+
+    def _is_shown(self, number: int) -> bool:
+        """Return whether the progress of a file is reported; begin to report a slow one."""
+        if number not in self._shown and number in self._begun:
+            started, begun = self._begun[number]
+            if not started.packed and self._clock() - begun >= SLOW:
+                self._show(started)
+        return number in self._shown
+
     def _end(self, event: End) -> None:
         self._shown.discard(event.file)
         self._tell_progress(event.file)
-        end = FileEnd(*self._begun.pop(event.file, ("", 0)), replace(event, path="", local=None))
+        started, _ = self._begun.pop(event.file, (None, 0.0))
+        session, attempt = (started.session, started.attempt) if started else ("", 0)
+        end = FileEnd(session, attempt, replace(event, path="", local=None))
         self._news.append(end)
         self.ends.append(end)
 

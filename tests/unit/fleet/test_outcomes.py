@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fakes import Clock
+
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.fleet.outcomes import SHOWN, FileEnd, TaskReport
+from uploader_cli.fleet.outcomes import SHOWN, SLOW, FileEnd, TaskReport
 from uploader_cli.fleet.worker import _Controls
 from uploader_cli.sources.content import sha256_of
 
@@ -40,6 +42,21 @@ def test_last_bytes_come_before_the_end_of_an_attempt() -> None:
     report.emit(ev.BytesSent(FILE, 2, SIZE))
     report.emit(ev.FileCompleted(FILE, "a.bin", SIZE, None, None, verified=True, attempts=2, seconds=1.0))
     assert kinds(report) == [ev.FileStarted, ev.BytesSent, ev.FileCompleted]
+
+
+def test_small_file_is_shown_once_it_is_slow() -> None:
+    """Also the next attempt, from its start."""
+    clock = Clock()
+    report = TaskReport(clock)
+    report.emit(ev.FileStarted(FILE, "a.bin", SHOWN - 1, "s", 0, 1))
+    report.emit(ev.BytesSent(FILE, 1, 1000))
+    assert kinds(report) == []
+    clock.pass_(SLOW)
+    report.emit(ev.BytesSent(FILE, 1, 2000))
+    assert kinds(report) == [ev.FileStarted, ev.BytesSent]
+    report.emit(ev.FileRetry(FILE, 2, 0.0, ev.FailureCode.NETWORK, "lost"))
+    report.emit(ev.FileStarted(FILE, "a.bin", SHOWN - 1, "s", 0, 2))
+    assert kinds(report) == [ev.FileRetry, ev.FileStarted]
 
 
 def test_reads_of_a_file_that_is_hashed_are_progress(tmp_path: Path) -> None:
