@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import subprocess
@@ -96,13 +97,20 @@ def make_session(verify: bool | str, proxy: str) -> tuple[requests.Session, Call
     return session, shut
 
 
+NUMBERS = itertools.count()
+
+
 class Bench:
-    """A channel with recorded events. `fetched` are the times of the HTTP polls, by session."""
+    """A channel with recorded events. `fetched` are the times of the HTTP polls, by session.
+
+    Its dials have a `token` of their own: the last dial of a test may arrive after its end.
+    """
 
     def __init__(
         self, url: str, policy: Policy = SCALED, *, verify: bool | str = True, proxy: str = "", **options: Any
     ) -> None:
         self.before = set(threading.enumerate())
+        self.token = f"bench-{next(NUMBERS)}"
         self.events: list[tuple[float, Event]] = []
         self.fetched: list[tuple[str, float]] = []
         self.most_threads = 0
@@ -114,7 +122,7 @@ class Bench:
             fetch=self._fetch,
             session_factory=lambda: make_session(verify, proxy),
             policy=policy,
-            **{"interval": lambda: policy.poll, **options},
+            **{"interval": lambda: policy.poll, "headers": lambda: {"X-Token": self.token}, **options},
         )
         self.began = time.monotonic()
 

@@ -129,7 +129,12 @@ class Server(ThreadingHTTPServer):
         self.seen: list[dict[str, Any]] = []
         self.open: set[socket.socket] = set()
         self.sio = socketio.Server(
-            async_mode="threading", cors_allowed_origins="*", allow_upgrades=False, logger=_log, engineio_logger=_log
+            async_mode="threading",
+            async_handlers=False,  # joins are noted in their order
+            cors_allowed_origins="*",
+            allow_upgrades=False,
+            logger=_log,
+            engineio_logger=_log,
         )
         self.app = socketio.WSGIApp(self.sio)
         self.sio.on("connect", self._connect)

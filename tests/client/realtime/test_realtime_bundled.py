@@ -147,8 +147,8 @@ def test_server_that_is_back_is_live_again_and_not_polled() -> None:
         server.faults.set_realtime(None)
         bench.reach("live", times=2)
         back = time.monotonic() - bench.began
-        time.sleep(1.0)
-        assert len([at for _, at in bench.fetched if at > back]) <= 1
+        time.sleep(1.2)
+        assert len([at for _, at in bench.fetched if at > back]) <= 2, "one may have begun before"
         story = bench.story()
         assert story[1:3] == ["live websocket connected", "reconnecting lost 1"]
         assert "polling http retries_exhausted" in story[3:]

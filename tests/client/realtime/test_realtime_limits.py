@@ -140,7 +140,7 @@ class Attacker:
             peer.answer(200, OPEN + b'\x1e40{"sid":"b"}')
 
     def _attack(self, sock: socket.socket) -> None:
-        sent = 0
+        self.sock, sent = sock, 0
         try:
             for piece in self._pieces():  # type: ignore[operator]
                 sock.sendall(piece)
@@ -185,7 +185,7 @@ def test_endless_message_ends_the_connection_and_progress_is_polled(pieces: obje
         bench = Bench(server.url, SCALED).start(SESSION)
         try:
             bench.reach("live", times=2)
-            wait_until(lambda: bench.fetched)
+            wait_until(lambda: bench.fetched and server.sent)
         finally:
             bench.channel.close()
         assert bench.story()[1:3] == [f"live {transport} connected", "reconnecting lost 1"]
@@ -212,9 +212,14 @@ def test_polling_answers_without_a_message_end_the_connection(body: bytes) -> No
 
 
 @pytest.mark.parametrize("pieces", [dripping_frame, fragments_between_pings])
-def test_slow_message_is_abandoned_at_the_deadline(pieces: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket, "MESSAGE_TIME", 0.3)
-    with Attacker(pieces, "websocket") as server:
+def test_slow_message_is_abandoned_at_the_deadline(
+    pieces: Callable[[], Iterator[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow() -> Iterator[bytes]:
+        monkeypatch.setattr(websocket, "MESSAGE_TIME", 0.3)  # not before: the messages of the handshake may take longer
+        yield from pieces()
+
+    with Attacker(slow, "websocket") as server:
         bench = Bench(server.url, SCALED).start(SESSION)
         try:
             bench.reach("reconnecting")
@@ -235,7 +240,7 @@ def test_time_between_messages_has_no_limit(monkeypatch: pytest.MonkeyPatch) -> 
         nonlocal ahead
         for percent in (1, 2, 3):
             yield frame(b"", 0x89)
-            time.sleep(0.1)  # it is read meanwhile
+            server.sock.recv(1024)  # the pong: the ping was read
             ahead += 2 * websocket.MESSAGE_TIME
             yield progress_of(percent)
             wait_until(partial(heard, percent))
