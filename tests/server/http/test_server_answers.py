@@ -44,7 +44,7 @@ def unread(url: str, path: str) -> socket.socket:
 
 @pytest.fixture
 def server() -> Iterator[EmbeddedServer]:
-    with running_server(packs=True, types=("mp4",), idle_timeout=1.0) as server:
+    with running_server(packs=True, types=("mp4",), idle_timeout=3.0) as server:
         yield server
 
 
