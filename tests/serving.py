@@ -90,6 +90,14 @@ def calls_of(server: EmbeddedServer) -> list[LoggedRequest]:
     return [request for request in list(server.faults.requests) if not request.path.startswith("/socket.io/")]
 
 
+def runs_of(server: EmbeddedServer) -> set[str]:
+    """Return the ids of the runs that made calls, by their request ids.
+
+    A call that was cut is logged some time after the end of the run that made it.
+    """
+    return {request.request_id.rpartition("-")[0] for request in calls_of(server)}
+
+
 class ServerProcess:
     """`python -m uploader_server --port 0 …` as a child process; see `server_process`."""
 

@@ -23,7 +23,7 @@ import pytest
 from command import Done, ended, environment, read_confirmed, read_until, start, uploader
 from journal_v8 import downgrade
 from proxy import Proxy
-from serving import calls_of, running_server, server_process
+from serving import running_server, runs_of, server_process
 from time_limits import PATIENCE, SLACK
 
 from uploader_server.storage.store import Store
@@ -45,10 +45,11 @@ PROMISED = 2.0
 """Seconds to the end after Ctrl-C."""
 
 
-def interrupted(url: str, home: Path, *arguments: str | Path, by: int = signal.SIGINT, least: int = 2 * CHUNK) -> Done:
-    """A slow upload that is stopped when `least` bytes of a file are confirmed."""
+def interrupted(url: str, home: Path, *arguments: str | Path, by: int = signal.SIGINT, completed: int = 0) -> Done:
+    """A slow upload that is stopped when files are `completed` and two chunks of another one are confirmed."""
     process = start("upload", *arguments, "-s", url, *SLOW, "--json", home=home)
-    seen = read_confirmed(process, least)
+    seen = "".join(read_until(process, "file.completed") for _ in range(completed))
+    seen += read_confirmed(process, 2 * CHUNK)
     done = ended(process, seen, by)
     assert ("run.finished" in done.out) is (by != signal.SIGKILL)
     return done
@@ -143,7 +144,7 @@ def test_resume_resends_at_most_one_chunk(
     sizes = {"0.mp4": 10 * KIB, "1.mp4": 20 * KIB, "big.mp4": 500 * KIB, "big too.mp4": 400 * KIB}
     files = make_files(**{name: os.urandom(size) for name, size in sizes.items()})
     with Proxy(server.url) as relay:
-        first = interrupted(relay.url, tmp_path, files, "-j", "2", by=by)
+        first = interrupted(relay.url, tmp_path, files, "-j", "2", by=by, completed=2)
         assert first.code == {signal.SIGKILL: -signal.SIGKILL}.get(by, 128 + by)
         done = resumed(tmp_path)
         assert relay.carried <= sum(sizes.values()) + 2 * CHUNK
@@ -398,11 +399,11 @@ def test_resume_restores_options_and_accepts_overrides(
 def test_a_dry_run_of_a_resume_sends_nothing(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """`--dry-run` from the environment counts too: a plan is printed, and the run is unchanged."""
     interrupted(server.url, tmp_path, make_files(**{"a.mp4": 640 * KIB}))
-    calls = len(calls_of(server))
+    before = runs_of(server)
     dry = uploader("resume", home=tmp_path, UPLOADER_DRY_RUN="yes")
     assert dry.code == 0
     assert "no file was sent" in dry.out
-    assert len(calls_of(server)) == calls
+    assert runs_of(server) == before
     resumed(tmp_path)
 
 
@@ -416,7 +417,7 @@ def test_resume_list_has_a_row_for_each_run_newest_last(
     assert listed(tmp_path) == []
     files = make_files(**{"a.mp4": 10, "b.mp4": 640 * KIB})
     one = uploader("upload", files / "a.mp4", "-s", server.url, "--json", home=tmp_path)
-    two = interrupted(server.url, tmp_path, files)
+    two = interrupted(server.url, tmp_path, files, "-j", "1")
     newer, older = listed(tmp_path)
     assert (newer["id"], newer["state"], newer["completed_files"], newer["open_files"]) == (
         run_of(two),
@@ -575,7 +576,7 @@ def test_forgotten_run_can_not_be_resumed_and_keeps_its_receipts(
 ) -> None:
     """It can't be resumed, and the same command starts from the beginning; only its receipts are left."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 640 * KIB})
-    first = interrupted(server.url, tmp_path, files)
+    first = interrupted(server.url, tmp_path, files, "-j", "1")
     forgotten = uploader("resume", "--forget", run_of(first)[:8], home=tmp_path)
     assert (forgotten.code, forgotten.out) == (0, "")
     assert listed(tmp_path) == []
@@ -591,7 +592,7 @@ def test_forgotten_run_can_not_be_resumed_and_keeps_its_receipts(
 def test_no_resume_restarts_every_file(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Every file from its first byte, also finished ones; the unfinished upload on the server is deleted."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 640 * KIB})
-    interrupted(server.url, tmp_path, files)
+    interrupted(server.url, tmp_path, files, "-j", "1")
     done = uploader("upload", files, "-s", server.url, "--no-resume", "--json", home=tmp_path)
     assert done.code == 0
     assert "resumed_from" not in done.events[0]

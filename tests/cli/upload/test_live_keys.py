@@ -14,18 +14,21 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import pytest
 from command import environment, start
+from proxy import Onlooker, Proxy
 from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from command import Process
+    from proxy import Request
 
     from uploader_server.serving import EmbeddedServer
 
@@ -34,6 +37,17 @@ FRAME = b"\x1b[?2026h"
 SHOW_CURSOR = b"\x1b[?25h"
 ERASED = b"A\x1b[J"  # from the first row on
 REST_OF_KEY = "uploader_cli.render.keyboard.REST_OF_KEY"
+
+
+class Held(Onlooker):
+    """Holds answers to bytes of files until `released` is set: the upload does not end before that."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+
+    def at_answer(self, request: Request) -> None:
+        if request.carries:
+            assert self.released.wait(PATIENCE)
 
 
 class Screen:
@@ -119,12 +133,16 @@ def test_keys_are_not_drawn_and_not_left_to_the_shell(
 ) -> None:
     """The terminal settings are restored, also after SIGTERM; Ctrl-C keeps its meaning. Pasted text is no command."""
     files = make_files(**{"a.mp4": 1_000_000})
-    one = Screen("upload", files, "-s", server.url, "--limit-rate", "600K", home=tmp_path)
-    one.read(lambda: b"KiB/s" in one.text)
-    one.type(b"rm -rf precious\n" + (keys if keys == b"\x03" else b""))
-    if keys == b"TERM":
-        one.process.send_signal(signal.SIGTERM)
-    assert one.end() == {b"": 0, b"\x03": 130, b"TERM": 143}[keys]
+    held = Held()
+    with Proxy(server.url, held) as proxy:
+        rate = "100K" if keys else "600K"
+        one = Screen("upload", files, "-s", proxy.url, "--limit-rate", rate, home=tmp_path)
+        one.read(lambda: b"KiB/s" in one.text)
+        one.type(b"rm -rf precious\n" + (keys if keys == b"\x03" else b""))
+        held.released.set()
+        if keys == b"TERM":
+            one.process.send_signal(signal.SIGTERM)
+        assert one.end() == {b"": 0, b"\x03": 130, b"TERM": 143}[keys]
     assert b"precious" not in one.text
     assert one.waiting == b""
     assert termios.tcgetattr(one.program) == one.before
@@ -165,7 +183,7 @@ def test_keys_change_the_view_and_the_run(
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("deadline", "size", "code"), [("none", 450_000, 0), ("3", 1_200_000, 3)])
+@pytest.mark.parametrize(("deadline", "size", "code"), [("none", 1_200_000, 0), ("6", 3_000_000, 3)])
 def test_paused_run_begins_no_request_and_uses_no_retry(
     deadline: str, size: int, code: int, server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -199,10 +217,12 @@ def test_keys_are_not_read_where_the_input_is_no_terminal(
 ) -> None:
     """They are discarded, as they are where keys are read."""
     files = make_files(**{"a.mp4": 500_000})
-    with (tmp_path / "empty").open("w+b") as empty:
-        one = Screen("upload", files, "-s", server.url, "--limit-rate", "500K", home=tmp_path, stdin=empty.fileno())
+    held = Held()
+    with (tmp_path / "empty").open("w+b") as empty, Proxy(server.url, held) as proxy:
+        one = Screen("upload", files, "-s", proxy.url, home=tmp_path, stdin=empty.fileno())
         one.read(lambda: FRAME in one.text)
         one.type(b"q")
+        held.released.set()
         assert one.end() == 0
     assert b"? keys" not in one.text
     assert one.waiting == b""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     Files = Callable[..., Path]
 
+ONCE_READ = "head -c 1000000 /dev/zero"
+"""Write more than a pipe holds: a token command goes on once the client, which has started it, reads its output."""
 both = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 
 
@@ -113,7 +115,7 @@ def test_signal_while_the_token_command_runs(
     name: str, number: int, code: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
     subject = make_files(**{"a.mp4": 10}) if name == "upload" else "00000000-0000-4000-8000-000000000000"
-    line = "sleep 0.5; echo $$ > asked; exec sleep 600"  # not before Popen has returned
+    line = f"{ONCE_READ}; echo $$ > new; mv new asked; exec sleep 600"
     process = start(name, subject, "-s", server.url, "--token-command", line, home=tmp_path, free=True)
     assert seen(tmp_path / "asked")
     process.send_signal(number)
@@ -146,7 +148,7 @@ def test_signal_while_another_token_is_awaited(
     os.mkfifo(tmp_path / "pipe")
     files = make_files(**{"a.mp4": 10})
     server.faults.next_answers("POST", "/api/upload/session", [401] * 3)
-    line = "if [ -e first ]; then sleep 0.5; touch second; exec sleep 600; fi; touch first; echo token-0001"
+    line = f"if [ -e first ]; then {ONCE_READ}; touch second; exec sleep 600; fi; touch first; echo token-0001"
     token = ("--token-command", line) if source == "command" else ("--token-file", "pipe")
     process = start("upload", files, "-s", server.url, *token, home=tmp_path, free=True)
     if source == "command":

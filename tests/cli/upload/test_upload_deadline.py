@@ -35,7 +35,7 @@ def test_deadline_stops_in_order_and_the_run_resumes(server: EmbeddedServer, tmp
     """
     files = files_of(tmp_path)
     options = ("-s", server.url, "--no-pack", "-j", "1", "--protocol", protocol)
-    slow = ("--limit-rate", "150K", "--deadline", "2s", "--failed-to", "rest.jsonl", "--json")
+    slow = ("--limit-rate", "150K", "--deadline", "3s", "--failed-to", "rest.jsonl", "--json")
     done = uploader("upload", files, *options, *slow, home=tmp_path)
     assert done.code == 3, done.err
     finished = done.finished
@@ -46,10 +46,10 @@ def test_deadline_stops_in_order_and_the_run_resumes(server: EmbeddedServer, tmp
     running = finished["cancelled"] - len(untried)
     assert running in ((0, 1) if protocol == "tus" else (0, 6))  # a batch has all files
     assert [event["code"] for event in done.of("warning")].count("deadline") == 1
-    assert 1.5 <= finished["seconds"] < 20
+    assert 2.5 <= finished["seconds"] < 20
     assert len((tmp_path / "rest.jsonl").read_text().splitlines()) == finished["cancelled"]
     (line,) = [line for line in done.err.splitlines() if "the deadline" in line]
-    assert line.startswith("■ stopped at the deadline of 2.0 s (--deadline): ")
+    assert line.startswith("■ stopped at the deadline of 3.0 s (--deadline): ")
     assert "to resume: uploader resume, or the same command again" in done.err
     rest = uploader("upload", files, *options, "--json", home=tmp_path)
     assert rest.code == 0, rest.err
@@ -60,9 +60,9 @@ def test_deadline_stops_in_order_and_the_run_resumes(server: EmbeddedServer, tmp
 def test_deadline_ends_a_wait_for_the_server(tmp_path: Path, server: EmbeddedServer) -> None:
     """A rate limit of ten minutes does not outlast the deadline."""
     server.faults.add("status:session:429,retry-after=600")
-    done = uploader("upload", files_of(tmp_path, 1), "-s", server.url, "--deadline", "1", home=tmp_path)
+    done = uploader("upload", files_of(tmp_path, 1), "-s", server.url, "--deadline", "3", home=tmp_path)
     assert done.code == 3, done.err
-    assert "■ stopped at the deadline of 1.0 s (--deadline): 0 of 1 file stored" in done.err
+    assert "■ stopped at the deadline of 3.0 s (--deadline): 0 of 1 file stored" in done.err
 
 
 def test_deadline_before_the_first_answer_is_exit_code_6(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_run_within_its_deadline_is_not_affected(server: EmbeddedServer, tmp_pat
 
 
 def test_deadline_of_a_library_call(server: EmbeddedServer, tmp_path: Path) -> None:
-    settings = Settings(server=server.url, state_dir=tmp_path / "state", limit_rate=50_000, deadline=1.0)
+    settings = Settings(server=server.url, state_dir=tmp_path / "state", limit_rate=50_000, deadline=3.0)
     result = Uploader(settings).upload([files_of(tmp_path)])
     assert not result.ok
     assert result.exit_code == 3

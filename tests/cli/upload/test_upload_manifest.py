@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import ended, read_confirmed, start, uploader
-from serving import calls_of, running_server
+from serving import running_server, runs_of
 from tus_services import Plain
 
 from uploader_cli import Settings, upload
@@ -225,10 +225,10 @@ def test_empty_list_of_failed_files_is_nothing_to_send(
     files = make_files(**{"a.mp4": 1})
     again = tmp_path / name
     assert uploader("upload", files, "-s", server.url, "--failed-to", again, home=tmp_path).code == 0
-    before = len(calls_of(server))
+    before = runs_of(server)
     report = tmp_path / "r.json"
     done = uploader("upload", "--from-file", again, "-s", server.url, "--json", "--report", report, home=tmp_path)
-    assert (done.code, done.finished["ok"], len(calls_of(server))) == (0, True, before), done.err
+    assert (done.code, done.finished["ok"], runs_of(server)) == (0, True, before), done.err
     assert "✓ nothing to send" in done.err
     assert json.loads(report.read_text())["files"] == []
     planned = uploader("upload", "--from-file", again, "-s", server.url, "--dry-run", home=tmp_path)

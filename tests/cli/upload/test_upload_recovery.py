@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from uploader_server.serving import EmbeddedServer
 
+PATIENT = ("--wait-for-server", str(PATIENCE))
+
 
 def test_run_continues_degraded_after_a_server_fault(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
@@ -57,7 +59,7 @@ def outage(tmp_path: Path, rate: str, *options: str) -> tuple[subprocess.Popen[s
 
 @pytest.mark.thorough
 def test_outage_is_waited_out_without_a_failed_file(tmp_path: Path) -> None:
-    process, server, seen = outage(tmp_path, "200K", "--retries", "0", "--wait-for-server", str(PATIENCE))
+    process, server, seen = outage(tmp_path, "200K", "--retries", "0", *PATIENT)
     seen += read_until(process, "warning", lambda event: event["code"] == "unreachable")
     with server_process("--root", str(tmp_path / "root"), "--port", str(urlsplit(server.url).port)):
         done = ended(process, seen)
@@ -95,7 +97,8 @@ def test_answers_of_a_gateway_are_waited_out_as_a_refused_connection_is(
     server.faults.next_answers("POST", "/api/upload/files/", [None, answer])
     server.faults.next_answers("GET", "/health", [None, answer, answer])
     files = make_files(**{"a.mp4": 10, "b.mp4": 10})
-    done = uploader("upload", files, "-s", server.url, "--json", "--retries", "0", "-j", "1", home=tmp_path)
+    options = ("--json", "--retries", "0", "-j", "1", *PATIENT)
+    done = uploader("upload", files, "-s", server.url, *options, home=tmp_path)
     assert (done.code, done.finished["completed"]) == (0, 2)
     assert [event["code"] for event in done.of("warning")] == ["unreachable"]
 
@@ -104,7 +107,7 @@ def test_outage_of_a_tus_server_behind_a_gateway_is_waited_out(tmp_path: Path) -
     (tmp_path / "a.bin").write_bytes(bytes(10))
     with Service() as service:
         service.gateway = {1: 502, 2: 503, 3: 504}
-        options = ("--tus-endpoint", service.url, "--json", "--retries", "0")
+        options = ("--tus-endpoint", service.url, "--json", "--retries", "0", *PATIENT)
         done = uploader("upload", tmp_path / "a.bin", *options, home=tmp_path)
     assert (done.code, done.finished["completed"]) == (0, 1)
     assert [event["code"] for event in done.of("warning")] == ["unreachable"]
@@ -129,7 +132,7 @@ def test_file_that_ends_the_server_three_times_fails_and_no_other_one_does(tmp_p
     for name in "abc":
         (files / name).write_bytes(name.encode() * 100)
     with Dying("b") as service:
-        options = ("--tus-endpoint", service.url, "--json", "-j", "3", "--chunk-size", "64K")
+        options = ("--tus-endpoint", service.url, "--json", "-j", "3", "--chunk-size", "64K", *PATIENT)
         done = uploader("upload", files, *options, home=tmp_path)
     (failed,) = done.of("file.failed")
     assert (done.code, done.finished["completed"]) == (3, 2)

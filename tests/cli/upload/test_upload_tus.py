@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from command import ended, read_confirmed, start, uploader
-from proxy import Proxy, SpoiledBody
+from proxy import Onlooker, Proxy, SpoiledBody
 from serving import running_server
+from time_limits import PATIENCE
 from tus_services import Plain
 
 from uploader_cli.sources import checksums
@@ -19,6 +21,8 @@ from uploader_server.faults import Answer
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from proxy import Request
 
     from uploader_server.serving import EmbeddedServer
 
@@ -107,10 +111,17 @@ def test_jobs_limit_parallel_files(
     subtests: pytest.Subtests, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
     """The number of parallel files: with 1 they are sequential, with 3 three overlap."""
+
+    class Together(Onlooker):
+        def head(self, request: Request) -> None:
+            if request.method == "POST" and request.target == ENDPOINT:
+                together.wait(PATIENCE)
+
     files = make_files(**{f"{number}.mp4": 200 * KIB for number in range(3)})
-    options = ("-s", server.url, "--chunk-size", "64K", "--limit-rate", "600K", "--json")
     for jobs, at_once in (("1", 1), ("3", 3), ("auto", 3)):
-        with subtests.test(jobs=jobs, at_once=at_once):
+        together = threading.Barrier(at_once)
+        with subtests.test(jobs=jobs, at_once=at_once), Proxy(server.url, Together()) as proxy:
+            options = ("-s", proxy.url, "--chunk-size", "64K", "--json")
             done = uploader("upload", files, *options, "-j", jobs, home=tmp_path)
             assert done.code == 0
             assert done.events[0]["jobs"] == {"auto": 4}.get(jobs, at_once)

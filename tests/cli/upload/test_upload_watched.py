@@ -71,7 +71,8 @@ def test_files_are_sent_as_they_appear_until_sigterm(server: EmbeddedServer, fol
     os.rename(folder / "x.part", folder / "third.bin")
     (folder / "y.part").write_bytes(b"4")
     seen += completed(process, "second.bin", "third.bin")
-    seen += read_until(process, "session.finished")
+    while seen.count('"session.finished"') < seen.count('"session.created"'):
+        seen += read_until(process, "session.finished")
     done = stopped(process, seen)
     assert stored(server) == {"in/first.bin": b"1", "in/sub/second.bin": b"22", "in/third.bin": b"3"}
     assert done.finished["completed"] == 3
