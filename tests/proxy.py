@@ -11,6 +11,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
@@ -19,7 +20,7 @@ from urllib.parse import urlsplit
 from time_limits import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import trustme
 
@@ -374,6 +375,18 @@ class SpoiledBody(Onlooker):
 
     def at_mark(self, request: Request, piece: bytes) -> bytes:
         return bytes([piece[0] ^ 1])
+
+
+class Holding(Onlooker):
+    """Holds a request while `waits` says so."""
+
+    def __init__(self, waits: Callable[[Request], bool]) -> None:
+        self._waits = waits
+
+    def head(self, request: Request) -> None:
+        until = time.monotonic() + PATIENCE
+        while self._waits(request) and time.monotonic() < until:
+            time.sleep(0.005)
 
 
 class Sniffer(Onlooker):

@@ -13,6 +13,7 @@ import pytest
 from docs_pages import page
 from proxy import Proxy, Sniffer
 from serving import running_server
+from time_limits import PATIENCE
 
 import uploader_cli
 from uploader_cli import (
@@ -154,30 +155,33 @@ def test_cancelled_call_can_be_resumed(server: EmbeddedServer, make_files: Calla
         if event.confirmed >= 1 << 17:
             running[0].cancel()
 
-    with Uploader(server=server.url, on_progress=cancel, **SLOW) as uploader:
+    server.faults.add(f"stall:patch#4:before,seconds={PATIENCE}")
+    with Uploader(server=server.url, on_progress=cancel, chunk_size="64k") as uploader:
         running.append(uploader)
         first = uploader.upload(files)
     assert first.exit_code == 130
     assert [receipt.status for receipt in first.receipts] == [Phase.CANCELLED]
     assert client_threads() == []
-    offsets: list[int] = []
-    again = Uploader(server=server.url, on_progress=lambda event: offsets.append(event.confirmed)).resume()
+    events: list[Event] = []
+    again = Uploader(server=server.url, on_event=events.append).resume()
     assert again.ok
     assert again.outcome.exit_code == 0
-    assert min(offsets) >= 1 << 17
+    assert [event.offset >= 1 << 17 for event in events if isinstance(event, FileStarted)] == [True]
     with pytest.raises(UsageError, match="no interrupted run"):
         Uploader(server=server.url).resume()
 
 
-def interrupted(files: Path, **options: object) -> None:
-    """Upload `files`, and cancel the run when its first file has begun."""
+def interrupted(bundled: EmbeddedServer, files: Path, **options: Any) -> None:
+    """Upload `files`, and cancel the run when its first file has begun; no chunk is answered before."""
     cancel = threading.Event()
+    bundled.faults.add(f"stall:patch:before,seconds={PATIENCE}")
 
     def begun(event: Event) -> None:
         if isinstance(event, FileStarted):
             cancel.set()
 
-    assert upload(files, on_event=begun, cancel=cancel, **{**SLOW, **options}).exit_code == 130
+    assert upload(files, on_event=begun, cancel=cancel, chunk_size="64k", **options).exit_code == 130
+    bundled.faults.clear()
 
 
 def warnings_of(events: list[Event]) -> list[str]:
@@ -193,7 +197,7 @@ def test_resume_withholds_secrets_from_a_server_that_only_a_directory_names(
     secrets: dict[str, Any] = {"token": "s3same", "header": "X-Api-Key: h4ckme"}
     with Proxy(server.url) as relay:
         (tmp_path / "uploader.toml").write_text(f"server = '{relay.url}'")
-        interrupted(files, **secrets)
+        interrupted(server, files, **secrets)
         events: list[Event] = []
         assert Uploader(Uploader().settings, on_event=events.append, **secrets).resume().ok
         assert warnings_of(events) == ["token_withheld"]
@@ -207,7 +211,7 @@ def test_resume_withholds_secrets_from_the_server_of_another_run(
     server: EmbeddedServer, make_files: Callable[..., Path]
 ) -> None:
     with Proxy(server.url) as relay:
-        interrupted(make_files(**{"a.mp4": 160 << 10}), server=relay.url)
+        interrupted(server, make_files(**{"a.mp4": 160 << 10}), server=relay.url)
         events: list[Event] = []
         elsewhere = Uploader(server="files.example", token="s3same", header="X-Api-Key: h4ckme", on_event=events.append)
         assert elsewhere.resume().ok
@@ -220,7 +224,7 @@ def test_resume_uses_the_token_proxy_and_reports_of_the_caller(
 ) -> None:
     """Not those of the environment, which the caller has replaced; an explicit token outranks a file."""
     (tmp_path / "token").write_text("of-a-file")
-    interrupted(make_files(**{"a.mp4": 160 << 10}), server=server.url)
+    interrupted(server, make_files(**{"a.mp4": 160 << 10}), server=server.url)
     settings = Uploader(server=server.url, token_file=tmp_path / "token", insecure=True).settings
     monkeypatch.setenv("UPLOADER_FAILED_TO", str(tmp_path / "failed.txt"))
     monkeypatch.setenv("UPLOADER_INSECURE", "0")

@@ -7,12 +7,14 @@ import json
 import random
 import sys
 import tarfile
+import threading
 import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import uploader
 from fsspec.implementations.memory import MemoryFileSystem
+from proxy import Holding, Proxy
 
 from uploader_cli import Phase, UsageError, upload
 from uploader_cli.core.plan import LocalFile
@@ -154,12 +156,17 @@ def test_same_upload_continues_by_ranges(server: EmbeddedServer, memory: MemoryF
 
 
 def test_file_that_changes_fails(server: EmbeddedServer, memory: MemoryFileSystem) -> None:
+    """It changes before the server gets the second chunk."""
     memory.pipe({"/a.bin": BIG})
+    changed = threading.Event()
 
     def change(_progress: object) -> None:
         memory.pipe({"/a.bin": BIG})  # same size, later
+        changed.set()
 
-    result = upload("memory://a.bin", server=server.url, chunk_size="1M", limit_rate="8M", on_progress=change)
+    with Proxy(server.url) as relay:
+        relay.onlooker = Holding(lambda _request: relay.count("PATCH ") > 1 and not changed.is_set())
+        result = upload("memory://a.bin", server=relay.url, chunk_size="1M", on_progress=change)
     assert [receipt.code for receipt in result.receipts] == ["changed"]
     assert stored(server) == {}
 

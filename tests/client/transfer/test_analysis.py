@@ -146,9 +146,9 @@ def test_analysis_has_its_own_time_limit() -> None:
 
 
 def test_wait_for_the_rate_limit_is_no_part_of_the_time_limit() -> None:
-    refused = Answer(429, {"error": "RATE_LIMIT_EXCEEDED"}, {"Retry-After": 1})
+    refused = Answer(429, {"error": "RATE_LIMIT_EXCEEDED"}, {"Retry-After": 3})
     with ScriptedServer(Rule(refused, "POST *", times=1), Rule(Answer(200, DONE), "POST *")) as server:
-        assert Bench(server.url, limit=0.6).analyse()["finalReport"] == "well"
+        assert Bench(server.url, limit=2.5).analyse()["finalReport"] == "well"
 
 
 @pytest.mark.parametrize(

@@ -131,19 +131,22 @@ def test_pack_that_is_stored_slowly_is_sent_once_and_uses_no_retry(
     def calls() -> list[tuple[str, int]]:
         return [(entry.method, entry.status) for entry in list(requests) if entry.path.startswith(PACKS)]
 
+    def sent_before_an_end() -> set[int]:
+        return {total.sent for total in list(totals) if not total.completed}
+
     def slowly(unpacking: Unpacking) -> None:
-        eventually(lambda: calls().count(("GET", 409)) >= 3)
+        eventually(lambda: calls().count(("GET", 409)) >= 3 and packed in sent_before_an_end())
         write(unpacking)
 
     monkeypatch.setattr(Unpacking, "write", slowly)
-    monkeypatch.setattr(api, "PACK_TIMEOUT", 0.3)
+    monkeypatch.setattr(api, "PACK_TIMEOUT", 2.0)  # enough for the server to begin
     monkeypatch.setattr(Stop, "sleep", lambda stop, seconds: Event.wait(stop, min(seconds, 0.05)))
     (sending.source / "large.bin").unlink()
+    packed = sum(path.stat().st_size for path in files_of(sending.source))
     result = upload([str(sending.source)], replace(sending.settings, retries=1), on_overall=totals.append)
     assert (result.outcome.completed, result.outcome.failed) == (20, 0)
     assert [call for call in calls() if call[0] == "POST"] == [("POST", 200)]
-    packed = sum(path.stat().st_size for path in files_of(sending.source))
-    assert packed in {total.sent for total in totals if not total.completed}, "what was sent is shown before its end"
+    assert packed in sent_before_an_end(), "what was sent is shown before its end"
     sending.check_stored_once()
 
 

@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 import pytest
 from client.transfer.scheduled_uploads import Batches, Upload, digests, make, on_disk
-from proxy import Onlooker, Proxy, Request
+from proxy import Holding, Onlooker, Proxy, Request
 from serving import running_server
 from time_limits import PATIENCE
 
@@ -27,7 +27,6 @@ from uploader_server.faults import Answer
 from uploader_server.http import shares
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from uploader_server.http.tracking import LoggedRequest
@@ -292,18 +291,6 @@ def test_a_rate_limit_is_waited_out_and_costs_no_retry(source: Path, root: Path)
 SESSIONS, UPLOADS = "/api/upload/session", "/api/upload/files/"
 
 
-class Holding(Onlooker):
-    """Holds a request while `waits` says so."""
-
-    def __init__(self, waits: Callable[[Request], bool]) -> None:
-        self._waits = waits
-
-    def head(self, request: Request) -> None:
-        until = time.monotonic() + PATIENCE
-        while self._waits(request) and time.monotonic() < until:
-            time.sleep(0.005)
-
-
 def created(server: EmbeddedServer, path: str, status: int = 201) -> list[LoggedRequest]:
     """Return the creations of sessions or uploads with this answer."""
     return [entry for entry in list(server.faults.requests) if (entry.path, entry.status) == (path, status)]
@@ -373,19 +360,35 @@ def test_used_share_delays_creations_as_long_as_the_server_asks(
     assert [event.code for event in upload.all(ev.RunWarning)] == [WarningCode.RATE_LIMITED]
 
 
+class Pair(Onlooker):
+    """Holds the first upload until there is a second one; `most` were on their way at the same time."""
+
+    def __init__(self) -> None:
+        self._running, self.most, self._two = set[Request](), 0, threading.Event()
+
+    def head(self, request: Request) -> None:
+        if UPLOADS in request.line:
+            self._running.add(request)
+            self.most = max(self.most, len(self._running))
+            if self.most > 1:
+                self._two.set()
+            self._two.wait(PATIENCE)
+
+    def at_answer(self, request: Request) -> None:
+        self._running.discard(request)
+
+
 def test_limit_rate_is_divided_among_as_many_connections_as_the_server_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eight would be slower than the server's minimum."""
+    """Eight would be slower than a server's minimum."""
     monkeypatch.setattr("uploader_cli.settings.model.LEAST_RATE", 200_000)
-    files = [tmp_path / f"{number}.mp4" for number in range(8)]
-    for file in files:
-        file.write_bytes(os.urandom(60_000))
-    with running_server(min_rate=100_000, min_rate_window=0.4) as server:
-        settings = {"protocol": "tus", "jobs": 8, "limit_rate": 400_000, "retries": 0}
-        upload = Upload(server.url, files, **settings)
+    files = make(tmp_path, *(f"{number}.mp4" for number in range(8)), size=60_000)
+    with running_server() as server, Proxy(server.url, pair := Pair()) as relay:
+        upload = Upload(relay.url, files, protocol="tus", jobs=8, limit_rate=400_000)
         assert upload.go() is None
     assert upload.completed == list(range(8))
+    assert pair.most == 2
 
 
 # --- stops during a request
