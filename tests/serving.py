@@ -7,12 +7,14 @@ import os
 import queue
 import re
 import signal
+import socket
 import subprocess
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
+from urllib.parse import urlsplit
 
 import forking
 from time_limits import PATIENCE
@@ -49,6 +51,15 @@ def running_server(*, described: bool = True, patient: bool = True, **config: An
         yield server
         undescribed = answers_beyond(server) if described and server.config.flavour == "bundled" else []
     assert not undescribed, f"/openapi.json does not have {undescribed}"
+
+
+@contextlib.contextmanager
+def closed_port(url: str = "") -> Iterator[int]:
+    """Reserve a port on which nothing listens, such as that of a server that has ended: no other test gets it."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", urlsplit(url).port or 0))
+        yield taken.getsockname()[1]
 
 
 def answers_beyond(server: EmbeddedServer) -> list[tuple[str, str, int]]:

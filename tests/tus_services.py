@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from scripted_server import Answer, Request, Rule, ScriptedServer
+from time_limits import PATIENCE
 
 KIB, MIB = 1 << 10, 1 << 20
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -353,7 +354,7 @@ class Finishing(Service):
         if fault == "gateway":
             raise Refused(502, "Bad Gateway", by_service=False)
         if fault in ("lose", "hang"):
-            raise Unanswered(1.0 if fault == "hang" else 0.0)
+            raise Unanswered(PATIENCE if fault == "hang" else 0.0)
 
     def fault_of(self, upload: Upload) -> str:
         """Return how the finish of an upload ends."""

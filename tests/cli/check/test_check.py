@@ -107,7 +107,7 @@ def test_check_asks_again_for_digests_that_take_long(
     server: EmbeddedServer, make_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each answer has the digest of one more file, and the others are pending; all take longer than `--max-wait`."""
-    files = {f"file-{number}": f"content {number}".encode() for number in range(6)}
+    files = {f"file-{number}": f"content {number}".encode() for number in range(12)}
     shutil.copytree(make_files(**files), server.root / "personal" / "files")
     store = server.app.state.store
     store.digests.patience, sha256 = 0.3, store.reading.sha256
@@ -118,9 +118,9 @@ def test_check_asks_again_for_digests_that_take_long(
 
     monkeypatch.setattr(store.reading, "sha256", slowly)
     quick = {"uploader_cli.compare.comparison.DIGEST_PAUSE": 0.05}
-    options = ("-s", server.url, "--jobs", "1", "--max-wait", "1.2")
+    options = ("-s", server.url, "--jobs", "1", "--max-wait", "3")
     done = uploader("check", "files", *options, home=tmp_path, constants=quick)
-    assert (done.code, done.out.partition(" (")[0]) == (0, "6 same")
+    assert (done.code, done.out.partition(" (")[0]) == (0, "12 same")
     assert server.faults.count(*LOOKUP) >= 3
 
 

@@ -107,14 +107,6 @@ def web_site(
 
 
 @contextmanager
-def closed_port() -> Iterator[int]:
-    """A port that is reserved and on which nothing listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
-
-
-@contextmanager
 def black_hole() -> Iterator[int]:
     """A port whose queue is full: the kernel drops further SYNs, as a firewall does."""
     with socket.socket() as listener, contextlib.ExitStack() as waiting:

@@ -21,7 +21,7 @@ MEASURED = {
     "session_expired": ("target.JOIN_LIMIT",),
     "slow": ("doctor.server.SLOW_MS", "doctor.uploads.SLOW_POLL_MS"),
     "slow_disk": ("doctor.disk.SLOW_RATE", "doctor.disk.SLOW_SYNC"),
-    "stalling_disk": ("doctor.disk.SLOW_RATE", "doctor.disk.SLOW_SYNC"),
+    "stalling_disk": ("doctor.disk.SLOW_SYNC",),
 }
 """The limits that troubles meet, by the names of the troubles."""
 

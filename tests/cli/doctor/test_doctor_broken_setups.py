@@ -19,7 +19,6 @@ from cli.doctor.broken_setups import (
     Instead,
     Without,
     black_hole,
-    closed_port,
     doctor,
     no_websockets,
     refusing_proxy,
@@ -30,7 +29,7 @@ from cli.doctor.broken_setups import (
     wrong_clock,
 )
 from proxy import Onlooker, Proxy, Request, answer, tls_front
-from serving import running_server
+from serving import closed_port, running_server
 from time_limits import PATIENCE
 from tus_services import Plain
 
@@ -335,7 +334,7 @@ def session_expired(world: World) -> str:
 
 
 def clock_ahead(world: World) -> str:
-    return world.stack.enter_context(wrong_clock(world.serve(), -3.0)).url
+    return world.stack.enter_context(wrong_clock(world.serve(), -3.005)).url
 
 
 def clock_behind(world: World) -> str:

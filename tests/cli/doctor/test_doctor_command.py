@@ -11,9 +11,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from cli.doctor.broken_setups import UNKNOWN, closed_port, silent_server, web_site
+from cli.doctor.broken_setups import UNKNOWN, silent_server, web_site
 from command import environment, finish, start, uploader
-from serving import running_server
+from serving import closed_port, running_server
 from time_limits import PATIENCE, SLACK
 
 if TYPE_CHECKING:

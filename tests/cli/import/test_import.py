@@ -40,7 +40,11 @@ if TYPE_CHECKING:
 
     from uploader_server.serving import EmbeddedServer
 
-start, uploader = (partial(call, imported=("distributed",)) for call in (command.start, command.uploader))
+PATIENT = {"uploader_cli.fleet.driver.NO_WORKERS": PATIENCE}
+"""No warning while busy workers have not passed their checks."""
+start, uploader = (
+    partial(call, imported=("distributed",), constants=PATIENT) for call in (command.start, command.uploader)
+)
 PACKS = "/api/upload/packs"
 SMALL, BIG = 300, 10 << 20
 CHUNK = "1M"
@@ -49,7 +53,7 @@ STALL = "stall:patch#5:in,seconds=60,at=1000"
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Client]:
+def _cluster() -> Iterator[Client]:
     """Run a cluster of two worker processes; Dask replaces those that are killed."""
     import dask  # only the worker that runs these tests imports it
     from distributed import Client, LocalCluster
@@ -59,6 +63,13 @@ def cluster() -> Iterator[Client]:
         processes = LocalCluster(n_workers=2, threads_per_worker=1, silence_logs=logging.CRITICAL, **quiet)
     with processes, Client(processes, set_as_default=False) as client:
         yield client
+
+
+@pytest.fixture
+def cluster(_cluster: Client) -> Client:
+    """Wait for the worker that replaces one which an earlier test has killed."""
+    _cluster.wait_for_workers(2, timeout=PATIENCE)
+    return _cluster
 
 
 @pytest.fixture
@@ -198,6 +209,7 @@ def test_same_command_continues_after_ctrl_c(cluster: Client, bundled: EmbeddedS
     first = ended(process, seen, signal.SIGINT)
     assert first.code == 130
     assert time.monotonic() - began < 2 * SLACK
+    bundled.faults.clear()  # the stall may not have been met yet
     second = uploader(*line, "--metrics-file", "m.prom", home=tree.parent)
     assert second.code == 0
     assert len(first.of("file.completed")) + len(second.of("file.completed")) == SMALL + 1
@@ -215,9 +227,9 @@ def test_429_to_one_worker_pauses_all(cluster: Client, bundled: EmbeddedServer, 
     (tree / "a-large.bin").unlink()
     for path in (tree / "below").iterdir():
         path.write_bytes(random.Random(path.name).randbytes(8000))
-    bundled.faults.next_answers("POST", PACKS, [None, None, Answer(429, {"Retry-After": "2"})])
+    bundled.faults.next_answers("POST", PACKS, [None, None, Answer(429, {"Retry-After": "4"})])
     outputs = ("--report", "run.json", "--report", "run.html", "--metrics-file", "m.prom")
-    options = ("--limit-rate", "2M", "--chunk-size", "64K", *outputs)
+    options = ("--limit-rate", "1M", "--chunk-size", "64K", *outputs)
     done = uploader("import", tree, "--on", on(cluster), "-s", bundled.url, "--json", *options, home=tree.parent)
     assert (done.code, done.finished["completed"]) == (0, SMALL)
     assert [event["code"] for event in done.of("warning")] == ["rate_limited"]

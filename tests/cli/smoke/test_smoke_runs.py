@@ -8,7 +8,7 @@ import pytest
 import trustme
 from cli.smoke.broken_servers import Broken, Call, Reply, failed, result, smoke
 from proxy import Proxy, tls_front
-from serving import calls_of, running_server
+from serving import calls_of, closed_port, running_server
 from tus_services import Plain
 
 from uploader_cli import Settings
@@ -142,7 +142,8 @@ def test_no_server_at_the_address() -> None:
     """One check fails, the others are skipped."""
     with running_server() as server:
         url = server.url
-    report = smoke(url)
+    with closed_port(url):
+        report = smoke(url)
     assert report.exit_code is Exit.NO_SERVER
     assert failed(report) == {"health"}
     assert {found.blocked_by for found in report.results[1:]} == {"health"}

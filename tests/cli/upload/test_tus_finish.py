@@ -69,7 +69,7 @@ def send(service: Service, home: Path, *more: str, size: int = 100, hangs: str =
     path = home / "a.bin"
     if not path.exists():
         path.write_bytes((FIRST + bytes(size))[:size])
-    limits = {f"uploader_cli.transfer.protocols.tus_client.{hangs}_TIMEOUT": 0.5} if hangs else {}
+    limits = {f"uploader_cli.transfer.protocols.tus_client.{hangs}_TIMEOUT": 1.5} if hangs else {}
     asked = (path, "--tus-endpoint", service.url, "--retries", "1", "-j", "2") if command == "upload" else ()
     return uploader(command, *asked, "--json", *more, home=home, constants={**QUICK, **PARTS, **limits})
 

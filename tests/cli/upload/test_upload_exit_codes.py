@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import finish, start, uploader
-from serving import running_server
+from serving import closed_port, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +62,8 @@ def test_6_when_the_server_answered_only_an_earlier_run(make_files: Callable[...
     with running_server() as server:
         command = ("upload", files, "-s", server.url, "--retries", "0")
         assert uploader(*command, home=tmp_path).code == 0
-    assert uploader(*command, home=tmp_path).code == 6
+    with closed_port(server.url):
+        assert uploader(*command, home=tmp_path).code == 6
 
 
 def test_4_for_a_permanent_failure(make_files: Callable[..., Path], tmp_path: Path) -> None:
@@ -121,10 +121,9 @@ def test_5_with_a_token_says_that_this_token_is_refused(
 @pytest.mark.parametrize("command", [["upload"], ["import", "--on", "local:1"]], ids=lambda words: words[0])
 def test_6_when_no_server_answers(command: list[str], make_files: Callable[..., Path], tmp_path: Path) -> None:
     """Nothing listens there, and every file is reported. `--wait-for-server` is for a server that has answered."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    line = (*command, make_files(**{"a.mp4": 10}), "-s", f"127.0.0.1:{port}", "--wait-for-server", "60", "--json")
-    done = uploader(*line, home=tmp_path)
+    with closed_port() as port:
+        line = (*command, make_files(**{"a.mp4": 10}), "-s", f"127.0.0.1:{port}", "--wait-for-server", "60", "--json")
+        done = uploader(*line, home=tmp_path)
     assert done.code == 6
     assert done.finished["exit_code"] == 6
     assert [event["reason"] for event in done.of("file.skipped")] == ["not_tried"]

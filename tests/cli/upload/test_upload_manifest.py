@@ -420,7 +420,7 @@ def test_killed_run_of_a_list_is_resumed(
     file = listed("list.txt", *(f"files/{name}" for name in content))
     source = "-" if through == "pipe" else file
     with file.open("rb") as stream:
-        command = ("upload", "--from-file", source, "-s", server.url, *SLOW, "--json")
+        command = ("upload", "--from-file", source, "-s", server.url, "-j", "1", *SLOW, "--json")
         process = start(*command, home=tmp_path, stdin=stream)
     seen = read_confirmed(process, 32 * KIB)
     ended(process, seen, signal.SIGKILL)

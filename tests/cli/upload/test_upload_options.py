@@ -383,13 +383,16 @@ def socks_proxy(asked: list[str], target: tuple[str, int]) -> ScriptedServer:
     """A proxy of SOCKS 5 (RFC 1928) that connects to `target` whatever it is asked for, which it records."""
 
     def script(peer: Peer) -> None:
-        _, methods = peer.read(2)
-        peer.read(methods)
+        def read(count: int) -> bytes:
+            if len(data := peer.read(count)) < count:
+                raise EOFError  # the upload ended while it connected
+            return data
+
+        read(read(2)[1])
         peer.sock.sendall(b"\x05\x00")
-        if len(request := peer.read(4)) < 4:
-            return  # the upload ended while it connected
-        asked.append(peer.read(peer.read(1)[0]).decode() if request[3] == 3 else socket.inet_ntoa(peer.read(4)))
-        peer.read(2)
+        kind = read(4)[3]
+        asked.append(read(read(1)[0]).decode() if kind == 3 else socket.inet_ntoa(read(4)))
+        read(2)
         with socket.create_connection(target) as server:
             peer.sock.sendall(b"\x05\x00\x00\x01" + bytes(6))
             ends = {server: peer.sock, peer.sock: server}

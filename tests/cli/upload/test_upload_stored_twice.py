@@ -60,7 +60,7 @@ def codes(done: Done) -> list[str]:
 @pytest.mark.thorough
 def test_kill_while_the_server_works_is_unknown_to_later_runs_until_resend(make_files: Files, tmp_path: Path) -> None:
     """`kill -9` after the body: exit 4 by `resume` and by the same command, and one copy; --resend-unknown sends it."""
-    with running_server(flavour="reference", processing_seconds=0.5, realtime="off") as server:
+    with running_server(flavour="reference", processing_seconds=4.0, realtime="off") as server:
         command = ("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json")
         process = start(*command, home=tmp_path)
         seen = read_until(process, "file.progress", lambda event: event["phase"] == "processing")

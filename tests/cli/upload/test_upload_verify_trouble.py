@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from command import ended, read_until, start, uploader
+from command import uploader
+from proxy import Onlooker, Proxy
 from serving import running_server
 
 from uploader_server.faults import Answer
@@ -13,6 +14,8 @@ from uploader_server.faults import Answer
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from proxy import Request
 
     from uploader_server.serving import EmbeddedServer
 
@@ -38,11 +41,17 @@ def test_file_that_changes_after_it_was_sent_fails_alone(
 ) -> None:
     """By tus and in batch mode: the others are verified, each file has one end event, and nothing is resent."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 10, "c.mp4": 10})
-    with running_server(flavour=flavour, processing_seconds=0.5) as server:
-        process = start("upload", files, "-s", server.url, "-j", "1", "--verify", "--json", home=tmp_path)
-        seen = read_until(process, "file.progress", lambda event: event["sent"] == 10)
-        change(files / "a.mp4")
-        done = ended(process, seen)
+
+    class AtVerification(Onlooker):
+        def head(self, request: Request) -> None:
+            if request.target.startswith("/uploads/") and self.proxy.count(" /uploads/") == 1:
+                change(files / "a.mp4")
+
+    with (
+        running_server(flavour=flavour, processing_seconds=0.01) as server,
+        Proxy(server.url, AtVerification()) as proxy,
+    ):
+        done = uploader("upload", files, "-s", proxy.url, "-j", "1", "--verify", "--json", home=tmp_path)
         stored = list((server.root / "personal").rglob("*.mp4"))
     assert done.code == 4
     assert [(event["path"], event["code"]) for event in done.of("file.failed")] == [(str(files / "a.mp4"), code)]

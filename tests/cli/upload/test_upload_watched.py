@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import Done, ended, finish, read_until, start, uploader
-from serving import running_server, server_process
+from serving import closed_port, running_server, server_process
 
 from uploader_server.faults import Answer
 
@@ -157,7 +157,8 @@ def test_unreachable_server_is_waited_out_from_the_start(folder: Path) -> None:
 def test_wait_for_server_limits_the_wait_of_a_watch(folder: Path) -> None:
     with running_server() as server:
         pass
-    done = finish(watching(server, folder, "--wait-for-server", "1"))
+    with closed_port(server.url):
+        done = finish(watching(server, folder, "--wait-for-server", "1"))
     assert done.code == 6
     assert done.finished["exit_code"] == 6
 

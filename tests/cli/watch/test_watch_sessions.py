@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from cli.watch.watch_bench import UNKNOWN, Watching, cancel, open_session, send, wait_until
+from cli.watch.watch_bench import UNKNOWN, Watching, cancel, open_session, rooms, send, wait_until
 from server.batches import HalfSent, body_of, file, text
-from serving import running_server
+from serving import closed_port, running_server
 from time_limits import PATIENCE
 
 from uploader_cli import Settings, upload
@@ -32,12 +32,6 @@ WAYS: dict[str, dict[str, str]] = {
     "http": {"realtime": "off"},
 }
 by_every_way = pytest.mark.parametrize("way", WAYS)
-
-
-def rooms(server: EmbeddedServer) -> list[str]:
-    """Sessions that have at least one watcher."""
-    known = server.app.state.realtime.server.manager.rooms.get("/", {})
-    return [room for room in known if str(room).startswith("session:")]
 
 
 def sockets(server: EmbeddedServer) -> int:
@@ -310,7 +304,7 @@ def test_watch_of_a_forgotten_session_cancels_its_file_and_exits_4() -> None:
 def test_watch_without_a_server_exits_6() -> None:
     with running_server() as server:
         url = server.url
-    with Watching(url, UNKNOWN, wait=0.5) as watching:
+    with closed_port(url), Watching(url, UNKNOWN, wait=0.5) as watching:
         assert watching.end() is Exit.NO_SERVER
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.events import RunFinished
     from uploader_cli.core.state import Observer
+    from uploader_server.serving import EmbeddedServer
 
 DEADLINE = 60.0
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -46,6 +47,12 @@ def send(url: str, session: str, *names: str, **headers: str) -> None:
 def cancel(url: str, session: str) -> None:
     """Cancel it as another user."""
     requests.post(f"{url}/api/upload/cancel/{session}", timeout=PATIENCE).raise_for_status()
+
+
+def rooms(server: EmbeddedServer) -> list[str]:
+    """Sessions that have at least one watcher."""
+    known = server.app.state.realtime.server.manager.rooms.get("/", {})
+    return [room for room in known if str(room).startswith("session:")]
 
 
 class Watching:
