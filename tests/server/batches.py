@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import queue
+import re
 import socket
 import threading
 import time
@@ -20,6 +22,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import pytest
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 DEADLINE = PATIENCE
@@ -124,13 +128,38 @@ class HalfSent:
         return int(self.answer().split(b" ", 2)[1])
 
     def answer(self) -> bytes:
-        return self.connection.recv(65536)
+        """Head and body of the answer; what has come of it where the connection ends."""
+        got = b""
+        while piece := self.connection.recv(65536):
+            got += piece
+            head, end, body = got.partition(b"\r\n\r\n")
+            length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+            if end and (length is None or len(body) >= int(length[1])):
+                break
+        return got
 
     def __enter__(self) -> HalfSent:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.connection.close()
+
+
+HELD = 77.0
+"""Value of `processing_seconds` for `held_processing`."""
+
+
+def held_processing(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Let a processing of `HELD` seconds last until the returned event is set."""
+    over, sleep = threading.Event(), asyncio.sleep
+
+    async def held(seconds: float) -> None:
+        while seconds == HELD and not over.is_set():
+            await sleep(0.005)
+        await sleep(0.0 if seconds == HELD else seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", held)
+    return over
 
 
 def eventually(condition: Callable[[], Any], what: str = "the condition") -> Any:

@@ -367,7 +367,7 @@ def test_a_connection_closed_mid_body_stores_nothing(server: EmbeddedServer) -> 
 
 
 def test_stalled_body_ends_at_its_deadline() -> None:
-    with running_server(idle_timeout=0.2) as server:
+    with running_server(idle_timeout=1.5) as server:
         body = body_of([*head_of(new_session(server.url)), file("a", b"x" * 1000)])
         with HalfSent(server.url, body) as request:
             request.send(500)

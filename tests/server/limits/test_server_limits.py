@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import signal
 import subprocess
 import sys
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -19,18 +19,21 @@ import websockets.sync.client
 from fakes import Clock
 from server.batches import (
     DEADLINE,
+    HELD,
     UNKNOWN,
     HalfSent,
     body_of,
     connected,
     eventually,
     file,
+    held_processing,
     listening,
     new_session,
     progress,
     text,
     watching,
 )
+from server.tus.tus_client import created
 from server_clock import ServerClock
 from serving import running_server
 from websockets.exceptions import InvalidStatus
@@ -367,22 +370,19 @@ def test_a_session_is_not_swept_right_after_a_long_body(monkeypatch: pytest.Monk
         eventually(lambda: session not in backend.sessions.known, "the expiry")
 
 
-def test_a_session_is_not_swept_while_a_resumable_upload_is_processed() -> None:
+def test_a_session_is_not_swept_while_a_resumable_upload_is_processed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every byte has arrived and no request is reading, but the session is in use."""
-    with running_server(session_ttl=1.0, processing_seconds=1.6) as server:
+    clock, processed = ServerClock(monkeypatch), held_processing(monkeypatch)
+    with running_server(processing_seconds=HELD) as server:
         session = new_session(server.url)
-        named = ",".join(
-            f"{key} {base64.b64encode(value.encode()).decode()}"
-            for key, value in (("filename", "a.mp4"), ("sessionId", session))
-        )
-        headers = {
-            "tus-resumable": "1.0.0",
-            "upload-length": "3",
-            "upload-metadata": named,
-            "content-type": "application/offset+octet-stream",
-        }
-        answer = requests.post(f"{server.url}/api/upload/files/", data=b"abc", headers=headers, timeout=DEADLINE)
-        assert answer.status_code == 201
+        with ThreadPoolExecutor(1) as client:
+            storing = client.submit(created, server.url, 3, b"abc", sessionId=session, filename="a.mp4")
+            backend: Any = server.app.state.backend
+            eventually(lambda: [one.offset for one in list(backend.tus.open.values())] == [3], "the bytes")
+            clock.ahead += server.config.session_ttl + 1
+            clock.wait_for_sweeps()
+            processed.set()
+            storing.result(DEADLINE)
         assert progress(server.url, session).json()["overallStatus"] == "completed"
 
 

@@ -115,7 +115,7 @@ def test_fusion_result_is_the_input_of_the_music_analysis(server: EmbeddedServer
 
 
 def test_analysis_status_has_progress_and_result(healthy: EmbeddedServer) -> None:
-    healthy.faults.analysis_seconds = 1.0
+    healthy.faults.analysis_seconds = 10.0  # until all was asked
     session = str(uuid.uuid4())
     body = asked(healthy, "content", sessionId=session.upper())
     answers: list[requests.Response] = []
@@ -128,6 +128,7 @@ def test_analysis_status_has_progress_and_result(healthy: EmbeddedServer) -> Non
     assert call(healthy, "content", body).json()["error"] == "ANALYSIS_RUNNING"
     with listening(healthy.url, session) as late:
         assert late.packet().startswith('42["analysis:progress"')
+    healthy.faults.analysis_seconds = 0.0
     calling.join()
     ended = status(healthy, session).json()
     assert (ended["status"], ended["progress"]) == ("completed", 100)

@@ -197,7 +197,7 @@ def test_sweep_continues_after_an_error(monkeypatch: pytest.MonkeyPatch, caplog:
 
 
 def test_digests_of_removed_files_are_deleted() -> None:
-    with running_server(session_ttl=1.0) as server:
+    with running_server(session_ttl=3.0) as server:
         upload(server.url, *(file(f"{n}.txt", b"n") for n in range(3)))
         database = server.app.state.store.database
 

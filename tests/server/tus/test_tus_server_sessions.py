@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 import requests
 from server.batches import (
+    HELD,
     UNKNOWN,
     eventually,
     file,
+    held_processing,
     listening,
     new_session,
     progress,
@@ -233,17 +236,25 @@ def test_fail_files_makes_a_tus_file_fail_alone() -> None:
         assert (known["overallStatus"], known["completedFiles"], known["failedFiles"]) == ("partial", 1, 1)
 
 
-def test_processing_takes_its_time_and_can_be_cancelled() -> None:
+def test_processing_takes_its_time() -> None:
     with running_server(processing_seconds=0.3) as server:
-        session = new_session(server.url, 2)
         began = time.monotonic()
-        created(server.url, 3, b"abc", sessionId=session, filename="slow.mp4")
+        created(server.url, 3, b"abc", sessionId=new_session(server.url), filename="slow.mp4")
         assert time.monotonic() - began >= 0.3
+
+
+def test_processing_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    processed = held_processing(monkeypatch)
+    with running_server(processing_seconds=HELD) as server:
+        session = new_session(server.url)
         up = created(server.url, 3, sessionId=session, filename="stopped.mp4")
-        with patching(up, 0, 3) as request:
+        with patching(up, 0, 3) as request, ThreadPoolExecutor(1) as other:
             request.send(b"abc")
             eventually(lambda: server.app.state.backend.tus.known.get(up.rpartition("/")[2]).offset == 3)
-            assert post(server, f"cancel/{session}").status_code == 200
+            cancelling = other.submit(post, server, f"cancel/{session}")
+            eventually(lambda: server.app.state.backend.sessions.known[session].status == "cancelled")
+            processed.set()
+            assert cancelling.result().status_code == 200
             assert request.status() == 410
         assert not (server.root / "personal" / "stopped.mp4").exists()
 
@@ -271,14 +282,16 @@ def test_session_does_not_expire_while_its_upload_is_requested(monkeypatch: pyte
         assert append(up, 2, b"cde").headers["content-location"].startswith("/uploads/personal/")
 
 
-def test_finish_waits_for_a_file_that_is_being_stored() -> None:
-    with running_server(processing_seconds=0.5) as server:
+def test_finish_waits_for_a_file_that_is_being_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    processed = held_processing(monkeypatch)
+    with running_server(processing_seconds=HELD) as server:
         session = new_session(server.url, 2)
         up = created(server.url, 3, sessionId=session, filename="being stored.mp4")
         with patching(up, 0, 3) as request:
             request.send(b"abc")
             eventually(lambda: server.app.state.backend.tus.known.get(up.rpartition("/")[2]).offset == 3)
             assert error(post(server, f"session/{session}/finish")) == (409, "SESSION_BUSY")
+            processed.set()
             assert request.status() == 204
         answer = post(server, f"session/{session}/finish").json()
         assert (answer["overallStatus"], answer["completedFiles"]) == ("completed", 1)
