@@ -40,7 +40,7 @@ BUGS = re.compile(
 MOST_MEMORY = 300 << 20
 """Bytes that a client may have resident at its peak."""
 KNOWN_STATE = re.compile(r"journal\.(lock|sqlite3)|limits\.json|lists(/.*)?")
-_AFTER_KILL = re.compile(r"journal\.sqlite3-(wal|shm)|run-[0-9a-f]{16}\.lock")
+_AFTER_KILL = re.compile(r"journal\.sqlite3-(wal|shm|journal)|run-[0-9a-f]{16}\.lock")
 """What a process that was killed can't remove; the next run does."""
 
 

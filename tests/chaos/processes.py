@@ -119,6 +119,15 @@ class Server:
     def _faults(self, method: str, body: str | None = None) -> Any:
         headers = {"Authorization": f"Bearer {self._token.read_text()}", "Content-Type": "application/json"}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                connection.connect()
+                break
+            except ConnectionRefusedError:  # the fault `restart` is at work
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
         connection.request(method, "/faults", body, headers)
         answer = connection.getresponse()
         text = answer.read().decode()

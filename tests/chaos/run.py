@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from chaos.plan import make_plan
 from chaos.processes import Find, Held, Secrets, Server
 from chaos.round import forget_round, run_round
+from uploader_server.serving import SHORT_JOBS
+from uploader_server.storage.turns import LONG_JOBS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +22,8 @@ WARM_UP = 10
 """Rounds on the shared server after which its memory counts: until then caches and pools fill."""
 GROWTH = 48 << 20
 """Bytes that the memory of the shared server may grow after that."""
+POOL = SHORT_JOBS + LONG_JOBS
+"""Threads that the server starts as it needs them, and keeps."""
 SETTLING = 12.0
 """Seconds that the shared server gets to close the connections of a client that is gone."""
 
@@ -109,7 +113,7 @@ class _Shared:
         while True:
             now = Held.by(self._server.pid)
             first = self._held[0] if self._held else now
-            grown = now.descriptors > first.descriptors + 8 or now.threads > first.threads + 8
+            grown = now.descriptors > first.descriptors + 8 or now.threads > first.threads + POOL
             if not grown or time.monotonic() > until:
                 break
             time.sleep(0.1)
