@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import random
 import re
 import signal
 import socket
@@ -51,6 +52,15 @@ def running_server(*, described: bool = True, patient: bool = True, **config: An
         yield server
         undescribed = answers_beyond(server) if described and server.config.flavour == "bundled" else []
     assert not undescribed, f"/openapi.json does not have {undescribed}"
+
+
+def free_port() -> int:
+    """Return a free port outside the range from which the system takes ephemeral ports."""
+    while True:
+        port = random.randint(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager

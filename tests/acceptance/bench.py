@@ -158,7 +158,7 @@ def bytes_read(pid: int) -> int:
 @contextlib.contextmanager
 def watched_memory(pid: int, measure: Callable[[int], int] = peak_memory) -> Iterator[list[int]]:
     """Record `measure` of a process every few milliseconds until the end of the context, the newest last."""
-    readings, over = [0], threading.Event()
+    readings, over = [measure(pid)], threading.Event()
 
     def watch() -> None:
         while not over.wait(0.02):

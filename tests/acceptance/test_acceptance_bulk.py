@@ -19,12 +19,12 @@ from time_limits import SLACK
 from uploader_cli.core.jobs import MOST_JOBS
 
 if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from command import Done
+    from command import Done, Process
 
+ENDPOINT = "/api/upload/files/"
 KIB = 1 << 10
 MEMORY = 200 * MIB
 FIRST, FRAME = 2.0, 0.2
@@ -172,28 +172,35 @@ def test_bulk_of_100000_files_with_two_kills(tmp_path: Path) -> None:
 
 
 def send_in_shards(directory: Path, volume: tuple[int, int], shards: int, seed: int) -> None:
-    """Run all shards in parallel in one home; kill one and restart it during or after the others."""
+    """Run all shards in parallel in one home; kill one and restart it during or after the others.
+
+    That one is started first: it is killed after its run has begun.
+    """
     source, trap, files = random.Random(seed), Trap(), Set(directory, volume, seed)
     reports = [directory / f"shard-{number}.json" for number in range(1, shards + 1)]
     victim, moment = source.randrange(shards), Moment(CREATION, source.randint(1, files.count // shards // 2))
     with Bench(directory, trap, *files.server_options) as bench:
-        running = [
-            start(
-                *("upload", files.top, "-q", "--shard", f"{number + 1}/{shards}", "--report", report),
-                home=bench.home,
-                UPLOADER_SERVER=bench.proxy.url,
-            )
-            for number, report in enumerate(reports)
-        ]
+        running: dict[int, Process] = {}
+
+        def begin(number: int) -> None:
+            line = ("upload", files.top, "-q", "--shard", f"{number + 1}/{shards}", "--report", reports[number])
+            running[number] = start(*line, home=bench.home, UPLOADER_SERVER=bench.proxy.url)
+
         try:
-            trap.set([moment], running[victim].kill)
+            trap.set([moment], lambda: running[victim].kill())
+            begin(victim)
+            while not bench.proxy.count(f"POST {ENDPOINT}") and running[victim].poll() is None:
+                time.sleep(0.005)
+            for other in range(shards):
+                if other != victim:
+                    begin(other)
             assert running[victim].wait(DEADLINE) == -9
             running[victim].communicate()
             assert not reports[victim].exists()
             running[victim] = start("resume", "-q", "--report", reports[victim], home=bench.home)
-            check_ended(running)
+            check_ended(running.values())
         finally:
-            for process in running:
+            for process in running.values():
                 process.kill()
         files.check_stored(bench)
     print(f"shard {victim + 1} of {shards} killed at {moment}")
@@ -201,7 +208,7 @@ def send_in_shards(directory: Path, volume: tuple[int, int], shards: int, seed: 
     check_merged(reports, sorted(files.expected), directory)
 
 
-def check_ended(running: Sequence[subprocess.Popen[str]]) -> None:
+def check_ended(running: Iterable[Process]) -> None:
     """Check that all succeed. With `-q` none prints more than a pipe buffers."""
     for process in running:
         _, said = process.communicate(timeout=DEADLINE)

@@ -6,10 +6,8 @@ import contextlib
 import http.client
 import json
 import os
-import random
 import secrets
 import signal
-import socket
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import forking
 from command import environment
+from serving import free_port
 from time_limits import PATIENCE
 
 from chaos.plan import FROZEN
@@ -49,15 +48,6 @@ class Secrets:
     def words(self) -> tuple[bytes, ...]:
         """All secrets as bytes."""
         return tuple(word.encode() for word in (self.token, self.header, self.password))
-
-
-def free_port() -> int:
-    """Return a free port outside the range from which the system takes ephemeral ports."""
-    while True:
-        port = random.randint(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 class Server:

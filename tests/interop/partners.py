@@ -11,8 +11,9 @@ import shutil
 import sqlite3
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from interop.proxies import free_port, running
+from interop.proxies import running
 from interop.stores import BUCKET, s3
+from serving import free_port
 
 if TYPE_CHECKING:
     import subprocess

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from serving import free_port
 from time_limits import PATIENCE
 
 if TYPE_CHECKING:
@@ -99,13 +100,6 @@ def redis(directory: Path) -> Iterator[str]:
     command = ["redis-server", *(word for name, value in options.items() for word in (f"--{name}", value))]
     with running(command, port):
         yield f"redis://127.0.0.1:{port}"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

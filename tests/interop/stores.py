@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import requests
 from interop.light_s3 import BUCKET
-from interop.proxies import free_port, running
+from interop.proxies import running
 from scripted_server import Answer, Request, Rule, ScriptedServer
+from serving import free_port
 from time_limits import PATIENCE
 
 if TYPE_CHECKING:

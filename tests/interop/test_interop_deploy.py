@@ -73,7 +73,7 @@ def test_configuration_of_the_page_serves_uploads_over_tls(
                 "--ca-bundle",
                 tmp_path / "ca.pem",
                 "--limit-rate",
-                "3M",
+                "1M",
                 "--json",
             ]
             done = uploader(*line, home=tmp_path)

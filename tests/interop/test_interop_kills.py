@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kills
 
 MIB = 1 << 20
-SLOW = ("--limit-rate", "20M", "--chunk-size", "6M", "--json")
-KILLS = (7, 20, 33)
+SLOW = ("--limit-rate", "10M", "--chunk-size", "6M", "--json")
+KILLS = (7, 13, 19)
 """Confirmed MiB of the large file at which something is killed."""
 
 

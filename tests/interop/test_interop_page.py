@@ -163,7 +163,7 @@ def test_dropped_folder_is_uploaded_with_its_paths(page: Page, server: EmbeddedS
 
 
 def test_watch_follows_an_upload_of_the_page(page: Page, server: EmbeddedServer, tmp_path: Path) -> None:
-    server.faults.add("stall:create#1:in,seconds=2,at=64K")
+    server.faults.add("stall:create#1:in,seconds=5,at=64K")
     (tmp_path / "clip.mp4").write_bytes(bytes(200_000))
     page.goto(server.url)
     page.get_by_label("Category").select_option("scenic")

@@ -223,7 +223,7 @@ backend uploader
 def test_upload_and_events_through_haproxy(server: EmbeddedServer, tmp_path: Path) -> None:
     paths = make(tmp_path / "files", a=3 * MIB, b=1000)
     with haproxy(tmp_path, HAPROXY % server.url.removeprefix("http://")) as url:
-        done = uploader("upload", *paths, "-s", url, "--limit-rate", "3M", "--json", home=tmp_path)
+        done = uploader("upload", *paths, "-s", url, "--limit-rate", "1M", "--json", home=tmp_path)
     assert completed(done) == 2
     assert "websocket" in {event.get("transport") for event in done.events}
     assert stored(server) == digests(paths)
@@ -270,7 +270,7 @@ def test_websocket_uses_the_proxy(server: EmbeddedServer, tmp_path: Path, how: s
     with tinyproxy(tmp_path) as proxy:
         option = ["--proxy", f"http://{proxy}"] if how == "--proxy" else []
         environment = {} if option else {how: f"http://{proxy}"}
-        line = ["upload", path, "-s", server.url, *option, "--limit-rate", "3M", "--json"]
+        line = ["upload", path, "-s", server.url, *option, "--limit-rate", "1M", "--json"]
         done = uploader(*line, home=tmp_path, **environment)
         log = (tmp_path / "tinyproxy.log").read_text()
     assert completed(done) == 1
@@ -282,7 +282,7 @@ def test_no_proxy_keeps_every_call_off_the_proxy(server: EmbeddedServer, tmp_pat
     (path,) = make(tmp_path / "files", a=3 * MIB)
     with tinyproxy(tmp_path) as proxy:
         environment = {"ALL_PROXY": f"http://{proxy}", "NO_PROXY": "127.0.0.1"}
-        done = uploader("upload", path, "-s", server.url, "--limit-rate", "3M", "--json", home=tmp_path, **environment)
+        done = uploader("upload", path, "-s", server.url, "--limit-rate", "1M", "--json", home=tmp_path, **environment)
         time.sleep(0.1)
         log = (tmp_path / "tinyproxy.log").read_text()
     assert completed(done) == 1

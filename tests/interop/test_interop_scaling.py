@@ -24,8 +24,9 @@ import requests
 from command import ended, read_until, start, workers_of
 from docs_pages import blocks, page
 from interop.light_s3 import BUCKET
-from interop.proxies import free_port, nginx_http, redis, running
+from interop.proxies import nginx_http, redis, running
 from interop.stores import Store, light_s3, s3
+from serving import free_port
 from time_limits import PATIENCE
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def test_upload_continues_at_the_other_process_after_a_kill(cluster: Cluster, tm
     files.mkdir()
     for number, size in enumerate(SIZES):
         (files / f"{number:03d}.bin").write_bytes(random.Random(number).randbytes(size))
-    options = ("--tus-endpoint", cluster.endpoint, "--chunk-size", str(CHUNK), "--limit-rate", "30M", "--json")
+    options = ("--tus-endpoint", cluster.endpoint, "--chunk-size", str(CHUNK), "--limit-rate", "10M", "--json")
     process = start("upload", files, *options, "--jobs", "8", home=tmp_path)
     seen = read_until(process, "file.progress", lambda event: event["size"] == LARGE and event["confirmed"] > CHUNK)
     cut = kill_while_it_writes_a_large_file(cluster)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from command import ended, environment, read_until, start, uploader
 from docs_pages import ROOT, blocks, page
-from interop.proxies import free_port, running
-from serving import running_server
+from interop.proxies import running
+from serving import free_port, running_server
 
 pytestmark = pytest.mark.interop
 

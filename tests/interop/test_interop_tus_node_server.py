@@ -125,7 +125,7 @@ def kill_in_the_middle(process: subprocess.Popen[str]) -> None:
 
 def test_resume_after_kills(tus_server: TusServer, files: list[Path], tmp_path: Path) -> None:
     """After two kills the last resume completes all files, stores none twice and resends little."""
-    slow = ["--limit-rate", "4M"]
+    slow = ["--limit-rate", "1M"]
     kill_in_the_middle(start("upload", *files, *options(tus_server), *slow, home=tmp_path))
     kill_in_the_middle(start("resume", "--json", *slow, home=tmp_path))
     done = uploader("resume", "--json", "--limit-rate", "none", home=tmp_path)

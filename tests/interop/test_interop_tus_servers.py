@@ -46,7 +46,7 @@ def test_small_files_are_stored_with_their_names(
 def test_large_file_is_resumed_after_an_interrupt(partner: PartnerServer, tmp_path: Path) -> None:
     sent = make(tmp_path / "large", {"large.bin": LARGE})
     options = ("--tus-endpoint", partner.endpoint, "--chunk-size", "6M", "--json")
-    begun = start("upload", "large", *options, "--limit-rate", "40M", home=tmp_path)
+    begun = start("upload", "large", *options, "--limit-rate", "10M", home=tmp_path)
     interrupted = ended(begun, read_confirmed(begun, 6 << 20), 2)
     assert interrupted.code == 130, interrupted.err
     done = uploader("resume", "--json", "--limit-rate", "none", home=tmp_path)

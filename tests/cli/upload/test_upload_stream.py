@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
-from command import uploader
+from cli.watch.watch_bench import rooms, wait_until
+from command import ended, read_until, start, uploader
 from serving import running_server
 from time_limits import SLACK
 
@@ -108,10 +110,16 @@ def test_stream_has_a_skipped_file(make_files: Callable[..., Path], tmp_path: Pa
 
 
 @pytest.mark.thorough
-def test_stream_has_each_channel_change_once(make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_stream_has_each_channel_change_once(server: EmbeddedServer, tmp_path: Path) -> None:
     """Every move is reported once, each starts where the one before ended, and the last is `closed`."""
-    with running_server(processing_seconds=1.5) as server:
-        done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
+    reader, writer = os.pipe()
+    with open(reader) as stdin:
+        process = start("upload", "-", "--name", "a.mp4", "-s", server.url, "--json", home=tmp_path, stdin=stdin)
+    seen = read_until(process, "channel.changed", lambda event: event["to"] == "live")
+    wait_until(lambda: rooms(server))
+    with open(writer, "w") as rest:
+        rest.write("content")
+    done = ended(process, seen)
     moves = done.of("channel.changed")
     assert [(move["from"], move["to"]) for move in moves] == [
         ("closed", "connecting"),
