@@ -220,6 +220,11 @@ def wait_until(true: Callable[[], bool], within: float = PATIENCE) -> None:
         time.sleep(0.002)
 
 
+def pollers(before: set[threading.Thread]) -> list[threading.Thread]:
+    """Return the threads of pollers that began since."""
+    return [one for one in threading.enumerate() if one.name == "uploader-poll" and one not in before]
+
+
 @contextmanager
 def polling(minimum: float = 0.001) -> Iterator[Answers]:
     answers = Answers(minimum)
@@ -272,19 +277,20 @@ def test_missing_session_is_reported_once_until_its_body_is_sent() -> None:
 
 
 def test_close_ends_the_thread_without_further_events() -> None:
+    before = set(threading.enumerate())
     with polling() as answers:
         answers.poller.tell(Schedule.start)
         wait_until(lambda: bool(answers.events))
         answers.poller.close(PATIENCE)
         events = len(answers.events)
-        assert not [thread for thread in threading.enumerate() if thread.name == "uploader-poll"]
+        assert not pollers(before)
         answers.poller.tell(Schedule.start)
-        assert not [thread for thread in threading.enumerate() if thread.name == "uploader-poll"]
+        assert not pollers(before)
         assert len(answers.events) == events
 
 
 def test_closing_does_not_wait_for_a_poll_that_hangs() -> None:
-    over = threading.Event()
+    over, before = threading.Event(), set(threading.enumerate())
     events: list[Event] = []
 
     def hang(session: str) -> SessionProgress:
@@ -295,7 +301,7 @@ def test_closing_does_not_wait_for_a_poll_that_hangs() -> None:
     poller.tell(lambda schedule, now: schedule.follow(now, "s"))
     poller.tell(Schedule.start)
     wait_until(lambda: poller.polls == 1)
-    (thread,) = (thread for thread in threading.enumerate() if thread.name == "uploader-poll")
+    (thread,) = pollers(before)
     poller.close(timeout=0.1)
     assert thread.is_alive()
     over.set()
