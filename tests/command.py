@@ -17,6 +17,7 @@ from forking import DEVNULL, PIPE
 from time_limits import PATIENCE
 
 from uploader_cli.render.event_schema import schema_text
+from uploader_cli.transfer.protocols import tus_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     Process = forking.Forked | subprocess.Popen[str]
 
 DEADLINE = 2 * PATIENCE
+DISTANT = {"uploader_cli.transfer.protocols.tus_state.FAR": tus_state.FAR}
+NEAR = dict.fromkeys([*DISTANT, "uploader_cli.selection.selection.AHEAD_SECONDS"], PATIENCE)
+"""Constants of all commands: to a busy machine its own server may look `DISTANT`, and its own disk slow."""
 QUICK_LOOKS = {"uploader_cli.transfer.protocols.batch.LOOK_AT_LEAST": 0.2}
 """Seconds between two looks for the outcome of a lost answer; five looks without one make it unknown."""
 QUICK_STATUS = {"uploader_cli.analysis.analyst.QUIET": 0.3}
@@ -89,7 +93,7 @@ def start(
     The other keywords are those of `forking.start`.
     """
     how = {"stdin": stdin, "stdout": stdout, "stderr": stderr, "fresh": fresh, "free": free}
-    how |= {"on_terminal": on_terminal, "constants": constants, "imported": imported}
+    how |= {"on_terminal": on_terminal, "constants": {**NEAR, **(constants or {})}, "imported": imported}
     return forking.start("uploader_cli", arguments, cwd=home, env=environment(home, **extra), **how)
 
 

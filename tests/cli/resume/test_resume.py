@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
-from command import Done, ended, environment, read_confirmed, read_until, start, uploader
+from command import DISTANT, Done, ended, environment, read_confirmed, read_until, start, uploader
 from journal_v8 import downgrade
 from proxy import Proxy
 from serving import running_server, runs_of, server_process
@@ -213,7 +213,7 @@ def test_resume_of_a_file_in_parts_keeps_each_part(tmp_path: Path) -> None:
     big.write_bytes(os.urandom(16 * MIB))
     options = ("-j", "2", "--chunk-size", "1M", "--limit-rate", "1M", "--json")
     with running_server(latency_ms=30) as server, Proxy(server.url) as relay:
-        process = start("upload", big, "-s", relay.url, *options, home=tmp_path)
+        process = start("upload", big, "-s", relay.url, *options, home=tmp_path, constants=DISTANT)
         ended(process, read_confirmed(process, 4 * MIB), signal.SIGKILL)
         done = resumed(tmp_path)
         assert relay.carried <= 16 * MIB + 2 * MIB

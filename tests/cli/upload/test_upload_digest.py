@@ -10,7 +10,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import ended, read_confirmed, start, uploader
+from command import DISTANT, ended, read_confirmed, start, uploader
 from serving import running_server
 
 from uploader_cli.__main__ import main
@@ -106,12 +106,13 @@ def test_digest_of_a_resumed_file_includes_what_was_sent_before(parts: int, tmp_
     big.write_bytes(os.urandom(4 * MIB))
     early.write_bytes(b"early")
     slow = ("-j", str(parts), "--chunk-size", "256K", "--limit-rate", "400K", "--json")
-    near = {f"uploader_cli.transfer.protocols.tus_state.{name}": MIB for name in ("LARGE_AND_FAR", "LEAST_PART")}
+    small = {f"uploader_cli.transfer.protocols.tus_state.{name}": MIB for name in ("LARGE_AND_FAR", "LEAST_PART")}
+    sizes = {**small, **(DISTANT if parts > 1 else {})}
     with running_server(latency_ms=30 if parts > 1 else 0) as server:
-        process = start("upload", early, big, "-s", server.url, *slow, home=tmp_path, constants=near)
+        process = start("upload", early, big, "-s", server.url, *slow, home=tmp_path, constants=sizes)
         ended(process, read_confirmed(process, MIB), signal.SIGKILL)
         again = ("resume", "--limit-rate", "none", "--report", "files.sha256", "--json")
-        done = uploader(*again, home=tmp_path, constants=near)
+        done = uploader(*again, home=tmp_path, constants=sizes)
         assert done.code == 0, done.err
         (began,) = done.of("file.started")
         assert MIB <= began["offset"] < 4 * MIB

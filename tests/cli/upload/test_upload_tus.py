@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from command import ended, read_confirmed, start, uploader
+from command import DISTANT, ended, read_confirmed, start, uploader
 from proxy import Onlooker, Proxy, SpoiledBody
 from serving import running_server
 from time_limits import PATIENCE
@@ -138,7 +138,7 @@ def test_large_file_is_sent_in_parts_on_a_slow_round_trip(tmp_path: Path) -> Non
     big = tmp_path / "big.mp4"
     big.write_bytes(os.urandom(12 * MIB))
     with running_server(latency_ms=30) as server, Proxy(server.url) as relay:
-        done = uploader("upload", big, "-s", relay.url, "-j", "3", "--json", home=tmp_path)
+        done = uploader("upload", big, "-s", relay.url, "-j", "3", "--json", home=tmp_path, constants=DISTANT)
         concats = [
             request.headers.get("upload-concat", "") for request in relay.of("POST") if request.target == ENDPOINT
         ]
