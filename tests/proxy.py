@@ -105,7 +105,7 @@ class Proxy:
         self.requests: list[Request] = []
         """All requests in the order of their heads."""
         self.connections = 0
-        self._tls = tls
+        self._tls, self._counting = tls, threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
@@ -165,7 +165,8 @@ class Proxy:
             if self._tls is not None:
                 client = self._tls.wrap_socket(client, server_side=True)
             self._open.add(client)
-            self.connections += 1
+            with self._counting:
+                self.connections += 1
             streams.append(_Stream(client, self.onlooker, to_server=False))
             while self._serve_request(streams, born):
                 pass

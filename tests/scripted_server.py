@@ -190,15 +190,20 @@ class ScriptedServer:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
-            self._start(self._play, sock)
+            self._start(self._play, sock, self._added(sock) if self._tls is None else None)
 
-    def _play(self, sock: socket.socket) -> None:
+    def _added(self, sock: socket.socket) -> Peer:
+        with self._choosing:
+            peer = Peer(sock, len(self.peers) + 1, self.over)
+            self.peers.append(peer)
+        return peer
+
+    def _play(self, sock: socket.socket, peer: Peer | None) -> None:
         try:
             if self._tls is not None:
                 sock = self._tls.wrap_socket(sock, server_side=True)
             with sock:
-                peer = Peer(sock, len(self.peers) + 1, self.over)
-                self.peers.append(peer)
+                peer = peer or self._added(sock)
                 if not self.over.is_set():  # else `__exit__` may not have seen it
                     self._script(peer)
         except (OSError, EOFError):
