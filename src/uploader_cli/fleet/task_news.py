@@ -48,6 +48,7 @@ class TaskNews:
         self._pause, self._overloaded = pause, overloaded
         self.uploads: dict[int, PendingUpload] = {}
         self.paused_until = 0.0
+        self._pauses, self._paused_for = 0, 0.0  # the number of the pause, and its seconds
         self._attempts: dict[int, int] = {}  # attempts of files whose start was reported
         self._tried: dict[int, int] = {}  # attempts of earlier tries of a task
         self._said: set[str] = set()
@@ -138,22 +139,30 @@ class TaskNews:
                 self._attempts[event.file] = event.attempt - 1
                 self._emit(ev.FileStarted(event.file, file.path, file.size, "", 0, event.attempt - 1, packed=True))
             case ev.Paused(reason=PauseReason.RATE_LIMIT):
-                until = time.monotonic() + event.seconds
-                if until <= self.paused_until + 1.0:
+                if not self._pause_all(event.seconds):
                     return
-                self.paused_until = until
-                self._pause(event.seconds)
             case ev.CallMade(status=429 | 503):
                 self._overloaded()
             case ev.RunWarning():
                 of_pause = event.code is WarningCode.RATE_LIMITED  # each worker names the rest of the same pause
-                said = f"paused until {self.paused_until}" if of_pause else event.text
+                said = f"pause {self._pauses}" if of_pause else event.text
                 if said in self._said:
                     return
                 self._said.add(said)
         self._emit(event)
         if isinstance(event, ev.SessionFinished):
             self._emit(ev.SessionLeft(event.session))
+
+    def _pause_all(self, seconds: float) -> bool:
+        """Pause all workers for so long; return False if they are paused already."""
+        now = time.monotonic()
+        if now + seconds <= self.paused_until + 1.0:
+            return False
+        if now >= self.paused_until or seconds > self._paused_for:  # else a worker heard late of the same pause
+            self._pauses, self._paused_for = self._pauses + 1, seconds
+        self.paused_until = now + seconds
+        self._pause(seconds)
+        return True
 
 
 def _receipt(file: LocalFile, end: ev.FileCompleted) -> Stored:

@@ -26,8 +26,11 @@ ASK_LATER = 10.0
 """Seconds without a message after which a session is polled."""
 FIRST_ANSWER = 5.0
 """Seconds to wait for the first response, however short `--wait` is: `--wait 0` polls once."""
-SETTLE = 3.0
-"""Seconds to wait after the end for a response with the files whose final events were missed."""
+SETTLE = 10.0
+"""Seconds to wait after the end for a response with the files whose final events were missed.
+
+Sessions that end together are polled one after the other.
+"""
 LOST = 2
 """Consecutive 404 responses after which a session is gone: one may have crossed its first message."""
 

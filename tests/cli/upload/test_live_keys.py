@@ -96,21 +96,26 @@ class Screen:
 
     def type(self, keys: bytes, answer: bytes = b"") -> None:
         """Type; a terminal that echoes has done so when this returns. Wait for `answer` in the output after it."""
+        self._read_what_is_there()
         before = len(self.text)
         os.write(self.screen, keys)
         self.read(lambda: answer in self.text[before:])
 
     def wait_for_frames(self, count: int = 2) -> None:
         """Wait for frames that begin after the call."""
+        self._read_what_is_there()
         before = self.text.count(FRAME)
         self.read(lambda: self.text.count(FRAME) >= before + count)
 
     def end(self) -> int:
         """Read to the end; the exit code."""
         self.read(lambda: self.process.poll() is not None)
-        while select.select([self.screen], [], [], 0.02)[0]:
-            self.text += os.read(self.screen, 65536)
+        self._read_what_is_there()
         return self.process.wait()
+
+    def _read_what_is_there(self) -> None:
+        while select.select([self.screen], [], [], 0)[0]:
+            self.text += os.read(self.screen, 65536)
 
     @property
     def waiting(self) -> bytes:
@@ -158,7 +163,7 @@ def test_keys_change_the_view_and_the_run(
     A shell restores the terminal settings when it continues the process.
     """
     files = make_files(**{"a.mp4": 30_000_000})
-    command = ("upload", files, "-s", server.url, "--limit-rate", "100K", "--cancel-on-interrupt")
+    command = ("upload", files, "-s", server.url, "-j", "4", "--limit-rate", "100K", "--cancel-on-interrupt")
     one = Screen(*command, home=tmp_path, constants={REST_OF_KEY: PATIENCE})
     one.read(lambda: b"? keys" in one.text)
     termios.tcsetattr(one.program, termios.TCSANOW, one.before)

@@ -130,7 +130,7 @@ def test_watch_waits_for_files_whose_end_was_missed() -> None:
 
 @pytest.mark.parametrize("knows", [True, False])
 def test_wait_for_missed_files_is_limited(knows: bool) -> None:
-    """A 404 for an ended session counts; a server that does not answer has three seconds."""
+    """A 404 for an ended session counts; a server that does not answer has some seconds."""
     watch = Watch()
     watch.hear(102.0, "completed", total=2)
     assert watch.verdict(102.0) is None
