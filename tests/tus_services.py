@@ -331,6 +331,7 @@ class Finishing(Service):
 
     extensions = "creation,concatenation,termination"
     methods = "OPTIONS POST HEAD PATCH DELETE GET"
+    hangs = PATIENCE
 
     def __init__(self, fault: str = "", *, of_parts: bool = False, with_upload: bool = False) -> None:
         super().__init__()
@@ -354,7 +355,7 @@ class Finishing(Service):
         if fault == "gateway":
             raise Refused(502, "Bad Gateway", by_service=False)
         if fault in ("lose", "hang"):
-            raise Unanswered(PATIENCE if fault == "hang" else 0.0)
+            raise Unanswered(self.hangs if fault == "hang" else 0.0)
 
     def fault_of(self, upload: Upload) -> str:
         """Return how the finish of an upload ends."""

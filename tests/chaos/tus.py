@@ -19,6 +19,8 @@ FAULTS = ("fail", "refuse", "gateway", "lose", "hang")
 class Storing(Finishing):
     """Keep files below `root`, under their paths. Until it is `calm` every third finish or so has a fault."""
 
+    hangs = 1.0
+
     def __init__(self, root: Path, chance: random.Random) -> None:
         super().__init__(with_upload=chance.random() < 0.5)
         self.calm, self.hits = False, 0

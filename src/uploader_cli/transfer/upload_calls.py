@@ -110,10 +110,16 @@ class UploadCalls(ABC):
         if not answer.ok and (error := answer_error(answer)).outage:
             raise error
 
+    def delete(self, url: str) -> None:
+        """Delete an upload."""
+        answer = self._send("DELETE", url, {})
+        if not answer.ok:
+            raise self._refusal(answer)
+
     def discard(self, url: str) -> None:
-        """Delete an upload that is not needed. Where that fails it expires."""
+        """Delete an upload that has no complete file. Where that fails it expires."""
         with suppress(errors.AnswerError, errors.NetworkError, errors.ProtocolError):
-            self._send("DELETE", url, {})
+            self.delete(url)
 
     @abstractmethod
     def _is_signed(self, answer: Answer) -> bool:

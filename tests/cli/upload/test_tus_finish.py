@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import Done, uploader
+from scripted_server import Answer
 from serving import REPOSITORY
-from tus_services import FIRST, Finishing, Service, Spoiling
+from tus_services import FIRST, OF_TUS, Finishing, Service, Spoiling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,6 +140,30 @@ def test_replaced_uploads_are_deleted_once_the_file_is_stored(request_: str, lef
         service.fault = ""
         assert send(service, tmp_path, size=size).code == 0
         assert len(service.uploads) == left
+
+
+@pytest.mark.parametrize(("failures", "left", "warned"), [(1, 1, 0), (2, 2, 1), (-1, 3, 2)])
+def test_deletion_of_a_replaced_upload_is_repeated(failures: int, left: int, warned: int, tmp_path: Path) -> None:
+    """It would stay for good, beside the file. -1: it is refused."""
+
+    class Undeleted(Finishing):
+        failed = 0
+
+        def _delete(self, request: Any) -> Any:
+            if self.failed == failures:
+                return super()._delete(request)
+            self.failed += 1
+            return Answer(403 if failures < 0 else 500, headers=OF_TUS)
+
+    with Undeleted("fail") as service:
+        assert send(service, tmp_path).code == 3
+        service.fault = ""
+        done = send(service, tmp_path)
+        assert done.code == 0
+        assert len(service.uploads) == left
+    warnings = [event["text"] for event in done.of("warning") if event["code"] == "may_be_stored"]
+    assert len(warnings) == warned
+    assert all(service.url in text and "a.bin: " in text for text in warnings)
 
 
 def test_bytes_that_can_be_read_settle_the_error_of_a_gateway(tmp_path: Path) -> None:

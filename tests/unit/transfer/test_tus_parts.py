@@ -132,7 +132,7 @@ class TestForeignServer:
         assert "DELETE" not in case.model.methods
 
     def test_parts_that_can_not_be_deleted_fail_nothing(self, tmp_path: Path) -> None:
-        case = self.case(tmp_path, "ok " * 13 + "403 reset")
+        case = self.case(tmp_path, "ok " * 13 + "403 500 500 500")
         case.run()
         assert len(case.model.uploads) == 3
 

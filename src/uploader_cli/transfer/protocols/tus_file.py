@@ -11,11 +11,11 @@ from urllib.parse import urljoin
 
 from uploader_cli import errors
 from uploader_cli.core.capabilities import parts as cut
-from uploader_cli.core.codes import FailureCode, VerifiedBy
+from uploader_cli.core.codes import FailureCode, VerifiedBy, WarningCode
 from uploader_cli.core.confirmation import UNCERTAIN, Ending, verified_by
 from uploader_cli.core.plan import ENDLESS, LocalFile
 from uploader_cli.core.processing import fields_of
-from uploader_cli.core.protocol import NAME_TAKEN
+from uploader_cli.core.protocol import NAME_TAKEN, utf8
 from uploader_cli.transfer.journal import Awaited, Claim, ClaimState
 from uploader_cli.transfer.ledger import Outcome, ends_run, failed
 from uploader_cli.transfer.pool import Step, Worker
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.upload_calls import Position, UploadCalls
     from uploader_cli.transfer.upload_session import UploadSession
 
+DELETE_RETRIES = 2
 JOINED = "the server was asked to join its parts, and no answer tells whether it did: it may have stored the file"
 
 
@@ -130,7 +131,10 @@ class TusFile:
         if state.unsure:
             state.begin()  # the attempt is reported before it fails
         else:  # some servers name uploads by their metadata: an old URL may be the new one
-            self._discard(client, (old for old in state.upload.replaced if old != sent.url))
+            replaced = [old for old in state.upload.replaced if old != sent.url]
+            for old, error in self._discard(client, replaced).items():
+                text = f"{utf8(file.path)}: an upload of it that failed may be stored, and can't be deleted: {old}"
+                self._context.warn(WarningCode.MAY_BE_STORED, f"{text} ({error})")
         stored = Outcome(file, server_id=server_id, location=location, content_location=url, unsure=state.unsure)
         continued = state.foreign and any(part.continued for part in self.parts)
         stored = stored._replace(values=self._values(sent, server_id), continued=continued)
@@ -262,10 +266,17 @@ class TusFile:
             self._discard(client, self._urls)
         return joined
 
-    def _discard(self, client: UploadCalls, urls: Iterable[str]) -> None:
-        if self._tus.capabilities.terminates:
-            for url in urls:
-                client.discard(url)
+    def _discard(self, client: UploadCalls, urls: Iterable[str]) -> dict[str, errors.UploaderError]:
+        """Delete uploads that are not needed. Return those that stay, and why."""
+        stay = dict[str, errors.UploaderError]()
+        for url in urls if self._tus.capabilities.terminates else ():
+            try:
+                self._context.pacer.call(partial(client.delete, url), at_most=DELETE_RETRIES)
+            except errors.UploadGone:
+                pass
+            except (errors.AnswerError, errors.NetworkError, errors.ProtocolError) as error:
+                stay[url] = error
+        return stay
 
     @property
     def _urls(self) -> list[str]:
