@@ -382,13 +382,14 @@ def test_sockets_can_be_shut_while_another_thread_connects() -> None:
         def __iter__(self) -> Iterator[socket.socket]:
             items = super().__iter__()
             yield next(items)
-            connecting = threading.Thread(target=sockets.opened, args=[late], daemon=True)
             connecting.start()
             connecting.join(0.1)
             yield from items
 
+    connecting = threading.Thread(target=sockets.opened, args=[late], daemon=True)
     sockets.open = Listed(ours)
     sockets.shut()
+    connecting.join(PATIENCE)
     assert [peer.recv(1, socket.MSG_DONTWAIT) for peer in theirs] == [b""] * 4
     for one in (*ours, *theirs, late):
         one.close()
