@@ -144,7 +144,9 @@ class Cluster:
     def _watch(self) -> None:
         while not self._closed.wait(LOOK_EVERY if self._listed else TICK):
             with suppress(Exception):  # `listed` reports it
-                known = self._client.scheduler_info()
+                # `scheduler_info` may return what a timer of the client got meanwhile: no workers, or five of them.
+                scheduler: Any = self._client.scheduler
+                known = self._client.sync(scheduler.identity)
                 self.dashboard = self.dashboard or self._client.dashboard_link or ""
                 self._listed = {
                     address: Listed(_shown(address, one), one["nthreads"], one["last_seen"])

@@ -318,6 +318,8 @@ class Driver:
         task = self._forget(number)
         if not task.files:
             return
+        if not died:  # it may send more
+            self._news.uploads |= {n: upload.outdated() for n in task.files if (upload := self._news.uploads.get(n))}
         names = (*task.lost_by, task.member.name) if died or task.begun else task.lost_by
         if len(names) > self._cluster.allowed_losses:
             lost = errors.NetworkError(f"the workers that sent it died or made no progress: {', '.join(names)}")
