@@ -227,9 +227,9 @@ def test_429_to_one_worker_pauses_all(cluster: Client, bundled: EmbeddedServer, 
     (tree / "a-large.bin").unlink()
     for path in (tree / "below").iterdir():
         path.write_bytes(random.Random(path.name).randbytes(8000))
-    bundled.faults.next_answers("POST", PACKS, [None, None, Answer(429, {"Retry-After": "4"})])
+    bundled.faults.next_answers("POST", PACKS, [None, None, Answer(429, {"Retry-After": "3"})])
     outputs = ("--report", "run.json", "--report", "run.html", "--metrics-file", "m.prom")
-    options = ("--limit-rate", "1M", "--chunk-size", "64K", *outputs)
+    options = ("--limit-rate", "2M", "--chunk-size", "64K", *outputs)
     done = uploader("import", tree, "--on", on(cluster), "-s", bundled.url, "--json", *options, home=tree.parent)
     assert (done.code, done.finished["completed"]) == (0, SMALL)
     assert [event["code"] for event in done.of("warning")] == ["rate_limited"]
@@ -367,7 +367,7 @@ def test_files_with_which_each_worker_hangs_fail(cluster: Client, bundled: Embed
     (tmp_path / "a.bin").write_bytes(b"a")
     cluster.run(hang, True)
     try:
-        options = ("--task-timeout", "0.5", "--wait-for-server", "30", "--json")
+        options = ("--task-timeout", "2", "--wait-for-server", "30", "--json")
         done = uploader("import", "a.bin", "--on", on(cluster), "-s", bundled.url, *options, home=tmp_path)
     finally:
         cluster.run(hang, False)
