@@ -18,7 +18,7 @@ import requests
 import socketio
 import websockets.sync.client
 from time_limits import PATIENCE
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -313,7 +313,7 @@ OPEN = {"websocket": 101, "polling": 200}
 
 
 def dial(url: str, transport: str, timeout: float = DEADLINE) -> int | str:
-    """Try to connect; return the status of the handshake, or `no answer`."""
+    """Try to connect; return the status of the handshake, `no answer`, or `cut` where the server ends it meanwhile."""
     try:
         if transport == "polling":
             return requests.get(f"{url}/socket.io/?EIO=4&transport=polling", timeout=timeout).status_code
@@ -324,3 +324,5 @@ def dial(url: str, transport: str, timeout: float = DEADLINE) -> int | str:
         return error.response.status_code
     except (TimeoutError, requests.Timeout):
         return "no answer"
+    except (ConnectionError, EOFError, requests.ConnectionError, InvalidHandshake):
+        return "cut"
