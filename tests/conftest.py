@@ -179,6 +179,12 @@ def server() -> Iterator[EmbeddedServer]:
 
 
 @pytest.fixture
+def dest() -> str:
+    """Return a directory of a server that no other test uses: the name of `tmp_path` may return."""
+    return uuid.uuid4().hex
+
+
+@pytest.fixture
 def make_files(tmp_path: Path) -> Callable[..., Path]:
     """Make a directory of files: `make_files(a=3, **{"sub/b.mp4": b"…"})`; a number is a size in bytes."""
 

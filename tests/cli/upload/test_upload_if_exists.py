@@ -29,20 +29,20 @@ def server() -> Iterator[EmbeddedServer]:
 
 @pytest.mark.parametrize("by", BY)
 def test_if_exists_fail_refuses_taken_names(
-    by: tuple[str, ...], server: EmbeddedServer, make_files: Files, tmp_path: Path
+    by: tuple[str, ...], server: EmbeddedServer, make_files: Files, tmp_path: Path, dest: str
 ) -> None:
     """Whatever the content; with --skip-existing equal files are skipped. Nothing is renamed."""
     make_files(**{"same.mp4": b"same", "other.mp4": b"mine", "new.mp4": b"new"})
-    there = server.root / "personal" / tmp_path.name / "files"
+    there = server.root / "personal" / dest / "files"
     there.mkdir(parents=True)
     (there / "same.mp4").write_bytes(b"same")
     (there / "other.mp4").write_bytes(b"theirs")
-    command = ("upload", "files", "-s", server.url, *by, "--dest", tmp_path.name, "--if-exists", "fail", "--json")
+    command = ("upload", "files", "-s", server.url, *by, "--dest", dest, "--if-exists", "fail", "--json")
     strict = uploader(*command, home=tmp_path)
     assert (strict.code, strict.finished["completed"]) == (4, 1), strict.err
     failed = {event["path"]: (event["code"], event["retryable"]) for event in strict.of("file.failed")}
     assert failed == {f"files/{name}.mp4": ("exists", False) for name in ("same", "other")}
-    assert f"personal/{tmp_path.name}/files/same.mp4 exists on the server (--if-exists fail)" in strict.err
+    assert f"personal/{dest}/files/same.mp4 exists on the server (--if-exists fail)" in strict.err
     combined = uploader(*command, "--skip-existing", home=tmp_path)
     assert [event["path"] for event in combined.of("file.failed")] == ["files/other.mp4"]
     assert {event["reason"] for event in combined.of("file.skipped")} == {"present"}
@@ -52,13 +52,13 @@ def test_if_exists_fail_refuses_taken_names(
 
 @pytest.mark.parametrize("by", BY)
 def test_if_exists_fail_refuses_name_taken_during_upload(
-    by: tuple[str, ...], server: EmbeddedServer, make_files: Files, tmp_path: Path
+    by: tuple[str, ...], server: EmbeddedServer, make_files: Files, tmp_path: Path, dest: str
 ) -> None:
     """Two files of a run have one name, which the lookup finds free: the server refuses the second."""
     make_files(**{"a/x.mp4": b"first", "b/x.mp4": b"second"})
-    command = ("upload", "files/a/x.mp4", "files/b/x.mp4", "-s", server.url, *by, "--dest", tmp_path.name)
+    command = ("upload", "files/a/x.mp4", "files/b/x.mp4", "-s", server.url, *by, "--dest", dest)
     done = uploader(*command, "--if-exists", "fail", "--json", home=tmp_path)
-    assert [path.name for path in (server.root / "personal" / tmp_path.name).iterdir()] == ["x.mp4"]
+    assert [path.name for path in (server.root / "personal" / dest).iterdir()] == ["x.mp4"]
     assert done.code == 4
     (failed,) = done.of("file.failed")
     assert (failed["code"], failed["retryable"]) == ("exists", False)

@@ -37,12 +37,12 @@ def links(file: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("by", [(), ("--no-pack",), ("--protocol", "batch")])
 def test_each_output_has_the_url_of_a_stored_file(
-    by: tuple[str, ...], server: EmbeddedServer, make_files: Files, tmp_path: Path
+    by: tuple[str, ...], server: EmbeddedServer, make_files: Files, tmp_path: Path, dest: str
 ) -> None:
     """It can be read there; a file that is skipped because it is there has it as well."""
     make_files(**{"a b ü.mp4": b"one", "c.mp4": b"two"})
     outputs = ("--links", "links.txt", "--report", "r.json", "--report", "r.csv", "--json")
-    command = ("upload", "files", "-s", server.url, *by, "--dest", f"{tmp_path.name} ü", *outputs)
+    command = ("upload", "files", "-s", server.url, *by, "--dest", f"{dest} ü", *outputs)
     done = uploader(*command, home=tmp_path)
     urls = {event["path"]: event["url"] for event in done.of("file.completed")}
     assert {urlopen(url).read() for url in urls.values()} == {b"one", b"two"}
@@ -52,7 +52,7 @@ def test_each_output_has_the_url_of_a_stored_file(
         assert {row["path"]: row["url"] for row in csv.DictReader(lines)} == urls
     for path, url in urls.items():
         assert f"\n  {path} → {url}\n" in done.err
-    assert f"\n  to {server.url[7:]}/personal/{tmp_path.name} ü, session " in done.err
+    assert f"\n  to {server.url[7:]}/personal/{dest} ü, session " in done.err
     again = uploader(*command, "--skip-existing", home=tmp_path)
     assert {event["path"]: event["url"] for event in again.of("file.skipped")} == urls
     assert links(tmp_path / "links.txt") == urls
@@ -85,20 +85,22 @@ def test_url_at_a_tus_server_is_that_of_the_upload(make_files: Files, tmp_path: 
 
 
 def test_skip_existing_asks_the_url_that_a_tus_server_has_given(
-    server: EmbeddedServer, make_files: Files, tmp_path: Path
+    server: EmbeddedServer, make_files: Files, tmp_path: Path, dest: str
 ) -> None:
     """Its `Content-Location` is where the file is; its upload may be gone."""
     make_files(**{"a.mp4": b"one"})
-    command = ("upload", "files", "--tus-endpoint", f"{server.url}/api/upload/files/", "--dest", tmp_path.name)
+    command = ("upload", "files", "--tus-endpoint", f"{server.url}/api/upload/files/", "--dest", dest)
     first = uploader(*command, "--json", home=tmp_path)
     again = uploader(*command, "--skip-existing", "--json", home=tmp_path)
     (completed,), (skipped,) = first.of("file.completed"), again.of("file.skipped")
     assert (skipped["reason"], skipped["url"]) == ("present", completed["url"])
 
 
-def test_summary_of_many_files_lists_no_urls(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_summary_of_many_files_lists_no_urls(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path, dest: str
+) -> None:
     files = make_files(**{f"{number}.mp4": 1 for number in range(4)})
-    assert "/uploads/" not in uploader("upload", files, "-s", server.url, "--dest", tmp_path.name, home=tmp_path).err
+    assert "/uploads/" not in uploader("upload", files, "-s", server.url, "--dest", dest, home=tmp_path).err
 
 
 def test_links_are_not_written_over_a_video(make_files: Files, tmp_path: Path) -> None:

@@ -43,12 +43,12 @@ def rewrite(file: Path, content: bytes) -> None:
 @pytest.mark.thorough
 @pytest.mark.parametrize("by", [(), ("--no-pack",), ("--protocol", "batch")])
 def test_files_of_earlier_runs_are_skipped_unless_resent(
-    by: tuple[str, ...], server: EmbeddedServer, make_files: Files, tmp_path: Path
+    by: tuple[str, ...], server: EmbeddedServer, make_files: Files, tmp_path: Path, dest: str
 ) -> None:
     """They are not read, and every output has where they are, also where a name was taken."""
     files = make_files(**{"a.mp4": b"one", "b.mp4": b"two"})
     outputs = ("--links", "links.txt", "--report", "r.json", "--json")
-    command = ("upload", "files", "-s", server.url, *by, "--dest", tmp_path.name, *outputs)
+    command = ("upload", "files", "-s", server.url, *by, "--dest", dest, *outputs)
     first = {event["path"]: event["location"] for event in uploader(*command, home=tmp_path).of("file.completed")}
     assert set(first) == {"files/a.mp4", "files/b.mp4"}
     rewrite(files / "a.mp4", b"six")
@@ -72,10 +72,10 @@ def test_files_of_earlier_runs_are_skipped_unless_resent(
 
 @pytest.mark.thorough
 def test_file_is_sent_again_unless_all_is_as_it_was(
-    subtests: pytest.Subtests, server: EmbeddedServer, make_files: Files, tmp_path: Path
+    subtests: pytest.Subtests, server: EmbeddedServer, make_files: Files, tmp_path: Path, dest: str
 ) -> None:
     """Its size, its time, its place, and what the server has there."""
-    file, dest = make_files(**{"a.mp4": b"one"}) / "a.mp4", tmp_path.name
+    file = make_files(**{"a.mp4": b"one"}) / "a.mp4"
     stored = server.root / "personal" / dest / "files" / "a.mp4"
 
     def run(*how: str, path: str = "files", url: str = server.url) -> Any:
@@ -116,13 +116,13 @@ def test_file_is_sent_again_unless_all_is_as_it_was(
 
 @pytest.mark.parametrize("first", [[], pytest.param(["--digest"], marks=pytest.mark.thorough)])
 def test_verify_compares_skipped_files(
-    server: EmbeddedServer, make_files: Files, tmp_path: Path, first: list[str]
+    server: EmbeddedServer, make_files: Files, tmp_path: Path, dest: str, first: list[str]
 ) -> None:
     """Only `--verify` reads them, also if their digests are known; one that differs is sent by the next run."""
     make_files(**{"a.mp4": b"one", "b.mp4": b"two"})
-    command = ("upload", "files", "-s", server.url, "--dest", tmp_path.name, "--no-pack", "--json")
+    command = ("upload", "files", "-s", server.url, "--dest", dest, "--no-pack", "--json")
     assert uploader(*command, *first, home=tmp_path).code == 0
-    (server.root / "personal" / tmp_path.name / "files" / "a.mp4").write_bytes(b"eno")
+    (server.root / "personal" / dest / "files" / "a.mp4").write_bytes(b"eno")
     assert ends(uploader(*command, home=tmp_path)) == {"a.mp4": "present", "b.mp4": "present"}
     compared = uploader(*command, "--verify", home=tmp_path)
     assert (ends(compared), compared.code) == ({"a.mp4": "file.failed", "b.mp4": "present"}, 7)

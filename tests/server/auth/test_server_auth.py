@@ -159,8 +159,9 @@ def test_refused_websocket_gets_no_event_and_is_closed(fresh: EmbeddedServer) ->
     eventually(lambda: websockets_of(server) == 0, "the end of the connection")
 
 
-def test_refused_long_poll_gets_no_event(fresh: EmbeddedServer) -> None:
+def test_refused_long_poll_gets_no_event(fresh: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """With raw requests: handshake, join without a connection, refusal, join, then an upload."""
+    monkeypatch.setattr("uploader_server.realtime.joins.CLOSE_REFUSED", DEADLINE)
     server = fresh
     session = session_of(server)
     polling = f"{server.url}/socket.io/?EIO=4&transport=polling"
