@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from uploader_cli import errors, extras
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.fleet import worker
+from uploader_cli.fleet.tasks import IN_PROGRESS, MOST_FILES
 from uploader_cli.settings import Settings, storable
 from uploader_cli.transfer.pacer import Stop
 
@@ -68,6 +69,13 @@ def check(settings: Settings, given: LocalFile | None) -> None:
     if settings.header and not _is_local(settings):
         hint = "set UPLOADER_HEADER in the environment of the workers, and omit it here"
         raise errors.UsageError("--header is not sent to the workers of a cluster", hint=hint)
+
+
+def most_open(settings: Settings) -> int:
+    """Return how many files may be open: on this machine two tasks of each worker."""
+    if not _is_local(settings):
+        return IN_PROGRESS
+    return min(IN_PROGRESS, 2 * MOST_FILES * _workers_here(settings))
 
 
 def travelling(settings: Settings) -> dict[str, object]:
@@ -253,7 +261,7 @@ def _local_cluster(settings: Settings) -> LocalCluster:
 
     try:
         return LocalCluster(
-            n_workers=int((settings.on or "").partition(":")[2]),
+            n_workers=_workers_here(settings),
             threads_per_worker=1,
             dashboard_address="127.0.0.1:0",
             worker_dashboard_address=None,
@@ -298,6 +306,10 @@ def _no_scheduler(place: str, why: object) -> errors.ConnectFailed:
 
 def _is_local(settings: Settings) -> bool:
     return (settings.on or "").startswith("local:")
+
+
+def _workers_here(settings: Settings) -> int:
+    return int((settings.on or "").partition(":")[2])
 
 
 def _environment(settings: Settings) -> dict[str, str]:

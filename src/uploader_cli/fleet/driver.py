@@ -27,7 +27,7 @@ from uploader_cli.fleet.cluster import RUNNING, TICK
 from uploader_cli.fleet.members import Member, Members, Sample
 from uploader_cli.fleet.run_secret import run_secret
 from uploader_cli.fleet.task_news import Task, TaskNews
-from uploader_cli.fleet.tasks import IN_PROGRESS, Cutter, TaskInput, cost, fields_of
+from uploader_cli.fleet.tasks import Cutter, TaskInput, cost, fields_of
 from uploader_cli.fleet.worker import TaskResult
 from uploader_cli.sources.files import absolute, status
 from uploader_cli.transfer.file_checks import FileChecks
@@ -57,7 +57,7 @@ NO_WORKERS = 10.0  # seconds without a worker until a warning
 class Driver:
     """Send files with the workers of a Dask cluster. It stands in for the scheduler of one process."""
 
-    most_open = IN_PROGRESS
+    most_open = staticmethod(dask.most_open)
     check = staticmethod(dask.check)
 
     def __init__(self, context: RunContext, after: ExitStack) -> None:

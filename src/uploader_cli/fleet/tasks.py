@@ -16,7 +16,7 @@ FIRST = 256 << 20  # cost of the first tasks: 2,048 empty files, or 256 MiB
 GROWTH = 4.0  # most times that the next task costs more than a measured one
 LAST = 50 * FILE_COST  # least cost of a task while the last files are shared out
 IN_PROGRESS = 200_000  # most files that have not ended, in memory and in tasks
-MOST_FILES = 20_000  # in a task: its files and outcomes travel in one message
+MOST_FILES = 5_000  # in a task: its files and outcomes travel in one message
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ class _Sending:
         self._queue = WalkQueue(
             found,
             loop.emit,
-            most=MOST_OPEN if settings.on is None else extras.load("import").most_open,
+            most=MOST_OPEN if settings.on is None else extras.load("import").most_open(settings),
             whole=settings.check_first,
             is_stored=lambda file: settings.then is not None and run.is_stored(file),
         )
