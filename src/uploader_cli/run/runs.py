@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +37,8 @@ OFFERED = 20
 ID_LENGTH = 36
 NAMED_RUNS = 3
 """Maximum runs named in one line."""
+ANSWER_TICK = 0.1
+"""Seconds between two checks for a signal while an answer is awaited."""
 
 
 def place(flags: Mapping[str, object]) -> Settings:
@@ -117,6 +120,8 @@ def _ask(journal: Journal, runs: Sequence[RunInfo]) -> str:
     lines += [f"{number:>{NUMBER - 2}}  {row}" for number, row in reversed(list(enumerate(rows, 1)))]
     sys.stderr.write("\n".join(lines) + "\nresume which one? number or id [1]: ")
     sys.stderr.flush()
+    while not select.select([sys.stdin], [], [], ANSWER_TICK)[0]:
+        pass  # a signal that arrives right before a read would not end it
     answer = sys.stdin.readline()
     if not answer:
         sys.stderr.write("\n")
