@@ -252,7 +252,7 @@ def test_outage_is_waited_out_from_the_first_request_of_a_task(
     cluster: Client, bundled: EmbeddedServer, tmp_path: Path
 ) -> None:
     (tmp_path / "a.bin").write_bytes(b"a")
-    bundled.faults.next_answers("GET", "/health", [*[None] * 3, *[Answer(502)] * 3])  # after the driver and two checks
+    bundled.faults.next_answers("GET", "/health", [*[None] * 2, *[Answer(502)] * 6])  # the second check may take three
     done = uploader("import", "a.bin", "--on", on(cluster), "-s", bundled.url, "--json", home=tmp_path)
     assert (done.code, done.finished["completed"]) == (0, 1)
     assert [event["code"] for event in done.of("warning")] == ["unreachable"]
