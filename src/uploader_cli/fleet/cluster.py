@@ -33,7 +33,7 @@ OF_LOCAL = {  # configuration of Dask on `local:N`; a cluster has its own
     "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.tick.interval": "1s",
-    # The scheduler keeps so many messages of tasks, which have the ends of hundreds of files each.
+    # The number of messages of tasks that the scheduler keeps: each has the ends of hundreds of files.
     "distributed.admin.low-level-log-length": 20,
     # Dask's value makes glibc return each block that is read to the system: twice the system time of a worker.
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,

@@ -179,7 +179,7 @@ class Stored:
                 self.note(f"{when}: stored twice: {min(names - upload.files.keys())}")
 
     def and_(self, changed: list[str]) -> Stored:
-        """Add what the server told of calls that may have changed a stored file."""
+        """Add what the server reported about calls that may have changed a stored file."""
         self.findings += changed
         return self
 
