@@ -27,6 +27,8 @@ TUS = (
 )
 BATCH = (*ALWAYS, "batch", "batch", "batch", "progress", "lookup")
 REFUSALS = (400, 401, 403, 404, 408, 409, 410, 413, 423, 460, 500, 500, 502, 503, 503, 504, 507, 429, 200, 204)
+NEVER_STORED = (401, 429, 503)
+"""Refusals of a batch before its files are processed (docs/protocol.md, sections 3.12 and 3.15)."""
 WHICH = ("#1", "#1", "#1", "#2", "#1-3", "#2-4", "#/2", "#/3", "")
 EVENTS = ("events", "upload-progress")
 SOCKETS = ("realtime", "websocket", "polling")
@@ -63,9 +65,12 @@ def _at(chance: random.Random) -> str:
 def _status(chance: random.Random, batch: bool, verify: bool, _shared: bool) -> str:
     code = chance.choice(REFUSALS)
     place, retry = _request(chance, batch, verify), ""
+    when = chance.choice(["before", "body", "work"])
     if code in (429, 503, 507):
         place, retry = _few(place), ",retry-after=1"
-    return f"{place}:{code}{retry},when={chance.choice(['before', 'body', 'work'])}"
+    if batch and code in NEVER_STORED:
+        when = "body"
+    return f"{place}:{code}{retry},when={when}"
 
 
 def _cut(chance: random.Random, batch: bool, verify: bool, _shared: bool) -> str:

@@ -77,18 +77,25 @@ def test_kill_while_the_server_works_is_unknown_to_later_runs_until_resend(make_
         assert server.faults.count("POST", BATCH) == 2
 
 
-@pytest.mark.thorough
-def test_lost_answer_is_unknown_to_later_runs_until_resend(make_files: Files, tmp_path: Path) -> None:
-    lost = Answer(when="after_body", close=True)
+@pytest.mark.parametrize(
+    ("answer", "copies"),
+    [
+        pytest.param(Answer(when="after_body", close=True), 1, marks=pytest.mark.thorough, id="lost"),
+        pytest.param(Answer(404, when="after_store"), 2, id="refused although stored"),
+    ],
+)
+def test_unclear_outcome_is_unknown_to_later_runs_until_resend(
+    answer: Answer, copies: int, make_files: Files, tmp_path: Path
+) -> None:
     with running_server(flavour="reference", processing_seconds=0.01, realtime="off") as server:
         command = ("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json")
-        server.faults.next_answers("POST", BATCH, [lost])
+        server.faults.next_answers("POST", BATCH, [answer])
         for again in (command, ("resume", "--json")):
             done = uploader(*again, home=tmp_path, constants=QUICK_LOOKS)
             assert (done.code, codes(done)) == (4, ["outcome_unknown"])
         assert server.faults.count("POST", BATCH) == 1
         assert uploader("resume", "--resend-unknown", "--json", home=tmp_path).code == 0
-        assert stored(server.root) == ["a.mp4"]
+        assert stored(server.root) == ["a.mp4"] * copies
 
 
 def test_lost_answer_is_settled_by_the_digest_without_a_length(make_files: Files, tmp_path: Path) -> None:

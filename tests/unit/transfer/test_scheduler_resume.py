@@ -213,10 +213,12 @@ def test_unknown_outcome_is_looked_up_where_the_server_can_be_asked(tmp_path: Pa
 
 def test_refused_request_is_not_an_unknown_outcome(tmp_path: Path) -> None:
     """A refused request, or one that never left, may be repeated."""
-    run = Run(tmp_path, FakeApi(answers=deque([lambda _request: (_ for _ in ()).throw(refused(422))])))
+    of_another = SessionProgress("s1", Transport.HTTP, 50.0, "completed", files=(FileStatus("z.mp4", "completed"),))
+    run = Run(tmp_path, FakeApi(answers=deque([refused(422)]), looks=deque([of_another])))
     run.file()
     run.go()
     assert run.failed == {0: FailureCode.SERVER_REFUSED}
+    assert run.api.count("progress") == 1, "the session is asked once whether it has the files all the same"
     assert again(run).completed == [0]
 
 

@@ -235,12 +235,25 @@ class BatchSession:
     def _may_have_landed(self, error: errors.UploaderError) -> bool:
         """Return whether the server had the whole request and its outcome is unknown (3.15)."""
         match error:
+            case errors.SessionLost() | errors.RateLimited() | errors.Unauthorized(status=401):
+                return False  # given before a file is processed
             case errors.ConnectionLost():
                 return error.body_sent
             case errors.ServerFault():
                 return self in self._flow.unanswered and error.status != UNAVAILABLE
+            case errors.AnswerError():
+                return self in self._flow.unanswered and not self._paths and self._is_processed()
             case _:
                 return isinstance(error, errors.ProtocolError)
+
+    def _is_processed(self) -> bool:
+        """Return whether the session has a file of the request: one that is refused leaves none in it (3.12)."""
+        try:
+            message = self._progress()
+        except errors.RateLimited:
+            return False
+        names = {wire_name(file.name) for file in self._group}
+        return message is not None and not names.isdisjoint(status.name for status in message.files)
 
     def _settle(self, error: errors.UploaderError) -> None:
         """Ask what the server has stored; remove the files that need no other attempt from the group."""
@@ -280,17 +293,23 @@ class BatchSession:
                 return found
             context.stop.sleep(min(self._api.budget.poll_interval(), LOOK_AT_LEAST))
             try:
-                message = self._api.progress(self.session.id, patient=True)
-            except errors.Interrupted:
-                raise
+                message = self._progress()
             except errors.RateLimited:
                 break
-            except errors.UploaderError:
-                message = None
-            if message is not None:
-                context.followers.last_heard.note(message)
             misses = misses + 1 if message is None or message.status in SERVER_TERMINAL else 0
         return self._reported()
+
+    def _progress(self) -> ev.SessionProgress | None:
+        """Ask once; None without an answer about the session. Raise `RateLimited`."""
+        try:
+            message = self._api.progress(self.session.id, patient=True)
+        except (errors.Interrupted, errors.RateLimited):
+            raise
+        except errors.UploaderError:
+            return None
+        if message is not None:
+            self._context.followers.last_heard.note(message)
+        return message
 
     def _reported(self) -> dict[int, Outcome | None]:
         found: dict[int, Outcome | None] = {}
