@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -42,10 +43,17 @@ class Task:
 class TaskNews:
     """Applies the news of all tasks. `uploads` are those of files that have not ended, at a tus endpoint."""
 
-    def __init__(self, context: RunContext, *, pause: Callable[[float], None], overloaded: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        context: RunContext,
+        *,
+        pause: Callable[[float], None],
+        overloaded: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`pause(seconds)` is called after a 429, for all workers, and `overloaded` after each 429 and 503."""
         self._handle, self._ledger, self._emit = context.run, context.ledger, context.emit
-        self._pause, self._overloaded = pause, overloaded
+        self._pause, self._overloaded, self._clock = pause, overloaded, clock
         self.uploads: dict[int, PendingUpload] = {}
         self.paused_until = 0.0
         self._pauses, self._paused_for = 0, 0.0  # the number of the pause, and its seconds
@@ -55,7 +63,7 @@ class TaskNews:
 
     def apply(self, task: Task, news: Sequence[News]) -> None:
         """Apply the news of a task: receipts first."""
-        task.heard, task.begun, member = time.monotonic(), True, task.member
+        task.heard, task.begun, member = self._clock(), True, task.member
         member.heard = task.heard
         self._adopt(task, [item for item in news if isinstance(item, Creating | Journaled)])
         stored = [
@@ -143,19 +151,24 @@ class TaskNews:
                     return
             case ev.CallMade(status=429 | 503):
                 self._overloaded()
-            case ev.RunWarning():
-                of_pause = event.code is WarningCode.RATE_LIMITED  # each worker names the rest of the same pause
-                said = f"pause {self._pauses}" if of_pause else event.text
-                if said in self._said:
-                    return
-                self._said.add(said)
+            case ev.RunWarning() if self._was_said(event):
+                return
         self._emit(event)
         if isinstance(event, ev.SessionFinished):
             self._emit(ev.SessionLeft(event.session))
 
+    def _was_said(self, warning: ev.RunWarning) -> bool:
+        """Return whether a warning was reported before; note that it is now."""
+        text = warning.text
+        if warning.code is WarningCode.RATE_LIMITED:  # each worker names the rest of the same pause
+            text = re.sub(r"\d+ s", f"pause {self._pauses}", text)
+        was_said = text in self._said
+        self._said.add(text)
+        return was_said
+
     def _pause_all(self, seconds: float) -> bool:
         """Pause all workers for so long; return False if they are paused already."""
-        now = time.monotonic()
+        now = self._clock()
         if now + seconds <= self.paused_until + 1.0:
             return False
         if now >= self.paused_until or seconds > self._paused_for:  # else a worker heard late of the same pause

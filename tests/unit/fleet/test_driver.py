@@ -1,0 +1,286 @@
+"""The driver of an import: which worker gets which files, and what becomes of those of lost workers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from scripted_server import Answer, Rule, ScriptedServer
+from time_limits import PATIENCE
+from unit.fleet.fake_cluster import FakeCluster, Given, completed
+
+from uploader_cli import errors, upload
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import FailureCode, PauseReason
+from uploader_cli.fleet import cluster, driver, members, tasks
+from uploader_cli.fleet.outcomes import FileEnd, Journaled
+from uploader_cli.transfer.journal import PendingPart, PendingUpload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from uploader_cli import Result
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with ScriptedServer(Rule(Answer(204, headers={"Tus-Resumable": "1.0.0", "Tus-Extension": "creation"}))) as server:
+        yield f"{server.url}/files"
+
+
+class Import:
+    """Imports of the files a, b, … on a cluster without processes."""
+
+    def __init__(self, endpoint: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.endpoint, self.directory, self.patch = endpoint, directory, monkeypatch
+        self.events: list[ev.Event] = []
+
+    def go(self, workers: FakeCluster, names: str = "ab", *, each: bool = False, **options: Any) -> Result:
+        """Upload them, with `each` in a task of its own."""
+        for name in names:
+            (self.directory / name).write_bytes(b"x")
+        self.patch.setattr(cluster, "connected", workers.connected)
+        paths = [self.directory / name for name in names]
+        if each:
+            for constant in ("FIRST", "GROWTH"):
+                self.patch.setattr(tasks, constant, 1)
+        options = {"tus_endpoint": self.endpoint, "on": "local:1", "task_timeout": PATIENCE, **options}
+        return upload(paths, on_event=self.events.append, state_dir=self.directory / "state", **options)
+
+    @property
+    def warnings(self) -> list[str]:
+        return [event.text for event in self.events if isinstance(event, ev.RunWarning)]
+
+
+@pytest.fixture
+def run(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Import:
+    monkeypatch.setattr(driver, "TOLD_EVERY", 0.0)
+    monkeypatch.setattr(members, "CHECKED_AGAIN", 0.0)
+    return Import(endpoint, tmp_path, monkeypatch)
+
+
+def test_each_free_worker_gets_a_task(run: Import) -> None:
+    """No worker has more than one task that waits."""
+    workers, many = FakeCluster("one", "two"), threading.Event()
+
+    def wait(given: Given) -> None:
+        if len(workers.given) == 4:
+            many.set()
+        assert many.wait(PATIENCE)
+        given.complete()
+
+    workers.task = wait
+    result = run.go(workers, "abcdefgh", each=True)
+    assert (result.ok, len(result.receipts)) == (True, 8)
+    assert sorted(given.worker for given in workers.given[:4]) == ["one", "one", "two", "two"]
+    assert sorted(given.names for given in workers.given) == [*"abcdefgh"]
+    assert workers.checked == ["one", "two"]
+    assert len({given.input.process for given in workers.given}) == 2
+    assert not run.warnings
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_task_of_a_worker_that_is_gone_goes_to_another(run: Import, begun: bool) -> None:
+    """What it reported counts."""
+    workers = FakeCluster("one")
+
+    def work(given: Given) -> None:
+        if given.worker == "two":
+            return given.complete()
+        if begun:
+            given.tell(completed(0))
+        workers.join("two")
+        return given.die()
+
+    workers.task = work
+    result = run.go(workers)
+    assert (result.ok, result.exit_code) == (True, 0)
+    first, second = workers.given
+    assert (first.names, second.names) == ("a b", "b" if begun else "a b")
+    assert (first.input.again, second.input.again) == (False, True)
+    assert run.warnings == ["worker one died: its task with 1 unfinished files runs again"] * begun
+
+
+def test_files_that_several_workers_died_with_fail(run: Import) -> None:
+    workers = FakeCluster("w0")
+
+    def work(given: Given) -> None:
+        given.tell()
+        workers.join(f"w{len(workers.given)}")
+        given.die()
+
+    workers.task = work
+    run.go(workers, "a")
+    (failed,) = [event for event in run.events if isinstance(event, ev.FileFailed)]
+    assert failed.message == "the workers that sent it died or made no progress: w0, w1, w2, w3"
+    assert failed.code is FailureCode.NETWORK
+
+
+def test_task_of_a_worker_that_hangs_goes_to_another(run: Import) -> None:
+    """How far requests reached is unknown then: the worker may go on. It is stopped, and takes part after a check."""
+    workers = FakeCluster("one")
+    known = PendingUpload(url="https://h/u", sent_until=1, parts=(PendingPart(0, 0, 1, "k", sent_until=1),))
+
+    def work(given: Given) -> None:
+        if len(workers.given) == 1:
+            given.tell(Journaled(0, known))
+            workers.beats()
+        else:
+            given.complete()
+
+    workers.task = work
+    result = run.go(workers, "a", task_timeout=0.2)
+    assert result.ok
+    assert workers.stopped == ["one"]
+    assert workers.checked == ["one", "one"]
+    first, second = workers.given
+    assert first.input.uploads == {}
+    assert second.input.uploads == {0: known.outdated()}
+    assert second.input.process != first.input.process
+    assert run.warnings == [
+        "worker one made no progress for 0 s: its task with 1 unfinished files runs again",
+        "worker one takes part again",
+    ]
+
+
+@pytest.mark.parametrize("how", ["killed", "replaced"])
+def test_task_whose_process_was_replaced_runs_again(run: Import, how: str) -> None:
+    """Dask starts another process at the address, which is checked before it gets the task."""
+    workers = FakeCluster("one")
+
+    def work(given: Given) -> None:
+        if len(workers.given) > 1:
+            given.complete()
+        elif how == "killed":
+            given.future.end(KilledWorker("the task", "one", 3, 3))
+        else:
+            given.end(process="another")
+
+    workers.task = work
+    assert run.go(workers, "a").ok
+    assert workers.checked == ["one", "one"]
+    assert [given.input.process for given in workers.given] == ["process 1", "process 2"]
+
+
+class KilledWorker(Exception):
+    """As that of Dask, of which the driver knows the name only."""
+
+
+def test_error_that_ends_a_task_ends_the_run(run: Import) -> None:
+    """It names the worker, and where that has its token from. What the task has stored counts."""
+    workers = FakeCluster("one")
+    refused = errors.Unauthorized("401: the token is wrong", status=401)
+    workers.task = lambda given: given.end(completed(0), error=refused)
+    result = run.go(workers)
+    assert (result.outcome.completed, result.exit_code) == (1, 5)
+    assert result.error.startswith("401: the token is wrong (worker one)")
+    assert workers.stopped == [None]
+
+
+def test_no_task_is_submitted_after_a_failure_with_fail_fast(run: Import) -> None:
+    workers = FakeCluster("one")
+    failed = ev.FileFailed(0, "", FailureCode.SERVER_REFUSED, "it is refused", retryable=False)
+
+    def work(given: Given) -> None:
+        given.end(FileEnd("s", 1, failed)) if given.input.number == 1 else given.complete()
+
+    workers.task = work
+    result = run.go(workers, "abcd", each=True, fail_fast=True)
+    assert (result.outcome.failed, result.outcome.skipped) == (1, 4 - len(workers.given))
+    assert len(workers.given) <= 2, "one waited at the worker"
+
+
+def test_pause_after_a_429_holds_all_workers(run: Import) -> None:
+    workers, times = FakeCluster("one"), list[float]()
+
+    def work(given: Given) -> None:
+        times.append(time.monotonic())
+        if len(times) == 2:
+            given.tell(ev.Paused(0.5, PauseReason.RATE_LIMIT))
+        given.complete()
+
+    workers.task = work
+    assert run.go(workers, "abcd", each=True).ok
+    assert workers.paused == [0.5]
+    assert max(after - before for before, after in pairwise(times)) >= 0.5
+
+
+def test_overloaded_server_gets_half_as_many_tasks_and_then_more(run: Import) -> None:
+    """At most half of those that run; each that ends adds one. Another 503 soon after is of the same overload."""
+    workers, going = FakeCluster("one", threads=7), list[int]()
+
+    def work(given: Given) -> None:
+        if len(workers.given) < 8:
+            return
+        first, *rest = workers.given[:8]
+        for _ in range(2):
+            first.tell(ev.CallMade("PATCH", "https://h/", None, 503, 0.1, None))
+        first.complete()
+        for number, each in enumerate(rest):
+            workers.turn()
+            going.append(len(workers.given) - number - 1)
+            each.complete()
+        for each in workers.given[8:]:
+            each.complete()
+        workers.task = Given.complete
+
+    workers.task = work
+    names = "abcdefghijklmnopqrst"
+    result = run.go(workers, names, each=True)
+    assert (result.ok, going[:3]) == (True, [7, 6, 6])
+
+
+def test_worker_that_can_not_send_files_is_kept_out(run: Import) -> None:
+    """It is named once, although it is checked again and again. With the last one the run ends."""
+    workers = FakeCluster("one", "two")
+    broken = {"one": "it can't read /a"}
+    workers.check = lambda name: errors.UsageError(broken[name]) if name in broken else None
+    workers.task = lambda given: workers.turn(3) or given.complete()
+    assert run.go(workers, "a").ok
+    assert run.warnings == ["worker one takes no part: it can't read /a"]
+    assert workers.checked.count("one") > 2
+    assert workers.checked.count("two") == 1
+    broken["two"] = "it has another file at /a"
+    result = run.go(workers, "b")
+    assert (result.exit_code, result.error) == (2, "worker one takes no part: it can't read /a")
+
+
+def test_worker_gets_a_second_check_after_an_outage(run: Import) -> None:
+    """At once, and without a warning: it may have met a restart of the server."""
+    run.patch.setattr(members, "CHECKED_AGAIN", PATIENCE)
+    workers, down = FakeCluster("one"), [errors.ConnectFailed("no connection")]
+    workers.check = lambda _name: down.pop() if down else None
+    assert run.go(workers, "a").ok
+    assert (workers.checked, run.warnings) == (["one", "one"], [])
+
+
+def test_import_waits_for_workers_up_to_wait_for_server(run: Import) -> None:
+    run.patch.setattr(driver, "NO_WORKERS", 0.1)
+    workers = FakeCluster()
+    result = run.go(workers, "a", wait_for_server=0.3)
+    assert (result.exit_code, run.warnings[0]) == (
+        3,
+        "no worker is connected at local:1: waiting up to 0 s (--wait-for-server)",
+    )
+    assert result.error.startswith("no worker is connected at local:1")
+    assert result.outcome.seconds >= 0.3
+    workers.check = lambda _name: errors.ConnectFailed("no connection")
+    workers.join("one")
+    assert run.go(workers, "a", wait_for_server=0.1).error.startswith("no worker has passed its check at local:1")
+
+
+def test_workers_share_the_limited_rate(run: Import) -> None:
+    workers = FakeCluster("one", "two")
+    assert run.go(workers, "a", limit_rate="1M").ok
+    assert workers.given[0].input.options["limit_rate"] == str(1 << 19)
+
+
+def test_fewer_tasks_than_the_limited_rate_has_connections(run: Import) -> None:
+    workers = FakeCluster("one", "two")
+    assert run.go(workers, "abcd", each=True, limit_rate=3000).ok
+    assert {given.input.options["limit_rate"] for given in workers.given} == {"3000"}
+    assert workers.most_at_once == 1
