@@ -138,7 +138,7 @@ def small_plain_tus(setup: Setup) -> list[Entry]:
 def slow_large(setup: Setup) -> list[Entry]:
     size = 60_000_000 if setup.full else 16_000_000
     files = setup.files(f"slow-large-{size}", [size])
-    mine = setup.own_entries(files, "--jobs", str(JOBS))
+    mine = setup.own_entries(files) + _each(setup.own_entries(files, "--jobs", str(JOBS)), f"{{}}, {JOBS} jobs")
     peers = setup.peers(parts=JOBS, tuspy_too=setup.full)
     return _each([*mine, *setup.peer_entries(files, peers)], link=SLOW_LINK)
 
@@ -290,7 +290,7 @@ class Case:
 
 
 _BOTH_CPU = ("client CPU, ms a file", "server CPU, ms a file")
-_SLOW = f"{ROUND_TRIP * 1000:.0f} ms round trip, {RATE / 1e6:.0f} MB/s a connection, {JOBS} jobs"
+_SLOW = f"{ROUND_TRIP * 1000:.0f} ms round trip, {RATE / 1e6:.0f} MB/s a connection"
 
 CASES = {
     case.name: case
@@ -308,7 +308,7 @@ CASES = {
         Case("small", "2,000 and 10,000 files of 4 KiB (quick: 400)", small, "files", 2, extras=_BOTH_CPU),
         Case("small-plain-tus", "2,000 files of 4 KiB to a tus server (quick: 300)", small_plain_tus, "files", 2),
         Case("slow-large", f"one file of 60 MB (quick: 16 MB); {_SLOW}", slow_large, quick_runs=1),
-        Case("slow-small", f"200 files of 20 kB (quick: 80); {_SLOW}", slow_small, "files", 1),
+        Case("slow-small", f"200 files of 20 kB (quick: 80); {_SLOW}, {JOBS} jobs", slow_small, "files", 1),
         Case(
             "batch-sessions",
             "9 videos in 3 sessions on the reference backend, 2.7 s of processing a file (quick: 0.5 s)",

@@ -114,6 +114,13 @@ class Pool:
         return max(0, self.most - self._busy - len(self._jobs))
 
     @property
+    def spare(self) -> int:
+        """Workers that can help the job that asks: the idle ones, and beside a single job those that `auto` may add."""
+        idle = self.idle
+        alone = self.auto is not None and idle >= self.most - 1
+        return min(self._cap, MOST_JOBS) - 1 if alone else idle
+
+    @property
     def at_rest(self) -> bool:
         """True without queued jobs and busy workers."""
         return not self._busy and not self._jobs

@@ -137,7 +137,7 @@ class Sending:
         emit = lambda event: self.tell(event)  # noqa: E731
         ledger: Any = Ledger(emit, self._handle, str)
         settings = Settings()
-        pool: Any = SimpleNamespace(idle=self.parts - 1, put=lambda jobs, first: self._line.extend(jobs))
+        pool: Any = SimpleNamespace(spare=self.parts - 1, put=lambda jobs, first: self._line.extend(jobs))
         context: Any = SimpleNamespace(
             settings=settings,
             emit=emit,

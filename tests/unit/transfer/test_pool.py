@@ -94,6 +94,18 @@ def test_number_of_jobs_stays_below_its_cap(jobs: Any, cap: int, most: int) -> N
     assert pool.resize(1) == min(cap, most + 1)
 
 
+@pytest.mark.parametrize(
+    ("jobs", "cap", "queued", "spare"), [("auto", None, 0, 15), ("auto", 6, 0, 5), ("auto", None, 1, 2), (4, None, 0, 3)]
+)
+def test_spare_workers_of_a_single_job_include_those_that_auto_may_add(
+    jobs: Any, cap: int | None, queued: int, spare: int
+) -> None:
+    pool = Pool(jobs, lambda _: cast("Any", SimpleNamespace(start=lambda: None)), cap=cap)
+    pool.put([cast("Any", object())] * (1 + queued))
+    pool.take()
+    assert pool.spare == spare
+
+
 def test_number_of_jobs_that_the_user_has_changed_is_no_longer_adapted() -> None:
     pool = Pool("auto", no_worker)
     pool.overloaded()

@@ -400,7 +400,7 @@ def tus_file(
 ) -> TusFile:
     """Return the job that sends a file. Others that it makes go into `line`; `idle` workers could send parts."""
     settings = Settings(tus_endpoint=ENDPOINT if foreign else None)
-    pool: Any = SimpleNamespace(idle=idle, put=lambda jobs, first: line.extendleft(reversed(jobs)))
+    pool: Any = SimpleNamespace(spare=idle, put=lambda jobs, first: line.extendleft(reversed(jobs)))
     tus = with_context(terms, pool, settings=settings, emit=told.emit, ledger=told, run=told)
     opened: Any = SimpleNamespace(id=session, renew=lambda _api, _lost: False)
     claim = Claim(ClaimState.RESUME if resumes else ClaimState.NEW, told.upload)

@@ -64,17 +64,18 @@ class Tus:
         most = min(self.chunk.size, FIRST_CHUNK) if self.chunk.adapts else self.chunk.size
         return (self.capabilities.creates_with_upload and length <= most) or length < self.capabilities.resumes_from
 
-    def parts(self, size: int, idle: int, round_trip: float | None) -> int:
-        """Return the number of parts of a file of `size` bytes: more than one on a distant or capped link."""
-        if not (idle and self.context.settings.parts and self.capabilities.concatenates):
+    def parts(self, size: int, spare: int, round_trip: float | None) -> int:
+        """Return the number of parts of a file of `size` bytes for one and `spare` workers: more than one on a distant
+        or capped link."""
+        if not (spare and self.context.settings.parts and self.capabilities.concatenates):
             return 1
         if self.parts_refused.is_set():
             return 1
         if names_files(self.capabilities.endpoint):  # parts would have the same URL
             return 1
         if is_far(round_trip) and size >= LARGE_AND_FAR:
-            return min(1 + idle, size // LEAST_PART)
-        return 1 + idle if self.chunk.capped and size >= LARGE else 1
+            return min(1 + spare, size // LEAST_PART)
+        return 1 + spare if self.chunk.capped and size >= LARGE else 1
 
 
 class TusFileState:
