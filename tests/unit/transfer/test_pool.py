@@ -95,7 +95,8 @@ def test_number_of_jobs_stays_below_its_cap(jobs: Any, cap: int, most: int) -> N
 
 
 @pytest.mark.parametrize(
-    ("jobs", "cap", "queued", "spare"), [("auto", None, 0, 15), ("auto", 6, 0, 5), ("auto", None, 1, 2), (4, None, 0, 3)]
+    ("jobs", "cap", "queued", "spare"),
+    [("auto", None, 0, 15), ("auto", 6, 0, 5), ("auto", None, 1, 2), (4, None, 0, 3)],
 )
 def test_spare_workers_of_a_single_job_include_those_that_auto_may_add(
     jobs: Any, cap: int | None, queued: int, spare: int
