@@ -7,8 +7,9 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from time_limits import PATIENCE
 
 from uploader_cli.core import events as ev
 from uploader_cli.fleet import worker
@@ -74,6 +75,10 @@ class Given:
         """Send all files."""
         self.end(*(completed(file.file, file.size) for file in self.files))
 
+    def send(self) -> None:
+        """Send the files as a worker does, in this process."""
+        self.future.end(worker.send(self.input))
+
     def die(self) -> None:
         """Lose the worker."""
         del self.cluster.workers[self.worker]
@@ -93,11 +98,13 @@ class FakeCluster:
         self.task: Callable[[Given], None] = Given.complete
         self.check: Callable[[str], UploaderError | None] = lambda _worker: None
         self.allowed_losses, self.dashboard = 3, ""
+        self.process = ""  # the mark of all processes; if it is empty, each check finds another one
         self.given: list[Given] = []
         self.checked: list[str] = []
         self.paused: list[float] = []
         self.stopped: list[str | None] = []
         self.hear: Callable[[tuple[str, int, bytes]], None] = lambda _message: None
+        self._threads: list[threading.Thread] = []
         self.most_at_once = self._turns = 0
 
     def join(self, name: str) -> None:
@@ -113,6 +120,8 @@ class FakeCluster:
         """Stand in for `cluster.connected`."""
         self.hear = news
         yield self
+        for thread in self._threads:
+            thread.join(PATIENCE)
 
     def listed(self, wait: float = 0.0) -> Mapping[str, Listed]:
         del wait
@@ -121,8 +130,9 @@ class FakeCluster:
 
     def turn(self, times: int = 2) -> None:
         """Wait until the driver has looked at the workers so often."""
-        until = self._turns + times
+        until, end = self._turns + times, time.monotonic() + PATIENCE
         while self._turns < until:
+            assert time.monotonic() < end
             time.sleep(0.005)
 
     def submit(self, function: object, arguments: tuple[Any, ...], address: str, _key: str) -> Future:
@@ -130,14 +140,20 @@ class FakeCluster:
             self.checked.append(address)
             future = Future()
             error = self.check(address)
-            future.end(Preflight("" if error else f"process {len(self.checked)}", error, []))
+            process = self.process or f"process {len(self.checked)}"
+            future.end(Preflight("" if error else process, error, []))
             return future
         given = Given(address, arguments[0], self)
         self.given.append(given)
         running = sum(each.future.status == "pending" for each in self.given)
         self.most_at_once = max(self.most_at_once, running)
-        threading.Thread(target=partial(self.task, given), daemon=True).start()
+        self.run(self.task, given)
         return given.future
+
+    def run(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call a function in a thread, which ends before the run."""
+        self._threads.append(threading.Thread(target=function, args=arguments, daemon=True))
+        self._threads[-1].start()
 
     def result(self, future: Future) -> Any:
         if isinstance(future.outcome, Exception):
@@ -146,6 +162,9 @@ class FakeCluster:
 
     def pause(self, seconds: float) -> None:
         self.paused.append(seconds)
+        worker.pause(self.given[0].input.run, seconds)
 
     def stop(self, address: str | None = None) -> None:
         self.stopped.append(address)
+        for run in {each.input.run for each in self.given}:
+            worker.stop(run, address is None)

@@ -126,7 +126,9 @@ def test_file_that_ends_is_journaled_counted_and_reported_with_its_path(run: Imp
     first, second, none = run.run.receipts(run.files)
     assert (first and first.checksum, second and second.verified, none) == ("0a", True, None)
     failed = ev.FileFailed(2, "", FailureCode.REFUSED_TYPE, "it is refused", retryable=False)
-    run.apply(ev.BytesSent(2, 1, 5), FileEnd("", 0, failed))
+    run.apply(ev.BytesSent(2, 1, 5))
+    assert run.member.sent == 35
+    run.apply(FileEnd("", 0, failed))
     assert run.told[-1] == ev.FileFailed(
         2, "c", FailureCode.REFUSED_TYPE, "it is refused (worker one)", False, run.files[2]
     )
