@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -36,9 +38,9 @@ _FAULT = "cut:patch#3:1M"
 
 _NEXT = """
 Next, run the first two in two terminals:
-  uploader serve --root files
-  uploader upload -s localhost:8005 YOUR-FILES
-  uploader serve --realtime flap:3    (the connection breaks every 3 s)"""
+  {0} serve --root files
+  {0} upload -s localhost:8005 YOUR-FILES
+  {0} serve --realtime flap:3    (the connection breaks every 3 s)"""
 
 
 def demo(
@@ -96,8 +98,15 @@ def _verify(sources: list[Path], root: Path) -> int:
         _say(f"NOT VERIFIED: the server's copy is missing or differs: {', '.join(map(repr, wrong))}")
         return Exit.INTEGRITY
     _say(f"Verified: the server has all {len(sources)} files, each with the SHA-256 of its source.")
-    _say(_NEXT)
+    _say(_NEXT.format(_this_command()))
     return Exit.OK
+
+
+def _this_command() -> str:
+    """Return how the user calls this command: by its path where it is not in PATH, as in a virtual environment."""
+    called, found = sys.argv[0], shutil.which("uploader")
+    is_found = found is not None and os.path.samefile(found, called)
+    return "uploader" if is_found or not os.access(called, os.X_OK) else shlex.quote(called)
 
 
 @contextmanager

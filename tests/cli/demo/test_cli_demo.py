@@ -66,24 +66,14 @@ def good(samples: Path, server: Path) -> int:
 
 
 def test_the_demo_uploads_and_verifies(tmp_path: Path) -> None:
-    """Run a small demo in a process: it reports that everything is verified, and keeps equal files."""
-    command = [
-        sys.executable,
-        "-m",
-        "uploader_cli",
-        "demo",
-        "--files",
-        "4",
-        "--size",
-        "2M",
-        "--keep",
-        str(tmp_path / "kept"),
-    ]
+    """Run a small demo by its path: all is verified, equal files stay, and the next commands have that path."""
+    uploader = shutil.copy(Path(sys.executable).with_name("uploader"), tmp_path / "my uploader")
+    command = [uploader, "demo", "--files", "4", "--size", "2M", "--keep", str(tmp_path / "kept")]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert "Verified: the server has all 4 files" in done.stderr
-    assert "uploader serve --root files\n" in done.stderr
+    assert f"  '{uploader}' serve --root files\n" in done.stderr
     samples = {file.name: digest(file) for file in (tmp_path / "kept" / "samples").iterdir()}
     stored = {file.name: digest(file) for file in (tmp_path / "kept" / "server").rglob("*") if file.is_file()}
     assert len(samples) == 4
