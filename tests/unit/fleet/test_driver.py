@@ -283,3 +283,36 @@ def test_fewer_tasks_than_the_limited_rate_has_connections(run: Import) -> None:
     assert run.go(workers, "abcd", each=True, limit_rate=3000).ok
     assert {given.input.options["limit_rate"] for given in workers.given} == {"3000"}
     assert workers.most_at_once == 1
+
+
+def test_keys_change_the_number_of_tasks(run: Import) -> None:
+    """A task that runs is completed during a pause."""
+    workers, made = FakeCluster("one", threads=3), list[driver.Driver]()
+
+    class Kept(driver.Driver):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            made.append(self)
+
+    def work(given: Given) -> None:
+        if given.input.number != 1:
+            return
+        assert (made[0].change_jobs(-1), made[0].change_jobs(-5)) == (2, 1)
+        made[0].toggle_pause()
+        workers.turn()
+        before = [*workers.given]
+        for each in before:
+            each.complete()
+        workers.turn()
+        assert workers.given == before
+        workers.task, workers.most_at_once = Given.complete, 0
+        made[0].toggle_pause()
+
+    workers.task = work
+    run.patch.setattr(driver, "Driver", Kept)
+    assert run.go(workers, "abcdefgh", each=True).ok
+    assert workers.most_at_once == 1
+    assert [type(event) for event in run.events if isinstance(event, ev.RunPaused | ev.RunResumed)] == [
+        ev.RunPaused,
+        ev.RunResumed,
+    ]
