@@ -115,7 +115,7 @@ def test_slow_poll_is_repeated_once(times: list[float], verdict: Verdict, ms: fl
     ],
 )
 def test_slow_and_uneven_responses_are_named(times: list[float], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """500 ms more than a connection are slow; one that takes 400 ms more than most, and five times as long, is uneven."""
+    """500 ms more than a connection are slow; one that takes 400 ms more than most, and five times as long, differs."""
     if len(times) > 1:
         monkeypatch.setattr(server, "SAMPLING", PATIENCE)
     context = Canned(*times)
