@@ -55,6 +55,8 @@ class Tree:
     """Paths that were reported complete, and where they are stored below the category."""
     unknown: set[str] = field(default_factory=set)
     """Paths whose outcome was said to be unknown."""
+    damaged: Counter[str] = field(default_factory=Counter)
+    """How often the server gave out other bytes for a path: it is then sent again, and what was stored stays there."""
     left_out: set[str] = field(default_factory=set)
     """Paths that were skipped as no file for this server."""
     selected: dict[str, set[str]] = field(default_factory=dict)
@@ -126,6 +128,8 @@ def check_invocation(tree: Tree, ended: Ended, events: list[dict[str, Any]]) -> 
             tree.left_out.add(name)
         elif event.get("code") == FailureCode.OUTCOME_UNKNOWN:
             tree.unknown.add(name)
+        elif event.get("code") == FailureCode.INTEGRITY:
+            tree.damaged[name] += 1
     if ended.killed:
         return
     _check_code(ended, events, ends)
@@ -246,7 +250,7 @@ def check_stored(plan: Plan, tree: Tree, server: Server, category: str, *, final
 
 def _check_renamed(tree: Tree, stored: Counter[str], *, finally_: bool) -> None:
     for name, digest in tree.digests.items():
-        if stored[digest] > 1:
+        if stored[digest] > 1 + tree.damaged[name]:
             raise Find(f"{name!r} is stored {stored[digest]} times")
         if name in tree.confirmed and not stored[digest]:
             raise Find(f"{name!r} was reported complete and is not stored")
