@@ -29,6 +29,9 @@ News = Callable[[tuple[str, int, bytes]], None]
 LOOK_EVERY = 1.0  # seconds between two requests for the list of workers
 OF_LOCAL = {  # configuration of Dask on `local:N`; a cluster has its own
     "distributed.scheduler.allowed-failures": 20,
+    # A killed worker that has not started again by then is given up for the rest of the run; a loaded machine takes
+    # longer than Dask's 15 s.
+    "distributed.deploy.lost-worker-timeout": "5m",
     # What only a dashboard shows took 4 % of the CPU time of each worker.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.interval": "10s",

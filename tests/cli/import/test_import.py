@@ -59,10 +59,15 @@ def _cluster() -> Iterator[Client]:
     from distributed import Client, LocalCluster
 
     quiet: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": None}
-    with dask.config.set({"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "10s"}):
+    config = {
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.tick.interval": "10s",
+        "distributed.deploy.lost-worker-timeout": "5m",  # else a busy machine gives up those that were killed
+    }
+    with dask.config.set(config):
         processes = LocalCluster(n_workers=2, threads_per_worker=1, silence_logs=logging.CRITICAL, **quiet)
-    with processes, Client(processes, set_as_default=False) as client:
-        yield client
+        with processes, Client(processes, set_as_default=False) as client:
+            yield client
 
 
 @pytest.fixture
@@ -142,6 +147,11 @@ def ends(done: Done) -> int:
     return sum(len(done.of(kind)) for kind in ("file.completed", "file.skipped"))
 
 
+def warnings(done: Done) -> list[dict[str, Any]]:
+    """Return the warnings, except those about a socket that the server lost while the machine was busy."""
+    return [event for event in done.of("warning") if event["code"] != "recovered"]
+
+
 @pytest.mark.thorough
 def test_task_of_a_killed_worker_continues_on_another(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
     """The large file is resumed at the offset of the server, which had confirmed some chunks."""
@@ -155,7 +165,7 @@ def test_task_of_a_killed_worker_continues_on_another(cluster: Client, bundled: 
     done = ended(process, seen)
     assert done.code == 0
     assert ends(done) == SMALL + 1
-    assert [event["code"] for event in done.of("warning")] == ["workers"]
+    assert [event["code"] for event in warnings(done)] == ["workers"]
     (first, *later) = [event["offset"] for event in done.of("file.started") if event["path"].endswith("a-large.bin")]
     assert first == 0
     assert max(later) >= 2 << 20
@@ -232,7 +242,7 @@ def test_429_to_one_worker_pauses_all(cluster: Client, bundled: EmbeddedServer, 
     options = ("--limit-rate", "640K", "--chunk-size", "64K", *outputs)
     done = uploader("import", tree, "--on", on(cluster), "-s", bundled.url, "--json", *options, home=tree.parent)
     assert (done.code, done.finished["completed"]) == (0, SMALL)
-    assert [event["code"] for event in done.of("warning")] == ["rate_limited"]
+    assert [event["code"] for event in warnings(done)] == ["rate_limited"]
     packs = [request for request in bundled.faults.requests if request.path == PACKS]
     assert [request.status for request in packs].count(429) == 1
     assert max(after.time - before.time for before, after in pairwise(packs)) >= 1.0
@@ -255,7 +265,7 @@ def test_outage_is_waited_out_from_the_first_request_of_a_task(
     bundled.faults.next_answers("GET", "/health", [*[None] * 2, *[Answer(502)] * 6])  # the second check may take three
     done = uploader("import", "a.bin", "--on", on(cluster), "-s", bundled.url, "--json", home=tmp_path)
     assert (done.code, done.finished["completed"]) == (0, 1)
-    assert [event["code"] for event in done.of("warning")] == ["unreachable"]
+    assert [event["code"] for event in warnings(done)] == ["unreachable"]
 
 
 def metrics(path: Path) -> dict[str, float]:
@@ -292,7 +302,7 @@ def test_worker_of_another_version_is_kept_out_and_named(cluster: Client, bundle
     try:
         done = uploader("import", tree, "--on", on(cluster), "-s", bundled.url, "--json", home=tree.parent)
         assert (done.code, ends(done)) == (0, SMALL + 1)
-        (text,) = [event["text"] for event in done.of("warning")]
+        (text,) = [event["text"] for event in warnings(done)]
         name = cluster.scheduler_info()["workers"][there]["name"]
         assert text == f"worker {name} takes no part: it runs uploader 0.0.0, and this machine {__version__}"
         cluster.run(set_version, "0.0.0", workers=[here])
@@ -322,7 +332,7 @@ def test_worker_that_does_not_see_the_files_is_kept_out_and_named(
     finally:
         cluster.run(hide_files, False)
     assert (done.code, ends(done)) == (0, SMALL + 1)
-    (text,) = [event["text"] for event in done.of("warning")]
+    (text,) = [event["text"] for event in warnings(done)]
     name = cluster.scheduler_info()["workers"][there]["name"]
     assert text.startswith(f"worker {name} takes no part: it can't read {tree}")
 
@@ -341,7 +351,7 @@ def test_tasks_of_a_worker_that_hangs_go_to_others(cluster: Client, bundled: Emb
     finally:
         os.kill(pid, signal.SIGCONT)
     assert (done.code, ends(done)) == (0, SMALL + 1)
-    (text,) = [event["text"] for event in done.of("warning") if event["code"] == "workers"]
+    (text,) = [event["text"] for event in warnings(done) if event["code"] == "workers"]
     assert text.startswith(f"worker {name} made no progress for 10 s: its task with ")
     check_stored(bundled, tree)
 
@@ -389,7 +399,7 @@ def test_files_of_an_earlier_run_are_compared_with_verify(
     assert [(event["path"], event["code"]) for event in done.of("file.failed")] == [("changed", "integrity")]
     assert [(event["path"], event["reason"]) for event in done.of("file.skipped")] == [("equal", "present")]
     assert [event["path"] for event in done.of("file.completed")] == ["gone"]
-    assert (done.of("warning"), done.code) == ([], 7)
+    assert (warnings(done), done.code) == ([], 7)
 
 
 @pytest.mark.thorough
