@@ -105,11 +105,13 @@ def test_task_of_a_worker_that_is_gone_goes_to_another(run: Import, begun: bool)
     assert run.warnings == ["worker one died: its task with 1 unfinished files runs again"] * begun
 
 
-def test_files_that_several_workers_died_with_fail(run: Import) -> None:
+@pytest.mark.parametrize("begun", [True, False])
+def test_files_that_several_workers_died_with_fail(run: Import, begun: bool) -> None:
     workers = FakeCluster("w0")
 
     def work(given: Given) -> None:
-        given.tell()
+        if begun:
+            given.tell()
         workers.join(f"w{len(workers.given)}")
         given.die()
 
