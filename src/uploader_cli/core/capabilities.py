@@ -19,8 +19,8 @@ CONCATENATION = "concatenation"
 PREFERRED = ("crc32c", "sha256", "sha1")  # checksum algorithms for `auto`, the cheapest first
 
 LARGE = 256 << 20  # minimum bytes of a file for parallel parts, where one connection is slower than the link
-LARGE_AND_FAR = 8 << 20  # the same for a distant server
-LEAST_PART = 4 << 20  # minimum bytes of a part there
+LARGE_AND_FAR = 10 << 20  # the same for a distant server
+LEAST_PART = 5 << 20  # minimum bytes of a part there: S3 joins no smaller ones
 
 Checksum = Literal["auto", "none", "crc32c", "sha1", "sha256"]
 _FIELD = re.compile(r"\{(?:path|name|dir)\}")

@@ -133,18 +133,19 @@ def test_jobs_limit_parallel_files(
 
 
 @pytest.mark.thorough
-def test_large_file_is_sent_in_parts_on_a_slow_round_trip(tmp_path: Path) -> None:
-    """From 8 MiB on, where workers would be idle: partial uploads side by side, which the server makes one file."""
+@pytest.mark.parametrize(("jobs", "size", "parts"), [("3", 15 * MIB, 3), ("auto", 25 * MIB, 5)])
+def test_large_file_is_sent_in_parts_on_a_slow_round_trip(tmp_path: Path, jobs: str, size: int, parts: int) -> None:
+    """From 10 MiB on, where workers would be idle: partial uploads side by side, which the server makes one file."""
     big = tmp_path / "big.mp4"
-    big.write_bytes(os.urandom(12 * MIB))
+    big.write_bytes(os.urandom(size))
     with running_server(latency_ms=30) as server, Proxy(server.url) as relay:
-        done = uploader("upload", big, "-s", relay.url, "-j", "3", "--json", home=tmp_path, constants=DISTANT)
+        done = uploader("upload", big, "-s", relay.url, "-j", jobs, "--json", home=tmp_path, constants=DISTANT)
         concats = [
             request.headers.get("upload-concat", "") for request in relay.of("POST") if request.target == ENDPOINT
         ]
-        assert relay.carried == 12 * MIB
+        assert relay.carried == size
         assert done.code == 0, done.err
-        assert [concat.split(";")[0] for concat in concats] == ["partial"] * 3 + ["final"]
+        assert [concat.split(";")[0] for concat in concats] == ["partial"] * parts + ["final"]
         (completed,) = done.of("file.completed")
         assert completed["verified"] is True
         assert (server.root / "personal" / "big.mp4").read_bytes() == big.read_bytes()
