@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from time_limits import PATIENCE
 
 from uploader_cli.core import events as ev
+from uploader_cli.errors import UploaderError
 from uploader_cli.fleet import worker
 from uploader_cli.fleet.cluster import Listed
 from uploader_cli.fleet.outcomes import FileEnd
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.errors import UploaderError
     from uploader_cli.fleet.outcomes import News
     from uploader_cli.fleet.tasks import TaskInput
+
+CALL = ev.CallMade("GET", "https://h/health", None, 200, 0.1, None)
+"""The request of each check."""
 
 
 class Future:
@@ -96,7 +99,7 @@ class FakeCluster:
     def __init__(self, *names: str, threads: int = 1) -> None:
         self.workers = {name: Listed(name, threads, 0.0) for name in names}
         self.task: Callable[[Given], None] = Given.complete
-        self.check: Callable[[str], UploaderError | None] = lambda _worker: None
+        self.check: Callable[[str], Exception | None] = lambda _worker: None
         self.allowed_losses, self.dashboard = 3, ""
         self.process = ""  # the mark of all processes; if it is empty, each check finds another one
         self.given: list[Given] = []
@@ -141,7 +144,8 @@ class FakeCluster:
             future = Future()
             error = self.check(address)
             process = self.process or f"process {len(self.checked)}"
-            future.end(Preflight("" if error else process, error, []))
+            is_found = error is None or isinstance(error, UploaderError)
+            future.end(Preflight("" if error else process, error, [CALL]) if is_found else error)
             return future
         given = Given(address, arguments[0], self)
         self.given.append(given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from time_limits import PATIENCE
-from unit.fleet.fake_cluster import FakeCluster
+from unit.fleet.fake_cluster import CALL, FakeCluster
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
@@ -52,6 +52,7 @@ def test_worker_is_checked_with_a_file_before_it_gets_a_task() -> None:
     seen.look(times=2)
     assert seen.phases == [("w2", WorkerPhase.READY), ("w10", WorkerPhase.READY)]
     assert (seen.cluster.checked, seen.woken, seen.members.slots) == (["w10", "w2"], 2, 6)
+    assert seen.told == [CALL, CALL]
     seen.look(times=2)
     assert seen.cluster.checked == ["w10", "w2"], "once"
 
@@ -96,13 +97,24 @@ def test_worker_that_is_kept_out_is_checked_again_later() -> None:
     assert (seen.members.unfit(), seen.members.promising(PATIENCE), seen.members.promising(0)) == (None, True, False)
 
 
+def test_worker_without_this_version_of_the_package_is_named() -> None:
+    """Its check raises what Python raises there."""
+    seen = Seen("a")
+    seen.cluster.check = lambda _name: ModuleNotFoundError("No module named 'uploader_cli'")
+    seen.look(times=2)
+    problem = seen.members.unfit()
+    assert str(problem) == "worker a takes no part: it can't run imports: No module named 'uploader_cli'"
+    assert problem is not None
+    assert problem.hint.startswith("install the same version")
+
+
 def test_worker_that_may_have_met_an_outage_is_no_reason_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its first failure is waited out; a second one is a problem, which may pass."""
     monkeypatch.setattr(members, "CHECKED_AGAIN", 0.0)
     seen = Seen("a")
     seen.cluster.check = lambda _name: errors.ConnectFailed("no connection")
     seen.look(times=2)
-    assert (seen.waits, seen.phases, seen.told) == (1, [("a", WorkerPhase.CHECKED)], [])
+    assert (seen.waits, seen.phases, seen.told) == (1, [("a", WorkerPhase.CHECKED)], [CALL])
     seen.look(times=2)
     assert (seen.waits, seen.phases, seen.members.unfit()) == (1, [("a", WorkerPhase.KEPT_OUT)], None)
     assert [event.text for event in seen.told if isinstance(event, ev.RunWarning)] == [
@@ -123,8 +135,9 @@ def test_heartbeat_is_a_sign_of_life_and_a_worker_that_left_is_returned() -> Non
     seen.cluster.beats()
     seen.look()
     assert member.heard > 0.0
+    member.bytes, member.sending = 5, {1: 2, 2: 1}
     (shown,) = seen.members.shown()
-    assert 0 <= shown.silent < PATIENCE
+    assert (0 <= shown.silent < PATIENCE, shown.bytes) == (True, 8)
     del seen.cluster.workers["a"]
     assert seen.look() == [member]
     assert (len(seen.members), seen.members.free(), seen.members.unfit()) == (0, None, None)
