@@ -413,6 +413,7 @@ BROKEN = {
     "a wrong path by tus is answered 500": Broken(
         {"path-traversal"}, said=on("POST", TUS, instead(400, "INVALID_PATH", 500, {}))
     ),
+    "damaged file of a tus upload": Broken({"tus-core"}, said=flipped("tus"), exit_code=7),
     "no PATCH": Broken({"tus-core"}, said=on("PATCH", TUS, instead(204, "", 500, {}))),
     "any version of tus": Broken(
         {"tus-version"}, asked=lambda call: void(call.headers.update({"tus-resumable": "1.0.0"})), exit_code=0

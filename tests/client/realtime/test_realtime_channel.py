@@ -125,6 +125,7 @@ def test_live_on_the_websocket(server: ServerProcess, bench: Callable[..., Bench
     assert (stats.events, stats.polls, stats.reconnects, stats.fallbacks) == (2, 0, 0, 0)
     assert stats.connect_ms == one.moves()[-1].latency_ms
     assert stats.connect_ms is not None
+    assert 0 < stats.connect_ms < 1000 * PATIENCE
 
 
 @pytest.mark.parametrize("fault", ["refuse", "hang", "drip", "nonsense", "mute", "deny"])

@@ -127,6 +127,41 @@ def test_slow_and_uneven_responses_are_named(times: list[float], message: str, m
 
 
 @pytest.mark.parametrize(
+    ("error", "message", "hint"),
+    [
+        (
+            errors.TimedOut("no answer"),
+            "the server accepts connections, but does not answer in 4 s: it is overloaded or hangs",
+            "Ask the server's operator to look at its load, or to restart it.",
+        ),
+        (errors.ConnectFailed("no connection to x", hint="is it running?"), "no connection to x", "Is it running?"),
+        (
+            errors.ConnectionLost("it was reset"),
+            "the server cut the connection instead of answering (it was reset)",
+            "Check the port, and whether --server needs https://.",
+        ),
+    ],
+)
+def test_server_without_an_answer_is_named(error: Exception, message: str, hint: str) -> None:
+    finding = found(server.health, Canned(error))
+    assert (finding.verdict, finding.message, finding.hint) == (Verdict.FAIL, message, hint)
+
+
+@pytest.mark.parametrize(
+    ("times", "left"),
+    [([7.0, 7.0, 7.0], []), ([1000.0, 1000.0, 7.0], []), ([1001.0, 7.0], [7.0])],
+)
+def test_server_error_is_asked_about_three_times_where_it_comes_soon(
+    times: list[float], left: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One may be accidental."""
+    monkeypatch.setattr(server, "RETRY_PAUSE", 0.0)
+    context = Canned(*times, status=500)
+    assert found(server.health, context).message == "the server answers 500: it has an internal error"
+    assert context.times == left
+
+
+@pytest.mark.parametrize(
     ("ahead", "by", "verdict", "message"),
     [
         (0.2, "timestamp", Verdict.PASS, "within 1 s of the server's"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -95,6 +96,20 @@ def test_listeners_get_a_batch_at_once_before_the_observers_refresh() -> None:
     both.told.clear()
     loop.turn()
     assert both.told == ["refresh"]
+
+
+def test_events_wait_for_the_end_of_the_frame() -> None:
+    """Only the end of the engine is passed on at once."""
+    onlooker = Onlooker()
+    loop = Loop([onlooker], Alarms(stall=0.0))
+    loop.turn()
+    began = time.monotonic()
+    loop.emit(STARTED)
+    loop.turn()
+    assert time.monotonic() - began >= 0.9 * run_loop.FRAME
+    stopped = ev.EngineStopped(None)
+    loop.emit(stopped)
+    assert loop.turn() is stopped
 
 
 def test_observer_that_fails_keeps_no_event_from_the_listeners() -> None:
