@@ -126,7 +126,8 @@ def _settings(table: Mapping[str, Any], file: Path, layer: Layer, prefix: str = 
             near = difflib.get_close_matches(name, [*OPTIONS.keys() - {PROFILES}], n=1, cutoff=0)[0]
             raise UsageError(f"{source}: unknown setting", hint=f"did you mean {near}?")
         if OPTIONS[name].config == "none":
-            raise UsageError(f"{source}: secrets are not allowed in config files", hint=f"use {OPTIONS[name].ways()}")
+            why = "secrets are" if OPTIONS[name].secret else "it is of one run, and"
+            raise UsageError(f"{source}: {why} not allowed in config files", hint=f"use {OPTIONS[name].ways()}")
         if OPTIONS[name].many and not isinstance(raw, list):
             raise UsageError(f"{source}: must be a list", hint=f'write {key} = ["…"]')
         if name in found:

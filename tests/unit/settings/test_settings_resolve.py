@@ -419,6 +419,13 @@ def test_a_token_is_not_written_into_a_config_file(settle: Resolve, own: Path) -
     assert "s3cret" not in f"{caught.value} {caught.value.hint}"
 
 
+@pytest.mark.parametrize("key", ["name", "on", "shard"])
+def test_what_is_of_one_run_is_not_written_into_a_config_file(settle: Resolve, own: Path, key: str) -> None:
+    own.write_text(f"{key} = 'local:2'")
+    with pytest.raises(UsageError, match=rf"config\.toml: {key}: it is of one run, and not allowed in config files"):
+        settle()
+
+
 # --- an untrusted directory
 
 
