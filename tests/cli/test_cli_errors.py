@@ -95,6 +95,12 @@ def test_no_secret_is_in_a_message(
         ("upload a --token x", "--token: no such option", "did you mean --token-file?"),
         ("upload a --dry-rn", "--dry-rn: no such option", "did you mean --dry-run?"),
         ("upload a --overwrite", "--overwrite: no such option", "see: uploader upload --help"),
+        ("upload a --no-jobs", "--no-jobs: no such option", "did you mean --jobs?"),
+        (
+            "watch a --no-resume",
+            "--no-resume: no such option",
+            "it is an option of upload, import (see: uploader watch --help)",
+        ),
         (
             "resume --dest x",
             "--dest: no such option",

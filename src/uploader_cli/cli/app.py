@@ -169,8 +169,9 @@ def _usage_error(refusal: Any, words: Sequence[str]) -> UsageError:
 
 def _takers(flag: str) -> tuple[str, ...]:
     """Return the commands that take an option of the table."""
-    name = flag.replace("--no-", "--")
-    return next((option.commands for option in OPTIONS.values() if option.flag == name), ())
+    switch = flag.replace("--no-", "--")
+    known = ((switch if isinstance(option.default, bool) else flag, option) for option in OPTIONS.values())
+    return next((option.commands for name, option in known if option.flag == name), ())
 
 
 def _nearest(given: str, flags: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from tus_services import (
     Vimeo,
 )
 
+from uploader_cli.__main__ import main
 from uploader_cli.settings.presets import BUILT_IN
 
 if TYPE_CHECKING:
@@ -198,6 +199,15 @@ def test_presets_are_listed(tmp_path: Path) -> None:
     assert rows[-1][-3:] == ["1M", "no", "yes"]
     as_json = json.loads(uploader("presets", "--json", home=tmp_path).out)
     assert [one["preset"] for one in as_json] == [*BUILT_IN, "mine"]
+
+
+def test_presets_on_a_narrow_terminal_are_names_and_services(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("uploader_cli.cli.presets.columns", lambda *_: 60)
+    assert main(["presets"]) == 0
+    title, first, *_ = capsys.readouterr().out.splitlines()
+    assert (title.split(), first.split()) == ("preset server or service".split(), ["tusd", "tusd"])
 
 
 @pytest.mark.parametrize("preset", BUILT_IN)

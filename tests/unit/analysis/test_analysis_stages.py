@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uploader_cli.analysis.after_upload import in_a_sentence
 from uploader_cli.analysis.stages import LOG, STAGES, UNANSWERED, Analysis, Kind, assumed, between, stage_at
 from uploader_cli.core import events as ev
 from uploader_cli.core.protocol import AnalysisStatus, analysis_data, parse_analysis, parse_analysis_status
@@ -208,3 +209,18 @@ def test_a_status_is_read_at_the_top_or_in_data() -> None:
     assert failed == AnalysisStatus(False, ev.AnalysisMessage(45, "busy", failed=True))
     done = {"status": "completed", "progress": 100, "data": {"finalReport": "well"}}
     assert parse_analysis_status(done) == AnalysisStatus(False, ev.AnalysisMessage(100), {"finalReport": "well"})
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({}, ""),
+        ({"finalReport": " \n# Title\n\n Well  done.\nMore."}, "Well done."),
+        ({"finalReport": "# Title #\n## Part"}, "Title #"),
+        ({"finalReport": {"overview": "It is fine."}, "summary": "no"}, "It is fine."),
+        ({"finalReport": {"other": 1}, "summary": "Only this."}, "Only this."),
+        ({"summary": "x" * 300}, "x" * 200),
+    ],
+)
+def test_result_is_summarized_in_its_first_line_that_is_no_heading(data: dict[str, object], words: str) -> None:
+    assert in_a_sentence(data) == words

@@ -202,6 +202,14 @@ def test_first_three_addresses_of_a_name_are_shown(
     assert (finding.message, context.addresses) == (message, list(dict.fromkeys(addresses)))
 
 
+def test_proxy_is_named_with_its_source() -> None:
+    context = Canned(proxy="http://me:hunter2@proxy.invalid:3128")
+    finding = found(network.proxy, context)
+    assert finding.message == "proxy.invalid:3128, from --proxy"
+    assert finding.details == {"proxy": "proxy.invalid:3128", "source": "--proxy"}
+    assert context.next_hop == Address("proxy.invalid", 3128)
+
+
 def test_second_address_is_tried_after_the_first() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
