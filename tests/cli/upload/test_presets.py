@@ -207,7 +207,7 @@ def test_presets_on_a_narrow_terminal_are_names_and_services(
     monkeypatch.setattr("uploader_cli.cli.presets.columns", lambda *_: 60)
     assert main(["presets"]) == 0
     title, first, *_ = capsys.readouterr().out.splitlines()
-    assert (title.split(), first.split()) == ("preset server or service".split(), ["tusd", "tusd"])
+    assert (title.split(), first.split()) == (["preset", "server", "or", "service"], ["tusd", "tusd"])
 
 
 @pytest.mark.parametrize("preset", BUILT_IN)

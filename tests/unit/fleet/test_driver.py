@@ -42,7 +42,8 @@ class Import:
     def go(self, workers: FakeCluster, names: str = "ab", *, each: bool = False, **options: Any) -> Result:
         """Upload them, with `each` in a task of its own."""
         for name in names:
-            (self.directory / name).write_bytes(b"x")
+            if not (self.directory / name).exists():
+                (self.directory / name).write_bytes(b"x")
         self.patch.setattr(cluster, "connected", workers.connected)
         paths = [self.directory / name for name in names]
         if each:
@@ -285,6 +286,14 @@ def test_fewer_tasks_than_the_limited_rate_has_connections(run: Import) -> None:
     assert run.go(workers, "abcd", each=True, limit_rate=3000).ok
     assert {given.input.options["limit_rate"] for given in workers.given} == {"3000"}
     assert workers.most_at_once == 1
+
+
+def test_files_that_were_sent_before_are_no_task(run: Import) -> None:
+    workers = FakeCluster("one")
+    for skipped in (0, 2):
+        result = run.go(workers, "ab", skip_existing=True, trust_receipts=True)
+        assert (result.ok, result.outcome.skipped) == (True, skipped)
+    assert [given.names for given in workers.given] == ["a b"]
 
 
 def test_keys_change_the_number_of_tasks(run: Import) -> None:
