@@ -151,6 +151,15 @@ def test_websocket_that_does_not_read_is_dropped(
                 pass
 
 
+def test_second_websocket_of_a_connection_is_refused() -> None:
+    with running_server() as server, connected(server.url) as first, connected(server.url) as second:
+        opened = requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=DEADLINE).text
+        handshake = HANDSHAKE % f"&sid={json.loads(opened[1:])['sid']}".encode()
+        for connection, status in ((first, b"101"), (second, b"400")):
+            connection.sendall(handshake)
+            assert connection.recv(1024).startswith(b"HTTP/1.1 " + status)
+
+
 def joined(server: EmbeddedServer, session: str) -> int:
     rooms = server.app.state.realtime.server.manager.rooms.get("/", {})
     return len(rooms.get(f"session:{session}", {}))

@@ -31,7 +31,7 @@ from server.tus.tus_client import BODY, create, metadata
 from serving import ServerProcess, running_server
 
 from uploader_server.batch.intake import Intake
-from uploader_server.http.memory import BUDGET
+from uploader_server.http.memory import BUDGET, Held, Memory
 from uploader_server.storage.disk import Disk
 
 if TYPE_CHECKING:
@@ -300,3 +300,15 @@ def test_flush_of_very_many_deep_directories_needs_little_memory(tmp_path: Path)
 def resident(pid: int) -> int:
     """Bytes of a process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_answer_that_several_requests_share_counts_once() -> None:
+    """Until the last of them is over."""
+    memory, body = Memory(), b"a" * 100
+    with Held(memory) as last:
+        with Held(memory) as first:
+            for held in (first, last):
+                held.keep_answer(body, must_fit=True)
+                assert (memory.used, memory.clients) == (100, {"": 100})
+        assert memory.used == 100
+    assert (memory.used, memory.clients, memory.answers) == (0, {}, {})

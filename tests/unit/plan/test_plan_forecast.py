@@ -82,6 +82,13 @@ def test_plan_of_a_resumed_run_looks_up_stored_files_in_groups(lookup: int, call
     assert (resumed.files, resumed.skipped, resumed.calls) == (1, 3, alone.calls + calls)
 
 
+@pytest.mark.parametrize(("lookup", "calls"), [(1, 4), (1000, 1)])
+def test_plan_with_skip_existing_looks_up_all_files(lookup: int, calls: int) -> None:
+    files, known = local_files("a c d e"), KnownServer(BUNDLED, lookup=lookup)
+    plain, looking = (plan_of(files, known, "done", skip_existing=skips) for skips in (False, True))
+    assert (looking.files, looking.calls) == (4, plain.calls + calls)
+
+
 @pytest.mark.parametrize(
     ("relative_paths", "trusts", "skipped"), [(True, False, 1), (False, True, 1), (False, False, 0)]
 )
