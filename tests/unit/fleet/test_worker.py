@@ -122,19 +122,21 @@ def test_process_creates_one_upload_at_a_time(run: Import) -> None:
 
 def test_task_that_no_driver_waits_for_stops_before_its_next_creation(run: Import) -> None:
     """As that of a worker that the scheduler has lost: another worker sends its files."""
+    created = list[int]()
 
     def work(given: Given) -> None:
         if given.worker == "two":
             return given.send()
         run.dask.task.state = "cancelled"
         worker.send(given.input)
+        created.append(run.service.created)
         run.dask.task.state = "executing"
         run.workers.join("two")
         return given.die()
 
     run.workers.task = work
     assert run.go(a=10, b=20).ok
-    assert run.stored == {"a": 10, "b": 20}
+    assert (created, run.stored) == ([0], {"a": 10, "b": 20})
 
 
 def test_task_stops_where_the_scheduler_is_gone(run: Import) -> None:

@@ -426,6 +426,16 @@ def test_what_is_of_one_run_is_not_written_into_a_config_file(settle: Resolve, o
         settle()
 
 
+@pytest.mark.parametrize(
+    ("own", "files"), [(Path("/x.toml"), "uploader.toml here, or /x.toml"), (None, "uploader.toml here")]
+)
+def test_missing_server_is_an_error_that_names_the_config_files(own: Path | None, files: str, here: Path) -> None:
+    """A user without a home directory has none of their own."""
+    with pytest.raises(UsageError, match="no server given") as raised:
+        resolve({}, env={}, cwd=here, user_config=own)
+    assert f"into a config file ({files})." in raised.value.hint
+
+
 # --- an untrusted directory
 
 
