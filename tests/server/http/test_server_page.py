@@ -46,6 +46,9 @@ def test_page_needs_no_token_and_has_a_strict_policy(subtests: pytest.Subtests, 
             assert "frame-ancestors 'none'" in policy
             assert "unsafe" not in policy
             assert answer.headers["x-content-type-options"] == "nosniff"
+            is_kept = "/vendor/" in path  # its version is in the path
+            assert ("immutable" in answer.headers["cache-control"]) is is_kept
+            assert (answer.headers["cache-control"] == "no-cache") is not is_kept
 
 
 def test_page_has_only_relative_urls() -> None:
