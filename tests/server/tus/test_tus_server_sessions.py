@@ -186,6 +186,10 @@ def test_finish_ends_a_session_without_its_unfinished_uploads(server: EmbeddedSe
     assert append(late, 2, b"cde").status_code == 204
     assert progress(server.url, again).json()["overallStatus"] == "completed"
     assert progress(server.url, session).json()["completedFiles"] == 1
+    another = new_session(server.url)
+    assert create(server.url, 5, uploadKey="late", sessionId=another).headers["upload-offset"] == "5"
+    (stored,) = progress(server.url, another).json()["files"]
+    assert (stored["status"], stored["progress"]) == ("completed", 100)
 
 
 def test_finish_waits_for_writers(server: EmbeddedServer) -> None:
