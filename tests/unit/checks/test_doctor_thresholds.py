@@ -187,6 +187,7 @@ def test_clock_may_differ_by_thirty_seconds(ahead: float, by: str, verdict: Verd
 @pytest.mark.parametrize(
     ("addresses", "message"),
     [
+        (["files.invalid"], "files.invalid is an address"),
         (["10.0.0.1"], "files.invalid is 10.0.0.1"),
         (["10.0.0.1", "10.0.0.1", "::1", "10.0.0.3"], "files.invalid is 10.0.0.1, ::1, 10.0.0.3"),
         (["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"], "files.invalid is 10.0.0.1, 10.0.0.2, 10.0.0.3 …"),
@@ -200,6 +201,7 @@ def test_first_three_addresses_of_a_name_are_shown(
     context = Canned()
     finding = found(network.dns, context)
     assert (finding.message, context.addresses) == (message, list(dict.fromkeys(addresses)))
+    assert finding.details == {"addresses": context.addresses}
 
 
 def test_proxy_is_named_with_its_source() -> None:
