@@ -25,6 +25,8 @@ _SYNC_ON, _SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
 """Synchronised output: terminals that support it show the frame at once, others ignore it."""
 
 _ERASE, _ERASE_LINE = "\x1b[J", "\x1b[K"
+_ERASE_VIEW = f"{_ERASE_LINE}\x1b[C{_ERASE}\r"
+"""From the first cell of a row on. What is erased from the first cell of the screen on goes to the history of tmux."""
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 _SAVE_TITLE, _RESTORE_TITLE = "\x1b[22;2t", "\x1b[23;2t"
 
@@ -62,6 +64,7 @@ class LiveView(Observer):
         """Whether the terminal wraps long rows when it becomes narrower: xterm and GNU screen cut them."""
         self._has_signs = is_unicode(self._console.encoding)
         self._drawn: list[int] = []  # the widths of the rows of the last frame
+        self._width = 0  # of the terminal at the last frame
         self._help = False
         self._due = float("-inf")
         self._note, self._note_until = "", float("-inf")
@@ -86,13 +89,15 @@ class LiveView(Observer):
         # The last row is for keys: a terminal that echoes shows ^C there.
         rows = self._rows(state, now, width, height)
         begin, end = _SYNC_ON + _HIDE_CURSOR, self._title.change(state, now) + _SHOW_CURSOR + _SYNC_OFF
-        self._write(begin + self._start(width) + self._text(rows, width) + end)
-        self._drawn = [width_of(row) for row in rows]
+        # A terminal remembers which lines it has wrapped, also below new text, and joins them when it becomes wider.
+        forget = _ERASE_VIEW if self._drawn and width != self._width else ""
+        self._write(begin + self._start(width) + forget + self._text(rows, width) + end)
+        self._drawn, self._width = [width_of(row) for row in rows], width
 
     def close(self, _state: ProgressState, _now: float) -> None:
         """Erase the view and discard typed input. Can be called twice."""
         if self._drawn:
-            self._write(self._start(self._console.size.width) + _ERASE + self._title.restore())
+            self._write(self._start(self._console.size.width) + _ERASE_VIEW + self._title.restore())
             self._drawn = []
         self._keyboard.give_back()
 

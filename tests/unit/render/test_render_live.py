@@ -638,7 +638,7 @@ def test_close_restores_the_terminal() -> None:
     run.view.close(run.state, run.now)
     run.view.close(run.state, run.now)
     rest = out(terminal)[len(drawn) :]
-    assert re.fullmatch(r"\r\x1b\[(\d+)A\x1b\[J", rest)[1] == str(drawn.count("\n"))  # type: ignore[index]
+    assert re.fullmatch(r"\r\x1b\[(\d+)A\x1b\[K\x1b\[C\x1b\[J\r", rest)[1] == str(drawn.count("\n"))  # type: ignore[index]
 
 
 def test_close_before_the_first_frame() -> None:
