@@ -174,6 +174,14 @@ def test_cancel_ends_tus_writers_and_deletes_their_bytes(server: EmbeddedServer)
     )
 
 
+def test_unfinished_upload_leaves_its_session_for_one_that_continues_it(server: EmbeddedServer) -> None:
+    first, second = new_session(server.url), new_session(server.url)
+    created(server.url, 5, b"ab", sessionId=first, filename="moved.txt", uploadKey="moved")
+    assert len(progress(server.url, first).json()["files"]) == 1
+    assert create(server.url, 5, uploadKey="moved", sessionId=second).headers["upload-offset"] == "2"
+    assert [len(progress(server.url, session).json()["files"]) for session in (first, second)] == [0, 1]
+
+
 def test_finish_ends_a_session_without_its_unfinished_uploads(server: EmbeddedServer) -> None:
     session = new_session(server.url, 3)
     created(server.url, 3, b"abc", sessionId=session)
