@@ -233,13 +233,16 @@ def test_same_command_continues_after_ctrl_c(cluster: Client, bundled: EmbeddedS
 
 
 def test_429_to_one_worker_pauses_all(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
-    """Each has packs for longer than the pause. Reports and metrics have the sums over all workers."""
+    """Reports and metrics have the sums over all workers.
+
+    That the other one pauses, too, is tested step by step in `tests/unit/fleet`.
+    """
     (tree / "a-large.bin").unlink()
     for path in (tree / "below").iterdir():
         path.write_bytes(random.Random(path.name).randbytes(8000))
     bundled.faults.next_answers("POST", PACKS, [None, None, Answer(429, {"Retry-After": "3"})])
     outputs = ("--report", "run.json", "--report", "run.html", "--metrics-file", "m.prom")
-    options = ("--limit-rate", "640K", "--chunk-size", "64K", *outputs)
+    options = ("--limit-rate", "2M", "--chunk-size", "64K", *outputs)
     done = uploader("import", tree, "--on", on(cluster), "-s", bundled.url, "--json", *options, home=tree.parent)
     assert (done.code, done.finished["completed"]) == (0, SMALL)
     assert [event["code"] for event in warnings(done)] == ["rate_limited"]
