@@ -105,8 +105,13 @@ def _verify(sources: list[Path], root: Path) -> int:
 def _this_command() -> str:
     """Return how the user calls this command: by its path where it is not in PATH, as in a virtual environment."""
     called, found = sys.argv[0], shutil.which("uploader")
-    is_found = found is not None and os.path.samefile(found, called)
-    return "uploader" if is_found or not os.access(called, os.X_OK) else shlex.quote(called)
+    if not os.path.isfile(called) or (found is not None and os.path.samefile(found, called)):
+        return "uploader"
+    python = shlex.quote(os.path.basename(sys.executable))
+    if os.path.basename(called) == "__main__.py":
+        return f"{python} -m uploader_cli"
+    path = shlex.quote(called if os.sep in called else f"./{called}")
+    return path if os.access(called, os.X_OK) else f"{python} {path}"
 
 
 @contextmanager

@@ -20,7 +20,8 @@ PREFERRED = ("crc32c", "sha256", "sha1")  # checksum algorithms for `auto`, the 
 
 LARGE = 256 << 20  # minimum bytes of a file for parallel parts, where one connection is slower than the link
 LARGE_AND_FAR = 10 << 20  # the same for a distant server
-LEAST_PART = 5 << 20  # minimum bytes of a part there: S3 joins no smaller ones
+LEAST_PART = 5 << 20  # minimum bytes of a part: S3 joins no smaller ones
+QUEUED_PART = 16 << 20  # the same for parts that wait: it takes seconds to send one, in which jobs are added
 
 Checksum = Literal["auto", "none", "crc32c", "sha1", "sha256"]
 _FIELD = re.compile(r"\{(?:path|name|dir)\}")

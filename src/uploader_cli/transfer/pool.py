@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Waits
-from uploader_cli.core.jobs import MOST_JOBS, AutoJobs
+from uploader_cli.core.jobs import FIRST_JOBS, MOST_JOBS, AutoJobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -115,10 +115,13 @@ class Pool:
 
     @property
     def spare(self) -> int:
-        """Workers that can help the job that asks: the idle ones, and beside a single job those that `auto` may add."""
-        idle = self.idle
-        alone = self.auto is not None and idle >= self.most - 1
-        return min(self._cap, MOST_JOBS) - 1 if alone else idle
+        """Workers that can help the job that asks: the idle ones, and beside a single job those that `auto` may add.
+
+        None is added soon after the server was overloaded.
+        """
+        with self._lock:
+            grows = self.auto is not None and self.most >= FIRST_JOBS and self._busy + len(self._jobs) <= 1
+            return min(self._cap, MOST_JOBS) - 1 if grows else self.idle
 
     @property
     def at_rest(self) -> bool:

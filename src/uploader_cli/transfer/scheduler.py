@@ -145,7 +145,7 @@ class Scheduler:
         self._context.lookups = self._api.lookups
         if self._tus is not None and is_far(round_trip := self._api.request_ids.round_trip):
             idle = self._pool.most - 1
-            self._pool.connect_ahead(sum(self._terms.parts(file.size, idle, round_trip) for file in supply.ahead))
+            self._pool.connect_ahead(sum(self._terms.parts(file.size, idle, idle, round_trip) for file in supply.ahead))
         self._verification = Verification(self._context)
         self._then = Then(self._context, self._verification)
         self._checks = FileChecks(self._context, self._verification, self._then)

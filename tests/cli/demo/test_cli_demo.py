@@ -65,15 +65,19 @@ def good(samples: Path, server: Path) -> int:
     return 0
 
 
-def test_the_demo_uploads_and_verifies(tmp_path: Path) -> None:
+@pytest.mark.parametrize("executable", [True, pytest.param(False, marks=pytest.mark.thorough)])
+def test_the_demo_uploads_and_verifies(tmp_path: Path, executable: bool) -> None:
     """Run a small demo by its path: all is verified, equal files stay, and the next commands have that path."""
     uploader = shutil.copy(Path(sys.executable).with_name("uploader"), tmp_path / "my uploader")
-    command = [uploader, "demo", "--files", "4", "--size", "2M", "--keep", str(tmp_path / "kept")]
+    Path(uploader).chmod(0o700 if executable else 0o600)  # a single file that was downloaded
+    python = [] if executable else [sys.executable]
+    command = [*python, uploader, "demo", "--files", "4", "--size", "2M", "--keep", str(tmp_path / "kept")]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert "Verified: the server has all 4 files" in done.stderr
-    assert f"  '{uploader}' serve --root files\n" in done.stderr
+    called = f"'{uploader}'" if executable else f"{Path(sys.executable).name} '{uploader}'"
+    assert f"  {called} serve --root files\n" in done.stderr
     samples = {file.name: digest(file) for file in (tmp_path / "kept" / "samples").iterdir()}
     stored = {file.name: digest(file) for file in (tmp_path / "kept" / "server").rglob("*") if file.is_file()}
     assert len(samples) == 4

@@ -103,7 +103,7 @@ class Terms(Tus):
     def pacer(self) -> Pacer:
         return self.context.pacer
 
-    def parts(self, _size: int, idle: int, _round_trip: float | None) -> int:
+    def parts(self, _size: int, idle: int, _spare: int, _round_trip: float | None) -> int:
         return 1 + idle
 
 
@@ -137,7 +137,9 @@ class Sending:
         emit = lambda event: self.tell(event)  # noqa: E731
         ledger: Any = Ledger(emit, self._handle, str)
         settings = Settings()
-        pool: Any = SimpleNamespace(spare=self.parts - 1, put=lambda jobs, first: self._line.extend(jobs))
+        pool: Any = SimpleNamespace(
+            idle=self.parts - 1, spare=self.parts - 1, put=lambda jobs, first: self._line.extend(jobs)
+        )
         context: Any = SimpleNamespace(
             settings=settings,
             emit=emit,

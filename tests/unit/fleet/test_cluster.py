@@ -46,14 +46,14 @@ class Client:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Client], Cluster]]:
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cluster]]:
     import dask
 
     monkeypatch.setattr(cluster, "LOOK_EVERY", 0.01)
     clusters = list[Cluster]()
 
-    def make(client: Any) -> Cluster:
-        settings = Settings(on="dask://h:8786", cluster_timeout=0.2)
+    def make(client: Any, cluster_timeout: float = PATIENCE) -> Cluster:
+        settings = Settings(on="dask://h:8786", cluster_timeout=cluster_timeout)
         clusters.append(Cluster(client, "run", settings, Stop()))
         return clusters[-1]
 
@@ -64,7 +64,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Client], Cluster
         each.close()
 
 
-def test_running_workers_are_listed_with_their_names(made: Callable[[Client], Cluster]) -> None:
+def test_running_workers_are_listed_with_their_names(made: Callable[..., Cluster]) -> None:
     """Those without one by their addresses. The dashboard is kept once it is known."""
     client = Client()
     there = made(client)
@@ -81,17 +81,17 @@ def test_running_workers_are_listed_with_their_names(made: Callable[[Client], Cl
     assert there.dashboard == "http://h:8787/status"
 
 
-def test_scheduler_that_answers_no_more_is_an_error(made: Callable[[Client], Cluster]) -> None:
+def test_scheduler_that_answers_no_more_is_an_error(made: Callable[..., Cluster]) -> None:
     client = Client()
     client.down = True
-    there, began = made(client), time.monotonic()
+    there, began = made(client, 0.2), time.monotonic()
     message = "the Dask scheduler at dask://h:8786 has not answered for "
     with pytest.raises(errors.NetworkError, match=message):
         there.listed(0.3)
     assert time.monotonic() - began >= 0.3
 
 
-def test_workers_are_told_to_pause_and_to_stop(made: Callable[[Client], Cluster]) -> None:
+def test_workers_are_told_to_pause_and_to_stop(made: Callable[..., Cluster]) -> None:
     """One of them stops what it has now; all of them also what comes later."""
     client = Client()
     there = made(client)
@@ -106,7 +106,7 @@ def test_workers_are_told_to_pause_and_to_stop(made: Callable[[Client], Cluster]
     ]
 
 
-def test_cancelled_future_and_one_of_a_dead_worker_are_errors(made: Callable[[Client], Cluster]) -> None:
+def test_cancelled_future_and_one_of_a_dead_worker_are_errors(made: Callable[..., Cluster]) -> None:
     there = made(Client())
     over = threading.Event()
     cancelled: Any = SimpleNamespace(status="cancelled")
@@ -114,9 +114,9 @@ def test_cancelled_future_and_one_of_a_dead_worker_are_errors(made: Callable[[Cl
         there.result(cancelled)
     hanging: Any = SimpleNamespace(status="finished", result=lambda timeout: over.wait(PATIENCE) and timeout)
     with pytest.raises(TimeoutError):
-        there.result(hanging)
+        made(Client(), 0.2).result(hanging)
     over.set()
-    assert there.result(hanging) == 0.2
+    assert there.result(hanging) == PATIENCE
 
 
 def test_call_that_returns_too_late_is_undone() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -128,15 +129,20 @@ def test_task_of_a_worker_that_hangs_goes_to_another(run: Import) -> None:
     workers = FakeCluster("one")
     known = PendingUpload(url="https://h/u", sent_until=1, parts=(PendingPart(0, 0, 1, "k", sent_until=1),))
 
+    ahead = [0.0]
+    run.patch.setattr(driver, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + ahead[0]))
+
     def work(given: Given) -> None:
         if len(workers.given) == 1:
             given.tell(Journaled(0, known))
+            workers.turn()
             workers.beats()
+            ahead[0] = 700.0
         else:
             given.complete()
 
     workers.task = work
-    result = run.go(workers, "a", task_timeout=0.2)
+    result = run.go(workers, "a", task_timeout=600.0)
     assert result.ok
     assert workers.stopped == ["one"]
     assert workers.checked == ["one", "one"]
@@ -145,7 +151,7 @@ def test_task_of_a_worker_that_hangs_goes_to_another(run: Import) -> None:
     assert second.input.uploads == {0: known.outdated()}
     assert second.input.process != first.input.process
     assert run.warnings == [
-        "worker one made no progress for 0 s: its task with 1 unfinished files runs again",
+        "worker one made no progress for 600 s: its task with 1 unfinished files runs again",
         "worker one takes part again",
     ]
 
@@ -185,11 +191,17 @@ def test_error_that_ends_a_task_ends_the_run(run: Import) -> None:
 
 
 def test_no_task_is_submitted_after_a_failure_with_fail_fast(run: Import) -> None:
-    workers = FakeCluster("one")
+    workers, over = FakeCluster("one"), threading.Event()
     failed = ev.FileFailed(0, "", FailureCode.SERVER_REFUSED, "it is refused", retryable=False)
 
     def work(given: Given) -> None:
-        given.end(FileEnd("s", 1, failed)) if given.input.number == 1 else given.complete()
+        if given.input.number == 1:
+            given.end(FileEnd("s", 1, failed))
+            over.set()
+        else:
+            assert over.wait(PATIENCE)
+            workers.turn()
+            given.complete()
 
     workers.task = work
     result = run.go(workers, "abcd", each=True, fail_fast=True)

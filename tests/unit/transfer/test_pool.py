@@ -95,13 +95,23 @@ def test_number_of_jobs_stays_below_its_cap(jobs: Any, cap: int, most: int) -> N
 
 
 @pytest.mark.parametrize(
-    ("jobs", "cap", "queued", "spare"),
-    [("auto", None, 0, 15), ("auto", 6, 0, 5), ("auto", None, 1, 2), (4, None, 0, 3)],
+    ("jobs", "cap", "queued", "refused", "spare"),
+    [
+        ("auto", None, 0, 0, 15),
+        ("auto", 6, 0, 0, 5),
+        ("auto", None, 1, 0, 2),
+        ("auto", None, 0, 1, 1),
+        ("auto", None, 5, 2, 0),
+        (4, None, 0, 0, 3),
+    ],
 )
 def test_spare_workers_of_a_single_job_include_those_that_auto_may_add(
-    jobs: Any, cap: int | None, queued: int, spare: int
+    jobs: Any, cap: int | None, queued: int, refused: int, spare: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("uploader_cli.transfer.pool.MEASURED_SECONDS", 0.0)
     pool = Pool(jobs, lambda _: cast("Any", SimpleNamespace(start=lambda: None)), cap=cap)
+    for _ in range(refused):
+        pool.overloaded()
     pool.put([cast("Any", object())] * (1 + queued))
     pool.take()
     assert pool.spare == spare

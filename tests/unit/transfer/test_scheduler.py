@@ -360,10 +360,19 @@ def test_lost_session_is_renewed_once(tmp_path: Path) -> None:
     assert run.stop.slept == [], "a new session needs no pause"
 
 
-@pytest.mark.parametrize("heard", [(), (FileStatus("a.mp4", "completed"),)], ids=["nothing", "a.mp4"])
-def test_500_after_the_whole_request_sends_no_file_a_second_time(tmp_path: Path, heard: tuple[FileStatus, ...]) -> None:
-    """The reference backend answers so when it stops in the middle of a request, also before its first event."""
-    run = Run(tmp_path, FakeApi(answers=deque([upload_failed()])))
+@pytest.mark.parametrize(
+    ("error", "heard"),
+    [
+        pytest.param(upload_failed(), (), id="500"),
+        pytest.param(upload_failed(), (FileStatus("a.mp4", "completed"),), id="500 and an event"),
+        pytest.param(refused(422), (FileStatus("a.mp4", "completed"),), id="422 and an event"),
+    ],
+)
+def test_error_after_the_whole_request_sends_no_file_a_second_time(
+    tmp_path: Path, error: errors.AnswerError, heard: tuple[FileStatus, ...]
+) -> None:
+    """The reference backend answers 500 when it stops in the middle of a request, also before its first event."""
+    run = Run(tmp_path, FakeApi(answers=deque([error])))
     run.file("a.mp4")
     run.file("b.mp4")
     run.last_heard.note(says("s1", *heard))

@@ -374,7 +374,7 @@ def test_interrupt_while_a_rate_limit_is_waited_for_claims_nothing(tmp_path: Pat
 
 def test_file_in_parts_that_is_complete_starts_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed between the last part and the answer to the join: the next run begins where the server is."""
-    monkeypatch.setattr(Tus, "parts", lambda _tus, _size, idle, _round_trip: 1 + idle)
+    monkeypatch.setattr(Tus, "parts", lambda _tus, _size, idle, _spare, _round_trip: 1 + idle)
     run = TusRun(tmp_path, jobs=2, retries=0)
     file: LocalFile = run.file("a.mp4", 40)
     words = {"final;": "lost"}

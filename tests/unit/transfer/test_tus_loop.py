@@ -588,27 +588,31 @@ def test_413_for_a_chunk_that_others_made_smaller_meanwhile_halves_once(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("size", "idle", "round_trip", "parts"),
+    ("size", "idle", "spare", "round_trip", "parts"),
     [
-        (60_000_000, 3, 0.08, 4),
-        (60_000_000, 15, 0.08, 11),
-        (10 << 20, 3, 0.08, 2),
-        ((10 << 20) - 1, 3, 0.08, 1),
-        (60_000_000, 0, 0.08, 1),
-        (1 << 30, 3, 0.001, 1),
-        (1 << 30, 3, None, 1),
+        (60_000_000, 3, 15, 0.08, 4),
+        (128 << 20, 3, 15, 0.08, 8),
+        ((128 << 20) - 1, 3, 15, 0.08, 4),
+        (1 << 30, 3, 15, 0.08, 16),
+        (1 << 30, 3, 3, 0.08, 4),
+        (10 << 20, 3, 15, 0.08, 2),
+        ((10 << 20) - 1, 3, 15, 0.08, 1),
+        (60_000_000, 0, 0, 0.08, 1),
+        (1 << 30, 3, 15, 0.001, 1),
+        (1 << 30, 3, 15, None, 1),
     ],
 )
 def test_file_is_cut_where_the_server_is_far_and_workers_are_idle(
-    size: int, idle: int, round_trip: float | None, parts: int
+    size: int, idle: int, spare: int, round_trip: float | None, parts: int
 ) -> None:
-    assert Tus.parts(make_terms(), size, idle, round_trip) == parts
+    assert Tus.parts(make_terms(), size, idle, spare, round_trip) == parts
 
 
 def test_file_is_cut_where_each_connection_is_capped(monkeypatch: pytest.MonkeyPatch) -> None:
     terms = make_terms()
     monkeypatch.setattr(ChunkSize, "capped", True)
-    assert [Tus.parts(terms, size, 3, 0.001) for size in (LARGE, LARGE - 1)] == [4, 1]
+    assert [Tus.parts(terms, size, 3, 3, 0.001) for size in (LARGE, LARGE - 1)] == [4, 1]
+    assert Tus.parts(terms, LARGE, 63, 63, 0.001) == 51, "of 5 MiB"
 
 
 class TestTheFile:

@@ -351,7 +351,7 @@ class Terms(Tus):
     def with_retries(self, retries: int) -> Terms:
         return replace(self, context=make_terms(retries=retries).context)
 
-    def parts(self, _size: int, idle: int, _round_trip: float | None) -> int:
+    def parts(self, _size: int, idle: int, _spare: int, _round_trip: float | None) -> int:
         return 1 + idle
 
 
@@ -400,7 +400,7 @@ def tus_file(
 ) -> TusFile:
     """Return the job that sends a file. Others that it makes go into `line`; `idle` workers could send parts."""
     settings = Settings(tus_endpoint=ENDPOINT if foreign else None)
-    pool: Any = SimpleNamespace(spare=idle, put=lambda jobs, first: line.extendleft(reversed(jobs)))
+    pool: Any = SimpleNamespace(idle=idle, spare=idle, put=lambda jobs, first: line.extendleft(reversed(jobs)))
     tus = with_context(terms, pool, settings=settings, emit=told.emit, ledger=told, run=told)
     opened: Any = SimpleNamespace(id=session, renew=lambda _api, _lost: False)
     claim = Claim(ClaimState.RESUME if resumes else ClaimState.NEW, told.upload)

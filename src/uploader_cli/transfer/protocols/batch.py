@@ -247,7 +247,9 @@ class BatchSession:
                 return isinstance(error, errors.ProtocolError)
 
     def _is_processed(self) -> bool:
-        """Return whether the session has a file of the request: one that is refused leaves none in it (3.12)."""
+        """Return whether the session has a file of the request: one that is refused leaves none in it (3.15)."""
+        if any(outcome is not None and outcome.error is None for outcome in self._reported().values()):
+            return True
         try:
             message = self._progress()
         except errors.RateLimited:

@@ -175,7 +175,7 @@ class TusFile:
         tus, run, file, state = self._tus, self._context.run, self.file, self.state
         upload, session = state.upload, self.session.id
         whole = state.resumes or file.upload_url or file.once or run.secret  # another process would not find parts
-        count = 1 if whole else tus.parts(file.size, tus.pool.spare, worker.api.request_ids.round_trip)
+        count = 1 if whole else tus.parts(file.size, tus.pool.idle, tus.pool.spare, worker.api.request_ids.round_trip)
         sizes, parts = [size for _, size in cut(file.size, count)], upload.parts
         if len(sizes) > 1:
             state.upload, parts = run.creating(file, session, replaced=upload.replaced), run.split(file, sizes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.capabilities import LARGE, LARGE_AND_FAR, LEAST_PART, Capabilities, names_files
+from uploader_cli.core.capabilities import LARGE, LARGE_AND_FAR, LEAST_PART, QUEUED_PART, Capabilities, names_files
 from uploader_cli.core.confirmation import UNCERTAIN, Ending, ending_of, refuses, stored_without_patch
 from uploader_cli.core.protocol import utf8
 from uploader_cli.core.sizes import FIRST_CHUNK, ChunkSize
@@ -64,18 +64,22 @@ class Tus:
         most = min(self.chunk.size, FIRST_CHUNK) if self.chunk.adapts else self.chunk.size
         return (self.capabilities.creates_with_upload and length <= most) or length < self.capabilities.resumes_from
 
-    def parts(self, size: int, spare: int, round_trip: float | None) -> int:
-        """Return the number of parts of a file of `size` bytes for one and `spare` workers: more than one on a distant
-        or capped link."""
-        if not (spare and self.context.settings.parts and self.capabilities.concatenates):
+    def parts(self, size: int, idle: int, spare: int, round_trip: float | None) -> int:
+        """Return into how many parts a file of `size` bytes is cut: one, unless the link is distant or capped.
+
+        Each of the `idle` workers gets one beside the worker that asks. Some of a large file wait for the `spare` ones.
+        """
+        if not (idle and self.context.settings.parts and self.capabilities.concatenates):
             return 1
         if self.parts_refused.is_set():
             return 1
         if names_files(self.capabilities.endpoint):  # parts would have the same URL
             return 1
-        if is_far(round_trip) and size >= LARGE_AND_FAR:
-            return min(1 + spare, size // LEAST_PART)
-        return 1 + spare if self.chunk.capped and size >= LARGE else 1
+        if not (is_far(round_trip) and size >= LARGE_AND_FAR) and not (self.chunk.capped and size >= LARGE):
+            return 1
+        waiting = size // QUEUED_PART
+        count = min(1 + spare, waiting) if waiting >= 2 * (1 + idle) else 1 + idle  # else the last ones end alone
+        return min(count, size // LEAST_PART)
 
 
 class TusFileState:
