@@ -239,6 +239,8 @@ def _open(settings: Settings, news: News) -> tuple[ExitStack, Client]:
         if _is_local(settings):
             closing.enter_context(dask.config.set(OF_LOCAL))
             cluster = _local_cluster(settings)
+            # Else Dask closes it once more at the exit of the process, and prints a traceback if that fails.
+            cluster.shutdown_on_close = False
             closing.callback(_quietly, lambda: cluster.close(CLOSE_SECONDS))
             address: Any = cluster
         else:
