@@ -92,11 +92,11 @@ class Import:
         monkeypatch.setattr(members, "CHECKED_AGAIN", 0.0)
         monkeypatch.setattr(worker, "TASK_REPORT_EVERY", 0.02)
 
-    def go(self, cancel: threading.Event | None = None, **sizes: int) -> Result:
+    def go(self, cancel: threading.Event | None = None, jobs: int = 4, **sizes: int) -> Result:
         for name, size in sizes.items() - {path.name: path.stat().st_size for path in self.directory.iterdir()}.items():
             (self.directory / name).write_bytes(name.encode() * size)
         paths = [self.directory / name for name in sizes]
-        options: Any = {"tus_endpoint": self.service.url, "on": "local:1", "chunk_size": "64k", "jobs": 4}
+        options: Any = {"tus_endpoint": self.service.url, "on": "local:1", "chunk_size": "64k", "jobs": jobs}
         return upload(paths, state_dir=self.directory / "state", cancel=cancel, **options)
 
     @property
@@ -198,7 +198,7 @@ def test_interrupt_stops_the_tasks_and_those_that_begin_later(run: Import) -> No
         run.service.release.set()
 
     run.workers.run(interrupt)
-    result = run.go(cancel=cancel, a=10, b=100 << 10, c=100 << 10)
+    result = run.go(cancel=cancel, jobs=1, a=10, b=100 << 10, c=100 << 10)
     assert (result.exit_code, result.outcome.completed) == (130, 1)
     created = run.service.created
     assert worker.send(run.workers.given[0].input).ends == []
