@@ -15,7 +15,7 @@ class AutoJobs:
         self.jobs = first
         self._before: float | None = None
         """Throughput before the job on trial, in bytes/s; None without a trial."""
-        self._rest = 0
+        self._rest = 1  # the first period also fills buffers: compared with it, a useful job would seem useless
 
     def measured(self, rate: float, *, in_line: bool) -> int:
         """Take the throughput of a period in bytes/s and return the number of jobs for the next one.
