@@ -39,7 +39,7 @@ class Unanswered(Exception):
 class Upload:
     """One upload, with the sizes of the chunks that it was sent in; `length` is None until it is known.
 
-    `partial`: it is to be joined with others.
+    `partial`: it is to be joined with others. `writing` is held while a chunk is checked and stored.
     """
 
     length: int | None
@@ -47,6 +47,7 @@ class Upload:
     content: bytearray = field(default_factory=bytearray)
     chunks: list[int] = field(default_factory=list)
     partial: bool = False
+    writing: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
 
 class Service:
@@ -203,15 +204,16 @@ class Service:
         found = self._find(request)
         if not isinstance(found, Upload):
             return found
-        if int(request.headers["upload-offset"]) != len(found.content):
-            return Answer(409)
-        if "upload-length" in request.headers:
-            # tus 1.0, creation-defer-length: "Once set the length MUST NOT be changed"
-            if found.length is not None:
-                raise Refused(400, "the length is known already")
-            found.length = int(request.headers["upload-length"])
-        self._store_chunk(found, request)
-        return Answer(204, headers={"Upload-Offset": len(found.content)})
+        with found.writing:
+            if int(request.headers["upload-offset"]) != len(found.content):
+                return Answer(409)
+            if "upload-length" in request.headers:
+                # tus 1.0, creation-defer-length: "Once set the length MUST NOT be changed"
+                if found.length is not None:
+                    raise Refused(400, "the length is known already")
+                found.length = int(request.headers["upload-length"])
+            self._store_chunk(found, request)
+            return Answer(204, headers={"Upload-Offset": len(found.content)})
 
     def _store_chunk(self, upload: Upload, request: Request) -> None:
         assert request.headers["content-type"] == "application/offset+octet-stream"

@@ -131,8 +131,11 @@ class FakeCluster:
         self._turns += 1
         return dict(self.workers)
 
-    def turn(self, times: int = 2) -> None:
-        """Wait until the driver has looked at the workers so often."""
+    def turn(self, times: int = 3) -> None:
+        """Wait until the driver has looked at the workers so often.
+
+        After the first look it applies what tasks told before, after the second it submits what that allows.
+        """
         until, end = self._turns + times, time.monotonic() + PATIENCE
         while self._turns < until:
             assert time.monotonic() < end

@@ -17,7 +17,7 @@ from unit.fleet.fake_cluster import FakeCluster, Given
 from uploader_cli import upload
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import PauseReason
-from uploader_cli.fleet import cluster, members, worker
+from uploader_cli.fleet import cluster, driver, members, worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +91,8 @@ class Import:
         monkeypatch.setattr(cluster, "connected", self.workers.connected)
         monkeypatch.setattr(members, "CHECKED_AGAIN", 0.0)
         monkeypatch.setattr(worker, "TASK_REPORT_EVERY", 0.02)
+        monkeypatch.setattr(driver, "PATIENCE", PATIENCE)  # files that the walk finds late are in the same task
+        monkeypatch.setattr(driver, "GRACE", PATIENCE)
 
     def go(self, cancel: threading.Event | None = None, jobs: int = 4, **sizes: int) -> Result:
         for name, size in sizes.items() - {path.name: path.stat().st_size for path in self.directory.iterdir()}.items():
