@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future as Promise
+from concurrent.futures import InvalidStateError
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -184,13 +185,18 @@ def awaited(call: Callable[[], T], seconds: float, stop: Stop, *, undo: Callable
 
     def run() -> None:
         try:
-            promise.set_result(call())
+            result = call()
         except BaseException as error:  # noqa: BLE001 - raised below
-            promise.set_exception(error)
-        if late.is_set() and undo is not None and promise.exception() is None:
-            undo(promise.result())
+            with suppress(InvalidStateError):
+                promise.set_exception(error)
+            return
+        try:
+            promise.set_result(result)
+        except InvalidStateError:  # nobody waits for it any more
+            if undo is not None:
+                undo(result)
 
-    late, end = threading.Event(), time.monotonic() + seconds
+    end = time.monotonic() + seconds
     threading.Thread(target=run, name="uploader-dask", daemon=True).start()
     try:
         while True:
@@ -202,7 +208,8 @@ def awaited(call: Callable[[], T], seconds: float, stop: Stop, *, undo: Callable
             if time.monotonic() >= end:
                 raise TimeoutError
     except BaseException:
-        late.set()
+        if not promise.cancel() and undo is not None and promise.exception() is None:  # it came just now
+            undo(promise.result())
         raise
 
 

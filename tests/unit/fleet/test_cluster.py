@@ -128,6 +128,24 @@ def test_call_that_returns_too_late_is_undone() -> None:
     assert undone.wait(PATIENCE)
 
 
+def test_call_that_returns_just_when_the_run_is_stopped_is_undone() -> None:
+    returned, undone = threading.Event(), threading.Event()
+
+    class Stopped(Stop):
+        def checkpoint(self) -> None:
+            assert returned.wait(PATIENCE)
+            time.sleep(0.05)
+            raise errors.Interrupted("Ctrl-C")
+
+    def call() -> bool:
+        returned.set()
+        return True
+
+    with pytest.raises(errors.Interrupted):
+        awaited(call, PATIENCE, Stopped(), undo=lambda result: result and undone.set())
+    assert undone.wait(PATIENCE)
+
+
 def test_error_of_a_call_is_raised_and_its_result_returned() -> None:
     def fail() -> None:
         raise TimeoutError("of Dask")
