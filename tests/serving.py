@@ -108,7 +108,7 @@ _CALLS: dict[tuple[frozenset[str], bool, bool], list[tuple[str, re.Pattern[str],
 
 def calls_of(server: EmbeddedServer) -> list[LoggedRequest]:
     """Return the requests but those of realtime connections, which are logged at their end."""
-    return [request for request in list(server.faults.requests) if not request.path.startswith("/socket.io/")]
+    return [request for request in server.faults.requests if not request.path.startswith("/socket.io/")]
 
 
 def runs_of(server: EmbeddedServer) -> set[str]:

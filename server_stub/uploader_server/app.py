@@ -180,7 +180,7 @@ class UploadApp:
 
     def _keep(self, entry: LoggedRequest) -> None:
         if self.state.faults is not None:
-            self.state.faults.requests.append(entry)
+            self.state.faults.keep(entry)
         self.state.metrics.request(entry)
         self._log.write(entry)
 

@@ -100,8 +100,7 @@ class Faults:
     def __init__(self, config: ServerConfig) -> None:
         self.latency = 0.0  # delay in seconds of every request and websocket message
         self.fail_files: list[str] = []  # globs; files with a matching name or path fail inside a 200
-        self.requests: collections.deque[LoggedRequest] = collections.deque(maxlen=config.remembered_requests)
-        """The last requests, in the order of their responses."""
+        self._requests: collections.deque[LoggedRequest] = collections.deque(maxlen=config.remembered_requests)
         self.analysis_seconds = config.analysis_seconds  # duration of a new analysis in seconds
         self.analysis = AnalysisMode()  # faults of analyses
         self.gates = {side: Gate(RealtimeMode()) for side in SOCKETS}
@@ -125,6 +124,14 @@ class Faults:
         self.gates["realtime"].on_cut = drop
         self.gates["websocket"].on_cut = lambda: drop(websockets=True)
         self.gates["polling"].on_cut = lambda: drop(websockets=False)
+
+    @property
+    def requests(self) -> list[LoggedRequest]:
+        """The last requests until now, in the order of their responses."""
+        return list(self._requests)
+
+    def keep(self, entry: LoggedRequest) -> None:
+        self._requests.append(entry)
 
     @property
     def rules(self) -> list[Rule]:
@@ -208,7 +215,7 @@ class Faults:
 
     def count(self, method: str, path: str) -> int:
         """Return the number of logged requests with this method and a path that matches the glob."""
-        return sum(r.method == method and fnmatch.fnmatchcase(r.path, path) for r in list(self.requests))
+        return sum(r.method == method and fnmatch.fnmatchcase(r.path, path) for r in self.requests)
 
     def _change(self, side: str, mode: RealtimeMode) -> None:
         self._on_loop(lambda: self.gates[side].change(mode))

@@ -51,7 +51,7 @@ def server_for(kind: str, tmp_path: Path) -> Iterator[tuple[Settings, Callable[[
     with running_server(**config) as server:
 
         def calls() -> list[str]:
-            seen = [f"{request.method} {request.path}" for request in list(server.faults.requests)]
+            seen = [f"{request.method} {request.path}" for request in server.faults.requests]
             return [call for call in seen if "/socket.io/" not in call and "/progress/" not in call]
 
         protocol: Any = "batch" if kind == "batch" else "auto"

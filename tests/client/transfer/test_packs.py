@@ -126,10 +126,10 @@ def test_pack_that_is_stored_slowly_is_sent_once_and_uses_no_retry(
     sending: Sending, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer comes later than the client waits for one: it asks for the answer until it is there."""
-    requests, write, totals = sending.server.faults.requests, Unpacking.write, []
+    faults, write, totals = sending.server.faults, Unpacking.write, []
 
     def calls() -> list[tuple[str, int]]:
-        return [(entry.method, entry.status) for entry in list(requests) if entry.path.startswith(PACKS)]
+        return [(entry.method, entry.status) for entry in faults.requests if entry.path.startswith(PACKS)]
 
     def sent_before_an_end() -> set[int]:
         return {total.sent for total in list(totals) if not total.completed}

@@ -293,7 +293,7 @@ SESSIONS, UPLOADS = "/api/upload/session", "/api/upload/files/"
 
 def created(server: EmbeddedServer, path: str, status: int = 201) -> list[LoggedRequest]:
     """Return the creations of sessions or uploads with this answer."""
-    return [entry for entry in list(server.faults.requests) if (entry.path, entry.status) == (path, status)]
+    return [entry for entry in server.faults.requests if (entry.path, entry.status) == (path, status)]
 
 
 def in_two_chunks(tmp_path: Path, count: int) -> tuple[list[Path], dict[str, Any]]:

@@ -229,11 +229,13 @@ def test_a_batch_can_fail_at_any_point(server: EmbeddedServer, answer: Answer, s
 
 
 def test_the_log_keeps_times_and_statuses(server: EmbeddedServer) -> None:
+    before = server.faults.requests
     for _ in range(2):
         progress(server.url, UNKNOWN)
         time.sleep(0.05)
     polls = [r for r in server.faults.requests if r.path.startswith("/api/upload/progress/")]
     assert [(r.method, r.status) for r in polls] == [("GET", 404)] * 2
+    assert before == [], "it can be read while other requests arrive"
     assert polls[1].time - polls[0].time >= 0.05
     assert dial(server.url, "websocket") == 101
     eventually(lambda: server.faults.count("WEBSOCKET", "/socket.io/"), "the logged websocket")
