@@ -168,7 +168,7 @@ class Descent:
         except OSError as error:
             if error.errno in BAD_NAME:  # there can be no such entry
                 raise FileNotFoundError(error.errno, error.strerror, name) from None
-            if not follow and error.errno in {errno.ENOTDIR, errno.ELOOP} and self._is_link(name):
+            if not follow and self._is_link(name):
                 return False
             raise
         os.close(self._fd)

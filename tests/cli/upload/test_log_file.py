@@ -76,8 +76,8 @@ def test_server_log_has_the_request_ids(make_files: Files, tmp_path: Path) -> No
 
 
 def test_server_log_has_the_id_of_a_realtime_connection(tmp_path: Path) -> None:
-    """A websocket's too."""
-    log, access = tmp_path / "run.log", tmp_path / "access.log"
+    """A websocket's too, with the time that it took."""
+    began, log, access = time.monotonic(), tmp_path / "run.log", tmp_path / "access.log"
     with running_server(access_log=access, access_log_format="json") as server:
         settings = Settings(server=server.url, log_file=log)
         observer = open_log(settings, "cafe")
@@ -91,6 +91,7 @@ def test_server_log_has_the_id_of_a_realtime_connection(tmp_path: Path) -> None:
         connections.close()
     (dial,) = calls(log)[:1]
     assert (dial["url"], dial["status"]) == (f"{server.url.replace('http', 'ws')}/socket.io/", 101)
+    assert 0 < dial["seconds"] <= time.monotonic() - began
     assert dial["request_id"].startswith("cafe-")
     assert dial["request_id"] in {line["requestId"] for line in read(access) if line["status"] == 101}
 

@@ -78,11 +78,13 @@ def test_file_that_is_gone_has_no_identity(tmp_path: Path) -> None:
 def test_file_is_copied_to_another_file_system(
     file: LocalFile, elsewhere: Path, links: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With its mode and its time of change, to a free name, and without leftovers."""
+    """With its mode and its time of change, to a free name, and without leftovers, also no open descriptor."""
     if not links:
         without_links(monkeypatch)
     (elsewhere / "a.bin").write_bytes(b"other")
+    opened = len(os.listdir("/dev/fd"))
     new = moved(file, elsewhere / "a.bin")
+    assert len(os.listdir("/dev/fd")) == opened
     assert new == elsewhere / "a (2).bin"
     assert new.read_bytes() == DATA
     assert (new.stat().st_mode & 0o777, new.stat().st_mtime_ns) == (0o640, file.mtime_ns)

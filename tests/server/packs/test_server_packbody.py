@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from server.packs.packing import body_of_pack
+from server.packs.packing import body_of_pack, part
 from starlette.requests import ClientDisconnect, Request
 
 from uploader_server.batch.packbody import PackBody
@@ -30,7 +30,7 @@ def pieces(body: bytes, cuts: list[int]) -> list[bytes]:
     return [body[start:end] for start, end in itertools.pairwise(ends)]
 
 
-async def read(parts: list[bytes], length: int, total: int) -> tuple[bytes, bytes]:
+async def read(parts: list[bytes], length: int, total: int, memory: Memory | None = None) -> tuple[bytes, bytes]:
     """Return manifest and data. The client disconnects after the last piece unless the body is complete."""
     rest = iter(parts)
     received = 0
@@ -45,7 +45,7 @@ async def read(parts: list[bytes], length: int, total: int) -> tuple[bytes, byte
 
     headers = {"content-type": "multipart/form-data; boundary=BOUNDARY", "content-length": str(length)}
     encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-    scope: dict[str, Any] = {"type": "http", "headers": encoded, "held": Held(Memory())}
+    scope: dict[str, Any] = {"type": "http", "headers": encoded, "held": Held(memory or Memory())}
     body = PackBody(Request(scope, receive), Pace(0, 60.0, 10.0))
     body.check(1 << 20)
     manifest = await body.manifest()
@@ -76,3 +76,14 @@ def test_pack_with_another_size_than_its_manifest_is_refused(data: bytes, cut: i
     with pytest.raises(ApiError) as caught:
         asyncio.run(read(pieces(body, [cut]), len(body), max(0, len(data) + difference) or len(data) + 3))
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(("room", "refusal"), [(-1, ApiError), (0, ClientDisconnect)])
+def test_pack_without_room_for_its_data_is_refused_before_they_arrive(room: int, refusal: type[Exception]) -> None:
+    """A request may hold half of the memory; what has arrived of the data is counted once."""
+    data, head = b"x" * 1000, part("manifest", b"{}") + b"--BOUNDARY\r\n"
+    body = body_of_pack(b"{}", data)
+    memory = Memory()
+    memory.most = 2 * (len(head) + len(data) + room)
+    with pytest.raises(refusal):
+        asyncio.run(read([body[: body.index(data) + 100]], len(body), len(data), memory))
