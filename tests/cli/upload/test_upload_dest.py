@@ -69,11 +69,11 @@ def test_invalid_dest_exits_2(value: str, make_files: Files, tmp_path: Path) -> 
 
 
 def test_dest_at_a_server_without_directories_exits_2(make_files: Files, tmp_path: Path) -> None:
-    """No session is created; a dry run knows it afterwards."""
+    """No session is created, but a slow run may connect; a dry run knows it afterwards."""
     files = make_files(**{"a.mp4": 10})
     with running_server(flavour="reference", processing_seconds=0.01) as server:
         done = uploader("upload", files, "-s", server.url, "--dest", DEST, home=tmp_path)
-        assert [request.path for request in server.faults.requests] == ["/health"]
+        assert {request.path for request in server.faults.requests} - {"/socket.io/"} == {"/health"}
         assert uploader("upload", files, "-s", server.url, home=tmp_path).code == 0
         plan = uploader("upload", files, "-s", server.url, "--dest", DEST, "-n", home=tmp_path)
     assert done.code == plan.code == 2
