@@ -8,6 +8,8 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import chain, repeat
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +30,7 @@ from cli.doctor.broken_setups import (
     web_site,
     wrong_clock,
 )
+from fakes import Clock
 from proxy import Onlooker, Proxy, Request, answer, tls_front
 from serving import closed_port, running_server
 from time_limits import PATIENCE
@@ -421,14 +424,20 @@ def connections_used_up(world: World) -> str:
 
 
 def slow_disk(world: World) -> str:
-    world.context["fsync"] = lambda _handle: time.sleep(0.35)
-    return world.serve()
+    """It writes 3.9 MB/s."""
+    return disk_that_takes(world, repeat(0.135))
 
 
 def stalling_disk(world: World) -> str:
     """Fast on the whole, but one write takes long."""
-    waits = iter([0.35])
-    world.context["fsync"] = lambda _handle: time.sleep(next(waits, 0.0))
+    return disk_that_takes(world, chain([0.31], repeat(0.1)))
+
+
+def disk_that_takes(world: World, seconds: Iterator[float]) -> str:
+    """Each write takes as long, by the clock of this check."""
+    clock = Clock()
+    world.patch.setattr("uploader_cli.checks.doctor.disk.time", SimpleNamespace(perf_counter=clock))
+    world.context["fsync"] = lambda _handle: clock.pass_(next(seconds))
     return world.serve()
 
 

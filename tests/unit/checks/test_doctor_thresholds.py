@@ -5,19 +5,23 @@ from __future__ import annotations
 import socket
 import time
 from email.utils import formatdate
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fakes import Clock
 from time_limits import PATIENCE
 
 from uploader_cli import Settings, errors
 from uploader_cli.checks.check import Finding, Verdict
-from uploader_cli.checks.doctor import network, server, uploads
+from uploader_cli.checks.doctor import disk, network, server, uploads
 from uploader_cli.checks.doctor.context import Address, DoctorContext, Timed
 from uploader_cli.exit_status import Exit
 from uploader_cli.transfer.http_client import Answer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from uploader_cli.checks.check import Check
 
 NOW = 1_800_000_000.0
@@ -124,6 +128,20 @@ def test_slow_and_uneven_responses_are_named(times: list[float], message: str, m
     assert finding.message.startswith(message)
     assert finding.verdict is (Verdict.PASS if "per response" in message else Verdict.WARNING)
     assert finding.details["answers"] + finding.details["refused"] == len(times)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "verdict"),
+    [([0.13] * 8, Verdict.PASS), ([0.135] * 8, Verdict.WARNING), ([0.29, *[0.1] * 7], Verdict.PASS)],
+    ids=["4.03 MB/s", "3.9 MB/s", "a write of 290 ms"],
+)
+def test_disk_is_slow_below_4_mb_per_second(
+    seconds: list[float], verdict: Verdict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, context = Clock(), Canned(state_dir=tmp_path)
+    monkeypatch.setattr("uploader_cli.checks.doctor.disk.time", SimpleNamespace(perf_counter=clock))
+    context.fsync = lambda _handle: clock.pass_(seconds.pop())
+    assert (found(disk.disk, context).verdict, seconds) == (verdict, [])
 
 
 @pytest.mark.parametrize(
