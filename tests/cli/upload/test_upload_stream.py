@@ -166,8 +166,12 @@ def test_a_callback_that_fails_ends_the_upload(server: EmbeddedServer, make_file
     slow = Settings(server=server.url, chunk_size=1 << 16, limit_rate=1 << 19)
     with pytest.raises(LookupError, match="no more"):
         upload(files, slow, on_progress=fail)
-    left = [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("uploader-")]
-    assert [name for name in left if not name.startswith("uploader-server")] == []
+
+    def left() -> list[str]:
+        names = [thread.name for thread in set(threading.enumerate()) - before]
+        return [name for name in names if name.startswith("uploader-") and not name.startswith("uploader-server")]
+
+    wait_until(lambda: not left(), left)  # a slow machine delays their end
     offsets = []
     result = upload(files, Settings(server=server.url), on_progress=lambda event: offsets.append(event.confirmed))
     assert result.ok

@@ -7,12 +7,14 @@ import json
 import os
 import shutil
 import signal
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import pytest
 from command import ended, finish, read_until, start, uploader
 from proxy import Onlooker, Proxy
 from serving import running_server
+from time_limits import PATIENCE
 from tus_services import Plain
 
 from uploader_server.faults import Answer
@@ -220,17 +222,17 @@ def test_run_that_was_killed_compares_and_deletes_the_rest(
     make_files(**{"a.bin": 10, "b.bin": 20})
     (tmp_path / "list.csv").write_text("path,name\nfiles/a.bin,x\nfiles/b.bin,y\n")
     paths = ["files/a.bin", "files/b.bin"] if named else ["--from-file", "list.csv"]
-    running: list[Process] = []
+    running: SimpleQueue[Process] = SimpleQueue()
 
     class AtSecond(AtDigest):
         def at_answer(self, request: Request) -> None:
             if request.answer.get("content-length") == "20":
                 super().at_answer(request)
 
-    with Proxy(server.url, AtSecond(lambda: running[0].kill())) as proxy:
+    with Proxy(server.url, AtSecond(lambda: running.get(timeout=PATIENCE).kill())) as proxy:
         command = ("upload", *paths, "-s", proxy.url, "-j", "1", *HAS_THEN)
-        running.append(start(*command, home=tmp_path))
-        assert finish(running[0]).code == -signal.SIGKILL
+        running.put(process := start(*command, home=tmp_path))
+        assert finish(process).code == -signal.SIGKILL
         assert left(tmp_path / "files") == {"b.bin": b"b" * 20}
         assert "then deleted" in uploader(*command[:-1], "--dry-run", "-v", home=tmp_path).out
         done = uploader(*(command if again == "upload" else ("resume", "--json")), home=tmp_path)
