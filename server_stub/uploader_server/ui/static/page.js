@@ -103,11 +103,11 @@ const cancel = (file) => uploads.cancelFile(selected().id, file.own).then(draw)
 const retry = (file) => sendAgain([file])
 
 async function sendAgain(files) {
-  const { id } = selected()
-  for (const [recorded, group] of Map.groupBy(files, (file) => Boolean(file.recorded))) {
-    const list = group.map((file) => file.own)
-    await uploads.retry(id, list, recorded).catch((error) => view.notice(id, `Not sent: ${error.message}`))
-  }
+  const one = selected()
+  const hasResult = (file) => file.recorded || model.ended(one)
+  const entries = (list) => list.map((file) => file.own)
+  const [waiting, ended] = [files.filter((file) => !hasResult(file)), files.filter(hasResult)].map(entries)
+  await uploads.retry(one.id, waiting, ended).catch((error) => view.notice(one.id, `Not sent: ${error.message}`))
 }
 
 async function poll() {

@@ -68,16 +68,16 @@ export async function cancel(id) {
 
 export const cancelFile = (id, entry) => uploads.get(id).cancel(entry)
 
-// Send files again: in their session if it has no result of them and is open, else in a new one.
-export async function retry(id, again, recorded) {
+// Send files again: those that wait for a result in their session, unless it is over, and all others in one new session.
+export async function retry(id, waiting, ended) {
   const upload = uploads.get(id)
-  if (recorded || upload.over) {
-    upload.entries = upload.entries.filter((entry) => !again.includes(entry))
-    await create(again.map(({ file, path, size, date }) => ({ file, path, size, date })), upload.category)
-    return
-  }
-  for (const entry of again) entry.state = 'waiting'
-  if (!upload.running) await follow(upload)
+  const [here, anew] = upload.over ? [[], [...waiting, ...ended]] : [waiting, ended]
+  for (const entry of here) entry.state = 'waiting'
+  upload.entries = upload.entries.filter((entry) => !anew.includes(entry))
+  const sending = here.length && !upload.running ? [follow(upload)] : []
+  const chosen = anew.map(({ file, path, size, date }) => ({ file, path, size, date }))
+  if (chosen.length) sending.push(create(chosen, upload.category))
+  await Promise.all(sending)
 }
 
 // Show the upload area once, and what a reload interrupted.
