@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from time_limits import PATIENCE
 from unit.transfer.journal_fakes import (
     DAY,
     HERE,
@@ -202,6 +203,12 @@ def test_old_receipts_and_runs_are_pruned_at_the_next_start(tmp_path: Path) -> N
     assert counts == [1, 1, 0, 1, 0]
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the thread that looks for files begin late."""
+    monkeypatch.setattr(schema, "BATCH_SECONDS", PATIENCE)
+
+
 def files_of(directory: Path, count: int) -> list[LocalFile]:
     """Make files of 10 bytes."""
     paths = [directory / str(number) for number in range(count)]
@@ -258,7 +265,6 @@ def test_receipts_on_a_disk_that_does_not_answer_are_kept(
     fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It answers no call, or each with an error. An opening does not wait for it, and the next one looks again."""
-    monkeypatch.setattr(schema, "BATCH_SECONDS", 0.2)
     clock, files, answers, stat = Clock(), files_of(tmp_path, 3), threading.Event(), os.stat
     with Journal(tmp_path / "state", now=clock) as journal:
         run = begin(journal)
@@ -277,6 +283,8 @@ def test_receipts_on_a_disk_that_does_not_answer_are_kept(
 
     with monkeypatch.context() as patched:
         patched.setattr("os.stat", slow)
+        if not fails:
+            patched.setattr(schema, "BATCH_SECONDS", 0.2)
         assert receipts_left(tmp_path / "state", clock, files) == [True, True, not fails]
         answers.set()
     clock.at += 100 * DAY
@@ -304,7 +312,7 @@ def test_an_opening_does_not_wait_again_for_a_dead_disk(tmp_path: Path, monkeypa
         for _ in range(3):
             assert receipts_left(tmp_path / "state", clock, files) == [True, True, True]
         answers.set()
-    assert len(asked) == 1
+    assert len(asked) <= 1, "none if the thread that asks began later"
 
 
 def test_a_live_run_is_never_pruned_however_old(journal: Journal, tmp_path: Path, clock: Clock) -> None:
