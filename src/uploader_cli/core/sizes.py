@@ -181,9 +181,10 @@ class Groups:
         if packs is None or not packs.takes(file):
             self._append(file, self._most, packed=False)
             return
-        if self._bytes + packs.cost(file) > packs.bytes:
+        cost = packs.cost(file)
+        if self._bytes + cost > packs.bytes:
             self._flush(packed=True)
-        self._bytes += packs.cost(file)
+        self._bytes += cost
         self._append(file, packs.files, packed=True)
 
     def flush(self) -> None:

@@ -214,10 +214,11 @@ def packs_of(
             continue
         first, here = pack_position(packed[0][1]) if packed else None, pack_position(claim)
         other = first is not None and (here is None or here[0] != first[0])
-        if packed and (other or len(packed) >= limits.files or size + limits.cost(file) > limits.bytes):
+        cost = limits.cost(file)
+        if packed and (other or len(packed) >= limits.files or size + cost > limits.bytes):
             yield packed
             packed, size = [], 0
         packed.append((file, claim))
-        size += limits.cost(file)
+        size += cost
     if packed:
         yield packed
