@@ -14,6 +14,9 @@ Flavour = Literal["bundled", "reference", "tus"]
 Command = Literal["upload", "resume", "list"]
 FROZEN = 1.5
 """Seconds that a server is stopped."""
+FAR = 60
+"""Milliseconds of latency with which the client sends a file of `PARTED` bytes in several uploads."""
+PARTED = (10 << 20, 24 << 20)
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,10 @@ def make_plan(seed: int) -> Plan:
         client += ["--protocol", "ietf", "--checksum", "sha256"]
     server = _server(chance, reference=reference)
     proxy = chance.random() < 0.2
-    server += ["--latency", chance.choice(["0", "5", "20"])]  # else many runs are over before a strike
+    latency = chance.choice(["0", "5", "20"])  # else many runs are over before a strike
+    if not (shared or batch) and (parts := random.Random(f"parts {seed}")).random() < 0.3:
+        sizes["parts.bin"], latency = parts.randint(*PARTED), str(FAR)
+    server += ["--latency", latency]
     return Plan(
         seed,
         "reference" if reference else "bundled",
