@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
@@ -32,7 +31,7 @@ context = ${PYTEST_CURRENT_TEST-}
 data_file = %s
 """
 """Commands that a test starts have its name in their environment, so that what they execute counts for it."""
-_TEST = re.compile(r"(tests/[^|\s]+?::\w+)")
+_TEST = re.compile(r"(tests/.+?)(?:\|(?:setup|run|teardown)| \((?:setup|call|teardown)\))$")
 CHOSEN = "not acceptance and not interop and not kills and not package"
 """The tests of the plain run, and the thorough ones: the quickest that execute a line are used."""
 SPARE = 120.0
@@ -82,16 +81,13 @@ class Tree:
 
     @functools.cached_property
     def _seconds(self) -> dict[str, float]:
-        """The seconds of each test function that passed, all its parameters together, or of each class of tests."""
-        seconds, failed = defaultdict[str, float](float), set[str]()
+        """The seconds of each test that passed, with its parameters."""
+        seconds, failed = dict[str, float](), set[str]()
         for case in ET.parse(self._top / "times.xml").iter("testcase"):
-            module, _, name = f"{case.attrib['classname']}.{case.attrib['name']}".partition(".Test")
-            if name:  # tests/unit/test_x.py::TestClass
-                path, name = module, f"Test{re.split(r'[.[]', name)[0]}"
-            else:
-                path, name = case.attrib["classname"], case.attrib["name"].partition("[")[0]
-            test = f"{path.replace('.', '/')}.py::{name}"
-            seconds[test] += float(case.attrib["time"])
+            path, _, group = case.attrib["classname"].partition(".Test")
+            names = [f"{path.replace('.', '/')}.py", *([f"Test{group}"] if group else []), case.attrib["name"]]
+            test = "::".join(names)
+            seconds[test] = float(case.attrib["time"])
             if case.find("failure") is not None or case.find("error") is not None:
                 failed.add(test)
         return {test: spent for test, spent in seconds.items() if test not in failed}
@@ -161,7 +157,7 @@ class Tree:
 
 
 def _names(contexts: Iterable[str]) -> set[str]:
-    """Return the test functions of coverage contexts."""
+    """Return the tests of coverage contexts."""
     return {found[1] for found in map(_TEST.search, contexts) if found}
 
 
