@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 from uploader_cli.checks import target
@@ -22,3 +23,10 @@ def test_listener_records_upload_events_only(monkeypatch: pytest.MonkeyPatch) ->
     heard("analysis:progress", {"percent": 10})
     heard("upload-progress", {"sessionId": "s"})
     assert listener.events == [{"sessionId": "s"}]
+
+
+def test_listener_leaves_interrupts_to_the_command() -> None:
+    """The library would handle them where its client is made in the main thread."""
+    before = signal.getsignal(signal.SIGINT)
+    Listener(CheckedServer(Settings(server="http://localhost:1")), Transport.WEBSOCKET, 1.0)
+    assert signal.getsignal(signal.SIGINT) is before

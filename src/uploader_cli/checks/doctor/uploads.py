@@ -159,7 +159,7 @@ def tus(context: DoctorContext) -> Finding:
     if context.limited is not None:
         return skipped(USED_UP)
     options = answer = probe = followed(context, "OPTIONS", root_of(where))
-    if answer.ok and (offered := capabilities_of(answer.headers, where)).ietf:
+    if answer.ok and not is_tus(answer) and (offered := capabilities_of(answer.headers, where)).ietf:
         context.tus, said = offered, answer.headers["Upload-Limit"]
         return passed(f"{where} offers the IETF's resumable uploads ({said})", endpoint=where, extensions=[])
     if context.settings.tus_endpoint or not is_tus(options):
