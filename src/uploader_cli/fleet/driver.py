@@ -83,7 +83,7 @@ class Driver:
         self._most: float = math.inf  # of tasks, after the server was overloaded
         self._halved_at = self._taken_at = 0.0
         self._told_at = 0.0
-        self._alone_since, self._alone = time.monotonic(), False
+        self._alone_since, self._alone = 0.0, False
         self._slots, self._paused = 1, False
         self._jobs: int | None = None  # most tasks, where the user has chosen it with a key
         self._at_once = Stop()
@@ -158,6 +158,7 @@ class Driver:
         """Submit tasks until the walk has ended and all files are sent. Raise what ends the run."""
         self._slots = max(1, sum(one.threads for one in self._cluster.listed(LISTED_WITHIN).values()))
         self.begin()
+        self._alone_since = time.monotonic()
         while not (supply.ended and not self._cutter.files and not self._tasks and not self._lost):
             self._stop.checkpoint()
             self._take(supply)

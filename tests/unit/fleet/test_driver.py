@@ -20,10 +20,11 @@ from uploader_cli.fleet.outcomes import FileEnd, Journaled
 from uploader_cli.transfer.journal import PendingPart, PendingUpload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from uploader_cli import Result
+    from uploader_cli.fleet.cluster import Listed
 
 
 @pytest.fixture(scope="module")
@@ -278,8 +279,17 @@ def test_worker_gets_a_second_check_after_an_outage(run: Import) -> None:
 
 
 def test_import_waits_for_workers_up_to_wait_for_server(run: Import) -> None:
+    """From the time on at which it has reached the cluster."""
+    ahead, workers = [0.0], FakeCluster()
+    listed = workers.listed
+
+    def late(wait: float = 0.0) -> Mapping[str, Listed]:
+        ahead[0] += PATIENCE if wait else 0.0  # the first list of all
+        return listed(wait)
+
+    run.patch.setattr(workers, "listed", late)
+    run.patch.setattr(driver, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + ahead[0]))
     run.patch.setattr(driver, "NO_WORKERS", -1.0)
-    workers = FakeCluster()
     result = run.go(workers, "a", wait_for_server=1)
     missing = "no worker is connected at local:1"
     assert run.warnings == [
