@@ -62,13 +62,14 @@ def _run(argv: Sequence[str] | None) -> int:
     return run_command(argv)
 
 
-def _explained(error: Exception) -> int:
+def _explained(raised: Exception) -> int:
     """Print the message about an error, or where its bug report is; return the exit code."""
     from uploader_cli import signals
-    from uploader_cli.errors import UploaderError, UsageError
+    from uploader_cli.errors import UploaderError, UsageError, for_users
     from uploader_cli.exit_status import Exit, of_error
     from uploader_cli.settings.places import DELETED_DIRECTORY, working_directory
 
+    error = for_users(raised)
     if isinstance(error, UploaderError):
         from uploader_cli.settings import mask
 

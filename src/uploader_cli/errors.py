@@ -274,5 +274,21 @@ class OutcomeUnknown(UploaderError):
     code = FailureCode.OUTCOME_UNKNOWN
 
 
+class Exhausted(UploaderError):
+    """The system has no memory or no thread left for this process."""
+
+    code = FailureCode.UNREADABLE
+    retryable = True
+
+
+def for_users(error: Exception) -> Exception:
+    """Return `Exhausted` for an error of Python that says so, else the error itself."""
+    if isinstance(error, MemoryError):
+        return Exhausted("there is not enough memory", hint="use fewer --jobs, or raise the limit of memory")
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return Exhausted("the system starts no more threads", hint="use fewer --jobs, or raise the limit (ulimit -u)")
+    return error
+
+
 class Interrupted(UploaderError):
     """The user interrupted the command, or another part of the file has failed."""

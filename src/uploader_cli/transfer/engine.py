@@ -73,13 +73,16 @@ def upload(sender: Sender, supply: Supply) -> errors.UploaderError | None:
         context.warn(WarningCode.RUN_ENDED, f"the run ended early: {error}")
         _cancel_rest(context, supply)
         return error
-    except errors.UploaderError as error:
+    except Exception as error:
+        reason = errors.for_users(error)
+        if not isinstance(reason, errors.UploaderError):
+            raise
         try:
             sender.begin()
-            _fail_rest(context, supply, error)
+            _fail_rest(context, supply, reason)
         except errors.Interrupted:
             _interrupted(sender, supply)
-        return error
+        return reason
     return None
 
 

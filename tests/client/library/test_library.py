@@ -32,6 +32,7 @@ from uploader_cli import (
     upload_async,
 )
 from uploader_cli.selection.standard_input import file_of
+from uploader_cli.transfer.pool import Worker
 from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
@@ -329,6 +330,28 @@ def test_result_has_the_error_that_ended_the_run(make_files: Callable[..., Path]
     """Also of one that ended before its first file."""
     result = upload(make_files(a=1), server="127.0.0.1:9", wait_for_server=0)
     assert (result.exit_code, result.error) == (6, f"no connection to http://127.0.0.1:9: {os.strerror(111)}")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("can't start new thread"), "the system starts no more threads"),
+        (MemoryError(), "there is not enough memory"),
+    ],
+)
+def test_run_that_lacks_a_resource_may_be_retried(
+    error: Exception,
+    said: str,
+    server: EmbeddedServer,
+    make_files: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_worker: Worker) -> None:
+        raise error
+
+    monkeypatch.setattr(Worker, "start", fail)
+    result = upload(make_files(a=1), server=server.url)
+    assert (result.exit_code, result.error) == (3, said)
 
 
 def test_file_objects_are_stored_under_their_names(server: EmbeddedServer, tmp_path: Path) -> None:
