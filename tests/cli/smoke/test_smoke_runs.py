@@ -132,6 +132,7 @@ def test_exhausted_rate_limit_ends_the_smoke_run() -> None:
         assert counted(server) == report.calls <= 12
         again = smoke(server.url)
         assert again.calls <= 1
+        assert smoke(server.url, only=("session",)).exit_code == Exit.RETRY_MAY_HELP
     assert failed(report) == failed(again) == set()
     assert report.exit_code == again.exit_code == Exit.RETRY_MAY_HELP
     assert "429" in result(again, "session").finding.message

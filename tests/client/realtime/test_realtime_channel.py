@@ -322,7 +322,7 @@ def test_close_in_any_state_leaves_no_thread_and_no_socket(
     server(websocket="ok", polling="ok")
     server(**modes or {"websocket": "ok"})
     sockets = open_sockets()
-    one = bench(policy={"connecting": Policy(), "polling": SILENT_SERVER}.get(state, SCALED)).start(SESSION)
+    one = bench(policy=SILENT_SERVER if state == "polling" else SCALED).start(SESSION)
     one.reach(state)
     time.sleep(0.15)
     gone_within_a_second(one)

@@ -45,9 +45,10 @@ def visible(server: EmbeddedServer) -> set[str]:
 
 
 def test_parts_become_one_file_in_the_order_named(server: EmbeddedServer) -> None:
+    """The paths of parts mean nothing."""
     pieces = [os.urandom(1_500_000), b"", os.urandom(7)]
     with ThreadPoolExecutor(3) as pool:
-        parts = list(pool.map(lambda piece: part(server.url, piece), pieces))
+        parts = list(pool.map(lambda piece: part(server.url, piece, relativePath="../part"), pieces))
     before = visible(server)
     whole = concatenate(server.url, *reversed(parts), filename="whole.bin")
     assert whole.status_code == 201
