@@ -65,11 +65,11 @@ def _run(argv: Sequence[str] | None) -> int:
 def _explained(raised: Exception) -> int:
     """Print the message about an error, or where its bug report is; return the exit code."""
     from uploader_cli import signals
-    from uploader_cli.errors import UploaderError, UsageError, for_users
+    from uploader_cli.errors import UploaderError, UsageError, exhausted
     from uploader_cli.exit_status import Exit, of_error
     from uploader_cli.settings.places import DELETED_DIRECTORY, working_directory
 
-    error = for_users(raised)
+    error = exhausted(raised) or raised
     if isinstance(error, UploaderError):
         from uploader_cli.settings import mask
 

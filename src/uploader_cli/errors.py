@@ -2,7 +2,7 @@
 
     UploaderError
     ├── UsageError, NotAnUploadServer, ProtocolError, SessionUnknown, Interrupted
-    ├── FileError, FileFailure, OutcomeUnknown, AnalysisFailed
+    ├── FileError, FileFailure, OutcomeUnknown, AnalysisFailed, Exhausted
     ├── NetworkError
     │   ├── ConnectFailed ── Unreachable, ProxyUnauthorized
     │   └── ConnectionLost ── TimedOut, ServerDied
@@ -21,6 +21,7 @@ The message says what happened to which file or URL, `hint` how to fix it. `code
 from __future__ import annotations
 
 import copyreg
+import errno
 from collections.abc import Sequence
 from typing import Any
 
@@ -274,20 +275,25 @@ class OutcomeUnknown(UploaderError):
     code = FailureCode.OUTCOME_UNKNOWN
 
 
+TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+
+
 class Exhausted(UploaderError):
-    """The system has no memory or no thread left for this process."""
+    """The system has no memory, thread or descriptor left for this process."""
 
     code = FailureCode.UNREADABLE
     retryable = True
 
 
-def for_users(error: Exception) -> Exception:
-    """Return `Exhausted` for an error of Python that says so, else the error itself."""
+def exhausted(error: BaseException) -> Exhausted | None:
+    """Return the error for users where one of Python says that the process has no resources left, else None."""
+    if isinstance(error, OSError) and error.errno in TOO_MANY_FILES:
+        return Exhausted("too many files are open", hint="use fewer --jobs, or raise the limit (ulimit -n)")
     if isinstance(error, MemoryError):
         return Exhausted("there is not enough memory", hint="use fewer --jobs, or raise the limit of memory")
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return Exhausted("the system starts no more threads", hint="use fewer --jobs, or raise the limit (ulimit -u)")
-    return error
+    return None
 
 
 class Interrupted(UploaderError):

@@ -20,7 +20,7 @@ from typing import IO, BinaryIO, NoReturn, cast
 
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.plan import LocalFile, is_url
-from uploader_cli.errors import FileError, UsageError
+from uploader_cli.errors import TOO_MANY_FILES, FileError, UsageError
 from uploader_cli.sources import checksums
 from uploader_cli.sources.checksums import CACHE_BLOCK
 from uploader_cli.sources.files import Status, open_file, status, status_of
@@ -152,6 +152,7 @@ def _unreadable(file: LocalFile, error: OSError | ValueError) -> FileError:
     words = getattr(error, "strerror", None) or error
     failure = _failure(file, f"can't be read: {words}", FailureCode.UNREADABLE)
     code = getattr(error, "errno", None)
+    failure.retryable = code in TOO_MANY_FILES
     if is_url(file.path) and code in (errno.EIO, errno.EBUSY):  # EBUSY: s3fs, for an object that was replaced
         with suppress(OSError):  # some services refuse a range of an old version
             if not _is_same(file, status(file.path)):

@@ -74,8 +74,8 @@ def upload(sender: Sender, supply: Supply) -> errors.UploaderError | None:
         _cancel_rest(context, supply)
         return error
     except Exception as error:
-        reason = errors.for_users(error)
-        if not isinstance(reason, errors.UploaderError):
+        reason = error if isinstance(error, errors.UploaderError) else errors.exhausted(error)
+        if reason is None:
             raise
         try:
             sender.begin()

@@ -42,6 +42,8 @@ class Failures:
 
     def of(self, error: BaseException, url: str, *, seconds: float, body_sent: bool) -> errors.UploaderError:
         """Return the error of a request to `url`, which took `seconds`; `body_sent`: all of it was sent."""
+        if (lack := next(filter(None, map(errors.exhausted, chain(error))), None)) is not None:
+            return lack
         where, cause = origin_of(url), why(error)
         if isinstance(error, AnswerTooLarge):
             return errors.ProtocolError(f"the answer of {where} is too large: {error}")

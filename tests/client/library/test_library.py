@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
 import re
@@ -337,6 +338,7 @@ def test_result_has_the_error_that_ended_the_run(make_files: Callable[..., Path]
     [
         (RuntimeError("can't start new thread"), "the system starts no more threads"),
         (MemoryError(), "there is not enough memory"),
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "too many files are open"),
     ],
 )
 def test_run_that_lacks_a_resource_may_be_retried(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from scripted_server import Peer, ScriptedServer
 from time_limits import PATIENCE
 
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.errors import ConnectFailed, ConnectionLost, UsageError
+from uploader_cli.errors import ConnectFailed, ConnectionLost, Exhausted, UsageError
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import failures, http_client
 from uploader_cli.transfer.bodies import Body, Piece
@@ -102,6 +103,16 @@ def test_refused_connection_is_connect_failed(get, closed_port) -> None:
     assert one_line(caught.value) == f"no connection to {url}: {os.strerror(111)}"
     assert caught.value.retryable
     assert caught.value.hint == "is the server running there?"
+
+
+def test_lack_of_descriptors_is_not_blamed_on_the_server(get, closed_port, monkeypatch) -> None:
+    def refuse(*_what: object, **_options: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    with pytest.raises(Exhausted, match="too many files are open") as caught:
+        get(f"http://127.0.0.1:{closed_port}")
+    assert caught.value.retryable
 
 
 def test_earlier_error_that_is_being_handled_is_not_the_cause(get, closed_port) -> None:

@@ -6,6 +6,7 @@ import email.policy
 import errno
 import io
 import os
+import resource
 from email.parser import BytesParser
 from typing import TYPE_CHECKING
 
@@ -345,6 +346,17 @@ def test_failing_disk_is_an_unreadable_file(tmp_path, monkeypatch) -> None:
     error = failing(body_of([file]))
     assert (error.code, error.path) == (FailureCode.UNREADABLE, file.path)
     assert os.strerror(errno.EIO) in str(error)
+
+
+def test_file_that_lacks_a_descriptor_can_be_retried(tmp_path: Path) -> None:
+    file = write(tmp_path, "a.mp4", b"x")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        error = failing(body_of([file]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert (error.code, error.retryable) == (FailureCode.UNREADABLE, True)
 
 
 # --- types ----------------------------------------------------------------------------------------------------------
