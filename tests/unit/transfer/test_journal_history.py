@@ -55,6 +55,7 @@ def test_history_of_an_interrupted_run(journal: Journal) -> None:
     assert not journal.history(HERE, A, fresh=True).done(a_file("/data/1"))
 
 
+@pytest.mark.usefixtures("patient_pruning")
 def test_finished_run_is_not_resumed(journal: Journal, tmp_path: Path, clock: Clock) -> None:
     """Its receipts are what --skip-existing asks for, as long as they are kept."""
     sent(journal, "/data/1", ok=True)

@@ -9,7 +9,6 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from time_limits import PATIENCE
 from unit.transfer.journal_fakes import (
     DAY,
     HERE,
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from uploader_cli.core.plan import LocalFile
+
+pytestmark = pytest.mark.usefixtures("patient_pruning")
 
 
 @pytest.fixture
@@ -201,12 +202,6 @@ def test_old_receipts_and_runs_are_pruned_at_the_next_start(tmp_path: Path) -> N
         counts = [db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables]
     db.close()
     assert counts == [1, 1, 0, 1, 0]
-
-
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the thread that looks for files begin late."""
-    monkeypatch.setattr(schema, "BATCH_SECONDS", PATIENCE)
 
 
 def files_of(directory: Path, count: int) -> list[LocalFile]:
