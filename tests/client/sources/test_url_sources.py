@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import random
@@ -16,9 +17,11 @@ from command import uploader
 from fsspec.implementations.memory import MemoryFileSystem
 from proxy import Holding, Proxy
 
-from uploader_cli import Phase, UsageError, upload
+from uploader_cli import Phase, Settings, UsageError, upload
+from uploader_cli.core.events import FileFailed, FileSkipped, SkipReason
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import FileError
+from uploader_cli.selection.selecting import select
 from uploader_cli.sources.content import read_range
 from uploader_cli.sources.files import listing, status
 from uploader_server.faults import Answer
@@ -183,6 +186,35 @@ def test_change_between_two_reads_is_noticed(memory: MemoryFileSystem, monkeypat
     memory.pipe({"/a.bin": BIG})  # same size, later
     with pytest.raises(FileError, match="changed while it was being read"):
         list(blocks)
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_links_at_a_url_are_followed_to_files_only(
+    memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch, follow: bool
+) -> None:
+    """They are skipped by default. A file that is named again is sent once."""
+    memory.pipe({"/tree/a": b"a", "/tree/to-a": b"a", "/tree/to-b": b"", "/tree/to-gone": b"", "/b/file": b"b"})
+    ls, info = MemoryFileSystem.ls, MemoryFileSystem.info
+
+    def listed(*args: Any, **how: Any) -> list[dict[str, Any]]:
+        found = ls(*args, **{**how, "detail": True})
+        return [{**details, "islink": "/to-" in details["name"]} for details in found]
+
+    def looked_up(self: MemoryFileSystem, path: str, **how: Any) -> dict[str, Any]:
+        if path.endswith("gone"):
+            raise FileNotFoundError(errno.ENOENT, "No such file", path)
+        return info(self, path.replace("tree/to-b", "b"), **how)
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", listed)
+    monkeypatch.setattr(MemoryFileSystem, "info", looked_up)
+    settings = Settings(server="http://localhost", follow_links=follow)
+    found = [
+        step.reason if isinstance(step, FileSkipped) else step.message if isinstance(step, FileFailed) else step.path
+        for step in select(settings, ["memory://tree", "memory://tree/a"])
+    ]
+    directory = "a link to a directory, which is not followed at a URL"
+    links = ["memory://tree/to-a", directory, "No such file"] if follow else [SkipReason.SYMLINK] * 3
+    assert found == ["memory://tree/a", *links, SkipReason.DUPLICATE]
 
 
 @pytest.mark.parametrize(
