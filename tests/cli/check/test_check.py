@@ -85,7 +85,7 @@ def test_check_compares_the_content(server: EmbeddedServer, make_files: Files, t
 @pytest.mark.parametrize("packs", [True, False], ids=["lookup", "no lookup"])
 def test_check_of_sizes_says_same_size(make_files: Files, tmp_path: Path, packs: bool) -> None:
     """Also on a server without a lookup, with one call for each file."""
-    make_files(a=b"abc", b=b"bcd", missing=b"")
+    (make_files(a=b"abc", b=b"bcd", missing=b"") / "link").symlink_to("a")
     with running_server(packs=packs) as server:
         stored = server.root / "personal" / "files"
         stored.mkdir()
@@ -94,11 +94,17 @@ def test_check_of_sizes_says_same_size(make_files: Files, tmp_path: Path, packs:
         check = ("check", "files", "-s", server.url, "--size-only")
         done = uploader(*check, "-v", home=tmp_path)
         *lines, summary = done.out.splitlines()
-        results = [line["result"] for line in lines_of(uploader(*check, "--json", home=tmp_path))[:-1]]
+        *_, last = found = lines_of(uploader(*check, "--json", home=tmp_path))
     assert done.code == 4
-    assert lines == ["same size: files/a", "different: files/b (3 bytes, on the server 1)", "missing: files/missing"]
-    assert results == ["same_size", "different", "missing"]
-    assert summary.startswith("1 same size, 1 different, 1 missing (")
+    assert lines == [
+        "same size: files/a",
+        "different: files/b (3 bytes, on the server 1)",
+        "skipped: files/link (symlink)",
+        "missing: files/missing",
+    ]
+    assert [line["result"] for line in found if line["type"] == "check.file"] == ["same_size", "different", "missing"]
+    assert last["skipped"] == 1
+    assert summary.startswith("1 same size, 1 different, 1 missing, 1 skipped (")
     assert summary.endswith(", by size only)")
     assert uploader(*check, "--digest", home=tmp_path).code == 2
 
