@@ -11,7 +11,7 @@ from rich.console import Console
 from unit.render.render_script import HOSTILE, MIB, SESSION, Script, name_of
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import ChannelState, FailureCode, Transport
+from uploader_cli.core.events import ChannelState, FailureCode, SkipReason, Transport
 from uploader_cli.render.frame import Frame, Slots
 from uploader_cli.render.live import LiveView
 
@@ -126,6 +126,23 @@ def test_names_lose_the_directory_that_all_files_share(run: Script, screen: Scre
     run.put(ev.FileFailed(1, names[1], FailureCode.SERVER_REFUSED, "type not allowed", retryable=False))
     assert screen.lines()[4].startswith("↑ day-1/a.mp4 ")
     assert screen.lines()[5] == "✗ day-10/b.mp4  type not allowed"
+
+
+@pytest.mark.parametrize(
+    ("ended", "row"),
+    [
+        (ev.FileSkipped(1, name_of(1), SkipReason.PRESENT), "- film-0001.mp4  present"),
+        (ev.FilesCancelled((1,)), "■ film-0001.mp4  cancelled"),
+    ],
+)
+def test_file_that_was_begun_and_not_sent_shows_the_reason(
+    ended: ev.Event, row: str, run: Script, screen: Screen
+) -> None:
+    run.begin()
+    run.start(0, 1)
+    run.now += 2
+    run.put(ended)
+    assert screen.lines()[-1] == row
 
 
 def test_finished_directory_is_one_line(run: Script, screen: Screen) -> None:
