@@ -127,9 +127,7 @@ class Cluster:
 
     def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...], address: str, key: str) -> Future[Any]:
         """Call a function in a thread of one worker."""
-        return self._client.submit(
-            function, *arguments, key=key, pure=False, workers=[address], allow_other_workers=False
-        )
+        return self._client.submit(function, *arguments, key=key, workers=[address], allow_other_workers=False)
 
     def result(self, future: Future[T]) -> T:
         """Return the result of a future that is over, or raise its error. Raise `TimeoutError` if its worker died."""

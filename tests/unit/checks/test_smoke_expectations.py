@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from uploader_cli import Settings
 from uploader_cli.checks.check import Violation
-from uploader_cli.checks.smoke import expect
+from uploader_cli.checks.smoke import expect, sending
 from uploader_cli.exit_status import Exit
 from uploader_cli.transfer.http_client import Answer
 
@@ -118,6 +123,22 @@ def test_other_bytes_are_corrupt(found: bytes | None, got: str, code: Exit) -> N
         expect.same_bytes(found, b"abc", "it")
     assert difference(raised.value) == ("it", "the 3 bytes that were sent", got)
     assert raised.value.finding.exit is code
+
+
+@pytest.mark.parametrize(
+    ("headers", "asked"),
+    [
+        ({}, []),
+        ({"Content-Location": "https://other.invalid/a"}, []),
+        ({"Content-Location": "/uploads/a"}, ["/uploads/a"]),
+    ],
+)
+def test_stored_file_is_read_back_where_the_answer_has_its_path(headers: dict[str, str], asked: list[str]) -> None:
+    read: list[str] = []
+    site: Any = SimpleNamespace(settings=Settings(server="http://h"), read=lambda path: read.append(path) or b"other")
+    with pytest.raises(Violation) if asked else nullcontext():
+        sending.read_back(site, "http://h/upload", answer(204, **headers), b"sent")
+    assert read == asked
 
 
 def test_long_values_are_cut_in_a_violation() -> None:
