@@ -437,8 +437,8 @@ def _(server: EmbeddedServer) -> None:
 @fault("fail-file:*:2.mp4")
 def _(server: EmbeddedServer) -> None:
     """Rules with other globs fail no file."""
-    server.faults.add("status:GET *.mp4:503")
-    (first, second) = upload(server.url, file("GET 1.mp4", b"x"), file("a:2.mp4", b"x"))
+    server.faults.add("status:GET /*.mp4:503")
+    (first, second) = upload(server.url, file("GET /1.mp4", b"x"), file("a:2.mp4", b"x"))
     assert (first["status"], second["status"]) == ("completed", "failed")
 
 
