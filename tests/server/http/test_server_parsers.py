@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from server.batches import body_of, file, text
 
 from uploader_cli.core.capabilities import encode_metadata
+from uploader_server.batch import multipart
 from uploader_server.batch.lookup import parse as parse_lookup
 from uploader_server.batch.multipart import BatchReader
 from uploader_server.config import ServerConfig
@@ -219,6 +220,17 @@ def test_batch_is_parsed_for_any_fragmentation(value: str, content: bytes, cuts:
     body = body_of([text("category", value), file("a.bin", content)])
     with tempfile.TemporaryDirectory() as directory:
         assert read_batch(body, cuts, Path(directory)) == ([("category", value)], [("a.bin", content)])
+
+
+@pytest.mark.parametrize(("count", "status"), [(8, None), (9, 413)])
+def test_text_parts_have_a_limit_together(
+    count: int, status: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if they are empty: each takes memory."""
+    monkeypatch.setattr(multipart, "MAX_TEXTS", 8 * (len("x0") + multipart.PART))
+    noted = [(f"x{number}", "") for number in range(count)]
+    found = read_batch(body_of([text(*one) for one in noted]), [], tmp_path)
+    assert found == ((noted, []) if status is None else (status, "VALIDATION_ERROR"))
 
 
 @given(BODIES, CUTS)

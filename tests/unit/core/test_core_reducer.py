@@ -321,6 +321,23 @@ def test_finished_files_become_counts_and_one_line_each() -> None:
     assert not state.unstarted
 
 
+def test_end_of_a_file_is_known_after_thousands_of_others() -> None:
+    run = Run("start, done")
+    for number in range(1, 13_000):
+        run.put(ev.FileSkipped(number, f"{number}.mp4", SkipReason.PRESENT))
+    assert len(run.state.marks) < 8192
+    for number in (0, 9000, 12_999):
+        assert run.put(ev.FileSkipped(number, "again", SkipReason.PRESENT)) == []
+    assert run.put(ev.FileSkipped(13_001, "new", SkipReason.PRESENT)) != []
+    assert (run.state.completed, run.state.skipped) == (1, 13_000)
+
+
+def test_recovery_that_a_worker_reports_is_news_and_no_warning() -> None:
+    run, told = Run(), ev.RunWarning(ev.WarningCode.RECOVERED, "the server answers again")
+    assert run.put(told) == [told]
+    assert (run.state.news, run.state.warnings) == (told, [])
+
+
 def test_failed_file_keeps_its_message_and_confirms_no_byte() -> None:
     run = Run("start, sent 40, fail")
     assert [failure.message for failure in run.state.failures] == ["lost"]
