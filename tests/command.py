@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import threading
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -175,6 +176,10 @@ def check_stream(events: list[dict[str, Any]]) -> None:
     assert kinds[0] == "run.started"
     assert kinds[-1] == "run.finished"
     assert kinds.count("run.started") == kinds.count("run.finished") == 1
+    sessions = Counter(event["session"] for event in events if event["type"] == "session.finished")
+    created = {event["session"] for event in events if event["type"] == "session.created"}
+    assert created <= sessions.keys()
+    assert set(sessions.values()) <= {1}
     _check_files(events)
 
 

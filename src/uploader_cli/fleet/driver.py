@@ -307,8 +307,10 @@ class Driver:
             sent.error.args = (f"{sent.error} (worker {task.member.name})",)
             raise sent.error
 
-    def _forget(self, number: int) -> Task:
+    def _forget(self, number: int, sessions: str = "lost") -> Task:
+        """Return a task that has ended or is given up; what it left of its sessions ends with this status."""
         task = self._tasks.pop(number)
+        self._news.leave(task, sessions)
         task.member.tasks.discard(number)
         for file in task.files:
             task.member.sending.pop(file, None)
@@ -400,4 +402,6 @@ class Driver:
         while self._tasks and time.monotonic() < end and not self._at_once:
             with suppress(errors.UploaderError):  # the first one counts
                 self._receive(TICK)
+        for number in list(self._tasks):
+            self._forget(number, "cancelled")
         self._tasks.clear()  # Dask cancels what nobody waits for

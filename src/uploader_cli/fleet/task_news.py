@@ -37,6 +37,7 @@ class Task:
     heard: float  # time of its last progress
     begun: bool = False
     creating: set[int] = field(default_factory=set)  # files whose upload is being created
+    sessions: set[str] = field(default_factory=set)  # those that it has opened and not finished
     lost_by: tuple[str, ...] = ()  # the workers that died or hung with it
 
 
@@ -78,10 +79,19 @@ class TaskNews:
                 case ev.Event():
                     if isinstance(item, ev.BytesSent):
                         member.sending[item.file] = item.sent
+                    elif isinstance(item, ev.SessionCreated):
+                        task.sessions.add(item.session)
+                    elif isinstance(item, ev.SessionFinished):
+                        task.sessions.discard(item.session)
                     self._tell(item)
                 case FileEnd() if item.event.file in task.files:
                     task.creating.discard(item.event.file)
                     self._file_ended(task.files.pop(item.event.file), member, *item)
+
+    def leave(self, task: Task, status: str) -> None:
+        """Report the end of the sessions that a task has opened and will not finish."""
+        while task.sessions:
+            self._tell(ev.SessionFinished(task.sessions.pop(), status))
 
     def lost(self, task: Task, why: str) -> None:
         """Report that the task of a lost worker runs again; name the files that this may leave on the server."""

@@ -77,7 +77,7 @@ class Connections:
             _, session = self._leaving.popleft()
             self.channel.leave(session)
             self.last_heard.forget(session)
-            self._loop.apply(SessionLeft(session))
+            self._loop.emit(SessionLeft(session))  # behind its end, which a slow machine has not applied yet
 
     def _heard(self, event: Event) -> None:
         if isinstance(event, AnalysisMessage):

@@ -14,7 +14,7 @@ from serving import running_server
 from time_limits import SLACK
 
 from uploader_cli.core.alarms import Alarms
-from uploader_cli.core.events import ChannelState, ChannelStats, RunStarted
+from uploader_cli.core.events import ChannelState, ChannelStats, RunStarted, SessionCreated, SessionFinished
 from uploader_cli.run.connections import DRAIN, Connections
 from uploader_cli.run.loop import Loop
 from uploader_cli.settings import Settings
@@ -82,6 +82,20 @@ def test_longer_run_opens_a_realtime_connection(monkeypatch: pytest.MonkeyPatch)
     made.tend()
     wait_until(lambda: loop.turn() or loop.state.channel.state is not ChannelState.CLOSED)
     made.close()
+
+
+def test_session_whose_end_is_queued_is_not_left_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploader_cli.run.connections.DRAIN", 0.0)
+    loop = Loop([], Alarms(stall=30.0))
+    made = Connections(Settings(server="http://127.0.0.1:1"), loop)
+    loop.apply(RunStarted("http://127.0.0.1:1", None, None, 1, "tus"))
+    loop.apply(SessionCreated("session", "personal", 1))
+    loop.emit(SessionFinished("session", "completed"))
+    made.leave("session")
+    made.tend()
+    loop.flush()
+    made.close()
+    assert (loop.state.sessions_done, loop.state.sessions) == (1, {})
 
 
 def test_tus_endpoint_has_no_channel_to_wait_for() -> None:
