@@ -390,6 +390,8 @@ def test_concurrent_repeats_store_once_and_the_others_wait(
         for repeat in (post_pack(url, session, files, key=below), recalled(url, below)):
             assert refused(repeat) == (409, "PACK_IN_PROGRESS")
             assert int(repeat.headers["retry-after"]) > 0
+        with half_sent(url, body, sent=len(body) - 5, key=below) as early:
+            assert early.recv(65536).startswith(b"HTTP/1.1 409 "), "a repeat need not send its data"
         assert refused(post_pack(url, session, {f"{below}/c": b"3"}, key=below)) == (422, "KEY_REUSED")
         free.set()
         first.join(DEADLINE)
