@@ -142,6 +142,28 @@ def test_file_that_changes_after_it_was_read_is_kept(
         )
 
 
+def test_file_that_was_taken_away_is_removed_and_one_without_a_place_is_kept(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """Another program does both between the upload and the move."""
+    files, sent = make_files(**{"a.bin": 10, "b.bin": 10}), tmp_path / "sent"
+    sent.mkdir()
+
+    def meddle() -> None:
+        (files / "a.bin").unlink()
+        sent.rmdir()
+        sent.write_text("no directory")
+
+    with Proxy(server.url, AtDigest(meddle)) as proxy:
+        done = uploader("upload", files, "-s", proxy.url, "--then", "move:sent", "--json", home=tmp_path)
+    (completed,), (failed,) = done.of("file.completed"), done.of("file.failed")
+    assert (completed["path"], completed["removed"]) == (str(files / "a.bin"), "gone")
+    assert "moved_to" not in completed
+    assert (failed["path"], failed["code"]) == (str(files / "b.bin"), "kept")
+    assert failed["message"] == f"it is stored, and kept here: Not a directory: {sent / 'files'}"
+    assert done.code == 4
+
+
 @pytest.mark.parametrize("moves", [True, False])
 def test_hard_links_of_one_file_are_all_removed(
     moves: bool, server: EmbeddedServer, make_files: Files, tmp_path: Path
