@@ -58,10 +58,16 @@ class Bench:
 
     # --- the client ---------------------------------------------------------------------------------------------------
 
-    def start(self, *arguments: str | Path, server: str | None = None, terminal: int | None = None) -> None:
+    def start(
+        self,
+        *arguments: str | Path,
+        server: str | None = None,
+        terminal: int | None = None,
+        constants: Mapping[str, float] | None = None,
+    ) -> None:
         """Start `uploader ARGUMENTS --json` with the URL of the proxy, and outputs to files.
 
-        With the descriptor of a `terminal`, stderr goes there.
+        With the descriptor of a `terminal`, stderr goes there. `constants` are those of `command.start`.
         """
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.client = start(
@@ -70,6 +76,7 @@ class Bench:
                 stdout=out,
                 stderr=terminal or err,
                 fresh=self._fresh,
+                constants=constants,
                 UPLOADER_SERVER=server or self.proxy.url,
             )
 

@@ -24,6 +24,7 @@ from acceptance.accidents import (
 from acceptance.bench import Bench, wait_for_writes
 from acceptance.sent_bytes import kind_of, sent_again, uploads
 from acceptance.volumes import IN_PARTS, LONG, SHORT
+from command import DISTANT
 from time_limits import PATIENCE
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ def planned(kinds: Sequence[str], count: int, seed: int, *, finished: bool = Tru
 def planned_in_parts(seed: int) -> list[Moment]:
     """Return twenty moments: at the creation of parts, within them, and twice when they are joined."""
     source = random.Random(seed)
-    chosen = moments(source.choices([MID_CHUNK, UNANSWERED], k=16), source)
-    return [*moments([CREATION], source), *chosen, Moment(CREATION), Moment(CREATED), Moment(FINISH)]
+    chosen = moments(source.choices([MID_CHUNK, UNANSWERED], k=17), source)
+    return [*moments([CREATION], source), *chosen, Moment(CREATION), Moment(CREATED)]
 
 
 def check_stored(bench: Bench, expected: dict[str, str]) -> None:
@@ -91,6 +92,7 @@ def kill_clients(
 
     With a `latency` (ms) of the server large files are sent in parts.
     """
+    constants = DISTANT if latency else None
     source, trap = random.Random(seed), Trap()
     files = directory / "files"
     expected = volume.make(files, seed)
@@ -107,7 +109,8 @@ def kill_clients(
 
         for number, moment in enumerate(plan):
             trap.set([moment], strike, born=bench.proxy.epoch)
-            bench.start(*(["resume"] if number and source.random() < 0.5 else upload))
+            command = ["resume"] if number and source.random() < 0.5 else upload
+            bench.start(*command, constants=constants)
             if moment.kind == JOURNAL:
                 wait_for_writes(wal, moment.nth)
                 strike()
@@ -115,10 +118,12 @@ def kill_clients(
                 assert bench.wait().code == -9, f"{moment} never came"
                 assert trap.sprung.wait(PATIENCE)
             assert bench.proxy.epoch == number + 1
-        bench.start(*upload)
+        bench.start(*upload, constants=constants)
         done = bench.wait()
         assert done.code == 0, done.err
         assert done.finished["completed"] + done.finished["skipped"] == len(expected)
+        joined = [request.headers.get("upload-concat", "") for request in bench.proxy.requests]
+        assert any(value.startswith("final") for value in joined) == bool(latency)
         check_stored(bench, expected)
         check_sent_again(bench, trap, volume.chunk)
 
