@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from cli.watch.watch_bench import wait_until
 from docs_pages import codes, page, rows
 from prometheus_client.parser import text_string_to_metric_families
 from serving import running_server
@@ -113,6 +114,8 @@ def test_metrics_file_is_whole_at_any_time(tmp_path: Path) -> None:
         state.completed = number
         writer.refresh(state, number * INTERVAL)
         writer.refresh(state, number * INTERVAL + 1)  # too early
+        if number % 50 == 0:
+            wait_until(lambda number=number: seen and seen[-1][0] == number)  # type: ignore[misc]
     ended.set()
     reader.join()
     assert [count for count, _ in seen] == sorted(count for count, _ in seen)

@@ -6,7 +6,9 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from cli.watch.watch_bench import wait_until
 from command import ended, read_until, start, uploader
+from proxy import Onlooker, Proxy
 from serving import running_server
 from tus_services import Plain
 
@@ -16,6 +18,8 @@ from uploader_server.faults import Answer
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from proxy import Request
 
     from uploader_server.serving import EmbeddedServer
 
@@ -27,13 +31,19 @@ A_DAY = Answer(429, {"Retry-After": "86400"})
 
 @pytest.mark.thorough
 def test_poll_with_retry_after_of_a_day_delays_no_upload(make_files: Files, tmp_path: Path) -> None:
-    """Polls begin three seconds after the dials that are refused; the second session comes after the first poll."""
-    with running_server(flavour="reference", processing_seconds=6.0, realtime="off") as server:
-        server.faults.next_answers("GET", "/api/upload/progress/*", [A_DAY])
+    """The first file is stored after the first poll; the second session comes after that."""
+    polls = ("GET", "/api/upload/progress/*")
+
+    class Polled(Onlooker):
+        def at_answer(self, request: Request) -> None:
+            if request.target == BATCH:
+                wait_until(lambda: server.faults.count(*polls))
+
+    running = running_server(flavour="reference", processing_seconds=0.01, realtime="off")
+    with running as server, Proxy(server.url, Polled()) as proxy:
+        server.faults.next_answers(*polls, [A_DAY])
         files = make_files(**{"a.mp4": 10, "b.avi": 10})
-        done = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
-        polls = server.faults.count("GET", "/api/upload/progress/*")
-    assert polls >= 1, "the fault was met"
+        done = uploader("upload", files, "-s", proxy.url, "-j", "1", "--json", home=tmp_path)
     assert (done.code, done.finished["completed"]) == (0, 2)
     assert "rate_limited" not in [event["code"] for event in done.of("warning")]
 
