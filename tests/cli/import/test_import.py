@@ -232,10 +232,10 @@ def test_same_command_continues_after_ctrl_c(cluster: Client, bundled: EmbeddedS
     check_stored(bundled, tree)
 
 
-def test_429_to_one_worker_pauses_all(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
+def test_429_to_one_worker_is_waited_out_and_counted_once(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
     """Reports and metrics have the sums over all workers.
 
-    That the other one pauses, too, is tested step by step in `tests/unit/fleet`.
+    That the other one pauses, too, is tested in `tests/unit/fleet` (test_task_news, test_cluster, test_worker).
     """
     (tree / "a-large.bin").unlink()
     for path in (tree / "below").iterdir():
