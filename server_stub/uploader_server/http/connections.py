@@ -23,6 +23,7 @@ from typing import Any
 
 from uploader_server.http.proxies import network
 from uploader_server.http.tracking import RequestTracker, TrackedRequest
+from uploader_server.options import StartupError
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ Peer = tuple[str, int]  # address and port of the remote end of a connection
 MOST_CONNECTIONS = 4096  # maximum concurrent connections; less if the file descriptor limit is lower
 SPARE = 32  # further connections, whose requests are refused
 RESERVED = 256  # file descriptors for these, the database, the log and so on; at most a quarter of the limit
+LEAST_DESCRIPTORS = 64  # with fewer, the ASGI server or the database fails in the middle of a request
 PER_CONNECTION = 2  # file descriptors of a connection: its socket, and the file that its request writes or reads
 MAX_HEAD = 256 << 10  # maximum bytes of a request head
 MAX_MESSAGE = 1 << 20  # maximum bytes of an incomplete websocket message
@@ -48,7 +50,10 @@ def most_connections() -> int:
 
 
 def raise_limit() -> None:
-    """Raise the file descriptor limit to what MOST_CONNECTIONS needs, or to the hard limit."""
+    """Raise the file descriptor limit to what MOST_CONNECTIONS needs, or to the hard limit.
+
+    Raises StartupError if that is below LEAST_DESCRIPTORS.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = PER_CONNECTION * MOST_CONNECTIONS + RESERVED
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -58,6 +63,9 @@ def raise_limit() -> None:
     most = most_connections()
     if most < MOST_CONNECTIONS:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < LEAST_DESCRIPTORS:
+            hint = f"allow at least {LEAST_DESCRIPTORS}: ulimit -n {LEAST_DESCRIPTORS}"
+            raise StartupError(f"the limit of file descriptors is {soft}: too low for a server", hint)
         logger.warning("the limit of file descriptors is %d: at most %d connections (see ulimit -n)", soft, most)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -106,6 +107,19 @@ def test_missing_extra_shows_the_pip_command(
         error == "error: `uploader serve` needs the bundled server, which is not installed (extra server: no granian)"
     )
     assert re.fullmatch(r"hint: pip install 'granian<3,>=\S+' 'multipart\S+' 'prometheus-client\S+' .*", hint)
+
+
+def test_serve_with_too_few_descriptors_exits_2(tmp_path: Path) -> None:
+    """With fewer it would start, and fail in the middle of requests."""
+    command = shlex.join([sys.executable, "-m", "uploader_cli", "serve", "--port", "0", "--root", f"{tmp_path}/root"])
+    done = subprocess.run(
+        ["sh", "-c", f"ulimit -n 63; exec {command}"], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: the limit of file descriptors is 63: too low for a server\nhint: allow at least 64: ulimit -n 64\n"
+    )
+    assert not (tmp_path / "root").exists()
 
 
 def test_serve_answers_and_stops() -> None:
