@@ -44,6 +44,11 @@ class UploaderError(Exception):
         """Pickle without calling the constructors, whose arguments differ."""
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
+    @property
+    def reason(self) -> str:
+        """The message for where the path of the file is shown already."""
+        return str(self)
+
 
 class UsageError(UploaderError):
     """Invalid option or config, missing path, empty selection. `details` are lines between message and hint."""
@@ -242,10 +247,16 @@ class ProtocolError(UploaderError):
 class FileError(UploaderError):
     """A local file can't be sent. `path` is as selected; `code` is one of unreadable, vanished, changed."""
 
-    def __init__(self, message: str, *, path: str, code: FailureCode, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, reason: str, *, path: str, code: FailureCode, hint: str = "") -> None:
+        """`reason` follows the path in the message."""
+        super().__init__(f"{path}: {reason}", hint=hint)
         self.path = path
         self.code = code
+
+    @property
+    def reason(self) -> str:
+        """The message without the path."""
+        return str(self).removeprefix(f"{self.path}: ")
 
 
 class FileFailure(UploaderError):

@@ -105,6 +105,7 @@ def test_which_answers_are_retryable() -> None:
 def test_an_error_about_a_file_has_the_files_reason() -> None:
     error = errors.FileError("gone", path="a.mp4", code=FailureCode.VANISHED, hint="look")
     assert (error.path, error.code, error.hint, error.retryable) == ("a.mp4", FailureCode.VANISHED, "look", False)
+    assert (str(error), error.reason) == ("a.mp4: gone", "gone")
     assert errors.FileError("x", path="b", code=FailureCode.CHANGED).code is FailureCode.CHANGED
 
 

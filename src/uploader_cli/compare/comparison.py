@@ -191,7 +191,7 @@ class Comparison:
             try:
                 found, same = self._by_content(file, found, self._on_read)
             except (FileError, FileFailure) as error:
-                return ev.FileFailed(file.file, file.path, error.code, str(error), error.retryable)
+                return ev.FileFailed(file.file, file.path, error.code, error.reason, error.retryable)
         equal = CheckResult.SAME if self._on_read is not None else CheckResult.SAME_SIZE
         result = CheckResult.MISSING if found is None else equal if same else CheckResult.DIFFERENT
         size, location = (found.size, found.location) if found is not None else (None, None)

@@ -46,6 +46,7 @@ FIXES = {
     FailureCode.KEPT: "The file is stored, and was not moved or deleted here: correct the reason above, and run again.",
     FailureCode.UNVERIFIABLE: "It can't be compared with what the server has: see --then-unverified.",
 }
+_UNREADABLE_NOW = "It could not be read now: run the command again, with fewer --jobs if too many files were open."
 _SKIPS = {
     SkipReason.TYPE: "type not accepted by the server",
     SkipReason.SIZE: "too large for the server",
@@ -309,7 +310,7 @@ def _failures(lines: _Lines, state: ProgressState, failed_to: str, *, listed: bo
         if not listed:
             _reasons(lines, shown)
         left -= len(shown)
-        lines.add("→", FIXES[code], indent=2)
+        lines.add("→", _UNREADABLE_NOW if retryable and code is FailureCode.UNREADABLE else FIXES[code], indent=2)
     rest = state.failed - (FAILURE_LINES if listed else MOST_ENTRIES - left)
     if rest > 0:
         lines.add("…", f"{rest:,} more: {safe(failed_to) or '--failed-to FILE lists all'}")

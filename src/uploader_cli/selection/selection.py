@@ -269,7 +269,7 @@ def differs(file: LocalFile, checkpoint: Callable[[], None] = lambda: None) -> e
         found = sha256_of(file, checkpoint)
     except FileError as error:
         code = FailureCode.MISMATCH if error.code is FailureCode.CHANGED else error.code
-        problem = _PROBLEMS.get(error.code) or str(error).removeprefix(f"{file.path} ")
+        problem = _PROBLEMS.get(error.code) or error.reason
     else:
         if found == file.sha256:
             return None

@@ -71,7 +71,7 @@ def check_unchanged(file: LocalFile, source: IO[bytes]) -> None:
     except OSError as error:
         raise _unreadable(file, error) from error
     if not _is_same(file, info):
-        raise _failure(file, "changed while it was being read")
+        raise _failure(file, "it changed while it was being read")
 
 
 def read_at(file: LocalFile, source: IO[bytes], position: int, piece: memoryview) -> None:
@@ -81,7 +81,7 @@ def read_at(file: LocalFile, source: IO[bytes], position: int, piece: memoryview
         while piece:
             count: int = source.readinto(piece)  # type: ignore[attr-defined]  # an unbuffered file has it
             if not count:
-                raise _failure(file, "became shorter while it was being read")
+                raise _failure(file, "it became shorter while it was being read")
             piece = piece[count:]
     except (OSError, ValueError) as error:  # ValueError: a file object that was closed
         raise _unreadable(file, error) from error
@@ -109,7 +109,7 @@ def read_block(file: LocalFile, source: IO[bytes], position: int, length: int) -
         while len(block) < length:
             more = source.read(length - len(block))
             if not more:
-                raise _failure(file, "became shorter while it was being read")
+                raise _failure(file, "it became shorter while it was being read")
             block += more
     except (OSError, ValueError) as error:  # ValueError: a file object that was closed
         raise _unreadable(file, error) from error
@@ -148,15 +148,15 @@ def sha256_of(
 
 def _unreadable(file: LocalFile, error: OSError | ValueError) -> FileError:
     if isinstance(error, FileNotFoundError):
-        return _failure(file, "is gone", FailureCode.VANISHED)
+        return _failure(file, "it is gone", FailureCode.VANISHED)
     words = getattr(error, "strerror", None) or error
-    failure = _failure(file, f"can't be read: {words}", FailureCode.UNREADABLE)
+    failure = _failure(file, f"it can't be read: {words}", FailureCode.UNREADABLE)
     code = getattr(error, "errno", None)
     failure.retryable = code in TOO_MANY_FILES
     if is_url(file.path) and code in (errno.EIO, errno.EBUSY):  # EBUSY: s3fs, for an object that was replaced
         with suppress(OSError):  # some services refuse a range of an old version
             if not _is_same(file, status(file.path)):
-                return _failure(file, "changed while it was being read")
+                return _failure(file, "it changed while it was being read")
         failure.retryable = True  # its server may be unreachable
     return failure
 
@@ -167,7 +167,7 @@ def _is_same(file: LocalFile, info: Status) -> bool:
 
 def _failure(file: LocalFile, how: str, code: FailureCode = FailureCode.CHANGED) -> FileError:
     hint = "upload it again when nothing writes to it any more" if code is FailureCode.CHANGED else ""
-    return FileError(f"{file.path} {how}", path=file.path, code=code, hint=hint)
+    return FileError(how, path=file.path, code=code, hint=hint)
 
 
 class Digests:
@@ -292,7 +292,7 @@ class Stream:
 
     def open(self) -> IO[bytes]:
         """Raise `FileError`: there is no second reader."""
-        self._fail("can't be read again")
+        self._fail("it can't be read again")
 
     def chunk(self, offset: int, size: int, checkpoint: Callable[[], None], patience: float = PART_AFTER) -> memoryview:
         """Return up to `size` bytes from `offset` on; earlier bytes are dropped. Set `length` at the end.
@@ -308,7 +308,7 @@ class Stream:
                 # One more byte tells whether the chunk is the last one.
                 window = self._fill(offset, window, size + 1, checkpoint, patience)
             except (OSError, ValueError) as error:
-                self._fail(f"can't be read: {getattr(error, 'strerror', None) or error}")
+                self._fail(f"it can't be read: {getattr(error, 'strerror', None) or error}")
         self.start, self.window = offset, window
         return window[:size]
 
@@ -343,7 +343,7 @@ class Stream:
         return bool(select.select([self._descriptor], [], [], TICK)[0])
 
     def _fail(self, why: str) -> NoReturn:
-        raise FileError(f"{self._name}: {why}", path=self._name, code=FailureCode.UNREADABLE)
+        raise FileError(why, path=self._name, code=FailureCode.UNREADABLE)
 
 
 def _descriptor(source: BinaryIO) -> int | None:
@@ -355,5 +355,5 @@ def _descriptor(source: BinaryIO) -> int | None:
 
 def _bytes(data: object, name: str) -> bytes:
     if not isinstance(data, bytes | bytearray | memoryview):
-        raise FileError(f"{name}: its read() returned {type(data).__name__}", path=name, code=FailureCode.UNREADABLE)
+        raise FileError(f"its read() returned {type(data).__name__}", path=name, code=FailureCode.UNREADABLE)
     return bytes(data)

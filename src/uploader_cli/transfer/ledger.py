@@ -161,7 +161,7 @@ class Ledger:
         for file in files:
             if file.file in self._tried:
                 self._running.discard(file.file)
-                self._emit(ev.FileRetry(file.file, self.attempt(file) + 1, round(delay, 3), error.code, str(error)))
+                self._emit(ev.FileRetry(file.file, self.attempt(file) + 1, round(delay, 3), error.code, error.reason))
 
     def repeat(self, files: Iterable[LocalFile], error: errors.UploaderError, delay: float = 0.0) -> None:
         """Do so for files that share a request, whose attempt goes on after a rate limit, a new token or a pause."""
@@ -270,7 +270,7 @@ class Ledger:
             # A file that changed after the comparison with its listed SHA-256 no longer matches the list.
             changed = file.sha256 is not None and error.code is FailureCode.CHANGED
             code = FailureCode.MISMATCH if changed else error.code
-            self._emit(ev.FileFailed(file.file, file.path, code, str(error), error.retryable, file))
+            self._emit(ev.FileFailed(file.file, file.path, code, error.reason, error.retryable, file))
 
     def _close(self, file: LocalFile) -> bool:
         """Remove the file; False where it is over already."""

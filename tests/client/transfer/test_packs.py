@@ -351,7 +351,7 @@ def test_corrupted_pack_is_resent_and_then_fails_with_integrity(sending: Sending
 
 def test_abandoned_files_make_the_session_partial(sending: Sending, monkeypatch: Any) -> None:
     def unreadable(file: Any, *_how: Any, **_more: Any) -> str:
-        raise FileError(f"{file.path} changed", path=file.path, code=FailureCode.CHANGED)
+        raise FileError("it changed", path=file.path, code=FailureCode.CHANGED)
 
     monkeypatch.setattr(pack, "sha256_of", unreadable)
     sending.run()

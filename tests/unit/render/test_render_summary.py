@@ -169,6 +169,17 @@ def test_an_exit_code_is_explained(run: Script, exit_code: int) -> None:
     assert re.fullmatch(rf"  exit code {exit_code}: .{{10,}}", summary(run.state, run.end(exit_code))[-1])
 
 
+def test_fix_of_an_unreadable_file_depends_on_the_cause(run: Script) -> None:
+    """Too many open files say nothing about the file."""
+    run.begin(2)
+    for number, retryable in enumerate((True, False)):
+        run.put(ev.FileFailed(number, name_of(number), FailureCode.UNREADABLE, "it can't be read", retryable=retryable))
+    assert [line for line in summary(run.state, run.end(3), width=120) if "→" in line][:2] == [
+        "  → It could not be read now: run the command again, with fewer --jobs if too many files were open.",
+        "  → Check that it is a file and that you may read it.",
+    ]
+
+
 def test_nothing_to_do(run: Script) -> None:
     assert summary(run.state, run.end()) == ["✓ nothing to send"]
 

@@ -221,5 +221,5 @@ def test_stream_that_fails_is_unreadable(error: Exception) -> None:
             raise error
 
     stream = Stream(Broken(), "in", None)  # type: ignore[arg-type]
-    with pytest.raises(FileError, match="in: can't be read: I"):
+    with pytest.raises(FileError, match="in: it can't be read: I"):
         stream.chunk(0, 1, never)
