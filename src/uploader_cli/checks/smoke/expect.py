@@ -58,6 +58,13 @@ def answered(answer: Answer, what: str, *statuses: int) -> Answer:
     return answer
 
 
+def succeeded(answer: Answer, what: str) -> Answer:
+    """Return `answer` if it is a success."""
+    if not answer.ok:
+        raise Violation(what, expected="a success (2xx)", got=said(answer))
+    return answer
+
+
 def refused(answer: Answer, what: str, status: int, code: str) -> JsonObject:
     """Return the body of an expected refusal: status, error code, message and time (docs/protocol.md section 1)."""
     if (answer.status, error_code(answer.body)) != (status, code):

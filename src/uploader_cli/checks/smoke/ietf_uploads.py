@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from urllib.parse import quote
 
 from uploader_cli.checks.check import NotOffered, Violation, check
-from uploader_cli.checks.smoke.expect import answered, header, said, same
+from uploader_cli.checks.smoke.expect import answered, header, said, same, succeeded
 from uploader_cli.checks.smoke.sending import (
-    CUT_WAITS,
     body_of,
     cut,
     cut_off,
+    data_of,
     file_of,
+    note_stored,
     nothing,
     read_back,
+    resumed,
     session_of,
     terms,
 )
@@ -29,7 +30,6 @@ from uploader_cli.core.upload_limits import upload_limits
 from uploader_cli.transfer.http_client import Answer
 
 BODY_TYPE = "application/partial-upload"
-SUCCESS = range(200, 300)
 REFUSAL = range(400, 500)
 
 after_append = partial(check, rests_on="ietf-append")
@@ -37,10 +37,6 @@ after_append = partial(check, rests_on="ietf-append")
 
 def endpoint(site: Site) -> str:
     """Return where uploads are created. Raises `NotOffered` unless OPTIONS has `Upload-Limit`."""
-    return site.once(_endpoint)
-
-
-def _endpoint(site: Site) -> str:
     tus = site.once(terms).tus
     if tus is None:
         raise NotOffered("the session response has no endpoint of resumable uploads")
@@ -67,11 +63,7 @@ def ask(
     sent = body_of(body, BODY_TYPE, midway) if body else None
     all_headers = {**IETF, **kind, **(headers or {})}
     answer = site.call(method, url, headers=all_headers, body=sent, may_refuse=True, leaves=method == "POST")
-    stored = "" if site.settings.tus_endpoint else answer.headers.get("Upload-File-Id", "")
-    if method == "PATCH" and answer.ok and stored:
-        site.uploads.discard(url)
-        site.files[stored] = answer.headers.get("Content-Location", "")
-        site.tus_files[stored] = url
+    note_stored(site, method, url, answer)
     return answer
 
 
@@ -82,10 +74,8 @@ def create(site: Site, label: str, length: int | None) -> tuple[str, Answer]:
     headers |= {} if length is None else {"Upload-Length": str(length)}
     session = session_of(site)
     headers["Upload-Metadata"] = encode_metadata({"filename": name, **session})
-    answer = ask(site, "POST", where, headers)
     what = "an empty creation (Upload-Complete: ?0)"
-    if not answer.ok:
-        raise Violation(what, expected="a success (2xx)", got=said(answer))
+    answer = succeeded(ask(site, "POST", where, headers), what)
     location = header(answer, "Location", what, "the URL of the upload", bool)
     try:
         url = resolved(answer.url, location)
@@ -98,11 +88,15 @@ def create(site: Site, label: str, length: int | None) -> tuple[str, Answer]:
     return url, answer
 
 
+def begun(site: Site, label: str) -> tuple[str, bytes]:
+    """Create an empty upload for a file; return its URL and the content of the file."""
+    content = data_of(site)
+    return create(site, label, len(content))[0], content
+
+
 def head(site: Site, url: str, what: str, *, offset: int, complete: bool) -> Answer:
     """Check the state of an upload."""
-    answer = ask(site, "HEAD", url)
-    if answer.status not in (200, 204):
-        raise Violation(what, expected="200 or 204", got=said(answer))
+    answer = answered(ask(site, "HEAD", url), what, 200, 204)
     _flag(answer, what, complete=complete)
     found = header(answer, "Upload-Offset", what, str(offset), str.isdecimal)
     same(int(found), offset, f"Upload-Offset in the answer to {what}")
@@ -114,9 +108,7 @@ def append(
     site: Site, url: str, at: int, body: bytes, what: str, *, complete: bool, headers: Mapping[str, str] | None = None
 ) -> Answer:
     """Send a `PATCH`, which must succeed."""
-    answer = patch(site, url, at, body, complete=complete, headers=headers)
-    if not answer.ok:
-        raise Violation(what, expected="a success (2xx)", got=said(answer))
+    answer = succeeded(patch(site, url, at, body, complete=complete, headers=headers), what)
     _flag(answer, what, complete=complete)
     return answer
 
@@ -162,8 +154,7 @@ def options(site: Site) -> str:
 @check("ietf-creation", "ietf: an empty upload can be created", "uploads can't be resumed from their beginning")
 def creation(site: Site) -> None:
     """See the draft, upload creation and offset retrieval."""
-    endpoint(site)
-    content = _data(site)
+    content = data_of(site)
     url, answer = create(site, "created", len(content))
     what = "HEAD of a new upload"
     limits = "the limits of the upload"
@@ -175,10 +166,8 @@ def creation(site: Site) -> None:
 @check("ietf-append", "ietf: a file is sent in two requests", "files can't be sent in chunks", rests_on="ietf-creation")
 def append_twice(site: Site) -> None:
     """See the draft, upload append: `Upload-Complete` of each answer, and the offset after it."""
-    endpoint(site)
-    content = _data(site)
+    url, content = begun(site, "appended")
     half = len(content) // 2
-    url, _ = create(site, "appended", len(content))
     append(site, url, 0, content[:half], "PATCH of the first half", complete=False)
     head(site, url, "HEAD after the first half", offset=half, complete=False)
     last = append(site, url, half, content[half:], "PATCH of the second half", complete=True)
@@ -190,9 +179,7 @@ def append_twice(site: Site) -> None:
 )
 def declared_end(site: Site) -> None:
     """See the draft, completeness: the length does not complete an upload; an empty request does."""
-    endpoint(site)
-    content = _data(site)
-    url, _ = create(site, "declared", len(content))
+    url, content = begun(site, "declared")
     append(site, url, 0, content, "PATCH of all bytes without an end", complete=False)
     head(site, url, "HEAD after all bytes without an end", offset=len(content), complete=False)
     append(site, url, len(content), b"", "an empty PATCH that declares the end", complete=True)
@@ -201,10 +188,8 @@ def declared_end(site: Site) -> None:
 @after_append("ietf-offset", "ietf: a wrong offset is refused", "files are corrupted by repeated requests")
 def wrong_offset(site: Site) -> None:
     """See the draft, upload append: 409, `Upload-Complete: ?0` and the right offset."""
-    endpoint(site)
-    content = _data(site)
+    url, content = begun(site, "offset")
     half = len(content) // 2
-    url, _ = create(site, "offset", len(content))
     append(site, url, 0, content[:half], "PATCH of the first half", complete=False)
     what = "PATCH at the wrong offset"
     answer = patch(site, url, half - 1, content[half:], complete=True)
@@ -219,9 +204,7 @@ def wrong_offset(site: Site) -> None:
 @after_append("ietf-length", "ietf: inconsistent lengths are refused", "files are stored without their end")
 def inconsistent_length(site: Site) -> None:
     """See the draft, length: the end of the content, and `Upload-Length`, must match what is known."""
-    endpoint(site)
-    content = _data(site)
-    url, _ = create(site, "length", len(content))
+    url, content = begun(site, "length")
     what = "PATCH that ends before the length of the upload"
     _refused(patch(site, url, 0, content[: len(content) // 2], complete=True), what)
     answer = ask(site, "HEAD", url)
@@ -232,8 +215,7 @@ def inconsistent_length(site: Site) -> None:
 @after_append("ietf-overrun", "ietf: content beyond the length is refused", "files become longer than announced")
 def overrun(site: Site) -> None:
     """See the draft, upload append: the request is refused, and the upload can't be used any more."""
-    endpoint(site)
-    content = _data(site)
+    content = data_of(site)
     url, _ = create(site, "overrun", len(content) - 1)
     what = "PATCH of more bytes than the upload has"
     _refused(patch(site, url, 0, content, complete=False), what)
@@ -244,26 +226,18 @@ def overrun(site: Site) -> None:
 @after_append("ietf-resume", "ietf: a cut upload resumes at its offset", "after a lost connection files are corrupted")
 def resume(site: Site) -> str:
     """See the draft, upload append and concurrency: a cut request completes nothing, and its offset is accepted."""
-    endpoint(site)
-    content = _data(site)
-    url, _ = create(site, "resumed", len(content))
+    url, content = begun(site, "resumed")
     with cut_off("half a PATCH"):
         patch(site, url, 0, content, complete=True, midway=cut)
-    what, most = "HEAD after a PATCH that was cut", (len(content) + 1) // 2
-    for pause in CUT_WAITS:
+
+    def look(what: str) -> Answer:
         found = answered(ask(site, "HEAD", url), what, 200, 204)
         _flag(found, what, complete=False)
-        at = int(header(found, "Upload-Offset", what, "what has arrived", str.isdecimal))
-        if at > most:
-            raise Violation(what, expected=f"an offset of {most} at most", got=str(at))
-        last = patch(site, url, at, content[at:], complete=True)
-        if last.status not in (409, 423):
-            break
-        time.sleep(pause)  # the server has not ended the cut request yet
+        return found
+
+    at, last = resumed(len(content), look, lambda at: patch(site, url, at, content[at:], complete=True))
     what = "PATCH of the rest after a cut"
-    if not last.ok:
-        raise Violation(what, expected="a success (2xx)", got=said(last))
-    _flag(last, what, complete=True)
+    _flag(succeeded(last, what), what, complete=True)
     read_back(site, url, last, content)
     return f"resumed at byte {at} of {len(content)}"
 
@@ -271,8 +245,7 @@ def resume(site: Site) -> str:
 @after_append("ietf-deferred-length", "ietf: the length may be sent later", "streams can't be uploaded")
 def deferred_length(site: Site) -> None:
     """See the draft, length: an upload without one gets it from `Upload-Length`."""
-    endpoint(site)
-    content = _data(site)
+    content = data_of(site)
     half = len(content) // 2
     url, _ = create(site, "deferred", None)
     append(site, url, 0, content[:half], "PATCH of an upload without a length", complete=False)
@@ -285,9 +258,7 @@ def deferred_length(site: Site) -> None:
 @after_append("ietf-malformed", "ietf: malformed fields are ignored", "bytes are stored at a wrong place")
 def malformed(site: Site) -> None:
     """See the draft, offset: another value than an integer counts as none, and an append needs one."""
-    endpoint(site)
-    content = _data(site)
-    url, _ = create(site, "malformed", len(content))
+    url, content = begun(site, "malformed")
     what = "PATCH whose Upload-Offset is no integer"
     headers = {"Upload-Offset": '"0"'}
     _refused(patch(site, url, 0, content, complete=True, headers=headers), what)
@@ -299,11 +270,8 @@ def malformed(site: Site) -> None:
 )
 def cancel(site: Site) -> None:
     """See the draft, upload cancellation (a SHOULD)."""
-    endpoint(site)
-    url, _ = create(site, "cancelled", len(_data(site)))
-    answer = ask(site, "DELETE", url)
-    if not answer.ok:
-        raise Violation("DELETE of an upload", expected="a success (2xx)", got=said(answer))
+    url, _ = begun(site, "cancelled")
+    succeeded(ask(site, "DELETE", url), "DELETE of an upload")
     _refused(ask(site, "HEAD", url), "HEAD of a deleted upload")
     site.uploads.discard(url)
 
@@ -313,9 +281,7 @@ def cancel(site: Site) -> None:
 )
 def digest(site: Site) -> None:
     """See the draft, content digests (a SHOULD), and RFC 9530."""
-    endpoint(site)
-    content = _data(site)
-    url, _ = create(site, "digest", len(content))
+    url, content = begun(site, "digest")
     value = base64.b64encode(hashlib.sha256(b"other bytes").digest()).decode()
     headers, what = {"Content-Digest": f"sha-256=:{value}:"}, "PATCH with the digest of other content"
     _refused(patch(site, url, 0, content[:-1], complete=False, headers=headers), what)

@@ -8,16 +8,15 @@ from functools import partial
 
 from uploader_cli.checks.check import Violation, check
 from uploader_cli.checks.smoke.expect import answered, header, said, same
-from uploader_cli.checks.smoke.sending import CUT_WAITS, cut, cut_off, read_back
+from uploader_cli.checks.smoke.sending import cut, cut_off, data_of, read_back, resumed
 from uploader_cli.checks.smoke.site import Site
 from uploader_cli.checks.smoke.tus_requests import (
     append,
     ask,
+    begun,
     check_offset,
     check_version,
     create,
-    create_sized,
-    data_of,
     halfway,
     head_of,
     offered,
@@ -76,7 +75,6 @@ def core(site: Site) -> str:
 @after_core("tus-version", "tus: other versions are refused", "later clients get wrong answers", required=False)
 def version(site: Site) -> None:
     """See tus 1.0, core: status 412."""
-    offered(site)
     answer = site.call("HEAD", site.once(halfway).url, headers={"Tus-Resumable": "0.0.1"})
     answered(answer, "a request of another version of tus", 412)
 
@@ -86,21 +84,14 @@ def version(site: Site) -> None:
 )
 def resume(site: Site) -> str:
     """See tus 1.0, core: HEAD returns the offset after a cut PATCH, and the upload resumes there."""
-    offered(site)
-    content = data_of(site)
-    url = create_sized(site, "tus-resumed", content, removable=True)
+    url, content = begun(site, "tus-resumed", removable=True)
     with cut_off("half a PATCH"):
         ask(site, "PATCH", url, {"Upload-Offset": "0"}, content, midway=cut)
-    what, most = "HEAD after a PATCH that was cut", (len(content) + 1) // 2
-    for pause in CUT_WAITS:
-        head = head_of(site, url, what)
-        at = int(header(head, "Upload-Offset", what, "what has arrived", str.isdecimal))
-        if at > most:
-            raise Violation(what, expected=f"an offset of {most} at most", got=str(at))
-        last = ask(site, "PATCH", url, {"Upload-Offset": str(at)}, content[at:])
-        if last.status not in (409, 423):
-            break
-        time.sleep(pause)  # the server has not ended the cut request yet
+    at, last = resumed(
+        len(content),
+        partial(head_of, site, url),
+        lambda at: ask(site, "PATCH", url, {"Upload-Offset": str(at)}, content[at:]),
+    )
     check_offset(answered(last, "PATCH of the rest after a cut", 204), len(content), "PATCH of the rest after a cut")
     read_back(site, url, last, content)
     return f"resumed at byte {at} of {len(content)}"
@@ -114,8 +105,7 @@ def checksum(site: Site) -> str:
     if "sha1" not in algorithms:
         got = ", ".join(sorted(algorithms)) or "none"
         raise Violation("the checksum algorithms that are offered", expected="sha1 among them", got=got)
-    content = data_of(site)
-    url = create_sized(site, "tus-checksum", content, removable=True)
+    url, content = begun(site, "tus-checksum", removable=True)
     for name, (start, length) in zip(known, parts(len(content), len(known)), strict=False):
         piece = content[start : start + length]
         if name == "crc32c":

@@ -1,4 +1,4 @@
-"""Create sessions and send batches for the checks, and record them for the clean-up."""
+"""Create sessions and send batches, and record them for the clean-up; what checks of tus and of the IETF share."""
 
 from __future__ import annotations
 
@@ -141,6 +141,10 @@ def file_of(site: Site, label: str, *, kind: str = "") -> tuple[str, bytes]:
     return f"{site.names}{label}.{ending}", os.urandom(max(2, min(SIZE, limits.max_file_size)))
 
 
+def data_of(site: Site) -> bytes:
+    return file_of(site, "")[1]
+
+
 def send(
     site: Site,
     session: str,
@@ -168,6 +172,40 @@ def send(
                 path = location_in(site.settings.category, file.location) if file.location else ""
                 site.files[file.server_id] = path
     return answer
+
+
+def stored_id(site: Site, answer: Answer) -> str:
+    """Return the ID of the file that a request has stored by tus or the IETF's protocol; empty if it stored none."""
+    return "" if site.settings.tus_endpoint else answer.headers.get("Upload-File-Id", "")
+
+
+def note_stored(site: Site, method: str, url: str, answer: Answer) -> None:
+    """Record the file that a request has stored, if it has."""
+    stored = stored_id(site, answer)
+    if not (answer.ok and stored and method in ("POST", "PATCH")):
+        return
+    site.uploads.discard(url)
+    if method == "PATCH":
+        site.tus_files[stored] = url
+    where = answer.headers.get("Content-Location", "")
+    site.files[stored] = where if where.startswith("/") else ""
+
+
+def resumed(size: int, look: Callable[[str], Answer], send_from: Callable[[int], Answer]) -> tuple[int, Answer]:
+    """Send the rest of an upload of `size` bytes after a cut; return the offset it had, and the answer.
+
+    `look` asks for the offset; it gets what a failure is about.
+    """
+    what, most = "HEAD after a PATCH that was cut", (size + 1) // 2
+    for pause in CUT_WAITS:
+        at = int(header(look(what), "Upload-Offset", what, "what has arrived", str.isdecimal))
+        if at > most:
+            raise Violation(what, expected=f"an offset of {most} at most", got=str(at))
+        last = send_from(at)
+        if last.status not in (409, 423):
+            break
+        time.sleep(pause)  # the server has not ended the cut request yet
+    return at, last
 
 
 def read_back(site: Site, url: str, answer: Answer, sent: bytes) -> None:

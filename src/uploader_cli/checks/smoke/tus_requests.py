@@ -9,7 +9,16 @@ from typing import NamedTuple
 
 from uploader_cli.checks.check import NotOffered, Violation
 from uploader_cli.checks.smoke.expect import answered, header, said, same
-from uploader_cli.checks.smoke.sending import body_of, file_of, nothing, session_of, terms
+from uploader_cli.checks.smoke.sending import (
+    body_of,
+    data_of,
+    file_of,
+    note_stored,
+    nothing,
+    session_of,
+    stored_id,
+    terms,
+)
 from uploader_cli.checks.smoke.site import Site
 from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, encode_metadata, endpoint_for
 from uploader_cli.core.origins import resolved
@@ -27,10 +36,6 @@ def offered(site: Site, extension: str = "") -> Capabilities:
     if extension and extension not in tus.extensions:
         raise NotOffered(f"{extension} is not among the tus extensions")
     return tus
-
-
-def data_of(site: Site) -> bytes:
-    return file_of(site, "")[1]
 
 
 def ask(
@@ -56,18 +61,8 @@ def ask(
             break
         with suppress(ValueError):
             url = resolved(answer.url, answer.headers["Location"])
-    stored = _stored_id(site, answer)
-    if answer.ok and stored and method in ("POST", "PATCH"):
-        site.uploads.discard(url)
-        if method == "PATCH":
-            site.tus_files[stored] = url
-        where = answer.headers.get("Content-Location", "")
-        site.files[stored] = where if where.startswith("/") else ""
+    note_stored(site, method, url, answer)
     return answer
-
-
-def _stored_id(site: Site, answer: Answer) -> str:
-    return "" if site.settings.tus_endpoint else answer.headers.get("Upload-File-Id", "")
 
 
 def create(
@@ -101,10 +96,11 @@ def created(
     **metadata: str,
 ) -> tuple[str, Answer]:
     """Try to create an upload; return its URL, empty on failure, and the response. `alone`: without a session."""
+    endpoint = offered(site).endpoint
     session = {} if alone else session_of(site)
     named = {"filename": name, "filetype": content_type(name), **session, **metadata}
     head = {"Upload-Metadata": encode_metadata(named), **headers}
-    answer = ask(site, "POST", endpoint_for(offered(site).endpoint, name), head, body)
+    answer = ask(site, "POST", endpoint_for(endpoint, name), head, body)
     location = answer.headers.get("Location")
     if answer.status != 201 or not location:
         return "", answer
@@ -114,15 +110,17 @@ def created(
         return "", answer
     if session and headers.get("Upload-Concat") != "partial":  # refused uploads and parts of a file need no space
         site.slots.pop()
-    if stored := _stored_id(site, answer):
+    if stored := stored_id(site, answer):
         site.tus_files[stored] = url
     else:
         site.uploads.add(url)
     return url, answer
 
 
-def create_sized(site: Site, label: str, content: bytes, *, removable: bool = False) -> str:
-    return create(site, label, {"Upload-Length": str(len(content))}, removable=removable)[0]
+def begun(site: Site, label: str, *, removable: bool = False) -> tuple[str, bytes]:
+    """Create an empty upload for a file; return its URL and the content of the file."""
+    content = data_of(site)
+    return create(site, label, {"Upload-Length": str(len(content))}, removable=removable)[0], content
 
 
 def _accepts_without_session(site: Site) -> bool:
@@ -158,9 +156,8 @@ class Halfway(NamedTuple):
 
 def halfway(site: Site) -> Halfway:
     """Create an upload that several checks share, to save requests. Use with `once`."""
-    content = data_of(site)
+    url, content = begun(site, "tus-halfway")
     half = len(content) // 2
-    url = create_sized(site, "tus-halfway", content)
     return Halfway(url, append(site, url, 0, content[:half], "PATCH of the first half"), half, content[half:])
 
 
