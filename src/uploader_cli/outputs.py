@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any, TextIO
 
-_SIGNS = dict(zip("✗■▶↑↻⋯·●◌◔○–━╸─╍═×²", "x#>^~~|*ooo-#--==x2", strict=True))
+_SIGNS = dict(zip("✗■▶↑↻⋯·●◌◔○–━╸─╍═×²▁▂▃▄▅▆▇█│└┤", "x#>^~~|*ooo-#--==x2__--==##|+|", strict=True))
 _SIGNS |= {"✓": "ok", "→": "->", "»": ">>", "…": "...", "≤": "<=", "±": "+-"}
 _TABLE = str.maketrans(_SIGNS)
 

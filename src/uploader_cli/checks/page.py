@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 from uploader_cli.checks.check import Check, Checked, CheckReport, Verdict
-from uploader_cli.render import columns, github, in_ci, use_color
+from uploader_cli.render import choose, columns, github, use_color
 from uploader_cli.render.words import safe, wrap
 from uploader_cli.settings import Settings
 
 _SIGNS = {
-    Verdict.PASS: ("✓", "+", "\x1b[32m"),
-    Verdict.WARNING: ("!", "!", "\x1b[1;33m"),
-    Verdict.FAIL: ("✗", "x", "\x1b[1;31m"),
-    Verdict.ERROR: ("✗", "x", "\x1b[1;31m"),
-    Verdict.NOT_OFFERED: ("–", "-", "\x1b[2m"),
-    Verdict.SKIPPED: ("–", "-", "\x1b[2m"),
-    Verdict.NOT_RUN: ("?", "?", "\x1b[1;33m"),
+    Verdict.PASS: ("✓", "\x1b[32m"),
+    Verdict.WARNING: ("!", "\x1b[1;33m"),
+    Verdict.FAIL: ("✗", "\x1b[1;31m"),
+    Verdict.ERROR: ("✗", "\x1b[1;31m"),
+    Verdict.NOT_OFFERED: ("–", "\x1b[2m"),
+    Verdict.SKIPPED: ("–", "\x1b[2m"),
+    Verdict.NOT_RUN: ("?", "\x1b[1;33m"),
 }
-"""Glyph, ASCII glyph and colour."""
+"""Sign and colour; `outputs` replaces signs that an encoding does not have."""
 _END = "\x1b[0m"
 
 
@@ -40,26 +40,24 @@ class Page(ABC):
         *,
         width: int = 80,
         color: bool = False,
-        glyphs: bool = True,
         verbose: bool = False,
         quiet: bool = False,
         moves: bool = False,
     ) -> None:
-        self._width, self._color, self._glyphs, self._moves = max(20, width), color, glyphs, moves
+        self._width, self._color, self._moves = max(20, width), color, moves
         self._verbose, self._quiet = verbose, quiet
 
     @classmethod
     def begun(cls, settings: Settings, **more: Any) -> Self:
         """Print the heading on stderr, and return the page for that terminal or file."""
         tty = sys.stderr.isatty()
-        plain = settings.quiet or os.environ.get("TERM") == "dumb" or in_ci(os.environ) or github.wanted(os.environ)
+        view = choose("auto", stderr_is_tty=tty, env=os.environ, quiet=settings.quiet)
         page = cls(
             width=columns(80),
             color=use_color(os.environ, is_tty=tty),
-            glyphs=(sys.stderr.encoding or "ascii").lower().replace("-", "") == "utf8",
             verbose=bool(settings.verbose),
             quiet=settings.quiet,
-            moves=tty and not plain,
+            moves=view == "live" and not github.wanted(os.environ),
             **more,
         )
         page.print(page.heading(settings.target_url))
@@ -100,7 +98,7 @@ class Page(ABC):
         return [] if self._quiet else [*wrap(f"uploader {self.command}: {safe(server)}", self._width, rest="  "), ""]
 
     def _sign(self, verdict: Verdict) -> str:
-        return _SIGNS[verdict][0 if self._glyphs else 1]
+        return _SIGNS[verdict][0]
 
     def _beside(self, start: str, text: str) -> list[str]:
         """Put `text` to the right of `start`, in a column."""
@@ -121,4 +119,4 @@ class Page(ABC):
             return [*lines]
         sign = self._sign(verdict)
         start = f"{sign} {verdict.words}" if lines[0].startswith(f"{sign} {verdict.words} ") else sign
-        return [f"{_SIGNS[verdict][2]}{start}{_END}{lines[0][len(start) :]}", *lines[1:]]
+        return [f"{_SIGNS[verdict][1]}{start}{_END}{lines[0][len(start) :]}", *lines[1:]]

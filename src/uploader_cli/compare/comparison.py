@@ -32,7 +32,7 @@ from uploader_cli.errors import (
     UsageError,
 )
 from uploader_cli.exit_status import Exit
-from uploader_cli.render import columns, in_ci
+from uploader_cli.render import choose, columns
 from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.run.connections import client
 from uploader_cli.run.piped_lists import readable_list
@@ -253,5 +253,5 @@ def _view(settings: Settings, *, content: bool) -> ComparisonView:
         content=content,
         verbose=settings.verbose > 0,
         quiet=settings.quiet,
-        moves=not settings.json and sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not in_ci(os.environ),
+        moves=choose("auto", stderr_is_tty=sys.stderr.isatty(), env=os.environ, quiet=settings.json) == "live",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +90,6 @@ def _draw(report: Report) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    with suppress(AttributeError, ValueError):  # not a real stream
-        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # bars in another encoding than UTF-8
     console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
     rows = list(extras.load("plots")(report.head, report.rows(), max(NARROWEST, min(WIDEST, console.width))))
     for row in rows:

@@ -44,7 +44,7 @@ def _header(head: dict[str, Any], width: int) -> Iterator[Row]:
         f"{counts['skipped']:,} skipped" if counts["skipped"] else "",
         f"{metrics['calls']:,} requests" if metrics.get("calls") else "",
         f"{metrics['retries']:,} retried" if metrics.get("retries") else "",
-        f"limited by {fig.limit(head)}" if head.get("bottleneck") else "",
+        f"limited by {safe(fig.limit(head))}" if head.get("bottleneck") else "",
     ]
     yield from _wrapped(numbers, width)
     where, run = safe(head["server"] or "several servers"), f"run {safe(head['run'])}" if head["run"] else ""
@@ -157,8 +157,8 @@ def _incidents(head: dict[str, Any], width: int) -> Iterator[Row]:
     yield from _title("Incidents", width)
     for one in incidents["kept"][:INCIDENT_ROWS]:
         took = "" if one["seconds"] is None else f" {span(one['seconds'])}"
-        ending = f", {one['ending'].replace('_', ' ')}" if one["ending"] else ""
-        yield [("! ", "yellow"), (f"{one['kind'].replace('_', ' ')}{took}{ending}: {safe(one['text'])}", "")]
+        ending = f", {safe(one['ending']).replace('_', ' ')}" if one["ending"] else ""
+        yield [("! ", "yellow"), (f"{safe(one['kind']).replace('_', ' ')}{took}{ending}: {safe(one['text'])}", "")]
     more = incidents["total"] - min(INCIDENT_ROWS, len(incidents["kept"]))
     if more > 0:
         yield [(f"  … and {more:,} more", "dim")]

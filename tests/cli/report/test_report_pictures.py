@@ -14,6 +14,7 @@ from serving import running_server
 
 from uploader_cli.__main__ import main
 from uploader_cli.core.rate import TIMELINE_STEPS, Timeline
+from uploader_cli.outputs import ascii_signs
 from uploader_cli.render.words import cells
 from uploader_cli.report.html import as_html
 from uploader_cli.report.recorder import Spool
@@ -121,6 +122,18 @@ def test_report_show_fits_the_terminal(
     assert re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out) == out
 
 
+def test_report_of_others_sends_no_control_characters_to_the_terminal(
+    place: Path, report: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = {"kind": "\x1b]0;k", "ts": "", "seconds": 1.0, "ending": "\x1b]0;e", "times": 1, "text": "\x1b]0;t"}
+    report |= {"bottleneck": "\x1b]0;b", "incidents": {"total": 1, "kept": [odd]}}
+    (place / "others.json").write_text(json.dumps(report))
+    assert main(["report", "show", "others.json"]) == 0
+    out = capsys.readouterr().out
+    assert [word in out for word in ("]0;k", "]0;e", "]0;t", "]0;b")] == [True] * 4
+    assert "\x1b" not in out
+
+
 @pytest.mark.parametrize("kind", ["txt", "narrow.txt", "html", "md", "xml", "csv"])
 def test_report_with_everything_is_written_as_before(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -149,6 +162,7 @@ def test_plot_of_a_terminal_is_as_high_as_its_values(
     assert len(re.findall(r"^ +0:00 .* 0:50$", out, re.MULTILINE)) == 2
     assert [len(bar) for bar in re.findall("━+", out.partition("Slowest files")[2])[:3]] == [16, 8, 4]
     plot = out.partition("\nFiles per second")[2].partition("└")[0]
+    assert ascii_signs(out).isascii()
     rows = [re.split("[│┤]", line)[1] for line in plot.splitlines()[1:-1]]
     heights = [sum(" ▁▂▃▄▅▆▇█".index(cell) for cell in column) for column in zip_longest(*rows, fillvalue=" ")]
     assert set(heights[5:25]) == {8 * len(rows)}

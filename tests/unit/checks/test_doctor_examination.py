@@ -265,8 +265,6 @@ def test_colours_are_never_the_only_sign(width: int) -> None:
         assert plain[0][0] in "✓!✗–"
         assert coloured[0].startswith("\x1b[")
         assert plain != coloured
-    assert DoctorPage(glyphs=False).row(RESULTS[3])[0].startswith("x long polling")
-    assert all(line.isascii() for line in DoctorPage(glyphs=False).row(RESULTS[3]))
 
 
 def test_what_one_failure_blocks_is_one_line() -> None:

@@ -86,15 +86,11 @@ class DoctorPage(Page):
             indent = " " * (2 + _TITLE + _TIME + 2)
             lines = self._beside(f"{head}  ", found.message)
         if found.hint:
-            arrow = f"{indent}{'→' if self._glyphs else '->'} "
-            lines += wrap(safe(found.hint), self._width, first=arrow, rest=" " * len(arrow))
+            lines += wrap(safe(found.hint), self._width, first=f"{indent}→ ", rest=f"{indent}  ")
         for key, value in found.details.items() if self._verbose else ():
             shown = ", ".join(value) if isinstance(value, list) else value
             lines += wrap(safe(f"{key}: {shown}"), self._width, first=indent, rest=indent + "  ")
         return self._painted(lines, found.verdict)
-
-    def _sign(self, verdict: Verdict) -> str:
-        return "ok" if verdict is Verdict.PASS and not self._glyphs else super()._sign(verdict)
 
 
 def summary_of(context: DoctorContext, results: Sequence[Checked]) -> str:

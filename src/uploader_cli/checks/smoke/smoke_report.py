@@ -82,7 +82,7 @@ class SmokePage(Page):
         return lines
 
     def running(self, check: Check) -> str:
-        return f"{'…' if self._glyphs else '.'} {check.id}"
+        return f"… {check.id}"
 
     def row(self, result: Checked) -> list[str]:
         """Return the lines of one check, without repeating the previous message; all about a failure is here."""
