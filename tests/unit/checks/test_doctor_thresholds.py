@@ -14,7 +14,7 @@ from time_limits import PATIENCE
 
 from uploader_cli import Settings, errors
 from uploader_cli.checks.check import Finding, Verdict
-from uploader_cli.checks.doctor import disk, network, server, uploads
+from uploader_cli.checks.doctor import disk, examine, network, server, uploads
 from uploader_cli.checks.doctor.context import Address, DoctorContext, Timed
 from uploader_cli.exit_status import Exit
 from uploader_cli.transfer.http_client import Answer
@@ -83,7 +83,8 @@ def test_used_up_rate_limit_is_a_failure_where_uploads_do_not_wait_so_long(max_w
     finding = found(uploads.rate_limit, context)
     assert finding.message.startswith("the rate limit is used up (429): the server accepts requests again in 1:30")
     assert (finding.exit, finding.details) == (code, {"limit": 5, "remaining": 0, "reset_seconds": 90.0})
-    assert [found(step, context).verdict for step in (uploads.polling, uploads.body_limit)] == [Verdict.SKIPPED] * 2
+    (result,) = examine(context, [uploads.body_limit]).results
+    assert (result.verdict, result.finding.message) == (Verdict.SKIPPED, "because the rate limit is used up")
 
 
 @pytest.mark.parametrize(

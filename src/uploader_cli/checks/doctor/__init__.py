@@ -16,6 +16,7 @@ from uploader_cli.checks.check import (
     Check,
     Checked,
     CheckReport,
+    Ended,
     Finding,
     Verdict,
     checks_of,
@@ -87,6 +88,7 @@ def _result(context: DoctorContext, until: float, step: Check, before: Sequence[
             return Checked(step, found.finding, blocked_by=found.blocked_by)
         if found.id == step.rests_on and found.verdict is Verdict.FAIL:
             return Checked(step, skipped(f"because {found.check.description} failed"), blocked_by=found.id)
+    context.used_up = context.limited is not None
     return Checked(step, _found(context, step, min(STEP_LIMIT, until - time.perf_counter())))
 
 
@@ -97,6 +99,8 @@ def _found(context: DoctorContext, step: Check, limit: float) -> Finding:
     def look() -> None:
         try:
             found.append(step.look(context))
+        except Ended as ended:
+            found.append(ended.finding)
         except errors.UploaderError as error:
             found.append(_of_error(step, error))
         except BaseException as bug:  # noqa: BLE001 - raised again below

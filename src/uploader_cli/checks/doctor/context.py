@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from uploader_cli.checks.check import Ended, skipped
 from uploader_cli.checks.target import CheckedServer
 from uploader_cli.core.capabilities import Capabilities, parse_capabilities
 from uploader_cli.core.protocol import as_object, parse_limits
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.http_client import Answer, retry_after
 
+USED_UP = "because the rate limit is used up"
 RESPONSE_LIMIT = 4.0  # maximum seconds for a response, less than for a step, so that the step can report it
 
 
@@ -60,6 +62,7 @@ class DoctorContext(CheckedServer):
         self.tus: Capabilities | None = None  # what the tus endpoint offers, once it was asked
         self.opened: str | None = None  # the session created here, until it is cancelled
         self.limited: float | None = None  # seconds until the server accepts requests again, after a 429
+        self.used_up = False  # whether there was a 429 before the running step
         self.meter: Mapping[str, str] | None = None  # the headers of the last counted response
         self.live: dict[str, float] = {}  # transport → milliseconds to connect
         self.poll_ms: float | None = None
@@ -85,8 +88,13 @@ class DoctorContext(CheckedServer):
         return limits.max_file_size if limits is not None else None
 
     def call(self, method: str, where: str, *, limit: float = RESPONSE_LIMIT, **request: Any) -> Answer:
-        """Send a request, as `send` does, to a path or URL of the server."""
+        """Send a request, as `send` does, to a path or URL of the server.
+
+        Once the rate limit is used up, a later step ends before its first counted request.
+        """
         url, counted = self.url(where), self.counts(where)
+        if counted and self.used_up:
+            raise Ended(skipped(USED_UP))
         self.calls += counted
         answer = self.send(method, url, limit=limit, **request)
         if counted:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from uploader_cli.checks.check import Finding, check, failed, passed, skipped, warning
 from uploader_cli.checks.doctor.context import DoctorContext
-from uploader_cli.checks.doctor.uploads import USED_UP, followed, refusal
+from uploader_cli.checks.doctor.uploads import followed, refusal
 from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, encode_metadata, endpoint_for, names_files
 from uploader_cli.core.origins import concealed, resolved, trusts
 from uploader_cli.transfer.http_client import Answer
@@ -27,8 +27,6 @@ def tus_headers(context: DoctorContext) -> Finding:
     tus = context.tus
     if tus is None or tus.ietf:
         return skipped("because the server offers no uploads by tus 1.0")
-    if context.limited is not None:
-        return skipped(USED_UP)
     if context.new_upload:
         return _created(context, tus)
     if context.max_size is None or names_files(tus.endpoint):

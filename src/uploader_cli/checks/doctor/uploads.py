@@ -10,7 +10,7 @@ from typing import Any
 from uploader_cli import errors
 from uploader_cli.checks import body_limit as limit
 from uploader_cli.checks.check import Finding, check, failed, passed, skipped, warning
-from uploader_cli.checks.doctor.context import RESPONSE_LIMIT, DoctorContext
+from uploader_cli.checks.doctor.context import RESPONSE_LIMIT, USED_UP, DoctorContext
 from uploader_cli.checks.target import DOWN_OR_BUSY
 from uploader_cli.core import packs
 from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, capabilities_of, root_of, unknown_upload
@@ -27,7 +27,6 @@ SLOW_POLL_MS = 500.0  # maximum milliseconds of a poll; one is sent every second
 HOPELESS_MS = 2000.0  # milliseconds above which a request is not repeated, to bound the step
 FEW_CALLS = 20  # remaining requests that may be too few: 3 files need 5 (docs/protocol.md section 3.11)
 LATER = "Try again; if it persists, contact the server's operator."
-USED_UP = "because the rate limit is used up"
 GIVE_TOKEN = "Set one with UPLOADER_TOKEN, --token-file or --token-command."  # noqa: S105 - a sentence
 OTHER_TOKEN = "It may have expired or be for another server: get a new one."  # noqa: S105 - a sentence
 
@@ -70,8 +69,6 @@ def polling(context: DoctorContext) -> Finding:
 
     Without a session an unknown ID is used: "not found" is the expected response.
     """
-    if context.limited is not None:
-        return skipped(USED_UP)
     path = f"/api/upload/progress/{context.opened or context.session or NOBODY}"
     try:
         answer, ms, _ = context.timed(path)
@@ -101,8 +98,6 @@ def token(context: DoctorContext) -> Finding:
         return skipped("because it is withheld from this server")
     if not context.token:
         return skipped("because there is none; uploads work without one here, `uploader delete` needs one")
-    if context.limited is not None:
-        return skipped(USED_UP)
     answer = context.call("DELETE", f"/api/upload/file/{NOBODY}")
     code = error_code(answer.body)
     if answer.status in (401, 403):
@@ -156,8 +151,6 @@ def tus(context: DoctorContext) -> Finding:
     where = context.endpoint
     if where is None:
         return skipped("because the server offers no resumable uploads")
-    if context.limited is not None:
-        return skipped(USED_UP)
     options = answer = probe = followed(context, "OPTIONS", root_of(where))
     if answer.ok and not is_tus(answer) and (offered := capabilities_of(answer.headers, where)).ietf:
         context.tus, said = offered, answer.headers["Upload-Limit"]
@@ -215,8 +208,6 @@ def packed(context: DoctorContext) -> Finding:
     offer = packs.parse_offer(context.offered("packs"), context.settings.server)
     if offer is None:
         return skipped("because the server offers none: small files are sent one by one")
-    if context.limited is not None:
-        return skipped(USED_UP)
     content = b"uploader-doctor"
     manifest = packs.manifest(NOBODY, [("uploader-doctor", len(content), hashlib.sha256(content).hexdigest(), 0)])
     body = Body(*pack_form(manifest, [content]), checkpoint=lambda: None)
@@ -232,8 +223,6 @@ def lookup(context: DoctorContext) -> Finding:
     offer = packs.parse_lookup_offer(context.offered("lookup"), context.settings.server)
     if offer is None:
         return skipped("because the server offers none: `uploader check` needs it")
-    if context.limited is not None:
-        return skipped(USED_UP)
     asked = {"category": context.settings.category, "files": [{"relativePath": "uploader-doctor", "size": 1}]}
     answer = context.call("POST", offer.endpoint, json=asked)
     if answer.ok and packs.parse_found(answer.body, 1) is not None:
@@ -253,8 +242,6 @@ def _unusable(answer: Answer, what: str, hint: str) -> Finding:
 @check("body_limit", "body limit", rests_on="tus", required=False)
 def body_limit(context: DoctorContext) -> Finding:
     """Announce a chunk for an unknown upload, or without tus a batch; nothing is stored."""
-    if context.limited is not None:
-        return skipped(USED_UP)
     found = limit.find(context.call, context.tus, most=context.max_size, round_trip=context.connect_ms / 1000)
     details = {"refused_bytes": found.refused, "passed_bytes": found.passes}
     if found.refused:
