@@ -17,7 +17,7 @@ Ask = Callable[..., Answer]
 
 WAIT = 0.5  # seconds, beyond some round trips, for a proxy to refuse a request by its head
 TRICKLE_PAUSE = 0.05
-REMEDY = "Raise its limit, in nginx with client_max_body_size"
+FIX = "Raise its limit, in nginx with client_max_body_size"
 
 
 class _Unanswered(Exception):

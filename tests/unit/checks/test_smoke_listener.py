@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def test_listener_records_upload_events_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The room of a session may get messages of analyses as well (docs/protocol.md, section 4)."""
+    """A session's room may get messages of analyses as well (docs/protocol.md, section 4)."""
     connections: list[dict] = []
     monkeypatch.setattr(target, "Connection", lambda *_, **how: connections.append(how))
     listener = Listener(CheckedServer(Settings(server="http://localhost:1")), Transport.WEBSOCKET, 1.0)

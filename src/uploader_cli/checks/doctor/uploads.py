@@ -248,7 +248,7 @@ def body_limit(context: DoctorContext) -> Finding:
         fitting = f", {size(found.passes)} pass" if found.passes else ""
         hint = "until then larger files fail" if context.tus is None else "until then uploads use smaller requests"
         cause = f"a proxy refuses requests of {size(found.refused)} (413){fitting}"
-        return warning(cause, f"{limit.REMEDY}; {hint}.", **details)
+        return warning(cause, f"{limit.FIX}; {hint}.", **details)
     answer = found.answer
     if answer is not None and answer.status in (401, 429) and (refused := refusal(answer)) is not None:
         return refused

@@ -40,7 +40,7 @@ def body_limit(site: Site) -> Finding | str:
         return f"{size(found.passes)} pass"
     got = "413 of a proxy, by the head" + (f"; {size(found.passes)} pass" if found.passes else "")
     what, expected = f"a request of {size(found.refused)}", "its body is read"
-    return Finding(Verdict.FAIL, what, f"{limit.REMEDY}.", Exit.FAILED_FOR_GOOD, expected, got)
+    return Finding(Verdict.FAIL, what, f"{limit.FIX}.", Exit.FAILED_FOR_GOOD, expected, got)
 
 
 @check("limit-type", "a type that is not allowed is refused", "unusable files are stored")
