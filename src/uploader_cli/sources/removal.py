@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
+from typing import NamedTuple
 
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.plan import Identity, LocalFile
@@ -69,14 +70,14 @@ def move(file: LocalFile, place: str, sha256: str, checkpoint: Callable[[], None
         name = os.path.basename(file.path)
         if os.path.samestat(os.fstat(source), os.fstat(target)):
             raise FileFailure(f"{os.path.dirname(place)} is its own directory", code=FailureCode.KEPT)
-        identity = _check_unchanged(file, source, name)
-        wanted, linked = os.path.basename(place), True
+        identity, linked = _check_unchanged(file, source, name), True
+        there = _Place(target, os.path.basename(place), identity, sha256, checkpoint)
         try:
-            new, made = _link(identity, source, name, target, wanted, sha256, checkpoint)
+            new, made = there.link(source, name)
         except OSError as error:
             if error.errno not in _NOT_LINKED:
                 raise
-            (new, made), linked = _copy(identity, source, name, target, wanted, sha256, checkpoint), False
+            (new, made), linked = there.copy(source, name), False
         try:
             _check_unchanged(file, source, name, linked=linked and made)
         except (OSError, FileFailure):
@@ -121,98 +122,91 @@ def _names(name: str) -> Iterator[str]:
     yield from (f"{stem} ({number}){suffix}" for number in count(2))
 
 
-def _link(
-    identity: Identity,
-    source: int,
-    name: str,
-    target: int,
-    wanted: str,
-    sha256: str,
-    checkpoint: Callable[[], None],
-) -> tuple[str, bool]:
-    """Give a file a free name in the directory `target`; return it, and False for an equal file that is there."""
-    for new in _names(wanted):
+class _Place(NamedTuple):
+    """Where a file is moved to: a name in an open directory, or one beside it.
+
+    `identity` and `sha256` are those of the file; `checkpoint` raises to stop a copy.
+    """
+
+    directory: int
+    name: str
+    identity: Identity
+    sha256: str
+    checkpoint: Callable[[], None]
+
+    def link(self, source: int, old: str) -> tuple[str, bool]:
+        """Give the file `old` in `source` a free name here; return it, and False for an equal file that is there."""
+        for new in _names(self.name):
+            try:
+                os.link(old, new, src_dir_fd=source, dst_dir_fd=self.directory, follow_symlinks=False)
+            except FileExistsError:
+                if self._is_copy(new):
+                    return new, False
+            else:
+                return new, True
+        raise AssertionError
+
+    def copy(self, source: int, old: str) -> tuple[str, bool]:
+        """Copy the file `old` in `source` to a free name here; return what `link` does. The copy is read again."""
+        copy = f".uploader-{self.identity.device:x}-{self.identity.inode:x}.part"
+        with suppress(FileNotFoundError):  # of a move that was interrupted
+            os.unlink(copy, dir_fd=self.directory)
         try:
-            os.link(name, new, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
-        except FileExistsError:
-            if _is_copy(identity, target, new, sha256, checkpoint):
-                return new, False
-        else:
-            return new, True
-    raise AssertionError
+            with (
+                open(os.open(old, os.O_RDONLY | _FILE, dir_fd=source), "rb", buffering=0) as read,
+                open(
+                    os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, 0o600, dir_fd=self.directory), "wb"
+                ) as made,
+            ):
+                info = os.fstat(read.fileno())
+                while block := read.read(BLOCK):
+                    self.checkpoint()
+                    made.write(block)
+                made.flush()
+                os.fchmod(made.fileno(), stat.S_IMODE(info.st_mode))
+                os.utime(made.fileno(), ns=(info.st_atime_ns, info.st_mtime_ns))
+                os.fsync(made.fileno())
+            if not self._has_bytes(copy):
+                raise FileFailure(f"its copy at {self.name} differs from what was sent", code=FailureCode.KEPT)
+            try:
+                return self.link(self.directory, copy)
+            except OSError as error:
+                if error.errno not in _NOT_LINKED:
+                    raise
+            return self._rename(copy), True
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(copy, dir_fd=self.directory)
 
+    def _rename(self, old: str) -> str:
+        """Rename a file here to a free name, where there are no links: an empty file reserves the name."""
+        for new in _names(self.name):
+            with suppress(FileExistsError):
+                os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, 0o600, dir_fd=self.directory))
+                os.rename(old, new, src_dir_fd=self.directory, dst_dir_fd=self.directory)
+                return new
+        raise AssertionError
 
-def _copy(
-    identity: Identity,
-    source: int,
-    name: str,
-    target: int,
-    wanted: str,
-    sha256: str,
-    checkpoint: Callable[[], None],
-) -> tuple[str, bool]:
-    """Copy a file to a free name in the directory `target`; return what `_link` does. The copy is read again."""
-    copy = f".uploader-{identity.device:x}-{identity.inode:x}.part"
-    with suppress(FileNotFoundError):  # of a move that was interrupted
-        os.unlink(copy, dir_fd=target)
-    try:
-        with (
-            open(os.open(name, os.O_RDONLY | _FILE, dir_fd=source), "rb", buffering=0) as old,
-            open(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, 0o600, dir_fd=target), "wb") as made,
-        ):
-            info = os.fstat(old.fileno())
-            while block := old.read(BLOCK):
-                checkpoint()
-                made.write(block)
-            made.flush()
-            os.fchmod(made.fileno(), stat.S_IMODE(info.st_mode))
-            os.utime(made.fileno(), ns=(info.st_atime_ns, info.st_mtime_ns))
-            os.fsync(made.fileno())
-        if not _has_bytes(target, copy, sha256, checkpoint):
-            words = f"its copy at {wanted} differs from what was sent"
-            raise FileFailure(words, code=FailureCode.KEPT)
+    def _is_copy(self, name: str) -> bool:
+        """Return whether a file is what an interrupted move has left: only one of the same size and mtime is read."""
+        found = _status(name, self.directory)
+        is_alike = found is not None and found[2:4] == self.identity[2:4]
+        return is_alike and self._has_bytes(name)
+
+    def _has_bytes(self, name: str) -> bool:
+        """Return whether the regular file of this name has the SHA-256."""
+        digest = hashlib.sha256(usedforsecurity=False)
         try:
-            return _link(identity, target, copy, target, wanted, sha256, checkpoint)
-        except OSError as error:
-            if error.errno not in _NOT_LINKED:
-                raise
-        return _rename(target, copy, wanted), True
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(copy, dir_fd=target)
-
-
-def _rename(directory: int, name: str, wanted: str) -> str:
-    """Rename a file to a free name, where there are no links: an empty file reserves the name."""
-    for new in _names(wanted):
-        with suppress(FileExistsError):
-            os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, 0o600, dir_fd=directory))
-            os.rename(name, new, src_dir_fd=directory, dst_dir_fd=directory)
-            return new
-    raise AssertionError
-
-
-def _is_copy(identity: Identity, directory: int, name: str, sha256: str, checkpoint: Callable[[], None]) -> bool:
-    """Return whether a file is what an interrupted move has left: only one of the same size and mtime is read."""
-    found = _status(name, directory)
-    is_alike = found is not None and (found.size, found.mtime_ns) == (identity.size, identity.mtime_ns)
-    return is_alike and _has_bytes(directory, name, sha256, checkpoint)
-
-
-def _has_bytes(directory: int, name: str, sha256: str, checkpoint: Callable[[], None]) -> bool:
-    """Return whether the regular file of this name has the SHA-256."""
-    digest = hashlib.sha256(usedforsecurity=False)
-    try:
-        handle = os.open(name, os.O_RDONLY | _FILE, dir_fd=directory)
-    except OSError:  # a link, or unreadable
-        return False
-    with open(handle, "rb", buffering=0) as source:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            handle = os.open(name, os.O_RDONLY | _FILE, dir_fd=self.directory)
+        except OSError:  # a link, or unreadable
             return False
-        while block := source.read(BLOCK):
-            checkpoint()
-            digest.update(block)
-    return digest.hexdigest() == sha256
+        with open(handle, "rb", buffering=0) as source:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                return False
+            while block := source.read(BLOCK):
+                self.checkpoint()
+                digest.update(block)
+        return digest.hexdigest() == self.sha256
 
 
 def _persist(directory: int) -> None:
