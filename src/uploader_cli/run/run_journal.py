@@ -70,15 +70,25 @@ def named(settings: Settings, paths: Sequence[str]) -> tuple[RunTarget, dict[str
 
 
 @contextmanager
-def history_of(settings: Settings, paths: Sequence[str]) -> Iterator[History | None]:
-    """Yield the journal's history; None without a journal, which is not created."""
-    state = settings.state_path
-    if state == STATE_IN_MEMORY or not exists(state / NAME, settings.given_as("state_dir")):
+def existing_journal(settings: Settings) -> Iterator[Journal | None]:
+    """Yield the journal; None without one, which is not created."""
+    state = settings.state_dir or user_state_directory()
+    if state is None or state == STATE_IN_MEMORY or not exists(state / NAME, settings.given_as("state_dir")):
         yield None
         return
-    target, _, identity = named(settings, paths)
-    with Journal(settings.state_path) as journal:
-        yield journal.history(target, identity, fresh=not settings.resume)
+    with Journal(state) as journal:
+        yield journal
+
+
+@contextmanager
+def history_of(settings: Settings, paths: Sequence[str]) -> Iterator[History | None]:
+    """Yield the history of the existing journal, if there is one."""
+    with existing_journal(settings) as journal:
+        if journal is None:
+            yield None
+        else:
+            target, _, identity = named(settings, paths)
+            yield journal.history(target, identity, fresh=not settings.resume)
 
 
 def begin(settings: Settings, paths: Sequence[str], journal: Journal, *, lasting: bool = True) -> RunHandle:

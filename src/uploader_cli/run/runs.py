@@ -14,15 +14,13 @@ from pathlib import Path
 from uploader_cli.core.origins import concealed
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
-from uploader_cli.named_files import exists
 from uploader_cli.render import UNFOLDED, columns
 from uploader_cli.render.words import cells, clip, pad, safe
 from uploader_cli.run.piped_lists import as_typed, drop
+from uploader_cli.run.run_journal import existing_journal
 from uploader_cli.run.views import resume_line
 from uploader_cli.settings import NAMED_BY_DIRECTORY, Settings, resolve_here
-from uploader_cli.settings.places import user_state_directory
 from uploader_cli.transfer.journal import Journal, RunInfo
-from uploader_cli.transfer.journal.schema import NAME
 
 SHOWN_ID = 8
 """Characters of an ID in a list."""
@@ -83,11 +81,8 @@ def forget(run_id: str, flags: Mapping[str, object]) -> int:
 
 def resumable_ids() -> list[str]:
     """Return the IDs of the runs that can be resumed, newest first; none without a journal, which is not created."""
-    settings = place({})
-    if not _has_journal(settings):
-        return []
-    with Journal(settings.state_path) as journal:
-        return [info.id for info in journal.runs() if info.state == "interrupted"]
+    with existing_journal(place({})) as journal:
+        return [info.id for info in journal.runs() if info.state == "interrupted"] if journal is not None else []
 
 
 def session_ids() -> list[str]:
@@ -159,10 +154,8 @@ def find_sessions(settings: Settings, begins: Sequence[str]) -> tuple[tuple[str,
 
 def session_secret(settings: Settings, session: str) -> str:
     """Return the secret of a session of any run on the server of `settings`; empty if it is unknown."""
-    if not _has_journal(settings):
-        return ""
-    with Journal(settings.state_path) as journal:
-        return journal.session_secret(session, settings.server)
+    with existing_journal(settings) as journal:
+        return journal.session_secret(session, settings.server) if journal is not None else ""
 
 
 def _session(begin: str, known: Mapping[str, RunInfo]) -> str:
@@ -182,16 +175,10 @@ def _session(begin: str, known: Mapping[str, RunInfo]) -> str:
 
 def _open_sessions(settings: Settings) -> dict[str, RunInfo]:
     """Return the open sessions with their runs, newest first; none without a journal, which is not created."""
-    if not _has_journal(settings):
-        return {}
-    with Journal(settings.state_path) as journal:
-        runs = [info for info in journal.runs() if settings.server in ("", info.server)]
+    with existing_journal(settings) as journal:
+        known = journal.runs() if journal is not None else []
+    runs = [info for info in known if settings.server in ("", info.server)]
     return {session: info for info in runs for session in reversed(info.sessions)}
-
-
-def _has_journal(settings: Settings) -> bool:
-    state = settings.state_dir or user_state_directory()
-    return state is not None and exists(state / NAME, settings.given_as("state_dir"))
 
 
 def run_rows(runs: Sequence[RunInfo], width: int) -> Iterator[str]:
