@@ -123,18 +123,20 @@ class Result:
 
 @dataclass(slots=True)
 class Receipts(Observer):
-    """An observer that collects a receipt for each finished file, and the analyses and incidents."""
+    """An observer that collects a receipt for each finished file."""
 
     kept: list[Receipt] = field(default_factory=list)
-    incidents: tuple[Incident, ...] = ()
-    analyses: tuple[Analysed, ...] = ()
-    analysis_file: str = ""
-    error: str = ""
+    _final: ProgressState = field(init=False)  # once the run has ended
 
     def result(self, outcome: ev.RunFinished) -> Result:
         """Return the result of the finished run."""
-        kept = tuple(self.kept)
-        return Result(outcome, kept, self.incidents, self.analyses, self.analysis_file, error=self.error)
+        state = self._final
+        analyses = tuple(
+            Analysed(done.kind, done.name, done.summary, done.error, done.retryable, done.warning)
+            for done in state.analyses
+        )
+        incidents = tuple(state.incidents.kept)
+        return Result(outcome, tuple(self.kept), incidents, analyses, state.analysis_file, error=state.trouble)
 
     def handle(self, event: Event, _state: ProgressState, _now: float) -> None:
         """Add a receipt for a file that ended."""
@@ -150,10 +152,5 @@ class Receipts(Observer):
             )
 
     def close(self, state: ProgressState, _now: float) -> None:
-        """Copy incidents, analyses and the error from the final state."""
-        self.incidents, self.analysis_file = tuple(state.incidents.kept), state.analysis_file
-        self.error = state.trouble
-        self.analyses = tuple(
-            Analysed(done.kind, done.name, done.summary, done.error, done.retryable, done.warning)
-            for done in state.analyses
-        )
+        """Keep the final state, of which the result has a part."""
+        self._final = state
