@@ -95,8 +95,6 @@ class TaskReport:
                 self._sent[number] = event
             case ev.BytesConfirmed(file=number) if self._is_shown(number):
                 self._confirmed[number] = event
-            case ev.BytesSent() | ev.BytesConfirmed():
-                pass
             case ev.FileCompleted() | ev.FileFailed() | ev.FileSkipped():
                 self._end(event)
             case ev.FileRetry(file=number):

@@ -191,11 +191,7 @@ class Plan:
                 self._met += 1
                 refused = refusal(item, limits)
                 if self._is_sent(item):
-                    self._skip(
-                        ev.FileSkipped(
-                            item.file, item.path, ev.SkipReason.RECEIPT, **planned_removal(self._settings, item)
-                        )
-                    )
+                    self._skip_sent(item)
                 elif refused is not None and not item.named:
                     self._skip(ev.FileSkipped(item.file, item.path, SKIPS[refused.code]))
                 elif refused is not None or (refused := self._destinations.refusal(item)) is not None:

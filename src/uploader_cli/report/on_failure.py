@@ -81,12 +81,9 @@ class OnFailure(Observer):
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Kill the command, and on systems with process groups its children."""
-    if hasattr(os, "killpg"):
-        with suppress(ProcessLookupError, PermissionError):  # it has just ended
-            os.killpg(process.pid, signal.SIGKILL)  # it leads its own group
-    else:
-        process.kill()
+    """Kill the command and its children."""
+    with suppress(ProcessLookupError, PermissionError):  # it has just ended
+        os.killpg(process.pid, signal.SIGKILL)  # it leads its own group
     process.wait()
     if process.stdin is not None:
         process.stdin.close()

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from uploader_cli.selection.manifest import Manifest
 
 LISTS = "lists"
-_is_named_by_digest = re.compile(r"[0-9a-f]{64}-").match
 """The directory of the copies of piped lists, below that of the state."""
+_is_named_by_digest = re.compile(r"[0-9a-f]{64}-").match
 UNWATCHED = {
     "from_file": "a list has an end",
     "upload_url": "the upload is one of a single file",

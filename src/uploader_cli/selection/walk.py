@@ -204,7 +204,7 @@ class _Walker:
 def has_hidden_content(path: str) -> bool:
     """Return True for a file of size 0 with content, as in /proc: it would be sent as an empty one."""
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:  # reported when it is read
         return False
     try:

@@ -27,7 +27,7 @@ from uploader_server.http.memory import Held, Memory
 from uploader_server.http.pace import Pace
 from uploader_server.http.rest import finish_request, session_request, validated
 from uploader_server.options import check_network, check_origin, parse_size
-from uploader_server.realtime.strict import are_packets, is_message
+from uploader_server.realtime.strict import are_packets, is_message, parsed
 from uploader_server.simulation.modes import AnalysisMode, RealtimeMode
 from uploader_server.simulation.rules import RuleError, parse_rule
 from uploader_server.simulation.table import FAULTS
@@ -151,8 +151,8 @@ def test_a_json_body_is_read_or_refused(body: bytes) -> None:
 )
 def test_socket_io_parser_accepts_any_bytes_without_error(body: bytes) -> None:
     are_packets(body)
-    assert is_message(body) is False
-    is_message(body.decode("utf-8", "replace"))
+    assert parsed(body) is None
+    is_message(parsed(body.decode("utf-8", "replace")))
 
 
 # --- multipart -------------------------------------------------------------------------------------------------------
