@@ -63,12 +63,12 @@ class StrictServer(socketio.AsyncServer):  # type: ignore[misc]
     async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
         if eio_sid not in self.environ:  # its connection has ended: each message is handled in a task of its own
             return
-        namespace = unknown_namespace(data)
-        if namespace is not None:
-            refusal = packet.Packet(packet.CONNECT_ERROR, {"message": "Invalid namespace"}, namespace)
-            await self._send_packet(eio_sid, refusal)
-        elif is_message(data):
+        found = parsed(data)
+        if is_message(found):
             await super()._handle_eio_message(eio_sid, data)
+        elif found is not None and found.packet_type == packet.CONNECT and len(found.namespace) <= MOST_NAME:
+            refusal = packet.Packet(packet.CONNECT_ERROR, {"message": "Invalid namespace"}, found.namespace)
+            await self._send_packet(eio_sid, refusal)
         else:
             self._close(eio_sid)
 
@@ -98,26 +98,19 @@ def are_packets(body: bytes) -> bool:
     return len(packets) <= MAX_PACKETS and all(_is_packet(text) for text in packets)
 
 
-def unknown_namespace(data: Any) -> str | None:
-    """Return the namespace that a packet wants to connect to if there is no such one; None for any other packet."""
+def parsed(data: Any) -> packet.Packet | None:
+    """Return the Socket.IO packet of a message; None for a binary or malformed one."""
     try:
-        parsed = packet.Packet(encoded_packet=data) if isinstance(data, str) else None
+        return packet.Packet(encoded_packet=data) if isinstance(data, str) else None
     except (ValueError, RecursionError):
         return None
-    if parsed is None or parsed.packet_type != packet.CONNECT or parsed.namespace in {None, "/"}:
-        return None
-    return str(parsed.namespace) if len(parsed.namespace) <= MOST_NAME else None
 
 
-def is_message(data: Any) -> bool:
-    """Return whether a message is a valid Socket.IO connect, disconnect or event packet."""
-    try:
-        parsed = packet.Packet(encoded_packet=data) if isinstance(data, str) else None
-    except (ValueError, RecursionError):
+def is_message(found: packet.Packet | None) -> bool:
+    """Return whether a packet connects, disconnects or has an event, in the namespace that there is."""
+    if found is None or found.namespace not in {None, "/"}:
         return False
-    if parsed is None or parsed.namespace not in {None, "/"}:
-        return False
-    if parsed.packet_type == packet.EVENT:
-        event = parsed.data[0] if isinstance(parsed.data, list) and parsed.data else None
+    if found.packet_type == packet.EVENT:
+        event = found.data[0] if isinstance(found.data, list) and found.data else None
         return isinstance(event, str) and event not in _RESERVED
-    return parsed.packet_type in {packet.CONNECT, packet.DISCONNECT}
+    return found.packet_type in {packet.CONNECT, packet.DISCONNECT}
