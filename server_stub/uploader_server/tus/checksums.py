@@ -12,21 +12,14 @@ with warnings.catch_warnings():
     import google_crc32c
 
 
-class Crc32c:
-    """CRC-32C with the interface of hashlib's objects."""
-
-    def __init__(self) -> None:
-        self._value = 0
+class Crc32c(google_crc32c.Checksum):
+    """CRC-32C of `bytes` and views of them."""
 
     def update(self, data: bytes | memoryview) -> None:
         """Add bytes; only a part of a `bytes` object is copied, because google-crc32c takes nothing else."""
         if isinstance(data, memoryview):
             data = data.obj if isinstance(data.obj, bytes) and len(data.obj) == len(data) else data.tobytes()
-        self._value = google_crc32c.extend(self._value, data)
-
-    def digest(self) -> bytes:
-        """Return the four bytes of the value, big-endian."""
-        return self._value.to_bytes(4, "big")
+        super().update(data)  # type: ignore[no-untyped-call]
 
 
 CHECKSUMS: dict[str, Callable[[], Any]] = {
