@@ -20,7 +20,7 @@ from uploader_server.http.files import Download, digest_header
 from uploader_server.http.memory import held_by
 from uploader_server.tus.body import Body, Receiving
 from uploader_server.tus.checksums import CHECKSUMS
-from uploader_server.tus.creation import begin, check_file, new_upload
+from uploader_server.tus.creation import METADATA, begin, check_file, new_upload
 from uploader_server.tus.finish import parts_of, settle
 from uploader_server.tus.headers import (
     BODY_TYPE,
@@ -35,12 +35,11 @@ from uploader_server.tus.headers import (
     parse_metadata,
     parse_place,
 )
-from uploader_server.tus.ietf import Ietf
+from uploader_server.tus.ietf import IetfCall, is_ietf
 from uploader_server.tus.upload import Upload, stored
 from uploader_server.tus.uploads import Uploads
 from uploader_server.wire import TUS
 
-METADATA = 6  # bytes of memory for each character of Upload-Metadata, encoded and decoded
 ON_ENDPOINT = ["OPTIONS", "POST"]
 ON_UPLOAD = ["OPTIONS", "HEAD", "PATCH", "DELETE", "GET"]
 
@@ -48,7 +47,6 @@ ON_UPLOAD = ["OPTIONS", "HEAD", "PATCH", "DELETE", "GET"]
 class Tus:
     def __init__(self, uploads: Uploads) -> None:
         self.uploads = uploads
-        self._ietf = Ietf(uploads)
         self.limits = uploads.limits
         self.config = uploads.sessions.config
         self.store = uploads.sessions.store
@@ -73,8 +71,8 @@ class Tus:
         ]
 
     async def serve(self, request: Request) -> Response:
-        if await self._ietf.speaks(request):
-            return await self._ietf.serve(request)
+        if await is_ietf(request, self.uploads):
+            return await IetfCall(self.uploads, request).answer()
         try:
             answer = await self._answer(request.method, request, Body(request))
         except Exception as error:
@@ -86,7 +84,7 @@ class Tus:
 
     async def _answer(self, method: str, request: Request, body: Body) -> Response:
         if method == "OPTIONS":
-            return Response(status_code=204, headers={**capabilities(self.limits.max_size), **self._ietf.limits()})
+            return Response(status_code=204, headers=capabilities(self.limits.max_size))
         if method != "GET" and request.headers.get("tus-resumable") != TUS_VERSION:
             raise ApiError(
                 412, "UNSUPPORTED_VERSION", f"Send Tus-Resumable: {TUS_VERSION}", headers={"tus-version": TUS_VERSION}

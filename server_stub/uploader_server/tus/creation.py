@@ -19,6 +19,8 @@ from uploader_server.tus.upload import OPEN, Upload
 from uploader_server.tus.uploads import Uploads
 from uploader_server.wire import TUS
 
+METADATA = 6  # bytes of memory for each character of Upload-Metadata, encoded and decoded
+
 
 def new_upload(
     uploads: Uploads, request: Request, metadata: str | None, owner: str, concat: str | None = None

@@ -22,7 +22,7 @@ from uploader_server.http.errors import ApiError, as_api_error
 from uploader_server.http.files import digest_header
 from uploader_server.http.memory import held_by
 from uploader_server.tus.body import Body, Receiving
-from uploader_server.tus.creation import begin, check_file, new_upload
+from uploader_server.tus.creation import METADATA, begin, check_file, new_upload
 from uploader_server.tus.finish import EXPECTED_DIGEST, settle
 from uploader_server.tus.headers import Checksum, check_length, encode_metadata, is_upload_id, parse_metadata
 from uploader_server.tus.upload import FINISHED, OPEN, Upload, stored
@@ -34,7 +34,6 @@ VERSION = "upload-draft-interop-version"
 BODY_TYPE = "application/partial-upload"
 COMPLETE = "upload-complete"
 KEYS = "ietf "  # prefix of the keys of these uploads: those of tus are others
-METADATA = 6  # bytes of memory for each character of Upload-Metadata, encoded and decoded
 PROBLEMS = {
     "WRONG_OFFSET": "mismatching-upload-offset",
     "INCONSISTENT_LENGTH": "inconsistent-upload-length",
@@ -47,32 +46,21 @@ _SHA256 = re.compile(r"(?:^|,)[ \t]*sha-256[ \t]*=[ \t]*:([^:]*):")
 _FILENAME = re.compile(r";\s*filename\*\s*=\s*utf-8'[^']*'([^;\s]+)", re.IGNORECASE)
 
 
-class Ietf:
-    def __init__(self, uploads: Uploads) -> None:
-        self._uploads = uploads
-
-    async def speaks(self, request: Request) -> bool:
-        """Return whether a request is one of this protocol. RFC clients do not send the version of a draft."""
-        headers = request.headers
-        if request.method == "OPTIONS" or "tus-resumable" in headers:
-            return False
-        if VERSION in headers or COMPLETE in headers:
-            return True
-        upload_id = request.path_params.get("id", "")
-        if request.method in {"HEAD", "DELETE"} and is_upload_id(upload_id):
-            with suppress(ApiError):
-                return (await self._uploads.find(upload_id)).by_ietf
+async def is_ietf(request: Request, uploads: Uploads) -> bool:
+    """Return whether a request is one of this protocol. RFC clients do not send the version of a draft."""
+    headers = request.headers
+    if request.method == "OPTIONS" or "tus-resumable" in headers:
         return False
+    if VERSION in headers or COMPLETE in headers:
+        return True
+    upload_id = request.path_params.get("id", "")
+    if request.method in {"HEAD", "DELETE"} and is_upload_id(upload_id):
+        with suppress(ApiError):
+            return (await uploads.find(upload_id)).by_ietf
+    return False
 
-    def limits(self) -> dict[str, str]:
-        """Return the header of the OPTIONS response."""
-        return {"upload-limit": f"max-size={self._uploads.limits.max_size}"}
 
-    async def serve(self, request: Request) -> Response:
-        return await _Call(self._uploads, request).answer()
-
-
-class _Call:
+class IetfCall:
     """One request and its response."""
 
     upload: Upload | None = None  # the upload that it is about, once it is known
