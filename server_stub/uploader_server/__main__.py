@@ -66,18 +66,11 @@ def configured(given: Mapping[str, Any], prog: str = PROG) -> ServerConfig:
         if raw is True:
             values[option.name] = not defaults[option.name]
         else:
-            parse = _rule if option.name == "faults" else option.parse
             try:
-                values[option.name] = tuple(map(parse, raw)) if option.many else parse(raw)
+                values[option.name] = tuple(map(option.parse, raw)) if option.many else option.parse(raw)
             except ValueError as error:
                 raise StartupError(f"{option.flag}: {error}", f"see: {prog} --help") from None
     return ServerConfig(**values)
-
-
-def _rule(text: str) -> str:
-    from uploader_server.simulation.rules import parse_rule  # only with its options
-
-    return parse_rule(text).text
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -39,8 +39,14 @@ Durability = Literal["fsync", "none"]
 MIB = 1 << 20
 
 
+def _parse_rule(text: str) -> str:
+    from uploader_server.simulation.rules import parse_rule  # only with its options
+
+    return parse_rule(text).text
+
+
 def _check_realtime(text: str) -> None:
-    from uploader_server.simulation.modes import RealtimeMode  # only with its options
+    from uploader_server.simulation.modes import RealtimeMode
 
     RealtimeMode.parse(text)
 
@@ -101,7 +107,9 @@ class ServerConfig:
     idle_timeout: float = 300.0  # maximum time without data while receiving a body; else 408
     body_timeout: float = 30.0  # maximum time to receive the body of a call other than an upload; else 408
     progress_linger: float = 5.0  # reference only: time from the end of a session until `/progress` is 404
-    faults: tuple[str, ...] = option((), "--fault RULE", "Inject a fault, as status:patch#2:503; repeatable.")
+    faults: tuple[str, ...] = option(
+        (), "--fault RULE", "Inject a fault, as status:patch#2:503; repeatable.", _parse_rule
+    )
     fault_control: bool = option(
         default=False, flag="--fault-control", text="Let tests change the faults at /faults (loopback only)."
     )

@@ -21,7 +21,7 @@ from uploader_server.session import FileState
 from uploader_server.storage.store import Change, Store
 from uploader_server.wire import extension
 
-_NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
+_NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY
 
 Key = tuple[str, str]  # owner and Idempotency-Key
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from uploader_server.options import StartupError
-from uploader_server.session import ENDED, FILE_ROW, FileRow
+from uploader_server.session import ENDED, FILE_ROW, SESSION_COLUMNS, FileRow
 from uploader_server.storage.clock import Clock
 from uploader_server.storage.database import Database, VersionError
 from uploader_server.storage.disk import Disk
@@ -49,10 +49,7 @@ class SavedSession(NamedTuple):
 
 
 _SAVE_FILE = f"INSERT OR REPLACE INTO files ({', '.join(FILE_ROW)}) VALUES ({', '.join('?' * len(FILE_ROW))})"  # noqa: S608 - our own
-_SAVE_SESSION = (
-    "INSERT OR REPLACE INTO sessions VALUES (:id, :category, :expected, :status, :progress, :created, :touched,"
-    " :given_up, :owner, :secret, :holder, :expected_bytes, :finished)"
-)
+_SAVE_SESSION = f"INSERT OR REPLACE INTO sessions VALUES ({', '.join(f':{name}' for name in SESSION_COLUMNS)})"  # noqa: S608 - our own
 _NEWEST_TIME = (
     "SELECT max(touched) FROM (SELECT now AS touched FROM clock UNION ALL SELECT touched FROM sessions"
     " UNION ALL SELECT touched FROM tus_uploads UNION ALL SELECT touched FROM packs)"
