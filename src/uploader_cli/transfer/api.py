@@ -24,7 +24,7 @@ from uploader_cli.transfer.credentials import SESSION_SECRET, Token, new_secret
 from uploader_cli.transfer.http_client import Answer, HttpClient
 from uploader_cli.transfer.pacer import Pacer, Stop, pause_after
 from uploader_cli.transfer.refusals import (
-    BATCH_ERRORS,
+    SESSION_ERRORS,
     NO_ANSWER,
     NO_ROUTE,
     PACK_ERRORS,
@@ -143,7 +143,7 @@ class Api(HttpClient):
         answer = self._once("POST", "/api/upload/batch", body=body, headers=own, read_timeout=limit, files=files)
         if not answer.ok:
             unknown = answer.status == 500 and protocol.session_unknown(answer.body)
-            raise refused(answer, {(500, ""): errors.SessionLost} if unknown else BATCH_ERRORS)
+            raise refused(answer, {(500, ""): errors.SessionLost} if unknown else SESSION_ERRORS)
         return _checked(answer, protocol.parse_batch(answer.body), "a list of files")
 
     def pack(self, endpoint: str, session: str, key: str, body: Body, count: int) -> list[PackedFile]:

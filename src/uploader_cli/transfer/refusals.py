@@ -27,13 +27,13 @@ NO_ROUTE = "NOT_FOUND"
 TOKEN_MISSING = "give a token with UPLOADER_TOKEN, --token-file or --token-command"  # noqa: S105 - a sentence
 SECRET_MISSING = "give its secret with UPLOADER_SESSION_SECRET; the journal of the run that created it has it, too"  # noqa: S105
 TOKEN_REFUSED = "the server refuses this token: it may have expired or be for another server"  # noqa: S105
-BATCH_ERRORS: Kinds = {  # 500: see `batch` (docs/protocol.md, section 3.14)
+SESSION_ERRORS: Kinds = {  # 500: see `batch` (docs/protocol.md, section 3.14)
     (403, protocol.NOT_YOURS): errors.SessionLost,
     (404, "SESSION_NOT_FOUND"): errors.SessionLost,
     (409, "SESSION_ENDED"): errors.SessionLost,
 }
 PACK_ERRORS: Kinds = {
-    **BATCH_ERRORS,
+    **SESSION_ERRORS,
     (409, "PACK_IN_PROGRESS"): errors.PackInProgress,
     **dict.fromkeys([(404, ""), (405, ""), (501, "")], errors.PacksRefused),
     (413, ""): errors.TooLarge,

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_cli import errors
-from uploader_cli.core.capabilities import unknown_upload
+from uploader_cli.core.capabilities import encode_metadata, root_of, unknown_upload
 from uploader_cli.core.origins import below, resolved
-from uploader_cli.core.protocol import NOT_YOURS
+from uploader_cli.core.protocol import error_code, whole
 from uploader_cli.transfer.http_client import READ_TIMEOUT, REDIRECTS, Answer
-from uploader_cli.transfer.refusals import answer_error
+from uploader_cli.transfer.refusals import SESSION_ERRORS, answer_error, not_an_upload_server, says_no_upload_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +35,6 @@ UPLOAD_GONE = (errors.UploadGone, "the server does not have the upload any more"
 LOCKED = (errors.Locked, "another request uses the upload, or its file exists already")
 """What a status of `retry_status` means."""
 API_ROOT = "/api/upload/"
-NO_SESSION = ((404, "SESSION_NOT_FOUND"), (409, "SESSION_ENDED"), (403, NOT_YOURS))
-"""Refusals of the session that a creation names, not of the upload."""
 
 
 def ignore(*_interim: object) -> None:
@@ -56,6 +54,25 @@ class Position(NamedTuple):
     complete: bool | None = None
 
 
+class Creation(NamedTuple):
+    """A new upload of `length` bytes (None: not known yet) for the file `path`.
+
+    It gets its first bytes from `body`, with their `checksum` as a header of tus. With tus it may be `partial`, or the
+    concatenation of the URLs `parts`. `sha256` is the digest (hex) of the file, where it is known already. `on_url` is
+    called with the URL of the upload where the server sends it before the answer.
+    """
+
+    length: int | None
+    metadata: Mapping[str, str]
+    body: Body | None = None
+    checksum: str | None = None
+    partial: bool = False
+    parts: Sequence[str] = ()
+    path: str = ""
+    sha256: str | None = None
+    on_url: Callable[[str], None] = ignore
+
+
 class UploadCalls(ABC):
     """Call an endpoint of resumable uploads; each thread has its own object.
 
@@ -64,34 +81,34 @@ class UploadCalls(ABC):
     """
 
     usual: Mapping[str, str]  # headers of each request but OPTIONS
+    asking: Mapping[str, str]  # headers of OPTIONS
     body_type: str  # Content-Type of a chunk
 
     def __init__(self, api: Api, endpoint: str) -> None:
         """It shares the connections, token and rate limit of `api`."""
         self.endpoint, self._api = endpoint, api
 
-    @abstractmethod
     def options(self) -> Capabilities:
-        """Return what the server says that it can do."""
+        """Return what the server says that it can do.
+
+        Raise `Unauthorized` for 401, after which a new token may help, and as `reach` does.
+        """
+        answer = self._send("OPTIONS", root_of(self.endpoint), self.asking)
+        if not answer.ok and answer_error(answer).outage:
+            self.reach()
+        if answer.status == 401:
+            raise self._refusal(answer)
+        return self._capabilities(answer)
 
     @abstractmethod
-    def create(
-        self,
-        length: int | None,
-        metadata: Mapping[str, str],
-        *,
-        body: Body | None = None,
-        checksum: str | None = None,
-        partial: bool = False,
-        parts: Sequence[str] = (),
-        path: str = "",
-        sha256: str | None = None,
-        on_url: Callable[[str], None] = ignore,
-    ) -> Position:
-        """Create an upload of `length` bytes (None: not known yet) for the file `path`.
+    def _capabilities(self, answer: Answer) -> Capabilities:
+        """Return what the answer to OPTIONS says, also a refusal."""
 
-        `sha256` is the digest (hex) of the file, where it is known already. `on_url` is called with the URL of the
-        upload where the server sends it before the answer.
+    @abstractmethod
+    def create(self, new: Creation) -> Position:
+        """Create an upload. Raise `SessionLost` for an unknown or ended session.
+
+        Raise `NotAnUploadServer` for a first answer that no upload server gives.
         """
 
     @abstractmethod
@@ -125,6 +142,43 @@ class UploadCalls(ABC):
     def _is_signed(self, answer: Answer) -> bool:
         """Return whether an answer has headers that only a server of this protocol sends."""
 
+    @abstractmethod
+    def _check(self, answer: Answer) -> None:
+        """Raise the refusal, unless the answer is a success of this protocol."""
+
+    def _describing(self, new: Creation) -> dict[str, str]:
+        """Return the headers that say what a new upload is for."""
+        headers = length_header(new.length) | self._api.may_write(new.metadata.get("sessionId", ""))
+        if encoded := encode_metadata(new.metadata):  # servers refuse an empty one (docs/protocol.md, section 5)
+            headers["Upload-Metadata"] = encoded
+        return headers
+
+    def _check_created(self, answer: Answer, *, is_stored: bool = False) -> None:
+        """Raise the refusal of a creation, none where all of the file `is_stored`."""
+        code = error_code(answer.body)
+        if (answer.status, code) in SESSION_ERRORS:
+            words = f"the server has no open session for the upload ({code})"
+            raise errors.SessionLost(words, status=answer.status, error=code)
+        is_first = self._api.settings.foreign and not self._api.has_created.is_set()
+        if is_first and not is_stored and says_no_upload_server(answer):
+            raise not_an_upload_server(answer, self._api.option, endpoint=True)
+        self._check(answer)
+
+    def _created_at(self, answer: Answer) -> str:
+        """Return the URL of the upload that a request has created."""
+        location = answer.headers.get("Location")
+        if not location:
+            raise errors.ProtocolError(f"{answer.url} created an upload without a Location")
+        self._api.has_created.set()
+        return self._place(answer.url, self._own_path(location))
+
+    def _check_there(self, answer: Answer) -> None:
+        """Raise `UploadGone` for the answer 404 or 410 to a chunk; it is retryable, because HEAD decides."""
+        if answer.status in (404, 410):
+            gone = self._refusal(answer, UPLOAD_GONE)
+            gone.retryable = not isinstance(gone, errors.SessionCancelled)
+            raise gone
+
     def _refusal(self, answer: Answer, kind: Kind | None = None) -> errors.UploaderError:
         """Return the error for an answer that is not 2xx (docs/protocol.md, section 5)."""
         error, kind = answer_error(answer), kind or KINDS.get(answer.status)
@@ -148,7 +202,7 @@ class UploadCalls(ABC):
 
         `on_interim` gets URL, status and headers of each interim answer to a request without a body.
         """
-        sent = {**self.usual, **headers} if method != "OPTIONS" else dict(headers)
+        sent = headers if method == "OPTIONS" else {**self.usual, **headers}
         for _ in range(REDIRECTS + 1):
             own = {**self._api.authorization(), **sent}
             try:
@@ -203,3 +257,22 @@ class UploadCalls(ABC):
 def impossible(answer: Position, offset: int, body: Body) -> errors.OffsetConflict:
     """Return the error for an offset that the bytes sent at `offset` can't have led to: HEAD decides."""
     return errors.OffsetConflict(f"{body.sent} bytes at offset {offset} led to offset {answer.offset}", status=204)
+
+
+def length_header(length: int | None) -> dict[str, str]:
+    return {} if length is None else {"Upload-Length": str(length)}
+
+
+def offset_in(answer: Answer) -> int:
+    """Return the offset that an answer has to name."""
+    offset = whole(answer.headers.get("Upload-Offset"))
+    if offset is None:
+        raise errors.ProtocolError(f"{answer.url} answered {answer.status} without an Upload-Offset")
+    return offset
+
+
+def not_of_server(url: str, answer: Answer, how: str) -> errors.NotFound:
+    """Return the error for a refusal of HEAD that something else has given: the server may have the upload."""
+    error = errors.NotFound(f"{url} answered {answer.status}{how}", status=answer.status)
+    error.retryable = True
+    return error

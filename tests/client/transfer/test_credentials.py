@@ -16,6 +16,7 @@ from uploader_cli.transfer.connection import Sockets
 from uploader_cli.transfer.http_client import HttpClient
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.protocols.tus_client import TusClient
+from uploader_cli.transfer.upload_calls import Creation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,7 +76,7 @@ def hosts(request: pytest.FixtureRequest) -> Iterator[Hosts]:
 
 def location_of_an_upload(hosts: Hosts) -> None:
     client = hosts.tus(f"{hosts.home.url}/files/")
-    client.head(client.create(1, {"sessionId": "session"}).url)
+    client.head(client.create(Creation(1, {"sessionId": "session"})).url)
 
 
 def redirected_upload(hosts: Hosts) -> None:
@@ -83,14 +84,14 @@ def redirected_upload(hosts: Hosts) -> None:
 
 
 def redirected_endpoint(hosts: Hosts) -> None:
-    hosts.tus(f"{hosts.home.url}/moved").create(1, {"sessionId": "session"})
+    hosts.tus(f"{hosts.home.url}/moved").create(Creation(1, {"sessionId": "session"}))
     assert hosts.asked[0]["x-session-secret"].endswith("sesame")
 
 
 def offered_tus_endpoint(hosts: Hosts) -> None:
     hosts.api.health()
     if hosts.api.tus is not None:
-        hosts.tus(hosts.api.tus.endpoint).create(1, {"sessionId": "session"})
+        hosts.tus(hosts.api.tus.endpoint).create(Creation(1, {"sessionId": "session"}))
 
 
 def offered_packs(hosts: Hosts) -> None:

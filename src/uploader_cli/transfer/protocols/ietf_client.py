@@ -15,16 +15,25 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from uploader_cli import errors
-from uploader_cli.core.capabilities import Capabilities, encode_metadata, endpoint_for, root_of
+from uploader_cli.core.capabilities import Capabilities, endpoint_for
 from uploader_cli.core.codes import FailureCode
-from uploader_cli.core.protocol import as_object, error_code, text, whole
+from uploader_cli.core.protocol import as_object, text, whole
 from uploader_cli.core.upload_limits import UploadLimits, upload_limits
 from uploader_cli.transfer.http_client import READ_TIMEOUT
-from uploader_cli.transfer.refusals import answer_error, is_page, not_an_upload_server, says_no_upload_server
-from uploader_cli.transfer.upload_calls import CHUNK_TIMEOUT, NO_SESSION, UPLOAD_GONE, Position, UploadCalls, ignore
+from uploader_cli.transfer.refusals import is_page
+from uploader_cli.transfer.upload_calls import (
+    CHUNK_TIMEOUT,
+    UPLOAD_GONE,
+    Creation,
+    Position,
+    UploadCalls,
+    length_header,
+    not_of_server,
+    offset_in,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from uploader_cli.core.sizes import ChunkSize
     from uploader_cli.transfer.api import Api
@@ -43,7 +52,7 @@ _BOOLEAN = re.compile(r" *\?([01]) *(?:;.*)?")
 class IetfClient(UploadCalls):
     """Call an endpoint of the IETF's protocol."""
 
-    usual = {"Upload-Draft-Interop-Version": str(INTEROP_VERSION)}  # noqa: RUF012 - a constant
+    usual = asking = {"Upload-Draft-Interop-Version": str(INTEROP_VERSION)}  # noqa: RUF012 - a constant
     body_type = "application/partial-upload"
 
     def __init__(self, api: Api, endpoint: str, chunk: ChunkSize | None = None) -> None:
@@ -51,42 +60,22 @@ class IetfClient(UploadCalls):
         super().__init__(api, endpoint)
         self._limits, self._chunk = UploadLimits(), chunk
 
-    def options(self) -> Capabilities:
-        """Return the limits of the server. Raise `Unauthorized` for 401, and as `reach` does."""
-        answer = self._send("OPTIONS", root_of(self.endpoint), self.usual)
-        if not answer.ok and answer_error(answer).outage:
-            self.reach()
-        if answer.status == 401:
-            raise self._refusal(answer)
+    def _capabilities(self, answer: Answer) -> Capabilities:
+        """Return the limits of the server."""
         self._learn(answer.url, answer.headers)
         sizes = self._limits.max_size, self._limits.min_size
         return Capabilities.of_ietf(self.endpoint, *sizes, announced="Upload-Limit" in answer.headers)
 
-    def create(
-        self,
-        length: int | None,
-        metadata: Mapping[str, str],
-        *,
-        body: Body | None = None,
-        checksum: str | None = None,
-        path: str = "",
-        sha256: str | None = None,
-        on_url: Callable[[str], None] = ignore,
-        **_of_tus: object,
-    ) -> Position:
-        """Create an upload for the file `path`, empty or with all of it in `body`. `on_url` gets the URL of a 104.
+    def create(self, new: Creation) -> Position:
+        """Create an upload, empty or with all of the file in its body. `on_url` gets the URL of a 104.
 
-        Raise `SessionLost` for an unknown or ended session, `NotAnUploadServer` for a first answer that no upload
-        server gives, and `FileFailure` for a file that is larger than `Upload-Limit` allows.
+        Raise `FileFailure` for a file that is larger than `Upload-Limit` allows.
         """
-        headers = {"Upload-Complete": INCOMPLETE if body is None else COMPLETE}
-        headers |= {} if length is None else {"Upload-Length": str(length)}
-        headers |= _content_digest(checksum)
-        headers |= _disposition(metadata.get("filename") or path.rpartition("/")[2])
-        if encoded := encode_metadata(metadata):
-            headers["Upload-Metadata"] = encoded
-        headers |= {} if sha256 is None else _digest("Repr-Digest", b64encode(bytes.fromhex(sha256)).decode())
-        headers |= self._api.may_write(metadata.get("sessionId", ""))
+        headers = {"Upload-Complete": INCOMPLETE if new.body is None else COMPLETE}
+        headers |= self._describing(new) | _content_digest(new.checksum)
+        headers |= _disposition(new.metadata.get("filename") or new.path.rpartition("/")[2])
+        if new.sha256 is not None:
+            headers |= _digest("Repr-Digest", b64encode(bytes.fromhex(new.sha256)).decode())
         announced = set[str]()
 
         def interim(asked: str, status: int, fields: Mapping[str, str]) -> None:
@@ -94,36 +83,25 @@ class IetfClient(UploadCalls):
                 self._learn(asked, fields)
                 if location := fields.get("Location"):
                     announced.add(url := self._place(asked, self._own_path(location)))
-                    on_url(url)
+                    new.on_url(url)
 
-        if body is not None:
-            body.content_type = WHOLE_TYPE
-        timeout = READ_TIMEOUT if body is None else CHUNK_TIMEOUT
-        answer = self._send("POST", endpoint_for(self.endpoint, path), headers, timeout, body, interim)
-        code = error_code(answer.body)
-        if (answer.status, code) in NO_SESSION:
-            words = f"the server has no open session for the upload ({code})"
-            raise errors.SessionLost(words, status=answer.status, error=code)
-        has_all = body is not None or (length == 0 and "Location" not in answer.headers)
+        if new.body is not None:
+            new.body.content_type = WHOLE_TYPE
+        timeout = READ_TIMEOUT if new.body is None else CHUNK_TIMEOUT
+        answer = self._send("POST", endpoint_for(self.endpoint, new.path), headers, timeout, new.body, interim)
+        has_all = new.body is not None or (new.length == 0 and "Location" not in answer.headers)
         is_stored = has_all and answer.ok and not is_page(answer) and _flag(answer) is not False
-        is_first = self._api.settings.foreign and not self._api.has_created.is_set()
-        if is_first and not is_stored and says_no_upload_server(answer):
-            raise not_an_upload_server(answer, self._api.option, endpoint=True)
-        self._check(answer)
-        return self._created(answer, length, announced, is_stored=is_stored)
+        self._check_created(answer, is_stored=is_stored)
+        return self._created(answer, new.length, announced, is_stored=is_stored)
 
     def _created(self, answer: Answer, length: int | None, announced: set[str], *, is_stored: bool) -> Position:
         """Return the position after a creation; where all of the file `is_stored`, there may be no upload."""
-        location = answer.headers.get("Location")
         if is_stored:
             self._api.has_created.set()
-            return Position(
-                self._place(answer.url, location) if location else "", length, answer.headers, complete=True
-            )
-        if not location:
-            raise errors.ProtocolError(f"{answer.url} created an upload without a Location")
-        self._api.has_created.set()
-        url = self._place(answer.url, self._own_path(location))
+            location = answer.headers.get("Location")
+            url = self._place(answer.url, location) if location else ""
+            return Position(url, length, answer.headers, complete=True)
+        url = self._created_at(answer)
         if others := announced - {url}:
             for other in (*others, url):
                 self.discard(other)
@@ -143,17 +121,10 @@ class IetfClient(UploadCalls):
         """
         answer = self._send("HEAD", url, {})
         if answer.status in (404, 410):
-            if not is_page(answer):
-                raise self._refusal(answer, UPLOAD_GONE)
-            error = errors.NotFound(f"{url} answered {answer.status} with a page", status=answer.status)
-            error.retryable = True
-            raise error
+            raise not_of_server(url, answer, " with a page") if is_page(answer) else self._refusal(answer, UPLOAD_GONE)
         self._check(answer)
-        offset = whole(answer.headers.get("Upload-Offset"))
-        if offset is None:
-            raise errors.ProtocolError(f"{answer.url} answered {answer.status} without Upload-Offset")
         length, complete = whole(answer.headers.get("Upload-Length")), _flag(answer) or False
-        return Position(url, offset, answer.headers, length, complete)
+        return Position(url, offset_in(answer), answer.headers, length, complete)
 
     def patch(
         self, url: str, offset: int, body: Body, checksum: str | None = None, length: int | None = None
@@ -165,13 +136,9 @@ class IetfClient(UploadCalls):
         """
         completes = length is not None and offset + len(body) == length
         own = {"Upload-Offset": str(offset), "Upload-Complete": COMPLETE if completes else INCOMPLETE}
-        own |= {} if length is None else {"Upload-Length": str(length)}
-        own |= _content_digest(checksum)
+        own |= length_header(length) | _content_digest(checksum)
         answer = self._send("PATCH", url, own, CHUNK_TIMEOUT, body)
-        if answer.status in (404, 410):
-            gone = self._refusal(answer, UPLOAD_GONE)
-            gone.retryable = not isinstance(gone, errors.SessionCancelled)  # HEAD decides
-            raise gone
+        self._check_there(answer)
         self._check(answer)
         complete = _flag(answer)
         if complete is None and completes:

@@ -5,22 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.core.capabilities import (
-    TUS_VERSION,
-    Capabilities,
-    capabilities_of,
-    encode_metadata,
-    endpoint_for,
-    root_of,
-)
+from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, capabilities_of, endpoint_for
 from uploader_cli.core.codes import WarningCode
-from uploader_cli.core.protocol import error_code, whole
+from uploader_cli.core.protocol import whole
 from uploader_cli.transfer.http_client import READ_TIMEOUT, Answer
-from uploader_cli.transfer.refusals import answer_error, is_blocked, is_tus, not_an_upload_server, says_no_upload_server
-from uploader_cli.transfer.upload_calls import CHUNK_TIMEOUT, NO_SESSION, UPLOAD_GONE, Position, UploadCalls
+from uploader_cli.transfer.refusals import is_blocked, is_tus
+from uploader_cli.transfer.upload_calls import (
+    CHUNK_TIMEOUT,
+    UPLOAD_GONE,
+    Creation,
+    Position,
+    UploadCalls,
+    length_header,
+    not_of_server,
+    offset_in,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.bodies import Body
@@ -34,75 +36,39 @@ class TusClient(UploadCalls):
     """Call a tus endpoint."""
 
     usual = {"Tus-Resumable": TUS_VERSION}  # noqa: RUF012 - a constant
+    asking: Mapping[str, str] = {}
     body_type = "application/offset+octet-stream"
 
     def __init__(self, api: Api, endpoint: str) -> None:
         super().__init__(api, endpoint)
         self._overrides = False  # POST is sent in place of PATCH: it has worked, and PATCH has not
 
-    def options(self) -> Capabilities:
+    def _capabilities(self, answer: Answer) -> Capabilities:
         """Return what the server says that it can do; without a usable answer core and creation, as tus 1.0 requires.
 
-        OPTIONS is a hint: frameworks, gateways and firewalls answer it in place of servers that work. Raise
-        `Unauthorized` for 401, after which a new token may help, and as `reach` does.
+        OPTIONS is a hint: frameworks, gateways and firewalls answer it in place of servers that work.
         """
-        answer = self._send("OPTIONS", root_of(self.endpoint), {})
-        if not answer.ok and answer_error(answer).outage:
-            self.reach()
-        if answer.status == 401:
-            raise self._refusal(answer)
         try:
             return capabilities_of(answer.headers, self.endpoint)
         except ValueError as error:
             raise errors.ProtocolError(f"{self.endpoint}: {error}") from error
 
-    def create(
-        self,
-        length: int | None,
-        metadata: Mapping[str, str],
-        *,
-        body: Body | None = None,
-        checksum: str | None = None,
-        partial: bool = False,
-        parts: Sequence[str] = (),
-        path: str = "",
-        **_of_ietf: object,
-    ) -> Position:
-        """Create an upload of `length` bytes (tus 1.0, creation; with `body`: creation-with-upload).
+    def create(self, new: Creation) -> Position:
+        """Create an upload (tus 1.0, creation; with bytes: creation-with-upload; of parts: concatenation).
 
-        `path` replaces the fields of an endpoint that has a URL for each file. The upload may be `partial`, or the
-        concatenation of the URLs `parts`. `length` is None for that, and for an upload
-        whose length is sent later. Raise `SessionLost` for an unknown or ended session, and `NotAnUploadServer` for a
-        first answer that no tus server gives.
+        The path replaces the fields of an endpoint that has a URL for each file.
         """
-        headers = {} if length is None else {"Upload-Length": str(length)}
-        if length is None and not parts:
+        headers = self._describing(new) | _checked(new.checksum)
+        if new.length is None and not new.parts:
             headers["Upload-Defer-Length"] = "1"
-        if partial or parts:
-            headers["Upload-Concat"] = "partial" if partial else "final;" + " ".join(parts)
-        if encoded := encode_metadata(metadata):  # servers refuse an empty one (docs/protocol.md, section 5)
-            headers["Upload-Metadata"] = encoded
-        headers |= self._api.may_write(metadata.get("sessionId", "")) | _checked(checksum)
-        timeout = CHUNK_TIMEOUT if body is not None else JOIN_TIMEOUT if parts else READ_TIMEOUT
-        answer = self._send("POST", endpoint_for(self.endpoint, path), headers, timeout, body)
-        code = error_code(answer.body)
-        if (answer.status, code) in NO_SESSION:
-            words = f"the server has no open session for the upload ({code})"
-            raise errors.SessionLost(words, status=answer.status, error=code)
-        location = answer.headers.get("Location")
-        if self._api.settings.foreign and not self._api.has_created.is_set() and says_no_upload_server(answer):
-            raise not_an_upload_server(answer, self._api.option, endpoint=True)
-        self._check(answer)
-        if length == 0 and location == "" and self._api.settings.foreign:  # stored, without an upload
-            return Position("", 0, answer.headers)
-        if not location:
-            raise errors.ProtocolError(f"{answer.url} created an upload without a Location")
-        self._api.has_created.set()
-        return Position(
-            self._place(answer.url, self._own_path(location)),
-            whole(answer.headers.get("Upload-Offset")),
-            answer.headers,
-        )
+        if new.partial or new.parts:
+            headers["Upload-Concat"] = "partial" if new.partial else "final;" + " ".join(new.parts)
+        timeout = CHUNK_TIMEOUT if new.body is not None else JOIN_TIMEOUT if new.parts else READ_TIMEOUT
+        answer = self._send("POST", endpoint_for(self.endpoint, new.path), headers, timeout, new.body)
+        self._check_created(answer)
+        if new.length == 0 and answer.headers.get("Location") == "" and self._api.settings.foreign:
+            return Position("", 0, answer.headers)  # stored, without an upload
+        return Position(self._created_at(answer), whole(answer.headers.get("Upload-Offset")), answer.headers)
 
     def head(self, url: str) -> Position:
         """Return the server's offset. Raise `UploadGone` for 403, 404 or 410 from a tus server.
@@ -118,9 +84,7 @@ class TusClient(UploadCalls):
         unsigned = self._api.tus is not None and not self._api.tus.announced
         if "Tus-Resumable" in answer.headers or (unsigned and answer.status != 403):
             raise self._refusal(answer, UPLOAD_GONE)
-        error = errors.NotFound(f"{url} answered {answer.status}, but not as a tus server", status=answer.status)
-        error.retryable = True
-        raise error
+        raise not_of_server(url, answer, ", but not as a tus server")
 
     def patch(
         self, url: str, offset: int, body: Body, checksum: str | None = None, length: int | None = None
@@ -131,8 +95,7 @@ class TusClient(UploadCalls):
         blocks PATCH, send a POST that stands for it (tus 1.0, core), or the other way round. Raise `PatchBlocked` where
         both are blocked, a retryable `UploadGone` for 404 and 410.
         """
-        own = {"Upload-Offset": str(offset)} | ({"Upload-Length": str(length)} if length is not None else {})
-        own |= _checked(checksum)
+        own = {"Upload-Offset": str(offset)} | length_header(length) | _checked(checksum)
         for override in (self._overrides, not self._overrides):
             headers = own | ({"X-HTTP-Method-Override": "PATCH"} if override else {})
             answer = self._send("POST" if override else "PATCH", url, headers, CHUNK_TIMEOUT, body)
@@ -143,10 +106,7 @@ class TusClient(UploadCalls):
             self._overrides = False
             raise errors.PatchBlocked(url, answer.status, answer.sentence)
         self._overrides = override and (self._overrides or answer.ok)
-        if answer.status in (404, 410):
-            gone = self._refusal(answer, UPLOAD_GONE)
-            gone.retryable = not isinstance(gone, errors.SessionCancelled)  # HEAD decides
-            raise gone
+        self._check_there(answer)
         if answer.ok and self._api.settings.foreign and "Upload-Offset" not in answer.headers:
             return self._found_after(url, answer, offset + body.sent)
         return self._position(url, answer)
@@ -172,10 +132,7 @@ class TusClient(UploadCalls):
 
     def _position(self, url: str, answer: Answer) -> Position:
         self._check(answer)
-        offset = whole(answer.headers.get("Upload-Offset"))
-        if offset is None:
-            raise errors.ProtocolError(f"{answer.url} answered {answer.status} without an Upload-Offset")
-        return Position(url, offset, answer.headers, whole(answer.headers.get("Upload-Length")))
+        return Position(url, offset_in(answer), answer.headers, whole(answer.headers.get("Upload-Length")))
 
     def _check(self, answer: Answer) -> None:
         if not answer.ok:

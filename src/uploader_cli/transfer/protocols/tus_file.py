@@ -21,6 +21,7 @@ from uploader_cli.transfer.ledger import Outcome, ends_run, failed
 from uploader_cli.transfer.pool import Step, Worker
 from uploader_cli.transfer.protocols.tus_part import Part
 from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
+from uploader_cli.transfer.upload_calls import Creation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -201,7 +202,7 @@ class TusFile:
             self._head(client, part.entry.url) if part.entry.url and joined is None else None for part in self.parts
         ]
         if not state.foreign and len(self._urls) == len(heads) and not any(heads):
-            joined = self._context.pacer.call(lambda: client.create(size, state.metadata()))
+            joined = self._context.pacer.call(lambda: client.create(Creation(size, state.metadata())))
             if joined.offset != size:
                 client.discard(joined.url)  # the key was unknown: the server created an upload
                 state.upload = self._context.run.creating(self.file, state.session, replaced=state.upload.replaced)
@@ -231,7 +232,7 @@ class TusFile:
 
         def join() -> Position:
             try:
-                return client.create(None, state.metadata(), parts=self._urls)
+                return client.create(Creation(None, state.metadata(), parts=self._urls))
             except errors.UploaderError as error:
                 self._join_failed(error, ended)
                 raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.codes import FailureCode, WarningCode
@@ -16,7 +16,7 @@ from uploader_cli.transfer.protocols import tus_proof
 from uploader_cli.transfer.protocols.tus_chunks import Chunks
 from uploader_cli.transfer.protocols.tus_entry import UploadEntry
 from uploader_cli.transfer.protocols.tus_state import EARLIER, NOT_ENDED, ONE_TRIP_LESS, is_far
-from uploader_cli.transfer.upload_calls import Position, impossible
+from uploader_cli.transfer.upload_calls import Creation, Position, impossible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,12 +167,19 @@ class Part:
         if state.has_keys:
             metadata["uploadKey"] = self.entry.key
         self._deferred = self.size == ENDLESS
-        length = None if self._deferred else self.size
+        new = Creation(
+            None if self._deferred else self.size,
+            metadata,
+            body,
+            checksum,
+            partial,
+            path=utf8(file.relative_path),
+            sha256=file.sha256,
+            on_url=self._announced,
+        )
         try:
             with self._completion():
-                how: dict[str, Any] = {"body": body, "checksum": checksum, "partial": partial, "sha256": file.sha256}
-                path = utf8(file.relative_path)
-                created = self._client.create(length, metadata, path=path, on_url=self._announced, **how)
+                created = self._client.create(new)
         except errors.AnswerError as error:
             if not error.retryable:
                 self.entry.refused()
