@@ -207,7 +207,7 @@ class Driver:
 
     def _picked(self, files: Sequence[LocalFile]) -> list[LocalFile]:
         foreign = self._settings.foreign
-        picked = self._checks.pick(self._api, files, pack=not foreign, elsewhere=True)
+        picked = self._checks.pick(self._api, files, pack=not foreign)
         if foreign:
             for file, claim in picked:
                 if claim.upload is not None and claim.outdated is not None:

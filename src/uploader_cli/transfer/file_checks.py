@@ -46,44 +46,28 @@ class FileChecks:
         self._context, self._verification, self._then, self._stored = context, verification, then, StoredFiles(context)
         skips, asks = context.settings.skips_sent, context.lookups is not None and context.limits.relative_paths
         self._counts_receipts, self._hints = skips and asks, skips and not asks and not context.settings.watch
+        self._looks_again = context.run.again and context.lookups is not None  # whether an earlier try stored files
 
     def claim(self, files: Sequence[LocalFile], *, pack: bool) -> Picked | None:
         """Claim files, with `pack` for one pack; None where the server has to be asked about them before."""
-        context, settings, ended = self._context, self._context.settings, list[Outcome]()
-        if (context.run.again and context.lookups is not None) or settings.skip_existing or self._sent_before(files):
-            return None
-        if not pack and not settings.foreign:  # no session waits for a file that can't be read; a pack reads it at once
-            files = _readable(files, ended)
-            context.ledger.end(ended)
-        return list(zip(files, context.run.claim(files, pack=pack), strict=True))
+        looks = self._looks_again or self._context.settings.skip_existing or self._sent_before(files)
+        return None if looks else self._claim(files, pack=pack)
 
     def asks(self, claimed: Picked) -> bool:
         """Return whether the server has to be asked about some of the claimed files."""
         fails = self._context.settings.if_exists == "fail"
         return fails or any(claim.state in (ClaimState.DONE, ClaimState.UNKNOWN) for _, claim in claimed)
 
-    def pick(self, api: Api, files: Sequence[LocalFile], *, pack: bool = False, elsewhere: bool = False) -> Picked:
-        """Ask the server about files, claim them, and return those to send, with `pack` in one pack. End the others.
+    def pick(self, api: Api, files: Sequence[LocalFile], claimed: Picked | None = None, *, pack: bool) -> Picked:
+        """Return the files to send, with `pack` in one pack; end the others.
 
-        Files that are read `elsewhere` are not opened here.
+        The server is asked about files that are not `claimed`, before they are.
         """
-        context, ended = self._context, list[Outcome]()
-        if context.run.again and context.lookups is not None:
-            files = self._not_stored(api, files)
-        if context.settings.skip_existing:
-            files = self._missing(api, files)
-        elif sent := self._sent_before(files):
-            files = self._unconfirmed(api, files, sent, ended)
-        if not pack and not elsewhere:
-            files = _readable(files, ended)
-            context.ledger.end(ended)
-        return self.settle(api, list(zip(files, context.run.claim(files, pack=pack), strict=True)), pack=pack)
-
-    def settle(self, api: Api, claimed: Picked, *, pack: bool) -> Picked:
-        """Return the claimed files that are sent. End the others."""
         context, ended = self._context, list[Outcome]()
         picked: Picked = []
         there: list[Present] = []
+        if claimed is None:
+            claimed = self._claim(self._asked(api, files), pack=pack)
         for file, claim, found in self._found(api, claimed, pack=pack):
             ends = self._settled(api, file, claim)
             if ends is None:
@@ -93,12 +77,26 @@ class FileChecks:
             else:
                 there.append((file, found, claim.receipt))
         self._skip(api, there)
-        if context.settings.if_exists == "fail":
-            picked = self._free(api, picked, ended)
         context.ledger.end(ended)
+        if context.settings.if_exists == "fail":
+            picked = self._free(api, picked)
         if self._hints:
             self._hint(picked)
         return picked
+
+    def _claim(self, files: Sequence[LocalFile], *, pack: bool) -> Picked:
+        """Claim files; end those that can't be read, for which a session would wait. A pack reads them at once."""
+        if not pack and not self._context.settings.foreign:
+            files = self._readable(files)
+        return list(zip(files, self._context.run.claim(files, pack=pack), strict=True))
+
+    def _asked(self, api: Api, files: Sequence[LocalFile]) -> Sequence[LocalFile]:
+        """Ask the server about files; end those that it has, and return the others."""
+        if self._looks_again:
+            files = self._not_stored(api, files)
+        if self._context.settings.skip_existing:
+            return self._missing(api, files)
+        return self._unconfirmed(api, files, sent) if (sent := self._sent_before(files)) else files
 
     def _found(self, api: Api, claims: Picked, *, pack: bool) -> Iterator[tuple[LocalFile, Claim, bool | None]]:
         """Yield each file, its claim and, for one with a receipt, whether the server has it (None: unknown)."""
@@ -187,14 +185,14 @@ class FileChecks:
         return {file.file: row for file, row in known if row is not None and shows_place(row, file, own)}
 
     def _unconfirmed(
-        self, api: Api, files: Sequence[LocalFile], sent: Mapping[int, Stored], ended: list[Outcome]
+        self, api: Api, files: Sequence[LocalFile], sent: Mapping[int, Stored]
     ) -> list[LocalFile]:
         """Skip the files of receipts that the server confirms, without reading them; return the others.
 
-        Add the outcomes of files that `--verify` finds to differ to `ended`.
+        End the files that `--verify` finds to differ.
         """
         asked = [self._stored.looked_up(file, sent[file.file]) for file in files if file.file in sent]
-        answers, left = iter(self._stored.look_up(api, asked)), []
+        answers, left, ended = iter(self._stored.look_up(api, asked)), [], list[Outcome]()
         there: list[Present] = []
         for file in files:
             receipt, found = sent.get(file.file), next(answers) if file.file in sent else None
@@ -209,6 +207,7 @@ class FileChecks:
             else:
                 there.append((file, True, receipt))
         self._skip(api, there)
+        self._context.ledger.end(ended)
         return left
 
     def _hint(self, picked: Picked) -> None:
@@ -258,30 +257,31 @@ class FileChecks:
             sha256 = (receipt.checksum if receipt is not None else None) or digest_of(file, context.stop.checkpoint)
         return Outcome(file, location=location, digest=sha256)
 
-    def _free(self, api: Api, files: Picked, ended: list[Outcome]) -> Picked:
-        """Return the files whose names are free on the server; add the outcomes of the others to `ended`.
+    def _free(self, api: Api, files: Picked) -> Picked:
+        """Return the files whose names are free on the server; end the others.
 
         A file whose upload is resumed was checked before; now its own upload may be there.
         """
-        asked, free = [self._stored.looked_up(file) for file, _ in files], []
+        asked, free, ended = [self._stored.looked_up(file) for file, _ in files], [], []
         for (file, claim), one, item in zip(files, asked, self._stored.look_up(api, asked), strict=True):
             if not isinstance(item, FoundFile) or claim.state is ClaimState.RESUME:
                 free.append((file, claim))
             else:
                 text = f"{one.category}/{one.path} exists on the server (--if-exists fail)"
                 ended.append(failed(file, FailureCode.EXISTS, text))
+        self._context.ledger.end(ended)
         return free
 
-
-def _readable(files: Sequence[LocalFile], ended: list[Outcome]) -> list[LocalFile]:
-    """Return the files that can be read; add the outcomes of the others to `ended`."""
-    readable = []
-    for file in files:
-        try:
-            if not file.once:
-                open_unchanged(file).close()
-        except errors.FileError as error:
-            ended.append(Outcome(file, error))
-        else:
-            readable.append(file)
-    return readable
+    def _readable(self, files: Sequence[LocalFile]) -> list[LocalFile]:
+        """Return the files that can be read; end the others."""
+        readable, ended = [], []
+        for file in files:
+            try:
+                if not file.once:
+                    open_unchanged(file).close()
+            except errors.FileError as error:
+                ended.append(Outcome(file, error))
+            else:
+                readable.append(file)
+        self._context.ledger.end(ended)
+        return readable

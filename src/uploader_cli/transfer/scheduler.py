@@ -254,15 +254,12 @@ class Scheduler:
         checks, picked = self._checks, Future[list[tuple[LocalFile, Claim]]]()
         claimed = checks.claim(files, pack=pack)
         if claimed is not None and not checks.asks(claimed):
-            picked.set_result(checks.settle(self._api, claimed, pack=pack))
+            picked.set_result(checks.pick(self._api, files, claimed, pack=pack))
             return picked
 
         def ask(worker: Worker) -> Iterator[Sequence[Outcome]]:
             self._stop.checkpoint()
-            if claimed is None:
-                picked.set_result(checks.pick(worker.api, files, pack=pack))
-            else:
-                picked.set_result(checks.settle(worker.api, claimed, pack=pack))
+            picked.set_result(checks.pick(worker.api, files, claimed, pack=pack))
             yield from ()
 
         self._pool.put([Step(ask, None)])
