@@ -63,13 +63,13 @@ class HashedChunks:
         file: LocalFile,
         algorithm: str,
         checkpoint: Callable[[], None],
-        helper: Callable[[], Executor],
+        helper: Executor,
         buffers: Buffers,
         source: IO[bytes] | None = None,
         on_read: OnRead = ignore_read,
         waits: Waits | None = None,
     ) -> None:
-        """`helper()` is the worker's one-thread executor. `checkpoint` raises to stop; `waits` are those of the worker.
+        """`helper` is the worker's one-thread executor. `checkpoint` raises to stop; `waits` are those of the worker.
 
         `source` is a local file that is open, for reads of the calling thread. Other files are opened for each chunk.
         """
@@ -100,7 +100,7 @@ class HashedChunks:
         if length > 0:
             if self._source is not None and self.helpers_source is None:
                 self.helpers_source = open_unchanged(self._file)
-            loading = self._helper().submit(self._load, start, length, self.helpers_source)
+            loading = self._helper.submit(self._load, start, length, self.helpers_source)
             self._ahead = (start, length, loading)
 
     def prepared(self, start: int, length: int) -> int:
@@ -115,7 +115,7 @@ class HashedChunks:
         self._release(self._current)
         self._current = None
         if self.helpers_source is not None:
-            self._helper().submit(self.helpers_source.close)  # after its last read: else that may use another file
+            self._helper.submit(self.helpers_source.close)  # after its last read: else that may use another file
 
     def _load(self, start: int, length: int, source: IO[bytes] | None) -> HashedChunk:
         def checkpoint() -> None:

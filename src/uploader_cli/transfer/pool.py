@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import deque
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from uploader_cli import errors
@@ -54,14 +54,8 @@ class Worker(threading.Thread):
         super().__init__(name="uploader-worker", daemon=True)
         self.ahead = False  # whether it connects before its first job
         self.api, self.tus = api, calls
+        self.helper = ThreadPoolExecutor(1, thread_name_prefix="uploader-checksum")  # begins its thread when it is used
         self._pool, self._finish = pool, finish
-        self._helper: ThreadPoolExecutor | None = None
-
-    def helper(self) -> Executor:
-        """Return the worker's one-thread executor, which computes checksums ahead."""
-        if self._helper is None:
-            self._helper = ThreadPoolExecutor(1, thread_name_prefix="uploader-checksum")
-        return self._helper
 
     def run(self) -> None:
         """Do one job after the other until the pool is closed. Every error ends the run: a job may wait for it."""
@@ -80,8 +74,7 @@ class Worker(threading.Thread):
             if job is not None:
                 self._pool.done()
         finally:
-            if self._helper is not None:
-                self._helper.shutdown()  # after what it was told to close
+            self.helper.shutdown()  # after what it was told to close
             self.api.close()
 
 

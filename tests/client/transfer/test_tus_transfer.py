@@ -161,7 +161,7 @@ class Sending:
 
     def _work(self, client: TusClient, helper: ThreadPoolExecutor, most: int = 1 << 30) -> Iterator[Outcome]:
         api = SimpleNamespace(request_ids=SimpleNamespace(round_trip=None), sockets=Sockets())
-        worker: Any = SimpleNamespace(tus=client, api=api, helper=lambda: helper)
+        worker: Any = SimpleNamespace(tus=client, api=api, helper=helper)
         while self._line and most:
             most -= 1
             with contextlib.suppress(IndexError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -207,28 +207,25 @@ def test_digest_covers_the_range(file: LocalFile, algorithm: str) -> None:
     assert memory == chunk
 
 
-class Helper:
-    """A worker's executor, started when it is first asked for."""
+class Helper(ThreadPoolExecutor):
+    """A worker's executor, and how often it was used."""
 
-    def __init__(self) -> None:
-        self.asked = 0
-        self.pool = ThreadPoolExecutor(1)
+    used = 0
 
-    def __call__(self) -> ThreadPoolExecutor:
-        self.asked += 1
-        return self.pool
+    def submit(self, *what: Any, **how: Any) -> Future[Any]:  # type: ignore[override]
+        self.used += 1
+        return super().submit(*what, **how)
 
     def finish(self) -> None:
         """Wait until all that was submitted is done."""
-        self.pool.submit(lambda: None).result(PATIENCE)
+        self.submit(lambda: None).result(PATIENCE)
 
 
 class TestHashedChunks:
     @pytest.fixture
     def helper(self) -> Iterator[Helper]:
-        helper = Helper()
-        yield helper
-        helper.pool.shutdown()
+        with Helper(1) as helper:
+            yield helper
 
     @pytest.fixture
     def chunks(self, file: LocalFile, helper: Helper) -> HashedChunks:
@@ -237,7 +234,7 @@ class TestHashedChunks:
     def test_single_chunk_does_not_start_the_helper(self, chunks: HashedChunks, helper: Helper) -> None:
         assert chunks.of(0, 10).digest == hashlib.sha256(DATA[:10]).digest()
         chunks.prepare(10, 0)
-        assert helper.asked == 0
+        assert helper.used == 0
 
     def test_prepared_chunk_is_not_read_again(self, chunks: HashedChunks, file: LocalFile, helper: Helper) -> None:
         chunks.prepare(10, 20)
@@ -380,7 +377,7 @@ def test_wait_for_the_read_of_a_prepared_chunk_counts_as_reading(
     monkeypatch.setattr(chunks_module, "time", SimpleNamespace(monotonic=now))
     monkeypatch.setattr(content, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     monkeypatch.setattr(content, "read_block", slowly)
-    waits, helper = Waits(), Helper()
+    waits, helper = Waits(), Helper(1)
     chunks = HashedChunks(file, "sha256", lambda: None, helper, Buffers(), waits=waits)
     chunks.prepare(10, 20)
     chunks.of(10, 20)
@@ -389,4 +386,4 @@ def test_wait_for_the_read_of_a_prepared_chunk_counts_as_reading(
     helper.finish()
     chunks.of(30, 20)
     assert waits.reading == 1.0
-    helper.pool.shutdown()
+    helper.shutdown()

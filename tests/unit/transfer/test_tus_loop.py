@@ -666,5 +666,5 @@ class TestStop:
         case.terms = make_terms(checksum="sha256", stop=stop)
         case.told.checked = lambda *_, **__: stop.set()  # type: ignore[method-assign]
         with ThreadPoolExecutor(1) as helper, pytest.raises(errors.Interrupted):
-            case.send(helper=lambda: helper)
+            case.send(helper=helper)
         assert case.model.methods == "POST PATCH"

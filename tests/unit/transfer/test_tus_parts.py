@@ -199,7 +199,7 @@ def test_no_thread_is_left(tmp_path: Path) -> None:
 def test_checksums_of_all_parts_can_share_one_helper(tmp_path: Path) -> None:
     case = Case(tmp_path, count=3, checksum="sha256")
     with ThreadPoolExecutor(1) as helper:
-        case.options["helper"] = lambda: helper
+        case.options["helper"] = helper
         assert case.run().verified
 
 

@@ -407,10 +407,10 @@ def tus_file(
     return TusFile(tus, opened, file, claim)
 
 
-def inline() -> Any:
-    """Return an executor that computes in the thread that asks."""
+class Inline:
+    """An executor that computes in the thread that asks."""
 
-    def submit(call: Callable[..., Any], *args: Any) -> Future[Any]:
+    def submit(self, call: Callable[..., Any], *args: Any) -> Future[Any]:
         future: Future[Any] = Future()
         try:
             future.set_result(call(*args))
@@ -418,13 +418,11 @@ def inline() -> Any:
             future.set_exception(error)
         return future
 
-    return SimpleNamespace(submit=submit)
 
-
-def worker_of(client: TusClient, helper: Any = inline, round_trip: float | None = None) -> Any:
+def worker_of(client: TusClient, helper: Any = None, round_trip: float | None = None) -> Any:
     """Return what a job needs of a worker."""
     api = SimpleNamespace(request_ids=SimpleNamespace(round_trip=round_trip), sockets=Sockets())
-    return SimpleNamespace(tus=client, api=api, helper=helper)
+    return SimpleNamespace(tus=client, api=api, helper=helper or Inline())
 
 
 def send(
@@ -433,7 +431,7 @@ def send(
     terms: Terms,
     file: LocalFile,
     *,
-    helper: Any = inline,
+    helper: Any = None,
     round_trip: float | None = None,
     **options: Any,
 ) -> Outcome:
