@@ -84,7 +84,7 @@ def compare(settings: Settings, paths: Sequence[str], *, content: bool) -> int:
             limits, offer = api.health(), api.lookups
             if offer is None and (content or limits is None or not limits.relative_paths):
                 offer = api.find_lookup(hint)  # raises
-            api.pacer.wait_for_server, api.pacer.probe = ready.wait_for_server, partial(api.health, patient=False)
+            api.pacer.probe = partial(api.health, patient=False)
             with closing(Comparison(api, offer, ready, history, on_read if content else None)) as comparison:
                 try:
                     return _report(comparison.results(found), tell)

@@ -74,11 +74,17 @@ class Api(HttpClient):
         """`run` begins the ids of requests; runs that share a `budget` pause together."""
         super().__init__(settings, RequestIds(run, emit))
         self.emit, self._token, self.budget = emit, Token(settings, stop), budget or RateBudget()
-        retries, max_wait, refresh = settings.retries, patience(settings, "max_wait"), self._token.refresh
-        self.pacer = Pacer(stop, self.budget, retries=retries, max_wait=max_wait, refresh=refresh, emit=emit)
-        self.retry_status = settings.retry_status  # statuses of a tus server that stand for a lock
+        self.pacer = Pacer(
+            stop,
+            self.budget,
+            retries=settings.retries,
+            max_wait=patience(settings, "max_wait"),
+            wait_for_server=patience(settings, "wait_for_server"),
+            refresh=self._token.refresh,
+            emit=emit,
+        )
         self.has_created = threading.Event()  # once a tus server has created an upload
-        self._said: set[WarningCode] = set()
+        self._warned: set[WarningCode] = set()
         self._secrets: dict[str, str] = {}  # of sessions, by their ids
         self._earlier: list[str] = []  # sessions that another run has opened
         self.server = "" if settings.foreign else settings.server  # its base URL; empty for a tus endpoint
@@ -89,10 +95,13 @@ class Api(HttpClient):
         HttpClient.__init__(api, self.settings, self.request_ids)
         return api
 
+    def warn(self, code: WarningCode, text: str) -> None:
+        self.emit(RunWarning(code, text))
+
     def warn_once(self, code: WarningCode, text: str) -> None:
-        if code not in self._said:
-            self._said.add(code)
-            self.emit(RunWarning(code, text))
+        if code not in self._warned:
+            self._warned.add(code)
+            self.warn(code, text)
 
     def authorization(self) -> dict[str, str]:
         token = self._token.value

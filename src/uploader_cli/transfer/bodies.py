@@ -129,21 +129,17 @@ class Body:
             if part.file is not None:
                 self._unsent.append((self._length, part.length, part.file))
         self._reported_at, self._reported = clock(), 0
-        self._given = self._taken = self._wanted = 0
+        self._given = self._wanted = 0
+        self.sent = 0  # bytes that the kernel has taken
         self._pieces = self._read_parts()
 
     def __len__(self) -> int:
         return self._length
 
     @property
-    def sent(self) -> int:
-        """Bytes that the kernel has taken."""
-        return self._taken
-
-    @property
     def through(self) -> bool:
         """True once the kernel has taken the last byte."""
-        return self._taken >= self._length
+        return self.sent >= self._length
 
     @property
     def given_out(self) -> bool:
@@ -170,15 +166,15 @@ class Body:
 
     def taken(self, count: int) -> None:
         """Count bytes that the kernel took, and report them."""
-        self._taken += count
+        self.sent += count
         now = self._clock()
-        while self._unsent and self._taken >= self._unsent[0][0]:
+        while self._unsent and self.sent >= self._unsent[0][0]:
             _, length, file = self._unsent.popleft()
             self._on_sent(file, length)
             self._reported = 0
         if self._unsent and now - self._reported_at >= REPORT_EVERY:
             end, length, file = self._unsent[0]
-            sent = self._taken - (end - length)
+            sent = self.sent - (end - length)
             if sent > self._reported:
                 self._reported_at, self._reported = now, sent
                 self._on_sent(file, sent)
@@ -188,7 +184,7 @@ class Body:
 
     def rewind(self) -> None:
         """Start again after a redirect. Reported bytes stay reported."""
-        self._given = self._taken = 0
+        self._given = self.sent = 0
         self._pieces = self._read_parts()
 
     def close(self) -> None:

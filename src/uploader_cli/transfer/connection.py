@@ -275,8 +275,6 @@ class Response(HTTPResponse):
 
     def begin(self) -> None:
         """Read status and headers, with the limits of `http.client`. Raise `HTTPException` for what is not HTTP."""
-        if self.headers is not None:
-            return
         version, self.status, reason = self._read_status()
         if version not in ("HTTP/1.0", "HTTP/0.9") and not version.startswith("HTTP/1."):
             raise UnknownProtocol(version)

@@ -36,10 +36,6 @@ class Failures:
         self.option = settings.given_as("upload_url" if settings.upload_url else settings.target_option)
         self.proxy_option = settings.given_as("proxy") if settings.proxy else _proxy_variable(settings.target_url)
 
-    def unreachable(self, url: str, error: Exception) -> errors.UsageError:
-        """Return the error for a URL to which no request can be sent."""
-        return errors.UsageError(f"{self.option}: {url} is no URL that can be reached: {error}")
-
     def of(self, error: BaseException, url: str, *, seconds: float, body_sent: bool) -> errors.UploaderError:
         """Return the error of a request to `url`, which took `seconds`; `body_sent`: all of it was sent."""
         if (lack := next(filter(None, map(errors.exhausted, chain(error))), None)) is not None:

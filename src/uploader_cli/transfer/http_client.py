@@ -216,7 +216,7 @@ class HttpClient:
             dialled = url if _PLAIN.fullmatch(url) else _dialled(url)
             route = self.dialler.route(dialled)
         except NotReachable as error:
-            raise self.failures.unreachable(url, error) from error
+            raise errors.UsageError(f"{self.option}: {url} is no URL that can be reached: {error}") from error
         if route.origin not in self._origins:
             trusted = trusts(self.settings.trusted_url, f"{route.origin}/")
             self._origins[route.origin] = trusted, merged(route.headers, self.headers if trusted else self._usual)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
@@ -133,9 +132,8 @@ class Ledger:
     ) -> None:
         """`url_of(where)` returns the URL of a stored file from its path in an answer."""
         self.open: dict[int, LocalFile] = {}
-        self.failures = 0
+        self.has_failures = False
         self._emit, self._run, self._url_of, self._clock = emit, run, url_of, clock
-        self._lock = threading.Lock()
         self._tried: dict[int, tuple[int, float]] = {}  # attempts, and when the first one began
         self._running: set[int] = set()  # files with an attempt in progress
 
@@ -190,7 +188,7 @@ class Ledger:
         if not isinstance(end, ev.FileCompleted):
             self._run.release([file])
         if self._close(file):
-            self.failures += isinstance(end, ev.FileFailed)
+            self.has_failures = self.has_failures or isinstance(end, ev.FileFailed)
             self._emit(replace(end, path=file.path, local=file))
 
     def refuse(self, file: LocalFile, refusal: Refusal) -> None:
@@ -265,8 +263,7 @@ class Ledger:
 
     def _fail(self, file: LocalFile, error: errors.UploaderError) -> None:
         if self._close(file):
-            with self._lock:
-                self.failures += 1
+            self.has_failures = True
             # A file that changed after the comparison with its listed SHA-256 no longer matches the list.
             changed = file.sha256 is not None and error.code is FailureCode.CHANGED
             code = FailureCode.MISMATCH if changed else error.code

@@ -17,6 +17,7 @@ from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.origins import resolved
 from uploader_cli.core.processing import filled, found_at, link_at, pause_before, reason_in, written
 from uploader_cli.settings import hide
+from uploader_cli.transfer.engine import TICK
 from uploader_cli.transfer.http_client import REDIRECTS
 from uploader_cli.transfer.ledger import RUN_ENDING
 from uploader_cli.transfer.pacer import pause_after
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 LEAST_GAP = 0.02  # seconds between two requests
 NOT_YET = 60.0  # seconds in which a server may not know a file that it has just stored
-TICK = 0.1  # seconds between two checks for a stop
 NO_BODY = (202, 204)  # still processing; any other success has JSON
 _TEMPORARY = (408, 425, 429)
 

@@ -220,7 +220,7 @@ class UploadCalls(ABC):
             if not self._is_signed(answer):
                 self._check_port(url)
             self._api.budget.note(answer.headers)
-            if answer.status in self._api.retry_status:
+            if answer.status in self._api.settings.retry_status:
                 raise self._refusal(answer, LOCKED)
             target = answer.headers.get("Location")
             if answer.status not in (307, 308) or not target:

@@ -6,11 +6,10 @@ import threading
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.core.events import RunWarning, SessionCreated, SessionFinished, SkipReason, WarningCode
+from uploader_cli.core.events import SessionCreated, SessionFinished, SkipReason, WarningCode
 from uploader_cli.core.plan import ASSUMED, Limits, LocalFile
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize
-from uploader_cli.settings import patience
 from uploader_cli.sources.content import Digests, ignore_read
 from uploader_cli.transfer.budget import Limiter
 from uploader_cli.transfer.ledger import Followers, Ledger, ends_run
@@ -40,6 +39,7 @@ class RunContext:
         """
         self.api, self.settings, self.followers, self.run = api, api.settings, followers, run
         self.emit, self.pacer, self.stop = api.emit, api.pacer, api.pacer.stop
+        self.warn, self.warn_once = api.warn, api.warn_once
         self.ledger = Ledger(api.emit, run, api.url_of)
         self.throttle = Limiter(api.settings.limit_rate, self.stop.sleep)
         self.digests = Digests(self.stop.checkpoint) if api.settings.hashes else None
@@ -47,9 +47,7 @@ class RunContext:
         self.limits = ASSUMED
         self.reported: Limits | None = None  # the server's own limits
         self.chunk = ChunkSize(api.settings.chunk_size, largest_chunk, api.settings.chunk_rule)
-        self.pacer.wait_for_server = patience(api.settings, "wait_for_server")
         self._started = started
-        self._warned: set[WarningCode] = set()
         self.lookups: LookupOffer | None = None
         self.outlasts_start = api.settings.watch  # whether an outage is waited out at the first contact, too
 
@@ -72,19 +70,11 @@ class RunContext:
 
     @property
     def fails_fast(self) -> bool:
-        return self.settings.fail_fast and self.ledger.failures > 0
+        return self.settings.fail_fast and self.ledger.has_failures
 
     def skip(self, files: Iterable[LocalFile]) -> None:
         for file in files:
             self.ledger.skip(file, SkipReason.FAIL_FAST)
-
-    def warn(self, code: WarningCode, text: str) -> None:
-        self.emit(RunWarning(code, text))
-
-    def warn_once(self, code: WarningCode, text: str) -> None:
-        if code not in self._warned:
-            self._warned.add(code)
-            self.warn(code, text)
 
 
 def new_session(

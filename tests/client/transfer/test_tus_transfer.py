@@ -56,7 +56,7 @@ class Line:
         self.http = HttpClient(Settings(server=endpoint, **settings))
         self.answers: list[Answer] = []
         token = {"Authorization": "Bearer t"}
-        own = {"authorization": lambda: token, "budget": RateBudget(), "server": "", "retry_status": ()}
+        own = {"authorization": lambda: token, "budget": RateBudget(), "server": ""}
         own |= {"settings": self.http.settings, "tus": None, "has_created": threading.Event()}
         api = SimpleNamespace(request=self.request, may_write=lambda _session: {}, **own)
         self.client = TusClient(api, endpoint)  # type: ignore[arg-type]

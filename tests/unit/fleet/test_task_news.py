@@ -133,7 +133,7 @@ def test_file_that_ends_is_journaled_counted_and_reported_with_its_path(run: Imp
         2, "c", FailureCode.REFUSED_TYPE, "it is refused (worker one)", False, run.files[2]
     )
     assert (run.member.files, run.member.bytes, run.member.sent) == (3, 30, 30)
-    assert run.ledger.failures == 1
+    assert run.ledger.has_failures
     assert run.run.claim([replace(run.files[2], file=3)])[0].state is ClaimState.RESUME, "another may send it"
 
 

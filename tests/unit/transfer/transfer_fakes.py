@@ -109,7 +109,6 @@ class FakeApi:
     """
 
     server = ""
-    retry_status = ()
     tus: None = None
     """It offers no resumable uploads."""
     packs: None = None
@@ -132,6 +131,7 @@ class FakeApi:
     emit: Any = None
     sockets: Sockets = field(default_factory=Sockets)
     has_created: threading.Event = field(default_factory=threading.Event)
+    warned: set[ev.WarningCode] = field(default_factory=set)
     model: Any = None
     """What answers tus requests."""
 
@@ -150,6 +150,14 @@ class FakeApi:
 
     def note(self, answer: Any) -> None:
         del answer
+
+    def warn(self, code: ev.WarningCode, text: str) -> None:
+        self.emit(ev.RunWarning(code, text))
+
+    def warn_once(self, code: ev.WarningCode, text: str) -> None:
+        if code not in self.warned:
+            self.warned.add(code)
+            self.warn(code, text)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -295,6 +303,7 @@ class Run:
             self.api.budget,
             retries=settings.retries,
             max_wait=settings.max_wait,
+            wait_for_server=settings.wait_for_server,
             emit=self.events.append,
             clock=self.clock,
         )

@@ -482,13 +482,12 @@ def client_of(
     """Return the real client, connected to what stands in for `HttpClient`."""
     api: Any = SimpleNamespace(
         option="--tus-endpoint",
-        retry_status=(),
         request=lambda *what, **how: http.request(*what, **how),
         authorization=authorization,
         may_write=lambda _session: {},
         budget=SimpleNamespace(note=note),
         server="",
-        settings=SimpleNamespace(foreign=False),
+        settings=SimpleNamespace(foreign=False, retry_status=()),
         tus=None,
         has_created=threading.Event(),
     )

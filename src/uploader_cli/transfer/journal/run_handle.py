@@ -43,7 +43,7 @@ class RunHandle:
     ) -> None:
         """Lock the run in the transaction that adds it: no process sees it without its lock."""
         self.id, self._store, self._fresh, self._lasting = run_id, store, fresh, lasting
-        self.checkpoint = store.checkpoint
+        self.checkpoint, self.notices = store.checkpoint, store.notices
         self._lock = ExitStack()
         try:
             self._lock.enter_context(store.live(run_id))
@@ -78,10 +78,6 @@ class RunHandle:
         if kind is not None and issubclass(kind, UsageError):
             self.finish(ok=False, keep=False)
         self.close()
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        return self._store.notices
 
     def claim(self, files: Sequence[LocalFile], *, pack: bool = False) -> list[Claim]:
         """Take `files` for this run, atomically; return what is known of each.

@@ -99,9 +99,12 @@ class TusFileState:
         self.resumes = claim.state not in (ClaimState.NEW, ClaimState.CHANGED)
         self.upload = claim.upload or PendingUpload("")
         self.server_id = self.upload.server_id  # from the answer to the creation
-        self.foreign = tus.context.settings.foreign  # without upload keys; joined parts remain
-        self.unchecked = self.foreign and tus.capabilities.ietf  # nothing says whether such a server compares digests
-        self.has_keys = not tus.context.settings.preset  # the service of a preset may not know metadata
+        settings = tus.context.settings
+        self.foreign = settings.foreign  # without upload keys; joined parts remain
+        # a server of the IETF's protocol may delete an upload once it is complete, and does not say what it compares
+        self.may_vanish = self.unchecked = self.foreign and tus.capabilities.ietf
+        self.has_keys = not settings.preset  # the service of a preset may not know metadata
+        self.resends = settings.resend_unknown
         self._tus, self._context = tus, tus.context
         self._confirmed: list[int] = []
         self._sent: list[int] = []
@@ -197,10 +200,6 @@ class TusFileState:
     def _own_metadata(self) -> dict[str, str]:
         return metadata_of(self.file, self._context.settings.metadata, self.checkpoint)
 
-    @property
-    def resends(self) -> bool:
-        return self._context.settings.resend_unknown
-
     def id_in(self, answer: Position) -> str | None:
         own = self._context.settings.id_header
         return next(filter(None, map(answer.headers.get, (own,) if own else ID_HEADERS)), None)
@@ -210,12 +209,7 @@ class TusFileState:
 
         A server of the IETF's protocol would say so in `Upload-Complete`.
         """
-        return self.foreign and not self._tus.capabilities.ietf and stored_without_patch(error.status, str(error))
-
-    @property
-    def may_vanish(self) -> bool:
-        """Whether the server may delete an upload as soon as it is complete, as the IETF's protocol allows."""
-        return self.foreign and self._tus.capabilities.ietf
+        return self.foreign and not self.may_vanish and stored_without_patch(error.status, str(error))
 
     def may_be_stored(self, ending: Ending) -> bool:
         """Return whether the file of an upload that is gone may be stored."""
